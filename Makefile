@@ -1,0 +1,91 @@
+# Needs only make, git and Python 3.11 or later with its venv module. Everything is installed into
+# .venv, by pip as it is configured on the machine.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check
+
+# Size of the model search in `make demo`; empty: all 61 878 rows.
+ROWS ?= 8000
+# Further arguments for pytest, the examples' tests and the benchmarks, as in
+# `make test PYTEST_ARGS="-k pi -x"` and `make bench BENCH_ARGS="--cases round_trip"`.
+PYTEST_ARGS ?=
+BENCH_ARGS  ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench bench-quick clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
+		| awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+# --- environments --------------------------------------------------------------------------------
+# Stamp files say what .venv holds; a change of pyproject.toml installs again. The second holds all
+# of the first: `make test` after `make demo` only adds the tools.
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "mars needs Python 3.11 or later; try: make PYTHON=python3.12"; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/for-demo: pyproject.toml | $(VENV)/made
+	@echo "installing mars-remote and what the examples need (once)"
+	@$(PIP) install --quiet --editable '.[ml]'
+	@touch $@
+
+# pip learned to read [dependency-groups] in 25.1, and many a Python still brings an older one.
+$(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
+	@echo "installing the tools for checks and tests (once)"
+	@$(PY) -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
+		> $(VENV)/dev.txt
+	@$(PIP) install --quiet --requirement $(VENV)/dev.txt
+	@touch $@
+
+# --- what people run -----------------------------------------------------------------------------
+
+demo: $(VENV)/for-demo  ## run both example programs, serial and spawned (some minutes)
+	@echo
+	@echo "=== examples/monte_carlo_pi.py: pi by Monte Carlo ==="
+	@$(PY) examples/monte_carlo_pi.py
+	@echo
+	@echo "=== examples/model_search.py$(if $(ROWS), --rows $(ROWS)): 36 models of three families ==="
+	@$(PY) examples/model_search.py $(if $(ROWS),--rows $(ROWS))
+	@echo
+	@echo "All 61 878 rows (about ten minutes on two cores, 12 GB of memory):"
+	@echo "    $(PY) examples/model_search.py"
+
+test: check  ## run all checks, then all tests
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/for-tests  ## format, lint, types, import layers; changes nothing
+	@$(PY) -m ruff format --check . || { echo "not formatted; run: make format"; exit 1; }
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest --quiet --no-header tests/test_layers.py
+
+format: $(VENV)/for-tests  ## format, and fix what ruff can fix
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format --quiet .
+
+# The peers are many and large, so they get an environment of their own.
+.venv-bench/made: pyproject.toml benchmarks/requirements.txt
+	@echo "making .venv-bench with all peers (once; they are large)"
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet \
+		--editable . --requirement benchmarks/requirements.txt
+	@touch $@
+
+bench: .venv-bench/made  ## compare with the peers, full sizes (long; wants a quiet machine)
+	@.venv-bench/bin/python -m benchmarks $(BENCH_ARGS)
+
+bench-quick: .venv-bench/made  ## the same at small sizes, one round
+	@.venv-bench/bin/python -m benchmarks --quick $(BENCH_ARGS)
+
+clean:  ## remove environments, caches and build results
+	rm -rf .venv .venv-bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,87 @@
+"""Command line of the benchmarks: what to run, and where the results go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cases, machine, peers, runner
+from benchmarks.report import headline, render
+
+
+def _names(text: str, known: Sequence[str], what: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"unknown {what}: {', '.join(unknown)}; known: {', '.join(known)}")
+    return names
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    parser.add_argument("--cases", default=",".join(cases.NAMES), help="comma separated")
+    parser.add_argument("--peers", default=",".join(peers.NAMES), help="comma separated")
+    parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
+    parser.add_argument("--limit", type=float, help="seconds for one measurement")
+    parser.add_argument("--settle", type=float, help="wait at most so many seconds for quiet")
+    parser.add_argument("--json", type=Path, help="append all measurements to this file")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--list", action="store_true", help="list cases and peers, and stop")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what was asked for; tables go to standard output, progress to standard error."""
+    options = _arguments()
+    if options.list:
+        for name in cases.NAMES:
+            print(f"{name:18} {cases.load(name).question}")
+        print("\npeers:", ", ".join(peers.NAMES))
+        return
+    peer_names = _names(options.peers, peers.NAMES, "peers")
+    plan = runner.Plan(
+        cases={name: cases.load(name) for name in _names(options.cases, cases.NAMES, "cases")},
+        peers=peer_names,
+        rounds=options.rounds or (1 if options.quick else 5),
+        quick=options.quick,
+        settle_s=options.settle if options.settle is not None else (1.0 if options.quick else 5.0),
+        limit_s=options.limit,
+    )
+    head: dict[str, Any] = {
+        "kind": "machine",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "quick": plan.quick,
+        "rounds": plan.rounds,
+        "workers": plan.workers,
+        **machine.describe(),
+        "versions": {name: machine.version(peers.load(name).package) for name in peer_names},
+    }
+    records: list[dict[str, Any]] = []
+
+    def keep(record: dict[str, Any]) -> None:
+        records.append(record)
+        if options.json:
+            with options.json.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    keep(head)
+    try:
+        for record in runner.run(plan):
+            keep(record)
+            print(headline(record), file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        runner.end_leftovers(0.0)
+        print("interrupted; what was measured so far:", file=sys.stderr)
+    text = render(records)
+    if options.markdown:
+        options.markdown.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Task Bench.
+
+The patterns of Task Bench (Slaughter et al., SC20): a grid of `width` points over `steps` steps,
+where a point reads points of the step before it. The answer is the granularity, wall clock times
+workers over tasks, at which the tasks' own work is half of what the workers could have done.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+from benchmarks.case import Case, Metrics, Params, seconds_for
+from benchmarks.peer import Levels, Peer
+
+EFFICIENCY = 0.5
+SHORTEST_S = 1e-6
+LONGEST_S = 0.03
+"""Past this the machine is busy with something else; the slowest peer needs 28 ms."""
+
+BUDGET_S = 0.6
+"""Time for one run of the grid without work; fewer steps if a peer would need longer."""
+
+RADIUS = 2
+FRACTION = 0.5
+"""Of `random_nearest`: how far points may read, and the share of those that they do read."""
+
+
+def inputs(pattern: str, width: int, step: int, point: int) -> list[int]:
+    """Which points of the step before `step` this point reads."""
+    if step == 0 or pattern == "trivial":
+        return []
+    if pattern == "stencil_1d":
+        return [p for p in (point - 1, point, point + 1) if 0 <= p < width]
+    if pattern == "fft":
+        reach = 1 << ((step - 1) % max(1, int(math.log2(width))))
+        return [p for p in (point - reach, point, point + reach) if 0 <= p < width]
+    if pattern == "tree":
+        # Widens from one point to all of them, then every point goes on alone.
+        return [point // 2] if (1 << (step - 1)) < width else [point]
+    if pattern == "all_to_all":
+        return list(range(width))
+    if pattern == "random_nearest":
+        chance = random.Random(f"{step} {point}")
+        near = range(max(0, point - RADIUS), min(width, point + RADIUS + 1))
+        return [p for p in near if p == point or chance.random() < FRACTION]
+    raise ValueError(f"unknown pattern {pattern}")
+
+
+def grid(pattern: str, width: int, steps: int) -> Levels:
+    """All inputs of all points; `tree` begins with fewer points than `width`."""
+    return [
+        [
+            inputs(pattern, width, step, point)
+            for point in range(min(width, 1 << step) if pattern == "tree" else width)
+        ]
+        for step in range(steps)
+    ]
+
+
+def run(peer: Peer, params: Params) -> Metrics:
+    """Find two lengths of work around the answer, draw them together, then interpolate."""
+    pattern, width, steps = params["pattern"], params["width"], params["steps"]
+    empty_s = seconds_for(lambda: peer.grid(grid(pattern, width, 10), 0.0)) / 10 * steps
+    if empty_s > BUDGET_S:
+        steps = max(10, int(steps * BUDGET_S / empty_s))
+    levels = grid(pattern, width, steps)
+    tasks = sum(len(level) for level in levels)
+
+    def granularity_s(work_s: float) -> float:
+        return seconds_for(lambda: peer.grid(levels, work_s)) * peer.workers / tasks
+
+    def efficiency(work_s: float) -> float:
+        return work_s / granularity_s(work_s)
+
+    overhead_s = granularity_s(0.0)
+    low_s = high_s = max(SHORTEST_S, overhead_s)
+    at_low = at_high = efficiency(low_s)
+    while at_high < EFFICIENCY:
+        if high_s > LONGEST_S:
+            raise RuntimeError(f"{at_high:.2f} of the machine with tasks of {high_s * 1e3:.0f} ms")
+        low_s, at_low = high_s, at_high
+        high_s *= 2
+        at_high = efficiency(high_s)
+    while at_low >= EFFICIENCY and low_s > SHORTEST_S:
+        high_s, at_high = low_s, at_low
+        low_s /= 2
+        at_low = efficiency(low_s)
+    for _ in range(params["halvings"]):
+        middle_s = math.sqrt(low_s * high_s)
+        at_middle = efficiency(middle_s)
+        if at_middle < EFFICIENCY:
+            low_s, at_low = middle_s, at_middle
+        else:
+            high_s, at_high = middle_s, at_middle
+    share = (EFFICIENCY - at_low) / (at_high - at_low) if at_low < EFFICIENCY else 0.0
+    return {
+        "metg_us": low_s * (high_s / low_s) ** share / EFFICIENCY * 1e6,
+        "empty_us_per_task": overhead_s / peer.workers * 1e6,
+        "steps": steps,
+    }
+
+
+PATTERNS = ("trivial", "stencil_1d", "fft", "tree", "all_to_all", "random_nearest")
+
+CASE = Case(
+    question="How small may tasks with dependencies be before half of the machine is lost?",
+    metric="metg_us",
+    better="lower",
+    run=run,
+    full={
+        f"{pattern}, width 8, 100 steps": {
+            "pattern": pattern,
+            "width": 8,
+            "steps": 100,
+            "halvings": 2,
+        }
+        for pattern in PATTERNS
+    },
+    quick={
+        f"{pattern}, width 8, 20 steps": {
+            "pattern": pattern,
+            "width": 8,
+            "steps": 20,
+            "halvings": 1,
+        }
+        for pattern in ("stencil_1d",)
+    },
+    limit_s=90,
+)

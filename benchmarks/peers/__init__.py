@@ -1,0 +1,29 @@
+"""The peers by name. An adapter is imported when it is asked for, its runtime when it starts."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from benchmarks.peer import Peer
+
+MODULES: Final = {
+    "mars": "ours",
+    "ppe": "process_pool_executor",
+    "pool": "multiprocessing_pool",
+    "loky": "loky_executor",
+    "joblib": "joblib_parallel",
+    "mpire": "mpire_pool",
+    "executorlib": "executorlib_executor",
+    "dask": "dask_distributed",
+    "ray": "ray_core",
+    "parsl": "parsl_htex",
+    "bare": "bare",
+}
+NAMES: Final = tuple(MODULES)
+
+
+def load(name: str) -> Peer:
+    """The adapter of that name, not started."""
+    peer: Peer = import_module(f"benchmarks.peers.{MODULES[name]}").PEER()
+    return peer

@@ -1,0 +1,96 @@
+"""What surrounds the user's function wherever it runs: its outputs, and its failure.
+
+Every engine uses these, so a result or an error looks the same whichever engine made it. The
+order of one attempt is: inputs decoded, thread budget, log captured, function called, outputs
+encoded, log closed; the engines' workers keep that order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mars.attempt import codec, diagnose, failure
+from mars.errors import EncodeError
+from mars.settings import INLINE_BYTES
+
+Stored = tuple[Any, int, int, int, tuple[int, ...]]
+"""A value with parts in an arena: the pickle (None: it is the first part), and the region."""
+
+Value = bytes | Stored
+
+_OWN_FILES = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,)
+
+
+def split_outputs(value: object, n_output: int | None) -> Sequence[object]:
+    """The values of a call, as many as its ``n_output`` says.
+
+    Raises
+    ------
+    TypeError
+        The function did not return a sequence of values.
+    ValueError
+        It returned another number of values.
+    """
+    if n_output is None:
+        return (value,)
+    try:
+        values = list(value)  # type: ignore[call-overload]
+    except TypeError:
+        raise TypeError(
+            f"Specifying n_output={n_output}, but result is not iterable, got {value!r:.200}"
+        ) from None
+    if len(values) != n_output:
+        raise ValueError(f"Length of return value should be {n_output}, got {len(values)}")
+    return values
+
+
+def pack(
+    value: object, name: str, put: Callable[[Sequence[Any]], tuple[int, int, int, tuple[int, ...]]]
+) -> Value:
+    """A value as engines keep it: small ones as their pickle, large ones through ``put``.
+
+    Raises
+    ------
+    EncodeError
+        It does not pickle; the message has the path of what does not.
+    StoreFull
+        No room is left for its large parts.
+    """
+    try:
+        data, buffers = codec.encode(value)
+    except Exception as error:
+        raise encode_error(value, "result", name, error) from None
+    if not buffers:
+        if len(data) <= INLINE_BYTES:
+            return data
+        return (None, *put((data,)))
+    if len(data) <= INLINE_BYTES:
+        return (data, *put(buffers))
+    return (None, *put((data, *buffers)))
+
+
+def encode_error(value: object, root: str, name: str, error: BaseException) -> EncodeError:
+    """Which part of a value does not pickle, and why."""
+    found = diagnose.find_unpicklable(value, root, codec.encode)
+    where, reason = found or (f"{root}: {type(value).__name__}", str(error))
+    return EncodeError(name, where, reason)
+
+
+def pack_failure(
+    error: BaseException,
+    *,
+    name: str,
+    arguments: tuple[tuple[object, ...], dict[str, object]] | None,
+    attempt: int,
+    where: str,
+    log_tail: str,
+) -> bytes:
+    """A failure as it travels: the exception with its frames, the call, and the log's end."""
+    args, kwargs = arguments if arguments is not None else ((), {})
+    described = diagnose.summarize_call(name, args, kwargs)
+    notes = [f"attempt {attempt} on {where}"]  # completes "task <described> · "
+    if log_tail:
+        notes.append("its log ends with:\n" + "\n".join("  " + x for x in log_tail.splitlines()))
+    return failure.encode_failure(error, call=described, notes=notes, skip_files=_OWN_FILES)

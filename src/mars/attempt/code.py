@@ -1,0 +1,289 @@
+"""How code travels: functions and classes of the project by value, installed ones by name.
+
+Whatever lives in ``__main__``, a notebook or a module outside site-packages and the standard
+library is pickled by value, so a worker runs exactly what the caller's process has now, also
+after an edit and a reload. A function is pickled once and known by the digest of its pickle;
+it is pickled again as soon as something that it refers to has changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import pickle
+import sys
+import sysconfig
+import weakref
+from collections.abc import Callable
+from hashlib import blake2b
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
+from typing import Any, Final, Protocol
+
+from mars.task import Function
+
+class Keeper(Protocol):
+    """Takes the large buffers that a pickle leaves out; falsy: the buffer is taken."""
+
+    buffers: list[pickle.PickleBuffer]
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool: ...
+
+    def restart(self) -> None: ...
+
+
+_PACKAGE: Final = __name__.partition(".")[0]
+
+
+@functools.cache
+def _installed_folders() -> tuple[str, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    paths = {os.path.realpath(sysconfig.get_path(name)) for name in names}
+    paths.add(os.path.dirname(os.path.realpath(os.__file__)))
+    return tuple(path + os.sep for path in paths)
+
+
+@functools.cache
+def _is_project_file(path: str) -> bool:
+    if path.startswith("<") or "site-packages" in path or "dist-packages" in path:
+        return False
+    return not os.path.realpath(path).startswith(_installed_folders())
+
+
+def is_project_module(name: str | None) -> bool:
+    """Whether a module is the user's own: not installed, not the standard library, not mars."""
+    if name is None or name == "__main__" or name.partition(".")[0] == _PACKAGE:
+        return False  # cloudpickle takes __main__ by value itself
+    path = getattr(sys.modules.get(name), "__file__", None)
+    return isinstance(path, str) and _is_project_file(path)
+
+
+@functools.cache
+def _pickler() -> type[Any]:
+    # cloudpickle takes ~15 ms to import, and a program of installed functions never needs it.
+    import cloudpickle
+
+    class ProjectPickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """Pickles by value what belongs to the project."""
+
+        def __init__(self, file: io.BytesIO, keep: Keeper) -> None:
+            super().__init__(file, protocol=5, buffer_callback=keep)
+            self.registered: list[ModuleType] = []
+
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, ModuleType):
+                self._by_value(obj.__name__)
+            elif isinstance(obj, (FunctionType, type)):
+                self._by_value(obj.__module__)
+            return super().reducer_override(obj)
+
+        def _by_value(self, name: str | None) -> None:
+            if is_project_module(name):
+                module = sys.modules[str(name)]
+                if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                    cloudpickle.register_pickle_by_value(module)
+                    self.registered.append(module)
+
+        def dump(self, obj: object) -> None:
+            try:
+                super().dump(obj)
+            finally:
+                # The registry is the whole process's: other users of cloudpickle must not see it.
+                for module in self.registered:
+                    cloudpickle.unregister_pickle_by_value(module)
+
+    return ProjectPickler
+
+
+def dumps(value: object, keep: Keeper) -> bytes:
+    """Pickle with project code by value; where that fails, with importable code by name.
+
+    Raises
+    ------
+    Exception
+        Whatever pickling raises when both ways fail.
+    """
+    keep.restart()
+    try:
+        file = io.BytesIO()
+        _pickler()(file, keep).dump(value)
+        return file.getvalue()
+    except Exception as by_value:
+        # A module may hold what cannot travel, such as a lock. Where a worker can import it, its
+        # name is enough.
+        import cloudpickle
+
+        file = io.BytesIO()
+        keep.restart()
+        try:
+            cloudpickle.Pickler(file, protocol=5, buffer_callback=keep).dump(value)
+        except Exception:
+            raise by_value from None
+        return file.getvalue()
+
+
+_ATOMS: Final = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range, CodeType)
+_MISSING: Final = object()
+
+
+class _References:
+    """What a function refers to, so that a later change of it is noticed.
+
+    ``stable`` is False when a value can change in place, such as a list: then only pickling it
+    again tells.
+    """
+
+    def __init__(self, func: FunctionType) -> None:
+        self.stable = True
+        self._globals: list[tuple[dict[str, Any], str, object]] = []
+        self._cells: list[tuple[CellType, object]] = []
+        self._functions: list[tuple[FunctionType, CodeType, object, object]] = []
+        self._modules: list[tuple[dict[str, Any], tuple[int, ...]]] = []
+        self._seen: set[int] = set()
+        self._function(func)
+
+    def unchanged(self) -> bool:
+        for func, func_code, defaults, kwdefaults in self._functions:
+            if (
+                func.__code__ is not func_code
+                or func.__defaults__ is not defaults
+                or func.__kwdefaults__ is not kwdefaults
+            ):
+                return False
+        for namespace, name, value in self._globals:
+            if namespace.get(name, _MISSING) is not value:
+                return False
+        for cell, value in self._cells:
+            if _contents(cell) is not value:
+                return False
+        return all(
+            tuple(map(id, namespace.values())) == ids for namespace, ids in self._modules
+        )
+
+    def _function(self, func: FunctionType) -> None:
+        if id(func) in self._seen:
+            return
+        self._seen.add(id(func))
+        if func.__module__ != "__main__" and not is_project_module(func.__module__):
+            module = sys.modules.get(func.__module__)
+            if getattr(module, func.__qualname__, None) is func:
+                return  # by name: nothing of it travels
+        self._functions.append((func, func.__code__, func.__defaults__, func.__kwdefaults__))
+        for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
+            self._value(value)
+        if func.__dict__:
+            self.stable = False
+        for name in _names(func.__code__):
+            value = func.__globals__.get(name, _MISSING)
+            self._globals.append((func.__globals__, name, value))
+            self._value(value)
+        for cell in func.__closure__ or ():
+            value = _contents(cell)
+            self._cells.append((cell, value))
+            self._value(value)
+
+    def _value(self, value: object) -> None:
+        if isinstance(value, _ATOMS) or value is _MISSING or isinstance(value, BuiltinFunctionType):
+            return
+        if isinstance(value, FunctionType):
+            self._function(value)
+        elif isinstance(value, (tuple, frozenset)):
+            for item in value:
+                self._value(item)
+        elif isinstance(value, ModuleType):
+            if is_project_module(value.__name__) and id(value) not in self._seen:
+                self._seen.add(id(value))
+                namespace = vars(value)
+                self._modules.append((namespace, tuple(map(id, namespace.values()))))
+        elif isinstance(value, type):
+            if value.__module__ == "__main__" or is_project_module(value.__module__):
+                self.stable = False
+        else:
+            self.stable = False
+
+
+def _contents(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # still empty: a name that is assigned later
+        return _MISSING
+
+
+def _names(func_code: CodeType) -> list[str]:
+    """Global names that code may look up, of nested functions too (and some attribute names)."""
+    names = dict.fromkeys(func_code.co_names)
+    for constant in func_code.co_consts:
+        if isinstance(constant, CodeType):
+            names.update(dict.fromkeys(_names(constant)))
+    return list(names)
+
+
+class _Known:
+    """A function that was pickled before."""
+
+    __slots__ = ("function", "reference", "references")
+
+    def __init__(
+        self, reference: weakref.ref[FunctionType], references: _References, function: Function
+    ) -> None:
+        self.reference, self.references, self.function = reference, references, function
+
+
+_known: dict[int, _Known] = {}
+
+
+def name_of(func: object) -> str:
+    """What to call a function in logs and errors."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    name = getattr(func, "__qualname__", None) or type(func).__qualname__
+    return str(name).replace("<locals>.", "")
+
+
+def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
+    """The function as it travels, from memory where nothing that it refers to has changed.
+
+    Parameters
+    ----------
+    func : callable
+        What to pickle.
+    keep_factory : callable
+        Makes a collector of large buffers.
+
+    Raises
+    ------
+    Exception
+        Whatever its pickling raises.
+    """
+    known = _known.get(id(func))
+    if known is not None and known.reference() is func and known.references.unchanged():
+        return known.function
+    keep = keep_factory()
+    data = dumps(func, keep)
+    buffers = tuple(keep.buffers)
+    digest = blake2b(data, digest_size=16)
+    for buffer in buffers:
+        # By address, not by content: hashing a large array at each spawn would cost more than
+        # the call. As with arguments, large buffers must not change before they are executed.
+        view = buffer.raw()
+        digest.update(f"{_address(view)}:{view.nbytes}".encode())
+    function = Function(digest.digest(), name_of(func), data, buffers)
+    if isinstance(func, FunctionType):
+        references = _References(func)
+        if references.stable and not buffers:
+            key = id(func)
+            reference = weakref.ref(func, lambda _: _known.pop(key, None))
+            _known[key] = _Known(reference, references, function)
+    return function
+
+
+def _address(view: memoryview) -> int:
+    import ctypes
+
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(view))
+    except TypeError:  # read-only memory: the object's identity stands for its address
+        return id(view.obj)
+
+
+__all__ = ["describe", "dumps", "is_project_module", "name_of"]

@@ -1,0 +1,189 @@
+"""What a running call can ask about itself: `mars.get_context()` inside a function.
+
+One call runs at a time in a worker process, so there the running attempt belongs to the whole
+process, threads that the call starts included. The inline engine runs in the caller's thread,
+so there it belongs to that thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+class Attempt:
+    """A call while it runs.
+
+    Attributes
+    ----------
+    session_id : str
+        The session that asked for the call.
+    name : str
+        The call's name.
+    engine : Engine
+        Runs the calls that this one asks for.
+    worker_address : str
+        The worker group that it runs in.
+    entropy, place : int or None, tuple of int
+        What `mars.remote.rng` is seeded with: the run's seed, and the call's place in it.
+    spawned : int
+        Nested calls so far, for their places.
+    """
+
+    __slots__ = (
+        "cpus", "engine", "entropy", "generator", "name", "place", "report_progress",
+        "session", "session_id", "spawned", "worker_address",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        session_id: str,
+        name: str,
+        engine: Any,
+        worker_address: str,
+        entropy: int | None,
+        place: tuple[int, ...],
+        report_progress: Callable[[float], None],
+    ) -> None:
+        self.session_id = session_id
+        self.name = name
+        self.engine = engine
+        self.worker_address = worker_address
+        self.entropy = entropy
+        self.place = place
+        self.report_progress = report_progress
+        self.spawned = 0
+        self.session: Any = None  # made when the call asks for it
+        self.generator: Any = None
+
+
+class _Here(threading.local):
+    attempt: Attempt | None = None
+
+
+_here = _Here()
+_process: Attempt | None = None
+
+
+def current() -> Attempt | None:
+    """The attempt that this code runs in; None in the user's own program."""
+    return _here.attempt or _process
+
+
+def enter_process(attempt: Attempt | None) -> None:
+    """From here on this process runs ``attempt``; for workers."""
+    global _process
+    _process = attempt
+
+
+def enter_thread(attempt: Attempt | None) -> Attempt | None:
+    """From here on this thread runs ``attempt``; gives back what it ran before."""
+    before, _here.attempt = _here.attempt, attempt
+    return before
+
+
+class Context:
+    """Where a function runs, and what it shares with others of its session.
+
+    Obtained with `mars.get_context()` inside a function that was spawned.
+    """
+
+    def __init__(self, attempt: Attempt, get_session: Callable[[], Any]) -> None:
+        self._attempt = attempt
+        self._get_session = get_session
+
+    @property
+    def session_id(self) -> str:
+        """Id of the session that asked for the call."""
+        return self._attempt.session_id
+
+    @property
+    def worker_address(self) -> str:
+        """Address of the worker group that runs the call."""
+        return self._attempt.worker_address
+
+    local_address = worker_address
+
+    @property
+    def supervisor_address(self) -> str:
+        """Address of the engine; on one machine there is no supervisor process."""
+        return str(self._attempt.engine.address)
+
+    @property
+    def band(self) -> tuple[str, str]:
+        """Worker group and device, as the original names it."""
+        return self._attempt.worker_address, "numa-0"
+
+    def get_current_session(self) -> Any:
+        """The session, to spawn and execute further calls; also the default one here."""
+        return self._get_session()
+
+    def get_worker_addresses(self) -> list[str]:
+        """Addresses of all worker groups, for ``spawn(..., expect_worker=address)``."""
+        return list(self._attempt.engine.worker_addresses)
+
+    def get_worker_bands(self) -> list[tuple[str, str]]:
+        """Worker groups with their device."""
+        return [(address, "numa-0") for address in self.get_worker_addresses()]
+
+    def get_supervisor_addresses(self) -> list[str]:
+        """Address of the engine, in a list."""
+        return [self.supervisor_address]
+
+    def get_total_n_cpu(self) -> int:
+        """Cores of all worker groups together."""
+        return int(self._attempt.engine.n_cpu)
+
+    def get_slots(self) -> int:
+        """Calls of one core that run at a time in this worker group."""
+        return max(1, self.get_total_n_cpu() // max(1, len(self.get_worker_addresses())))
+
+    def get_local_host_ip(self) -> str:
+        """Address of this machine; nothing of mars listens on it."""
+        return "127.0.0.1"
+
+    def set_progress(self, progress: float) -> None:
+        """Tell how far the call has come.
+
+        Parameters
+        ----------
+        progress : float
+            From 0 to 1.
+        """
+        self._attempt.report_progress(min(1.0, max(0.0, float(progress))))
+
+    def create_remote_object(self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        """Make an object that all calls of the session share, in the driver's process.
+
+        Returns
+        -------
+        RemoteObject
+            Stands for it: calling a method runs the method there.
+        """
+        return self._attempt.engine.create_object(self.session_id, name, cls, args, kw)
+
+    def get_remote_object(self, name: str) -> Any:
+        """The shared object of that name.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+        return self._attempt.engine.get_object(self.session_id, name)
+
+    def destroy_remote_object(self, name: str) -> None:
+        """Forget a shared object.
+
+        Raises
+        ------
+        KeyError
+            There is none of that name.
+        """
+        self._attempt.engine.destroy_object(self.session_id, name)
+
+
+def addresses(host: str, groups: int) -> Sequence[str]:
+    """Names of worker groups."""
+    return [f"{host}:{index}" for index in range(groups)]

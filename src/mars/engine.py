@@ -1,0 +1,212 @@
+"""The contract that every engine fulfils, and a run: one `execute` on its way through an engine.
+
+What holds after each call, also after one that failed, stands here; `tests/engines` runs the
+same cases against every engine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
+
+from mars.logs import LogSource
+from mars.task import Call, Realm, Stage, Task
+
+
+_NESTED_POLL_S = 0.01
+
+
+class Run:
+    """One `execute`: the tasks it waits for, how many have ended, and how.
+
+    The engine's scheduler counts; any thread may wait.
+
+    Attributes
+    ----------
+    live : bool
+        False as soon as the run has ended; tasks that no live run wants are not started.
+    failure : Task or None
+        The first task that failed.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        realm: Realm,
+        *,
+        stop_on_error: bool = True,
+        entropy: int | None = 0,
+        prefix: tuple[int, ...] = (),
+        depth: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session_id = session_id
+        self.realm = realm
+        self.stop_on_error = stop_on_error
+        self.entropy = entropy
+        self.prefix = prefix
+        self.depth = depth
+        self.live = True
+        self.total = 0
+        self.done = 0
+        self.remaining = 0
+        self.failed = 0
+        self.failure: Task | None = None
+        self.cancelled = False
+        self.error: BaseException | None = None  # the engine's own end, not a call's failure
+        self.started_at = clock()
+        self.number = 0  # how an engine's messages call it
+        self.tasks: Sequence[Task] = ()  # of a nested run
+        self.member: Any = None  # the worker that asked for it, when it is nested
+        self.waits: Callable[[Run, float | None], bool] | None = None  # how, inside a worker
+        self.partial: dict[Task, float] = {}  # set_progress of running tasks
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self._callbacks: list[Callable[[Run], object]] = []
+        self._guard = threading.Lock()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether the run ended within ``timeout_s`` seconds; None waits for ever."""
+        if self.waits is not None and not self.ended:
+            return self._wait_nested(timeout_s)
+        if not self._ended.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0)):
+            return False
+        self._ended.release()
+        return True
+
+    def _wait_nested(self, timeout_s: float | None) -> bool:
+        assert self.waits is not None
+        if timeout_s is None:
+            return self.waits(self, None)
+        deadline = time.monotonic() + timeout_s
+        while not self.waits(self, timeout_s):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_NESTED_POLL_S)
+        return True
+
+    @property
+    def ended(self) -> bool:
+        return not self._ended.locked()
+
+    def end(self) -> None:
+        """The engine is through with the run: wake everybody who waits."""
+        self.live = False
+        with self._guard:
+            if not self._ended.locked():
+                return
+            self._ended.release()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def on_end(self, callback: Callable[[Run], object]) -> None:
+        """Have ``callback`` called when the run ends, in the engine's thread; at once if it has."""
+        with self._guard:
+            if self._ended.locked():
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def fraction(self) -> float:
+        """Part of the run that is done, 0 to 1, with what running calls report of themselves."""
+        if self.ended and not self.cancelled and self.failure is None and self.error is None:
+            return 1.0
+        if not self.total:
+            return 0.0
+        return min(1.0, (self.done + self.failed + self.partial_sum()) / self.total)
+
+    def partial_sum(self) -> float:
+        """What running calls have told of their own progress, added up."""
+        return sum(
+            fraction
+            for task, fraction in list(self.partial.items())
+            if task.stage is Stage.ASSIGNED
+        )
+
+
+class Engine(Protocol):
+    """Runs calls. Every method may be called from any thread."""
+
+    address: str
+    n_cpu: float
+    synchronous: bool  # `submit` returns when the run has ended
+    worker_addresses: Sequence[str]
+
+    def submit(
+        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+    ) -> None:
+        """Start ``calls``, inputs first; `Run.end` follows, whatever happens.
+
+        ``places`` has each call's place for `mars.remote.rng`; ``targets`` are the calls that
+        the program asked for, the others only feed them.
+
+        Raises
+        ------
+        NoAvailableBand
+            A call asks for more than any worker has; nothing was started.
+        SessionClosed
+            The engine has been closed.
+        """
+
+    def cancel(self, run: Run) -> None:
+        """End the run now; calls that only it wants are stopped, finished ones stay."""
+
+    def value(self, task: Task, index: int) -> object:
+        """Decode one output of a task that is done: a fresh value each time.
+
+        Raises
+        ------
+        BaseException
+            The task's failure, when it has failed.
+        """
+
+    def decode(self, value: Any) -> object:
+        """A fresh object from a value as this engine keeps it."""
+
+    def install(self, task: Task, value: object) -> None:
+        """Give a task that never ran a value, as its result."""
+
+    def failure(self, task: Task) -> BaseException:
+        """The error of a task that failed, or of a block of items in which some did."""
+
+    def log(self, task: Task) -> LogSource | None:
+        """What the task has printed so far; None before its first attempt."""
+
+    def forget(self, task: Task) -> None:
+        """The program holds no output of the task any more."""
+
+    def running(self, run: Run) -> int:
+        """How many calls of the run are being run right now."""
+
+    def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
+        """Make an object that all calls of the session share by name.
+
+        Raises
+        ------
+        ValueError
+            There is one of that name.
+        """
+
+    def get_object(self, session: str, name: str) -> Any:
+        """What stands for the shared object of that name.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+
+    def destroy_object(self, session: str, name: str) -> None:
+        """Forget a shared object.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+
+    def close(self) -> None:
+        """Stop everything the engine started; idempotent."""

@@ -1,0 +1,244 @@
+"""The embedded engine as sessions see it: the `Engine` contract over a loop, pool and store."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from mars.attempt import call as attempt_call
+from mars.attempt import context
+from mars.engine import Run
+from mars.attempt.capture import Log
+from mars.engines.local.loop import Loop
+from mars.engines.outcome import TaskLog, failure_of, item_of
+from mars.engines.local.nested import NestedServer
+from mars.engines.local.objects import RemoteObject, SharedObjects
+from mars.engines.local.pool import Pool
+from mars.engines.local.store import Store
+from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
+from mars.logs import LogSource
+from mars.task import Call, Stage, Task
+
+
+class LocalEngine:
+    """Worker processes on this machine.
+
+    Parameters
+    ----------
+    name : str
+        What the addresses of its workers begin with.
+    n_cpu : int
+        Cores that running calls share.
+    n_worker : int
+        Groups that the workers are divided into.
+    """
+
+    synchronous = False
+
+    def __init__(self, name: str, n_cpu: int, n_worker: int) -> None:
+        self.address = name
+        self.n_cpu: float = n_cpu
+        self.worker_addresses: Sequence[str] = context.addresses(name, n_worker)
+        share, rest = divmod(n_cpu, n_worker)
+        self.group_cpus = [share + (index < rest) for index in range(n_worker)]
+        self.objects = SharedObjects()
+        self._pid = os.getpid()
+        self._closed = False
+        self._lock = threading.Lock()
+        facts = {
+            "path": list(sys.path),
+            "cwd": os.getcwd(),
+            "addresses": list(self.worker_addresses),
+            "n_cpu": n_cpu,
+        }
+        self.store = Store(self._wake)
+        self.loop = Loop(
+            list(zip(self.worker_addresses, map(float, self.group_cpus), strict=True)),
+            Pool(facts),
+            self.store,
+        )
+        self.loop.nested = NestedServer(self)
+        _engines.add(self)
+        self.loop.start()
+
+    def _wake(self, action: Any) -> None:
+        self.loop.post(action)
+
+    # -- the contract -------------------------------------------------------------------------
+
+    def submit(
+        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+    ) -> None:
+        """Start calls; see `mars.engine.Engine`."""
+        self._check_open()
+        tasks = []
+        for call, place in zip(calls, places, strict=True):
+            options = call.options
+            if not options.plain or options.worker is not None or options.gpus:
+                self.check_schedulable(call)
+            if call.stored is not None:
+                self.store.prepare(call, run)
+            task = Task(call, run.realm)
+            task.place = place
+            task.asked = call in targets
+            call.begin(task)
+            tasks.append(task)
+        self.loop.post(lambda: self.loop.submit(run, tasks))
+
+    def check_schedulable(self, call: Call) -> None:
+        options = call.options
+        largest = max(self.group_cpus)
+        if options.cpus > largest:
+            raise NoAvailableBand(
+                f"{call.name} asks for cpus={options.cpus:g}, but a worker has {largest:g}; "
+                f"ask for less, or new_session(n_cpu=...) with more"
+            )
+        if options.worker is not None and options.worker not in self.worker_addresses:
+            raise NoAvailableBand(
+                f"{call.name} asks for worker {options.worker!r}, which does not exist; "
+                f"workers are {', '.join(self.worker_addresses)}"
+            )
+        if options.gpus:
+            raise NoAvailableBand(
+                f"{call.name} asks for gpus={options.gpus}, but this engine knows of no GPU"
+            )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed
+        if self._pid != os.getpid():
+            raise SessionClosed(
+                "this session belongs to the process that this one was forked from; "
+                "call mars.new_session() here"
+            )
+
+    def cancel(self, run: Run) -> None:
+        """End a run early."""
+        if not self._closed:
+            self.loop.post(lambda: self.loop.cancel(run))
+
+    def value(self, task: Task, index: int) -> object:
+        """Decode one output; see `mars.engine.Engine`."""
+        self._check_open()
+        stage = task.stage
+        if stage is Stage.DONE:
+            if task.released:
+                raise NotExecuted(task.call.name)
+            call = task.call
+            if task.parts is not None:
+                return item_of(task, task.call.index, self.store.decode)  # type: ignore[attr-defined]
+            return self.store.decode(
+                task.result if call.n_output is None else task.result[index]
+            )
+        raise failure_of(task)
+
+    def decode(self, value: Any) -> object:
+        """A fresh object from a value."""
+        self._check_open()
+        return self.store.decode(value)
+
+    def install(self, task: Task, value: object) -> None:
+        """Give a task a value that the driver has."""
+        task.result = attempt_call.pack(value, task.call.name, self.store.put)
+        task.stored = type(task.result) is not bytes
+
+    def failure(self, task: Task) -> BaseException:
+        """The error of a task that failed."""
+        return failure_of(task)
+
+    def log(self, task: Task) -> LogSource | None:
+        """What a task has printed so far."""
+        if not task.attempt and not task.logs:
+            return None
+        return TaskLog(task, self.running_log)
+
+    def running_log(self, task: Task) -> Log | None:
+        """The log of the attempt that runs now."""
+        state = task.worker
+        if state is None:
+            return None
+        member = self.loop.members.get(state.id)
+        if member is None or not member.open:
+            return None
+        attempt, start = member.running()
+        if attempt != task.attempt:
+            return None
+        return Log(member.segment, start, member.segment.size())
+
+    def forget(self, task: Task) -> None:
+        """The program holds no output of the task any more."""
+        if task.finished and not task.stored:
+            if not task.consumers:
+                task.released = True
+                task.call.leave(task)
+        elif not self._closed and self._pid == os.getpid():
+            self.loop.forget(task)
+
+    def close(self) -> None:
+        """Stop everything; returns when no process is left."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        _engines.discard(self)
+        if self._pid == os.getpid():
+            self.loop.close()
+
+    def inert(self) -> None:
+        """This process was forked from the engine's: let go, touch nothing."""
+        self._closed = True
+        self.loop.forget_in_child()
+
+    def running(self, run: Run) -> int:
+        """How many calls of the run are being run right now."""
+        count = 0
+        for worker in list(self.loop.scheduler.workers.values()):
+            queue = worker.queue
+            try:
+                task = queue[0]
+            except IndexError:  # it has just finished its last
+                continue
+            runs = task.runs if task.source is None else task.source.runs
+            count += run in runs
+        return count
+
+    # -- shared objects -----------------------------------------------------------------------
+
+    def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
+        """Make a shared object; see `mars.attempt.context.Context`."""
+        self.objects.create(session, name, cls, args, kwargs)
+        return self.get_object(session, name)
+
+    def get_object(self, session: str, name: str) -> Any:
+        """The shared object of that name."""
+        self.objects.find(session, name)
+        return RemoteObject(
+            name, lambda name, method, args, kw: self.objects.call(session, name, method, args, kw)
+        )
+
+    def destroy_object(self, session: str, name: str) -> None:
+        """Forget a shared object."""
+        self.objects.destroy(session, name)
+
+
+_engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for engine in list(_engines):
+        engine.close()
+
+
+def _inert_all() -> None:
+    for engine in list(_engines):
+        engine.inert()
+    _engines.clear()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_inert_all)

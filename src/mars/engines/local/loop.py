@@ -1,0 +1,648 @@
+"""The shell around the scheduler: sockets, processes and timers in, frames and signals out.
+
+One thread per engine. It turns what happens into events, hands them to `Scheduler.on` and
+carries out the commands that come back; it decides nothing by itself. Other threads reach it
+through `post`.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mars import platform
+from mars.attempt import failure
+from mars.engine import Run
+from mars.engines.local import messages, scheduler
+from mars.engines.local.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED, RECORD
+from mars.attempt.capture import Log
+from mars.engines.local.pool import Member, Pool
+from mars.engines.local.scheduler import Outcome, Scheduler
+from mars.engines.local.store import Store
+from mars.errors import MarsError, SessionClosed, StartupFailed, WorkerDied
+from mars.settings import LOG_TAIL_LINES, OVERDUE_S
+from mars.task import RunId, Task, WorkerId
+
+_POLL_AGAIN_S: Final = OVERDUE_S
+
+
+class Loop:
+    """Runs one engine. Everything below `run` happens in its thread."""
+
+    def __init__(self, groups: Sequence[tuple[str, float]], pool: Pool, store: Store) -> None:
+        self.scheduler = Scheduler(groups)
+        self.pool = pool
+        self.store = store
+        self.members: dict[int, Member] = {}
+        self.runs: set[Run] = set()
+        self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
+        self.error: BaseException | None = None
+        self._events: deque[scheduler.Event] = deque()
+        self._busy = False
+        self._posted: deque[Callable[[], object]] = deque()
+        self._forgotten: deque[Task] = deque()
+        self._functions: dict[bytes, int] = {}
+        self._run_count = 0
+        self._by_descriptor: dict[int, tuple[Callable[[Any, int], None], Any]] = {}
+        self._epoll = select.epoll()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._awake = False
+        self._closing = False
+        self._dirty: set[Member] = set()  # members with regions to tell of
+        self._dead: list[Member] = []
+        self._endings: dict[int, tuple[Any, ...]] = {}
+        self._watch(self._wake_read, self._on_wake, None)
+        self._watch(pool.socket.fileno(), self._on_zygote, None)
+        self.thread = threading.Thread(target=self._run, name="mars-engine", daemon=True)
+
+    # -- from other threads --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the workers and the thread."""
+        self._carry_out(self.scheduler.start_all(), time.monotonic())
+        self.thread.start()
+
+    def post(self, action: Callable[[], object]) -> None:
+        """Have ``action`` called in the loop's thread."""
+        self._posted.append(action)
+        self.wake()
+
+    def forget(self, task: Task) -> None:
+        """The program holds no output of the task any more. May be called by the collector."""
+        self._forgotten.append(task)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the loop look at what was posted."""
+        if not self._awake:
+            self._awake = True
+            try:
+                os.write(self._wake_write, b"\0")
+            except OSError:  # closed, or full: then it is about to wake anyway
+                return
+
+    def close(self) -> None:
+        """End the loop, all workers and all runs; returns when nothing is left."""
+        self.post(self._close)
+        if threading.current_thread() is not self.thread:
+            self.thread.join()
+
+    def forget_in_child(self) -> None:
+        """In a child that the program forked: let go of everything, touch nothing."""
+        self._epoll.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        for member in self.members.values():
+            member.close()
+        self.pool.forget()
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._step()
+        except BaseException as error:  # a bug of ours: nobody may wait for ever because of it
+            self.error = error
+            raise
+        finally:
+            self._end_all()
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        due = self.scheduler.next_timer(now)
+        timeout = None if due is None else max(0.0, due - now)
+        for descriptor, mask in self._epoll.poll(timeout):
+            entry = self._by_descriptor.get(descriptor)
+            if entry is not None:
+                entry[0](entry[1], mask)
+        if due is not None and time.monotonic() >= due:
+            self.on(scheduler.Tick())
+        if self._dead:
+            self._bury()
+        if self._dirty:
+            for member in list(self._dirty):
+                self._send_regions(member)
+
+    def on(self, event: scheduler.Event) -> None:
+        # An event may come up while commands are carried out. It waits until all of them are:
+        # what a worker is sent must be in the order in which the scheduler queued it.
+        self._events.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                now = time.monotonic()
+                self._carry_out(self.scheduler.on(self._events.popleft(), now), now)
+        finally:
+            self._busy = False
+
+    def _watch(self, descriptor: int, handler: Callable[[Any, int], None], about: Any) -> None:
+        self._by_descriptor[descriptor] = (handler, about)
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._by_descriptor.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def _on_wake(self, _: Any, __: int) -> None:
+        os.read(self._wake_read, 64)
+        self._awake = False
+        while self._posted:
+            self._posted.popleft()()
+        if self._forgotten:
+            tasks = []
+            while self._forgotten:
+                tasks.append(self._forgotten.popleft())
+            self.on(scheduler.Forgotten(tasks))
+
+    # -- runs ---------------------------------------------------------------------------------
+
+    def submit(self, run: Run, tasks: Sequence[Task]) -> None:
+        """Begin a run."""
+        if self._closing:
+            run.error = SessionClosed()
+            run.end()
+            return
+        if not run.number:
+            run.number = self.number(run)
+        self.runs.add(run)
+        self.on(scheduler.Submitted(run, tasks))
+
+    def number(self, run: Run) -> RunId:
+        """How messages call a run."""
+        self._run_count += 1
+        return RunId(self._run_count)
+
+    def cancel(self, run: Run) -> None:
+        """End a run early."""
+        if run in self.runs:
+            self.on(scheduler.Cancelled(run))
+
+    def _run_ended(self, run: Run) -> None:
+        self.runs.discard(run)
+        self.store.run_ended(run)
+        if self.nested is not None:
+            self.nested.run_ended(run)
+        run.end()
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def _carry_out(self, commands: list[scheduler.Command], now: float) -> None:
+        for command in commands:
+            kind = type(command)
+            if kind is scheduler.Assign:
+                self._assign(command)  # type: ignore[arg-type]
+            elif kind is scheduler.RunEnded:
+                self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
+            elif kind is scheduler.Release:
+                self._release(command.tasks)  # type: ignore[union-attr]
+            else:
+                self._carry_out_rare(command)
+
+    def _carry_out_rare(self, command: scheduler.Command) -> None:
+        if isinstance(command, scheduler.StartWorker):
+            self._start_worker(command)
+            return
+        if isinstance(command, scheduler.GiveUp):
+            self._give_up()
+            return
+        member = self.members.get(command.worker)  # type: ignore[union-attr]
+        if member is None:
+            return
+        if isinstance(command, scheduler.TakeBack):
+            self._tell_control(member, messages.TAKE_BACK, command.count)
+        elif isinstance(command, scheduler.Report):
+            self._tell_control(member, messages.REPORT)
+        elif isinstance(command, scheduler.Interrupt):
+            member.interrupt(command.attempt)
+        elif isinstance(command, scheduler.Kill):
+            member.signal(signal.SIGKILL)
+        elif isinstance(command, scheduler.StopWorker):
+            self.send(member, messages.frame((messages.STOP,)))
+        elif isinstance(command, scheduler.Resume) and self.nested is not None:
+            self.nested.resume(member)
+
+    def _assign(self, command: scheduler.Assign) -> None:
+        member = self.members[command.worker]
+        functions: dict[int, tuple[Any, ...]] = {}
+        runs: dict[int, tuple[Any, ...]] = {}
+        outgoing = []
+        numbers = self._functions
+        known = member.functions
+        for task in command.tasks:
+            call = task.call
+            function = call.function
+            number = numbers.get(function.key)
+            if number is None:
+                number = numbers[function.key] = len(numbers) + 1
+            if number not in known:
+                known.add(number)
+                data, regions = self.store.function(function)
+                for region in regions or ():
+                    self.lend(member, region)
+                functions[number] = (function.name, data, regions)
+            run = (task.runs or task.source.runs)[0]  # type: ignore[union-attr]
+            if run.number not in member.runs:
+                member.runs.add(run.number)
+                runs[run.number] = (run.session_id, run.entropy, run.prefix)
+            if task.items is not None:
+                outgoing.append(self._block_message(member, task, number, run))
+                continue
+            payload: Any = call.payload
+            if call.stored is not None:
+                payload = self.store.arguments(call, run)
+                for region in payload[1]:
+                    self.lend(member, region)
+            inputs = self._inputs(member, task) if call.inputs else None
+            extra = self._extra(task)
+            outgoing.append(
+                (task.attempt, run.number, number, payload, inputs, call.n_output,
+                 task.place, extra)
+            )  # fmt: skip
+        self.send(member, messages.frame((messages.TASKS, functions, runs, outgoing)))
+
+    def _extra(self, task: Task) -> dict[str, Any] | None:
+        """What only some calls need to say."""
+        options = task.call.options
+        tries = task.tries + task.deaths
+        if options.plain and not tries and task.dependents is None:
+            return None
+        extra: dict[str, Any] = {}
+        if options.name is not None:
+            extra["name"] = options.name
+        if options.cpus != 1:
+            extra["cpus"] = options.cpus
+        if options.retries:
+            extra["retry_on"] = options.retry_on
+            extra["retries"] = options.retries
+        if tries:
+            extra["try"] = tries + 1
+        if task.dependents is not None:
+            extra["keep"] = True
+        return extra
+
+    def _block_message(
+        self, member: Member, task: Task, number: int, run: Run
+    ) -> tuple[Any, ...]:
+        call = task.call
+        extra = self._extra(task) or {}
+        indices = task.items
+        extra["items"] = indices[0] if isinstance(indices, range) else -1
+        if not isinstance(indices, range):
+            extra["indices"] = list(indices)
+        extra["spread"] = call.spread
+        payload = self.store.block_arguments(call, indices, run)
+        if type(payload) is tuple:
+            for region in payload[1]:
+                self.lend(member, region)
+        return (task.attempt, run.number, number, payload, None, None, task.place, extra)
+
+    def _inputs(self, member: Member, task: Task) -> list[Any]:
+        realm = task.realm
+        inputs = []
+        for call, index in task.call.inputs:
+            source = call.task_in(realm)
+            assert source is not None
+            if source.stage is scheduler.DONE:
+                value = source.result if call.n_output is None else source.result[index]
+                if type(value) is not bytes:
+                    self.lend(member, value)
+                inputs.append(value)
+            else:
+                # Queued in the same worker before this task, which will find it there.
+                inputs.append((source.attempt, None if call.n_output is None else index))
+        return inputs
+
+    def lend(self, member: Member, value: Any) -> None:
+        """Make sure that a worker can map a stored value."""
+        number = value[1]
+        if number not in member.arenas:
+            member.arenas.add(number)
+            descriptor, size = self.store.arena(number)
+            self.send(member, messages.frame((messages.ARENA, number, size)), (descriptor,))
+        self.store.lent(value, member.number)
+
+    def _release(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            self.store.release(task)
+        self._collect_regions()
+
+    def _collect_regions(self) -> None:
+        """Pass on what the store wants told to workers about regions."""
+        for worker, unmap, free in self.store.take_news():
+            member = self.members.get(worker)
+            if member is None:
+                continue
+            if unmap is not None:
+                member.unmap.append(unmap)
+            if free is not None:
+                member.free.append(free)
+            self._dirty.add(member)
+
+    def _send_regions(self, member: Member) -> None:
+        self._dirty.discard(member)
+        if member.unmap or member.free:
+            data = messages.frame((messages.FREE, member.unmap, member.free))
+            member.unmap, member.free = [], []
+            if member.open:
+                self.send(member, data)
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def send(self, member: Member, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        if not member.open:
+            return
+        if member.pending:
+            member.pending.append((memoryview(data), descriptors))
+            return
+        try:
+            sent = platform.send(member.data, data, descriptors)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it has ended: ENDED follows
+            return
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
+            member.pending.append((rest, () if sent else descriptors))
+            self._epoll.modify(member.data.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _send_pending(self, member: Member) -> None:
+        while member.pending:
+            data, descriptors = member.pending[0]
+            try:
+                sent = platform.send(member.data, data, descriptors)
+            except BlockingIOError:
+                return
+            except OSError:
+                member.pending.clear()
+                return
+            if sent < len(data):
+                member.pending[0] = (data[sent:], ())
+            else:
+                member.pending.popleft()
+        self._epoll.modify(member.data.fileno(), select.EPOLLIN)
+
+    def _tell_control(self, member: Member, *message: Any) -> None:
+        try:
+            member.control.send(messages.frame(message))
+        except OSError:  # it has ended: ENDED follows
+            return
+
+    # -- workers ------------------------------------------------------------------------------
+
+    def _start_worker(self, command: scheduler.StartWorker) -> None:
+        group = self.scheduler.groups[command.group]
+        try:
+            member = Member(command.worker)
+        except OSError as error:
+            self._endings[command.worker] = (0, None, 0, f"no descriptor or memory left: {error}")
+            member = None  # type: ignore[assignment]
+        if member is not None:
+            self.members[command.worker] = member
+            try:
+                self.pool.fork(member, {"address": group.address})
+            except OSError:  # the zygote is gone, which `_on_zygote` will see
+                return
+            self._watch(member.data.fileno(), self._on_member, member)
+            return
+        self.post(lambda: self.on(scheduler.Died(command.worker, 0)))
+
+    def _on_member(self, member: Member, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            self._send_pending(member)
+        if not mask & ~select.EPOLLOUT:
+            return
+        try:
+            alive = member.inbox.receive()
+        except BlockingIOError:
+            return
+        except OSError:
+            alive = False
+        self._take_frames(member)
+        if not alive and member.open:
+            # The process ends, or has closed all its descriptors, after which it is of no use.
+            self._unwatch(member.data.fileno())
+            member.signal(signal.SIGKILL)
+
+    def _take_frames(self, member: Member) -> None:
+        for records, data in member.inbox.frames():
+            if records:
+                self.on(scheduler.Finished(WorkerId(member.number), self._outcomes(member, data)))
+                if self.nested is not None:
+                    self.nested.attempt_ended(member)
+            else:
+                self._take(member, pickle.loads(data))
+
+    def _outcomes(self, member: Member, data: memoryview) -> list[Outcome]:
+        outcomes = []
+        position = 0
+        end = len(data)
+        size_of = RECORD.size
+        unpack = RECORD.unpack_from
+        segment = member.segment
+        while position < end:
+            (attempt, status, flags, log_start, log_end, received, _, _, _, stored, size) = unpack(
+                data, position
+            )
+            payload = position + size_of
+            result: Any = bytes(data[payload : payload + size])
+            if flags & FLAG_PACKED:
+                result = pickle.loads(result)
+            outcomes.append(
+                Outcome(
+                    attempt,
+                    status,
+                    (stored - received) * 1e-9,
+                    result,
+                    bool(flags & FLAG_STORED),
+                    len(result[1]) if flags & FLAG_FAILURES else 0,
+                    bytes(data[position + 26 : position + 66]),
+                    Log(segment, log_start, log_end) if log_end > log_start else None,
+                )
+            )
+            position = payload + size
+        return outcomes
+
+    def _take(self, member: Member, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if kind == messages.READY:
+            self.on(scheduler.WorkerReady(WorkerId(member.number)))
+        elif kind == messages.GAVE_BACK:
+            self.on(scheduler.GaveBack(WorkerId(member.number), message[1]))
+        elif kind == messages.ARENA:
+            descriptor = member.inbox.descriptors.pop(0)
+            self.store.add_arena(message[1], descriptor, message[2])
+            member.arenas.add(message[1])
+        elif kind == messages.UNMAPPED:
+            self.store.unmapped(message[1], message[2], member.number)
+            self._collect_regions()
+        elif kind == messages.PROGRESS:
+            state = self.scheduler.workers.get(WorkerId(member.number))
+            if state is not None and state.queue and state.queue[0].attempt == message[1]:
+                task = state.queue[0]
+                for run in task.runs:
+                    run.partial[task] = message[2]
+        elif self.nested is not None:
+            self.nested.take(member, message)
+
+    # -- ends ---------------------------------------------------------------------------------
+
+    def _on_zygote(self, _: Any, __: int) -> None:
+        try:
+            alive = self.pool.inbox.receive()
+        except OSError:
+            alive = False
+        for _records, data in self.pool.inbox.frames():
+            message = pickle.loads(data)
+            if message[0] == messages.STARTED:
+                member = self.members.get(message[1])
+                if member is not None:
+                    member.pid = message[2]
+            elif message[0] == messages.ENDED:
+                self._endings[message[1]] = message[2:]
+                member = self.members.get(message[1])
+                if member is not None:
+                    self._dead.append(member)
+        if not alive:
+            self._zygote_ended()
+
+    def _zygote_ended(self) -> None:
+        """Somebody killed the zygote, and the kernel all workers with it: begin anew."""
+        self._unwatch(self.pool.socket.fileno())
+        self.pool.stop()
+        complaint = self.pool.complaint()
+        for member in self.members.values():
+            member.signal(signal.SIGKILL)
+            self._endings.setdefault(
+                member.number, (member.pid, signal.SIGKILL, 0, f"the zygote ended; {complaint}")
+            )
+            if member not in self._dead:
+                self._dead.append(member)
+        if self._closing:
+            return
+        try:
+            self.pool.start()
+        except StartupFailed as error:
+            self.error = error
+            self._closing = True
+            return
+        self._watch(self.pool.socket.fileno(), self._on_zygote, None)
+
+    def _bury(self) -> None:
+        dead, self._dead = self._dead, []
+        for member in dead:
+            if self.members.pop(member.number, None) is None:
+                continue
+            # What it sent before it ended, to the last complete frame.
+            try:
+                while member.inbox.receive():
+                    pass
+            except OSError:
+                pass
+            self._take_frames(member)
+            unreported = member.unreported()
+            if unreported:
+                outcomes = self._outcomes(member, memoryview(unreported))
+                self.on(scheduler.Finished(WorkerId(member.number), outcomes))
+            attempt, log_start = member.running()
+            state = self.scheduler.workers.get(WorkerId(member.number))
+            result = log = None
+            started = 0
+            if state is not None and state.queue and state.queue[0].attempt == attempt:
+                task, started = state.queue[0], attempt
+                log = Log(member.segment, log_start, member.segment.size())
+                result = self._certificate(member, task, log)
+            self._unwatch(member.data.fileno())
+            self._dirty.discard(member)
+            member.close()
+            self.store.worker_ended(member.number)
+            if self.nested is not None:
+                self.nested.worker_ended(member)
+            self.on(scheduler.Died(WorkerId(member.number), started, result, log))
+            self._collect_regions()
+            self._endings.pop(member.number, None)
+
+    def _certificate(self, member: Member, task: Task, log: Log) -> bytes:
+        """The failure of a task whose worker died under it."""
+        _pid, status, peak_kib, note = self._endings.get(member.number, (0, None, 0, ""))
+        tail = log.segment.read(max(log.start, log.end - 8192), 8192).decode("utf-8", "replace")
+        lines = tail.splitlines()[-LOG_TAIL_LINES:]
+        evidence = []
+        if peak_kib:
+            evidence.append(f"it used at most {peak_kib / 1024:,.0f} MiB of memory")
+        if note:
+            evidence.append(note)
+        if lines:
+            evidence.append("its log ends with:\n" + "\n".join("  " + line for line in lines))
+        error = WorkerDied(
+            task.call.name,
+            f"{member.number} (pid {member.pid})",
+            ending_name(status),
+            task.tries + task.deaths + 1,
+            "\n".join(evidence),
+        )
+        return failure.encode_failure(error, call=task.call.name)
+
+    def _give_up(self) -> None:
+        """Workers end before they are ready, again and again."""
+        complaint = self.pool.complaint()
+        notes = [str(ending[3]) for ending in self._endings.values() if ending[3]]
+        for member in self.members.values():
+            size = member.segment.size()
+            notes.append(member.segment.read(max(0, size - 2048), 2048).decode("utf-8", "replace"))
+        detail = "\n".join(note for note in (*notes[-2:], complaint) if note)
+        self._fail(StartupFailed(f"worker processes do not start:\n{detail}"))
+
+    def _fail(self, error: MarsError) -> None:
+        for run in list(self.runs):
+            run.error = error
+            self.on(scheduler.Cancelled(run))
+
+    def _close(self) -> None:
+        self._closing = True
+
+    def _end_all(self) -> None:
+        self._closing = True
+        if self.pool.pid:
+            self._unwatch(self.pool.socket.fileno())
+            self.pool.stop()
+        error = self.error or SessionClosed()
+        for run in list(self.runs):
+            run.error = run.error or error
+            run.end()
+        self.runs.clear()
+        while self._posted:
+            action = self._posted.popleft()
+            if action != self._close:
+                action()  # a submit that came too late ends its run by itself
+        for member in self.members.values():
+            member.close()
+        self.members.clear()
+        self.store.close()
+        self._epoll.close()
+        os.close(self._wake_read)
+        write, self._wake_write = self._wake_write, -1
+        os.close(write)
+
+
+def ending_name(status: Any) -> str:
+    """A wait status as people say it."""
+    if status is None:
+        return "no known status"
+    status = int(status)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            return signal.Signals(number).name
+        except ValueError:
+            return f"signal {number}"
+    return f"exit code {os.waitstatus_to_exitcode(status)}"

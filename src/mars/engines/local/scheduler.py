@@ -1,0 +1,1176 @@
+"""What the scheduler knows, and what it decides next.
+
+Pure: no socket, thread, clock or log. `loop` turns what happened into an event, hands it to
+`Scheduler.on` with the time and carries out the commands that come back, so a test can replay
+any history, in any order, in microseconds.
+
+How work is given out, in one paragraph: each worker has a queue, of which it runs the first
+task. A queue is filled up to `BATCH_S` of predicted work, so short calls travel many in one
+message and the next ones are there before the last one is done; long calls travel alone. A task
+whose unfinished inputs are all queued in one worker is queued behind them. What was sent ahead
+is taken back when another worker has nothing to do.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from mars.settings import (
+    BACKOFF_S,
+    BATCH_S,
+    BATCH_TASKS,
+    BLOCK_ITEMS,
+    BLOCK_S,
+    BLOCKED_WORKERS,
+    CANCEL_GRACE_S,
+    INTERRUPT_GRACE_S,
+    OVERDUE_S,
+    PREFETCH_BELOW_S,
+    STARTS_WITHOUT_RESULT,
+    TASK_FLOOR_S,
+)
+from mars.task import AttemptId, Call, Stage, Task, WorkerId
+
+WAITING, READY, ASSIGNED, RETRYING = Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING
+DONE, FAILED, CANCELLED, ABANDONED = Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.ABANDONED
+
+ARROWS: Final = frozenset(
+    {
+        (WAITING, READY),  # all inputs are done
+        (WAITING, ASSIGNED),  # queued behind its inputs, in the same worker
+        (WAITING, FAILED),  # an input failed
+        (WAITING, ABANDONED),  # no live run wants it
+        (WAITING, CANCELLED),
+        (READY, ASSIGNED),
+        (READY, WAITING),  # an input has to be made again
+        (READY, FAILED),
+        (READY, ABANDONED),
+        (READY, CANCELLED),
+        (READY, DONE),  # a map, whose blocks are what runs; FAILED when items failed
+        (ASSIGNED, DONE),
+        (ASSIGNED, FAILED),
+        (ASSIGNED, CANCELLED),
+        (ASSIGNED, READY),  # taken back, or its worker died before it started
+        (ASSIGNED, WAITING),  # taken back together with an input
+        (ASSIGNED, RETRYING),  # an exception or a death, with attempts left
+        (ASSIGNED, ABANDONED),  # taken back, and no live run wants it any more
+        (RETRYING, READY),  # the pause is over
+        (RETRYING, ABANDONED),
+        (RETRYING, CANCELLED),
+    }
+)
+"""Every legal step of a task. `DONE`, `FAILED`, `CANCELLED` and `ABANDONED` are final."""
+
+# How an attempt ended, as a worker says it.
+VALUE: Final = 0
+EXCEPTION: Final = 1  # the function raised, and another attempt may help
+FATAL: Final = 2  # it raised something that another attempt cannot help
+RETURNED: Final = 3  # not started: an input in the worker's queue failed
+INTERRUPTED: Final = 4  # SIGINT reached it: timeout or cancel
+
+
+class RunState(Protocol):
+    """What the scheduler needs of a run."""
+
+    live: bool
+    total: int
+    remaining: int
+    done: int
+    failed: int
+    failure: Task | None
+    cancelled: bool
+    stop_on_error: bool
+    depth: int
+
+
+# -- events -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Submitted:
+    """A run begins: its tasks, inputs before the tasks that read them."""
+
+    run: RunState
+    tasks: Sequence[Task]
+
+
+@dataclass(slots=True)
+class WorkerReady:
+    """A worker process waits for work."""
+
+    worker: WorkerId
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one attempt ended."""
+
+    attempt: int
+    status: int
+    seconds: float
+    result: Any = None
+    stored: bool = False
+    failures: int = 0  # items of a block that raised
+    timing: bytes | None = None
+    log: Any = None
+
+
+@dataclass(slots=True)
+class Finished:
+    """Attempts ended, in the order in which the worker ran them."""
+
+    worker: WorkerId
+    outcomes: Sequence[Outcome]
+
+
+@dataclass(slots=True)
+class GaveBack:
+    """A worker took these attempts out of its queue; it never started them."""
+
+    worker: WorkerId
+    attempts: Sequence[int]
+
+
+@dataclass(slots=True)
+class Blocked:
+    """The running call of a worker waits for a nested run."""
+
+    worker: WorkerId
+
+
+@dataclass(slots=True)
+class Unblocked:
+    """What the running call of a worker waited for is there; it wants its cores back."""
+
+    worker: WorkerId
+
+
+@dataclass(slots=True)
+class Died:
+    """A worker process has ended, for certain.
+
+    ``started`` is the attempt that it was running, 0 for none; ``result`` the failure to use
+    when that attempt was the last one.
+    """
+
+    worker: WorkerId
+    started: int
+    result: Any = None
+    log: Any = None
+
+
+@dataclass(slots=True)
+class Cancelled:
+    """Somebody cancelled a run."""
+
+    run: RunState
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """The program holds no output of these tasks any more."""
+
+    tasks: Sequence[Task]
+
+
+@dataclass(slots=True)
+class Tick:
+    """Time passed."""
+
+
+# -- commands ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Assign:
+    """Send tasks to a worker, to run in this order."""
+
+    worker: WorkerId
+    tasks: list[Task]
+
+
+@dataclass(slots=True)
+class TakeBack:
+    """Ask a worker to give back tasks that it has not started, last ones first."""
+
+    worker: WorkerId
+    count: int
+
+
+@dataclass(slots=True)
+class Report:
+    """Ask a worker to tell what it has finished."""
+
+    worker: WorkerId
+
+
+@dataclass(slots=True)
+class Interrupt:
+    """Stop an attempt: SIGINT."""
+
+    worker: WorkerId
+    attempt: AttemptId
+
+
+@dataclass(slots=True)
+class Kill:
+    """Stop a worker process: SIGKILL. `Died` follows."""
+
+    worker: WorkerId
+
+
+@dataclass(slots=True)
+class StartWorker:
+    """Start a process for a worker."""
+
+    worker: WorkerId
+    group: int
+
+
+@dataclass(slots=True)
+class StopWorker:
+    """A worker is not needed any more; it has nothing queued. No event follows."""
+
+    worker: WorkerId
+
+
+@dataclass(slots=True)
+class Resume:
+    """Let a blocked worker go on: its cores are free."""
+
+    worker: WorkerId
+
+
+@dataclass(slots=True)
+class Release:
+    """Nobody can ask for the results of these tasks any more: give their memory back."""
+
+    tasks: list[Task]
+
+
+@dataclass(slots=True)
+class RunEnded:
+    """All tasks of a run have ended, or its first failure ends it."""
+
+    run: RunState
+
+
+@dataclass(slots=True)
+class GiveUp:
+    """Worker processes end before they are ready, again and again."""
+
+
+Event = (
+    Submitted | WorkerReady | Finished | GaveBack | Blocked | Unblocked | Died | Cancelled
+    | Forgotten | Tick
+)  # fmt: skip
+Command = (
+    Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
+    | RunEnded | GiveUp
+)  # fmt: skip
+
+
+# -- state ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class WorkerState:
+    """One worker process, as the scheduler sees it."""
+
+    id: WorkerId
+    group: int
+    ready: bool = False  # False until its process has said so
+    queue: deque[Task] = field(default_factory=deque)  # the first one runs
+    load_s: float = 0.0  # predicted work in the queue
+    claim: float = 0.0  # cores it holds of its group; 0 when the queue is empty or it is blocked
+    cpus: float = 0.0  # what each task in the queue asks for
+    blocked: bool = False
+    resuming: bool = False  # unblocked, and waits for its cores
+    taking_back: bool = False  # asked to give back tasks
+    due_at: float = 0.0  # when it should have told something
+    asked: bool = False  # asked to report since it last did
+    stopping: int = 0  # the attempt that was interrupted
+    kill_at: float = 0.0  # when an interrupted attempt has had enough time; 0: never
+    reason: str = ""  # why it was interrupted
+
+
+@dataclass(slots=True)
+class Group:
+    """Workers that share cores: one per ``n_worker``."""
+
+    address: str
+    cpus: float
+    free: float
+    resuming: deque[WorkerState] = field(default_factory=deque)  # blocked, and could go on
+
+
+class ReadyQueue:
+    """Tasks that could start, by urgency, then by the cores and the place that they ask for."""
+
+    def __init__(self, abandon: Callable[[Task], None]) -> None:
+        self.count = 0
+        self._abandon = abandon  # what to do with a task that no live run wants
+        self._levels: dict[tuple[int, int], dict[tuple[float, str | None], deque[Task]]] = {}
+        self._order: list[tuple[int, int]] = []
+
+    def _shelf(self, task: Task) -> deque[Task]:
+        options = task.call.options
+        urgency = (-options.priority, -task.depth)
+        level = self._levels.get(urgency)
+        if level is None:
+            level = self._levels[urgency] = {}
+            self._order = sorted(self._levels)
+        shape = (options.cpus, options.worker)
+        shelf = level.get(shape)
+        if shelf is None:
+            shelf = level[shape] = deque()
+            # The largest first: tasks that need several cores would starve behind small ones.
+            self._levels[urgency] = dict(sorted(level.items(), key=lambda item: -item[0][0]))
+        return shelf
+
+    def append(self, task: Task) -> None:
+        self._shelf(task).append(task)
+        self.count += 1
+
+    def push_front(self, task: Task) -> None:
+        self._shelf(task).appendleft(task)
+        self.count += 1
+
+    def shelf_for(self, group: Group, claimed: float | None) -> deque[Task] | None:
+        """The shelf whose first task a worker of ``group`` should take now.
+
+        ``claimed`` is what the worker's queue already asks for, None when it is empty.
+        """
+        for urgency in self._order:
+            level = self._levels[urgency]
+            for (cpus, address), shelf in level.items():
+                while shelf and not _wanted(shelf[0]):
+                    self._abandon(self.pop(shelf))
+                if not shelf or (address is not None and address != group.address):
+                    continue
+                if claimed is not None:
+                    if cpus == claimed:
+                        return shelf
+                    return None  # the worker must finish first what is of another shape
+                if cpus <= group.free + 1e-9:
+                    return shelf
+                if cpus <= group.cpus:
+                    return None  # keep the cores that are free for it
+        self._tidy()
+        return None
+
+    def pop(self, shelf: deque[Task]) -> Task:
+        self.count -= 1
+        return shelf.popleft()
+
+    def _tidy(self) -> None:
+        empty = [key for key, level in self._levels.items() if not any(level.values())]
+        for key in empty:
+            del self._levels[key]
+        if empty:
+            self._order = sorted(self._levels)
+
+    def __iter__(self) -> Iterator[Task]:
+        for urgency in self._order:
+            for shelf in self._levels[urgency].values():
+                yield from shelf
+
+
+def _wanted(task: Task) -> bool:
+    for run in task.runs if task.source is None else task.source.runs:
+        if run.live:
+            return True
+    return False
+
+
+class Scheduler:
+    """Decides which worker runs which task, and what becomes of a task when things go wrong."""
+
+    def __init__(self, groups: Sequence[tuple[str, float]]) -> None:
+        self.groups = [Group(address, cpus, cpus) for address, cpus in groups]
+        self.workers: dict[WorkerId, WorkerState] = {}
+        self.ready = ReadyQueue(self._abandon)
+        self.seconds: dict[bytes, float] = {}  # predicted duration of each function's calls
+        self._attempts = 0
+        self._next_worker = 0
+        self._blocked = 0
+        self._timers: list[tuple[float, int, Task, int]] = []  # retries and deadlines
+        self._starts_without_result = 0
+        self._commands: list[Command] = []
+        self._releases: list[Task] = []
+        self._handlers = {
+            Submitted: self._submitted,
+            WorkerReady: self._worker_ready,
+            Finished: self._finished,
+            GaveBack: self._gave_back,
+            Blocked: self._worker_blocked,
+            Unblocked: self._worker_unblocked,
+            Died: self._died,
+            Cancelled: self._run_cancelled,
+            Forgotten: self._forgotten,
+            Tick: self._tick,
+        }
+
+    def on(self, event: Event, now: float) -> list[Command]:
+        """What to do about ``event``; ``now`` is monotonic time in seconds."""
+        self._commands = commands = []
+        self._handlers[type(event)](event, now)  # type: ignore[operator]
+        for group in self.groups:
+            if group.resuming:
+                self._resume(group)
+        self._assign(now)
+        if self._releases:
+            commands.append(Release(self._releases))
+            self._releases = []
+        return commands
+
+    def _predict(self, task: Task) -> float:
+        """Seconds that the task will take; for a function never seen, too long to send ahead."""
+        seconds = self.seconds.get(task.call.function.key)
+        if seconds is None:
+            return PREFETCH_BELOW_S
+        return seconds if task.items is None else seconds * len(task.items)
+
+    def next_timer(self, now: float) -> float | None:
+        """When `Tick` is due at the latest; None: nothing waits for time to pass."""
+        due = self._timers[0][0] if self._timers else None
+        for worker in self.workers.values():
+            if worker.kill_at and (due is None or worker.kill_at < due):
+                due = worker.kill_at
+            if len(worker.queue) > 1 and not worker.asked:
+                overdue = worker.due_at + OVERDUE_S
+                if due is None or overdue < due:
+                    due = overdue
+        return due
+
+    @property
+    def capacity(self) -> float:
+        """Cores of all groups together."""
+        return sum(group.cpus for group in self.groups)
+
+    # -- events -------------------------------------------------------------------------------
+
+    def _submitted(self, event: Submitted, now: float) -> None:
+        run = event.run
+        runs = (run,)
+        ready = self.ready
+        run.remaining += len(event.tasks)
+        for task in event.tasks:
+            call = task.call
+            run.total += task.size
+            known = call.task_in(task.realm) if call.task is not None else None
+            if known is None:
+                task.elsewhere = call.task
+                call.task = task
+            elif known.available:
+                known.asked |= task.asked
+                run.remaining -= 1  # another run made it meanwhile
+                run.done += task.size
+                continue
+            elif known.finished:
+                self._replace(call, known, task)
+            else:
+                known.runs += runs  # another run is at it
+                known.asked |= task.asked
+                continue
+            task.runs = runs
+            task.depth = run.depth
+            if call.inputs:
+                self._link(task)
+                if task.waiting:
+                    continue
+            task.stage = READY
+            task.ready_at = now
+            ready.append(task)
+        if run.live and not run.remaining:
+            self._end(run)
+
+    def _replace(self, call: Call, old: Task, new: Task) -> None:
+        new.elsewhere = old.elsewhere
+        new.logs = old.logs  # what earlier attempts printed stays readable
+        new.parts = old.parts
+        if call.task is old:
+            call.task = new
+            return
+        before = call.task
+        while before is not None and before.elsewhere is not old:
+            before = before.elsewhere
+        assert before is not None
+        before.elsewhere = new
+
+    def _link(self, task: Task) -> None:
+        for source in self._sources(task):
+            source.consumers += 1
+            if source.stage is DONE:
+                continue
+            task.waiting += 1
+            if source.dependents is None:
+                source.dependents = [task]
+            else:
+                source.dependents.append(task)
+            if source.stage is ASSIGNED:
+                self._near(task, source.worker)
+
+    def _sources(self, task: Task) -> Iterable[Task]:
+        """The tasks whose results a task reads, each once."""
+        inputs = task.call.inputs
+        realm = task.realm
+        if len(inputs) == 1:
+            return (inputs[0][0].task_in(realm),)  # type: ignore[return-value]
+        return dict.fromkeys(call.task_in(realm) for call, _ in inputs)  # type: ignore[return-value]
+
+    def _near(self, task: Task, worker: WorkerState) -> None:
+        if task.home is worker:
+            task.near += 1
+        else:
+            # Inputs queued in another worker are no longer counted: `near` may be too small,
+            # never too large, and a task that is not sent ahead is sent when it is ready.
+            task.home, task.near = worker, 1
+
+    def _worker_ready(self, event: WorkerReady, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            worker.ready = True
+
+    def _finished(self, event: Finished, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return
+        self._starts_without_result = 0
+        queue = worker.queue
+        for outcome in event.outcomes:
+            if not queue or queue[0].attempt != outcome.attempt:
+                continue  # not a current attempt: its result is not accepted
+            task = queue.popleft()
+            worker.load_s -= self._predict(task)
+            task.worker = None
+            task.timing = outcome.timing
+            if outcome.log is not None:
+                task.logs = (*task.logs, outcome.log)
+            status = outcome.status
+            if status == VALUE:
+                self._learn(task, outcome.seconds)
+                if task.source is not None:
+                    self._block_done(task, outcome)
+                else:
+                    task.result = outcome.result
+                    task.stored = outcome.stored
+                    self._done(task, worker, now)
+            elif status == RETURNED:
+                self._back(task, now)
+            else:
+                self._attempt_failed(task, worker, outcome, now)
+        if worker.stopping and (not queue or queue[0].attempt != worker.stopping):
+            worker.stopping, worker.kill_at, worker.reason = 0, 0.0, ""
+        self._settle(worker, now)
+
+    def _learn(self, task: Task, seconds: float) -> None:
+        key = task.call.function.key
+        if task.items is not None:
+            seconds /= len(task.items)
+        elif seconds < TASK_FLOOR_S:
+            seconds = TASK_FLOOR_S
+        known = self.seconds.get(key)
+        if known is None:
+            self.seconds[key] = seconds
+        else:
+            # Quick to believe that calls got slower, slower to believe the opposite: work sent
+            # ahead by mistake waits, work not sent ahead costs 0.1 ms.
+            self.seconds[key] = known + (seconds - known) * (0.5 if seconds > known else 0.2)
+
+    def _done(
+        self, task: Task, worker: WorkerState | None, now: float, stage: Stage = DONE
+    ) -> None:
+        task.stage = stage
+        if task.dependents is not None:
+            self._input_done(task, worker, now)
+        call = task.call
+        if call.inputs:
+            self._consumed(task)
+            call.satisfy()
+        if not call.handles and not task.consumers:
+            self._release(task)
+        for run in task.runs:
+            run.remaining -= 1
+            run.done += task.size
+            if not run.remaining and run.live:
+                self._end(run)
+        task.runs = ()
+
+    def _settle(self, worker: WorkerState, now: float) -> None:
+        """After the queue changed: what is left, and when to hear of it."""
+        worker.asked = False
+        if worker.queue:
+            head = self._predict(worker.queue[0])
+            worker.due_at = now + head
+        else:
+            worker.load_s = 0.0
+            if worker.claim:
+                self.groups[worker.group].free += worker.claim
+                worker.claim = 0.0
+            self._retire(worker)
+
+    def _input_done(self, task: Task, worker: WorkerState | None, now: float) -> None:
+        dependents = task.dependents
+        task.dependents = None
+        assert dependents is not None
+        for dependent in reversed(dependents):
+            dependent.waiting -= 1
+            if worker is not None and dependent.home is worker:
+                dependent.near -= 1
+            if not dependent.waiting and dependent.stage is WAITING:
+                if _wanted(dependent):
+                    dependent.stage = READY
+                    dependent.ready_at = now
+                    # In front of what waited longer: what has begun is finished first, so fewer
+                    # intermediate results are alive at once.
+                    self.ready.push_front(dependent)
+                else:
+                    self._abandon(dependent)
+
+    def _consumed(self, task: Task) -> None:
+        """The inputs of a task that ended have one reader less."""
+        for source in self._sources(task):
+            source.consumers -= 1
+            if not source.consumers and not source.call.handles and source.stage is DONE:
+                self._release(source)
+
+    def _release(self, task: Task) -> None:
+        """Nobody can ask for the result any more."""
+        if not task.released:
+            task.released = True
+            if task.stored:
+                self._releases.append(task)
+            task.call.leave(task)
+
+    def _attempt_failed(
+        self, task: Task, worker: WorkerState, outcome: Outcome, now: float
+    ) -> None:
+        status = outcome.status
+        reason = worker.reason if worker.stopping == outcome.attempt else ""
+        if status == INTERRUPTED and reason == "cancel":
+            self._terminal(task, CANCELLED, None, now)
+            return
+        task.blame = reason
+        task.tries += 1
+        options = task.call.options
+        if status in (EXCEPTION, INTERRUPTED) and task.tries <= options.retries and _wanted(task):
+            self._retry(task, task.tries, now)
+            return
+        self._terminal(task, FAILED, outcome.result, now)
+
+    def _retry(self, task: Task, number: int, now: float) -> None:
+        task.stage = RETRYING
+        pause = BACKOFF_S[min(number, len(BACKOFF_S)) - 1]
+        heapq.heappush(self._timers, (now + pause, task.attempt, task, task.attempt))
+
+    def _terminal(self, task: Task, stage: Stage, result: Any, now: float) -> None:
+        """A task ends without a value, and with it all that needs its value."""
+        if task.source is not None:
+            self._block_lost(task, stage, result)
+            return
+        task.stage = stage
+        task.result = result
+        self._consumed(task)
+        self._count_failure(task)
+        pending = [task]
+        while pending:
+            failed = pending.pop()
+            dependents, failed.dependents = failed.dependents, None
+            for dependent in dependents or ():
+                if dependent.stage is WAITING:
+                    dependent.stage = FAILED
+                    dependent.failed_input = failed
+                    self._consumed(dependent)
+                    self._count_failure(dependent)
+                    pending.append(dependent)
+                elif dependent.stage is ASSIGNED:
+                    # Queued behind this task in its worker, which will return it unstarted.
+                    dependent.failed_input = failed
+
+    def _count_failure(self, task: Task) -> None:
+        runs, task.runs = task.runs, ()
+        for run in runs:
+            run.remaining -= 1
+            run.failed += 1
+            if not run.live:
+                continue
+            if run.failure is None:
+                run.failure = task
+            if run.stop_on_error or not run.remaining:
+                self._end(run)
+
+    def _end(self, run: RunState) -> None:
+        run.live = False
+        self._commands.append(RunEnded(run))
+        if run.remaining:
+            self._unwanted()
+
+    def _unwanted(self) -> None:
+        """A run ended early: take back what was sent ahead for it."""
+        for worker in self.workers.values():
+            if len(worker.queue) > 1 and not worker.taking_back:
+                count = 0
+                for task in reversed(worker.queue):
+                    if _wanted(task):
+                        break
+                    count += 1
+                count = min(count, len(worker.queue) - 1)
+                if count:
+                    self._take_back(worker, count)
+
+    def _back(self, task: Task, now: float) -> None:
+        """A task that was queued and not started is again as it was before."""
+        task.worker = None
+        task.home, task.near = None, 0
+        for dependent in task.dependents or ():
+            if dependent.home is not None:
+                dependent.home, dependent.near = None, 0
+        if task.failed_input is not None:
+            self._terminal(task, FAILED, None, now)
+        elif not _wanted(task):
+            self._abandon(task)
+        elif task.waiting:
+            task.stage = WAITING
+        else:
+            task.stage = READY
+            self.ready.push_front(task)
+
+    def _abandon(self, task: Task) -> None:
+        """No live run wants the task, nor, then, what depends on it."""
+        if task.source is not None:
+            task.stage = ABANDONED
+            source = task.source
+            source.blocks -= 1
+            source.items = [*task.items, *source.items]
+            task = source
+        pending = [task]
+        while pending:
+            dropped = pending.pop()
+            if dropped.stage >= DONE:
+                continue
+            dropped.stage = ABANDONED
+            self._consumed(dropped)
+            for run in dropped.runs:
+                run.remaining -= 1
+            dropped.runs = ()
+            dependents, dropped.dependents = dropped.dependents, None
+            for dependent in dependents or ():
+                if dependent.stage is WAITING:
+                    pending.append(dependent)
+
+    def _gave_back(self, event: GaveBack, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return
+        worker.taking_back = False
+        given = set(event.attempts)
+        self._pull(worker, [task for task in worker.queue if task.attempt in given], now)
+        self._settle(worker, now)
+
+    def _pull(self, worker: WorkerState, tasks: Sequence[Task], now: float) -> None:
+        """Remove queued tasks from a worker; the order in which they were queued is kept."""
+        if not tasks:
+            return
+        pulled = set(tasks)
+        worker.queue = deque(task for task in worker.queue if task not in pulled)
+        for task in reversed(tasks):
+            worker.load_s -= self._predict(task)
+            self._back(task, now)
+
+    def _worker_blocked(self, event: Blocked, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None or worker.blocked:
+            return
+        worker.blocked = True
+        self._blocked += 1
+        self.groups[worker.group].free += worker.claim
+        worker.claim = 0.0
+        if len(worker.queue) > 1 and not worker.taking_back:
+            self._take_back(worker, len(worker.queue) - 1)
+
+    def _worker_unblocked(self, event: Unblocked, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None and worker.blocked and not worker.resuming:
+            worker.resuming = True
+            self.groups[worker.group].resuming.append(worker)
+
+    def _resume(self, group: Group) -> None:
+        """Let workers whose nested calls are done go on, before anything new starts."""
+        while group.resuming:
+            worker = group.resuming[0]
+            if worker.id in self.workers:
+                if worker.cpus > group.free + 1e-9:
+                    return
+                worker.blocked = worker.resuming = False
+                self._blocked -= 1
+                worker.claim = worker.cpus
+                group.free -= worker.claim
+                self._commands.append(Resume(worker.id))
+            group.resuming.popleft()
+
+    def _died(self, event: Died, now: float) -> None:
+        worker = self.workers.pop(event.worker, None)
+        if worker is None:
+            return
+        self.groups[worker.group].free += worker.claim
+        worker.claim = 0.0
+        if worker.blocked:
+            self._blocked -= 1
+            worker.blocked = False
+        queue, worker.queue = worker.queue, deque()
+        running: Task | None = None
+        if queue and event.started and queue[0].attempt == event.started:
+            running = queue.popleft()
+        for task in reversed(queue):
+            self._back(task, now)
+        if running is not None:
+            running.worker = None
+            if event.log is not None:
+                running.logs = (*running.logs, event.log)
+            self._attempt_died(running, worker, event.result, now)
+        elif not worker.ready:
+            self._starts_without_result += 1
+            if self._starts_without_result >= STARTS_WITHOUT_RESULT:
+                self._commands.append(GiveUp())
+
+    def _attempt_died(self, task: Task, worker: WorkerState, result: Any, now: float) -> None:
+        task.home, task.near = None, 0
+        for dependent in task.dependents or ():
+            dependent.home, dependent.near = None, 0
+        reason = worker.reason if worker.stopping == task.attempt else ""
+        options = task.call.options
+        if reason == "cancel":
+            self._terminal(task, CANCELLED, None, now)
+            return
+        task.blame = reason
+        if reason == "timeout":
+            task.tries += 1
+            number, limit = task.tries, options.retries
+        else:
+            task.deaths += 1
+            number, limit = task.deaths, options.death_retries
+        if not _wanted(task):
+            self._abandon(task)
+        elif task.items is not None and len(task.items) > 1:
+            task.deaths = task.tries = 0
+            self._split(task)
+        elif number <= limit:
+            self._retry(task, number, now)
+        else:
+            self._terminal(task, FAILED, result, now)
+
+    def _run_cancelled(self, event: Cancelled, now: float) -> None:
+        run = event.run
+        if not run.live:
+            return
+        run.cancelled = True
+        self._end(run)
+        for worker in self.workers.values():
+            if worker.queue and not worker.stopping:
+                head = worker.queue[0]
+                if run in head.runs and not _wanted(head):
+                    self._interrupt(worker, head, "cancel", now + CANCEL_GRACE_S)
+
+    def _interrupt(self, worker: WorkerState, task: Task, reason: str, kill_at: float) -> None:
+        worker.stopping = task.attempt
+        worker.reason = reason
+        worker.kill_at = kill_at
+        self._commands.append(Interrupt(worker.id, AttemptId(task.attempt)))
+
+    def _forgotten(self, event: Forgotten, now: float) -> None:
+        for task in event.tasks:
+            if task.stage >= DONE and not task.consumers and not task.call.handles:
+                self._release(task)
+
+    def _tick(self, event: Tick, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            _, _, task, attempt = heapq.heappop(self._timers)
+            if task.attempt != attempt:
+                continue
+            if task.stage is RETRYING:
+                if _wanted(task):
+                    task.stage = READY
+                    self.ready.push_front(task)
+                else:
+                    self._abandon(task)
+            elif task.stage is ASSIGNED and not task.worker.stopping:
+                self._interrupt(task.worker, task, "timeout", now + INTERRUPT_GRACE_S)
+        idle = any(worker.ready and not worker.queue for worker in self.workers.values())
+        for worker in self.workers.values():
+            if worker.kill_at and worker.kill_at <= now:
+                worker.kill_at = 0.0
+                self._commands.append(Kill(worker.id))
+            if len(worker.queue) > 1 and not worker.asked and worker.due_at + OVERDUE_S <= now:
+                worker.asked = True
+                if idle and not worker.taking_back:
+                    self._take_back(worker, len(worker.queue) - 1)
+                else:
+                    self._commands.append(Report(worker.id))
+
+    # -- giving out work ----------------------------------------------------------------------
+
+    def _take_back(self, worker: WorkerState, count: int) -> None:
+        worker.taking_back = True
+        self._commands.append(TakeBack(worker.id, count))
+
+    def _assign(self, now: float) -> None:
+        """Give work to every worker that has room for it, and start workers that are missing."""
+        ready = self.ready
+        idle = [w for w in self.workers.values() if not w.queue and w.ready and not w.blocked]
+        for worker in idle:
+            if not ready.count:
+                break
+            # A share of what is left, so that the last round is even.
+            share = 1 + ready.count // (2 * len(self.workers))
+            self._fill(worker, share, now)
+        if ready.count:
+            self._start_missing()
+            for worker in self.workers.values():
+                queued = len(worker.queue)
+                if queued and not worker.blocked and (queued == 1 or worker.load_s < BATCH_S / 2):
+                    self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now)
+                    if not ready.count:
+                        break
+        elif idle:
+            self._balance(now)
+
+    def _fill(self, worker: WorkerState, share: int, now: float) -> None:
+        if worker.taking_back or worker.resuming or worker.stopping:
+            return
+        ready = self.ready
+        group = self.groups[worker.group]
+        queue = worker.queue
+        batch: list[Task] = []
+        room = BATCH_TASKS - len(queue)
+        share = min(share, room)
+        load = worker.load_s
+        while len(batch) < share:
+            shelf = ready.shelf_for(group, worker.cpus if queue else None)
+            if shelf is None:
+                break
+            task = shelf[0]
+            if task.items is not None and task.source is None:
+                block = self._carve(task, load if queue else None)
+                if block is None:
+                    break
+                if not len(task.items):
+                    ready.pop(shelf)
+                task = block
+                predicted = self._predict(task)
+            else:
+                predicted = self._predict(task)
+                if queue and (
+                    task.call.options.timeout_s is not None
+                    or predicted >= PREFETCH_BELOW_S
+                    or (load + predicted > BATCH_S and len(queue) > 1)
+                ):
+                    break
+                ready.pop(shelf)
+            if not queue:
+                worker.cpus = worker.claim = task.call.options.cpus
+                group.free -= worker.claim
+            load += predicted
+            self._queue(worker, task, now)
+            batch.append(task)
+            timeout_s = task.call.options.timeout_s
+            if timeout_s is not None:
+                heapq.heappush(self._timers, (now + timeout_s, task.attempt, task, task.attempt))
+                break
+            if task.dependents is not None:
+                load = self._follow(worker, task, batch, load, room, now)
+        if batch:
+            worker.load_s = load
+            if len(queue) == len(batch):
+                self._settle(worker, now)
+            self._commands.append(Assign(worker.id, batch))
+
+    # -- many items of one function, `mars.remote.map` ----------------------------------------
+
+    def _carve(self, task: Task, load: float | None) -> Task | None:
+        """A block of items that takes about `BLOCK_S`; None: the worker has enough to do.
+
+        ``load`` is what the worker has queued, None when it has nothing.
+        """
+        seconds = self.seconds.get(task.call.function.key)
+        options = task.call.options
+        if load is not None and (
+            seconds is None
+            or seconds >= PREFETCH_BELOW_S
+            or load > BLOCK_S
+            or options.timeout_s is not None
+        ):
+            return None
+        if seconds is None or options.timeout_s is not None or not options.death_retries:
+            count = 1
+        else:
+            share = -(-len(task.items) // (2 * len(self.workers)))
+            count = max(1, min(int(BLOCK_S / max(seconds, 1e-9)), share, BLOCK_ITEMS))
+        block = Task(task.call, task.realm)
+        block.items, task.items = task.items[:count], task.items[count:]
+        block.size = len(block.items)
+        block.source = task
+        block.place = task.place
+        block.depth = task.depth
+        task.blocks += 1
+        return block
+
+    def _block_done(self, block: Task, outcome: Outcome) -> None:
+        task = block.source
+        assert task is not None
+        block.stage = DONE
+        block.result = outcome.result
+        block.stored = outcome.stored
+        task.parts.append(block)
+        task.stored |= outcome.stored
+        task.blocks -= 1
+        for run in task.runs:
+            run.done += block.size
+            if outcome.failures:
+                task.tries += outcome.failures  # of a map: items that failed
+                run.failed += outcome.failures
+                run.done -= outcome.failures
+                if run.failure is None:
+                    run.failure = block
+                if run.stop_on_error and run.live:
+                    self._end(run)
+        self._block_ended(task)
+
+    def _block_lost(self, block: Task, stage: Stage, result: Any) -> None:
+        """A block ended without telling anything of its items, such as by a worker's death."""
+        task = block.source
+        assert task is not None
+        block.stage, block.result = stage, result
+        task.parts.append(block)
+        task.blocks -= 1
+        task.tries += block.size
+        for run in task.runs:
+            run.failed += block.size
+            if run.failure is None:
+                run.failure = block
+            if run.stop_on_error and run.live:
+                self._end(run)
+        self._block_ended(task)
+
+    def _split(self, block: Task) -> None:
+        """Run the items of a block one by one, to see which of them kills its worker."""
+        task = block.source
+        assert task is not None
+        block.stage = ABANDONED
+        task.blocks -= 1
+        for index in range(len(block.items) - 1, -1, -1):
+            single = Task(task.call, task.realm)
+            single.items = block.items[index : index + 1]
+            single.source, single.place, single.depth = task, block.place, block.depth
+            single.logs = block.logs
+            single.stage = READY
+            task.blocks += 1
+            self.ready.push_front(single)
+
+    def _block_ended(self, task: Task) -> None:
+        """All items of a map have ended once nothing of it is left to give out or running."""
+        if len(task.items) or task.blocks or task.stage is not READY:
+            return
+        task.size = 0  # its blocks have been counted
+        self._done(task, None, 0.0, FAILED if task.tries else DONE)
+
+    def _queue(self, worker: WorkerState, task: Task, now: float) -> None:
+        self._attempts += 1
+        task.attempt = self._attempts
+        task.stage = ASSIGNED
+        task.worker = worker
+        task.sent_at = now
+        worker.queue.append(task)
+        for dependent in task.dependents or ():
+            self._near(dependent, worker)
+
+    def _follow(
+        self,
+        worker: WorkerState,
+        task: Task,
+        batch: list[Task],
+        load: float,
+        room: int,
+        now: float,
+    ) -> float:
+        """Queue what needs only tasks of this queue right behind them."""
+        frontier = [task]
+        while frontier:
+            for dependent in frontier.pop().dependents or ():
+                if (
+                    dependent.stage is not WAITING
+                    or dependent.home is not worker
+                    or dependent.near != dependent.waiting
+                    or len(batch) >= room
+                ):
+                    continue
+                options = dependent.call.options
+                predicted = self._predict(dependent)
+                if (
+                    load + predicted > BATCH_S
+                    or options.cpus != worker.cpus
+                    or options.timeout_s is not None
+                    or options.worker not in (None, self.groups[worker.group].address)
+                    or not _wanted(dependent)
+                ):
+                    continue
+                load += predicted
+                self._queue(worker, dependent, now)
+                batch.append(dependent)
+                frontier.append(dependent)
+        return load
+
+    def _balance(self, now: float) -> None:
+        """Nothing is ready and a worker is idle: take back what others have too much of."""
+        for worker in self.workers.values():
+            if (
+                len(worker.queue) > 1
+                and not worker.taking_back
+                and not worker.blocked
+                and (worker.load_s > BATCH_S or worker.due_at + OVERDUE_S < now)
+            ):
+                self._take_back(worker, len(worker.queue) // 2)
+
+    def _start_missing(self) -> None:
+        """Start workers for cores that are free while no worker is."""
+        for index, group in enumerate(self.groups):
+            shelf = self.ready.shelf_for(group, None)
+            if shelf is None:
+                continue
+            spare = sum(
+                worker.group == index and not worker.queue for worker in self.workers.values()
+            )
+            room = int((group.free + 1e-9) / shelf[0].call.options.cpus)
+            for _ in range(min(room, self.ready.count) - spare):
+                self.start_worker(index)
+
+    def start_worker(self, group: int) -> WorkerId:
+        """A new worker of a group; its process is about to be started."""
+        self._next_worker += 1
+        worker = WorkerState(WorkerId(self._next_worker), group)
+        self.workers[worker.id] = worker
+        self._commands.append(StartWorker(worker.id, group))
+        return worker.id
+
+    def start_all(self) -> list[Command]:
+        """The workers that an engine begins with: one per core."""
+        self._commands = []
+        for index, group in enumerate(self.groups):
+            for _ in range(max(1, int(group.cpus))):
+                self.start_worker(index)
+        return self._commands
+
+    def _retire(self, worker: WorkerState) -> None:
+        """Stop an idle worker when there are more than cores; nested calls need many at times."""
+        if not worker.ready or worker.blocked or worker.taking_back or self.ready.count:
+            return
+        usable = sum(
+            other.group == worker.group and not other.blocked for other in self.workers.values()
+        )
+        if usable > max(1, int(self.groups[worker.group].cpus)):
+            del self.workers[worker.id]
+            self._commands.append(StopWorker(worker.id))

@@ -1,0 +1,284 @@
+"""Which large values are where, who reads them, and when their memory can be used again.
+
+A region is used again only when nobody can read it any more: the program has dropped it, no
+call needs it, and every process that has it mapped has said that it let go. The loop's thread
+changes the records; the program's threads read values, under the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mars.attempt import codec
+from mars.engine import Run
+from mars.engines.local.arena import Allocator, Inputs
+from mars.errors import EncodeError
+from mars.settings import INLINE_BYTES
+from mars.task import Call, Function, Task
+
+_DRIVER: Final = 0
+_OWNER_SHIFT: Final = 20
+
+Key = tuple[int, int]  # arena, offset
+
+
+class _Region:
+    """A region in use."""
+
+    __slots__ = ("dropped", "length", "readers")
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.readers: set[int] = set()  # processes that may have it mapped
+        self.dropped = False  # nobody can ask for it any more
+
+
+class Store:
+    """Large values of one engine."""
+
+    def __init__(self, wake: Callable[[Callable[[], object]], None]) -> None:
+        self._wake = wake  # run something in the loop's thread
+        self._lock = threading.RLock()
+        self._arenas: dict[int, tuple[int, int]] = {}
+        self._live: dict[int, int] = {}  # regions in use, by arena
+        self._regions: dict[Key, _Region] = {}
+        self._ended: set[int] = set()  # workers whose arenas nobody writes any more
+        self._news: list[tuple[int, Key | None, tuple[int, int, int] | None]] = []
+        self._own = Allocator(1, 1, self._announce)
+        self._inputs = Inputs(self._returned)
+        self._functions: dict[bytes, tuple[bytes | None, list[Any] | None]] = {}
+        self._shared: dict[Run, dict[tuple[int, int], Any]] = {}
+        self._late: list[Run] = []
+        self._returned_keys: deque[Key] = deque()
+        self._closed = False
+
+    # -- arenas -------------------------------------------------------------------------------
+
+    def _announce(self, number: int, descriptor: int, size: int) -> None:
+        self.add_arena(number, os.dup(descriptor), size)
+
+    def add_arena(self, number: int, descriptor: int, size: int) -> None:
+        """An arena that a worker, or this process, has made."""
+        with self._lock:
+            self._arenas[number] = (descriptor, size)
+            self._live[number] = 0
+            self._inputs.add_arena(number, descriptor, size)
+
+    def arena(self, number: int) -> tuple[int, int]:
+        """Descriptor and size."""
+        return self._arenas[number]
+
+    def _region(self, value: Any) -> _Region:
+        key = (value[1], value[2])
+        region = self._regions.get(key)
+        if region is None:
+            region = self._regions[key] = _Region(value[3])
+            self._live[value[1]] += 1
+        return region
+
+    def lent(self, value: Any, worker: int) -> None:
+        """A worker is about to be told of a value."""
+        with self._lock:
+            self._region(value).readers.add(worker)
+
+    # -- arguments ----------------------------------------------------------------------------
+
+    def function(self, function: Function) -> tuple[bytes | None, list[Any] | None]:
+        """A function as it is sent: its pickle, and its large parts as stored values."""
+        if not function.buffers and len(function.data) <= 16 * INLINE_BYTES:
+            return function.data, None
+        known = self._functions.get(function.key)
+        if known is None:
+            parts = [self._put(buffer) for buffer in (function.data, *function.buffers)]
+            known = self._functions[function.key] = (None, parts)
+        return known
+
+    def prepare(self, call: Call, run: Run) -> None:
+        """Store the large parts of a call's arguments; in the thread that executes.
+
+        Raises
+        ------
+        StoreFull
+            There is no room for them.
+        """
+        with self._lock:
+            shared = self._shared.setdefault(run, {})
+            for buffer in call.stored or ():
+                self._share(buffer, shared)
+
+    def arguments(self, call: Call, run: Run) -> tuple[bytes | None, list[Any]]:
+        """A call's arguments as they are sent: its pickle, and its large parts."""
+        assert call.stored is not None
+        with self._lock:
+            shared = self._shared.setdefault(run, {})
+            regions = [self._share(buffer, shared) for buffer in call.stored]
+        return (None if call.stored[0] is call.payload else call.payload), regions
+
+    def _share(self, buffer: Any, shared: dict[tuple[int, int], Any]) -> Any:
+        """Store a buffer once per run, however many of its calls have it as an argument."""
+        whole = buffer if type(buffer) is tuple else memoryview(buffer).obj
+        key = (id(whole), 0 if whole is buffer else memoryview(buffer).nbytes)
+        known = shared.get(key)
+        if known is None:
+            # The object stays alive with the entry, so its id stays its own.
+            known = shared[key] = (self._put(buffer), whole)
+        return known[0]
+
+    def block_arguments(self, call: Any, indices: Sequence[int], run: Run) -> Any:
+        """Arguments of a block of items: their pickle, or stored parts when it is large."""
+        data, buffers, _ = codec.encode_arguments((call.items_at(indices),), {})
+        if not buffers and len(data) <= 4 * INLINE_BYTES:
+            return data
+        with self._lock:
+            shared = self._shared.setdefault(run, {})
+            regions = [self._share(buffer, shared) for buffer in buffers]
+            if len(data) <= INLINE_BYTES:
+                return data, regions
+            return None, [self._share(data, shared), *regions]
+
+    def _put(self, buffer: Any) -> Any:
+        if type(buffer) is tuple:  # a worker's: a nested call's argument
+            return buffer
+        return (None, *self.put((buffer,)))
+
+    def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
+        """Store the large parts of a value that this process has."""
+        with self._lock:
+            region = self._own.put(buffers, "a value")
+            self._region((None, *region))
+        return region
+
+    def run_ended(self, run: Run) -> None:
+        """Give back what was stored for a run, once none of its calls can read it."""
+        self._late.append(run)
+        late, self._late = self._late, []
+        for ended in late:
+            if ended.remaining:
+                self._late.append(ended)
+                continue
+            for value, _ in self._shared.pop(ended, {}).values():
+                self._drop(value)
+
+    # -- results ------------------------------------------------------------------------------
+
+    def release(self, task: Task) -> None:
+        """Nobody can ask for the results of a task any more."""
+        values = stored_values(task)
+        task.result = None
+        for value in values:
+            self._drop(value)
+
+    def _drop(self, value: Any) -> None:
+        with self._lock:
+            region = self._region(value)
+            region.dropped = True
+            key = (value[1], value[2])
+            if not region.readers:
+                self._free(key, region)
+            for worker in region.readers:
+                if worker != _DRIVER:
+                    self._news.append((worker, key, None))
+
+    def unmapped(self, arena: int, offset: int, worker: int) -> None:
+        """A process does not have the region mapped any more."""
+        with self._lock:
+            region = self._regions.get((arena, offset))
+            if region is not None:
+                region.readers.discard(worker)
+                if region.dropped and not region.readers:
+                    self._free((arena, offset), region)
+
+    def _free(self, key: Key, region: _Region) -> None:
+        del self._regions[key]
+        number = key[0]
+        owner = number >> _OWNER_SHIFT
+        if owner == _DRIVER:
+            self._own.free(number, key[1], region.length)
+        elif owner in self._ended:
+            self._live[number] -= 1
+            if not self._live[number]:
+                self._remove_arena(number)
+            return
+        else:
+            self._news.append((owner, None, (number, key[1], region.length)))
+        self._live[number] -= 1
+
+    def _remove_arena(self, number: int) -> None:
+        descriptor, _ = self._arenas.pop(number)
+        del self._live[number]
+        self._inputs.remove_arena(number)
+        os.close(descriptor)
+
+    def worker_ended(self, worker: int) -> None:
+        """A worker reads nothing any more; what it wrote stays as long as it is asked for."""
+        with self._lock:
+            self._ended.add(worker)
+            for key, region in list(self._regions.items()):
+                if worker in region.readers:
+                    region.readers.discard(worker)
+                    if region.dropped and not region.readers:
+                        self._free(key, region)
+            for number in [n for n in self._arenas if n >> _OWNER_SHIFT == worker]:
+                if not self._live[number]:
+                    self._remove_arena(number)
+
+    def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
+        """What workers have to be told: (worker, region to let go, region to write again)."""
+        if not self._news:
+            return []
+        with self._lock:
+            news, self._news = self._news, []
+        return news
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def decode(self, value: Any) -> object:
+        """A fresh object from a value, in any thread; large parts are shared until written to."""
+        if type(value) is bytes:
+            return codec.loads(value)
+        with self._lock:
+            if self._closed:
+                raise EncodeError("a result", "result", "the session has been closed")
+            self._region(value).readers.add(_DRIVER)
+            parts: list[Any] = self._inputs.lend(value)
+        data = value[0]
+        if data is None:
+            data = parts.pop(0)
+        return codec.loads(data, buffers=parts)
+
+    def _returned(self, arena: int, offset: int) -> None:
+        # Called when an array dies, in any thread at any time, even inside the lock's owner:
+        # only note it.
+        self._returned_keys.append((arena, offset))
+        self._wake(self._take_returned)
+
+    def _take_returned(self) -> None:
+        while self._returned_keys:
+            self.unmapped(*self._returned_keys.popleft(), _DRIVER)
+
+    def close(self) -> None:
+        """Let go of all memory that nobody reads."""
+        with self._lock:
+            self._closed = True
+            self._own.close()
+            self._inputs.close()
+            for descriptor, _ in self._arenas.values():
+                os.close(descriptor)
+            self._arenas.clear()
+            self._regions.clear()
+            self._shared.clear()
+
+
+def stored_values(task: Task) -> list[Any]:
+    """The values of a task that have parts in an arena."""
+    if task.parts is not None:
+        return [part.result[0] for part in task.parts if part.stored]
+    result = task.result
+    if not task.stored:
+        return []
+    values = (result,) if task.call.n_output is None else result
+    return [value for value in values if type(value) is not bytes]

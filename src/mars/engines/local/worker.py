@@ -1,0 +1,666 @@
+"""The worker process: take calls from the driver, run one at a time, report how they ended.
+
+Forked by the zygote. The main thread runs the user's code and reads the data socket when it has
+nothing queued; a second thread sleeps on the control socket, so that calls that wait behind a
+long one can be taken back and finished ones be reported while it runs.
+
+Finished calls are first written to memory that the driver shares (`Outbox`), then reported
+together. A process that dies between the two loses nothing: the driver reads that memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mars import platform
+from mars.attempt import call as attempt_call
+from mars.attempt import codec, context, threads
+from mars.attempt.call import Value
+from mars.attempt.capture import text_stream
+from mars.engines.local import messages
+from mars.engines.local.arena import Allocator, Inputs
+from mars.engines.local.messages import (
+    FLAG_FAILURES,
+    FLAG_PACKED,
+    FLAG_STORED,
+    HEADER,
+    OUTBOX,
+    OUTBOX_FILLED,
+    OUTBOX_INTERRUPT,
+    OUTBOX_INTERRUPT_AT,
+    OUTBOX_RUNNING,
+    OUTBOX_RUNNING_AT,
+    RECORD,
+    RECORDS_FLAG,
+    Inbox,
+)
+from mars.engines.local.scheduler import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
+from mars.errors import MarsError
+from mars.settings import (
+    BACKOFF_S,
+    LOG_TAIL_LINES,
+    MAPPED_CACHE_BYTES,
+    OUTBOX_BYTES,
+    REPORT_S,
+)
+
+_REPORT_NS: Final = int(REPORT_S * 1e9)
+_KEPT_RESULTS: Final = 1024
+_MAX_WORKERS_NUMBER: Final = 20  # an arena's number is its owner's, shifted by this, plus a count
+
+Message = tuple[Any, ...]
+
+
+class Outbox:
+    """Finished calls in memory shared with the driver, until they are reported."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.memory = mmap.mmap(descriptor, OUTBOX_BYTES)
+        self.filled = 0  # bytes of records
+
+    def started(self, attempt: int, log_start: int) -> None:
+        """From here on, a death of this process is a death under ``attempt``."""
+        OUTBOX_RUNNING.pack_into(self.memory, OUTBOX_RUNNING_AT, attempt, log_start)
+
+    def interrupts(self) -> int:
+        """The attempt that the driver wants stopped."""
+        return int(OUTBOX_INTERRUPT.unpack_from(self.memory, OUTBOX_INTERRUPT_AT)[0])
+
+    def add(self, record: bytes, payload: bytes) -> bool:
+        """Keep a finished call; False when there is no room."""
+        start = OUTBOX.size + self.filled
+        middle = start + RECORD.size
+        end = middle + len(payload)
+        if end > OUTBOX_BYTES:
+            return False
+        memory = self.memory
+        memory[start:middle] = record
+        memory[middle:end] = payload
+        # The count comes last: what it covers is whole, whenever this process dies.
+        self.filled = end - OUTBOX.size
+        OUTBOX_FILLED.pack_into(memory, 0, self.filled)
+        return True
+
+    def take(self) -> bytes:
+        """All records, which are forgotten here."""
+        data = self.memory[OUTBOX.size : OUTBOX.size + self.filled]
+        return data
+
+    def clear(self) -> None:
+        self.filled = 0
+        OUTBOX_FILLED.pack_into(self.memory, 0, 0)
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, number: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+        data, control, log, outbox = descriptors
+        self.number = number
+        self.pid = os.getpid()
+        self.address: str = facts["address"]
+        self.addresses: Sequence[str] = facts["addresses"]
+        self.n_cpu: float = facts["n_cpu"]
+        self.sock = socket.socket(fileno=data)
+        self.control = socket.socket(fileno=control)
+        self.log = log
+        self.outbox = Outbox(outbox)
+        os.close(outbox)
+        self.inbox = Inbox(self.sock)
+        self.queue: deque[Message] = deque()
+        self.functions: dict[int, Any] = {}
+        self.runs: dict[int, tuple[str, int | None, tuple[int, ...]]] = {}
+        self.kept: dict[int, Any] = {}  # results that queued calls may read
+        self.replies: dict[int, Any] = {}
+        self.allocator = Allocator(number << _MAX_WORKERS_NUMBER, 1, self._announce)
+        self.inputs = Inputs(self._tell_unused)
+        self.budget = threads.ThreadBudget(1)
+        self.to_free: deque[tuple[int, int, int]] = deque()
+        self.unused: deque[tuple[int, int]] = deque()
+        self.lock = threading.RLock()  # outbox and sending
+        self.reading = threading.Lock()  # receiving
+        self.answered = threading.Condition()
+        self.in_call = 0  # the attempt whose function runs right now: SIGINT may reach it
+        self.shielded = 0
+        self.interrupted = 0
+        self.stopping = False
+        self.reported_ns = 0
+        self.mapped = False  # the running call has mapped inputs
+        self._requests = 0
+
+    # -- messages -----------------------------------------------------------------------------
+
+    def send(self, *message: Any, descriptors: Sequence[int] = ()) -> None:
+        """Send a message to the driver, after what has been finished before it."""
+        data = messages.frame(message)
+        with self.lock:
+            self.report()
+            if descriptors:
+                sent = platform.send(self.sock, data, descriptors)
+                self.sock.sendall(memoryview(data)[sent:])
+            else:
+                self.sock.sendall(data)
+
+    def report(self) -> None:
+        """Tell the driver what has been finished."""
+        with self.lock:
+            if self.outbox.filled:
+                data = self.outbox.take()
+                self.sock.sendall(HEADER.pack(len(data) | RECORDS_FLAG) + data)
+                # Cleared after it was sent: what is told twice is taken once, by attempt.
+                self.outbox.clear()
+
+    def finish(
+        self,
+        attempt: int,
+        status: int,
+        flags: int,
+        log: tuple[int, int],
+        times: tuple[int, int, int, int, int],
+        payload: bytes,
+    ) -> None:
+        """Keep a finished call for the next report."""
+        record = RECORD.pack(attempt, status, flags, *log, *times, len(payload))
+        with self.lock:
+            if not self.outbox.add(record, payload):
+                self.report()
+                if not self.outbox.add(record, payload):
+                    size = len(record) + len(payload)
+                    self.sock.sendall(HEADER.pack(size | RECORDS_FLAG) + record + payload)
+
+    def receive(self, block: bool) -> bool:
+        """Read from the driver once and act on what came; False when it is gone."""
+        if not block:
+            self.sock.settimeout(0)
+        try:
+            alive = self.inbox.receive()
+        except (BlockingIOError, InterruptedError):
+            return True
+        except ConnectionError:
+            return False
+        finally:
+            if not block:
+                self.sock.settimeout(None)
+        for _, data in self.inbox.frames():
+            self._take(pickle.loads(data))
+        return alive
+
+    def _take(self, message: Message) -> None:
+        kind = message[0]
+        if kind == messages.TASKS:
+            _, functions, runs, tasks = message
+            if functions:
+                self.functions.update(functions)
+            if runs:
+                self.runs.update(runs)
+            self.queue.extend(tasks)
+        elif kind == messages.ARENA:
+            self.inputs.add_arena(message[1], self.inbox.descriptors.pop(0), message[2])
+        elif kind == messages.REPLY:
+            with self.answered:
+                self.replies[message[1]] = message[2:]
+                self.answered.notify_all()
+        elif kind == messages.FREE:
+            _, unmap, free = message
+            for region in unmap:
+                self.inputs.unmap(*region)
+            self.to_free.extend(free)
+        elif kind == messages.STOP:
+            self.stopping = True
+
+    def _announce(self, number: int, descriptor: int, size: int) -> None:
+        self.inputs.add_arena(number, descriptor, size)
+        self.send(messages.ARENA, number, size, descriptors=(descriptor,))
+
+    def _tell_unused(self, number: int, offset: int) -> None:
+        # Called when an array dies, that is, anywhere: even inside `send`.
+        self.unused.append((number, offset))
+
+    def _send_unused(self) -> None:
+        while self.unused:
+            self.send(messages.UNMAPPED, *self.unused.popleft())
+
+    def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
+        """Copy large parts of a value to an arena."""
+        while self.to_free:
+            self.allocator.free(*self.to_free.popleft())
+        return self.allocator.put(buffers, "a result")
+
+    # -- requests of nested calls --------------------------------------------------------------
+
+    def ask(self, kind: str, *rest: Any) -> Any:
+        """Send a request and wait for its reply, in whatever thread the user's code has."""
+        with self._shield():
+            with self.answered:
+                self._requests += 1
+                request = self._requests
+            self.send(kind, request, *rest)
+        return self.wait_reply(request)
+
+    def wait_reply(self, request: int) -> Any:
+        """The reply to a request; other messages that come meanwhile are acted on."""
+        while True:
+            with self.answered:
+                if request in self.replies:
+                    return self.replies.pop(request)
+            if self.reading.acquire(blocking=False):
+                try:
+                    with self.answered:
+                        if request in self.replies:
+                            return self.replies.pop(request)
+                    if not self.receive(block=True):
+                        os._exit(0)
+                finally:
+                    self.reading.release()
+                with self.answered:
+                    self.answered.notify_all()
+            else:
+                # Another thread reads; it may stop without having read our reply.
+                with self.answered:
+                    if request not in self.replies:
+                        self.answered.wait(0.02)
+
+    def _shield(self) -> _Shield:
+        return _Shield(self)
+
+    def on_interrupt(self, *_: object) -> None:
+        """SIGINT: raise in the user's code if that is what it is meant for, else ignore it."""
+        target = self.outbox.interrupts()
+        if self.in_call and self.in_call == target:
+            self.interrupted = target
+            if not self.shielded:
+                raise KeyboardInterrupt
+
+    # -- the control socket -------------------------------------------------------------------
+
+    def serve_control(self) -> None:
+        """Second thread: give back queued calls, report finished ones, while a call runs."""
+        inbox = Inbox(self.control)
+        while True:
+            try:
+                if not inbox.receive():
+                    return
+            except OSError:
+                return
+            for _, data in inbox.frames():
+                message = pickle.loads(data)
+                if message[0] == messages.TAKE_BACK:
+                    self._give_back(message[1])
+                elif message[0] == messages.REPORT:
+                    self.report()
+
+    def _give_back(self, count: int) -> None:
+        if self.reading.acquire(blocking=False):
+            # Nobody reads, so the main thread is busy: some of the calls may not be read yet.
+            try:
+                self.receive(block=False)
+            finally:
+                self.reading.release()
+        attempts = []
+        while len(attempts) < count:
+            try:
+                attempts.append(self.queue.pop()[0])
+            except IndexError:
+                break
+        self.send(messages.GAVE_BACK, attempts)
+
+    # -- calls --------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until the driver says stop or is gone."""
+        signal.signal(signal.SIGINT, self.on_interrupt)
+        threading.Thread(target=self.serve_control, name="mars-control", daemon=True).start()
+        self.send(messages.READY)
+        queue = self.queue
+        perform = self.perform
+        while True:
+            while queue:
+                try:
+                    task = queue.popleft()
+                except IndexError:  # given back just now
+                    break
+                perform(task)
+            if self.stopping:
+                return 0
+            self.report()
+            if self.unused:
+                self._send_unused()
+            with self.reading:
+                if not queue and not self.receive(block=True):
+                    return 0
+
+    def perform(self, task: Message) -> None:
+        """Run one call and keep its outcome."""
+        now = time.monotonic_ns
+        received = decoded = called = now()
+        attempt, run, function, payload, inputs, n_output, place, extra = task
+        log = self.log
+        log_start = os.lseek(log, 0, os.SEEK_CUR)
+        self.outbox.started(attempt, log_start)
+        arguments: Any = None
+        flags = 0
+        try:
+            call = self.functions[function]
+            if type(call) is tuple:
+                call = self.functions[function] = self._load(call)
+            values = self._values(inputs) if inputs else ()
+            if values is None:
+                self._finish_unstarted(attempt, log_start)
+                return
+            if type(payload) is bytes:
+                arguments = codec.decode_arguments(payload, (), values)
+            else:
+                arguments = self._decode_stored_arguments(payload, values)
+            del values
+            decoded = now()
+            session_id, entropy, prefix = self.runs[run]
+            if extra is None:
+                name = None
+                self.budget.apply(1)
+            else:
+                name = extra.get("name")
+                self.budget.apply(extra.get("cpus", 1))
+            context.enter_process(
+                context.Attempt(
+                    session_id, name or "", self.engine, self.address, entropy,
+                    (*prefix, *place) if type(place) is tuple else (*prefix, place),
+                    self._set_progress,
+                )
+            )  # fmt: skip
+            called = now()
+            if extra is not None and "items" in extra:
+                status, flags, data, returned = self._perform_block(
+                    task, call, arguments[0][0], extra, name or "", log_start
+                )
+            else:
+                args, kwargs = arguments
+                self.in_call = attempt
+                value = call(*args, **kwargs)
+                self.in_call = 0
+                returned = now()
+                if os.getpid() != self.pid:
+                    os._exit(0)  # the function forked, and this is the child
+                status = VALUE
+                if n_output is None:
+                    packed = attempt_call.pack(value, name or _name(call), self.put)
+                    if type(packed) is bytes:
+                        data = packed
+                    else:
+                        data, flags = pickle.dumps(packed, 5), FLAG_PACKED | FLAG_STORED
+                    result: Any = packed
+                else:
+                    result = tuple(
+                        attempt_call.pack(output, name or _name(call), self.put)
+                        for output in attempt_call.split_outputs(value, n_output)
+                    )
+                    data = pickle.dumps(result, 5)
+                    flags = FLAG_PACKED
+                    if not all(type(x) is bytes for x in result):
+                        flags |= FLAG_STORED
+                del value
+                if extra is not None and "keep" in extra:
+                    self._keep(attempt, result)
+        except BaseException as error:
+            self.in_call = 0
+            returned = now()
+            if os.getpid() != self.pid:
+                os._exit(1)
+            status, data = self._failed(task, error, arguments, log_start)
+            flags = 0
+            del error
+        arguments = None
+        if self.mapped:
+            self.mapped = False
+            self.inputs.settle()
+        self.stdout.flush()
+        self.stderr.flush()
+        log_end = os.lseek(log, 0, os.SEEK_CUR)
+        stored = now()
+        times = (received, decoded, called, returned, stored)
+        self.finish(attempt, status, flags, (log_start, log_end), times, data)
+        if stored - self.reported_ns > _REPORT_NS:
+            self.report()
+            self.reported_ns = stored
+
+    def _load(self, described: tuple[str, bytes | Value, Any]) -> Any:
+        _, data, buffers = described
+        if buffers is not None:
+            parts = [self._parts(region)[0] for region in buffers]
+            return pickle.loads(parts.pop(0) if data is None else data, buffers=parts)
+        return pickle.loads(data)
+
+    def _parts(self, stored: attempt_call.Stored) -> list[memoryview]:
+        self.mapped = True
+        return self.inputs.buffers(stored)
+
+    def _decode_stored_arguments(
+        self, payload: tuple[Any, Sequence[attempt_call.Stored]], values: Sequence[object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        data, regions = payload
+        parts = [self._parts(region)[0] for region in regions]
+        if data is None:
+            data = parts.pop(0)
+        return codec.decode_arguments(data, parts, values)
+
+    def decode(self, value: Value) -> object:
+        """A fresh object from a packed value."""
+        if isinstance(value, bytes):
+            return codec.loads(value)
+        parts: list[Any] = self._parts(value)
+        data = value[0]
+        if data is None:
+            data = parts.pop(0)
+        return codec.loads(data, buffers=parts)
+
+    def _values(self, inputs: Sequence[Any]) -> list[object] | None:
+        """Decode inputs; None when one that was to be made here was not."""
+        values = []
+        for value in inputs:
+            if type(value) is not bytes and len(value) == 2:
+                attempt, index = value
+                if attempt not in self.kept:
+                    return None
+                value = self.kept[attempt]
+                if index is not None:
+                    value = value[index]
+            values.append(self.decode(value))
+        return values
+
+    def _keep(self, attempt: int, result: Any) -> None:
+        """Keep a result for calls queued behind it."""
+        kept = self.kept
+        kept[attempt] = result
+        if len(kept) > _KEPT_RESULTS:
+            del kept[next(iter(kept))]
+
+    def _finish_unstarted(self, attempt: int, log_start: int) -> None:
+        now = time.monotonic_ns()
+        self.finish(attempt, RETURNED, 0, (log_start, log_start), (now,) * 5, b"")
+
+    def _failed(
+        self, task: Message, error: BaseException, arguments: Any, log_start: int
+    ) -> tuple[int, bytes]:
+        attempt, _, function, _, _, _, _, extra = task
+        extra = extra or {}
+        call = self.functions.get(function)
+        name = extra.get("name") or (call[0] if type(call) is tuple else _name(call))
+        if self.interrupted == attempt and isinstance(error, KeyboardInterrupt):
+            status = INTERRUPTED
+        elif isinstance(error, extra.get("retry_on", Exception)) and not isinstance(
+            error, MarsError
+        ):
+            status = EXCEPTION
+        else:
+            status = FATAL
+        self.stdout.flush()
+        self.stderr.flush()
+        packed = attempt_call.pack_failure(
+            error,
+            name=name,
+            arguments=arguments,
+            attempt=extra.get("try", 1),
+            where=f"worker {self.number} (pid {self.pid}, {self.address})",
+            log_tail=self.log_tail(log_start),
+        )
+        return status, packed
+
+    def log_tail(self, start: int) -> str:
+        """Last lines that the running call has printed."""
+        end = os.lseek(self.log, 0, os.SEEK_CUR)
+        begin = max(start, end - 8192)
+        text = os.pread(self.log, end - begin, begin).decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+    def _perform_block(
+        self,
+        task: Message,
+        call: Callable[..., Any],
+        items: Sequence[Any],
+        extra: dict[str, Any],
+        name: str,
+        log_start: int,
+    ) -> tuple[int, int, bytes, int]:
+        """Run many items of one function; each has its own result or error, log and place."""
+        attempt = task[0]
+        session = context.current()
+        assert session is not None
+        place = session.place
+        spread: bool = extra["spread"]
+        retries: int = extra.get("retries", 0)
+        retry_on = extra.get("retry_on", Exception)
+        values: list[Any] = []
+        failures: dict[int, bytes] = {}
+        logs = [log_start]
+        log, seek, ends = self.log, os.lseek, os.SEEK_CUR
+        stdout, stderr = self.stdout, self.stderr
+        first: int = extra["items"]
+        for offset, item in enumerate(items):
+            session.place = (*place, extra["indices"][offset] if first < 0 else first + offset)
+            session.generator = None
+            tries = 0
+            while True:
+                try:
+                    self.in_call = attempt
+                    value = call(*item) if spread else call(item)
+                    self.in_call = 0
+                    values.append(value)
+                except BaseException as error:
+                    self.in_call = 0
+                    if self.interrupted == attempt:
+                        raise
+                    tries += 1
+                    if tries <= retries and isinstance(error, retry_on):
+                        time.sleep(BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
+                        continue
+                    stdout.flush()
+                    stderr.flush()
+                    values.append(None)
+                    failures[offset] = attempt_call.pack_failure(
+                        error,
+                        name=name or _name(call),
+                        arguments=(tuple(item) if spread else (item,), {}),
+                        attempt=tries,
+                        where=f"worker {self.number} (pid {self.pid}, {self.address})",
+                        log_tail=self.log_tail(logs[-1]),
+                    )
+                break
+            stdout.flush()
+            stderr.flush()
+            logs.append(seek(log, 0, ends))
+        returned = time.monotonic_ns()
+        if os.getpid() != self.pid:
+            os._exit(0)
+        try:
+            packed: Any = attempt_call.pack(values, name or _name(call), self.put)
+        except MarsError:
+            # One value does not pickle: find out which, and let the others be.
+            for offset, value in enumerate(values):
+                try:
+                    attempt_call.pack(value, name or _name(call), self.put)
+                except MarsError as error:
+                    values[offset] = None
+                    failures[offset] = attempt_call.pack_failure(
+                        error,
+                        name=name or _name(call),
+                        arguments=(tuple(items[offset]) if spread else (items[offset],), {}),
+                        attempt=1,
+                        where=f"worker {self.number} (pid {self.pid}, {self.address})",
+                        log_tail="",
+                    )
+            packed = attempt_call.pack(values, name or _name(call), self.put)
+        flags = FLAG_PACKED if type(packed) is bytes else FLAG_PACKED | FLAG_STORED
+        if failures:
+            flags |= FLAG_FAILURES
+        marks = logs if logs[-1] != logs[0] else None
+        return VALUE, flags, pickle.dumps((packed, failures, marks), 5), returned
+
+    def _set_progress(self, progress: float) -> None:
+        with self._shield():
+            self.send(messages.PROGRESS, self.in_call, progress)
+
+    def open_streams(self) -> None:
+        """Point stdin at nothing, and stdout and stderr, of C too, at this worker's log."""
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(self.log, 1)
+        os.dup2(self.log, 2)
+        self.stdout = text_stream(1)
+        self.stderr = text_stream(2)
+        sys.stdin = open(0, closefd=False)
+        sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc, assignment]
+        sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
+
+    engine: Any = None
+
+
+class _Shield:
+    """While inside, an interrupt waits: a message must not be cut in half."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __enter__(self) -> None:
+        self._worker.shielded += 1
+
+    def __exit__(self, *_: object) -> None:
+        worker = self._worker
+        worker.shielded -= 1
+        if not worker.shielded and worker.in_call and worker.interrupted == worker.in_call:
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+
+
+def _name(call: Any) -> str:
+    from mars.attempt.code import name_of
+
+    return name_of(call)
+
+
+def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
+    """Entry point after the fork; gives the exit status of the process."""
+    sys.path[:] = facts["path"]
+    os.chdir(facts["cwd"])
+    worker = Worker(number, facts, descriptors)
+    worker.open_streams()
+    import faulthandler
+
+    faulthandler.enable(file=2)
+    from mars.engines.local.nested import NestedEngine
+
+    worker.engine = NestedEngine(worker)
+    gc.freeze()  # what the zygote loaded stays as it is: the collector need not look at it
+    return worker.run()
+
+

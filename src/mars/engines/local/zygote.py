@@ -1,0 +1,169 @@
+"""The zygote: a clean process with one thread that forks workers, and outlives none of them.
+
+Started by `pool` with exec, so nothing of the user's process is copied: no threads, no locks,
+no CUDA, no ``__main__``. It forks a worker in about a millisecond, tells how each one ended, and
+kills all of them, with their children, as soon as the driver is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from mars import platform
+from mars.engines.local import messages
+from mars.engines.local.messages import Inbox
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket, driver: int) -> None:
+        self.inbox = Inbox(control)
+        self.control = control
+        self.driver = driver
+        self.workers: dict[int, int] = {}  # process id -> worker
+        self.closing = False
+
+    def run(self) -> None:
+        """Serve until the driver closes the socket or ends."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poller = select.poll()
+        poller.register(self.control, select.POLLIN)
+        poller.register(read_end, select.POLLIN)
+        if platform.HAS_PIDFD:
+            try:
+                # A process that the user forked from the driver may keep the socket open.
+                poller.register(os.pidfd_open(self.driver), select.POLLIN)
+            except OSError:
+                return self.end()  # the driver has ended already
+        while True:
+            for descriptor, _ in poller.poll():
+                if descriptor == self.control.fileno():
+                    if not self._serve():
+                        return self.end()
+                elif descriptor == read_end:
+                    os.read(read_end, 4096)
+                    self._reap()
+                else:
+                    return self.end()
+
+    def _serve(self) -> bool:
+        try:
+            if not self.inbox.receive():
+                return False
+        except ConnectionError:
+            return False
+        for _, data in self.inbox.frames():
+            message = messages.pickle.loads(data)
+            if message[0] == messages.FORK:
+                self._fork(*message[1:])
+            elif message[0] == messages.STOP:
+                return False
+        return True
+
+    def _fork(self, worker: int, facts: dict[str, Any]) -> None:
+        descriptors = [self.inbox.descriptors.pop(0) for _ in range(4)]
+        try:
+            pid = os.fork()
+        except OSError as error:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._tell((messages.ENDED, worker, 0, None, 0, f"cannot fork: {error}"))
+            return
+        if pid == 0:
+            self._become_worker(worker, facts, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.workers[pid] = worker
+        self._tell((messages.STARTED, worker, pid))
+
+    def _become_worker(self, worker: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+        status = 1
+        try:
+            os.setpgid(0, 0)
+            platform.die_with_parent()
+            if os.getppid() != facts["zygote"]:
+                os._exit(1)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.control.close()
+            from mars.engines.local import worker as program
+
+            status = program.main(worker, facts, descriptors)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            worker = self.workers.pop(pid, None)
+            if worker is None:
+                continue  # a grandchild that lost its parent
+            _kill_group(pid)
+            peak_kib = usage.ru_maxrss if platform.LINUX else usage.ru_maxrss // 1024
+            self._tell((messages.ENDED, worker, pid, status, peak_kib, ""))
+
+    def _tell(self, message: tuple[Any, ...]) -> None:
+        try:
+            self.control.sendall(messages.frame(message))
+        except OSError:  # the driver is gone: the next poll says so
+            self.closing = True
+
+    def end(self) -> None:
+        """Kill every worker and all that descends from them."""
+        for pid in self.workers:
+            _kill_group(pid)
+        # A descendant may fork while it is being killed: look until nothing is left.
+        for _ in range(100):
+            left = platform.descendants(os.getpid())
+            for pid in left:
+                _kill(pid)
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                break
+            time.sleep(0.005)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        _kill(pid)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def main(descriptor: int, driver: int) -> None:
+    """Entry point of the process that `pool` starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
+    platform.adopt_orphans()
+    # Imported before the first fork, so that all workers share it.
+    import cloudpickle
+    import mars.engines.local.worker
+
+    assert cloudpickle and mars.engines.local.worker
+    platform.unbuffer_c_output()
+    _Zygote(socket.socket(fileno=descriptor), driver).run()
+    sys.stdout.flush()

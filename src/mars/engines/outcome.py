@@ -1,0 +1,144 @@
+"""What a task in any engine has come to: its log, its error, and the items of a map."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mars.attempt import failure
+from mars.attempt.capture import Log
+from mars.errors import DependencyFailed, InternalError, NotExecuted, TaskCancelled, TaskTimeout
+from mars.task import Stage, Task
+
+Decode = Callable[[Any], object]
+
+
+class TaskLog:
+    """What one task has printed, attempt after attempt; still growing while it runs."""
+
+    def __init__(self, task: Task, running: Callable[[Task], Log | None]) -> None:
+        self._task = task
+        self._running = running
+
+    def _parts(self) -> list[Log]:
+        parts = list(self._task.logs)
+        running = self._running(self._task)
+        if running is not None:
+            parts.append(running)
+        return parts
+
+    def size(self) -> int:
+        """Bytes so far."""
+        return sum(part.end - part.start for part in self._parts())
+
+    def read(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes from ``start``."""
+        pieces = []
+        for part in self._parts():
+            length = part.end - part.start
+            if start < length and limit > 0:
+                piece = part.segment.read(part.start + start, min(limit, length - start))
+                pieces.append(piece)
+                limit -= len(piece)
+            start = max(0, start - length)
+        return b"".join(pieces)
+
+    def finished(self) -> bool:
+        """Whether no more will come."""
+        return self._task.finished
+
+
+def failure_of(task: Task) -> BaseException:
+    """The error of a task that has no value."""
+    call = task.call
+    if task.items is not None and task.stage is Stage.DONE:  # a block: its first failure
+        return failure.decode_failure(next(iter(task.result[1].values())))
+    if task.stage is Stage.CANCELLED:
+        return TaskCancelled(call.name)
+    if task.stage is not Stage.FAILED:
+        return NotExecuted(call.name)
+    if task.failed_input is not None:
+        root = task.failed_input
+        while root.failed_input is not None:
+            root = root.failed_input
+        error: BaseException = DependencyFailed(call.name, root.call.name)
+        error.__cause__ = failure_of(root)
+        return error
+    if task.blame == "timeout":
+        assert call.options.timeout_s is not None
+        error = TaskTimeout(call.name, call.options.timeout_s, task.tries)
+        if isinstance(task.result, bytes):
+            for note in getattr(failure.decode_failure(task.result), "__notes__", ()):
+                error.add_note(note)
+        return error
+    if isinstance(task.result, bytes):
+        return failure.decode_failure(task.result)
+    return InternalError(f"{call.name} failed without saying how")
+
+
+class Items:
+    """Where the items of a map are: which block has which, newest first."""
+
+    def __init__(self, parts: Sequence[Task]) -> None:
+        self.count = len(parts)
+        self._starts: list[int] = []
+        self._blocks: list[tuple[int, Task]] = []
+        single: dict[int, tuple[int, Task]] = {}
+        ranges = []
+        for block in parts:
+            if isinstance(block.items, range):
+                ranges.append((block.items.start, block))
+            else:
+                for offset, index in enumerate(block.items):
+                    single[index] = (offset, block)
+        ranges.sort(key=lambda pair: pair[0])
+        self._starts = [start for start, _ in ranges]
+        self._blocks = ranges
+        self._single = single
+
+    def find(self, index: int) -> tuple[int, Task] | None:
+        """The block that has an item, and the item's position in it."""
+        found = self._single.get(index)
+        if found is not None:
+            return found
+        place = bisect_right(self._starts, index) - 1
+        if place >= 0:
+            start, block = self._blocks[place]
+            if index in block.items:
+                return index - start, block
+        return None
+
+
+def item_of(task: Task, index: int, decode: Decode) -> object:
+    """One item's value out of a map's blocks, or its error, raised."""
+    found = Items(task.parts).find(index)
+    if found is None:
+        raise NotExecuted(f"item {index} of {task.call.name}")
+    offset, block = found
+    if block.stage is not Stage.DONE:
+        raise failure_of(block)
+    packed, failures, _ = block.result
+    if offset in failures:
+        raise failure.decode_failure(failures[offset])
+    return decode(packed)[offset]  # type: ignore[index]
+
+
+def block_values(block: Task, decode: Decode) -> tuple[Sequence[object], dict[int, BaseException]]:
+    """All values of a block, and the errors of its items by position."""
+    if block.stage is not Stage.DONE:
+        error = failure_of(block)
+        return [None] * len(block.items), dict.fromkeys(range(len(block.items)), error)
+    packed, failures, _ = block.result
+    errors = {offset: failure.decode_failure(data) for offset, data in failures.items()}
+    return decode(packed), errors  # type: ignore[return-value]
+
+
+def item_log(block: Task, offset: int) -> Log | None:
+    """The part of a worker's log that one item wrote."""
+    if block.stage is not Stage.DONE:
+        return block.logs[-1] if block.logs else None
+    marks = block.result[2]
+    if marks is None or marks[offset] == marks[offset + 1]:
+        return None
+    return Log(block.logs[-1].segment, marks[offset], marks[offset + 1])

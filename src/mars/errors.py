@@ -1,0 +1,178 @@
+"""Every error that mars itself raises, and who must act on it.
+
+::
+
+    MarsError
+    ├── UsageError            the caller: the program asks for something that cannot be
+    │   ├── EncodeError           a value that does not pickle (also a TypeError)
+    │   ├── NotExecuted           fetch before execute (also a ValueError)
+    │   ├── NoAvailableBand       no worker matches what the call asks for (also a ValueError)
+    │   └── SessionClosed         the session or its engine has ended (also a RuntimeError)
+    ├── TaskError             one call did not end well, and not by an exception of its own
+    │   ├── TaskTimeout           it took longer than ``timeout`` (also a TimeoutError)
+    │   ├── TaskCancelled         somebody cancelled it (also a CancelledError)
+    │   ├── DependencyFailed      an input of it failed
+    │   └── WorkerDied            its worker process ended under it
+    ├── StoreFull             the machine: no room for an object (also a MemoryError)
+    ├── StartupFailed         the machine: worker processes do not start
+    └── InternalError         us: a bug in mars, please report it
+
+An exception raised by the user's function is none of these: it comes back with its own type.
+Every error here pickles: its facts are its ``args``.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+
+class MarsError(Exception):
+    """Root of all errors of mars."""
+
+
+class UsageError(MarsError):
+    """The program asks for something that cannot be done."""
+
+
+class EncodeError(UsageError, TypeError):
+    """A function, argument, result or exception does not pickle.
+
+    Parameters
+    ----------
+    call : str
+        The call it belongs to, as ``name(args…)``.
+    where : str
+        Path of the offending value and its type, such as
+        ``args[0]['model'].lock: _thread.lock``.
+    reason : str
+        What pickle said.
+    """
+
+    def __init__(self, call: str, where: str, reason: str) -> None:
+        super().__init__(call, where, reason)
+        self.call, self.where, self.reason = call, where, reason
+
+    def __str__(self) -> str:
+        return (
+            f"cannot pickle {self.where} of {self.call} ({self.reason}); create it inside the "
+            f"function, or pass what it is made from"
+        )
+
+
+class NotExecuted(UsageError, ValueError):
+    """`fetch` of an object that was not executed in this session."""
+
+    def __init__(self, described: str) -> None:
+        super().__init__(described)
+        self.described = described
+
+    def __str__(self) -> str:
+        return f"Cannot fetch unexecuted tileable: {self.described}; call execute() on it first"
+
+
+class NoAvailableBand(UsageError, ValueError):
+    """No worker of this session can ever run the call."""
+
+
+class SessionClosed(UsageError, RuntimeError):
+    """The session, or the engine under it, has ended."""
+
+    def __init__(self, message: str = "Session closed already") -> None:
+        super().__init__(message)
+
+
+class TaskError(MarsError):
+    """A call did not end well, and not by an exception of its own."""
+
+
+class TaskTimeout(TaskError, TimeoutError):
+    """An attempt took longer than the call's ``timeout``."""
+
+    def __init__(self, call: str, timeout_s: float, attempt: int = 1) -> None:
+        super().__init__(call, timeout_s, attempt)
+        self.call, self.timeout_s, self.attempt = call, timeout_s, attempt
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call} was stopped after its timeout of {self.timeout_s:g} s "
+            f"(attempt {self.attempt}); raise `timeout`, or look at fetch_log() for where it was"
+        )
+
+
+class TaskCancelled(TaskError, CancelledError):
+    """The call was cancelled before it ended."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(call)
+        self.call = call
+
+    def __str__(self) -> str:
+        return f"{self.call} was cancelled; execute() runs it again"
+
+
+class DependencyFailed(TaskError):
+    """An input of the call failed, so the call was not started.
+
+    ``__cause__`` is the input's own error.
+    """
+
+    def __init__(self, call: str, failed: str) -> None:
+        super().__init__(call, failed)
+        self.call, self.failed = call, failed
+
+    def __str__(self) -> str:
+        return f"{self.call} was not started because its input {self.failed} failed"
+
+
+class WorkerDied(TaskError):
+    """The worker process that ran the call ended before the call did.
+
+    Parameters
+    ----------
+    call : str
+        The call it ran, as ``name(args…)``.
+    worker : str
+        Which worker, with its process id.
+    ending : str
+        Signal or exit code by name, such as ``SIGKILL`` or ``exit code 3``.
+    attempt : int
+        Which attempt this was, counted from 1.
+    evidence : str
+        What is known of why: memory, the stack of a crash, the last lines of the log.
+    """
+
+    def __init__(
+        self, call: str, worker: str, ending: str, attempt: int = 1, evidence: str = ""
+    ) -> None:
+        super().__init__(call, worker, ending, attempt, evidence)
+        self.call, self.worker, self.ending = call, worker, ending
+        self.attempt, self.evidence = attempt, evidence
+
+    def __str__(self) -> str:
+        text = (
+            f"worker {self.worker} ended with {self.ending} while it ran {self.call} "
+            f"(attempt {self.attempt})"
+        )
+        return f"{text}\n{self.evidence}" if self.evidence else text
+
+
+class StoreFull(MarsError, MemoryError):
+    """There is no room for an object."""
+
+    def __init__(self, what: str, size_bytes: int, reason: str) -> None:
+        super().__init__(what, size_bytes, reason)
+        self.what, self.size_bytes, self.reason = what, size_bytes, reason
+
+    def __str__(self) -> str:
+        return (
+            f"no room for {self.what} ({self.size_bytes:,} bytes): {self.reason}; "
+            f"drop objects that are no longer needed, or return less"
+        )
+
+
+class StartupFailed(MarsError, RuntimeError):
+    """Worker processes do not start."""
+
+
+class InternalError(MarsError, RuntimeError):
+    """A bug in mars: please report it with the message."""

@@ -1,0 +1,254 @@
+"""The calls of `mars.remote.map`: one record for all items, calls of their own where needed.
+
+An item becomes a call of its own when it is indexed, or when it holds an object. All others are
+run in blocks that the scheduler cuts to size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from mars.attempt import codec
+from mars.engines.outcome import Items, block_values, failure_of, item_log
+from mars.errors import NotExecuted
+from mars.task import Call, Function, Options, Realm, Stage, Task
+
+_CHECKED_AT_ONCE: Final = 4096
+
+
+class ItemCall(Call):
+    """One item of a map as a call of its own."""
+
+    __slots__ = ("index", "whole")
+
+    adoptable = True
+
+    def __init__(self, whole: MapCall, index: int, arguments: tuple[Any, ...]) -> None:
+        payload, buffers, found = codec.encode_arguments(arguments, {})
+        inputs = tuple([(output._call, output._index) for output in found])
+        super().__init__(
+            whole.function, payload, tuple(buffers), inputs, whole.options, None
+        )
+        self.whole = whole
+        self.index = index
+        whole.handles += 1  # its value may be in one of the map's blocks
+
+    def own_place(self, place: int) -> tuple[int, ...]:
+        if self.whole.place is None:
+            self.whole.place = place
+        return (self.whole.place, self.index)
+
+    def adopt(self, realm: Realm) -> Task | None:
+        """The item's part in a block of the map that has run; None when it has not."""
+        whole = self.whole.task_in(realm)
+        if whole is None or whole.parts is None:
+            return None
+        found = Items(whole.parts).find(self.index)
+        if found is None:
+            return None
+        offset, block = found
+        return _ItemTask(self, realm, whole, block, offset)
+
+
+class _ItemTask(Task):
+    """A view of one item in a block; not known to the scheduler."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, call: ItemCall, realm: Realm, whole: Task, block: Task, offset: int
+    ) -> None:
+        super().__init__(call, realm)
+        self.asked = True
+        self.attempt = block.attempt
+        self.stage = Stage.DONE
+        self.parts = whole.parts
+        self.timing = block.timing
+        self.source = block
+        log = item_log(block, offset)
+        self.logs = () if log is None else (log,)
+
+
+class MapCall(Call):
+    """All items of a map.
+
+    Attributes
+    ----------
+    count : int
+        How many items.
+    spread : bool
+        Whether an item is a tuple of arguments, not one argument.
+    """
+
+    __slots__ = ("columns", "count", "made", "own", "spread")
+
+    may_hold_errors = True
+
+    def __init__(self, function: Function, options: Options, columns: list[Sequence[Any]]) -> None:
+        super().__init__(function, b"", (), (), options, None)
+        self.columns = columns
+        self.count = min(map(len, columns))
+        self.spread = len(columns) > 1
+        self.made: dict[int, ItemCall] = {}  # items that are calls of their own
+        self.own: set[int] = set()  # items that have to be, because they hold objects
+
+    @classmethod
+    def over(
+        cls, function: Function, options: Options, iterables: Sequence[Iterable[Any]]
+    ) -> MapCall:
+        """The calls of ``map(function, *iterables)``; the shortest iterable decides."""
+        known = [len(one) for one in iterables if isinstance(one, (range, list, tuple))]
+        limit = min(known, default=None)
+        columns = [
+            one if isinstance(one, (range, tuple)) else list(islice(one, limit))
+            for one in iterables
+        ]
+        return cls(function, options, columns)
+
+    def arguments(self, index: int) -> tuple[Any, ...]:
+        """Arguments of one item."""
+        return tuple([column[index] for column in self.columns])
+
+    def items_at(self, indices: Sequence[int]) -> Sequence[Any]:
+        """Items for a block: values, or tuples of them when `spread`."""
+        if isinstance(indices, range):
+            slices = [column[indices.start : indices.stop] for column in self.columns]
+        else:
+            slices = [[column[index] for index in indices] for column in self.columns]
+        return list(zip(*slices, strict=True)) if self.spread else slices[0]
+
+    def check(self, explain: Callable[[tuple[Any, ...]], Exception]) -> None:
+        """Refuse items that do not pickle, and find those that hold objects.
+
+        Raises
+        ------
+        EncodeError
+            An item does not pickle.
+        """
+        columns = [column for column in self.columns if not isinstance(column, range)]
+        for start in range(0, self.count if columns else 0, _CHECKED_AT_ONCE):
+            end = min(start + _CHECKED_AT_ONCE, self.count)
+            part = [column[start:end] for column in columns]
+            try:
+                _, _, found = codec.encode_arguments((part,), {})
+            except Exception:
+                for index in range(start, end):
+                    arguments = self.arguments(index)
+                    try:
+                        codec.encode_arguments(arguments, {})
+                    except Exception:
+                        raise explain(arguments) from None
+                raise
+            if found:
+                for index in range(start, end):
+                    if codec.encode_arguments(self.arguments(index), {})[2]:
+                        self.own.add(index)
+
+    def item(self, index: int) -> ItemCall:
+        """An item as a call of its own."""
+        call = self.made.get(index)
+        if call is None:
+            call = self.made[index] = ItemCall(self, index, self.arguments(index))
+        return call
+
+    def _have(self, realm: Realm) -> Items:
+        task = self.task_in(realm)
+        return Items(task.parts if task is not None and task.parts is not None else ())
+
+    def pieces(self, realm: Realm) -> list[Call]:
+        """The calls to run so that all items are done: the map's blocks, and calls of its own."""
+        calls: list[Call] = []
+        for index in self.own:
+            self.item(index)
+        have = self._have(realm)
+        for index, call in self.made.items():
+            task = call.task_in(realm)
+            if (task is None or not task.available) and not _succeeded(have.find(index)):
+                calls.append(call)
+        if len(self.made) < self.count:
+            calls.append(self)
+        return calls
+
+    def begin(self, task: Task) -> None:
+        """Which items the blocks of ``task`` have to run."""
+        old = self.task_in(task.realm)
+        task.parts = [] if old is None or old.parts is None else old.parts
+        have = Items(task.parts)
+        if not self.made and not have.count:
+            task.items = range(self.count)
+        else:
+            task.items = [
+                index
+                for index in range(self.count)
+                if index not in self.made and not _succeeded(have.find(index))
+            ]
+        task.size = len(task.items)
+
+    def values(self, session: Any) -> list[Any]:
+        """Values of all items.
+
+        Raises
+        ------
+        NotExecuted
+            An item was not executed.
+        BaseException
+            An item failed: its own error.
+        """
+        values, errors, have = self._collect(session)
+        for index in range(self.count):
+            if index in errors:
+                raise errors[index]
+            if not have[index]:
+                raise NotExecuted(f"item {index} of {self.name}")
+        return values
+
+    def errors(self, session: Any) -> list[BaseException | None]:
+        """The error of each item, None for those without."""
+        _, errors, _ = self._collect(session)
+        return [errors.get(index) for index in range(self.count)]
+
+    def _collect(self, session: Any) -> tuple[list[Any], dict[int, BaseException], bytearray]:
+        session._check_open()
+        values: list[Any] = [None] * self.count
+        errors: dict[int, BaseException] = {}
+        have = bytearray(self.count)
+        task = self.task_in(session._realm)
+        decode = session._engine.decode
+        for block in list(task.parts) if task is not None and task.parts else ():
+            results, failed = block_values(block, decode)
+            if isinstance(block.items, range):
+                start, stop = block.items.start, block.items.stop
+                values[start:stop] = results
+                have[start:stop] = b"\1" * len(results)
+                for offset in range(len(results)) if errors else ():
+                    errors.pop(start + offset, None)
+            else:
+                for offset, index in enumerate(block.items):
+                    values[index] = results[offset]
+                    have[index] = 1
+                    errors.pop(index, None)
+            for offset, error in failed.items():
+                errors[block.items[offset]] = error
+        for index, call in self.made.items():
+            own = call.task_in(session._realm)
+            if own is None or not own.finished:
+                continue
+            if own.stage is Stage.DONE:
+                values[index] = session._engine.value(own, 0)
+                have[index] = 1
+                errors.pop(index, None)
+            elif own.stage in (Stage.FAILED, Stage.CANCELLED) and not have[index]:
+                errors[index] = failure_of(own)
+        return values, errors, have
+
+
+def _succeeded(found: tuple[int, Task] | None) -> bool:
+    if found is None:
+        return False
+    offset, block = found
+    return block.stage is Stage.DONE and offset not in block.result[1]
+
+
+__all__ = ["ItemCall", "MapCall"]

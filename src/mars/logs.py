@@ -1,0 +1,345 @@
+"""Reading a call's log: as the original does it, live, or its last lines only.
+
+A log is bytes that grow at one end while the call runs. What is read here are slices of them,
+made text without ever cutting a character in two. This module knows no engine: an engine hands
+in a `LogSource`. Called by the session for ``fetch_log`` and by whoever shows the end of a log.
+
+::
+
+    LogSource.read(start, limit) ─► whole characters ─► LogFetcher / follow / tail ─► user
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
+
+from mars.settings import KIB, LOG_READ_BYTES
+
+Offsets = int | str | Mapping[str, int | str] | Sequence[int | str]
+"""Forms in which ``offsets`` and ``sizes`` may be given."""
+
+TAIL_BYTES: Final = 64 * KIB
+"""`tail` gives this much at the most: it goes into error messages."""
+
+_BLOCK_BYTES: Final = 8 * KIB
+_CHARACTER_BYTES: Final = 4  # longest UTF-8 sequence
+_UNITS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+_SIZE: Final = re.compile(
+    r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmgtpe]?)(?:i?b)?", re.IGNORECASE
+)
+
+# C0 but newline and tab, DEL, C1, the marks that turn text around or end lines unseen, and
+# surrogates, which no terminal encoding takes.
+_CONTROL: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+class LogSource(Protocol):
+    """The log of one call, somewhere."""
+
+    def size(self) -> int:
+        """Bytes written so far."""
+
+    def read(self, start: int, limit: int) -> bytes:
+        """At most ``limit`` bytes from ``start`` on; fewer or none where the log ends now."""
+
+    def finished(self) -> bool:
+        """Whether no more bytes will come."""
+
+
+def parse_size(size: int | float | str) -> int:
+    """Turn a size such as ``10``, ``"0.5k"``, ``"-0.02K"`` or ``"2 MiB"`` into bytes.
+
+    Parameters
+    ----------
+    size : int, float or str
+        A number of bytes, or text with a unit K, M, G, T, P or E, each 1024 times the one before.
+
+    Returns
+    -------
+    int
+        Bytes; fractions are cut off towards zero.
+
+    Raises
+    ------
+    ValueError
+        Not a size.
+    TypeError
+        Neither a number nor text.
+
+    Examples
+    --------
+    >>> parse_size("0.5k"), parse_size("-0.02K"), parse_size("2GiB")
+    (512, -20, 2147483648)
+    """
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size.strip())
+        if match is None:
+            raise ValueError(f"not a size: {size!r}; sizes look like 1024, '0.5k' or '2 MiB'")
+        number, unit = match.groups()
+        scale: int = KIB ** _UNITS[unit.lower()]
+        # Whole numbers stay whole: a float would lose the last bits of large ones.
+        return (
+            int(number) * scale
+            if number.lstrip("+-").isdigit()
+            else _whole(float(number) * scale, size)
+        )
+    if isinstance(size, bool) or not hasattr(size, "__int__"):
+        raise TypeError(f"a size is a number or text such as '0.5k', got {size!r}")
+    return _whole(size, size)
+
+
+def _whole(number: float, given: object) -> int:
+    if not math.isfinite(number):
+        raise ValueError(f"not a size: {given!r}")
+    return int(number)
+
+
+def escape_control(text: str) -> str:
+    r"""Make control characters visible, so that showing a log cannot steer a terminal.
+
+    Newline and tab stay; ESC becomes ``\x1b``.
+
+    Examples
+    --------
+    >>> print(escape_control("\x1b[31mred"))
+    \x1b[31mred
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class LogFetcher:
+    """What was read of a call's log; reading again goes on where the last read ended.
+
+    Its text is that of the latest read. ``len`` is 1 once there was output, 0 before.
+
+    Parameters
+    ----------
+    key : str
+        Name of the call's log, as in `chunk_op_keys`.
+    source : callable
+        Gives the log, or None as long as there is none because the call was not executed.
+        Asked at every `fetch`, so it may change from None to a log.
+
+    Notes
+    -----
+    Source: ``LogFetcher`` of Mars, ``mars/core/custom_log.py``. It counts characters in sizes and
+    bytes in offsets; here both are bytes. docs/differences.md says more.
+    """
+
+    def __init__(self, key: str, source: Callable[[], LogSource | None]) -> None:
+        self._key = key
+        self._source = source
+        self._text: str | None = None  # None: nothing was ever there
+        self._raw = b""
+        self._offset = 0
+
+    def fetch(self, offsets: Offsets | None = None, sizes: Offsets | None = None) -> None:
+        """Read the next part of the log, or the one asked for.
+
+        Parameters
+        ----------
+        offsets : int, str, dict or list, optional
+            Where to start, in bytes; negative: from the end; text such as ``"-0.5k"``; a dict by
+            key; a list with one item. None: where the last read ended.
+        sizes : int, str, dict or list, optional
+            How much to read at the most, in bytes, default 1 MiB; negative: all there is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``offsets`` or ``sizes`` has none of these forms.
+        """
+        asked = self._chosen(offsets, "offsets")
+        limit = self._chosen(sizes, "sizes")
+        source = self._source()
+        if source is None:
+            return
+        # Asked before the size: bytes that come in between are then still read next time.
+        ended = source.finished()
+        size = source.size()
+        if size <= 0 and self._text is None:
+            return
+        if asked is None:
+            # The log is shorter than what was read: the call was started anew.
+            start = self._offset if self._offset <= size else 0
+        else:
+            start = min(max(asked + size, 0) if asked < 0 else asked, size)
+            start = _character_start(source, start)
+        if limit is None:
+            limit = LOG_READ_BYTES
+        elif limit < 0:
+            limit = size - start
+        self._raw, self._text = _read_characters(source, start, min(limit, size - start), ended)
+        self._offset = start + len(self._raw)
+
+    def _chosen(self, given: Offsets | None, name: str) -> int | None:
+        """The one number for this log out of any form in which it may be given."""
+        if isinstance(given, Mapping):
+            given = given.get(self._key)
+        elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
+            given = given[0] if given else None
+        if given is None:
+            return None
+        try:
+            return parse_size(given)  # type: ignore[arg-type]  # checks its argument itself
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from None
+
+    @property
+    def raw(self) -> bytes:
+        """Bytes of the latest read, as they were written."""
+        return self._raw
+
+    @property
+    def results(self) -> list[str]:
+        """Text of the latest read: one item, or none before there was output."""
+        return [] if self._text is None else [self._text]
+
+    @property
+    def offsets(self) -> list[int]:
+        """Byte at which the next read starts: one item, or none before there was output."""
+        return [] if self._text is None else [self._offset]
+
+    @property
+    def chunk_op_keys(self) -> list[str]:
+        """Name of the log: one item, or none before there was output."""
+        return [] if self._text is None else [self._key]
+
+    def __len__(self) -> int:
+        return 0 if self._text is None else 1
+
+    def __str__(self) -> str:
+        return self._text or ""
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(escape_control(str(self)))}</pre>"
+
+
+def follow(
+    source: LogSource, *, poll_s: float = 0.05, sleep: Callable[[float], object] = time.sleep
+) -> Iterator[str]:
+    """Yield a log's lines as they are written, until it ends.
+
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    poll_s : float, default 0.05
+        Pause between two looks when nothing new came, in seconds.
+    sleep : callable, default time.sleep
+        Waits that long; tests hand in something faster.
+
+    Yields
+    ------
+    str
+        One complete line without its newline; at the end what stands after the last newline.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    begun: list[str] = []  # parts of the line that has no end yet
+    start = 0
+    while True:
+        ended = source.finished()  # before the read: afterwards it would miss the last bytes
+        data = source.read(start, LOG_READ_BYTES)
+        start += len(data)
+        *complete, rest = decoder.decode(data).split("\n")
+        for line in complete:
+            begun.append(line)
+            yield "".join(begun).removesuffix("\r")
+            begun.clear()
+        if rest:
+            begun.append(rest)
+        if not data:
+            if ended:
+                break
+            sleep(poll_s)
+    begun.append(decoder.decode(b"", final=True))
+    if last := "".join(begun):
+        yield last
+
+
+def tail(source: LogSource, lines: int, limit_bytes: int = TAIL_BYTES) -> str:
+    """Return the last lines of a log, without the newline that ends it.
+
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    lines : int
+        How many lines at the most.
+    limit_bytes : int, default 64 KiB
+        How many bytes at the most; a line cut by this begins with ``…``.
+    """
+    end = source.size()
+    if lines <= 0 or end <= 0:
+        return ""
+    data = b""
+    start = end
+    while start > max(0, end - limit_bytes) and data.rstrip(b"\n").count(b"\n") < lines:
+        first = max(0, end - limit_bytes, start - _BLOCK_BYTES)
+        block = source.read(first, start - first)
+        if not block:
+            break
+        start, data = first, block + data
+    text = data.removesuffix(b"\n")
+    kept = text.split(b"\n")[-lines:]
+    shown = b"\n".join(kept)
+    cut = start > 0 and len(shown) == len(text)  # the first line began before what was read
+    if cut:
+        shown = shown[_continuation(shown) :]
+    return ("…" if cut else "") + shown.decode("utf-8", "replace")
+
+
+def _read_characters(source: LogSource, start: int, limit: int, ended: bool) -> tuple[bytes, str]:
+    """Read whole characters only: at most ``limit`` bytes, but at least one character."""
+    data = source.read(start, limit) if limit > 0 else b""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data)
+    if limit > 0 and not text:
+        # A limit below the length of one character would otherwise never get past it.
+        for _ in range(_CHARACTER_BYTES - len(data)):
+            more = source.read(start + len(data), 1)
+            if not more:
+                break
+            data += more
+            if text := decoder.decode(more):
+                break
+    pending = decoder.getstate()[0]
+    if not pending:
+        return data, text
+    if ended and start + len(data) >= source.size():
+        return data, text + decoder.decode(b"", final=True)  # its other bytes will never come
+    return data[: len(data) - len(pending)], text
+
+
+def _character_start(source: LogSource, start: int) -> int:
+    """``start``, moved on to the next character if it points into the middle of one."""
+    back = min(start, _CHARACTER_BYTES - 1)
+    around = source.read(start - back, back + _CHARACTER_BYTES - 1)
+    for first in range(back):
+        for stop in range(back + 1, len(around) + 1):
+            try:
+                if len(around[first:stop].decode()) == 1:
+                    return start + stop - back
+            except UnicodeDecodeError:
+                continue
+    return start
+
+
+def _continuation(data: bytes) -> int:
+    """How many bytes at the start of ``data`` belong to a character that began before it."""
+    count = 0
+    while count < min(len(data), _CHARACTER_BYTES - 1) and data[count] & 0xC0 == 0x80:
+        count += 1
+    return count

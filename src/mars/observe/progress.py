@@ -1,0 +1,485 @@
+"""How far a run is, and how people see that while it runs.
+
+Two halves. Pure: `Progress` (facts), `Pace` (when will it be done), and what formats them.
+Shell: displays, chosen by `display_for` for whoever watches:
+
+- a notebook gets one HTML line that changes in place;
+- a terminal gets a bar (rich, imported only when the first bar is drawn);
+- CI, and whoever asks for progress in a pipe or file, gets a plain line now and then;
+- a pipe gets nothing, and so does a run that is over before anybody could read.
+
+A display starts no thread, reads no clock (time comes with each `Progress`), and lets no
+exception into the run: what cannot draw falls silent. Called by the session while it waits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+QUIET_S = 0.5
+"""A run shorter than this shows nothing unless asked: nobody can read a bar that flashes by."""
+
+REDRAW_S = 0.1
+"""A terminal is redrawn at most this often, seconds: smooth to the eye, ~0.5 % of a core."""
+
+REDRAW_HTML_S = 0.25
+"""The same for a notebook, where each update is a message to a browser, perhaps far away."""
+
+LINE_S = 10.0
+"""Plain lines: at the latest after this time, seconds, so that CI sees a sign of life..."""
+
+LINE_MAX_S = 60.0
+"""...which grows with the run up to this time, so that an hour is not 360 lines of log."""
+
+LINE_SHARE = 0.1
+"""Plain lines: also whenever this much more of the run has ended."""
+
+
+class Progress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    total : int
+        Tasks of the run.
+    done : int
+        Tasks that ended well.
+    failed : int
+        Tasks that ended otherwise: an exception, a timeout, cancelled, an input that failed.
+    running : int
+        Tasks that run right now.
+    elapsed_s : float
+        Seconds since the run began.
+    eta_s : float or None
+        Seconds until it ends, by the pace so far. None: not known yet.
+    partial : float
+        What running tasks have done already, in tasks: the sum of what they said of themselves
+        with ``get_context().set_progress``, 0 to 1 each.
+    """
+
+    __slots__ = ("done", "elapsed_s", "eta_s", "failed", "partial", "running", "total")
+
+    def __init__(
+        self,
+        total: int,
+        done: int = 0,
+        failed: int = 0,
+        running: int = 0,
+        elapsed_s: float = 0.0,
+        eta_s: float | None = None,
+        partial: float = 0.0,
+    ) -> None:
+        self.total: Final = total
+        self.done: Final = done
+        self.failed: Final = failed
+        self.running: Final = running
+        self.elapsed_s: Final = elapsed_s
+        self.eta_s: Final = eta_s
+        self.partial: Final = partial
+
+    @property
+    def ended(self) -> int:
+        """Tasks that will not run again."""
+        return self.done + self.failed
+
+    @property
+    def fraction(self) -> float:
+        """Share of the work that is done, 0 to 1; 1 exactly when all tasks have ended."""
+        if self.ended >= self.total:
+            return 1.0
+        started = max(0.0, min(self.partial, self.total - self.ended))
+        return min(0.9999, (self.ended + started) / self.total)
+
+    def __repr__(self) -> str:
+        return f"<Progress {format_counts(self)}, {format_duration(self.elapsed_s)}>"
+
+    def _repr_html_(self) -> str:
+        return format_html(self)
+
+
+class Pace:
+    """How fast a run goes, and so when it will end.
+
+    The tasks that ended during the later half of what has ended set the pace, so that a run
+    which began with cached results or with slow starts is not judged by them for ever. Between
+    two ends the estimate counts down; once the next end is overdue, it grows.
+
+    Parameters
+    ----------
+    total : int
+        Tasks of the run.
+    """
+
+    __slots__ = ("_marks", "_total")
+
+    _MARKS = 64  # remembered at the most; thinned to half when full, so a mark stays near any half
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._marks: list[tuple[int, float]] = [(0, 0.0)]  # (ended, elapsed_s), both growing
+
+    def progress(
+        self,
+        *,
+        done: int,
+        failed: int = 0,
+        running: int = 0,
+        partial: float = 0.0,
+        elapsed_s: float,
+    ) -> Progress:
+        """Return the facts as a `Progress`, with an estimate."""
+        left_s = self.eta_s(done + failed, elapsed_s)
+        if left_s is None and partial > 0.0:  # one long task that tells how far it is
+            left_s = max(0.0, elapsed_s * (self._total - partial) / partial)
+        return Progress(self._total, done, failed, running, elapsed_s, left_s, partial)
+
+    def eta_s(self, ended: int, elapsed_s: float) -> float | None:
+        """Return the seconds that remain, or None before the first task has ended.
+
+        Parameters
+        ----------
+        ended : int
+            Tasks that ended so far.
+        elapsed_s : float
+            Seconds since the run began.
+        """
+        remaining = self._total - ended
+        if remaining <= 0:
+            return 0.0
+        marks = self._marks
+        if ended > marks[-1][0]:
+            if len(marks) >= self._MARKS:
+                del marks[1::2]
+            marks.append((ended, max(elapsed_s, marks[-1][1])))
+        last, last_s = marks[-1]
+        if last == 0:
+            return None
+        since, since_s = max((mark for mark in marks if mark[0] * 2 <= last), default=marks[0])
+        each_s = (last_s - since_s) / (last - since)
+        waited_s = max(0.0, elapsed_s - last_s)
+        # Had one more ended just now, the pace would be this: a bound that grows while none does.
+        overdue_each_s = (waited_s + last_s - since_s) / (last - since + 1)
+        return max(each_s * remaining - waited_s, overdue_each_s * (remaining - 1), 0.0)
+
+
+def format_duration(seconds: float | None) -> str:
+    """Return a duration as people write it: ``320 ms``, ``4.2 s``, ``3 min 05 s``, ``2 h 07 min``.
+
+    Parameters
+    ----------
+    seconds : float or None
+        None, and what is not a number, is ``?``; less than zero counts as zero.
+    """
+    if seconds is None or not isfinite(seconds):
+        return "?"
+    seconds = max(0.0, seconds)
+    if round(seconds * 1000) < 1000:
+        return f"{seconds * 1000:.0f} ms"
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{second} s"
+    if minutes < 60:
+        return f"{minutes} min {second:02d} s"
+    hours, minute = divmod(round(seconds / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minute:02d} min"
+    days, hour = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hour} h"
+
+
+def format_counts(progress: Progress) -> str:
+    """Return the counts in words, those that are zero left out: ``12/36 done, 2 running``."""
+    text = f"{progress.done}/{progress.total} done"
+    if progress.running:
+        text += f", {progress.running} running"
+    if progress.failed:
+        text += f", {progress.failed} failed"
+    return text
+
+
+def format_line(progress: Progress, *, final: bool = False) -> str:
+    """Return one plain line about a run.
+
+    Parameters
+    ----------
+    progress : Progress
+        How far it is.
+    final : bool, default False
+        It has ended: how long it took stands in place of how long it will.
+    """
+    took = format_duration(progress.elapsed_s)
+    if final:
+        return f"mars: {format_counts(progress)} in {took}"
+    line = f"mars: {format_counts(progress)}, {_percent(progress)} % after {took}"
+    if progress.eta_s:
+        line += f", about {format_duration(progress.eta_s)} left"
+    return line
+
+
+def format_html(progress: Progress, *, final: bool = False) -> str:
+    """Return a line of HTML with a bar: no script, no outside resource, colours of the page.
+
+    Parameters
+    ----------
+    progress : Progress
+        How far it is.
+    final : bool, default False
+        It has ended.
+    """
+    tail = f"{_percent(progress)} %, {format_duration(progress.elapsed_s)}"
+    if not final and progress.eta_s:
+        tail += f", about {format_duration(progress.eta_s)} left"
+    failed = ""
+    counts = f"{progress.done}/{progress.total} done"
+    if progress.running:
+        counts += f", {progress.running} running"
+    if progress.failed:
+        failed = f', <span style="color:#c62828">{progress.failed} failed</span>'
+    return (
+        '<div style="font-family:monospace;white-space:nowrap">'
+        f'<progress max="1" value="{progress.fraction:.4f}" '
+        f'style="width:20em;vertical-align:middle"></progress> {counts}{failed} '
+        f'<span style="opacity:.7">({tail})</span></div>'
+    )
+
+
+class Display(Protocol):
+    """Where one run's progress is shown. No method raises."""
+
+    def start(self, total: int) -> None:
+        """Begin a run of ``total`` tasks."""
+
+    def update(self, progress: Progress) -> None:
+        """Show how far it is. Cheap: call it as often as you like, ten times a second is enough."""
+
+    def finish(self, progress: Progress) -> None:
+        """Show how it ended, and give the terminal back. After a failure, too; twice is once."""
+
+
+def display_for(
+    mode: bool | str,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Display | None:
+    """Choose how to show a run's progress.
+
+    Parameters
+    ----------
+    mode : bool or "auto"
+        False: not at all. True: in any case, at once. "auto": in a notebook, on a terminal and
+        in CI, once the run has taken 0.5 s.
+    stream : text file, default `sys.stderr`
+        Where to draw.
+    environ : mapping, default `os.environ`
+        ``CI``, ``NO_COLOR`` and ``TERM`` are heeded.
+
+    Returns
+    -------
+    Display or None
+        None: nothing is to be shown.
+
+    Raises
+    ------
+    ValueError
+        ``mode`` is none of these.
+    """
+    if not (isinstance(mode, bool) or mode == "auto"):
+        raise ValueError(f"show_progress has to be True, False or 'auto', got {mode!r}")
+    if mode is False:
+        return None
+    environ = os.environ if environ is None else environ
+    stream = sys.stderr if stream is None else stream
+    quiet_s = 0.0 if mode is True else QUIET_S
+    if _in_notebook():
+        return _Guarded(_HtmlDisplay, quiet_s)
+    if stream is None:  # a program without a console, such as pythonw
+        return None
+    in_ci = environ.get("CI", "").strip().lower() not in ("", "0", "false", "no")
+    terminal = _is_terminal(stream)
+    # CI often has a terminal that nobody watches: a bar there ends up as a mile of log.
+    if terminal and not in_ci and environ.get("TERM", "").lower() not in ("dumb", "unknown"):
+        colour = not environ.get("NO_COLOR")
+        return _Guarded(lambda: _BarDisplay(stream, colour=colour), quiet_s)
+    if terminal or in_ci or mode is True:
+        return _Guarded(lambda: _LineDisplay(stream), quiet_s)
+    return None
+
+
+def _percent(progress: Progress) -> int:
+    return int(progress.fraction * 100)  # rounded down: 100 % means that all have ended
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except Exception:  # closed, or a stand-in that lacks it
+        return False
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs us. Asks IPython only if somebody else has loaded it."""
+    ipython = sys.modules.get("IPython")
+    try:
+        shell = ipython.get_ipython() if ipython is not None else None
+    except Exception:
+        return False
+    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
+
+
+class _Guarded:
+    """Keeps a display quiet while the run is short, and away from the run when it fails."""
+
+    __slots__ = ("_inner", "_make", "_over", "_quiet_s")
+
+    def __init__(self, make: Callable[[], Display], quiet_s: float) -> None:
+        self._make = make
+        self._quiet_s = quiet_s
+        self._inner: Display | None = None
+        self._over = False
+
+    def start(self, total: int) -> None:
+        if self._quiet_s == 0.0:
+            self._draw(total, lambda inner: None)
+
+    def update(self, progress: Progress) -> None:
+        if self._inner or progress.elapsed_s >= self._quiet_s:
+            self._draw(progress.total, lambda inner: inner.update(progress))
+
+    def finish(self, progress: Progress) -> None:
+        if self._inner or progress.elapsed_s >= self._quiet_s:
+            self._draw(progress.total, lambda inner: inner.finish(progress))
+        self._over = True
+
+    def _draw(self, total: int, act: Callable[[Display], None]) -> None:
+        if self._over:
+            return
+        try:
+            if self._inner is None:
+                inner = self._make()
+                inner.start(total)
+                self._inner = inner
+            act(self._inner)
+        except Exception:
+            # A closed terminal or a browser that went away is no reason to lose a run, and
+            # there is nowhere left to report it.
+            self._over = True
+
+
+class _LineDisplay:
+    """Plain lines, few of them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown_s = 0.0
+        self._shown_fraction = 0.0
+
+    def start(self, total: int) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        if progress.total <= progress.ended:
+            return  # `finish` says it
+        pause_s = min(LINE_MAX_S, max(LINE_S, progress.elapsed_s * 0.05))
+        if (
+            progress.fraction - self._shown_fraction >= LINE_SHARE - 1e-9
+            or progress.elapsed_s - self._shown_s >= pause_s
+        ):
+            self._shown_s, self._shown_fraction = progress.elapsed_s, progress.fraction
+            self._write(format_line(progress))
+
+    def finish(self, progress: Progress) -> None:
+        self._write(format_line(progress, final=True))
+
+    def _write(self, line: str) -> None:
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+
+class _BarDisplay:
+    """A bar on a terminal, drawn by rich."""
+
+    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        class Calm(Console):
+            def on_broken_pipe(self) -> None:
+                # rich would point the program's stdout to nowhere and end the program.
+                raise BrokenPipeError
+
+        console = Calm(file=stream, force_terminal=True, force_jupyter=False, no_color=not colour)
+        self._bar = Bar(
+            TextColumn("mars"),
+            # What is written needs about 65 columns; the bar has the rest.
+            BarColumn(bar_width=max(10, min(40, console.width - 70))),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            auto_refresh=False,  # no thread of its own
+            # A user's sys.stdout is not ours to replace, not even for a while.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._shown_s = -REDRAW_S
+
+    def start(self, total: int) -> None:
+        self._task = self._bar.add_task("", total=1.0, text="")
+        self._bar.start()
+
+    def update(self, progress: Progress) -> None:
+        if progress.elapsed_s - self._shown_s >= REDRAW_S:
+            self._shown_s = progress.elapsed_s
+            self._show(progress, final=False)
+
+    def finish(self, progress: Progress) -> None:
+        try:
+            self._show(progress, final=True)
+        finally:
+            self._bar.stop()  # shows the cursor again
+
+    def _show(self, progress: Progress, *, final: bool) -> None:
+        parts = [f"{_percent(progress):3d} %", f"{progress.done}/{progress.total} done"]
+        if progress.running and not final:
+            parts.append(f"{progress.running} running")
+        if progress.failed:
+            parts.append(f"[red]{progress.failed} failed[/red]")
+        parts.append(format_duration(progress.elapsed_s))
+        if progress.eta_s and not final:
+            parts.append(f"about {format_duration(progress.eta_s)} left")
+        self._bar.update(
+            self._task,
+            completed=progress.fraction,
+            text=" · ".join(parts),
+            refresh=True,
+        )
+
+
+class _HtmlDisplay:
+    """One line in a notebook's output, changed in place."""
+
+    def __init__(self) -> None:
+        from importlib import import_module  # IPython is loaded: it is what called us
+
+        self._ipython: Any = import_module("IPython.display")
+        self._handle: Any = None
+        self._shown_s = -REDRAW_HTML_S
+
+    def start(self, total: int) -> None:
+        html = self._ipython.HTML(format_html(Progress(total)))
+        self._handle = self._ipython.display(html, display_id=True)
+
+    def update(self, progress: Progress) -> None:
+        if progress.elapsed_s - self._shown_s >= REDRAW_HTML_S:
+            self._shown_s = progress.elapsed_s
+            self._handle.update(self._ipython.HTML(format_html(progress)))
+
+    def finish(self, progress: Progress) -> None:
+        self._handle.update(self._ipython.HTML(format_html(progress, final=True)))

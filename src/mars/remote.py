@@ -1,0 +1,879 @@
+"""Describing calls: `spawn`, `map`, and the objects that stand for their results.
+
+Nothing runs here. `Object.execute` asks the session to; what the session knows of a call is in
+`mars.session`, how it runs in `mars.engines`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any, Final, Generic, Literal, TypeVar, overload
+
+from mars import logs, session
+from mars.attempt import call as attempt_call
+from mars.attempt import code, codec, context
+from mars.config import options as program_options
+from mars.engine import Run
+from mars.errors import EncodeError
+from mars.execution import Execution
+from mars.items import ItemCall, MapCall
+from mars.logs import LogFetcher
+from mars.task import (
+    DEFAULT_OPTIONS,
+    Call,
+    Function,
+    Options,
+    Output,
+    check_function,
+    parse_options,
+)
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+_INFO_FIELDS: Final = (
+    "data_key", "object_id", "level", "memory_size", "store_size", "bands",
+)  # fmt: skip
+
+
+class Object(Output, Generic[R]):
+    """One value of a call that was described with `spawn`.
+
+    Opaque: it is equal only to itself, hashable, true, and not a sequence, so it can go into
+    any container, numpy object arrays included. As an argument of another `spawn`, however deep
+    in containers, it stands for its value.
+    """
+
+    __slots__ = ("_log",)
+
+    def execute(
+        self,
+        session: Any = None,
+        wait: bool = True,
+        show_progress: bool | str | None = None,
+        progress_update_interval: float = 1,
+        on_error: str = "raise",
+        seed: int | None = None,
+        **accepted: Any,
+    ) -> Any:
+        """Run the call and all that it needs, unless that is done.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session; one is made, with a warning, when there is none.
+        wait : bool, default True
+            False: give a future at once.
+        show_progress : bool or "auto", optional
+            Default: ``mars.options.show_progress``, which is "auto".
+        progress_update_interval : float, default 1
+            Seconds between two looks, at the most.
+        on_error : {"raise", "continue"}
+            See `mars.session.Session.execute`.
+        seed : int, optional
+            Seed of `rng` in this run; default: the session's.
+
+        Returns
+        -------
+        Object or Execution
+            Itself; with ``wait=False`` a `concurrent.futures.Future` of itself.
+
+        Raises
+        ------
+        BaseException
+            The first failing call's own error.
+
+        Examples
+        --------
+        >>> spawn(sum, args=([1, 2, 3],)).execute().fetch()
+        6
+        """
+        return _choose(session, accepted).execute(
+            self,
+            wait=wait,
+            show_progress=show_progress,
+            progress_update_interval=progress_update_interval,
+            on_error=on_error,
+            seed=seed,
+            **accepted,
+        )
+
+    def fetch(self, session: Any = None, **_: Any) -> R:
+        """The value.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        object
+            A fresh one each time. Large arrays are not copied: they show the stored bytes until
+            they are written to, and what is written is seen by nobody else.
+
+        Raises
+        ------
+        NotExecuted
+            It was not executed in the session (a ValueError).
+        BaseException
+            The call failed: its own error.
+        """
+        value: R = _existing(session, self).value(self)
+        return value
+
+    def to_object(self, session: Any = None, wait: bool = True, **kwargs: Any) -> Any:
+        """Execute unless executed, and fetch.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+        wait : bool, default True
+            False: give a future of the value at once.
+        **kwargs
+            As of `execute`.
+
+        Returns
+        -------
+        object or Execution
+
+        Raises
+        ------
+        BaseException
+            The call failed: its own error.
+        """
+        chosen = _choose(session, kwargs)
+        if chosen.executed(self) and wait:
+            return chosen.value(self)
+        _drop_unused(kwargs)
+        return chosen.run(
+            [self], wait=wait, finish=lambda: chosen.value(self), **_run_arguments(kwargs)
+        )
+
+    @overload
+    def fetch_log(
+        self, session: Any = None, offsets: Any = None, sizes: Any = None,
+        follow: Literal[False] = False,
+    ) -> LogFetcher: ...  # fmt: skip
+
+    @overload
+    def fetch_log(
+        self, session: Any = None, offsets: Any = None, sizes: Any = None, *, follow: Literal[True]
+    ) -> Iterator[str]: ...
+
+    def fetch_log(
+        self, session: Any = None, offsets: Any = None, sizes: Any = None, follow: bool = False
+    ) -> LogFetcher | Iterator[str]:
+        """What the call has printed: Python, C code, threads and child processes alike.
+
+        Works while the call runs, and after it failed or its worker died.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+        offsets : int, str, dict or list, optional
+            Where to start, in bytes; negative: from the end; text such as ``"-0.5k"``. None:
+            where the last `fetch_log` of this object ended.
+        sizes : int, str, dict or list, optional
+            How much to read at the most, in bytes, default 1 MiB.
+        follow : bool, default False
+            True: give an iterator of lines, as they are printed, until the call ends.
+
+        Returns
+        -------
+        LogFetcher or iterator of str
+            One and the same LogFetcher each time; its text is that of the latest read.
+
+        Examples
+        --------
+        >>> hello = spawn(print, args=("hello",)).execute()
+        >>> print(hello.fetch_log())
+        hello
+        <BLANKLINE>
+        """
+        chosen = _existing(session, self)
+        if follow:
+            return _follow(chosen, self)
+        try:
+            fetcher = self._log
+        except AttributeError:
+            output = self
+            fetcher = self._log = LogFetcher(self.key, lambda: chosen.log_source(output))
+        fetcher.fetch(offsets=offsets, sizes=sizes)
+        return fetcher
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits that no other call has."""
+        return self._call.key
+
+    @property
+    def name(self) -> str:
+        """The call's name."""
+        return self._call.name
+
+    @property
+    def op(self) -> Object[R]:
+        """Itself; the original has an operand behind each object, with the same ``key``."""
+        return self
+
+    data = op
+
+    @property
+    def inputs(self) -> list[Object[Any]]:
+        """Objects that are inputs of the call."""
+        return [Object(call, index) for call, index in self._call.inputs]
+
+    @property
+    def cache(self) -> bool:
+        """True: a result is kept as long as anything holds its object."""
+        return True
+
+    def copy(self) -> Object[R]:
+        """Another handle of the same value."""
+        return Object(self._call, self._index)
+
+    def _fetch_infos(self, fields: Sequence[str] | None = None, session: Any = None) -> Any:
+        chosen = _existing(session, self)
+        task = chosen._task(self)
+        size = sum(
+            len(value) if isinstance(value, bytes) else value[3]
+            for value in _values(task, self._index)
+        )
+        facts = {
+            "data_key": self.key,
+            "object_id": f"{self.key}_{self._index}",
+            "level": "MEMORY",
+            "memory_size": size,
+            "store_size": size,
+            "bands": [(chosen.get_worker_addresses()[0], "numa-0")],
+        }
+        unknown = set(fields or ()) - set(_INFO_FIELDS)
+        if unknown:
+            raise ValueError(f"there is no field {min(unknown)!r}; known: {_INFO_FIELDS}")
+        return {field: [facts[field]] for field in fields or _INFO_FIELDS}
+
+    def __reduce__(self) -> Any:
+        return codec.place_of(self)
+
+    def __copy__(self) -> Object[R]:
+        return self.copy()
+
+    def __repr__(self) -> str:
+        return f"Object <op=RemoteFunction, key={self.key}_{self._index}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        task = self._call.task
+        state = "not executed" if task is None else task.stage.name.lower()
+        return (
+            f"<table><tr><th>Object</th><td>{escape(self.name)}</td></tr>"
+            f"<tr><th>state</th><td>{state}</td></tr>"
+            f"<tr><th>inputs</th><td>{len(self._call.inputs)}</td></tr></table>"
+        )
+
+
+def _values(task: Any, index: int) -> Iterable[Any]:
+    if task.parts is not None:
+        return [part.result[0] for part in task.parts if part.result]
+    return [task.result if task.call.n_output is None else task.result[index]]
+
+
+def _follow(chosen: session.Session, output: Output) -> Iterator[str]:
+    import time
+
+    while True:
+        source = chosen.log_source(output)
+        if source is not None:
+            return logs.follow(source)
+        if output._call.task_in(chosen._realm) is None:
+            return iter(())
+        time.sleep(_LOG_POLL_S)
+
+
+_LOG_POLL_S: Final = 0.02
+
+
+def _drop_unused(kwargs: dict[str, Any]) -> None:
+    for unused in ("extra_config", "fuse_enabled", "warn_duplicated_execution"):
+        kwargs.pop(unused, None)
+
+
+def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    known = {"show_progress", "on_error", "seed", "cancelled"}
+    if "progress_update_interval" in kwargs:
+        kwargs["interval_s"] = kwargs.pop("progress_update_interval")
+    unknown = kwargs.keys() - known - {"interval_s"}
+    if unknown:
+        raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+    return kwargs
+
+
+def _choose(given: Any, accepted: dict[str, Any]) -> session.Session:
+    return session.choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
+
+
+def _existing(given: Any, output: Output) -> session.Session:
+    if given is None:
+        given = session.get_default_session()
+        if given is None:
+            task = output._call.task
+            if task is not None:
+                # Executed in a session that is closed, or in one that is not the default.
+                raise session.SessionClosed("Session closed already, or not the default one")
+            raise session.NotExecuted(repr(output))
+    return session.choose(given)
+
+
+class ExecutableTuple(tuple[Any, ...]):
+    """Objects that are executed and fetched together.
+
+    Parameters
+    ----------
+    objects : iterable of Object
+        A namedtuple keeps its fields, and `fetch` gives one of its type.
+
+    Examples
+    --------
+    >>> ExecutableTuple([spawn(abs, -1), spawn(abs, -2)]).execute().fetch()
+    [1, 2]
+    """
+
+    _named: Any
+
+    def __new__(cls, objects: Iterable[Any] = ()) -> ExecutableTuple:
+        made = super().__new__(cls, objects)
+        # A namedtuple's type has fields and knows how to be made from a list.
+        made._named = type(objects) if hasattr(type(objects), "_fields") else None
+        return made
+
+    def __reduce__(self) -> Any:
+        return _remade, (tuple(self), self._named)
+
+    def __getattr__(self, name: str) -> Any:
+        named = self.__dict__.get("_named")
+        if named is not None and name in named._fields:
+            return self[named._fields.index(name)]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        fields = self._named._fields if self._named is not None else ()
+        return [*super().__dir__(), *fields]
+
+    def __repr__(self) -> str:
+        if self._named is not None:
+            return repr(self._named(*self))
+        return super().__repr__()
+
+    def execute(
+        self,
+        session: Any = None,
+        wait: bool = True,
+        show_progress: bool | str | None = None,
+        progress_update_interval: float = 1,
+        on_error: str = "raise",
+        seed: int | None = None,
+        **accepted: Any,
+    ) -> Any:
+        """Run all members in one run; parameters and errors as of `Object.execute`.
+
+        Returns
+        -------
+        ExecutableTuple or Execution
+            Itself; with ``wait=False`` a future of the list of members.
+        """
+        if not self and wait:
+            return self
+        chosen = _choose(session, accepted)
+        _drop_unused(accepted)
+        _check_members(self)
+        result: Any = self if wait else list(self)
+        return chosen.run(
+            self,
+            wait=wait,
+            show_progress=show_progress,
+            interval_s=progress_update_interval,
+            on_error=on_error,
+            seed=seed,
+            finish=lambda: result,
+            **_run_arguments(accepted),
+        )
+
+    def fetch(self, session: Any = None, **_: Any) -> Any:
+        """Values of all members.
+
+        Returns
+        -------
+        list, tuple or namedtuple
+            A list; of one member ``(value,)``; of none ``()``; of a namedtuple one of its type.
+
+        Raises
+        ------
+        NotExecuted
+            A member was not executed (a ValueError).
+        BaseException
+            A member's call failed: its own error.
+        """
+        if not self:
+            return ()
+        chosen = _existing(session, self[0])
+        return self._shaped([chosen.value(output) for output in self])
+
+    def _shaped(self, values: list[Any]) -> Any:
+        if self._named is not None:
+            return self._named(*values)
+        return values if len(values) > 1 else tuple(values)
+
+    def to_object(self, session: Any = None, wait: bool = True, **kwargs: Any) -> Any:
+        """Execute unless executed, and fetch; parameters as of `Object.to_object`."""
+        if not self and wait:
+            return ()
+        chosen = _choose(session, kwargs)
+        _drop_unused(kwargs)
+        _check_members(self)
+        return chosen.run(
+            self,
+            wait=wait,
+            finish=lambda: self._shaped([chosen.value(output) for output in self]),
+            **_run_arguments(kwargs),
+        )
+
+    def fetch_log(self, session: Any = None, offsets: Any = None, sizes: Any = None) -> list[Any]:
+        """Logs of all members, as a list of LogFetcher; see `Object.fetch_log`."""
+        return [
+            output.fetch_log(session=session, offsets=offsets, sizes=sizes) for output in self
+        ]
+
+    def errors(self, session: Any = None) -> list[BaseException | None]:
+        """The error of each member, None for those that have a value or were not run."""
+        if not self:
+            return []
+        chosen = _existing(session, self[0])
+        return [chosen.error(output) for output in self]
+
+
+def _remade(objects: tuple[Any, ...], named: Any) -> ExecutableTuple:
+    return ExecutableTuple(objects if named is None else named(*objects))
+
+
+def _check_members(objects: Iterable[Any]) -> None:
+    for item in objects:
+        if not isinstance(item, Output):
+            raise TypeError(f"an ExecutableTuple holds objects made by spawn, got {item!r:.80}")
+
+
+# -- spawn ------------------------------------------------------------------------------------
+
+
+@overload
+def spawn(
+    func: Callable[..., R],
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    retry_when_fail: bool = False,
+    resolve_tileable_input: bool = False,
+    n_output: None = None,
+    **options: Any,
+) -> Object[R]: ...
+
+
+@overload
+def spawn(
+    func: Callable[..., Iterable[T]],
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    retry_when_fail: bool = False,
+    resolve_tileable_input: bool = False,
+    *,
+    n_output: int,
+    **options: Any,
+) -> list[Object[T]]: ...
+
+
+def spawn(
+    func: Callable[..., Any],
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    retry_when_fail: bool = False,
+    resolve_tileable_input: bool = False,
+    n_output: int | None = None,
+    **options: Any,
+) -> Any:
+    """Describe a call, to run later in another process. Nothing runs before `execute`.
+
+    Parameters
+    ----------
+    func : callable
+        Function, lambda, closure, partial, bound method, builtin, class or callable instance. It
+        travels by value when it is the program's own, so a worker runs what is there now.
+    args : tuple or object, default ()
+        Positional arguments; anything but a tuple is one argument. An `Object` in here, however
+        deep in containers, becomes an input. Taken as they are now; large arrays when they are
+        executed.
+    kwargs : dict, optional
+        Keyword arguments, likewise.
+    retry_when_fail : bool, default False
+        Retry up to three times, whatever the function raises.
+    resolve_tileable_input : bool, default False
+        Accepted for programs of the original: inputs always arrive as values.
+    n_output : int, optional
+        The result is an iterable of that many values, each with an object of its own.
+    **options
+        ``name`` (str): shown instead of the function's name.
+        ``cpus`` (float, default 1): cores that the call owns, also the threads of libraries in
+        it. ``memory`` (bytes or "2GiB"), ``gpus`` (int): recorded.
+        ``timeout`` (float, seconds): limit for one attempt.
+        ``retries`` (int, default 0), ``retry_on`` (exception class or tuple, default Exception):
+        further attempts after such an exception.
+        ``idempotent`` (bool, default True): False: never start the call again after its worker
+        died. ``priority`` (int, default 0): higher ones start first.
+        ``expect_worker`` (str): address of the worker group to run in.
+
+    Returns
+    -------
+    Object or list of Object
+        A list of ``n_output`` objects when that is given.
+
+    Raises
+    ------
+    EncodeError
+        The function or an argument does not pickle; the message has its path (a TypeError).
+    TypeError
+        ``func`` is not callable, ``kwargs`` is no dict, an option has the wrong type.
+    ValueError
+        An unknown option (``Unexpected kw: <name>``), or a value out of range.
+
+    Notes
+    -----
+    Source: ``mars.remote.spawn`` of Mars; what differs is in docs/differences.md. Each `spawn`
+    is its own call: two of the same function and arguments run twice.
+
+    Examples
+    --------
+    >>> total = spawn(sum, args=([spawn(abs, -1), spawn(abs, -2)],))
+    >>> total.execute().fetch()
+    3
+    """
+    check_function(func)
+    if kwargs is None:
+        kwargs = {}
+    elif not isinstance(kwargs, dict):
+        raise TypeError("kwargs has to be a dict")
+    if not isinstance(args, tuple):
+        args = (args,)
+    if n_output is not None:
+        _check_n_output(n_output)
+    chosen = (
+        parse_options(options, retry_when_fail=retry_when_fail)
+        if options or retry_when_fail
+        else DEFAULT_OPTIONS
+    )
+    function = _describe(func, chosen)
+    try:
+        payload, buffers, found = codec.encode_arguments(args, kwargs)
+    except Exception as error:
+        raise _argument_error(args, kwargs, chosen.name or function.name, error) from None
+    inputs = tuple([(output._call, output._index) for output in found]) if found else ()
+    call = Call(function, payload, tuple(buffers), inputs, chosen, n_output)
+    if n_output is None:
+        made: Object[Any] = Object(call, 0)
+        if program_options.eager_mode:
+            made.execute()
+        return made
+    outputs: list[Object[Any]] = [Object(call, index) for index in range(n_output)]
+    if program_options.eager_mode and outputs:
+        outputs[0].execute()
+    return outputs
+
+
+def _check_n_output(n_output: object) -> None:
+    if isinstance(n_output, bool) or not isinstance(n_output, int):
+        raise TypeError(f"n_output has to be an int, got {n_output!r}")
+    if n_output < 1:
+        raise ValueError(f"n_output has to be 1 or more, got {n_output!r}")
+
+
+def _describe(func: Callable[..., Any], chosen: Options) -> Function:
+    try:
+        return code.describe(func, codec.Keep)
+    except Exception as error:
+        name = chosen.name or code.name_of(func)
+        raise attempt_call.encode_error(func, "func", name, error) from None
+
+
+def _argument_error(
+    args: tuple[Any, ...], kwargs: dict[str, Any], name: str, error: BaseException
+) -> EncodeError:
+    for position, value in enumerate(args):
+        found = _find(value, f"args[{position}]")
+        if found is not None:
+            return EncodeError(name, *found)
+    for key, value in kwargs.items():
+        found = _find(value, f"kwargs[{key!r}]")
+        if found is not None:
+            return EncodeError(name, *found)
+    return EncodeError(name, "its arguments", f"{type(error).__name__}: {error}")
+
+
+def _find(value: object, root: str) -> tuple[str, str] | None:
+    from mars.attempt import diagnose
+
+    return diagnose.find_unpicklable(
+        value, root, lambda part: codec.encode_arguments((part,), {})
+    )
+
+
+# -- map --------------------------------------------------------------------------------------
+
+
+class MapObjects(Sequence[Any], Generic[R]):
+    """The calls of `map`: a sequence with one object per item, made when it is indexed."""
+
+    def __init__(self, call: MapCall) -> None:
+        self._whole: Output = Output(call, 0)
+        self._call = call
+        self._made: dict[int, Object[R]] = {}
+
+    def __len__(self) -> int:
+        return self._call.count
+
+    @overload
+    def __getitem__(self, index: int) -> Object[R]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Object[R]]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError("map index out of range")
+        made = self._made.get(index)
+        if made is None:
+            made = self._made[index] = Object(self._call.item(index), 0)
+        return made
+
+    def execute(
+        self,
+        session: Any = None,
+        wait: bool = True,
+        show_progress: bool | str | None = None,
+        progress_update_interval: float = 1,
+        on_error: str = "raise",
+        seed: int | None = None,
+        **accepted: Any,
+    ) -> Any:
+        """Run all items that are not done; parameters and errors as of `Object.execute`.
+
+        Returns
+        -------
+        MapObjects or Execution
+            Itself; with ``wait=False`` a future of itself.
+        """
+        if not len(self) and wait:
+            return self
+        chosen = _choose(session, accepted)
+        _drop_unused(accepted)
+        return chosen.run(
+            [],
+            calls=self._call.pieces(chosen._realm),
+            wait=wait,
+            show_progress=show_progress,
+            interval_s=progress_update_interval,
+            on_error=on_error,
+            seed=seed,
+            finish=lambda: self,
+            **_run_arguments(accepted),
+        )
+
+    def fetch(self, session: Any = None, **_: Any) -> list[R]:
+        """Values of all items, as a list.
+
+        Raises
+        ------
+        NotExecuted
+            An item was not executed (a ValueError).
+        BaseException
+            An item failed: its own error.
+        """
+        if not len(self):
+            return []
+        return self._call.values(_existing(session, self._whole))
+
+    def to_object(self, session: Any = None, **kwargs: Any) -> list[R]:
+        """Execute what is missing, and fetch."""
+        return self.execute(session=session, **kwargs).fetch(session=session)  # type: ignore[no-any-return]
+
+    def errors(self, session: Any = None) -> list[BaseException | None]:
+        """The error of each item, None for those that have a value or were not run."""
+        if not len(self):
+            return []
+        return self._call.errors(_existing(session, self._whole))
+
+    def fetch_log(self, session: Any = None, offsets: Any = None, sizes: Any = None) -> list[Any]:
+        """Logs of all items, as a list of LogFetcher; see `Object.fetch_log`."""
+        return [
+            output.fetch_log(session=session, offsets=offsets, sizes=sizes) for output in self
+        ]
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+    def __repr__(self) -> str:
+        return f"<map of {self._call.name} over {len(self)} items>"
+
+
+def map(func: Callable[..., R], *iterables: Iterable[Any], **options: Any) -> MapObjects[R]:
+    """One call for each item, as the builtin ``map``, described at once.
+
+    Small items are executed in blocks, so a million of them is no problem; results, errors, logs
+    and random numbers are each item's own all the same.
+
+    Parameters
+    ----------
+    func : callable
+        Called with one argument from each iterable.
+    *iterables : iterable
+        Of the same length, or as long as the shortest. Items may be, or hold, objects.
+    **options
+        As of `spawn`, for each item; also ``retry_when_fail``.
+
+    Returns
+    -------
+    MapObjects
+        A sequence with one `Object` per item, with ``execute`` and ``fetch`` of its own.
+
+    Raises
+    ------
+    EncodeError
+        The function or an item does not pickle (a TypeError).
+    TypeError, ValueError
+        As of `spawn`.
+
+    Examples
+    --------
+    >>> squares = map(pow, range(5), [2] * 5).execute()
+    >>> squares.fetch()
+    [0, 1, 4, 9, 16]
+    >>> squares[3].fetch()
+    9
+    """
+    check_function(func)
+    if not iterables:
+        raise TypeError("map() must have at least one iterable")
+    retry_when_fail = bool(options.pop("retry_when_fail", False))
+    chosen = parse_options(options, retry_when_fail=retry_when_fail)
+    function = _describe(func, chosen)
+    call = MapCall.over(function, chosen, iterables)
+    call.check(lambda args: _argument_error(args, {}, call.name, TypeError()))
+    return MapObjects(call)
+
+
+# -- inside a call ----------------------------------------------------------------------------
+
+
+def rng() -> Any:
+    """The random numbers of the running call.
+
+    Returns
+    -------
+    numpy.random.Generator
+        Seeded from the run's seed and the call's place among the calls of its session, so a
+        program gives the same digits on any number of workers, and no two calls share a stream.
+        In one call always the same generator. Outside of a call: one seeded with
+        ``mars.options.seed``.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        numpy is not installed.
+
+    Examples
+    --------
+    >>> def throw() -> int:
+    ...     return int(rng().integers(1, 7))
+    >>> spawn(throw).execute().fetch() in range(1, 7)
+    True
+    """
+    from mars.attempt.rng import generator
+
+    attempt = context.current()
+    if attempt is None:
+        return generator(program_options.seed, ())
+    if attempt.generator is None:
+        attempt.generator = generator(attempt.entropy, attempt.place)
+    return attempt.generator
+
+
+def run_script(
+    script: str | os.PathLike[str] | IO[Any],
+    data: dict[str, Any] | None = None,
+    n_workers: int = 1,
+    command_argv: Sequence[str] | None = None,
+    session: Any = None,
+    retry_when_fail: bool = False,
+    run_kwargs: dict[str, Any] | None = None,
+) -> Object[dict[str, str]]:
+    """Run a script on ``n_workers`` workers, at once.
+
+    Parameters
+    ----------
+    script : path or file
+        The script; a file is read, as text or bytes.
+    data : dict, optional
+        Further globals of the script. Objects arrive as their values.
+    n_workers : int, default 1
+        Copies that run at the same time; ``RANK`` and ``WORLD_SIZE`` in the environment tell
+        them apart.
+    command_argv : sequence of str, optional
+        ``sys.argv[1:]`` of the script.
+    session : Session, optional
+        Default: the default session.
+    retry_when_fail : bool, default False
+        As of `spawn`.
+    run_kwargs : dict, optional
+        As of `Object.execute`.
+
+    Returns
+    -------
+    Object
+        Its value is ``{"status": "ok"}``.
+
+    Raises
+    ------
+    TypeError
+        ``data`` is no dict.
+    BaseException
+        The script's own error.
+    """
+    from mars import script as scripts
+
+    if data is not None and not isinstance(data, dict):
+        raise TypeError(f"data has to be a dict, got {type(data).__name__}")
+    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 1:
+        raise ValueError(f"n_workers has to be an int from 1 on, got {n_workers!r}")
+    text, name = scripts.read(script)
+    copies = [
+        spawn(
+            scripts.run,
+            args=(text, name, rank, n_workers, dict(data or {}), tuple(command_argv or ())),
+            retry_when_fail=retry_when_fail,
+            name=os.path.basename(name),
+        )
+        for rank in range(n_workers)
+    ]
+    status = spawn(scripts.status, args=(copies,))
+    status.execute(session=session, **(run_kwargs or {}))
+    return status
+
+
+__all__ = [
+    "Execution", "ExecutableTuple", "ItemCall", "MapObjects", "Object", "Run", "map", "rng",
+    "run_script", "spawn",
+]  # fmt: skip

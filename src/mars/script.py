@@ -1,0 +1,54 @@
+"""`mars.remote.run_script`: a whole script as a call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, Any
+
+
+def read(script: str | os.PathLike[str] | IO[Any]) -> tuple[str, str]:
+    """Text and name of a script given as a path or a file.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    if isinstance(script, (str, os.PathLike)):
+        with open(script, encoding="utf-8") as file:
+            return file.read(), os.fspath(script)
+    content = script.read()
+    text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
+    name = getattr(script, "name", "<script>")
+    return text, name if isinstance(name, str) else "<script>"
+
+
+def run(
+    text: str, name: str, rank: int, size: int, data: dict[str, Any], argv: tuple[str, ...]
+) -> None:
+    """Run the script in this process, which is as it was before when it ends."""
+    from mars.session import get_default_session
+
+    environ = {"RANK": str(rank), "WORLD_SIZE": str(size)}
+    before = {key: os.environ.get(key) for key in environ}
+    argv_before = sys.argv
+    os.environ.update(environ)
+    sys.argv = ["script", *argv]
+    try:
+        exec(
+            compile(text, name, "exec"),
+            {"__name__": "__main__", "__file__": name, "session": get_default_session(), **data},
+        )
+    finally:
+        sys.argv = argv_before
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def status(_: list[None]) -> dict[str, str]:
+    """What the caller gets once all copies have ended."""
+    return {"status": "ok"}

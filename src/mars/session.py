@@ -1,0 +1,834 @@
+"""Sessions: what a program has executed, on which engine; and the default one.
+
+`execute` works out which calls are missing, hands them to the engine and waits; `fetch` and
+`fetch_log` read what the engine keeps. The default session is the only global state of mars.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from mars.attempt import context
+from mars.config import options
+from mars.engine import Engine, Run
+from mars.errors import MarsError, NotExecuted, SessionClosed, UsageError
+from mars.execution import Execution
+from mars.graph import needed_calls
+from mars.logs import LogFetcher, LogSource
+from mars.task import Call, Output, Stage, Task
+
+_NO_SESSION: Final = """
+No session found, local session will be created in background, \
+it may take a while before execution. \
+If you want to new a local session by yourself, run code below:
+
+```
+import mars
+
+mars.new_session()
+```
+"""
+
+_LOCAL: Final = frozenset({None, "127.0.0.1", "localhost", "local"})
+
+
+class _Realm:
+    """What tasks of one session belong to."""
+
+    __slots__ = ("engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def forget(self, task: Task) -> None:
+        self.engine.forget(task)
+
+
+class Session:
+    """A program's view of an engine: what it has executed there.
+
+    Made by `new_session`. Used as a context manager it closes itself, not the engine, when other
+    sessions use that.
+
+    Attributes
+    ----------
+    session_id : str
+    address : str
+        Of the engine: ``new_session(address)`` makes another session on it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        session_id: str,
+        *,
+        seed: int | None = 0,
+        timeout_s: float | None = None,
+        nested: bool = False,
+    ) -> None:
+        self.session_id = session_id
+        self.address = engine.address
+        self._engine = engine
+        self._realm = _Realm(engine)
+        self._seed = seed
+        self._timeout_s = timeout_s
+        self._nested = nested
+        self._places = itertools.count()
+        self._closed = False
+        self._lock = threading.Lock()
+
+    # -- executing ----------------------------------------------------------------------------
+
+    def execute(
+        self,
+        *objects: Any,
+        wait: bool = True,
+        show_progress: bool | str | None = None,
+        progress_update_interval: float = 1,
+        on_error: str = "raise",
+        seed: int | None = None,
+        **accepted: Any,
+    ) -> Any:
+        """Run all that ``objects`` need and that is not done yet.
+
+        Parameters
+        ----------
+        objects : Object
+            What to execute, or one list or tuple of them.
+        wait : bool, default True
+            False: give a future at once.
+        show_progress : bool or "auto", optional
+            Default: ``mars.options.show_progress``.
+        on_error : {"raise", "continue"}
+            "raise": the first failure ends the run and is raised; what was finished stays, what
+            runs goes on, nothing more is started. "continue": run all that can run; an object
+            that failed raises its own error on `fetch`.
+        seed : int, optional
+            Seed of `mars.remote.rng` in this run; default: the session's.
+
+        Returns
+        -------
+        Object, list or Execution
+            The object; several: a list of them; with ``wait=False``: a future of that.
+
+        Raises
+        ------
+        BaseException
+            The first failing call's own error.
+        SessionClosed
+            The session was closed.
+        NoAvailableBand
+            A call asks for more than any worker has.
+        """
+        unknown = accepted.keys() - _ACCEPTED
+        if unknown:
+            raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+        if on_error not in ("raise", "continue"):
+            raise ValueError(f"on_error has to be 'raise' or 'continue', got {on_error!r}")
+        given = _flatten(objects)
+        for item in given:
+            if not isinstance(item, Output):
+                raise TypeError(f"execute takes objects made by spawn, got {item!r:.80}")
+        result: Any = given[0] if len(given) == 1 else list(given)
+        return self.run(
+            given,
+            wait=wait,
+            show_progress=show_progress,
+            interval_s=progress_update_interval,
+            on_error=on_error,
+            seed=seed,
+            finish=lambda: result,
+            cancelled=accepted.get("cancelled"),
+        )
+
+    def run(
+        self,
+        outputs: Sequence[Output],
+        *,
+        finish: Callable[[], Any],
+        wait: bool = True,
+        show_progress: bool | str | None = None,
+        interval_s: float = 1,
+        on_error: str = "raise",
+        seed: int | None = None,
+        cancelled: Any = None,
+        calls: Sequence[Call] = (),
+    ) -> Any:
+        """As `execute`; ``finish`` makes the result once all is done."""
+        self._check_open()
+        seed = options.seed if seed is None else seed
+        run = Run(
+            self.session_id,
+            self._realm,
+            stop_on_error=on_error == "raise",
+            entropy=self._seed if seed is None else seed,
+        )
+        attempt = context.current() if self._nested else None
+        if attempt is not None:
+            run.prefix = attempt.place
+            if seed is None:
+                run.entropy = attempt.entropy
+        targets = dict.fromkeys([*calls, *(output._call for output in outputs)])
+        missing = needed_calls(targets, self._realm, self._adopt)
+        self._give_places(missing, targets, seed)
+        for call in targets:
+            task = call.task_in(self._realm) if call.task is not None else None
+            if task is not None:
+                task.asked = True
+        if not missing:
+            run.end()
+        elif wait or not self._engine.synchronous:
+            self._submit(run, missing, targets)
+        else:
+            threading.Thread(
+                target=self._submit, args=(run, missing, targets), name="mars-run", daemon=True
+            ).start()
+        if not wait:
+            execution = Execution(
+                run, self._engine, lambda: self._finish(run, finish), list(outputs)
+            )
+            execution.begin()
+            return execution
+        self._wait(run, show_progress, interval_s, cancelled)
+        return self._finish(run, finish)
+
+    def _adopt(self, call: Call) -> bool:
+        """Give a call the result that a block of its map has, if that is a value."""
+        found = call.adopt(self._realm)
+        if found is None:
+            return False
+        try:
+            value = self._engine.value(found, 0)
+        except Exception:  # its item failed: the call is run by itself
+            return False
+        task = Task(call, self._realm)
+        task.stage, task.logs, task.timing = Stage.DONE, found.logs, found.timing
+        self._engine.install(task, value)
+        task.elsewhere, call.task = call.task, task
+        return True
+
+    def _submit(self, run: Run, missing: Sequence[Call], targets: Any) -> None:
+        try:
+            self._engine.submit(run, missing, [call.place for call in missing], targets)
+        except BaseException as error:
+            if not run.ended:
+                run.error = error
+                run.end()
+            raise
+
+    def _give_places(self, missing: Sequence[Call], targets: Any, seed: int | None) -> None:
+        if seed is not None:
+            # A run with a seed of its own counts from 0, calls that are done already included.
+            for place, call in enumerate(needed_calls(targets, None)):
+                call.place = call.own_place(place)
+            return
+        for call in missing:
+            if call.place is None:
+                call.place = call.own_place(self._next_place())
+
+    def _next_place(self) -> int:
+        attempt = context.current() if self._nested else None
+        if attempt is None:
+            return next(self._places)
+        attempt.spawned += 1
+        return attempt.spawned - 1
+
+    def _finish(self, run: Run, finish: Callable[[], Any]) -> Any:
+        if run.error is not None:
+            raise run.error
+        failed = run.failure
+        if failed is not None and run.stop_on_error:
+            raise self._engine.failure(failed)
+        return finish()
+
+    def _wait(
+        self, run: Run, show_progress: bool | str | None, interval_s: float, cancelled: Any
+    ) -> None:
+        deadline = None if self._timeout_s is None else run.started_at + self._timeout_s
+        try:
+            if self._nested or run.ended:
+                show_progress = False
+            elif show_progress is None:
+                show_progress = options.show_progress
+            # Most runs of small calls end before anything could be drawn.
+            if deadline is None and cancelled is None and (
+                show_progress is False or run.wait(_DRAW_AFTER_S)
+            ):
+                run.wait()
+            else:
+                self._watch(run, show_progress, interval_s, cancelled, deadline)
+        except BaseException:
+            # Ctrl-C, most likely: what runs is stopped, what is finished stays.
+            self._engine.cancel(run)
+            raise
+        if run.cancelled and run.error is None:
+            from concurrent.futures import CancelledError
+
+            raise CancelledError("the run was cancelled")
+
+    def _watch(
+        self,
+        run: Run,
+        show_progress: bool | str | None,
+        interval_s: float,
+        cancelled: Any,
+        deadline: float | None,
+    ) -> None:
+        from mars.observe.progress import Pace, display_for
+
+        pace = Pace(run.total)
+        display = None if show_progress is False else display_for(show_progress)  # type: ignore[arg-type]
+        if display is not None:
+            display.start(run.total)
+        try:
+            while not run.wait(min(interval_s, _REDRAW_S)):
+                if deadline is not None and time.monotonic() > deadline:
+                    self._engine.cancel(run)
+                    raise TimeoutError(
+                        f"the run took longer than the session's timeout of {self._timeout_s:g} s; "
+                        f"what was finished stays, execute() runs the rest"
+                    )
+                if cancelled is not None and cancelled.is_set():
+                    self._engine.cancel(run)
+                    cancelled = None
+                if display is not None:
+                    display.update(self._progress(run, pace))
+        finally:
+            if display is not None:
+                display.finish(self._progress(run, pace))
+
+    def _progress(self, run: Run, pace: Any) -> Any:
+        if pace.total != run.total:
+            pace.total = run.total
+        return pace.progress(
+            done=run.done,
+            failed=run.failed,
+            running=self._engine.running(run),
+            partial=run.partial_sum(),
+            elapsed_s=time.monotonic() - run.started_at,
+        )
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def fetch(self, *objects: Any, **_: Any) -> Any:
+        """Values of objects that were executed in this session.
+
+        Parameters
+        ----------
+        objects : Object
+            One or several, or one list or tuple of them.
+
+        Returns
+        -------
+        object or list
+            The value of a single object; several: a list.
+
+        Raises
+        ------
+        NotExecuted
+            An object was not executed here (a ValueError).
+        BaseException
+            The object's call failed: its own error.
+        """
+        given = _flatten(objects)
+        values = [self.value(output) for output in given]
+        return values[0] if len(values) == 1 else values
+
+    def value(self, output: Output) -> Any:
+        """The value of one object."""
+        self._check_open()
+        if not isinstance(output, Output):
+            raise TypeError(f"fetch takes objects made by spawn, got {output!r:.80}")
+        task = self._task(output)
+        return self._engine.value(task, output._index)
+
+    def _task(self, output: Output) -> Task:
+        call = output._call
+        task = call.task_in(self._realm) or call.adopt(self._realm)
+        if task is None:
+            raise NotExecuted(repr(output))
+        stage = task.stage
+        if stage is not Stage.DONE and stage is not Stage.FAILED and stage is not Stage.CANCELLED:
+            raise NotExecuted(repr(output))
+        if not task.asked and stage is Stage.DONE:
+            raise NotExecuted(repr(output))
+        return task
+
+    def error(self, output: Output) -> BaseException | None:
+        """The error of an object's call; None when it has a value, or was not run."""
+        call = output._call
+        task = call.task_in(self._realm) or call.adopt(self._realm)
+        if task is None or task.stage not in (Stage.FAILED, Stage.CANCELLED, Stage.DONE):
+            return None
+        if task.stage is Stage.DONE and not call.may_hold_errors:
+            return None
+        try:
+            self._engine.value(task, output._index)
+        except MarsError as error:
+            return error
+        except BaseException as error:
+            return error
+        return None
+
+    def executed(self, output: Output) -> bool:
+        """Whether the object has a value here."""
+        task = output._call.task_in(self._realm)
+        return task is not None and task.available and task.asked
+
+    def log_source(self, output: Output) -> LogSource | None:
+        """What the object's call has printed so far; None before it was started."""
+        self._check_open()
+        call = output._call
+        task = call.task_in(self._realm) or call.adopt(self._realm)
+        return None if task is None else self._engine.log(task)
+
+    def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:
+        """What the calls of objects have printed.
+
+        Parameters
+        ----------
+        objects : Object
+            One or several, or one list or tuple of them.
+        offsets, sizes : int, str, dict or list, optional
+            See `mars.remote.Object.fetch_log`.
+
+        Returns
+        -------
+        list of LogFetcher
+        """
+        return [
+            output.fetch_log(session=self, offsets=offsets, sizes=sizes)
+            for output in _flatten(objects)
+        ]
+
+    def fetch_infos(self, *objects: Any, fields: Sequence[str] | None = None) -> list[Any]:
+        """Facts about stored results; see `mars.remote.Object._fetch_infos`."""
+        return [output._fetch_infos(fields, session=self) for output in _flatten(objects)]
+
+    # -- the session itself --------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed
+
+    def as_default(self) -> Session:
+        """Make this the default session."""
+        self._check_open()
+        _set_default(self)
+        return self
+
+    def close(self) -> None:
+        """End the session; the engine ends with its last session. Idempotent."""
+        with self._lock:
+            if self._closed or self._nested:
+                return
+            self._closed = True
+        if _state.default is self:
+            _set_default(None)
+        _leave_engine(self._engine, self)
+
+    destroy = close
+
+    def stop_server(self) -> None:
+        """End the engine and all sessions on it. Idempotent."""
+        if self._nested:
+            return
+        _stop_engine(self._engine)
+        self.close()
+
+    def __enter__(self) -> Session:
+        self._check_open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended."""
+        return self._closed
+
+    def get_total_n_cpu(self) -> int:
+        """Cores that the calls of this engine share."""
+        return int(self._engine.n_cpu)
+
+    def get_worker_addresses(self) -> list[str]:
+        """Addresses of worker groups, for ``spawn(..., expect_worker=address)``."""
+        return list(self._engine.worker_addresses)
+
+    def get_cluster_versions(self) -> list[str]:
+        """Versions of mars that run in the engine."""
+        from mars._version import __version__
+
+        return [__version__]
+
+    def get_web_endpoint(self) -> str | None:
+        """None: the embedded engine listens on nothing."""
+        return None
+
+    def create_remote_object(self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        """Make an object that all calls of the session share, in this process."""
+        return self._engine.create_object(self.session_id, name, cls, args, kw)
+
+    def get_remote_object(self, name: str) -> Any:
+        """The shared object of that name (KeyError: there is none)."""
+        return self._engine.get_object(self.session_id, name)
+
+    def destroy_remote_object(self, name: str) -> None:
+        """Forget a shared object (KeyError: there is none)."""
+        self._engine.destroy_object(self.session_id, name)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._engine.n_cpu:g} cpus"
+        return f"<Session {self.session_id} on {self.address}, {state}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        state = "closed" if self._closed else "open"
+        return (
+            f"<table><tr><th>Session</th><td>{escape(self.session_id)}</td></tr>"
+            f"<tr><th>engine</th><td>{escape(self.address)}</td></tr>"
+            f"<tr><th>cpus</th><td>{self._engine.n_cpu:g}</td></tr>"
+            f"<tr><th>state</th><td>{state}</td></tr></table>"
+        )
+
+
+_DRAW_AFTER_S: Final = 0.25
+_REDRAW_S: Final = 0.1
+_ACCEPTED: Final = frozenset(
+    {
+        "cancelled", "extra_config", "fuse_enabled", "new_session_kwargs",
+        "warn_duplicated_execution",
+    }
+)  # fmt: skip
+
+
+def _flatten(objects: Sequence[Any]) -> Sequence[Any]:
+    if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
+        return tuple(objects[0])
+    return objects
+
+
+# -- engines and the default session ----------------------------------------------------------
+
+
+class _State:
+    def __init__(self) -> None:
+        self.default: Session | None = None
+        self.engines: dict[str, tuple[Engine, set[Session]]] = {}
+        self.count = itertools.count(1)
+        self.lock = threading.RLock()
+
+
+_state = _State()
+
+
+def _after_fork() -> None:
+    # A child that the program forks begins without sessions: its parent's are not its own.
+    global _state
+    _state = _State()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _set_default(session: Session | None) -> None:
+    _state.default = session
+
+
+def _leave_engine(engine: Engine, session: Session) -> None:
+    with _state.lock:
+        _, sessions = _state.engines.get(engine.address, (engine, set()))
+        sessions.discard(session)
+        if sessions:
+            return
+        _state.engines.pop(engine.address, None)
+    engine.close()
+
+
+def _stop_engine(engine: Engine) -> None:
+    with _state.lock:
+        _, sessions = _state.engines.pop(engine.address, (engine, set()))
+    for session in list(sessions):
+        session._closed = True
+        if _state.default is session:
+            _set_default(None)
+    engine.close()
+
+
+def new_session(
+    address: str | None = None,
+    session_id: str | None = None,
+    backend: str = "mars",
+    default: bool = True,
+    new: bool = True,
+    *,
+    engine: str = "local",
+    n_worker: int = 1,
+    n_cpu: int | str = "auto",
+    seed: int | None = 0,
+    timeout: float | None = None,
+    web: bool = False,
+    **accepted: Any,
+) -> Session:
+    """Start an engine, or join one, and make a session on it.
+
+    Parameters
+    ----------
+    address : str, optional
+        None: start an engine on this machine. The ``address`` of another session: join its
+        engine.
+    session_id : str, optional
+        Default: one is made up.
+    default : bool, default True
+        Whether it becomes the default session.
+    engine : {"local", "inline"}
+        "local": worker processes. "inline": calls run in the calling thread, for a debugger.
+    n_worker : int, default 1
+        Groups that the workers are divided into; ``expect_worker=`` chooses one.
+    n_cpu : int or "auto"
+        Cores that running calls share; "auto": those that this process may use.
+    seed : int or None, default 0
+        Seed of `mars.remote.rng`; None: different numbers each time.
+    timeout : float, optional
+        Seconds that one `execute` may take.
+    web : bool, default False
+        Accepted for programs of the original; nothing listens.
+
+    Returns
+    -------
+    Session
+
+    Raises
+    ------
+    UsageError
+        The address or engine is unknown.
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    StartupFailed
+        The system refuses to start processes.
+
+    Notes
+    -----
+    Source: ``mars.new_session``; what differs is in docs/differences.md.
+
+    Examples
+    --------
+    >>> import mars, mars.remote as mr
+    >>> with mars.new_session(n_cpu=2):
+    ...     mr.spawn(sum, args=([1, 2, 3],)).execute().fetch()
+    6
+    """
+    unknown = accepted.keys() - _SESSION_ACCEPTED
+    if unknown:
+        raise TypeError(f"new_session() got an unexpected keyword argument {min(unknown)!r}")
+    if backend not in ("mars", "oscar"):
+        raise UsageError(f"backend {backend!r} is not there; this version has 'mars'")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise ValueError(f"seed has to be an int from 0 on, or None, got {seed!r}")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout has to be more than 0 seconds, got {timeout!r}")
+    with _state.lock:
+        known = _state.engines.get(address) if address is not None else None
+        if known is not None:
+            started = known[0]
+        elif address not in _LOCAL:
+            raise UsageError(
+                f"there is no engine at {address!r}; leave the address out to start one on this "
+                f"machine, or pass the address of a session of this process"
+            )
+        else:
+            started = _start_engine(engine, n_worker, n_cpu)
+            _state.engines[started.address] = (started, set())
+        session = Session(
+            started, session_id or uuid.uuid4().hex[:24], seed=seed, timeout_s=timeout
+        )
+        _state.engines[started.address][1].add(session)
+    if default:
+        session.as_default()
+    return session
+
+
+_SESSION_ACCEPTED: Final = frozenset(
+    {
+        "config", "cuda_devices", "loop", "mem_bytes", "n_supervisor_process", "request_rewriter",
+        "subprocess_start_method", "use_uvloop",
+    }
+)  # fmt: skip
+
+
+def _start_engine(kind: str, n_worker: int, n_cpu: int | str) -> Engine:
+    if isinstance(n_worker, bool) or not isinstance(n_worker, int) or n_worker < 1:
+        raise ValueError(f"n_worker has to be an int from 1 on, got {n_worker!r}")
+    if n_cpu == "auto":
+        from mars.resources import cpu_count
+
+        cpus = max(cpu_count().n, n_worker)
+    elif isinstance(n_cpu, bool) or not isinstance(n_cpu, int) or n_cpu < 1:
+        raise ValueError(f"n_cpu has to be 'auto' or an int from 1 on, got {n_cpu!r}")
+    else:
+        cpus = n_cpu
+    if cpus < n_worker:
+        raise ValueError(f"n_cpu={cpus} cores cannot be divided into n_worker={n_worker} groups")
+    name = f"{kind}-{os.getpid()}-{next(_state.count)}"
+    if kind == "inline":
+        from mars.engines.inline import InlineEngine
+
+        return InlineEngine(name, cpus, n_worker)
+    if kind != "local":
+        raise UsageError(f"engine {kind!r} is not there; this version has 'local' and 'inline'")
+    if sys.platform == "win32":
+        raise UsageError("the local engine needs Linux or macOS; use engine='inline' on Windows")
+    from mars.engines.local.engine import LocalEngine
+
+    return LocalEngine(name, cpus, n_worker)
+
+
+def get_default_session() -> Session | None:
+    """The default session; inside a call, the session that asked for the call."""
+    attempt = context.current()
+    if attempt is not None:
+        return _session_of(attempt)
+    session = _state.default
+    return None if session is None or session.closed else session
+
+
+def _session_of(attempt: context.Attempt) -> Session:
+    session = attempt.session
+    if session is None:
+        session = attempt.session = Session(attempt.engine, attempt.session_id, nested=True)
+    return session  # type: ignore[no-any-return]
+
+
+def get_default_or_create(**kwargs: Any) -> Session:
+    """The default session; when there is none, a new one, with a warning."""
+    session = get_default_session()
+    if session is None:
+        with _state.lock:
+            session = get_default_session()
+            if session is None:
+                warnings.warn(_NO_SESSION, stacklevel=_outside())
+                session = new_session(**kwargs)
+    return session
+
+
+def _outside() -> int:
+    """Stack level of the first caller that is not mars."""
+    own = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(own):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def clear_default_session() -> None:
+    """Have no default session any more; the session itself stays."""
+    _set_default(None)
+
+
+def stop_server() -> None:
+    """End the default session's engine, if there is one."""
+    session = get_default_session()
+    if session is not None:
+        session.stop_server()
+
+
+def get_context() -> context.Context | None:
+    """What a running call can ask about itself; None outside of a call."""
+    attempt = context.current()
+    if attempt is None:
+        return None
+    return context.Context(attempt, lambda: _session_of(attempt))
+
+
+def choose(session: Any, **kwargs: Any) -> Session:
+    """The session given, or the default one."""
+    if session is None:
+        return get_default_or_create(**kwargs)
+    if isinstance(session, AsyncSession):
+        return session.session
+    if not isinstance(session, Session):
+        raise TypeError(f"session has to be a Session, got {session!r:.80}")
+    return session
+
+
+def _existing(session: Any) -> Session:
+    """The session to read from: reading never starts an engine."""
+    if session is None:
+        session = get_default_session()
+        if session is None:
+            raise NotExecuted("there is no session")
+    return choose(session)
+
+
+def execute(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
+    """Execute objects; see `Session.execute`."""
+    return choose(session).execute(*objects, **kwargs)
+
+
+def fetch(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
+    """Values of executed objects; see `Session.fetch`."""
+    return _existing(session).fetch(*objects, **kwargs)
+
+
+def fetch_log(
+    *objects: Any, session: Any = None, offsets: Any = None, sizes: Any = None
+) -> list[LogFetcher]:
+    """Logs of objects; see `Session.fetch_log`."""
+    return _existing(session).fetch_log(*objects, offsets=offsets, sizes=sizes)
+
+
+class AsyncSession:
+    """The same session for ``async`` code."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    async def execute(self, *objects: Any, **kwargs: Any) -> Execution:
+        """Start a run; await what comes back for its end."""
+        kwargs["wait"] = False
+        execution = self.session.execute(*objects, **kwargs)
+        assert isinstance(execution, Execution)
+        return execution
+
+    async def fetch(self, *objects: Any) -> list[Any]:
+        """Values of executed objects, as a list."""
+        return [self.session.value(output) for output in _flatten(objects)]
+
+    async def destroy(self) -> None:
+        """End the session."""
+        self.session.close()
+
+    async def stop_server(self) -> None:
+        """End the engine."""
+        self.session.stop_server()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+
+def get_default_async_session() -> AsyncSession | None:
+    """The default session for ``async`` code."""
+    session = get_default_session()
+    return None if session is None else AsyncSession(session)
+
+
+@contextlib.contextmanager
+def default_session(session: Session) -> Iterator[Session]:
+    """Have ``session`` as the default for a block."""
+    before = _state.default
+    _set_default(session)
+    try:
+        yield session
+    finally:
+        _set_default(before)

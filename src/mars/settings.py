@@ -1,0 +1,100 @@
+"""Every tunable of the embedded engine: unit, default, and where the default comes from.
+
+Constants, not options: what a user may change is an argument of `new_session`, `spawn` or
+`execute`, or stands in `mars.config`. Nothing here is read from the environment.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- messages ---------------------------------------------------------------------------------
+
+BATCH_S: Final = 0.004
+"""Predicted work given to a worker at once, seconds. A message costs ~30 us to wake a process,
+so 4 ms keeps that under 1 %; much more would delay a rebalance."""
+
+BATCH_TASKS: Final = 512
+"""Tasks in one message at the most, whatever their predicted time."""
+
+TASK_FLOOR_S: Final = 4e-6
+"""What a call costs a worker at least, seconds, so that no-ops are not predicted as free."""
+
+PREFETCH_BELOW_S: Final = 0.05
+"""Calls predicted longer than this, in seconds, are not sent ahead: the gap between two calls
+is ~0.1 ms, 0.2 % of 50 ms, and a call that waits in a worker cannot start elsewhere."""
+
+BLOCK_S: Final = 0.02
+"""Predicted work in one block of `mars.remote.map`, seconds: a block costs ~0.1 ms."""
+
+BLOCK_ITEMS: Final = 16_384
+"""Items in one block at the most."""
+
+REPORT_S: Final = 0.001
+"""A worker reports finished calls at the latest after this time, seconds, when it can."""
+
+OVERDUE_S: Final = 0.01
+"""A worker that is silent this long over its prediction, in seconds, is asked for finished
+results, and gives up calls it has not started when another worker is idle."""
+
+INLINE_BYTES: Final = 64 * KIB
+"""Results up to this size travel in the message; larger ones go to an arena."""
+
+BUFFER_BYTES: Final = 16 * KIB
+"""Buffers of pickled values from this size on are kept apart and never copied into a pickle."""
+
+OUTBOX_BYTES: Final = 256 * KIB
+"""Shared memory in which a worker keeps finished results until it reports them."""
+
+RECEIVE_BYTES: Final = 256 * KIB
+"""Read from a socket at once."""
+
+# -- objects ----------------------------------------------------------------------------------
+
+ARENA_BYTES: Final = 64 * MIB
+"""Size of an arena that holds several objects; a larger object has an arena of its own."""
+
+IDLE_ARENA_BYTES: Final = 512 * MIB
+"""Memory of freed objects that each process keeps to write to again: warm pages take 5 GB/s,
+fresh ones 2 GB/s."""
+
+MAPPED_CACHE_BYTES: Final = 2048 * MIB
+"""Mapped inputs that a worker keeps for its next calls, at the most."""
+
+# -- workers ----------------------------------------------------------------------------------
+
+BLOCKED_WORKERS: Final = 64
+"""Worker processes that may wait for nested calls at once; past it, nested calls run inside
+the worker that asks."""
+
+DEATH_RETRIES: Final = 3
+"""Further attempts after a worker's death under a call, as Ray and Dask have it."""
+
+RETRY_WHEN_FAIL: Final = 3
+"""Further attempts that ``retry_when_fail=True`` means."""
+
+BACKOFF_S: Final = (0.0, 0.1, 1.0)
+"""Pause before the first, second, and every later further attempt, seconds."""
+
+INTERRUPT_GRACE_S: Final = 2.0
+"""Between SIGINT and SIGKILL for a call past its timeout, seconds."""
+
+CANCEL_GRACE_S: Final = 0.5
+"""Between SIGINT and SIGKILL for a cancelled call, seconds."""
+
+STARTS_WITHOUT_RESULT: Final = 6
+"""Worker processes that may end before any call has finished until the engine gives up."""
+
+STOP_S: Final = 2.0
+"""Time for workers and zygote to end by themselves when an engine closes, seconds."""
+
+# -- what people see --------------------------------------------------------------------------
+
+LOG_READ_BYTES: Final = MIB
+"""`fetch_log` reads this much at once unless ``sizes`` says otherwise, as the original does."""
+
+LOG_TAIL_LINES: Final = 20
+"""Last lines of a call's log that its error carries."""

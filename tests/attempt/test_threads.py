@@ -1,0 +1,187 @@
+"""The thread budget: n_jobs=-1 inside a call means the call's cores."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import timeit
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mars.attempt.threads import VARIABLES, ThreadBudget, environment
+
+WANTED = {
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+    "PYTHON_CPU_COUNT",
+}
+
+settings_of_users = st.dictionaries(
+    st.sampled_from(VARIABLES), st.integers(1, 9).map(str) | st.sampled_from(["", "x", "0", "-1"])
+)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "threads"), [(0.1, "1"), (1, "1"), (1.5, "2"), (2, "2"), (8.0, "8")]
+)
+def test_budget_is_rounded_up_and_at_least_one(cpus: float, threads: str) -> None:
+    variables = environment(cpus, {})
+    assert set(variables) >= WANTED
+    assert {variables[name] for name in VARIABLES} == {threads}
+
+
+@given(st.floats(0.01, 16), settings_of_users)
+def test_no_variable_exceeds_the_budget_or_what_the_user_set(
+    cpus: float, user: Mapping[str, str]
+) -> None:
+    variables = environment(cpus, user)
+    for name in VARIABLES:
+        assert 1 <= int(variables[name]) <= max(1, -(-cpus // 1))
+        if user.get(name, "").isdigit() and int(user[name]) > 0:
+            assert int(variables[name]) <= int(user[name])
+
+
+@given(st.lists(st.floats(0.01, 16), min_size=1), settings_of_users)
+def test_a_budget_depends_on_the_user_and_not_on_earlier_budgets(
+    history: list[float], user: dict[str, str]
+) -> None:
+    environ = dict(user)
+    for cpus in history:
+        environ |= environment(cpus, environ)
+    assert environ == user | environment(history[-1], user)
+
+
+def test_smaller_openmp_number_holds_for_libraries_that_fall_back_to_it() -> None:
+    variables = environment(4, {"OMP_NUM_THREADS": "1"})
+    assert variables["OPENBLAS_NUM_THREADS"] == variables["MKL_NUM_THREADS"] == "1"
+    assert variables["LOKY_MAX_CPU_COUNT"] == "4"
+
+
+def test_number_for_the_outer_level_counts_in_a_list_of_levels() -> None:
+    assert environment(4, {"OMP_NUM_THREADS": "2,8"})["OMP_NUM_THREADS"] == "2"
+    assert environment(1, {"OMP_NUM_THREADS": "2,8"})["OMP_NUM_THREADS"] == "1"
+
+
+def test_apply_changes_variables_only_when_the_budget_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (*VARIABLES, "MARS_THREADS_ASKED"):
+        monkeypatch.setenv(name, "1")  # so that all of them are put back afterwards
+        monkeypatch.delenv(name)
+    budget = ThreadBudget(1)
+    assert os.environ["LOKY_MAX_CPU_COUNT"] == "1"
+    os.environ["LOKY_MAX_CPU_COUNT"] = "7"  # by the user's function
+    budget.apply(1)
+    assert os.environ["LOKY_MAX_CPU_COUNT"] == "7"
+    budget.apply(3)
+    assert os.environ["LOKY_MAX_CPU_COUNT"] == os.environ["OMP_NUM_THREADS"] == "3"
+    same = min(timeit.repeat(lambda: budget.apply(3), number=10_000, repeat=5)) / 10_000
+    assert same < 1e-6, "0.06 us on the reference machine; a call must not notice it"
+
+
+# -- real libraries, in a process of their own ------------------------------------------------
+
+COUNT = """
+import json, os, sys, threading, time
+from mars.attempt.threads import ThreadBudget, environment
+
+def busy_threads(work):
+    '''Threads of this process that could run at the same moment: median over the moments.'''
+    moments, running = [], True
+    def runnable():
+        count = 0
+        for thread in os.listdir("/proc/self/task"):
+            try:
+                with open(f"/proc/self/task/{thread}/stat") as file:
+                    state = file.read().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            count += state == "R" and int(thread) != threading.get_native_id()
+        return count
+    def watch():
+        while running:
+            moments.append(runnable())
+            time.sleep(0.004)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work()
+    running = False
+    watcher.join()
+    return sorted(moments)[len(moments) // 2]
+
+def forest():
+    from sklearn.ensemble import RandomForestClassifier
+    model = RandomForestClassifier(n_estimators=16, n_jobs=-1, random_state=0)
+    return lambda: model.fit(X, y)
+
+def boosting():
+    from xgboost import XGBClassifier
+    model = XGBClassifier(n_estimators=15, n_jobs=-1, max_bin=64)
+    return lambda: model.fit(X, y)
+
+def matmul():
+    import numpy
+    a = numpy.random.default_rng(0).random((700, 700))
+    return lambda: [a @ a for _ in range(20)]
+
+def data():
+    import numpy
+    rng = numpy.random.default_rng(0)
+    X = rng.random((6_000, 30))
+    return X, (X[:, 0] + X[:, 1] > 1).astype(int)
+
+budgets = json.loads(sys.argv[1])
+budget = ThreadBudget(budgets[0])
+found = []
+for cpus in budgets:
+    budget.apply(cpus)
+    X, y = data()
+    found.append({name: busy_threads(globals()[name]()) for name in sys.argv[2:]})
+print(json.dumps(found))
+"""
+
+
+def busy(budgets: list[float], *works: str) -> list[dict[str, int]]:
+    environ = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environ.pop("MARS_THREADS_ASKED", None)
+    environ |= environment(budgets[0], environ)
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT, json.dumps(budgets), *works],
+        env=environ,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    found: list[dict[str, int]] = json.loads(done.stdout)
+    return found
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts through /proc")
+two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+
+
+@linux
+@two_cores
+@pytest.mark.parametrize("budgets", [[1.0, 2.0, 1.0], [2.0, 1.0, 2.0]])
+def test_models_with_all_jobs_keep_to_the_budget_of_each_call(budgets: list[float]) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("xgboost")
+    found = busy(budgets, "forest", "boosting", "matmul")
+    for cpus, threads in zip(budgets, found, strict=True):
+        assert max(threads.values()) <= cpus, (cpus, threads)
+    # The larger budget is really used: a limit of one for ever would be no budget.
+    assert {max(threads[name] for threads in found) for name in ("forest", "boosting")} == {2}

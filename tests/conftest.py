@@ -1,0 +1,207 @@
+"""What every test module shares: a guard against leftovers, waiting without sleeping, scripts.
+
+The guard is the test of "what starts, stops": after the last test of a module, when the module's
+own sessions are stopped, no process, thread, descriptor or file of ours may remain. Called by
+pytest for every module; a module fails here even when all of its tests passed.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SETTLE_S = 5.0
+"""Time for what was stopped to be gone. Processes are reaped in milliseconds; a loaded machine
+may need seconds."""
+
+ALLOWED_THREADS = ("pytest_timeout", "pydevd", "ThreadPoolExecutor", "asyncio_")
+ALLOWED_PROCESSES = ("resource_tracker", "resource-tracker", "semaphore_tracker", "loky")
+ALLOWED_TARGETS = ("/dev/null", "/dev/urandom", "/dev/random", ".pyc", ".coverage")
+ALLOWED_TEMPORARY = ("pytest-", "joblib_memmapping", "matplotlib", "loky", "pymp-")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run a temporary directory of its own, so that what appears in it is ours."""
+    own = tempfile.mkdtemp(prefix="mars-tests-")
+    os.environ["TMPDIR"] = own
+    tempfile.tempdir = own
+    config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
+
+
+def _poll(condition: Callable[[], object], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _children() -> dict[int, str]:
+    found = {}
+    for child in psutil.Process().children(recursive=True):
+        try:
+            command = " ".join(child.cmdline()) or child.name()
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied:
+            command = "?"
+        if not any(allowed in command for allowed in ALLOWED_PROCESSES):
+            found[child.pid] = command
+    return found
+
+
+def _descriptors() -> dict[int, str]:
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        return {}
+    found = {}
+    for entry in os.listdir(folder):
+        try:
+            target = os.readlink(folder / entry)
+        except OSError:  # the descriptor of the listing itself
+            continue
+        if not any(allowed in target for allowed in ALLOWED_TARGETS):
+            found[int(entry)] = target
+    return found
+
+
+def _shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return {name for name in os.listdir(folder) if "mars" in name} if folder.exists() else set()
+
+
+def _temporary() -> set[str]:
+    return {
+        name for name in os.listdir(tempfile.gettempdir()) if not name.startswith(ALLOWED_TEMPORARY)
+    }
+
+
+def _threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if not t.name.startswith(ALLOWED_THREADS)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the module when it leaves a process, thread, descriptor or file behind."""
+    processes, threads = _children(), _threads()
+    descriptors, shared, temporary = _descriptors(), _shared_memory(), _temporary()
+    yield
+
+    def leftovers() -> dict[str, object]:
+        gc.collect()
+        grown = len(_descriptors()) - len(descriptors)
+        candidates: dict[str, object] = {
+            "processes": {p: c for p, c in _children().items() if p not in processes},
+            "threads": [t.name for t in _threads() - threads],
+            "descriptors": sorted(set(_descriptors().items()) - set(descriptors.items()))
+            if grown > 0
+            else [],
+            "/dev/shm": sorted(_shared_memory() - shared),
+            "temporary directory": sorted(_temporary() - temporary),
+        }
+        return {kind: found for kind, found in candidates.items() if found}
+
+    if not _poll(lambda: not leftovers(), SETTLE_S):
+        pytest.fail(f"{request.node.name} leaves behind {leftovers()}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """``wait_until(condition, limit_s=10)``: poll until true, fail past the limit."""
+
+    def wait(condition: Callable[[], object], limit_s: float = 10.0) -> None:
+        assert _poll(condition, limit_s), f"did not happen within {limit_s} s"
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def note() -> Callable[..., None]:
+    """``note(path, text)`` appends one line, atomically, from any process: a ledger of runs."""
+
+    def note(path: object, text: object = "run") -> None:
+        descriptor = os.open(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, f"{text}\n".encode())
+        finally:
+            os.close(descriptor)
+
+    return note
+
+
+@pytest.fixture(scope="session")
+def lines() -> Callable[[object], list[str]]:
+    """``lines(path)`` reads a ledger; a missing one is empty."""
+
+    def lines(path: object) -> list[str]:
+        file = Path(str(path))
+        return file.read_text().splitlines() if file.exists() else []
+
+    return lines
+
+
+@pytest.fixture(scope="session")
+def pass_gate() -> Callable[..., None]:
+    """``pass_gate(path)`` inside a call returns once the file exists; fails past the limit."""
+
+    def pass_gate(path: object, limit_s: float = 20.0) -> None:
+        deadline = time.monotonic() + limit_s
+        while not os.path.exists(str(path)):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the gate {path} was not opened within {limit_s} s")
+            time.sleep(0.005)
+
+    return pass_gate
+
+
+@pytest.fixture(scope="session")
+def script_environment() -> dict[str, str]:
+    """An environment in which ``python`` finds the same mars as this process."""
+    import mars
+
+    source = str(Path(mars.__file__).parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([source, inherited] if inherited else [source])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+@pytest.fixture
+def run_python(
+    script_environment: dict[str, str], tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``run_python(code, stdin=True)`` runs a program from stdin, or from a file."""
+
+    def run(
+        code: str, *arguments: str, stdin: bool = False, limit_s: float = 50.0
+    ) -> subprocess.CompletedProcess[str]:
+        if stdin:
+            command = [sys.executable, "-", *arguments]
+        else:
+            program = tmp_path / "program.py"
+            program.write_text(code)
+            command = [sys.executable, str(program), *arguments]
+        return subprocess.run(
+            command,
+            input=code if stdin else None,
+            stdin=None if stdin else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            env=script_environment,
+            cwd=tmp_path,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,42 @@
+"""The engines that the contract is tested on, one session of two CPUs for each module.
+
+Every test in this folder runs once per engine, against the public names only. A test that asks
+for something one engine cannot do takes ``local_only``, which says so when it skips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import mars
+
+
+@pytest.fixture(scope="module", params=["local", "inline"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Name of the engine under test."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session(engine: str, leak_guard: None) -> Iterator[mars.session.Session]:
+    """The module's default session on the engine under test."""
+    opened = mars.new_session(engine=engine, n_cpu=2, default=True)
+    yield opened
+    opened.stop_server()
+
+
+@pytest.fixture
+def local_only(engine: str) -> None:
+    """Skip on an engine without processes of its own."""
+    if engine == "inline":
+        pytest.skip("inline runs in the calling thread: nothing runs beside it or can be killed")
+
+
+@pytest.fixture
+def keep_default(session: mars.session.Session) -> Iterator[None]:
+    """Make the module's session the default again after a test that changes it."""
+    yield
+    session.as_default()

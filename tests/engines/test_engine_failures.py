@@ -1,0 +1,693 @@
+"""How calls fail: with their own error, saying where; and what survives it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mars
+import mars.remote as mr
+
+Note = Callable[..., None]
+Lines = Callable[[object], list[str]]
+
+
+class OwnError(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"failed with code {code}")
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return OwnError, (self.code,)
+
+
+class NeedsTwo(Exception):
+    """Pickles, but does not come back: its arguments are not what `__init__` takes."""
+
+    def __init__(self, left: str, right: str) -> None:
+        super().__init__(f"{left}+{right}")
+
+
+class Locked:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+class LockedError(Exception):
+    def __init__(self) -> None:
+        super().__init__("told by the function")
+        self.lock = threading.Lock()
+
+
+def explode(x: int) -> None:
+    raise ValueError(f"bad {x}")
+
+
+def outer_frame(x: int) -> None:
+    explode(x)
+
+
+def rendered(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def notes_of(error: BaseException) -> str:
+    return "\n".join(getattr(error, "__notes__", []))
+
+
+def present(errors: object) -> list[BaseException]:
+    return [e for e in errors if e is not None]  # type: ignore[attr-defined]
+
+
+# -- the error itself --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("v"), KeyError("k"), OSError(2, "no file"), ZeroDivisionError(), StopIteration(1)],
+    ids=lambda e: type(e).__name__,
+)
+def test_an_exception_comes_back_with_its_own_type_and_arguments(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        mr.spawn(fail).execute()
+    assert caught.value.args == error.args
+
+
+def test_an_exception_of_the_program_comes_back_with_its_attributes() -> None:
+    def fail() -> None:
+        raise OwnError(7)
+
+    with pytest.raises(OwnError, match="failed with code 7") as caught:
+        mr.spawn(fail).execute()
+    assert caught.value.code == 7
+
+
+def test_a_local_exception_class_can_be_caught_by_the_caller() -> None:
+    class LocalError(LookupError):
+        pass
+
+    def fail() -> None:
+        raise LocalError("here")
+
+    with pytest.raises(LocalError, match="here"):
+        mr.spawn(fail).execute()
+
+
+@pytest.mark.parametrize("show_progress", [False, None])
+def test_the_traceback_holds_the_remote_frames(show_progress: bool | None) -> None:
+    with pytest.raises(ValueError, match="bad 3") as caught:
+        mr.spawn(outer_frame, args=(3,)).execute(show_progress=show_progress)
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    text = rendered(caught.value)
+    assert "outer_frame" in names and "explode" in names, text
+    assert names.index("outer_frame") < names.index("explode")
+    assert 'raise ValueError(f"bad {x}")' in text
+
+
+def test_a_cause_inside_the_call_is_kept() -> None:
+    def fail() -> None:
+        try:
+            explode(1)
+        except ValueError as error:
+            raise RuntimeError("wrapped") from error
+
+    with pytest.raises(RuntimeError, match="wrapped") as caught:
+        mr.spawn(fail).execute()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.__cause__.args == ("bad 1",)
+
+
+def test_notes_name_the_call_its_arguments_the_worker_and_the_attempt() -> None:
+    with pytest.raises(ValueError) as caught:
+        mr.spawn(explode, args=(3,)).execute()
+    notes = notes_of(caught.value)
+    assert "task explode(3)" in notes
+    assert "worker" in notes
+    assert "attempt 1" in notes
+
+
+def test_notes_carry_the_name_given_at_spawn() -> None:
+    with pytest.raises(ValueError) as caught:
+        mr.spawn(explode, args=(3,), name="fit-model").execute()
+    assert "task fit-model(" in notes_of(caught.value)
+
+
+def test_notes_end_with_the_last_lines_of_the_log() -> None:
+    def fail() -> None:
+        for i in range(200):
+            print(f"line-{i}-end")
+        raise ValueError("after printing")
+
+    with pytest.raises(ValueError) as caught:
+        mr.spawn(fail).execute()
+    notes = notes_of(caught.value)
+    assert "line-199-end" in notes and "line-190-end" in notes
+    assert "line-0-end" not in notes
+
+
+def test_notes_of_the_users_own_are_kept() -> None:
+    def fail() -> None:
+        error = ValueError("noted")
+        error.add_note("from the user")
+        raise error
+
+    with pytest.raises(ValueError) as caught:
+        mr.spawn(fail).execute()
+    assert "from the user" in caught.value.__notes__
+
+
+def test_an_argument_with_a_broken_repr_does_not_hide_the_error() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    with pytest.raises(ZeroDivisionError):
+        mr.spawn(lambda _: 1 / 0, args=(Broken(),)).execute()
+
+
+def test_a_large_argument_is_not_printed_whole_in_the_notes() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        mr.spawn(lambda _: 1 / 0, args=("x" * 100_000,)).execute()
+    assert len(notes_of(caught.value)) < 5_000
+
+
+def test_an_exception_group_comes_back() -> None:
+    def fail() -> None:
+        raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
+
+    with pytest.raises(ExceptionGroup) as caught:
+        mr.spawn(fail).execute()
+    assert [type(e) for e in caught.value.exceptions] == [ValueError, KeyError]
+
+
+def test_sys_exit_in_a_call_ends_the_call_and_not_the_program() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises((SystemExit, mars.errors.MarsError)):
+        mr.spawn(leave).execute()
+    assert mr.spawn(int).execute().fetch() == 0
+
+
+def test_a_failed_call_raises_its_own_error_at_fetch() -> None:
+    bad = mr.spawn(explode, args=(3,))
+    bad.execute(on_error="continue")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="bad 3"):
+            bad.fetch()
+
+
+# -- siblings, dependents, running again -------------------------------------------------------
+
+
+def test_finished_siblings_of_a_failure_stay_fetchable() -> None:
+    good = [mr.spawn(pow, args=(i, 2)) for i in range(4)]
+    late = mr.spawn(lambda *_: explode(1), args=tuple(good))
+    with pytest.raises(ValueError, match="bad 1"):
+        mr.ExecutableTuple([*good, late]).execute()
+    assert [g.fetch() for g in good] == [0, 1, 4, 9]
+
+
+def test_executing_again_runs_only_what_is_missing(
+    tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger, fixed = tmp_path / "runs", tmp_path / "fixed"
+
+    def work(name: str, *_: object) -> str:
+        note(ledger, name)
+        return name
+
+    def fragile(*_: object) -> str:
+        note(ledger, "fragile")
+        if not fixed.exists():
+            raise OSError("not yet")
+        return "fragile"
+
+    good = [mr.spawn(work, args=(f"good{i}",)) for i in range(3)]
+    bad = mr.spawn(fragile, args=tuple(good))
+    last = mr.spawn(work, args=("last", bad))
+    calls = mr.ExecutableTuple([*good, bad, last])
+    with pytest.raises(OSError, match="not yet"):
+        calls.execute()
+    assert sorted(lines(ledger)) == ["fragile", "good0", "good1", "good2"]
+    fixed.touch()
+    assert calls.execute().fetch() == ["good0", "good1", "good2", "fragile", "last"]
+    assert sorted(lines(ledger)) == ["fragile", "fragile", "good0", "good1", "good2", "last"]
+
+
+def test_on_error_raise_starts_nothing_more(tmp_path: Path, note: Note, lines: Lines) -> None:
+    ledger = tmp_path / "runs"
+
+    def slow(i: int) -> None:
+        note(ledger, i)
+        time.sleep(0.05)
+
+    first = mr.spawn(explode, args=(0,), priority=10)
+    calls = mr.ExecutableTuple([first, *(mr.spawn(slow, args=(i,)) for i in range(40))])
+    with pytest.raises(ValueError, match="bad 0"):
+        calls.execute()
+    mr.spawn(int).execute()
+    assert len(lines(ledger)) < 20
+
+
+def test_on_error_continue_runs_all_that_can_run(tmp_path: Path, note: Note, lines: Lines) -> None:
+    #  bad ── child ── grandchild      good ── other
+    ledger = tmp_path / "runs"
+
+    def work(name: str, *_: object) -> str:
+        note(ledger, name)
+        return name
+
+    bad = mr.spawn(explode, args=(1,))
+    child = mr.spawn(work, args=("child", bad))
+    grandchild = mr.spawn(work, args=("grandchild", [child]))
+    good = mr.spawn(work, args=("good",))
+    other = mr.spawn(work, args=("other", good))
+    calls = mr.ExecutableTuple([bad, child, grandchild, good, other])
+    assert calls.execute(on_error="continue") is calls
+    assert (good.fetch(), other.fetch()) == ("good", "other")
+    assert sorted(lines(ledger)) == ["good", "other"]
+    with pytest.raises(ValueError, match="bad 1"):
+        bad.fetch()
+    for dependent in (child, grandchild):
+        with pytest.raises(mars.errors.DependencyFailed) as caught:
+            dependent.fetch()
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert "bad 1" in str(caught.value.__cause__)
+
+
+def test_errors_of_a_tuple_lists_what_failed() -> None:
+    bad, good = mr.spawn(explode, args=(1,)), mr.spawn(int)
+    child = mr.spawn(lambda x: x, args=(bad,))
+    calls = mr.ExecutableTuple([good, bad, child])
+    calls.execute(on_error="continue")
+    kinds = [type(e) for e in present(calls.errors())]
+    assert kinds == [ValueError, mars.errors.DependencyFailed]
+
+
+def test_errors_of_a_tuple_that_succeeded_holds_none() -> None:
+    calls = mr.ExecutableTuple([mr.spawn(int), mr.spawn(str)]).execute()
+    assert present(calls.errors()) == []
+
+
+def test_fetching_a_tuple_with_a_failed_member_raises_that_members_error() -> None:
+    calls = mr.ExecutableTuple([mr.spawn(int), mr.spawn(explode, args=(2,))])
+    calls.execute(on_error="continue")
+    with pytest.raises(ValueError, match="bad 2"):
+        calls.fetch()
+
+
+def test_a_failed_intermediate_fails_the_only_call_asked_for() -> None:
+    bad = mr.spawn(explode, args=(1,))
+    with pytest.raises(ValueError, match="bad 1"):
+        mr.spawn(lambda x: x, args=(bad,)).execute()
+
+
+def test_dependency_failed_names_both_calls() -> None:
+    bad = mr.spawn(explode, args=(1,), name="loader")
+    child = mr.spawn(lambda x: x, args=(bad,), name="trainer")
+    mr.ExecutableTuple([bad, child]).execute(on_error="continue")
+    with pytest.raises(mars.errors.DependencyFailed) as caught:
+        child.fetch()
+    assert "trainer" in str(caught.value) and "loader" in str(caught.value)
+
+
+def test_an_unknown_on_error_is_refused() -> None:
+    with pytest.raises(ValueError, match="on_error"):
+        mr.spawn(int).execute(on_error="ignore")
+
+
+def test_all_outputs_of_a_failed_call_fail_alike() -> None:
+    outputs = mr.spawn(lambda: explode(1), n_output=3)
+    mr.ExecutableTuple(outputs).execute(on_error="continue")
+    for output in outputs:
+        with pytest.raises(ValueError, match="bad 1"):
+            output.fetch()
+
+
+def test_a_session_works_on_after_a_failure() -> None:
+    for _ in range(5):
+        with pytest.raises(ValueError):
+            mr.spawn(explode, args=(1,)).execute()
+    values = mr.ExecutableTuple([mr.spawn(pow, args=(i, 2)) for i in range(20)]).execute().fetch()
+    assert values == [i * i for i in range(20)]
+
+
+# -- trying again ------------------------------------------------------------------------------
+
+
+def test_retries_run_the_call_again_until_it_succeeds(
+    tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger = tmp_path / "runs"
+
+    def third_time() -> int:
+        note(ledger)
+        if len(lines(ledger)) < 3:
+            raise ValueError("again")
+        return len(lines(ledger))
+
+    assert mr.spawn(third_time, retries=2).execute().fetch() == 3
+    assert len(lines(ledger)) == 3
+
+
+def test_retries_used_up_raise_the_last_error_and_its_attempt(
+    tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger = tmp_path / "runs"
+
+    def never() -> None:
+        note(ledger)
+        raise ValueError(f"try {len(lines(ledger))}")
+
+    with pytest.raises(ValueError, match="try 2") as caught:
+        mr.spawn(never, retries=1).execute()
+    assert len(lines(ledger)) == 2
+    assert "attempt 2" in notes_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "runs"), [(ValueError, 2), (KeyError, 1), ((KeyError, ValueError), 2), (Exception, 2)]
+)
+def test_retry_on_tries_again_only_for_the_named_errors(
+    tmp_path: Path, note: Note, lines: Lines, named: object, runs: int
+) -> None:
+    ledger = tmp_path / "runs"
+
+    def never() -> None:
+        note(ledger)
+        raise ValueError("always")
+
+    with pytest.raises(ValueError, match="always"):
+        mr.spawn(never, retries=1, retry_on=named).execute()
+    assert len(lines(ledger)) == runs
+
+
+def test_a_failure_is_not_retried_unless_asked(tmp_path: Path, note: Note, lines: Lines) -> None:
+    ledger = tmp_path / "runs"
+
+    def never() -> None:
+        note(ledger)
+        raise OSError("once")
+
+    with pytest.raises(OSError, match="once"):
+        mr.spawn(never).execute()
+    assert lines(ledger) == ["run"]
+
+
+def test_retry_when_fail_means_three_further_tries_for_any_exception(
+    tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger = tmp_path / "runs"
+
+    def never() -> None:
+        note(ledger)
+        raise ValueError("always")
+
+    with pytest.raises(ValueError, match="always"):
+        mr.spawn(never, retry_when_fail=True).execute()
+    assert len(lines(ledger)) == 4
+
+
+def test_a_retried_call_feeds_its_dependents(tmp_path: Path) -> None:
+    flag = tmp_path / "seen"
+
+    def flaky() -> int:
+        if not flag.exists():
+            flag.touch()
+            raise ValueError("first time")
+        return 5
+
+    assert mr.spawn(pow, args=(mr.spawn(flaky, retries=1), 2)).execute().fetch() == 25
+
+
+# -- time limits -------------------------------------------------------------------------------
+
+
+def test_a_call_past_its_timeout_is_stopped_and_says_so(
+    local_only: None, tmp_path: Path, note: Note, lines: Lines, wait_until: Callable[..., None]
+) -> None:
+    ledger = tmp_path / "beats"
+
+    def forever() -> None:
+        while True:
+            note(ledger, os.getpid())
+            time.sleep(0.01)
+
+    with pytest.raises(mars.errors.TaskTimeout) as caught:
+        mr.spawn(forever, timeout=0.2, name="endless").execute()
+    assert isinstance(caught.value, TimeoutError)
+    assert "endless" in str(caught.value) and "0.2" in str(caught.value)
+
+    def still() -> bool:
+        before = len(lines(ledger))
+        time.sleep(0.1)
+        return len(lines(ledger)) == before
+
+    wait_until(still)
+    assert len(lines(ledger)) > 1
+
+
+def test_a_call_that_ignores_interrupts_is_stopped_too(
+    local_only: None, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    psutil = pytest.importorskip("psutil")
+    where = tmp_path / "pid"
+
+    def stubborn() -> None:
+        where.write_text(str(os.getpid()))
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:  # noqa: S112  the point of the test
+                continue
+
+    with pytest.raises(mars.errors.TaskTimeout):
+        mr.spawn(stubborn, timeout=0.2).execute()
+    wait_until(lambda: not psutil.pid_exists(int(where.read_text())))
+    assert mr.spawn(int).execute().fetch() == 0
+
+
+def test_a_call_within_its_timeout_is_left_alone() -> None:
+    assert mr.spawn(pow, args=(2, 3), timeout=20).execute().fetch() == 8
+
+
+def test_a_timeout_counts_from_the_start_of_the_call_not_from_execute(local_only: None) -> None:
+    calls = [mr.spawn(time.sleep, args=(0.15,), timeout=0.6) for _ in range(10)]
+    assert mr.ExecutableTuple(calls).execute().fetch() == [None] * 10
+
+
+def test_a_timeout_leaves_the_siblings_alone(local_only: None) -> None:
+    slow = mr.spawn(time.sleep, args=(30,), timeout=0.2)
+    quick = [mr.spawn(pow, args=(i, 2)) for i in range(20)]
+    calls = mr.ExecutableTuple([slow, *quick])
+    calls.execute(on_error="continue")
+    assert [q.fetch() for q in quick] == [i * i for i in range(20)]
+    with pytest.raises(mars.errors.TaskTimeout):
+        slow.fetch()
+
+
+# -- values that do not pickle -----------------------------------------------------------------
+
+
+def test_an_argument_that_does_not_pickle_is_refused_at_spawn_with_its_path() -> None:
+    with pytest.raises(TypeError) as caught:
+        mr.spawn(print, args=({"model": Locked()},))
+    assert isinstance(caught.value, mars.errors.EncodeError)
+    assert "args[0]['model'].lock: _thread.lock" in str(caught.value)
+
+
+def test_a_keyword_argument_that_does_not_pickle_is_named() -> None:
+    with pytest.raises(mars.errors.EncodeError, match=r"_thread\.lock") as caught:
+        mr.spawn(print, kwargs={"guard": threading.Lock()})
+    assert "guard" in str(caught.value)
+
+
+def test_an_argument_beside_an_object_that_does_not_pickle_is_refused() -> None:
+    source = mr.spawn(int)
+    with pytest.raises(mars.errors.EncodeError, match=r"_thread\.lock"):
+        mr.spawn(print, args=(source, [threading.Lock()])).execute()
+
+
+def test_a_function_that_does_not_pickle_is_refused_with_the_culprits_type() -> None:
+    lock = threading.Lock()
+
+    def guarded() -> None:
+        with lock:
+            pass
+
+    with pytest.raises(mars.errors.EncodeError, match=r"_thread\.lock"):
+        mr.spawn(guarded).execute()
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda: threading.Lock(), "_thread.lock"),
+        (lambda: {"a": [threading.Lock()]}, "['a'][0]"),
+        (lambda: Locked(), ".lock"),
+        (lambda: (i for i in range(3)), "generator"),
+    ],
+    ids=["bare", "nested", "attribute", "generator"],
+)
+def test_a_result_that_does_not_pickle_is_an_error_that_names_it(
+    make: Callable[[], object], path: str
+) -> None:
+    with pytest.raises(mars.errors.EncodeError) as caught:
+        mr.spawn(make).execute()
+    assert path in str(caught.value)
+    assert "result" in str(caught.value)
+
+
+def test_an_exception_that_does_not_pickle_is_an_error_that_keeps_its_text() -> None:
+    def fail() -> None:
+        raise LockedError()
+
+    with pytest.raises(Exception) as caught:
+        mr.spawn(fail).execute()
+    text = rendered(caught.value)
+    assert "LockedError" in text and "told by the function" in text
+    assert type(caught.value).__name__ == "LockedError" or "_thread.lock" in text
+    assert mr.spawn(int).execute().fetch() == 0
+
+
+def test_an_exception_that_does_not_come_back_whole_keeps_its_text() -> None:
+    def fail() -> None:
+        raise NeedsTwo("left", "right")
+
+    with pytest.raises(Exception) as caught:
+        mr.spawn(fail).execute()
+    text = rendered(caught.value)
+    assert "NeedsTwo" in text and "left+right" in text
+    assert mr.spawn(int).execute().fetch() == 0
+
+
+def test_a_result_that_fails_to_unpickle_is_an_error_and_the_session_works_on() -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return int, ("not a number",)
+
+    call = mr.spawn(Trap)
+    with pytest.raises((ValueError, mars.errors.MarsError)):
+        call.execute().fetch()
+    assert mr.spawn(int).execute().fetch() == 0
+
+
+def test_one_unpicklable_result_does_not_spoil_its_siblings() -> None:
+    bad = mr.spawn(threading.Lock)
+    good = mr.spawn(pow, args=(2, 3))
+    mr.ExecutableTuple([bad, good]).execute(on_error="continue")
+    assert good.fetch() == 8
+    with pytest.raises(mars.errors.EncodeError):
+        bad.fetch()
+
+
+# -- workers that die --------------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_is_replaced_and_its_call_runs_again(
+    local_only: None, tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger = tmp_path / "runs"
+
+    def die_once() -> int:
+        note(ledger)
+        if len(lines(ledger)) == 1:
+            os.kill(os.getpid(), 9)
+        return 5
+
+    calls = mr.ExecutableTuple([mr.spawn(die_once), *(mr.spawn(int) for _ in range(20))])
+    assert calls.execute().fetch() == [5] + [0] * 20
+    assert len(lines(ledger)) == 2
+
+
+def test_a_call_that_is_not_idempotent_is_never_run_twice(
+    local_only: None, tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger = tmp_path / "runs"
+
+    def die() -> None:
+        note(ledger)
+        print("last words", flush=True)
+        os._exit(3)
+
+    with pytest.raises(mars.errors.WorkerDied) as caught:
+        mr.spawn(die, idempotent=False, name="fatal").execute()
+    assert lines(ledger) == ["run"]
+    text = rendered(caught.value)
+    assert "fatal" in text and "3" in str(caught.value.ending) and "last words" in text
+    assert mr.spawn(int).execute().fetch() == 0
+
+
+def test_finished_results_survive_the_death_of_their_worker(local_only: None) -> None:
+    kept = mr.ExecutableTuple([mr.spawn(bytes, args=(200_000,)) for _ in range(6)]).execute()
+
+    def die() -> None:
+        os.kill(os.getpid(), 9)
+
+    killers = mr.ExecutableTuple([mr.spawn(die, idempotent=False) for _ in range(2)])
+    killers.execute(on_error="continue")
+    assert len(present(killers.errors())) == 2
+    assert [len(v) for v in kept.fetch()] == [200_000] * 6
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000])
+def test_a_death_while_the_result_is_pickled_is_the_calls_own_end(
+    local_only: None, size: int
+) -> None:
+    class DiesInPickle:
+        def __init__(self) -> None:
+            self.data = bytes(size)
+
+        def __reduce__(self) -> tuple[object, ...]:
+            os.kill(os.getpid(), 9)
+            return int, ()
+
+    call = mr.spawn(DiesInPickle, idempotent=False)
+    with pytest.raises(mars.errors.WorkerDied):
+        call.execute()
+    assert mr.spawn(int).execute().fetch() == 0
+
+
+def test_a_death_blames_only_the_call_that_ran(local_only: None) -> None:
+    def die() -> None:
+        os.kill(os.getpid(), 9)
+
+    innocent = [mr.spawn(pow, args=(i, 2), idempotent=False) for i in range(100)]
+    guilty = mr.spawn(die, idempotent=False)
+    calls = mr.ExecutableTuple([*innocent[:50], guilty, *innocent[50:]])
+    calls.execute(on_error="continue")
+    assert [i.fetch() for i in innocent] == [i * i for i in range(100)]
+    with pytest.raises(mars.errors.WorkerDied):
+        guilty.fetch()
+
+
+def test_an_error_while_an_argument_is_unpickled_is_the_calls_own() -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return int, ("not a number",)
+
+    good = mr.spawn(int)
+    bad = mr.spawn(lambda x: x, args=(Trap(),))
+    mr.ExecutableTuple([bad, good]).execute(on_error="continue")
+    assert good.fetch() == 0
+    with pytest.raises(ValueError, match="not a number"):
+        bad.fetch()
+
+
+def test_a_deep_recursion_is_a_recursion_error() -> None:
+    def dive(n: int) -> int:
+        return dive(n + 1)
+
+    with pytest.raises(RecursionError):
+        mr.spawn(dive, args=(0,)).execute()
+    assert mr.spawn(int).execute().fetch() == 0

@@ -1,0 +1,347 @@
+"""`execute(wait=False)`: one future for scripts, threads and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mars
+import mars.remote as mr
+
+WaitUntil = Callable[..., None]
+
+
+def fail() -> None:
+    raise ValueError("future failure")
+
+
+def test_execute_without_waiting_gives_a_future_of_the_executed_object() -> None:
+    call = mr.spawn(pow, args=(2, 5))
+    execution = call.execute(wait=False)
+    assert isinstance(execution, concurrent.futures.Future)
+    assert execution.result(20).fetch() == 32
+    assert call.fetch() == 32
+
+
+def test_a_tuple_executed_without_waiting_gives_all_its_objects() -> None:
+    calls = mr.ExecutableTuple([mr.spawn(pow, args=(i, 2)) for i in range(3)])
+    objects = calls.execute(wait=False).result(20)
+    assert [o.fetch() for o in objects] == [0, 1, 4]
+    assert calls.fetch() == [0, 1, 4]
+
+
+def test_module_level_execute_without_waiting_gives_a_future() -> None:
+    calls = [mr.spawn(pow, args=(i, 2)) for i in range(3)]
+    mars.execute(*calls, wait=False).result(20)
+    assert mars.fetch(calls) == [0, 1, 4]
+
+
+def test_the_documented_loop_over_done_ends_in_a_plain_script(wait_until: WaitUntil) -> None:
+    execution = mr.spawn(pow, args=(2, 5)).execute(wait=False)
+    wait_until(execution.done)
+    assert execution.done() and not execution.running() and not execution.cancelled()
+    assert execution.exception(5) is None
+
+
+def test_progress_reaches_one() -> None:
+    execution = mr.spawn(pow, args=(2, 5)).execute(wait=False)
+    execution.result(20)
+    assert execution.progress() == 1.0
+
+
+def test_progress_is_between_zero_and_one_while_calls_run(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None], wait_until: WaitUntil
+) -> None:
+    gate = tmp_path / "gate"
+    calls = [mr.spawn(int) for _ in range(5)]
+    calls += [mr.spawn(pass_gate, args=(gate,)) for _ in range(5)]
+    execution = mr.ExecutableTuple(calls).execute(wait=False)
+    wait_until(lambda: execution.progress() >= 0.5)
+    assert execution.progress() < 1.0
+    assert not execution.done()
+    gate.touch()
+    execution.result(20)
+    assert execution.progress() == 1.0
+
+
+def test_progress_set_inside_a_call_is_seen_outside(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None], wait_until: WaitUntil
+) -> None:
+    gate = tmp_path / "gate"
+
+    def halfway() -> None:
+        mars.get_context().set_progress(0.5)
+        pass_gate(gate)
+        mars.get_context().set_progress(1.0)
+
+    execution = mr.spawn(halfway).execute(wait=False)
+    wait_until(lambda: 0.4 <= execution.progress() <= 0.6)
+    gate.touch()
+    execution.result(20)
+
+
+def test_a_failure_is_the_futures_exception() -> None:
+    execution = mr.spawn(fail).execute(wait=False)
+    assert isinstance(execution.exception(20), ValueError)
+    with pytest.raises(ValueError, match="future failure"):
+        execution.result(20)
+
+
+def test_continue_without_waiting_ends_without_an_exception() -> None:
+    bad, good = mr.spawn(fail), mr.spawn(int)
+    execution = mr.ExecutableTuple([bad, good]).execute(wait=False, on_error="continue")
+    assert execution.exception(20) is None
+    assert good.fetch() == 0
+    with pytest.raises(ValueError):
+        bad.fetch()
+
+
+def test_a_callback_runs_once_with_the_future() -> None:
+    seen: list[object] = []
+    called = threading.Event()
+    execution = mr.spawn(int).execute(wait=False)
+    execution.add_done_callback(lambda f: (seen.append(f), called.set()))
+    assert called.wait(20)
+    assert seen == [execution]
+
+
+def test_a_callback_that_fails_does_not_harm_the_run() -> None:
+    execution = mr.spawn(int).execute(wait=False)
+    execution.add_done_callback(lambda _: 1 / 0)
+    assert execution.result(20).fetch() == 0
+    assert mr.spawn(int).execute().fetch() == 0
+
+
+def test_as_completed_yields_the_quick_one_first(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    slow = mr.spawn(pass_gate, args=(gate,)).execute(wait=False)
+    quick = mr.spawn(int).execute(wait=False)
+    completed = concurrent.futures.as_completed([slow, quick], timeout=20)
+    assert next(completed) is quick
+    gate.touch()
+    assert next(completed) is slow
+
+
+def test_result_with_a_short_timeout_raises_and_the_run_goes_on(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    call = mr.spawn(pass_gate, args=(gate,))
+    execution = call.execute(wait=False)
+    with pytest.raises(TimeoutError):
+        execution.result(0.05)
+    gate.touch()
+    execution.result(20)
+    assert call.fetch() is None
+
+
+def test_several_executions_run_side_by_side(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    def meet(mine: Path, other: Path) -> bool:
+        mine.touch()
+        pass_gate(other)
+        return True
+
+    a, b = tmp_path / "a", tmp_path / "b"
+    first = mr.spawn(meet, args=(a, b)).execute(wait=False)
+    second = mr.spawn(meet, args=(b, a)).execute(wait=False)
+    assert first.result(20).fetch() and second.result(20).fetch()
+
+
+def test_an_execution_can_depend_on_one_that_is_still_running(
+    local_only: None,
+    tmp_path: Path,
+    pass_gate: Callable[..., None],
+    note: Callable[..., None],
+    lines: Callable[[object], list[str]],
+) -> None:
+    gate, ledger = tmp_path / "gate", tmp_path / "runs"
+
+    def source() -> int:
+        note(ledger)
+        pass_gate(gate)
+        return 4
+
+    first = mr.spawn(source)
+    running = first.execute(wait=False)
+    second = mr.spawn(pow, args=(first, 2))
+    following = second.execute(wait=False)
+    gate.touch()
+    running.result(20)
+    assert following.result(20).fetch() == 16
+    assert first.fetch() == 4
+    assert lines(ledger) == ["run"]
+
+
+def test_an_execution_works_from_other_threads() -> None:
+    def work(i: int) -> int:
+        waited = mr.spawn(pow, args=(i, 2)).execute().fetch()
+        later = mr.spawn(pow, args=(i, 2)).execute(wait=False)
+        value: int = later.result(20).fetch()
+        assert later.done() and waited == value
+        return value
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(work, range(12))) == [i * i for i in range(12)]
+
+
+def test_a_future_made_in_one_thread_can_be_waited_for_in_another() -> None:
+    execution = mr.spawn(pow, args=(2, 5)).execute(wait=False)
+    got: list[int] = []
+    thread = threading.Thread(target=lambda: got.append(execution.result(20).fetch()))
+    thread.start()
+    thread.join(20)
+    assert got == [32]
+
+
+def test_an_execution_can_be_awaited() -> None:
+    async def main() -> int:
+        call = mr.spawn(pow, args=(2, 5))
+        executed = await call.execute(wait=False)
+        value: int = executed.fetch()
+        return value
+
+    assert asyncio.run(main()) == 32
+
+
+def test_several_executions_can_be_awaited_together() -> None:
+    async def one(i: int) -> int:
+        value: int = (await mr.spawn(pow, args=(i, 2)).execute(wait=False)).fetch()
+        return value
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*(one(i) for i in range(5)))
+
+    assert asyncio.run(main()) == [0, 1, 4, 9, 16]
+
+
+def test_a_failure_is_raised_where_it_is_awaited() -> None:
+    async def main() -> None:
+        await mr.spawn(fail).execute(wait=False)
+
+    with pytest.raises(ValueError, match="future failure"):
+        asyncio.run(main())
+
+
+def test_the_event_loop_runs_on_while_an_execution_is_awaited(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+
+    async def main() -> None:
+        execution = mr.spawn(pass_gate, args=(gate,)).execute(wait=False)
+
+        async def opener() -> None:
+            gate.touch()
+
+        await asyncio.gather(execution_of(execution), opener())
+
+    async def execution_of(execution: object) -> None:
+        await execution  # type: ignore[misc]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_execute_and_fetch_work_inside_a_running_event_loop() -> None:
+    async def main() -> int:
+        value: int = mr.spawn(pow, args=(2, 5)).execute().fetch()
+        return value
+
+    assert asyncio.run(main()) == 32
+
+
+def test_to_object_without_waiting_gives_a_future_of_the_value() -> None:
+    future = mr.spawn(pow, args=(2, 5)).to_object(wait=False)
+    assert isinstance(future, concurrent.futures.Future)
+    assert future.result(20) == 32
+
+
+def test_cancel_stops_running_calls_at_once_and_the_session_works_on(
+    local_only: None,
+    tmp_path: Path,
+    note: Callable[..., None],
+    lines: Callable[[object], list[str]],
+    wait_until: WaitUntil,
+) -> None:
+    ledger = tmp_path / "runs"
+
+    def sleeper(i: int) -> None:
+        note(ledger, i)
+        time.sleep(200)
+
+    calls = mr.ExecutableTuple([mr.spawn(sleeper, args=(i,)) for i in range(10)])
+    execution = calls.execute(wait=False)
+    wait_until(lambda: len(lines(ledger)) == 2)
+    begun = time.monotonic()
+    assert execution.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        execution.result(10)
+    assert execution.done() and execution.cancelled()
+    after = mr.ExecutableTuple([mr.spawn(pow, args=(i, 2)) for i in range(4)])
+    assert after.execute().fetch() == [0, 1, 4, 9]
+    assert time.monotonic() - begun < 5
+    assert len(lines(ledger)) == 2
+    with pytest.raises((ValueError, concurrent.futures.CancelledError)):
+        calls[9].fetch()
+
+
+def test_cancel_keeps_what_was_finished(
+    local_only: None, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    quick, slow = mr.spawn(pow, args=(2, 5)), mr.spawn(time.sleep, args=(200,))
+    execution = mr.ExecutableTuple([quick, slow]).execute(wait=False)
+    wait_until(lambda: execution.progress() >= 0.5)
+    execution.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        execution.result(10)
+    assert quick.fetch() == 32
+
+
+def test_cancelling_one_execution_leaves_the_other_alone(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    doomed = mr.spawn(time.sleep, args=(200,)).execute(wait=False)
+    kept = mr.spawn(pass_gate, args=(gate,)).execute(wait=False)
+    doomed.cancel()
+    gate.touch()
+    assert kept.result(20).fetch() is None
+    with pytest.raises(concurrent.futures.CancelledError):
+        doomed.result(10)
+
+
+def test_a_cancelled_call_can_be_executed_again(local_only: None, tmp_path: Path) -> None:
+    flag = tmp_path / "second"
+
+    def first_time_slow() -> int:
+        if not flag.exists():
+            flag.touch()
+            time.sleep(200)
+        return 5
+
+    call = mr.spawn(first_time_slow)
+    execution = call.execute(wait=False)
+    deadline = time.monotonic() + 20
+    while not flag.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    execution.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        execution.result(10)
+    assert call.execute().fetch() == 5
+
+
+def test_cancel_after_the_end_changes_nothing() -> None:
+    call = mr.spawn(pow, args=(2, 5))
+    execution = call.execute(wait=False)
+    execution.result(20)
+    assert execution.cancel() is False
+    assert call.fetch() == 32

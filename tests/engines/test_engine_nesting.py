@@ -1,0 +1,170 @@
+"""Calls that spawn calls: the same program text, no deadlock at any width or depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mars
+import mars.remote as mr
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def sum_of_squares(n: int) -> int:
+    calls = mr.ExecutableTuple([mr.spawn(square, args=(i,)) for i in range(n)])
+    return sum(calls.execute().fetch())
+
+
+def descend(depth: int) -> int:
+    if depth == 0:
+        return 1
+    return 1 + mr.spawn(descend, args=(depth - 1,)).execute().fetch()
+
+
+def test_a_call_can_spawn_execute_and_fetch() -> None:
+    assert mr.spawn(sum_of_squares, args=(4,)).execute().fetch() == 14
+
+
+def test_more_drivers_than_cpus_do_not_deadlock() -> None:
+    drivers = mr.ExecutableTuple([mr.spawn(sum_of_squares, args=(3,)) for _ in range(6)])
+    assert drivers.execute().fetch() == [5] * 6
+
+
+@pytest.mark.parametrize("depth", [1, 3, 6])
+def test_nesting_has_no_depth_at_which_it_stops(depth: int) -> None:
+    assert mr.spawn(descend, args=(depth,)).execute().fetch() == depth + 1
+
+
+def test_nesting_three_deep_with_several_drivers_on_one_cpu_does_not_deadlock(engine: str) -> None:
+    narrow = mars.new_session(engine=engine, n_cpu=1, default=False)
+    try:
+        drivers = mr.ExecutableTuple([mr.spawn(descend, args=(3,)) for _ in range(3)])
+        assert drivers.execute(session=narrow).fetch(session=narrow) == [4, 4, 4]
+    finally:
+        narrow.stop_server()
+
+
+def test_a_nested_call_may_own_more_cpus_than_are_free() -> None:
+    def parent() -> int:
+        value: int = mr.spawn(square, args=(3,), cpus=2).execute().fetch()
+        return value
+
+    assert mr.ExecutableTuple([mr.spawn(parent) for _ in range(3)]).execute().fetch() == [9] * 3
+
+
+def test_the_session_inside_a_call_is_the_callers(session: mars.session.Session) -> None:
+    def look() -> str:
+        found: str = mars.session.get_default_session().session_id
+        return found
+
+    assert mr.spawn(look).execute().fetch() == session.session_id
+
+
+def test_a_nested_failure_comes_out_with_its_own_type_and_frames() -> None:
+    def inner() -> None:
+        raise KeyError("deep")
+
+    def outer() -> None:
+        mr.spawn(inner).execute()
+
+    with pytest.raises(KeyError, match="deep"):
+        mr.spawn(outer).execute()
+
+
+def test_a_nested_failure_can_be_caught_by_the_parent() -> None:
+    def inner() -> None:
+        raise KeyError("deep")
+
+    def outer() -> str:
+        try:
+            mr.spawn(inner).execute()
+        except KeyError as error:
+            return f"caught {error.args[0]}"
+        return "nothing"
+
+    assert mr.spawn(outer).execute().fetch() == "caught deep"
+
+
+def test_nested_continue_gives_the_parent_what_succeeded() -> None:
+    def inner(i: int) -> int:
+        if i == 1:
+            raise ValueError("one")
+        return i
+
+    def outer() -> list[int]:
+        calls = mr.ExecutableTuple([mr.spawn(inner, args=(i,)) for i in range(3)])
+        calls.execute(on_error="continue")
+        return [calls[0].fetch(), calls[2].fetch()]
+
+    assert mr.spawn(outer).execute().fetch() == [0, 2]
+
+
+def test_nested_calls_may_not_wait() -> None:
+    def outer() -> int:
+        futures = [mr.spawn(square, args=(i,)).execute(wait=False) for i in range(4)]
+        return sum(f.result(20).fetch() for f in futures)
+
+    assert mr.spawn(outer).execute().fetch() == 14
+
+
+def test_nested_map_and_outputs_work() -> None:
+    def outer() -> tuple[int, list[int]]:
+        outputs = mr.spawn(lambda: (1, 2), n_output=2)
+        first = sum(mr.ExecutableTuple(outputs).execute().fetch())
+        return first, list(mr.map(square, range(4)).execute().fetch())
+
+    assert mr.spawn(outer).execute().fetch() == (3, [0, 1, 4, 9])
+
+
+def test_nested_results_may_be_large() -> None:
+    def outer() -> int:
+        data = mr.spawn(bytes, args=(3_000_000,))
+        size: int = mr.spawn(len, args=(data,)).execute().fetch()
+        return size
+
+    assert mr.spawn(outer).execute().fetch() == 3_000_000
+
+
+def test_an_objects_value_given_to_a_parent_can_be_given_to_its_children() -> None:
+    def outer(given: list[int]) -> int:
+        value: int = mr.spawn(sum, args=(given,)).execute().fetch()
+        return value
+
+    source = mr.spawn(lambda: [1, 2, 3])
+    assert mr.spawn(outer, args=(source,)).execute().fetch() == 6
+
+
+def test_children_run_beside_their_waiting_parent(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    def meet(mine: Path, other: Path) -> bool:
+        mine.touch()
+        pass_gate(other)
+        return True
+
+    def parent(a: Path, b: Path) -> list[bool]:
+        calls = [mr.spawn(meet, args=(a, b)), mr.spawn(meet, args=(b, a))]
+        met: list[bool] = mr.ExecutableTuple(calls).execute().fetch()
+        return met
+
+    call = mr.spawn(parent, args=(tmp_path / "a", tmp_path / "b"))
+    assert call.execute().fetch() == [True, True]
+
+
+def test_a_call_after_nested_ones_finds_all_cpus_free(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    def meet(mine: Path, other: Path) -> bool:
+        mine.touch()
+        pass_gate(other)
+        return True
+
+    mr.ExecutableTuple([mr.spawn(descend, args=(2,)) for _ in range(4)]).execute()
+    a, b = tmp_path / "a", tmp_path / "b"
+    calls = [mr.spawn(meet, args=(a, b)), mr.spawn(meet, args=(b, a))]
+    assert mr.ExecutableTuple(calls).execute().fetch() == [True, True]

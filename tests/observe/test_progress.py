@@ -1,0 +1,389 @@
+"""What people see while a run runs, and that nobody sees more than that."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mars.observe import progress as module
+from mars.observe.progress import (
+    Display,
+    Pace,
+    Progress,
+    display_for,
+    format_duration,
+    format_html,
+    format_line,
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Broken(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+class Notebook:
+    """Stands for the IPython package inside a kernel."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+        self.displays = 0
+        ipython = types.ModuleType("IPython")
+        shell = type("ZMQInteractiveShell", (), {})()
+        ipython.get_ipython = lambda: shell  # type: ignore[attr-defined]
+        inner = types.ModuleType("IPython.display")
+        inner.HTML = str  # type: ignore[attr-defined]
+        inner.display = self.display  # type: ignore[attr-defined]
+        self.modules = {"IPython": ipython, "IPython.display": inner}
+
+    def display(self, html: str, *, display_id: bool) -> Notebook:
+        assert display_id
+        self.displays += 1
+        self.shown.append(html)
+        return self
+
+    def update(self, html: str) -> None:
+        self.shown.append(html)
+
+
+@pytest.fixture(autouse=True)
+def _no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+
+
+def drive(display: Display | None, *, total: int, seconds: float, failed: int = 0) -> None:
+    """Play a run whose tasks end evenly over some seconds."""
+    assert display is not None
+    pace = Pace(total)
+    display.start(total)
+    for ended in range(total + 1):
+        bad = min(failed, ended)
+        running = 2 if ended < total else 0
+        display.update(
+            pace.progress(
+                done=ended - bad,
+                failed=bad,
+                running=running,
+                elapsed_s=seconds * ended / max(total, 1),
+            )
+        )
+    display.finish(pace.progress(done=total - failed, failed=failed, elapsed_s=seconds))
+
+
+# -- facts and pace ---------------------------------------------------------------------------
+
+
+def test_progress_counts_failures_as_ended() -> None:
+    now = Progress(10, done=4, failed=1, running=2, elapsed_s=5)
+    assert (now.ended, now.fraction) == (5, 0.5)
+    assert repr(now) == "<Progress 4/10 done, 2 running, 1 failed, 5.0 s>"
+    assert Progress(0).fraction == 1.0
+
+
+def test_time_left_is_unknown_before_the_first_end() -> None:
+    assert Pace(10).eta_s(0, 100.0) is None
+
+
+def test_even_pace_is_extrapolated() -> None:
+    pace, left = Pace(100), None
+    for ended in range(1, 51):
+        left = pace.eta_s(ended, ended * 2.0)
+    assert left == pytest.approx(100.0)
+
+
+def test_pace_forgets_a_cached_beginning() -> None:
+    pace, left = Pace(100), None
+    pace.eta_s(20, 0.1)  # found in the journal
+    for ended in range(21, 61):
+        left = pace.eta_s(ended, (ended - 20) * 1.0)
+    assert left == pytest.approx(40.0, rel=0.1)  # not 27, as by the average
+
+
+def test_time_left_counts_down_and_grows_once_overdue() -> None:
+    pace = Pace(4)
+    assert pace.eta_s(2, 20.0) == pytest.approx(20.0)
+    assert pace.eta_s(2, 24.0) == pytest.approx(16.0)
+    late = [pace.eta_s(2, 20.0 + waited) or 0.0 for waited in (60.0, 120.0, 600.0)]
+    assert late == sorted(late)
+    assert late[0] > 20.0
+
+
+@given(
+    st.integers(0, 300),
+    st.lists(st.tuples(st.integers(0, 20), st.floats(0, 1e6, allow_nan=False)), max_size=200),
+)
+def test_time_left_is_never_negative_and_zero_at_the_end(
+    total: int, steps: list[tuple[int, float]]
+) -> None:
+    pace, ended, elapsed_s = Pace(total), 0, 0.0
+    for more, later_s in steps:
+        ended, elapsed_s = min(total, ended + more), elapsed_s + later_s
+        left = pace.eta_s(ended, elapsed_s)
+        assert (left is None) == (ended == 0 and total > 0)
+        assert left is None or left >= 0.0
+    assert pace.eta_s(total, elapsed_s) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "?"),
+        (float("nan"), "?"),
+        (float("inf"), "?"),
+        (-3.0, "0 ms"),
+        (0.0, "0 ms"),
+        (0.0004, "0 ms"),
+        (0.32, "320 ms"),
+        (0.9999, "1.0 s"),
+        (4.21, "4.2 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7620, "2 h 07 min"),
+        (47.99 * 3600, "47 h 59 min"),
+        (76 * 3600, "3 d 4 h"),
+    ],
+)
+def test_durations_read_well(seconds: float | None, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@given(st.floats(0, 1e9))
+def test_no_duration_shows_a_unit_that_is_full(seconds: float) -> None:
+    assert format_duration(seconds) not in ("1000 ms", "60 s", "60 min 00 s", "60 min")
+
+
+def test_what_running_tasks_tell_counts_but_is_never_all() -> None:
+    pace = Pace(2)
+    now = pace.progress(done=0, running=2, partial=0.5, elapsed_s=10.0)
+    assert (now.fraction, now.eta_s) == (0.25, 30.0)
+    almost = pace.progress(done=0, running=2, partial=2.0, elapsed_s=40.0)
+    assert almost.fraction < 1.0
+    assert "99 %" in format_line(almost)
+    assert pace.progress(done=2, elapsed_s=41.0).fraction == 1.0
+
+
+def test_hundred_percent_means_that_all_have_ended() -> None:
+    assert "99 %" in format_line(Progress(1000, done=999, running=1))
+
+
+def test_html_shows_counts_and_needs_nothing_from_outside() -> None:
+    html = format_html(Progress(36, done=12, failed=1, running=2, elapsed_s=12, eta_s=24))
+    for part in ('value="0.3611"', "12/36 done", "2 running", "1 failed", "24 s left"):
+        assert part in html
+    assert "script" not in html
+    assert "http" not in html
+    assert Progress(3)._repr_html_() == format_html(Progress(3))
+
+
+# -- who gets what ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [False, "auto"])
+def test_pipe_gets_nothing(mode: bool | str) -> None:
+    assert display_for(mode, io.StringIO(), {}) is None
+
+
+def test_off_is_off_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert display_for(False, Terminal(), {"CI": "true"}) is None
+    for name, loaded in Notebook().modules.items():
+        monkeypatch.setitem(sys.modules, name, loaded)
+    assert display_for(False, Terminal(), {}) is None
+
+
+@pytest.mark.parametrize("mode", ["yes", 1, None, ""])
+def test_other_modes_are_refused(mode: object) -> None:
+    with pytest.raises(ValueError, match="show_progress"):
+        display_for(mode, io.StringIO(), {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("stream", "environ"),
+    [
+        (Terminal(), {"TERM": "xterm"}),
+        (Terminal(), {"TERM": "dumb"}),
+        (io.StringIO(), {"CI": "true"}),
+    ],
+)
+def test_short_run_shows_nothing_in_auto_mode(stream: io.StringIO, environ: dict[str, str]) -> None:
+    drive(display_for("auto", stream, environ), total=100, seconds=0.49)
+    assert stream.getvalue() == ""
+
+
+def test_ci_gets_plain_lines_even_on_a_terminal() -> None:
+    stream = Terminal()
+    drive(display_for("auto", stream, {"CI": "1", "TERM": "xterm"}), total=20, seconds=40.0)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 10  # 10 % … 90 %, and the end
+    assert lines[0] == "mars: 2/20 done, 2 running, 10 % after 4.0 s, about 36 s left"
+    assert lines[-1] == "mars: 20/20 done in 40 s"
+    assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("value", ["", "0", "false"])
+def test_ci_that_is_off_is_no_ci(value: str) -> None:
+    assert display_for("auto", io.StringIO(), {"CI": value}) is None
+
+
+def test_plain_lines_stay_few_however_long_and_large_the_run() -> None:
+    stream = io.StringIO()
+    drive(display_for("auto", stream, {"CI": "1"}), total=20_000, seconds=4 * 3600.0)
+    times = 4 * 3600 / 60  # at most one a minute once the run is long
+    assert len(stream.getvalue().splitlines()) < times + 100
+
+
+def test_asked_for_in_a_pipe_gives_plain_lines_at_once() -> None:
+    stream = io.StringIO()
+    drive(display_for(True, stream, {}), total=4, seconds=0.01, failed=1)
+    assert stream.getvalue().splitlines()[-1] == "mars: 3/4 done, 1 failed in 10 ms"
+
+
+def test_dumb_terminal_gets_plain_lines() -> None:
+    stream = Terminal()
+    drive(display_for("auto", stream, {"TERM": "dumb"}), total=4, seconds=8.0)
+    assert "\x1b" not in stream.getvalue()
+    assert "4/4 done" in stream.getvalue()
+
+
+def test_terminal_gets_a_bar_that_gives_the_cursor_back() -> None:
+    stream = Terminal()
+    drive(display_for("auto", stream, {"TERM": "xterm"}), total=40, seconds=60.0, failed=3)
+    text = stream.getvalue()
+    for part in ("━", "12/40 done", "3 failed", "2 running", " left", "37/40 done", "1 min 00 s"):
+        assert part in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert text.endswith("\n") or text.rindex("\n") > text.rindex("37/40 done")
+
+
+def test_bar_of_a_failed_run_gives_the_cursor_back_too() -> None:
+    stream = Terminal()
+    display = display_for("auto", stream, {"TERM": "xterm"})
+    assert display is not None
+    display.start(10)
+    display.update(Progress(10, done=1, running=2, elapsed_s=2.0))
+    display.finish(Progress(10, done=1, failed=1, elapsed_s=3.0))
+    display.finish(Progress(10, done=1, failed=1, elapsed_s=3.0))
+    assert stream.getvalue().count("\x1b[?25h") == 1
+
+
+def test_no_color_leaves_colours_out() -> None:
+    plain, coloured = Terminal(), Terminal()
+    drive(display_for("auto", plain, {"NO_COLOR": "1"}), total=4, seconds=8.0, failed=1)
+    drive(display_for("auto", coloured, {}), total=4, seconds=8.0, failed=1)
+    assert "\x1b[31m" not in plain.getvalue()
+    assert "1 failed" in plain.getvalue()
+
+
+def test_bar_replaces_no_stream_and_starts_no_thread() -> None:
+    import threading
+
+    before = sys.stdout, sys.stderr, threading.active_count()
+    display = display_for(True, Terminal(), {"TERM": "xterm"})
+    assert display is not None
+    display.start(10)
+    display.update(Progress(10, done=1, elapsed_s=2.0))
+    assert before == (sys.stdout, sys.stderr, threading.active_count())
+    display.finish(Progress(10, done=10, elapsed_s=3.0))
+
+
+def test_bar_is_redrawn_ten_times_a_second_at_the_most() -> None:
+    stream = Terminal()
+    drive(display_for(True, stream, {"TERM": "xterm"}), total=5_000, seconds=2.0)
+    assert stream.getvalue().count("━") < 60 * 30
+
+
+def test_notebook_gets_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, stream = Notebook(), io.StringIO()
+    for name, loaded in notebook.modules.items():
+        monkeypatch.setitem(sys.modules, name, loaded)
+    drive(display_for("auto", stream, {}), total=10, seconds=20.0)
+    assert notebook.displays == 1
+    assert any("5/10 done" in html for html in notebook.shown)
+    assert "10/10 done" in notebook.shown[-1]
+    assert "left" not in notebook.shown[-1]
+    assert stream.getvalue() == ""
+
+
+def test_plain_ipython_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    ipython = types.ModuleType("IPython")
+    shell = type("TerminalInteractiveShell", (), {})()
+    ipython.get_ipython = lambda: shell  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    assert display_for("auto", io.StringIO(), {}) is None
+
+
+# -- harmless ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("environ", [{"TERM": "xterm"}, {"TERM": "dumb"}])
+def test_broken_stream_never_reaches_the_run(environ: dict[str, str]) -> None:
+    drive(display_for(True, Broken(), environ), total=4, seconds=8.0)
+
+
+def test_broken_terminal_leaves_the_stdout_of_the_program_alone() -> None:
+    before = os.fstat(1)
+    drive(display_for(True, Broken(), {"TERM": "xterm"}), total=4, seconds=8.0)
+    assert os.path.samestat(before, os.fstat(1))
+
+
+def test_closed_stream_is_no_terminal() -> None:
+    stream = io.StringIO()
+    stream.close()
+    assert display_for("auto", stream, {}) is None
+    drive(display_for(True, stream, {}), total=4, seconds=8.0)
+
+
+def test_program_without_a_console_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert display_for(True, None, {}) is None
+
+
+def test_broken_notebook_never_reaches_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook()
+    notebook.modules["IPython.display"].display = None  # type: ignore[attr-defined]
+    for name, loaded in notebook.modules.items():
+        monkeypatch.setitem(sys.modules, name, loaded)
+    drive(display_for(True, io.StringIO(), {}), total=4, seconds=8.0)
+
+
+def test_run_without_tasks_is_shown_as_done() -> None:
+    for stream, environ in ((Terminal(), {"TERM": "xterm"}), (io.StringIO(), {})):
+        display = display_for(True, stream, environ)
+        assert display is not None
+        display.start(0)
+        display.finish(Progress(0))
+        assert "0/0 done" in stream.getvalue()
+
+
+def test_rich_is_loaded_only_when_a_bar_is_drawn() -> None:
+    code = (
+        "import sys, io\n"
+        "from mars.observe.progress import Progress, display_for\n"
+        "class T(io.StringIO):\n"
+        "    def isatty(self): return True\n"
+        "d = display_for('auto', T(), {'TERM': 'xterm'}); d.start(3)\n"
+        "d.update(Progress(3, elapsed_s=0.4)); assert 'rich' not in sys.modules\n"
+        "d.update(Progress(3, elapsed_s=0.6)); assert 'rich' in sys.modules\n"
+        "d.finish(Progress(3, done=3, elapsed_s=0.7))\n"
+    )
+    source = os.path.dirname(os.path.dirname(os.path.dirname(module.__file__)))
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": source}
+    )

@@ -1,0 +1,314 @@
+"""The log fetcher's contract: text, offsets, sizes, whole characters, lines as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mars.logs import LogFetcher, Offsets, escape_control, follow, parse_size, tail
+from mars.settings import LOG_READ_BYTES
+
+
+class Log:
+    """A log in memory; what ``later`` holds is written piece by piece by `write`."""
+
+    def __init__(self, data: bytes = b"", later: list[bytes] | None = None) -> None:
+        self.data = data
+        self.later = later or []
+
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, start: int, limit: int) -> bytes:
+        assert start >= 0
+        assert limit >= 0
+        return self.data[start : start + limit]
+
+    def finished(self) -> bool:
+        return not self.later
+
+    def write(self, _pause_s: float = 0) -> None:
+        self.data += self.later.pop(0)
+
+
+def fetcher(log: Log | None) -> LogFetcher:
+    return LogFetcher("key", lambda: log)
+
+
+# -- before there is anything -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "log", [None, Log(), Log(later=[b"x"])], ids=["unexecuted", "empty", "early"]
+)
+def test_without_output_it_is_empty(log: Log | None) -> None:
+    got = fetcher(log)
+    got.fetch()
+    assert (len(got), str(got), repr(got)) == (0, "", "''")
+    assert (got.results, got.offsets, got.chunk_op_keys, got.raw) == ([], [], [], b"")
+
+
+def test_a_log_that_appears_later_is_read_then() -> None:
+    logs: list[Log] = []
+    got = LogFetcher("key", lambda: logs[0] if logs else None)
+    got.fetch()
+    logs.append(Log(b"hello\n"))
+    got.fetch()
+    assert str(got) == "hello\n"
+
+
+# -- reading on -------------------------------------------------------------------------------
+
+
+def test_fetching_again_goes_on_where_the_last_read_ended() -> None:
+    log = Log(b"one\n", later=[b"two\n", b"three\n"])
+    got = fetcher(log)
+    got.fetch()
+    assert (str(got), repr(got), len(got)) == ("one\n", "'one\\n'", 1)
+    assert (got.results, got.offsets, got.chunk_op_keys) == (["one\n"], [4], ["key"])
+    log.write()
+    got.fetch()
+    assert (str(got), got.offsets) == ("two\n", [8])
+    got.fetch()
+    assert (str(got), len(got), got.offsets) == ("", 1, [8])
+    got.fetch(offsets=0)
+    assert str(got) == "one\ntwo\n"
+
+
+def test_one_read_is_a_mebibyte_unless_said_otherwise() -> None:
+    got = fetcher(Log(b"x" * (LOG_READ_BYTES + 5)))
+    got.fetch()
+    assert got.offsets == [LOG_READ_BYTES]
+    got.fetch()
+    assert str(got) == "xxxxx"
+    got.fetch(offsets=0, sizes=-1)
+    assert len(str(got)) == LOG_READ_BYTES + 5
+
+
+def test_a_log_that_starts_anew_is_read_from_its_start() -> None:
+    log = Log(b"first attempt\n")
+    got = fetcher(log)
+    got.fetch()
+    log.data = b"again\n"
+    got.fetch()
+    assert str(got) == "again\n"
+
+
+TEXT = b"".join(b"%04d\n" % i for i in range(100))  # 500 bytes, lines of 5
+
+
+@pytest.mark.parametrize(
+    ("offsets", "sizes", "text"),
+    [
+        (0, 5, "0000\n"),
+        (5, 5, "0001\n"),
+        ("0k", [10], "0000\n0001\n"),
+        (["0k"], [5], "0000\n"),
+        ({"key": 10}, {"key": 5}, "0002\n"),
+        ({"other": 10}, "5", "0000\n"),
+        (-5, None, "0099\n"),
+        (-10, 5, "0098\n"),
+        ("-0.02K", "0.01K", "0096\n0097\n"),  # 20 bytes from the end, 10 of them
+        (-10_000, 5, "0000\n"),
+        (10_000, 5, ""),
+        (495, 100, "0099\n"),
+        ("0.25k", 4, "051\n"),
+        ({"key": "-5"}, {}, "0099\n"),
+        ([], [], TEXT.decode()),
+        (0, 0, ""),
+    ],
+)
+def test_forms_of_offsets_and_sizes(
+    offsets: Offsets | None, sizes: Offsets | None, text: str
+) -> None:
+    got = fetcher(Log(TEXT))
+    got.fetch(offsets=offsets, sizes=sizes)
+    assert str(got) == text
+
+
+def test_after_a_read_from_the_end_it_goes_on_from_there() -> None:
+    got = fetcher(Log(TEXT))
+    got.fetch(offsets=-10, sizes=5)
+    got.fetch()
+    assert str(got) == "0099\n"
+
+
+@pytest.mark.parametrize(
+    ("offsets", "sizes", "error", "message"),
+    [
+        ("ten", None, ValueError, "offsets: not a size: 'ten'"),
+        (None, "1 parsec", ValueError, "sizes: not a size"),
+        (None, "nan", ValueError, "sizes"),
+        (float("inf"), None, ValueError, "offsets"),
+        (object(), None, TypeError, "offsets"),
+        (None, True, TypeError, "sizes"),
+        ([b"1"], None, TypeError, "offsets"),
+    ],
+)
+def test_other_forms_are_refused_by_name(
+    offsets: Offsets, sizes: Offsets, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        fetcher(Log(TEXT)).fetch(offsets=offsets, sizes=sizes)
+
+
+# -- whole characters -------------------------------------------------------------------------
+
+
+@given(st.text(), st.integers(1, 9))
+def test_reading_on_never_cuts_a_character(text: str, size: int) -> None:
+    data = text.encode("utf-8", "replace")
+    got, parts = fetcher(Log(data)), []
+    while sum(len(part) for part in parts) < len(data):
+        got.fetch(sizes=size)
+        parts.append(got.raw)
+        assert str(got) == got.raw.decode()  # each part is whole by itself
+        assert 0 < len(got.raw) <= max(size, 4)
+    assert b"".join(parts) == data
+
+
+@given(st.binary(max_size=60), st.integers(1, 9))
+def test_any_bytes_come_through_in_parts_as_they_would_at_once(data: bytes, size: int) -> None:
+    got, raw, text = fetcher(Log(data)), b"", ""
+    while len(raw) < len(data):
+        got.fetch(sizes=size)
+        assert got.raw
+        raw += got.raw
+        text += str(got)
+    assert raw == data
+    assert text == data.decode("utf-8", "replace")
+
+
+@given(st.text(min_size=1), st.integers(-40, 40))
+def test_starting_inside_a_character_starts_after_it(text: str, offset: int) -> None:
+    data = text.encode("utf-8", "replace")
+    got = fetcher(Log(data))
+    got.fetch(offsets=offset)
+    assert data.endswith(got.raw)
+    assert "\ufffd" not in str(got) or "\ufffd" in text
+    assert len(data) - max(offset % 10**9 if offset >= 0 else len(data) + offset, 0) - 3 <= len(
+        got.raw
+    )
+
+
+def test_the_first_half_of_a_character_waits_for_the_other() -> None:
+    log = Log("aé".encode()[:2], later=["é".encode()[1:]])
+    got = fetcher(log)
+    got.fetch()
+    assert (str(got), got.offsets) == ("a", [1])
+    log.write()
+    got.fetch()
+    assert (str(got), got.offsets) == ("é", [3])
+
+
+def test_half_a_character_at_the_very_end_is_replaced() -> None:
+    got = fetcher(Log("aé".encode()[:2]))
+    got.fetch()
+    assert (str(got), got.raw, got.offsets) == ("a\ufffd", b"a\xc3", [2])
+
+
+# -- lines as they come -----------------------------------------------------------------------
+
+
+@given(st.lists(st.binary(max_size=12)))
+def test_following_yields_every_line_once(pieces: list[bytes]) -> None:
+    log = Log(later=list(pieces))
+    data = b"".join(pieces).decode("utf-8", "replace")
+    lines = data.split("\n")
+    wanted = [line.removesuffix("\r") for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+    assert list(follow(log, sleep=log.write)) == wanted
+
+
+def test_a_line_comes_when_it_ends_and_not_at_the_end_of_all() -> None:
+    log = Log(b"one\ntw", later=[b"o\nthree"])
+    lines: Iterator[str] = follow(log, sleep=log.write)
+    assert next(lines) == "one"
+    assert log.later
+    assert next(lines) == "two"
+    assert list(lines) == ["three"]
+
+
+def test_following_pauses_as_long_as_it_is_told() -> None:
+    log, pauses = Log(later=[b"x\n"]), []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        log.write()
+
+    assert list(follow(log, poll_s=3, sleep=sleep)) == ["x"]
+    assert pauses == [3]
+
+
+# -- the end of a log -------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))),
+    st.integers(-1, 12),
+)
+def test_tail_is_the_last_lines(lines: list[str], count: int) -> None:
+    text = "".join(line + "\n" for line in lines)
+    assert tail(Log(text.encode()), count) == "\n".join(lines[-count:] if count > 0 else [])
+
+
+def test_tail_of_an_unfinished_line() -> None:
+    assert tail(Log(b"one\ntwo\nthr"), 2) == "two\nthr"
+
+
+def test_tail_of_a_large_log_reads_only_its_end() -> None:
+    log = Log(b"".join(b"line %d\n" % i for i in range(1_000_000)))
+    read: list[int] = []
+    original = log.read
+    log.read = lambda start, limit: read.append(limit) or original(start, limit)  # type: ignore[method-assign,func-returns-value]
+    assert tail(log, 20).splitlines()[-1] == "line 999999"
+    assert len(tail(log, 20).splitlines()) == 20
+    assert sum(read) < 64 * 1024
+
+
+def test_tail_cuts_an_endless_line() -> None:
+    text = tail(Log("é".encode() * 100_000), 5, limit_bytes=1_001)
+    assert text == "…" + "é" * 500
+
+
+# -- sizes and showing ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "number"),
+    [
+        (7, 7), ("7", 7), ("1k", 1024), ("1KB", 1024), ("1 KiB", 1024), ("0.5k", 512),
+        ("-0.02K", -20), ("+2m", 2 * 1024**2), ("2GiB", 2 * 1024**3), ("1e3", 1000), (1.9, 1),
+        ("9007199254740993", 9007199254740993), (".5k", 512), ("10b", 10),
+    ],
+)  # fmt: skip
+def test_parse_size(size: int | float | str, number: int) -> None:
+    assert parse_size(size) == number
+    assert isinstance(parse_size(size), int)
+
+
+@pytest.mark.parametrize("size", ["", "k", "1x", "1 2", "inf", "1e999", "--1", "1k k"])
+def test_parse_size_refuses_the_rest(size: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        parse_size(size)
+
+
+@given(st.text())
+def test_escaped_text_cannot_steer_a_terminal(text: str) -> None:
+    escaped = escape_control(text)
+    assert all(sign in "\n\t" or ord(sign) >= 32 for sign in escaped)
+    assert not any(127 <= ord(sign) < 160 or 0xD800 <= ord(sign) < 0xE000 for sign in escaped)
+    assert escape_control(escaped) == escaped
+
+
+def test_escape_control_leaves_ordinary_text_alone() -> None:
+    assert escape_control("é 漢字 → 😀\n\ttab") == "é 漢字 → 😀\n\ttab"
+    assert escape_control("\x1b]0;title\x07\r\u202e\x9b") == "\\x1b]0;title\\x07\\r\\u202e\\x9b"
+
+
+def test_html_shows_text_and_nothing_else() -> None:
+    got = fetcher(Log(b"<script>alert(1)</script>\x1b[0m"))
+    got.fetch()
+    assert got._repr_html_() == "<pre>&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[0m</pre>"
