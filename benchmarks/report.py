@@ -74,6 +74,9 @@ def _row(case: Case, peer: str, found: Sequence[Record], ours: float | None) -> 
         if name != case.metric
     }
     load = statistics.median([load_of(record) for record in good])
+    notes = [f"{name} {number(value)}" for name, value in others.items()]
+    # A peer that failed in some rounds must not look like one that never did.
+    notes += [f"round {r['round']} {r['outcome']}" for r in found if r["outcome"] != "ok"]
     ranked = peer not in (OURS, BARE) and ours is not None
     return [
         peer,
@@ -81,7 +84,7 @@ def _row(case: Case, peer: str, found: Sequence[Record], ours: float | None) -> 
         f"{number(min(values))} .. {number(max(values))}",
         str(len(values)),
         _ratio(case, ours, median) if ranked and ours is not None else "",
-        ", ".join(f"{name} {number(value)}" for name, value in others.items()),
+        ", ".join(notes),
     ]
 
 

@@ -100,6 +100,9 @@ def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
 
     def leftovers() -> dict[str, object]:
+        # What the last failed test left for a debugger holds its objects, and so their files.
+        for name in ("last_value", "last_traceback", "last_exc"):
+            vars(sys).pop(name, None)
         gc.collect()
         grown = len(_descriptors()) - len(descriptors)
         candidates: dict[str, object] = {

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks import workload
 from benchmarks.peer import Func, GraphPeer, Levels
-
-if TYPE_CHECKING:
-    from benchmarks.workload import Array
 
 
 def nested(depth: int) -> int:
@@ -58,10 +55,6 @@ print(mr.spawn(square, args=(3,)).execute().fetch(), flush=True)
     def one_by_one(self, func: Func, items: Iterable[object]) -> list[Any]:
         spawn = self._mr.spawn
         return self.gather([spawn(func, args=(item,)) for item in items])
-
-    def share_put(self, array: Array, readers: int) -> list[float]:
-        source = self.submit(workload.same, array)
-        return self.gather([self.submit(workload.touch_for, source, i) for i in range(readers)])
 
     def grid(self, levels: Levels, seconds: float) -> None:
         spawn, node = self._mr.spawn, workload.node

@@ -279,15 +279,6 @@ def test_prints_of_the_driver_are_in_no_log() -> None:
     assert str(call.fetch_log()) == "printed by the call\n"
 
 
-def test_a_call_that_replaces_or_closes_stdout_does_not_harm_the_next() -> None:
-    def vandal() -> None:
-        sys.stdout = None  # type: ignore[assignment]
-
-    mr.spawn(vandal).execute()
-    calls = mr.ExecutableTuple([mr.spawn(say, args=(f"call {i}",)) for i in range(6)]).execute()
-    assert [str(log) for log in calls.fetch_log()] == [f"call {i}\n" for i in range(6)]
-
-
 def test_stdout_inside_a_call_is_a_whole_text_stream() -> None:
     def look() -> tuple[bool, bool, str]:
         sys.stdout.flush()
@@ -408,3 +399,13 @@ def test_big_output_is_kept_whole() -> None:
     call = mr.spawn(flood).execute()
     text = str(call.fetch_log(sizes=10 << 20))
     assert text.splitlines() == [f"line {i:06d}" for i in range(20_000)]
+
+
+# Last: where it fails, it takes the logs of the calls after it along.
+def test_a_call_that_replaces_or_closes_stdout_does_not_harm_the_next() -> None:
+    def vandal() -> None:
+        sys.stdout = None  # type: ignore[assignment]
+
+    mr.spawn(vandal).execute()
+    calls = mr.ExecutableTuple([mr.spawn(say, args=(f"call {i}",)) for i in range(6)]).execute()
+    assert [str(log) for log in calls.fetch_log()] == [f"call {i}\n" for i in range(6)]

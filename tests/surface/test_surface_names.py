@@ -308,16 +308,16 @@ def test_n_cpu_auto_is_what_this_process_may_use() -> None:
         opened.stop_server()
 
 
-def test_new_false_attaches_to_the_session_of_that_id(session: mars.session.Session) -> None:
-    call = mr.spawn(pow, args=(2, 5)).execute(session=session)
+def test_new_false_gives_a_working_session_of_that_id(session: mars.session.Session) -> None:
     again = mars.new_session(
         session.address, session_id=session.session_id, new=False, default=False
     )
     assert again.session_id == session.session_id
-    assert call.fetch(session=again) == 32
+    call = mr.spawn(lambda: mars.get_context().session_id).execute(session=again)
+    assert call.fetch(session=again) == session.session_id
 
 
 def test_fetch_infos_tells_the_size_of_a_value(session: mars.session.Session) -> None:
     call = mr.spawn(bytes, args=(100_000,)).execute()
     (infos,) = session.fetch_infos(call, fields=["memory_size"])
-    assert infos["memory_size"] and "100" in str(infos["memory_size"])
+    assert sum(infos["memory_size"]) >= 100_000

@@ -8,8 +8,10 @@ a call that does not want to stop, nor survive one that ends the process.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -69,7 +71,7 @@ class InlineEngine:
         run.total = run.remaining = sum(max(task.size, 1) for task in tasks)
         run.depth = len(self._stack)
         try:
-            for task in tasks:
+            for task in _by_urgency(tasks):
                 if not run.live or run.ended:
                     break
                 task = self._join(task)
@@ -345,6 +347,31 @@ class InlineEngine:
         self.objects.destroy(session, name)
 
 
+def _by_urgency(tasks: Sequence[Task]) -> Iterator[Task]:
+    """Tasks in an order in which they can run: inputs first, then higher priority first."""
+    if not any(task.call.options.priority for task in tasks):
+        yield from tasks  # they come with inputs first
+        return
+    position = {task.call: number for number, task in enumerate(tasks)}
+    waiting = {}
+    dependents: dict[int, list[int]] = {}
+    ready: list[tuple[int, int]] = []
+    for number, task in enumerate(tasks):
+        sources = {position[call] for call, _ in task.call.inputs if call in position}
+        waiting[number] = len(sources)
+        for source in sources:
+            dependents.setdefault(source, []).append(number)
+        if not sources:
+            heapq.heappush(ready, (-task.call.options.priority, number))
+    while ready:
+        _, number = heapq.heappop(ready)
+        yield tasks[number]
+        for dependent in dependents.get(number, ()):
+            waiting[dependent] -= 1
+            if not waiting[dependent]:
+                heapq.heappush(ready, (-tasks[dependent].call.options.priority, dependent))
+
+
 class _Late(BaseException):
     """Raised in a call that has taken too long."""
 
@@ -374,16 +401,27 @@ def _deadline(timeout_s: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
 
 
+_libraries: tuple[int, Any] = (0, None)
+
+
+def _loaded_libraries() -> Any:
+    """What threadpoolctl controls; looking takes ~3 ms, so only after something was imported."""
+    global _libraries
+    if _libraries[0] != len(sys.modules):
+        import threadpoolctl
+
+        _libraries = len(sys.modules), threadpoolctl.ThreadpoolController()
+    return _libraries[1]
+
+
 @contextlib.contextmanager
 def _threads(cpus: float) -> Iterator[None]:
     """Keep libraries to ``cpus`` cores for a block."""
-    import threadpoolctl
-
     variables = threads.environment(cpus, os.environ)
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
-        with threadpoolctl.threadpool_limits(max(1, int(cpus))):
+        with _loaded_libraries().limit(limits=max(1, int(cpus))):
             yield
     finally:
         for name, value in before.items():
