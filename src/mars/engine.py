@@ -57,6 +57,7 @@ class Run:
         self.cancelled = False
         self.error: BaseException | None = None  # the engine's own end, not a call's failure
         self.started_at = clock()
+        self.surroundings: tuple[list[str], str] | None = None  # sys.path and working directory
         self.number = 0  # how an engine's messages call it
         self.tasks: Sequence[Task] = ()  # of a nested run
         self.member: Any = None  # the worker that asked for it, when it is nested

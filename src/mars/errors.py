@@ -7,6 +7,7 @@
     │   ├── EncodeError           a value that does not pickle (also a TypeError)
     │   ├── NotExecuted           fetch before execute (also a ValueError)
     │   ├── NoAvailableBand       no worker matches what the call asks for (also a ValueError)
+    │   ├── UnknownTarget         there is no such engine or address (also a ValueError)
     │   └── SessionClosed         the session or its engine has ended (also a RuntimeError)
     ├── TaskError             one call did not end well, and not by an exception of its own
     │   ├── TaskTimeout           it took longer than ``timeout`` (also a TimeoutError)
@@ -72,6 +73,10 @@ class NotExecuted(UsageError, ValueError):
 
 class NoAvailableBand(UsageError, ValueError):
     """No worker of this session can ever run the call."""
+
+
+class UnknownTarget(UsageError, ValueError):
+    """There is no such engine, address or backend."""
 
 
 class SessionClosed(UsageError, RuntimeError):

@@ -21,7 +21,7 @@ _CHECKED_AT_ONCE: Final = 4096
 class ItemCall(Call):
     """One item of a map as a call of its own."""
 
-    __slots__ = ("index", "whole")
+    __slots__ = ("index", "map")
 
     adoptable = True
 
@@ -31,18 +31,23 @@ class ItemCall(Call):
         super().__init__(
             whole.function, payload, tuple(buffers), inputs, whole.options, None
         )
-        self.whole = whole
+        self.map = whole
         self.index = index
         whole.handles += 1  # its value may be in one of the map's blocks
 
+    @property
+    def whole(self) -> MapCall:  # type: ignore[override]
+        """The map."""
+        return self.map
+
     def own_place(self, place: int) -> tuple[int, ...]:
-        if self.whole.place is None:
-            self.whole.place = place
-        return (self.whole.place, self.index)
+        if self.map.place is None:
+            self.map.place = place
+        return (self.map.place, self.index)
 
     def adopt(self, realm: Realm) -> Task | None:
         """The item's part in a block of the map that has run; None when it has not."""
-        whole = self.whole.task_in(realm)
+        whole = self.map.task_in(realm)
         if whole is None or whole.parts is None:
             return None
         found = Items(whole.parts).find(self.index)
@@ -160,8 +165,6 @@ class MapCall(Call):
     def pieces(self, realm: Realm) -> list[Call]:
         """The calls to run so that all items are done: the map's blocks, and calls of its own."""
         calls: list[Call] = []
-        for index in self.own:
-            self.item(index)
         have = self._have(realm)
         for index, call in self.made.items():
             task = call.task_in(realm)

@@ -227,6 +227,39 @@ class LogFetcher:
         return f"<pre>{escape(escape_control(str(self)))}</pre>"
 
 
+class JoinedLog:
+    """Several logs, read as one.
+
+    Parameters
+    ----------
+    sources : sequence of LogSource
+        In the order in which they are read.
+    """
+
+    def __init__(self, sources: Sequence[LogSource]) -> None:
+        self._sources = sources
+
+    def size(self) -> int:
+        """Bytes so far."""
+        return sum(source.size() for source in self._sources)
+
+    def read(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes from ``start``."""
+        pieces = []
+        for source in self._sources:
+            size = source.size()
+            if start < size and limit > 0:
+                piece = source.read(start, min(limit, size - start))
+                pieces.append(piece)
+                limit -= len(piece)
+            start = max(0, start - size)
+        return b"".join(pieces)
+
+    def finished(self) -> bool:
+        """Whether no more will come."""
+        return all(source.finished() for source in self._sources)
+
+
 def follow(
     source: LogSource, *, poll_s: float = 0.05, sleep: Callable[[float], object] = time.sleep
 ) -> Iterator[str]:

@@ -680,6 +680,8 @@ class MapObjects(Sequence[Any], Generic[R]):
             return self
         chosen = _choose(session, accepted)
         _drop_unused(accepted)
+        for index in self._call.own:
+            self[index]  # has its own inputs, so it is a call of its own, held by its object
         return chosen.run(
             [],
             calls=self._call.pieces(chosen._realm),
@@ -868,7 +870,9 @@ def run_script(
         )
         for rank in range(n_workers)
     ]
-    status = spawn(scripts.status, args=(copies,))
+    # With one copy its log is the script's; several have to be joined.
+    status = copies[0] if n_workers == 1 else spawn(scripts.status, args=(copies,))
+    status._call.speaks_for = tuple(copy._call for copy in copies) if n_workers > 1 else ()
     status.execute(session=session, **(run_kwargs or {}))
     return status
 

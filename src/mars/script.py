@@ -26,7 +26,7 @@ def read(script: str | os.PathLike[str] | IO[Any]) -> tuple[str, str]:
 
 def run(
     text: str, name: str, rank: int, size: int, data: dict[str, Any], argv: tuple[str, ...]
-) -> None:
+) -> dict[str, str]:
     """Run the script in this process, which is as it was before when it ends."""
     from mars.session import get_default_session
 
@@ -47,8 +47,9 @@ def run(
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
-def status(_: list[None]) -> dict[str, str]:
-    """What the caller gets once all copies have ended."""
     return {"status": "ok"}
+
+
+def status(copies: list[dict[str, str]]) -> dict[str, str]:
+    """What the caller gets once all copies have ended."""
+    return copies[0]

@@ -20,10 +20,10 @@ from typing import Any, Final
 from mars.attempt import context
 from mars.config import options
 from mars.engine import Engine, Run
-from mars.errors import MarsError, NotExecuted, SessionClosed, UsageError
+from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
 from mars.execution import Execution
 from mars.graph import needed_calls
-from mars.logs import LogFetcher, LogSource
+from mars.logs import JoinedLog, LogFetcher, LogSource
 from mars.task import Call, Output, Stage, Task
 
 _NO_SESSION: Final = """
@@ -186,7 +186,7 @@ class Session:
                 task.asked = True
         if not missing:
             run.end()
-        elif wait or not self._engine.synchronous:
+        elif wait or self._nested or not self._engine.synchronous:
             self._submit(run, missing, targets)
         else:
             threading.Thread(
@@ -283,9 +283,9 @@ class Session:
         cancelled: Any,
         deadline: float | None,
     ) -> None:
-        from mars.observe.progress import Pace, display_for
+        from mars.observe.progress import display_for
 
-        pace = Pace(run.total)
+        pace: list[Any] = [-1, None]  # total, and the Pace for it
         display = None if show_progress is False else display_for(show_progress)  # type: ignore[arg-type]
         if display is not None:
             display.start(run.total)
@@ -306,10 +306,12 @@ class Session:
             if display is not None:
                 display.finish(self._progress(run, pace))
 
-    def _progress(self, run: Run, pace: Any) -> Any:
-        if pace.total != run.total:
-            pace.total = run.total
-        return pace.progress(
+    def _progress(self, run: Run, pace: list[Any]) -> Any:
+        from mars.observe.progress import Pace
+
+        if pace[0] != run.total:
+            pace[:] = [run.total, Pace(run.total)]
+        return pace[1].progress(
             done=run.done,
             failed=run.failed,
             running=self._engine.running(run),
@@ -389,7 +391,11 @@ class Session:
         self._check_open()
         call = output._call
         task = call.task_in(self._realm) or call.adopt(self._realm)
-        return None if task is None else self._engine.log(task)
+        own = None if task is None else self._engine.log(task)
+        if not call.speaks_for:
+            return own
+        sources = [self.log_source(Output(other, 0)) for other in call.speaks_for]
+        return JoinedLog([source for source in (*sources, own) if source is not None])
 
     def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:
         """What the calls of objects have printed.
@@ -611,8 +617,8 @@ def new_session(
 
     Raises
     ------
-    UsageError
-        The address or engine is unknown.
+    UnknownTarget
+        The address, engine or backend is unknown (a ValueError).
     TypeError, ValueError
         A wrong argument; the message names it.
     StartupFailed
@@ -633,7 +639,7 @@ def new_session(
     if unknown:
         raise TypeError(f"new_session() got an unexpected keyword argument {min(unknown)!r}")
     if backend not in ("mars", "oscar"):
-        raise UsageError(f"backend {backend!r} is not there; this version has 'mars'")
+        raise UnknownTarget(f"backend {backend!r} is not there; this version has 'mars'")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise ValueError(f"seed has to be an int from 0 on, or None, got {seed!r}")
     if timeout is not None and not timeout > 0:
@@ -642,8 +648,12 @@ def new_session(
         known = _state.engines.get(address) if address is not None else None
         if known is not None:
             started = known[0]
+            if not new and session_id is not None:
+                for session in known[1]:
+                    if session.session_id == session_id:
+                        return session.as_default() if default else session
         elif address not in _LOCAL:
-            raise UsageError(
+            raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "
                 f"machine, or pass the address of a session of this process"
             )
@@ -686,9 +696,9 @@ def _start_engine(kind: str, n_worker: int, n_cpu: int | str) -> Engine:
 
         return InlineEngine(name, cpus, n_worker)
     if kind != "local":
-        raise UsageError(f"engine {kind!r} is not there; this version has 'local' and 'inline'")
+        raise UnknownTarget(f"engine {kind!r} is not there; this version has 'local' and 'inline'")
     if sys.platform == "win32":
-        raise UsageError("the local engine needs Linux or macOS; use engine='inline' on Windows")
+        raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
     from mars.engines.local.engine import LocalEngine
 
     return LocalEngine(name, cpus, n_worker)

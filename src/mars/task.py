@@ -302,7 +302,8 @@ class Call:
 
     __slots__ = (
         "_serial", "function", "handles", "inputs", "n_output", "options", "payload",
-        "place", "satisfied", "stored", "task",
+        "place", "satisfied", "speaks_for", "stored",
+        "task",
     )  # fmt: skip
 
     def __init__(
@@ -325,6 +326,7 @@ class Call:
         self.task: Task | None = None
         self.handles = 0
         self.satisfied = False
+        self.speaks_for: tuple[Call, ...] = ()  # calls whose logs come before its own
         self.place: Any = None
         self._serial = next(_serial)
         for source, _ in inputs:
@@ -338,6 +340,9 @@ class Call:
     def key(self) -> str:
         """32 hexadecimal digits that no other call has."""
         return f"{_KEY_PREFIX}{self._serial:016x}"
+
+    whole: Call | None = None
+    """The map that it is an item of."""
 
     adoptable = False
     """Whether its result may have come about in another way; see `adopt`."""
@@ -379,6 +384,8 @@ class Call:
             if not call.satisfied:
                 call.satisfied = True
                 pending.extend(source for source, _ in call.inputs)
+            if call.whole is not None:
+                pending.append(call.whole)
 
     def leave(self, task: Task) -> None:
         """Part from a task whose result nobody can ask for, so that both can be freed."""

@@ -29,10 +29,15 @@ class Segment:
         """Up to ``limit`` bytes from ``start``."""
         return os.pread(self.descriptor, limit, start)
 
-    def __del__(self) -> None:
-        descriptor = getattr(self, "descriptor", None)
-        if descriptor is not None:
+    def close(self) -> None:
+        """Forget what was printed; idempotent."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
             os.close(descriptor)
+
+    def __del__(self) -> None:
+        if getattr(self, "descriptor", -1) >= 0:
+            self.close()
 
 
 class Log:

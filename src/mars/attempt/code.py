@@ -237,7 +237,7 @@ def name_of(func: object) -> str:
     while isinstance(func, functools.partial):
         func = func.func
     name = getattr(func, "__qualname__", None) or type(func).__qualname__
-    return str(name).replace("<locals>.", "")
+    return str(name).rpartition("<locals>.")[2]
 
 
 def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:

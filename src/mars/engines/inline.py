@@ -49,9 +49,9 @@ class InlineEngine:
         self.worker_addresses: Sequence[str] = context.addresses(name, n_worker)
         self.objects = SharedObjects()
         self._largest = -(-n_cpu // n_worker)
-        self._segment = Segment()
+        self._segments: list[Segment] = []  # one for each depth of nested calls
         self._lock = threading.RLock()  # one call at a time: its log is the process's output
-        self._running: dict[Task, int] = {}  # where the log of a running call starts
+        self._running: dict[Task, tuple[Segment, int]] = {}  # where the log of a running call starts
         self._stack: list[Task] = []
         self._closed = False
 
@@ -237,8 +237,11 @@ class InlineEngine:
         """Run a task once; its result is then in it, and its error comes back."""
         options = task.call.options
         arguments: Any = None
-        start = self._segment.size()
-        self._running[task] = start
+        while len(self._segments) <= len(self._stack):
+            self._segments.append(Segment())
+        segment = self._segments[len(self._stack)]
+        start = segment.size()
+        self._running[task] = (segment, start)
         self._stack.append(task)
         task.stage = Stage.ASSIGNED
         task.blame = ""
@@ -248,7 +251,7 @@ class InlineEngine:
         )  # fmt: skip
         before = context.enter_thread(attempt)
         try:
-            with capturing(self._segment), _threads(options.cpus):
+            with capturing(segment), _threads(options.cpus):
                 function, arguments = prepare()
                 try:
                     with _deadline(options.timeout_s):
@@ -260,7 +263,7 @@ class InlineEngine:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
-            tail = self._segment.read(start, 1 << 20).decode("utf-8", "replace").splitlines()
+            tail = segment.read(start, 1 << 20).decode("utf-8", "replace").splitlines()
             task.result = attempt_call.pack_failure(
                 error,
                 name=task.call.name,
@@ -274,13 +277,16 @@ class InlineEngine:
             context.enter_thread(before)
             self._stack.pop()
             del self._running[task]
-            end = self._segment.size()
+            end = segment.size()
             if end > start:
-                task.logs = (*task.logs, Log(self._segment, start, end))
+                task.logs = (*task.logs, Log(segment, start, end))
 
     def _running_log(self, task: Task) -> Log | None:
-        start = self._running.get(task)
-        return None if start is None else Log(self._segment, start, self._segment.size())
+        found = self._running.get(task)
+        if found is None:
+            return None
+        segment, start = found
+        return Log(segment, start, segment.size())
 
     def cancel(self, run: Run) -> None:
         """Start nothing more of a run."""
@@ -329,6 +335,8 @@ class InlineEngine:
     def close(self) -> None:
         """Forget everything."""
         self._closed = True
+        for segment in self._segments:
+            segment.close()
 
     def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
         """Make a shared object; see `mars.attempt.context.Context`."""

@@ -206,7 +206,7 @@ Stored = tuple[Any, int, int, int, tuple[int, ...]]
 """A value with parts in an arena: its pickle (None: the first part is the pickle) and region."""
 
 _UNUSED_COUNT: Final = 2
-"""References to a view that no array is on: the dictionary's, and the one of asking."""
+"""References to a view that no array is on: a dictionary's or variable's, and that of asking."""
 
 
 class Inputs:
@@ -236,22 +236,30 @@ class Inputs:
         key = (number, offset)
         view = self._views.pop(key, None)
         if view is None:
+            if any(key == other for _, other, _ in self._dying.values()):
+                return split(self._copy(number, offset, length), sizes)
             view = self._mapping(number).view(offset, length)
             self._lengths[key] = length
-            used = key in (other for _, other, _ in self._dying.values())
-        else:
-            used = sys.getrefcount(view) > _UNUSED_COUNT
+        elif sys.getrefcount(view) > _UNUSED_COUNT:
+            self._views[key] = view
+            return split(self._copy(number, offset, length), sizes)
         self._views[key] = view
-        if used:
-            # Somebody here has the region already and may have written to it.
-            data = os.pread(self._arenas[number][0], length, offset)
-            return split(bytearray(data), sizes)
         return split(view, sizes)
+
+    def _copy(self, number: int, offset: int, length: int) -> bytearray:
+        """A region's bytes once more: somebody here has it mapped, and may have written to it."""
+        data = bytearray(length)
+        done = 0
+        while done < length:
+            rest = memoryview(data)[done:]
+            done += os.preadv(self._arenas[number][0], [rest], offset + done)
+        return data
 
     def lend(self, value: Stored) -> list[memoryview]:
         """The parts of a stored value, for good: ``tell_unused`` follows when they are freed."""
         parts = self.buffers(value)
-        self._part((value[1], value[2]))
+        if (value[1], value[2]) in self._views:
+            self._part((value[1], value[2]))
         return parts
 
     def settle(self) -> None:

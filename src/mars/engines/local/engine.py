@@ -50,9 +50,10 @@ class LocalEngine:
         self._pid = os.getpid()
         self._closed = False
         self._lock = threading.Lock()
+        path, here = self._surroundings()
         facts = {
-            "path": list(sys.path),
-            "cwd": os.getcwd(),
+            "path": path,
+            "cwd": here or "/",
             "addresses": list(self.worker_addresses),
             "n_cpu": n_cpu,
         }
@@ -88,7 +89,16 @@ class LocalEngine:
             task.asked = call in targets
             call.begin(task)
             tasks.append(task)
+        run.surroundings = self._surroundings()
         self.loop.post(lambda: self.loop.submit(run, tasks))
+
+    def _surroundings(self) -> tuple[list[str], str]:
+        """Where the program imports from and what it calls "here", now: its calls follow."""
+        try:
+            here = os.getcwd()
+        except OSError:  # somebody removed the folder
+            here = ""
+        return list(sys.path), here
 
     def check_schedulable(self, call: Call) -> None:
         options = call.options

@@ -13,6 +13,7 @@ import select
 import signal
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -22,7 +23,7 @@ from mars.attempt import failure
 from mars.engine import Run
 from mars.engines.local import messages, scheduler
 from mars.engines.local.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED, RECORD
-from mars.attempt.capture import Log
+from mars.attempt.capture import Log, Segment
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.scheduler import Outcome, Scheduler
 from mars.engines.local.store import Store
@@ -56,6 +57,7 @@ class Loop:
         self._awake = False
         self._closing = False
         self._dirty: set[Member] = set()  # members with regions to tell of
+        self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
         self._dead: list[Member] = []
         self._endings: dict[int, tuple[Any, ...]] = {}
         self._watch(self._wake_read, self._on_wake, None)
@@ -203,6 +205,9 @@ class Loop:
                 self._assign(command)  # type: ignore[arg-type]
             elif kind is scheduler.RunEnded:
                 self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
+            elif kind is scheduler.Discard:
+                self.store.discard(command.result)  # type: ignore[union-attr]
+                self._collect_regions()
             elif kind is scheduler.Release:
                 self._release(command.tasks)  # type: ignore[union-attr]
             else:
@@ -253,7 +258,9 @@ class Loop:
             run = (task.runs or task.source.runs)[0]  # type: ignore[union-attr]
             if run.number not in member.runs:
                 member.runs.add(run.number)
-                runs[run.number] = (run.session_id, run.entropy, run.prefix)
+                runs[run.number] = (
+                    run.session_id, run.entropy, run.prefix, run.surroundings,
+                )  # fmt: skip
             if task.items is not None:
                 outgoing.append(self._block_message(member, task, number, run))
                 continue
@@ -408,6 +415,7 @@ class Loop:
             member = None  # type: ignore[assignment]
         if member is not None:
             self.members[command.worker] = member
+            self._segments.add(member.segment)
             try:
                 self.pool.fork(member, {"address": group.address})
             except OSError:  # the zygote is gone, which `_on_zygote` will see
@@ -457,6 +465,8 @@ class Loop:
             result: Any = bytes(data[payload : payload + size])
             if flags & FLAG_PACKED:
                 result = pickle.loads(result)
+                if flags & FLAG_STORED:
+                    self.store.arrived(result)
             outcomes.append(
                 Outcome(
                     attempt,
@@ -627,6 +637,9 @@ class Loop:
         for member in self.members.values():
             member.close()
         self.members.clear()
+        for segment in list(self._segments):
+            segment.close()
+        self.pool.errors.close()
         self.store.close()
         self._epoll.close()
         os.close(self._wake_read)

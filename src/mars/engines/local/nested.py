@@ -332,6 +332,7 @@ class NestedServer:
             prefix=prefix,
             depth=parent.depth + 1 if parent is not None else 1,
         )
+        run.surroundings = parent.runs[0].surroundings if parent is not None and parent.runs else None
         try:
             tasks = [self._task(asker, run, *one) for one in described]
         except Exception as error:

@@ -253,6 +253,13 @@ class Release:
 
 
 @dataclass(slots=True)
+class Discard:
+    """A result was not accepted: give its memory back."""
+
+    result: Any
+
+
+@dataclass(slots=True)
 class RunEnded:
     """All tasks of a run have ended, or its first failure ends it."""
 
@@ -270,7 +277,7 @@ Event = (
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | RunEnded | GiveUp
+    | Discard | RunEnded | GiveUp
 )  # fmt: skip
 
 
@@ -544,6 +551,8 @@ class Scheduler:
         queue = worker.queue
         for outcome in event.outcomes:
             if not queue or queue[0].attempt != outcome.attempt:
+                if outcome.stored:
+                    self._commands.append(Discard(outcome.result))
                 continue  # not a current attempt: its result is not accepted
             task = queue.popleft()
             worker.load_s -= self._predict(task)
@@ -653,7 +662,7 @@ class Scheduler:
         status = outcome.status
         reason = worker.reason if worker.stopping == outcome.attempt else ""
         if status == INTERRUPTED and reason == "cancel":
-            self._terminal(task, CANCELLED, None, now)
+            self._cancelled(task, now)
             return
         task.blame = reason
         task.tries += 1
@@ -662,6 +671,14 @@ class Scheduler:
             self._retry(task, task.tries, now)
             return
         self._terminal(task, FAILED, outcome.result, now)
+
+    def _cancelled(self, task: Task, now: float) -> None:
+        """An attempt was stopped because nobody wanted it; meanwhile somebody may."""
+        if _wanted(task):
+            task.stage = RETRYING
+            heapq.heappush(self._timers, (now, task.attempt, task, task.attempt))
+        else:
+            self._terminal(task, CANCELLED, None, now)
 
     def _retry(self, task: Task, number: int, now: float) -> None:
         task.stage = RETRYING
@@ -845,7 +862,7 @@ class Scheduler:
         reason = worker.reason if worker.stopping == task.attempt else ""
         options = task.call.options
         if reason == "cancel":
-            self._terminal(task, CANCELLED, None, now)
+            self._cancelled(task, now)
             return
         task.blame = reason
         if reason == "timeout":

@@ -165,6 +165,17 @@ class Store:
 
     # -- results ------------------------------------------------------------------------------
 
+    def arrived(self, result: Any) -> None:
+        """A worker has told of a result with large parts."""
+        with self._lock:
+            for value in _parts_of(result):
+                self._region(value)
+
+    def discard(self, result: Any) -> None:
+        """A result that nobody wants."""
+        for value in _parts_of(result):
+            self._drop(value)
+
     def release(self, task: Task) -> None:
         """Nobody can ask for the results of a task any more."""
         values = stored_values(task)
@@ -271,6 +282,13 @@ class Store:
             self._arenas.clear()
             self._regions.clear()
             self._shared.clear()
+
+
+def _parts_of(result: Any) -> list[Any]:
+    """The stored values in a result: of one output, of several, or of a block of items."""
+    if len(result) == 5 and type(result[1]) is int:
+        return [result]
+    return [value for value in result if type(value) is tuple and len(value) == 5]
 
 
 def stored_values(task: Task) -> list[Any]:

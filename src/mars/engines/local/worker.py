@@ -10,7 +10,9 @@ together. A process that dies between the two loses nothing: the driver reads th
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import mmap
 import os
 import pickle
@@ -54,6 +56,8 @@ from mars.settings import (
     OUTBOX_BYTES,
     REPORT_S,
 )
+
+lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
 
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _KEPT_RESULTS: Final = 1024
@@ -120,7 +124,7 @@ class Worker:
         self.inbox = Inbox(self.sock)
         self.queue: deque[Message] = deque()
         self.functions: dict[int, Any] = {}
-        self.runs: dict[int, tuple[str, int | None, tuple[int, ...]]] = {}
+        self.runs: dict[int, tuple[Any, ...]] = {}
         self.kept: dict[int, Any] = {}  # results that queued calls may read
         self.replies: dict[int, Any] = {}
         self.allocator = Allocator(number << _MAX_WORKERS_NUMBER, 1, self._announce)
@@ -136,6 +140,7 @@ class Worker:
         self.interrupted = 0
         self.stopping = False
         self.reported_ns = 0
+        self.surroundings: tuple[list[str], str] | None = None
         self.mapped = False  # the running call has mapped inputs
         self._requests = 0
 
@@ -346,11 +351,14 @@ class Worker:
         received = decoded = called = now()
         attempt, run, function, payload, inputs, n_output, place, extra = task
         log = self.log
-        log_start = os.lseek(log, 0, os.SEEK_CUR)
+        log_start = lseek(log, 0, SEEK_CUR)
         self.outbox.started(attempt, log_start)
         arguments: Any = None
         flags = 0
         try:
+            session_id, entropy, prefix, surroundings = self.runs[run]
+            if surroundings is not self.surroundings and surroundings is not None:
+                self._follow(surroundings)
             call = self.functions[function]
             if type(call) is tuple:
                 call = self.functions[function] = self._load(call)
@@ -364,7 +372,6 @@ class Worker:
                 arguments = self._decode_stored_arguments(payload, values)
             del values
             decoded = now()
-            session_id, entropy, prefix = self.runs[run]
             if extra is None:
                 name = None
                 self.budget.apply(1)
@@ -423,15 +430,33 @@ class Worker:
         if self.mapped:
             self.mapped = False
             self.inputs.settle()
-        self.stdout.flush()
-        self.stderr.flush()
-        log_end = os.lseek(log, 0, os.SEEK_CUR)
+        try:
+            self.stdout.flush()
+            self.stderr.flush()
+            log_end = lseek(1, 0, SEEK_CUR)
+            if (
+                log_end < log_start or lseek(2, 0, SEEK_CUR) != log_end
+                or sys.stdout is not self.stdout or sys.stderr is not self.stderr
+            ):  # fmt: skip
+                log_end = self._restore_streams()
+        except (OSError, ValueError):
+            log_end = self._restore_streams()
         stored = now()
         times = (received, decoded, called, returned, stored)
         self.finish(attempt, status, flags, (log_start, log_end), times, data)
         if stored - self.reported_ns > _REPORT_NS:
             self.report()
             self.reported_ns = stored
+
+    def _follow(self, surroundings: tuple[list[str], str]) -> None:
+        """Import from where, and call "here" what, the program does."""
+        path, here = self.surroundings = surroundings
+        if sys.path != path:
+            sys.path[:] = path
+            importlib.invalidate_caches()
+        if here:
+            with contextlib.suppress(OSError):  # it is gone: stay where we are
+                os.chdir(here)
 
     def _load(self, described: tuple[str, bytes | Value, Any]) -> Any:
         _, data, buffers = described
@@ -503,8 +528,7 @@ class Worker:
             status = EXCEPTION
         else:
             status = FATAL
-        self.stdout.flush()
-        self.stderr.flush()
+        self._flush()
         packed = attempt_call.pack_failure(
             error,
             name=name,
@@ -563,8 +587,7 @@ class Worker:
                     if tries <= retries and isinstance(error, retry_on):
                         time.sleep(BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
                         continue
-                    stdout.flush()
-                    stderr.flush()
+                    self._flush()
                     values.append(None)
                     failures[offset] = attempt_call.pack_failure(
                         error,
@@ -575,8 +598,12 @@ class Worker:
                         log_tail=self.log_tail(logs[-1]),
                     )
                 break
-            stdout.flush()
-            stderr.flush()
+            try:
+                stdout.flush()
+                stderr.flush()
+            except ValueError:  # closed by the item
+                self.open_streams()
+                stdout, stderr = self.stdout, self.stderr
             logs.append(seek(log, 0, ends))
         returned = time.monotonic_ns()
         if os.getpid() != self.pid:
@@ -608,6 +635,16 @@ class Worker:
     def _set_progress(self, progress: float) -> None:
         with self._shield():
             self.send(messages.PROGRESS, self.in_call, progress)
+
+    def _restore_streams(self) -> int:
+        """The call closed or replaced its output: the next one begins with its own again."""
+        self.open_streams()
+        return lseek(self.log, 0, SEEK_CUR)
+
+    def _flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # closed by the call
+            self.stdout.flush()
+            self.stderr.flush()
 
     def open_streams(self) -> None:
         """Point stdin at nothing, and stdout and stderr, of C too, at this worker's log."""
