@@ -89,6 +89,10 @@ class LocalEngine:
             task.asked = call in targets
             call.begin(task)
             tasks.append(task)
+            if call.task is None:
+                # Already here, so that the program finds a log as soon as `execute` returns;
+                # the scheduler decides when several threads do this at once.
+                call.task = task
         run.surroundings = self._surroundings()
         self.loop.post(lambda: self.loop.submit(run, tasks))
 

@@ -473,6 +473,8 @@ class Scheduler:
             if known is None:
                 task.elsewhere = call.task
                 call.task = task
+            elif known is task:
+                pass  # the engine has put it there
             elif known.available:
                 known.asked |= task.asked
                 run.remaining -= 1  # another run made it meanwhile
@@ -484,7 +486,7 @@ class Scheduler:
                 known.runs += runs  # another run is at it
                 known.asked |= task.asked
                 continue
-            task.runs = runs
+            task.runs += runs
             task.depth = run.depth
             if call.inputs:
                 self._link(task)

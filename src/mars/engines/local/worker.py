@@ -16,6 +16,7 @@ import importlib
 import mmap
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -122,6 +123,8 @@ class Worker:
         self.outbox = Outbox(outbox)
         os.close(outbox)
         self.inbox = Inbox(self.sock)
+        self._readable = select.poll()
+        self._readable.register(self.sock, select.POLLIN)
         self.queue: deque[Message] = deque()
         self.functions: dict[int, Any] = {}
         self.runs: dict[int, tuple[Any, ...]] = {}
@@ -139,6 +142,7 @@ class Worker:
         self.shielded = 0
         self.interrupted = 0
         self.stopping = False
+        self.waiting = 0  # threads that wait for nested calls
         self.reported_ns = 0
         self.surroundings: tuple[list[str], str] | None = None
         self.mapped = False  # the running call has mapped inputs
@@ -210,6 +214,8 @@ class Worker:
             if runs:
                 self.runs.update(runs)
             self.queue.extend(tasks)
+            if self.waiting:
+                self._give_back(len(self.queue))
         elif kind == messages.ARENA:
             self.inputs.add_arena(message[1], self.inbox.descriptors.pop(0), message[2])
         elif kind == messages.REPLY:
@@ -251,7 +257,17 @@ class Worker:
                 self._requests += 1
                 request = self._requests
             self.send(kind, request, *rest)
-        return self.wait_reply(request)
+        if kind != messages.WAIT:
+            return self.wait_reply(request)
+        # The running call waits for others, which may take long: what is queued behind it, or
+        # still on its way here, has to run elsewhere.
+        self.waiting += 1
+        try:
+            with self._shield():
+                self._give_back(len(self.queue))
+            return self.wait_reply(request)
+        finally:
+            self.waiting -= 1
 
     def wait_reply(self, request: int) -> Any:
         """The reply to a request; other messages that come meanwhile are acted on."""
@@ -264,8 +280,11 @@ class Worker:
                     with self.answered:
                         if request in self.replies:
                             return self.replies.pop(request)
-                    if not self.receive(block=True):
-                        os._exit(0)
+                    # An interrupt may end the wait, but not cut a message in half.
+                    self._readable.poll()
+                    with self._shield():
+                        if not self.receive(block=False):
+                            os._exit(0)
                 finally:
                     self.reading.release()
                 with self.answered:
@@ -301,17 +320,21 @@ class Worker:
             for _, data in inbox.frames():
                 message = pickle.loads(data)
                 if message[0] == messages.TAKE_BACK:
-                    self._give_back(message[1])
+                    self._read_and_give_back(message[1])
                 elif message[0] == messages.REPORT:
                     self.report()
 
-    def _give_back(self, count: int) -> None:
+    def _read_and_give_back(self, count: int) -> None:
         if self.reading.acquire(blocking=False):
             # Nobody reads, so the main thread is busy: some of the calls may not be read yet.
             try:
                 self.receive(block=False)
             finally:
                 self.reading.release()
+        self._give_back(count)
+
+    def _give_back(self, count: int) -> None:
+        """Give back the last ``count`` queued calls; the driver waits for an answer."""
         attempts = []
         while len(attempts) < count:
             try:

@@ -1,0 +1,1199 @@
+"""A small world around the scheduler: workers, channels, a program, faults, and one seed.
+
+Nothing is real but `Scheduler`, `Task` and `Call`. Time is a number; what crosses between two
+processes waits in a queue for a random while, in order on one channel, in any order on two. The
+simulated worker does what `mars.engines.local.worker` does, the driver what `loop` and `nested`
+do. After every event the whole state is checked; a history that ends wrong is told from the
+start by `tell`. Called by the tests beside it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from mars.engines.local import scheduler as module
+from mars.engines.local.scheduler import (
+    ARROWS,
+    ASSIGNED,
+    DONE,
+    EXCEPTION,
+    FAILED,
+    FATAL,
+    INTERRUPTED,
+    READY,
+    RETURNED,
+    VALUE,
+    WAITING,
+    Assign,
+    Blocked,
+    Cancelled,
+    Died,
+    Finished,
+    Forgotten,
+    GaveBack,
+    Outcome,
+    Scheduler,
+    Submitted,
+    Tick,
+    Unblocked,
+    WorkerReady,
+)
+from mars.graph import needed_calls
+from mars.items import MapCall
+from mars.settings import CANCEL_GRACE_S, DEATH_RETRIES, REPORT_S
+from mars.task import Call, Function, Options, Output, Task
+
+MAX_STEPS: Final = 6000
+"""Events in one history at the most; more means that it never comes to rest."""
+
+PROMPT_S: Final = 0.3
+"""A cancelled call ends within the grace time and this, for the messages on their way."""
+
+FOREVER: Final = 10**9
+
+
+class Broken(AssertionError):
+    """A promise of the scheduler does not hold."""
+
+
+# -- what is watched --------------------------------------------------------------------------
+
+_stage = Task.__dict__["stage"]
+_made: list[Watched] = []
+
+
+class Watched(Task):
+    """A task whose every step is checked against `ARROWS`."""
+
+    __slots__ = ("links", "wanted_by")
+
+    def __init__(self, call: Call, realm: Any) -> None:
+        super().__init__(call, realm)
+        self.links: tuple[Watched, ...] | None = None  # inputs, once it counts as their reader
+        self.wanted_by: list[SimRun] = []
+        _made.append(self)
+
+    @property
+    def stage(self) -> Any:
+        return _stage.__get__(self, Watched)
+
+    @stage.setter
+    def stage(self, new: Any) -> None:
+        try:
+            old = _stage.__get__(self, Watched)
+        except AttributeError:
+            old = new
+        else:
+            if (old, new) not in ARROWS:
+                raise Broken(f"{named(self)}: {old.name} -> {new.name} is no arrow")
+        _stage.__set__(self, new)
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """Have the scheduler make watched tasks for blocks of maps, too."""
+    plain = module.Task
+    module.Task = Watched  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        module.Task = plain  # type: ignore[misc]
+        _made.clear()
+
+
+def named(task: Task) -> str:
+    """A task, in a history."""
+    if task.source is not None:
+        return f"{task.call.name}{list(task.items)}"
+    return task.call.name
+
+
+class SimRun:
+    """What the scheduler counts of one `execute`."""
+
+    def __init__(self, name: str, *, stop_on_error: bool, depth: int = 0) -> None:
+        self.name = name
+        self.live = True
+        self.total = self.remaining = self.done = self.failed = 0
+        self.failure: Task | None = None
+        self.cancelled = False
+        self.stop_on_error = stop_on_error
+        self.depth = depth
+        self.submitted = False
+        self.ended_at: float | None = None
+        self.given_up = False
+        self.joined = False  # some of its tasks were made, or under way, for another run
+        self.member: Member | None = None  # who asked for it, when nested
+        self.tasks: Sequence[Task] = ()
+
+
+class Behaviour:
+    """What a call does when it is run."""
+
+    __slots__ = (
+        "catches", "deadly", "fails", "fatal", "items", "nested", "seconds", "starts", "stored",
+        "tries",
+    )  # fmt: skip
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.fails = 0  # so many first tries raise
+        self.fatal = False  # it raises what no further try can help
+        self.deadly = 0  # so many first starts kill the worker
+        self.catches = ""  # SIGINT: "" lets it through, "ignore" goes on, "value" returns
+        self.nested = ""  # "wait", "later" and "beside": how it waits for calls of its own
+        self.items: frozenset[int] = frozenset()  # of a map: items that raise
+        self.stored = False
+        self.starts = 0
+        self.tries = 0
+
+
+class Told(Outcome):
+    """An outcome that knows which task it is of."""
+
+    __slots__ = ("token",)
+
+    token: tuple[Task, int]
+
+
+class Member:
+    """One simulated worker process and the channels to it."""
+
+    def __init__(self, number: int, address: str) -> None:
+        self.number = number
+        self.address = address
+        self.dead = False
+        self.buried = False
+        self.up = False  # the process runs
+        self.stopping = False
+        self.queue: deque[tuple[Task, int, list[int], bool]] = deque()
+        self.running: tuple[Task, int] | None = None
+        self.last = 0  # what the shared memory says is running
+        self.serial = 0  # of the running call's next step: others are out of date
+        self.phase = ""
+        self.kept: set[int] = set()
+        self.outbox: list[Told] = []
+        self.told: list[Told] = []  # reported last
+        self.reported_at = 0.0
+        self.data: deque[Callable[[], None]] = deque()
+        self.control: deque[Callable[[], None]] = deque()
+        self.upwards: deque[Callable[[], None]] = deque()
+        self.free_at = [0.0, 0.0, 0.0]  # when the last message of a channel arrives
+        self.interrupted = 0
+
+
+class Asker:
+    """What the running attempt of a worker has asked for."""
+
+    def __init__(self, attempt: int, realm: World) -> None:
+        self.attempt = attempt
+        self.realm = realm
+        self.calls: list[Call] = []
+        self.run: SimRun | None = None
+        self.waiting = False
+        self.held = False
+
+
+class World:
+    """One history."""
+
+    def __init__(self, seed: int, groups: Sequence[tuple[str, float]], log: bool = False) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.log: list[str] | None = [] if log else None
+        self.now = 0.0
+        self.scheduler = Scheduler(groups)
+        self.addresses = [address for address, _ in groups]
+        self.members: dict[int, Member] = {}
+        self.gone: set[int] = set()
+        self.askers: dict[int, Asker] = {}
+        self.runs: list[SimRun] = []
+        self.behaviours: dict[Call, Behaviour] = {}
+        self.tasks = _made
+        self.tasks.clear()
+        self.live: dict[tuple[Call, int], int] = {}  # (call, item) -> running attempts
+        self.regions: dict[int, str] = {}  # stored results of attempts: held, freed
+        self.accepted: set[int] = set()
+        self.highest = 0
+        self.take_backs = 0
+        self.kills = 0
+        self.innocent = 0  # workers killed while they ran another attempt than the blamed one
+        self.steps = 0
+        self.faults = Counter[str]()
+        self.death_rate = 0.0
+        self.start_death_rate = 0.0
+        self.latency_s = 1e-4
+        self.lazy_reports = 0.5
+        self.duplicates = 0.0
+        self.make_nested: Callable[[World, Member, int], list[Call]] = lambda *_: []
+        self.on_run_end: Callable[[SimRun], None] = lambda _: None
+        self.calls_made = 0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._events: deque[Any] = deque()
+        self._busy = False
+        self._ticks = 0
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Have something happen at a time."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (when, self._sequence, action))
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay, action)
+
+    def delay(self) -> float:
+        """How long one message is on its way."""
+        rng = self.rng
+        return self.latency_s * rng.random() * (1 if rng.random() < 0.9 else 30)
+
+    def say(self, *words: object) -> None:
+        if self.log is not None:
+            self.log.append(f"{self.now:10.6f} " + " ".join(map(str, words)))
+
+    def start(self) -> None:
+        """Start the workers that an engine begins with."""
+        self._carry_out(self.scheduler.start_all())
+
+    def play(self) -> None:
+        """Let everything happen until all is quiet."""
+        heap = self._heap
+        while True:
+            due = self.scheduler.next_timer(self.now)
+            if heap and (due is None or heap[0][0] <= due):
+                when, _, action = heapq.heappop(heap)
+                if when > self.now:
+                    self.now = when
+                    self._ticks = 0
+                action()
+            elif due is not None:
+                if due > self.now:
+                    self.now = due
+                    self._ticks = 0
+                self._ticks += 1
+                if self._ticks > 20:
+                    raise Broken("the timer is due again and again at the same time")
+                self.on(Tick())
+            else:
+                return
+            self.steps += 1
+            if self.steps > MAX_STEPS:
+                raise Broken("it does not come to rest")
+
+    # -- the driver: what `loop` does ---------------------------------------------------------
+
+    def on(self, event: Any) -> None:
+        self._events.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                if self.log is not None:
+                    self.say("EVENT", show(event))
+                commands = self.scheduler.on(event, self.now)
+                if type(event) is Submitted:
+                    self._note_links(event)
+                elif type(event) is Finished:
+                    self._check_results(event)
+                self._carry_out(commands)
+                if not self._events:
+                    self.check()
+        finally:
+            self._busy = False
+
+    def _note_links(self, event: Submitted) -> None:
+        run: Any = event.run
+        for task in event.tasks:
+            known: Any = task.call.task_in(task.realm)
+            if known is not task:
+                run.joined = True
+            if known is not None:
+                known.wanted_by.append(run)
+                if known is task:
+                    task.links = tuple(  # type: ignore[attr-defined]
+                        dict.fromkeys(call.task_in(task.realm) for call, _ in task.call.inputs)
+                    )
+
+    def _check_results(self, event: Finished) -> None:
+        for outcome in event.outcomes:
+            task, attempt = outcome.token  # type: ignore[attr-defined]
+            if outcome.status == VALUE and task.stage is DONE and task.attempt == attempt:
+                self.accepted.add(attempt)
+
+    def _carry_out(self, commands: Sequence[Any]) -> None:
+        for command in commands:
+            if self.log is not None:
+                self.say("    ", show(command))
+            kind = type(command).__name__
+            worker = getattr(command, "worker", None)
+            if worker is not None and kind != "StartWorker":
+                if worker in self.gone or worker not in self.members:
+                    raise Broken(f"{kind} for worker {worker}, which has gone")
+            getattr(self, f"_do_{kind}")(command)
+
+    def _do_StartWorker(self, command: Any) -> None:
+        member = Member(command.worker, self.addresses[command.group])
+        self.members[command.worker] = member
+        self.after(self.rng.choice((0.0, 0.002, 0.01, 0.05)), lambda: self._process_starts(member))
+
+    def _do_StopWorker(self, command: Any) -> None:
+        member = self.members[command.worker]
+        self.gone.add(command.worker)
+        self.down(member, lambda: self._take_stop(member))
+
+    def _do_Assign(self, command: Assign) -> None:
+        member = self.members[command.worker]
+        state = self.scheduler.workers[command.worker]
+        group = self.scheduler.groups[state.group]
+        message = []
+        for task in command.tasks:
+            if task.stage is not ASSIGNED or task.worker is not state:
+                raise Broken(f"{named(task)} is sent without being assigned")
+            if task.attempt <= self.highest:
+                raise Broken(f"attempt {task.attempt} is used twice")
+            self.highest = task.attempt
+            runs = task.runs if task.source is None else task.source.runs
+            if not any(run.live for run in runs):
+                raise Broken(f"{named(task)} is started, and no live run wants it")
+            if task.call.options.worker not in (None, group.address):
+                raise Broken(f"{named(task)} is sent to the wrong group")
+            local = []
+            for call, _ in task.call.inputs:
+                source = call.task_in(task.realm)
+                if source is None:
+                    raise Broken(f"{named(task)} reads {call.name}, which was released")
+                if source.stage is DONE:
+                    if source.released:
+                        raise Broken(f"{named(task)} reads {named(source)}, which was released")
+                    continue
+                if source.worker is not state or source.attempt >= task.attempt:
+                    raise Broken(f"{named(task)} is not queued behind its input {named(source)}")
+                local.append(source.attempt)
+            message.append((task, task.attempt, local, task.dependents is not None))
+        self.down(member, lambda: self._take_tasks(member, message))
+
+    def _do_TakeBack(self, command: Any) -> None:
+        self.take_backs += 1
+        member = self.members[command.worker]
+        if command.count < 1:
+            raise Broken("takes back nothing")
+        self.down(member, lambda: self._give_back(member, command.count), control=True)
+
+    def _do_Report(self, command: Any) -> None:
+        member = self.members[command.worker]
+        self.down(member, lambda: self._report(member), control=True)
+
+    def _do_Interrupt(self, command: Any) -> None:
+        member = self.members[command.worker]
+        self.after(self.delay(), lambda: self._interrupted(member, command.attempt))
+
+    def _do_Kill(self, command: Any) -> None:
+        member = self.members[command.worker]
+        self.kills += 1
+        state = self.scheduler.workers[command.worker]
+        blamed = state.stopping
+
+        def kill() -> None:
+            if not member.dead:
+                if member.running is not None and member.running[1] != blamed:
+                    raise Broken(f"{named(member.running[0])} is killed in place of {blamed}")
+                self._die(member, "killed")
+
+        self.after(self.delay(), kill)
+
+    def _do_Resume(self, command: Any) -> None:
+        member = self.members[command.worker]
+        asker = self.askers.get(member.number)
+        if asker is not None and asker.held:
+            asker.held = False
+            self._reply(member, asker.attempt)
+
+    def _do_Release(self, command: Any) -> None:
+        for task in command.tasks:
+            for attempt in stored_attempts(task):
+                self._free(attempt)
+            task.result = None
+
+    def _do_Discard(self, command: Any) -> None:
+        attempt = command.result[1] if command.result[0] == "value" else command.result[0][1]
+        if attempt in self.accepted:
+            raise Broken(f"the accepted result of attempt {attempt} is discarded")
+        self._free(attempt)
+
+    def _free(self, attempt: int) -> None:
+        if self.regions.get(attempt) == "freed":
+            raise Broken(f"the result of attempt {attempt} is given back twice")
+        self.regions[attempt] = "freed"
+
+    def _do_RunEnded(self, command: Any) -> None:
+        run: SimRun = command.run
+        if run.ended_at is not None:
+            raise Broken(f"run {run.name} ends twice")
+        if run.live:
+            raise Broken(f"run {run.name} has ended and is live")
+        run.ended_at = self.now
+        member = run.member
+        asker = self.askers.get(member.number) if member is not None else None
+        if asker is not None and asker.run is run and asker.waiting:
+            asker.waiting = False
+            asker.held = True
+            self.on(Unblocked(member.number))  # type: ignore[union-attr, arg-type]
+        self.on_run_end(run)
+
+    def _do_GiveUp(self, command: Any) -> None:
+        self.faults["gave up"] += 1
+        for run in self.runs:
+            if run.submitted and run.live:
+                run.given_up = True
+                self.on(Cancelled(run))
+
+    # -- the program --------------------------------------------------------------------------
+
+    def forget(self, task: Task) -> None:
+        """`Realm.forget`, as the engine has it."""
+        if task.finished and not task.stored:
+            if not task.consumers:
+                task.released = True
+                task.call.leave(task)
+        else:
+            self.after(self.delay(), lambda: self.on(Forgotten([task])))
+
+    def submit(
+        self, targets: Sequence[Call], *, stop_on_error: bool, name: str = ""
+    ) -> SimRun | None:
+        """Execute calls; None when their results are all there."""
+        run = SimRun(name or f"R{len(self.runs) + 1}", stop_on_error=stop_on_error)
+        calls = needed_calls(targets, self)
+        if not calls:
+            return None
+        tasks = []
+        for call in calls:
+            task = Watched(call, self)
+            task.asked = call in targets
+            call.begin(task)
+            tasks.append(task)
+        self.runs.append(run)
+        run.tasks = tasks
+        held = [Output(call, 0) for call in calls]  # as an execution holds them
+
+        def arrive() -> None:
+            run.submitted = True
+            self.on(Submitted(run, tasks))
+            held.clear()
+
+        self.after(self.delay(), arrive)
+        return run
+
+    def cancel(self, run: SimRun) -> None:
+        """Cancel a run, unless it has ended."""
+        if run.submitted and run.live:
+            self.faults["cancel"] += 1
+            self.on(Cancelled(run))
+
+    # -- the process: what `worker` does ------------------------------------------------------
+
+    def down(self, member: Member, action: Callable[[], None], *, control: bool = False) -> None:
+        """Send a message to a worker."""
+        channel = member.control if control else member.data
+        channel.append(action)
+        when = max(self.now + self.delay(), member.free_at[control])
+        member.free_at[control] = when
+        self.at(when, lambda: self._arrive(member, channel))
+
+    def _arrive(self, member: Member, channel: deque[Callable[[], None]]) -> None:
+        if channel and not member.dead:
+            if not member.up:  # what is sent to a process that starts waits for it
+                self.after(0.001, lambda: self._arrive(member, channel))
+                return
+            channel.popleft()()
+            self._maybe_die(member)
+
+    def _send(self, member: Member, action: Callable[[], None]) -> None:
+        """Send a message to the driver, after what has been finished before it."""
+        self._report(member)
+        self._send_only(member, action)
+
+    def _send_only(self, member: Member, action: Callable[[], None]) -> None:
+        if member.dead:
+            return
+        member.upwards.append(action)
+        when = max(self.now + self.delay(), member.free_at[2])
+        member.free_at[2] = when
+
+        def arrive() -> None:
+            if member.upwards and not member.buried:
+                member.upwards.popleft()()
+
+        self.at(when, arrive)
+
+    def _process_starts(self, member: Member) -> None:
+        if self.rng.random() < self.start_death_rate:
+            self._die(member, "at its start")
+            return
+        member.up = True
+        self._send(member, lambda: self.on(WorkerReady(member.number)))  # type: ignore[arg-type]
+
+    def _take_stop(self, member: Member) -> None:
+        if member.queue or member.running:
+            raise Broken(f"worker {member.number} is stopped with work in its queue")
+        self._die(member, "")
+
+    def _take_tasks(self, member: Member, message: Sequence[Any]) -> None:
+        member.queue.extend(message)
+        if member.running is None:
+            self._next(member)
+
+    def _give_back(self, member: Member, count: int) -> None:
+        if member.running is not None and member.phase != "waiting":
+            while member.data:  # nobody reads: the second thread does
+                member.data.popleft()()
+        given: list[int] = []
+        while len(given) < count and member.queue:
+            given.append(member.queue.pop()[1])
+        self._send(member, lambda: self.on(GaveBack(member.number, given)))  # type: ignore[arg-type]
+
+    def _report(self, member: Member) -> None:
+        if member.outbox and not member.dead:
+            outcomes, member.outbox = member.outbox, []
+            member.told = outcomes
+            member.reported_at = self.now
+            self._send_only(member, lambda: self._take_records(member, outcomes))
+
+    def _next(self, member: Member) -> None:
+        """The main thread has nothing to do: the next call, or sleep."""
+        while member.queue and not member.dead:
+            task, attempt, local, keep = member.queue.popleft()
+            member.last = attempt
+            if all(source in member.kept for source in local):
+                self._begin(member, task, attempt, keep)
+                return
+            self._finish(member, task, attempt, Told(attempt, RETURNED, 0.0))
+        if not member.dead:
+            self._report(member)
+
+    def _keys(self, task: Task) -> list[tuple[Call, int]]:
+        if task.items is None:
+            return [(task.call, -1)]
+        return [(task.call, index) for index in task.items]
+
+    def _begin(self, member: Member, task: Task, attempt: int, keep: bool) -> None:
+        for key in self._keys(task):
+            if self.live.get(key):
+                raise Broken(f"{named(task)} runs twice at once")
+            self.live[key] = attempt
+        member.running = (task, attempt)
+        member.phase = "running"
+        self.say("        worker", member.number, "starts", named(task), "attempt", attempt)
+        behaviour = self.behaviours[task.call]
+        behaviour.starts += 1
+        seconds = behaviour.seconds * (1 if task.items is None else len(task.items))
+        if behaviour.starts <= behaviour.deadly:
+            self._later(member, seconds * self.rng.random(), lambda: self._die(member, "the call"))
+        elif behaviour.nested:
+            self._later(member, seconds / 2, lambda: self._ask(member, task, attempt, keep))
+        elif self.rng.random() < self.death_rate:
+            self._later(member, seconds * self.rng.random(), lambda: self._die(member, "chance"))
+        else:
+            self._later(member, seconds, lambda: self._end(member, task, attempt, keep))
+
+    def _later(self, member: Member, seconds: float, action: Callable[[], None]) -> None:
+        member.serial += 1
+        serial = member.serial
+
+        def act() -> None:
+            if member.serial == serial and not member.dead:
+                action()
+
+        self.after(seconds, act)
+
+    def _end(self, member: Member, task: Task, attempt: int, keep: bool) -> None:
+        """The function returns or raises."""
+        behaviour = self.behaviours[task.call]
+        seconds = behaviour.seconds * (1 if task.items is None else len(task.items))
+        if task.items is not None:
+            bad = {o: b"" for o, index in enumerate(task.items) if index in behaviour.items}
+            result: Any = (("value", attempt), bad, None)
+            outcome = Told(attempt, VALUE, seconds, result, behaviour.stored, len(bad))
+        elif behaviour.fatal:
+            outcome = Told(attempt, FATAL, seconds, ("raised", attempt))
+        elif behaviour.tries < behaviour.fails:
+            behaviour.tries += 1
+            outcome = Told(attempt, EXCEPTION, seconds, ("raised", attempt))
+        else:
+            outcome = Told(attempt, VALUE, seconds, ("value", attempt), behaviour.stored)
+            if keep:
+                member.kept.add(attempt)
+        self._finish(member, task, attempt, outcome)
+        if not member.dead:
+            self._next(member)
+
+    def _finish(self, member: Member, task: Task, attempt: int, outcome: Told) -> None:
+        self._over(member)
+        outcome.token = (task, attempt)
+        if outcome.stored:
+            self.regions[attempt] = "held"
+        member.outbox.append(outcome)
+        if self._maybe_die(member):
+            return
+        if self.now - member.reported_at > REPORT_S or self.rng.random() > self.lazy_reports:
+            self._report(member)
+            self._maybe_die(member)
+
+    def _over(self, member: Member) -> None:
+        """The running attempt runs no more."""
+        if member.running is None:
+            return
+        task, attempt = member.running
+        member.running = None
+        member.phase = ""
+        member.serial += 1
+        for key in self._keys(task):
+            if self.live.pop(key) != attempt:
+                raise Broken(f"{named(task)} ran twice")
+        whole: Any = task if task.source is None else task.source
+        runs = whole.wanted_by
+        if runs and all(run.cancelled for run in runs):
+            since = max(run.ended_at for run in runs)
+            if self.now > since + CANCEL_GRACE_S + PROMPT_S:
+                raise Broken(
+                    f"{named(task)} ran {self.now - since:.2f} s on after it was cancelled"
+                )
+
+    def _interrupted(self, member: Member, attempt: int) -> None:
+        if member.dead or member.running is None or member.running[1] != attempt:
+            return
+        task, _ = member.running
+        catches = self.behaviours[task.call].catches
+        if catches == "ignore":
+            return
+        self.faults["interrupt"] += 1
+        if catches == "value":
+            self._end(member, task, attempt, False)
+            return
+        result = ("raised", attempt)
+        self._finish(member, task, attempt, Told(attempt, INTERRUPTED, 0.1, result))
+        if not member.dead:
+            self._next(member)
+
+    # -- deaths -------------------------------------------------------------------------------
+
+    def _maybe_die(self, member: Member) -> bool:
+        if not member.dead and self.death_rate and self.rng.random() < self.death_rate / 4:
+            self._die(member, "between messages")
+        return member.dead
+
+    def _die(self, member: Member, why: str) -> None:
+        if member.dead:
+            return
+        if why:
+            self.faults["death"] += 1
+        self.say("        worker", member.number, "dies:", why or "it was stopped")
+        self._over(member)
+        member.dead = True
+        self.after(self.delay() * 5, lambda: self._bury(member))
+
+    def _bury(self, member: Member) -> None:
+        """`Loop._bury`: the end of a process is certain."""
+        if member.buried:
+            return
+        while member.upwards:
+            member.upwards.popleft()()
+        unreported = member.outbox
+        if self.rng.random() < 0.3:  # it was told, and had no time to cross it out
+            unreported = member.told + unreported
+        if unreported:
+            self.on(Finished(member.number, unreported))  # type: ignore[arg-type]
+            self._attempt_ended(member)
+        member.buried = True
+        state = self.scheduler.workers.get(member.number)  # type: ignore[call-overload]
+        started, result = 0, None
+        if state is not None and state.queue and state.queue[0].attempt == member.last:
+            started, result = member.last, ("died", member.last)
+        self._drop_asker(member)
+        self.on(Died(member.number, started, result))  # type: ignore[arg-type]
+        self.gone.add(member.number)
+
+    # -- records ------------------------------------------------------------------------------
+
+    def _take_records(self, member: Member, outcomes: list[Told]) -> None:
+        self.on(Finished(member.number, outcomes))  # type: ignore[arg-type]
+        self._attempt_ended(member)
+        if self.rng.random() < self.duplicates:
+            self.faults["duplicate"] += 1
+            self._send_only(member, lambda: self._take_records(member, outcomes))
+
+    # -- nested calls: what `nested` does -----------------------------------------------------
+
+    def _ask(self, member: Member, task: Task, attempt: int, keep: bool) -> None:
+        """The running call submits calls of its own, and waits for them or not."""
+        behaviour = self.behaviours[task.call]
+        half = behaviour.seconds / 2
+        depth = 1 + (task.wanted_by[0].depth if task.wanted_by else 0)  # type: ignore[attr-defined]
+        self._send(member, lambda: self._submit_nested(member, depth))
+
+        def go_on() -> None:
+            self._end(member, task, attempt, keep)
+
+        if behaviour.nested == "later":  # it does something else meanwhile
+            self._later(member, half, lambda: self._wait(member, half, go_on))
+        elif behaviour.nested == "beside":  # another thread waits; the call ends
+            self._send(member, lambda: self._take_wait(member))
+            self._later(member, half, go_on)
+        else:
+            self._wait(member, half, go_on)
+
+    def _wait(self, member: Member, half: float, go_on: Callable[[], None]) -> None:
+        self._send(member, lambda: self._take_wait(member))
+        member.phase = "waiting"
+        member.serial += 1
+        serial = member.serial
+
+        def resume() -> None:
+            if member.serial == serial and member.phase == "waiting":
+                member.phase = "running"
+                self._later(member, half, go_on)
+
+        member.resume = resume  # type: ignore[attr-defined]
+
+    def _submit_nested(self, member: Member, depth: int) -> None:
+        state = self.scheduler.workers.get(member.number)  # type: ignore[call-overload]
+        if state is None or not state.queue:
+            raise Broken("a call that asks for calls is not at the head of its queue")
+        self._drop_asker(member)
+        asker = self.askers[member.number] = Asker(state.queue[0].attempt, self)
+        asker.calls = self.make_nested(self, member, depth)
+        run = SimRun(f"N{len(self.runs) + 1}", stop_on_error=self.rng.random() < 0.7, depth=depth)
+        run.member, run.submitted = member, True
+        asker.run = run
+        self.runs.append(run)
+        tasks = []
+        for call in asker.calls:
+            call.handles += 1
+            task = Watched(call, self)
+            call.begin(task)
+            tasks.append(task)
+        run.tasks = tasks
+        self.on(Submitted(run, tasks))
+
+    def _take_wait(self, member: Member) -> None:
+        asker = self.askers.get(member.number)
+        if asker is None or asker.run is None or asker.run.ended_at is not None:
+            self._reply(member, asker.attempt if asker is not None else 0)
+            return
+        asker.waiting = True
+        self.on(Blocked(member.number))  # type: ignore[arg-type]
+
+    def _reply(self, member: Member, attempt: int) -> None:
+        def take() -> None:
+            if member.running is not None and member.running[1] == attempt:
+                if member.phase == "waiting":
+                    member.resume()  # type: ignore[attr-defined]
+
+        self.down(member, take)
+
+    def _attempt_ended(self, member: Member) -> None:
+        asker = self.askers.get(member.number)
+        if asker is None:
+            return
+        state = self.scheduler.workers.get(member.number)  # type: ignore[call-overload]
+        if state is None or not state.queue or state.queue[0].attempt != asker.attempt:
+            self._drop_asker(member)
+
+    def _drop_asker(self, member: Member) -> None:
+        asker = self.askers.pop(member.number, None)
+        if asker is None:
+            return
+        if asker.run is not None and asker.run.live:
+            self.on(Cancelled(asker.run))
+        for call in asker.calls:
+            call.drop()
+
+    # -- checks -------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """What holds after every event."""
+        state = self.scheduler
+        held = [0.0] * len(state.groups)
+        blocked = 0
+        for worker in state.workers.values():
+            queue = worker.queue
+            held[worker.group] += worker.claim
+            if worker.blocked:
+                blocked += 1
+                if not queue:
+                    raise Broken(f"worker {worker.id} is blocked and runs nothing")
+            if worker.claim != (worker.cpus if queue and not worker.blocked else 0):
+                raise Broken(f"worker {worker.id} claims {worker.claim} cores")
+            if worker.resuming and not worker.blocked:
+                raise Broken(f"worker {worker.id} resumes and is not blocked")
+            if worker.stopping and (not queue or queue[0].attempt != worker.stopping):
+                raise Broken(f"worker {worker.id} stops attempt {worker.stopping}, not its head")
+            if worker.kill_at and not worker.stopping:
+                raise Broken(f"worker {worker.id} is about to be killed for nothing")
+            for task in queue:
+                if task.worker is not worker or task.stage is not ASSIGNED:
+                    raise Broken(f"{named(task)} is in a queue and not assigned to it")
+                if task.call.options.cpus != worker.cpus:
+                    raise Broken(f"{named(task)} is queued behind tasks of another shape")
+        if blocked != state._blocked:
+            raise Broken(f"{blocked} workers are blocked, {state._blocked} counted")
+        for group, claimed in zip(state.groups, held, strict=True):
+            if abs(group.cpus - group.free - claimed) > 1e-6 or claimed > group.cpus + 1e-6:
+                raise Broken(f"{group.address}: {claimed} of {group.cpus} claimed, {group.free} free")
+        counts: Counter[Any] = Counter()
+        readers: Counter[Any] = Counter()
+        ready = 0
+        for task in self.tasks:
+            stage = task.stage
+            if (stage is ASSIGNED) != (task.worker is not None):
+                raise Broken(f"{named(task)} is {stage.name} and has worker {task.worker}")
+            if stage is READY and (task.items is None or task.source or len(task.items)):
+                ready += 1
+            if stage < DONE:
+                if task.links:
+                    for source in task.links:
+                        readers[source] += 1
+                    if stage is WAITING or stage is READY:
+                        waits = sum(source.stage is not DONE for source in task.links)
+                        if waits != task.waiting:
+                            raise Broken(f"{named(task)} waits for {waits}, counts {task.waiting}")
+            elif task.runs:
+                raise Broken(f"{named(task)} has ended and belongs to runs")
+            for run in task.runs:
+                counts[run] += 1
+        if ready != state.ready.count:
+            raise Broken(f"{ready} tasks are ready, {state.ready.count} queued")
+        for task in self.tasks:
+            if task.consumers != readers[task]:
+                raise Broken(
+                    f"{named(task)} has {readers[task]} readers, counts {task.consumers}"
+                )
+        for run in self.runs:
+            if run.submitted:
+                if counts[run] != run.remaining:
+                    raise Broken(f"{run.name}: {counts[run]} remain, {run.remaining} counted")
+                if not run.remaining and run.live:
+                    raise Broken(f"{run.name} has nothing left and is live")
+
+    def check_quiet(self) -> None:
+        """What holds when nothing happens any more."""
+        state = self.scheduler
+        for run in self.runs:
+            if run.live:
+                raise Broken(f"silent hang: {run.name} never ends")
+            if run.ended_at is None:
+                raise Broken(f"nobody was told that {run.name} ended")
+            if not run.joined and not run.cancelled and not run.failure:
+                if run.done + run.failed != run.total:
+                    raise Broken(f"{run.name}: {run.done} + {run.failed} of {run.total}")
+        for task in self.tasks:
+            if task.stage < DONE and task.links is not None:
+                raise Broken(f"{named(task)} is left {task.stage.name}")
+        for worker in state.workers.values():
+            if worker.queue or worker.blocked or worker.claim or worker.taking_back:
+                raise Broken(f"worker {worker.id} is not idle")
+            if not worker.ready:
+                raise Broken(f"worker {worker.id} never was ready")
+        if any(state.ready) or state.ready.count:
+            raise Broken("tasks are left in the ready queue")
+        if self.live:
+            raise Broken("something runs on")
+
+    def check_freed(self) -> None:
+        """What holds when the program has dropped all it had."""
+        for task in self.tasks:
+            if task.consumers:
+                raise Broken(f"{named(task)} still has {task.consumers} readers")
+            if task.links is not None and task.stage is DONE and not task.released:
+                raise Broken(f"{named(task)} was never released")
+        for attempt in self.accepted:
+            if self.regions.get(attempt) == "held":
+                raise Broken(f"the stored result of attempt {attempt} is never given back")
+
+
+def stored_attempts(task: Task) -> list[int]:
+    """Attempts whose stored results a task holds."""
+    if task.parts is not None:
+        return [part.attempt for part in task.parts if part.stored]
+    return [task.attempt] if task.stored else []
+
+
+def show(thing: Any) -> str:
+    """An event or a command in one line."""
+    words = [type(thing).__name__]
+    for field in thing.__slots__:
+        value = getattr(thing, field, None)
+        if isinstance(value, SimRun):
+            words.append(value.name)
+        elif field == "tasks":
+            words.append(" ".join(f"{named(task)}#{task.attempt}" for task in value))
+        elif field == "outcomes":
+            words.append(
+                " ".join(f"#{one.attempt}:{one.status}:{one.seconds:.6f}" for one in value)
+            )
+        elif field not in ("result", "log"):
+            words.append(f"{field}={value}")
+    return " ".join(words)
+
+
+# -- random histories -------------------------------------------------------------------------
+
+FUNCTIONS: Final = tuple(
+    (Function(b"f%d" % index, f"f{index}", b""), seconds)
+    for index, seconds in enumerate((2e-6, 1e-4, 1e-3, 5e-3, 0.03, 0.2, 3.0))
+)
+
+
+def shape(rng: random.Random, count: int) -> list[list[int]]:
+    """For each of ``count`` calls the earlier calls that it reads."""
+    kind = rng.choice(("chain", "tree", "diamond", "stencil", "wide", "random", "random"))
+    if kind == "chain":
+        return [[i - 1] if i else [] for i in range(count)]
+    if kind == "tree":
+        return [[] if i < (count + 1) // 2 else [j for j in (2 * (i - (count + 1) // 2), 2 * (i - (count + 1) // 2) + 1) if j < i] for i in range(count)]  # fmt: skip  # noqa: E501
+    if kind == "diamond":
+        return [[] if not i else [0] if i < count - 1 else list(range(1, i)) for i in range(count)]
+    if kind == "stencil":
+        width = rng.choice((2, 3, 4))
+        return [
+            [j for j in (i - width - 1, i - width, i - width + 1) if 0 <= j < i] if i >= width else []
+            for i in range(count)
+        ]
+    if kind == "wide":
+        return [[] for _ in range(count)]
+    return [
+        rng.sample(range(i), min(i, rng.choice((0, 0, 1, 1, 2, 3)))) for i in range(count)
+    ]
+
+
+class Plan:
+    """How wild a history is."""
+
+    def __init__(self, rng: random.Random, *, calm: bool) -> None:
+        self.calm = calm
+        chance = rng.random
+        self.deaths = 0.0 if calm or chance() < 0.4 else rng.choice((0.02, 0.1, 0.3))
+        self.start_deaths = 0.0 if calm or chance() < 0.8 else rng.choice((0.1, 0.5, 1.0))
+        self.cancels = 0.0 if calm else rng.choice((0.0, 0.3, 0.8))
+        self.drops = 0.0 if calm else rng.choice((0.0, 0.0, 0.3, 0.9))
+        self.fails = rng.choice((0.0, 0.1, 0.3))
+        self.deadly = 0.0 if calm or chance() < 0.7 else 0.1
+        self.timeouts = rng.choice((0.0, 0.0, 0.2))
+        self.nested = rng.choice((0.0, 0.0, 0.0, 0.2, 0.5))
+        self.maps = rng.choice((0.0, 0.0, 0.2))
+        self.shapes = rng.choice((0.0, 0.0, 0.3))
+        self.stored = rng.choice((0.0, 0.5))
+        self.wild = rng.choice((0.0, 0.2, 0.6))
+        self.functions = [rng.choice(FUNCTIONS) for _ in range(rng.choice((1, 1, 2, 3)))]
+
+
+class History:
+    """A random world, a random program in it, and the model that says how it has to end."""
+
+    def __init__(self, seed: int, *, log: bool = False, largest: int = 12) -> None:
+        rng = random.Random(f"history {seed}")
+        self.calm = seed % 3 == 0
+        self.plan = plan = Plan(rng, calm=self.calm)
+        groups = rng.choice(([1.0], [2.0], [2.0], [4.0], [1.0, 1.0], [2.0, 1.0]))
+        world = self.world = World(
+            seed, [(f"w{index}", cpus) for index, cpus in enumerate(groups)], log
+        )
+        self.rng = rng
+        self.groups = groups
+        world.death_rate = plan.deaths
+        world.start_death_rate = plan.start_deaths
+        world.duplicates = 0.0 if self.calm else rng.choice((0.0, 0.1))
+        world.lazy_reports = rng.random()
+        world.latency_s = rng.choice((1e-5, 1e-4, 1e-3))
+        world.make_nested = self._nested
+        world.on_run_end = self._run_ended
+        for function, seconds in plan.functions:
+            if rng.random() < 0.5:
+                world.scheduler.seconds[function.key] = seconds
+        self.calls: list[Call] = []
+        self.outputs: dict[Call, Output] = {}
+        count = rng.randint(2, largest)
+        for inputs in shape(rng, count):
+            call = self._call([self.calls[index] for index in inputs], depth=0)
+            self.calls.append(call)
+            self.outputs[call] = Output(call, 0)
+        self.resubmits = 0 if self.calm else 3
+        self.stop_on_error = not self.calm and rng.random() < 0.4
+
+    # -- what is called -----------------------------------------------------------------------
+
+    def _call(self, inputs: list[Call], depth: int) -> Call:
+        rng, plan, chance = self.rng, self.plan, self.rng.random
+        function, usual = rng.choice(plan.functions)
+        seconds = usual
+        if chance() < plan.wild:
+            seconds = min(usual * rng.choice((0.01, 0.1, 10, 100, 10_000)), 20.0)
+        options = Options(name=f"c{self.world.calls_made}")
+        self.world.calls_made += 1
+        behaviour = Behaviour(seconds)
+        if chance() < plan.shapes:
+            if chance() < 0.3:
+                index = rng.randrange(len(self.groups))
+                options.worker = f"w{index}"
+                largest = self.groups[index]
+            else:
+                largest = max(self.groups)
+            options.cpus = min(rng.choice((0.5, 0.5, 1, 2)), largest)
+            options.priority = rng.choice((0, 0, 0, 5, -5))
+        if chance() < plan.fails:
+            options.retries = rng.choice((0, 0, 1, 3))
+            behaviour.fails = rng.choice((1, 2, FOREVER))
+            behaviour.fatal = chance() < 0.2
+        if chance() < plan.timeouts:
+            options.timeout_s = max(seconds * rng.choice((0.3, 3.0)), 0.02)
+            options.retries = rng.choice((0, 1))
+            behaviour.catches = rng.choice(("", "", "ignore", "value"))
+        if not self.calm:
+            if chance() < 0.2:
+                options.death_retries = 0
+                options.retries = 0
+            if chance() < 0.1:
+                behaviour.catches = rng.choice(("ignore", "value"))
+        if chance() < plan.deadly:
+            behaviour.deadly = rng.choice((1, 3, FOREVER))
+        behaviour.stored = chance() < plan.stored
+        if not inputs and not depth and chance() < plan.maps:
+            count = rng.randint(1, 9)
+            call: Call = MapCall(function, options, [range(count)])
+            if chance() < plan.fails:
+                behaviour.items = frozenset(rng.sample(range(count), rng.randint(1, count)))
+            options.timeout_s, behaviour.fails, behaviour.fatal = None, 0, False
+        else:
+            call = Call(function, b"", (), tuple((one, 0) for one in inputs), options, None)
+            if chance() < plan.nested / (1 + 2 * depth) and depth < 3:
+                behaviour.nested = rng.choice(("wait", "wait", "later", "beside"))
+        self.world.behaviours[call] = behaviour
+        return call
+
+    def _nested(self, _world: World, _member: Member, depth: int) -> list[Call]:
+        calls: list[Call] = []
+        for inputs in shape(self.rng, self.rng.randint(1, 4)):
+            calls.append(self._call([calls[index] for index in inputs], depth))
+        return calls
+
+    # -- what the program does ----------------------------------------------------------------
+
+    def play(self) -> None:
+        """The whole history, with all checks."""
+        rng, world, plan = self.rng, self.world, self.plan
+        world.start()
+        self._submit(self.stop_on_error)
+        if rng.random() < 0.5:
+            for _ in range(rng.randint(1, 3)):
+                world.after(self._moment(), lambda: self._submit(rng.random() < 0.3))
+        if rng.random() < plan.drops:
+            for call in rng.sample(self.calls, rng.randint(1, len(self.calls))):
+                world.after(self._moment(), lambda call=call: self.outputs.pop(call, None))
+        world.play()
+        world.check_quiet()
+        if self.calm:
+            self._compare()
+        self.outputs.clear()
+        world.play()
+        world.check_quiet()
+        for call in self.calls:
+            if call.handles != sum(
+                (not one.satisfied) * [source for source, _ in one.inputs].count(call)
+                for one in self.calls
+            ):
+                raise Broken(f"{call.name} has {call.handles} handles")
+        world.check_freed()
+
+    def _moment(self) -> float:
+        rng = self.rng
+        return rng.choice((1e-4, 1e-2, 0.1, 1.0)) * rng.random() * 2
+
+    def _submit(self, stop_on_error: bool) -> None:
+        rng, world = self.rng, self.world
+        known = [call for call in self.calls if call in self.outputs]
+        if not known:
+            return
+        if self.calm:
+            stop_on_error = False
+        targets = known if rng.random() < 0.5 else rng.sample(known, rng.randint(1, len(known)))
+        run = world.submit(targets, stop_on_error=stop_on_error)
+        if run is not None and rng.random() < self.plan.cancels:
+            world.after(self._moment(), lambda: world.cancel(run))
+
+    def _run_ended(self, run: SimRun) -> None:
+        if run.member is None and self.resubmits and self.rng.random() < 0.5:
+            self.resubmits -= 1
+            self.world.after(self._moment() / 10, lambda: self._submit(self.stop_on_error))
+
+    # -- the model ----------------------------------------------------------------------------
+
+    def _compare(self) -> None:
+        """Without chance faults, the calls that fail are those of a program without workers."""
+        world = self.world
+        wanted: set[Call] = set()
+        for run in world.runs:
+            if run.member is None:
+                wanted.update(task.call for task in run.tasks)
+        good: dict[Call, bool] = {}
+        for call in self.calls:
+            if call not in wanted:
+                if call.task is not None:
+                    raise Broken(f"{call.name} was run, and nobody asked for it")
+                continue
+            behaviour = world.behaviours[call]
+            options = call.options
+            task = call.task
+            assert task is not None
+            inputs_good = all(good[source] for source, _ in call.inputs)
+            if options.timeout_s is not None or behaviour.nested:
+                own = task.stage is DONE  # it depends on moments
+                if not inputs_good and own:
+                    raise Broken(f"{call.name} has a value, and its input has none")
+            elif isinstance(call, MapCall):
+                own = not behaviour.items
+            else:
+                own = not behaviour.fatal and behaviour.fails <= options.retries
+                if any(run.joined for run in world.runs):  # a failed call had more tries
+                    own = own or (task.stage is DONE and not behaviour.fatal)
+            good[call] = inputs_good and own
+            if (task.stage is DONE) != good[call] or (task.stage is FAILED) == good[call]:
+                raise Broken(f"{call.name} is {task.stage.name}; the model says {good[call]}")
+            if not inputs_good and task.failed_input is None:
+                raise Broken(f"{call.name} does not tell which input failed")
+            if inputs_good and task.failed_input is not None:
+                raise Broken(f"{call.name} blames {named(task.failed_input)}")
+
+
+def run_history(seed: int, *, log: bool = False, largest: int = 12) -> History:
+    """Play one seed; `Broken` or any other error when a promise does not hold."""
+    with watching():
+        history = History(seed, log=log, largest=largest)
+        try:
+            history.play()
+        except BaseException as error:
+            if log:
+                error.history = history.world.log  # type: ignore[attr-defined]
+            raise
+    return history
+
+
+def tell(seed: int, *, largest: int = 12) -> str:
+    """The story of a failing seed."""
+    try:
+        history = run_history(seed, log=True, largest=largest)
+    except BaseException as error:
+        lines: list[str] = getattr(error, "history", [])
+        return "\n".join([*lines[-400:], f"{type(error).__name__}: {error}"])
+    return "\n".join([*(history.world.log or ()), "it ends well"])
+
+
+__all__ = ["DEATH_RETRIES", "Broken", "History", "World", "run_history", "tell"]
