@@ -62,6 +62,12 @@ _process_wide: dict[str, object] = {**_DEFAULTS, **INERT}
 _block: ContextVar[dict[str, object] | None] = ContextVar("mars_options", default=None)
 
 
+def is_eager() -> bool:
+    """``options.eager_mode``, for `spawn`, which asks a million times."""
+    values = _block.get()
+    return (_process_wide if values is None else values)["eager_mode"] is True
+
+
 class Options:
     """Options by attribute: ``mars.options.show_progress = False``.
 

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from mars.logs import LogSource
 from mars.task import Call, Realm, Stage, Task
 
-
 _NESTED_POLL_S = 0.01
 
 

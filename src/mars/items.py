@@ -28,9 +28,7 @@ class ItemCall(Call):
     def __init__(self, whole: MapCall, index: int, arguments: tuple[Any, ...]) -> None:
         payload, buffers, found = codec.encode_arguments(arguments, {})
         inputs = tuple([(output._call, output._index) for output in found])
-        super().__init__(
-            whole.function, payload, tuple(buffers), inputs, whole.options, None
-        )
+        super().__init__(whole.function, payload, tuple(buffers), inputs, whole.options, None)
         self.map = whole
         self.index = index
         whole.handles += 1  # its value may be in one of the map's blocks
@@ -62,9 +60,7 @@ class _ItemTask(Task):
 
     __slots__ = ()
 
-    def __init__(
-        self, call: ItemCall, realm: Realm, whole: Task, block: Task, offset: int
-    ) -> None:
+    def __init__(self, call: ItemCall, realm: Realm, whole: Task, block: Task, offset: int) -> None:
         super().__init__(call, realm)
         self.asked = True
         self.attempt = block.attempt
@@ -106,7 +102,7 @@ class MapCall(Call):
         """The calls of ``map(function, *iterables)``; the shortest iterable decides."""
         known = [len(one) for one in iterables if isinstance(one, (range, list, tuple))]
         limit = min(known, default=None)
-        columns = [
+        columns: list[Sequence[Any]] = [
             one if isinstance(one, (range, tuple)) else list(islice(one, limit))
             for one in iterables
         ]

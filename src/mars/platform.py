@@ -8,9 +8,11 @@ Windows has no way to send a descriptor to another process, so the local engine 
 from __future__ import annotations
 
 import array
+import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -133,3 +135,47 @@ def descendants(pid: int) -> list[int]:
         found.extend(children)
         pending.extend(children)
     return found
+
+
+_PAGEMAP_SCAN: Final = 0xC0606610
+_SCAN: Final = struct.Struct("<12Q")  # struct pm_scan_arg of linux/fs.h
+_IS_FILE, _IS_PRESENT, _IS_SWAPPED = 1 << 2, 1 << 3, 1 << 4
+_can_scan = LINUX
+
+
+def has_own_pages(address: int, length: int) -> bool:
+    """Whether this process has written to a private mapping of a file, so has copies of pages.
+
+    True when the system does not tell.
+    """
+    global _can_scan
+    try:
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:
+            if _can_scan:
+                try:
+                    return _scan(file.fileno(), address, length)
+                except OSError:  # before Linux 6.7
+                    _can_scan = False
+            file.seek(address // mmap.PAGESIZE * 8)
+            data = file.read(-(-length // mmap.PAGESIZE) * 8)
+    except OSError:
+        return True
+    # Of each page's 64 bits, 63 says that it is in memory, 62 in swap, 61 that it is the file's
+    # own. All pages at once, as one large number.
+    entries = int.from_bytes(data, "little")
+    ones = int.from_bytes((b"\1" + bytes(7)) * (len(data) // 8), "little")
+    return bool((entries >> 63 | entries >> 62) & ~(entries >> 61) & ones)
+
+
+def _scan(descriptor: int, address: int, length: int) -> bool:
+    """Have the kernel look for one page in memory or swap that is not the file's."""
+    import ctypes
+    import fcntl
+
+    found = (ctypes.c_uint64 * 3)()
+    end = address + -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
+    request = _SCAN.pack(
+        _SCAN.size, 0, address, end, 0, ctypes.addressof(found), 1, 1,
+        _IS_FILE, _IS_FILE, _IS_PRESENT | _IS_SWAPPED, _IS_PRESENT,
+    )  # fmt: skip
+    return fcntl.ioctl(descriptor, _PAGEMAP_SCAN, bytearray(request)) > 0

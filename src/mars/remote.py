@@ -13,6 +13,7 @@ from typing import IO, Any, Final, Generic, Literal, TypeVar, overload
 from mars import logs, session
 from mars.attempt import call as attempt_call
 from mars.attempt import code, codec, context
+from mars.config import is_eager
 from mars.config import options as program_options
 from mars.engine import Run
 from mars.errors import EncodeError
@@ -444,9 +445,7 @@ class ExecutableTuple(tuple[Any, ...]):
 
     def fetch_log(self, session: Any = None, offsets: Any = None, sizes: Any = None) -> list[Any]:
         """Logs of all members, as a list of LogFetcher; see `Object.fetch_log`."""
-        return [
-            output.fetch_log(session=session, offsets=offsets, sizes=sizes) for output in self
-        ]
+        return [output.fetch_log(session=session, offsets=offsets, sizes=sizes) for output in self]
 
     def errors(self, session: Any = None) -> list[BaseException | None]:
         """The error of each member, None for those that have a value or were not run."""
@@ -581,11 +580,11 @@ def spawn(
     call = Call(function, payload, tuple(buffers), inputs, chosen, n_output)
     if n_output is None:
         made: Object[Any] = Object(call, 0)
-        if program_options.eager_mode:
+        if is_eager():
             made.execute()
         return made
     outputs: list[Object[Any]] = [Object(call, index) for index in range(n_output)]
-    if program_options.eager_mode and outputs:
+    if is_eager():
         outputs[0].execute()
     return outputs
 
@@ -622,9 +621,7 @@ def _argument_error(
 def _find(value: object, root: str) -> tuple[str, str] | None:
     from mars.attempt import diagnose
 
-    return diagnose.find_unpicklable(
-        value, root, lambda part: codec.encode_arguments((part,), {})
-    )
+    return diagnose.find_unpicklable(value, root, lambda part: codec.encode_arguments((part,), {}))
 
 
 # -- map --------------------------------------------------------------------------------------
@@ -720,9 +717,7 @@ class MapObjects(Sequence[Any], Generic[R]):
 
     def fetch_log(self, session: Any = None, offsets: Any = None, sizes: Any = None) -> list[Any]:
         """Logs of all items, as a list of LogFetcher; see `Object.fetch_log`."""
-        return [
-            output.fetch_log(session=session, offsets=offsets, sizes=sizes) for output in self
-        ]
+        return [output.fetch_log(session=session, offsets=offsets, sizes=sizes) for output in self]
 
     def __reduce__(self) -> Any:
         return list, (list(self),)

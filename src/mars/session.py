@@ -233,7 +233,8 @@ class Session:
             return
         for call in missing:
             if call.place is None:
-                call.place = call.own_place(self._next_place())
+                place = self._next_place()
+                call.place = place if type(call) is Call else call.own_place(place)
 
     def _next_place(self) -> int:
         attempt = context.current() if self._nested else None
@@ -260,8 +261,10 @@ class Session:
             elif show_progress is None:
                 show_progress = options.show_progress
             # Most runs of small calls end before anything could be drawn.
-            if deadline is None and cancelled is None and (
-                show_progress is False or run.wait(_DRAW_AFTER_S)
+            if (
+                deadline is None
+                and cancelled is None
+                and (show_progress is False or run.wait(_DRAW_AFTER_S))
             ):
                 run.wait()
             else:
@@ -481,7 +484,9 @@ class Session:
         """None: the embedded engine listens on nothing."""
         return None
 
-    def create_remote_object(self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+    def create_remote_object(
+        self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+    ) -> Any:
         """Make an object that all calls of the session share, in this process."""
         return self._engine.create_object(self.session_id, name, cls, args, kw)
 

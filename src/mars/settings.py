@@ -13,9 +13,9 @@ MIB: Final = 1024 * KIB
 
 # -- messages ---------------------------------------------------------------------------------
 
-BATCH_S: Final = 0.004
+BATCH_S: Final = 0.006
 """Predicted work given to a worker at once, seconds. A message costs ~30 us to wake a process,
-so 4 ms keeps that under 1 %; much more would delay a rebalance."""
+so 6 ms keeps that under 1 %; much more would delay a rebalance."""
 
 BATCH_TASKS: Final = 512
 """Tasks in one message at the most, whatever their predicted time."""
@@ -33,7 +33,7 @@ BLOCK_S: Final = 0.02
 BLOCK_ITEMS: Final = 16_384
 """Items in one block at the most."""
 
-REPORT_S: Final = 0.001
+REPORT_S: Final = 0.002
 """A worker reports finished calls at the latest after this time, seconds, when it can."""
 
 OVERDUE_S: Final = 0.01

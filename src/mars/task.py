@@ -79,11 +79,6 @@ class Options:
         self.priority = priority
         self.worker = worker
 
-    @property
-    def plain(self) -> bool:
-        """Whether a worker has to be told nothing of them."""
-        return self.name is None and self.cpus == 1 and not self.retries
-
 
 DEFAULT_OPTIONS: Final = Options()
 

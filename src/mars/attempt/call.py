@@ -36,7 +36,7 @@ def split_outputs(value: object, n_output: int | None) -> Sequence[object]:
     if n_output is None:
         return (value,)
     try:
-        values = list(value)  # type: ignore[call-overload]
+        values: list[object] = list(value)  # type: ignore[call-overload]
     except TypeError:
         raise TypeError(
             f"Specifying n_output={n_output}, but result is not iterable, got {value!r:.200}"

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 from mars.task import Function
 
+
 class Keeper(Protocol):
     """Takes the large buffers that a pickle leaves out; falsy: the buffer is taken."""
 
@@ -156,9 +157,10 @@ class _References:
         for cell, value in self._cells:
             if _contents(cell) is not value:
                 return False
-        return all(
-            tuple(map(id, namespace.values())) == ids for namespace, ids in self._modules
-        )
+        for namespace, ids in self._modules:
+            if tuple(map(id, namespace.values())) != ids:
+                return False
+        return True
 
     def _function(self, func: FunctionType) -> None:
         if id(func) in self._seen:

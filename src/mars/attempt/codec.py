@@ -59,6 +59,12 @@ def place_of(output: object) -> tuple[Callable[[int], object], tuple[int]]:
     return _input, (len(found) - 1,)
 
 
+_PLAIN: Final = frozenset({bool, int, float, str, bytes, type(None)})
+"""Types whose values hold no output, no buffer and no class."""
+
+_NOTHING: Final[list[Any]] = []
+
+
 class Keep:
     """Collects what one pickle leaves out: large buffers, and the outputs it met."""
 
@@ -129,6 +135,12 @@ def encode_arguments(
     Exception
         Whatever the pickling of a value raises.
     """
+    if not kwargs:
+        for value in args:
+            if type(value) not in _PLAIN:
+                break
+        else:
+            return pickle.dumps((args, kwargs), 5), _NOTHING, _NOTHING
     keep = Keep()
     outer, _current.found = _current.found, keep.found
     try:

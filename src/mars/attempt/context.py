@@ -68,13 +68,20 @@ _process: Attempt | None = None
 
 def current() -> Attempt | None:
     """The attempt that this code runs in; None in the user's own program."""
+    global _process
+    if _process is None and _make is not None:
+        _process = _make(_facts)
     return _here.attempt or _process
 
 
-def enter_process(attempt: Attempt | None) -> None:
-    """From here on this process runs ``attempt``; for workers."""
-    global _process
-    _process = attempt
+_make: Callable[[Any], Attempt] | None = None
+_facts: Any = None
+
+
+def enter_process_lazily(make: Callable[[Any], Attempt], facts: Any) -> None:
+    """From here on this process runs the attempt that ``make(facts)`` gives; for workers."""
+    global _process, _make, _facts
+    _process, _make, _facts = None, make, facts
 
 
 def enter_thread(attempt: Attempt | None) -> Attempt | None:
@@ -153,7 +160,9 @@ class Context:
         """
         self._attempt.report_progress(min(1.0, max(0.0, float(progress))))
 
-    def create_remote_object(self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+    def create_remote_object(
+        self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+    ) -> Any:
         """Make an object that all calls of the session share, in the driver's process.
 
         Returns

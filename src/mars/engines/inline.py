@@ -51,7 +51,9 @@ class InlineEngine:
         self._largest = -(-n_cpu // n_worker)
         self._segments: list[Segment] = []  # one for each depth of nested calls
         self._lock = threading.RLock()  # one call at a time: its log is the process's output
-        self._running: dict[Task, tuple[Segment, int]] = {}  # where the log of a running call starts
+        self._running: dict[
+            Task, tuple[Segment, int]
+        ] = {}  # where the log of a running call starts
         self._stack: list[Task] = []
         self._closed = False
 
@@ -163,7 +165,8 @@ class InlineEngine:
     def _load(self, call: Call) -> Callable[..., Any]:
         function = call.function
         return codec.loads(  # type: ignore[no-any-return]
-            function.data, buffers=[bytearray(x) for x in function.buffers]  # type: ignore[call-overload]
+            function.data,
+            buffers=[bytearray(x) for x in function.buffers],  # type: ignore[call-overload]
         )
 
     def _packed(self, value: object, name: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from mars import platform
 from mars.errors import StoreFull
-from mars.settings import ARENA_BYTES, IDLE_ARENA_BYTES
+from mars.settings import ARENA_BYTES, IDLE_ARENA_BYTES, MAPPED_CACHE_BYTES
 
 PAGE: Final = mmap.PAGESIZE
 _ALIGN: Final = 64  # buffers begin on cache lines
@@ -275,7 +275,7 @@ class Inputs:
             return
         number, offset = key
         length = self._lengths[key]
-        if _written(self._mapping(number).address + offset, length):
+        if platform.has_own_pages(self._mapping(number).address + offset, length):
             self._mapping(number).restore(offset, length)
 
     def _part(self, key: tuple[int, int]) -> None:
@@ -313,40 +313,3 @@ class Inputs:
             self._part(key)
         elif not any(dying == key for _, dying, _ in self._dying.values()):
             self._tell_unused(number, offset)
-
-
-_PAGEMAP_ENTRY: Final = 8
-_PRESENT: Final = 1 << 63
-_FILE_OR_SHARED: Final = 1 << 61
-
-
-def _written(address: int, length: int) -> bool:
-    """Whether this process has pages of its own in a private mapping, that is, wrote to it."""
-    pages = -(-length // mmap.PAGESIZE)
-    try:
-        with open("/proc/self/pagemap", "rb", buffering=0) as file:
-            file.seek(address // mmap.PAGESIZE * _PAGEMAP_ENTRY)
-            data = file.read(pages * _PAGEMAP_ENTRY)
-    except OSError:  # not readable here: assume the worst
-        return True
-    # Each page's entry has one bit for "present" and one for "the file's own"; a page that is
-    # present and not the file's is a copy. All pages at once, as one large number.
-    entries = int.from_bytes(data, "little")
-    mask = int.from_bytes(b"\1" + bytes(7), "little") * _repeated(len(data) // _PAGEMAP_ENTRY)
-    present = entries >> 63 & mask
-    shared = entries >> 61 & mask
-    swapped = entries >> 62 & mask
-    return bool((present | swapped) & ~shared)
-
-
-_ones: dict[int, int] = {}
-
-
-def _repeated(count: int) -> int:
-    """A number with the lowest bit of each of ``count`` 64-bit words set."""
-    value = _ones.get(count)
-    if value is None:
-        if len(_ones) > 64:
-            _ones.clear()
-        value = _ones[count] = int.from_bytes((b"\1" + bytes(7)) * count, "little")
-    return value

@@ -12,17 +12,17 @@ from typing import Any
 
 from mars.attempt import call as attempt_call
 from mars.attempt import context
-from mars.engine import Run
 from mars.attempt.capture import Log
+from mars.engine import Run
 from mars.engines.local.loop import Loop
-from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.engines.local.nested import NestedServer
 from mars.engines.local.objects import RemoteObject, SharedObjects
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
+from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
-from mars.task import Call, Stage, Task
+from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
 
 
 class LocalEngine:
@@ -79,15 +79,15 @@ class LocalEngine:
         self._check_open()
         tasks = []
         for call, place in zip(calls, places, strict=True):
-            options = call.options
-            if not options.plain or options.worker is not None or options.gpus:
+            if call.options is not DEFAULT_OPTIONS:
                 self.check_schedulable(call)
             if call.stored is not None:
                 self.store.prepare(call, run)
             task = Task(call, run.realm)
             task.place = place
             task.asked = call in targets
-            call.begin(task)
+            if type(call) is not Call:
+                call.begin(task)
             tasks.append(task)
             if call.task is None:
                 # Already here, so that the program finds a log as soon as `execute` returns;
@@ -146,9 +146,7 @@ class LocalEngine:
             call = task.call
             if task.parts is not None:
                 return item_of(task, task.call.index, self.store.decode)  # type: ignore[attr-defined]
-            return self.store.decode(
-                task.result if call.n_output is None else task.result[index]
-            )
+            return self.store.decode(task.result if call.n_output is None else task.result[index])
         raise failure_of(task)
 
     def decode(self, value: Any) -> object:

@@ -20,16 +20,16 @@ from typing import Any, Final
 
 from mars import platform
 from mars.attempt import failure
+from mars.attempt.capture import Log, Segment
 from mars.engine import Run
 from mars.engines.local import messages, scheduler
 from mars.engines.local.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED, RECORD
-from mars.attempt.capture import Log, Segment
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.scheduler import Outcome, Scheduler
 from mars.engines.local.store import Store
 from mars.errors import MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.settings import LOG_TAIL_LINES, OVERDUE_S
-from mars.task import RunId, Task, WorkerId
+from mars.task import DEFAULT_OPTIONS, RunId, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
 
@@ -281,7 +281,7 @@ class Loop:
         """What only some calls need to say."""
         options = task.call.options
         tries = task.tries + task.deaths
-        if options.plain and not tries and task.dependents is None:
+        if options is DEFAULT_OPTIONS and not tries and task.dependents is None:
             return None
         extra: dict[str, Any] = {}
         if options.name is not None:
@@ -297,9 +297,7 @@ class Loop:
             extra["keep"] = True
         return extra
 
-    def _block_message(
-        self, member: Member, task: Task, number: int, run: Run
-    ) -> tuple[Any, ...]:
+    def _block_message(self, member: Member, task: Task, number: int, run: Run) -> tuple[Any, ...]:
         call = task.call
         extra = self._extra(task) or {}
         indices = task.items

@@ -332,7 +332,9 @@ class NestedServer:
             prefix=prefix,
             depth=parent.depth + 1 if parent is not None else 1,
         )
-        run.surroundings = parent.runs[0].surroundings if parent is not None and parent.runs else None
+        run.surroundings = (
+            parent.runs[0].surroundings if parent is not None and parent.runs else None
+        )
         try:
             tasks = [self._task(asker, run, *one) for one in described]
         except Exception as error:
@@ -355,7 +357,7 @@ class NestedServer:
         if items is not None:
             from mars.items import MapCall
 
-            columns, indices, spread = items
+            columns, _, spread = items
             whole = MapCall(described, options, columns)
             whole.spread = spread
             call: Call = whole
@@ -380,8 +382,8 @@ class NestedServer:
         task.asked = asked
         call.begin(task)
         if items is not None:
-            task.items = indices
-            task.size = len(indices)
+            task.items = items[1]
+            task.size = len(task.items)
         return task
 
     def _wait(self, member: Member, request: int, number: int) -> None:
@@ -435,9 +437,7 @@ class NestedServer:
                     if part.stored:
                         self._lend(member, part.result[0])
             elif current.stored:
-                values = (
-                    (current.result,) if current.call.n_output is None else current.result
-                )
+                values = (current.result,) if current.call.n_output is None else current.result
                 for value in values:
                     self._lend(member, value)
             result = None if parts is not None else current.result
@@ -448,10 +448,10 @@ class NestedServer:
             first = run.failure
             if first is not None and first.call is task.call:
                 failed = number
-        error = None
+        broken = None
         if run.error is not None:
-            error = failure.encode_failure(run.error, call="a nested call")
-        self._reply(member, request, "ended", (run.cancelled, failed, results, error))
+            broken = failure.encode_failure(run.error, call="a nested call")
+        self._reply(member, request, "ended", (run.cancelled, failed, results, broken))
 
     def _lend(self, member: Member, value: Any) -> None:
         if type(value) is not bytes and value is not None:
@@ -512,5 +512,3 @@ class NestedServer:
                 self._loop.cancel(run)
         for call in asker.calls.values():
             call.drop()
-
-

@@ -76,9 +76,7 @@ class Member:
 
     def interrupt(self, attempt: int) -> None:
         """SIGINT, for that attempt and no other."""
-        messages.OUTBOX_INTERRUPT.pack_into(
-            self.outbox, messages.OUTBOX_INTERRUPT_AT, attempt
-        )
+        messages.OUTBOX_INTERRUPT.pack_into(self.outbox, messages.OUTBOX_INTERRUPT_AT, attempt)
         self.signal(signal.SIGINT)
 
     def signal(self, number: int) -> None:

@@ -25,7 +25,6 @@ from mars.settings import (
     BATCH_TASKS,
     BLOCK_ITEMS,
     BLOCK_S,
-    BLOCKED_WORKERS,
     CANCEL_GRACE_S,
     INTERRUPT_GRACE_S,
     OVERDUE_S,
@@ -33,7 +32,7 @@ from mars.settings import (
     STARTS_WITHOUT_RESULT,
     TASK_FLOOR_S,
 )
-from mars.task import AttemptId, Call, Stage, Task, WorkerId
+from mars.task import AttemptId, Call, Options, Realm, Stage, Task, WorkerId
 
 WAITING, READY, ASSIGNED, RETRYING = Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING
 DONE, FAILED, CANCELLED, ABANDONED = Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.ABANDONED
@@ -71,6 +70,9 @@ EXCEPTION: Final = 1  # the function raised, and another attempt may help
 FATAL: Final = 2  # it raised something that another attempt cannot help
 RETURNED: Final = 3  # not started: an input in the worker's queue failed
 INTERRUPTED: Final = 4  # SIGINT reached it: timeout or cancel
+
+_RETRY: Final = 0
+_DEADLINE: Final = 1
 
 
 class RunState(Protocol):
@@ -300,6 +302,7 @@ class WorkerState:
     taking_back: bool = False  # asked to give back tasks
     due_at: float = 0.0  # when it should have told something
     asked: bool = False  # asked to report since it last did
+    told: int = 0  # the last attempt whose end it has told
     stopping: int = 0  # the attempt that was interrupted
     kill_at: float = 0.0  # when an interrupted attempt has had enough time; 0: never
     reason: str = ""  # why it was interrupted
@@ -323,6 +326,10 @@ class ReadyQueue:
         self._abandon = abandon  # what to do with a task that no live run wants
         self._levels: dict[tuple[int, int], dict[tuple[float, str | None], deque[Task]]] = {}
         self._order: list[tuple[int, int]] = []
+        # Where the last task went: the next one most likely goes there, too.
+        self._last_options: Options | None = None
+        self._last_depth = 0
+        self._last_shelf: deque[Task] = deque()
 
     def _shelf(self, task: Task) -> deque[Task]:
         options = task.call.options
@@ -340,7 +347,11 @@ class ReadyQueue:
         return shelf
 
     def append(self, task: Task) -> None:
-        self._shelf(task).append(task)
+        options = task.call.options
+        if options is not self._last_options or task.depth != self._last_depth:
+            self._last_shelf = self._shelf(task)
+            self._last_options, self._last_depth = options, task.depth
+        self._last_shelf.append(task)
         self.count += 1
 
     def push_front(self, task: Task) -> None:
@@ -370,6 +381,10 @@ class ReadyQueue:
         self._tidy()
         return None
 
+    def has(self, task: Task) -> bool:
+        """Whether the task is here; looks at all of its shelf."""
+        return task in self._shelf(task)
+
     def pop(self, shelf: deque[Task]) -> Task:
         self.count -= 1
         return shelf.popleft()
@@ -380,6 +395,7 @@ class ReadyQueue:
             del self._levels[key]
         if empty:
             self._order = sorted(self._levels)
+            self._last_options = None
 
     def __iter__(self) -> Iterator[Task]:
         for urgency in self._order:
@@ -394,6 +410,18 @@ def _wanted(task: Task) -> bool:
     return False
 
 
+def _task_of(call: Call, realm: Realm) -> Task:
+    task = call.task_in(realm)
+    assert task is not None  # inputs are submitted before, or together with, what reads them
+    return task
+
+
+def _cancelled(task: Task) -> bool:
+    """Whether nobody wants the task any more because somebody cancelled it."""
+    runs = task.runs if task.source is None else task.source.runs
+    return any(run.cancelled for run in runs) and not any(run.live for run in runs)
+
+
 class Scheduler:
     """Decides which worker runs which task, and what becomes of a task when things go wrong."""
 
@@ -405,7 +433,9 @@ class Scheduler:
         self._attempts = 0
         self._next_worker = 0
         self._blocked = 0
-        self._timers: list[tuple[float, int, Task, int]] = []  # retries and deadlines
+        # Retries and deadlines: when, attempt, which of the two, and the task or its worker. A
+        # deadline does not hold its task, whose result may be dropped long before.
+        self._timers: list[tuple[float, int, int, Any]] = []
         self._starts_without_result = 0
         self._commands: list[Command] = []
         self._releases: list[Task] = []
@@ -424,7 +454,8 @@ class Scheduler:
 
     def on(self, event: Event, now: float) -> list[Command]:
         """What to do about ``event``; ``now`` is monotonic time in seconds."""
-        self._commands = commands = []
+        commands: list[Command] = []
+        self._commands = commands
         self._handlers[type(event)](event, now)  # type: ignore[operator]
         for group in self.groups:
             if group.resuming:
@@ -485,6 +516,8 @@ class Scheduler:
             else:
                 known.runs += runs  # another run is at it
                 known.asked |= task.asked
+                if known.items is not None and len(known.items) and not ready.has(known):
+                    ready.append(known)  # a map that was to end with the blocks that run
                 continue
             task.runs += runs
             task.depth = run.depth
@@ -494,7 +527,10 @@ class Scheduler:
                     continue
             task.stage = READY
             task.ready_at = now
-            ready.append(task)
+            if task.items is not None and not len(task.items):
+                self._done(task, None, now)  # a map whose items all are calls of their own
+            else:
+                ready.append(task)
         if run.live and not run.remaining:
             self._end(run)
 
@@ -502,6 +538,8 @@ class Scheduler:
         new.elsewhere = old.elsewhere
         new.logs = old.logs  # what earlier attempts printed stays readable
         new.parts = old.parts
+        if new.parts is not None:
+            new.stored = old.stored
         if call.task is old:
             call.task = new
             return
@@ -529,8 +567,8 @@ class Scheduler:
         inputs = task.call.inputs
         realm = task.realm
         if len(inputs) == 1:
-            return (inputs[0][0].task_in(realm),)  # type: ignore[return-value]
-        return dict.fromkeys(call.task_in(realm) for call, _ in inputs)  # type: ignore[return-value]
+            return (_task_of(inputs[0][0], realm),)
+        return dict.fromkeys([_task_of(call, realm) for call, _ in inputs])
 
     def _near(self, task: Task, worker: WorkerState) -> None:
         if task.home is worker:
@@ -544,6 +582,7 @@ class Scheduler:
         worker = self.workers.get(event.worker)
         if worker is not None:
             worker.ready = True
+            self._retire(worker)
 
     def _finished(self, event: Finished, now: float) -> None:
         worker = self.workers.get(event.worker)
@@ -553,10 +592,15 @@ class Scheduler:
         queue = worker.queue
         for outcome in event.outcomes:
             if not queue or queue[0].attempt != outcome.attempt:
-                if outcome.stored:
+                # Not a current attempt: its result is not accepted. What a worker tells twice,
+                # because it died before it could cross it out, is accepted already.
+                if outcome.stored and outcome.attempt > worker.told:
                     self._commands.append(Discard(outcome.result))
-                continue  # not a current attempt: its result is not accepted
+                continue
             task = queue.popleft()
+            worker.told = outcome.attempt
+            if worker.blocked:
+                self._unblock(worker)
             worker.load_s -= self._predict(task)
             task.worker = None
             task.timing = outcome.timing
@@ -575,8 +619,6 @@ class Scheduler:
                 self._back(task, now)
             else:
                 self._attempt_failed(task, worker, outcome, now)
-        if worker.stopping and (not queue or queue[0].attempt != worker.stopping):
-            worker.stopping, worker.kill_at, worker.reason = 0, 0.0, ""
         self._settle(worker, now)
 
     def _learn(self, task: Task, seconds: float) -> None:
@@ -615,9 +657,14 @@ class Scheduler:
     def _settle(self, worker: WorkerState, now: float) -> None:
         """After the queue changed: what is left, and when to hear of it."""
         worker.asked = False
-        if worker.queue:
-            head = self._predict(worker.queue[0])
-            worker.due_at = now + head
+        queue = worker.queue
+        if worker.stopping and (not queue or queue[0].attempt != worker.stopping):
+            worker.stopping, worker.kill_at, worker.reason = 0, 0.0, ""
+        if queue:
+            worker.due_at = now + self._predict(queue[0])
+            if not worker.stopping and _cancelled(queue[0]):
+                # It began before we could take it back, or we thought that another one runs.
+                self._interrupt(worker, queue[0], "cancel", now + CANCEL_GRACE_S)
         else:
             worker.load_s = 0.0
             if worker.claim:
@@ -677,15 +724,20 @@ class Scheduler:
     def _cancelled(self, task: Task, now: float) -> None:
         """An attempt was stopped because nobody wanted it; meanwhile somebody may."""
         if _wanted(task):
-            task.stage = RETRYING
-            heapq.heappush(self._timers, (now, task.attempt, task, task.attempt))
+            self._pause(task, now)
+        elif task.source is not None:
+            self._abandon(task)  # its items have not failed: whoever asks again gets them
         else:
             self._terminal(task, CANCELLED, None, now)
 
     def _retry(self, task: Task, number: int, now: float) -> None:
+        self._pause(task, now + BACKOFF_S[min(number, len(BACKOFF_S)) - 1])
+
+    def _pause(self, task: Task, until: float) -> None:
         task.stage = RETRYING
-        pause = BACKOFF_S[min(number, len(BACKOFF_S)) - 1]
-        heapq.heappush(self._timers, (now + pause, task.attempt, task, task.attempt))
+        for dependent in task.dependents or ():
+            dependent.home, dependent.near = None, 0
+        heapq.heappush(self._timers, (until, task.attempt, _RETRY, task))
 
     def _terminal(self, task: Task, stage: Stage, result: Any, now: float) -> None:
         """A task ends without a value, and with it all that needs its value."""
@@ -701,15 +753,24 @@ class Scheduler:
             failed = pending.pop()
             dependents, failed.dependents = failed.dependents, None
             for dependent in dependents or ():
-                if dependent.stage is WAITING:
-                    dependent.stage = FAILED
-                    dependent.failed_input = failed
-                    self._consumed(dependent)
-                    self._count_failure(dependent)
-                    pending.append(dependent)
-                elif dependent.stage is ASSIGNED:
-                    # Queued behind this task in its worker, which will return it unstarted.
-                    dependent.failed_input = failed
+                if dependent.stage is ASSIGNED:
+                    self._unqueue(dependent)
+                elif dependent.stage is not WAITING:
+                    continue
+                dependent.stage = FAILED
+                dependent.failed_input = failed
+                self._consumed(dependent)
+                self._count_failure(dependent)
+                pending.append(dependent)
+
+    def _unqueue(self, task: Task) -> None:
+        """Forget that a task is queued behind an input that will never come.
+
+        Its worker returns it unstarted; by then it is not the current attempt of anything.
+        """
+        worker, task.worker = task.worker, None
+        worker.queue.remove(task)
+        worker.load_s -= self._predict(task)
 
     def _count_failure(self, task: Task) -> None:
         runs, task.runs = task.runs, ()
@@ -749,9 +810,7 @@ class Scheduler:
         for dependent in task.dependents or ():
             if dependent.home is not None:
                 dependent.home, dependent.near = None, 0
-        if task.failed_input is not None:
-            self._terminal(task, FAILED, None, now)
-        elif not _wanted(task):
+        if not _wanted(task):
             self._abandon(task)
         elif task.waiting:
             task.stage = WAITING
@@ -767,6 +826,8 @@ class Scheduler:
             source.blocks -= 1
             source.items = [*task.items, *source.items]
             task = source
+        if task.blocks:
+            return  # ends with the blocks that run, unless somebody asks for it meanwhile
         pending = [task]
         while pending:
             dropped = pending.pop()
@@ -777,10 +838,15 @@ class Scheduler:
             for run in dropped.runs:
                 run.remaining -= 1
             dropped.runs = ()
+            if not dropped.call.handles and not dropped.consumers:
+                self._release(dropped)
             dependents, dropped.dependents = dropped.dependents, None
             for dependent in dependents or ():
-                if dependent.stage is WAITING:
-                    pending.append(dependent)
+                if dependent.stage is ASSIGNED:
+                    self._unqueue(dependent)
+                elif dependent.stage is not WAITING:
+                    continue
+                pending.append(dependent)
 
     def _gave_back(self, event: GaveBack, now: float) -> None:
         worker = self.workers.get(event.worker)
@@ -790,6 +856,12 @@ class Scheduler:
         given = set(event.attempts)
         self._pull(worker, [task for task in worker.queue if task.attempt in given], now)
         self._settle(worker, now)
+        if len(worker.queue) > 1 and not worker.taking_back:
+            if worker.blocked or worker.stopping:
+                # The worker may not have read all that was on its way.
+                self._take_back(worker, len(worker.queue) - 1)
+            else:
+                self._unwanted()
 
     def _pull(self, worker: WorkerState, tasks: Sequence[Task], now: float) -> None:
         """Remove queued tasks from a worker; the order in which they were queued is kept."""
@@ -818,11 +890,20 @@ class Scheduler:
             worker.resuming = True
             self.groups[worker.group].resuming.append(worker)
 
+    def _unblock(self, worker: WorkerState) -> None:
+        """The call that was blocked has ended, such as by its timeout: nobody waits any more."""
+        worker.blocked = worker.resuming = False
+        self._blocked -= 1
+        if worker.queue:
+            # It begins with the next one already, whether cores are free or not.
+            worker.claim = worker.cpus
+            self.groups[worker.group].free -= worker.claim
+
     def _resume(self, group: Group) -> None:
         """Let workers whose nested calls are done go on, before anything new starts."""
         while group.resuming:
             worker = group.resuming[0]
-            if worker.id in self.workers:
+            if worker.resuming and worker.id in self.workers:
                 if worker.cpus > group.free + 1e-9:
                     return
                 worker.blocked = worker.resuming = False
@@ -852,7 +933,7 @@ class Scheduler:
             if event.log is not None:
                 running.logs = (*running.logs, event.log)
             self._attempt_died(running, worker, event.result, now)
-        elif not worker.ready:
+        elif not worker.ready or queue:
             self._starts_without_result += 1
             if self._starts_without_result >= STARTS_WITHOUT_RESULT:
                 self._commands.append(GiveUp())
@@ -892,7 +973,8 @@ class Scheduler:
         for worker in self.workers.values():
             if worker.queue and not worker.stopping:
                 head = worker.queue[0]
-                if run in head.runs and not _wanted(head):
+                runs = head.runs if head.source is None else head.source.runs
+                if run in runs and not _wanted(head):
                     self._interrupt(worker, head, "cancel", now + CANCEL_GRACE_S)
 
     def _interrupt(self, worker: WorkerState, task: Task, reason: str, kill_at: float) -> None:
@@ -900,6 +982,9 @@ class Scheduler:
         worker.reason = reason
         worker.kill_at = kill_at
         self._commands.append(Interrupt(worker.id, AttemptId(task.attempt)))
+        if len(worker.queue) > 1 and not worker.taking_back:
+            # Nothing may begin there: SIGKILL may have to follow, and would hit it.
+            self._take_back(worker, len(worker.queue) - 1)
 
     def _forgotten(self, event: Forgotten, now: float) -> None:
         for task in event.tasks:
@@ -908,25 +993,24 @@ class Scheduler:
 
     def _tick(self, event: Tick, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
-            _, _, task, attempt = heapq.heappop(self._timers)
-            if task.attempt != attempt:
-                continue
-            if task.stage is RETRYING:
-                if _wanted(task):
-                    task.stage = READY
-                    self.ready.push_front(task)
+            _, attempt, kind, about = heapq.heappop(self._timers)
+            if kind == _DEADLINE:
+                if about.queue and about.queue[0].attempt == attempt and not about.stopping:
+                    self._interrupt(about, about.queue[0], "timeout", now + INTERRUPT_GRACE_S)
+            elif about.stage is RETRYING and about.attempt == attempt:
+                if _wanted(about):
+                    about.stage = READY
+                    self.ready.push_front(about)
                 else:
-                    self._abandon(task)
-            elif task.stage is ASSIGNED and not task.worker.stopping:
-                self._interrupt(task.worker, task, "timeout", now + INTERRUPT_GRACE_S)
-        idle = any(worker.ready and not worker.queue for worker in self.workers.values())
+                    self._abandon(about)
+        idle = [worker for worker in self.workers.values() if worker.ready and not worker.queue]
         for worker in self.workers.values():
             if worker.kill_at and worker.kill_at <= now:
                 worker.kill_at = 0.0
                 self._commands.append(Kill(worker.id))
             if len(worker.queue) > 1 and not worker.asked and worker.due_at + OVERDUE_S <= now:
                 worker.asked = True
-                if idle and not worker.taking_back:
+                if not worker.taking_back and self._could_run(idle, worker.queue[-1]):
                     self._take_back(worker, len(worker.queue) - 1)
                 else:
                     self._commands.append(Report(worker.id))
@@ -956,7 +1040,7 @@ class Scheduler:
                     if not ready.count:
                         break
         elif idle:
-            self._balance(now)
+            self._balance(idle, now)
 
     def _fill(self, worker: WorkerState, share: int, now: float) -> None:
         if worker.taking_back or worker.resuming or worker.stopping:
@@ -968,10 +1052,12 @@ class Scheduler:
         room = BATCH_TASKS - len(queue)
         share = min(share, room)
         load = worker.load_s
+        shelf: deque[Task] | None = None
         while len(batch) < share:
-            shelf = ready.shelf_for(group, worker.cpus if queue else None)
-            if shelf is None:
-                break
+            if not shelf or not _wanted(shelf[0]):
+                shelf = ready.shelf_for(group, worker.cpus if queue else None)
+                if shelf is None:
+                    break
             task = shelf[0]
             if task.items is not None and task.source is None:
                 block = self._carve(task, load if queue else None)
@@ -998,7 +1084,7 @@ class Scheduler:
             batch.append(task)
             timeout_s = task.call.options.timeout_s
             if timeout_s is not None:
-                heapq.heappush(self._timers, (now + timeout_s, task.attempt, task, task.attempt))
+                heapq.heappush(self._timers, (now + timeout_s, task.attempt, _DEADLINE, worker))
                 break
             if task.dependents is not None:
                 load = self._follow(worker, task, batch, load, room, now)
@@ -1092,7 +1178,11 @@ class Scheduler:
 
     def _block_ended(self, task: Task) -> None:
         """All items of a map have ended once nothing of it is left to give out or running."""
-        if len(task.items) or task.blocks or task.stage is not READY:
+        if task.blocks or task.stage is not READY:
+            return
+        if len(task.items):
+            if not _wanted(task) and not self.ready.has(task):
+                self._abandon(task)
             return
         task.size = 0  # its blocks have been counted
         self._done(task, None, 0.0, FAILED if task.tries else DONE)
@@ -1143,7 +1233,16 @@ class Scheduler:
                 frontier.append(dependent)
         return load
 
-    def _balance(self, now: float) -> None:
+    def _could_run(self, idle: Sequence[WorkerState], task: Task) -> bool:
+        """Whether one of the idle workers could start the task now."""
+        options = task.call.options
+        for worker in idle:
+            group = self.groups[worker.group]
+            if options.cpus <= group.free + 1e-9 and options.worker in (None, group.address):
+                return True
+        return False
+
+    def _balance(self, idle: Sequence[WorkerState], now: float) -> None:
         """Nothing is ready and a worker is idle: take back what others have too much of."""
         for worker in self.workers.values():
             if (
@@ -1151,6 +1250,7 @@ class Scheduler:
                 and not worker.taking_back
                 and not worker.blocked
                 and (worker.load_s > BATCH_S or worker.due_at + OVERDUE_S < now)
+                and self._could_run(idle, worker.queue[-1])
             ):
                 self._take_back(worker, len(worker.queue) // 2)
 

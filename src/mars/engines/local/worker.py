@@ -53,12 +53,15 @@ from mars.errors import MarsError
 from mars.settings import (
     BACKOFF_S,
     LOG_TAIL_LINES,
-    MAPPED_CACHE_BYTES,
     OUTBOX_BYTES,
     REPORT_S,
 )
 
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
+dumps, loads = pickle.dumps, pickle.loads
+
+_SMALL: Final = frozenset({bool, int, float})
+"""Types whose values need no look at what is in them."""
 
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _KEPT_RESULTS: Final = 1024
@@ -127,6 +130,7 @@ class Worker:
         self._readable.register(self.sock, select.POLLIN)
         self.queue: deque[Message] = deque()
         self.functions: dict[int, Any] = {}
+        self.names: dict[int, str] = {}
         self.runs: dict[int, tuple[Any, ...]] = {}
         self.kept: dict[int, Any] = {}  # results that queued calls may read
         self.replies: dict[int, Any] = {}
@@ -211,6 +215,7 @@ class Worker:
             _, functions, runs, tasks = message
             if functions:
                 self.functions.update(functions)
+                self.names.update({number: known[0] for number, known in functions.items()})
             if runs:
                 self.runs.update(runs)
             self.queue.extend(tasks)
@@ -390,48 +395,44 @@ class Worker:
                 self._finish_unstarted(attempt, log_start)
                 return
             if type(payload) is bytes:
-                arguments = codec.decode_arguments(payload, (), values)
+                if values:
+                    arguments = codec.decode_arguments(payload, (), values)
+                else:
+                    arguments = loads(payload)
             else:
                 arguments = self._decode_stored_arguments(payload, values)
             del values
             decoded = now()
-            if extra is None:
-                name = None
-                self.budget.apply(1)
-            else:
-                name = extra.get("name")
-                self.budget.apply(extra.get("cpus", 1))
-            context.enter_process(
-                context.Attempt(
-                    session_id, name or "", self.engine, self.address, entropy,
-                    (*prefix, *place) if type(place) is tuple else (*prefix, place),
-                    self._set_progress,
-                )
-            )  # fmt: skip
+            self.budget.apply(1 if extra is None else extra.get("cpus", 1))
+            # The attempt that `get_context` and `rng` tell of is made when somebody asks.
+            context.enter_process_lazily(self._attempt_of, task)
             called = now()
             if extra is not None and "items" in extra:
                 status, flags, data, returned = self._perform_block(
-                    task, call, arguments[0][0], extra, name or "", log_start
+                    task, call, arguments[0][0], extra, self._name_of(task), log_start
                 )
             else:
-                args, kwargs = arguments
                 self.in_call = attempt
-                value = call(*args, **kwargs)
+                value = call(*arguments[0], **arguments[1])
                 self.in_call = 0
                 returned = now()
                 if os.getpid() != self.pid:
                     os._exit(0)  # the function forked, and this is the child
                 status = VALUE
                 if n_output is None:
-                    packed = attempt_call.pack(value, name or _name(call), self.put)
-                    if type(packed) is bytes:
-                        data = packed
+                    result: Any
+                    if value is None or type(value) in _SMALL:
+                        result = data = dumps(value, 5)
                     else:
-                        data, flags = pickle.dumps(packed, 5), FLAG_PACKED | FLAG_STORED
-                    result: Any = packed
+                        result = attempt_call.pack(value, self._name_of(task), self.put)
+                        if type(result) is bytes:
+                            data = result
+                        else:
+                            data, flags = pickle.dumps(result, 5), FLAG_PACKED | FLAG_STORED
                 else:
+                    name = self._name_of(task)
                     result = tuple(
-                        attempt_call.pack(output, name or _name(call), self.put)
+                        attempt_call.pack(output, name, self.put)
                         for output in attempt_call.split_outputs(value, n_output)
                     )
                     data = pickle.dumps(result, 5)
@@ -470,6 +471,19 @@ class Worker:
         if stored - self.reported_ns > _REPORT_NS:
             self.report()
             self.reported_ns = stored
+
+    def _name_of(self, task: Message) -> str:
+        extra = task[7]
+        return extra["name"] if extra and "name" in extra else self.names[task[2]]
+
+    def _attempt_of(self, task: Message) -> context.Attempt:
+        _, run, _, _, _, _, place, _ = task
+        session_id, entropy, prefix, _ = self.runs[run]
+        return context.Attempt(
+            session_id, self._name_of(task), self.engine, self.address, entropy,
+            (*prefix, *place) if type(place) is tuple else (*prefix, place),
+            self._set_progress,
+        )  # fmt: skip
 
     def _follow(self, surroundings: tuple[list[str], str]) -> None:
         """Import from where, and call "here" what, the program does."""
@@ -539,10 +553,8 @@ class Worker:
     def _failed(
         self, task: Message, error: BaseException, arguments: Any, log_start: int
     ) -> tuple[int, bytes]:
-        attempt, _, function, _, _, _, _, extra = task
-        extra = extra or {}
-        call = self.functions.get(function)
-        name = extra.get("name") or (call[0] if type(call) is tuple else _name(call))
+        attempt = task[0]
+        extra = task[7] or {}
         if self.interrupted == attempt and isinstance(error, KeyboardInterrupt):
             status = INTERRUPTED
         elif isinstance(error, extra.get("retry_on", Exception)) and not isinstance(
@@ -554,7 +566,7 @@ class Worker:
         self._flush()
         packed = attempt_call.pack_failure(
             error,
-            name=name,
+            name=self._name_of(task),
             arguments=arguments,
             attempt=extra.get("try", 1),
             where=f"worker {self.number} (pid {self.pid}, {self.address})",
@@ -614,7 +626,7 @@ class Worker:
                     values.append(None)
                     failures[offset] = attempt_call.pack_failure(
                         error,
-                        name=name or _name(call),
+                        name=name,
                         arguments=(tuple(item) if spread else (item,), {}),
                         attempt=tries,
                         where=f"worker {self.number} (pid {self.pid}, {self.address})",
@@ -632,23 +644,23 @@ class Worker:
         if os.getpid() != self.pid:
             os._exit(0)
         try:
-            packed: Any = attempt_call.pack(values, name or _name(call), self.put)
+            packed: Any = attempt_call.pack(values, name, self.put)
         except MarsError:
             # One value does not pickle: find out which, and let the others be.
             for offset, value in enumerate(values):
                 try:
-                    attempt_call.pack(value, name or _name(call), self.put)
+                    attempt_call.pack(value, name, self.put)
                 except MarsError as error:
                     values[offset] = None
                     failures[offset] = attempt_call.pack_failure(
                         error,
-                        name=name or _name(call),
+                        name=name,
                         arguments=(tuple(items[offset]) if spread else (items[offset],), {}),
                         attempt=1,
                         where=f"worker {self.number} (pid {self.pid}, {self.address})",
                         log_tail="",
                     )
-            packed = attempt_call.pack(values, name or _name(call), self.put)
+            packed = attempt_call.pack(values, name, self.put)
         flags = FLAG_PACKED if type(packed) is bytes else FLAG_PACKED | FLAG_STORED
         if failures:
             flags |= FLAG_FAILURES
@@ -680,7 +692,7 @@ class Worker:
         self.stderr = text_stream(2)
         sys.stdin = open(0, closefd=False)
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc, assignment]
-        sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc, assignment]
 
     engine: Any = None
 
@@ -702,12 +714,6 @@ class _Shield:
                 raise KeyboardInterrupt
 
 
-def _name(call: Any) -> str:
-    from mars.attempt.code import name_of
-
-    return name_of(call)
-
-
 def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
     """Entry point after the fork; gives the exit status of the process."""
     sys.path[:] = facts["path"]
@@ -722,5 +728,3 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
     worker.engine = NestedEngine(worker)
     gc.freeze()  # what the zygote loaded stays as it is: the collector need not look at it
     return worker.run()
-
-

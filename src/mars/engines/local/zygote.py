@@ -161,6 +161,7 @@ def main(descriptor: int, driver: int) -> None:
     platform.adopt_orphans()
     # Imported before the first fork, so that all workers share it.
     import cloudpickle
+
     import mars.engines.local.worker
 
     assert cloudpickle and mars.engines.local.worker
