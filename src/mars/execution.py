@@ -58,8 +58,8 @@ class Execution(Future[Any]):
     def _invoke_callbacks(self) -> None:
         # The engine's own thread ends runs. A callback may itself wait for a run, so it gets a
         # thread that nobody waits for.
-        if self._done_callbacks:
-            _callbacks.put(super()._invoke_callbacks)
+        if self._done_callbacks:  # type: ignore[attr-defined]
+            _callbacks.put(super()._invoke_callbacks)  # type: ignore[misc]
 
     def progress(self) -> float:
         """Part of the run that is done, from 0 to 1, with what running calls tell of themselves."""
@@ -132,10 +132,6 @@ class Execution(Future[Any]):
 
 
 _CANCEL_WAIT_S = 5.0
-
-
-class ValueExecution(Execution):
-    """The future of ``to_object(wait=False)``: its result is the value."""
 
 
 class _Callbacks:

@@ -178,4 +178,5 @@ def _scan(descriptor: int, address: int, length: int) -> bool:
         _SCAN.size, 0, address, end, 0, ctypes.addressof(found), 1, 1,
         _IS_FILE, _IS_FILE, _IS_PRESENT | _IS_SWAPPED, _IS_PRESENT,
     )  # fmt: skip
-    return fcntl.ioctl(descriptor, _PAGEMAP_SCAN, bytearray(request)) > 0
+    pages: int = fcntl.ioctl(descriptor, _PAGEMAP_SCAN, bytearray(request))
+    return pages > 0

@@ -16,7 +16,7 @@ from mars.attempt import code, codec, context
 from mars.config import is_eager
 from mars.config import options as program_options
 from mars.engine import Run
-from mars.errors import EncodeError
+from mars.errors import EncodeError, NotExecuted, SessionClosed
 from mars.execution import Execution
 from mars.items import ItemCall, MapCall
 from mars.logs import LogFetcher
@@ -47,6 +47,8 @@ class Object(Output, Generic[R]):
     """
 
     __slots__ = ("_log",)
+
+    _log: LogFetcher
 
     def execute(
         self,
@@ -325,8 +327,8 @@ def _existing(given: Any, output: Output) -> session.Session:
             task = output._call.task
             if task is not None:
                 # Executed in a session that is closed, or in one that is not the default.
-                raise session.SessionClosed("Session closed already, or not the default one")
-            raise session.NotExecuted(repr(output))
+                raise SessionClosed("Session closed already, or not the default one")
+            raise NotExecuted(repr(output))
     return session.choose(given)
 
 
@@ -562,8 +564,8 @@ def spawn(
         kwargs = {}
     elif not isinstance(kwargs, dict):
         raise TypeError("kwargs has to be a dict")
-    if not isinstance(args, tuple):
-        args = (args,)
+    if type(args) is not tuple:
+        args = tuple(args) if isinstance(args, tuple) else (args,)
     if n_output is not None:
         _check_n_output(n_output)
     chosen = (

@@ -339,6 +339,9 @@ class Call:
     whole: Call | None = None
     """The map that it is an item of."""
 
+    spread = False
+    """Of a map: whether each item is a tuple of arguments."""
+
     adoptable = False
     """Whether its result may have come about in another way; see `adopt`."""
 

@@ -184,7 +184,9 @@ class Member:
         self.control: deque[Callable[[], None]] = deque()
         self.upwards: deque[Callable[[], None]] = deque()
         self.free_at = [0.0, 0.0, 0.0]  # when the last message of a channel arrives
-        self.waiting = 0  # threads that wait for nested calls
+        self.waiting: set[int] = set()  # requests of threads that wait for nested calls
+        self.requests = 0
+        self.request = 0  # of the main thread
         self.resume: Callable[[], None] = lambda: None
 
 
@@ -196,8 +198,8 @@ class Asker:
         self.realm = realm
         self.calls: list[Call] = []
         self.run: SimRun | None = None
-        self.waiting = False
-        self.held = False
+        self.waiting = 0  # the request that waits for the run
+        self.held = 0  # the request that waits for the worker's cores
 
 
 class World:
@@ -421,8 +423,8 @@ class World:
         member = self.members[command.worker]
         asker = self.askers.get(member.number)
         if asker is not None and asker.held:
-            asker.held = False
-            self._reply(member, asker.attempt)
+            held, asker.held = asker.held, 0
+            self._reply(member, held)
 
     def _do_Release(self, command: Any) -> None:
         for task in command.tasks:
@@ -451,8 +453,7 @@ class World:
         member = run.member
         asker = self.askers.get(member.number) if member is not None else None
         if asker is not None and asker.run is run and asker.waiting:
-            asker.waiting = False
-            asker.held = True
+            asker.held, asker.waiting = asker.waiting, 0
             self.on(Unblocked(member.number))  # type: ignore[union-attr, arg-type]
         self.on_run_end(run)
 
@@ -692,7 +693,7 @@ class World:
             self._end(member, task, attempt, False)
             return
         if member.phase == "waiting":
-            member.waiting -= 1
+            member.waiting.discard(member.request)
         result = ("raised", attempt)
         self._finish(member, task, attempt, Told(attempt, INTERRUPTED, 0.1, result))
         if not member.dead:
@@ -779,8 +780,10 @@ class World:
         member.resume = resume
 
     def _ask_to_wait(self, member: Member) -> None:
-        member.waiting += 1
-        self._send(member, lambda: self._take_wait(member))
+        member.requests += 1
+        request = member.request = member.requests
+        member.waiting.add(request)
+        self._send(member, lambda: self._take_wait(member, request))
         self._give_up_queue(member)
 
     def _submit_nested(self, member: Member, depth: int) -> None:
@@ -803,21 +806,19 @@ class World:
         run.tasks = tasks
         self.on(Submitted(run, tasks))
 
-    def _take_wait(self, member: Member) -> None:
+    def _take_wait(self, member: Member, request: int) -> None:
         asker = self.askers.get(member.number)
         if asker is None or asker.run is None or asker.run.ended_at is not None:
-            self._reply(member, asker.attempt if asker is not None else 0)
+            self._reply(member, request)
             return
-        asker.waiting = True
+        asker.waiting = request
         self.on(Blocked(member.number))  # type: ignore[arg-type]
 
-    def _reply(self, member: Member, attempt: int) -> None:
+    def _reply(self, member: Member, request: int) -> None:
         def take() -> None:
-            if not member.waiting:  # an interrupt ended the wait
-                return
-            member.waiting -= 1
-            if member.running is not None and member.running[1] == attempt:
-                if member.phase == "waiting":
+            if request in member.waiting:  # else an interrupt ended the wait
+                member.waiting.discard(request)
+                if member.phase == "waiting" and member.request == request:
                     member.resume()
 
         self.down(member, take)
@@ -837,7 +838,7 @@ class World:
         if asker.run is not None and asker.run.live:
             self.on(Cancelled(asker.run))
         if (asker.waiting or asker.held) and not member.dead:
-            self._reply(member, asker.attempt)
+            self._reply(member, asker.waiting or asker.held)
         for call in asker.calls:
             call.drop()
 

@@ -94,7 +94,7 @@ def capturing(segment: Segment) -> Iterator[None]:
             terminals = [text_stream(descriptor) for descriptor in saved]
             sys.stdout, sys.stderr = (_Tee(log, terminal) for terminal in terminals)
         else:
-            sys.stdout = sys.stderr = log  # type: ignore[assignment]
+            sys.stdout = sys.stderr = log
         yield
     finally:
         log.flush()

@@ -410,17 +410,15 @@ class Loop:
             member = Member(command.worker)
         except OSError as error:
             self._endings[command.worker] = (0, None, 0, f"no descriptor or memory left: {error}")
-            member = None  # type: ignore[assignment]
-        if member is not None:
-            self.members[command.worker] = member
-            self._segments.add(member.segment)
-            try:
-                self.pool.fork(member, {"address": group.address})
-            except OSError:  # the zygote is gone, which `_on_zygote` will see
-                return
-            self._watch(member.data.fileno(), self._on_member, member)
+            self.post(lambda: self.on(scheduler.Died(command.worker, 0)))
             return
-        self.post(lambda: self.on(scheduler.Died(command.worker, 0)))
+        self.members[command.worker] = member
+        self._segments.add(member.segment)
+        try:
+            self.pool.fork(member, {"address": group.address})
+        except OSError:  # the zygote is gone, which `_on_zygote` will see
+            return
+        self._watch(member.data.fileno(), self._on_member, member)
 
     def _on_member(self, member: Member, mask: int) -> None:
         if mask & select.EPOLLOUT:

@@ -769,8 +769,15 @@ class Scheduler:
         Its worker returns it unstarted; by then it is not the current attempt of anything.
         """
         worker, task.worker = task.worker, None
+        if task not in worker.queue:
+            return  # the queue is about to be given back as a whole
         worker.queue.remove(task)
         worker.load_s -= self._predict(task)
+        if worker.stopping == task.attempt:
+            worker.stopping, worker.kill_at, worker.reason = 0, 0.0, ""
+        if not worker.queue:
+            self.groups[worker.group].free += worker.claim
+            worker.claim = worker.load_s = 0.0
 
     def _count_failure(self, task: Task) -> None:
         runs, task.runs = task.runs, ()
@@ -871,7 +878,8 @@ class Scheduler:
         worker.queue = deque(task for task in worker.queue if task not in pulled)
         for task in reversed(tasks):
             worker.load_s -= self._predict(task)
-            self._back(task, now)
+            if task.stage is ASSIGNED:  # it has not ended with one behind it
+                self._back(task, now)
 
     def _worker_blocked(self, event: Blocked, now: float) -> None:
         worker = self.workers.get(event.worker)
@@ -927,7 +935,8 @@ class Scheduler:
         if queue and event.started and queue[0].attempt == event.started:
             running = queue.popleft()
         for task in reversed(queue):
-            self._back(task, now)
+            if task.stage is ASSIGNED:  # it has not ended with one behind it
+                self._back(task, now)
         if running is not None:
             running.worker = None
             if event.log is not None:
@@ -971,11 +980,16 @@ class Scheduler:
         run.cancelled = True
         self._end(run)
         for worker in self.workers.values():
-            if worker.queue and not worker.stopping:
+            if worker.queue:
                 head = worker.queue[0]
                 runs = head.runs if head.source is None else head.source.runs
-                if run in runs and not _wanted(head):
-                    self._interrupt(worker, head, "cancel", now + CANCEL_GRACE_S)
+                if run not in runs or _wanted(head):
+                    continue
+                kill_at = now + CANCEL_GRACE_S
+                if not worker.stopping:
+                    self._interrupt(worker, head, "cancel", kill_at)
+                elif worker.kill_at > kill_at:
+                    worker.kill_at = kill_at
 
     def _interrupt(self, worker: WorkerState, task: Task, reason: str, kill_at: float) -> None:
         worker.stopping = task.attempt

@@ -340,7 +340,7 @@ class Worker:
 
     def _give_back(self, count: int) -> None:
         """Give back the last ``count`` queued calls; the driver waits for an answer."""
-        attempts = []
+        attempts: list[int] = []
         while len(attempts) < count:
             try:
                 attempts.append(self.queue.pop()[0])
@@ -495,7 +495,7 @@ class Worker:
             with contextlib.suppress(OSError):  # it is gone: stay where we are
                 os.chdir(here)
 
-    def _load(self, described: tuple[str, bytes | Value, Any]) -> Any:
+    def _load(self, described: tuple[str, Any, Any]) -> Any:
         _, data, buffers = described
         if buffers is not None:
             parts = [self._parts(region)[0] for region in buffers]

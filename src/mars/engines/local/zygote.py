@@ -7,7 +7,9 @@ kills all of them, with their children, as soon as the driver is gone.
 
 from __future__ import annotations
 
+import importlib
 import os
+import pickle
 import select
 import signal
 import socket
@@ -60,7 +62,7 @@ class _Zygote:
         except ConnectionError:
             return False
         for _, data in self.inbox.frames():
-            message = messages.pickle.loads(data)
+            message = pickle.loads(data)
             if message[0] == messages.FORK:
                 self._fork(*message[1:])
             elif message[0] == messages.STOP:
@@ -160,11 +162,8 @@ def main(descriptor: int, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
     # Imported before the first fork, so that all workers share it.
-    import cloudpickle
-
-    import mars.engines.local.worker
-
-    assert cloudpickle and mars.engines.local.worker
+    for name in ("cloudpickle", "mars.engines.local.worker", "mars.engines.local.nested"):
+        importlib.import_module(name)
     platform.unbuffer_c_output()
     _Zygote(socket.socket(fileno=descriptor), driver).run()
     sys.stdout.flush()
