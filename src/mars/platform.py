@@ -10,13 +10,14 @@ from __future__ import annotations
 import array
 import mmap
 import os
+import select
 import signal
 import socket
 import struct
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 LINUX: Final = sys.platform.startswith("linux")
 CAN_SEND_DESCRIPTORS: Final = hasattr(socket, "SCM_RIGHTS")
@@ -63,6 +64,45 @@ def nameless_file(directory: str | None = None) -> int:
         os.close(descriptor)
         os.unlink(path)
     return again
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe whose ends do not block and are not inherited."""
+    ends = os.pipe()  # not inherited since Python 3.4
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+class _Poller:
+    """What `select.epoll` does, where there is none."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+
+    def register(self, descriptor: int, mask: int) -> None:
+        self._poll.register(descriptor, mask)
+
+    def modify(self, descriptor: int, mask: int) -> None:
+        self._poll.modify(descriptor, mask)
+
+    def unregister(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+
+    def poll(self, timeout_s: float | None = None) -> list[tuple[int, int]]:
+        return self._poll.poll(None if timeout_s is None else timeout_s * 1000)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def poller() -> Any:
+    """Waits for many descriptors; with epoll's methods, its timeout in seconds."""
+    return select.epoll() if hasattr(select, "epoll") else _Poller()
+
+
+READABLE: Final = select.POLLIN  # the same numbers as epoll's
+WRITABLE: Final = select.POLLOUT
 
 
 def send(sock: socket.socket, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 import signal
 import threading
 import time
@@ -52,8 +51,8 @@ class Loop:
         self._functions: dict[bytes, int] = {}
         self._run_count = 0
         self._by_descriptor: dict[int, tuple[Callable[[Any, int], None], Any]] = {}
-        self._epoll = select.epoll()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poller = platform.poller()
+        self._wake_read, self._wake_write = platform.pipe()
         self._awake = False
         self._closing = False
         self._dirty: set[Member] = set()  # members with regions to tell of
@@ -98,7 +97,7 @@ class Loop:
 
     def forget_in_child(self) -> None:
         """In a child that the program forked: let go of everything, touch nothing."""
-        self._epoll.close()
+        self._poller.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
         for member in self.members.values():
@@ -121,7 +120,7 @@ class Loop:
         now = time.monotonic()
         due = self.scheduler.next_timer(now)
         timeout = None if due is None else max(0.0, due - now)
-        for descriptor, mask in self._epoll.poll(timeout):
+        for descriptor, mask in self._poller.poll(timeout):
             entry = self._by_descriptor.get(descriptor)
             if entry is not None:
                 entry[0](entry[1], mask)
@@ -149,11 +148,11 @@ class Loop:
 
     def _watch(self, descriptor: int, handler: Callable[[Any, int], None], about: Any) -> None:
         self._by_descriptor[descriptor] = (handler, about)
-        self._epoll.register(descriptor, select.EPOLLIN)
+        self._poller.register(descriptor, platform.READABLE)
 
     def _unwatch(self, descriptor: int) -> None:
         if self._by_descriptor.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+            self._poller.unregister(descriptor)
 
     def _on_wake(self, _: Any, __: int) -> None:
         os.read(self._wake_read, 64)
@@ -378,7 +377,7 @@ class Loop:
         if sent < len(data):
             rest = memoryview(data)[sent:]
             member.pending.append((rest, () if sent else descriptors))
-            self._epoll.modify(member.data.fileno(), select.EPOLLIN | select.EPOLLOUT)
+            self._poller.modify(member.data.fileno(), platform.READABLE | platform.WRITABLE)
 
     def _send_pending(self, member: Member) -> None:
         while member.pending:
@@ -394,7 +393,7 @@ class Loop:
                 member.pending[0] = (data[sent:], ())
             else:
                 member.pending.popleft()
-        self._epoll.modify(member.data.fileno(), select.EPOLLIN)
+        self._poller.modify(member.data.fileno(), platform.READABLE)
 
     def _tell_control(self, member: Member, *message: Any) -> None:
         try:
@@ -421,9 +420,9 @@ class Loop:
         self._watch(member.data.fileno(), self._on_member, member)
 
     def _on_member(self, member: Member, mask: int) -> None:
-        if mask & select.EPOLLOUT:
+        if mask & platform.WRITABLE:
             self._send_pending(member)
-        if not mask & ~select.EPOLLOUT:
+        if not mask & ~platform.WRITABLE:
             return
         try:
             alive = member.inbox.receive()
@@ -637,7 +636,7 @@ class Loop:
             segment.close()
         self.pool.errors.close()
         self.store.close()
-        self._epoll.close()
+        self._poller.close()
         os.close(self._wake_read)
         write, self._wake_write = self._wake_write, -1
         os.close(write)

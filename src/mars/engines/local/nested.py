@@ -8,18 +8,19 @@ worker that waits gives its cores away, so calls that wait for calls never hold 
 from __future__ import annotations
 
 import itertools
+import pickle
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mars.attempt import call as attempt_call
-from mars.attempt import context, failure
+from mars.attempt import codec, context, failure
 from mars.engine import Run
 from mars.engines.local import messages, scheduler
 from mars.engines.local.objects import RemoteObject
 from mars.engines.outcome import failure_of, item_of
 from mars.errors import InternalError, SessionClosed
-from mars.settings import INLINE_BYTES
+from mars.settings import BLOCKED_WORKERS, INLINE_BYTES
 from mars.task import Call, Function, Stage, Task, WorkerId
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class NestedEngine:
         self.worker_addresses = worker.addresses
         self._numbers = itertools.count(1)
         self._tasks: dict[int, Task] = {}
+        self._here: set[int] = set()  # tasks that ran in this process
         self._lock = threading.Lock()
 
     def submit(
@@ -60,6 +62,8 @@ class NestedEngine:
             tasks.append(task)
             described.append(self._describe(task, place))
         run.total = run.remaining = len(tasks)
+        if any(number in self._here for one in described for number, _ in one[4]):
+            return self._run_here(run, tasks, places)  # it reads what the driver has not
         attempt = context.current()
         answer = self._worker.ask(
             messages.SUBMIT,
@@ -70,11 +74,91 @@ class NestedEngine:
         kind, value = answer
         if kind == "error":
             raise failure.decode_failure(value)
+        if kind == "too many":
+            return self._run_here(run, tasks, places)
         run.number = value
         with self._lock:
             self._tasks.update((task.attempt, task) for task in tasks)
         run.tasks = tasks
         run.waits = self._wait
+
+    def _run_here(self, run: Run, tasks: Sequence[Task], places: Sequence[Any]) -> None:
+        """Run calls in this process: too many workers wait for nested calls already.
+
+        What they print goes to the log of the call that asks for them.
+        """
+        outer = context.current()
+        try:
+            for task, place in zip(tasks, places, strict=True):
+                self._here.add(task.attempt)
+                with self._lock:
+                    self._tasks[task.attempt] = task
+                if task.parts is not None:
+                    raise InternalError(
+                        "mars.remote.map cannot run this deep inside nested calls; use spawn"
+                    )
+                self._perform(task, run, place if isinstance(place, tuple) else (place,))
+                task.call.satisfy()
+                if task.stage is Stage.DONE:
+                    run.done += 1
+                    continue
+                run.failed += 1
+                run.failure = run.failure or task
+                if run.stop_on_error:
+                    break
+        finally:
+            context.enter_thread(outer)
+            run.remaining = 0
+            run.end()
+
+    def _perform(self, task: Task, run: Run, place: tuple[int, ...]) -> None:
+        call = task.call
+        sources = [(source.task_in(task.realm), index) for source, index in call.inputs]
+        for source, _ in sources:
+            if source is None or not source.available:
+                task.stage, task.failed_input = Stage.FAILED, source
+                return
+        arguments: Any = None
+        while True:
+            context.enter_thread(
+                context.Attempt(
+                    run.session_id, call.name, self, self._worker.address, run.entropy,
+                    (*run.prefix, *place), lambda _: None,
+                )
+            )  # fmt: skip
+            try:
+                values = [self.value(source, index) for source, index in sources if source]
+                buffers = [x for x in call.stored or () if x is not call.payload]
+                arguments = codec.decode_arguments(
+                    call.payload,
+                    [bytearray(memoryview(x).cast("B")) for x in buffers],  # type: ignore[arg-type]
+                    values,
+                )
+                parts = [bytearray(memoryview(x).cast("B")) for x in call.function.buffers]  # type: ignore[arg-type]
+                value = pickle.loads(call.function.data, buffers=parts)(
+                    *arguments[0], **arguments[1]
+                )
+                outputs = [
+                    attempt_call.pack(output, call.name, self._worker.put)
+                    for output in attempt_call.split_outputs(value, call.n_output)
+                ]
+            except Exception as error:
+                task.tries += 1
+                task.result = attempt_call.pack_failure(
+                    error,
+                    name=call.name,
+                    arguments=arguments,
+                    attempt=task.tries,
+                    where=f"worker {self._worker.number} (pid {self._worker.pid})",
+                    log_tail="",
+                )
+                if task.tries <= call.options.retries and isinstance(error, call.options.retry_on):
+                    continue
+                task.stage = Stage.FAILED
+                return
+            task.result = outputs[0] if call.n_output is None else tuple(outputs)
+            task.stage = Stage.DONE
+            return
 
     def _join(self, task: Task) -> None:
         call = task.call
@@ -202,8 +286,6 @@ class NestedEngine:
         self._call_object("destroy", session, name)
 
     def _call_object(self, *request: Any) -> Any:
-        from mars.attempt import codec
-
         data, _, _ = codec.encode_arguments(request, {})
         kind, value = self._worker.ask(messages.ASK, "object", data)
         if kind == "error":
@@ -322,6 +404,9 @@ class NestedServer:
     ) -> None:
         asker = self._asker(member)
         session_id, stop_on_error, entropy, prefix, _name = facts
+        if self._loop.scheduler.blocked >= BLOCKED_WORKERS:
+            self._reply(member, request, "too many", None)
+            return
         state = self._loop.scheduler.workers.get(WorkerId(member.number))
         parent = state.queue[0] if state is not None and state.queue else None
         run = Run(
@@ -467,8 +552,6 @@ class NestedServer:
         return source.size(), source.read(start, limit) if limit else b"", source.finished()
 
     def _call_object(self, member: Member, request: int, data: bytes) -> None:
-        from mars.attempt import codec
-
         try:
             (what, *rest), _ = codec.decode_arguments(data, (), ())
             act: Callable[..., Any] = getattr(self._engine.objects, str(what))

@@ -432,7 +432,7 @@ class Scheduler:
         self.seconds: dict[bytes, float] = {}  # predicted duration of each function's calls
         self._attempts = 0
         self._next_worker = 0
-        self._blocked = 0
+        self.blocked = 0  # workers whose call waits for nested calls
         # Retries and deadlines: when, attempt, which of the two, and the task or its worker. A
         # deadline does not hold its task, whose result may be dropped long before.
         self._timers: list[tuple[float, int, int, Any]] = []
@@ -886,7 +886,7 @@ class Scheduler:
         if worker is None or worker.blocked:
             return
         worker.blocked = True
-        self._blocked += 1
+        self.blocked += 1
         self.groups[worker.group].free += worker.claim
         worker.claim = 0.0
         if len(worker.queue) > 1 and not worker.taking_back:
@@ -901,7 +901,7 @@ class Scheduler:
     def _unblock(self, worker: WorkerState) -> None:
         """The call that was blocked has ended, such as by its timeout: nobody waits any more."""
         worker.blocked = worker.resuming = False
-        self._blocked -= 1
+        self.blocked -= 1
         if worker.queue:
             # It begins with the next one already, whether cores are free or not.
             worker.claim = worker.cpus
@@ -915,7 +915,7 @@ class Scheduler:
                 if worker.cpus > group.free + 1e-9:
                     return
                 worker.blocked = worker.resuming = False
-                self._blocked -= 1
+                self.blocked -= 1
                 worker.claim = worker.cpus
                 group.free -= worker.claim
                 self._commands.append(Resume(worker.id))
@@ -928,7 +928,7 @@ class Scheduler:
         self.groups[worker.group].free += worker.claim
         worker.claim = 0.0
         if worker.blocked:
-            self._blocked -= 1
+            self.blocked -= 1
             worker.blocked = False
         queue, worker.queue = worker.queue, deque()
         running: Task | None = None

@@ -32,7 +32,7 @@ class _Zygote:
 
     def run(self) -> None:
         """Serve until the driver closes the socket or ends."""
-        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        read_end, write_end = platform.pipe()
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         poller = select.poll()
