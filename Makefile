@@ -35,6 +35,7 @@ $(VENV)/made:
 $(VENV)/for-demo: pyproject.toml | $(VENV)/made
 	@echo "installing mars-remote and what the examples need (once)"
 	@$(PIP) install --quiet --editable '.[ml]'
+	@$(PY) -m compileall -q src  # an editable install does not, and may be told not to later
 	@touch $@
 
 # pip learned to read [dependency-groups] in 25.1, and many a Python still brings an older one.

@@ -15,7 +15,6 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -50,6 +49,8 @@ def nameless_file(directory: str | None = None) -> int:
     OSError
         The directory cannot be written, or no descriptor is left.
     """
+    import tempfile  # 5 ms, which `import mars` need not take
+
     directory = directory or tempfile.gettempdir()
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     if hasattr(os, "O_TMPFILE"):

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -666,7 +665,7 @@ def new_session(
             started = _start_engine(engine, n_worker, n_cpu)
             _state.engines[started.address] = (started, set())
         session = Session(
-            started, session_id or uuid.uuid4().hex[:24], seed=seed, timeout_s=timeout
+            started, session_id or os.urandom(12).hex(), seed=seed, timeout_s=timeout
         )
         _state.engines[started.address][1].add(session)
     if default:

@@ -34,7 +34,6 @@ PACKAGES: Final = (
     "cloudpickle",
     "psutil",
     "threadpoolctl",
-    "tblib",
     "rich",
     "numpy",
     "pandas",
