@@ -97,7 +97,20 @@ class Execution(Future[Any]):
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The error that `result` would raise; None when there is none."""
+        """The error that `result` would raise; None when there is none.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at the most; None: for ever.
+
+        Raises
+        ------
+        TimeoutError
+            It takes longer; the run goes on.
+        CancelledError
+            The run was cancelled.
+        """
         self._run.wait(timeout)
         return super().exception(timeout)
 

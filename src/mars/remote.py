@@ -409,6 +409,11 @@ class ExecutableTuple(tuple[Any, ...]):
     def fetch(self, session: Any = None, **_: Any) -> Any:
         """Values of all members.
 
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
         Returns
         -------
         list, tuple or namedtuple
@@ -450,7 +455,13 @@ class ExecutableTuple(tuple[Any, ...]):
         return [output.fetch_log(session=session, offsets=offsets, sizes=sizes) for output in self]
 
     def errors(self, session: Any = None) -> list[BaseException | None]:
-        """The error of each member, None for those that have a value or were not run."""
+        """The error of each member, None for those that have a value or were not run.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+        """
         if not self:
             return []
         chosen = _existing(session, self[0])
@@ -532,7 +543,8 @@ def spawn(
         further attempts after such an exception.
         ``idempotent`` (bool, default True): False: never start the call again after its worker
         died. ``priority`` (int, default 0): higher ones start first.
-        ``expect_worker`` (str): address of the worker group to run in.
+        ``expect_worker`` (str): address of the worker group to run in. Hints of the original
+        without effect here are accepted; docs/reference.md lists all.
 
     Returns
     -------
@@ -696,6 +708,11 @@ class MapObjects(Sequence[Any], Generic[R]):
     def fetch(self, session: Any = None, **_: Any) -> list[R]:
         """Values of all items, as a list.
 
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
         Raises
         ------
         NotExecuted
@@ -708,11 +725,17 @@ class MapObjects(Sequence[Any], Generic[R]):
         return self._call.values(_existing(session, self._whole))
 
     def to_object(self, session: Any = None, **kwargs: Any) -> list[R]:
-        """Execute what is missing, and fetch."""
+        """Execute what is missing, and fetch; parameters and errors as of `Object.to_object`."""
         return self.execute(session=session, **kwargs).fetch(session=session)  # type: ignore[no-any-return]
 
     def errors(self, session: Any = None) -> list[BaseException | None]:
-        """The error of each item, None for those that have a value or were not run."""
+        """The error of each item, None for those that have a value or were not run.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+        """
         if not len(self):
             return []
         return self._call.errors(_existing(session, self._whole))
@@ -850,6 +873,14 @@ def run_script(
         ``data`` is no dict.
     BaseException
         The script's own error.
+
+    Examples
+    --------
+    >>> import io
+    >>> status = run_script(io.StringIO("print('value is', value)"), data={"value": 3})
+    >>> print(status.fetch_log())
+    value is 3
+    <BLANKLINE>
     """
     from mars import script as scripts
 

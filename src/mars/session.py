@@ -107,6 +107,8 @@ class Session:
             False: give a future at once.
         show_progress : bool or "auto", optional
             Default: ``mars.options.show_progress``.
+        progress_update_interval : float, default 1
+            Seconds between two looks, at the most.
         on_error : {"raise", "continue"}
             "raise": the first failure ends the run and is raised; what was finished stays, what
             runs goes on, nothing more is started. "continue": run all that can run; an object
@@ -429,7 +431,18 @@ class Session:
             raise SessionClosed
 
     def as_default(self) -> Session:
-        """Make this the default session."""
+        """Make this the default session.
+
+        Returns
+        -------
+        Session
+            Itself.
+
+        Raises
+        ------
+        SessionClosed
+            The session was closed.
+        """
         self._check_open()
         _set_default(self)
         return self
@@ -486,15 +499,40 @@ class Session:
     def create_remote_object(
         self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
     ) -> Any:
-        """Make an object that all calls of the session share, in this process."""
+        """Make an object that all calls of the session share, in this process.
+
+        As of `mars.attempt.context.Context.create_remote_object`, without pickling.
+        """
         return self._engine.create_object(self.session_id, name, cls, args, kw)
 
     def get_remote_object(self, name: str) -> Any:
-        """The shared object of that name (KeyError: there is none)."""
+        """The shared object of that name.
+
+        Parameters
+        ----------
+        name : str
+            As given to `create_remote_object`.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
         return self._engine.get_object(self.session_id, name)
 
     def destroy_remote_object(self, name: str) -> None:
-        """Forget a shared object (KeyError: there is none)."""
+        """Forget a shared object.
+
+        Parameters
+        ----------
+        name : str
+            As given to `create_remote_object`.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
         self._engine.destroy_object(self.session_id, name)
 
     def __repr__(self) -> str:
@@ -600,8 +638,12 @@ def new_session(
         engine.
     session_id : str, optional
         Default: one is made up.
+    backend : {"mars", "oscar"}, default "mars"
+        The original's two names of one thing; nothing else is there.
     default : bool, default True
         Whether it becomes the default session.
+    new : bool, default True
+        False: with ``address`` and ``session_id``, give the session of that id if it is open.
     engine : {"local", "inline"}
         "local": worker processes. "inline": calls run in the calling thread, for a debugger.
     n_worker : int, default 1
@@ -614,6 +656,10 @@ def new_session(
         Seconds that one `execute` may take.
     web : bool, default False
         Accepted for programs of the original; nothing listens.
+    **accepted
+        Further arguments of the original, without effect: ``config``, ``cuda_devices``, ``loop``,
+        ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
+        ``subprocess_start_method``, ``use_uvloop``.
 
     Returns
     -------
@@ -725,7 +771,13 @@ def _session_of(attempt: context.Attempt) -> Session:
 
 
 def get_default_or_create(**kwargs: Any) -> Session:
-    """The default session; when there is none, a new one, with a warning."""
+    """The default session; when there is none, a new one, with a warning.
+
+    Parameters
+    ----------
+    **kwargs
+        As of `new_session`, for a new one.
+    """
     session = get_default_session()
     if session is None:
         with _state.lock:
@@ -758,7 +810,20 @@ def stop_server() -> None:
 
 
 def get_context() -> context.Context | None:
-    """What a running call can ask about itself; None outside of a call."""
+    """What a running call can ask about itself; None outside of a call.
+
+    Returns
+    -------
+    Context or None
+
+    Examples
+    --------
+    >>> import mars.remote as mr
+    >>> def where() -> str:
+    ...     return get_context().session_id
+    >>> mr.spawn(where).execute().fetch() == get_default_session().session_id
+    True
+    """
     attempt = context.current()
     if attempt is None:
         return None
@@ -786,19 +851,56 @@ def _existing(session: Any) -> Session:
 
 
 def execute(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
-    """Execute objects; see `Session.execute`."""
+    """Execute objects in a session; everything else as of `Session.execute`.
+
+    Parameters
+    ----------
+    objects : Object
+        What to execute, or one list or tuple of them.
+    session : Session, optional
+        Default: the default session; one is made, with a warning, when there is none.
+    **kwargs
+        As of `Session.execute`.
+
+    Examples
+    --------
+    >>> import mars.remote as mr
+    >>> one, two = execute(mr.spawn(abs, -1), mr.spawn(abs, -2))
+    >>> fetch(one, two)
+    [1, 2]
+    """
     return choose(session).execute(*objects, **kwargs)
 
 
 def fetch(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
-    """Values of executed objects; see `Session.fetch`."""
+    """Values of executed objects; everything else as of `Session.fetch`.
+
+    Parameters
+    ----------
+    objects : Object
+        One or several, or one list or tuple of them; of a single one, its value.
+    session : Session, optional
+        Default: the default session.
+    **kwargs
+        Accepted for programs of the original, without effect.
+    """
     return _existing(session).fetch(*objects, **kwargs)
 
 
 def fetch_log(
     *objects: Any, session: Any = None, offsets: Any = None, sizes: Any = None
 ) -> list[LogFetcher]:
-    """Logs of objects; see `Session.fetch_log`."""
+    """Logs of objects, as a list; everything else as of `Session.fetch_log`.
+
+    Parameters
+    ----------
+    objects : Object
+        One or several, or one list or tuple of them.
+    session : Session, optional
+        Default: the default session.
+    offsets, sizes : int, str, dict or list, optional
+        See `mars.remote.Object.fetch_log`.
+    """
     return _existing(session).fetch_log(*objects, offsets=offsets, sizes=sizes)
 
 
@@ -839,7 +941,13 @@ def get_default_async_session() -> AsyncSession | None:
 
 @contextlib.contextmanager
 def default_session(session: Session) -> Iterator[Session]:
-    """Have ``session`` as the default for a block."""
+    """Have ``session`` as the default for a block.
+
+    Parameters
+    ----------
+    session : Session
+        It stays open after the block; the default from before comes back.
+    """
     before = _state.default
     _set_default(session)
     try:

@@ -37,7 +37,7 @@ class Options:
     gpus : int
         GPUs that the call owns.
     timeout_s : float or None
-        Limit for one attempt, in seconds of wall clock, counted in the worker.
+        Limit for one attempt, in seconds of wall clock, from when it is sent to a free worker.
     retries : int
         Further attempts after an exception that `retry_on` names.
     retry_on : tuple of exception classes

@@ -165,15 +165,34 @@ class Context:
     ) -> Any:
         """Make an object that all calls of the session share, in the driver's process.
 
+        Parameters
+        ----------
+        name : str
+            What to ask for it by, in this session.
+        cls : callable
+            Called in the driver's process with ``*args`` and ``**kw`` to make it.
+        *args, **kw
+            What to call it with; they have to pickle, as have arguments and results of its methods.
+
         Returns
         -------
         RemoteObject
             Stands for it: calling a method runs the method there.
+
+        Raises
+        ------
+        ValueError
+            The session has one of that name.
         """
         return self._attempt.engine.create_object(self.session_id, name, cls, args, kw)
 
     def get_remote_object(self, name: str) -> Any:
         """The shared object of that name.
+
+        Parameters
+        ----------
+        name : str
+            As given to `create_remote_object`.
 
         Raises
         ------
@@ -184,6 +203,11 @@ class Context:
 
     def destroy_remote_object(self, name: str) -> None:
         """Forget a shared object.
+
+        Parameters
+        ----------
+        name : str
+            As given to `create_remote_object`.
 
         Raises
         ------

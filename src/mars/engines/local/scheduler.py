@@ -801,14 +801,11 @@ class Scheduler:
         """A run ended early: take back what was sent ahead for it."""
         for worker in self.workers.values():
             if len(worker.queue) > 1 and not worker.taking_back:
-                count = 0
-                for task in reversed(worker.queue):
-                    if _wanted(task):
+                # Only the last ones can be taken: what is wanted among them is queued again.
+                for index, task in enumerate(worker.queue):
+                    if index and not _wanted(task):
+                        self._take_back(worker, len(worker.queue) - index)
                         break
-                    count += 1
-                count = min(count, len(worker.queue) - 1)
-                if count:
-                    self._take_back(worker, count)
 
     def _back(self, task: Task, now: float) -> None:
         """A task that was queued and not started is again as it was before."""

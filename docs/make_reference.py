@@ -1,0 +1,393 @@
+"""Write docs/reference.md from the docstrings, options, tunables and commands of mars.
+
+``python docs/make_reference.py`` writes the page; ``--check`` only says whether it is up to date.
+A test does the same. Nothing is described here that the code can describe itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT / "src") not in sys.path:
+    sys.path.insert(0, str(ROOT / "src"))
+
+import mars  # noqa: E402  # this checkout's, not one that happens to be installed
+import mars.cli  # noqa: E402
+import mars.config  # noqa: E402
+import mars.errors  # noqa: E402
+import mars.execution  # noqa: E402
+import mars.logs  # noqa: E402
+import mars.remote  # noqa: E402
+import mars.session  # noqa: E402
+import mars.settings  # noqa: E402
+import mars.task  # noqa: E402
+from mars.attempt.context import Context  # noqa: E402
+from mars.engines.local.objects import RemoteObject  # noqa: E402
+
+PAGE = ROOT / "docs" / "reference.md"
+
+CALL_OPTIONS = {
+    "name": ("str", "the function's name", "what progress, errors and logs call it"),
+    "cpus": (
+        "float", "1",
+        "cores that the call owns, and threads of its libraries; above 1 whole numbers only",
+    ),
+    "memory": ("int or str", "none", "bytes, or such as `'2GiB'`; recorded, no effect yet"),
+    "gpus": ("int", "0", "above 0 the call is refused when it is executed: there is none"),
+    "timeout": (
+        "float", "none",
+        "seconds for one attempt, from when it is sent to a free worker; then `TaskTimeout`",
+    ),
+    "retries": ("int", "0", "further attempts after an exception or a timeout"),
+    "retry_on": ("exception class or tuple", "`Exception`", "which exceptions are worth a retry"),
+    "idempotent": (
+        "bool", "`True`",
+        "`False`: not started again when its worker dies; together with `retries` refused",
+    ),
+    "priority": ("int", "0", "ready calls of higher priority start first"),
+    "expect_worker": ("str", "any", "address of the worker group that has to run it"),
+    "expect_band": ("tuple", "any", "`(address, band)`; the address is taken as `expect_worker`"),
+    "gpu": ("bool", "none", "`True` is `gpus=1`"),
+    "fuseable": ("any", "none", "a hint of the original, without effect"),
+    "memory_scale": ("any", "none", "a hint of the original, without effect"),
+    "output_types": ("any", "none", "an option of Xorbits, without effect"),
+    "reassign_worker": ("any", "none", "a hint of the original, without effect"),
+}  # fmt: skip
+
+PROGRAM_OPTIONS = {
+    "show_progress": "whether `execute` shows its progress; `\"auto\"`: on a terminal, in a "
+    "notebook and in CI",
+    "eager_mode": "whether `spawn` executes at once",
+    "seed": "seed of `mars.remote.rng`; `None`: that of the session",
+}
+
+VARIABLES = {
+    "MARS_CPUS": "cores that `n_cpu=\"auto\"` means; wins over every limit that was found",
+    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, heeded",
+    "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; a number that you "
+    "set is the most that a call gives its libraries",
+    "CI": "progress as plain lines",
+    "TERM, NO_COLOR": "how the progress bar is drawn",
+    "TMPDIR": "where the nameless files for logs are",
+}
+
+FOR_MARS_ONLY = frozenset({
+    "choose", "Session.run", "Session.value", "Session.error", "Session.executed",
+    "Session.log_source", "Execution.begin",
+})  # fmt: skip
+"""Public names that other modules of mars call, and programs need not."""
+
+_SECTIONS = {
+    "Parameters": "Parameters", "Attributes": "Attributes", "Returns": "Returns",
+    "Yields": "Yields", "Raises": "Raises", "Notes": "Notes", "Examples": "Example",
+}  # fmt: skip
+
+
+# -- docstrings to Markdown -----------------------------------------------------------------------
+
+
+def sections(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Parts of a numpydoc docstring; the first one has no name."""
+    name, part = "", []
+    lines = text.splitlines()
+    skip = False
+    for number, line in enumerate(lines):
+        if skip:
+            skip = False
+            continue
+        under = lines[number + 1] if number + 1 < len(lines) else ""
+        if line in _SECTIONS and under == "-" * len(line):
+            yield name, part
+            name, part, skip = line, [], True
+        else:
+            part.append(line)
+    yield name, part
+
+
+def prose(lines: Iterable[str]) -> str:
+    """Running text; reStructuredText's literals and drawings as Markdown has them."""
+    out: list[str] = []
+    drawing = False
+    for line in textwrap.dedent("\n".join(lines)).strip("\n").splitlines():
+        if not drawing and line.endswith("::"):
+            drawing = True
+            line = line[:-1] if line.strip() != "::" else ""
+            out += [line, "", "```text"] if line else ["```text"]
+        elif drawing and line and not line.startswith(" "):
+            drawing = False
+            while out and not out[-1]:
+                out.pop()
+            out += ["```", "", inline(line)]
+        elif drawing:
+            if line or out[-1] != "```text":
+                out.append(line[4:])
+        else:
+            out.append(inline(line))
+    if drawing:
+        out.append("```")
+    return "\n".join(out).strip("\n")
+
+
+def inline(line: str) -> str:
+    """One line; outside of literals, ``<`` must not begin a tag."""
+    return re.sub(r"``(.+?)``", r"`\1`", line) if "`" in line else line.replace("<", "&lt;")
+
+
+def fields(lines: list[str]) -> Iterator[str]:
+    """Entries of a section such as Parameters, as a list."""
+    entry: tuple[str, list[str]] | None = None
+    for line in [*lines, ""]:
+        if line and not line.startswith(" "):
+            if entry is not None:
+                yield _field(*entry)
+            entry = (line, [])
+        elif entry is not None:
+            entry[1].append(line)
+    if entry is not None:
+        yield _field(*entry)
+
+
+def _field(head: str, body: list[str]) -> str:
+    name, colon, kind = head.partition(" : ")
+    name = name.replace("*", "\\*")
+    text = prose(body).replace("\n", " ").strip()
+    shown = f"- **{name}**" + (f" ({inline(kind)})" if colon else "")
+    return f"{shown}: {text}" if text else shown
+
+
+def document(text: str) -> Iterator[str]:
+    """A docstring as Markdown, part by part."""
+    for name, lines in sections(inspect.cleandoc(text)):
+        if not name:
+            yield prose(lines)
+        elif name == "Examples":
+            yield "```pycon\n" + "\n".join(lines).strip("\n") + "\n```"
+        elif name == "Notes":
+            yield prose(lines)
+        else:
+            entries = list(fields([line for line in lines if line.strip()]))
+            yield f"*{_SECTIONS[name]}*\n\n" + "\n".join(entries)
+
+
+# -- things to document ---------------------------------------------------------------------------
+
+
+def signature(name: str, value: Callable[..., Any], method: bool) -> str:
+    """The name with its parameters and their defaults, without types."""
+    shown = inspect.signature(value)
+    parameters = list(shown.parameters.values())
+    if method and parameters and parameters[0].name in ("self", "cls"):
+        parameters = parameters[1:]
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in parameters]
+    shown = shown.replace(parameters=plain, return_annotation=shown.empty)
+    return f"{name}{shown}"
+
+
+def function(name: str, value: Callable[..., Any], level: int = 3, method: bool = False) -> str:
+    """A function or method: heading, then its docstring."""
+    parts = [f"{'#' * level} `{signature(name, value, method)}`"]
+    parts.extend(document(inspect.getdoc(value) or ""))
+    return "\n\n".join(part for part in parts if part)
+
+
+def klass(name: str, value: type, level: int = 3, constructor: bool = False) -> str:
+    """A class and its own public members that have a docstring."""
+    title = signature(name, value, False) if constructor else name
+    parts = [f"{'#' * level} `{title}`", *document(value.__doc__ or "")]
+    short = name.rpartition(".")[2]
+    for member, attribute in vars(value).items():
+        if member.startswith("_") or f"{value.__name__}.{member}" in FOR_MARS_ONLY:
+            continue
+        if inspect.isfunction(attribute) and inspect.getdoc(attribute):
+            if attribute.__name__ != member:
+                parts.append(f"{'#' * (level + 1)} `{short}.{member}()`\n\n"
+                             f"The same as `{attribute.__name__}`.")
+                continue
+            parts.append(function(f"{short}.{member}", attribute, level + 1, method=True))
+        elif isinstance(attribute, property) and inspect.getdoc(attribute):
+            kind = "" if attribute.fget is None else attribute.fget.__name__
+            parts.append(f"{'#' * (level + 1)} `{short}.{member}`")
+            if kind != member:
+                parts.append(f"The same as `{kind}`.")
+            else:
+                parts.extend(document(inspect.getdoc(attribute) or ""))
+    return "\n\n".join(part for part in parts if part)
+
+
+def errors() -> Iterator[str]:
+    """The tree of errors, then each of them."""
+    tree = (mars.errors.__doc__ or "").splitlines()
+    yield prose(tree)
+    for name, value in vars(mars.errors).items():
+        if isinstance(value, type) and value.__module__ == "mars.errors":
+            bases = ", ".join(f"`{base.__name__}`" for base in value.__bases__)
+            parts = [f"### `mars.errors.{name}`", f"A {bases}.", *document(value.__doc__ or "")]
+            yield "\n\n".join(part for part in parts if part)
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def call_options() -> str:
+    """Options of a call, all of them."""
+    known = {*mars.task._CHECKS, *mars.task.HINTS}
+    if known != CALL_OPTIONS.keys():
+        raise SystemExit(f"describe in {__file__}: {sorted(known ^ CALL_OPTIONS.keys())}")
+    rows = [(f"`{name}`", *facts) for name, facts in CALL_OPTIONS.items()]
+    return table(("option", "type", "default", "meaning"), rows)
+
+
+def program_options() -> str:
+    """Options of a program, all of them."""
+    own = mars.config._DEFAULTS
+    if own.keys() != PROGRAM_OPTIONS.keys():
+        raise SystemExit(f"describe in {__file__}: {sorted(own.keys() ^ PROGRAM_OPTIONS.keys())}")
+    rows = [
+        (f"`{name}`", f"`{default!r}`", PROGRAM_OPTIONS[name]) for name, default in own.items()
+    ]
+    inert = ", ".join(f"`{name}`" for name in mars.config.INERT)
+    inert_sections = ", ".join(f"`{name}`" for name in mars.config.INERT_SECTIONS)
+    return "\n\n".join([
+        table(("option", "default", "meaning"), rows),
+        prose(["Options of the original that can be set and read, and have no effect:"])
+        + f" {inert}; and every name in the sections {inert_sections}.",
+    ])
+
+
+def tunables() -> str:
+    """Constants of `mars.settings` with the string that follows each of them."""
+    tree = ast.parse(inspect.getsource(mars.settings))
+    rows = []
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        if not isinstance(after, ast.Expr) or not isinstance(after.value, ast.Constant):
+            continue
+        text = inspect.cleandoc(str(after.value.value)).replace("\n", " ")
+        source = ast.unparse(node.value) if node.value is not None else ""
+        rows.append((f"`{node.target.id}`", f"`{source}`", inline(text)))
+    return table(("name", "value", "what, in which unit, and why"), rows)
+
+
+def commands() -> Iterator[str]:
+    """Commands and their arguments."""
+    yield "`mars` and `python -m mars` are the same. `mars --version` prints the version."
+    for name, purpose in mars.cli.COMMANDS.items():
+        parser = argparse.ArgumentParser(prog=f"mars {name}", add_help=False)
+        importlib.import_module(f"mars.cli.{name}").add_arguments(parser)
+        rows = [
+            (f"`{', '.join(action.option_strings) or action.dest}`", action.help or "")
+            for action in parser._actions
+        ]
+        yield f"### `mars {name}`\n\n{purpose[:1].upper()}{purpose[1:]}."
+        if rows:
+            yield table(("option", "meaning"), rows)
+    yield "Exit status: 0 all is well, 1 a problem was found, 2 a wrong command."
+
+
+def build() -> str:
+    """The whole page."""
+    remote, session = mars.remote, mars.session
+    parts = [
+        "# Reference",
+        ("Made from the code by `docs/make_reference.py`; do not edit. How things are used together "
+         "stands in the [guide](guide.md)."),
+        ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
+         "[mars.session](#marssession) · [Inside a call](#inside-a-call) · "
+        ("[Options of a program](#options-of-a-program) · [Errors](#errors) · "
+         "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
+        "## mars.remote",
+        "`import mars.remote as mr`",
+        function("mars.remote.spawn", remote.spawn),
+        function("mars.remote.map", remote.map),
+        function("mars.remote.rng", remote.rng),
+        function("mars.remote.run_script", remote.run_script),
+        klass("mars.remote.Object", remote.Object),
+        klass("mars.remote.ExecutableTuple", remote.ExecutableTuple),
+        klass("mars.remote.MapObjects", remote.MapObjects),
+        klass("mars.remote.Execution", remote.Execution),
+        ("`done`, `running`, `cancelled` and `add_done_callback` are those of "
+         "`concurrent.futures.Future`. It can be awaited."),
+        klass("mars.logs.LogFetcher", mars.logs.LogFetcher),
+        "## Options of a call",
+        ("Keyword arguments of `spawn` and `map` beyond the function's own arguments. A name that "
+         "is not here is refused: `ValueError: Unexpected kw: <name>`."),
+        call_options(),
+        "## mars",
+        function("mars.new_session", session.new_session),
+        function("mars.execute", session.execute),
+        function("mars.fetch", session.fetch),
+        function("mars.fetch_log", session.fetch_log),
+        function("mars.stop_server", session.stop_server),
+        function("mars.get_context", session.get_context),
+        klass("mars.Session", session.Session),
+        ("### `mars.options`\n\nThe program's options, by attribute; see "
+         "[Options of a program](#options-of-a-program)."),
+        "### `mars.errors`\n\nSee [Errors](#errors).",
+        ("### `mars.config`\n\n`options` and `option_context`; see "
+         "[Options of a program](#options-of-a-program)."),
+        "### `mars.__version__`\n\nThe version, a text.",
+        "## mars.session",
+        ("Also here, as in `mars`: `new_session`, `execute`, `fetch`, `fetch_log`, `stop_server`, "
+         "`get_context` and `Session`."),
+        function("mars.session.get_default_session", session.get_default_session),
+        function("mars.session.get_default_or_create", session.get_default_or_create),
+        function("mars.session.clear_default_session", session.clear_default_session),
+        function("mars.session.get_default_async_session", session.get_default_async_session),
+        function("mars.session.default_session", session.default_session),
+        klass("mars.session.AsyncSession", session.AsyncSession),
+        "## Inside a call",
+        klass("Context", Context),
+        "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),
+        "## Options of a program",
+        klass("mars.config.Options", mars.config.Options),
+        program_options(),
+        klass("mars.config.option_context", mars.config.option_context, constructor=True),
+        "## Errors",
+        *errors(),
+        "## Command line",
+        *commands(),
+        "## Environment",
+        table(
+            ("variable", "meaning"),
+            [(f"`{name}`", meaning) for name, meaning in VARIABLES.items()],
+        ),
+        "## Tunables",
+        prose((mars.settings.__doc__ or "").splitlines()),
+        "They stand in `src/mars/settings.py`.",
+        tunables(),
+    ]  # fmt: skip
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def main() -> int:
+    """Write or check the page; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 when out of date")
+    check: bool = parser.parse_args().check
+    page = build()
+    same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
+    if not check:
+        PAGE.write_text(page, encoding="utf-8")
+        return 0
+    if not same:
+        print(f"{PAGE} is out of date; run: python docs/make_reference.py")
+    return int(not same)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

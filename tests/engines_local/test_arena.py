@@ -1,0 +1,378 @@
+"""Space, arenas in real memory files, mappings: what is shared, copied, freed."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mars.engines.local import arena
+from mars.engines.local.arena import PAGE, Allocator, Inputs, Space, split
+from mars.settings import ARENA_BYTES
+
+ALIGN = 64
+
+
+# -- space ------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 40), st.integers(0, 50)), max_size=60))
+@settings(deadline=None, derandomize=True, database=None, max_examples=300)
+def test_regions_never_overlap_and_free_ones_are_joined(
+    steps: list[tuple[bool, int, int]],
+) -> None:
+    space = Space(100)
+    held: list[tuple[int, int]] = []
+    for give_back, length, which in steps:
+        if give_back and held:
+            space.give_back(*held.pop(which % len(held)))
+        else:
+            offset = space.take(length)
+            if offset is None:
+                assert all(free < length for _, free in space.free)
+            else:
+                held.append((offset, length))
+        everything = sorted(held + space.free)
+        assert sum(size for _, size in everything) == 100
+        for (start, size), (following, _) in pairwise(everything):
+            assert start + size == following
+        for (start, size), (following, _) in pairwise(space.free):
+            assert start + size < following, "neighbours are one"
+        assert space.empty == (not held)
+
+
+def test_the_lowest_place_that_fits_is_taken() -> None:
+    space = Space(100)
+    first, second, third = (space.take(20) for _ in range(3))
+    assert (first, second, third) == (0, 20, 40)
+    space.give_back(0, 20)
+    assert space.take(30) == 60
+    assert space.take(20) == 0
+    assert space.take(20) is None
+
+
+# -- real arenas ------------------------------------------------------------------------------
+
+
+class Process:
+    """An allocator and mappings, in one process here: one writes, the other reads."""
+
+    def __init__(self) -> None:
+        self.unused: list[tuple[int, int]] = []
+        self.inputs = Inputs(lambda number, offset: self.unused.append((number, offset)))
+        self.made: list[tuple[int, int]] = []
+        self.allocator = Allocator(1, 1, self._announce)
+
+    def _announce(self, number: int, descriptor: int, size: int) -> None:
+        self.made.append((number, size))
+        self.inputs.add_arena(number, descriptor, size)
+
+    def put(self, *buffers: Any) -> Any:
+        return (None, *self.allocator.put(buffers, "a test"))
+
+    def free(self, value: Any) -> None:
+        self.allocator.free(*value[1:4])
+
+
+@pytest.fixture
+def process() -> Iterator[Process]:
+    made = Process()
+    yield made
+    made.inputs.close()
+    made.allocator.close()
+
+
+def test_buffers_come_back_as_they_went_in(process: Process) -> None:
+    parts = [b"", b"a", os.urandom(ALIGN), os.urandom(PAGE + 1), b"", os.urandom(300_000), b"end"]
+    value = process.put(*parts)
+    assert [bytes(part) for part in process.inputs.buffers(value)] == parts
+    assert value[2] % PAGE == 0 and value[3] % PAGE == 0
+
+
+def test_buffers_begin_on_cache_lines(process: Process) -> None:
+    value = process.put(b"a", b"bb", os.urandom(100))
+    numpy = pytest.importorskip("numpy")
+    for part in process.inputs.buffers(value):
+        assert numpy.frombuffer(part, "u1").ctypes.data % ALIGN == 0
+
+
+def test_any_buffer_can_be_put(process: Process) -> None:
+    numpy = pytest.importorskip("numpy")
+    table = numpy.arange(12, dtype="f8").reshape(3, 4)
+    value = process.put(table, bytearray(b"xyz"), memoryview(b"uvw"))
+    first, second, third = process.inputs.buffers(value)
+    assert bytes(first) == table.tobytes()
+    assert (bytes(second), bytes(third)) == (b"xyz", b"uvw")
+
+
+def test_reading_copies_nothing(process: Process) -> None:
+    value = process.put(b"before")
+    (part,) = process.inputs.buffers(value)
+    descriptor, _ = process.allocator.arenas[value[1]]
+    os.pwrite(descriptor, b"behind", value[2])
+    assert bytes(part) == b"behind", "the same memory, not a copy of it"
+
+
+def test_a_reader_may_write_and_nobody_else_sees_it(process: Process) -> None:
+    value = process.put(b"as it was")
+    (part,) = process.inputs.buffers(value)
+    part[:2] = b"no"
+    assert bytes(part) == b"no it was"
+    descriptor, _ = process.allocator.arenas[value[1]]
+    assert os.pread(descriptor, 9, value[2]) == b"as it was"
+    other = Inputs(lambda *_: None)
+    other.add_arena(value[1], descriptor, ARENA_BYTES)
+    (there,) = other.buffers(value)
+    assert bytes(there) == b"as it was"
+    del there
+    other.close()
+
+
+def test_the_next_call_sees_nothing_of_what_one_wrote(process: Process) -> None:
+    value = process.put(os.urandom(10 * PAGE))
+    (part,) = process.inputs.buffers(value)
+    fresh = bytes(part)
+    part[5 * PAGE] ^= 255
+    del part
+    process.inputs.settle()
+    (part,) = process.inputs.buffers(value)
+    assert bytes(part) == fresh
+
+
+def test_an_input_that_is_held_is_copied_for_the_next_call(process: Process) -> None:
+    value = process.put(b"original")
+    (kept,) = process.inputs.buffers(value)
+    kept[:] = b"scribble"
+    (again,) = process.inputs.buffers(value)
+    assert (bytes(kept), bytes(again)) == (b"scribble", b"original")
+    process.inputs.settle()
+    (later,) = process.inputs.buffers(value)
+    assert (bytes(kept), bytes(later)) == (b"scribble", b"original")
+
+
+def test_two_values_in_one_call_do_not_see_each_other(process: Process) -> None:
+    values = [process.put(bytes([n]) * 5000) for n in range(5)]
+    parts = [process.inputs.buffers(value)[0] for value in values]
+    parts[2][:] = b"\xff" * 5000
+    assert [part[0] for part in parts] == [0, 1, 255, 3, 4]
+    assert [part[-1] for part in parts] == [0, 1, 255, 3, 4]
+
+
+def test_the_driver_hears_when_the_last_view_dies(process: Process) -> None:
+    value = process.put(b"x" * 100, b"y" * 100)
+    parts = process.inputs.lend(value)
+    last = parts[1]
+    del parts
+    assert process.unused == []
+    assert bytes(last) == b"y" * 100
+    del last
+    assert process.unused == [value[1:3]]
+
+
+def test_an_array_keeps_its_memory(process: Process) -> None:
+    numpy = pytest.importorskip("numpy")
+    value = process.put(os.urandom(8000))
+    array = numpy.frombuffer(process.inputs.lend(value)[0], "u1")
+    row = array[17:]
+    del array
+    assert process.unused == []
+    del row
+    assert process.unused == [value[1:3]]
+
+
+def test_a_region_is_let_go_when_it_is_asked_for(process: Process) -> None:
+    held, idle, never = (process.put(os.urandom(100)) for _ in range(3))
+    (part,) = process.inputs.buffers(held)
+    process.inputs.buffers(idle)
+    process.inputs.settle()
+    for value in (held, idle, never):
+        process.inputs.unmap(*value[1:3])
+    assert sorted(process.unused) == sorted([idle[1:3], never[1:3]])
+    process.inputs.unmap(*held[1:3])  # asked again
+    assert held[1:3] not in process.unused
+    del part
+    assert process.unused.count(held[1:3]) == 1
+
+
+def test_a_region_is_written_again_only_after_it_was_freed(process: Process) -> None:
+    first = process.put(b"1" * 100)
+    second = process.put(b"2" * 100)
+    assert first[1:3] != second[1:3]
+    process.free(first)
+    third = process.put(b"3" * 100)
+    assert third[1:3] == first[1:3]
+    assert bytes(process.inputs.buffers(third)[0]) == b"3" * 100
+    assert bytes(process.inputs.buffers(second)[0]) == b"2" * 100
+
+
+def test_what_was_written_here_before_does_not_show_in_the_next_value(process: Process) -> None:
+    first = process.put(b"1" * 100)
+    parts = process.inputs.lend(first)
+    parts[0][:] = b"x" * 100
+    del parts
+    assert process.unused
+    process.free(first)
+    second = process.put(b"2" * 100)
+    assert second[1:3] == first[1:3]
+    assert bytes(process.inputs.buffers(second)[0]) == b"2" * 100
+
+
+def test_random_histories_keep_every_value_whole(process: Process) -> None:
+    chance = random.Random(20)
+    values: list[tuple[Any, bytes]] = []
+    for step in range(300):
+        if values and chance.random() < 0.45:
+            value, _ = values.pop(chance.randrange(len(values)))
+            process.inputs.unmap(*value[1:3])
+            assert process.unused.pop() == value[1:3]
+            process.free(value)
+        else:
+            data = bytes([step % 256]) * chance.choice((1, 100, PAGE, 70_000, 400_000))
+            values.append((process.put(data), data))
+        value, data = chance.choice(values) if values else (process.put(b""), b"")
+        (part,) = process.inputs.buffers(value)
+        assert bytes(part) == data
+        if len(part):
+            part[0] ^= 1  # a call may scribble
+        del part
+        process.inputs.settle()
+    assert len(process.made) == 1, "all of it fits one arena, over and over"
+
+
+def test_a_large_value_has_an_arena_of_its_own(process: Process) -> None:
+    size = ARENA_BYTES
+    process.put(b"small")
+    value = process.put(bytes(size))
+    assert [number for number, _ in process.made] == [1, 2]
+    assert size <= process.made[1][1] < size * 1.2
+    process.free(value)
+    again = process.put(bytes(size - 100))
+    assert again[1] == value[1], "a value of about its size finds its arena"
+
+
+def test_idle_memory_is_given_back_past_a_limit(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena, "IDLE_ARENA_BYTES", 0)
+    value = process.put(os.urandom(2**20))
+    descriptor, _ = process.allocator.arenas[value[1]]
+    assert os.fstat(descriptor).st_blocks * 512 >= 2**20
+    process.free(value)
+    assert os.fstat(descriptor).st_blocks == 0
+    assert bytes(process.inputs.buffers(process.put(b"again"))[0]) == b"again"
+
+
+def test_only_what_was_written_counts_as_written(process: Process) -> None:
+    value = process.put(os.urandom(20 * PAGE))
+    (part,) = process.inputs.buffers(value)
+    sum(part[::PAGE])  # reading maps the pages
+    mapping = process.inputs._mapping(value[1])
+    written = arena.platform.has_own_pages
+    assert not written(mapping.address + value[2], value[3])
+    part[19 * PAGE] = 1
+    assert written(mapping.address + value[2], value[3])
+    assert not written(mapping.address + value[2], 19 * PAGE)
+    mapping.restore(value[2], value[3])
+    assert not written(mapping.address + value[2], value[3])
+
+
+def test_parts_are_found_by_their_sizes() -> None:
+    sizes = (0, 1, 64, 65, 3)
+    whole = bytearray(64 * 6)
+    parts = split(whole, sizes)
+    assert [part.nbytes for part in parts] == list(sizes)
+    for number, part in enumerate(parts):
+        part[:] = bytes([number + 1]) * part.nbytes
+    assert [whole[place] for place in (0, 64, 128, 256)] == [2, 3, 4, 5]
+
+
+def test_an_arena_whose_arrays_live_on_can_be_closed(process: Process) -> None:
+    value = process.put(b"still here")
+    (part,) = process.inputs.buffers(value)
+    process.inputs.close()
+    assert bytes(part) == b"still here"
+
+
+def run(code: str) -> str:
+    """Output of a program in a process of its own, which may use up what it likes."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LIMITED = """
+    import os, resource
+    from mars.engines.local.arena import Allocator
+    from mars.errors import StoreFull
+
+    allocator = Allocator(1, 1, lambda *_: None)
+    def attempt(size):
+        try:
+            return allocator.put([bytes(size)], "a result")
+        except StoreFull as error:
+            return error
+"""
+
+
+def test_a_full_machine_is_an_error_that_names_the_value() -> None:
+    # The limit on file sizes holds for memory files, and stands for a machine without memory.
+    out = run(
+        LIMITED
+        + """
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    small = attempt(1000)
+    assert type(small) is tuple
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    error = attempt(2**22)
+    assert type(error) is StoreFull, error
+    print(error)
+    # What failed has left nothing behind, and what still fits is taken.
+    assert attempt(2**19)[:2] == (small[0], small[1] + small[2])
+    assert type(attempt(2**28)) is StoreFull
+    """
+    )
+    assert "a result" in out and "4,194,304" in out
+
+
+def test_no_descriptor_left_is_an_error_and_leaves_nothing_behind() -> None:
+    run(
+        LIMITED
+        + """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, hard))
+    assert type(attempt(10)) is StoreFull
+    assert not allocator.arenas
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    assert type(attempt(10)) is tuple
+    """
+    )
+
+
+def test_a_full_machine_is_never_sigbus() -> None:
+    # A value that could not be written whole is never mapped; one that was can be read to the end
+    # of its last page.
+    run(
+        LIMITED
+        + """
+    import mmap
+    number, offset, length, sizes = attempt(mmap.PAGESIZE + 1)
+    descriptor, _ = allocator.arenas[number]
+    with mmap.mmap(descriptor, offset + length, prot=mmap.PROT_READ) as view:
+        assert view[-1] == 0
+    """
+    )

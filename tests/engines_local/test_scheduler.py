@@ -1,0 +1,851 @@
+"""What the scheduler does in single, small situations, each drawn as a graph where there is one.
+
+`Desk` is the other side of the scheduler: it keeps what every worker was sent and answers for
+it. Times are made up, nothing sleeps. Random histories are in `test_scheduler_histories`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mars.engines.local.scheduler import (
+    ABANDONED,
+    ASSIGNED,
+    CANCELLED,
+    DONE,
+    EXCEPTION,
+    FAILED,
+    FATAL,
+    INTERRUPTED,
+    READY,
+    RETRYING,
+    RETURNED,
+    VALUE,
+    WAITING,
+    Assign,
+    Blocked,
+    Cancelled,
+    Died,
+    Discard,
+    Finished,
+    GaveBack,
+    GiveUp,
+    Interrupt,
+    Kill,
+    Outcome,
+    Release,
+    Report,
+    Resume,
+    RunEnded,
+    Scheduler,
+    StartWorker,
+    StopWorker,
+    Submitted,
+    TakeBack,
+    Tick,
+    Unblocked,
+    WorkerReady,
+)
+from mars.items import MapCall
+from mars.settings import (
+    BATCH_S,
+    BATCH_TASKS,
+    BLOCK_S,
+    CANCEL_GRACE_S,
+    INTERRUPT_GRACE_S,
+    OVERDUE_S,
+    PREFETCH_BELOW_S,
+    STARTS_WITHOUT_RESULT,
+)
+from mars.task import Call, Function, Options, Task, WorkerId
+from tests.engines_local.simulator import SimRun
+
+QUICK = Function(b"quick", "quick", b"")  # predicted: 1 ms
+LONG = Function(b"long", "long", b"")  # predicted: 1 s
+NEW = Function(b"new", "new", b"")  # never seen
+
+
+class Desk:
+    """Sends events, keeps commands, knows what each worker has."""
+
+    def __init__(self, *cpus: float, ready: int | None = None) -> None:
+        groups = [(f"w{index}", one) for index, one in enumerate(cpus or (2.0,))]
+        self.scheduler = Scheduler(groups)
+        self.scheduler.seconds.update({QUICK.key: 0.001, LONG.key: 1.0})
+        self.now = 0.0
+        self.commands: list[Any] = []
+        self.queues: dict[int, list[Task]] = {}
+        self._take(self.scheduler.start_all())
+        self.get_ready(ready)
+
+    def get_ready(self, count: int | None = None) -> None:
+        """Have workers that start tell that they wait for work."""
+        starting = [one.id for one in self.scheduler.workers.values() if not one.ready]
+        for worker in starting[:count]:
+            self.on(WorkerReady(worker))
+
+    def on(self, event: Any) -> list[Any]:
+        commands = self.scheduler.on(event, self.now)
+        self._take(commands)
+        return commands
+
+    def _take(self, commands: Sequence[Any]) -> None:
+        self.commands += commands
+        for command in commands:
+            if isinstance(command, Assign):
+                self.queues[command.worker] += command.tasks
+            elif isinstance(command, StartWorker):
+                self.queues[command.worker] = []
+
+    def drain(self, kind: type) -> list[Any]:
+        """Commands of one kind so far; all are forgotten."""
+        found = [command for command in self.commands if type(command) is kind]
+        self.commands.clear()
+        return found
+
+    def submit(
+        self, *calls: Call, stop_on_error: bool = True, depth: int = 0, realm: Any = None
+    ) -> SimRun:
+        run = SimRun("run", stop_on_error=stop_on_error, depth=depth)
+        tasks = []
+        for call in calls:
+            task = Task(call, realm or self)
+            call.begin(task)
+            tasks.append(task)
+        run.tasks = tasks
+        self.on(Submitted(run, tasks))
+        return run
+
+    def forget(self, task: Task) -> None:
+        """`Realm.forget`: nothing is dropped here."""
+
+    def finish(self, worker: int, *statuses: int, seconds: float = 0.001, **more: Any) -> list[Any]:
+        """A worker's first calls end in these ways; without any, the first has a value."""
+        outcomes = [
+            Outcome(self.queues[worker].pop(0).attempt, status, seconds, **more)
+            for status in statuses or (VALUE,)
+        ]
+        return self.on(Finished(WorkerId(worker), outcomes))
+
+    def give_back(self, worker: int, count: int) -> list[Any]:
+        """A worker gives back its last calls."""
+        given = [self.queues[worker].pop().attempt for _ in range(count)]
+        return self.on(GaveBack(WorkerId(worker), given))
+
+    def die(self, worker: int, *, started: bool = True) -> list[Any]:
+        queue = self.queues.pop(worker)
+        attempt = queue[0].attempt if queue and started else 0
+        return self.on(Died(WorkerId(worker), attempt, b"died"))
+
+    def sent(self) -> dict[int, list[str]]:
+        """Names of what each worker has, in its order."""
+        return {worker: [t.call.name for t in queue] for worker, queue in self.queues.items()}
+
+
+def call(name: str = "", *inputs: Call, function: Function = QUICK, **options: Any) -> Call:
+    made = Call(
+        function, b"", (), tuple((one, 0) for one in inputs), Options(name=name, **options), None
+    )
+    made.handles += 1
+    return made
+
+
+def calls(count: int, function: Function = QUICK, **options: Any) -> list[Call]:
+    return [call(f"c{index}", function=function, **options) for index in range(count)]
+
+
+def mapping(count: int, function: Function = QUICK, **options: Any) -> MapCall:
+    made = MapCall(function, Options(name="m", **options), [range(count)])
+    made.handles += 1
+    return made
+
+
+def stage(one: Call) -> Any:
+    assert one.task is not None
+    return one.task.stage
+
+
+# -- how much is sent at once -----------------------------------------------------------------
+
+
+def test_short_calls_travel_by_predicted_time() -> None:
+    desk = Desk(1)
+    desk.submit(*calls(100))
+    assert len(desk.queues[1]) == round(BATCH_S / 0.001)
+
+
+def test_no_message_is_longer_than_its_limit() -> None:
+    desk = Desk(1)
+    desk.scheduler.seconds[QUICK.key] = 1e-9
+    desk.submit(*calls(3 * BATCH_TASKS))
+    assert max(len(command.tasks) for command in desk.drain(Assign)) <= BATCH_TASKS
+
+
+def test_long_calls_travel_alone() -> None:
+    desk = Desk(2)
+    desk.submit(*calls(6, LONG))
+    assert desk.sent() == {1: ["c0"], 2: ["c1"]}
+
+
+def test_calls_of_a_new_function_travel_alone() -> None:
+    desk = Desk(2)
+    desk.submit(*calls(6, NEW))
+    assert desk.sent() == {1: ["c0"], 2: ["c1"]}
+
+
+def test_the_next_calls_are_there_before_the_last_is_done() -> None:
+    desk = Desk(1)
+    desk.submit(*calls(100))
+    while len(desk.queues[1]) > 2:
+        desk.finish(1)
+    assert len(desk.queues[1]) > 1, "it would have to wait for the driver"
+
+
+def test_few_calls_are_shared_out_evenly() -> None:
+    desk = Desk(4)
+    desk.submit(*calls(8))
+    assert max(map(len, desk.queues.values())) <= 3
+    assert min(map(len, desk.queues.values())) >= 1
+
+
+def test_a_slow_call_is_learned_at_once_and_a_quick_one_slowly() -> None:
+    desk = Desk(1)
+    one, other = calls(2)
+    desk.submit(one)
+    desk.finish(1, seconds=0.101)
+    assert desk.scheduler.seconds[QUICK.key] == pytest.approx(0.051)
+    desk.submit(other)
+    desk.finish(1, seconds=0.001)
+    assert desk.scheduler.seconds[QUICK.key] == pytest.approx(0.041)
+
+
+# -- graphs -----------------------------------------------------------------------------------
+
+
+def test_a_chain_travels_in_one_message() -> None:
+    # a ── b ── c
+    desk = Desk(2)
+    a = call("a")
+    b = call("b", a)
+    c = call("c", b)
+    desk.submit(a, b, c)
+    assert desk.sent() == {1: ["a", "b", "c"], 2: []}
+    desk.finish(1, VALUE, VALUE, VALUE)
+    assert [stage(one) for one in (a, b, c)] == [DONE] * 3
+
+
+def test_a_call_whose_inputs_are_in_two_workers_waits_for_both() -> None:
+    # a ──┬── c
+    # b ──┘
+    desk = Desk(2)
+    a, b = call("a"), call("b")
+    c = call("c", a, b)
+    desk.submit(a, b, c)
+    assert desk.sent() == {1: ["a"], 2: ["b"]}
+    desk.finish(1)
+    assert stage(c) is WAITING
+    desk.finish(2)
+    assert stage(c) is ASSIGNED
+
+
+def test_a_call_behind_one_that_retries_is_not_counted_twice() -> None:
+    # a ──┐
+    # b ──┼── d       a fails once, and is queued again where it was
+    # e ──┘
+    desk = Desk(1)
+    a, b, e = call("a", retries=1), call("b"), call("e", function=LONG)
+    d = call("d", a, b, e)
+    desk.submit(a, b, e, d)
+    assert desk.sent()[1] == ["a", "b"]
+    desk.finish(1, EXCEPTION)
+    desk.on(Tick())
+    assert "d" not in desk.sent()[1], "e is not there yet"
+
+
+def test_what_a_failed_input_needs_is_failed_at_once() -> None:
+    # a ── b ── c     all three are queued in one worker
+    desk = Desk(1)
+    a = call("a")
+    b = call("b", a)
+    c = call("c", b)
+    run = desk.submit(a, b, c, stop_on_error=False)
+    desk.finish(1, EXCEPTION, RETURNED, RETURNED)
+    assert [stage(one) for one in (a, b, c)] == [FAILED] * 3
+    assert b.task is not None and b.task.failed_input is a.task
+    assert c.task is not None and c.task.failed_input is b.task
+    assert (run.live, run.remaining, run.failed) == (False, 0, 3)
+
+
+def test_a_failed_input_can_be_asked_for_again_before_the_worker_returns_the_rest() -> None:
+    # a ── b
+    desk = Desk(1)
+    a = call("a")
+    b = call("b", a)
+    desk.submit(a, b)
+    desk.finish(1, EXCEPTION)
+    run = desk.submit(a, b)
+    desk.finish(1, RETURNED)
+    desk.finish(1, VALUE, VALUE)
+    assert (stage(a), stage(b), run.done) == (DONE, DONE, 2)
+    assert a.task is not None and a.task.consumers == 0
+
+
+def test_what_has_begun_is_finished_first() -> None:
+    # a ── b     x     y
+    desk = Desk(1)
+    a = call("a", function=NEW)
+    b = call("b", a, function=LONG)
+    desk.submit(a, b, *calls(2, LONG))
+    desk.finish(1)
+    assert desk.sent()[1] == ["b"]
+
+
+# -- taking back ------------------------------------------------------------------------------
+
+
+def test_what_was_sent_ahead_is_taken_back_for_an_idle_worker() -> None:
+    desk = Desk(2, ready=1)
+    desk.scheduler.seconds[QUICK.key] = BATCH_S
+    desk.submit(*calls(2))
+    assert desk.sent()[1] == ["c0", "c1"]
+    desk.on(WorkerReady(WorkerId(2)))
+    assert desk.drain(TakeBack) == [TakeBack(WorkerId(1), 1)]
+    desk.give_back(1, 1)
+    assert desk.sent() == {1: ["c0"], 2: ["c1"]}
+
+
+def test_a_worker_that_is_silent_gives_up_what_it_has_not_started() -> None:
+    desk = Desk(2, ready=1)
+    desk.submit(*calls(2))
+    desk.on(WorkerReady(WorkerId(2)))
+    assert desk.sent() == {1: ["c0", "c1"], 2: []}
+    desk.commands.clear()
+    due = desk.scheduler.next_timer(desk.now)
+    assert due == pytest.approx(0.001 + OVERDUE_S)
+    desk.now = due
+    desk.on(Tick())
+    assert desk.drain(TakeBack) == [TakeBack(WorkerId(1), 1)]
+
+
+def test_a_silent_worker_is_only_asked_when_nobody_is_idle() -> None:
+    desk = Desk(1)
+    desk.submit(*calls(3))
+    desk.now = 0.001 + OVERDUE_S
+    desk.on(Tick())
+    assert desk.drain(Report) == [Report(WorkerId(1))]
+    assert desk.scheduler.next_timer(desk.now) is None, "asking once is enough"
+
+
+def test_what_no_idle_worker_can_run_stays_where_it_is() -> None:
+    #   the second worker has no cores to run it on:  c0 and c1 ask for both
+    desk = Desk(2)
+    desk.scheduler.seconds[QUICK.key] = BATCH_S
+    desk.submit(*calls(2, cpus=2))
+    assert desk.sent() == {1: ["c0", "c1"], 2: []}
+    for _ in range(5):
+        desk.now += 0.001
+        desk.on(Tick())
+    assert not desk.drain(TakeBack)
+
+
+def test_a_call_may_start_while_it_is_asked_for() -> None:
+    desk = Desk(2, ready=1)
+    desk.scheduler.seconds[QUICK.key] = BATCH_S
+    one, other = calls(2)
+    desk.submit(one, other)
+    desk.on(WorkerReady(WorkerId(2)))  # takes back c1, which has just begun
+    desk.finish(1)
+    desk.on(GaveBack(WorkerId(1), []))
+    assert desk.sent() == {1: ["c1"], 2: []}
+    assert stage(other) is ASSIGNED
+
+
+def test_nothing_is_sent_behind_a_call_that_waits() -> None:
+    desk = Desk(1)
+    parent, child = call("parent", function=LONG), call("child")
+    desk.submit(parent)
+    desk.submit(child, depth=1)
+    assert desk.sent()[1] == ["parent", "child"]
+    desk.on(Blocked(WorkerId(1)))
+    assert TakeBack(WorkerId(1), 1) in desk.commands
+    desk.commands.clear()
+    desk.on(GaveBack(WorkerId(1), []))  # it had not read of the child when it was asked
+    assert desk.drain(TakeBack) == [TakeBack(WorkerId(1), 1)]
+    desk.give_back(1, 1)
+    desk.get_ready()
+    assert desk.sent() == {1: ["parent"], 2: ["child"]}
+
+
+# -- cores, priorities, groups ----------------------------------------------------------------
+
+
+def test_a_call_of_two_cores_is_not_starved_by_small_ones() -> None:
+    desk = Desk(2)
+    desk.submit(*calls(8, LONG))
+    large = call("large", function=LONG, cpus=2)
+    desk.submit(large)
+    desk.finish(1, seconds=1.0)
+    assert stage(large) is READY
+    assert desk.sent()[1] == [], "a core is kept for it"
+    desk.finish(2, seconds=1.0)
+    assert stage(large) is ASSIGNED
+
+
+def test_halves_of_a_core_run_side_by_side() -> None:
+    desk = Desk(1)
+    desk.submit(*calls(3, LONG, cpus=0.5))
+    desk.get_ready()
+    assert sorted(map(len, desk.queues.values())) == [1, 1]
+    assert desk.scheduler.groups[0].free == 0
+
+
+def test_a_higher_number_starts_first() -> None:
+    desk = Desk(1)
+    last, first, middle = (call(str(n), function=LONG, priority=n) for n in (-1, 7, 0))
+    desk.submit(last, first, middle)
+    order = []
+    for _ in range(3):
+        order += desk.sent()[1]
+        desk.finish(1, seconds=1.0)
+    assert order == ["7", "0", "-1"]
+
+
+def test_a_call_runs_in_the_group_that_it_names() -> None:
+    desk = Desk(1, 1)
+    there = calls(3, LONG, worker="w1")
+    desk.submit(*there)
+    assert desk.sent() == {1: [], 2: ["c0"]}
+    assert not desk.drain(TakeBack)
+
+
+def test_a_worker_is_started_where_cores_are_free() -> None:
+    desk = Desk(1, 1)
+    desk.die(2)
+    desk.commands.clear()
+    desk.submit(*calls(3, LONG))
+    assert desk.drain(StartWorker) == [StartWorker(WorkerId(3), 1)]
+
+
+def test_an_idle_worker_beyond_the_cores_is_stopped() -> None:
+    desk = Desk(1)
+    desk.submit(*calls(2, LONG, cpus=0.5))
+    desk.get_ready()
+    desk.finish(1, seconds=1.0)
+    assert desk.drain(StopWorker) == [StopWorker(WorkerId(1))]
+    desk.finish(2, seconds=1.0)
+    assert not desk.drain(StopWorker)
+
+
+# -- nested calls -----------------------------------------------------------------------------
+
+
+def test_calls_that_wait_for_calls_get_by_with_one_core() -> None:
+    # outer ┄┄ inner ┄┄ innermost       each waits for the next
+    desk = Desk(1)
+    names = ["outer", "inner", "innermost"]
+    for depth, name in enumerate(names):
+        desk.submit(call(name, function=LONG), depth=depth)
+        desk.get_ready()
+        if name != "innermost":
+            desk.on(Blocked(WorkerId(depth + 1)))
+            desk.get_ready()
+    assert desk.sent() == {1: ["outer"], 2: ["inner"], 3: ["innermost"]}
+    assert desk.scheduler.groups[0].free == 0
+    desk.finish(3, seconds=1.0)
+    for worker in (2, 1):
+        desk.commands.clear()
+        desk.on(Unblocked(WorkerId(worker)))
+        assert desk.drain(Resume) == [Resume(WorkerId(worker))]
+        desk.finish(worker, seconds=1.0)
+    assert desk.scheduler.groups[0].free == 1
+
+
+def test_a_call_goes_on_when_its_cores_are_free() -> None:
+    desk = Desk(1)
+    parent, other = call("parent", function=LONG), call("other", function=LONG)
+    desk.submit(parent)
+    desk.on(Blocked(WorkerId(1)))
+    desk.submit(other)
+    desk.get_ready()
+    desk.commands.clear()
+    desk.on(Unblocked(WorkerId(1)))
+    assert not desk.drain(Resume)
+    desk.finish(2, seconds=1.0)
+    assert desk.drain(Resume) == [Resume(WorkerId(1))]
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+def test_a_call_that_waits_can_end_by_its_timeout(resuming: bool) -> None:
+    desk = Desk(1)
+    parent, other = call("parent", function=LONG, timeout_s=5), call("other", function=LONG)
+    desk.submit(parent)
+    desk.on(Blocked(WorkerId(1)))
+    desk.submit(other)
+    desk.get_ready()
+    if resuming:
+        desk.on(Unblocked(WorkerId(1)))
+    desk.now = 5
+    desk.on(Tick())
+    assert len(desk.drain(Interrupt)) == 1
+    desk.finish(1, INTERRUPTED)
+    desk.finish(2, seconds=1.0)
+    assert (stage(parent), stage(other)) == (FAILED, DONE)
+    assert desk.scheduler.groups[0].free == 1
+    desk.submit(call("next"))
+    assert any("next" in names for names in desk.sent().values())
+
+
+# -- maps -------------------------------------------------------------------------------------
+
+
+def test_items_travel_in_blocks_of_predicted_time() -> None:
+    desk = Desk(1)
+    desk.submit(mapping(1000))
+    assert len(desk.queues[1][0].items) == BLOCK_S / 0.001
+
+
+def test_items_of_a_new_function_begin_one_by_one() -> None:
+    desk = Desk(2)
+    desk.submit(mapping(1000, NEW))
+    assert [len(queue[0].items) for queue in desk.queues.values()] == [1, 1]
+
+
+def test_the_last_items_are_shared_out() -> None:
+    desk = Desk(2)
+    desk.submit(mapping(8))
+    assert [len(queue[0].items) for queue in desk.queues.values()] == [2, 2]
+
+
+def test_items_that_must_not_run_twice_travel_alone() -> None:
+    desk = Desk(1)
+    desk.submit(mapping(1000, death_retries=0))
+    assert {len(block.items) for block in desk.queues[1]} == {1}
+
+
+def test_a_map_is_done_when_all_blocks_are() -> None:
+    desk = Desk(1)
+    whole = mapping(50)
+    run = desk.submit(whole)
+    while desk.queues[1]:
+        assert run.live
+        desk.finish(1, result=(b"", {}, None))
+    assert (stage(whole), run.done, run.live) == (DONE, 50, False)
+    assert whole.task is not None
+    assert sorted(i for part in whole.task.parts for i in part.items) == list(range(50))
+
+
+def test_items_that_fail_leave_the_others_alone() -> None:
+    desk = Desk(1)
+    whole = mapping(3, NEW)
+    run = desk.submit(whole, stop_on_error=False)
+    desk.finish(1, result=(b"", {}, None), seconds=1.0)
+    desk.finish(1, result=(b"", {0: b"raised"}, None), failures=1, seconds=1.0)
+    desk.finish(1, result=(b"", {}, None), seconds=1.0)
+    assert (stage(whole), run.done, run.failed, run.live) == (FAILED, 2, 1, False)
+
+
+def test_after_a_death_the_items_of_a_block_run_one_by_one() -> None:
+    desk = Desk(1)
+    whole = mapping(4)
+    run = desk.submit(whole, stop_on_error=False)
+    assert [list(block.items) for block in desk.queues[1]] == [[0, 1], [2]]
+    desk.die(1)
+    desk.get_ready()
+    ran = []
+    while worker := next((w for w, queue in desk.queues.items() if queue), None):
+        ran.append(list(desk.queues[worker][0].items))
+        desk.finish(worker, result=(b"", {}, None))
+    assert ran == [[0], [1], [2], [3]]
+    assert (stage(whole), run.done) == (DONE, 4)
+
+
+def test_the_item_that_kills_its_worker_is_found() -> None:
+    desk = Desk(1)
+    whole = mapping(4)
+    run = desk.submit(whole, stop_on_error=False)
+    deaths = 0
+    while stage(whole) is READY:
+        desk.get_ready()
+        worker = next((w for w, queue in desk.queues.items() if queue), None)
+        if worker is None:
+            due = desk.scheduler.next_timer(desk.now)
+            assert due is not None
+            desk.now = max(desk.now, due)
+            desk.on(Tick())
+        elif 2 in desk.queues[worker][0].items:
+            desk.die(worker)
+            deaths += 1
+        else:
+            desk.finish(worker, result=(b"", {}, None))
+    assert (stage(whole), run.done, run.failed) == (FAILED, 3, 1)
+    assert whole.task is not None
+    bad = [part for part in whole.task.parts if part.stage is FAILED]
+    assert [list(part.items) for part in bad] == [[2]]
+    assert deaths in (4, 5), "one attempt, three more, and one for its block if it was in one"
+
+
+def test_a_map_without_items_of_its_own_is_done_at_once() -> None:
+    desk = Desk(1)
+    whole = mapping(3)
+    whole.made = dict.fromkeys(range(3))  # type: ignore[arg-type]  # all are calls of their own
+    run = desk.submit(whole)
+    assert (stage(whole), run.live, desk.queues[1]) == (DONE, False, [])
+
+
+def test_a_cancelled_map_stops_its_blocks() -> None:
+    desk = Desk(1)
+    whole = mapping(3, LONG)
+    run = desk.submit(whole)
+    desk.on(Cancelled(run))
+    assert len(desk.drain(Interrupt)) == 1
+    desk.finish(1, INTERRUPTED)
+    assert (stage(whole), run.remaining, desk.queues[1]) == (ABANDONED, 0, [])
+
+
+def test_no_item_runs_twice_when_a_cancelled_map_is_asked_for_again() -> None:
+    desk = Desk(2)
+    whole = mapping(3, LONG)
+    first = desk.submit(whole)
+    desk.on(Cancelled(first))
+    run = desk.submit(whole)
+    while worker := next((w for w, queue in desk.queues.items() if queue), None):
+        now = [i for queue in desk.queues.values() for block in queue for i in block.items]
+        assert len(now) == len(set(now))
+        desk.finish(worker, result=(b"", {}, None), seconds=1.0)
+    assert (stage(whole), run.live, run.failed) == (DONE, False, 0)
+
+
+# -- deaths -----------------------------------------------------------------------------------
+
+
+def test_a_death_blames_only_what_ran() -> None:
+    desk = Desk(1)
+    ran, queued = call("ran"), call("queued")
+    desk.submit(ran, queued)
+    assert desk.sent()[1] == ["ran", "queued"]
+    desk.die(1)
+    assert ran.task is not None and queued.task is not None
+    assert (ran.task.deaths, queued.task.deaths) == (1, 0)
+    assert (stage(ran), stage(queued)) == (RETRYING, READY)
+
+
+def test_a_call_that_must_not_run_twice_fails_with_its_worker() -> None:
+    desk = Desk(1)
+    once, queued = call("once", death_retries=0), call("queued", death_retries=0)
+    desk.submit(once, queued, stop_on_error=False)
+    desk.die(1)
+    assert (stage(once), stage(queued)) == (FAILED, READY)
+
+
+def test_a_result_is_accepted_from_the_current_attempt_only() -> None:
+    desk = Desk(1)
+    one = call("one")
+    desk.submit(one)
+    assert one.task is not None
+    stale = one.task.attempt
+    desk.die(1, started=False)
+    desk.get_ready()
+    current = one.task.attempt
+    assert current != stale
+    desk.on(Finished(WorkerId(2), [Outcome(stale, VALUE, 0.1, b"stale", stored=True)]))
+    assert stage(one) is ASSIGNED
+    desk.finish(2, result=b"fresh")
+    assert (stage(one), one.task.result) == (DONE, b"fresh")
+
+
+def test_what_is_told_twice_is_taken_once() -> None:
+    desk = Desk(1)
+    one = call("one")
+    desk.submit(one)
+    assert one.task is not None
+    outcome = Outcome(one.task.attempt, VALUE, 0.1, b"value", stored=True)
+    desk.on(Finished(WorkerId(1), [outcome]))
+    desk.on(Finished(WorkerId(1), [outcome]))
+    assert one.task.result == b"value"
+    assert not [c for c in desk.commands if isinstance(c, (Release, Discard))]
+
+
+def test_workers_that_never_get_ready_are_given_up() -> None:
+    desk = Desk(1, ready=0)
+    desk.submit(call("one"))
+    for worker in range(1, STARTS_WITHOUT_RESULT + 1):
+        assert not desk.drain(GiveUp)
+        desk.die(worker)
+    assert desk.drain(GiveUp)
+
+
+def test_workers_that_die_before_they_start_anything_are_given_up() -> None:
+    desk = Desk(1)
+    desk.submit(call("one"))
+    for worker in range(1, STARTS_WITHOUT_RESULT + 1):
+        assert not desk.drain(GiveUp)
+        desk.die(worker, started=False)
+        desk.get_ready()
+    assert desk.drain(GiveUp)
+
+
+def test_one_result_is_enough_to_go_on() -> None:
+    desk = Desk(1, ready=0)
+    desk.submit(*calls(5, LONG))
+    for worker in range(1, STARTS_WITHOUT_RESULT):
+        desk.die(worker)
+    desk.get_ready()
+    desk.finish(STARTS_WITHOUT_RESULT, seconds=1.0)
+    desk.die(STARTS_WITHOUT_RESULT)
+    assert not desk.drain(GiveUp)
+
+
+# -- errors, timeouts, cancels ----------------------------------------------------------------
+
+
+def test_the_first_error_starts_nothing_more() -> None:
+    desk = Desk(1)
+    first, *rest = calls(3, LONG)
+    run = desk.submit(first, *rest)
+    desk.finish(1, EXCEPTION, result=b"raised")
+    assert not run.live and run.failure is first.task
+    assert desk.sent()[1] == []
+    assert [stage(one) for one in rest] == [ABANDONED, ABANDONED]
+    assert run.remaining == 0
+
+
+def test_what_was_sent_ahead_is_taken_back_after_the_first_error() -> None:
+    # queued:  bad, mine 1, shared, mine 2      shared is another run's, too
+    desk = Desk(1)
+    bad, mine, shared, more = (call(name) for name in ("bad", "mine 1", "shared", "mine 2"))
+    desk.scheduler.seconds[QUICK.key] = 0.0001
+    desk.submit(bad, mine, shared, more)
+    desk.submit(shared)
+    assert desk.sent()[1] == ["bad", "mine 1", "shared", "mine 2"]
+    desk.commands.clear()
+    desk.finish(1, EXCEPTION)
+    assert desk.drain(TakeBack) == [TakeBack(WorkerId(1), 1)]  # the next one has begun by now
+    desk.give_back(1, 1)
+    assert stage(shared) is ASSIGNED and stage(more) is ABANDONED
+
+
+def test_continue_runs_all_that_can_run() -> None:
+    # a ── b     c
+    desk = Desk(1)
+    a, c = call("a", function=LONG), call("c", function=LONG)
+    b = call("b", a, function=LONG)
+    run = desk.submit(a, b, c, stop_on_error=False)
+    desk.finish(1, EXCEPTION, seconds=1.0)
+    assert run.live
+    desk.finish(1, seconds=1.0)
+    assert [stage(one) for one in (a, b, c)] == [FAILED, FAILED, DONE]
+    assert (run.done, run.failed, run.live) == (1, 2, False)
+
+
+def test_an_exception_is_tried_again_after_a_pause() -> None:
+    desk = Desk(1)
+    one = call("one", retries=2)
+    desk.submit(one)
+    pauses = []
+    for _ in range(2):
+        desk.finish(1, EXCEPTION)
+        assert stage(one) is RETRYING
+        due = desk.scheduler.next_timer(desk.now)
+        assert due is not None
+        pauses.append(round(due - desk.now, 6))
+        desk.now = due
+        desk.on(Tick())
+    assert pauses == [0.0, 0.1]
+    desk.finish(1, EXCEPTION, result=b"last")
+    assert stage(one) is FAILED and one.task is not None and one.task.result == b"last"
+
+
+def test_what_no_attempt_can_help_is_not_tried_again() -> None:
+    desk = Desk(1)
+    one = call("one", retries=2)
+    desk.submit(one)
+    desk.finish(1, FATAL)
+    assert stage(one) is FAILED
+
+
+def test_a_call_past_its_timeout_is_interrupted_and_then_killed() -> None:
+    desk = Desk(1)
+    one = call("one", function=LONG, timeout_s=3)
+    desk.submit(one)
+    desk.now = 3
+    desk.on(Tick())
+    assert len(desk.drain(Interrupt)) == 1
+    desk.now = 3 + INTERRUPT_GRACE_S
+    desk.on(Tick())
+    assert desk.drain(Kill) == [Kill(WorkerId(1))]
+    desk.die(1)
+    assert stage(one) is FAILED and one.task is not None and one.task.blame == "timeout"
+
+
+def test_nothing_begins_behind_a_call_that_is_stopped() -> None:
+    desk = Desk(1)
+    one, behind = call("one", timeout_s=3), call("behind")
+    desk.submit(one, behind)
+    assert desk.sent()[1] == ["one", "behind"]
+    desk.now = 3
+    desk.commands.clear()
+    desk.on(Tick())
+    assert TakeBack(WorkerId(1), 1) in desk.commands
+
+
+def test_a_timeout_of_long_ago_holds_no_result() -> None:
+    desk = Desk(1)
+    one = call("one", timeout_s=3600)
+    desk.submit(one)
+    desk.finish(1)
+    assert not any(one.task in entry for entry in desk.scheduler._timers)
+
+
+def test_a_cancelled_call_is_interrupted_and_then_killed() -> None:
+    desk = Desk(1)
+    one, waiting = calls(2, LONG)
+    run = desk.submit(one, waiting)
+    desk.on(Cancelled(run))
+    assert desk.commands[-2] == RunEnded(run)  # type: ignore[arg-type]
+    assert len(desk.drain(Interrupt)) == 1
+    assert stage(waiting) is READY or stage(waiting) is ABANDONED
+    desk.now = CANCEL_GRACE_S
+    desk.on(Tick())
+    assert desk.drain(Kill)
+    desk.die(1)
+    assert (stage(one), stage(waiting)) == (CANCELLED, ABANDONED)
+
+
+def test_a_cancelled_call_that_the_driver_did_not_know_to_run_is_stopped_later() -> None:
+    desk = Desk(1)
+    one, other = calls(2)
+    run = desk.submit(one, other)
+    desk.on(Cancelled(run))  # `one` ended long ago, and was not reported; `other` runs
+    desk.commands.clear()
+    desk.finish(1)
+    assert desk.drain(Interrupt) == [Interrupt(WorkerId(1), other.task.attempt)]  # type: ignore[union-attr, arg-type]
+
+
+def test_a_call_that_is_asked_for_again_while_it_is_cancelled_is_run_again() -> None:
+    desk = Desk(1)
+    one = call("one", function=LONG)
+    first = desk.submit(one)
+    desk.on(Cancelled(first))
+    run = desk.submit(one)
+    desk.finish(1, INTERRUPTED)
+    desk.on(Tick())
+    desk.finish(1)
+    assert (stage(one), run.live, run.failed) == (DONE, False, 0)
+
+
+def test_a_call_of_two_runs_goes_on_when_one_is_cancelled() -> None:
+    desk = Desk(1)
+    one = call("one", function=LONG)
+    first = desk.submit(one)
+    second = desk.submit(one)
+    desk.on(Cancelled(first))
+    assert not desk.drain(Interrupt)
+    desk.finish(1)
+    assert (stage(one), second.done, second.live) == (DONE, 1, False)
+
+
+def test_prediction_limits_are_what_these_tests_take_them_for() -> None:
+    assert 0.001 < BATCH_S < PREFETCH_BELOW_S < 1.0

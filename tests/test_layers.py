@@ -1,0 +1,170 @@
+"""Imports go down: a module imports only from lines of `LAYERS` above its own.
+
+Every import counts, also one inside a function or under ``TYPE_CHECKING``: a hidden cycle is a
+cycle. A new module goes where its imports allow, as far up as it can.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "mars"
+
+LAYERS = """
+    errors settings config resources platform _version observe.progress
+    logs task
+    attempt.diagnose attempt.threads attempt.rng attempt.context attempt.capture attempt.code
+    attempt.codec attempt.failure
+    attempt.call
+    graph engine
+    engines.outcome
+    items
+    engines.local.objects engines.local.arena engines.local.messages engines.local.scheduler
+    engines.local.pool engines.local.store
+    engines.local.nested
+    engines.local.worker engines.local.loop
+    engines.local.zygote engines.local.engine engines.inline
+    execution
+    session
+    script
+    remote
+    mars
+    cli.doctor
+    cli
+    __main__
+"""
+"""Modules of one line do not import each other. Packages without code stand nowhere."""
+
+EMPTY = {"attempt", "engines", "engines.local", "observe"}
+
+TO_MEND = {
+    # `nested` has two halves, one for either side, and names its owners' types. What it needs of
+    # them is three methods each: a Protocol in `nested` would turn both arrows around.
+    ("engines.local.nested", "engines.local.engine"),
+    ("engines.local.nested", "engines.local.worker"),
+}
+
+PURE = {"graph", "task", "engines.local.scheduler"}
+"""They decide and do nothing else."""
+
+EFFECTS = {
+    "_thread", "asyncio", "datetime", "fcntl", "io", "logging", "mmap", "multiprocessing",
+    "pathlib", "random", "select", "selectors", "shutil", "signal", "socket", "subprocess",
+    "tempfile", "threading", "time",
+}  # fmt: skip
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        found[".".join(parts) or "mars"] = path
+    return found
+
+
+MODULES = modules()
+HEIGHT = {
+    name: height for height, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()
+}
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Full names of what is imported anywhere in a module, and the lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"line {node.lineno}: imports are in full"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+
+
+def ours(name: str) -> str | None:
+    """The module of ours that an imported name is, or is in."""
+    if name == "mars":
+        return "mars"
+    if not name.startswith("mars."):
+        return None
+    name = name.removeprefix("mars.")
+    while name not in MODULES:
+        if "." not in name:
+            return "mars"  # a public name
+        name = name.rpartition(".")[0]
+    return name
+
+
+def parse(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def violations() -> dict[tuple[str, str], str]:
+    found = {}
+    for name in MODULES:
+        for what, line in imported(parse(name)):
+            target = ours(what)
+            if target is None or target in EMPTY or target == name:
+                continue
+            if HEIGHT.get(target, 0) >= HEIGHT.get(name, 0):
+                found[name, target] = f"{MODULES[name].relative_to(ROOT)}:{line} imports {target}"
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    assert set(HEIGHT) | EMPTY == set(MODULES)
+    assert not set(HEIGHT) & EMPTY
+
+
+def test_packages_without_a_layer_hold_no_code() -> None:
+    for name in EMPTY:
+        assert all(isinstance(node, ast.Expr) for node in parse(name).body), name
+
+
+def test_imports_go_down() -> None:
+    wrong = [text for arrow, text in violations().items() if arrow not in TO_MEND]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_was_mended_is_taken_off_the_list() -> None:
+    assert set(violations()) >= TO_MEND, "take it out of TO_MEND"
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_hold_no_socket_thread_clock_or_file(name: str) -> None:
+    for what, line in imported(parse(name)):
+        assert what.partition(".")[0] not in EFFECTS, f"{name}:{line} imports {what}"
+
+
+def test_the_scheduler_knows_tasks_and_tunables_only() -> None:
+    known = {ours(what) for what, _ in imported(parse("engines.local.scheduler"))}
+    assert known == {None, "settings", "task"}
+
+
+def test_optional_packages_are_imported_late() -> None:
+    # All of these are heavy, and `import mars` needs none of them.
+    heavy = {"dask", "distributed", "joblib", "numpy", "pandas", "ray", "rich", "sklearn"}
+    for name in MODULES:
+        for node in parse(name).body:
+            for what, line in imported(ast.Module([node], [])) if _runs(node) else ():
+                assert what.partition(".")[0] not in heavy, f"{name}:{line} imports {what}"
+
+
+def _runs(node: ast.stmt) -> bool:
+    """Whether a statement of a module is more than a definition when the module is imported."""
+    return isinstance(node, (ast.Import, ast.ImportFrom, ast.Try, ast.With))
+
+
+def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
+    declared = {"cloudpickle", "psutil", "rich", "tblib", "threadpoolctl"}  # pyproject.toml
+    extras = {"IPython", "numpy", "pandas", "sklearn"}  # used when they are there
+    allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}
+    for name in MODULES:
+        for what, line in imported(parse(name)):
+            assert what.partition(".")[0] in allowed, f"{name}:{line} imports {what}"
