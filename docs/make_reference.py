@@ -65,14 +65,14 @@ CALL_OPTIONS = {
 }  # fmt: skip
 
 PROGRAM_OPTIONS = {
-    "show_progress": "whether `execute` shows its progress; `\"auto\"`: on a terminal, in a "
+    "show_progress": 'whether `execute` shows its progress; `"auto"`: on a terminal, in a '
     "notebook and in CI",
     "eager_mode": "whether `spawn` executes at once",
     "seed": "seed of `mars.remote.rng`; `None`: that of the session",
 }
 
 VARIABLES = {
-    "MARS_CPUS": "cores that `n_cpu=\"auto\"` means; wins over every limit that was found",
+    "MARS_CPUS": 'cores that `n_cpu="auto"` means; wins over every limit that was found',
     "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, heeded",
     "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; a number that you "
     "set is the most that a call gives its libraries",
@@ -98,7 +98,8 @@ _SECTIONS = {
 
 def sections(text: str) -> Iterator[tuple[str, list[str]]]:
     """Parts of a numpydoc docstring; the first one has no name."""
-    name, part = "", []
+    name = ""
+    part: list[str] = []
     lines = text.splitlines()
     skip = False
     for number, line in enumerate(lines):
@@ -210,8 +211,10 @@ def klass(name: str, value: type, level: int = 3, constructor: bool = False) -> 
             continue
         if inspect.isfunction(attribute) and inspect.getdoc(attribute):
             if attribute.__name__ != member:
-                parts.append(f"{'#' * (level + 1)} `{short}.{member}()`\n\n"
-                             f"The same as `{attribute.__name__}`.")
+                parts.append(
+                    f"{'#' * (level + 1)} `{short}.{member}()`\n\n"
+                    f"The same as `{attribute.__name__}`."
+                )
                 continue
             parts.append(function(f"{short}.{member}", attribute, level + 1, method=True))
         elif isinstance(attribute, property) and inspect.getdoc(attribute):
@@ -256,16 +259,16 @@ def program_options() -> str:
     own = mars.config._DEFAULTS
     if own.keys() != PROGRAM_OPTIONS.keys():
         raise SystemExit(f"describe in {__file__}: {sorted(own.keys() ^ PROGRAM_OPTIONS.keys())}")
-    rows = [
-        (f"`{name}`", f"`{default!r}`", PROGRAM_OPTIONS[name]) for name, default in own.items()
-    ]
+    rows = [(f"`{name}`", f"`{default!r}`", PROGRAM_OPTIONS[name]) for name, default in own.items()]
     inert = ", ".join(f"`{name}`" for name in mars.config.INERT)
     inert_sections = ", ".join(f"`{name}`" for name in mars.config.INERT_SECTIONS)
-    return "\n\n".join([
-        table(("option", "default", "meaning"), rows),
-        prose(["Options of the original that can be set and read, and have no effect:"])
-        + f" {inert}; and every name in the sections {inert_sections}.",
-    ])
+    return "\n\n".join(
+        [
+            table(("option", "default", "meaning"), rows),
+            prose(["Options of the original that can be set and read, and have no effect:"])
+            + f" {inert}; and every name in the sections {inert_sections}.",
+        ]
+    )
 
 
 def tunables() -> str:
@@ -304,11 +307,11 @@ def build() -> str:
     remote, session = mars.remote, mars.session
     parts = [
         "# Reference",
-        ("Made from the code by `docs/make_reference.py`; do not edit. How things are used together "
-         "stands in the [guide](guide.md)."),
+        ("Made from the code by `docs/make_reference.py`; do not edit. How things are used "
+         "together stands in the [guide](guide.md)."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
          "[mars.session](#marssession) · [Inside a call](#inside-a-call) · "
-        ("[Options of a program](#options-of-a-program) · [Errors](#errors) · "
+         "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
         "## mars.remote",
         "`import mars.remote as mr`",

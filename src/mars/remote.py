@@ -48,7 +48,7 @@ class Object(Output, Generic[R]):
 
     __slots__ = ("_log",)
 
-    _log: LogFetcher
+    _log: tuple[session.Session, LogFetcher]
 
     def execute(
         self,
@@ -197,16 +197,19 @@ class Object(Output, Generic[R]):
         hello
         <BLANKLINE>
         """
+        if session is None and self._call.task is None:
+            return iter(()) if follow else LogFetcher(self.key, lambda: None)
         chosen = _existing(session, self)
+        call = self._call
         if follow:
-            return _follow(chosen, self)
-        try:
-            fetcher = self._log
-        except AttributeError:
-            output = self
-            fetcher = self._log = LogFetcher(self.key, lambda: chosen.log_source(output))
-        fetcher.fetch(offsets=offsets, sizes=sizes)
-        return fetcher
+            return _follow(chosen, call)
+        known = getattr(self, "_log", None)
+        if known is None or known[0] is not chosen:
+            # Of the call, not of this object: it would keep itself, and its value, alive.
+            known = (chosen, LogFetcher(call.key, lambda: chosen.log_source(call)))
+            self._log = known
+        known[1].fetch(offsets=offsets, sizes=sizes)
+        return known[1]
 
     @property
     def key(self) -> str:
@@ -234,6 +237,10 @@ class Object(Output, Generic[R]):
     def cache(self) -> bool:
         """True: a result is kept as long as anything holds its object."""
         return True
+
+    @cache.setter
+    def cache(self, _: bool) -> None:
+        """Accepted for programs of the original: results are kept anyway."""
 
     def copy(self) -> Object[R]:
         """Another handle of the same value."""
@@ -286,14 +293,14 @@ def _values(task: Any, index: int) -> Iterable[Any]:
     return [task.result if task.call.n_output is None else task.result[index]]
 
 
-def _follow(chosen: session.Session, output: Output) -> Iterator[str]:
+def _follow(chosen: session.Session, call: Call) -> Iterator[str]:
     import time
 
     while True:
-        source = chosen.log_source(output)
+        source = chosen.log_source(call)
         if source is not None:
             return logs.follow(source)
-        if output._call.task_in(chosen._realm) is None:
+        if call.task_in(chosen._realm) is None:
             return iter(())
         time.sleep(_LOG_POLL_S)
 

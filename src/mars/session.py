@@ -390,15 +390,14 @@ class Session:
         task = output._call.task_in(self._realm)
         return task is not None and task.available and task.asked
 
-    def log_source(self, output: Output) -> LogSource | None:
-        """What the object's call has printed so far; None before it was started."""
+    def log_source(self, call: Call) -> LogSource | None:
+        """What a call has printed so far; None before it was started."""
         self._check_open()
-        call = output._call
         task = call.task_in(self._realm) or call.adopt(self._realm)
         own = None if task is None else self._engine.log(task)
         if not call.speaks_for:
             return own
-        sources = [self.log_source(Output(other, 0)) for other in call.speaks_for]
+        sources = [self.log_source(other) for other in call.speaks_for]
         return JoinedLog([source for source in (*sources, own) if source is not None])
 
     def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import doctest
-import fnmatch
 import importlib
 import inspect
 import pkgutil
@@ -336,8 +335,3 @@ def test_the_main_functions_have_an_example() -> None:
         mr.ExecutableTuple, mars.new_session, mars.config.option_context,
     ):  # fmt: skip
         assert ">>> " in (inspect.getdoc(function) or ""), function
-
-
-def test_no_page_names_a_private_path() -> None:
-    for name in NAMES:
-        assert not fnmatch.filter(read(name).split(), "*/work/*"), name

@@ -323,6 +323,8 @@ class World:
             if known is not task:
                 run.joined = True
             if known is not None:
+                for other in known.wanted_by if known.items is not None else ():
+                    other.joined = True  # items that failed for it may run again for this one
                 known.wanted_by.append(run)
                 if known is task:
                     task.links = tuple(  # type: ignore[attr-defined]

@@ -618,6 +618,21 @@ def test_no_item_runs_twice_when_a_cancelled_map_is_asked_for_again() -> None:
     assert (stage(whole), run.live, run.failed) == (DONE, False, 0)
 
 
+def test_items_that_failed_run_again_while_others_of_their_map_still_run() -> None:
+    desk = Desk(2)
+    whole = mapping(4, LONG)
+    first = desk.submit(whole)
+    desk.finish(1, result=(b"", {0: b"raised"}, None), failures=1, seconds=1.0)  # item 0
+    assert not first.live
+    run = desk.submit(whole)
+    ran = []
+    while worker := next((w for w, queue in desk.queues.items() if queue), None):
+        ran += desk.queues[worker][0].items
+        desk.finish(worker, result=(b"", {}, None), seconds=1.0)
+    assert sorted(ran) == [0, 1, 2, 3]
+    assert (stage(whole), run.failed, run.live) == (DONE, 0, False)
+
+
 # -- deaths -----------------------------------------------------------------------------------
 
 

@@ -497,15 +497,14 @@ class Scheduler:
         runs = (run,)
         ready = self.ready
         run.remaining += len(event.tasks)
-        for task in event.tasks:
+        for new in event.tasks:
+            task = new
             call = task.call
             run.total += task.size
             known = call.task_in(task.realm) if call.task is not None else None
             if known is None:
                 task.elsewhere = call.task
                 call.task = task
-            elif known is task:
-                pass  # the engine has put it there
             elif known.available:
                 known.asked |= task.asked
                 run.remaining -= 1  # another run made it meanwhile
@@ -513,13 +512,17 @@ class Scheduler:
                 continue
             elif known.finished:
                 self._replace(call, known, task)
-            else:
+            elif known.runs:
                 known.runs += runs  # another run is at it
                 known.asked |= task.asked
-                if known.items is not None and len(known.items) and not ready.has(known):
-                    ready.append(known)  # a map that was to end with the blocks that run
+                if known.items is not None:
+                    self._join_map(known, task)
                 continue
-            task.runs += runs
+            else:
+                # The engine put it there, perhaps for a run that Ctrl-C kept from coming here.
+                known.asked |= task.asked
+                task = known
+            task.runs = runs
             task.depth = run.depth
             if call.inputs:
                 self._link(task)
@@ -1135,12 +1138,34 @@ class Scheduler:
         task.blocks += 1
         return block
 
+    def _join_map(self, known: Task, task: Task) -> None:
+        """Another run asks for a map that is under way: items that failed have to run again."""
+        there = set(known.items)
+        under_way = [one for worker in self.workers.values() for one in worker.queue]
+        under_way += self.ready
+        under_way += [
+            one for _, _, kind, one in self._timers if kind == _RETRY and not one.finished
+        ]
+        for one in under_way:
+            if one.source is known:
+                there.update(one.items)
+        for part in known.parts:
+            if part.stage is DONE and not part.tries:
+                there.update(part.items)
+        again = [index for index in task.items if index not in there]
+        if again:
+            known.items = [*known.items, *again]
+            known.tries = 0
+        if len(known.items) and not self.ready.has(known):
+            self.ready.append(known)
+
     def _block_done(self, block: Task, outcome: Outcome) -> None:
         task = block.source
         assert task is not None
         block.stage = DONE
         block.result = outcome.result
         block.stored = outcome.stored
+        block.tries = outcome.failures  # 0: all of its items have values
         task.parts.append(block)
         task.stored |= outcome.stored
         task.blocks -= 1

@@ -722,7 +722,7 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
     worker.open_streams()
     import faulthandler
 
-    faulthandler.enable(file=2)
+    faulthandler.enable(file=2, all_threads=False)
     from mars.engines.local.nested import NestedEngine
 
     worker.engine = NestedEngine(worker)
