@@ -21,7 +21,7 @@ LAYERS = """
     attempt.diagnose attempt.threads attempt.rng attempt.context attempt.capture attempt.code
     attempt.codec attempt.failure
     attempt.call
-    graph engine
+    graph engine observe.attempts
     engines.outcome
     items
     engines.local.objects engines.local.arena engines.local.messages engines.local.scheduler

@@ -14,8 +14,9 @@ from mars.task import Call
 def needed_calls(
     targets: Iterable[Call], realm: object, adopt: Callable[[Call], bool] | None = None
 ) -> list[Call]:
-    """Calls that have to run in ``realm``, a session, so that ``targets`` are there, in topological order.
+    """Calls that have to run in ``realm``, a session, so that ``targets`` are there.
 
+    They come in topological order: inputs first.
     A call whose result is available is left out, and so is all that only it needs. ``adopt`` is
     asked of a call that never came there whether its result is there all the same.
     """

@@ -66,7 +66,7 @@ class _ItemTask(Task):
         self.attempt = block.attempt
         self.stage = Stage.DONE
         self.parts = whole.parts
-        self.timing = block.timing
+        self.timing, self.sent_at = block.timing, block.sent_at
         self.source = block
         log = item_log(block, offset)
         self.logs = () if log is None else (log,)

@@ -20,6 +20,8 @@ from mars.errors import EncodeError, NotExecuted, SessionClosed
 from mars.execution import Execution
 from mars.items import ItemCall, MapCall
 from mars.logs import LogFetcher
+from mars.observe.attempts import Times
+from mars.session import get_default_session
 from mars.task import (
     DEFAULT_OPTIONS,
     Call,
@@ -197,10 +199,10 @@ class Object(Output, Generic[R]):
         hello
         <BLANKLINE>
         """
-        if session is None and self._call.task is None:
+        call = self._call
+        if session is None and call.task is None and get_default_session() is None:
             return iter(()) if follow else LogFetcher(self.key, lambda: None)
         chosen = _existing(session, self)
-        call = self._call
         if follow:
             return _follow(chosen, call)
         known = getattr(self, "_log", None)
@@ -210,6 +212,26 @@ class Object(Output, Generic[R]):
             self._log = known
         known[1].fetch(offsets=offsets, sizes=sizes)
         return known[1]
+
+    def times(self, session: Any = None) -> Times | None:
+        """When the call went through its stages, from queued to stored.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        Times or None
+            Eight moments in seconds of `time.monotonic`; None before the call has ended.
+
+        Examples
+        --------
+        >>> spawn(abs, -1).execute().times().running_s < 60
+        True
+        """
+        return _existing(session, self).times(self)
 
     @property
     def key(self) -> str:
@@ -651,6 +673,8 @@ def _find(value: object, root: str) -> tuple[str, str] | None:
 class MapObjects(Sequence[Any], Generic[R]):
     """The calls of `map`: a sequence with one object per item, made when it is indexed."""
 
+    executes_itself = True  # `mars.execute` and `mars.fetch` leave it to this class
+
     def __init__(self, call: MapCall) -> None:
         self._whole: Output = Output(call, 0)
         self._call = call
@@ -758,7 +782,9 @@ class MapObjects(Sequence[Any], Generic[R]):
         return f"<map of {self._call.name} over {len(self)} items>"
 
 
-def map(func: Callable[..., R], *iterables: Iterable[Any], **options: Any) -> MapObjects[R]:
+def map(  # noqa: A001 (mars.remote.map)
+    func: Callable[..., R], *iterables: Iterable[Any], **options: Any
+) -> MapObjects[R]:
     """One call for each item, as the builtin ``map``, described at once.
 
     Small items are executed in blocks, so a million of them is no problem; results, errors, logs

@@ -23,6 +23,7 @@ from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
 from mars.execution import Execution
 from mars.graph import needed_calls
 from mars.logs import JoinedLog, LogFetcher, LogSource
+from mars.observe.attempts import Times, times_of
 from mars.task import Call, Output, Stage, Task
 
 _NO_SESSION: Final = """
@@ -135,6 +136,16 @@ class Session:
             raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
         if on_error not in ("raise", "continue"):
             raise ValueError(f"on_error has to be 'raise' or 'continue', got {on_error!r}")
+        if _is_map(objects):
+            return objects[0].execute(
+                session=self,
+                wait=wait,
+                show_progress=show_progress,
+                progress_update_interval=progress_update_interval,
+                on_error=on_error,
+                seed=seed,
+                **accepted,
+            )
         given = _flatten(objects)
         for item in given:
             if not isinstance(item, Output):
@@ -197,10 +208,30 @@ class Session:
             execution = Execution(
                 run, self._engine, lambda: self._finish(run, finish), list(outputs)
             )
+            if self._timeout_s is not None:
+                self._limit(run, self._timeout_s)
             execution.begin()
             return execution
         self._wait(run, show_progress, interval_s, cancelled)
         return self._finish(run, finish)
+
+    def _limit(self, run: Run, timeout_s: float) -> None:
+        """End a run that nobody waits for when its time is over."""
+
+        def late() -> None:
+            run.error = self._too_late()
+            self._engine.cancel(run)
+
+        timer = threading.Timer(timeout_s, late)
+        timer.daemon = True
+        timer.start()
+        run.on_end(lambda _: timer.cancel())
+
+    def _too_late(self) -> TimeoutError:
+        return TimeoutError(
+            f"the run took longer than the session's timeout of {self._timeout_s:g} s; "
+            f"what was finished stays, execute() runs the rest"
+        )
 
     def _adopt(self, call: Call) -> bool:
         """Give a call the result that a block of its map has, if that is a value."""
@@ -297,10 +328,7 @@ class Session:
             while not run.wait(min(interval_s, _REDRAW_S)):
                 if deadline is not None and time.monotonic() > deadline:
                     self._engine.cancel(run)
-                    raise TimeoutError(
-                        f"the run took longer than the session's timeout of {self._timeout_s:g} s; "
-                        f"what was finished stays, execute() runs the rest"
-                    )
+                    raise self._too_late()
                 if cancelled is not None and cancelled.is_set():
                     self._engine.cancel(run)
                     cancelled = None
@@ -345,6 +373,8 @@ class Session:
         BaseException
             The object's call failed: its own error.
         """
+        if _is_map(objects):
+            return objects[0].fetch(session=self)
         given = _flatten(objects)
         values = [self.value(output) for output in given]
         return values[0] if len(values) == 1 else values
@@ -368,6 +398,23 @@ class Session:
         if not task.asked and stage is Stage.DONE:
             raise NotExecuted(repr(output))
         return task
+
+    def times(self, output: Output) -> Times | None:
+        """When the last attempt of an object's call went through its stages.
+
+        Parameters
+        ----------
+        output : Object
+            Whose call.
+
+        Returns
+        -------
+        Times or None
+            Eight moments in seconds of `time.monotonic`; None before the call has ended.
+        """
+        call = output._call
+        task = call.task_in(self._realm) or call.adopt(self._realm)
+        return None if task is None else times_of(task)
 
     def error(self, output: Output) -> BaseException | None:
         """The error of an object's call; None when it has a value, or was not run."""
@@ -560,6 +607,11 @@ _ACCEPTED: Final = frozenset(
 )  # fmt: skip
 
 
+def _is_map(objects: Sequence[Any]) -> bool:
+    """Whether it is what `mars.remote.map` gives, which knows best how to execute itself."""
+    return len(objects) == 1 and getattr(objects[0], "executes_itself", False)
+
+
 def _flatten(objects: Sequence[Any]) -> Sequence[Any]:
     if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
         return tuple(objects[0])
@@ -709,9 +761,7 @@ def new_session(
         else:
             started = _start_engine(engine, n_worker, n_cpu)
             _state.engines[started.address] = (started, set())
-        session = Session(
-            started, session_id or os.urandom(12).hex(), seed=seed, timeout_s=timeout
-        )
+        session = Session(started, session_id or os.urandom(12).hex(), seed=seed, timeout_s=timeout)
         _state.engines[started.address][1].add(session)
     if default:
         session.as_default()

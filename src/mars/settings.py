@@ -43,7 +43,7 @@ results, and gives up calls it has not started when another worker is idle."""
 INLINE_BYTES: Final = 64 * KIB
 """Results up to this size travel in the message; larger ones go to an arena."""
 
-BUFFER_BYTES: Final = 16 * KIB
+BUFFER_BYTES: Final = 64 * KIB
 """Buffers of pickled values from this size on are kept apart and never copied into a pickle."""
 
 OUTBOX_BYTES: Final = 256 * KIB

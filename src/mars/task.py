@@ -441,9 +441,9 @@ class Task:
 
     __slots__ = (
         "asked", "attempt", "blame", "blocks", "call", "consumers", "deaths", "dependents", "depth",
-        "elsewhere", "failed_input", "home", "items", "logs", "near", "parts", "place",
-        "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source", "stage", "stored",
-        "timing", "tries", "waiting", "worker",
+        "elsewhere", "failed_input", "home", "items", "logs", "near", "parts", "place", "queued_at",
+        "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source", "stage",
+        "stored", "timing", "tries", "waiting", "worker",
     )  # fmt: skip
 
     def __init__(self, call: Call, realm: Realm) -> None:
@@ -474,6 +474,7 @@ class Task:
         self.stored = False  # the result has parts in an arena
         self.released = False  # the result was given back: only a new attempt can tell it
         self.place: tuple[int, ...] | int = 0  # for mars.remote.rng
+        self.queued_at = 0.0  # these three in seconds of the monotonic clock
         self.ready_at = 0.0
         self.sent_at = 0.0
         self.timing: bytes | None = None

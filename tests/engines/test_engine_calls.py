@@ -608,3 +608,31 @@ def test_a_call_that_asks_for_more_cpus_than_there_are_is_refused(local_only: No
     with pytest.raises(mars.errors.NoAvailableBand):
         mr.spawn(scaled, args=(2,), cpus=64).execute()
     assert mr.spawn(scaled, args=(2,)).execute().fetch() == 20
+
+
+def test_the_times_of_a_call_are_in_order(engine: str) -> None:
+    import time
+
+    before = time.monotonic()
+    source = mr.spawn(abs, args=(3,))
+    call = mr.spawn(abs, args=(source,)).execute()
+    after = time.monotonic()
+    times = call.times()
+    worker = times[3:]
+    assert len(times) == 8
+    assert list(worker) == sorted(worker)
+    assert before <= times.queued <= times.sent <= times.received
+    assert times.stored <= after
+    assert 0 <= times.running_s <= after - before
+    assert mr.spawn(abs, args=(1,)).times() is None
+
+
+def test_the_items_of_a_map_have_times() -> None:
+    values = mr.map(square, range(5)).execute()
+    assert values[2].times().stored >= squares[2].times().queued
+
+
+def test_module_functions_take_a_map() -> None:
+    import mars
+
+    assert mars.fetch(mars.execute(mr.map(abs, range(4)))) == [0, 1, 2, 3]

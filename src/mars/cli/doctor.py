@@ -254,7 +254,11 @@ def _system() -> Iterator[Finding]:
     for name, attempt, otherwise in (
         ("memfd", _try_memfd, "large results are kept in unlinked files instead"),
         ("descriptor passing", _try_descriptor_passing, "the embedded engine needs it"),
-        ("pidfd", _try_pidfd, "the end of a worker is noticed by waitpid instead"),
+        (
+            "pidfd",
+            _try_pidfd,
+            "the end of the program is seen by its closed socket alone",
+        ),
     ):
         try:
             attempt()

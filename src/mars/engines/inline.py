@@ -11,6 +11,7 @@ import contextlib
 import heapq
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -68,6 +69,7 @@ class InlineEngine:
             task = Task(call, run.realm)
             task.place = place
             task.asked = call in targets
+            task.queued_at = task.ready_at = time.monotonic()
             call.begin(task)
             tasks.append(task)
         run.total = run.remaining = sum(max(task.size, 1) for task in tasks)
@@ -248,6 +250,8 @@ class InlineEngine:
         self._stack.append(task)
         task.stage = Stage.ASSIGNED
         task.blame = ""
+        task.sent_at = time.monotonic()
+        received = decoded = returned = time.monotonic_ns()
         attempt = context.Attempt(
             run.session_id, task.call.name, self, options.worker or self.worker_addresses[0],
             run.entropy, place, lambda progress: run.partial.__setitem__(task, progress),
@@ -256,9 +260,11 @@ class InlineEngine:
         try:
             with capturing(segment), _threads(options.cpus):
                 function, arguments = prepare()
+                decoded = time.monotonic_ns()
                 try:
                     with _deadline(options.timeout_s):
                         task.result = function()
+                    returned = time.monotonic_ns()
                 except _Late:
                     task.blame = "timeout"
                     raise
@@ -277,6 +283,9 @@ class InlineEngine:
             )
             return TimeoutError() if task.blame else error
         finally:
+            stored = time.monotonic_ns()
+            returned = max(returned, decoded)
+            task.timing = struct.pack("<5q", received, decoded, decoded, returned, stored)
             context.enter_thread(before)
             self._stack.pop()
             del self._running[task]

@@ -202,7 +202,7 @@ class LocalEngine:
             self.loop.close()
 
     def inert(self) -> None:
-        """This process was forked from the engine's: let go, touch nothing."""
+        """In a process forked from the engine's: let go, touch nothing."""
         self._closed = True
         self.loop.forget_in_child()
 

@@ -19,7 +19,7 @@ from mars.engine import Run
 from mars.engines.local import messages, scheduler
 from mars.engines.local.objects import RemoteObject
 from mars.engines.outcome import failure_of, item_of
-from mars.errors import InternalError, SessionClosed
+from mars.errors import SessionClosed, UsageError
 from mars.settings import BLOCKED_WORKERS, INLINE_BYTES
 from mars.task import Call, Function, Stage, Task, WorkerId
 
@@ -63,7 +63,8 @@ class NestedEngine:
             described.append(self._describe(task, place))
         run.total = run.remaining = len(tasks)
         if any(number in self._here for one in described for number, _ in one[4]):
-            return self._run_here(run, tasks, places)  # it reads what the driver has not
+            self._run_here(run, tasks, places)  # it reads what the driver has not
+            return
         attempt = context.current()
         answer = self._worker.ask(
             messages.SUBMIT,
@@ -75,7 +76,8 @@ class NestedEngine:
         if kind == "error":
             raise failure.decode_failure(value)
         if kind == "too many":
-            return self._run_here(run, tasks, places)
+            self._run_here(run, tasks, places)
+            return
         run.number = value
         with self._lock:
             self._tasks.update((task.attempt, task) for task in tasks)
@@ -94,7 +96,7 @@ class NestedEngine:
                 with self._lock:
                     self._tasks[task.attempt] = task
                 if task.parts is not None:
-                    raise InternalError(
+                    raise UsageError(
                         "mars.remote.map cannot run this deep inside nested calls; use spawn"
                     )
                 self._perform(task, run, place if isinstance(place, tuple) else (place,))
@@ -227,7 +229,8 @@ class NestedEngine:
     def cancel(self, run: Run) -> None:
         """End the run early."""
         if run.number and not run.ended:
-            self._worker.send(messages.CANCEL, run.number)
+            with self._worker.shield():
+                self._worker.send(messages.CANCEL, run.number)
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output."""
@@ -244,7 +247,9 @@ class NestedEngine:
 
     def install(self, task: Task, value: object) -> None:
         """Give a task a value: here, as a call of its own that the driver can refer to."""
-        raise InternalError("an item of a nested map cannot be an input; fetch it first")
+        raise UsageError(
+            "inside a call, an item of a map cannot be the input of another call; fetch() it first"
+        )
 
     def failure(self, task: Task) -> BaseException:
         """The error of a task that failed."""

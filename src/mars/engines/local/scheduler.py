@@ -523,6 +523,7 @@ class Scheduler:
                 known.asked |= task.asked
                 task = known
             task.runs = runs
+            task.queued_at = now
             task.depth = run.depth
             if call.inputs:
                 self._link(task)
@@ -1135,6 +1136,7 @@ class Scheduler:
         block.source = task
         block.place = task.place
         block.depth = task.depth
+        block.queued_at, block.ready_at = task.queued_at, task.ready_at
         task.blocks += 1
         return block
 

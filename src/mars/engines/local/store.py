@@ -16,7 +16,7 @@ from typing import Any, Final
 from mars.attempt import codec
 from mars.engine import Run
 from mars.engines.local.arena import Allocator, Inputs
-from mars.errors import EncodeError
+from mars.errors import SessionClosed
 from mars.settings import INLINE_BYTES
 from mars.task import Call, Function, Task
 
@@ -253,7 +253,7 @@ class Store:
             return codec.loads(value)
         with self._lock:
             if self._closed:
-                raise EncodeError("a result", "result", "the session has been closed")
+                raise SessionClosed
             self._region(value).readers.add(_DRIVER)
             parts: list[Any] = self._inputs.lend(value)
         data = value[0]

@@ -101,9 +101,8 @@ class Outbox:
         return True
 
     def take(self) -> bytes:
-        """All records, which are forgotten here."""
-        data = self.memory[OUTBOX.size : OUTBOX.size + self.filled]
-        return data
+        """All records."""
+        return self.memory[OUTBOX.size : OUTBOX.size + self.filled]
 
     def clear(self) -> None:
         self.filled = 0
@@ -249,15 +248,16 @@ class Worker:
 
     def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
         """Copy large parts of a value to an arena."""
-        while self.to_free:
-            self.allocator.free(*self.to_free.popleft())
-        return self.allocator.put(buffers, "a result")
+        with self.shield(), self.lock:  # a call may have threads, and be interrupted
+            while self.to_free:
+                self.allocator.free(*self.to_free.popleft())
+            return self.allocator.put(buffers, "a result")
 
     # -- requests of nested calls --------------------------------------------------------------
 
     def ask(self, kind: str, *rest: Any) -> Any:
         """Send a request and wait for its reply, in whatever thread the user's code has."""
-        with self._shield():
+        with self.shield():
             with self.answered:
                 self._requests += 1
                 request = self._requests
@@ -268,7 +268,7 @@ class Worker:
         # still on its way here, has to run elsewhere.
         self.waiting += 1
         try:
-            with self._shield():
+            with self.shield():
                 self._give_back(len(self.queue))
             return self.wait_reply(request)
         finally:
@@ -287,7 +287,7 @@ class Worker:
                             return self.replies.pop(request)
                     # An interrupt may end the wait, but not cut a message in half.
                     self._readable.poll()
-                    with self._shield():
+                    with self.shield():
                         if not self.receive(block=False):
                             os._exit(0)
                 finally:
@@ -300,7 +300,8 @@ class Worker:
                     if request not in self.replies:
                         self.answered.wait(0.02)
 
-    def _shield(self) -> _Shield:
+    def shield(self) -> _Shield:
+        """While inside, an interrupt of the running call waits."""
         return _Shield(self)
 
     def on_interrupt(self, *_: object) -> None:
@@ -377,14 +378,14 @@ class Worker:
         """Run one call and keep its outcome."""
         now = time.monotonic_ns
         received = decoded = called = now()
-        attempt, run, function, payload, inputs, n_output, place, extra = task
+        attempt, run, function, payload, inputs, n_output, _, extra = task
         log = self.log
         log_start = lseek(log, 0, SEEK_CUR)
         self.outbox.started(attempt, log_start)
         arguments: Any = None
         flags = 0
         try:
-            session_id, entropy, prefix, surroundings = self.runs[run]
+            surroundings = self.runs[run][3]
             if surroundings is not self.surroundings and surroundings is not None:
                 self._follow(surroundings)
             call = self.functions[function]
@@ -668,7 +669,7 @@ class Worker:
         return VALUE, flags, pickle.dumps((packed, failures, marks), 5), returned
 
     def _set_progress(self, progress: float) -> None:
-        with self._shield():
+        with self.shield():
             self.send(messages.PROGRESS, self.in_call, progress)
 
     def _restore_streams(self) -> int:
@@ -690,7 +691,7 @@ class Worker:
         os.dup2(self.log, 2)
         self.stdout = text_stream(1)
         self.stderr = text_stream(2)
-        sys.stdin = open(0, closefd=False)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 (open as long as the process lives)
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc, assignment]
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc, assignment]
 
@@ -709,15 +710,20 @@ class _Shield:
     def __exit__(self, *_: object) -> None:
         worker = self._worker
         worker.shielded -= 1
-        if not worker.shielded and worker.in_call and worker.interrupted == worker.in_call:
-            if threading.current_thread() is threading.main_thread():
-                raise KeyboardInterrupt
+        if (
+            not worker.shielded
+            and worker.in_call
+            and worker.interrupted == worker.in_call
+            and threading.current_thread() is threading.main_thread()
+        ):
+            raise KeyboardInterrupt
 
 
 def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
     """Entry point after the fork; gives the exit status of the process."""
     sys.path[:] = facts["path"]
-    os.chdir(facts["cwd"])
+    with contextlib.suppress(OSError):  # it is gone meanwhile
+        os.chdir(facts["cwd"])
     worker = Worker(number, facts, descriptors)
     worker.open_streams()
     import faulthandler

@@ -1,0 +1,65 @@
+"""When an attempt went through its stages: the one table that all views of time are made from.
+
+Pure. The driver's clock and the workers' are one: the machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from mars.task import Task
+
+_WORKER_TIMES: Final = struct.Struct("<5q")
+
+
+class Times(NamedTuple):
+    """Eight moments of an attempt, in seconds of `time.monotonic`.
+
+    Attributes
+    ----------
+    queued : float
+        Its run was submitted.
+    ready : float
+        All inputs were there. A call that is sent behind its inputs is sent before that.
+    sent : float
+        It was sent to a worker.
+    received : float
+        The worker took it from its queue.
+    decoded : float
+        Its function, inputs and arguments were there as objects.
+    called : float
+        The function was called.
+    returned : float
+        The function returned, or raised.
+    stored : float
+        The result was kept.
+    """
+
+    queued: float
+    ready: float
+    sent: float
+    received: float
+    decoded: float
+    called: float
+    returned: float
+    stored: float
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds from queued to received."""
+        return self.received - self.queued
+
+    @property
+    def running_s(self) -> float:
+        """Seconds that the function ran."""
+        return self.returned - self.called
+
+
+def times_of(task: Task) -> Times | None:
+    """The moments of a task's last attempt; None before it has ended."""
+    if task.timing is None:
+        return None
+    block = task if task.source is None else task.source
+    there = [moment * 1e-9 for moment in _WORKER_TIMES.unpack(task.timing)]
+    return Times(block.queued_at, block.ready_at, task.sent_at or there[0], *there)
