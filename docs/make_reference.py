@@ -32,7 +32,7 @@ import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
 import mars.task  # noqa: E402
 from mars.attempt.context import Context  # noqa: E402
-from mars.engines.local.objects import RemoteObject  # noqa: E402
+from mars.engines.objects import RemoteObject  # noqa: E402
 
 PAGE = ROOT / "docs" / "reference.md"
 

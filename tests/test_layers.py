@@ -24,8 +24,9 @@ LAYERS = """
     graph engine observe.attempts
     engines.outcome
     items
-    engines.local.objects engines.local.arena engines.local.messages engines.local.scheduler
-    engines.local.pool engines.local.store
+    engines.objects engines.local.arena engines.local.messages engines.local.events
+    engines.local.queues
+    engines.local.scheduler engines.local.pool engines.local.store
     engines.local.nested
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
@@ -42,14 +43,13 @@ LAYERS = """
 
 EMPTY = {"attempt", "engines", "engines.local", "observe"}
 
-TO_MEND = {
-    # `nested` has two halves, one for either side, and names its owners' types. What it needs of
-    # them is three methods each: a Protocol in `nested` would turn both arrows around.
-    ("engines.local.nested", "engines.local.engine"),
-    ("engines.local.nested", "engines.local.worker"),
-}
+TO_MEND: set[tuple[str, str]] = set()
+"""Arrows that point upward, and should not. Empty, and to be kept so."""
 
-PURE = {"graph", "task", "engines.local.scheduler"}
+PURE = {
+    "graph", "task", "observe.attempts",
+    "engines.local.events", "engines.local.queues", "engines.local.scheduler",
+}  # fmt: skip
 """They decide and do nothing else."""
 
 EFFECTS = {
@@ -143,8 +143,12 @@ def test_pure_modules_hold_no_socket_thread_clock_or_file(name: str) -> None:
 
 
 def test_the_scheduler_knows_tasks_and_tunables_only() -> None:
+    parts = {"engines.local.events", "engines.local.queues"}
+    for name in parts:
+        known = {ours(what) for what, _ in imported(parse(name))}
+        assert known == {None, "task"}
     known = {ours(what) for what, _ in imported(parse("engines.local.scheduler"))}
-    assert known == {None, "settings", "task"}
+    assert known == {None, "settings", "task", *parts}
 
 
 def test_optional_packages_are_imported_late() -> None:

@@ -16,17 +16,12 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from mars.engines.local import scheduler as module
-from mars.engines.local.scheduler import (
-    ARROWS,
-    ASSIGNED,
-    DONE,
+from mars.engines.local.events import (
     EXCEPTION,
     FATAL,
     INTERRUPTED,
-    READY,
     RETURNED,
     VALUE,
-    WAITING,
     Assign,
     Blocked,
     Cancelled,
@@ -35,12 +30,12 @@ from mars.engines.local.scheduler import (
     Forgotten,
     GaveBack,
     Outcome,
-    Scheduler,
     Submitted,
     Tick,
     Unblocked,
     WorkerReady,
 )
+from mars.engines.local.scheduler import ARROWS, ASSIGNED, DONE, READY, WAITING, Scheduler
 from mars.graph import needed_calls
 from mars.settings import CANCEL_GRACE_S, REPORT_S
 from mars.task import Call, Output, Task

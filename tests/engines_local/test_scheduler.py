@@ -11,20 +11,12 @@ from typing import Any
 
 import pytest
 
-from mars.engines.local.scheduler import (
-    ABANDONED,
-    ASSIGNED,
-    CANCELLED,
-    DONE,
+from mars.engines.local.events import (
     EXCEPTION,
-    FAILED,
     FATAL,
     INTERRUPTED,
-    READY,
-    RETRYING,
     RETURNED,
     VALUE,
-    WAITING,
     Assign,
     Blocked,
     Cancelled,
@@ -40,7 +32,6 @@ from mars.engines.local.scheduler import (
     Report,
     Resume,
     RunEnded,
-    Scheduler,
     StartWorker,
     StopWorker,
     Submitted,
@@ -48,6 +39,17 @@ from mars.engines.local.scheduler import (
     Tick,
     Unblocked,
     WorkerReady,
+)
+from mars.engines.local.scheduler import (
+    ABANDONED,
+    ASSIGNED,
+    CANCELLED,
+    DONE,
+    FAILED,
+    READY,
+    RETRYING,
+    WAITING,
+    Scheduler,
 )
 from mars.items import MapCall
 from mars.settings import (

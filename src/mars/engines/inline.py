@@ -23,7 +23,7 @@ from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log, Segment, capturing
 from mars.attempt.diagnose import summarize_call
 from mars.engine import Run
-from mars.engines.local.objects import RemoteObject, SharedObjects
+from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource

@@ -16,9 +16,9 @@ from mars.attempt.capture import Log
 from mars.engine import Run
 from mars.engines.local.loop import Loop
 from mars.engines.local.nested import NestedServer
-from mars.engines.local.objects import RemoteObject, SharedObjects
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
+from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
@@ -49,6 +49,7 @@ class LocalEngine:
         self.objects = SharedObjects()
         self._pid = os.getpid()
         self._closed = False
+        self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
         path, here = self._surroundings()
         facts = {
@@ -94,7 +95,14 @@ class LocalEngine:
                 # the scheduler decides when several threads do this at once.
                 call.task = task
         run.surroundings = self._surroundings()
-        self.loop.post(lambda: self.loop.submit(run, tasks))
+        # While it is on its way, the scheduler alone knows what can be forgotten.
+        self._submitting += 1
+
+        def begin() -> None:
+            self._submitting -= 1
+            self.loop.submit(run, tasks)
+
+        self.loop.post(begin)
 
     def _surroundings(self) -> tuple[list[str], str]:
         """Where the program imports from and what it calls "here", now: its calls follow."""
@@ -107,6 +115,8 @@ class LocalEngine:
     def check_schedulable(self, call: Call) -> None:
         options = call.options
         largest = max(self.group_cpus)
+        if options.worker is not None and options.worker in self.worker_addresses:
+            largest = self.group_cpus[list(self.worker_addresses).index(options.worker)]
         if options.cpus > largest:
             raise NoAvailableBand(
                 f"{call.name} asks for cpus={options.cpus:g}, but a worker has {largest:g}; "
@@ -184,7 +194,7 @@ class LocalEngine:
 
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more."""
-        if task.finished and not task.stored:
+        if task.finished and not task.stored and not self._submitting:
             if not task.consumers:
                 task.released = True
                 task.call.leave(task)

@@ -21,14 +21,15 @@ from mars import platform
 from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engine import Run
-from mars.engines.local import messages, scheduler
+from mars.engines.local import events, messages
+from mars.engines.local.events import Outcome
 from mars.engines.local.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED, RECORD
 from mars.engines.local.pool import Member, Pool
-from mars.engines.local.scheduler import Outcome, Scheduler
+from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.settings import LOG_TAIL_LINES, OVERDUE_S
-from mars.task import DEFAULT_OPTIONS, RunId, Task, WorkerId
+from mars.task import DEFAULT_OPTIONS, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
 
@@ -44,7 +45,7 @@ class Loop:
         self.runs: set[Run] = set()
         self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
         self.error: BaseException | None = None
-        self._events: deque[scheduler.Event] = deque()
+        self._events: deque[events.Event] = deque()
         self._busy = False
         self._posted: deque[Callable[[], object]] = deque()
         self._forgotten: deque[Task] = deque()
@@ -125,14 +126,14 @@ class Loop:
             if entry is not None:
                 entry[0](entry[1], mask)
         if due is not None and time.monotonic() >= due:
-            self.on(scheduler.Tick())
+            self.on(events.Tick())
         if self._dead:
             self._bury()
         if self._dirty:
             for member in list(self._dirty):
                 self._send_regions(member)
 
-    def on(self, event: scheduler.Event) -> None:
+    def on(self, event: events.Event) -> None:
         # An event may come up while commands are carried out. It waits until all of them are:
         # what a worker is sent must be in the order in which the scheduler queued it.
         self._events.append(event)
@@ -163,7 +164,7 @@ class Loop:
             tasks = []
             while self._forgotten:
                 tasks.append(self._forgotten.popleft())
-            self.on(scheduler.Forgotten(tasks))
+            self.on(events.Forgotten(tasks))
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Loop:
         if not run.number:
             run.number = self.number(run)
         self.runs.add(run)
-        self.on(scheduler.Submitted(run, tasks))
+        self.on(events.Submitted(run, tasks))
 
     def number(self, run: Run) -> RunId:
         """How messages call a run."""
@@ -186,7 +187,7 @@ class Loop:
     def cancel(self, run: Run) -> None:
         """End a run early."""
         if run in self.runs:
-            self.on(scheduler.Cancelled(run))
+            self.on(events.Cancelled(run))
 
     def _run_ended(self, run: Run) -> None:
         self.runs.discard(run)
@@ -197,45 +198,45 @@ class Loop:
 
     # -- commands -----------------------------------------------------------------------------
 
-    def _carry_out(self, commands: list[scheduler.Command], now: float) -> None:
+    def _carry_out(self, commands: list[events.Command], now: float) -> None:
         for command in commands:
             kind = type(command)
-            if kind is scheduler.Assign:
+            if kind is events.Assign:
                 self._assign(command)  # type: ignore[arg-type]
-            elif kind is scheduler.RunEnded:
+            elif kind is events.RunEnded:
                 self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
-            elif kind is scheduler.Discard:
+            elif kind is events.Discard:
                 self.store.discard(command.result)  # type: ignore[union-attr]
                 self._collect_regions()
-            elif kind is scheduler.Release:
+            elif kind is events.Release:
                 self._release(command.tasks)  # type: ignore[union-attr]
             else:
                 self._carry_out_rare(command)
 
-    def _carry_out_rare(self, command: scheduler.Command) -> None:
-        if isinstance(command, scheduler.StartWorker):
+    def _carry_out_rare(self, command: events.Command) -> None:
+        if isinstance(command, events.StartWorker):
             self._start_worker(command)
             return
-        if isinstance(command, scheduler.GiveUp):
+        if isinstance(command, events.GiveUp):
             self._give_up()
             return
         member = self.members.get(command.worker)  # type: ignore[union-attr]
         if member is None:
             return
-        if isinstance(command, scheduler.TakeBack):
+        if isinstance(command, events.TakeBack):
             self._tell_control(member, messages.TAKE_BACK, command.count)
-        elif isinstance(command, scheduler.Report):
+        elif isinstance(command, events.Report):
             self._tell_control(member, messages.REPORT)
-        elif isinstance(command, scheduler.Interrupt):
+        elif isinstance(command, events.Interrupt):
             member.interrupt(command.attempt)
-        elif isinstance(command, scheduler.Kill):
+        elif isinstance(command, events.Kill):
             member.signal(signal.SIGKILL)
-        elif isinstance(command, scheduler.StopWorker):
+        elif isinstance(command, events.StopWorker):
             self.send(member, messages.frame((messages.STOP,)))
-        elif isinstance(command, scheduler.Resume) and self.nested is not None:
+        elif isinstance(command, events.Resume) and self.nested is not None:
             self.nested.resume(member)
 
-    def _assign(self, command: scheduler.Assign) -> None:
+    def _assign(self, command: events.Assign) -> None:
         member = self.members[command.worker]
         functions: dict[int, tuple[Any, ...]] = {}
         runs: dict[int, tuple[Any, ...]] = {}
@@ -316,7 +317,7 @@ class Loop:
         for call, index in task.call.inputs:
             source = call.task_in(realm)
             assert source is not None
-            if source.stage is scheduler.DONE:
+            if source.stage is Stage.DONE:
                 value = source.result if call.n_output is None else source.result[index]
                 if type(value) is not bytes:
                     self.lend(member, value)
@@ -403,13 +404,13 @@ class Loop:
 
     # -- workers ------------------------------------------------------------------------------
 
-    def _start_worker(self, command: scheduler.StartWorker) -> None:
+    def _start_worker(self, command: events.StartWorker) -> None:
         group = self.scheduler.groups[command.group]
         try:
             member = Member(command.worker)
         except OSError as error:
             self._endings[command.worker] = (0, None, 0, f"no descriptor or memory left: {error}")
-            self.post(lambda: self.on(scheduler.Died(command.worker, 0)))
+            self.post(lambda: self.on(events.Died(command.worker, 0)))
             return
         self.members[command.worker] = member
         self._segments.add(member.segment)
@@ -439,7 +440,7 @@ class Loop:
     def _take_frames(self, member: Member) -> None:
         for records, data in member.inbox.frames():
             if records:
-                self.on(scheduler.Finished(WorkerId(member.number), self._outcomes(member, data)))
+                self.on(events.Finished(WorkerId(member.number), self._outcomes(member, data)))
                 if self.nested is not None:
                     self.nested.attempt_ended(member)
             else:
@@ -480,9 +481,9 @@ class Loop:
     def _take(self, member: Member, message: tuple[Any, ...]) -> None:
         kind = message[0]
         if kind == messages.READY:
-            self.on(scheduler.WorkerReady(WorkerId(member.number)))
+            self.on(events.WorkerReady(WorkerId(member.number)))
         elif kind == messages.GAVE_BACK:
-            self.on(scheduler.GaveBack(WorkerId(member.number), message[1]))
+            self.on(events.GaveBack(WorkerId(member.number), message[1]))
         elif kind == messages.ARENA:
             descriptor = member.inbox.descriptors.pop(0)
             self.store.add_arena(message[1], descriptor, message[2])
@@ -557,7 +558,7 @@ class Loop:
             unreported = member.unreported()
             if unreported:
                 outcomes = self._outcomes(member, memoryview(unreported))
-                self.on(scheduler.Finished(WorkerId(member.number), outcomes))
+                self.on(events.Finished(WorkerId(member.number), outcomes))
             attempt, log_start = member.running()
             state = self.scheduler.workers.get(WorkerId(member.number))
             result = log = None
@@ -572,7 +573,7 @@ class Loop:
             self.store.worker_ended(member.number)
             if self.nested is not None:
                 self.nested.worker_ended(member)
-            self.on(scheduler.Died(WorkerId(member.number), started, result, log))
+            self.on(events.Died(WorkerId(member.number), started, result, log))
             self._collect_regions()
             self._endings.pop(member.number, None)
 
@@ -610,7 +611,7 @@ class Loop:
     def _fail(self, error: MarsError) -> None:
         for run in list(self.runs):
             run.error = error
-            self.on(scheduler.Cancelled(run))
+            self.on(events.Cancelled(run))
 
     def _close(self) -> None:
         self._closing = True

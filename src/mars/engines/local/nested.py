@@ -11,25 +11,47 @@ import itertools
 import pickle
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, failure
 from mars.engine import Run
-from mars.engines.local import messages, scheduler
-from mars.engines.local.objects import RemoteObject
+from mars.engines.local import events, messages
+from mars.engines.local.pool import Member
+from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import failure_of, item_of
 from mars.errors import SessionClosed, UsageError
+from mars.logs import LogSource
 from mars.settings import BLOCKED_WORKERS, INLINE_BYTES
 from mars.task import Call, Function, Stage, Task, WorkerId
 
-if TYPE_CHECKING:
-    from mars.engines.local.engine import LocalEngine
-    from mars.engines.local.pool import Member
-    from mars.engines.local.worker import Worker
-
-
 # -- in the worker ----------------------------------------------------------------------------
+
+
+class Channel(Protocol):
+    """What the worker process offers to the calls that run in it."""
+
+    number: int
+    pid: int
+    address: str
+    addresses: Sequence[str]
+    n_cpu: float
+
+    def ask(self, kind: str, *rest: Any) -> Any:
+        """Send a request to the driver and wait for its reply."""
+
+    def send(self, *message: Any) -> None:
+        """Send a message to the driver."""
+
+    def shield(self) -> AbstractContextManager[None]:
+        """While inside, an interrupt of the running call waits."""
+
+    def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
+        """Copy large parts of a value to an arena."""
+
+    def decode(self, value: Any) -> object:
+        """A fresh object from a packed value."""
 
 
 class NestedEngine:
@@ -37,7 +59,7 @@ class NestedEngine:
 
     synchronous = False
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Channel) -> None:
         self._worker = worker
         self.address = worker.address.rpartition(":")[0]
         self.n_cpu = worker.n_cpu
@@ -301,7 +323,7 @@ class NestedEngine:
 class _RemoteLog:
     """The log of a nested call, read from the driver."""
 
-    def __init__(self, worker: Worker, task: Task) -> None:
+    def __init__(self, worker: Channel, task: Task) -> None:
         self._worker = worker
         self._number = task.attempt
 
@@ -331,10 +353,26 @@ def _whole(block: Task) -> bool:
 # -- in the driver ----------------------------------------------------------------------------
 
 
+class Host(Protocol):
+    """The engine that the workers belong to."""
+
+    loop: Any
+    objects: SharedObjects
+
+    def check_schedulable(self, call: Call) -> None:
+        """Refuse a call that no worker can ever run."""
+
+    def log(self, task: Task) -> LogSource | None:
+        """What a task has printed so far."""
+
+    def forget(self, task: Task) -> None:
+        """Nobody holds an output of the task any more."""
+
+
 class _Realm:
     """Where results of nested calls belong: the attempt that asked for them."""
 
-    def __init__(self, engine: LocalEngine) -> None:
+    def __init__(self, engine: Host) -> None:
         self._engine = engine
 
     def forget(self, task: Task) -> None:
@@ -356,7 +394,7 @@ class _Asker:
 class NestedServer:
     """Serves the workers of one engine, in the loop's thread."""
 
-    def __init__(self, engine: LocalEngine) -> None:
+    def __init__(self, engine: Host) -> None:
         self._engine = engine
         self._askers: dict[int, _Asker] = {}
 
@@ -483,7 +521,7 @@ class NestedServer:
             self._reply_run(member, request, run)
             return
         asker.waiting.setdefault(number, []).append(request)
-        self._loop.on(scheduler.Blocked(WorkerId(member.number)))
+        self._loop.on(events.Blocked(WorkerId(member.number)))
 
     def run_ended(self, run: Run) -> None:
         """A run has ended; if a worker waits for it, it may go on once its cores are free."""
@@ -494,7 +532,7 @@ class NestedServer:
         requests = asker.waiting.pop(run.number, [])
         asker.held.extend((request, run) for request in requests)
         if requests:
-            self._loop.on(scheduler.Unblocked(WorkerId(member.number)))
+            self._loop.on(events.Unblocked(WorkerId(member.number)))
 
     def resume(self, member: Member) -> None:
         """The worker's cores are free: tell it what it waits for."""
@@ -505,7 +543,7 @@ class NestedServer:
         for request, run in held:
             self._reply_run(member, request, run)
         if asker.waiting:  # another of its threads still waits
-            self._loop.on(scheduler.Blocked(WorkerId(member.number)))
+            self._loop.on(events.Blocked(WorkerId(member.number)))
 
     def _reply_run(self, member: Member, request: int, run: Run | None) -> None:
         if run is None:
@@ -598,5 +636,10 @@ class NestedServer:
         for run in asker.runs.values():
             if not run.ended:
                 self._loop.cancel(run)
+        if member.open:
+            # A thread that the call left behind may still wait: it learns that nothing comes.
+            waiting = [request for requests in asker.waiting.values() for request in requests]
+            for request in (*waiting, *(request for request, _ in asker.held)):
+                self._reply_run(member, request, None)
         for call in asker.calls.values():
             call.drop()

@@ -15,10 +15,42 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
+from mars.engines.local.events import (
+    EXCEPTION,
+    INTERRUPTED,
+    RETURNED,
+    VALUE,
+    Assign,
+    Blocked,
+    Cancelled,
+    Command,
+    Died,
+    Discard,
+    Event,
+    Finished,
+    Forgotten,
+    GaveBack,
+    GiveUp,
+    Interrupt,
+    Kill,
+    Outcome,
+    Release,
+    Report,
+    Resume,
+    RunEnded,
+    RunState,
+    StartWorker,
+    StopWorker,
+    Submitted,
+    TakeBack,
+    Tick,
+    Unblocked,
+    WorkerReady,
+)
+from mars.engines.local.queues import Group, ReadyQueue, WorkerState, wanted
 from mars.settings import (
     BACKOFF_S,
     BATCH_S,
@@ -32,7 +64,7 @@ from mars.settings import (
     STARTS_WITHOUT_RESULT,
     TASK_FLOOR_S,
 )
-from mars.task import AttemptId, Call, Options, Realm, Stage, Task, WorkerId
+from mars.task import AttemptId, Call, Realm, Stage, Task, WorkerId
 
 WAITING, READY, ASSIGNED, RETRYING = Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING
 DONE, FAILED, CANCELLED, ABANDONED = Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.ABANDONED
@@ -64,350 +96,8 @@ ARROWS: Final = frozenset(
 )
 """Every legal step of a task. `DONE`, `FAILED`, `CANCELLED` and `ABANDONED` are final."""
 
-# How an attempt ended, as a worker says it.
-VALUE: Final = 0
-EXCEPTION: Final = 1  # the function raised, and another attempt may help
-FATAL: Final = 2  # it raised something that another attempt cannot help
-RETURNED: Final = 3  # not started: an input in the worker's queue failed
-INTERRUPTED: Final = 4  # SIGINT reached it: timeout or cancel
-
 _RETRY: Final = 0
 _DEADLINE: Final = 1
-
-
-class RunState(Protocol):
-    """What the scheduler needs of a run."""
-
-    live: bool
-    total: int
-    remaining: int
-    done: int
-    failed: int
-    failure: Task | None
-    cancelled: bool
-    stop_on_error: bool
-    depth: int
-
-
-# -- events -----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Submitted:
-    """A run begins: its tasks, inputs before the tasks that read them."""
-
-    run: RunState
-    tasks: Sequence[Task]
-
-
-@dataclass(slots=True)
-class WorkerReady:
-    """A worker process waits for work."""
-
-    worker: WorkerId
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How one attempt ended."""
-
-    attempt: int
-    status: int
-    seconds: float
-    result: Any = None
-    stored: bool = False
-    failures: int = 0  # items of a block that raised
-    timing: bytes | None = None
-    log: Any = None
-
-
-@dataclass(slots=True)
-class Finished:
-    """Attempts ended, in the order in which the worker ran them."""
-
-    worker: WorkerId
-    outcomes: Sequence[Outcome]
-
-
-@dataclass(slots=True)
-class GaveBack:
-    """A worker took these attempts out of its queue; it never started them."""
-
-    worker: WorkerId
-    attempts: Sequence[int]
-
-
-@dataclass(slots=True)
-class Blocked:
-    """The running call of a worker waits for a nested run."""
-
-    worker: WorkerId
-
-
-@dataclass(slots=True)
-class Unblocked:
-    """What the running call of a worker waited for is there; it wants its cores back."""
-
-    worker: WorkerId
-
-
-@dataclass(slots=True)
-class Died:
-    """A worker process has ended, for certain.
-
-    ``started`` is the attempt that it was running, 0 for none; ``result`` the failure to use
-    when that attempt was the last one.
-    """
-
-    worker: WorkerId
-    started: int
-    result: Any = None
-    log: Any = None
-
-
-@dataclass(slots=True)
-class Cancelled:
-    """Somebody cancelled a run."""
-
-    run: RunState
-
-
-@dataclass(slots=True)
-class Forgotten:
-    """The program holds no output of these tasks any more."""
-
-    tasks: Sequence[Task]
-
-
-@dataclass(slots=True)
-class Tick:
-    """Time passed."""
-
-
-# -- commands ---------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Assign:
-    """Send tasks to a worker, to run in this order."""
-
-    worker: WorkerId
-    tasks: list[Task]
-
-
-@dataclass(slots=True)
-class TakeBack:
-    """Ask a worker to give back tasks that it has not started, last ones first."""
-
-    worker: WorkerId
-    count: int
-
-
-@dataclass(slots=True)
-class Report:
-    """Ask a worker to tell what it has finished."""
-
-    worker: WorkerId
-
-
-@dataclass(slots=True)
-class Interrupt:
-    """Stop an attempt: SIGINT."""
-
-    worker: WorkerId
-    attempt: AttemptId
-
-
-@dataclass(slots=True)
-class Kill:
-    """Stop a worker process: SIGKILL. `Died` follows."""
-
-    worker: WorkerId
-
-
-@dataclass(slots=True)
-class StartWorker:
-    """Start a process for a worker."""
-
-    worker: WorkerId
-    group: int
-
-
-@dataclass(slots=True)
-class StopWorker:
-    """A worker is not needed any more; it has nothing queued. No event follows."""
-
-    worker: WorkerId
-
-
-@dataclass(slots=True)
-class Resume:
-    """Let a blocked worker go on: its cores are free."""
-
-    worker: WorkerId
-
-
-@dataclass(slots=True)
-class Release:
-    """Nobody can ask for the results of these tasks any more: give their memory back."""
-
-    tasks: list[Task]
-
-
-@dataclass(slots=True)
-class Discard:
-    """A result was not accepted: give its memory back."""
-
-    result: Any
-
-
-@dataclass(slots=True)
-class RunEnded:
-    """All tasks of a run have ended, or its first failure ends it."""
-
-    run: RunState
-
-
-@dataclass(slots=True)
-class GiveUp:
-    """Worker processes end before they are ready, again and again."""
-
-
-Event = (
-    Submitted | WorkerReady | Finished | GaveBack | Blocked | Unblocked | Died | Cancelled
-    | Forgotten | Tick
-)  # fmt: skip
-Command = (
-    Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | RunEnded | GiveUp
-)  # fmt: skip
-
-
-# -- state ------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class WorkerState:
-    """One worker process, as the scheduler sees it."""
-
-    id: WorkerId
-    group: int
-    ready: bool = False  # False until its process has said so
-    queue: deque[Task] = field(default_factory=deque)  # the first one runs
-    load_s: float = 0.0  # predicted work in the queue
-    claim: float = 0.0  # cores it holds of its group; 0 when the queue is empty or it is blocked
-    cpus: float = 0.0  # what each task in the queue asks for
-    blocked: bool = False
-    resuming: bool = False  # unblocked, and waits for its cores
-    taking_back: bool = False  # asked to give back tasks
-    due_at: float = 0.0  # when it should have told something
-    asked: bool = False  # asked to report since it last did
-    told: int = 0  # the last attempt whose end it has told
-    stopping: int = 0  # the attempt that was interrupted
-    kill_at: float = 0.0  # when an interrupted attempt has had enough time; 0: never
-    reason: str = ""  # why it was interrupted
-
-
-@dataclass(slots=True)
-class Group:
-    """Workers that share cores: one per ``n_worker``."""
-
-    address: str
-    cpus: float
-    free: float
-    resuming: deque[WorkerState] = field(default_factory=deque)  # blocked, and could go on
-
-
-class ReadyQueue:
-    """Tasks that could start, by urgency, then by the cores and the place that they ask for."""
-
-    def __init__(self, abandon: Callable[[Task], None]) -> None:
-        self.count = 0
-        self._abandon = abandon  # what to do with a task that no live run wants
-        self._levels: dict[tuple[int, int], dict[tuple[float, str | None], deque[Task]]] = {}
-        self._order: list[tuple[int, int]] = []
-        # Where the last task went: the next one most likely goes there, too.
-        self._last_options: Options | None = None
-        self._last_depth = 0
-        self._last_shelf: deque[Task] = deque()
-
-    def _shelf(self, task: Task) -> deque[Task]:
-        options = task.call.options
-        urgency = (-options.priority, -task.depth)
-        level = self._levels.get(urgency)
-        if level is None:
-            level = self._levels[urgency] = {}
-            self._order = sorted(self._levels)
-        shape = (options.cpus, options.worker)
-        shelf = level.get(shape)
-        if shelf is None:
-            shelf = level[shape] = deque()
-            # The largest first: tasks that need several cores would starve behind small ones.
-            self._levels[urgency] = dict(sorted(level.items(), key=lambda item: -item[0][0]))
-        return shelf
-
-    def append(self, task: Task) -> None:
-        options = task.call.options
-        if options is not self._last_options or task.depth != self._last_depth:
-            self._last_shelf = self._shelf(task)
-            self._last_options, self._last_depth = options, task.depth
-        self._last_shelf.append(task)
-        self.count += 1
-
-    def push_front(self, task: Task) -> None:
-        self._shelf(task).appendleft(task)
-        self.count += 1
-
-    def shelf_for(self, group: Group, claimed: float | None) -> deque[Task] | None:
-        """The shelf whose first task a worker of ``group`` should take now.
-
-        ``claimed`` is what the worker's queue already asks for, None when it is empty.
-        """
-        for urgency in self._order:
-            level = self._levels[urgency]
-            for (cpus, address), shelf in level.items():
-                while shelf and not _wanted(shelf[0]):
-                    self._abandon(self.pop(shelf))
-                if not shelf or (address is not None and address != group.address):
-                    continue
-                if claimed is not None:
-                    if cpus == claimed:
-                        return shelf
-                    return None  # the worker must finish first what is of another shape
-                if cpus <= group.free + 1e-9:
-                    return shelf
-                if cpus <= group.cpus:
-                    return None  # keep the cores that are free for it
-        self._tidy()
-        return None
-
-    def has(self, task: Task) -> bool:
-        """Whether the task is here; looks at all of its shelf."""
-        return task in self._shelf(task)
-
-    def pop(self, shelf: deque[Task]) -> Task:
-        self.count -= 1
-        return shelf.popleft()
-
-    def _tidy(self) -> None:
-        empty = [key for key, level in self._levels.items() if not any(level.values())]
-        for key in empty:
-            del self._levels[key]
-        if empty:
-            self._order = sorted(self._levels)
-            self._last_options = None
-
-    def __iter__(self) -> Iterator[Task]:
-        for urgency in self._order:
-            for shelf in self._levels[urgency].values():
-                yield from shelf
-
-
-def _wanted(task: Task) -> bool:
-    for run in task.runs if task.source is None else task.source.runs:
-        if run.live:
-            return True
-    return False
 
 
 def _task_of(call: Call, realm: Realm) -> Task:
@@ -685,7 +375,7 @@ class Scheduler:
             if worker is not None and dependent.home is worker:
                 dependent.near -= 1
             if not dependent.waiting and dependent.stage is WAITING:
-                if _wanted(dependent):
+                if wanted(dependent):
                     dependent.stage = READY
                     dependent.ready_at = now
                     # In front of what waited longer: what has begun is finished first, so fewer
@@ -720,14 +410,14 @@ class Scheduler:
         task.blame = reason
         task.tries += 1
         options = task.call.options
-        if status in (EXCEPTION, INTERRUPTED) and task.tries <= options.retries and _wanted(task):
+        if status in (EXCEPTION, INTERRUPTED) and task.tries <= options.retries and wanted(task):
             self._retry(task, task.tries, now)
             return
         self._terminal(task, FAILED, outcome.result, now)
 
     def _cancelled(self, task: Task, now: float) -> None:
         """An attempt was stopped because nobody wanted it; meanwhile somebody may."""
-        if _wanted(task):
+        if wanted(task):
             self._pause(task, now)
         elif task.source is not None:
             self._abandon(task)  # its items have not failed: whoever asks again gets them
@@ -807,7 +497,7 @@ class Scheduler:
             if len(worker.queue) > 1 and not worker.taking_back:
                 # Only the last ones can be taken: what is wanted among them is queued again.
                 for index, task in enumerate(worker.queue):
-                    if index and not _wanted(task):
+                    if index and not wanted(task):
                         self._take_back(worker, len(worker.queue) - index)
                         break
 
@@ -818,7 +508,7 @@ class Scheduler:
         for dependent in task.dependents or ():
             if dependent.home is not None:
                 dependent.home, dependent.near = None, 0
-        if not _wanted(task):
+        if not wanted(task):
             self._abandon(task)
         elif task.waiting:
             task.stage = WAITING
@@ -964,7 +654,7 @@ class Scheduler:
         else:
             task.deaths += 1
             number, limit = task.deaths, options.death_retries
-        if not _wanted(task):
+        if not wanted(task):
             self._abandon(task)
         elif task.items is not None and len(task.items) > 1:
             task.deaths = task.tries = 0
@@ -984,7 +674,7 @@ class Scheduler:
             if worker.queue:
                 head = worker.queue[0]
                 runs = head.runs if head.source is None else head.source.runs
-                if run not in runs or _wanted(head):
+                if run not in runs or wanted(head):
                     continue
                 kill_at = now + CANCEL_GRACE_S
                 if not worker.stopping:
@@ -1013,7 +703,7 @@ class Scheduler:
                 if about.queue and about.queue[0].attempt == attempt and not about.stopping:
                     self._interrupt(about, about.queue[0], "timeout", now + INTERRUPT_GRACE_S)
             elif about.stage is RETRYING and about.attempt == attempt:
-                if _wanted(about):
+                if wanted(about):
                     about.stage = READY
                     self.ready.push_front(about)
                 else:
@@ -1062,6 +752,8 @@ class Scheduler:
             return
         ready = self.ready
         group = self.groups[worker.group]
+        if group.resuming:
+            return  # calls that waited for nested ones go on before anything new starts
         queue = worker.queue
         batch: list[Task] = []
         room = BATCH_TASKS - len(queue)
@@ -1069,7 +761,7 @@ class Scheduler:
         load = worker.load_s
         shelf: deque[Task] | None = None
         while len(batch) < share:
-            if not shelf or not _wanted(shelf[0]):
+            if not shelf or not wanted(shelf[0]):
                 shelf = ready.shelf_for(group, worker.cpus if queue else None)
                 if shelf is None:
                     break
@@ -1219,7 +911,7 @@ class Scheduler:
         if task.blocks or task.stage is not READY:
             return
         if len(task.items):
-            if not _wanted(task) and not self.ready.has(task):
+            if not wanted(task) and not self.ready.has(task):
                 self._abandon(task)
             return
         task.size = 0  # its blocks have been counted
@@ -1262,7 +954,7 @@ class Scheduler:
                     or options.cpus != worker.cpus
                     or options.timeout_s is not None
                     or options.worker not in (None, self.groups[worker.group].address)
-                    or not _wanted(dependent)
+                    or not wanted(dependent)
                 ):
                     continue
                 load += predicted

@@ -169,7 +169,11 @@ class Store:
         """A worker has told of a result with large parts."""
         with self._lock:
             for value in _parts_of(result):
-                self._region(value)
+                # Its maker may read it, too, for a call queued behind, and keep it mapped.
+                owner = value[1] >> _OWNER_SHIFT
+                region = self._region(value)
+                if owner not in self._ended:
+                    region.readers.add(owner)
 
     def discard(self, result: Any) -> None:
         """A result that nobody wants."""

@@ -33,6 +33,7 @@ from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
 from mars.engines.local import messages
 from mars.engines.local.arena import Allocator, Inputs
+from mars.engines.local.events import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
@@ -48,7 +49,6 @@ from mars.engines.local.messages import (
     RECORDS_FLAG,
     Inbox,
 )
-from mars.engines.local.scheduler import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.errors import MarsError
 from mars.settings import (
     BACKOFF_S,

@@ -1,0 +1,137 @@
+"""What waits where: tasks that could start, and the queue of each worker.
+
+Pure: the scheduler's state, without its decisions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from mars.task import Options, Task, WorkerId
+
+
+@dataclass(slots=True, eq=False)
+class WorkerState:
+    """One worker process, as the scheduler sees it."""
+
+    id: WorkerId
+    group: int
+    ready: bool = False  # False until its process has said so
+    queue: deque[Task] = field(default_factory=deque)  # the first one runs
+    load_s: float = 0.0  # predicted work in the queue
+    claim: float = 0.0  # cores it holds of its group; 0 when the queue is empty or it is blocked
+    cpus: float = 0.0  # what each task in the queue asks for
+    blocked: bool = False
+    resuming: bool = False  # unblocked, and waits for its cores
+    taking_back: bool = False  # asked to give back tasks
+    due_at: float = 0.0  # when it should have told something
+    asked: bool = False  # asked to report since it last did
+    told: int = 0  # the last attempt whose end it has told
+    stopping: int = 0  # the attempt that was interrupted
+    kill_at: float = 0.0  # when an interrupted attempt has had enough time; 0: never
+    reason: str = ""  # why it was interrupted
+
+
+@dataclass(slots=True)
+class Group:
+    """Workers that share cores: one per ``n_worker``."""
+
+    address: str
+    cpus: float
+    free: float
+    resuming: deque[WorkerState] = field(default_factory=deque)  # blocked, and could go on
+
+
+class ReadyQueue:
+    """Tasks that could start, by urgency, then by the cores and the place that they ask for."""
+
+    def __init__(self, abandon: Callable[[Task], None]) -> None:
+        self.count = 0
+        self._abandon = abandon  # what to do with a task that no live run wants
+        self._levels: dict[tuple[int, int], dict[tuple[float, str | None], deque[Task]]] = {}
+        self._order: list[tuple[int, int]] = []
+        # Where the last task went: the next one most likely goes there, too.
+        self._last_options: Options | None = None
+        self._last_depth = 0
+        self._last_shelf: deque[Task] = deque()
+
+    def _shelf(self, task: Task) -> deque[Task]:
+        options = task.call.options
+        urgency = (-options.priority, -task.depth)
+        level = self._levels.get(urgency)
+        if level is None:
+            level = self._levels[urgency] = {}
+            self._order = sorted(self._levels)
+        shape = (options.cpus, options.worker)
+        shelf = level.get(shape)
+        if shelf is None:
+            shelf = level[shape] = deque()
+            # The largest first: tasks that need several cores would starve behind small ones.
+            self._levels[urgency] = dict(sorted(level.items(), key=lambda item: -item[0][0]))
+        return shelf
+
+    def append(self, task: Task) -> None:
+        options = task.call.options
+        if options is not self._last_options or task.depth != self._last_depth:
+            self._last_shelf = self._shelf(task)
+            self._last_options, self._last_depth = options, task.depth
+        self._last_shelf.append(task)
+        self.count += 1
+
+    def push_front(self, task: Task) -> None:
+        self._shelf(task).appendleft(task)
+        self.count += 1
+
+    def shelf_for(self, group: Group, claimed: float | None) -> deque[Task] | None:
+        """The shelf whose first task a worker of ``group`` should take now.
+
+        ``claimed`` is what the worker's queue already asks for, None when it is empty.
+        """
+        for urgency in self._order:
+            level = self._levels[urgency]
+            for (cpus, address), shelf in level.items():
+                while shelf and not wanted(shelf[0]):
+                    self._abandon(self.pop(shelf))
+                if not shelf or (address is not None and address != group.address):
+                    continue
+                if claimed is not None:
+                    if cpus == claimed:
+                        return shelf
+                    return None  # the worker must finish first what is of another shape
+                if cpus <= group.free + 1e-9:
+                    return shelf
+                if cpus <= group.cpus:
+                    return None  # keep the cores that are free for it
+        self._tidy()
+        return None
+
+    def has(self, task: Task) -> bool:
+        """Whether the task is here; looks at all of its shelf."""
+        return task in self._shelf(task)
+
+    def pop(self, shelf: deque[Task]) -> Task:
+        self.count -= 1
+        return shelf.popleft()
+
+    def _tidy(self) -> None:
+        empty = [key for key, level in self._levels.items() if not any(level.values())]
+        for key in empty:
+            del self._levels[key]
+        if empty:
+            self._order = sorted(self._levels)
+            self._last_options = None
+
+    def __iter__(self) -> Iterator[Task]:
+        for urgency in self._order:
+            for shelf in self._levels[urgency].values():
+                yield from shelf
+
+
+def wanted(task: Task) -> bool:
+    """Whether a live run still needs the task."""
+    for run in task.runs if task.source is None else task.source.runs:
+        if run.live:
+            return True
+    return False
