@@ -35,6 +35,10 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias, cast
 
+# Threads of OpenMP wait for each other by spinning, which on a machine that does other things,
+# too, makes the serial run many times slower. Read when the library is loaded, so set before.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestClassifier
