@@ -233,6 +233,9 @@ class Inputs:
     def buffers(self, value: Stored) -> list[memoryview]:
         """The parts of a stored value: shared until written to, and then this process's own."""
         _, number, offset, length, sizes = value
+        if not platform.LINUX:
+            # Elsewhere `madvise` does not bring a written page back to what the file has.
+            return split(self._copy(number, offset, length), sizes)
         key = (number, offset)
         view = self._views.pop(key, None)
         if view is None:

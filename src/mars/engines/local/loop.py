@@ -27,7 +27,7 @@ from mars.engines.local.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED,
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
-from mars.errors import MarsError, SessionClosed, StartupFailed, WorkerDied
+from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.settings import LOG_TAIL_LINES, OVERDUE_S
 from mars.task import DEFAULT_OPTIONS, RunId, Stage, Task, WorkerId
 
@@ -56,6 +56,7 @@ class Loop:
         self._wake_read, self._wake_write = platform.pipe()
         self._awake = False
         self._closing = False
+        self._over = False  # the thread looks at nothing any more
         self._dirty: set[Member] = set()  # members with regions to tell of
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
         self._dead: list[Member] = []
@@ -74,7 +75,10 @@ class Loop:
     def post(self, action: Callable[[], object]) -> None:
         """Have ``action`` called in the loop's thread."""
         self._posted.append(action)
-        self.wake()
+        if self._over:
+            self._act_on_posted()  # nobody else will: a run that comes too late ends at once
+        else:
+            self.wake()
 
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more. May be called by the collector."""
@@ -158,20 +162,27 @@ class Loop:
     def _on_wake(self, _: Any, __: int) -> None:
         os.read(self._wake_read, 64)
         self._awake = False
-        while self._posted:
-            self._posted.popleft()()
+        self._act_on_posted()
         if self._forgotten:
             tasks = []
             while self._forgotten:
                 tasks.append(self._forgotten.popleft())
             self.on(events.Forgotten(tasks))
 
+    def _act_on_posted(self) -> None:
+        while self._posted:
+            try:
+                action = self._posted.popleft()
+            except IndexError:  # another thread was faster, after the end
+                return
+            action()
+
     # -- runs ---------------------------------------------------------------------------------
 
     def submit(self, run: Run, tasks: Sequence[Task]) -> None:
         """Begin a run."""
         if self._closing:
-            run.error = SessionClosed()
+            run.error = self._reason()
             run.end()
             return
         if not run.number:
@@ -616,20 +627,28 @@ class Loop:
     def _close(self) -> None:
         self._closing = True
 
+    def _reason(self) -> MarsError:
+        """Why nothing runs any more."""
+        if self.error is None:
+            return SessionClosed()
+        if isinstance(self.error, MarsError):
+            return self.error
+        return InternalError(
+            f"the engine ended by an error of its own, {type(self.error).__name__}: {self.error}; "
+            f"new_session() starts another"
+        )
+
     def _end_all(self) -> None:
         self._closing = True
         if self.pool.pid:
             self._unwatch(self.pool.socket.fileno())
             self.pool.stop()
-        error = self.error or SessionClosed()
         for run in list(self.runs):
-            run.error = run.error or error
+            run.error = run.error or self._reason()
             run.end()
         self.runs.clear()
-        while self._posted:
-            action = self._posted.popleft()
-            if action != self._close:
-                action()  # a submit that came too late ends its run by itself
+        self._over = True
+        self._act_on_posted()
         for member in self.members.values():
             member.close()
         self.members.clear()
