@@ -217,3 +217,17 @@ def test_a_script_that_fails_shows_the_calls_own_lines_and_exits_with_one(
     assert "the guilty line" in done.stderr
     assert "task broken(4" in done.stderr
     assert "seen before" in done.stderr
+
+
+def test_a_closure_over_an_array_sees_the_array_of_its_own_spawn() -> None:
+    np = pytest.importorskip("numpy")
+
+    def last_of(data: object) -> mr.Object[float]:
+        return mr.spawn(lambda: float(data[-1]))  # type: ignore[index]
+
+    for turn in range(6):
+        # Freed at the end of each turn: the next one most likely gets the same memory.
+        data = np.full(100_000, float(turn))
+        assert last_of(data).execute().fetch() == turn
+        data[:] = -1.0
+        assert last_of(data).execute().fetch() == -1.0

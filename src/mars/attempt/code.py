@@ -265,10 +265,11 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     buffers = tuple(keep.buffers)
     digest = blake2b(data, digest_size=16)
     for buffer in buffers:
-        # By address, not by content: hashing a large array at each spawn would cost more than
-        # the call. As with arguments, large buffers must not change before they are executed.
+        # By identity, not by content: hashing a large array at each spawn would cost more than
+        # the call. An identity is unique only as long as its object lives, so engines must not
+        # take such a key for the same function beyond the run whose calls hold it.
         view = buffer.raw()
-        digest.update(f"{_address(view)}:{view.nbytes}".encode())
+        digest.update(f"{id(view.obj)}:{view.nbytes}".encode())
     function = Function(digest.digest(), name_of(func), data, buffers)
     if isinstance(func, FunctionType):
         references = _References(func)
@@ -277,15 +278,6 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
             reference = weakref.ref(func, lambda _: _known.pop(key, None))
             _known[key] = _Known(reference, references, function)
     return function
-
-
-def _address(view: memoryview) -> int:
-    import ctypes
-
-    try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(view))
-    except TypeError:  # read-only memory: the object's identity stands for its address
-        return id(view.obj)
 
 
 __all__ = ["describe", "dumps", "is_project_module", "name_of"]

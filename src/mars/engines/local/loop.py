@@ -203,6 +203,7 @@ class Loop:
     def _run_ended(self, run: Run) -> None:
         self.runs.discard(run)
         self.store.run_ended(run)
+        self._collect_regions()
         if self.nested is not None:
             self.nested.run_ended(run)
         run.end()
@@ -248,7 +249,11 @@ class Loop:
             self.nested.resume(member)
 
     def _assign(self, command: events.Assign) -> None:
-        member = self.members[command.worker]
+        member = self.members.get(command.worker)
+        if member is None:
+            # It is being buried: what it had finished made room in its queue. Died follows, and
+            # with it the scheduler takes these tasks elsewhere.
+            return
         functions: dict[int, tuple[Any, ...]] = {}
         runs: dict[int, tuple[Any, ...]] = {}
         outgoing = []
@@ -257,16 +262,19 @@ class Loop:
         for task in command.tasks:
             call = task.call
             function = call.function
-            number = numbers.get(function.key)
+            run = (task.runs or task.source.runs)[0]  # type: ignore[union-attr]
+            key = function.key
+            if function.buffers:
+                key += run.number.to_bytes(8, "little")  # see `code.describe`
+            number = numbers.get(key)
             if number is None:
-                number = numbers[function.key] = len(numbers) + 1
+                number = numbers[key] = len(numbers) + 1
             if number not in known:
                 known.add(number)
-                data, regions = self.store.function(function)
+                data, regions = self.store.function(function, run)
                 for region in regions or ():
                     self.lend(member, region)
                 functions[number] = (function.name, data, regions)
-            run = (task.runs or task.source.runs)[0]  # type: ignore[union-attr]
             if run.number not in member.runs:
                 member.runs.add(run.number)
                 runs[run.number] = (

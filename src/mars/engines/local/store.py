@@ -87,14 +87,17 @@ class Store:
 
     # -- arguments ----------------------------------------------------------------------------
 
-    def function(self, function: Function) -> tuple[bytes | None, list[Any] | None]:
+    def function(self, function: Function, run: Run) -> tuple[bytes | None, list[Any] | None]:
         """A function as it is sent: its pickle, and its large parts as stored values."""
-        if not function.buffers and len(function.data) <= 16 * INLINE_BYTES:
+        if function.buffers:
+            with self._lock:
+                shared = self._shared.setdefault(run, {})
+                return function.data, [self._share(buffer, shared) for buffer in function.buffers]
+        if len(function.data) <= 16 * INLINE_BYTES:
             return function.data, None
         known = self._functions.get(function.key)
         if known is None:
-            parts = [self._put(buffer) for buffer in (function.data, *function.buffers)]
-            known = self._functions[function.key] = (None, parts)
+            known = self._functions[function.key] = (None, [self._put(function.data)])
         return known
 
     def prepare(self, call: Call, run: Run) -> None:

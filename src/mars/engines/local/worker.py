@@ -130,6 +130,7 @@ class Worker:
         self.queue: deque[Message] = deque()
         self.functions: dict[int, Any] = {}
         self.names: dict[int, str] = {}
+        self.regions: dict[tuple[int, int], int] = {}  # large parts of functions, and whose
         self.runs: dict[int, tuple[Any, ...]] = {}
         self.kept: dict[int, Any] = {}  # results that queued calls may read
         self.replies: dict[int, Any] = {}
@@ -229,6 +230,8 @@ class Worker:
         elif kind == messages.FREE:
             _, unmap, free = message
             for region in unmap:
+                # A function whose large parts are there is not called again, either.
+                self.functions.pop(self.regions.pop(region, 0), None)
                 self.inputs.unmap(*region)
             self.to_free.extend(free)
         elif kind == messages.STOP:
@@ -390,7 +393,7 @@ class Worker:
                 self._follow(surroundings)
             call = self.functions[function]
             if type(call) is tuple:
-                call = self.functions[function] = self._load(call)
+                call = self.functions[function] = self._load(function, call)
             values = self._values(inputs) if inputs else ()
             if values is None:
                 self._finish_unstarted(attempt, log_start)
@@ -496,10 +499,11 @@ class Worker:
             with contextlib.suppress(OSError):  # it is gone: stay where we are
                 os.chdir(here)
 
-    def _load(self, described: tuple[str, Any, Any]) -> Any:
+    def _load(self, number: int, described: tuple[str, Any, Any]) -> Any:
         _, data, buffers = described
         if buffers is not None:
             parts = [self._parts(region)[0] for region in buffers]
+            self.regions.update(((region[1], region[2]), number) for region in buffers)
             return pickle.loads(parts.pop(0) if data is None else data, buffers=parts)
         return pickle.loads(data)
 
