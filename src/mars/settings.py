@@ -49,8 +49,8 @@ BUFFER_BYTES: Final = 64 * KIB
 OUTBOX_BYTES: Final = 256 * KIB
 """Shared memory in which a worker keeps finished results until it reports them."""
 
-RECEIVE_BYTES: Final = 256 * KIB
-"""Read from a socket at once."""
+RECEIVE_BYTES: Final = 64 * KIB
+"""Read from a socket at once: less than what makes malloc ask the system for fresh pages."""
 
 # -- objects ----------------------------------------------------------------------------------
 
