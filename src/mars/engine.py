@@ -14,8 +14,6 @@ from typing import Any, Protocol
 from mars.logs import LogSource
 from mars.task import Call, Realm, Stage, Task
 
-_NESTED_POLL_S = 0.01
-
 
 class Run:
     """One `execute`: the tasks it waits for, how many have ended, and how.
@@ -62,6 +60,7 @@ class Run:
         self.member: Any = None  # the worker that asked for it, when it is nested
         self.waits: Callable[[Run, float | None], bool] | None = None  # how, inside a worker
         self.partial: dict[Task, float] = {}  # set_progress of running tasks
+        self._waiter: threading.Thread | None = None
         self._ended = threading.Lock()
         self._ended.acquire()
         self._callbacks: list[Callable[[Run], object]] = []
@@ -78,14 +77,21 @@ class Run:
 
     def _wait_nested(self, timeout_s: float | None) -> bool:
         assert self.waits is not None
-        if timeout_s is None:
+        if timeout_s is None and self._waiter is None:
             return self.waits(self, None)
-        deadline = time.monotonic() + timeout_s
-        while not self.waits(self, timeout_s):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_NESTED_POLL_S)
+        self.wait_beside()
+        if not self._ended.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0)):
+            return False
+        self._ended.release()
         return True
+
+    def wait_beside(self) -> None:
+        """Inside a call: have a thread wait for the end, as only who waits hears of it."""
+        if self._waiter is None and self.waits is not None:
+            self._waiter = threading.Thread(
+                target=self.waits, args=(self, None), name="mars-nested", daemon=True
+            )
+            self._waiter.start()
 
     @property
     def ended(self) -> bool:

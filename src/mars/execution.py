@@ -35,6 +35,7 @@ class Execution(Future[Any]):
     def begin(self) -> None:
         """Follow the run to its end."""
         self._run.on_end(self._ended)
+        self._run.wait_beside()
 
     def _ended(self, run: Run) -> None:
         if run.cancelled and run.error is None:

@@ -114,9 +114,11 @@ def send(sock: socket.socket, data: bytes | memoryview, descriptors: Sequence[in
     return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
 
-def receive(sock: socket.socket, limit: int, descriptors: list[int]) -> bytes:
+def receive(sock: socket.socket, limit: int, descriptors: list[int], block: bool = True) -> bytes:
     """Receive up to ``limit`` bytes; descriptors that come with them are appended to the list."""
-    data, ancillary, _, _ = sock.recvmsg(limit, _RIGHTS_SPACE, _RECEIVE_FLAGS)
+    # A flag of this call alone: another thread may be sending through the same socket.
+    flags = _RECEIVE_FLAGS if block else _RECEIVE_FLAGS | socket.MSG_DONTWAIT
+    data, ancillary, _, _ = sock.recvmsg(limit, _RIGHTS_SPACE, flags)
     if ancillary:
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

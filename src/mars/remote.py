@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import IO, Any, Final, Generic, Literal, TypeVar, overload
 
 from mars import logs, session
@@ -271,10 +272,7 @@ class Object(Output, Generic[R]):
     def _fetch_infos(self, fields: Sequence[str] | None = None, session: Any = None) -> Any:
         chosen = _existing(session, self)
         task = chosen._task(self)
-        size = sum(
-            len(value) if isinstance(value, bytes) else value[3]
-            for value in _values(task, self._index)
-        )
+        size = sum(_size_of(value) for value in _values(task, self._index))
         facts = {
             "data_key": self.key,
             "object_id": f"{self.key}_{self._index}",
@@ -313,6 +311,14 @@ def _values(task: Any, index: int) -> Iterable[Any]:
     if task.parts is not None:
         return [part.result[0] for part in task.parts if part.result]
     return [task.result if task.call.n_output is None else task.result[index]]
+
+
+def _size_of(value: Any) -> int:
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value[1], int):  # in an arena: pickle, arena, offset, length, sizes
+        return int(value[3])
+    return len(value[0]) + sum(len(buffer) for buffer in value[1])
 
 
 def _follow(chosen: session.Session, call: Call) -> Iterator[str]:
@@ -609,12 +615,23 @@ def spawn(
         args = tuple(args) if isinstance(args, tuple) else (args,)
     if n_output is not None:
         _check_n_output(n_output)
+        n_output = int(n_output)
+    if retry_when_fail is not False or resolve_tileable_input is not False:
+        _check_flags(retry_when_fail, resolve_tileable_input)
     chosen = (
         parse_options(options, retry_when_fail=retry_when_fail)
         if options or retry_when_fail
         else DEFAULT_OPTIONS
     )
-    function = _describe(func, chosen)
+    if "retry_on" in options:
+        _pack_retry_on(chosen)
+    try:
+        function = _describe(func, chosen)
+    except codec.HoldsObject:
+        # A partial or a closure has objects in it: the function itself becomes an argument.
+        known = code.describe(attempt_call.apply, codec.Keep)
+        function = Function(known.key, code.name_of(func), known.data, known.buffers)
+        args = (func, *args)
     try:
         payload, buffers, found = codec.encode_arguments(args, kwargs)
     except Exception as error:
@@ -632,8 +649,24 @@ def spawn(
     return outputs
 
 
+def _pack_retry_on(chosen: Options) -> None:
+    try:
+        chosen.retry_data = code.dumps(chosen.retry_on, codec.Keep())
+    except Exception as error:
+        raise attempt_call.encode_error(chosen.retry_on, "retry_on", "spawn", error) from None
+
+
+def _check_flags(retry_when_fail: object, resolve_tileable_input: object) -> None:
+    if not isinstance(retry_when_fail, bool):
+        raise TypeError(f"retry_when_fail has to be True or False, got {retry_when_fail!r}")
+    if not isinstance(resolve_tileable_input, bool):
+        raise TypeError(
+            f"resolve_tileable_input has to be True or False, got {resolve_tileable_input!r}"
+        )
+
+
 def _check_n_output(n_output: object) -> None:
-    if isinstance(n_output, bool) or not isinstance(n_output, int):
+    if isinstance(n_output, bool) or not isinstance(n_output, Integral):
         raise TypeError(f"n_output has to be an int, got {n_output!r}")
     if n_output < 1:
         raise ValueError(f"n_output has to be 1 or more, got {n_output!r}")
@@ -642,6 +675,8 @@ def _check_n_output(n_output: object) -> None:
 def _describe(func: Callable[..., Any], chosen: Options) -> Function:
     try:
         return code.describe(func, codec.Keep)
+    except codec.HoldsObject:
+        raise
     except Exception as error:
         name = chosen.name or code.name_of(func)
         raise attempt_call.encode_error(func, "func", name, error) from None
@@ -824,10 +859,15 @@ def map(  # noqa: A001 (mars.remote.map)
         raise TypeError("map() must have at least one iterable")
     retry_when_fail = bool(options.pop("retry_when_fail", False))
     chosen = parse_options(options, retry_when_fail=retry_when_fail)
+    if "retry_on" in options:
+        _pack_retry_on(chosen)
     function = _describe(func, chosen)
     call = MapCall.over(function, chosen, iterables)
     call.check(lambda args: _argument_error(args, {}, call.name, TypeError()))
-    return MapObjects(call)
+    made: MapObjects[R] = MapObjects(call)
+    if is_eager():
+        made.execute()
+    return made
 
 
 # -- inside a call ----------------------------------------------------------------------------

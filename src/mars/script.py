@@ -18,6 +18,8 @@ def read(script: str | os.PathLike[str] | IO[Any]) -> tuple[str, str]:
     if isinstance(script, (str, os.PathLike)):
         with open(script, encoding="utf-8") as file:
             return file.read(), os.fspath(script)
+    if not hasattr(script, "read"):
+        raise TypeError(f"script has to be a path or a file, got {type(script).__name__}")
     content = script.read()
     text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
     name = getattr(script, "name", "<script>")

@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any, Final
 
 from mars.attempt import context
@@ -134,8 +135,6 @@ class Session:
         unknown = accepted.keys() - _ACCEPTED
         if unknown:
             raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
-        if on_error not in ("raise", "continue"):
-            raise ValueError(f"on_error has to be 'raise' or 'continue', got {on_error!r}")
         if _is_map(objects):
             return objects[0].execute(
                 session=self,
@@ -177,6 +176,7 @@ class Session:
     ) -> Any:
         """As `execute`; ``finish`` makes the result once all is done."""
         self._check_open()
+        _check_run_arguments(wait, show_progress, interval_s, on_error, seed)
         seed = options.seed if seed is None else seed
         run = Run(
             self.session_id,
@@ -461,10 +461,11 @@ class Session:
         -------
         list of LogFetcher
         """
-        return [
-            output.fetch_log(session=self, offsets=offsets, sizes=sizes)
-            for output in _flatten(objects)
-        ]
+        given = _flatten(objects)
+        for item in given:
+            if not isinstance(item, Output):
+                raise TypeError(f"fetch_log takes objects made by spawn, got {item!r:.80}")
+        return [output.fetch_log(session=self, offsets=offsets, sizes=sizes) for output in given]
 
     def fetch_infos(self, *objects: Any, fields: Sequence[str] | None = None) -> list[Any]:
         """Facts about stored results; see `mars.remote.Object._fetch_infos`."""
@@ -605,6 +606,27 @@ _ACCEPTED: Final = frozenset(
         "warn_duplicated_execution",
     }
 )  # fmt: skip
+
+
+def _check_run_arguments(
+    wait: object, show_progress: object, interval_s: object, on_error: object, seed: object
+) -> None:
+    if not isinstance(wait, bool):
+        raise TypeError(f"wait has to be True or False, got {wait!r}")
+    if show_progress not in (None, True, False, "auto"):
+        raise ValueError(f"show_progress has to be True, False or 'auto', got {show_progress!r}")
+    if isinstance(interval_s, bool) or not isinstance(interval_s, (int, float)):
+        raise TypeError(f"progress_update_interval has to be seconds, got {interval_s!r}")
+    if not interval_s > 0:
+        raise ValueError(f"progress_update_interval has to be more than 0, got {interval_s!r}")
+    if on_error not in ("raise", "continue"):
+        raise ValueError(f"on_error has to be 'raise' or 'continue', got {on_error!r}")
+    if seed is None:
+        return
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise TypeError(f"seed has to be an int, got {seed!r}")
+    if seed < 0:
+        raise ValueError(f"seed has to be 0 or more, got {seed!r}")
 
 
 def _is_map(objects: Sequence[Any]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from enum import IntEnum
+from numbers import Integral, Real
 from typing import Any, Final, NewType, Protocol
 
 from mars.errors import UsageError
@@ -52,7 +53,7 @@ class Options:
 
     __slots__ = (
         "cpus", "death_retries", "gpus", "memory", "name", "priority",
-        "retries", "retry_on", "timeout_s", "worker",
+        "retries", "retry_data", "retry_on", "timeout_s", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,19 @@ class Options:
         self.death_retries = death_retries
         self.priority = priority
         self.worker = worker
+        self.retry_data: bytes | None = None  # `retry_on` as it travels; None: Exception
+
+    def __reduce__(self) -> Any:
+        # Without the exception classes: they may be the program's own, and travel pickled.
+        travelling = [name for name in self.__slots__ if name != "retry_on"]
+        return _options_from, ({name: getattr(self, name) for name in travelling},)
+
+
+def _options_from(fields: dict[str, Any]) -> Options:
+    options = Options()
+    for name, value in fields.items():
+        setattr(options, name, value)
+    return options
 
 
 DEFAULT_OPTIONS: Final = Options()
@@ -108,8 +122,11 @@ def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Op
         elif option not in HINTS:
             raise ValueError(f"Unexpected kw: {option}")
     band = given.get("expect_band")
-    if band is not None and options.worker is None:
-        options.worker = str(band[0])
+    if band is not None:
+        if not isinstance(band, (tuple, list)) or not band or not isinstance(band[0], str):
+            raise TypeError(f"expect_band has to be (worker's address, device), got {band!r}")
+        options.worker = options.worker or band[0]
+    _check_output_types(given.get("output_types"))
     if given.get("idempotent") is False and options.retries:
         raise ValueError(
             "idempotent=False means that the call is started at most once, "
@@ -120,6 +137,15 @@ def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Op
     return options
 
 
+_OUTPUT_TYPES: Final = frozenset({"object", "dataframe", "series", "df_or_series", "tensor"})
+
+
+def _check_output_types(given: object) -> None:
+    for one in given if isinstance(given, (list, tuple)) else (given,):
+        if one is not None and not (isinstance(one, str) and one in _OUTPUT_TYPES):
+            raise ValueError(f"output_types has to be of {sorted(_OUTPUT_TYPES)}, got {one!r}")
+
+
 def _take_name(options: Options, value: object) -> None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"name has to be a str, got {value!r}")
@@ -127,13 +153,14 @@ def _take_name(options: Options, value: object) -> None:
 
 
 def _take_cpus(options: Options, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"cpus has to be a number, got {value!r}")
-    if not 0 < value < float("inf"):
+    cpus = float(value)
+    if not 0 < cpus < float("inf"):
         raise ValueError(f"cpus has to be more than 0, got {value!r}")
-    if value > 1 and value != int(value):
+    if cpus > 1 and cpus != int(cpus):
         raise ValueError(f"cpus above 1 have to be whole cores, got {value!r}")
-    options.cpus = value
+    options.cpus = int(cpus) if cpus == int(cpus) else cpus
 
 
 _UNITS: Final = {
@@ -166,11 +193,11 @@ def _take_memory(options: Options, value: object) -> None:
 
 
 def _take_gpus(options: Options, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"gpus has to be an int, got {value!r}")
     if value < 0:
         raise ValueError(f"gpus has to be 0 or more, got {value!r}")
-    options.gpus = value
+    options.gpus = int(value)
 
 
 def _take_gpu(options: Options, value: object) -> None:
@@ -182,9 +209,9 @@ def _take_gpu(options: Options, value: object) -> None:
 def _take_timeout(options: Options, value: object) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"timeout has to be seconds, got {value!r}")
-    if not 0 < value < float("inf"):
+    if not 0 < float(value) < float("inf"):
         raise ValueError(f"timeout has to be more than 0 seconds, got {value!r}")
     options.timeout_s = float(value)
 
@@ -192,11 +219,11 @@ def _take_timeout(options: Options, value: object) -> None:
 def _take_retries(options: Options, value: object) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"retries has to be an int, got {value!r}")
     if value < 0:
         raise ValueError(f"retries has to be 0 or more, got {value!r}")
-    options.retries = value
+    options.retries = int(value)
 
 
 def _take_retry_on(options: Options, value: object) -> None:
@@ -219,9 +246,9 @@ def _take_idempotent(options: Options, value: object) -> None:
 def _take_priority(options: Options, value: object) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"priority has to be an int, got {value!r}")
-    options.priority = value
+    options.priority = int(value)
 
 
 def _take_worker(options: Options, value: object) -> None:

@@ -177,7 +177,9 @@ def test_a_program_killed_together_with_its_zygote_leaves_nothing(
 ) -> None:
     one = program(BEGIN + "running = begin()\nprint('runs', flush=True)\nrunning.result()\n")
     assert one.line() == "runs"
-    zygote = next(p for p in one.alive() if "zygote" in " ".join(p.cmdline()) and p.ppid() == one.process.pid)
+    zygote = next(
+        p for p in one.alive() if "zygote" in " ".join(p.cmdline()) and p.ppid() == one.process.pid
+    )
     os.kill(one.process.pid, signal.SIGKILL)
     zygote.kill()
     one.wait()
@@ -239,11 +241,7 @@ assert os.waitpid(pid, 0)[1] == 0
 
 @pytest.mark.parametrize("fork", FORKS)
 def test_a_fork_of_the_program_disturbs_nothing(fork: str, program: Callable[..., object]) -> None:
-    one = program(
-        BEGIN
-        + FORKS[fork]
-        + "\nprint('done', flush=True)\n"
-    )
+    one = program(BEGIN + FORKS[fork] + "\nprint('done', flush=True)\n")
     assert one.wait() == 0, one.errors()
     assert one.line() == "done"
     one.assert_nothing_left()

@@ -23,6 +23,11 @@ Value = bytes | Stored
 _OWN_FILES = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,)
 
 
+def apply(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call a function that came as an argument."""
+    return func(*args, **kwargs)
+
+
 def split_outputs(value: object, n_output: int | None) -> Sequence[object]:
     """The values of a call, as many as its ``n_output`` says.
 

@@ -14,6 +14,7 @@ import os
 import pickle
 import sys
 import sysconfig
+import threading
 import weakref
 from collections.abc import Callable
 from hashlib import blake2b
@@ -59,6 +60,23 @@ def is_project_module(name: str | None) -> bool:
     return isinstance(path, str) and _is_project_file(path)
 
 
+_registry_lock = threading.RLock()
+
+_CachedFunction: Any = type(functools.lru_cache(len))
+
+
+def _importable(func: Any) -> bool:
+    """Whether an installed module has the function under its name."""
+    if func.__module__ == "__main__" or is_project_module(func.__module__):
+        return False
+    return getattr(sys.modules.get(func.__module__), func.__qualname__, None) is func
+
+
+def _with_cache(func: Any, parameters: dict[str, Any]) -> Any:
+    """A function under a cache of its own, empty at first."""
+    return functools.lru_cache(**parameters)(func)
+
+
 @functools.cache
 def _pickler() -> type[Any]:
     # cloudpickle takes ~15 ms to import, and a program of installed functions never needs it.
@@ -76,6 +94,8 @@ def _pickler() -> type[Any]:
                 self._by_value(obj.__name__)
             elif isinstance(obj, (FunctionType, type)):
                 self._by_value(obj.__module__)
+            elif isinstance(obj, _CachedFunction) and not _importable(obj):
+                return _with_cache, (obj.__wrapped__, obj.cache_parameters())
             return super().reducer_override(obj)
 
         def _by_value(self, name: str | None) -> None:
@@ -86,12 +106,14 @@ def _pickler() -> type[Any]:
                     self.registered.append(module)
 
         def dump(self, obj: object) -> None:
-            try:
-                super().dump(obj)
-            finally:
-                # The registry is the whole process's: other users of cloudpickle must not see it.
-                for module in self.registered:
-                    cloudpickle.unregister_pickle_by_value(module)
+            # The registry is the whole process's: other users of cloudpickle must not see what is
+            # ours, and two threads of ours must not take it from each other.
+            with _registry_lock:
+                try:
+                    super().dump(obj)
+                finally:
+                    for module in self.registered:
+                        cloudpickle.unregister_pickle_by_value(module)
 
     return ProjectPickler
 
@@ -139,7 +161,7 @@ class _References:
         self._globals: list[tuple[dict[str, Any], str, object]] = []
         self._cells: list[tuple[CellType, object]] = []
         self._functions: list[tuple[FunctionType, CodeType, object, object]] = []
-        self._modules: list[tuple[dict[str, Any], tuple[int, ...]]] = []
+        self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._seen: set[int] = set()
         self._function(func)
 
@@ -157,8 +179,9 @@ class _References:
         for cell, value in self._cells:
             if _contents(cell) is not value:
                 return False
-        for namespace, ids in self._modules:
-            if tuple(map(id, namespace.values())) != ids:
+        for namespace, held in self._modules:
+            now = _public(namespace)
+            if now.keys() != held.keys() or any(now[name] is not held[name] for name in held):
                 return False
         return True
 
@@ -185,7 +208,11 @@ class _References:
             self._value(value)
 
     def _value(self, value: object) -> None:
-        if isinstance(value, _ATOMS) or value is _MISSING or isinstance(value, BuiltinFunctionType):
+        if isinstance(value, BuiltinFunctionType):
+            if not isinstance(value.__self__, (ModuleType, type(None))):
+                self._value(value.__self__)  # a method: of a list that grows, perhaps
+            return
+        if isinstance(value, _ATOMS) or value is _MISSING:
             return
         if isinstance(value, FunctionType):
             self._function(value)
@@ -196,12 +223,20 @@ class _References:
             if is_project_module(value.__name__) and id(value) not in self._seen:
                 self._seen.add(id(value))
                 namespace = vars(value)
-                self._modules.append((namespace, tuple(map(id, namespace.values()))))
+                held = _public(namespace)
+                self._modules.append((namespace, held))
+                for item in held.values():
+                    self._value(item)
         elif isinstance(value, type):
             if value.__module__ == "__main__" or is_project_module(value.__module__):
                 self.stable = False
         else:
             self.stable = False
+
+
+def _public(namespace: dict[str, Any]) -> dict[str, Any]:
+    """What a module's code can have changed; held, so that no identity is used again."""
+    return {name: value for name, value in namespace.items() if not name.startswith("__")}
 
 
 def _contents(cell: CellType) -> object:

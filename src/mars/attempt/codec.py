@@ -41,6 +41,10 @@ def _input(position: int) -> object:
 copyreg.add_extension(__name__, "_input", 0xF6)
 
 
+class HoldsObject(TypeError):
+    """An output is pickled where it cannot become an input."""
+
+
 def place_of(output: object) -> tuple[Callable[[int], object], tuple[int]]:
     """What an output is inside a pickle; called by its ``__reduce__``.
 
@@ -51,7 +55,7 @@ def place_of(output: object) -> tuple[Callable[[int], object], tuple[int]]:
     """
     found = _current.found
     if found is None:
-        raise TypeError(
+        raise HoldsObject(
             "an Object stands for a value that a session holds, so it cannot be pickled by itself "
             "or be part of a result; pass it as an argument of spawn, or fetch() it first"
         )

@@ -218,7 +218,7 @@ class Inputs:
         self._views: dict[tuple[int, int], Any] = {}  # least recently used first
         self._lengths: dict[tuple[int, int], int] = {}
         self._tell_unused = tell_unused
-        self._dying: dict[int, tuple[Any, tuple[int, int], int]] = {}
+        self._dying: dict[tuple[int, int], Any] = {}  # let go here, and held by the program
 
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
         self._arenas[number] = (descriptor, size, None)
@@ -232,6 +232,10 @@ class Inputs:
 
     def buffers(self, value: Stored) -> list[memoryview]:
         """The parts of a stored value: shared until written to, and then this process's own."""
+        with self.lock:
+            return self._buffers(value)
+
+    def _buffers(self, value: Stored) -> list[memoryview]:
         _, number, offset, length, sizes = value
         if not platform.LINUX:
             # Elsewhere `madvise` does not bring a written page back to what the file has.
@@ -239,7 +243,7 @@ class Inputs:
         key = (number, offset)
         view = self._views.pop(key, None)
         if view is None:
-            if any(key == other for _, other, _ in self._dying.values()):
+            if key in self._dying:
                 return split(self._copy(number, offset, length), sizes)
             view = self._mapping(number).view(offset, length)
             self._lengths[key] = length
@@ -260,13 +264,18 @@ class Inputs:
 
     def lend(self, value: Stored) -> list[memoryview]:
         """The parts of a stored value, for good: ``tell_unused`` follows when they are freed."""
-        parts = self.buffers(value)
-        if (value[1], value[2]) in self._views:
-            self._part((value[1], value[2]))
-        return parts
+        with self.lock:
+            parts = self._buffers(value)
+            if (value[1], value[2]) in self._views:
+                self._part((value[1], value[2]))
+            return parts
 
     def settle(self) -> None:
         """After a call: what it wrote to inputs is forgotten; what it still holds stays its own."""
+        with self.lock:
+            self._settle_all()
+
+    def _settle_all(self) -> None:
         for key in list(self._views):
             self._settle(key)
         while len(self._views) > 1 and sum(self._lengths.values()) > MAPPED_CACHE_BYTES:
@@ -285,15 +294,17 @@ class Inputs:
         """Keep a mapping no longer; the driver hears of it when nobody here has it any more."""
         view = self._views.pop(key)
         length = self._lengths.pop(key)
-        identity = id(view)
 
         def unused(_: Any) -> None:
-            _, (number, offset), size = self._dying.pop(identity)
-            if number in self._arenas:
-                self._mapping(number).restore(offset, size)
+            number, offset = key
+            here = number in self._arenas
+            if here:
+                self._mapping(number).restore(offset, length)
+            self._dying.pop(key, None)  # only now can it be mapped again
+            if here:
                 self._tell_unused(number, offset)
 
-        self._dying[identity] = (when_unused(view, unused), key, length)
+        self._dying[key] = when_unused(view, unused)
 
     def remove_arena(self, number: int) -> None:
         """Nothing in the arena is asked for any more."""
@@ -309,10 +320,15 @@ class Inputs:
                 mapping.close()
         self._arenas.clear()
 
+    def holds(self, key: tuple[int, int]) -> bool:
+        """Whether this process has a region mapped, for its next calls or for the program."""
+        return key in self._views or key in self._dying
+
     def unmap(self, number: int, offset: int) -> None:
         """The driver wants the region back."""
         key = (number, offset)
-        if key in self._views:
-            self._part(key)
-        elif not any(dying == key for _, dying, _ in self._dying.values()):
-            self._tell_unused(number, offset)
+        with self.lock:
+            if key in self._views:
+                self._part(key)
+            elif key not in self._dying:
+                self._tell_unused(number, offset)

@@ -79,11 +79,16 @@ class LocalEngine:
         """Start calls; see `mars.engine.Engine`."""
         self._check_open()
         tasks = []
-        for call, place in zip(calls, places, strict=True):
+        for call in calls:
             if call.options is not DEFAULT_OPTIONS:
                 self.check_schedulable(call)
+        for call, place in zip(calls, places, strict=True):
             if call.stored is not None:
-                self.store.prepare(call, run)
+                try:
+                    self.store.prepare(call, run)
+                except BaseException:
+                    self.store.abandon(run)
+                    raise
             task = Task(call, run.realm)
             task.place = place
             task.asked = call in targets

@@ -7,6 +7,7 @@ through `post`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -103,8 +104,10 @@ class Loop:
     def forget_in_child(self) -> None:
         """In a child that the program forked: let go of everything, touch nothing."""
         self._poller.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        if self._wake_write >= 0:  # else the loop has ended, and closed them
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1
         for member in self.members.values():
             member.close()
         self.pool.forget()
@@ -308,7 +311,7 @@ class Loop:
         if options.cpus != 1:
             extra["cpus"] = options.cpus
         if options.retries:
-            extra["retry_on"] = options.retry_on
+            extra["retry_on"] = options.retry_data
             extra["retries"] = options.retries
         if tries:
             extra["try"] = tries + 1
@@ -450,7 +453,13 @@ class Loop:
             return
         except OSError:
             alive = False
-        self._take_frames(member)
+        try:
+            self._take_frames(member)
+        except Exception as error:
+            # What came is no message of ours: a call wrote to the socket. This worker cannot be
+            # trusted any more; the others are not concerned.
+            member.broken = f"it sent what is no message ({type(error).__name__}: {error})"
+            alive = False
         if not alive and member.open:
             # The process ends, or has closed all its descriptors, after which it is of no use.
             self._unwatch(member.data.fileno())
@@ -573,7 +582,9 @@ class Loop:
                     pass
             except OSError:
                 pass
-            self._take_frames(member)
+            if not member.broken:
+                with contextlib.suppress(Exception):  # as in `_on_member`
+                    self._take_frames(member)
             unreported = member.unreported()
             if unreported:
                 outcomes = self._outcomes(member, memoryview(unreported))
@@ -606,6 +617,8 @@ class Loop:
             evidence.append(f"it used at most {peak_kib / 1024:,.0f} MiB of memory")
         if note:
             evidence.append(note)
+        if member.broken:
+            evidence.append(member.broken)
         if lines:
             evidence.append("its log ends with:\n" + "\n".join("  " + line for line in lines))
         error = WorkerDied(
@@ -653,10 +666,13 @@ class Loop:
             self.pool.stop()
         for run in list(self.runs):
             run.error = run.error or self._reason()
-            run.end()
+            with contextlib.suppress(BaseException):  # a callback must not cost the other runs
+                run.end()
         self.runs.clear()
         self._over = True
-        self._act_on_posted()
+        while self._posted:
+            with contextlib.suppress(BaseException):  # nor one action the others
+                self._act_on_posted()
         for member in self.members.values():
             member.close()
         self.members.clear()

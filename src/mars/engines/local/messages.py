@@ -104,15 +104,15 @@ class Inbox:
         self.descriptors: list[int] = []
         self._buffer = bytearray()
 
-    def receive(self) -> bool:
+    def receive(self, block: bool = True) -> bool:
         """Read once what is there; False at the end of the stream.
 
         Raises
         ------
         BlockingIOError
-            Nothing is there now, on a socket that does not block.
+            Nothing is there now, and the socket, or ``block``, says not to wait.
         """
-        data = platform.receive(self.sock, RECEIVE_BYTES, self.descriptors)
+        data = platform.receive(self.sock, RECEIVE_BYTES, self.descriptors, block)
         self._buffer += data
         return bool(data)
 

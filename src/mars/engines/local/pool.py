@@ -47,6 +47,7 @@ class Member:
         self.unmap: list[tuple[int, int]] = []
         self.free: list[tuple[int, int, int]] = []
         self.open = True
+        self.broken = ""  # why nothing that it sends is believed any more
 
     def theirs(self) -> list[int]:
         """The descriptors that the process gets."""

@@ -155,6 +155,12 @@ class Store:
             self._region((None, *region))
         return region
 
+    def abandon(self, run: Run) -> None:
+        """A run that never began: give back what was stored for it."""
+        with self._lock:
+            for value, _ in self._shared.pop(run, {}).values():
+                self._drop(value)
+
     def run_ended(self, run: Run) -> None:
         """Give back what was stored for a run, once none of its calls can read it."""
         self._late.append(run)
@@ -205,10 +211,16 @@ class Store:
         """A process does not have the region mapped any more."""
         with self._lock:
             region = self._regions.get((arena, offset))
-            if region is not None:
-                region.readers.discard(worker)
-                if region.dropped and not region.readers:
-                    self._free((arena, offset), region)
+            if region is None:
+                return
+            if worker == _DRIVER:
+                if self._inputs.holds((arena, offset)):
+                    return  # fetched again meanwhile: another word follows
+            elif not region.dropped:
+                return  # it may have been lent again: it is asked once that is dropped
+            region.readers.discard(worker)
+            if region.dropped and not region.readers:
+                self._free((arena, offset), region)
 
     def _free(self, key: Key, region: _Region) -> None:
         del self._regions[key]

@@ -194,17 +194,12 @@ class Worker:
 
     def receive(self, block: bool) -> bool:
         """Read from the driver once and act on what came; False when it is gone."""
-        if not block:
-            self.sock.settimeout(0)
         try:
-            alive = self.inbox.receive()
+            alive = self.inbox.receive(block)
         except (BlockingIOError, InterruptedError):
             return True
         except ConnectionError:
             return False
-        finally:
-            if not block:
-                self.sock.settimeout(None)
         for _, data in self.inbox.frames():
             self._take(pickle.loads(data))
         return alive
@@ -247,7 +242,9 @@ class Worker:
 
     def _send_unused(self) -> None:
         while self.unused:
-            self.send(messages.UNMAPPED, *self.unused.popleft())
+            key = self.unused.popleft()
+            if not self.inputs.holds(key):  # else another word follows
+                self.send(messages.UNMAPPED, *key)
 
     def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
         """Copy large parts of a value to an arena."""
@@ -562,9 +559,7 @@ class Worker:
         extra = task[7] or {}
         if self.interrupted == attempt and isinstance(error, KeyboardInterrupt):
             status = INTERRUPTED
-        elif isinstance(error, extra.get("retry_on", Exception)) and not isinstance(
-            error, MarsError
-        ):
+        elif isinstance(error, _retry_on(extra)) and not isinstance(error, MarsError):
             status = EXCEPTION
         else:
             status = FATAL
@@ -602,7 +597,7 @@ class Worker:
         place = session.place
         spread: bool = extra["spread"]
         retries: int = extra.get("retries", 0)
-        retry_on = extra.get("retry_on", Exception)
+        retry_on = _retry_on(extra)
         values: list[Any] = []
         failures: dict[int, bytes] = {}
         logs = [log_start]
@@ -689,8 +684,9 @@ class Worker:
     def open_streams(self) -> None:
         """Point stdin at nothing, and stdout and stderr, of C too, at this worker's log."""
         null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
+        if null:  # else a call had closed 0, and this is it
+            os.dup2(null, 0)
+            os.close(null)
         os.dup2(self.log, 1)
         os.dup2(self.log, 2)
         self.stdout = text_stream(1)
@@ -700,6 +696,12 @@ class Worker:
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc, assignment]
 
     engine: Any = None
+
+
+def _retry_on(extra: dict[str, Any]) -> Any:
+    """Exceptions that are worth another attempt; loaded when something was raised."""
+    data = extra.get("retry_on")
+    return Exception if data is None else loads(data)
 
 
 class _Shield:

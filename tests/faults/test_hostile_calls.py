@@ -1,0 +1,394 @@
+"""Calls that spoil their own process: the next calls, the others and the program feel nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+import mars
+import mars.remote as mr
+from mars.errors import MarsError, TaskTimeout, WorkerDied
+
+Note = Callable[..., None]
+Lines = Callable[[object], list[str]]
+Wait = Callable[..., None]
+
+pytestmark = pytest.mark.usefixtures("still_works")
+
+
+def close_all() -> str:
+    os.closerange(0, 4096)
+    return "closed"
+
+
+def close_standard() -> str:
+    os.closerange(0, 3)
+    return "closed"
+
+
+def redirect() -> str:
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    os.close(null)
+    return "closed"
+
+
+def lose_streams() -> str:
+    sys.stdout = sys.stderr = None  # type: ignore[assignment]
+    return "closed"
+
+
+def run_all(calls: list[object]) -> list[object]:
+    mr.ExecutableTuple(calls).execute(on_error="continue")
+    return calls
+
+
+def test_a_call_that_closes_all_descriptors_is_a_death_and_others_are_unharmed() -> None:
+    calls = run_all([mr.spawn(close_all, idempotent=False) for _ in range(3)])
+    for call in calls:
+        try:
+            assert call.fetch() == "closed"  # type: ignore[attr-defined]
+        except WorkerDied:
+            continue
+
+
+@pytest.mark.parametrize(
+    "spoil", [close_standard, redirect, lose_streams], ids=lambda f: f.__name__
+)
+def test_the_next_call_prints_as_ever_after_one_that_lost_its_streams(
+    spoil: Callable[[], str],
+) -> None:
+    def speak(i: int) -> None:
+        print("out", i)
+        os.system(f"echo child {i}")
+
+    assert (
+        mr.ExecutableTuple([mr.spawn(spoil) for _ in range(4)]).execute().fetch() == ["closed"] * 4
+    )
+    speakers = [mr.spawn(speak, args=(i,)) for i in range(6)]
+    mr.ExecutableTuple(speakers).execute()
+    for i, call in enumerate(speakers):
+        assert str(call.fetch_log()).splitlines()[-2:] == [f"out {i}", f"child {i}"]
+
+
+def test_signal_handlers_alarms_and_masks_of_a_call_do_not_keep_it_from_being_stopped() -> None:
+    def stubborn() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+        while True:
+            with contextlib.suppress(BaseException):
+                time.sleep(60)
+
+    begin = time.monotonic()
+    with pytest.raises(TaskTimeout):
+        mr.spawn(stubborn, timeout=0.1).execute()
+    assert time.monotonic() - begin < 4
+
+
+def test_a_call_that_ignored_sigint_does_not_make_the_next_ones_immune() -> None:
+    """The handler it left is not ours: the next call past its timeout ends all the same."""
+
+    def ignore() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    mr.ExecutableTuple([mr.spawn(ignore) for _ in range(4)]).execute()
+    with pytest.raises(TaskTimeout):
+        mr.spawn(time.sleep, args=(60,), timeout=0.1).execute()
+
+
+def test_a_changed_folder_umask_environment_and_limit_harm_no_later_call(tmp_path: Path) -> None:
+    def spoil(folder: str) -> None:
+        gone = Path(folder) / f"gone-{os.getpid()}"
+        gone.mkdir(exist_ok=True)
+        os.chdir(gone)
+        gone.rmdir()
+        os.umask(0o777)
+        os.environ.clear()
+        sys.path.clear()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    mr.ExecutableTuple([mr.spawn(spoil, args=(str(tmp_path),)) for _ in range(4)]).execute()
+    # Results of all sizes, and modules that were not imported yet.
+    sizes = [1, 100_000, 3_000_000]
+    calls = [mr.spawn(bytes, args=(size,)) for size in sizes]
+    assert [len(v) for v in mr.ExecutableTuple(calls).execute().fetch()] == sizes
+
+
+def test_a_limit_that_a_call_sets_fails_or_kills_only_by_name() -> None:
+    """No descriptors and no memory left in the worker: values, typed errors or deaths, no hang."""
+
+    def starve(kind: int, limit: int) -> str:
+        resource.setrlimit(kind, (limit, limit))
+        return "starved"
+
+    limits = [(resource.RLIMIT_NOFILE, 3), (resource.RLIMIT_FSIZE, 1000)]
+    for kind, limit in limits:
+        # One attempt each, and large results to store after it, in the same processes.
+        starved = [mr.spawn(starve, args=(kind, limit), idempotent=False) for _ in range(2)]
+        run_all(starved)
+        calls = run_all([mr.spawn(bytes, args=(3_000_000 + i,)) for i in range(4)])
+        for call in (*starved, *calls):
+            try:
+                assert len(call.fetch()) >= 7  # type: ignore[attr-defined]
+            except (MarsError, OSError):
+                continue
+        kill_workers()
+
+
+def kill_workers() -> None:
+    """What a call's limits spoiled for good is replaced by killing it."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "mars.engines.local.zygote" in " ".join(child.cmdline()):
+                for worker in child.children():
+                    worker.kill()
+
+
+def test_threads_that_a_call_leaves_do_not_keep_it_from_ending_nor_the_next_from_beginning() -> (
+    None
+):
+    def leave() -> int:
+        for _ in range(3):
+            threading.Thread(target=time.sleep, args=(60,)).start()
+        return 1
+
+    begin = time.monotonic()
+    assert mr.ExecutableTuple([mr.spawn(leave) for _ in range(6)]).execute().fetch() == [1] * 6
+    assert time.monotonic() - begin < 5
+
+
+def test_system_exit_in_a_thread_of_a_call_ends_that_thread_only() -> None:
+    def leave() -> int:
+        thread = threading.Thread(target=sys.exit)
+        thread.start()
+        thread.join()
+        return 5
+
+    assert mr.spawn(leave).execute().fetch() == 5
+
+
+def test_children_that_a_call_leaves_are_killed_when_the_worker_ends(wait_until: Wait) -> None:
+    own = mars.new_session(n_cpu=1, default=False)
+    try:
+
+        def leave(last: bool) -> list[int]:
+            children = [
+                subprocess.Popen(["sleep", "60"], start_new_session=apart).pid
+                for apart in (False, False)
+            ]
+            if last:
+                print(*children)
+                sys.stdout.flush()
+                os._exit(1)
+            return children
+
+        children = mr.spawn(leave, args=(False,)).execute(session=own).fetch(session=own)
+        assert all(psutil.pid_exists(pid) for pid in children)
+        call = mr.spawn(leave, args=(True,), idempotent=False)
+        with pytest.raises(WorkerDied):
+            call.execute(session=own)
+        children += [int(word) for word in str(call.fetch_log(session=own)).split()]
+        assert len(children) == 4
+        wait_until(lambda: not any(map(runs, children)), 2)
+    finally:
+        own.stop_server()
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_all_that_descends_from_calls_ends_with_the_session(wait_until: Wait) -> None:
+    own = mars.new_session(n_cpu=1, default=False)
+    try:
+        children = (
+            mr.spawn(
+                lambda: [
+                    subprocess.Popen(["sleep", "60"], start_new_session=apart).pid
+                    for apart in (False, True)
+                ]
+            )
+            .execute(session=own)
+            .fetch(session=own)
+        )
+    finally:
+        own.stop_server()
+    wait_until(lambda: not any(map(runs, children)), 2)
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "exits"])
+def test_a_child_that_a_call_forks_never_reports_a_result(end: str) -> None:
+    def fork() -> str:
+        pid = os.fork()
+        if pid == 0:
+            if end == "raises":
+                raise LookupError("the child")
+            if end == "exits":
+                sys.exit(3)
+            return "the child"
+        os.waitpid(pid, 0)
+        return "the parent"
+
+    calls = [mr.spawn(fork) for _ in range(8)]
+    assert mr.ExecutableTuple(calls).execute().fetch() == ["the parent"] * 8
+
+
+def test_a_storm_of_binary_output_without_a_line_end_is_kept_to_the_death() -> None:
+    """50 MB; the program does not read them until somebody asks."""
+    pattern = bytes(range(256)) * 4096
+    rounds = 50
+
+    def storm() -> None:
+        for _ in range(rounds):
+            os.write(1, pattern)
+        os.write(1, b"the end")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    before = psutil.Process().memory_info().rss
+    call = mr.spawn(storm, idempotent=False)
+    other = mr.spawn(pow, args=(2, 5))
+    run_all([call, other])
+    assert other.fetch() == 32
+    with pytest.raises(WorkerDied) as caught:
+        call.fetch()
+    assert len(str(caught.value)) < 100_000
+    assert psutil.Process().memory_info().rss - before < 30 << 20
+    total = rounds * len(pattern) + 7
+    log = call.fetch_log(offsets=str(total - 7), sizes=1000)
+    assert "the end" in str(log)
+
+
+# -- frames that are not ours ------------------------------------------------------------------
+
+FORGERIES = {
+    "noise": bytes(range(256)) * 40,
+    "a huge length": struct.pack("<I", 0x7FFFFFFF) + b"x" * 1000,
+    "a frame that is no pickle": struct.pack("<I", 8) + b"nopickle",
+    "a pickle that is no message": struct.pack("<I", len(pickle.dumps(7))) + pickle.dumps(7),
+    "an empty tuple": struct.pack("<I", len(pickle.dumps(()))) + pickle.dumps(()),
+    "an unknown kind": struct.pack("<I", len(pickle.dumps(("what", 1))))
+    + pickle.dumps(("what", 1)),
+    "records cut short": struct.pack("<I", 0x80000000 | 20) + b"\1" * 20,
+    "a record of a strange attempt": struct.pack("<I", 0x80000000 | 70)
+    + struct.pack("<QBBQQqqqqqI", 1 << 60, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0),
+    "a record that claims more than there is": struct.pack("<I", 0x80000000 | 70)
+    + struct.pack("<QBBQQqqqqqI", 1 << 60, 0, 5, 0, 0, 1, 1, 1, 1, 1, 1 << 30),
+    "an arena without its file": struct.pack("<I", len(pickle.dumps(("arena", 5, 10))))
+    + pickle.dumps(("arena", 5, 10)),
+    "a pickle that exits": struct.pack("<I", 37) + b"cbuiltins\nSystemExit\n(S'forged'\ntR.    ",
+}
+
+
+def forge(data: bytes) -> str:
+    """Write to every socket that the process has: ours are among them."""
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{entry}").startswith("socket:"):
+                os.write(int(entry), data)
+    time.sleep(0.05)
+    return "forged"
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_frame_harms_at_most_the_worker_that_wrote_it(forgery: str) -> None:
+    own = mars.new_session(n_cpu=2, default=False)
+    try:
+        guilty = mr.spawn(forge, args=(FORGERIES[forgery],), idempotent=False, timeout=2)
+        rest = [mr.spawn(pow, args=(i, 2)) for i in range(60)]
+        running = mr.ExecutableTuple([guilty, *rest]).execute(
+            session=own, wait=False, on_error="continue"
+        )
+        running.result(timeout=15)
+        assert [call.fetch(session=own) for call in rest] == [i * i for i in range(60)]
+        try:
+            assert guilty.fetch(session=own) == "forged"
+        except (WorkerDied, TaskTimeout):
+            pass
+        after = [mr.spawn(pow, args=(i, 3)) for i in range(30)]
+        again = mr.ExecutableTuple(after).execute(session=own, wait=False)
+        again.result(timeout=15)
+        assert [call.fetch(session=own) for call in after] == [i**3 for i in range(30)]
+    finally:
+        own.stop_server()
+
+
+def test_no_process_of_an_engine_listens_on_the_network(session: mars.session.Session) -> None:
+    mr.spawn(abs, args=(-1,)).execute()
+    this = psutil.Process()
+    for process in (this, *this.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening = [c for c in process.net_connections("inet") if c.status == "LISTEN"]
+            assert not listening, process
+
+
+# -- calls that do not end ---------------------------------------------------------------------
+
+
+def hold_the_interpreter() -> None:
+    ctypes.PyDLL(None).sleep(60)  # PyDLL keeps the interpreter's lock
+
+
+def stop_itself() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("hang", [hold_the_interpreter, stop_itself], ids=lambda f: f.__name__)
+def test_a_timeout_ends_what_no_interrupt_reaches(hang: Callable[[], None]) -> None:
+    begin = time.monotonic()
+    with pytest.raises(TaskTimeout):
+        mr.spawn(hang, timeout=0.1).execute()
+    assert time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize(
+    "hang",
+    [hold_the_interpreter, stop_itself, lambda: time.sleep(60)],
+    ids=["holds the interpreter", "stopped", "sleeps"],
+)
+def test_cancel_returns_within_a_second_and_frees_the_cores(hang: Callable[[], None]) -> None:
+    done = mr.spawn(pow, args=(2, 3)).execute()
+    calls = [mr.spawn(hang) for _ in range(2)]
+    running = mr.ExecutableTuple(calls).execute(wait=False)
+    time.sleep(0.05)  # where it strikes does not matter
+    begin = time.monotonic()
+    assert running.cancel()
+    with pytest.raises(BaseException):  # noqa: B017 (the future's or ours)
+        running.result(timeout=5)
+    assert time.monotonic() - begin < 1
+    # Both cores are needed for this, and are there after the grace.
+    assert mr.ExecutableTuple([mr.spawn(pow, args=(3, 2), cpus=2)]).execute().fetch() == (9,)
+    assert time.monotonic() - begin < 3
+    assert done.fetch() == 8
+
+
+def test_a_worker_that_is_stopped_for_a_while_is_not_taken_for_dead(
+    tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    def nap(path: str) -> int:
+        note(path)
+        subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {os.getpid()}"])
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return 4
+
+    assert mr.spawn(nap, args=(str(tmp_path / "runs"),)).execute().fetch() == 4
+    assert len(lines(tmp_path / "runs")) == 1
