@@ -23,7 +23,8 @@ def work(i, seconds=0.002):
 
 session = mars.new_session(n_cpu=2)
 def begin(seconds=0.002, count=2000):
-    return mr.ExecutableTuple([mr.spawn(work, args=(i, seconds)) for i in range(count)]).execute(wait=False)
+    calls = [mr.spawn(work, args=(i, seconds)) for i in range(count)]
+    return mr.ExecutableTuple(calls).execute(wait=False)
 mr.ExecutableTuple([mr.spawn(work, args=(i,)) for i in range(8)]).execute()
 """
 
@@ -37,18 +38,22 @@ ENDS = {
         0,
     ),
     "closes in two threads at once": (
-        "running = begin()\n"
-        "ts = [threading.Thread(target=session.stop_server) for _ in range(8)]\n"
-        "[t.start() for t in ts]; [t.join() for t in ts]",
+        (
+            "running = begin()\n"
+            "ts = [threading.Thread(target=session.stop_server) for _ in range(8)]\n"
+            "[t.start() for t in ts]; [t.join() for t in ts]"
+        ),
         0,
     ),
     "closes in atexit": ("running = begin(); atexit.register(session.stop_server)", 0),
     "closes while it submits": (
-        "t = threading.Timer(0.02, session.stop_server); t.start()\n"
-        "try:\n"
-        "    while True: begin(count=20).result(20)\n"
-        "except mars.errors.SessionClosed: pass\n"
-        "t.join()",
+        (
+            "t = threading.Timer(0.02, session.stop_server); t.start()\n"
+            "try:\n"
+            "    while True: begin(count=20).result(20)\n"
+            "except mars.errors.SessionClosed: pass\n"
+            "t.join()"
+        ),
         0,
     ),
     "holds results to the last": (
@@ -59,11 +64,13 @@ ENDS = {
     "an exception": ("running = begin(); raise SystemExit(5)", 5),
     "os._exit": ("running = begin(); os._exit(6)", 6),
     "a daemon thread that fetches": (
-        "def fetching():\n"
-        "    try:\n"
-        "        while True: mr.spawn(work, args=(1,)).execute().fetch()\n"
-        "    except mars.errors.SessionClosed: pass\n"
-        "threading.Thread(target=fetching, daemon=True).start(); time.sleep(0.05)",
+        (
+            "def fetching():\n"
+            "    try:\n"
+            "        while True: mr.spawn(work, args=(1,)).execute().fetch()\n"
+            "    except mars.errors.SessionClosed: pass\n"
+            "threading.Thread(target=fetching, daemon=True).start(); time.sleep(0.05)"
+        ),
         0,
     ),
 }

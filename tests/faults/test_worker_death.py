@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import random
 import resource
@@ -307,7 +308,8 @@ def test_a_killed_zygote_takes_only_running_attempts_and_the_run_goes_on(
     calls = [mr.spawn(step, args=(i, str(ledger), str(gate))) for i in range(30)]
     running = mr.ExecutableTuple(calls).execute(wait=False)
     try:
-        wait_until(lambda: {"10", "11"} <= set(lines(ledger)))
+        # Some two of them: calls known to be short are sent ahead, and wait behind the first.
+        wait_until(lambda: sum(int(i) >= 10 for i in lines(ledger)) == 2)
         victims = [zygote_pid(), *worker_pids()]
         os.kill(victims[0], signal.SIGKILL)
         wait_until(lambda: not any(map(alive, victims)))
@@ -350,4 +352,4 @@ def test_a_death_delays_the_others_by_less_than_two_tenths_of_a_second(
     path = str(tmp_path / "died")
     calls = [mr.spawn(step, args=(path, i)) for i in range(40)]
     ends = sorted(mr.ExecutableTuple(calls).execute().fetch())
-    assert max(b - a for a, b in zip(ends, ends[1:], strict=False)) < 0.2
+    assert max(b - a for a, b in itertools.pairwise(ends)) < 0.2

@@ -455,7 +455,7 @@ class Loop:
             alive = False
         try:
             self._take_frames(member)
-        except Exception as error:
+        except BaseException as error:  # a pickle can raise anything, SystemExit too
             # What came is no message of ours: a call wrote to the socket. This worker cannot be
             # trusted any more; the others are not concerned.
             member.broken = f"it sent what is no message ({type(error).__name__}: {error})"
@@ -583,12 +583,13 @@ class Loop:
             except OSError:
                 pass
             if not member.broken:
-                with contextlib.suppress(Exception):  # as in `_on_member`
+                with contextlib.suppress(BaseException):  # as in `_on_member`
                     self._take_frames(member)
             unreported = member.unreported()
             if unreported:
-                outcomes = self._outcomes(member, memoryview(unreported))
-                self.on(events.Finished(WorkerId(member.number), outcomes))
+                with contextlib.suppress(BaseException):  # a call scribbled over it
+                    outcomes = self._outcomes(member, memoryview(unreported))
+                    self.on(events.Finished(WorkerId(member.number), outcomes))
             attempt, log_start = member.running()
             state = self.scheduler.workers.get(WorkerId(member.number))
             result = log = None
@@ -636,7 +637,8 @@ class Loop:
         notes = [str(ending[3]) for ending in self._endings.values() if ending[3]]
         for member in self.members.values():
             size = member.segment.size()
-            notes.append(member.segment.read(max(0, size - 2048), 2048).decode("utf-8", "replace"))
+            tail = member.segment.read(max(0, size - 2048), 2048)
+            notes.append(tail.decode("utf-8", "replace").strip())
         detail = "\n".join(note for note in (*notes[-2:], complaint) if note)
         self._fail(StartupFailed(f"worker processes do not start:\n{detail}"))
 

@@ -458,9 +458,12 @@ class Worker:
         try:
             self.stdout.flush()
             self.stderr.flush()
-            log_end = lseek(1, 0, SEEK_CUR)
+            # Only what shares the log's position is the log: a call may have put another file,
+            # or /dev/null, on descriptor 1 or 2.
+            log_end = lseek(log, 0, SEEK_CUR)
             if (
-                log_end < log_start or lseek(2, 0, SEEK_CUR) != log_end
+                log_end < log_start
+                or lseek(1, 0, SEEK_CUR) != log_end or lseek(2, 0, SEEK_CUR) != log_end
                 or sys.stdout is not self.stdout or sys.stderr is not self.stderr
             ):  # fmt: skip
                 log_end = self._restore_streams()
@@ -684,9 +687,11 @@ class Worker:
     def open_streams(self) -> None:
         """Point stdin at nothing, and stdout and stderr, of C too, at this worker's log."""
         null = os.open(os.devnull, os.O_RDONLY)
-        if null:  # else a call had closed 0, and this is it
+        if null:
             os.dup2(null, 0)
             os.close(null)
+        else:  # a call had closed 0, and this is it
+            os.set_inheritable(0, True)
         os.dup2(self.log, 1)
         os.dup2(self.log, 2)
         self.stdout = text_stream(1)
@@ -732,6 +737,7 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
         os.chdir(facts["cwd"])
     worker = Worker(number, facts, descriptors)
     worker.open_streams()
+    os.write(1, b"\n")  # position 0 is what /dev/null has, too: see `perform`
     import faulthandler
 
     faulthandler.enable(file=2, all_threads=False)
