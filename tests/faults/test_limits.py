@@ -147,7 +147,8 @@ import mars, mars.remote as mr
 before = set(os.listdir("/dev/shm"))
 session = mars.new_session(n_cpu=2)
 calls = [mr.spawn(bytes, args=(20_000_000 + i,)) for i in range(4)]
-assert [len(v) for v in mr.ExecutableTuple(calls).execute().fetch()] == [20_000_000 + i for i in range(4)]
+values = mr.ExecutableTuple(calls).execute().fetch()
+assert [len(v) for v in values] == [20_000_000 + i for i in range(4)]
 large = os.urandom(5_000_000)
 assert mr.spawn(len, args=(large,)).execute().fetch() == 5_000_000
 print(sorted(set(os.listdir("/dev/shm")) - before))
