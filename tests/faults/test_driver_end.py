@@ -99,7 +99,7 @@ def test_a_program_that_ends_with_an_exception_prints_that_and_leaves_nothing(
     assert text.count("Traceback") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
 def test_a_program_that_is_killed_in_a_run_leaves_nothing(
     number: signal.Signals, program: Callable[..., object]
 ) -> None:
