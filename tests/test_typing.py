@@ -34,28 +34,26 @@ with mars.new_session(n_cpu=1) as session:
 """
 
 
-def test_results_have_the_type_that_the_function_returns(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(program)],
+def checked(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What `mypy --strict` says of a program."""
+    program = folder / "program.py"
+    program.write_text(text)
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder), str(program)],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert checked.returncode == 0, checked.stdout
+
+
+def test_results_have_the_type_that_the_function_returns(tmp_path: Path) -> None:
+    result = checked(PROGRAM, tmp_path)
+    assert result.returncode == 0, result.stdout
 
 
 def test_a_wrong_use_of_a_result_is_seen(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text("import mars.remote as mr\nx: str = mr.spawn(len, args=('ab',)).fetch()\n")
-    checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(program)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert checked.returncode == 1
-    assert "Incompatible types" in checked.stdout
+    wrong = "import mars.remote as mr\nx: str = mr.spawn(len, args=('ab',)).fetch()\n"
+    result = checked(wrong, tmp_path)
+    assert result.returncode == 1
+    assert "Incompatible types" in result.stdout

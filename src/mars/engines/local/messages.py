@@ -45,7 +45,6 @@ ARENA: Final = "arena"
 
 # worker -> driver
 READY: Final = "ready"
-RESULT: Final = "result"
 GAVE_BACK: Final = "gave back"
 UNMAPPED: Final = "unmapped"
 SUBMIT: Final = "submit"
@@ -54,7 +53,6 @@ WAITED: Final = "waited"
 CANCEL: Final = "cancel"
 ASK: Final = "ask"
 PROGRESS: Final = "progress"
-FORGET: Final = "forget"
 
 # zygote
 FORK: Final = "fork"
