@@ -41,8 +41,8 @@ def memory_file(name: str) -> int:
     return nameless_file()
 
 
-def nameless_file(directory: str | None = None) -> int:
-    """Descriptor of a file on disk without a name, opened to append.
+def nameless_file(directory: str | None = None, *, append: bool = True) -> int:
+    """Descriptor of a file on disk without a name, opened to append unless told otherwise.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def nameless_file(directory: str | None = None) -> int:
     import tempfile  # 5 ms, which `import mars` need not take
 
     directory = directory or tempfile.gettempdir()
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_APPEND if append else 0)
     if hasattr(os, "O_TMPFILE"):
         try:
             return os.open(directory, flags | os.O_TMPFILE, 0o600)
@@ -65,6 +65,33 @@ def nameless_file(directory: str | None = None) -> int:
         os.close(descriptor)
         os.unlink(path)
     return again
+
+
+def disk_directory() -> str:
+    """Where large files go for a while: ``TMPDIR``, or ``/var/tmp``, as ``/tmp`` may be memory."""
+    import tempfile
+
+    usual = "/var/tmp"  # noqa: S108 (files there have no name)
+    if "TMPDIR" not in os.environ and os.access(usual, os.W_OK):
+        return usual
+    return tempfile.gettempdir()
+
+
+_PUNCH_HOLE: Final = 1 | 2  # FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+
+
+def punch(descriptor: int, offset: int, length: int) -> bool:
+    """Give memory or disk behind a part of a file back, which reads as zeros then.
+
+    False where the system or the file system cannot do that.
+    """
+    if not LINUX:
+        return False
+    import ctypes
+
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    done = fallocate(descriptor, _PUNCH_HOLE, ctypes.c_longlong(offset), ctypes.c_longlong(length))
+    return bool(done == 0)
 
 
 def pipe() -> tuple[int, int]:

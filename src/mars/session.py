@@ -25,7 +25,7 @@ from mars.execution import Execution
 from mars.graph import needed_calls
 from mars.logs import JoinedLog, LogFetcher, LogSource
 from mars.observe.attempts import Times, times_of
-from mars.task import Call, Output, Stage, Task
+from mars.task import Call, Output, Stage, Task, parse_bytes
 
 _NO_SESSION: Final = """
 No session found, local session will be created in background, \
@@ -697,6 +697,8 @@ def new_session(
     engine: str = "local",
     n_worker: int = 1,
     n_cpu: int | str = "auto",
+    object_memory: int | str | None = None,
+    spill_directory: str | os.PathLike[str] | None = None,
     seed: int | None = 0,
     timeout: float | None = None,
     web: bool = False,
@@ -723,6 +725,12 @@ def new_session(
         Groups that the workers are divided into; ``expect_worker=`` chooses one.
     n_cpu : int or "auto"
         Cores that running calls share; "auto": those that this process may use.
+    object_memory : int or str, optional
+        Memory for large results and arguments, of all processes together, in bytes or as
+        ``"2GiB"``; further ones go to disk until there is room again. Default: 40 % of the
+        memory that this process may use.
+    spill_directory : path, optional
+        Where they go then, in files without a name. Default: ``TMPDIR``, or ``/var/tmp``.
     seed : int or None, default 0
         Seed of `mars.remote.rng`; None: different numbers each time.
     timeout : float, optional
@@ -781,7 +789,7 @@ def new_session(
                 f"machine, or pass the address of a session of this process"
             )
         else:
-            started = _start_engine(engine, n_worker, n_cpu)
+            started = _start_engine(engine, n_worker, n_cpu, object_memory, spill_directory)
             _state.engines[started.address] = (started, set())
         session = Session(started, session_id or os.urandom(12).hex(), seed=seed, timeout_s=timeout)
         _state.engines[started.address][1].add(session)
@@ -798,7 +806,17 @@ _SESSION_ACCEPTED: Final = frozenset(
 )  # fmt: skip
 
 
-def _start_engine(kind: str, n_worker: int, n_cpu: int | str) -> Engine:
+def _start_engine(
+    kind: str,
+    n_worker: int,
+    n_cpu: int | str,
+    object_memory: int | str | None,
+    spill_directory: str | os.PathLike[str] | None,
+) -> Engine:
+    object_bytes = None if object_memory is None else parse_bytes(object_memory, "object_memory")
+    directory = None if spill_directory is None else os.fspath(spill_directory)
+    if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
+        raise ValueError(f"spill_directory={directory!r} is no folder that can be written to")
     if isinstance(n_worker, bool) or not isinstance(n_worker, int) or n_worker < 1:
         raise ValueError(f"n_worker has to be an int from 1 on, got {n_worker!r}")
     if n_cpu == "auto":
@@ -822,7 +840,7 @@ def _start_engine(kind: str, n_worker: int, n_cpu: int | str) -> Engine:
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
     from mars.engines.local.engine import LocalEngine
 
-    return LocalEngine(name, cpus, n_worker)
+    return LocalEngine(name, cpus, n_worker, object_bytes, directory)
 
 
 def get_default_session() -> Session | None:

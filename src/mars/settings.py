@@ -57,6 +57,25 @@ RECEIVE_BYTES: Final = 64 * KIB
 ARENA_BYTES: Final = 64 * MIB
 """Size of an arena that holds several objects; a larger object has an arena of its own."""
 
+DISK_ARENA_BYTES: Final = 256 * MIB
+"""Size of an arena on disk: larger, because each costs a descriptor and objects that do not fit
+in memory are many. Only what is written takes disk."""
+
+OBJECT_MEMORY_SHARE: Final = 0.4
+"""Part of the memory that this process may use which objects take until they go to disk."""
+
+LEDGER_BYTES: Final = 4096
+"""Shared memory in which 512 processes count what their arenas take."""
+
+CALL_MEMORY_SHARE: Final = 0.9
+"""Part of the memory that this process may use which is given to objects and running calls."""
+
+PEAK_FLOOR_BYTES: Final = 64 * MIB
+"""Calls that need less memory than this are started without a look at memory."""
+
+PEAK_AFTER_S: Final = 0.02
+"""The memory of calls shorter than this, in seconds, is not looked at: asking takes 15 us."""
+
 IDLE_ARENA_BYTES: Final = 512 * MIB
 """Memory of freed objects that each process keeps to write to again: warm pages take 5 GB/s,
 fresh ones 2 GB/s."""

@@ -6,9 +6,11 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars.engines.local import arena
-from mars.engines.local.arena import PAGE, Allocator, Inputs, Space, split
+from mars.engines.local.arena import ON_DISK, PAGE, Allocator, Inputs, Ledger, Space, split
 from mars.settings import ARENA_BYTES
 
 ALIGN = 64
@@ -47,7 +49,7 @@ def test_regions_never_overlap_and_free_ones_are_joined(
             assert start + size == following
         for (start, size), (following, _) in pairwise(space.free):
             assert start + size < following, "neighbours are one"
-        assert space.empty == (not held)
+        assert space.free_bytes == sum(size for _, size in space.free)
 
 
 def test_the_lowest_place_that_fits_is_taken() -> None:
@@ -66,14 +68,20 @@ def test_the_lowest_place_that_fits_is_taken() -> None:
 class Process:
     """An allocator and mappings, in one process here: one writes, the other reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget_bytes: int, spill_directory: str) -> None:
         self.unused: list[tuple[int, int]] = []
         self.inputs = Inputs(lambda number, offset: self.unused.append((number, offset)))
         self.made: list[tuple[int, int]] = []
-        self.allocator = Allocator(1, 1, self._announce)
+        self.spill_directory = spill_directory
+        self.descriptors: dict[int, int] = {}
+        descriptor = Ledger.new()
+        self.ledger = Ledger(descriptor, 1, budget_bytes)
+        os.close(descriptor)
+        self.allocator = Allocator(1, self._announce, self.ledger, spill_directory)
 
     def _announce(self, number: int, descriptor: int, size: int) -> None:
         self.made.append((number, size))
+        self.descriptors[number] = descriptor
         self.inputs.add_arena(number, descriptor, size)
 
     def put(self, *buffers: Any) -> Any:
@@ -82,13 +90,24 @@ class Process:
     def free(self, value: Any) -> None:
         self.allocator.free(*value[1:4])
 
+    def close(self) -> None:
+        self.inputs.close()
+        self.allocator.close()
+
 
 @pytest.fixture
-def process() -> Iterator[Process]:
-    made = Process()
+def process(tmp_path: Path) -> Iterator[Process]:
+    made = Process(2**30, str(tmp_path))
     yield made
-    made.inputs.close()
-    made.allocator.close()
+    made.close()
+
+
+@pytest.fixture
+def tight(tmp_path: Path) -> Iterator[Process]:
+    """A process whose objects may take 1 MiB of memory."""
+    made = Process(2**20, str(tmp_path))
+    yield made
+    made.close()
 
 
 def test_buffers_come_back_as_they_went_in(process: Process) -> None:
@@ -117,7 +136,7 @@ def test_any_buffer_can_be_put(process: Process) -> None:
 def test_reading_copies_nothing(process: Process) -> None:
     value = process.put(b"before")
     (part,) = process.inputs.buffers(value)
-    descriptor, _ = process.allocator.arenas[value[1]]
+    descriptor = process.descriptors[value[1]]
     os.pwrite(descriptor, b"behind", value[2])
     assert bytes(part) == b"behind", "the same memory, not a copy of it"
 
@@ -127,7 +146,7 @@ def test_a_reader_may_write_and_nobody_else_sees_it(process: Process) -> None:
     (part,) = process.inputs.buffers(value)
     part[:2] = b"no"
     assert bytes(part) == b"no it was"
-    descriptor, _ = process.allocator.arenas[value[1]]
+    descriptor = process.descriptors[value[1]]
     assert os.pread(descriptor, 9, value[2]) == b"as it was"
     other = Inputs(lambda *_: None)
     other.add_arena(value[1], descriptor, ARENA_BYTES)
@@ -252,7 +271,7 @@ def test_a_large_value_has_an_arena_of_its_own(process: Process) -> None:
     size = ARENA_BYTES
     process.put(b"small")
     value = process.put(bytes(size))
-    assert [number for number, _ in process.made] == [1, 2]
+    assert [number & 0xFFFF for number, _ in process.made] == [1, 2]
     assert size <= process.made[1][1] < size * 1.2
     process.free(value)
     again = process.put(bytes(size - 100))
@@ -264,11 +283,115 @@ def test_idle_memory_is_given_back_past_a_limit(
 ) -> None:
     monkeypatch.setattr(arena, "IDLE_ARENA_BYTES", 0)
     value = process.put(os.urandom(2**20))
-    descriptor, _ = process.allocator.arenas[value[1]]
+    descriptor = process.descriptors[value[1]]
     assert os.fstat(descriptor).st_blocks * 512 >= 2**20
     process.free(value)
     assert os.fstat(descriptor).st_blocks == 0
     assert bytes(process.inputs.buffers(process.put(b"again"))[0]) == b"again"
+
+
+def on_disk(value: Any) -> bool:
+    return bool(value[1] & ON_DISK)
+
+
+def blocks(process: Process, disk: bool) -> int:
+    """Bytes that memory or disk really holds."""
+    return sum(
+        os.fstat(descriptor).st_blocks * 512
+        for number, descriptor in process.descriptors.items()
+        if bool(number & ON_DISK) is disk
+    )
+
+
+def test_beyond_the_budget_values_are_on_disk_and_read_alike(tight: Process) -> None:
+    data = [os.urandom(2**18) for _ in range(12)]
+    values = [tight.put(one) for one in data]
+    assert [on_disk(value) for value in values] == [False] * 4 + [True] * 8
+    assert tight.ledger.total() == blocks(tight, disk=False) == 2**20
+    for value, one in zip(values, data, strict=True):
+        (part,) = tight.inputs.buffers(value)
+        assert bytes(part) == one
+        part[0] ^= 255  # a call may scribble
+        del part
+        tight.inputs.settle()
+        assert bytes(tight.inputs.buffers(value)[0]) == one
+        tight.inputs.settle()
+    assert os.listdir(tight.spill_directory) == [], "the file has no name"
+
+
+def test_what_is_freed_on_disk_takes_no_disk(tight: Process) -> None:
+    values = [tight.put(os.urandom(2**20)) for _ in range(5)]
+    assert blocks(tight, disk=True) >= 4 * 2**20
+    for value in values:
+        tight.free(value)
+    assert blocks(tight, disk=True) == 0
+    assert tight.ledger.total() == blocks(tight, disk=False)
+
+
+def test_memory_that_is_free_again_is_used_before_the_disk(tight: Process) -> None:
+    first = tight.put(os.urandom(2**20))
+    assert on_disk(tight.put(b"more"))
+    tight.free(first)
+    assert not on_disk(tight.put(os.urandom(2**20)))
+
+
+def test_warm_memory_that_fits_nothing_is_given_back_before_the_disk_is_used(
+    tight: Process,
+) -> None:
+    # Freed while the budget was not tight, so its pages were kept.
+    small = [tight.put(os.urandom(2**17)) for _ in range(4)]
+    for value in small:
+        tight.free(value)
+    assert tight.ledger.total() == blocks(tight, disk=False) == 2**19
+    large = tight.put(os.urandom(2**20))
+    assert not on_disk(large)
+    assert tight.ledger.total() == blocks(tight, disk=False) == 2**20
+
+
+def test_processes_share_one_budget(tight: Process, tmp_path: Path) -> None:
+    descriptor = Ledger.new()
+    ledgers = [Ledger(descriptor, owner, 2**20) for owner in (1, 2)]
+    os.close(descriptor)
+    allocators = [
+        Allocator(n, lambda *_: None, one, str(tmp_path)) for n, one in enumerate(ledgers)
+    ]
+    places = [allocators[n % 2].put([bytes(2**18)], "a test") for n in range(6)]
+    assert [bool(place[0] & ON_DISK) for place in places] == [False] * 4 + [True] * 2
+    ledgers[0].settle(0, owner=2)  # the second has ended, and its memory is gone
+    assert not allocators[0].put([bytes(2**18)], "a test")[0] & ON_DISK
+    for allocator in allocators:
+        allocator.close()
+
+
+@given(st.integers(0, 2**32))
+@settings(deadline=None, derandomize=True, database=None, max_examples=20)
+def test_the_ledger_counts_what_memory_holds(seed: int) -> None:
+    chance = random.Random(seed)
+    process = Process(2**20, tempfile.gettempdir())
+    held: list[Any] = []
+    for _ in range(60):
+        if held and chance.random() < 0.5:
+            process.free(held.pop(chance.randrange(len(held))))
+        else:
+            held.append(process.put(os.urandom(chance.choice((1, PAGE, 50_000, 300_000, 900_000)))))
+        assert process.ledger.total() == blocks(process, disk=False) <= 2**20
+    process.close()
+
+
+def test_a_value_that_fits_neither_memory_nor_disk_is_refused_and_leaves_nothing() -> None:
+    out = run(
+        LIMITED.replace("2**30", "2**20")
+        + """
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, resource.RLIM_INFINITY))
+    error = attempt(2**28 + 1)
+    assert type(error) is StoreFull and ledger.total() == 0, error
+    print(error)
+    assert type(attempt(2**21)) is tuple
+    """
+    )
+    assert "budget of 1,048,576 bytes" in out and "File too large" in out
 
 
 def test_only_what_was_written_counts_as_written(process: Process) -> None:
@@ -314,10 +437,14 @@ def run(code: str) -> str:
 
 LIMITED = """
     import os, resource
-    from mars.engines.local.arena import Allocator
+    from mars.engines.local.arena import ON_DISK, Allocator, Ledger
     from mars.errors import StoreFull
 
-    allocator = Allocator(1, 1, lambda *_: None)
+    ledger = Ledger(Ledger.new(), 1, 2**30)
+    descriptors = {}
+    def announce(number, descriptor, size):
+        descriptors[number] = descriptor
+    allocator = Allocator(1, announce, ledger, ".")
     def attempt(size):
         try:
             return allocator.put([bytes(size)], "a result")
@@ -343,6 +470,7 @@ def test_a_full_machine_is_an_error_that_names_the_value() -> None:
     # What failed has left nothing behind, and what still fits is taken.
     assert attempt(2**19)[:2] == (small[0], small[1] + small[2])
     assert type(attempt(2**28)) is StoreFull
+    assert ledger.total() == 1000 // 4096 * 4096 + 4096 + 2**19
     """
     )
     assert "a result" in out and "4,194,304" in out
@@ -356,7 +484,7 @@ def test_no_descriptor_left_is_an_error_and_leaves_nothing_behind() -> None:
     used = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, hard))
     assert type(attempt(10)) is StoreFull
-    assert not allocator.arenas
+    assert not descriptors and not ledger.total()
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     assert type(attempt(10)) is tuple
     """
@@ -371,7 +499,7 @@ def test_a_full_machine_is_never_sigbus() -> None:
         + """
     import mmap
     number, offset, length, sizes = attempt(mmap.PAGESIZE + 1)
-    descriptor, _ = allocator.arenas[number]
+    descriptor = descriptors[number]
     with mmap.mmap(descriptor, offset + length, prot=mmap.PROT_READ) as view:
         assert view[-1] == 0
     """

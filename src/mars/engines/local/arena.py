@@ -4,6 +4,7 @@ One process, the owner, allocates and writes; any process that has the descripto
 are private copies-on-write: a reader sees the bytes without a copy, may write to them, and
 nobody else sees that. Writes go through ``pwrite``, so a full machine is an error, never SIGBUS,
 and regions that were freed are written again, which is several times faster than fresh memory.
+Beyond the budget for objects an arena is a nameless file on disk, mapped the same way.
 """
 
 from __future__ import annotations
@@ -20,11 +21,22 @@ from typing import Any, Final
 
 from mars import platform
 from mars.errors import StoreFull
-from mars.settings import ARENA_BYTES, IDLE_ARENA_BYTES, MAPPED_CACHE_BYTES
+from mars.settings import (
+    ARENA_BYTES,
+    DISK_ARENA_BYTES,
+    IDLE_ARENA_BYTES,
+    LEDGER_BYTES,
+    MAPPED_CACHE_BYTES,
+)
 
 PAGE: Final = mmap.PAGESIZE
 _ALIGN: Final = 64  # buffers begin on cache lines
 
+OWNER_SHIFT: Final = 20
+"""An arena's number is its owner's, shifted by this, plus a count."""
+
+ON_DISK: Final = 1 << (OWNER_SHIFT - 1)
+"""Set in the number of an arena that is a file on disk."""
 
 Region = tuple[int, int, int, tuple[int, ...]]
 """Where a value's large parts are: arena, offset, length, and the size of each part in bytes.
@@ -32,25 +44,31 @@ A plain tuple, because millions of them cross between processes."""
 
 
 class Space:
-    """Which parts of one arena are free. Pure."""
+    """Free parts of one arena. Pure."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.free: list[tuple[int, int]] = [(0, size)]  # offset, length; sorted, never adjacent
+    def __init__(self, size: int = 0) -> None:
+        self.free: list[tuple[int, int]] = []  # offset, length; sorted, never adjacent
+        self.free_bytes = size
+        if size:
+            self.free.append((0, size))
 
     def take(self, length: int) -> int | None:
-        """Offset of ``length`` free bytes: the lowest that fits, whose pages are likely warm."""
+        """Offset of ``length`` free bytes: the lowest that fits."""
+        if length > self.free_bytes:
+            return None
         for index, (offset, available) in enumerate(self.free):
             if available >= length:
                 if available == length:
                     del self.free[index]
                 else:
                     self.free[index] = (offset + length, available - length)
+                self.free_bytes -= length
                 return offset
         return None
 
     def give_back(self, offset: int, length: int) -> None:
-        """Free what `take` gave."""
+        """Add a free part."""
+        self.free_bytes += length
         insort(self.free, (offset, length))
         index = self.free.index((offset, length))
         if index + 1 < len(self.free):
@@ -63,23 +81,126 @@ class Space:
             if before + size == offset:
                 self.free[index - 1 : index + 1] = [(before, size + length)]
 
+    def take_all(self) -> list[tuple[int, int]]:
+        """Everything that is free."""
+        parts, self.free = self.free, []
+        self.free_bytes = 0
+        return parts
+
+
+class Ledger:
+    """How much memory the arenas of all processes of an engine take, against their budget.
+
+    Each process adds to a place of its own in memory that all share, so there is no lock, and a
+    process that dies leaves its sum behind for the driver to correct. Two processes that ask at
+    the same moment may go over the budget by what they write then.
+
+    Parameters
+    ----------
+    descriptor : int
+        A file in memory from `Ledger.new`; the caller closes it when it likes.
+    owner : int
+        Number of the process: 0 for the driver, else the worker's.
+    budget_bytes : int
+        What all arenas in memory together may take.
+    """
+
+    def __init__(self, descriptor: int, owner: int, budget_bytes: int) -> None:
+        self._sums = memoryview(mmap.mmap(descriptor, LEDGER_BYTES)).cast("q")
+        self._owner = owner
+        self.budget_bytes = budget_bytes
+
+    @staticmethod
+    def new() -> int:
+        """Descriptor of an empty ledger."""
+        descriptor = platform.memory_file("ledger")
+        try:
+            os.pwrite(descriptor, bytes(LEDGER_BYTES), 0)  # its pages exist from here on
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def total(self) -> int:
+        """Bytes of all processes."""
+        return sum(self._sums)
+
+    def grow(self, size: int) -> bool:
+        """Whether ``size`` more bytes are within the budget; they are counted then."""
+        if self.total() + size > self.budget_bytes:
+            return False
+        self.change(size)
+        return True
+
+    def change(self, size: int, owner: int | None = None) -> None:
+        """Count bytes that came or went."""
+        self._sums[(self._owner if owner is None else owner) % len(self._sums)] += size
+
+    def settle(self, size: int, owner: int) -> None:
+        """Correct the sum of a process that has ended."""
+        self._sums[owner % len(self._sums)] = size
+
     @property
-    def empty(self) -> bool:
-        return self.free == [(0, self.size)]
+    def tight(self) -> bool:
+        """More than half of the budget is taken: nothing is kept only to be written faster."""
+        return 2 * self.total() > self.budget_bytes
+
+
+class _Arena:
+    """One file of an `Allocator`: its space with pages behind it, and that without."""
+
+    __slots__ = ("cold", "descriptor", "size", "warm")
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor = descriptor
+        self.size = size
+        self.warm = Space()
+        self.cold = Space(size)
+
+    def cool(self, parts: Sequence[tuple[int, int]]) -> int:
+        """Give the memory, or the disk, behind free parts back; how many bytes that are."""
+        given = 0
+        for offset, length in parts:
+            if platform.punch(self.descriptor, offset, length):
+                self.cold.give_back(offset, length)
+                given += length
+            else:
+                self.warm.give_back(offset, length)
+        return given
 
 
 class Allocator:
-    """The arenas that this process owns.
+    """The arenas that one process owns: in memory within the budget, beyond it on disk.
 
-    ``announce`` is called with the number, descriptor and size of each new arena, before
-    anything is written to it.
+    Nothing moves between the two, so a value's place holds as long as the value, and readers
+    map both alike.
+
+    Parameters
+    ----------
+    owner : int
+        Number of the process: 0 for the driver, else the worker's.
+    announce : callable
+        Called with the number, descriptor and size of each new arena, before anything is
+        written to it.
+    ledger : Ledger
+        Counts the memory of all processes.
+    spill_directory : str
+        Where arenas on disk are made.
     """
 
-    def __init__(self, first: int, step: int, announce: Callable[[int, int, int], None]) -> None:
-        self._next = first
-        self._step = step
+    def __init__(
+        self,
+        owner: int,
+        announce: Callable[[int, int, int], None],
+        ledger: Ledger,
+        spill_directory: str,
+    ) -> None:
+        self._first = owner << OWNER_SHIFT
         self._announce = announce
-        self.arenas: dict[int, tuple[int, Space]] = {}
+        self._ledger = ledger
+        self._spill_directory = spill_directory
+        self._in_memory: dict[int, _Arena] = {}
+        self._on_disk: dict[int, _Arena] = {}
 
     def put(self, buffers: Sequence[Any], what: str) -> Region:
         """Copy buffers into an arena.
@@ -87,68 +208,115 @@ class Allocator:
         Raises
         ------
         StoreFull
-            The machine has no memory or descriptor left for them.
+            Neither memory nor disk has room, or no descriptor is left.
         """
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         sizes = tuple(view.nbytes for view in views)
         length = _round(sum(-(-size // _ALIGN) * _ALIGN for size in sizes), PAGE)
-        try:
-            number, descriptor, offset = self._reserve(length)
-        except OSError as error:
-            raise StoreFull(what, length, str(error)) from None
-        position = offset
-        try:
-            for view in views:
-                _write(descriptor, view, position)
-                position += -(-view.nbytes // _ALIGN) * _ALIGN
-            if position % PAGE:
-                # The last page must exist to its end, or reading it would be SIGBUS.
-                os.pwrite(descriptor, b"\0", _round(position, PAGE) - 1)
-        except OSError as error:
-            self.free(number, offset, length)
-            raise StoreFull(what, length, str(error)) from None
-        return number, offset, length, sizes
+        reasons = []
+        for where, reserve in (
+            ("memory", self._reserve_in_memory),
+            (self._spill_directory, self._reserve_on_disk),
+        ):
+            try:
+                place = reserve(length)
+                if place is None:
+                    budget = self._ledger.budget_bytes
+                    reasons.append(f"the budget of {budget:,} bytes for objects in memory is used")
+                    continue
+                number, descriptor, offset = place
+                try:
+                    _write_all(descriptor, views, offset)
+                except BaseException:
+                    self._take_back(number, offset, length)
+                    raise
+            except OSError as error:
+                reasons.append(f"{where}: {os.strerror(error.errno or 0)}")
+            else:
+                return number, offset, length, sizes
+        raise StoreFull(what, length, "; ".join(reasons))
 
-    def _reserve(self, length: int) -> tuple[int, int, int]:
-        for number, (descriptor, space) in self.arenas.items():
-            offset = space.take(length)
+    def _reserve_in_memory(self, length: int) -> tuple[int, int, int] | None:
+        for number, arena in self._in_memory.items():
+            offset = arena.warm.take(length)
             if offset is not None:
-                return number, descriptor, offset
+                return number, arena.descriptor, offset
+        if not self._ledger.grow(length):
+            self._cool_all()
+            if not self._ledger.grow(length):
+                return None
+        try:
+            return self._reserve_cold(self._in_memory, length, ARENA_BYTES)
+        except OSError:
+            self._ledger.change(-length)
+            raise
+
+    def _reserve_on_disk(self, length: int) -> tuple[int, int, int]:
+        return self._reserve_cold(self._on_disk, length, DISK_ARENA_BYTES)
+
+    def _reserve_cold(
+        self, arenas: dict[int, _Arena], length: int, usual: int
+    ) -> tuple[int, int, int]:
+        for number, arena in arenas.items():
+            offset = arena.cold.take(length)
+            if offset is not None:
+                return number, arena.descriptor, offset
         # Above half an arena a value has its own, in steps of an eighth of its size so that
         # the next value of about the size finds it.
-        size = ARENA_BYTES
-        if length > ARENA_BYTES // 2:
-            step = max(PAGE, 1 << (length.bit_length() - 4))
-            size = _round(length, step)
-        number, self._next = self._next, self._next + self._step
-        descriptor = platform.memory_file(f"arena-{number}")
+        size = usual
+        if length > usual // 2:
+            size = _round(length, max(PAGE, 1 << (length.bit_length() - 4)))
+        number = self._first + len(arenas) + 1
+        if arenas is self._on_disk:
+            number += ON_DISK
+            descriptor = platform.nameless_file(self._spill_directory, append=False)
+        else:
+            descriptor = platform.memory_file(f"arena-{number}")
         try:
             os.ftruncate(descriptor, size)
             self._announce(number, descriptor, size)
         except OSError:
             os.close(descriptor)
             raise
-        space = Space(size)
-        self.arenas[number] = (descriptor, space)
-        offset = space.take(length)
+        arena = arenas[number] = _Arena(descriptor, size)
+        offset = arena.cold.take(length)
         assert offset is not None
         return number, descriptor, offset
 
     def free(self, number: int, offset: int, length: int) -> None:
         """Take back what `put` gave; no reader may have it mapped any more."""
-        descriptor, space = self.arenas[number]
-        space.give_back(offset, length)
-        if space.empty:
-            idle = sum(space.size for _, space in self.arenas.values() if space.empty)
-            if idle > IDLE_ARENA_BYTES:
-                # Warm pages are worth keeping, but not all that a program ever used.
-                os.ftruncate(descriptor, 0)
-                os.ftruncate(descriptor, space.size)
+        if number & ON_DISK or self._ledger.tight:
+            self._take_back(number, offset, length)
+            return
+        # Warm pages are worth keeping, but not all that a program ever used.
+        self._in_memory[number].warm.give_back(offset, length)
+        if sum(one.warm.free_bytes for one in self._in_memory.values()) > IDLE_ARENA_BYTES:
+            self._cool_all()
+
+    def _take_back(self, number: int, offset: int, length: int) -> None:
+        if number & ON_DISK:
+            self._on_disk[number].cool([(offset, length)])
+        else:
+            self._ledger.change(-self._in_memory[number].cool([(offset, length)]))
+
+    def _cool_all(self) -> None:
+        for arena in self._in_memory.values():
+            self._ledger.change(-arena.cool(arena.warm.take_all()))
 
     def close(self) -> None:
-        for descriptor, _ in self.arenas.values():
-            os.close(descriptor)
-        self.arenas.clear()
+        for arena in (*self._in_memory.values(), *self._on_disk.values()):
+            os.close(arena.descriptor)
+        self._in_memory.clear()
+        self._on_disk.clear()
+
+
+def _write_all(descriptor: int, views: Sequence[memoryview], position: int) -> None:
+    for view in views:
+        _write(descriptor, view, position)
+        position += -(-view.nbytes // _ALIGN) * _ALIGN
+    if position % PAGE:
+        # The last page must exist to its end, or reading it would be SIGBUS.
+        os.pwrite(descriptor, b"\0", _round(position, PAGE) - 1)
 
 
 def _write(descriptor: int, view: memoryview, position: int) -> None:
@@ -286,6 +454,9 @@ class Inputs:
             self._part(key)
             return
         number, offset = key
+        if number & ON_DISK:
+            self._part(key)  # its pages would count as memory of this process
+            return
         length = self._lengths[key]
         if platform.has_own_pages(self._mapping(number).address + offset, length):
             self._mapping(number).restore(offset, length)

@@ -8,8 +8,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
+from mars import platform
 from mars.attempt import call as attempt_call
 from mars.attempt import context
 from mars.attempt.capture import Log
@@ -22,7 +23,12 @@ from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
+from mars.resources import memory_limit_bytes
+from mars.settings import CALL_MEMORY_SHARE, OBJECT_MEMORY_SHARE
 from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
+
+_UNKNOWN_MEMORY: Final = 4 * 1024**3
+"""Bytes that we think a process may use where nothing tells."""
 
 
 class LocalEngine:
@@ -36,11 +42,23 @@ class LocalEngine:
         Cores that running calls share.
     n_worker : int
         Groups that the workers are divided into.
+    object_memory : int or None
+        Bytes that objects take in memory until further ones go to disk; None: a part of the
+        memory that this process may use.
+    spill_directory : str or None
+        Where they go then; None: ``TMPDIR``, or ``/var/tmp``.
     """
 
     synchronous = False
 
-    def __init__(self, name: str, n_cpu: int, n_worker: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        n_cpu: int,
+        n_worker: int,
+        object_memory: int | None = None,
+        spill_directory: str | None = None,
+    ) -> None:
         self.address = name
         self.n_cpu: float = n_cpu
         self.worker_addresses: Sequence[str] = context.addresses(name, n_worker)
@@ -52,17 +70,24 @@ class LocalEngine:
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
         path, here = self._surroundings()
+        memory = memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+        if object_memory is None:
+            object_memory = int(OBJECT_MEMORY_SHARE * memory)
+        spill_directory = spill_directory or platform.disk_directory()
         facts = {
+            "object_memory": object_memory,
+            "spill_directory": spill_directory,
             "path": path,
             "cwd": here or "/",
             "addresses": list(self.worker_addresses),
             "n_cpu": n_cpu,
         }
-        self.store = Store(self._wake)
+        self.store = Store(self._wake, object_memory, spill_directory)
         self.loop = Loop(
             list(zip(self.worker_addresses, map(float, self.group_cpus), strict=True)),
-            Pool(facts),
+            Pool(facts, self.store.ledger_descriptor),
             self.store,
+            int(CALL_MEMORY_SHARE * memory),
         )
         self.loop.nested = NestedServer(self)
         _engines.add(self)

@@ -36,10 +36,25 @@ _POLL_AGAIN_S: Final = OVERDUE_S
 
 
 class Loop:
-    """Runs one engine. Everything below `run` happens in its thread."""
+    """Runs one engine. Everything below `run` happens in its thread.
 
-    def __init__(self, groups: Sequence[tuple[str, float]], pool: Pool, store: Store) -> None:
+    Parameters
+    ----------
+    groups : sequence of (str, float)
+        Address and cores of each group of workers.
+    pool : Pool
+        Starts their processes.
+    store : Store
+        Large values.
+    memory : int
+        Bytes that objects in memory and running calls may take together.
+    """
+
+    def __init__(
+        self, groups: Sequence[tuple[str, float]], pool: Pool, store: Store, memory: int
+    ) -> None:
         self.scheduler = Scheduler(groups)
+        self.memory = memory
         self.pool = pool
         self.store = store
         self.members: dict[int, Member] = {}

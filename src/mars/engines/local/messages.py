@@ -56,6 +56,9 @@ PROGRESS: Final = "progress"
 
 # zygote
 FORK: Final = "fork"
+DESCRIPTORS: Final = 5
+"""That come with FORK: data and control socket, log, outbox, ledger."""
+
 STARTED: Final = "started"
 ENDED: Final = "ended"
 

@@ -100,10 +100,19 @@ class Member:
 
 
 class Pool:
-    """The zygote of one engine."""
+    """The zygote of one engine.
 
-    def __init__(self, facts: dict[str, Any]) -> None:
+    Parameters
+    ----------
+    facts : dict
+        What every worker is told when it starts.
+    ledger : int
+        Descriptor of the memory in which all processes count their arenas; the caller's.
+    """
+
+    def __init__(self, facts: dict[str, Any], ledger: int) -> None:
         self.facts = facts
+        self._ledger = ledger
         self.errors = Segment()  # what the zygote prints: why it could not start
         self.pid = 0
         self.socket: socket.socket
@@ -165,7 +174,7 @@ class Pool:
         """
         message = messages.frame((messages.FORK, member.number, {**self.facts, **facts}))
         try:
-            sent = platform.send(self.socket, message, member.theirs())
+            sent = platform.send(self.socket, message, [*member.theirs(), self._ledger])
             self.socket.sendall(memoryview(message)[sent:])
         finally:
             member.handed_over()

@@ -13,15 +13,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from mars import platform
 from mars.attempt import codec
 from mars.engine import Run
-from mars.engines.local.arena import Allocator, Inputs
+from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
 from mars.errors import SessionClosed
 from mars.settings import INLINE_BYTES
 from mars.task import Call, Function, Task
 
 _DRIVER: Final = 0
-_OWNER_SHIFT: Final = 20
 
 Key = tuple[int, int]  # arena, offset
 
@@ -38,17 +38,35 @@ class _Region:
 
 
 class Store:
-    """Large values of one engine."""
+    """Large values of one engine.
 
-    def __init__(self, wake: Callable[[Callable[[], object]], None]) -> None:
-        self._wake = wake  # run something in the loop's thread
+    Parameters
+    ----------
+    wake : callable
+        Runs something in the loop's thread.
+    budget_bytes : int
+        Memory that objects take, of all processes, until further ones go to disk.
+    spill_directory : str
+        Where they go then.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[Callable[[], object]], None],
+        budget_bytes: int,
+        spill_directory: str,
+    ) -> None:
+        self._wake = wake
+        self.ledger_descriptor = Ledger.new()
+        self.ledger = Ledger(self.ledger_descriptor, _DRIVER, budget_bytes)
+        self.spilled_bytes = 0  # of live objects on disk
         self._lock = threading.RLock()
         self._arenas: dict[int, tuple[int, int]] = {}
         self._live: dict[int, int] = {}  # regions in use, by arena
         self._regions: dict[Key, _Region] = {}
         self._ended: set[int] = set()  # workers whose arenas nobody writes any more
         self._news: list[tuple[int, Key | None, tuple[int, int, int] | None]] = []
-        self._own = Allocator(1, 1, self._announce)
+        self._own = Allocator(_DRIVER, self._announce, self.ledger, spill_directory)
         self._inputs = Inputs(self._returned)
         self._functions: dict[bytes, tuple[bytes | None, list[Any] | None]] = {}
         self._shared: dict[Run, dict[tuple[int, int], Any]] = {}
@@ -78,6 +96,8 @@ class Store:
         if region is None:
             region = self._regions[key] = _Region(value[3])
             self._live[value[1]] += 1
+            if value[1] & ON_DISK:
+                self.spilled_bytes += value[3]
         return region
 
     def lent(self, value: Any, worker: int) -> None:
@@ -179,7 +199,7 @@ class Store:
         with self._lock:
             for value in _parts_of(result):
                 # Its maker may read it, too, for a call queued behind, and keep it mapped.
-                owner = value[1] >> _OWNER_SHIFT
+                owner = value[1] >> OWNER_SHIFT
                 region = self._region(value)
                 if owner not in self._ended:
                     region.readers.add(owner)
@@ -225,13 +245,19 @@ class Store:
     def _free(self, key: Key, region: _Region) -> None:
         del self._regions[key]
         number = key[0]
-        owner = number >> _OWNER_SHIFT
+        if number & ON_DISK:
+            self.spilled_bytes -= region.length
+        owner = number >> OWNER_SHIFT
         if owner == _DRIVER:
             self._own.free(number, key[1], region.length)
         elif owner in self._ended:
             self._live[number] -= 1
             if not self._live[number]:
                 self._remove_arena(number)
+            else:
+                platform.punch(self._arenas[number][0], key[1], region.length)
+            if not number & ON_DISK:
+                self.ledger.change(-region.length, owner)
             return
         else:
             self._news.append((owner, None, (number, key[1], region.length)))
@@ -252,9 +278,28 @@ class Store:
                     region.readers.discard(worker)
                     if region.dropped and not region.readers:
                         self._free(key, region)
-            for number in [n for n in self._arenas if n >> _OWNER_SHIFT == worker]:
+            kept = 0
+            for number in [n for n in self._arenas if n >> OWNER_SHIFT == worker]:
                 if not self._live[number]:
                     self._remove_arena(number)
+                    continue
+                live = self._punch_around(number)
+                if not number & ON_DISK:
+                    kept += live
+            self.ledger.settle(kept, worker)
+
+    def _punch_around(self, number: int) -> int:
+        """Give back what a dead worker's arena has beside its regions; the bytes of these."""
+        descriptor, size = self._arenas[number]
+        position = live = 0
+        for offset, length in sorted(
+            (key[1], region.length) for key, region in self._regions.items() if key[0] == number
+        ):
+            platform.punch(descriptor, position, offset - position)
+            position = offset + length
+            live += length
+        platform.punch(descriptor, position, size - position)
+        return live
 
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""
@@ -295,6 +340,7 @@ class Store:
         with self._lock:
             self._closed = True
             self._own.close()
+            os.close(self.ledger_descriptor)
             self._inputs.close()
             for descriptor, _ in self._arenas.values():
                 os.close(descriptor)

@@ -32,7 +32,7 @@ from mars.attempt import codec, context, threads
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
 from mars.engines.local import messages
-from mars.engines.local.arena import Allocator, Inputs
+from mars.engines.local.arena import Allocator, Inputs, Ledger
 from mars.engines.local.events import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.messages import (
     FLAG_FAILURES,
@@ -65,7 +65,6 @@ _SMALL: Final = frozenset({bool, int, float})
 
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _KEPT_RESULTS: Final = 1024
-_MAX_WORKERS_NUMBER: Final = 20  # an arena's number is its owner's, shifted by this, plus a count
 
 Message = tuple[Any, ...]
 
@@ -113,7 +112,7 @@ class Worker:
     """One worker process."""
 
     def __init__(self, number: int, facts: dict[str, Any], descriptors: list[int]) -> None:
-        data, control, log, outbox = descriptors
+        data, control, log, outbox, ledger = descriptors
         self.number = number
         self.pid = os.getpid()
         self.address: str = facts["address"]
@@ -124,6 +123,8 @@ class Worker:
         self.log = log
         self.outbox = Outbox(outbox)
         os.close(outbox)
+        self.ledger = Ledger(ledger, number, facts["object_memory"])
+        os.close(ledger)
         self.inbox = Inbox(self.sock)
         self._readable = select.poll()
         self._readable.register(self.sock, select.POLLIN)
@@ -134,7 +135,7 @@ class Worker:
         self.runs: dict[int, tuple[Any, ...]] = {}
         self.kept: dict[int, Any] = {}  # results that queued calls may read
         self.replies: dict[int, Any] = {}
-        self.allocator = Allocator(number << _MAX_WORKERS_NUMBER, 1, self._announce)
+        self.allocator = Allocator(number, self._announce, self.ledger, facts["spill_directory"])
         self.inputs = Inputs(self._tell_unused)
         self.budget = threads.ThreadBudget(1)
         self.to_free: deque[tuple[int, int, int]] = deque()

@@ -19,7 +19,7 @@ from typing import Any
 
 from mars import platform
 from mars.engines.local import messages
-from mars.engines.local.messages import Inbox
+from mars.engines.local.messages import DESCRIPTORS, Inbox
 
 
 class _Zygote:
@@ -70,7 +70,7 @@ class _Zygote:
         return True
 
     def _fork(self, worker: int, facts: dict[str, Any]) -> None:
-        descriptors = [self.inbox.descriptors.pop(0) for _ in range(4)]
+        descriptors = [self.inbox.descriptors.pop(0) for _ in range(DESCRIPTORS)]
         try:
             pid = os.fork()
         except OSError as error:
