@@ -9,13 +9,15 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 # Size of the model search in `make demo`; empty: all 61 878 rows.
 ROWS ?= 8000
 # Further arguments for pytest, the examples' tests and the benchmarks, as in
-# `make test PYTEST_ARGS="-k pi -x"` and `make bench BENCH_ARGS="--cases round_trip"`.
+# `make test PYTEST_ARGS="-k pi -x"`, `make bench BENCH_ARGS="--cases round_trip"` and
+# `make chaos CHAOS_ARGS="--systems mars --tasks 1000"`.
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
+CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-quick clean
+.PHONY: help demo test faults check format bench bench-quick chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -63,6 +65,9 @@ demo: $(VENV)/for-demo  ## run both example programs, serial and spawned (some m
 test: check  ## run all checks, then all tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
+faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
+	@$(PY) -m pytest -m campaign $(PYTEST_ARGS)
+
 check: $(VENV)/for-tests  ## format, lint, types, import layers; changes nothing
 	@$(PY) -m ruff format --check . || { echo "not formatted; run: make format"; exit 1; }
 	@$(PY) -m ruff check .
@@ -86,6 +91,9 @@ bench: .venv-bench/made  ## compare with the peers, full sizes (long; wants a qu
 
 bench-quick: .venv-bench/made  ## the same at small sizes, one round
 	@.venv-bench/bin/python -m benchmarks --quick $(BENCH_ARGS)
+
+chaos: .venv-bench/made  ## kill a random worker every 200 ms, ours and the peers' (half an hour)
+	@.venv-bench/bin/python -m benchmarks.chaos $(CHAOS_ARGS)
 
 clean:  ## remove environments, caches and build results
 	rm -rf .venv .venv-bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

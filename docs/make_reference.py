@@ -69,6 +69,8 @@ PROGRAM_OPTIONS = {
     "notebook and in CI",
     "eager_mode": "whether `spawn` executes at once",
     "seed": "seed of `mars.remote.rng`; `None`: that of the session",
+    "silent_notice": "seconds without output after which whoever waits for a call gets a line "
+    "about it; `None`: never",
 }
 
 VARIABLES = {

@@ -25,6 +25,7 @@ def test_defaults() -> None:
     assert options.show_progress == "auto"
     assert options.eager_mode is False
     assert options.seed is None
+    assert options.silent_notice == 30
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,9 @@ def test_defaults() -> None:
         ("seed", 0),
         ("seed", 2**128),
         ("seed", None),
+        ("silent_notice", 0),
+        ("silent_notice", 0.5),
+        ("silent_notice", None),
     ],
 )
 def test_right_values_are_kept(name: str, value: object) -> None:
@@ -55,6 +59,10 @@ def test_right_values_are_kept(name: str, value: object) -> None:
         ("seed", 1.5),
         ("seed", True),
         ("seed", "7"),
+        ("silent_notice", -1),
+        ("silent_notice", True),
+        ("silent_notice", float("nan")),
+        ("silent_notice", "30"),
     ],
 )
 def test_wrong_values_are_refused_by_name_and_change_nothing(name: str, value: object) -> None:

@@ -21,6 +21,7 @@ _DEFAULTS: dict[str, object] = {
     "show_progress": "auto",  # True, False, or "auto": where somebody watches
     "eager_mode": False,  # spawn executes at once
     "seed": None,  # of mars.remote.rng(); None: the session's
+    "silent_notice": 30.0,  # seconds; as long as nobody wonders yet, and before they give up
 }
 
 INERT: dict[str, object] = {
@@ -79,6 +80,9 @@ class Options:
         Whether `spawn` executes the call at once.
     seed : int or None, default None
         Seed of the generators that ``mars.remote.rng()`` returns. None: the session's seed.
+    silent_notice : float or None, default 30
+        Seconds. Whoever waits for a call that has printed nothing for so long gets a line about
+        it on stderr, and again each time this has doubled. None or 0: never.
 
     Raises
     ------
@@ -94,6 +98,7 @@ class Options:
     show_progress: bool | str
     eager_mode: bool
     seed: int | None
+    silent_notice: float | None
 
     def __init__(self, section: str = "") -> None:
         object.__setattr__(self, "_section", section)
@@ -212,6 +217,9 @@ def _check(full: str, value: object) -> None:
     elif full == "seed" and value is not None:
         whole = isinstance(value, int) and not isinstance(value, bool)
         problem = "" if whole and value >= 0 else "a whole number from 0, or None"  # type: ignore[operator]
+    elif full == "silent_notice" and value is not None:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        problem = "" if number and value >= 0 else "seconds from 0, or None"  # type: ignore[operator]
     if problem:
         raise ValueError(f"Cannot set value `{value!r}` for option {full}: it has to be {problem}")
 

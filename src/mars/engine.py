@@ -54,7 +54,8 @@ class Run:
         self.cancelled = False
         self.error: BaseException | None = None  # the engine's own end, not a call's failure
         self.started_at = clock()
-        self.surroundings: tuple[list[str], str] | None = None  # sys.path and working directory
+        # sys.path, working directory, and the variables that the program has changed
+        self.surroundings: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
         self.number = 0  # how an engine's messages call it
         self.tasks: Sequence[Task] = ()  # of a nested run
         self.member: Any = None  # the worker that asked for it, when it is nested
@@ -186,6 +187,12 @@ class Engine(Protocol):
 
     def running(self, run: Run) -> int:
         """How many calls of the run are being run right now."""
+
+    def silent_calls(self, after_s: float) -> Sequence[str]:
+        """Lines about running calls that have printed nothing for so many seconds.
+
+        Each call is told of once, then each time its silence has doubled.
+        """
 
     def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
         """Make an object that all calls of the session share by name.

@@ -23,10 +23,16 @@ class Execution(Future[Any]):
     """
 
     def __init__(
-        self, run: Run, engine: Engine, finish: Callable[[], Any], objects: list[Any]
+        self,
+        run: Run,
+        engine: Engine,
+        finish: Callable[[], Any],
+        objects: list[Any],
+        wait: Callable[[float | None], bool],
     ) -> None:
         super().__init__()
         self._run = run
+        self._wait = wait
         self._engine = engine
         self._finish = finish
         self._objects = objects
@@ -94,7 +100,7 @@ class Execution(Future[Any]):
         BaseException
             The first failure, with ``on_error="raise"``.
         """
-        self._run.wait(timeout)
+        self._wait(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -112,7 +118,7 @@ class Execution(Future[Any]):
         CancelledError
             The run was cancelled.
         """
-        self._run.wait(timeout)
+        self._wait(timeout)
         return super().exception(timeout)
 
     def __await__(self) -> Generator[Any, None, Any]:

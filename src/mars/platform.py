@@ -8,6 +8,7 @@ Windows has no way to send a descriptor to another process, so the local engine 
 from __future__ import annotations
 
 import array
+import contextlib
 import mmap
 import os
 import select
@@ -75,6 +76,17 @@ def disk_directory() -> str:
     if "TMPDIR" not in os.environ and os.access(usual, os.W_OK):
         return usual
     return tempfile.gettempdir()
+
+
+def offer_to_oom_killer() -> None:
+    """When memory runs out the kernel is to end this process, and its children, first."""
+    if LINUX:
+        # Not everywhere can /proc be written to.
+        with (
+            contextlib.suppress(OSError),
+            open("/proc/self/oom_score_adj", "wb", buffering=0) as file,
+        ):
+            file.write(b"1000")
 
 
 _PUNCH_HOLE: Final = 1 | 2  # FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
@@ -205,6 +217,37 @@ def descendants(pid: int) -> list[int]:
         found.extend(children)
         pending.extend(children)
     return found
+
+
+def running_children() -> list[int]:
+    """Child processes of this one, whichever thread started them, that have not ended."""
+    if not LINUX:
+        return []
+    found: list[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/self/task/{thread}/children", "rb", buffering=0) as file,
+        ):
+            found.extend(int(child) for child in file.read().split())
+    return [pid for pid in found if _stat_state(pid) not in b"ZX"]
+
+
+def _stat_state(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read().rpartition(b")")[2].split(None, 1)[0]
+    except OSError:
+        return b"X"
+
+
+def command_line(pid: int) -> str:
+    """What a process was started with; empty when it has ended, or nobody tells."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            return file.read().replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 _PAGEMAP_SCAN: Final = 0xC0606610

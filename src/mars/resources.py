@@ -133,6 +133,25 @@ def memory_limit_bytes(
     return size, reason
 
 
+def oom_kills(*, root: str | os.PathLike[str] = "/") -> int:
+    """Count the processes that the kernel has ended because memory ran out.
+
+    On the whole machine, and in this process's own control groups where these count by
+    themselves. Only its growth says something.
+    """
+    base = os.fspath(root)
+    files = [os.path.join(base, "proc/vmstat")]
+    for version, _, folder in _groups(base, "memory"):
+        files.append(f"{folder}/{'memory.events' if version == 2 else 'memory.oom_control'}")
+    count = 0
+    for file in files:
+        for line in _read(file).splitlines():
+            name, _, number = line.partition(" ")
+            if name == "oom_kill":
+                count += _whole(number) or 0
+    return count
+
+
 def memory_limits(
     *, root: str | os.PathLike[str] = "/", environ: Mapping[str, str] = os.environ
 ) -> tuple[tuple[str, int], ...]:

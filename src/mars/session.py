@@ -206,7 +206,11 @@ class Session:
             ).start()
         if not wait:
             execution = Execution(
-                run, self._engine, lambda: self._finish(run, finish), list(outputs)
+                run,
+                self._engine,
+                lambda: self._finish(run, finish),
+                list(outputs),
+                lambda timeout_s: self._wait_listening(run, timeout_s),
             )
             if self._timeout_s is not None:
                 self._limit(run, self._timeout_s)
@@ -298,7 +302,7 @@ class Session:
                 and cancelled is None
                 and (show_progress is False or run.wait(_DRAW_AFTER_S))
             ):
-                run.wait()
+                self._wait_listening(run)
             else:
                 self._watch(run, show_progress, interval_s, cancelled, deadline)
         except BaseException:
@@ -324,6 +328,7 @@ class Session:
         display = None if show_progress is False else display_for(show_progress)  # type: ignore[arg-type]
         if display is not None:
             display.start(run.total)
+        listener = self._listener(display)
         try:
             while not run.wait(min(interval_s, _REDRAW_S)):
                 if deadline is not None and time.monotonic() > deadline:
@@ -334,9 +339,25 @@ class Session:
                     cancelled = None
                 if display is not None:
                     display.update(self._progress(run, pace))
+                listener.listen()
         finally:
             if display is not None:
                 display.finish(self._progress(run, pace))
+
+    def _wait_listening(self, run: Run, timeout_s: float | None = None) -> bool:
+        """As `Run.wait`; the waiting thread tells of silent calls meanwhile."""
+        # Calls of calls are the business of whoever waits in the program itself.
+        if self._nested or run.ended:
+            return run.wait(timeout_s)
+        return bool(self._listener(None).wait(run.wait, timeout_s))
+
+    def _listener(self, display: Any) -> Any:
+        """What tells of silent calls, beside the display if there is one."""
+        from mars.observe.progress import write_line
+        from mars.observe.silence import Listener
+
+        show = write_line if display is None else display.note
+        return Listener(self._engine.silent_calls, options.silent_notice, show)
 
     def _progress(self, run: Run, pace: list[Any]) -> Any:
         from mars.observe.progress import Pace

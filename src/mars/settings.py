@@ -36,6 +36,10 @@ BLOCK_ITEMS: Final = 16_384
 REPORT_S: Final = 0.002
 """A worker reports finished calls at the latest after this time, seconds, when it can."""
 
+LOOK_S: Final = 0.002
+"""A worker looks at what calls did to its process at the latest after this time, seconds, when
+it can. To look takes ~20 us."""
+
 OVERDUE_S: Final = 0.01
 """A worker that is silent this long over its prediction, in seconds, is asked for finished
 results, and gives up calls it has not started when another worker is idle."""
@@ -69,6 +73,9 @@ LEDGER_BYTES: Final = 4096
 
 CALL_MEMORY_SHARE: Final = 0.9
 """Part of the memory that this process may use which is given to objects and running calls."""
+
+ROOM_WAIT_S: Final = 0.5
+"""How long a result waits for memory or disk that is being given back, in seconds."""
 
 PEAK_FLOOR_BYTES: Final = 64 * MIB
 """Calls that need less memory than this are started without a look at memory."""
@@ -114,6 +121,13 @@ STOP_S: Final = 2.0
 
 LOG_READ_BYTES: Final = MIB
 """`fetch_log` reads this much at once unless ``sizes`` says otherwise, as the original does."""
+
+SILENCE_LOOK_S: Final = 1.0
+"""A thread that waits looks for silent calls this often, seconds: it takes 2 us per call."""
+
+SILENCE_OF_EXPECTED: Final = 2.0
+"""A silent call is told of when it has taken this many times as long as others of its function:
+slow models are no news, ten minutes each."""
 
 LOG_TAIL_LINES: Final = 20
 """Last lines of a call's log that its error carries."""

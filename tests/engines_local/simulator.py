@@ -13,9 +13,11 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any, Final
 
 from mars.engines.local import scheduler as module
+from mars.engines.local.admission import OUT_OF_MEMORY
 from mars.engines.local.events import (
     EXCEPTION,
     FATAL,
@@ -128,8 +130,8 @@ class Behaviour:
     """What a call does when it is run."""
 
     __slots__ = (
-        "catches", "deadly", "fails", "fatal", "items", "nested", "seconds", "starts", "stored",
-        "tries",
+        "catches", "deadly", "fails", "fatal", "items", "memory", "nested", "seconds", "starts",
+        "starved", "stored", "tries",
     )  # fmt: skip
 
     def __init__(self, seconds: float) -> None:
@@ -141,6 +143,8 @@ class Behaviour:
         self.nested = ""  # "wait", "later" and "beside": how it waits for calls of its own
         self.items: frozenset[int] = frozenset()  # of a map: items that raise
         self.stored = False
+        self.memory = 0.0  # bytes that it takes while it runs
+        self.starved = 0  # so often it was ended because memory ran out
         self.starts = 0
         self.tries = 0
 
@@ -166,6 +170,7 @@ class Member:
         self.queue: deque[tuple[Task, int, list[int], bool]] = deque()
         self.running: tuple[Task, int] | None = None
         self.last = 0  # what the shared memory says is running
+        self.starved = False  # the kernel ended it because memory ran out
         self.serial = 0  # of the running call's next step: others are out of date
         self.phase = ""
         self.kept: set[int] = set()
@@ -202,7 +207,9 @@ class World:
         self.rng = random.Random(seed)
         self.log: list[str] | None = [] if log else None
         self.now = 0.0
-        self.scheduler = Scheduler(groups)
+        self.memory = inf  # bytes of the machine
+        self.objects = 0.0  # and those of them that objects take
+        self.scheduler = Scheduler(groups, lambda: self.memory - self.objects)
         self.addresses = [address for address, _ in groups]
         self.members: dict[int, Member] = {}
         self.gone: set[int] = set()
@@ -382,7 +389,23 @@ class World:
                     raise Broken(f"{named(task)} is not queued behind its input {named(source)}")
                 local.append(source.attempt)
             message.append((task, task.attempt, local, task.dependents is not None))
+        self._check_memory(state, command.tasks)
         self.down(member, lambda: self._take_tasks(member, message))
+
+    def _check_memory(self, state: Any, tasks: Sequence[Task]) -> None:
+        """What starts beside others fits beside them, by what is known of it."""
+        if list(state.queue) != list(tasks):
+            return  # queued behind others
+        others = [one for one in self.scheduler.workers.values() if one.queue and one is not state]
+        if all(one.blocked for one in others):
+            return
+        asked = sum(one.queue[0].call.options.memory or 0 for one in (state, *others))
+        # Alone, and beside calls that wait for their own, a call is tried in any case.
+        mattered = any(one.queue[0].call.options.memory and not one.blocked for one in others)
+        if tasks[0].call.options.memory and mattered and asked > self.memory - self.objects:
+            raise Broken(f"{named(tasks[0])} starts, and does not fit")
+        if any(one.queue[0].blame == OUT_OF_MEMORY for one in (state, *others)):
+            raise Broken(f"{named(tasks[0])} starts beside one that has to run alone")
 
     def _do_TakeBack(self, command: Any) -> None:
         self.take_backs += 1
@@ -603,7 +626,14 @@ class World:
         behaviour = self.behaviours[task.call]
         behaviour.starts += 1
         seconds = behaviour.seconds * (1 if task.items is None else len(task.items))
-        if behaviour.starts <= behaviour.deadly:
+        running = [one for one in self.members.values() if one.running is not None]
+        taken = sum(self.behaviours[one.running[0].call].memory for one in running)  # type: ignore[index]
+        if behaviour.memory and taken > self.memory - self.objects:
+            self.faults["starved"] += 1
+            behaviour.starved += 1
+            member.starved = True
+            self._later(member, seconds * self.rng.random(), lambda: self._die(member, "memory"))
+        elif behaviour.starts <= behaviour.deadly:
             self._later(member, seconds * self.rng.random(), lambda: self._die(member, "the call"))
         elif behaviour.nested:
             self._later(member, seconds / 2, lambda: self._ask(member, task, attempt, keep))
@@ -646,6 +676,7 @@ class World:
     def _finish(self, member: Member, task: Task, attempt: int, outcome: Told) -> None:
         self._over(member)
         outcome.token = (task, attempt)
+        outcome.peak = int(self.behaviours[task.call].memory)
         if outcome.stored:
             self.regions[attempt] = "held"
         member.outbox.append(outcome)
@@ -728,8 +759,21 @@ class World:
         if state is not None and state.queue and state.queue[0].attempt == member.last:
             started, result = member.last, ("died", member.last)
         self._drop_asker(member)
-        self.on(Died(member.number, started, result))  # type: ignore[arg-type]
+        self.on(
+            Died(
+                member.number,  # type: ignore[arg-type]
+                started,
+                result,
+                starved=member.starved,
+                peak=int(self._peak_of(state, started)),
+            )
+        )
         self.gone.add(member.number)
+
+    def _peak_of(self, state: Any, started: int) -> float:
+        if not started:
+            return 0
+        return self.behaviours[state.queue[0].call].memory
 
     # -- records ------------------------------------------------------------------------------
 

@@ -93,6 +93,7 @@ class Process:
     def close(self) -> None:
         self.inputs.close()
         self.allocator.close()
+        self.ledger.close()
 
 
 @pytest.fixture
@@ -359,8 +360,9 @@ def test_processes_share_one_budget(tight: Process, tmp_path: Path) -> None:
     assert [bool(place[0] & ON_DISK) for place in places] == [False] * 4 + [True] * 2
     ledgers[0].settle(0, owner=2)  # the second has ended, and its memory is gone
     assert not allocators[0].put([bytes(2**18)], "a test")[0] & ON_DISK
-    for allocator in allocators:
+    for allocator, ledger in zip(allocators, ledgers, strict=True):
         allocator.close()
+        ledger.close()
 
 
 @given(st.integers(0, 2**32))

@@ -37,6 +37,9 @@ from tests.engines_local.simulator import (
 CHUNK: Final = 1000
 """Seeds in one test; ten such tests take about 20 s on one slow core."""
 
+MACHINE: Final = 2.0**34
+"""Bytes of memory of the simulated machine."""
+
 FUNCTIONS: Final = tuple(
     (Function(b"f%d" % index, f"f{index}", b""), seconds)
     for index, seconds in enumerate((2e-6, 1e-4, 1e-3, 5e-3, 0.03, 0.2, 3.0))
@@ -86,6 +89,8 @@ class Plan:
         self.maps = rng.choice((0.0, 0.0, 0.2))
         self.shapes = rng.choice((0.0, 0.0, 0.3))
         self.stored = rng.choice((0.0, 0.5))
+        # Part of the calls that take much memory. One that waits for calls keeps what it has.
+        self.memory = 0.0 if calm and self.nested else rng.choice((0.0, 0.0, 0.4))
         self.wild = rng.choice((0.0, 0.2, 0.6))
         self.functions = [rng.choice(FUNCTIONS) for _ in range(rng.choice((1, 1, 2, 3)))]
 
@@ -109,6 +114,7 @@ class History:
         world.lazy_reports = rng.random()
         world.latency_s = rng.choice((1e-5, 1e-4, 1e-3))
         world.make_nested = self._nested
+        world.memory = MACHINE
         world.on_run_end = self._run_ended
         for function, seconds in plan.functions:
             if rng.random() < 0.5:
@@ -162,6 +168,10 @@ class History:
         if chance() < plan.deadly:
             behaviour.deadly = rng.choice((1, 3, FOREVER))
         behaviour.stored = chance() < plan.stored
+        if chance() < plan.memory:
+            behaviour.memory = MACHINE * rng.choice((0.2, 0.5, 0.9, 1.5))
+            if chance() < 0.5:
+                options.memory = int(behaviour.memory)
         if not inputs and not depth and chance() < plan.maps:
             count = rng.randint(1, 9)
             call: Call = MapCall(function, options, [range(count)])
@@ -261,6 +271,8 @@ class History:
                 own = not behaviour.fatal and behaviour.fails <= options.retries
                 if len(world.runs) > 1 and behaviour.fails < FOREVER:
                     own = task.stage is DONE  # it may have failed once and been asked for again
+            if options.timeout_s is None:
+                own = own and behaviour.memory <= MACHINE
             good[call] = inputs_good and own
             if (task.stage is DONE) != good[call] or (task.stage is FAILED) == good[call]:
                 raise Broken(f"{call.name} is {task.stage.name}; the model says {good[call]}")
@@ -309,7 +321,9 @@ def test_no_history_breaks_a_promise(chunk: int) -> None:
         faults["take back"] += world.take_backs
         faults["nested"] += sum(run.member is not None for run in world.runs)
     # Nothing is proved unless it happened.
-    for fault in ("death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested"):
+    for fault in (
+        "death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested", "starved"
+    ):  # fmt: skip
         assert faults[fault] > 5, f"only {faults[fault]} x {fault}"
     assert faults["gave up"]
 

@@ -47,6 +47,9 @@ _ASKED: Final = "MARS_THREADS_ASKED"
 """Numbers that the user had set, as ``NAME=2 NAME=4``: once our own stand in the variables, a
 process could not tell them apart, and a later and larger budget would stay at the first one."""
 
+NAMES: Final = frozenset({*VARIABLES, _ASKED})
+"""All variables that are set here."""
+
 
 def environment(cpus: float, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables with which a process keeps to ``cpus`` cores.
@@ -92,7 +95,7 @@ class ThreadBudget:
     """
 
     def __init__(self, cpus: float) -> None:
-        self._cpus = cpus
+        self.cpus = cpus
         self._libraries: list[_Library] = []
         self._modules = 0  # in sys.modules when we last looked for libraries
         self._set(cpus)
@@ -103,10 +106,10 @@ class ThreadBudget:
         Costs nothing when the budget is that of the call before, and milliseconds when it is
         not: then libraries loaded so far are told, also those loaded under another budget.
         """
-        if cpus == self._cpus:
+        if cpus == self.cpus:
             return
         self._set(cpus)
-        self._cpus = cpus
+        self.cpus = cpus
 
     def _set(self, cpus: float) -> None:
         variables = environment(cpus, os.environ)

@@ -251,6 +251,15 @@ def format_html(progress: Progress, *, final: bool = False) -> str:
     )
 
 
+def write_line(line: str) -> None:
+    """Write a line to stderr, unless that is gone."""
+    try:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except Exception:  # closed, or none, as in pythonw: no reason to lose a run
+        return
+
+
 class Display(Protocol):
     """Where one run's progress is shown. No method raises."""
 
@@ -259,6 +268,9 @@ class Display(Protocol):
 
     def update(self, progress: Progress) -> None:
         """Show how far it is. Cheap: call it as often as you like, ten times a second is enough."""
+
+    def note(self, line: str) -> None:
+        """Show a line of text that stays."""
 
     def finish(self, progress: Progress) -> None:
         """Show how it ended, and give the terminal back. After a failure, too; twice is once."""
@@ -353,6 +365,12 @@ class _Guarded:
         if self._inner or progress.elapsed_s >= self._quiet_s:
             self._draw(progress.total, lambda inner: inner.update(progress))
 
+    def note(self, line: str) -> None:
+        if self._inner and not self._over:
+            self._draw(0, lambda inner: inner.note(line))
+        else:
+            write_line(line)
+
     def finish(self, progress: Progress) -> None:
         if self._inner or progress.elapsed_s >= self._quiet_s:
             self._draw(progress.total, lambda inner: inner.finish(progress))
@@ -394,6 +412,9 @@ class _LineDisplay:
         ):
             self._shown_s, self._shown_fraction = progress.elapsed_s, progress.fraction
             self._write(format_line(progress))
+
+    def note(self, line: str) -> None:
+        self._write(line)
 
     def finish(self, progress: Progress) -> None:
         self._write(format_line(progress, final=True))
@@ -439,6 +460,9 @@ class _BarDisplay:
             self._shown_s = progress.elapsed_s
             self._show(progress, final=False)
 
+    def note(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def finish(self, progress: Progress) -> None:
         try:
             self._show(progress, final=True)
@@ -480,6 +504,9 @@ class _HtmlDisplay:
         if progress.elapsed_s - self._shown_s >= REDRAW_HTML_S:
             self._shown_s = progress.elapsed_s
             self._handle.update(self._ipython.HTML(format_html(progress)))
+
+    def note(self, line: str) -> None:
+        write_line(line)
 
     def finish(self, progress: Progress) -> None:
         self._handle.update(self._ipython.HTML(format_html(progress, final=True)))

@@ -106,7 +106,8 @@ class Ledger:
     """
 
     def __init__(self, descriptor: int, owner: int, budget_bytes: int) -> None:
-        self._sums = memoryview(mmap.mmap(descriptor, LEDGER_BYTES)).cast("q")
+        self._memory = mmap.mmap(descriptor, LEDGER_BYTES)
+        self._sums = memoryview(self._memory).cast("q")
         self._owner = owner
         self.budget_bytes = budget_bytes
 
@@ -139,6 +140,10 @@ class Ledger:
     def settle(self, size: int, owner: int) -> None:
         """Correct the sum of a process that has ended."""
         self._sums[owner % len(self._sums)] = size
+
+    def close(self) -> None:
+        self._sums.release()
+        self._memory.close()
 
     @property
     def tight(self) -> bool:

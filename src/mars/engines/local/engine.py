@@ -6,23 +6,26 @@ import atexit
 import os
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 from mars import platform
 from mars.attempt import call as attempt_call
-from mars.attempt import context
+from mars.attempt import context, threads
 from mars.attempt.capture import Log
 from mars.engine import Run
 from mars.engines.local.loop import Loop
 from mars.engines.local.nested import NestedServer
 from mars.engines.local.pool import Pool
+from mars.engines.local.stacks import is_stopped
 from mars.engines.local.store import Store
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
+from mars.observe.silence import RunningCall, Silence
 from mars.resources import memory_limit_bytes
 from mars.settings import CALL_MEMORY_SHARE, OBJECT_MEMORY_SHARE
 from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
@@ -69,8 +72,12 @@ class LocalEngine:
         self._closed = False
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
-        path, here = self._surroundings()
+        self._silence = Silence(is_stopped)
+        self._variables = self._variables_at_start = dict(_variables())
+        self._changed_variables: dict[bytes, bytes | None] = {}
+        path, here, _ = self._surroundings()
         memory = memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+        self.memory = int(CALL_MEMORY_SHARE * memory)
         if object_memory is None:
             object_memory = int(OBJECT_MEMORY_SHARE * memory)
         spill_directory = spill_directory or platform.disk_directory()
@@ -87,7 +94,7 @@ class LocalEngine:
             list(zip(self.worker_addresses, map(float, self.group_cpus), strict=True)),
             Pool(facts, self.store.ledger_descriptor),
             self.store,
-            int(CALL_MEMORY_SHARE * memory),
+            self.memory,
         )
         self.loop.nested = NestedServer(self)
         _engines.add(self)
@@ -134,13 +141,19 @@ class LocalEngine:
 
         self.loop.post(begin)
 
-    def _surroundings(self) -> tuple[list[str], str]:
-        """Where the program imports from and what it calls "here", now: its calls follow."""
+    def _surroundings(self) -> tuple[list[str], str, dict[bytes, bytes | None]]:
+        """Where the program imports from, what it calls "here", and the variables it changed.
+
+        Its calls follow, except in how many threads libraries use, which is ours to say.
+        """
         try:
             here = os.getcwd()
         except OSError:  # somebody removed the folder
             here = ""
-        return list(sys.path), here
+        if _variables() != self._variables:
+            self._variables = dict(_variables())
+            self._changed_variables = _changes(self._variables_at_start, self._variables)
+        return list(sys.path), here, self._changed_variables
 
     def check_schedulable(self, call: Call) -> None:
         options = call.options
@@ -156,6 +169,11 @@ class LocalEngine:
             raise NoAvailableBand(
                 f"{call.name} asks for worker {options.worker!r}, which does not exist; "
                 f"workers are {', '.join(self.worker_addresses)}"
+            )
+        if options.memory is not None and options.memory > self.memory:
+            raise NoAvailableBand(
+                f"{call.name} asks for memory={options.memory:,} bytes, but calls may take "
+                f"{self.memory:,} together here"
             )
         if options.gpus:
             raise NoAvailableBand(
@@ -259,6 +277,29 @@ class LocalEngine:
             count += run in runs
         return count
 
+    def silent_calls(self, after_s: float) -> Sequence[str]:
+        """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""
+        return self._silence.lines(self._running_calls(), time.monotonic(), after_s)
+
+    def _running_calls(self) -> Iterator[RunningCall]:
+        seconds = self.loop.scheduler.seconds
+        for worker in list(self.loop.scheduler.workers.values()):
+            member = self.loop.members.get(worker.id)
+            if member is None or worker.blocked:  # what it waits for is looked at, too
+                continue
+            try:
+                task = worker.queue[0]
+                printed = member.segment.size()
+            except (IndexError, OSError):  # it has just finished its last, or ended
+                continue
+            runs = task.runs if task.source is None else task.source.runs
+            told = [run.partial.get(task) for run in runs]
+            expected_s = seconds.get(task.call.function.key, 0.0)
+            if task.items is not None:
+                expected_s *= len(task.items)
+            sign = task.attempt, printed, told
+            yield RunningCall(worker.id, member.pid, task.call.name, sign, expected_s)
+
     # -- shared objects -----------------------------------------------------------------------
 
     def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
@@ -276,6 +317,25 @@ class LocalEngine:
     def destroy_object(self, session: str, name: str) -> None:
         """Forget a shared object."""
         self.objects.destroy(session, name)
+
+
+def _variables() -> dict[Any, Any]:
+    """The environment as it is kept, which compares a hundred times faster than `os.environ`."""
+    kept = getattr(os.environ, "_data", None)
+    if isinstance(kept, dict):
+        return kept
+    return {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
+
+
+def _changes(before: dict[bytes, bytes], now: dict[bytes, bytes]) -> dict[bytes, bytes | None]:
+    """Variables that have another value; None: that are gone."""
+    changes: dict[bytes, bytes | None] = {
+        name: value for name, value in now.items() if before.get(name) != value
+    }
+    changes.update(dict.fromkeys(before.keys() - now.keys()))
+    for name in threads.NAMES:
+        changes.pop(os.fsencode(name), None)
+    return changes
 
 
 _engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()

@@ -64,6 +64,7 @@ class Outcome:
     failures: int = 0  # items of a block that raised
     timing: bytes | None = None
     log: Any = None
+    peak: int = 0  # bytes of memory that the process took; 0: not looked at
 
 
 @dataclass(slots=True)
@@ -101,13 +102,23 @@ class Died:
     """A worker process has ended, for certain.
 
     ``started`` is the attempt that it was running, 0 for none; ``result`` the failure to use
-    when that attempt was the last one.
+    when that attempt was the last one. ``starved``: the kernel ended it because memory ran out;
+    ``peak`` is the memory that the process had taken, in bytes.
     """
 
     worker: WorkerId
     started: int
     result: Any = None
     log: Any = None
+    starved: bool = False
+    peak: int = 0
+
+
+@dataclass(slots=True)
+class Left:
+    """A worker is about to end, since a call spoiled its process; it starts nothing more."""
+
+    worker: WorkerId
 
 
 @dataclass(slots=True)
@@ -219,8 +230,8 @@ class GiveUp:
 
 
 Event = (
-    Submitted | WorkerReady | Finished | GaveBack | Blocked | Unblocked | Died | Cancelled
-    | Forgotten | Tick
+    Submitted | WorkerReady | Finished | GaveBack | Blocked | Unblocked | Died | Left
+    | Cancelled | Forgotten | Tick
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release

@@ -29,6 +29,7 @@ from mars.engines.local.pool import Member, Pool
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
+from mars.resources import oom_kills
 from mars.settings import LOG_TAIL_LINES, OVERDUE_S
 from mars.task import DEFAULT_OPTIONS, RunId, Stage, Task, WorkerId
 
@@ -53,14 +54,14 @@ class Loop:
     def __init__(
         self, groups: Sequence[tuple[str, float]], pool: Pool, store: Store, memory: int
     ) -> None:
-        self.scheduler = Scheduler(groups)
-        self.memory = memory
+        self.scheduler = Scheduler(groups, lambda: memory - store.ledger.total())
         self.pool = pool
         self.store = store
         self.members: dict[int, Member] = {}
         self.runs: set[Run] = set()
         self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
         self.error: BaseException | None = None
+        self._oom_kills = oom_kills()
         self._events: deque[events.Event] = deque()
         self._busy = False
         self._posted: deque[Callable[[], object]] = deque()
@@ -325,6 +326,8 @@ class Loop:
             extra["name"] = options.name
         if options.cpus != 1:
             extra["cpus"] = options.cpus
+        if options.memory is not None:
+            extra["memory"] = options.memory
         if options.retries:
             extra["retry_on"] = options.retry_data
             extra["retries"] = options.retries
@@ -342,7 +345,12 @@ class Loop:
         if not isinstance(indices, range):
             extra["indices"] = list(indices)
         extra["spread"] = call.spread
-        payload = self.store.block_arguments(call, indices, run)
+        try:
+            payload = self.store.block_arguments(call, indices, run)
+        except Exception as error:  # no room for them, or an item that has changed since `map`
+            # The worker tells it when the block's turn has come: what is queued keeps its order.
+            extra["refused"] = failure.encode_failure(error, call=call.name)
+            payload = b""
         if type(payload) is tuple:
             for region in payload[1]:
                 self.lend(member, region)
@@ -497,8 +505,8 @@ class Loop:
         unpack = RECORD.unpack_from
         segment = member.segment
         while position < end:
-            (attempt, status, flags, log_start, log_end, received, _, _, _, stored, size) = unpack(
-                data, position
+            (attempt, status, flags, log_start, log_end, received, _, _, _, stored, peak, size) = (
+                unpack(data, position)
             )
             payload = position + size_of
             result: Any = bytes(data[payload : payload + size])
@@ -516,6 +524,7 @@ class Loop:
                     len(result[1]) if flags & FLAG_FAILURES else 0,
                     bytes(data[position + 26 : position + 66]),
                     Log(segment, log_start, log_end) if log_end > log_start else None,
+                    peak * 1024,
                 )
             )
             position = payload + size
@@ -525,6 +534,8 @@ class Loop:
         kind = message[0]
         if kind == messages.READY:
             self.on(events.WorkerReady(WorkerId(member.number)))
+        elif kind == messages.LEAVING:
+            self.on(events.Left(WorkerId(member.number)))
         elif kind == messages.GAVE_BACK:
             self.on(events.GaveBack(WorkerId(member.number), message[1]))
         elif kind == messages.ARENA:
@@ -609,21 +620,34 @@ class Loop:
             state = self.scheduler.workers.get(WorkerId(member.number))
             result = log = None
             started = 0
+            starved = self._starved(member)
             if state is not None and state.queue and state.queue[0].attempt == attempt:
                 task, started = state.queue[0], attempt
                 log = Log(member.segment, log_start, member.segment.size())
-                result = self._certificate(member, task, log)
+                result = self._certificate(member, task, log, starved)
             self._unwatch(member.data.fileno())
             self._dirty.discard(member)
             member.close()
             self.store.worker_ended(member.number)
             if self.nested is not None:
                 self.nested.worker_ended(member)
-            self.on(events.Died(WorkerId(member.number), started, result, log))
+            peak = 1024 * self._endings.get(member.number, (0, None, 0, ""))[2]
+            self.on(events.Died(WorkerId(member.number), started, result, log, starved, peak))
             self._collect_regions()
             self._endings.pop(member.number, None)
 
-    def _certificate(self, member: Member, task: Task, log: Log) -> bytes:
+    def _starved(self, member: Member) -> bool:
+        """Whether the kernel ended a process because memory ran out."""
+        status = self._endings.get(member.number, (0, None, 0, ""))[1]
+        state = self.scheduler.workers.get(WorkerId(member.number))
+        if status is None or not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+            return False
+        if member.broken or state is None or state.stopping:
+            return False  # it was us
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return self._oom_kills > before
+
+    def _certificate(self, member: Member, task: Task, log: Log, starved: bool) -> bytes:
         """The failure of a task whose worker died under it."""
         _pid, status, peak_kib, note = self._endings.get(member.number, (0, None, 0, ""))
         tail = log.segment.read(max(log.start, log.end - 8192), 8192).decode("utf-8", "replace")
@@ -631,6 +655,8 @@ class Loop:
         evidence = []
         if peak_kib:
             evidence.append(f"it used at most {peak_kib / 1024:,.0f} MiB of memory")
+        if starved:
+            evidence.append("the kernel ended it because memory ran out")
         if note:
             evidence.append(note)
         if member.broken:

@@ -45,6 +45,7 @@ ARENA: Final = "arena"
 
 # worker -> driver
 READY: Final = "ready"
+LEAVING: Final = "leaving"
 GAVE_BACK: Final = "gave back"
 UNMAPPED: Final = "unmapped"
 SUBMIT: Final = "submit"
@@ -62,9 +63,10 @@ DESCRIPTORS: Final = 5
 STARTED: Final = "started"
 ENDED: Final = "ended"
 
-RECORD: Final = struct.Struct("<QBBQQqqqqqI")
+RECORD: Final = struct.Struct("<QBBQQqqqqqII")
 """A finished call: attempt, status, flags, its log's start and end (bytes in the worker's log),
-five times in ns (received, inputs decoded, called, returned, stored), size of what follows."""
+five times in ns (received, inputs decoded, called, returned, stored), the most memory that the
+process took (KiB; 0: not looked at), size of what follows."""
 
 TIMES: Final = slice(26, 66)
 """The five times inside a record."""

@@ -113,6 +113,8 @@ class Pool:
     def __init__(self, facts: dict[str, Any], ledger: int) -> None:
         self.facts = facts
         self._ledger = ledger
+        # Also of a zygote that is started later: changes since then are told with each run.
+        self._environment = {**os.environ, **threads.environment(1, os.environ)}
         self.errors = Segment()  # what the zygote prints: why it could not start
         self.pid = 0
         self.socket: socket.socket
@@ -140,15 +142,13 @@ class Pool:
             (os.POSIX_SPAWN_DUP2, self.errors.descriptor, 2),
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_DESCRIPTOR),
         ]
-        environ = dict(os.environ)
-        environ.update(threads.environment(1, os.environ))
         try:
             if theirs.fileno() == _CONTROL_DESCRIPTOR:
                 theirs.set_inheritable(True)
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *_interpreter_options(), "-c", code],
-                environ,
+                self._environment,
                 file_actions=actions,
                 setpgroup=0,
                 setsigmask=[],

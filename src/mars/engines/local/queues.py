@@ -32,6 +32,7 @@ class WorkerState:
     stopping: int = 0  # the attempt that was interrupted
     kill_at: float = 0.0  # when an interrupted attempt has had enough time; 0: never
     reason: str = ""  # why it was interrupted
+    need: float = 0.0  # bytes of memory that the most demanding call of the queue needs
 
 
 @dataclass(slots=True)

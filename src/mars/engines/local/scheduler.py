@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Final
 
+from mars.engines.local.admission import OUT_OF_MEMORY, Admission
 from mars.engines.local.events import (
     EXCEPTION,
     INTERRUPTED,
@@ -36,6 +38,7 @@ from mars.engines.local.events import (
     GiveUp,
     Interrupt,
     Kill,
+    Left,
     Outcome,
     Release,
     Report,
@@ -113,9 +116,20 @@ def _cancelled(task: Task) -> bool:
 
 
 class Scheduler:
-    """Decides which worker runs which task, and what becomes of a task when things go wrong."""
+    """Decides which worker runs which task, and what becomes of a task when things go wrong.
 
-    def __init__(self, groups: Sequence[tuple[str, float]]) -> None:
+    Parameters
+    ----------
+    groups : sequence of (str, float)
+        Address and cores of each group of workers.
+    room : callable, optional
+        Bytes that running calls may take together, now. Default: no limit.
+    """
+
+    def __init__(
+        self, groups: Sequence[tuple[str, float]], room: Callable[[], float] = lambda: inf
+    ) -> None:
+        self.admission = Admission(room)
         self.groups = [Group(address, cpus, cpus) for address, cpus in groups]
         self.workers: dict[WorkerId, WorkerState] = {}
         self.ready = ReadyQueue(self._abandon)
@@ -137,6 +151,7 @@ class Scheduler:
             Blocked: self._worker_blocked,
             Unblocked: self._worker_unblocked,
             Died: self._died,
+            Left: self._left,
             Cancelled: self._run_cancelled,
             Forgotten: self._forgotten,
             Tick: self._tick,
@@ -303,6 +318,8 @@ class Scheduler:
             status = outcome.status
             if status == VALUE:
                 self._learn(task, outcome.seconds)
+                if outcome.peak:
+                    self.admission.learn(task.call.function.key, outcome.peak)
                 if task.source is not None:
                     self._block_done(task, outcome)
                 else:
@@ -616,29 +633,41 @@ class Scheduler:
         worker = self.workers.pop(event.worker, None)
         if worker is None:
             return
+        queue = worker.queue
+        running: Task | None = None
+        if queue and event.started and queue[0].attempt == event.started:
+            running = queue.popleft()
+        self._vacate(worker, now)
+        if running is not None:
+            running.worker = None
+            if event.log is not None:
+                running.logs = (*running.logs, event.log)
+            if event.starved:
+                self.admission.learn(running.call.function.key, event.peak)
+            self._attempt_died(running, worker, event, now)
+        elif not worker.ready or queue:
+            self._starts_without_result += 1
+            if self._starts_without_result >= STARTS_WITHOUT_RESULT:
+                self._commands.append(GiveUp())
+
+    def _left(self, event: Left, now: float) -> None:
+        worker = self.workers.pop(event.worker, None)
+        if worker is not None:
+            self._vacate(worker, now)
+
+    def _vacate(self, worker: WorkerState, now: float) -> None:
+        """A worker is no more: its cores are free, and what is queued there goes elsewhere."""
         self.groups[worker.group].free += worker.claim
         worker.claim = 0.0
         if worker.blocked:
             self.blocked -= 1
             worker.blocked = False
         queue, worker.queue = worker.queue, deque()
-        running: Task | None = None
-        if queue and event.started and queue[0].attempt == event.started:
-            running = queue.popleft()
         for task in reversed(queue):
             if task.stage is ASSIGNED:  # it has not ended with one behind it
                 self._back(task, now)
-        if running is not None:
-            running.worker = None
-            if event.log is not None:
-                running.logs = (*running.logs, event.log)
-            self._attempt_died(running, worker, event.result, now)
-        elif not worker.ready or queue:
-            self._starts_without_result += 1
-            if self._starts_without_result >= STARTS_WITHOUT_RESULT:
-                self._commands.append(GiveUp())
 
-    def _attempt_died(self, task: Task, worker: WorkerState, result: Any, now: float) -> None:
+    def _attempt_died(self, task: Task, worker: WorkerState, event: Died, now: float) -> None:
         task.home, task.near = None, 0
         for dependent in task.dependents or ():
             dependent.home, dependent.near = None, 0
@@ -647,13 +676,18 @@ class Scheduler:
         if reason == "cancel":
             self._cancelled(task, now)
             return
-        task.blame = reason
         if reason == "timeout":
             task.tries += 1
             number, limit = task.tries, options.retries
         else:
             task.deaths += 1
             number, limit = task.deaths, options.death_retries
+            if event.starved:
+                if task.blame == OUT_OF_MEMORY:
+                    limit = 0  # it had all memory to itself
+                reason = OUT_OF_MEMORY
+                self.admission.strict = True
+        task.blame = reason
         if not wanted(task):
             self._abandon(task)
         elif task.items is not None and len(task.items) > 1:
@@ -662,7 +696,7 @@ class Scheduler:
         elif number <= limit:
             self._retry(task, number, now)
         else:
-            self._terminal(task, FAILED, result, now)
+            self._terminal(task, FAILED, event.result, now)
 
     def _run_cancelled(self, event: Cancelled, now: float) -> None:
         run = event.run
@@ -766,6 +800,12 @@ class Scheduler:
                 if shelf is None:
                     break
             task = shelf[0]
+            need = self.admission.need(task)
+            if queue:
+                if need > worker.need:
+                    break  # it was let in for less
+            elif not self.admission.fits(need, worker, self.workers.values()):
+                break  # nor may anything behind it start, or it would wait for ever
             if task.items is not None and task.source is None:
                 block = self._carve(task, load if queue else None)
                 if block is None:
@@ -785,6 +825,7 @@ class Scheduler:
                 ready.pop(shelf)
             if not queue:
                 worker.cpus = worker.claim = task.call.options.cpus
+                worker.need = need
                 group.free -= worker.claim
             load += predicted
             self._queue(worker, task, now)
@@ -952,6 +993,7 @@ class Scheduler:
                 if (
                     load + predicted > BATCH_S
                     or options.cpus != worker.cpus
+                    or self.admission.need(dependent) > worker.need
                     or options.timeout_s is not None
                     or options.worker not in (None, self.groups[worker.group].address)
                     or not wanted(dependent)
@@ -968,7 +1010,11 @@ class Scheduler:
         options = task.call.options
         for worker in idle:
             group = self.groups[worker.group]
-            if options.cpus <= group.free + 1e-9 and options.worker in (None, group.address):
+            if (
+                options.cpus <= group.free + 1e-9
+                and options.worker in (None, group.address)
+                and self.admission.fits(self.admission.need(task), worker, self.workers.values())
+            ):
                 return True
         return False
 

@@ -117,7 +117,10 @@ class Store:
             return function.data, None
         known = self._functions.get(function.key)
         if known is None:
-            known = self._functions[function.key] = (None, [self._put(function.data)])
+            known = self._functions[function.key] = (
+                None,
+                [self._put(function.data, f"the function {function.name}")],
+            )
         return known
 
     def prepare(self, call: Call, run: Run) -> None:
@@ -131,7 +134,7 @@ class Store:
         with self._lock:
             shared = self._shared.setdefault(run, {})
             for buffer in call.stored or ():
-                self._share(buffer, shared)
+                self._share(buffer, shared, f"an argument of {call.name}")
 
     def arguments(self, call: Call, run: Run) -> tuple[bytes | None, list[Any]]:
         """A call's arguments as they are sent: its pickle, and its large parts."""
@@ -141,14 +144,16 @@ class Store:
             regions = [self._share(buffer, shared) for buffer in call.stored]
         return (None if call.stored[0] is call.payload else call.payload), regions
 
-    def _share(self, buffer: Any, shared: dict[tuple[int, int], Any]) -> Any:
+    def _share(
+        self, buffer: Any, shared: dict[tuple[int, int], Any], what: str = "an argument"
+    ) -> Any:
         """Store a buffer once per run, however many of its calls have it as an argument."""
         whole = buffer if type(buffer) is tuple else memoryview(buffer).obj
         key = (id(whole), 0 if whole is buffer else memoryview(buffer).nbytes)
         known = shared.get(key)
         if known is None:
             # The object stays alive with the entry, so its id stays its own.
-            known = shared[key] = (self._put(buffer), whole)
+            known = shared[key] = (self._put(buffer, what), whole)
         return known[0]
 
     def block_arguments(self, call: Any, indices: Sequence[int], run: Run) -> Any:
@@ -158,20 +163,23 @@ class Store:
             return data
         with self._lock:
             shared = self._shared.setdefault(run, {})
-            regions = [self._share(buffer, shared) for buffer in buffers]
+            what = f"items of {call.name}"
+            regions = [self._share(buffer, shared, what) for buffer in buffers]
             if len(data) <= INLINE_BYTES:
                 return data, regions
-            return None, [self._share(data, shared), *regions]
+            return None, [self._share(data, shared, what), *regions]
 
-    def _put(self, buffer: Any) -> Any:
+    def _put(self, buffer: Any, what: str) -> Any:
         if type(buffer) is tuple:  # a worker's: a nested call's argument
             return buffer
-        return (None, *self.put((buffer,)))
+        return (None, *self.put((buffer,), what))
 
-    def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
+    def put(
+        self, buffers: Sequence[Any], what: str = "a value"
+    ) -> tuple[int, int, int, tuple[int, ...]]:
         """Store the large parts of a value that this process has."""
         with self._lock:
-            region = self._own.put(buffers, "a value")
+            region = self._own.put(buffers, what)
             self._region((None, *region))
         return region
 
@@ -341,6 +349,7 @@ class Store:
             self._closed = True
             self._own.close()
             os.close(self.ledger_descriptor)
+            self.ledger.close()
             self._inputs.close()
             for descriptor, _ in self._arenas.values():
                 os.close(descriptor)

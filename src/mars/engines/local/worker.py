@@ -11,8 +11,8 @@ together. A process that dies between the two loses nothing: the driver reads th
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
-import importlib
 import mmap
 import os
 import pickle
@@ -29,9 +29,11 @@ from typing import Any, Final
 from mars import platform
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
+from mars.attempt.ambient import LOST, SAME, Ambient
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
-from mars.engines.local import messages
+from mars.attempt.memory import MemoryLimit, take_peak_kib
+from mars.engines.local import messages, stacks
 from mars.engines.local.arena import Allocator, Inputs, Ledger
 from mars.engines.local.events import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.messages import (
@@ -49,12 +51,15 @@ from mars.engines.local.messages import (
     RECORDS_FLAG,
     Inbox,
 )
-from mars.errors import MarsError
+from mars.errors import MarsError, StoreFull
 from mars.settings import (
     BACKOFF_S,
     LOG_TAIL_LINES,
+    LOOK_S,
     OUTBOX_BYTES,
+    PEAK_AFTER_S,
     REPORT_S,
+    ROOM_WAIT_S,
 )
 
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
@@ -63,7 +68,9 @@ dumps, loads = pickle.dumps, pickle.loads
 _SMALL: Final = frozenset({bool, int, float})
 """Types whose values need no look at what is in them."""
 
+_PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
+_LOOK_NS: Final = int(LOOK_S * 1e9)
 _KEPT_RESULTS: Final = 1024
 
 Message = tuple[Any, ...]
@@ -149,8 +156,16 @@ class Worker:
         self.stopping = False
         self.waiting = 0  # threads that wait for nested calls
         self.reported_ns = 0
-        self.surroundings: tuple[list[str], str] | None = None
+        self.surroundings: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
+        self.ambient: Ambient
+        self.look_at_ns = 0  # when to look again at what calls did to this process
+        self.unseen = False  # a call has ended since the last look
+        self.tame: set[int] = set()  # functions that have changed nothing in this process
+        self.wild: set[int] = set()  # functions after whose calls we always look
+        self.warned: set[int] = set()  # functions whose log says what they left running
+        self.spoiled = False  # no further call may run in this process
         self.mapped = False  # the running call has mapped inputs
+        self.limit: MemoryLimit | None = None  # of the running call
         self._requests = 0
 
     # -- messages -----------------------------------------------------------------------------
@@ -185,7 +200,9 @@ class Worker:
         payload: bytes,
     ) -> None:
         """Keep a finished call for the next report."""
-        record = RECORD.pack(attempt, status, flags, *log, *times, len(payload))
+        # Looked at where it costs nothing to speak of, beside a call that took long.
+        peak_kib = take_peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
+        record = RECORD.pack(attempt, status, flags, *log, *times, peak_kib, len(payload))
         with self.lock:
             if not self.outbox.add(record, payload):
                 self.report()
@@ -250,9 +267,27 @@ class Worker:
     def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
         """Copy large parts of a value to an arena."""
         with self.shield(), self.lock:  # a call may have threads, and be interrupted
-            while self.to_free:
-                self.allocator.free(*self.to_free.popleft())
-            return self.allocator.put(buffers, "a result")
+            deadline = 0.0
+            while True:
+                while self.to_free:
+                    self.allocator.free(*self.to_free.popleft())
+                try:
+                    return self.allocator.put(buffers, "a result")
+                except StoreFull:
+                    # What was dropped may be on its way back to us, or to another worker.
+                    deadline = deadline or time.monotonic() + ROOM_WAIT_S
+                    if time.monotonic() > deadline:
+                        raise
+                self._await_room()
+
+    def _await_room(self) -> None:
+        self._send_unused()
+        self._readable.poll(20)
+        if self.reading.acquire(blocking=False):
+            try:
+                self.receive(block=False)
+            finally:
+                self.reading.release()
 
     # -- requests of nested calls --------------------------------------------------------------
 
@@ -356,6 +391,7 @@ class Worker:
         """Serve until the driver says stop or is gone."""
         signal.signal(signal.SIGINT, self.on_interrupt)
         threading.Thread(target=self.serve_control, name="mars-control", daemon=True).start()
+        self.ambient = Ambient((self.sock.fileno(), self.control.fileno(), self.log))
         self.send(messages.READY)
         queue = self.queue
         perform = self.perform
@@ -366,9 +402,15 @@ class Worker:
                 except IndexError:  # given back just now
                     break
                 perform(task)
+                if self.spoiled:
+                    return self._leave()
             if self.stopping:
                 return 0
             self.report()
+            if self.unseen:
+                self._restore(0)
+                if self.spoiled:
+                    return self._leave()
             if self.unused:
                 self._send_unused()
             with self.reading:
@@ -388,10 +430,19 @@ class Worker:
         try:
             surroundings = self.runs[run][3]
             if surroundings is not self.surroundings and surroundings is not None:
-                self._follow(surroundings)
+                self.ambient.follow(*surroundings)
+                self.surroundings = surroundings
             call = self.functions[function]
             if type(call) is tuple:
                 call = self.functions[function] = self._load(function, call)
+            if extra is not None and "refused" in extra:
+                now_ns = now()
+                self.finish(
+                    attempt, FATAL, 0, (log_start, log_start), (now_ns,) * 5, extra["refused"]
+                )
+                return
+            if extra is not None and "memory" in extra:
+                call = functools.partial(self._call_limited, extra["memory"], call)
             values = self._values(inputs) if inputs else ()
             if values is None:
                 self._finish_unstarted(attempt, log_start)
@@ -405,7 +456,9 @@ class Worker:
                 arguments = self._decode_stored_arguments(payload, values)
             del values
             decoded = now()
-            self.budget.apply(1 if extra is None else extra.get("cpus", 1))
+            cpus = 1 if extra is None else extra.get("cpus", 1)
+            if cpus != self.budget.cpus:
+                self.ambient.keep(self.budget.apply, cpus)
             # The attempt that `get_context` and `rng` tell of is made when somebody asks.
             context.enter_process_lazily(self._attempt_of, task)
             called = now()
@@ -453,6 +506,10 @@ class Worker:
             flags = 0
             del error
         arguments = None
+        if returned > self.look_at_ns or function not in self.tame:
+            self._look_after(task)
+        else:
+            self.unseen = True
         if self.mapped:
             self.mapped = False
             self.inputs.settle()
@@ -473,9 +530,77 @@ class Worker:
         stored = now()
         times = (received, decoded, called, returned, stored)
         self.finish(attempt, status, flags, (log_start, log_end), times, data)
-        if stored - self.reported_ns > _REPORT_NS:
+        if stored - self.reported_ns > _REPORT_NS and not self.spoiled:
             self.report()
             self.reported_ns = stored
+
+    def _call_limited(
+        self, size: int, call: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        with MemoryLimit(size) as limit:
+            self.limit = limit
+            try:
+                return call(*args, **kwargs)
+            except MemoryError as error:
+                error.add_note(
+                    f"the call may take memory={size:,} bytes (reserved memory counts, and each "
+                    f"thread's stack); spawn it with a larger memory="
+                )
+                raise
+            finally:
+                self.limit = None
+
+    def _look_after(self, task: Message) -> None:
+        """Undo what a call did to this process, and tell what it left running."""
+        function = task[2]
+        alone = not self.unseen
+        self._restore(function)
+        threads, children = self.ambient.left_behind()
+        if (threads or children) and alone and function not in self.warned:
+            self.warned.add(function)
+            left = " and ".join(
+                f"{count} {noun if count == 1 else nouns}"
+                for count, noun, nouns in (
+                    (threads, "thread", "threads"),
+                    (children, "child process", "child processes"),
+                )
+                if count
+            )
+            many = threads + children > 1
+            self._flush()
+            line = (
+                f"mars: the call {self._name_of(task)} left {left} behind; "
+                f"{'they end' if many else 'it ends'} with the worker\n"
+            )
+            with contextlib.suppress(OSError):
+                os.write(self.log, line.encode("utf-8", "backslashreplace"))
+        self.look_at_ns = time.monotonic_ns() + _LOOK_NS
+
+    def _restore(self, function: int) -> None:
+        """Undo what calls, the last one of them of ``function``, did to this process.
+
+        To look costs more than a small call. So what a function does is looked at after its
+        first call here, after each call if it ever did something, and else from time to time.
+        """
+        found = self.ambient.restore()
+        if found == SAME:
+            if function not in self.wild:
+                self.tame.add(function)
+        elif self.unseen:
+            self.tame.clear()  # it may have been any of them
+        else:
+            self.wild.add(function)
+            self.tame.discard(function)
+        self.unseen = False
+        self.spoiled = self.spoiled or found == LOST
+
+    def _leave(self) -> int:
+        """End this process, which is of no use for further calls; another one takes its place."""
+        self.outbox.started(0, 0)
+        if self.ambient.has_descriptors():  # else who knows where it would be written to
+            with contextlib.suppress(OSError):
+                self.send(messages.LEAVING)
+        return 0
 
     def _name_of(self, task: Message) -> str:
         extra = task[7]
@@ -490,16 +615,6 @@ class Worker:
             self._set_progress,
         )  # fmt: skip
 
-    def _follow(self, surroundings: tuple[list[str], str]) -> None:
-        """Import from where, and call "here" what, the program does."""
-        path, here = self.surroundings = surroundings
-        if sys.path != path:
-            sys.path[:] = path
-            importlib.invalidate_caches()
-        if here:
-            with contextlib.suppress(OSError):  # it is gone: stay where we are
-                os.chdir(here)
-
     def _load(self, number: int, described: tuple[str, Any, Any]) -> Any:
         _, data, buffers = described
         if buffers is not None:
@@ -510,6 +625,9 @@ class Worker:
 
     def _parts(self, stored: attempt_call.Stored) -> list[memoryview]:
         self.mapped = True
+        if self.limit is not None:
+            with self.limit.lifted():  # the mapping of a whole arena is not what the call takes
+                return self.inputs.buffers(stored)
         return self.inputs.buffers(stored)
 
     def _decode_stored_arguments(
@@ -608,6 +726,7 @@ class Worker:
         log, seek, ends = self.log, os.lseek, os.SEEK_CUR
         stdout, stderr = self.stdout, self.stderr
         first: int = extra["items"]
+        function, tame = task[2], self.tame
         for offset, item in enumerate(items):
             session.place = (*place, extra["indices"][offset] if first < 0 else first + offset)
             session.generator = None
@@ -643,6 +762,8 @@ class Worker:
             except ValueError:  # closed by the item
                 self.open_streams()
                 stdout, stderr = self.stdout, self.stderr
+            if function not in tame:
+                self._restore(function)
             logs.append(seek(log, 0, ends))
         returned = time.monotonic_ns()
         if os.getpid() != self.pid:
@@ -736,12 +857,14 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
     sys.path[:] = facts["path"]
     with contextlib.suppress(OSError):  # it is gone meanwhile
         os.chdir(facts["cwd"])
+    platform.offer_to_oom_killer()
     worker = Worker(number, facts, descriptors)
     worker.open_streams()
     os.write(1, b"\n")  # position 0 is what /dev/null has, too: see `perform`
     import faulthandler
 
     faulthandler.enable(file=2, all_threads=False)
+    stacks.answer_requests()
     from mars.engines.local.nested import NestedEngine
 
     worker.engine = NestedEngine(worker)

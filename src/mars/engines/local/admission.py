@@ -1,0 +1,65 @@
+"""Which calls may run at the same time, by the memory that they need. Pure.
+
+A call needs what its ``memory=`` says, else what calls of its function were seen to use. One
+that the kernel ended for want of memory runs once more, with nothing beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Final
+
+from mars.engines.local.queues import WorkerState
+from mars.settings import PEAK_FLOOR_BYTES
+from mars.task import Task
+
+OUT_OF_MEMORY: Final = "memory"
+"""Blame of a task whose worker the kernel ended because memory ran out."""
+
+
+class Admission:
+    """Says whether a call fits beside those that run.
+
+    Parameters
+    ----------
+    room : callable
+        Bytes that running calls may take together, now.
+    """
+
+    def __init__(self, room: Callable[[], float]) -> None:
+        self._room = room
+        self.peaks: dict[bytes, float] = {}  # by function, of those that need much
+        self.strict = False  # some call has to run alone
+
+    def need(self, task: Task) -> float:
+        """Bytes that a call is expected to need; 0: too few to care, infinite: all there are."""
+        if self.strict and task.blame == OUT_OF_MEMORY:
+            return inf
+        memory = task.call.options.memory
+        if memory is not None:
+            return memory
+        peaks = self.peaks
+        return peaks.get(task.call.function.key, 0) if peaks else 0
+
+    def fits(self, need: float, worker: WorkerState, workers: Iterable[WorkerState]) -> bool:
+        """Whether ``worker``, which has nothing to do, may start a call that needs ``need``."""
+        if not need and not self.strict:
+            return True
+        others = [other for other in workers if other.queue and other is not worker]
+        if all(other.blocked for other in others):
+            return True  # nothing else would make room: it has to be tried
+        taken = sum(other.need for other in others)
+        if not need:
+            return taken < inf
+        return taken + need <= self._room()
+
+    def learn(self, key: bytes, peak: float) -> None:
+        """A call of a function has used ``peak`` bytes."""
+        known = self.peaks.get(key, 0)
+        # As with time: quick to believe that calls need more, slower to believe the opposite.
+        expected = peak if peak > known else known + (peak - known) * 0.2
+        if expected >= PEAK_FLOOR_BYTES:
+            self.peaks[key] = expected
+        elif known:
+            del self.peaks[key]

@@ -1,0 +1,284 @@
+"""Where each worker is, asked from outside: both ends of ``mars stack``.
+
+A worker has `faulthandler` write the Python stacks of its threads to a small file in memory when
+a signal comes. It does so in the signal's handler, so it needs neither the interpreter's lock nor
+any help of the running call, and a call that hangs in C answers too. Whoever asks finds the
+processes, and that file, in ``/proc``. Nothing of this costs a call anything.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from mars import platform
+
+ANSWER_S: Final = 2.0
+"""A worker that has not written its stack by then, seconds, does not answer: it takes 1 ms."""
+
+_SETTLED_S: Final = 0.3
+"""An answer whose end we do not recognize is whole when it has not grown for so long, seconds."""
+
+_SIGNAL: Final = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else None
+"""A real-time signal: no library or shell gives it a meaning."""
+
+_FILE: Final = "stack"
+
+_ZYGOTE: Final = re.compile(
+    rb"from mars\.engines\.local\.zygote import main; main\(\d+, (\d+)\)\0$"
+)
+"""End of the command line of a zygote (see `pool`), and of all that was forked from it."""
+
+_THREAD: Final = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.* \(most recent call first\):")
+_WORKER_FILE: Final = "engines/local/worker.py"
+
+
+# -- in the worker ----------------------------------------------------------------------------
+
+
+def answer_requests() -> None:
+    """Have this process write its stack whenever it is asked."""
+    if _SIGNAL is None:
+        return
+    try:
+        descriptor = platform.memory_file(_FILE)
+    except OSError:  # no descriptor is left: this worker does not answer
+        return
+    # Who asks empties the file, and our position in it has to follow.
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+    faulthandler.register(_SIGNAL, file=descriptor, all_threads=True)
+
+
+# -- whoever asks -----------------------------------------------------------------------------
+
+
+class State(Enum):
+    """What a worker does."""
+
+    RUNNING = "running a call"
+    NESTED = "waiting for calls that its call has made"
+    IDLE = "idle"
+    STOPPED = "stopped by a signal"
+    SILENT = "no answer"
+    GONE = "has ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker does, and where.
+
+    Attributes
+    ----------
+    pid : int
+        Its process.
+    state : State
+        What it does.
+    call : tuple of str
+        Frames of the running call, most recent first, without ours.
+    threads : tuple of tuple of str
+        Frames of other threads in the process that are not ours.
+    """
+
+    pid: int
+    state: State
+    call: Sequence[str] = ()
+    threads: Sequence[Sequence[str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The processes of one engine: the program, its zygote, the zygote's workers."""
+
+    driver: int
+    zygote: int
+    workers: Sequence[int]
+
+
+def find_engines(user: int | None = None) -> list[Processes]:
+    """Find all engines that run on this machine.
+
+    Parameters
+    ----------
+    user : int, optional
+        Only those of this user, by number. None: of all.
+
+    Raises
+    ------
+    FileNotFoundError
+        The system has no ``/proc``.
+    """
+    drivers: dict[int, int] = {}  # zygotes, workers and what those forked -> the driver
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            if user is not None and os.stat(f"/proc/{entry}").st_uid != user:
+                continue
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                found = _ZYGOTE.search(file.read())
+        except OSError:  # it has ended, or is not ours to look at
+            continue
+        status = _status(int(entry)) if found else None
+        if found and status:
+            drivers[int(entry)] = int(found[1])
+            parents[int(entry)] = status[1]
+    zygotes = [
+        # Inside a container, the driver may call itself by another number than we do.
+        pid for pid, parent in parents.items() if parent == drivers[pid] or parent not in drivers
+    ]  # fmt: skip
+    return [
+        Processes(parents[zygote], zygote, sorted(p for p in parents if parents[p] == zygote))
+        for zygote in sorted(zygotes)
+    ]
+
+
+def _status(pid: int) -> tuple[str, int] | None:
+    """State letter and parent of a process; None when it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+    except OSError:
+        return None
+    return state.decode(), int(parent)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal, such as SIGSTOP, keeps a process from running; False if nobody knows."""
+    status = _status(pid)
+    return status is not None and status[0] in "Tt"
+
+
+def examine(pid: int, limit_s: float = ANSWER_S) -> Report:
+    """Ask a worker what it does.
+
+    Its call notices nothing, except that a system call of C code which ends early when a signal
+    comes, such as ``usleep``, does so. A stopped worker is not asked.
+
+    Parameters
+    ----------
+    pid : int
+        Its process.
+    limit_s : float, default 2
+        Seconds to wait for the answer.
+
+    Raises
+    ------
+    PermissionError
+        The process belongs to somebody else.
+    """
+    status = _status(pid)
+    if status is None or status[0] in "ZX":
+        return Report(pid, State.GONE)
+    if status[0] in "Tt":
+        return Report(pid, State.STOPPED)
+    try:
+        answer = _ask(pid, limit_s)
+    except (FileNotFoundError, ProcessLookupError):
+        return Report(pid, State.GONE)
+    return _read(pid, answer) if answer else Report(pid, State.SILENT)
+
+
+def _ask(pid: int, limit_s: float) -> str:
+    path = _answer_file(pid)
+    # To a process that does not expect it, the signal would be the end.
+    if path is None or _SIGNAL is None or not _catches(pid, _SIGNAL):
+        return ""
+    deadline = time.monotonic() + limit_s
+    with open(path, "r+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # several who ask at once take turns
+        file.truncate(0)
+        os.kill(pid, _SIGNAL)
+        size, grown_at = 0, deadline
+        while True:
+            now = time.monotonic()
+            answer = os.pread(file.fileno(), 1 << 20, 0)
+            if len(answer) != size:
+                size, grown_at = len(answer), now
+            # The main thread is the last one, and its outermost frame the zygote's command.
+            whole = answer.endswith(b'File "<string>", line 1 in <module>\n')
+            if whole or now > deadline or now - grown_at > _SETTLED_S:
+                return answer.decode("utf-8", "replace")
+            time.sleep(0.002)
+
+
+def _answer_file(pid: int) -> str | None:
+    folder = f"/proc/{pid}/fd"
+    for entry in os.listdir(folder):
+        path = f"{folder}/{entry}"
+        try:
+            if f"mars-{_FILE}" in os.readlink(path):
+                return path
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return None  # the call has closed descriptors that are not its own
+
+
+def _catches(pid: int, number: int) -> bool:
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "SigCgt":
+                return bool(int(value, 16) >> (number - 1) & 1)
+    return False
+
+
+def _read(pid: int, answer: str) -> Report:
+    """Tell from the stacks of its threads what a worker does."""
+    *others, main = _threads(answer)
+    threads = [frames for frames in others if not any(map(_is_control, frames))]
+    for position, frame in enumerate(main):
+        if _is_ours(frame, "wait_reply"):
+            asking = _above_ours(_below_package(main[position:]))
+            return Report(pid, State.NESTED, asking, threads)
+        if _is_ours(frame, "perform"):
+            return Report(pid, State.RUNNING, _above_ours(main[: position + 1]), threads)
+    if main and main[-1] == "...":  # so deep that our frames are cut off
+        return Report(pid, State.RUNNING, main, threads)
+    return Report(pid, State.IDLE, (), threads)
+
+
+def _threads(answer: str) -> Iterator[list[str]]:
+    """Frames of each thread, the main thread's last."""
+    frames: list[str] = []
+    for line in answer.splitlines():
+        if _THREAD.match(line):
+            if frames:
+                yield frames
+            frames = []
+        elif line.strip():
+            frames.append(line.strip())
+    yield frames
+
+
+def _is_ours(frame: str, name: str) -> bool:
+    return frame.endswith((f" in {name}", f".{name}")) and _WORKER_FILE in frame
+
+
+def _is_control(frame: str) -> bool:
+    return _is_ours(frame, "serve_control")
+
+
+def _below_package(frames: Sequence[str]) -> Sequence[str]:
+    """The part of a stack that begins in `worker` from the first frame of somebody else on."""
+    package = frames[0].partition(_WORKER_FILE)[0]
+    theirs = (index for index, frame in enumerate(frames) if not frame.startswith(package))
+    return frames[next(theirs, len(frames)) :]
+
+
+def _above_ours(frames: Sequence[str]) -> list[str]:
+    """The frames of the call: what is more recent than our function that calls it."""
+    ours = [
+        position for position, frame in enumerate(frames)
+        if _is_ours(frame, "perform") or _is_ours(frame, "_perform_block")
+        or _is_ours(frame, "_call_limited")
+    ]  # fmt: skip
+    return list(frames[: ours[0]] if ours else frames)

@@ -1,0 +1,274 @@
+"""``mars stack`` shows what each worker does, and where, without the worker's help."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import mars
+import mars.remote as mr
+from mars.cli import main
+from mars.engines.local import stacks
+from mars.engines.local.stacks import State, examine, find_engines
+
+Note = Callable[..., None]
+Lines = Callable[[object], list[str]]
+Wait = Callable[..., None]
+
+pytestmark = [
+    pytest.mark.usefixtures("session"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc"),
+]
+
+
+@pytest.fixture(scope="module")
+def session(leak_guard: None) -> Iterator[mars.session.Session]:
+    opened = mars.new_session(n_cpu=2, default=True)
+    yield opened
+    opened.stop_server()
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path, note: Note, lines: Lines, wait_until: Wait
+) -> Iterator[Callable[..., int]]:
+    """``start(function)`` runs it as ``function(tell)``; returns its process once it has told."""
+    runs = []
+
+    def start(function: Callable[..., object]) -> int:
+        ledger = tmp_path / f"ledger-{len(runs)}"
+
+        def tell() -> None:
+            note(ledger, os.getpid())
+
+        runs.append(mr.spawn(function, args=(tell,), idempotent=False).execute(wait=False))
+        wait_until(lambda: lines(ledger))
+        return int(lines(ledger)[0])
+
+    yield start
+    for run in runs:
+        run.cancel()
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["stack", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def workers() -> tuple[int, ...]:
+    (engine,) = [engine for engine in find_engines() if engine.driver == os.getpid()]
+    return tuple(engine.workers)
+
+
+def linger(tell: Callable[[], None]) -> None:
+    tell()
+    time.sleep(60)
+
+
+def test_the_stack_of_a_running_call_is_shown_without_frames_of_ours(
+    start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pid = start(linger)
+    text = shown(capsys, str(pid))
+    assert f"program {os.getpid()}: " in text
+    assert f"worker {pid}: running a call, most recent line first\n" in text
+    assert re.search(rf'\n    File "{re.escape(__file__)}", line \d+ in linger\n', text)
+    assert "engines/local" not in text
+    assert text.count("worker ") == 1
+
+
+def test_a_call_goes_on_after_it_was_looked_at(tmp_path: Path, wait_until: Wait) -> None:
+    gate = tmp_path / "gate"
+
+    def work(door: Path) -> int:
+        for turn in range(100_000):
+            if door.exists():
+                return turn
+            time.sleep(0.001)
+        raise RuntimeError("the gate was not opened")
+
+    call = mr.spawn(work, args=(gate,))
+    run = call.execute(wait=False)
+    wait_until(lambda: any(examine(pid).call for pid in workers()))
+    for _ in range(20):
+        for pid in workers():
+            examine(pid)
+    gate.touch()
+    run.result(20)
+    assert call.fetch() > 0
+
+
+def test_a_worker_without_a_call_is_idle(wait_until: Wait) -> None:
+    # One that has just started does not answer yet.
+    wait_until(lambda: {examine(pid).state for pid in workers()} == {State.IDLE})
+
+
+def test_all_programs_of_the_user_are_shown_by_default_and_one_by_its_process(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert f"program {os.getpid()}: " in shown(capsys)
+    text = shown(capsys, str(os.getpid()))
+    assert text.startswith(f"program {os.getpid()}: ")
+    assert text.count("program ") == 1
+    assert text.count("worker ") == len(workers())
+
+
+def test_a_process_that_has_nothing_to_do_with_it_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["stack", "1"]) == 1
+    assert capsys.readouterr().err == "process 1 is no worker of mars, and has none\n"
+
+
+def test_a_call_that_holds_the_interpreter_in_c_answers(start: Callable[..., int]) -> None:
+    def backtrack(tell: Callable[[], None]) -> None:
+        tell()
+        re.match(r"(a+)+$", "a" * 60 + "b")  # longer than anybody lives, under the lock
+
+    pid = start(backtrack)
+    report = examine(pid)
+    assert report.state is State.RUNNING
+    assert report.call[-1].endswith(" in backtrack")
+    assert "re/__init__.py" in report.call[0]
+
+
+def test_a_stopped_worker_is_shown_as_stopped_and_not_asked(
+    start: Callable[..., int], capsys: pytest.CaptureFixture[str], wait_until: Wait
+) -> None:
+    pid = start(linger)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: stacks.is_stopped(pid))
+        text = shown(capsys, str(pid))
+        assert f"worker {pid}: stopped by a signal; kill -CONT {pid} lets it go on\n" in text
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: examine(pid).state is State.RUNNING)
+
+
+def test_a_call_that_waits_for_its_calls_is_shown_where_it_asked(
+    start: Callable[..., int], wait_until: Wait
+) -> None:
+    def outer(tell: Callable[[], None]) -> None:
+        call = mr.spawn(time.sleep, args=(60,))
+        tell()
+        call.execute()
+
+    pid = start(outer)
+    wait_until(lambda: examine(pid).state is State.NESTED)
+    report = examine(pid)
+    assert [frame.rpartition(" ")[2] for frame in report.call] == ["outer"]
+
+
+def test_threads_of_a_call_are_shown(
+    start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def threaded(tell: Callable[[], None]) -> None:
+        import threading
+
+        def beside() -> None:
+            tell()
+            time.sleep(60)
+
+        threading.Thread(target=beside, daemon=True).start()
+        time.sleep(60)
+
+    text = shown(capsys, str(start(threaded)))
+    assert re.search(r"in another thread:\n      File .* in beside\n", text)
+    assert "serve_control" not in text
+
+
+def test_a_call_that_blocks_signals_answers_through_another_thread(
+    start: Callable[..., int],
+) -> None:
+    def deaf(tell: Callable[[], None]) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) | {signal.SIGRTMIN + 7})
+        tell()
+        time.sleep(60)
+
+    report = examine(start(deaf))
+    assert report.call[0].endswith(" in deaf")
+
+
+@pytest.mark.parametrize("loss", ["descriptors", "handler"])
+def test_a_worker_that_cannot_answer_is_not_harmed_by_the_question(
+    loss: str,
+    start: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    wait_until: Wait,
+) -> None:
+    def lose(tell: Callable[[], None]) -> None:
+        if loss == "handler":  # without one, the signal ends a process
+            signal.signal(signal.SIGRTMIN + 7, signal.SIG_DFL)
+        else:
+            for entry in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError):
+                    if "mars-stack" in os.readlink(f"/proc/self/fd/{entry}"):
+                        os.close(int(entry))
+        tell()
+        time.sleep(60)
+
+    pid = start(lose)
+    assert f"worker {pid}: alive, but it does not answer" in shown(capsys, str(pid))
+    assert psutil.pid_exists(pid)
+    os.kill(pid, signal.SIGKILL)  # the next test needs one that answers
+    wait_until(lambda: pid not in workers())
+
+
+def test_a_deep_recursion_is_shown_as_running(start: Callable[..., int]) -> None:
+    def descend(tell: Callable[[], None], depth: int = 300) -> None:
+        if depth:
+            descend(tell, depth - 1)
+        else:
+            tell()
+            time.sleep(60)
+
+    report = examine(start(descend))
+    assert report.state is State.RUNNING
+    assert report.call[0].endswith(" in descend")
+
+
+def test_a_process_that_has_ended_is_said_to_have_ended() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert examine(ended.pid).state is State.GONE
+
+
+def test_several_who_ask_at_once_get_whole_answers(start: Callable[..., int]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    pid = start(linger)
+    with ThreadPoolExecutor(4) as pool:
+        for report in pool.map(examine, [pid] * 40):
+            assert [frame.rpartition(" ")[2] for frame in report.call] == ["linger"]
+
+
+def test_a_system_without_proc_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listdir(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(stacks.os, "listdir", listdir)
+    assert main(["stack"]) == 1
+    assert "needs /proc" in capsys.readouterr().err
+
+
+def test_c_code_without_a_python_function_around_it_is_named_as_such(
+    capsys: pytest.CaptureFixture[str], wait_until: Wait
+) -> None:
+    run = mr.spawn(time.sleep, args=(60,)).execute(wait=False)
+    try:
+        wait_until(lambda: "running a call; it is in C code" in shown(capsys, str(os.getpid())))
+    finally:
+        run.cancel()
