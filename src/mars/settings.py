@@ -36,7 +36,7 @@ BLOCK_ITEMS: Final = 16_384
 REPORT_S: Final = 0.002
 """A worker reports finished calls at the latest after this time, seconds, when it can."""
 
-LOOK_S: Final = 0.002
+LOOK_S: Final = 0.005
 """A worker looks at what calls did to its process at the latest after this time, seconds, when
 it can. To look takes ~20 us."""
 
@@ -123,7 +123,7 @@ LOG_READ_BYTES: Final = MIB
 """`fetch_log` reads this much at once unless ``sizes`` says otherwise, as the original does."""
 
 SILENCE_LOOK_S: Final = 1.0
-"""A thread that waits looks for silent calls this often, seconds: it takes 2 us per call."""
+"""A thread that waits looks for silent calls this often, seconds: it takes 10 us per call."""
 
 SILENCE_OF_EXPECTED: Final = 2.0
 """A silent call is told of when it has taken this many times as long as others of its function:

@@ -114,9 +114,17 @@ def test_a_worker_without_a_call_is_idle(wait_until: Wait) -> None:
 
 
 def test_all_programs_of_the_user_are_shown_by_default_and_one_by_its_process(
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    asked: list[int | None] = []
+
+    def find(user: int | None = None) -> list[stacks.Processes]:
+        asked.append(user)  # other programs of this user are not ours to disturb
+        return [engine for engine in find_engines(user) if engine.driver == os.getpid()]
+
+    monkeypatch.setattr(stacks, "find_engines", find)
     assert f"program {os.getpid()}: " in shown(capsys)
+    assert asked == [os.getuid()]
     text = shown(capsys, str(os.getpid()))
     assert text.startswith(f"program {os.getpid()}: ")
     assert text.count("program ") == 1

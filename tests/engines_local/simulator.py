@@ -37,7 +37,15 @@ from mars.engines.local.events import (
     Unblocked,
     WorkerReady,
 )
-from mars.engines.local.scheduler import ARROWS, ASSIGNED, DONE, READY, WAITING, Scheduler
+from mars.engines.local.scheduler import (
+    ARROWS,
+    ASSIGNED,
+    DONE,
+    READY,
+    RETRYING,
+    WAITING,
+    Scheduler,
+)
 from mars.graph import needed_calls
 from mars.settings import CANCEL_GRACE_S, REPORT_S
 from mars.task import Call, Output, Task
@@ -170,6 +178,7 @@ class Member:
         self.queue: deque[tuple[Task, int, list[int], bool]] = deque()
         self.running: tuple[Task, int] | None = None
         self.last = 0  # what the shared memory says is running
+        self.broken = False  # a frame of it was torn: nothing more of it is read
         self.starved = False  # the kernel ended it because memory ran out
         self.serial = 0  # of the running call's next step: others are out of date
         self.phase = ""
@@ -232,6 +241,8 @@ class World:
         self.latency_s = 1e-4
         self.lazy_reports = 0.5
         self.duplicates = 0.0
+        self.torn = 0.0
+        self.begun: set[Task] = set()
         self.make_nested: Callable[[World, Member, int], list[Call]] = lambda *_: []
         self.on_run_end: Callable[[SimRun], None] = lambda _: None
         self.calls_made = 0
@@ -550,15 +561,25 @@ class World:
     def _send_only(self, member: Member, action: Callable[[], None]) -> None:
         if member.dead:
             return
+        if self.rng.random() < self.torn:
+            action = lambda: self._tear(member)  # noqa: E731
         member.upwards.append(action)
         when = max(self.now + self.delay(), member.free_at[2])
         member.free_at[2] = when
 
         def arrive() -> None:
             if member.upwards and not member.buried:
-                member.upwards.popleft()()
+                action = member.upwards.popleft()
+                if not member.broken:
+                    action()
 
         self.at(when, arrive)
+
+    def _tear(self, member: Member) -> None:
+        """What comes is no frame: the driver reads nothing more, and ends the process."""
+        self.faults["torn"] += 1
+        member.broken = True
+        self._die(member, "after a torn frame")
 
     def _process_starts(self, member: Member) -> None:
         if self.rng.random() < self.start_death_rate:
@@ -616,6 +637,12 @@ class World:
         return [(task.call, index) for index in task.items]
 
     def _begin(self, member: Member, task: Task, attempt: int, keep: bool) -> None:
+        whole: Any = task if task.source is None else task.source
+        asked_again = any(run.cancelled for run in whole.wanted_by)
+        if task in self.begun and not task.call.options.death_retries and not asked_again:
+            raise Broken(f"{named(task)} is begun again after a death that it must not have")
+        if not task.call.options.retries:
+            self.begun.add(task)
         for key in self._keys(task):
             if self.live.get(key):
                 raise Broken(f"{named(task)} runs twice at once")
@@ -745,7 +772,7 @@ class World:
         """`Loop._bury`: the end of a process is certain."""
         if member.buried:
             return
-        while member.upwards:
+        while member.upwards and not member.broken:
             member.upwards.popleft()()
         unreported = member.outbox
         if self.rng.random() < 0.3:  # it was told, and had no time to cross it out
@@ -755,15 +782,14 @@ class World:
             self._attempt_ended(member)
         member.buried = True
         state = self.scheduler.workers.get(member.number)  # type: ignore[call-overload]
-        started, result = 0, None
-        if state is not None and state.queue and state.queue[0].attempt == member.last:
-            started, result = member.last, ("died", member.last)
+        queue = () if state is None else state.queue
+        started = member.last if any(task.attempt == member.last for task in queue) else 0
         self._drop_asker(member)
         self.on(
             Died(
                 member.number,  # type: ignore[arg-type]
                 started,
-                result,
+                lambda task: ("died", task.attempt),
                 starved=member.starved,
                 peak=int(self._peak_of(state, started)),
             )
@@ -773,7 +799,8 @@ class World:
     def _peak_of(self, state: Any, started: int) -> float:
         if not started:
             return 0
-        return self.behaviours[state.queue[0].call].memory
+        (task,) = (task for task in state.queue if task.attempt == started)
+        return self.behaviours[task.call].memory
 
     # -- records ------------------------------------------------------------------------------
 
@@ -927,7 +954,7 @@ class World:
                 if task.links:
                     for source in task.links:
                         readers[source] += 1
-                    if stage is WAITING or stage is READY:
+                    if stage in (WAITING, READY, RETRYING):
                         waits = sum(source.stage is not DONE for source in task.links)
                         if waits != task.waiting:
                             raise Broken(f"{named(task)} waits for {waits}, counts {task.waiting}")
@@ -1006,6 +1033,6 @@ def show(thing: Any) -> str:
             words.append(
                 " ".join(f"#{one.attempt}:{one.status}:{one.seconds:.6f}" for one in value)
             )
-        elif field not in ("result", "log"):
+        elif field not in ("certificate", "result", "log"):
             words.append(f"{field}={value}")
     return " ".join(words)

@@ -140,7 +140,7 @@ class Desk:
     def die(self, worker: int, *, started: bool = True) -> list[Any]:
         queue = self.queues.pop(worker)
         attempt = queue[0].attempt if queue and started else 0
-        return self.on(Died(WorkerId(worker), attempt, b"died"))
+        return self.on(Died(WorkerId(worker), attempt, lambda _: b"died"))
 
     def sent(self) -> dict[int, list[str]]:
         """Names of what each worker has, in its order."""

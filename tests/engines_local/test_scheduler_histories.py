@@ -111,6 +111,7 @@ class History:
         world.death_rate = plan.deaths
         world.start_death_rate = plan.start_deaths
         world.duplicates = 0.0 if self.calm else rng.choice((0.0, 0.1))
+        world.torn = 0.0 if self.calm else rng.choice((0.0, 0.0, 0.01))
         world.lazy_reports = rng.random()
         world.latency_s = rng.choice((1e-5, 1e-4, 1e-3))
         world.make_nested = self._nested
@@ -322,7 +323,8 @@ def test_no_history_breaks_a_promise(chunk: int) -> None:
         faults["nested"] += sum(run.member is not None for run in world.runs)
     # Nothing is proved unless it happened.
     for fault in (
-        "death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested", "starved"
+        "death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested", "starved",
+        "torn",
     ):  # fmt: skip
         assert faults[fault] > 5, f"only {faults[fault]} x {fault}"
     assert faults["gave up"]

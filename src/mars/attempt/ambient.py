@@ -38,6 +38,9 @@ _LIMITS: Final = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NP
 _HELPERS: Final = ("resource_tracker", "semaphore_tracker", "forkserver", "loky")
 """In the command lines of processes that multiprocessing and joblib start once, and keep."""
 
+_POOLS: Final = ("concurrent.futures", "joblib", "loky")
+"""Modules whose threads look after pools that are kept for the next use."""
+
 _FIRST_REAL_TIME: Final = 32
 _IMPORTING: Final = "<frozen importlib._bootstrap>"
 
@@ -161,7 +164,10 @@ class Ambient:
         running = threading.enumerate()
         self._threads = {thread.ident for thread in running}
         return sum(
-            not thread.daemon and thread.ident not in before and thread not in pools
+            not thread.daemon
+            and thread.ident not in before
+            and thread not in pools
+            and not type(thread).__module__.startswith(_POOLS)
             for thread in running
         )
 
@@ -172,8 +178,14 @@ class Ambient:
         except ChildProcessError:
             return 0
         before, self._children = self._children, set(platform.running_children())
-        commands = map(platform.command_line, self._children - before)
-        return sum(not any(helper in command for helper in _HELPERS) for command in commands)
+        count = 0
+        for pid in self._children - before:
+            command = platform.command_line(pid)
+            if not command:  # it is just becoming another program: the next look tells which
+                self._children.discard(pid)
+            elif not any(helper in command for helper in _HELPERS):
+                count += 1
+        return count
 
 
 class _Environment:
@@ -359,9 +371,9 @@ def _set_path(path: list[str]) -> None:
 def _set_mask(blocked: set[int]) -> None:
     for number in _signal.sigpending() - {signal.SIGTERM, signal.SIGCHLD}:
         # A late alarm, say: it would end the process now. What is ignored is also forgotten.
-        if number < _FIRST_REAL_TIME and _signal.getsignal(number) == signal.SIG_DFL:
-            _signal.signal(number, signal.SIG_IGN)
-            _signal.signal(number, signal.SIG_DFL)
+        if number < _FIRST_REAL_TIME and _signal.getsignal(number) == _signal.SIG_DFL:
+            _signal.signal(number, _signal.SIG_IGN)
+            _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 

@@ -89,7 +89,7 @@ def _said(report: Report) -> str:
     if report.state is State.STOPPED:
         return _stopped(report.pid)
     if report.state is State.SILENT:
-        return "alive, but it does not answer: its call blocks signals, or waits for a disk"
+        return "alive, but it does not answer: it starts, waits for a disk, or lost our files"
     if report.state is State.RUNNING and not report.call:
         return "running a call; it is in C code, with no Python function around it"
     if report.call:

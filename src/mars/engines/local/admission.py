@@ -49,6 +49,8 @@ class Admission:
         others = [other for other in workers if other.queue and other is not worker]
         if all(other.blocked for other in others):
             return True  # nothing else would make room: it has to be tried
+        if need == inf:
+            return False
         taken = sum(other.need for other in others)
         if not need:
             return taken < inf

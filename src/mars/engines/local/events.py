@@ -6,7 +6,7 @@ tests does the same without processes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -101,14 +101,15 @@ class Unblocked:
 class Died:
     """A worker process has ended, for certain.
 
-    ``started`` is the attempt that it was running, 0 for none; ``result`` the failure to use
-    when that attempt was the last one. ``starved``: the kernel ended it because memory ran out;
+    ``started`` is the last attempt that it began, of those in its queue, 0 for none;
+    ``certificate`` makes the failure of a task that it had begun; ``log`` is what it had printed
+    for the last one. ``starved``: the kernel ended it because memory ran out;
     ``peak`` is the memory that the process had taken, in bytes.
     """
 
     worker: WorkerId
     started: int
-    result: Any = None
+    certificate: Callable[[Task], Any] = lambda _: None
     log: Any = None
     starved: bool = False
     peak: int = 0

@@ -67,6 +67,9 @@ class Loop:
         self._posted: deque[Callable[[], object]] = deque()
         self._forgotten: deque[Task] = deque()
         self._functions: dict[bytes, int] = {}
+        self._function_count = 0
+        self._functions_of: dict[RunId, list[bytes]] = {}  # of one run, and useless after it
+        self._late: list[Run] = []  # ended early: calls of theirs still run
         self._run_count = 0
         self._by_descriptor: dict[int, tuple[Callable[[Any, int], None], Any]] = {}
         self._poller = platform.poller()
@@ -223,9 +226,30 @@ class Loop:
         self.runs.discard(run)
         self.store.run_ended(run)
         self._collect_regions()
+        self._late.append(run)
+        late, self._late = self._late, []
+        for ended in late:
+            if ended.remaining:
+                self._late.append(ended)
+            else:
+                self._forget_run(ended)
         if self.nested is not None:
             self.nested.run_ended(run)
         run.end()
+
+    def _forget_run(self, run: Run) -> None:
+        """No call of a run will be sent again: workers hear so with the next ones they get."""
+        number = RunId(run.number)
+        keys = self._functions_of.pop(number, ())
+        functions = [self._functions.pop(key) for key in keys]
+        for member in self.members.values():
+            runs_over, functions_over = member.over
+            if number in member.runs:
+                member.runs.discard(number)
+                runs_over.append(number)
+            for function in member.functions.intersection(functions):
+                member.functions.discard(function)
+                functions_over.append(function)
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -287,7 +311,10 @@ class Loop:
                 key += run.number.to_bytes(8, "little")  # see `code.describe`
             number = numbers.get(key)
             if number is None:
-                number = numbers[key] = len(numbers) + 1
+                self._function_count += 1
+                number = numbers[key] = self._function_count
+                if function.buffers:
+                    self._functions_of.setdefault(RunId(run.number), []).append(key)
             if number not in known:
                 known.add(number)
                 data, regions = self.store.function(function, run)
@@ -313,7 +340,8 @@ class Loop:
                 (task.attempt, run.number, number, payload, inputs, call.n_output,
                  task.place, extra)
             )  # fmt: skip
-        self.send(member, messages.frame((messages.TASKS, functions, runs, outgoing)))
+        over, member.over = member.over, ([], [])
+        self.send(member, messages.frame((messages.TASKS, functions, runs, outgoing, over)))
 
     def _extra(self, task: Task) -> dict[str, Any] | None:
         """What only some calls need to say."""
@@ -618,13 +646,16 @@ class Loop:
                     self.on(events.Finished(WorkerId(member.number), outcomes))
             attempt, log_start = member.running()
             state = self.scheduler.workers.get(WorkerId(member.number))
-            result = log = None
-            started = 0
+            log = Log(member.segment, log_start, member.segment.size())
             starved = self._starved(member)
-            if state is not None and state.queue and state.queue[0].attempt == attempt:
-                task, started = state.queue[0], attempt
-                log = Log(member.segment, log_start, member.segment.size())
-                result = self._certificate(member, task, log, starved)
+            queue = () if state is None else state.queue
+            started = attempt if any(task.attempt == attempt for task in queue) else 0
+            # Made at once: what it is made of goes with the member.
+            certificates = {
+                task: self._certificate(member, task, log, starved)
+                for task in queue
+                if task.attempt <= started
+            }
             self._unwatch(member.data.fileno())
             self._dirty.discard(member)
             member.close()
@@ -632,7 +663,10 @@ class Loop:
             if self.nested is not None:
                 self.nested.worker_ended(member)
             peak = 1024 * self._endings.get(member.number, (0, None, 0, ""))[2]
-            self.on(events.Died(WorkerId(member.number), started, result, log, starved, peak))
+            certificate = certificates.__getitem__
+            self.on(
+                events.Died(WorkerId(member.number), started, certificate, log, starved, peak)
+            )
             self._collect_regions()
             self._endings.pop(member.number, None)
 

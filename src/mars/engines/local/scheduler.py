@@ -93,6 +93,8 @@ ARROWS: Final = frozenset(
         (ASSIGNED, RETRYING),  # an exception or a death, with attempts left
         (ASSIGNED, ABANDONED),  # taken back, and no live run wants it any more
         (RETRYING, READY),  # the pause is over
+        (RETRYING, WAITING),  # and an input, whose result was lost too, is not there yet
+        (RETRYING, FAILED),  # or never will be
         (RETRYING, ABANDONED),
         (RETRYING, CANCELLED),
     }
@@ -466,7 +468,7 @@ class Scheduler:
             for dependent in dependents or ():
                 if dependent.stage is ASSIGNED:
                     self._unqueue(dependent)
-                elif dependent.stage is not WAITING:
+                elif dependent.stage not in (WAITING, RETRYING):
                     continue
                 dependent.stage = FAILED
                 dependent.failed_input = failed
@@ -559,7 +561,7 @@ class Scheduler:
             for dependent in dependents or ():
                 if dependent.stage is ASSIGNED:
                     self._unqueue(dependent)
-                elif dependent.stage is not WAITING:
+                elif dependent.stage not in (WAITING, RETRYING):
                     continue
                 pending.append(dependent)
 
@@ -634,18 +636,24 @@ class Scheduler:
         if worker is None:
             return
         queue = worker.queue
-        running: Task | None = None
-        if queue and event.started and queue[0].attempt == event.started:
-            running = queue.popleft()
+        begun = []
+        # More than one when what it told of the first ones was lost with it.
+        while queue and queue[0].attempt <= event.started:
+            begun.append(queue.popleft())
         self._vacate(worker, now)
-        if running is not None:
-            running.worker = None
-            if event.log is not None:
-                running.logs = (*running.logs, event.log)
-            if event.starved:
-                self.admission.learn(running.call.function.key, event.peak)
-            self._attempt_died(running, worker, event, now)
-        elif not worker.ready or queue:
+        for task in begun:
+            if task.stage is not ASSIGNED:
+                continue
+            task.worker = None
+            if task.attempt == event.started:
+                if event.log is not None:
+                    task.logs = (*task.logs, event.log)
+                if event.starved:
+                    self.admission.learn(task.call.function.key, event.peak)
+            self._attempt_died(task, worker, event, now)
+        if begun:
+            return
+        if not worker.ready or queue:
             self._starts_without_result += 1
             if self._starts_without_result >= STARTS_WITHOUT_RESULT:
                 self._commands.append(GiveUp())
@@ -696,7 +704,7 @@ class Scheduler:
         elif number <= limit:
             self._retry(task, number, now)
         else:
-            self._terminal(task, FAILED, event.result, now)
+            self._terminal(task, FAILED, event.certificate(task), now)
 
     def _run_cancelled(self, event: Cancelled, now: float) -> None:
         run = event.run
@@ -737,7 +745,9 @@ class Scheduler:
                 if about.queue and about.queue[0].attempt == attempt and not about.stopping:
                     self._interrupt(about, about.queue[0], "timeout", now + INTERRUPT_GRACE_S)
             elif about.stage is RETRYING and about.attempt == attempt:
-                if wanted(about):
+                if wanted(about) and about.waiting:
+                    about.stage = WAITING
+                elif wanted(about):
                     about.stage = READY
                     self.ready.push_front(about)
                 else:

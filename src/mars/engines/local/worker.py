@@ -72,6 +72,11 @@ _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _LOOK_NS: Final = int(LOOK_S * 1e9)
 _KEPT_RESULTS: Final = 1024
+_FOR_CALLS: Final = set(range(1, 32)) - {
+    signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
+    signal.SIGSYS,
+}  # fmt: skip
+"""Signals that only the thread which runs calls takes: all but those of faults in a thread."""
 
 Message = tuple[Any, ...]
 
@@ -225,7 +230,12 @@ class Worker:
     def _take(self, message: Message) -> None:
         kind = message[0]
         if kind == messages.TASKS:
-            _, functions, runs, tasks = message
+            _, functions, runs, tasks, (runs_over, functions_over) = message
+            for number in runs_over:
+                self.runs.pop(number, None)
+            for number in functions_over:
+                self.functions.pop(number, None)
+                self.names.pop(number, None)
             if functions:
                 self.functions.update(functions)
                 self.names.update({number: known[0] for number, known in functions.items()})
@@ -390,7 +400,11 @@ class Worker:
     def run(self) -> int:
         """Serve until the driver says stop or is gone."""
         signal.signal(signal.SIGINT, self.on_interrupt)
+        # Signals are for the call's thread: one that the call blocks must not come to ours, where
+        # it would end the process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_CALLS)
         threading.Thread(target=self.serve_control, name="mars-control", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.ambient = Ambient((self.sock.fileno(), self.control.fileno(), self.log))
         self.send(messages.READY)
         queue = self.queue
