@@ -17,6 +17,10 @@ BATCH_S: Final = 0.006
 """Predicted work given to a worker at once, seconds. A message costs ~30 us to wake a process,
 so 6 ms keeps that under 1 %; much more would delay a rebalance."""
 
+EVEN_S: Final = 0.002
+"""When all that is ready takes idle workers less than this each, in seconds, it is divided evenly
+among them at once; a wrong prediction then costs no more."""
+
 BATCH_TASKS: Final = 512
 """Tasks in one message at the most, whatever their predicted time."""
 
@@ -33,8 +37,15 @@ BLOCK_S: Final = 0.02
 BLOCK_ITEMS: Final = 16_384
 """Items in one block at the most."""
 
+FUNCTIONS_KEPT: Final = 512
+"""Functions that a worker keeps. Each takes it 2 KB or so, and a program that makes a closure for
+each call would have it grow without end; one that is needed again is sent again, ~0.1 ms."""
+
 REPORT_S: Final = 0.002
 """A worker reports finished calls at the latest after this time, seconds, when it can."""
+
+AWAITED_REPORT_S: Final = 0.0002
+"""The same for a call whose result others need: they may run in another worker, idle now."""
 
 LOOK_S: Final = 0.005
 """A worker looks at what calls did to its process at the latest after this time, seconds, when

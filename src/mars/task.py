@@ -467,6 +467,7 @@ class Task:
     """
 
     __slots__ = (
+        "__weakref__",
         "asked", "attempt", "blame", "blocks", "call", "consumers", "deaths", "dependents", "depth",
         "elsewhere", "failed_input", "home", "items", "logs", "near", "parts", "place", "queued_at",
         "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source", "stage",

@@ -31,6 +31,7 @@ from mars.engines.local.events import (
     Finished,
     Forgotten,
     GaveBack,
+    Left,
     Outcome,
     Submitted,
     Tick,
@@ -238,6 +239,7 @@ class World:
         self.faults = Counter[str]()
         self.death_rate = 0.0
         self.start_death_rate = 0.0
+        self.leave_rate = 0.0
         self.latency_s = 1e-4
         self.lazy_reports = 0.5
         self.duplicates = 0.0
@@ -698,7 +700,17 @@ class World:
                 member.kept.add(attempt)
         self._finish(member, task, attempt, outcome)
         if not member.dead:
-            self._next(member)
+            if self.leave_rate and self.rng.random() < self.leave_rate:
+                self._leave(member)
+            else:
+                self._next(member)
+
+    def _leave(self, member: Member) -> None:
+        """The call has spoiled its process, which is to run no other."""
+        self.faults["leave"] += 1
+        self._report(member)
+        self._send_only(member, lambda: self.on(Left(member.number)))  # type: ignore[arg-type]
+        self._die(member, "")
 
     def _finish(self, member: Member, task: Task, attempt: int, outcome: Told) -> None:
         self._over(member)

@@ -27,6 +27,7 @@ from mars.engines.local.events import (
     GiveUp,
     Interrupt,
     Kill,
+    Left,
     Outcome,
     Release,
     Report,
@@ -713,6 +714,25 @@ def test_one_result_is_enough_to_go_on() -> None:
     desk.finish(STARTS_WITHOUT_RESULT, seconds=1.0)
     desk.die(STARTS_WITHOUT_RESULT)
     assert not desk.drain(GiveUp)
+
+
+def test_workers_that_leave_are_never_given_up_and_their_queue_goes_elsewhere() -> None:
+    desk = Desk(1)
+    one, two = calls(2)
+    desk.submit(one, two)
+    last = 3 * STARTS_WITHOUT_RESULT
+    for worker in range(1, last):
+        assert desk.sent()[worker] == ["c0", "c1"]
+        desk.queues.pop(worker)
+        desk.on(Left(WorkerId(worker)))
+        assert stage(one) is READY
+        desk.on(Died(WorkerId(worker), 0))  # when its process has ended
+        desk.get_ready()
+    assert not desk.drain(GiveUp)
+    desk.finish(last, VALUE, VALUE)
+    assert (stage(one), stage(two)) == (DONE, DONE)
+    assert one.task is not None
+    assert one.task.deaths == 0
 
 
 # -- errors, timeouts, cancels ----------------------------------------------------------------

@@ -80,6 +80,7 @@ class Plan:
         chance = rng.random
         self.deaths = 0.0 if calm or chance() < 0.4 else rng.choice((0.02, 0.1, 0.3))
         self.start_deaths = 0.0 if calm or chance() < 0.8 else rng.choice((0.1, 0.5, 1.0))
+        self.leaves = 0.0 if chance() < 0.7 else rng.choice((0.1, 1.0))
         self.cancels = 0.0 if calm else rng.choice((0.0, 0.3, 0.8))
         self.drops = 0.0 if calm else rng.choice((0.0, 0.0, 0.3, 0.9))
         self.fails = rng.choice((0.0, 0.1, 0.3))
@@ -110,6 +111,7 @@ class History:
         self.groups = groups
         world.death_rate = plan.deaths
         world.start_death_rate = plan.start_deaths
+        world.leave_rate = plan.leaves
         world.duplicates = 0.0 if self.calm else rng.choice((0.0, 0.1))
         world.torn = 0.0 if self.calm else rng.choice((0.0, 0.0, 0.01))
         world.lazy_reports = rng.random()

@@ -98,7 +98,7 @@ class Ambient:
     def restore(self) -> int:
         """Put back what calls have changed since the last time; `SAME`, `RESTORED` or `LOST`.
 
-        Takes about 15 us when nothing has changed: most of it are some 30 system calls.
+        Takes about 20 us when nothing has changed, most of it in some 30 system calls.
         """
         found = [read() for read in self._reads]
         if found == self._values:

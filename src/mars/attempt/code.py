@@ -160,15 +160,18 @@ class _References:
         self.stable = True
         self._globals: list[tuple[dict[str, Any], str, object]] = []
         self._cells: list[tuple[CellType, object]] = []
-        self._functions: list[tuple[FunctionType, CodeType, object, object]] = []
+        # Weak: the one that is remembered has to be able to go, and what it refers to is held.
+        self._functions: list[tuple[weakref.ref[FunctionType], CodeType, object, object]] = []
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._seen: set[int] = set()
         self._function(func)
 
     def unchanged(self) -> bool:
-        for func, func_code, defaults, kwdefaults in self._functions:
+        for reference, func_code, defaults, kwdefaults in self._functions:
+            func = reference()
             if (
-                func.__code__ is not func_code
+                func is None
+                or func.__code__ is not func_code
                 or func.__defaults__ is not defaults
                 or func.__kwdefaults__ is not kwdefaults
             ):
@@ -193,7 +196,8 @@ class _References:
             module = sys.modules.get(func.__module__)
             if getattr(module, func.__qualname__, None) is func:
                 return  # by name: nothing of it travels
-        self._functions.append((func, func.__code__, func.__defaults__, func.__kwdefaults__))
+        reference = weakref.ref(func)
+        self._functions.append((reference, func.__code__, func.__defaults__, func.__kwdefaults__))
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
             self._value(value)
         if func.__dict__:

@@ -30,10 +30,15 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import LOG_TAIL_LINES, OVERDUE_S
-from mars.task import DEFAULT_OPTIONS, RunId, Stage, Task, WorkerId
+from mars.settings import FUNCTIONS_KEPT, LOG_TAIL_LINES, OVERDUE_S
+from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
+
+
+def _function_key(function: Function, run: Run) -> bytes:
+    """What a function is known by: with large parts only in its run, see `code.describe`."""
+    return function.key + run.number.to_bytes(8, "little") if function.buffers else function.key
 
 
 class Loop:
@@ -68,6 +73,7 @@ class Loop:
         self._forgotten: deque[Task] = deque()
         self._functions: dict[bytes, int] = {}
         self._function_count = 0
+        self._functions_limit = 4 * FUNCTIONS_KEPT
         self._functions_of: dict[RunId, list[bytes]] = {}  # of one run, and useless after it
         self._late: list[Run] = []  # ended early: calls of theirs still run
         self._run_count = 0
@@ -241,15 +247,28 @@ class Loop:
         """No call of a run will be sent again: workers hear so with the next ones they get."""
         number = RunId(run.number)
         keys = self._functions_of.pop(number, ())
-        functions = [self._functions.pop(key) for key in keys]
+        functions = [self._functions.pop(key, 0) for key in keys]
         for member in self.members.values():
             runs_over, functions_over = member.over
             if number in member.runs:
                 member.runs.discard(number)
                 runs_over.append(number)
-            for function in member.functions.intersection(functions):
-                member.functions.discard(function)
-                functions_over.append(function)
+            functions_over += member.functions.intersection(functions)
+            member.functions.difference_update(functions)
+
+    def _forget_functions(self, member: Member) -> None:
+        """A worker has many functions: it may keep those of the calls that it has queued."""
+        used = set()
+        for task in self.scheduler.workers[WorkerId(member.number)].queue:
+            run = (task.runs or task.source.runs)[0]  # type: ignore[union-attr]
+            used.add(self._functions.get(_function_key(task.call.function, run), 0))
+        member.over[1].extend(member.functions - used)
+        member.functions &= used
+        if len(self._functions) > self._functions_limit:
+            # Numbers are not used again, so one that no worker knows means nothing any more.
+            known = set().union(*[one.functions for one in self.members.values()])
+            self._functions = {key: n for key, n in self._functions.items() if n in known}
+            self._functions_limit = max(4 * FUNCTIONS_KEPT, 2 * len(self._functions))
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -297,6 +316,8 @@ class Loop:
             # It is being buried: what it had finished made room in its queue. Died follows, and
             # with it the scheduler takes these tasks elsewhere.
             return
+        if len(member.functions) > FUNCTIONS_KEPT:
+            self._forget_functions(member)
         functions: dict[int, tuple[Any, ...]] = {}
         runs: dict[int, tuple[Any, ...]] = {}
         outgoing = []
@@ -306,9 +327,7 @@ class Loop:
             call = task.call
             function = call.function
             run = (task.runs or task.source.runs)[0]  # type: ignore[union-attr]
-            key = function.key
-            if function.buffers:
-                key += run.number.to_bytes(8, "little")  # see `code.describe`
+            key = _function_key(function, run) if function.buffers else function.key
             number = numbers.get(key)
             if number is None:
                 self._function_count += 1
@@ -664,9 +683,7 @@ class Loop:
                 self.nested.worker_ended(member)
             peak = 1024 * self._endings.get(member.number, (0, None, 0, ""))[2]
             certificate = certificates.__getitem__
-            self.on(
-                events.Died(WorkerId(member.number), started, certificate, log, starved, peak)
-            )
+            self.on(events.Died(WorkerId(member.number), started, certificate, log, starved, peak))
             self._collect_regions()
             self._endings.pop(member.number, None)
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, failure
@@ -65,8 +66,9 @@ class NestedEngine:
         self.n_cpu = worker.n_cpu
         self.worker_addresses = worker.addresses
         self._numbers = itertools.count(1)
-        self._tasks: dict[int, Task] = {}
-        self._here: set[int] = set()  # tasks that ran in this process
+        # Whoever may still ask for a task holds it: an object through its call, a wait its run.
+        self._tasks: WeakValueDictionary[int, Task] = WeakValueDictionary()
+        self._here: WeakValueDictionary[int, Task] = WeakValueDictionary()  # ran in this process
         self._lock = threading.Lock()
 
     def submit(
@@ -114,7 +116,7 @@ class NestedEngine:
         outer = context.current()
         try:
             for task, place in zip(tasks, places, strict=True):
-                self._here.add(task.attempt)
+                self._here[task.attempt] = task
                 with self._lock:
                     self._tasks[task.attempt] = task
                 if task.parts is not None:

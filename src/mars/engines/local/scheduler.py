@@ -61,6 +61,8 @@ from mars.settings import (
     BLOCK_ITEMS,
     BLOCK_S,
     CANCEL_GRACE_S,
+    EVEN_S,
+    FUNCTIONS_KEPT,
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     PREFETCH_BELOW_S,
@@ -342,6 +344,8 @@ class Scheduler:
             seconds = TASK_FLOOR_S
         known = self.seconds.get(key)
         if known is None:
+            if len(self.seconds) >= 4 * FUNCTIONS_KEPT:
+                del self.seconds[next(iter(self.seconds))]
             self.seconds[key] = seconds
         else:
             # Quick to believe that calls got slower, slower to believe the opposite: work sent
@@ -774,11 +778,15 @@ class Scheduler:
         """Give work to every worker that has room for it, and start workers that are missing."""
         ready = self.ready
         idle = [w for w in self.workers.values() if not w.queue and w.ready and not w.blocked]
-        for worker in idle:
+        for index, worker in enumerate(idle):
             if not ready.count:
                 break
-            # A share of what is left, so that the last round is even.
+            # A share of what is left, so that the last round is even. When all of it takes next
+            # to no time, an even part at once: neighbours in a graph stay together.
             share = 1 + ready.count // (2 * len(self.workers))
+            part = -(-ready.count // (len(idle) - index))
+            if part * self._predict(next(iter(ready))) < EVEN_S:
+                share = part
             self._fill(worker, share, now)
         if ready.count:
             self._start_missing()

@@ -53,6 +53,7 @@ from mars.engines.local.messages import (
 )
 from mars.errors import MarsError, StoreFull
 from mars.settings import (
+    AWAITED_REPORT_S,
     BACKOFF_S,
     LOG_TAIL_LINES,
     LOOK_S,
@@ -69,6 +70,7 @@ _SMALL: Final = frozenset({bool, int, float})
 """Types whose values need no look at what is in them."""
 
 _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
+_AWAITED_NS: Final = int(AWAITED_REPORT_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _LOOK_NS: Final = int(LOOK_S * 1e9)
 _KEPT_RESULTS: Final = 1024
@@ -544,7 +546,8 @@ class Worker:
         stored = now()
         times = (received, decoded, called, returned, stored)
         self.finish(attempt, status, flags, (log_start, log_end), times, data)
-        if stored - self.reported_ns > _REPORT_NS and not self.spoiled:
+        every = _REPORT_NS if extra is None or "keep" not in extra else _AWAITED_NS
+        if stored - self.reported_ns > every and not self.spoiled:
             self.report()
             self.reported_ns = stored
 
@@ -610,7 +613,6 @@ class Worker:
 
     def _leave(self) -> int:
         """End this process, which is of no use for further calls; another one takes its place."""
-        self.outbox.started(0, 0)
         if self.ambient.has_descriptors():  # else who knows where it would be written to
             with contextlib.suppress(OSError):
                 self.send(messages.LEAVING)
