@@ -66,7 +66,7 @@ test: check  ## run all checks, then all tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
-	@$(PY) -m pytest -m campaign $(PYTEST_ARGS)
+	@$(PY) -m pytest -m campaign -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 check: $(VENV)/for-tests  ## format, lint, types, import layers; changes nothing
 	@$(PY) -m ruff format --check . || { echo "not formatted; run: make format"; exit 1; }

@@ -21,6 +21,10 @@ EVEN_S: Final = 0.002
 """When all that is ready takes idle workers less than this each, in seconds, it is divided evenly
 among them at once; a wrong prediction then costs no more."""
 
+LOOK_AT: Final = 8
+"""Workers that an event makes the scheduler look at beyond those that it concerns, so that its work
+does not grow with their number."""
+
 BATCH_TASKS: Final = 512
 """Tasks in one message at the most, whatever their predicted time."""
 

@@ -281,7 +281,7 @@ class World:
         """Let everything happen until all is quiet."""
         heap = self._heap
         while True:
-            due = self.scheduler.next_timer(self.now)
+            due = self.scheduler.next_timer()
             if heap and (due is None or heap[0][0] <= due):
                 when, _, action = heapq.heappop(heap)
                 if when > self.now:

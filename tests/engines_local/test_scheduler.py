@@ -326,7 +326,7 @@ def test_a_worker_that_is_silent_gives_up_what_it_has_not_started() -> None:
     desk.on(WorkerReady(WorkerId(2)))
     assert desk.sent() == {1: ["c0", "c1"], 2: []}
     desk.commands.clear()
-    due = desk.scheduler.next_timer(desk.now)
+    due = desk.scheduler.next_timer()
     assert due == pytest.approx(0.001 + OVERDUE_S)
     desk.now = due
     desk.on(Tick())
@@ -339,7 +339,7 @@ def test_a_silent_worker_is_only_asked_when_nobody_is_idle() -> None:
     desk.now = 0.001 + OVERDUE_S
     desk.on(Tick())
     assert desk.drain(Report) == [Report(WorkerId(1))]
-    assert desk.scheduler.next_timer(desk.now) is None, "asking once is enough"
+    assert desk.scheduler.next_timer() is None, "asking once is enough"
 
 
 def test_what_no_idle_worker_can_run_stays_where_it_is() -> None:
@@ -574,7 +574,7 @@ def test_the_item_that_kills_its_worker_is_found() -> None:
         desk.get_ready()
         worker = next((w for w, queue in desk.queues.items() if queue), None)
         if worker is None:
-            due = desk.scheduler.next_timer(desk.now)
+            due = desk.scheduler.next_timer()
             assert due is not None
             desk.now = max(desk.now, due)
             desk.on(Tick())
@@ -785,7 +785,7 @@ def test_an_exception_is_tried_again_after_a_pause() -> None:
     for _ in range(2):
         desk.finish(1, EXCEPTION)
         assert stage(one) is RETRYING
-        due = desk.scheduler.next_timer(desk.now)
+        due = desk.scheduler.next_timer()
         assert due is not None
         pauses.append(round(due - desk.now, 6))
         desk.now = due

@@ -360,8 +360,17 @@ def use_resource_tracker() -> None:
 
 
 def use_joblib() -> None:
-    joblib = pytest.importorskip("joblib")
+    import joblib
+
     joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(abs)(i) for i in range(4))
+
+
+def close_joblib() -> None:
+    """Its semaphores are gone only if it is told to end."""
+    from joblib.executor import get_memmapping_executor
+
+    get_memmapping_executor(2).terminate(kill_workers=True)
+    gc.collect()
 
 
 @pytest.mark.parametrize(
@@ -369,11 +378,16 @@ def use_joblib() -> None:
     [start_daemon, keep_pool, leave_zombie, use_resource_tracker, use_joblib],
     ids=lambda f: f.__name__,
 )
-def test_pools_that_wait_for_work_and_what_has_ended_are_no_news(use: Callable[[], None]) -> None:
+def test_pools_that_wait_for_work_and_what_has_ended_are_no_news(
+    use: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if use is use_joblib:
         pytest.importorskip("joblib")
+        monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path))
     calls = [mr.spawn(use) for _ in range(2)]
     mr.ExecutableTuple(calls).execute()
+    if use is use_joblib:
+        run(mr.spawn(close_joblib))
     assert [str(call.fetch_log()) for call in calls] == ["", ""]
 
 

@@ -151,7 +151,7 @@ class Loop:
 
     def _step(self) -> None:
         now = time.monotonic()
-        due = self.scheduler.next_timer(now)
+        due = self.scheduler.next_timer()
         timeout = None if due is None else max(0.0, due - now)
         for descriptor, mask in self._poller.poll(timeout):
             entry = self._by_descriptor.get(descriptor)

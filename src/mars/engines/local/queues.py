@@ -33,6 +33,9 @@ class WorkerState:
     kill_at: float = 0.0  # when an interrupted attempt has had enough time; 0: never
     reason: str = ""  # why it was interrupted
     need: float = 0.0  # bytes of memory that the most demanding call of the queue needs
+    watched: bool = False  # a timer looks whether it is overdue
+    empty: bool = False  # counted in `Group.empty`
+    usable: bool = False  # counted in `Group.usable`
 
 
 @dataclass(slots=True)
@@ -43,6 +46,9 @@ class Group:
     cpus: float
     free: float
     resuming: deque[WorkerState] = field(default_factory=deque)  # blocked, and could go on
+    idle: dict[WorkerState, None] = field(default_factory=dict)  # could start something now
+    empty: int = 0  # workers without a queue, those too that are being started
+    usable: int = 0  # workers that are not blocked
 
 
 class ReadyQueue:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from math import inf
 from typing import Any, Final
 
@@ -64,6 +65,7 @@ from mars.settings import (
     EVEN_S,
     FUNCTIONS_KEPT,
     INTERRUPT_GRACE_S,
+    LOOK_AT,
     OVERDUE_S,
     PREFETCH_BELOW_S,
     STARTS_WITHOUT_RESULT,
@@ -105,12 +107,31 @@ ARROWS: Final = frozenset(
 
 _RETRY: Final = 0
 _DEADLINE: Final = 1
+_KILL: Final = 2
+_OVERDUE: Final = 3
 
 
 def _task_of(call: Call, realm: Realm) -> Task:
     task = call.task_in(realm)
     assert task is not None  # inputs are submitted before, or together with, what reads them
     return task
+
+
+def _put(workers: dict[WorkerState, None], worker: WorkerState, belongs: bool) -> None:
+    if belongs:
+        workers[worker] = None
+    else:
+        workers.pop(worker, None)
+
+
+def _some(workers: dict[WorkerState, None]) -> list[WorkerState]:
+    """A few workers, other ones each time."""
+    some = list(islice(workers, LOOK_AT))
+    if len(workers) > LOOK_AT:
+        for worker in some:
+            del workers[worker]
+            workers[worker] = None
+    return some
 
 
 def _cancelled(task: Task) -> bool:
@@ -141,9 +162,14 @@ class Scheduler:
         self._attempts = 0
         self._next_worker = 0
         self.blocked = 0  # workers whose call waits for nested calls
-        # Retries and deadlines: when, attempt, which of the two, and the task or its worker. A
-        # deadline does not hold its task, whose result may be dropped long before.
-        self._timers: list[tuple[float, int, int, Any]] = []
+        # When, a number that makes each unique, what is due, the attempt, and its task or worker.
+        # A deadline does not hold its task, whose result may be dropped long before.
+        self._timers: list[tuple[float, int, int, int, Any]] = []
+        self._timer_count = 0
+        # Kept up to date by `_sort`, so that no event costs a look at all workers.
+        self._changed: dict[WorkerState, None] = {}
+        self._hungry: dict[WorkerState, None] = {}  # run something, and have room for more
+        self._deep: dict[WorkerState, None] = {}  # have something queued behind what runs
         self._starts_without_result = 0
         self._commands: list[Command] = []
         self._releases: list[Task] = []
@@ -182,17 +208,14 @@ class Scheduler:
             return PREFETCH_BELOW_S
         return seconds if task.items is None else seconds * len(task.items)
 
-    def next_timer(self, now: float) -> float | None:
+    def next_timer(self) -> float | None:
         """When `Tick` is due at the latest; None: nothing waits for time to pass."""
-        due = self._timers[0][0] if self._timers else None
-        for worker in self.workers.values():
-            if worker.kill_at and (due is None or worker.kill_at < due):
-                due = worker.kill_at
-            if len(worker.queue) > 1 and not worker.asked:
-                overdue = worker.due_at + OVERDUE_S
-                if due is None or overdue < due:
-                    due = overdue
-        return due
+        return self._timers[0][0] if self._timers else None
+
+    def _due(self, when: float, kind: int, attempt: int, about: Any) -> None:
+        """Have `_tick` look at something."""
+        self._timer_count += 1
+        heapq.heappush(self._timers, (when, self._timer_count, kind, attempt, about))
 
     @property
     def capacity(self) -> float:
@@ -295,7 +318,7 @@ class Scheduler:
         worker = self.workers.get(event.worker)
         if worker is not None:
             worker.ready = True
-            self._retire(worker)
+            self._changed[worker] = None
 
     def _finished(self, event: Finished, now: float) -> None:
         worker = self.workers.get(event.worker)
@@ -373,12 +396,16 @@ class Scheduler:
 
     def _settle(self, worker: WorkerState, now: float) -> None:
         """After the queue changed: what is left, and when to hear of it."""
+        self._changed[worker] = None
         worker.asked = False
         queue = worker.queue
         if worker.stopping and (not queue or queue[0].attempt != worker.stopping):
             worker.stopping, worker.kill_at, worker.reason = 0, 0.0, ""
         if queue:
             worker.due_at = now + self._predict(queue[0])
+            if len(queue) > 1 and not worker.watched:
+                worker.watched = True
+                self._due(worker.due_at + OVERDUE_S, _OVERDUE, 0, worker)
             if not worker.stopping and _cancelled(queue[0]):
                 # It began before we could take it back, or we thought that another one runs.
                 self._interrupt(worker, queue[0], "cancel", now + CANCEL_GRACE_S)
@@ -387,7 +414,6 @@ class Scheduler:
             if worker.claim:
                 self.groups[worker.group].free += worker.claim
                 worker.claim = 0.0
-            self._retire(worker)
 
     def _input_done(self, task: Task, worker: WorkerState | None, now: float) -> None:
         dependents = task.dependents
@@ -454,7 +480,7 @@ class Scheduler:
         task.stage = RETRYING
         for dependent in task.dependents or ():
             dependent.home, dependent.near = None, 0
-        heapq.heappush(self._timers, (until, task.attempt, _RETRY, task))
+        self._due(until, _RETRY, task.attempt, task)
 
     def _terminal(self, task: Task, stage: Stage, result: Any, now: float) -> None:
         """A task ends without a value, and with it all that needs its value."""
@@ -488,6 +514,7 @@ class Scheduler:
         worker, task.worker = task.worker, None
         if task not in worker.queue:
             return  # the queue is about to be given back as a whole
+        self._changed[worker] = None
         worker.queue.remove(task)
         worker.load_s -= self._predict(task)
         if worker.stopping == task.attempt:
@@ -600,6 +627,7 @@ class Scheduler:
         if worker is None or worker.blocked:
             return
         worker.blocked = True
+        self._changed[worker] = None
         self.blocked += 1
         self.groups[worker.group].free += worker.claim
         worker.claim = 0.0
@@ -610,6 +638,7 @@ class Scheduler:
         worker = self.workers.get(event.worker)
         if worker is not None and worker.blocked and not worker.resuming:
             worker.resuming = True
+            self._changed[worker] = None
             self.groups[worker.group].resuming.append(worker)
 
     def _unblock(self, worker: WorkerState) -> None:
@@ -629,6 +658,7 @@ class Scheduler:
                 if worker.cpus > group.free + 1e-9:
                     return
                 worker.blocked = worker.resuming = False
+                self._changed[worker] = None
                 self.blocked -= 1
                 worker.claim = worker.cpus
                 group.free -= worker.claim
@@ -669,6 +699,7 @@ class Scheduler:
 
     def _vacate(self, worker: WorkerState, now: float) -> None:
         """A worker is no more: its cores are free, and what is queued there goes elsewhere."""
+        self._changed[worker] = None
         self.groups[worker.group].free += worker.claim
         worker.claim = 0.0
         if worker.blocked:
@@ -727,11 +758,14 @@ class Scheduler:
                     self._interrupt(worker, head, "cancel", kill_at)
                 elif worker.kill_at > kill_at:
                     worker.kill_at = kill_at
+                    self._due(kill_at, _KILL, worker.stopping, worker)
 
     def _interrupt(self, worker: WorkerState, task: Task, reason: str, kill_at: float) -> None:
         worker.stopping = task.attempt
         worker.reason = reason
         worker.kill_at = kill_at
+        self._due(kill_at, _KILL, task.attempt, worker)
+        self._changed[worker] = None
         self._commands.append(Interrupt(worker.id, AttemptId(task.attempt)))
         if len(worker.queue) > 1 and not worker.taking_back:
             # Nothing may begin there: SIGKILL may have to follow, and would hit it.
@@ -744,8 +778,15 @@ class Scheduler:
 
     def _tick(self, event: Tick, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
-            _, attempt, kind, about = heapq.heappop(self._timers)
-            if kind == _DEADLINE:
+            _, _, kind, attempt, about = heapq.heappop(self._timers)
+            if kind == _KILL:
+                there = about.id in self.workers and about.stopping == attempt
+                if there and 0 < about.kill_at <= now:
+                    about.kill_at = 0.0
+                    self._commands.append(Kill(about.id))
+            elif kind == _OVERDUE:
+                self._overdue(about, now)
+            elif kind == _DEADLINE:
                 if about.queue and about.queue[0].attempt == attempt and not about.stopping:
                     self._interrupt(about, about.queue[0], "timeout", now + INTERRUPT_GRACE_S)
             elif about.stage is RETRYING and about.attempt == attempt:
@@ -756,56 +797,87 @@ class Scheduler:
                     self.ready.push_front(about)
                 else:
                     self._abandon(about)
-        idle = [worker for worker in self.workers.values() if worker.ready and not worker.queue]
-        for worker in self.workers.values():
-            if worker.kill_at and worker.kill_at <= now:
-                worker.kill_at = 0.0
-                self._commands.append(Kill(worker.id))
-            if len(worker.queue) > 1 and not worker.asked and worker.due_at + OVERDUE_S <= now:
-                worker.asked = True
-                if not worker.taking_back and self._could_run(idle, worker.queue[-1]):
-                    self._take_back(worker, len(worker.queue) - 1)
-                else:
-                    self._commands.append(Report(worker.id))
+
+    def _overdue(self, worker: WorkerState, now: float) -> None:
+        """Ask a worker that should have told something by now."""
+        worker.watched = False
+        if len(worker.queue) < 2 or worker.asked:
+            return  # it is watched again when its queue has changed
+        when = worker.due_at + OVERDUE_S
+        if when > now:
+            worker.watched = True
+            self._due(when, _OVERDUE, 0, worker)
+            return
+        worker.asked = True
+        if not worker.taking_back and self._could_run(worker.queue[-1]):
+            self._take_back(worker, len(worker.queue) - 1)
+        else:
+            self._commands.append(Report(worker.id))
 
     # -- giving out work ----------------------------------------------------------------------
 
     def _take_back(self, worker: WorkerState, count: int) -> None:
         worker.taking_back = True
+        self._changed[worker] = None
         self._commands.append(TakeBack(worker.id, count))
 
+    def _sort(self) -> None:
+        """Put the workers that changed where they are looked for."""
+        changed, self._changed = self._changed, {}
+        for worker in changed:
+            here = worker.id in self.workers
+            depth = len(worker.queue)
+            group = self.groups[worker.group]
+            usable = here and not worker.blocked
+            could = usable and not (worker.taking_back or worker.stopping or worker.resuming)
+            _put(group.idle, worker, could and worker.ready and not depth)
+            hungry = depth == 1 or (depth > 1 and worker.load_s < BATCH_S / 2)
+            _put(self._hungry, worker, could and hungry)
+            _put(self._deep, worker, usable and depth > 1 and not worker.taking_back)
+            empty = here and not depth
+            if empty is not worker.empty:
+                worker.empty = empty
+                group.empty += 1 if empty else -1
+            if usable is not worker.usable:
+                worker.usable = usable
+                group.usable += 1 if usable else -1
+
     def _assign(self, now: float) -> None:
-        """Give work to every worker that has room for it, and start workers that are missing."""
+        """Give work to workers that have room for it, and start workers that are missing."""
+        changed = self._changed
+        self._sort()
         ready = self.ready
-        idle = [w for w in self.workers.values() if not w.queue and w.ready and not w.blocked]
-        for index, worker in enumerate(idle):
-            if not ready.count:
-                break
-            # A share of what is left, so that the last round is even. When all of it takes next
-            # to no time, an even part at once: neighbours in a graph stay together.
-            share = 1 + ready.count // (2 * len(self.workers))
-            part = -(-ready.count // (len(idle) - index))
-            if part * self._predict(next(iter(ready))) < EVEN_S:
-                share = part
-            self._fill(worker, share, now)
+        if ready.count:
+            left = sum(len(group.idle) for group in self.groups)
+            for group in self.groups:
+                while group.idle and ready.count:
+                    worker = next(iter(group.idle))
+                    # A share of what is left, so that the last round is even. When all of it
+                    # takes next to no time, an even part at once: neighbours stay together.
+                    share = 1 + ready.count // (2 * len(self.workers))
+                    part = -(-ready.count // left)
+                    if part * self._predict(next(iter(ready))) < EVEN_S:
+                        share = part
+                    if not self._fill(worker, share, now):
+                        break
+                    left -= 1
         if ready.count:
             self._start_missing()
-            for worker in self.workers.values():
-                queued = len(worker.queue)
-                if queued and not worker.blocked and (queued == 1 or worker.load_s < BATCH_S / 2):
-                    self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now)
-                    if not ready.count:
-                        break
-        elif idle:
-            self._balance(idle, now)
+            for worker in _some(self._hungry):
+                self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now)
+                if not ready.count:
+                    break
+        elif any(group.idle for group in self.groups):
+            for worker in changed:
+                self._retire(worker)
+            self._balance(now)
 
-    def _fill(self, worker: WorkerState, share: int, now: float) -> None:
-        if worker.taking_back or worker.resuming or worker.stopping:
-            return
+    def _fill(self, worker: WorkerState, share: int, now: float) -> bool:
+        """Whether a worker, which could take something, was given anything."""
         ready = self.ready
         group = self.groups[worker.group]
         if group.resuming:
-            return  # calls that waited for nested ones go on before anything new starts
+            return False  # calls that waited for nested ones go on before anything new starts
         queue = worker.queue
         batch: list[Task] = []
         room = BATCH_TASKS - len(queue)
@@ -850,7 +922,7 @@ class Scheduler:
             batch.append(task)
             timeout_s = task.call.options.timeout_s
             if timeout_s is not None:
-                heapq.heappush(self._timers, (now + timeout_s, task.attempt, _DEADLINE, worker))
+                self._due(now + timeout_s, _DEADLINE, task.attempt, worker)
                 break
             if task.dependents is not None:
                 load = self._follow(worker, task, batch, load, room, now)
@@ -858,7 +930,13 @@ class Scheduler:
             worker.load_s = load
             if len(queue) == len(batch):
                 self._settle(worker, now)
+            elif not worker.watched:
+                worker.watched = True
+                self._due(worker.due_at + OVERDUE_S, _OVERDUE, 0, worker)
             self._commands.append(Assign(worker.id, batch))
+            self._changed[worker] = None
+            self._sort()
+        return bool(batch)
 
     # -- many items of one function, `mars.remote.map` ----------------------------------------
 
@@ -897,7 +975,7 @@ class Scheduler:
         under_way = [one for worker in self.workers.values() for one in worker.queue]
         under_way += self.ready
         under_way += [
-            one for _, _, kind, one in self._timers if kind == _RETRY and not one.finished
+            one for _, _, kind, _, one in self._timers if kind == _RETRY and not one.finished
         ]
         for one in under_way:
             if one.source is known:
@@ -1023,28 +1101,25 @@ class Scheduler:
                 frontier.append(dependent)
         return load
 
-    def _could_run(self, idle: Sequence[WorkerState], task: Task) -> bool:
-        """Whether one of the idle workers could start the task now."""
+    def _could_run(self, task: Task) -> bool:
+        """Whether an idle worker could start the task now."""
         options = task.call.options
-        for worker in idle:
-            group = self.groups[worker.group]
+        for group in self.groups:
+            worker = next(iter(group.idle), None)
             if (
-                options.cpus <= group.free + 1e-9
+                worker is not None
+                and options.cpus <= group.free + 1e-9
                 and options.worker in (None, group.address)
                 and self.admission.fits(self.admission.need(task), worker, self.workers.values())
             ):
                 return True
         return False
 
-    def _balance(self, idle: Sequence[WorkerState], now: float) -> None:
+    def _balance(self, now: float) -> None:
         """Nothing is ready and a worker is idle: take back what others have too much of."""
-        for worker in self.workers.values():
-            if (
-                len(worker.queue) > 1
-                and not worker.taking_back
-                and not worker.blocked
-                and (worker.load_s > BATCH_S or worker.due_at + OVERDUE_S < now)
-                and self._could_run(idle, worker.queue[-1])
+        for worker in _some(self._deep):
+            if (worker.load_s > BATCH_S or worker.due_at + OVERDUE_S < now) and self._could_run(
+                worker.queue[-1]
             ):
                 self._take_back(worker, len(worker.queue) // 2)
 
@@ -1054,11 +1129,8 @@ class Scheduler:
             shelf = self.ready.shelf_for(group, None)
             if shelf is None:
                 continue
-            spare = sum(
-                worker.group == index and not worker.queue for worker in self.workers.values()
-            )
             room = int((group.free + 1e-9) / shelf[0].call.options.cpus)
-            for _ in range(min(room, self.ready.count) - spare):
+            for _ in range(min(room, self.ready.count) - group.empty):
                 self.start_worker(index)
 
     def start_worker(self, group: int) -> WorkerId:
@@ -1066,6 +1138,8 @@ class Scheduler:
         self._next_worker += 1
         worker = WorkerState(WorkerId(self._next_worker), group)
         self.workers[worker.id] = worker
+        self._changed[worker] = None
+        self._sort()
         self._commands.append(StartWorker(worker.id, group))
         return worker.id
 
@@ -1079,11 +1153,9 @@ class Scheduler:
 
     def _retire(self, worker: WorkerState) -> None:
         """Stop an idle worker when there are more than cores; nested calls need many at times."""
-        if not worker.ready or worker.blocked or worker.taking_back or self.ready.count:
-            return
-        usable = sum(
-            other.group == worker.group and not other.blocked for other in self.workers.values()
-        )
-        if usable > max(1, int(self.groups[worker.group].cpus)):
+        group = self.groups[worker.group]
+        if worker in group.idle and group.usable > max(1, int(group.cpus)):
             del self.workers[worker.id]
+            self._changed[worker] = None
+            self._sort()
             self._commands.append(StopWorker(worker.id))

@@ -73,6 +73,7 @@ _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 _AWAITED_NS: Final = int(AWAITED_REPORT_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _LOOK_NS: Final = int(LOOK_S * 1e9)
+_PAUSE_MS: Final = 1
 _KEPT_RESULTS: Final = 1024
 _FOR_CALLS: Final = set(range(1, 32)) - {
     signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
@@ -423,13 +424,14 @@ class Worker:
             if self.stopping:
                 return 0
             self.report()
-            if self.unseen:
-                self._restore(0)
-                if self.spoiled:
-                    return self._leave()
             if self.unused:
                 self._send_unused()
             with self.reading:
+                # Not when the next call comes at once: a stream of small ones pauses often.
+                if self.unseen and not queue and not self._readable.poll(_PAUSE_MS):
+                    self._restore(0)
+                    if self.spoiled:
+                        return self._leave()
                 if not queue and not self.receive(block=True):
                     return 0
 
