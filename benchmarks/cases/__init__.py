@@ -28,6 +28,7 @@ NAMES: Final = (
     "logs",
     "memory_idle",
     "memory_tasks",
+    "scheduler_alone",
 )
 
 

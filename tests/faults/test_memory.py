@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -199,6 +200,19 @@ def test_a_call_that_takes_more_than_its_memory_fails_and_says_so(
     assert any("memory=104,857,600" in note for note in caught.value.__notes__)
     assert [one.fetch() for one in modest] == [50 * MIB] * 4
     assert free.fetch() == 300 * MIB, "the limit is the call's, not the worker's"
+
+
+def lower_the_hard_limit() -> str:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = 2**36 if hard == resource.RLIM_INFINITY else hard - 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit - 2**20, limit))
+    return "done"
+
+
+@pytest.mark.usefixtures("still_works")
+def test_a_call_with_a_limit_may_lower_it_itself(session: mars.session.Session) -> None:
+    calls = [mr.spawn(lower_the_hard_limit, memory="100MiB") for _ in range(4)]
+    assert mr.ExecutableTuple(calls).execute().fetch() == ["done"] * 4
 
 
 def hold_nested(size: int) -> int:

@@ -52,18 +52,19 @@ class MemoryLimit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, self._before)
+        self._set(self._before[0])
 
     def _set(self, size: int) -> None:
-        soft, hard = self._before
-        limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_DATA, (min([size, *limits]), hard))
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]  # the call may have lowered it
+        limits = [one for one in (size, self._before[0], hard) if one != resource.RLIM_INFINITY]
+        soft = min(limits, default=resource.RLIM_INFINITY)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
     @contextlib.contextmanager
     def lifted(self) -> Iterator[None]:
         """While inside, allocate without a limit what is not the call's own."""
         left = resource.getrlimit(resource.RLIMIT_DATA)[0] - _pages(_DATA) * _PAGE
-        resource.setrlimit(resource.RLIMIT_DATA, self._before)
+        self._set(self._before[0])
         try:
             yield
         finally:

@@ -863,8 +863,11 @@ class Scheduler:
                     left -= 1
         if ready.count:
             self._start_missing()
-            for worker in _some(self._hungry):
-                self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now)
+            first = next(iter(ready), None)  # none when nobody wanted what was there
+            short = first is not None and self._predict(first) < PREFETCH_BELOW_S
+            for worker in _some(self._hungry) if short else ():
+                if not self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now):
+                    del self._hungry[worker]  # until its queue changes
                 if not ready.count:
                     break
         elif any(group.idle for group in self.groups):
