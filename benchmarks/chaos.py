@@ -40,6 +40,9 @@ STOPPING_S: Final = 30.0
 LOOK_S: Final = 0.02
 """How often the ledger is read."""
 
+MANY: Final = 4
+"""From so many attempts on, tasks are counted together."""
+
 DRIVER: Final = "benchmarks.under_fire"
 
 COLUMNS: Final = (
@@ -261,8 +264,12 @@ def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _cells(calm: Record, fire: Record | None) -> list[str]:
     if fire is None:
-        return [f"{calm['outcome']}: {calm['detail']}", *[""] * (len(COLUMNS) - 2)]
-    attempts = ", ".join(f"{n}: {count:,}" for n, count in fire["attempts"].items())
+        said = calm.get("detail", "not come to")  # it was interrupted before
+        return [f"{calm['outcome']}: {said}", *[""] * (len(COLUMNS) - 2)]
+    folded: Counter[str] = Counter()
+    for number, count in fire["attempts"].items():
+        folded[str(number) if int(number) < MANY else f"{MANY} and more"] += count
+    attempts = ", ".join(f"{number}: {count:,}" for number, count in folded.items())
     ledger = [
         f"{fire['killed']:,}",
         attempts,

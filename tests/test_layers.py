@@ -26,7 +26,7 @@ LAYERS = """
     engines.outcome
     items
     engines.objects engines.local.arena engines.local.messages engines.local.events
-    engines.local.queues engines.local.stacks
+    engines.local.queues engines.local.stacks engines.local.certificate
     engines.local.admission
     engines.local.scheduler engines.local.pool engines.local.store
     engines.local.nested

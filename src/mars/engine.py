@@ -221,5 +221,8 @@ class Engine(Protocol):
             There is none.
         """
 
+    def drop_objects(self, session: str) -> None:
+        """Forget all shared objects of a session, which has ended."""
+
     def close(self) -> None:
         """Stop everything the engine started; idempotent."""

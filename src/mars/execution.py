@@ -6,6 +6,7 @@ A `concurrent.futures.Future`, so `concurrent.futures.wait` and `as_completed`,
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Generator
@@ -76,9 +77,12 @@ class Execution(Future[Any]):
         """Stop the run; False when it has ended already.
 
         Calls that are done stay done; running ones get a KeyboardInterrupt and, when that does
-        not help, their process is replaced. `result` then raises CancelledError.
+        not help, their process is replaced: half a second later, or at once when `cancel` is
+        called again. `result` then raises CancelledError.
         """
         if self.done():
+            if self.cancelled():
+                self._engine.cancel(self._run)
             return self.cancelled()
         self._engine.cancel(self._run)
         return self._run.wait(_CANCEL_WAIT_S) and self._run.cancelled
@@ -152,6 +156,7 @@ class Execution(Future[Any]):
 
 
 _CANCEL_WAIT_S = 5.0
+_log = logging.getLogger("concurrent.futures")
 
 
 class _Callbacks:
@@ -181,7 +186,10 @@ class _Callbacks:
                         self._thread = None
                         return
                 continue
-            action()
+            try:
+                action()
+            except BaseException:  # SystemExit, say: Future has logged what is an Exception
+                _log.exception("exception calling callback")
             del action
 
 

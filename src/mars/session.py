@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, Final
@@ -84,6 +86,7 @@ class Session:
         self._timeout_s = timeout_s
         self._nested = nested
         self._places = itertools.count()
+        self._interrupted: weakref.WeakSet[Run] = weakref.WeakSet()
         self._closed = False
         self._lock = threading.Lock()
 
@@ -306,8 +309,11 @@ class Session:
             else:
                 self._watch(run, show_progress, interval_s, cancelled, deadline)
         except BaseException:
-            # Ctrl-C, most likely: what runs is stopped, what is finished stays.
-            self._engine.cancel(run)
+            # Ctrl-C, most likely: what runs is stopped, what is finished stays. Of runs that were
+            # cancelled so before, what still runs has had its chance: it is killed.
+            for late in [*self._interrupted, run]:
+                self._engine.cancel(late)
+            self._interrupted.add(run)
             raise
         if run.cancelled and run.error is None:
             from concurrent.futures import CancelledError
@@ -684,6 +690,17 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _close_all() -> None:
+    with _state.lock:
+        engines = [engine for engine, _ in _state.engines.values()]
+    for engine in engines:
+        engine.close()
+
+
+# Here, not where engines are made: what a program registers after `import mars` is called before.
+atexit.register(_close_all)
+
+
 def _set_default(session: Session | None) -> None:
     _state.default = session
 
@@ -693,9 +710,14 @@ def _leave_engine(engine: Engine, session: Session) -> None:
         _, sessions = _state.engines.get(engine.address, (engine, set()))
         sessions.discard(session)
         if sessions:
-            return
-        _state.engines.pop(engine.address, None)
-    engine.close()
+            known = {other.session_id for other in sessions}
+        else:
+            _state.engines.pop(engine.address, None)
+            known = set()
+    if session.session_id not in known:
+        engine.drop_objects(session.session_id)
+    if not known:
+        engine.close()
 
 
 def _stop_engine(engine: Engine) -> None:
@@ -705,6 +727,7 @@ def _stop_engine(engine: Engine) -> None:
         session._closed = True
         if _state.default is session:
             _set_default(None)
+        engine.drop_objects(session.session_id)
     engine.close()
 
 

@@ -129,6 +129,9 @@ CANCEL_GRACE_S: Final = 0.5
 STARTS_WITHOUT_RESULT: Final = 6
 """Worker processes that may end before any call has finished until the engine gives up."""
 
+START_PAUSE_S: Final = 1.0
+"""Until another process is tried after one that did not start while others run, seconds."""
+
 STOP_S: Final = 2.0
 """Time for workers and zygote to end by themselves when an engine closes, seconds."""
 

@@ -121,3 +121,30 @@ def test_no_update_of_a_shared_object_is_lost() -> None:
     mr.spawn(make).execute()
     mr.ExecutableTuple([mr.spawn(use) for _ in range(4)]).execute()
     assert mr.spawn(read).execute().fetch() == 100
+
+
+def test_shared_objects_end_with_their_session_and_not_with_another(
+    session: mars.session.Session, engine: str
+) -> None:
+    def make() -> None:
+        mars.get_context().create_remote_object("mine", Tally, 1)
+
+    def read() -> int:
+        value: int = mars.get_context().get_remote_object("mine").read()
+        return value
+
+    def again(session_id: str) -> mars.session.Session:
+        return mars.new_session(session.address, session_id, default=False)
+
+    one, other = again("one"), again("other")
+    try:
+        for opened in (one, other):
+            mr.spawn(make).execute(session=opened)
+        one.close()
+        one = again("one")  # the same name of another life
+        with pytest.raises(KeyError):
+            mr.spawn(read).execute(session=one)
+        assert mr.spawn(read).execute(session=other).fetch(session=other) == 1
+    finally:
+        one.close()
+        other.close()

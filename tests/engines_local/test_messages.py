@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from mars import platform
 from mars.engines.local import messages
-from mars.engines.local.messages import HEADER, RECORD, RECORDS_FLAG, TIMES, Inbox
+from mars.engines.local.messages import (
+    HEADER,
+    RECORD,
+    RECORDS_FLAG,
+    TIMES,
+    BadFrame,
+    Inbox,
+    Outgoing,
+)
 from mars.errors import InternalError
 
 Pair = tuple[socket.socket, Inbox]
@@ -40,8 +48,10 @@ def received(data: bytes, cuts: list[int]) -> list[tuple[bool, bytes]]:
     return found
 
 
-def framed(content: bytes, records: bool) -> bytes:
-    return HEADER.pack(len(content) | (RECORDS_FLAG if records else 0)) + content
+def framed(frames: list[tuple[bytes, bool]]) -> list[bytes]:
+    """Frames as one end sends them, in order."""
+    outgoing = Outgoing()
+    return [outgoing.wrap(content, RECORDS_FLAG if records else 0) for content, records in frames]
 
 
 CONTENTS = st.lists(st.tuples(st.binary(max_size=40), st.booleans()), min_size=1, max_size=6)
@@ -52,7 +62,7 @@ CONTENTS = st.lists(st.tuples(st.binary(max_size=40), st.booleans()), min_size=1
 def test_frames_come_out_as_they_went_in(
     frames: list[tuple[bytes, bool]], places: list[int]
 ) -> None:
-    data = b"".join(framed(*frame) for frame in frames)
+    data = b"".join(framed(frames))
     cuts = sorted(place % len(data) for place in places)
     assert received(data, cuts) == [(records, content) for content, records in frames]
 
@@ -62,22 +72,87 @@ def test_frames_come_out_as_they_went_in(
 def test_a_frame_that_is_cut_off_is_never_seen(
     frames: list[tuple[bytes, bool]], place: int
 ) -> None:
-    data = b"".join(framed(*frame) for frame in frames)
+    data = b"".join(framed(frames))
     cut = place % len(data)
     found = received(data[:cut], [])
     assert found == [(records, content) for content, records in frames][: len(found)]
-    assert sum(4 + len(content) for _, content in found) <= cut
+    assert sum(HEADER.size + len(content) for _, content in found) <= cut
     assert len(found) < len(frames)
+
+
+def spoiled(frames: list[bytes], fault: str, place: int, noise: bytes) -> bytes:
+    """The bytes of frames after something happened to one of them, or between two."""
+    index = place % len(frames)
+    if fault == "lost":
+        del frames[index]
+    elif fault == "repeated":
+        frames.insert(index, frames[index])
+    elif fault == "late":
+        frames.append(frames.pop(index))
+    elif fault == "cut":
+        frames[index] = frames[index][: place % len(frames[index])]
+    elif fault == "cut in":
+        middle = place % len(frames[index])
+        frames[index] = frames[index][:middle] + noise + frames[index][middle:]
+    return b"".join(frames)
+
+
+@pytest.mark.parametrize("fault", ["lost", "repeated", "late", "cut", "cut in"])
+@given(CONTENTS, st.integers(0, 10_000), st.binary(min_size=1, max_size=60), st.integers(0, 99))
+@settings(deadline=None, derandomize=True, database=None, max_examples=100)
+def test_what_is_lost_repeated_late_cut_or_mixed_with_noise_is_never_taken_for_a_frame(
+    fault: str, frames: list[tuple[bytes, bool]], place: int, noise: bytes, cut: int
+) -> None:
+    more = [(b"what comes later" * 8, False)] * 2
+    sent = framed([*frames, *more])
+    data = spoiled(sent[:-2], fault, place, noise) + b"".join(sent[-2:])
+    inbox = Inbox(cast(socket.socket, None))
+    found: list[tuple[bool, bytes]] = []
+    seen = False
+    for part in (data[: cut % (len(data) + 1)], data[cut % (len(data) + 1) :]):
+        inbox._buffer += part
+        try:
+            while taken := inbox.frames():
+                found += [(records, bytes(frame)) for records, frame in taken]
+        except BadFrame:
+            seen = True
+    assert found == [(records, content) for content, records in [*frames, *more]][: len(found)]
+    assert seen or data == b"".join(sent)
+
+
+def test_a_length_that_nobody_meant_is_not_waited_for() -> None:
+    inbox = Inbox(cast(socket.socket, None))
+    inbox._buffer += HEADER.pack(0x7FFF_FFFF, 0, 0)
+    with pytest.raises(BadFrame):
+        inbox.frames()
+
+
+def test_frames_before_the_first_bad_one_are_taken() -> None:
+    inbox = Inbox(cast(socket.socket, None))
+    inbox._buffer += b"".join(framed([(b"one", False), (b"two", True)])) + b"noise" * 4
+    assert [bytes(frame) for _, frame in inbox.frames()] == [b"one", b"two"]
+    with pytest.raises(BadFrame):
+        inbox.frames()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [7, (), ("what", 1), (messages.READY, 1), (messages.UNMAPPED, 1), (messages.WAIT, "x", 1)],
+    ids=repr,
+)
+def test_a_pickle_that_is_no_message_of_a_worker_is_refused(message: object) -> None:
+    with pytest.raises(BadFrame):
+        messages.from_worker(memoryview(pickle.dumps(message)))
 
 
 def test_a_message_over_a_socket(pair: Pair) -> None:
     ours, inbox = pair
     message = (messages.TASKS, {1: "f"}, {}, [(1, 2, b"payload")])
-    data = messages.frame(message)
-    ours.sendall(data[:7])
+    data = Outgoing().frame(message)
+    ours.sendall(data[:15])
     assert inbox.receive()
     assert inbox.frames() == []
-    ours.sendall(data[7:])
+    ours.sendall(data[15:])
     assert inbox.receive()
     ((records, frame),) = inbox.frames()
     assert not records
@@ -87,7 +162,9 @@ def test_a_message_over_a_socket(pair: Pair) -> None:
 
 def test_the_end_of_the_stream_is_told_after_what_came_before(pair: Pair) -> None:
     ours, inbox = pair
-    ours.sendall(messages.frame((messages.READY,)) + b"\x05\x00\x00\x00cut")
+    outgoing = Outgoing()
+    whole, cut = outgoing.frame((messages.READY,)), outgoing.frame((messages.LEAVING,))
+    ours.sendall(whole + cut[:-3])
     ours.close()
     assert inbox.receive()
     assert len(inbox.frames()) == 1
@@ -105,10 +182,11 @@ def test_nothing_there_is_no_end(pair: Pair) -> None:
 def test_descriptors_come_in_the_order_of_their_messages(pair: Pair) -> None:
     ours, inbox = pair
     sent = []
+    outgoing = Outgoing()
     for number in range(3):
         read, write = os.pipe()
         os.write(write, b"%d" % number)
-        data = messages.frame((messages.ARENA, number, 1))
+        data = outgoing.frame((messages.ARENA, number, 1))
         assert platform.send(ours, data, (read,)) == len(data)
         sent.append((read, write))
     numbers = []
@@ -140,7 +218,7 @@ def test_descriptors_that_nobody_took_are_closed() -> None:
 def test_a_message_too_large_for_a_frame_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "MAX_FRAME_BYTES", 100)
     with pytest.raises(InternalError, match="too large"):
-        messages.frame((messages.TASKS, b"x" * 200))
+        Outgoing().frame((messages.TASKS, b"x" * 200))
 
 
 def test_the_times_of_a_record_are_where_they_are_said_to_be() -> None:

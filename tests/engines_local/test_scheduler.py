@@ -22,6 +22,7 @@ from mars.engines.local.events import (
     Cancelled,
     Died,
     Discard,
+    Fewer,
     Finished,
     GaveBack,
     GiveUp,
@@ -61,6 +62,7 @@ from mars.settings import (
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     PREFETCH_BELOW_S,
+    START_PAUSE_S,
     STARTS_WITHOUT_RESULT,
 )
 from mars.task import Call, Function, Options, Task, WorkerId
@@ -705,6 +707,49 @@ def test_workers_that_die_before_they_start_anything_are_given_up() -> None:
     assert desk.drain(GiveUp)
 
 
+def test_a_worker_that_cannot_start_beside_another_is_done_without_for_a_while() -> None:
+    desk = Desk(2, ready=1)
+    desk.submit(*calls(5, LONG))
+    for turn in range(2 * STARTS_WITHOUT_RESULT):
+        # Its process was refused: another one is tried only after the pause.
+        desk.queues.pop(turn + 2)
+        desk.on(Died(WorkerId(turn + 2), 0, unable=True))
+        assert desk.drain(Fewer)
+        desk.on(Tick())
+        assert not desk.drain(StartWorker)
+        desk.now += START_PAUSE_S
+        due = desk.scheduler.next_timer()
+        assert due is not None and due <= desk.now
+        desk.on(Tick())
+        assert len(desk.drain(StartWorker)) == 1
+    for _ in range(4):
+        desk.finish(1, seconds=1.0)
+    assert not desk.drain(GiveUp)
+
+
+def test_workers_that_cannot_start_are_given_up_when_none_is_left_that_runs() -> None:
+    desk = Desk(2, ready=0)
+    desk.submit(call("one"))
+    for _ in range(STARTS_WITHOUT_RESULT):
+        assert not desk.drain(GiveUp)
+        for worker in sorted(desk.scheduler.workers):
+            desk.queues.pop(worker)
+            desk.on(Died(worker, 0, unable=True))
+    assert desk.drain(GiveUp)
+
+
+def test_a_worker_that_waits_for_a_call_that_nobody_can_run_does_not_wait_for_ever() -> None:
+    desk = Desk(1)
+    desk.submit(call("outer", function=LONG))
+    desk.on(Blocked(WorkerId(1)))
+    desk.submit(call("inner"), depth=1)
+    for worker in range(2, 2 + STARTS_WITHOUT_RESULT):
+        assert not desk.drain(GiveUp)
+        desk.queues.pop(worker)
+        desk.on(Died(WorkerId(worker), 0, unable=True))
+    assert desk.drain(GiveUp)
+
+
 def test_one_result_is_enough_to_go_on() -> None:
     desk = Desk(1, ready=0)
     desk.submit(*calls(5, LONG))
@@ -849,6 +894,19 @@ def test_a_cancelled_call_is_interrupted_and_then_killed() -> None:
     assert desk.drain(Kill)
     desk.die(1)
     assert (stage(one), stage(waiting)) == (CANCELLED, ABANDONED)
+
+
+def test_a_call_that_is_cancelled_again_is_killed_at_once() -> None:
+    desk = Desk(1)
+    run = desk.submit(call("one", function=LONG))
+    desk.on(Cancelled(run))
+    desk.now += CANCEL_GRACE_S / 10
+    desk.on(Cancelled(run))
+    assert len(desk.drain(Interrupt)) == 1
+    due = desk.scheduler.next_timer()
+    assert due is not None and due <= desk.now
+    desk.on(Tick())
+    assert desk.drain(Kill)
 
 
 def test_a_cancelled_call_that_the_driver_did_not_know_to_run_is_stopped_later() -> None:

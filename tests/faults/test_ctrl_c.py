@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import random, signal, sys, time
 import mars, mars.remote as mr
@@ -54,3 +56,72 @@ def test_an_interrupt_at_any_moment_loses_nothing_and_hangs_nothing(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     # An interrupt that never struck would prove nothing.
     assert int(done.stdout.split()[-1]) > 30, done.stdout
+
+
+STUBBORN = """
+import os, signal, sys, threading, time
+import mars, mars.remote as mr
+import mars.engines.local.scheduler as scheduler
+
+scheduler.CANCEL_GRACE_S = 1000.0  # what is not killed by the second Ctrl-C stays for ever
+
+def stubborn(path):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(1000)
+
+def strike_once(condition):
+    def strike():
+        while not condition():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=strike).start()
+
+def written():
+    return os.path.exists(sys.argv[1]) and open(sys.argv[1]).read()
+
+session = mars.new_session(n_cpu=1)
+call = mr.spawn(stubborn, args=(sys.argv[1],))
+strike_once(written)
+try:
+    if sys.argv[2] == "future":
+        running = call.execute(wait=False)
+        running.result()
+    else:
+        call.execute()
+except KeyboardInterrupt:
+    print("first", flush=True)
+if sys.argv[2] == "future":
+    assert running.cancel() and running.cancel()
+else:
+    # The core is not free yet: whoever waits for it can press Ctrl-C again.
+    waiting = mr.spawn(abs, args=(-1,))
+    begun = threading.Event()
+    threading.Timer(0.1, begun.set).start()
+    strike_once(begun.is_set)
+    try:
+        waiting.execute()
+    except KeyboardInterrupt:
+        print("second", flush=True)
+print(mr.spawn(abs, args=(-5,)).execute(wait=False).result(20).fetch())
+session.stop_server()
+"""
+
+
+@pytest.mark.parametrize("way", ["execute", "future"])
+def test_a_second_interrupt_kills_at_once_what_ignored_the_first(
+    way: str, tmp_path: Path, script_environment: dict[str, str]
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(STUBBORN)
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "runs"), way],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env=script_environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == (["first", "second", "5"] if way == "execute" else ["first", "5"])

@@ -46,6 +46,22 @@ ENDS = {
         0,
     ),
     "closes in atexit": ("running = begin(); atexit.register(session.stop_server)", 0),
+    "closes in a finalizer": (
+        (
+            "class Owner:\n"
+            "    def __init__(self): self.session = session\n"
+            "    def __del__(self): self.session.stop_server(); self.session.close()\n"
+            "running = begin(); owner = Owner(); cycle = [owner]; cycle.append(cycle)"
+        ),
+        0,
+    ),
+    "makes calls in atexit": (
+        (
+            "def last(): assert mr.spawn(pow, args=(2, 3)).execute().fetch() == 8\n"
+            "atexit.register(last)"
+        ),
+        0,
+    ),
     "closes while it submits": (
         (
             "t = threading.Timer(0.02, session.stop_server); t.start()\n"
@@ -74,6 +90,54 @@ ENDS = {
         0,
     ),
 }
+
+
+CLOSED_AT_ANY_MOMENT = (
+    BEGIN
+    + """
+import gc, random
+chance = random.Random(int(sys.argv[1]))
+session.stop_server()
+ended = refused = 0
+for turn in range(int(sys.argv[2])):
+    session = mars.new_session(n_cpu=2, default=False)
+    def close(session=session, after=chance.uniform(0, 0.03)):
+        time.sleep(after)
+        session.stop_server()
+        session.stop_server()
+    closers = [threading.Thread(target=close) for _ in range(chance.choice([1, 3]))]
+    for closer in closers:
+        closer.start()
+    try:
+        while True:
+            calls = [mr.spawn(work, args=(i, 0.0005)) for i in range(12)]
+            execution = mr.ExecutableTuple(calls).execute(session=session, wait=False)
+            try:
+                execution.result(20)
+                ended += 1
+            except mars.errors.SessionClosed:
+                refused += 1
+    except mars.errors.SessionClosed:  # from `execute` itself
+        pass
+    for closer in closers:
+        closer.join(20)
+        assert not closer.is_alive(), turn
+    session = calls = execution = None
+    gc.collect()
+print("closed", ended + refused > 0)
+"""
+)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_engine_may_be_closed_at_any_moment_of_submitting_and_twice(
+    seed: int, program: Callable[..., object]
+) -> None:
+    one = program(CLOSED_AT_ANY_MOMENT, str(seed), "15")
+    assert one.wait(50) == 0, one.errors()
+    assert one.line() == "closed True"
+    one.assert_nothing_left()
+    assert one.errors() == ""
 
 
 @pytest.mark.parametrize("end", ENDS)

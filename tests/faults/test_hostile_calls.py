@@ -253,6 +253,31 @@ def test_a_child_that_a_call_forks_never_reports_a_result(end: str) -> None:
     assert mr.ExecutableTuple(calls).execute().fetch() == ["the parent"] * 8
 
 
+def test_a_process_that_a_call_forks_cannot_use_the_worker_s_channel() -> None:
+    """It would mix its messages with ours, or read the replies that are not for it."""
+
+    def ask() -> int:
+        value: int = mr.spawn(pow, args=(3, 2)).execute().fetch()
+        return value
+
+    def fork() -> list[int]:
+        mars.get_context().set_progress(0.1)
+        pid = os.fork()
+        if pid == 0:
+            refused = 0
+            mars.get_context().set_progress(0.5)
+            for attempt in (ask, lambda: mars.get_context().create_remote_object("x", dict)):
+                try:
+                    attempt()
+                except mars.errors.SessionClosed:
+                    refused += 1
+            os._exit(40 + refused)
+        return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), ask()]
+
+    calls = [mr.spawn(fork, idempotent=False) for _ in range(4)]
+    assert mr.ExecutableTuple(calls).execute().fetch() == [[42, 9]] * 4
+
+
 def test_a_storm_of_binary_output_without_a_line_end_is_kept_to_the_death() -> None:
     """50 MB; the program does not read them until somebody asks."""
     pattern = bytes(range(256)) * 4096
@@ -280,31 +305,45 @@ def test_a_storm_of_binary_output_without_a_line_end_is_kept_to_the_death() -> N
 
 # -- frames that are not ours ------------------------------------------------------------------
 
-FORGERIES = {
+# Bytes as they are, or with the header that the worker's next frame has: (content, records).
+FORGERIES: dict[str, bytes | tuple[bytes, bool]] = {
     "noise": bytes(range(256)) * 40,
-    "a huge length": struct.pack("<I", 0x7FFFFFFF) + b"x" * 1000,
-    "a frame that is no pickle": struct.pack("<I", 8) + b"nopickle",
-    "a pickle that is no message": struct.pack("<I", len(pickle.dumps(7))) + pickle.dumps(7),
-    "an empty tuple": struct.pack("<I", len(pickle.dumps(()))) + pickle.dumps(()),
-    "an unknown kind": struct.pack("<I", len(pickle.dumps(("what", 1))))
-    + pickle.dumps(("what", 1)),
-    "records cut short": struct.pack("<I", 0x80000000 | 20) + b"\1" * 20,
-    "a record of a strange attempt": struct.pack("<I", 0x80000000 | 70)
-    + struct.pack("<QBBQQqqqqqI", 1 << 60, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0),
-    "a record that claims more than there is": struct.pack("<I", 0x80000000 | 70)
-    + struct.pack("<QBBQQqqqqqI", 1 << 60, 0, 5, 0, 0, 1, 1, 1, 1, 1, 1 << 30),
-    "an arena without its file": struct.pack("<I", len(pickle.dumps(("arena", 5, 10))))
-    + pickle.dumps(("arena", 5, 10)),
-    "a pickle that exits": struct.pack("<I", 16) + b"csys\nexit\n)R.    ",
+    "a little noise": b"x",
+    "a huge length": struct.pack("<III", 0x7FFFFFFF, 0, 0) + b"x" * 1000,
+    "a frame that is no pickle": (b"nopickle", False),
+    "a pickle that is no message": (pickle.dumps(7), False),
+    "an empty tuple": (pickle.dumps(()), False),
+    "an unknown kind": (pickle.dumps(("what", 1)), False),
+    "a message of another shape": (pickle.dumps(("unmapped", "x", 1, 2)), False),
+    "records cut short": (b"\1" * 20, True),
+    "a record of a strange attempt": (
+        struct.pack("<QBBQQqqqqqII", 1 << 60, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0),
+        True,
+    ),
+    "a record of a region that is nowhere": (
+        struct.pack("<QBBQQqqqqqII", 1 << 60, 0, 5, 0, 0, 1, 1, 1, 1, 1, 0, 1 << 30),
+        True,
+    ),
+    "an arena without its file": (pickle.dumps(("arena", 5, 10)), False),
+    "a pickle that exits": (b"csys\nexit\n)R.    ", False),
 }
 
 
-def forge(data: bytes) -> str:
+def forge(forgery: bytes | tuple[bytes, bool]) -> str:
     """Write to every socket that the process has: ours are among them."""
-    for entry in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{entry}").startswith("socket:"):
-                os.write(int(entry), data)
+    if isinstance(forgery, tuple):
+        from mars.attempt import context
+        from mars.engines.local.messages import RECORDS_FLAG
+
+        attempt = context.current()
+        assert attempt is not None
+        worker = attempt.engine._worker
+        worker.sock.sendall(worker.outgoing.wrap(forgery[0], RECORDS_FLAG * forgery[1]))
+    else:
+        for entry in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{entry}").startswith("socket:"):
+                    os.write(int(entry), forgery)
     time.sleep(0.05)
     return "forged"
 

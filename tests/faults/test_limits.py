@@ -64,23 +64,40 @@ if session is not None:
     one.assert_nothing_left()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs another user, whose processes are counted")
+AS_ANOTHER_USER = """
+import ctypes, os, resource, sys, tempfile
+import mars, mars.remote as mr
+import mars.engines.local.engine, cloudpickle
+from pathlib import Path
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+libc = ctypes.CDLL(None)
+libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+os.setgid(61234)
+os.setuid(61234)
+# It may read and write everywhere, as root, so that it finds Python; nothing else.
+files = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+assert libc.capset(header, (ctypes.c_uint32 * 6)(files, files, files, 0, 0, 0)) == 0
+for capability in (1, 2):
+    assert libc.prctl(47, 2, capability, 0, 0) == 0  # PR_CAP_AMBIENT_RAISE: after exec, too
+"""
+"""A program of a user that has no other processes, with a limit of them; threads count, too."""
+
+other_user = pytest.mark.skipif(
+    os.getuid() != 0, reason="needs another user, whose processes are counted"
+)
+
+
+@other_user
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 6])
 def test_a_fork_that_the_system_refuses_is_a_typed_error_and_never_a_hang(
     processes: int, program: Callable[..., object]
 ) -> None:
-    """Counted for a user that has no other processes; threads count, too."""
     one = program(
-        """
-import os, resource, sys, tempfile
-import mars, mars.remote as mr
-import mars.engines.local.engine, cloudpickle
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
-os.chmod(tempfile.gettempdir(), 0o777)
-os.setgid(61234)
-os.setuid(61234)
+        AS_ANOTHER_USER
+        + """
 session = None
 try:
     session = mars.new_session(n_cpu=2)
@@ -98,6 +115,59 @@ if session is not None:
     assert one.wait(20) == 0, one.errors()
     told = one.line()
     assert told.split()[0] in ("right", "typed"), told
+    one.assert_nothing_left()
+
+
+@other_user
+def test_a_system_that_refuses_the_engines_thread_is_startup_failed_and_leaves_nothing(
+    program: Callable[..., object],
+) -> None:
+    one = program(
+        AS_ANOTHER_USER
+        + """
+before = sorted(os.listdir("/proc/self/fd"))
+for _ in range(3):
+    try:
+        mars.new_session(n_cpu=2)
+    except mars.errors.StartupFailed as error:
+        assert "refuses a thread" in str(error), error
+    else:
+        raise SystemExit("it started")
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    print(children, sorted(os.listdir("/proc/self/fd")) == before)
+""",
+        "2",  # the program and the process that forks workers
+    )
+    assert one.wait(20) == 0, one.errors()
+    assert [one.line() for _ in range(3)] == ["[] True"] * 3
+    assert one.errors() == ""
+    one.assert_nothing_left()
+
+
+@other_user
+@pytest.mark.parametrize("processes", [5, 6])
+def test_a_run_goes_on_with_fewer_workers_when_the_system_refuses_more_and_says_so_once(
+    processes: int, program: Callable[..., object]
+) -> None:
+    one = program(
+        AS_ANOTHER_USER
+        + """
+session = mars.new_session(n_cpu=4)
+for _ in range(3):
+    calls = [mr.spawn(pow, args=(i, 2)) for i in range(40)]
+    done = mr.ExecutableTuple(calls).execute(wait=False)
+    done.result(20)
+    assert [call.fetch() for call in calls] == [i * i for i in range(40)]
+print("right")
+session.stop_server()
+""",
+        str(processes),  # program, its loop, the zygote, and a worker with two threads
+    )
+    assert one.wait(40) == 0, one.errors()
+    assert one.line() == "right"
+    (told,) = one.errors().splitlines()
+    assert told.startswith("mars: fewer worker processes than cores")
+    assert "Resource temporarily unavailable" in told or "can't start new thread" in told
     one.assert_nothing_left()
 
 

@@ -124,6 +124,54 @@ def test_worker_died_carries_the_last_printed_lines_and_the_python_stack_of_a_cr
     assert "in string_at" in str(call.fetch_log())
 
 
+def noisy_deep_fault(depth: int) -> None:
+    if depth:
+        noisy_deep_fault(depth - 1)
+    else:
+        print("\n".join(f"line {i}" for i in range(100)), flush=True)
+        fault()
+
+
+def test_the_headline_of_a_crash_and_its_nearest_frames_are_there_however_deep_it_was() -> None:
+    with pytest.raises(WorkerDied) as caught:
+        mr.spawn(noisy_deep_fault, args=(80,), idempotent=False).execute()
+    told = caught.value.evidence.splitlines()
+    headline = next(i for i, line in enumerate(told) if "Fatal Python error: Segm" in line)
+    assert "just before" in told[headline - 1]
+    assert any("in string_at" in line for line in told[headline : headline + 6])
+    assert any("in fault" in line for line in told[headline : headline + 8])
+    assert len(told) < 40 and "more lines" in caught.value.evidence
+
+
+def write_to_sockets() -> None:
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{entry}").startswith("socket:"):
+                os.write(int(entry), b"this is not for you")
+    time.sleep(30)  # it is ended for that
+
+
+def exit_in_c() -> None:
+    ctypes.CDLL(None).exit(4)
+
+
+WHAT_TO_DO = {
+    fault: "compiled code crashed, most likely in the library of the first frame above",
+    abort: "compiled code gave up with abort()",
+    leave: "such as os._exit(3)",
+    exit_in_c: "exit(4) of a C library",
+    kill: "most likely memory ran out",
+    write_to_sockets: "wrote to a descriptor that is not its own",
+}
+
+
+@pytest.mark.parametrize("way", WHAT_TO_DO, ids=lambda way: way.__name__)
+def test_a_death_ends_with_what_to_do_about_it(way: Callable[[], None]) -> None:
+    with pytest.raises(WorkerDied) as caught:
+        mr.spawn(way, idempotent=False).execute()
+    assert WHAT_TO_DO[way] in str(caught.value).splitlines()[-1]
+
+
 def test_an_overflow_of_the_c_stack_is_a_death_with_the_stack_in_the_log() -> None:
     call = mr.spawn(overflow, idempotent=False)
     with pytest.raises(WorkerDied) as caught:

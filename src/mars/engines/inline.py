@@ -302,7 +302,7 @@ class InlineEngine:
 
     def cancel(self, run: Run) -> None:
         """Start nothing more of a run."""
-        run.cancelled = run.live
+        run.cancelled |= run.live
         run.live = False
         if not any(run.realm is task.realm for task in list(self._running)):
             run.end()
@@ -369,6 +369,10 @@ class InlineEngine:
     def destroy_object(self, session: str, name: str) -> None:
         """Forget a shared object."""
         self.objects.destroy(session, name)
+
+    def drop_objects(self, session: str) -> None:
+        """Forget all shared objects of a session."""
+        self.objects.drop_session(session)
 
 
 def _by_urgency(tasks: Sequence[Task]) -> Iterator[Task]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -25,6 +25,7 @@ from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
+from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence
 from mars.resources import memory_limit_bytes
 from mars.settings import CALL_MEMORY_SHARE, OBJECT_MEMORY_SHARE
@@ -90,15 +91,16 @@ class LocalEngine:
             "n_cpu": n_cpu,
         }
         self.store = Store(self._wake, object_memory, spill_directory)
-        self.loop = Loop(
-            list(zip(self.worker_addresses, map(float, self.group_cpus), strict=True)),
-            Pool(facts, self.store.ledger_descriptor),
-            self.store,
-            self.memory,
-        )
-        self.loop.nested = NestedServer(self)
+        groups = list(zip(self.worker_addresses, map(float, self.group_cpus), strict=True))
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.store.close)
+            pool = Pool(facts, self.store.ledger_descriptor)
+            undo.callback(pool.close)
+            self.loop = Loop(groups, pool, self.store, self.memory, write_line)
+            self.loop.nested = NestedServer(self)
+            undo.pop_all()  # from here on the loop closes them
+            self.loop.start()
         _engines.add(self)
-        self.loop.start()
 
     def _wake(self, action: Any) -> None:
         self.loop.post(action)
@@ -318,6 +320,10 @@ class LocalEngine:
         """Forget a shared object."""
         self.objects.destroy(session, name)
 
+    def drop_objects(self, session: str) -> None:
+        """Forget all shared objects of a session."""
+        self.objects.drop_session(session)
+
 
 def _variables() -> dict[Any, Any]:
     """The environment as it is kept, which compares a hundred times faster than `os.environ`."""
@@ -341,16 +347,10 @@ def _changes(before: dict[bytes, bytes], now: dict[bytes, bytes]) -> dict[bytes,
 _engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
 
 
-def _close_all() -> None:
-    for engine in list(_engines):
-        engine.close()
-
-
 def _inert_all() -> None:
     for engine in list(_engines):
         engine.inert()
     _engines.clear()
 
 
-atexit.register(_close_all)
 os.register_at_fork(after_in_child=_inert_all)

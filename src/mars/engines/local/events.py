@@ -104,7 +104,8 @@ class Died:
     ``started`` is the last attempt that it began, of those in its queue, 0 for none;
     ``certificate`` makes the failure of a task that it had begun; ``log`` is what it had printed
     for the last one. ``starved``: the kernel ended it because memory ran out;
-    ``peak`` is the memory that the process had taken, in bytes.
+    ``peak`` is the memory that the process had taken, in bytes. ``unable``: the system refused
+    to start it, or it ended by itself before it was ready.
     """
 
     worker: WorkerId
@@ -113,6 +114,7 @@ class Died:
     log: Any = None
     starved: bool = False
     peak: int = 0
+    unable: bool = False
 
 
 @dataclass(slots=True)
@@ -226,6 +228,13 @@ class RunEnded:
 
 
 @dataclass(slots=True)
+class Fewer:
+    """A worker did not start; the others of its group go on without it. Say so once."""
+
+    worker: WorkerId
+
+
+@dataclass(slots=True)
 class GiveUp:
     """Worker processes end before they are ready, again and again."""
 
@@ -236,5 +245,5 @@ Event = (
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | RunEnded | GiveUp
+    | Discard | RunEnded | Fewer | GiveUp
 )  # fmt: skip

@@ -23,14 +23,21 @@ from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engine import Run
 from mars.engines.local import events, messages
+from mars.engines.local.certificate import TAIL_BYTES, ending_name, evidence, last_lines
 from mars.engines.local.events import Outcome
-from mars.engines.local.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED, RECORD
+from mars.engines.local.messages import (
+    FLAG_FAILURES,
+    FLAG_PACKED,
+    FLAG_STORED,
+    RECORD,
+    BadFrame,
+)
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import FUNCTIONS_KEPT, LOG_TAIL_LINES, OVERDUE_S
+from mars.settings import FUNCTIONS_KEPT, OVERDUE_S
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
@@ -54,10 +61,17 @@ class Loop:
         Large values.
     memory : int
         Bytes that objects in memory and running calls may take together.
+    tell : callable
+        Shows the user a line.
     """
 
     def __init__(
-        self, groups: Sequence[tuple[str, float]], pool: Pool, store: Store, memory: int
+        self,
+        groups: Sequence[tuple[str, float]],
+        pool: Pool,
+        store: Store,
+        memory: int,
+        tell: Callable[[str], object],
     ) -> None:
         self.scheduler = Scheduler(groups, lambda: memory - store.ledger.total())
         self.pool = pool
@@ -87,6 +101,9 @@ class Loop:
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
         self._dead: list[Member] = []
         self._endings: dict[int, tuple[Any, ...]] = {}
+        self._last_words: deque[str] = deque(maxlen=2)  # of workers that never were ready
+        self._tell = tell
+        self._told_fewer = False
         self._watch(self._wake_read, self._on_wake, None)
         self._watch(pool.socket.fileno(), self._on_zygote, None)
         self.thread = threading.Thread(target=self._run, name="mars-engine", daemon=True)
@@ -94,9 +111,24 @@ class Loop:
     # -- from other threads --------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the workers and the thread."""
-        self._carry_out(self.scheduler.start_all(), time.monotonic())
-        self.thread.start()
+        """Start the workers and the thread.
+
+        Raises
+        ------
+        StartupFailed
+            The system refuses the thread; nothing is left.
+        """
+        try:
+            self._carry_out(self.scheduler.start_all(), time.monotonic())
+            self.thread.start()
+        except BaseException as error:
+            self._end_all()
+            if isinstance(error, RuntimeError):
+                raise StartupFailed(
+                    f"the system refuses a thread ({error}); let this program, or this user, run "
+                    f"fewer threads and processes, or raise the limit (ulimit -u)"
+                ) from error
+            raise
 
     def post(self, action: Callable[[], object]) -> None:
         """Have ``action`` called in the loop's thread."""
@@ -225,7 +257,7 @@ class Loop:
 
     def cancel(self, run: Run) -> None:
         """End a run early."""
-        if run in self.runs:
+        if run in self.runs or run in self._late:
             self.on(events.Cancelled(run))
 
     def _run_ended(self, run: Run) -> None:
@@ -294,6 +326,9 @@ class Loop:
         if isinstance(command, events.GiveUp):
             self._give_up()
             return
+        if isinstance(command, events.Fewer):
+            self._tell_fewer()
+            return
         member = self.members.get(command.worker)  # type: ignore[union-attr]
         if member is None:
             return
@@ -306,7 +341,7 @@ class Loop:
         elif isinstance(command, events.Kill):
             member.signal(signal.SIGKILL)
         elif isinstance(command, events.StopWorker):
-            self.send(member, messages.frame((messages.STOP,)))
+            self.send(member, (messages.STOP,))
         elif isinstance(command, events.Resume) and self.nested is not None:
             self.nested.resume(member)
 
@@ -360,7 +395,7 @@ class Loop:
                  task.place, extra)
             )  # fmt: skip
         over, member.over = member.over, ([], [])
-        self.send(member, messages.frame((messages.TASKS, functions, runs, outgoing, over)))
+        self.send(member, (messages.TASKS, functions, runs, outgoing, over))
 
     def _extra(self, task: Task) -> dict[str, Any] | None:
         """What only some calls need to say."""
@@ -425,7 +460,7 @@ class Loop:
         if number not in member.arenas:
             member.arenas.add(number)
             descriptor, size = self.store.arena(number)
-            self.send(member, messages.frame((messages.ARENA, number, size)), (descriptor,))
+            self.send(member, (messages.ARENA, number, size), (descriptor,))
         self.store.lent(value, member.number)
 
     def _release(self, tasks: Sequence[Task]) -> None:
@@ -448,16 +483,19 @@ class Loop:
     def _send_regions(self, member: Member) -> None:
         self._dirty.discard(member)
         if member.unmap or member.free:
-            data = messages.frame((messages.FREE, member.unmap, member.free))
+            message = (messages.FREE, member.unmap, member.free)
             member.unmap, member.free = [], []
-            if member.open:
-                self.send(member, data)
+            self.send(member, message)
 
     # -- sending ------------------------------------------------------------------------------
 
-    def send(self, member: Member, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    def send(
+        self, member: Member, message: tuple[Any, ...], descriptors: Sequence[int] = ()
+    ) -> None:
+        """Send a message to a worker, after those before it."""
         if not member.open:
             return
+        data = member.outgoing.frame(message)
         if member.pending:
             member.pending.append((memoryview(data), descriptors))
             return
@@ -490,7 +528,7 @@ class Loop:
 
     def _tell_control(self, member: Member, *message: Any) -> None:
         try:
-            member.control.send(messages.frame(message))
+            member.control.send(member.orders.frame(message))
         except OSError:  # it has ended: ENDED follows
             return
 
@@ -501,8 +539,8 @@ class Loop:
         try:
             member = Member(command.worker)
         except OSError as error:
-            self._endings[command.worker] = (0, None, 0, f"no descriptor or memory left: {error}")
-            self.post(lambda: self.on(events.Died(command.worker, 0)))
+            self._last_words.append(f"no descriptor or memory left: {error}")
+            self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
             return
         self.members[command.worker] = member
         self._segments.add(member.segment)
@@ -523,26 +561,53 @@ class Loop:
             return
         except OSError:
             alive = False
-        try:
-            self._take_frames(member)
-        except BaseException as error:  # a pickle can raise anything, SystemExit too
-            # What came is no message of ours: a call wrote to the socket. This worker cannot be
-            # trusted any more; the others are not concerned.
-            member.broken = f"it sent what is no message ({type(error).__name__}: {error})"
-            alive = False
-        if not alive and member.open:
+        self._take_frames(member)
+        if (member.broken or not alive) and member.open:
             # The process ends, or has closed all its descriptors, after which it is of no use.
             self._unwatch(member.data.fileno())
             member.signal(signal.SIGKILL)
 
     def _take_frames(self, member: Member) -> None:
-        for records, data in member.inbox.frames():
-            if records:
-                self.on(events.Finished(WorkerId(member.number), self._outcomes(member, data)))
-                if self.nested is not None:
-                    self.nested.attempt_ended(member)
-            else:
-                self._take(member, pickle.loads(data))
+        """Act on what a worker has sent, up to what is no message of ours."""
+        while not member.broken:
+            # Only decoding is inside `try`: an error in what follows is ours, not the worker's.
+            try:
+                frames = member.inbox.frames()
+            except BadFrame as error:
+                self._distrust(member, error)
+                return
+            if not frames:
+                return
+            for records, data in frames:
+                outcomes: list[Outcome] = []
+                message: tuple[Any, ...] = ()
+                try:
+                    if records:
+                        outcomes = self._outcomes(member, data)
+                    else:
+                        message = self._message(member, data)
+                except BaseException as error:  # a pickle can raise anything, SystemExit too
+                    self._distrust(member, error)
+                    return
+                if records:
+                    self.on(events.Finished(WorkerId(member.number), outcomes))
+                    if self.nested is not None:
+                        self.nested.attempt_ended(member)
+                else:
+                    self._take(member, message)
+
+    def _message(self, member: Member, data: memoryview) -> tuple[Any, ...]:
+        message = messages.from_worker(data)
+        if message[0] == messages.ARENA and not member.inbox.descriptors:
+            raise BadFrame("an arena without its file")
+        return message
+
+    def _distrust(self, member: Member, error: BaseException) -> None:
+        """What came is no message of ours: a call wrote to the socket.
+
+        This worker is not believed any more, and ends; the others are not concerned.
+        """
+        member.broken = f"it sent what is no message ({type(error).__name__}: {error})"
 
     def _outcomes(self, member: Member, data: memoryview) -> list[Outcome]:
         outcomes = []
@@ -655,13 +720,13 @@ class Loop:
                     pass
             except OSError:
                 pass
-            if not member.broken:
-                with contextlib.suppress(BaseException):  # as in `_on_member`
-                    self._take_frames(member)
+            self._take_frames(member)
             unreported = member.unreported()
             if unreported:
+                outcomes: list[Outcome] = []
                 with contextlib.suppress(BaseException):  # a call scribbled over it
                     outcomes = self._outcomes(member, memoryview(unreported))
+                if outcomes:
                     self.on(events.Finished(WorkerId(member.number), outcomes))
             attempt, log_start = member.running()
             state = self.scheduler.workers.get(WorkerId(member.number))
@@ -675,17 +740,29 @@ class Loop:
                 for task in queue
                 if task.attempt <= started
             }
+            unable = state is not None and not state.ready
+            if unable:
+                self._last_words.append(self._words_of(member))
             self._unwatch(member.data.fileno())
             self._dirty.discard(member)
             member.close()
             self.store.worker_ended(member.number)
             if self.nested is not None:
                 self.nested.worker_ended(member)
-            peak = 1024 * self._endings.get(member.number, (0, None, 0, ""))[2]
-            certificate = certificates.__getitem__
-            self.on(events.Died(WorkerId(member.number), started, certificate, log, starved, peak))
+            _, status, peak_kib, _ = self._endings.pop(member.number, (0, None, 0, ""))
+            unable = unable and (status is None or not os.WIFSIGNALED(status))
+            self.on(
+                events.Died(
+                    WorkerId(member.number),
+                    started,
+                    certificates.__getitem__,
+                    log,
+                    starved,
+                    1024 * peak_kib,
+                    unable,
+                )
+            )
             self._collect_regions()
-            self._endings.pop(member.number, None)
 
     def _starved(self, member: Member) -> bool:
         """Whether the kernel ended a process because memory ran out."""
@@ -701,38 +778,50 @@ class Loop:
     def _certificate(self, member: Member, task: Task, log: Log, starved: bool) -> bytes:
         """The failure of a task whose worker died under it."""
         _pid, status, peak_kib, note = self._endings.get(member.number, (0, None, 0, ""))
-        tail = log.segment.read(max(log.start, log.end - 8192), 8192).decode("utf-8", "replace")
-        lines = tail.splitlines()[-LOG_TAIL_LINES:]
-        evidence = []
-        if peak_kib:
-            evidence.append(f"it used at most {peak_kib / 1024:,.0f} MiB of memory")
-        if starved:
-            evidence.append("the kernel ended it because memory ran out")
-        if note:
-            evidence.append(note)
-        if member.broken:
-            evidence.append(member.broken)
-        if lines:
-            evidence.append("its log ends with:\n" + "\n".join("  " + line for line in lines))
         error = WorkerDied(
             task.call.name,
             f"{member.number} (pid {member.pid})",
             ending_name(status),
             task.tries + task.deaths + 1,
-            "\n".join(evidence),
+            evidence(
+                status,
+                peak_kib=peak_kib,
+                starved=starved,
+                note=note,
+                broken=member.broken,
+                tail=_tail(log.segment, log.start, log.end),
+            ),
         )
         return failure.encode_failure(error, call=task.call.name)
 
+    def _words_of(self, member: Member) -> str:
+        """How a worker ended that never was ready, and what it said."""
+        _pid, status, _, note = self._endings.get(member.number, (0, None, 0, ""))
+        said = "\n".join(last_lines(_tail(member.segment, 0, member.segment.size())))
+        ending = "" if note else f"a worker ended with {ending_name(status)} before it was ready"
+        return "\n".join(part for part in (note, ending, said.strip()) if part)
+
+    def _tell_fewer(self) -> None:
+        if not self._told_fewer:
+            self._told_fewer = True
+            words = self._last_words[-1] if self._last_words else "it does not say why"
+            self._tell(
+                f"mars: fewer worker processes than cores, as another one does not start "
+                f"({words.splitlines()[-1]}); calls run on those that are there"
+            )
+
     def _give_up(self) -> None:
         """Workers end before they are ready, again and again."""
-        complaint = self.pool.complaint()
-        notes = [str(ending[3]) for ending in self._endings.values() if ending[3]]
-        for member in self.members.values():
-            size = member.segment.size()
-            tail = member.segment.read(max(0, size - 2048), 2048)
-            notes.append(tail.decode("utf-8", "replace").strip())
-        detail = "\n".join(note for note in (*notes[-2:], complaint) if note)
-        self._fail(StartupFailed(f"worker processes do not start:\n{detail}"))
+        # Most often all say the same, and so does the zygote, which prints what ended at once.
+        told = dict.fromkeys((*self._last_words, self.pool.complaint()))
+        detail = "\n".join(words for words in told if words)
+        self._fail(
+            StartupFailed(
+                f"worker processes do not start:\n{detail}\n"
+                f"what they say last is why; a limit (ulimit -a), an environment variable or a "
+                f"sitecustomize that this program had before it began may be the cause"
+            )
+        )
 
     def _fail(self, error: MarsError) -> None:
         for run in list(self.runs):
@@ -780,15 +869,7 @@ class Loop:
         os.close(write)
 
 
-def ending_name(status: Any) -> str:
-    """A wait status as people say it."""
-    if status is None:
-        return "no known status"
-    status = int(status)
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            return signal.Signals(number).name
-        except ValueError:
-            return f"signal {number}"
-    return f"exit code {os.waitstatus_to_exitcode(status)}"
+def _tail(segment: Segment, start: int, end: int) -> str:
+    """The last that was printed between two places of a log file."""
+    begin = max(start, end - TAIL_BYTES)
+    return segment.read(begin, end - begin).decode("utf-8", "replace")

@@ -8,6 +8,7 @@ worker that waits gives its cores away, so calls that wait for calls never hold 
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -75,6 +76,7 @@ class NestedEngine:
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
     ) -> None:
         """Have the driver run calls; see `mars.engine.Engine`."""
+        self._check_process()
         tasks = []
         described = []
         for call, place in zip(calls, places, strict=True):
@@ -107,6 +109,14 @@ class NestedEngine:
             self._tasks.update((task.attempt, task) for task in tasks)
         run.tasks = tasks
         run.waits = self._wait
+
+    def _check_process(self) -> None:
+        """The socket to the driver is this process's, not that of one which a call forked."""
+        if os.getpid() != self._worker.pid:
+            raise SessionClosed(
+                "this process was forked by a call, and cannot ask for calls or objects of the "
+                "call's session; do that in the call itself, or call mars.new_session() here"
+            )
 
     def _run_here(self, run: Run, tasks: Sequence[Task], places: Sequence[Any]) -> None:
         """Run calls in this process: too many workers wait for nested calls already.
@@ -218,6 +228,7 @@ class NestedEngine:
 
     def _wait(self, run: Run, timeout_s: float | None) -> bool:
         """Wait for the driver to end a run; the worker's cores are free meanwhile."""
+        self._check_process()
         if timeout_s is None:
             kind, outcome = self._worker.ask(messages.WAIT, run.number)
         else:
@@ -252,7 +263,7 @@ class NestedEngine:
 
     def cancel(self, run: Run) -> None:
         """End the run early."""
-        if run.number and not run.ended:
+        if run.number and not run.ended and os.getpid() == self._worker.pid:
             with self._worker.shield():
                 self._worker.send(messages.CANCEL, run.number)
 
@@ -283,6 +294,7 @@ class NestedEngine:
         """What a nested call has printed."""
         if task.source is not None:
             return None
+        self._check_process()
         return _RemoteLog(self._worker, task)
 
     def forget(self, task: Task) -> None:
@@ -295,6 +307,9 @@ class NestedEngine:
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Not known here: the program's own process tells of them."""
         return ()
+
+    def drop_objects(self, session: str) -> None:
+        """The session is the driver's."""
 
     def close(self) -> None:
         """The engine is the driver's."""
@@ -319,6 +334,7 @@ class NestedEngine:
         self._call_object("destroy", session, name)
 
     def _call_object(self, *request: Any) -> Any:
+        self._check_process()
         data, _, _ = codec.encode_arguments(request, {})
         kind, value = self._worker.ask(messages.ASK, "object", data)
         if kind == "error":
@@ -620,7 +636,7 @@ class NestedServer:
         self._loop.post(lambda: self._reply(member, request, *reply))
 
     def _reply(self, member: Member, request: int, *answer: Any) -> None:
-        self._loop.send(member, messages.frame((messages.REPLY, request, *answer)))
+        self._loop.send(member, (messages.REPLY, request, *answer))
 
     def attempt_ended(self, member: Member) -> None:
         """An attempt of the worker has ended: nobody waits any more for what it asked for."""

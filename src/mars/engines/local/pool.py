@@ -19,7 +19,7 @@ from mars import platform
 from mars.attempt import threads
 from mars.attempt.capture import Segment
 from mars.engines.local import messages
-from mars.engines.local.messages import Inbox
+from mars.engines.local.messages import Inbox, Outgoing
 from mars.errors import StartupFailed
 from mars.settings import OUTBOX_BYTES, STOP_S
 
@@ -40,6 +40,8 @@ class Member:
         os.ftruncate(self._outbox_file, OUTBOX_BYTES)
         self.outbox = mmap.mmap(self._outbox_file, OUTBOX_BYTES)
         self.inbox = Inbox(self.data)
+        self.outgoing = Outgoing()  # through `data`
+        self.orders = Outgoing()  # through `control`
         self.pending: deque[tuple[memoryview, Sequence[int]]] = deque()  # not sent yet
         self.functions: set[int] = set()
         self.runs: set[int] = set()
@@ -120,7 +122,12 @@ class Pool:
         self.pid = 0
         self.socket: socket.socket
         self.inbox: Inbox
-        self.start()
+        self._outgoing: Outgoing
+        try:
+            self.start()
+        except BaseException:
+            self.errors.close()
+            raise
 
     def start(self) -> None:
         """Start the zygote process.
@@ -164,6 +171,7 @@ class Pool:
         self.facts["zygote"] = self.pid
         self.socket = ours
         self.inbox = Inbox(ours)
+        self._outgoing = Outgoing()
 
     def fork(self, member: Member, facts: dict[str, Any]) -> None:
         """Ask for a worker process; STARTED or ENDED follows.
@@ -173,7 +181,7 @@ class Pool:
         OSError
             The zygote is gone; its end follows, too.
         """
-        message = messages.frame((messages.FORK, member.number, {**self.facts, **facts}))
+        message = self._outgoing.frame((messages.FORK, member.number, {**self.facts, **facts}))
         try:
             sent = platform.send(self.socket, message, [*member.theirs(), self._ledger])
             self.socket.sendall(memoryview(message)[sent:])
@@ -208,6 +216,11 @@ class Pool:
                 return
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
+
+    def close(self) -> None:
+        """Stop, and let go of what the zygote printed."""
+        self.stop()
+        self.errors.close()
 
     def forget(self) -> None:
         """In a child that the program forked: the zygote is the parent's."""

@@ -33,6 +33,7 @@ from mars.engines.local.events import (
     Died,
     Discard,
     Event,
+    Fewer,
     Finished,
     Forgotten,
     GaveBack,
@@ -68,6 +69,7 @@ from mars.settings import (
     LOOK_AT,
     OVERDUE_S,
     PREFETCH_BELOW_S,
+    START_PAUSE_S,
     STARTS_WITHOUT_RESULT,
     TASK_FLOOR_S,
 )
@@ -109,6 +111,7 @@ _RETRY: Final = 0
 _DEADLINE: Final = 1
 _KILL: Final = 2
 _OVERDUE: Final = 3
+_START: Final = 4
 
 
 def _task_of(call: Call, realm: Realm) -> Task:
@@ -687,6 +690,16 @@ class Scheduler:
             self._attempt_died(task, worker, event, now)
         if begun:
             return
+        group = self.groups[worker.group]
+        if event.unable and any(
+            other.group == worker.group and not other.blocked for other in self.workers.values()
+        ):
+            # The system may have no room for another: those that are there go on without it.
+            group.pause_until = now + START_PAUSE_S
+            self._due(group.pause_until, _START, 0, group)
+            self._commands.append(Fewer(worker.id))
+            return
+        group.pause_until = 0.0
         if not worker.ready or queue:
             self._starts_without_result += 1
             if self._starts_without_result >= STARTS_WITHOUT_RESULT:
@@ -743,17 +756,19 @@ class Scheduler:
 
     def _run_cancelled(self, event: Cancelled, now: float) -> None:
         run = event.run
-        if not run.live:
+        again = run.cancelled  # somebody does not want to wait any longer
+        if not run.live and not again:
             return
         run.cancelled = True
-        self._end(run)
+        if run.live:
+            self._end(run)
         for worker in self.workers.values():
             if worker.queue:
                 head = worker.queue[0]
                 runs = head.runs if head.source is None else head.source.runs
                 if run not in runs or wanted(head):
                     continue
-                kill_at = now + CANCEL_GRACE_S
+                kill_at = now if again else now + CANCEL_GRACE_S
                 if not worker.stopping:
                     self._interrupt(worker, head, "cancel", kill_at)
                 elif worker.kill_at > kill_at:
@@ -786,6 +801,8 @@ class Scheduler:
                     self._commands.append(Kill(about.id))
             elif kind == _OVERDUE:
                 self._overdue(about, now)
+            elif kind == _START:
+                continue  # the pause of a group is over: `_assign` follows
             elif kind == _DEADLINE:
                 if about.queue and about.queue[0].attempt == attempt and not about.stopping:
                     self._interrupt(about, about.queue[0], "timeout", now + INTERRUPT_GRACE_S)
@@ -862,7 +879,7 @@ class Scheduler:
                         break
                     left -= 1
         if ready.count:
-            self._start_missing()
+            self._start_missing(now)
             first = next(iter(ready), None)  # none when nobody wanted what was there
             short = first is not None and self._predict(first) < PREFETCH_BELOW_S
             for worker in _some(self._hungry) if short else ():
@@ -1126,11 +1143,11 @@ class Scheduler:
             ):
                 self._take_back(worker, len(worker.queue) // 2)
 
-    def _start_missing(self) -> None:
+    def _start_missing(self, now: float) -> None:
         """Start workers for cores that are free while no worker is."""
         for index, group in enumerate(self.groups):
             shelf = self.ready.shelf_for(group, None)
-            if shelf is None:
+            if shelf is None or group.pause_until > now:
                 continue
             room = int((group.free + 1e-9) / shelf[0].call.options.cpus)
             for _ in range(min(room, self.ready.count) - group.empty):

@@ -29,7 +29,7 @@ from typing import Any, Final
 from mars import platform
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
-from mars.attempt.ambient import LOST, SAME, Ambient
+from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
 from mars.attempt.memory import MemoryLimit, take_peak_kib
@@ -40,7 +40,6 @@ from mars.engines.local.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
     FLAG_STORED,
-    HEADER,
     OUTBOX,
     OUTBOX_FILLED,
     OUTBOX_INTERRUPT,
@@ -50,6 +49,7 @@ from mars.engines.local.messages import (
     RECORD,
     RECORDS_FLAG,
     Inbox,
+    Outgoing,
 )
 from mars.errors import MarsError, StoreFull
 from mars.settings import (
@@ -141,6 +141,7 @@ class Worker:
         self.ledger = Ledger(ledger, number, facts["object_memory"])
         os.close(ledger)
         self.inbox = Inbox(self.sock)
+        self.outgoing = Outgoing()  # used under `lock`, where its frames are sent
         self._readable = select.poll()
         self._readable.register(self.sock, select.POLLIN)
         self.queue: deque[Message] = deque()
@@ -166,6 +167,8 @@ class Worker:
         self.reported_ns = 0
         self.surroundings: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
         self.ambient: Ambient
+        self.forked = False  # this is a child of the worker
+        self.log_end = 0  # where the next call's log begins
         self.look_at_ns = 0  # when to look again at what calls did to this process
         self.unseen = False  # a call has ended since the last look
         self.tame: set[int] = set()  # functions that have changed nothing in this process
@@ -180,9 +183,10 @@ class Worker:
 
     def send(self, *message: Any, descriptors: Sequence[int] = ()) -> None:
         """Send a message to the driver, after what has been finished before it."""
-        data = messages.frame(message)
+        content = dumps(message, 5)
         with self.lock:
             self.report()
+            data = self.outgoing.wrap(content)
             if descriptors:
                 sent = platform.send(self.sock, data, descriptors)
                 self.sock.sendall(memoryview(data)[sent:])
@@ -194,7 +198,7 @@ class Worker:
         with self.lock:
             if self.outbox.filled:
                 data = self.outbox.take()
-                self.sock.sendall(HEADER.pack(len(data) | RECORDS_FLAG) + data)
+                self.sock.sendall(self.outgoing.wrap(data, RECORDS_FLAG))
                 # Cleared after it was sent: what is told twice is taken once, by attempt.
                 self.outbox.clear()
 
@@ -215,8 +219,7 @@ class Worker:
             if not self.outbox.add(record, payload):
                 self.report()
                 if not self.outbox.add(record, payload):
-                    size = len(record) + len(payload)
-                    self.sock.sendall(HEADER.pack(size | RECORDS_FLAG) + record + payload)
+                    self.sock.sendall(self.outgoing.wrap(record + payload, RECORDS_FLAG))
 
     def receive(self, block: bool) -> bool:
         """Read from the driver once and act on what came; False when it is gone."""
@@ -239,6 +242,8 @@ class Worker:
             for number in functions_over:
                 self.functions.pop(number, None)
                 self.names.pop(number, None)
+                for observed in (self.tame, self.wild, self.warned):
+                    observed.discard(number)
             if functions:
                 self.functions.update(functions)
                 self.names.update({number: known[0] for number, known in functions.items()})
@@ -403,6 +408,8 @@ class Worker:
     def run(self) -> int:
         """Serve until the driver says stop or is gone."""
         signal.signal(signal.SIGINT, self.on_interrupt)
+        os.register_at_fork(after_in_child=self._be_a_child)
+        self.log_end = lseek(self.log, 0, SEEK_CUR)
         # Signals are for the call's thread: one that the call blocks must not come to ours, where
         # it would end the process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_CALLS)
@@ -435,13 +442,17 @@ class Worker:
                 if not queue and not self.receive(block=True):
                     return 0
 
+    def _be_a_child(self) -> None:
+        self.forked = True
+
     def perform(self, task: Message) -> None:
         """Run one call and keep its outcome."""
         now = time.monotonic_ns
         received = decoded = called = now()
         attempt, run, function, payload, inputs, n_output, _, extra = task
-        log = self.log
-        log_start = lseek(log, 0, SEEK_CUR)
+        # What somebody printed since the last call ended is in the log of this one. System calls
+        # are dear on many machines: a small call has one of ours, `lseek` at its end.
+        log_start = self.log_end
         self.outbox.started(attempt, log_start)
         arguments: Any = None
         flags = 0
@@ -489,7 +500,7 @@ class Worker:
                 value = call(*arguments[0], **arguments[1])
                 self.in_call = 0
                 returned = now()
-                if os.getpid() != self.pid:
+                if self.forked:
                     os._exit(0)  # the function forked, and this is the child
                 status = VALUE
                 if n_output is None:
@@ -518,13 +529,16 @@ class Worker:
         except BaseException as error:
             self.in_call = 0
             returned = now()
-            if os.getpid() != self.pid:
+            if self.forked:
                 os._exit(1)
             status, data = self._failed(task, error, arguments, log_start)
             flags = 0
             del error
         arguments = None
-        if returned > self.look_at_ns or function not in self.tame:
+        look = returned > self.look_at_ns or function not in self.tame
+        if look:
+            if os.getpid() != self.pid:
+                os._exit(0)  # forked in C, of which Python does not hear
             self._look_after(task)
         else:
             self.unseen = True
@@ -534,17 +548,15 @@ class Worker:
         try:
             self.stdout.flush()
             self.stderr.flush()
-            # Only what shares the log's position is the log: a call may have put another file,
-            # or /dev/null, on descriptor 1 or 2.
-            log_end = lseek(log, 0, SEEK_CUR)
+            log_end = lseek(self.log, 0, SEEK_CUR)
             if (
                 log_end < log_start
-                or lseek(1, 0, SEEK_CUR) != log_end or lseek(2, 0, SEEK_CUR) != log_end
                 or sys.stdout is not self.stdout or sys.stderr is not self.stderr
             ):  # fmt: skip
-                log_end = self._restore_streams()
+                log_end = self._restore_streams(function)
         except (OSError, ValueError):
-            log_end = self._restore_streams()
+            log_end = self._restore_streams(function)
+        self.log_end = log_end
         stored = now()
         times = (received, decoded, called, returned, stored)
         self.finish(attempt, status, flags, (log_start, log_end), times, data)
@@ -602,6 +614,9 @@ class Worker:
         first call here, after each call if it ever did something, and else from time to time.
         """
         found = self.ambient.restore()
+        if not self._has_streams():
+            self.open_streams()
+            found = max(found, RESTORED)
         if found == SAME:
             if function not in self.wild:
                 self.tame.add(function)
@@ -811,13 +826,29 @@ class Worker:
         return VALUE, flags, pickle.dumps((packed, failures, marks), 5), returned
 
     def _set_progress(self, progress: float) -> None:
+        if os.getpid() != self.pid:
+            return  # a process that the call forked: its socket is ours
         with self.shield():
             self.send(messages.PROGRESS, self.in_call, progress)
 
-    def _restore_streams(self) -> int:
+    def _restore_streams(self, function: int) -> int:
         """The call closed or replaced its output: the next one begins with its own again."""
+        self.wild.add(function)
+        self.tame.discard(function)
         self.open_streams()
         return lseek(self.log, 0, SEEK_CUR)
+
+    def _has_streams(self) -> bool:
+        """Whether descriptors 1 and 2 are the log.
+
+        Only what shares the log's position is: a call may have put another file, or /dev/null,
+        there.
+        """
+        try:
+            end = lseek(self.log, 0, SEEK_CUR)
+            return lseek(1, 0, SEEK_CUR) == end and lseek(2, 0, SEEK_CUR) == end
+        except OSError:
+            return False
 
     def _flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # closed by the call
@@ -878,7 +909,7 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
     platform.offer_to_oom_killer()
     worker = Worker(number, facts, descriptors)
     worker.open_streams()
-    os.write(1, b"\n")  # position 0 is what /dev/null has, too: see `perform`
+    os.write(1, b"\n")  # position 0 is what /dev/null has, too: see `_has_streams`
     import faulthandler
 
     faulthandler.enable(file=2, all_threads=False)

@@ -19,12 +19,13 @@ from typing import Any
 
 from mars import platform
 from mars.engines.local import messages
-from mars.engines.local.messages import DESCRIPTORS, Inbox
+from mars.engines.local.messages import DESCRIPTORS, Inbox, Outgoing
 
 
 class _Zygote:
     def __init__(self, control: socket.socket, driver: int) -> None:
         self.inbox = Inbox(control)
+        self.outgoing = Outgoing()
         self.control = control
         self.driver = driver
         self.workers: dict[int, int] = {}  # process id -> worker
@@ -122,7 +123,7 @@ class _Zygote:
 
     def _tell(self, message: tuple[Any, ...]) -> None:
         try:
-            self.control.sendall(messages.frame(message))
+            self.control.sendall(self.outgoing.frame(message))
         except OSError:  # the driver is gone: the next poll says so
             self.closing = True
 
