@@ -470,8 +470,8 @@ class Task:
         "__weakref__",
         "asked", "attempt", "blame", "blocks", "call", "consumers", "deaths", "dependents", "depth",
         "elsewhere", "failed_input", "home", "items", "logs", "near", "parts", "place", "queued_at",
-        "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source", "stage",
-        "stored", "timing", "tries", "waiting", "worker",
+        "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source", "sources",
+        "stage", "stored", "timing", "tries", "waiting", "worker",
     )  # fmt: skip
 
     def __init__(self, call: Call, realm: Realm) -> None:
@@ -480,6 +480,7 @@ class Task:
         self.stage = Stage.WAITING
         self.runs: tuple[Any, ...] = ()
         self.waiting = 0  # inputs that are not done yet
+        self.sources: Any = ()  # inputs, each once, while it may still read them
         self.dependents: list[Task] | None = None
         self.consumers = 0  # dependents that may still read the result
         self.worker: Any = None  # set exactly while ASSIGNED

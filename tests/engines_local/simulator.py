@@ -564,7 +564,7 @@ class World:
         if member.dead:
             return
         if self.rng.random() < self.torn:
-            action = lambda: self._tear(member)  # noqa: E731
+            action = lambda: self._tear(member)
         member.upwards.append(action)
         when = max(self.now + self.delay(), member.free_at[2])
         member.free_at[2] = when

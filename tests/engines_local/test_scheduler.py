@@ -727,6 +727,19 @@ def test_a_worker_that_cannot_start_beside_another_is_done_without_for_a_while()
     assert not desk.drain(GiveUp)
 
 
+def test_after_a_worker_that_could_not_start_they_are_started_one_at_a_time() -> None:
+    desk = Desk(4, ready=0)
+    desk.submit(*calls(9, LONG))
+    for worker in (1, 2, 3, 4):
+        desk.queues.pop(worker)
+        desk.on(Died(WorkerId(worker), 0, unable=True))
+    for _ in range(3):
+        # The next one when the last is ready: each alone may find the room for its threads.
+        assert len(desk.drain(StartWorker)) == 1
+        desk.get_ready()
+    assert not desk.drain(GiveUp)
+
+
 def test_workers_that_cannot_start_are_given_up_when_none_is_left_that_runs() -> None:
     desk = Desk(2, ready=0)
     desk.submit(call("one"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,20 +18,27 @@ pytestmark = pytest.mark.usefixtures("still_works")
 
 @pytest.mark.parametrize("kind", [LookupError, SystemExit, KeyboardInterrupt])
 def test_an_exception_in_a_callback_is_logged_once_and_the_next_callbacks_are_called(
-    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+    kind: type[BaseException],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    pass_gate: Callable[..., None],
+    wait_until: Callable[..., None],
 ) -> None:
     def bad(_: object) -> None:
         raise kind("from the callback")
 
     called = threading.Event()
     with caplog.at_level(logging.ERROR):
-        first = mr.spawn(abs, args=(-1,)).execute(wait=False)
+        # A callback that is added after the end is called at once, by who adds it.
+        gate = str(tmp_path / "gate")
+        first, second = (mr.spawn(pass_gate, args=(gate,)).execute(wait=False) for _ in range(2))
         first.add_done_callback(bad)
-        assert first.result(20).fetch() == 1
-        second = mr.spawn(abs, args=(-2,)).execute(wait=False)
         second.add_done_callback(lambda _: called.set())
-        assert second.result(20).fetch() == 2
+        Path(gate).touch()
+        first.result(20)
+        second.result(20)
         assert called.wait(20)
+        wait_until(lambda: [one for one in caplog.records if one.name == "concurrent.futures"])
     (record,) = [one for one in caplog.records if one.name == "concurrent.futures"]
     assert record.exc_info is not None and record.exc_info[0] is kind
 

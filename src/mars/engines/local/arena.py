@@ -116,7 +116,7 @@ class Ledger:
         """Descriptor of an empty ledger."""
         descriptor = platform.memory_file("ledger")
         try:
-            os.pwrite(descriptor, bytes(LEDGER_BYTES), 0)  # its pages exist from here on
+            _write(descriptor, memoryview(bytes(LEDGER_BYTES)), 0)  # its pages exist from here on
         except OSError:
             os.close(descriptor)
             raise

@@ -442,8 +442,10 @@ class Loop:
         realm = task.realm
         inputs = []
         for call, index in task.call.inputs:
-            source = call.task_in(realm)
-            assert source is not None
+            source = call.task
+            if source is None or source.realm is not realm:
+                source = call.task_in(realm)
+                assert source is not None
             if source.stage is Stage.DONE:
                 value = source.result if call.n_output is None else source.result[index]
                 if type(value) is not bytes:
@@ -569,32 +571,37 @@ class Loop:
 
     def _take_frames(self, member: Member) -> None:
         """Act on what a worker has sent, up to what is no message of ours."""
+        outcomes: list[Outcome] = []  # of frames in a row: one event costs less than several
         while not member.broken:
             # Only decoding is inside `try`: an error in what follows is ours, not the worker's.
             try:
                 frames = member.inbox.frames()
             except BadFrame as error:
                 self._distrust(member, error)
-                return
+                break
             if not frames:
-                return
+                break
             for records, data in frames:
-                outcomes: list[Outcome] = []
                 message: tuple[Any, ...] = ()
                 try:
                     if records:
-                        outcomes = self._outcomes(member, data)
+                        outcomes += self._outcomes(member, data)
                     else:
                         message = self._message(member, data)
                 except BaseException as error:  # a pickle can raise anything, SystemExit too
                     self._distrust(member, error)
-                    return
-                if records:
-                    self.on(events.Finished(WorkerId(member.number), outcomes))
-                    if self.nested is not None:
-                        self.nested.attempt_ended(member)
-                else:
+                    break
+                if message:
+                    self._finished(member, outcomes)
+                    outcomes = []
                     self._take(member, message)
+        self._finished(member, outcomes)
+
+    def _finished(self, member: Member, outcomes: Sequence[Outcome]) -> None:
+        if outcomes:
+            self.on(events.Finished(WorkerId(member.number), outcomes))
+            if self.nested is not None:
+                self.nested.attempt_ended(member)
 
     def _message(self, member: Member, data: memoryview) -> tuple[Any, ...]:
         message = messages.from_worker(data)

@@ -5,6 +5,7 @@ Nothing here decides when: `loop` carries out the scheduler's commands with it.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import signal
@@ -32,13 +33,17 @@ class Member:
     def __init__(self, number: int) -> None:
         self.number = number
         self.pid = 0
-        self.data, self._their_data = socket.socketpair()
-        self.control, self._their_control = socket.socketpair()
-        self.data.setblocking(False)
-        self.segment = Segment()
-        self._outbox_file = platform.memory_file("outbox")
-        os.ftruncate(self._outbox_file, OUTBOX_BYTES)
-        self.outbox = mmap.mmap(self._outbox_file, OUTBOX_BYTES)
+        with contextlib.ExitStack() as undo:  # when the system refuses one of them
+            self.data, self._their_data = map(undo.enter_context, socket.socketpair())
+            self.control, self._their_control = map(undo.enter_context, socket.socketpair())
+            self.data.setblocking(False)
+            self.segment = Segment()
+            undo.callback(self.segment.close)
+            self._outbox_file = platform.memory_file("outbox")
+            undo.callback(os.close, self._outbox_file)
+            os.ftruncate(self._outbox_file, OUTBOX_BYTES)
+            self.outbox = mmap.mmap(self._outbox_file, OUTBOX_BYTES)
+            undo.pop_all()
         self.inbox = Inbox(self.data)
         self.outgoing = Outgoing()  # through `data`
         self.orders = Outgoing()  # through `control`

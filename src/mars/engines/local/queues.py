@@ -46,7 +46,8 @@ class Group:
     cpus: float
     free: float
     resuming: deque[WorkerState] = field(default_factory=deque)  # blocked, and could go on
-    pause_until: float = 0.0  # no process is started before, since the last one did not start
+    careful: bool = False  # one could not start: from then on, one at a time
+    pause_until: float = 0.0  # no process is started before this time
     idle: dict[WorkerState, None] = field(default_factory=dict)  # could start something now
     empty: int = 0  # workers without a queue, those too that are being started
     usable: int = 0  # workers that are not blocked

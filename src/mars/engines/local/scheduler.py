@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from math import inf
 from typing import Any, Final
@@ -73,7 +73,7 @@ from mars.settings import (
     STARTS_WITHOUT_RESULT,
     TASK_FLOOR_S,
 )
-from mars.task import AttemptId, Call, Realm, Stage, Task, WorkerId
+from mars.task import AttemptId, Call, Stage, Task, WorkerId
 
 WAITING, READY, ASSIGNED, RETRYING = Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING
 DONE, FAILED, CANCELLED, ABANDONED = Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.ABANDONED
@@ -107,17 +107,14 @@ ARROWS: Final = frozenset(
 )
 """Every legal step of a task. `DONE`, `FAILED`, `CANCELLED` and `ABANDONED` are final."""
 
+_FEW: Final = 8
+"""Inputs up to which a list is searched faster than a set is made."""
+
 _RETRY: Final = 0
 _DEADLINE: Final = 1
 _KILL: Final = 2
 _OVERDUE: Final = 3
 _START: Final = 4
-
-
-def _task_of(call: Call, realm: Realm) -> Task:
-    task = call.task_in(realm)
-    assert task is not None  # inputs are submitted before, or together with, what reads them
-    return task
 
 
 def _put(workers: dict[WorkerState, None], worker: WorkerState, belongs: bool) -> None:
@@ -289,7 +286,20 @@ class Scheduler:
         before.elsewhere = new
 
     def _link(self, task: Task) -> None:
-        for source in self._sources(task):
+        realm = task.realm
+        sources: list[Task] = []
+        for call, _ in task.call.inputs:
+            source = call.task
+            if source is None or source.realm is not realm:
+                source = call.task_in(realm)
+                # Inputs are submitted before, or together with, what reads them.
+                assert source is not None
+            if source not in sources or len(sources) > _FEW:
+                sources.append(source)
+        if len(sources) > _FEW:
+            sources = list(dict.fromkeys(sources))
+        task.sources = sources
+        for source in sources:
             source.consumers += 1
             if source.stage is DONE:
                 continue
@@ -300,14 +310,6 @@ class Scheduler:
                 source.dependents.append(task)
             if source.stage is ASSIGNED:
                 self._near(task, source.worker)
-
-    def _sources(self, task: Task) -> Iterable[Task]:
-        """The tasks whose results a task reads, each once."""
-        inputs = task.call.inputs
-        realm = task.realm
-        if len(inputs) == 1:
-            return (_task_of(inputs[0][0], realm),)
-        return dict.fromkeys([_task_of(call, realm) for call, _ in inputs])
 
     def _near(self, task: Task, worker: WorkerState) -> None:
         if task.home is worker:
@@ -321,6 +323,7 @@ class Scheduler:
         worker = self.workers.get(event.worker)
         if worker is not None:
             worker.ready = True
+            self.groups[worker.group].pause_until = 0.0
             self._changed[worker] = None
 
     def _finished(self, event: Finished, now: float) -> None:
@@ -438,7 +441,8 @@ class Scheduler:
 
     def _consumed(self, task: Task) -> None:
         """The inputs of a task that ended have one reader less."""
-        for source in self._sources(task):
+        sources, task.sources = task.sources, ()
+        for source in sources:
             source.consumers -= 1
             if not source.consumers and not source.call.handles and source.stage is DONE:
                 self._release(source)
@@ -691,12 +695,12 @@ class Scheduler:
         if begun:
             return
         group = self.groups[worker.group]
+        group.careful |= event.unable
         if event.unable and any(
             other.group == worker.group and not other.blocked for other in self.workers.values()
         ):
             # The system may have no room for another: those that are there go on without it.
-            group.pause_until = now + START_PAUSE_S
-            self._due(group.pause_until, _START, 0, group)
+            self._pause_starts(group, now)
             self._commands.append(Fewer(worker.id))
             return
         group.pause_until = 0.0
@@ -1150,8 +1154,16 @@ class Scheduler:
             if shelf is None or group.pause_until > now:
                 continue
             room = int((group.free + 1e-9) / shelf[0].call.options.cpus)
-            for _ in range(min(room, self.ready.count) - group.empty):
+            missing = min(room, self.ready.count) - group.empty
+            if missing > 0 and group.careful:
+                missing = 1
+                self._pause_starts(group, now)  # or until it is ready
+            for _ in range(missing):
                 self.start_worker(index)
+
+    def _pause_starts(self, group: Group, now: float) -> None:
+        group.pause_until = now + START_PAUSE_S
+        self._due(group.pause_until, _START, 0, group)
 
     def start_worker(self, group: int) -> WorkerId:
         """A new worker of a group; its process is about to be started."""

@@ -58,7 +58,11 @@ class Store:
     ) -> None:
         self._wake = wake
         self.ledger_descriptor = Ledger.new()
-        self.ledger = Ledger(self.ledger_descriptor, _DRIVER, budget_bytes)
+        try:
+            self.ledger = Ledger(self.ledger_descriptor, _DRIVER, budget_bytes)
+        except OSError:
+            os.close(self.ledger_descriptor)
+            raise
         self.spilled_bytes = 0  # of live objects on disk
         self._lock = threading.RLock()
         self._arenas: dict[int, tuple[int, int]] = {}
