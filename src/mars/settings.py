@@ -51,9 +51,9 @@ REPORT_S: Final = 0.002
 AWAITED_REPORT_S: Final = 0.0002
 """The same for a call whose result others need: they may run in another worker, idle now."""
 
-LOOK_S: Final = 0.005
+LOOK_S: Final = 0.05
 """A worker looks at what calls did to its process at the latest after this time, seconds, when
-it can. To look takes ~20 us."""
+it can. To look takes 20 to 200 us."""
 
 OVERDUE_S: Final = 0.01
 """A worker that is silent this long over its prediction, in seconds, is asked for finished

@@ -81,6 +81,12 @@ _FOR_CALLS: Final = set(range(1, 32)) - {
 }  # fmt: skip
 """Signals that only the thread which runs calls takes: all but those of faults in a thread."""
 
+_RECORD_SIZE: Final = RECORD.size
+_OUTBOX_HEAD: Final = OUTBOX.size
+_pack_record = RECORD.pack_into
+_pack_filled = OUTBOX_FILLED.pack_into
+_pack_running = OUTBOX_RUNNING.pack_into
+
 Message = tuple[Any, ...]
 
 
@@ -93,25 +99,25 @@ class Outbox:
 
     def started(self, attempt: int, log_start: int) -> None:
         """From here on, a death of this process is a death under ``attempt``."""
-        OUTBOX_RUNNING.pack_into(self.memory, OUTBOX_RUNNING_AT, attempt, log_start)
+        _pack_running(self.memory, OUTBOX_RUNNING_AT, attempt, log_start)
 
     def interrupts(self) -> int:
         """The attempt that the driver wants stopped."""
         return int(OUTBOX_INTERRUPT.unpack_from(self.memory, OUTBOX_INTERRUPT_AT)[0])
 
-    def add(self, record: bytes, payload: bytes) -> bool:
-        """Keep a finished call; False when there is no room."""
-        start = OUTBOX.size + self.filled
-        middle = start + RECORD.size
+    def add(self, facts: Sequence[int], payload: bytes) -> bool:
+        """Keep a finished call, by what its `RECORD` says; False when there is no room."""
+        start = _OUTBOX_HEAD + self.filled
+        middle = start + _RECORD_SIZE
         end = middle + len(payload)
         if end > OUTBOX_BYTES:
             return False
         memory = self.memory
-        memory[start:middle] = record
+        _pack_record(memory, start, *facts)
         memory[middle:end] = payload
         # The count comes last: what it covers is whole, whenever this process dies.
-        self.filled = end - OUTBOX.size
-        OUTBOX_FILLED.pack_into(memory, 0, self.filled)
+        self.filled = end - _OUTBOX_HEAD
+        _pack_filled(memory, 0, self.filled)
         return True
 
     def take(self) -> bytes:
@@ -214,11 +220,12 @@ class Worker:
         """Keep a finished call for the next report."""
         # Looked at where it costs nothing to speak of, beside a call that took long.
         peak_kib = take_peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
-        record = RECORD.pack(attempt, status, flags, *log, *times, peak_kib, len(payload))
+        facts = (attempt, status, flags, *log, *times, peak_kib, len(payload))
         with self.lock:
-            if not self.outbox.add(record, payload):
+            if not self.outbox.add(facts, payload):
                 self.report()
-                if not self.outbox.add(record, payload):
+                if not self.outbox.add(facts, payload):
+                    record = RECORD.pack(*facts)
                     self.sock.sendall(self.outgoing.wrap(record + payload, RECORDS_FLAG))
 
     def receive(self, block: bool) -> bool:
@@ -441,6 +448,8 @@ class Worker:
                         return self._leave()
                 if not queue and not self.receive(block=True):
                     return 0
+            # What comes after a pause is told together, not the first of it by itself.
+            self.reported_ns = time.monotonic_ns()
 
     def _be_a_child(self) -> None:
         self.forked = True
