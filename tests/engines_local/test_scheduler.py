@@ -730,6 +730,7 @@ def test_a_worker_that_cannot_start_beside_another_is_done_without_for_a_while()
 def test_after_a_worker_that_could_not_start_they_are_started_one_at_a_time() -> None:
     desk = Desk(4, ready=0)
     desk.submit(*calls(9, LONG))
+    desk.drain(StartWorker)
     for worker in (1, 2, 3, 4):
         desk.queues.pop(worker)
         desk.on(Died(WorkerId(worker), 0, unable=True))

@@ -505,7 +505,8 @@ class Loop:
             sent = platform.send(member.data, data, descriptors)
         except BlockingIOError:
             sent = 0
-        except OSError:  # it has ended: ENDED follows
+        except OSError:
+            self._unreachable(member)
             return
         if sent < len(data):
             rest = memoryview(data)[sent:]
@@ -521,6 +522,7 @@ class Loop:
                 return
             except OSError:
                 member.pending.clear()
+                self._unreachable(member)
                 return
             if sent < len(data):
                 member.pending[0] = (data[sent:], ())
@@ -531,8 +533,13 @@ class Loop:
     def _tell_control(self, member: Member, *message: Any) -> None:
         try:
             member.control.send(member.orders.frame(message))
-        except OSError:  # it has ended: ENDED follows
-            return
+        except OSError:
+            self._unreachable(member)
+
+    def _unreachable(self, member: Member) -> None:
+        """A message could not be sent: the worker has ended, or has to, as it missed something."""
+        member.missed = True
+        member.signal(signal.SIGKILL)
 
     # -- workers ------------------------------------------------------------------------------
 
@@ -686,6 +693,8 @@ class Loop:
                 member = self.members.get(message[1])
                 if member is not None:
                     member.pid = message[2]
+                    if member.missed:
+                        member.signal(signal.SIGKILL)
             elif message[0] == messages.ENDED:
                 self._endings[message[1]] = message[2:]
                 member = self.members.get(message[1])

@@ -55,6 +55,7 @@ class Member:
         self.unmap: list[tuple[int, int]] = []
         self.free: list[tuple[int, int, int]] = []
         self.open = True
+        self.missed = False  # a message to it was lost
         self.broken = ""  # why nothing that it sends is believed any more
 
     def theirs(self) -> list[int]:
