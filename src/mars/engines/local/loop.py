@@ -687,7 +687,11 @@ class Loop:
             alive = self.pool.inbox.receive()
         except OSError:
             alive = False
-        for _records, data in self.pool.inbox.frames():
+        try:
+            frames = self.pool.inbox.frames()
+        except BadFrame:  # it could not send one
+            frames, alive = [], False
+        for _records, data in frames:
             message = pickle.loads(data)
             if message[0] == messages.STARTED:
                 member = self.members.get(message[1])

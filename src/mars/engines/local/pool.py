@@ -143,37 +143,40 @@ class Pool:
         StartupFailed
             The system refuses to start it.
         """
-        ours, theirs = socket.socketpair()
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; "
             f"from mars.engines.local.zygote import main; "
             f"main({_CONTROL_DESCRIPTOR}, {os.getpid()})"
         )
-        null = os.open(os.devnull, os.O_RDWR)
-        actions = [
-            (os.POSIX_SPAWN_DUP2, null, 0),
-            (os.POSIX_SPAWN_DUP2, self.errors.descriptor, 1),
-            (os.POSIX_SPAWN_DUP2, self.errors.descriptor, 2),
-            (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_DESCRIPTOR),
-        ]
-        try:
-            if theirs.fileno() == _CONTROL_DESCRIPTOR:
-                theirs.set_inheritable(True)
-            self.pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, *_interpreter_options(), "-c", code],
-                self._environment,
-                file_actions=actions,
-                setpgroup=0,
-                setsigmask=[],
-                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE],
-            )
-        except OSError as error:
-            ours.close()
-            raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
-        finally:
-            theirs.close()
-            os.close(null)
+        with contextlib.ExitStack() as closing:
+            try:
+                null = os.open(os.devnull, os.O_RDWR)
+                closing.callback(os.close, null)
+                ours, theirs = socket.socketpair()
+                closing.callback(theirs.close)
+            except OSError as error:
+                raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
+            actions = [
+                (os.POSIX_SPAWN_DUP2, null, 0),
+                (os.POSIX_SPAWN_DUP2, self.errors.descriptor, 1),
+                (os.POSIX_SPAWN_DUP2, self.errors.descriptor, 2),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_DESCRIPTOR),
+            ]
+            try:
+                if theirs.fileno() == _CONTROL_DESCRIPTOR:
+                    theirs.set_inheritable(True)
+                self.pid = os.posix_spawn(
+                    sys.executable,
+                    [sys.executable, *_interpreter_options(), "-c", code],
+                    self._environment,
+                    file_actions=actions,
+                    setpgroup=0,
+                    setsigmask=[],
+                    setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE],
+                )
+            except OSError as error:
+                ours.close()
+                raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
         self.facts["zygote"] = self.pid
         self.socket = ours
         self.inbox = Inbox(ours)

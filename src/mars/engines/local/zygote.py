@@ -29,7 +29,7 @@ class _Zygote:
         self.control = control
         self.driver = driver
         self.workers: dict[int, int] = {}  # process id -> worker
-        self.closing = False
+        self.lost = False  # the driver missed a message: it starts another zygote
 
     def run(self) -> None:
         """Serve until the driver closes the socket or ends."""
@@ -45,7 +45,7 @@ class _Zygote:
                 poller.register(os.pidfd_open(self.driver), select.POLLIN)
             except OSError:
                 return self.end()  # the driver has ended already
-        while True:
+        while not self.lost:
             for descriptor, _ in poller.poll():
                 if descriptor == self.control.fileno():
                     if not self._serve():
@@ -55,6 +55,7 @@ class _Zygote:
                     self._reap()
                 else:
                     return self.end()
+        return self.end()
 
     def _serve(self) -> bool:
         try:
@@ -124,8 +125,8 @@ class _Zygote:
     def _tell(self, message: tuple[Any, ...]) -> None:
         try:
             self.control.sendall(self.outgoing.frame(message))
-        except OSError:  # the driver is gone: the next poll says so
-            self.closing = True
+        except OSError:  # the driver is gone, or cannot know any more what is here
+            self.lost = True
 
     def end(self) -> None:
         """Kill every worker and all that descends from them."""

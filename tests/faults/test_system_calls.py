@@ -1,0 +1,170 @@
+"""The k-th call of one function of the system fails: one typed error, or none, and nothing else.
+
+Each function that the engine calls, in the program, the zygote and the workers, with the errors
+that it can give. Nothing hangs, no value is wrong, the engine works on, nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import mars
+import mars.remote as mr
+from mars.errors import InternalError, MarsError
+from tests.faults import injection
+from tests.faults.campaign import SEED
+
+CASES = [
+    ("driver", "os.pwrite", ("ENOSPC", "short")),
+    ("driver", "os.ftruncate", ("ENOSPC",)),
+    ("driver", "os.memfd_create", ("EMFILE",)),
+    ("driver", "os.open", ("EMFILE",)),
+    ("driver", "os.dup", ("EMFILE",)),
+    ("driver", "os.pipe", ("EMFILE",)),
+    ("driver", "os.pread", ("EIO",)),
+    ("driver", "os.fstat", ("EIO",)),
+    ("driver", "os.posix_spawn", ("ENOMEM",)),
+    ("driver", "mmap.mmap", ("ENOMEM",)),
+    ("driver", "select.epoll", ("EMFILE",)),
+    ("driver", "socket.socketpair", ("EMFILE",)),
+    ("driver", "socket.socket.send", ("EPIPE", "ENOBUFS", "short")),
+    ("driver", "socket.socket.sendmsg", ("EPIPE", "ENOBUFS", "short")),
+    ("driver", "socket.socket.sendall", ("EPIPE",)),
+    ("driver", "socket.socket.recvmsg", ("ECONNRESET", "ENOMEM", "short")),
+    ("zygote", "os.fork", ("EAGAIN",)),
+    ("zygote", "os.pipe", ("EMFILE",)),
+    ("zygote", "os.pidfd_open", ("EMFILE",)),
+    ("zygote", "socket.socket.sendall", ("EPIPE",)),
+    ("zygote", "socket.socket.recvmsg", ("ENOMEM", "short")),
+    ("worker", "os.pwrite", ("ENOSPC", "short")),
+    ("worker", "os.ftruncate", ("ENOSPC",)),
+    ("worker", "os.memfd_create", ("EMFILE",)),
+    ("worker", "os.open", ("EMFILE",)),
+    ("worker", "os.dup2", ("EBADF",)),
+    ("worker", "os.lseek", ("EIO",)),
+    ("worker", "os.pread", ("EIO",)),
+    ("worker", "os.write", ("EIO",)),
+    ("worker", "os.chdir", ("EACCES",)),
+    ("worker", "mmap.mmap", ("ENOMEM",)),
+    ("worker", "socket.socket.sendall", ("EPIPE",)),
+    ("worker", "socket.socket.sendmsg", ("EPIPE", "short")),
+    ("worker", "socket.socket.recvmsg", ("ENOMEM", "short")),
+]
+EACH = [(where, name, error) for where, name, errors in CASES for error in errors]
+
+BIG = random.Random(1).randbytes(300_000)
+TYPED = (OSError, MarsError)
+LIMIT_S = 20.0
+
+
+def size(data: bytes) -> int:
+    print("size", len(data))
+    return len(data)
+
+
+def double(data: bytes) -> bytes:
+    return data + data
+
+
+def nest() -> Any:
+    return mr.spawn(double, args=(b"n" * 70_000,)).execute().fetch()
+
+
+def work(session: mars.session.Session) -> list[BaseException]:
+    """Large arguments and results, nested calls and small ones; the typed errors on the way."""
+    made = mr.spawn(double, args=(BIG,))
+    expected: dict[Any, Any] = {
+        mr.spawn(size, args=(BIG,)): 300_000,
+        made: BIG + BIG,
+        mr.spawn(size, args=(made,)): 600_000,
+        mr.spawn(nest): b"n" * 140_000,
+        **{mr.spawn(pow, args=(i, 2)): i * i for i in range(10)},
+    }
+    errors: list[BaseException] = []
+    try:
+        run = mr.ExecutableTuple(list(expected)).execute(
+            session=session, wait=False, on_error="continue"
+        )
+        with contextlib.suppress(TimeoutError):
+            run.exception(timeout=LIMIT_S)
+        assert run.done(), "it hangs"
+    except TYPED as error:
+        errors.append(error)
+    for call, value in expected.items():
+        try:
+            assert call.fetch(session=session) == value
+        except TYPED as error:
+            errors.append(error)
+    assert not any(isinstance(error, InternalError) for error in errors), errors
+    return errors
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def try_out(plan: injection.Plan, folder: Path, patch: pytest.MonkeyPatch) -> bool:
+    """One program under the plan; whether anything failed."""
+    before = descriptors()
+    with patch.context() as context:
+        undo: Callable[[], object] = int
+        if plan.where == "driver":
+            undo = injection.install(plan)
+        else:
+            for name, value in injection.environment(plan, folder / "site").items():
+                context.setenv(name, value)
+        try:
+            session = mars.new_session(n_cpu=2, default=False)
+        except TYPED:
+            undo()
+        else:
+            try:
+                work(session)
+                assert work(session) == [] or not plan.happened(), "once is once"
+            finally:
+                undo()
+                session.stop_server()
+            del session
+    deadline = time.monotonic() + 3
+    while psutil.Process().children(recursive=True) or descriptors() > before:
+        gc.collect()
+        assert time.monotonic() < deadline, f"{descriptors()} descriptors, {before} before"
+        time.sleep(0.01)
+    return plan.happened()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(("where", "name", "error"), EACH)
+def test_a_system_call_that_fails_is_one_typed_error_and_nothing_hangs_or_is_left(
+    where: str, name: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = [1, random.Random(f"{SEED} {where} {name} {error}").randint(2, 6)]
+    for k in tries[:1] if error == "short" else tries:
+        plan = injection.Plan(where, name, k, error, False, str(tmp_path / f"mark-{k}"))
+        try_out(plan, tmp_path, monkeypatch)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(("where", "name", "error"), EACH)
+def test_each_single_system_call_may_fail(
+    where: str, name: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    k = 1
+    while k < 60:
+        plan = injection.Plan(where, name, k, error, False, str(tmp_path / f"mark-{k}"))
+        if not try_out(plan, tmp_path, monkeypatch):
+            break
+        k += 1
+    assert k > 1, "nothing calls it: take it off the list"
