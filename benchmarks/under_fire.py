@@ -92,7 +92,7 @@ def through_mars(peer: Any, func: Callable[[int], bytes], count: int) -> Collect
     """Retried as by default: a call may lose its worker three times."""
     import mars.remote as mr
 
-    calls = [mr.spawn(func, args=(index,)) for index in range(count)]
+    calls = [mr.spawn(func, args=(index,), death_retries=1000) for index in range(count)]
     mr.ExecutableTuple(calls).execute(on_error="continue")
     found = Collected()
     found.each(range(count), lambda index: calls[index].fetch())

@@ -42,7 +42,7 @@ CALL_OPTIONS = {
         "float", "1",
         "cores that the call owns, and threads of its libraries; above 1 whole numbers only",
     ),
-    "memory": ("int or str", "none", "bytes, or such as `'2GiB'`; recorded, no effect yet"),
+    "memory": ("int or str", "none", "bytes, or such as `'2GiB'`, that the call may take"),
     "gpus": ("int", "0", "above 0 the call is refused when it is executed: there is none"),
     "timeout": (
         "float", "none",
@@ -50,6 +50,7 @@ CALL_OPTIONS = {
     ),
     "retries": ("int", "0", "further attempts after an exception or a timeout"),
     "retry_on": ("exception class or tuple", "`Exception`", "which exceptions are worth a retry"),
+    "death_retries": ("int", "3", "further attempts after the worker died"),
     "idempotent": (
         "bool", "`True`",
         "`False`: not started again when its worker dies; together with `retries` refused",

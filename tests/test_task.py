@@ -62,6 +62,9 @@ def call(*inputs: Call) -> Call:
         ({"retry_on": (ValueError, OSError)}, "retry_on", (ValueError, OSError)),
         ({"idempotent": False}, "death_retries", 0),
         ({"idempotent": True}, "death_retries", DEATH_RETRIES),
+        ({"death_retries": 7}, "death_retries", 7),
+        ({"death_retries": None}, "death_retries", DEATH_RETRIES),
+        ({"idempotent": False, "death_retries": 0}, "death_retries", 0),
         ({"priority": -3}, "priority", -3),
         ({"expect_worker": "w:0"}, "worker", "w:0"),
         ({"expect_band": ("w:1", "numa-0")}, "worker", "w:1"),
@@ -103,6 +106,9 @@ def test_an_option_is_taken(given: dict[str, Any], attribute: str, value: object
         ({"priority": 1.5}, TypeError, "priority"),
         ({"expect_worker": 1}, TypeError, "expect_worker"),
         ({"idempotent": False, "retries": 1}, ValueError, "idempotent"),
+        ({"idempotent": False, "death_retries": 1}, ValueError, "death_retries"),
+        ({"death_retries": -1}, ValueError, "death_retries"),
+        ({"death_retries": 1.5}, TypeError, "death_retries"),
     ],
 )
 def test_a_bad_value_is_refused_and_the_option_named(

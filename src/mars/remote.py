@@ -572,10 +572,12 @@ def spawn(
     **options
         ``name`` (str): shown instead of the function's name.
         ``cpus`` (float, default 1): cores that the call owns, also the threads of libraries in
-        it. ``memory`` (bytes or "2GiB"), ``gpus`` (int): recorded.
+        it. ``memory`` (bytes or "2GiB"): what the call may take beyond its inputs; more is a
+        `MemoryError` in the call. ``gpus`` (int): refused above 0 where there are none.
         ``timeout`` (float, seconds): limit for one attempt.
         ``retries`` (int, default 0), ``retry_on`` (exception class or tuple, default Exception):
         further attempts after such an exception.
+        ``death_retries`` (int, default 3): further attempts after its worker died.
         ``idempotent`` (bool, default True): False: never start the call again after its worker
         died. ``priority`` (int, default 0): higher ones start first.
         ``expect_worker`` (str): address of the worker group to run in. Hints of the original

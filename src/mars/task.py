@@ -132,6 +132,11 @@ def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Op
             "idempotent=False means that the call is started at most once, "
             f"so retries={options.retries} cannot be kept; drop one of the two"
         )
+    if given.get("idempotent") is False and given.get("death_retries"):
+        raise ValueError(
+            "idempotent=False means that the call is started at most once, "
+            f"so death_retries={given['death_retries']} cannot be kept; drop one of the two"
+        )
     if retry_when_fail and given.get("retries") is None and given.get("idempotent") is not False:
         options.retries = RETRY_WHEN_FAIL
     return options
@@ -193,11 +198,7 @@ def _take_memory(options: Options, value: object) -> None:
 
 
 def _take_gpus(options: Options, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"gpus has to be an int, got {value!r}")
-    if value < 0:
-        raise ValueError(f"gpus has to be 0 or more, got {value!r}")
-    options.gpus = int(value)
+    options.gpus = _count(value, "gpus")
 
 
 def _take_gpu(options: Options, value: object) -> None:
@@ -219,11 +220,20 @@ def _take_timeout(options: Options, value: object) -> None:
 def _take_retries(options: Options, value: object) -> None:
     if value is None:
         return
+    options.retries = _count(value, "retries")
+
+
+def _count(value: object, option: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"retries has to be an int, got {value!r}")
+        raise TypeError(f"{option} has to be an int, got {value!r}")
     if value < 0:
-        raise ValueError(f"retries has to be 0 or more, got {value!r}")
-    options.retries = int(value)
+        raise ValueError(f"{option} has to be 0 or more, got {value!r}")
+    return int(value)
+
+
+def _take_death_retries(options: Options, value: object) -> None:
+    if value is not None:
+        options.death_retries = _count(value, "death_retries")
 
 
 def _take_retry_on(options: Options, value: object) -> None:
@@ -266,6 +276,7 @@ _CHECKS: Final = {
     "timeout": _take_timeout,
     "retries": _take_retries,
     "retry_on": _take_retry_on,
+    "death_retries": _take_death_retries,
     "idempotent": _take_idempotent,
     "priority": _take_priority,
     "expect_worker": _take_worker,

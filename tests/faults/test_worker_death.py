@@ -194,6 +194,22 @@ def test_a_crash_loop_of_one_call_ends_after_three_further_attempts(
     assert len(lines(tmp_path / "runs")) == 4
 
 
+def test_how_often_a_call_may_die_can_be_said(tmp_path: Path, note: Note, lines: Lines) -> None:
+    path = tmp_path / "runs"
+
+    def die(deaths: int) -> str:
+        note(str(path))
+        if len(path.read_text().split()) <= deaths:
+            os._exit(5)
+        return "alive"
+
+    assert mr.spawn(die, args=(5,), death_retries=5).execute().fetch() == "alive"
+    assert len(lines(path)) == 6
+    with pytest.raises(WorkerDied):
+        mr.spawn(die, args=(99,), death_retries=0).execute()
+    assert len(lines(path)) == 7
+
+
 @pytest.mark.parametrize("how", [kill, leave, abort], ids=lambda f: f.__name__)
 def test_what_is_not_idempotent_runs_at_most_once_however_its_worker_dies(
     how: Callable[[], None], tmp_path: Path, note: Note, lines: Lines

@@ -201,6 +201,7 @@ class Allocator:
         spill_directory: str,
     ) -> None:
         self._first = owner << OWNER_SHIFT
+        self._count = 0  # arenas made
         self._announce = announce
         self._ledger = ledger
         self._spill_directory = spill_directory
@@ -271,7 +272,9 @@ class Allocator:
         size = usual
         if length > usual // 2:
             size = _round(length, max(PAGE, 1 << (length.bit_length() - 4)))
-        number = self._first + len(arenas) + 1
+        # Never twice, also when nobody came to hear of it.
+        self._count += 1
+        number = self._first + self._count
         if arenas is self._on_disk:
             number += ON_DISK
             descriptor = platform.nameless_file(self._spill_directory, append=False)
