@@ -48,7 +48,7 @@ from mars.engines.local.scheduler import (
     Scheduler,
 )
 from mars.graph import needed_calls
-from mars.settings import CANCEL_GRACE_S, REPORT_S
+from mars.settings import CANCEL_GRACE_S, OBJECT_MEMORY_SHARE, REPORT_S
 from mars.task import Call, Output, Task
 
 MAX_STEPS: Final = 6000
@@ -219,6 +219,7 @@ class World:
         self.now = 0.0
         self.memory = inf  # bytes of the machine
         self.objects = 0.0  # and those of them that objects take
+        self.object_bytes = 0.0  # size of a stored result
         self.scheduler = Scheduler(groups, lambda: self.memory - self.objects)
         self.addresses = [address for address, _ in groups]
         self.members: dict[int, Member] = {}
@@ -472,6 +473,15 @@ class World:
         if self.regions.get(attempt) == "freed":
             raise Broken(f"the result of attempt {attempt} is given back twice")
         self.regions[attempt] = "freed"
+        self._count_objects()
+
+    def _count_objects(self) -> None:
+        """Memory that stored results take; beyond the budget they are on disk."""
+        held = sum(state == "held" for state in self.regions.values()) * self.object_bytes
+        budget = OBJECT_MEMORY_SHARE * self.memory
+        if held > budget:
+            self.faults["spill"] += 1
+        self.objects = min(held, budget)
 
     def _do_RunEnded(self, command: Any) -> None:
         run: SimRun = command.run
@@ -718,6 +728,7 @@ class World:
         outcome.peak = int(self.behaviours[task.call].memory)
         if outcome.stored:
             self.regions[attempt] = "held"
+            self._count_objects()
         member.outbox.append(outcome)
         if self._maybe_die(member):
             return

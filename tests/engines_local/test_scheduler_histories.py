@@ -118,6 +118,7 @@ class History:
         world.latency_s = rng.choice((1e-5, 1e-4, 1e-3))
         world.make_nested = self._nested
         world.memory = MACHINE
+        world.object_bytes = 0.0 if self.calm else MACHINE * rng.choice((0.0, 0.05, 0.3))
         world.on_run_end = self._run_ended
         for function, seconds in plan.functions:
             if rng.random() < 0.5:
@@ -326,7 +327,7 @@ def test_no_history_breaks_a_promise(chunk: int) -> None:
     # Nothing is proved unless it happened.
     for fault in (
         "death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested", "starved",
-        "torn",
+        "torn", "spill",
     ):  # fmt: skip
         assert faults[fault] > 5, f"only {faults[fault]} x {fault}"
     assert faults["gave up"]

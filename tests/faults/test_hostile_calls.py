@@ -22,6 +22,7 @@ import pytest
 import mars
 import mars.remote as mr
 from mars.errors import MarsError, TaskTimeout, WorkerDied
+from tests.faults.campaign import lengths
 
 Note = Callable[..., None]
 Lines = Callable[[object], list[str]]
@@ -278,10 +279,10 @@ def test_a_process_that_a_call_forks_cannot_use_the_worker_s_channel() -> None:
     assert mr.ExecutableTuple(calls).execute().fetch() == [[42, 9]] * 4
 
 
-def test_a_storm_of_binary_output_without_a_line_end_is_kept_to_the_death() -> None:
-    """50 MB; the program does not read them until somebody asks."""
+@lengths("rounds", 50, 1000, 300)
+def test_a_storm_of_binary_output_without_a_line_end_is_kept_to_the_death(rounds: int) -> None:
+    """50 MB, or 1 GB; the program does not read them until somebody asks."""
     pattern = bytes(range(256)) * 4096
-    rounds = 50
 
     def storm() -> None:
         for _ in range(rounds):
