@@ -660,6 +660,8 @@ class Loop:
         kind = message[0]
         if kind == messages.READY:
             self.on(events.WorkerReady(WorkerId(member.number)))
+        elif kind == messages.REPORTED:
+            return  # it came where it had to: nothing before it is missing
         elif kind == messages.LEAVING:
             self.on(events.Left(WorkerId(member.number)))
         elif kind == messages.GAVE_BACK:

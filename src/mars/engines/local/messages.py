@@ -58,6 +58,7 @@ ARENA: Final = "arena"
 # worker -> driver
 READY: Final = "ready"
 LEAVING: Final = "leaving"
+REPORTED: Final = "reported"
 GAVE_BACK: Final = "gave back"
 UNMAPPED: Final = "unmapped"
 SUBMIT: Final = "submit"
@@ -100,6 +101,7 @@ OUTBOX_INTERRUPT_AT: Final = 24
 _SHAPES: Final[dict[str, tuple[type, ...]]] = {
     READY: (),
     LEAVING: (),
+    REPORTED: (),
     ARENA: (int, int),
     GAVE_BACK: (list,),
     UNMAPPED: (int, int),

@@ -409,7 +409,7 @@ class Scheduler:
             worker.stopping, worker.kill_at, worker.reason = 0, 0.0, ""
         if queue:
             worker.due_at = now + self._predict(queue[0])
-            if len(queue) > 1 and not worker.watched:
+            if not worker.watched:
                 worker.watched = True
                 self._due(worker.due_at + OVERDUE_S, _OVERDUE, 0, worker)
             if not worker.stopping and _cancelled(queue[0]):
@@ -821,17 +821,20 @@ class Scheduler:
 
     def _overdue(self, worker: WorkerState, now: float) -> None:
         """Ask a worker that should have told something by now."""
-        worker.watched = False
-        if len(worker.queue) < 2 or worker.asked:
-            return  # it is watched again when its queue has changed
-        when = worker.due_at + OVERDUE_S
-        if when > now:
-            worker.watched = True
-            self._due(when, _OVERDUE, 0, worker)
+        worker.watched = bool(worker.queue)
+        if not worker.queue:
             return
+        late = now - worker.due_at
+        if late < OVERDUE_S - 1e-9:
+            self._due(worker.due_at + OVERDUE_S, _OVERDUE, 0, worker)
+            return
+        # And again after twice the time: the answer shows whether a frame was lost meanwhile.
+        self._due(now + late, _OVERDUE, 0, worker)
+        behind = len(worker.queue) - 1
+        could = behind and not worker.asked and not worker.taking_back
         worker.asked = True
-        if not worker.taking_back and self._could_run(worker.queue[-1]):
-            self._take_back(worker, len(worker.queue) - 1)
+        if could and self._could_run(worker.queue[-1]):
+            self._take_back(worker, behind)
         else:
             self._commands.append(Report(worker.id))
 

@@ -389,7 +389,8 @@ class Worker:
                 if message[0] == messages.TAKE_BACK:
                     self._read_and_give_back(message[1])
                 elif message[0] == messages.REPORT:
-                    self.report()
+                    # An answer in any case: it shows if a frame before it never came.
+                    self.send(messages.REPORTED)
 
     def _read_and_give_back(self, count: int) -> None:
         if self.reading.acquire(blocking=False):
