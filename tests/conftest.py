@@ -31,8 +31,15 @@ ALLOWED_TARGETS = ("/dev/null", "/dev/urandom", "/dev/random", ".pyc", ".coverag
 ALLOWED_TEMPORARY = ("pytest-", "joblib_memmapping", "matplotlib", "loky", "pymp-")
 
 
+SWITCHES = ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that change what a program prints or how many threads it has: a test that wants one
+sets it, whatever the machine that runs the tests has set."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give this run a temporary directory of its own, so that what appears in it is ours."""
+    for name in SWITCHES:
+        os.environ.pop(name, None)
     own = tempfile.mkdtemp(prefix="mars-tests-")
     os.environ["TMPDIR"] = own
     tempfile.tempdir = own
