@@ -26,10 +26,10 @@ LAYERS = """
     engines.outcome
     items
     engines.objects engines.local.arena engines.local.messages engines.local.events
-    engines.local.queues engines.local.stacks engines.local.certificate
+    engines.local.endings engines.local.queues engines.local.stacks engines.local.certificate
     engines.local.admission
     engines.local.scheduler engines.local.pool engines.local.store
-    engines.local.nested
+    engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
     execution
@@ -50,7 +50,8 @@ TO_MEND: set[tuple[str, str]] = set()
 
 PURE = {
     "graph", "task", "observe.attempts",
-    "engines.local.events", "engines.local.queues", "engines.local.scheduler",
+    "engines.local.endings", "engines.local.events", "engines.local.queues",
+    "engines.local.scheduler",
 }  # fmt: skip
 """They decide and do nothing else."""
 
@@ -145,7 +146,12 @@ def test_pure_modules_hold_no_socket_thread_clock_or_file(name: str) -> None:
 
 
 def test_the_scheduler_knows_tasks_and_tunables_only() -> None:
-    parts = {"engines.local.events", "engines.local.queues", "engines.local.admission"}
+    parts = {
+        "engines.local.endings",
+        "engines.local.events",
+        "engines.local.queues",
+        "engines.local.admission",
+    }
     for name in parts:
         known = {ours(what) for what, _ in imported(parse(name))}
         assert known <= {None, "settings", "task", "engines.local.queues"}

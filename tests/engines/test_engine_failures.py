@@ -106,7 +106,9 @@ def test_a_local_exception_class_can_be_caught_by_the_caller() -> None:
 def test_the_traceback_holds_the_remote_frames(show_progress: bool | None) -> None:
     with pytest.raises(ValueError, match="bad 3") as caught:
         mr.spawn(outer_frame, args=(3,)).execute(show_progress=show_progress)
-    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    names = [frame.name for frame in frames]
+    assert {frame.filename for frame in frames if frame.name == "outer_frame"} == {__file__}
     text = rendered(caught.value)
     assert "outer_frame" in names and "explode" in names, text
     assert names.index("outer_frame") < names.index("explode")

@@ -18,12 +18,8 @@ from typing import Any, Final
 
 from mars.engines.local import scheduler as module
 from mars.engines.local.admission import OUT_OF_MEMORY
+from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.events import (
-    EXCEPTION,
-    FATAL,
-    INTERRUPTED,
-    RETURNED,
-    VALUE,
     Assign,
     Blocked,
     Cancelled,

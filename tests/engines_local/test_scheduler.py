@@ -11,12 +11,8 @@ from typing import Any
 
 import pytest
 
+from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.events import (
-    EXCEPTION,
-    FATAL,
-    INTERRUPTED,
-    RETURNED,
-    VALUE,
     Assign,
     Blocked,
     Cancelled,

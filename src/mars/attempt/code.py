@@ -16,10 +16,11 @@ import sys
 import sysconfig
 import threading
 import weakref
+from collections import ChainMap
 from collections.abc import Callable
 from hashlib import blake2b
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from mars.task import Function
 
@@ -62,6 +63,9 @@ def is_project_module(name: str | None) -> bool:
 
 _registry_lock = threading.RLock()
 
+_NO_FILE: Final = "<dynamic-code>"
+"""What cloudpickle writes in place of the name of a function's file."""
+
 _CachedFunction: Any = type(functools.lru_cache(len))
 
 
@@ -82,8 +86,20 @@ def _pickler() -> type[Any]:
     # cloudpickle takes ~15 ms to import, and a program of installed functions never needs it.
     import cloudpickle
 
+    reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
+
+    def reduce_code_with_file(code: CodeType) -> tuple[object, ...]:
+        # cloudpickle 3.1.3 began to leave the file's name out, and with it go the lines of a
+        # traceback, and of `mars stack`.
+        make, parts = reduce_code(code)
+        return make, tuple(code.co_filename if part == _NO_FILE else part for part in parts)
+
     class ProjectPickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Pickles by value what belongs to the project."""
+
+        dispatch_table: ClassVar[Any] = ChainMap(
+            {CodeType: reduce_code_with_file}, cloudpickle.Pickler.dispatch_table
+        )
 
         def __init__(self, file: io.BytesIO, keep: Keeper) -> None:
             super().__init__(file, protocol=5, buffer_callback=keep)

@@ -17,7 +17,7 @@ from mars.attempt import context, threads
 from mars.attempt.capture import Log
 from mars.engine import Run
 from mars.engines.local.loop import Loop
-from mars.engines.local.nested import NestedServer
+from mars.engines.local.nested_server import NestedServer
 from mars.engines.local.pool import Pool
 from mars.engines.local.stacks import is_stopped
 from mars.engines.local.store import Store

@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from mars.task import AttemptId, Task, WorkerId
-
-# How an attempt ended, as a worker says it.
-VALUE: Final = 0
-EXCEPTION: Final = 1  # the function raised, and another attempt may help
-FATAL: Final = 2  # it raised something that another attempt cannot help
-RETURNED: Final = 3  # not started: an input in the worker's queue failed
-INTERRUPTED: Final = 4  # SIGINT reached it: timeout or cancel
 
 
 class RunState(Protocol):

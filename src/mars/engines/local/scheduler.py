@@ -21,11 +21,8 @@ from math import inf
 from typing import Any, Final
 
 from mars.engines.local.admission import OUT_OF_MEMORY, Admission
+from mars.engines.local.endings import EXCEPTION, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.events import (
-    EXCEPTION,
-    INTERRUPTED,
-    RETURNED,
-    VALUE,
     Assign,
     Blocked,
     Cancelled,

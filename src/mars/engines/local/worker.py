@@ -35,7 +35,7 @@ from mars.attempt.capture import text_stream
 from mars.attempt.memory import MemoryLimit, take_peak_kib
 from mars.engines.local import messages, stacks
 from mars.engines.local.arena import Allocator, Inputs, Ledger
-from mars.engines.local.events import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
+from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,

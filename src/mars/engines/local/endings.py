@@ -1,0 +1,21 @@
+"""How an attempt ended, as a worker says it.
+
+Apart from `events`, because a worker needs no more of that.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VALUE: Final = 0
+EXCEPTION: Final = 1
+"""The function raised, and another attempt may help."""
+
+FATAL: Final = 2
+"""It raised something that another attempt cannot help."""
+
+RETURNED: Final = 3
+"""Not started: an input in the worker's queue failed."""
+
+INTERRUPTED: Final = 4
+"""SIGINT reached it: a timeout, or a cancel."""

@@ -1,0 +1,314 @@
+"""Calls that ask for calls, the driver's end: makes tasks of what workers ask for.
+
+`NestedServer` lives in the loop's thread, and tells the workers how their calls ended. A worker
+that waits gives its cores away, so calls that wait for calls never hold up each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from mars.attempt import call as attempt_call
+from mars.attempt import codec, failure
+from mars.engine import Run
+from mars.engines.local import events, messages
+from mars.engines.local.pool import Member
+from mars.engines.objects import SharedObjects
+from mars.errors import SessionClosed
+from mars.logs import LogSource
+from mars.settings import BLOCKED_WORKERS
+from mars.task import Call, Function, Task, WorkerId
+
+
+class Host(Protocol):
+    """The engine that the workers belong to."""
+
+    loop: Any
+    objects: SharedObjects
+
+    def check_schedulable(self, call: Call) -> None:
+        """Refuse a call that no worker can ever run."""
+
+    def log(self, task: Task) -> LogSource | None:
+        """What a task has printed so far."""
+
+    def forget(self, task: Task) -> None:
+        """Nobody holds an output of the task any more."""
+
+
+class _Realm:
+    """Where results of nested calls belong: the attempt that asked for them."""
+
+    def __init__(self, engine: Host) -> None:
+        self._engine = engine
+
+    def forget(self, task: Task) -> None:
+        self._engine.forget(task)
+
+
+class _Asker:
+    """A worker whose running attempt has asked for calls."""
+
+    def __init__(self, attempt: int, realm: _Realm) -> None:
+        self.attempt = attempt
+        self.realm = realm
+        self.calls: dict[int, Call] = {}
+        self.runs: dict[int, Run] = {}
+        self.waiting: dict[int, list[int]] = {}  # run -> requests
+        self.held: list[tuple[int, Run]] = []  # replies that wait for the worker's cores
+
+
+class NestedServer:
+    """Serves the workers of one engine, in the loop's thread."""
+
+    def __init__(self, engine: Host) -> None:
+        self._engine = engine
+        self._askers: dict[int, _Asker] = {}
+
+    @property
+    def _loop(self) -> Any:
+        return self._engine.loop
+
+    def take(self, member: Member, message: tuple[Any, ...]) -> None:
+        """Act on a worker's request."""
+        kind, *rest = message
+        if kind == messages.SUBMIT:
+            self._submit(member, *rest)
+        elif kind == messages.WAIT:
+            self._wait(member, *rest)
+        elif kind == messages.WAITED:
+            request, number = rest
+            asker = self._askers.get(member.number)
+            run = asker.runs.get(number) if asker is not None else None
+            if run is None or run.ended:
+                self._reply_run(member, request, run)
+            else:
+                self._reply(member, request, "running", None)
+        elif kind == messages.CANCEL:
+            asker = self._askers.get(member.number)
+            run = asker.runs.get(rest[0]) if asker is not None else None
+            if run is not None:
+                self._loop.cancel(run)
+        elif kind == messages.ASK:
+            request, what, about = rest
+            if what == "log":
+                self._reply(member, request, *self._log(member, *about))
+            else:
+                threading.Thread(
+                    target=self._call_object, args=(member, request, about), daemon=True,
+                    name="mars-shared-object",
+                ).start()  # fmt: skip
+
+    def _asker(self, member: Member) -> _Asker:
+        state = self._loop.scheduler.workers.get(WorkerId(member.number))
+        attempt = state.queue[0].attempt if state is not None and state.queue else 0
+        asker = self._askers.get(member.number)
+        if asker is None or asker.attempt != attempt:
+            if asker is not None:
+                self._drop(member)
+            asker = self._askers[member.number] = _Asker(attempt, _Realm(self._engine))
+        return asker
+
+    def _submit(
+        self, member: Member, request: int, facts: tuple[Any, ...], described: Sequence[Any]
+    ) -> None:
+        asker = self._asker(member)
+        session_id, stop_on_error, entropy, prefix, _name = facts
+        if self._loop.scheduler.blocked >= BLOCKED_WORKERS:
+            self._reply(member, request, "too many", None)
+            return
+        state = self._loop.scheduler.workers.get(WorkerId(member.number))
+        parent = state.queue[0] if state is not None and state.queue else None
+        run = Run(
+            session_id,
+            asker.realm,
+            stop_on_error=stop_on_error,
+            entropy=entropy,
+            prefix=prefix,
+            depth=parent.depth + 1 if parent is not None else 1,
+        )
+        run.surroundings = (
+            parent.runs[0].surroundings if parent is not None and parent.runs else None
+        )
+        try:
+            tasks = [self._task(asker, run, *one) for one in described]
+        except Exception as error:
+            data = failure.encode_failure(error, call="a nested call")
+            self._reply(member, request, "error", data)
+            return
+        run.number = self._loop.number(run)
+        asker.runs[run.number] = run
+        run.member = member
+        run.tasks = tasks
+        self._reply(member, request, "run", run.number)
+        self._loop.submit(run, tasks)
+
+    def _task(
+        self, asker: _Asker, run: Run, number: int, function: Any, payload: Any, stored: Any,
+        inputs: Any, n_output: Any, options: Any, place: Any, asked: bool, items: Any,
+    ) -> Task:  # fmt: skip
+        key, name, data, buffers = function
+        described = Function(key, name, data, tuple(buffers))
+        if items is not None:
+            from mars.items import MapCall
+
+            columns, _, spread = items
+            whole = MapCall(described, options, columns)
+            whole.spread = spread
+            call: Call = whole
+        else:
+            call = Call(
+                described,
+                payload or b"",
+                (),
+                tuple((asker.calls[source], index) for source, index in inputs),
+                options,
+                n_output,
+            )
+            if stored is not None:
+                call.stored = tuple(stored)
+                if payload is None:
+                    call.payload = call.stored[0]  # type: ignore[assignment]
+        self._engine.check_schedulable(call)
+        call.handles += 1
+        asker.calls[number] = call
+        task = Task(call, asker.realm)
+        task.place = place
+        task.asked = asked
+        call.begin(task)
+        if items is not None:
+            task.items = items[1]
+            task.size = len(task.items)
+        return task
+
+    def _wait(self, member: Member, request: int, number: int) -> None:
+        asker = self._askers.get(member.number)
+        run = asker.runs.get(number) if asker is not None else None
+        if asker is None or run is None or run.ended:
+            self._reply_run(member, request, run)
+            return
+        asker.waiting.setdefault(number, []).append(request)
+        self._loop.on(events.Blocked(WorkerId(member.number)))
+
+    def run_ended(self, run: Run) -> None:
+        """A run has ended; if a worker waits for it, it may go on once its cores are free."""
+        member = run.member
+        asker = self._askers.get(member.number) if member is not None else None
+        if asker is None or asker.runs.get(run.number) is not run:
+            return
+        requests = asker.waiting.pop(run.number, [])
+        asker.held.extend((request, run) for request in requests)
+        if requests:
+            self._loop.on(events.Unblocked(WorkerId(member.number)))
+
+    def resume(self, member: Member) -> None:
+        """The worker's cores are free: tell it what it waits for."""
+        asker = self._askers.get(member.number)
+        if asker is None:
+            return
+        held, asker.held = asker.held, []
+        for request, run in held:
+            self._reply_run(member, request, run)
+        if asker.waiting:  # another of its threads still waits
+            self._loop.on(events.Blocked(WorkerId(member.number)))
+
+    def _reply_run(self, member: Member, request: int, run: Run | None) -> None:
+        if run is None:
+            error = failure.encode_failure(SessionClosed("the run is gone"), call="a nested call")
+            self._reply(member, request, "ended", (True, 0, [], error))
+            return
+        asker = self._askers[member.number]
+        numbers = {id(call): number for number, call in asker.calls.items()}
+        results = []
+        failed = 0
+        for task in run.tasks:
+            current = task.call.task_in(task.realm) or task
+            number = numbers[id(task.call)]
+            source = current.failed_input
+            parts = None
+            if current.parts is not None:
+                parts = [(part.items, int(part.stage), part.result) for part in current.parts]
+                for part in current.parts:
+                    if part.stored:
+                        self._lend(member, part.result[0])
+            elif current.stored:
+                values = (current.result,) if current.call.n_output is None else current.result
+                for value in values:
+                    self._lend(member, value)
+            result = None if parts is not None else current.result
+            results.append(
+                (number, int(current.stage), result, current.stored, current.blame,
+                 numbers.get(id(source.call), 0) if source is not None else 0, parts)
+            )  # fmt: skip
+            first = run.failure
+            if first is not None and first.call is task.call:
+                failed = number
+        broken = None
+        if run.error is not None:
+            broken = failure.encode_failure(run.error, call="a nested call")
+        self._reply(member, request, "ended", (run.cancelled, failed, results, broken))
+
+    def _lend(self, member: Member, value: Any) -> None:
+        if type(value) is not bytes and value is not None:
+            self._loop.lend(member, value)
+
+    def _log(self, member: Member, number: int, start: int, limit: int) -> tuple[int, bytes, bool]:
+        asker = self._askers.get(member.number)
+        call = asker.calls.get(number) if asker is not None else None
+        task = call.task_in(asker.realm) if call is not None and asker is not None else None
+        source = self._engine.log(task) if task is not None else None
+        if source is None:
+            return 0, b"", task is None or task.finished
+        return source.size(), source.read(start, limit) if limit else b"", source.finished()
+
+    def _call_object(self, member: Member, request: int, data: bytes) -> None:
+        try:
+            (what, *rest), _ = codec.decode_arguments(data, (), ())
+            act: Callable[..., Any] = getattr(self._engine.objects, str(what))
+            value = act(*rest)
+            if what in ("create", "find"):
+                value = None
+            packed = attempt_call.encode_error  # named in errors of what cannot be sent
+            try:
+                answer, buffers = codec.encode(value)
+                if buffers:
+                    answer = codec.encode_in_band(value)
+            except Exception as error:
+                raise packed(value, "result", str(rest[1]), error) from None
+            reply: tuple[str, Any] = ("value", answer)
+        except BaseException as error:
+            reply = ("error", failure.encode_failure(error, call="a remote object"))
+        self._loop.post(lambda: self._reply(member, request, *reply))
+
+    def _reply(self, member: Member, request: int, *answer: Any) -> None:
+        self._loop.send(member, (messages.REPLY, request, *answer))
+
+    def attempt_ended(self, member: Member) -> None:
+        """An attempt of the worker has ended: nobody waits any more for what it asked for."""
+        asker = self._askers.get(member.number)
+        if asker is None:
+            return
+        state = self._loop.scheduler.workers.get(WorkerId(member.number))
+        if state is None or not state.queue or state.queue[0].attempt != asker.attempt:
+            self._drop(member)
+
+    def worker_ended(self, member: Member) -> None:
+        """The worker process has ended."""
+        self._drop(member)
+
+    def _drop(self, member: Member) -> None:
+        asker = self._askers.pop(member.number, None)
+        if asker is None:
+            return
+        for run in asker.runs.values():
+            if not run.ended:
+                self._loop.cancel(run)
+        if member.open:
+            # A thread that the call left behind may still wait: it learns that nothing comes.
+            waiting = [request for requests in asker.waiting.values() for request in requests]
+            for request in (*waiting, *(request for request, _ in asker.held)):
+                self._reply_run(member, request, None)
+        for call in asker.calls.values():
+            call.drop()
