@@ -27,7 +27,8 @@ def needed_calls(
             continue
         if not target.inputs:
             seen.add(target)
-            if not _available(target, realm, adopt):
+            fresh = target.task is None and not target.adoptable
+            if fresh or not _available(target, realm, adopt):
                 order.append(target)
             continue
         # Depth first. A call is pushed twice: None marks the second visit, when all its inputs

@@ -464,7 +464,7 @@ class ExecutableTuple(tuple[Any, ...]):
         if not self:
             return ()
         chosen = _existing(session, self[0])
-        return self._shaped([chosen.value(output) for output in self])
+        return self._shaped(chosen.values(self))
 
     def _shaped(self, values: list[Any]) -> Any:
         if self._named is not None:
@@ -481,7 +481,7 @@ class ExecutableTuple(tuple[Any, ...]):
         return chosen.run(
             self,
             wait=wait,
-            finish=lambda: self._shaped([chosen.value(output) for output in self]),
+            finish=lambda: self._shaped(chosen.values(self)),
             **_run_arguments(kwargs),
         )
 
@@ -625,7 +625,7 @@ def spawn(
         if options or retry_when_fail
         else DEFAULT_OPTIONS
     )
-    if "retry_on" in options:
+    if options and "retry_on" in options:
         _pack_retry_on(chosen)
     try:
         function = _describe(func, chosen)

@@ -196,9 +196,10 @@ class Session:
         missing = needed_calls(targets, self._realm, self._adopt)
         self._give_places(missing, targets, seed)
         for call in targets:
-            task = call.task_in(self._realm) if call.task is not None else None
-            if task is not None:
-                task.asked = True
+            if call.task is not None:
+                task = call.task_in(self._realm)
+                if task is not None:
+                    task.asked = True
         if not missing:
             run.end()
         elif wait or self._nested or not self._engine.synchronous:
@@ -270,17 +271,15 @@ class Session:
             for place, call in enumerate(needed_calls(targets, None)):
                 call.place = call.own_place(place)
             return
+        attempt = context.current() if self._nested else None
         for call in missing:
             if call.place is None:
-                place = self._next_place()
+                if attempt is None:
+                    place = next(self._places)
+                else:
+                    place = attempt.spawned
+                    attempt.spawned += 1
                 call.place = place if type(call) is Call else call.own_place(place)
-
-    def _next_place(self) -> int:
-        attempt = context.current() if self._nested else None
-        if attempt is None:
-            return next(self._places)
-        attempt.spawned += 1
-        return attempt.spawned - 1
 
     def _finish(self, run: Run, finish: Callable[[], Any]) -> Any:
         if run.error is not None:
@@ -402,23 +401,28 @@ class Session:
         """
         if _is_map(objects):
             return objects[0].fetch(session=self)
-        given = _flatten(objects)
-        values = [self.value(output) for output in given]
+        values = self.values(_flatten(objects))
         return values[0] if len(values) == 1 else values
+
+    def values(self, outputs: Sequence[Output]) -> list[Any]:
+        """The values of several objects."""
+        self._check_open()
+        task, value = self._task, self._engine.value
+        return [value(task(output), output._index) for output in outputs]
 
     def value(self, output: Output) -> Any:
         """The value of one object."""
-        self._check_open()
-        if not isinstance(output, Output):
-            raise TypeError(f"fetch takes objects made by spawn, got {output!r:.80}")
-        task = self._task(output)
-        return self._engine.value(task, output._index)
+        return self.values((output,))[0]
 
     def _task(self, output: Output) -> Task:
+        if not isinstance(output, Output):
+            raise TypeError(f"fetch takes objects made by spawn, got {output!r:.80}")
         call = output._call
-        task = call.task_in(self._realm) or call.adopt(self._realm)
-        if task is None:
-            raise NotExecuted(repr(output))
+        task = call.task
+        if task is None or task.realm is not self._realm:
+            task = call.task_in(self._realm) or call.adopt(self._realm)
+            if task is None:
+                raise NotExecuted(repr(output))
         stage = task.stage
         if stage is not Stage.DONE and stage is not Stage.FAILED and stage is not Stage.CANCELLED:
             raise NotExecuted(repr(output))
@@ -1052,7 +1056,7 @@ class AsyncSession:
 
     async def fetch(self, *objects: Any) -> list[Any]:
         """Values of executed objects, as a list."""
-        return [self.session.value(output) for output in _flatten(objects)]
+        return self.session.values(_flatten(objects))
 
     async def destroy(self) -> None:
         """End the session."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from mars import platform
 from mars.attempt import call as attempt_call
-from mars.attempt import context, threads
+from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log
 from mars.engine import Run
 from mars.engines.local.loop import Loop
@@ -113,6 +113,7 @@ class LocalEngine:
         """Start calls; see `mars.engine.Engine`."""
         self._check_open()
         tasks = []
+        realm = run.realm
         for call in calls:
             if call.options is not DEFAULT_OPTIONS:
                 self.check_schedulable(call)
@@ -123,7 +124,7 @@ class LocalEngine:
                 except BaseException:
                     self.store.abandon(run)
                     raise
-            task = Task(call, run.realm)
+            task = Task(call, realm)
             task.place = place
             task.asked = call in targets
             if type(call) is not Call:
@@ -199,15 +200,14 @@ class LocalEngine:
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
         self._check_open()
-        stage = task.stage
-        if stage is Stage.DONE:
-            if task.released:
-                raise NotExecuted(task.call.name)
-            call = task.call
-            if task.parts is not None:
-                return item_of(task, task.call.index, self.store.decode)  # type: ignore[attr-defined]
-            return self.store.decode(task.result if call.n_output is None else task.result[index])
-        raise failure_of(task)
+        if task.stage is not Stage.DONE:
+            raise failure_of(task)
+        if task.released:
+            raise NotExecuted(task.call.name)
+        if task.parts is not None:
+            return item_of(task, task.call.index, self.store.decode)  # type: ignore[attr-defined]
+        result = task.result if task.call.n_output is None else task.result[index]
+        return codec.loads(result) if type(result) is bytes else self.store.decode(result)
 
     def decode(self, value: Any) -> object:
         """A fresh object from a value."""

@@ -625,17 +625,18 @@ class Loop:
 
     def _outcomes(self, member: Member, data: memoryview) -> list[Outcome]:
         outcomes = []
+        told = bytes(data)  # at once: each slice of a view would cost one more
         position = 0
-        end = len(data)
+        end = len(told)
         size_of = RECORD.size
         unpack = RECORD.unpack_from
         segment = member.segment
         while position < end:
             (attempt, status, flags, log_start, log_end, received, _, _, _, stored, peak, size) = (
-                unpack(data, position)
+                unpack(told, position)
             )
             payload = position + size_of
-            result: Any = bytes(data[payload : payload + size])
+            result: Any = told[payload : payload + size]
             if flags & FLAG_PACKED:
                 result = pickle.loads(result)
                 if flags & FLAG_STORED:
@@ -648,7 +649,7 @@ class Loop:
                     result,
                     bool(flags & FLAG_STORED),
                     len(result[1]) if flags & FLAG_FAILURES else 0,
-                    bytes(data[position + 26 : position + 66]),
+                    told[position + 26 : position + 66],
                     Log(segment, log_start, log_end) if log_end > log_start else None,
                     peak * 1024,
                 )

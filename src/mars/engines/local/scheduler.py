@@ -70,7 +70,16 @@ from mars.settings import (
     STARTS_WITHOUT_RESULT,
     TASK_FLOOR_S,
 )
-from mars.task import AttemptId, Call, Stage, Task, WorkerId
+from mars.task import (
+    DEFAULT_OPTIONS,
+    AttemptId,
+    Call,
+    Function,
+    Options,
+    Stage,
+    Task,
+    WorkerId,
+)
 
 WAITING, READY, ASSIGNED, RETRYING = Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING
 DONE, FAILED, CANCELLED, ABANDONED = Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.ABANDONED
@@ -230,8 +239,12 @@ class Scheduler:
             task = new
             call = task.call
             run.total += task.size
-            known = call.task_in(task.realm) if call.task is not None else None
-            if known is None:
+            known = call.task
+            if known is not task:  # else the engine put it there
+                known = call.task_in(task.realm)
+            if known is task:
+                pass
+            elif known is None:
                 task.elsewhere = call.task
                 call.task = task
             elif known.available:
@@ -291,7 +304,7 @@ class Scheduler:
                 source = call.task_in(realm)
                 # Inputs are submitted before, or together with, what reads them.
                 assert source is not None
-            if source not in sources or len(sources) > _FEW:
+            if len(sources) > _FEW or source not in sources:
                 sources.append(source)
         if len(sources) > _FEW:
             sources = list(dict.fromkeys(sources))
@@ -908,13 +921,22 @@ class Scheduler:
         share = min(share, room)
         load = worker.load_s
         shelf: deque[Task] | None = None
+        # What is known of the call before: the next one is most often of the same function.
+        function: Function | None = None
+        options: Options = DEFAULT_OPTIONS
+        need = predicted = 0.0
         while len(batch) < share:
             if not shelf or not wanted(shelf[0]):
                 shelf = ready.shelf_for(group, worker.cpus if queue else None)
                 if shelf is None:
                     break
             task = shelf[0]
-            need = self.admission.need(task)
+            call = task.call
+            single = task.items is None and not self.admission.strict
+            if not single or call.function is not function or call.options is not options:
+                function, options = call.function if single else None, call.options
+                need = self.admission.need(task)
+                predicted = self._predict(task)
             if queue:
                 if need > worker.need:
                     break  # it was let in for less
@@ -929,24 +951,22 @@ class Scheduler:
                 task = block
                 predicted = self._predict(task)
             else:
-                predicted = self._predict(task)
                 if queue and (
-                    task.call.options.timeout_s is not None
+                    options.timeout_s is not None
                     or predicted >= PREFETCH_BELOW_S
                     or (load + predicted > BATCH_S and len(queue) > 1)
                 ):
                     break
                 ready.pop(shelf)
             if not queue:
-                worker.cpus = worker.claim = task.call.options.cpus
+                worker.cpus = worker.claim = options.cpus
                 worker.need = need
                 group.free -= worker.claim
             load += predicted
             self._queue(worker, task, now)
             batch.append(task)
-            timeout_s = task.call.options.timeout_s
-            if timeout_s is not None:
-                self._due(now + timeout_s, _DEADLINE, task.attempt, worker)
+            if options.timeout_s is not None:
+                self._due(now + options.timeout_s, _DEADLINE, task.attempt, worker)
                 break
             if task.dependents is not None:
                 load = self._follow(worker, task, batch, load, room, now)
