@@ -515,6 +515,8 @@ def _check_members(objects: Iterable[Any]) -> None:
 
 # -- spawn ------------------------------------------------------------------------------------
 
+_NO_KWARGS: Final[dict[str, Any]] = {}  # never changed
+
 
 @overload
 def spawn(
@@ -610,7 +612,7 @@ def spawn(
     """
     check_function(func)
     if kwargs is None:
-        kwargs = {}
+        kwargs = _NO_KWARGS
     elif not isinstance(kwargs, dict):
         raise TypeError("kwargs has to be a dict")
     if type(args) is not tuple:
@@ -620,26 +622,26 @@ def spawn(
         n_output = int(n_output)
     if retry_when_fail is not False or resolve_tileable_input is not False:
         _check_flags(retry_when_fail, resolve_tileable_input)
-    chosen = (
-        parse_options(options, retry_when_fail=retry_when_fail)
-        if options or retry_when_fail
-        else DEFAULT_OPTIONS
-    )
-    if options and "retry_on" in options:
-        _pack_retry_on(chosen)
+    chosen = DEFAULT_OPTIONS
+    if options or retry_when_fail:
+        chosen = parse_options(options, retry_when_fail=retry_when_fail)
+        if "retry_on" in options:
+            _pack_retry_on(chosen)
     try:
-        function = _describe(func, chosen)
+        function = code.describe(func, codec.Keep)
     except codec.HoldsObject:
         # A partial or a closure has objects in it: the function itself becomes an argument.
         known = code.describe(attempt_call.apply, codec.Keep)
         function = Function(known.key, code.name_of(func), known.data, known.buffers)
         args = (func, *args)
+    except Exception as error:
+        raise _function_error(func, chosen, error) from None
     try:
         payload, buffers, found = codec.encode_arguments(args, kwargs)
     except Exception as error:
         raise _argument_error(args, kwargs, chosen.name or function.name, error) from None
     inputs = tuple([(output._call, output._index) for output in found]) if found else ()
-    call = Call(function, payload, tuple(buffers), inputs, chosen, n_output)
+    call = Call(function, payload, tuple(buffers) if buffers else (), inputs, chosen, n_output)
     if n_output is None:
         made: Object[Any] = Object(call, 0)
         if is_eager():
@@ -674,14 +676,8 @@ def _check_n_output(n_output: object) -> None:
         raise ValueError(f"n_output has to be 1 or more, got {n_output!r}")
 
 
-def _describe(func: Callable[..., Any], chosen: Options) -> Function:
-    try:
-        return code.describe(func, codec.Keep)
-    except codec.HoldsObject:
-        raise
-    except Exception as error:
-        name = chosen.name or code.name_of(func)
-        raise attempt_call.encode_error(func, "func", name, error) from None
+def _function_error(func: Callable[..., Any], chosen: Options, error: Exception) -> EncodeError:
+    return attempt_call.encode_error(func, "func", chosen.name or code.name_of(func), error)
 
 
 def _argument_error(
@@ -863,7 +859,12 @@ def map(  # noqa: A001 (mars.remote.map)
     chosen = parse_options(options, retry_when_fail=retry_when_fail)
     if "retry_on" in options:
         _pack_retry_on(chosen)
-    function = _describe(func, chosen)
+    try:
+        function = code.describe(func, codec.Keep)
+    except codec.HoldsObject:
+        raise
+    except Exception as error:
+        raise _function_error(func, chosen, error) from None
     call = MapCall.over(function, chosen, iterables)
     call.check(lambda args: _argument_error(args, {}, call.name, TypeError()))
     made: MapObjects[R] = MapObjects(call)
