@@ -13,11 +13,13 @@ ROWS ?= 8000
 # `make chaos CHAOS_ARGS="--systems mars --tasks 1000"`.
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
+# Where a run of the benchmarks is kept, as JSON lines; the tables stand beside it.
+BENCH_JSON  ?= build/bench/$(shell date -u +%Y%m%dT%H%M%SZ).jsonl
 CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults check format bench bench-quick chaos clean
+.PHONY: help demo test faults check format bench bench-quick bench-page chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -86,11 +88,16 @@ format: $(VENV)/for-tests  ## format, and fix what ruff can fix
 		--editable . --requirement benchmarks/requirements.txt
 	@touch $@
 
-bench: .venv-bench/made  ## compare with the peers, full sizes (long; wants a quiet machine)
-	@.venv-bench/bin/python -m benchmarks $(BENCH_ARGS)
+bench: .venv-bench/made  ## compare with the peers, full sizes (an hour; wants a quiet machine)
+	@.venv-bench/bin/python -m benchmarks --json $(BENCH_JSON) $(BENCH_ARGS)
 
-bench-quick: .venv-bench/made  ## the same at small sizes, one round
-	@.venv-bench/bin/python -m benchmarks --quick $(BENCH_ARGS)
+bench-quick: .venv-bench/made  ## the same at small sizes, one round (some minutes)
+	@.venv-bench/bin/python -m benchmarks --quick --json $(BENCH_JSON) $(BENCH_ARGS)
+
+# From all runs in benchmarks/results, in the order of their names; a later one replaces the rows
+# that it has too. Needs no peer.
+bench-page:  ## write docs/benchmarks.md from benchmarks/results
+	@$(PYTHON) -m benchmarks.report benchmarks/results/*.jsonl --output docs/benchmarks.md
 
 chaos: .venv-bench/made  ## kill a random worker every 200 ms, ours and the peers' (half an hour)
 	@.venv-bench/bin/python -m benchmarks.chaos $(CHAOS_ARGS)

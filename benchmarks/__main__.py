@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks import cases, machine, peers, runner
-from benchmarks.report import headline, render
+from benchmarks.case import Size
+from benchmarks.report import headline, read, render
+
+SETTLE_S: Final[dict[Size, float]] = {"full": 5.0, "quick": 1.0, "tiny": 0.0}
 
 
 def _names(text: str, known: Sequence[str], what: str) -> list[str]:
@@ -23,14 +26,19 @@ def _names(text: str, known: Sequence[str], what: str) -> list[str]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="small sizes, one round")
+    size.add_argument("--tiny", action="store_true", help="does every case work? no numbers")
     parser.add_argument("--cases", default=",".join(cases.NAMES), help="comma separated")
     parser.add_argument("--peers", default=",".join(peers.NAMES), help="comma separated")
-    parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
+    parser.add_argument("--rounds", type=int, help="default: 5, small sizes 1")
     parser.add_argument("--limit", type=float, help="seconds for one measurement")
     parser.add_argument("--settle", type=float, help="wait at most so many seconds for quiet")
-    parser.add_argument("--json", type=Path, help="append all measurements to this file")
-    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="append all measurements to this file; tables go beside it, as .md",
+    )
     parser.add_argument("--list", action="store_true", help="list cases and peers, and stop")
     return parser.parse_args()
 
@@ -43,29 +51,34 @@ def main() -> None:
             print(f"{name:18} {cases.load(name).question}")
         print("\npeers:", ", ".join(peers.NAMES))
         return
-    peer_names = _names(options.peers, peers.NAMES, "peers")
+    # The machine's own limits belong to every run.
+    peer_names = list(dict.fromkeys([*_names(options.peers, peers.NAMES, "peers"), "bare"]))
+    size: Size = "quick" if options.quick else "tiny" if options.tiny else "full"
     plan = runner.Plan(
         cases={name: cases.load(name) for name in _names(options.cases, cases.NAMES, "cases")},
         peers=peer_names,
-        rounds=options.rounds or (1 if options.quick else 5),
-        quick=options.quick,
-        settle_s=options.settle if options.settle is not None else (1.0 if options.quick else 5.0),
+        rounds=options.rounds or (5 if size == "full" else 1),
+        size=size,
+        settle_s=options.settle if options.settle is not None else SETTLE_S[size],
         limit_s=options.limit,
     )
     head: dict[str, Any] = {
         "kind": "machine",
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "quick": plan.quick,
+        "size": size,
         "rounds": plan.rounds,
         "workers": plan.workers,
+        "commit": machine.commit(runner.ROOT),
         **machine.describe(),
         "versions": {name: machine.version(peers.load(name).package) for name in peer_names},
     }
     records: list[dict[str, Any]] = []
+    begin = time.monotonic()
 
     def keep(record: dict[str, Any]) -> None:
         records.append(record)
         if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
             with options.json.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
@@ -74,13 +87,15 @@ def main() -> None:
         for record in runner.run(plan):
             keep(record)
             print(headline(record), file=sys.stderr, flush=True)
+        keep({"kind": "end", "seconds": round(time.monotonic() - begin)})
     except KeyboardInterrupt:
         runner.end_leftovers(0.0)
         print("interrupted; what was measured so far:", file=sys.stderr)
-    text = render(records)
-    if options.markdown:
-        options.markdown.write_text(text)
-    print(text)
+    # With what the file held before: a run may be made in pieces.
+    text = render(read([options.json]) if options.json else records)
+    if options.json:
+        options.json.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text, end="")
 
 
 if __name__ == "__main__":

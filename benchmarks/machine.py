@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,7 @@ def busy_seconds() -> float:
     return sum(v for i, v in enumerate(fields) if i not in IDLE_FIELDS) / TICKS_PER_S
 
 
-def busy_cores(window_s: float = 0.25) -> float:
+def busy_cores(window_s: float = 0.15) -> float:
     """How many cores are busy right now."""
     begin, busy = time.perf_counter(), busy_seconds()
     time.sleep(window_s)
@@ -45,6 +46,18 @@ def version(package: str | None) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def commit(folder: Path) -> str:
+    """Which sources these are, as git names them."""
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return said.stdout.strip()
 
 
 def _first(path: str, key: str) -> str:

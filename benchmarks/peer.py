@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from benchmarks import workload
 
@@ -38,7 +38,12 @@ class Peer(ABC):
     first_result: ClassVar[str]
     """The shortest program that prints one result, as the runtime's own manual writes it."""
 
+    logs_can_be: ClassVar[Literal["on", "on or off", "off"]] = "off"
+    """Whether what a call prints is brought to the user, in the runtime's own ways."""
+
     workers: int = 0
+    logs: bool = False
+    """Where there is a choice. Set before `start`."""
 
     @abstractmethod
     def start(self, workers: int) -> None:
@@ -92,6 +97,10 @@ class Peer(ABC):
         value = self.gather([self.submit(workload.one)])[0]
         return sum(self.map(workload.increment, [value] * width))
 
+    def outputs(self, count: int) -> list[int]:
+        """One call with `count` results: a list, where a result cannot have a handle of its own."""
+        return list(self.gather([self.submit(workload.listing, count)])[0])
+
     def share_put(self, array: Array, readers: int) -> list[float]:
         """`readers` calls on one large array of the driver."""
         return self.gather([self.submit(workload.touch_for, array, i) for i in range(readers)])
@@ -115,8 +124,8 @@ class Peer(ABC):
         raise Unsupported("a call cannot wait for calls on the same workers")
 
 
-class PoolPeer(Peer):
-    """A plain pool: large arrays go through a shared segment made by hand.
+class SharesByHand(Peer):
+    """Large arrays go through a segment of shared memory, made by hand.
 
     Pickling 256 MiB for each of 40 tasks takes half a minute, so nobody would do that twice.
     """
@@ -138,7 +147,14 @@ class PoolPeer(Peer):
 
     def share_task(self, mib: int, readers: int) -> list[float]:
         name = self.gather([self.submit(workload.filled_segment, mib)])[0]
-        return self.one_by_one(workload.touch_segment, [name] * readers)
+        try:
+            return self.one_by_one(workload.touch_segment, [name] * readers)
+        finally:
+            workload.remove_segment(name)
+
+
+class PoolPeer(SharesByHand):
+    """A plain pool: it has neither graphs nor a store."""
 
 
 class GraphPeer(Peer):

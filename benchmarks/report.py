@@ -1,39 +1,77 @@
-"""JSON lines -> Markdown: medians, spread and ratios. `python -m benchmarks.report runs.jsonl`.
+"""JSON lines -> the results page. `python -m benchmarks.report RUN.jsonl... [--output PAGE.md]`.
 
-Losses stand in the same column as wins. Pure but for reading its input: called by `__main__` after
-a run, and by hand to write the results page again from stored measurements.
+Losses stand in the same column as wins. Called by `__main__` after a run, and by `make bench-page`
+to write `docs/benchmarks.md` from the measurements in `benchmarks/results/`.
 """
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
-import statistics
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import cases
+from benchmarks import cases, peers
 from benchmarks.case import Case
-
-OURS: Final = "mars"
-BARE: Final = "bare"
-"""Not a peer: what the machine does without any runtime. Never ranked."""
+from benchmarks.figures import (
+    BARE,
+    GROWTH,
+    OURS,
+    TARGETS,
+    Record,
+    Results,
+    Row,
+    Verdict,
+    costs,
+    judge,
+    load_of,
+    times_better,
+)
+from benchmarks.runner import LEAST_ROUNDS, SHARE_S
 
 NOISY_CORES: Final = 0.25
 """Load by others from which a row is marked."""
 
-UNCOUNTED: Final = ("ray",)
-"""Peers whose daemons leave no record of their CPU time, so that they would count as others.
-They are judged by the load just before they start."""
+METHOD: Final = f"""
+## How it was measured
 
-Record = Mapping[str, Any]
+- **One question per file** in `benchmarks/cases/`, one adapter per file in `benchmarks/peers/`.
+  What the tasks do stands in `benchmarks/workload.py` and is the same for everybody.
+- **Taking turns.** A case goes round and round through all peers, each round beginning with
+  another one, so that a slow minute of the machine falls on everybody. The tables show the median
+  over the rounds, the smallest and the largest value.
+- **A fresh process for each peer, case and round.** The peer starts, runs 64 empty tasks, and only
+  then is measured, except where starting is the question. Sizes of a case follow each other in
+  that process; where memory that is warm already would answer, each size has a process of its own.
+  Whatever a peer leaves behind is ended before the next one starts.
+- **Nobody waits for the slowest.** Each size has a time budget, which stands in its file. Small
+  runs first tell what a peer can do. One that is slower gets a smaller problem (*cut to* says how
+  small); if not even half of it fits, it is left out, and its row says how long it would have
+  taken. Ours is under the same rule. A peer gets {LEAST_ROUNDS} rounds of a case, and up to the
+  run's number as long as all of them took less than {SHARE_S:g} s.
+- **Everybody's best way.** Futures as arguments where a runtime takes them; level by level, in one
+  message for each worker, where it does not; each runtime's own chunks, stores and shared memory.
+  Ours runs as it comes: logs, timestamps and fault handling cannot be turned off, and are not.
+- **Results are checked.** A wrong answer is no measurement.
+- Working threads of numerical libraries are set to one for everybody. Ray's workers run at nice 15
+  unless told otherwise, which hands the machine to everybody else: here they are told.
 
+## How far to trust it
 
-def load_of(record: Record) -> float:
-    """Cores that others used, as far as can be known."""
-    key = "load_before" if record["peer"] in UNCOUNTED else "load_during"
-    return float(record[key])
+- Two workers on few cores of a virtual machine say little about large machines and nothing about
+  clusters, which is what Ray, Dask and Parsl are made for.
+- Neighbours closer than their min .. max are equal.
+- Fine-grained numbers move by a factor of two with where the system places processes: a message to
+  a process on the same core takes a fifth of what one to another, idle core takes.
+- ‡ marks rows during which others used more than {NOISY_CORES} cores. Ray's daemons leave no
+  record of their CPU time, so Ray is judged by the load just before it starts.
+- † marks rows that were measured in another run than ours.
+- Pools do less than the others: no graphs, no logs of a call, no second attempt when a worker
+  dies. Their rows show what that buys.
+- `python -m benchmarks --cases CASE --peers PEER,PEER` repeats any row; `make bench` repeats all.
+""".strip()
 
 
 def number(value: float) -> str:
@@ -41,7 +79,7 @@ def number(value: float) -> str:
     if value == 0:
         return "0"
     if abs(value) >= 1000:
-        return f"{float(f'{value:.3g}'):,.0f}"
+        return f"{float(f'{value:.3g}'):,.0f}".replace(",", " ")
     return f"{value:.3g}"
 
 
@@ -54,108 +92,231 @@ def headline(record: Record) -> str:
     return f"{where}  {figures}  (load {load_of(record):.2f})"
 
 
-def _ratio(case: Case, ours: float, theirs: float) -> str:
-    if not ours or not theirs:
-        return "-"
-    times = ours / theirs if case.better == "higher" else theirs / ours
-    return f"{times:.3g} x" if times >= 1 else f"**{times:.2g} x** (behind)"
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """A Markdown table; what cells say cannot break it."""
+    head = list(head)
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in row)} |"
 
 
-def _row(case: Case, peer: str, found: Sequence[Record], ours: float | None) -> list[str]:
-    good = [record for record in found if record["outcome"] == "ok"]
-    if not good:
-        last = found[-1]
-        return [peer, f"{last['outcome']}: {last.get('detail', '')}", "", "", "", ""]
-    values = [record["metrics"][case.metric] for record in good]
-    median = statistics.median(values)
-    others = {
-        name: statistics.median([record["metrics"][name] for record in good])
-        for name in good[0]["metrics"]
-        if name != case.metric
-    }
-    load = statistics.median([load_of(record) for record in good])
-    notes = [f"{name} {number(value)}" for name, value in others.items()]
+def ratio(times: float | None) -> str:
+    """How many times better ours is. A loss is as easy to see as a win."""
+    if times is None:
+        return ""
+    return f"{number(times)} ×" if times >= 1 else f"**{times:.2g} × (behind)**"
+
+
+# -- the tables of cases --------------------------------------------------------------------------
+
+
+def _notes(case: Case, row: Row) -> list[str]:
+    notes = []
+    for name in row.good[0]["metrics"]:
+        value = row.median(name)
+        if value is None or name == case.metric:
+            continue
+        asked = row.good[0].get("asked")
+        if name == case.size:
+            if asked is not None and value < asked:
+                notes.append(f"cut to {number(value)} of {number(asked)}")
+        else:
+            notes.append(f"{name} {number(value)}")
     # A peer that failed in some rounds must not look like one that never did.
-    notes += [f"round {r['round']} {r['outcome']}" for r in found if r["outcome"] != "ok"]
-    ranked = peer not in (OURS, BARE) and ours is not None
+    return notes + [f"round {r['round']} {r['outcome']}" for r in row.records if r not in row.good]
+
+
+def _row(case: Case, row: Row, ours: Row | None) -> list[str]:
+    median = row.median(case.metric)
+    if median is None:
+        last = row.records[-1]
+        return [row.peer, f"{last['outcome']}: {last.get('detail', '')}", "", "", "", ""]
+    values = row.values(case.metric)
+    own = ours.median(case.metric) if ours else None
+    ranked = row.peer not in (OURS, BARE) and own is not None
+    marks = " ‡" if row.load() > NOISY_CORES else ""
+    marks += " †" if ours and row.run != ours.run else ""
     return [
-        peer,
-        number(median) + (" ‡" if load > NOISY_CORES else ""),
+        row.peer,
+        number(median) + marks,
         f"{number(min(values))} .. {number(max(values))}",
         str(len(values)),
-        _ratio(case, ours, median) if ranked and ours is not None else "",
-        ", ".join(notes),
+        ratio(times_better(case.better, own, median)) if ranked and own is not None else "",
+        ", ".join(_notes(case, row)),
     ]
 
 
-def _table(case: Case, found: Sequence[Record]) -> Iterable[str]:
-    by_peer: dict[str, list[Record]] = {}
-    for record in found:
-        by_peer.setdefault(record["peer"], []).append(record)
-    own = [r["metrics"][case.metric] for r in by_peer.get(OURS, []) if r["outcome"] == "ok"]
-    ours = statistics.median(own) if own else None
-    yield f"| peer | {case.metric} | min .. max | rounds | mars is better by | also |"
-    yield "|---|---|---|---|---|---|"
+def case_lines(name: str, results: Results) -> Iterator[str]:
+    """One case with all its variants, best first."""
+    case = cases.load(name)
+    yield from ["", f"### {name}", "", f"{case.question} ({case.metric}, {case.better} is better)"]
+    if case.note:
+        yield from ["", case.note]
+    if case.bare:
+        yield from ["", f"`bare`: {case.bare}."]
+    for variant in results.variants(name):
+        rows = results.rows(name, variant)
 
-    def rank(peer: str) -> tuple[bool, float]:
-        values = [r["metrics"][case.metric] for r in by_peer[peer] if r["outcome"] == "ok"]
-        if not values:
-            return True, 0.0
-        median = statistics.median(values)
-        return False, -median if case.better == "higher" else median
+        def rank(row: Row) -> tuple[bool, float]:
+            median = row.median(case.metric)
+            if median is None:
+                return True, 0.0
+            return False, -median if case.better == "higher" else median
 
-    for peer in sorted(by_peer, key=rank):
-        if peer == BARE and rank(peer)[0]:
-            continue  # what needs a runtime says nothing about a machine without one
-        cells = [
-            cell.replace("|", "/").replace("\n", " ")
-            for cell in _row(case, peer, by_peer[peer], ours)
+        cells = [_row(case, row, rows.get(OURS)) for row in sorted(rows.values(), key=rank)]
+        if case.limit and (limit := _limit(case.limit, results)) is not None:
+            cells.insert(0, [f"the machine's {case.limit}", number(limit), "", "", "", ""])
+        yield from ["", f"**{variant}**", ""]
+        yield from table(
+            ["peer", case.metric, "min .. max", "rounds", "ours is better by", "also"], cells
+        )
+
+
+def _limit(metric: str, results: Results) -> float | None:
+    for variant in results.variants("physical_limits"):
+        return results.median("physical_limits", variant, BARE, metric)
+    return None
+
+
+# -- the tables over cases ------------------------------------------------------------------------
+
+
+def _verdict(verdict: Verdict) -> list[str]:
+    target = verdict.target
+    sign, unit = ("≥" if target.better == "higher" else "≤"), target.unit and f" {target.unit}"
+    if target.peer:
+        name = {"best": "the best peer", BARE: "bare processes"}.get(target.peer, target.peer)
+        aim = f"{sign} {target.factor:g} × {name}" if target.factor != 1 else f"{sign} {name}"
+        if verdict.limit is not None:
+            aim += f" ({number(verdict.limit)})"
+    else:
+        assert target.value is not None
+        aim = f"{sign} {number(target.value)}{unit}"
+    best = f"{verdict.best[0]} {number(verdict.best[1])}" if verdict.best else ""
+    said = {True: "yes", False: "**no**", None: ""}[verdict.reached]
+    ours = "not in this run" if verdict.ours is None else number(verdict.ours)
+    return [f"{target.what} ({target.metric})", aim, ours, said, best, ratio(verdict.times)]
+
+
+def target_lines(results: Results) -> Iterator[str]:
+    """What this project wants to reach, and where it stands."""
+    verdicts = [judge(target, results) for target in TARGETS]
+    known = [verdict for verdict in verdicts if verdict.reached is not None]
+    reached = sum(verdict.reached is True for verdict in known)
+    yield from ["", "## Targets", ""]
+    yield (
+        f"What this project set out to reach, beside the best peer of the same table below. "
+        f"Reached: {reached} of {len(known)}"
+        + (
+            f"; not in these runs: {len(verdicts) - len(known)}."
+            if len(verdicts) > len(known)
+            else "."
+        )
+    )
+    yield ""
+    yield from table(
+        ["case", "target", "ours", "reached", "best peer", "ours is better by"],
+        map(_verdict, verdicts),
+    )
+
+
+def growth_lines(results: Results) -> Iterator[str]:
+    """What one costs, by how many there are."""
+    found = {growth: dict(costs(growth, results)) for growth in GROWTH}
+    sizes = sorted({size for by_size in found.values() for size in by_size})
+    if not sizes:
+        return
+    yield from ["", "## How cost grows", ""]
+    yield (
+        "Ours: what one costs when there are so many. Linear growth is a row of equal numbers; a "
+        "first number that is larger is what starting costs."
+    )
+    yield ""
+    yield from table(
+        ["cost of", "unit", *(number(size) for size in sizes), "last ÷ first"],
+        (
+            [
+                growth.what,
+                growth.unit,
+                *(number(by_size[size]) if size in by_size else "" for size in sizes),
+                number(list(by_size.values())[-1] / next(iter(by_size.values())))
+                if len(by_size) > 1
+                else "",
+            ]
+            for growth, by_size in found.items()
+            if by_size
+        ),
+    )
+
+
+def machine_lines(results: Results) -> Iterator[str]:
+    """Where and when."""
+    yield from ["", "## Machine and versions", ""]
+    for number_, head in enumerate(results.heads):
+        seconds = results.seconds.get(number_)
+        facts = [
+            head["processor"],
+            f"{head['cores']} cores",
+            head["memory"],
+            head["system"],
+            f"Python {head['python']}",
+            f"{head['workers']} workers",
+            f"{head['rounds']} rounds",
+            f"commit {head['commit']}",
         ]
-        yield f"| {' | '.join(cells)} |"
+        facts += [f"{seconds / 60:.0f} minutes"] if seconds is not None else ["not finished"]
+        yield f"- {head['time']}: {', '.join(facts)}"
+        yield "- " + ", ".join(f"{name} {text}" for name, text in head["versions"].items())
+    yield ""
+    yield "How each is used:"
+    yield ""
+    asked = {name for head in results.heads for name in head["versions"]}
+    for name in peers.NAMES:
+        if name in asked:
+            words = inspect.getdoc(peers.adapter(name)) or ""
+            yield f"- `{name}`: {words.splitlines()[0]}"
 
 
 def render(records: Iterable[Record]) -> str:
     """The results page."""
-    records = list(records)
+    results = Results(records)
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m benchmarks` from its measurements; do not edit.",
-        "Medians over rounds; every measurement in a fresh process, peers taking turns.",
-        f"`bare` is the machine without a runtime. ‡: others used more than {NOISY_CORES} cores.",
-        "",
+        "Written by `make bench-page` from measurements; do not edit. Ours is `mars`; the peers",
+        "are what people use today, in the versions named below, each in its best way.",
     ]
-    for head in (record for record in records if record["kind"] == "machine"):
-        size = ", quick sizes (not for quoting)" if head["quick"] else ""
-        lines += [
-            (
-                f"- {head['time']}: {head['processor']}, {head['cores']} cores, {head['memory']}, "
-                f"{head['system']}, Python {head['python']}, {head['workers']} workers{size}"
-            ),
-            "- " + ", ".join(f"{name} {text}" for name, text in head["versions"].items()),
-        ]
-    grouped: dict[str, dict[str, list[Record]]] = {}
-    for record in records:
-        if record["kind"] == "measurement":
-            variants = grouped.setdefault(record["case"], {})
-            variants.setdefault(record["variant"], []).append(record)
-    for name, variants in grouped.items():
-        case = cases.load(name)
-        lines += ["", f"## {name}", "", f"{case.question} ({case.better} is better)"]
-        for variant, found in variants.items():
-            lines += ["", f"### {variant}", "", *_table(case, found)]
+    if any(head["size"] != "full" for head in results.heads):
+        lines += ["", "**Small sizes and few rounds: to see that all works, not to be quoted.**"]
+    lines += [*target_lines(results), *growth_lines(results), *machine_lines(results), "", METHOD]
+    lines += ["", "## Cases"]
+    for name in results.cases():
+        lines += case_lines(name, results)
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Print the page for stored measurements."""
-    records = [
+def read(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """All records of some runs, in order."""
+    return [
         json.loads(line)
-        for path in sys.argv[1:]
-        for line in Path(path).read_text().splitlines()
+        for path in paths
+        for line in path.read_text(encoding="utf-8").splitlines()
         if line.strip()
     ]
-    print(render(records), end="")
+
+
+def main() -> None:
+    """Write the page for stored measurements."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="JSON lines, oldest run first")
+    parser.add_argument("--output", type=Path, help="default: standard output")
+    options = parser.parse_args()
+    page = render(read(options.runs))
+    if options.output:
+        options.output.write_text(page, encoding="utf-8")
+    else:
+        print(page, end="")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Interleaved rounds, every measurement a fresh process with a time limit.
+"""Interleaved rounds, every peer in a fresh process each time, with a time limit.
 
 Round after round goes through all peers, each time beginning with another one, so that a slow
 minute of the machine falls on everybody. What a measurement leaves behind is ended before the
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,12 +24,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import machine, memory
-from benchmarks.case import Case
+from benchmarks.case import Case, Size
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PR_SET_CHILD_SUBREAPER: Final = 36
 STRIKES: Final = 2
 """A peer that has failed so often is not asked again in later rounds."""
+
+LEAST_ROUNDS: Final = 3
+SHARE_S: Final = 20.0
+"""A peer that has used so many seconds for a case has no more rounds of it, after the least."""
 
 GRACE_S: Final = 3.0
 """Time for daemons of a peer to follow their driver before they are ended."""
@@ -56,15 +60,11 @@ class Plan:
     cases: Mapping[str, Case]
     peers: Sequence[str]
     rounds: int
-    quick: bool
+    size: Size
     workers: int = 2
     settle_s: float = 5.0
     limit_s: float | None = None
     """Replaces the limit of every case."""
-
-    def variants(self, case: Case) -> Mapping[str, Mapping[str, Any]]:
-        """The sets of parameters to ask with."""
-        return case.quick if self.quick else case.full
 
 
 def environment(cache: str) -> dict[str, str]:
@@ -111,83 +111,171 @@ def _children_cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One set of parameters of one case."""
+
+    case: str
+    variant: str
+    params: Mapping[str, Any]
+    limit_s: float
+
+
+def _wait(process: subprocess.Popen[bytes], answers: Path, asks: Sequence[Ask]) -> int | None:
+    """Exit status of a measuring process; None: what it was at took longer than its limit."""
+    told, limit_s = -1, 0.0
+    since = time.monotonic()
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(1.0)
+        now_told = answers.read_text().count("\n") if answers.exists() else 0
+        if now_told != told:
+            told, since = now_told, time.monotonic()
+            # After the last answer the peer stops, and may take as long again.
+            limit_s = asks[min(told, len(asks) - 1)].limit_s
+        if time.monotonic() - since > limit_s:
+            return None
+
+
 def measure_once(
-    order: Mapping[str, Any], limit_s: float, settle_s: float, env: Mapping[str, str]
-) -> dict[str, Any]:
-    """One process, from start to the last of its daemons gone; what it said, and the load."""
+    peer: str, asks: Sequence[Ask], workers: int, settle_s: float, env: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One process, from start to the last of its daemons gone; its answers, and the load.
+
+    Fewer answers than questions: the process ended early, and the last answer says how.
+    """
     load_before = machine.settle(settle_s)
     busy, own, begin = machine.busy_seconds(), _children_cpu_s(), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        answer, errors = Path(folder, "answer.json"), Path(folder, "stderr")
-        full_order = {**order, "answer": str(answer)}
-        with errors.open("wb") as stderr:
+        answers, errors = Path(folder, "answers.jsonl"), Path(folder, "stderr")
+        order = {
+            "peer": peer,
+            "workers": workers,
+            "asked": [{"case": ask.case, "params": dict(ask.params)} for ask in asks],
+            "answers": str(answers),
+        }
+        # What calls print goes to a file, as that of a batch job does.
+        with errors.open("wb") as stderr, Path(folder, "stdout").open("wb") as stdout:
             process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.measure", json.dumps(full_order)],
+                [sys.executable, "-m", "benchmarks.measure", json.dumps(order)],
                 cwd=folder,  # peers drop files where they stand
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=stdout,
                 stderr=stderr,
             )
-            try:
-                status = process.wait(limit_s)
-                over = False
-            except subprocess.TimeoutExpired:
-                over = True
+            status = _wait(process, answers, asks)
+            if status is None:
                 end_leftovers(0.0)
-                status = process.wait()
+                process.wait()
         seconds = time.perf_counter() - begin
         leftovers = end_leftovers(GRACE_S)
-        said: dict[str, Any]
-        if answer.exists():
-            said = json.loads(answer.read_text())
-        elif over:
-            said = {"outcome": "over budget", "detail": f"more than {limit_s:g} s"}
-        else:
-            lines = errors.read_text(errors="replace").strip().splitlines() or ["no message"]
-            said = {"outcome": "failed", "detail": f"status {status}: {lines[-1]}"[:300]}
+        said = (
+            [json.loads(line) for line in answers.read_text().splitlines()]
+            if answers.exists()
+            else []
+        )
+        if len(said) < len(asks):
+            if status is None:
+                limit_s = asks[len(said)].limit_s
+                said.append({"outcome": "over budget", "detail": f"more than {limit_s:g} s"})
+            else:
+                lines = errors.read_text(errors="replace").strip().splitlines() or ["no message"]
+                detail = f"status {status}: {lines[-1]}"[:300]
+                said.append({"outcome": "failed", "detail": detail})
     whole = time.perf_counter() - begin
     others = machine.busy_seconds() - busy - (_children_cpu_s() - own)
-    return said | {
-        "seconds": round(seconds, 3),
+    shared = {
+        "process_s": round(seconds, 3),
         "leftovers": leftovers,
         "load_before": round(load_before, 3),
         "load_during": round(max(0.0, others / whole), 3),
     }
+    return [{name: v for name, v in one.items() if name != "number"} | shared for one in said]
+
+
+class Rounds:
+    """Who is asked what, round after round, and who has had enough."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._strikes: Counter[tuple[str, str, str]] = Counter()
+        self._spent_s: defaultdict[tuple[str, str], float] = defaultdict(float)
+
+    def asks(self, name: str, peer: str, number: int) -> list[Ask]:
+        """What a peer is asked of a case in a round."""
+        case = self.plan.cases[name]
+        if (case.only and peer not in case.only) or (peer == "bare" and not case.bare):
+            return []
+        if number >= LEAST_ROUNDS and self._spent_s[name, peer] > SHARE_S:
+            return []
+        return [
+            Ask(name, variant, params, self.plan.limit_s or case.limit_s)
+            for variant, params in case.variants(self.plan.size).items()
+            if self._strikes[name, variant, peer] < STRIKES
+        ]
+
+    def groups(self, names: Sequence[str], peer: str, number: int) -> Iterator[list[Ask]]:
+        """What may be asked in one process."""
+        together: dict[bool, list[Ask]] = {}
+        for name in names:
+            case = self.plan.cases[name]
+            for ask in self.asks(name, peer, number):
+                if case.fresh:
+                    yield [ask]
+                else:
+                    together.setdefault(case.started, []).append(ask)
+        yield from together.values()
+
+    def asked(self, ask: Ask) -> dict[str, Any]:
+        """How much was asked for, where it may be cut."""
+        size = self.plan.cases[ask.case].size
+        return {"asked": ask.params[size]} if size else {}
+
+    def note(self, peer: str, ask: Ask, said: Mapping[str, Any]) -> None:
+        """Keep count of failures."""
+        if said["outcome"] != "ok":
+            # A failure may be chance; the other outcomes would only come again.
+            again = 1 if said["outcome"] == "failed" else STRIKES
+            self._strikes[ask.case, ask.variant, peer] += again
+
+    def spend(self, peer: str, asks: Sequence[Ask], seconds: float) -> None:
+        """Keep count of time."""
+        for ask in asks:
+            self._spent_s[ask.case, peer] += seconds / len(asks)
 
 
 def run(plan: Plan) -> Iterator[dict[str, Any]]:
-    """All measurements of a plan, in the order they are made."""
+    """All measurements of a plan, in the order they are made.
+
+    A case with all its rounds, then the next. At small sizes all cases at once: most of the time
+    would go into starting peers.
+    """
     adopt_orphans()
-    strikes: Counter[tuple[str, str, str]] = Counter()
+    rounds = Rounds(plan)
+    batches = [[name] for name in plan.cases] if plan.size == "full" else [list(plan.cases)]
     with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
         env = environment(cache)
-        for case_name, case in plan.cases.items():
-            peers = [peer for peer in plan.peers if not case.only or peer in case.only]
+        for names in batches:
+            peers = [p for p in plan.peers if any(rounds.asks(name, p, 0) for name in names)]
             for number in range(plan.rounds):
                 turn = number % max(1, len(peers))
-                for variant, params in plan.variants(case).items():
-                    for peer in peers[turn:] + peers[:turn]:
-                        if strikes[case_name, variant, peer] >= STRIKES:
-                            continue
-                        order = {
-                            "case": case_name,
-                            "peer": peer,
-                            "workers": plan.workers,
-                            "params": params,
-                        }
-                        limit_s = plan.limit_s or case.limit_s
-                        said = measure_once(order, limit_s, plan.settle_s, env)
-                        if said["outcome"] != "ok":
-                            # A failure may be chance; the other outcomes would only come again.
-                            again = 1 if said["outcome"] == "failed" else STRIKES
-                            strikes[case_name, variant, peer] += again
-                        yield {
-                            "kind": "measurement",
-                            "case": case_name,
-                            "variant": variant,
-                            "peer": peer,
-                            "round": number,
-                            "params": dict(params),
-                            **said,
-                        }
+                for peer in peers[turn:] + peers[:turn]:
+                    for group in rounds.groups(names, peer, number):
+                        waiting = group
+                        while waiting:
+                            said = measure_once(peer, waiting, plan.workers, plan.settle_s, env)
+                            rounds.spend(peer, waiting[: len(said)], said[0]["process_s"])
+                            for ask, one in zip(waiting, said, strict=False):
+                                rounds.note(peer, ask, one)
+                                yield {
+                                    "kind": "measurement",
+                                    "case": ask.case,
+                                    "variant": ask.variant,
+                                    "peer": peer,
+                                    "round": number,
+                                    **rounds.asked(ask),
+                                    **one,
+                                }
+                            # A process that ended early is not the fault of those behind.
+                            waiting = waiting[len(said) :]

@@ -5,7 +5,9 @@ numpy is imported where it is needed: a case about empty tasks must not pay for 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -50,6 +52,11 @@ def add_pair(pair: tuple[int, int]) -> int:
 def total(values: Iterable[int]) -> int:
     """Add up a list: the wide end of a fan-in."""
     return sum(values)
+
+
+def listing(count: int) -> list[int]:
+    """Very many results of one call."""
+    return list(range(count))
 
 
 def talk(_item: object = None) -> None:
@@ -144,7 +151,13 @@ def filled_segment(mib: int) -> str:
 
 
 _kept: list[object] = []
-"""Segments stay open until their process ends; the resource tracker or the driver removes them."""
+"""Segments stay open until their process ends; the driver removes their names."""
+
+
+def remove_segment(name: str) -> None:
+    """Take away the name of a segment; memory goes with the last process that has it open."""
+    with contextlib.suppress(FileNotFoundError):  # or some process's resource tracker was first
+        os.unlink(f"/dev/shm/{name}")
 
 
 def same(value: object) -> object:

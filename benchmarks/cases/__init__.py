@@ -18,6 +18,7 @@ NAMES: Final = (
     "tree",
     "fan_in",
     "fan_out",
+    "many_outputs",
     "shared_array",
     "large_results",
     "medium_results",

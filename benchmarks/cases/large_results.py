@@ -23,8 +23,11 @@ def run(peer: Peer, params: Params) -> Metrics:
 CASE = Case(
     question="How fast do large results reach the driver?",
     metric="gb_per_s",
+    limit="memcpy_gb_per_s",
     better="higher",
     run=run,
     full={"40 x 32 MiB": {"mib": 32, "results": 40}},
-    quick={"4 x 32 MiB": {"mib": 32, "results": 4}},
+    quick={"10 x 32 MiB": {"mib": 32, "results": 10}},
+    tiny={"2 x 2 MiB": {"mib": 2, "results": 2}},
+    fresh=True,
 )

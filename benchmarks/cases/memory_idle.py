@@ -34,4 +34,6 @@ CASE = Case(
     run=run,
     full={"after warm-up": {}},
     quick={"after warm-up": {}},
+    tiny={"after warm-up": {}},
+    fresh=True,
 )

@@ -33,9 +33,11 @@ def run(peer: Peer, params: Params) -> Metrics:
 CASE = Case(
     question="What can this machine do without any runtime? The limits that no peer can pass.",
     metric="memcpy_gb_per_s",
+    bare="the machine itself",
     better="higher",
     run=run,
     full={"100 B ping-pong, 256 MiB copy": {"trips": 20_000, "mib": 256}},
     quick={"100 B ping-pong, 64 MiB copy": {"trips": 2_000, "mib": 64}},
+    tiny={"100 B ping-pong, 1 MiB copy": {"trips": 20, "mib": 1}},
     only=("bare",),
 )

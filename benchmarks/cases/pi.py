@@ -26,9 +26,11 @@ def run(peer: Peer, params: Params) -> Metrics:
 CASE = Case(
     question="How long does pi take, in 20 chunks, beside bare processes that need no runtime?",
     metric="seconds",
+    bare="two forked processes with half of the chunks each",
     better="lower",
     run=run,
     full={"20 x 10 000 000 points": {"chunks": 20, "points": 10_000_000}},
-    quick={"20 x 200 000 points": {"chunks": 20, "points": 200_000}},
+    quick={"20 x 500 000 points": {"chunks": 20, "points": 500_000}},
+    tiny={"20 x 10 000 points": {"chunks": 20, "points": 10_000}},
     limit_s=90,
 )

@@ -29,8 +29,10 @@ def run(peer: Peer, params: Params) -> Metrics:
 CASE = Case(
     question="How long is one call of nothing on its way, from the driver and back?",
     metric="p50_us",
+    bare="100 bytes over a socketpair to an echo process and back",
     better="lower",
     run=run,
-    full={"idle workers": {"calls": 2_000, "limit_s": 4.0}},
+    full={"idle workers": {"calls": 2_000, "limit_s": 3.0}},
     quick={"idle workers": {"calls": 300, "limit_s": 1.0}},
+    tiny={"idle workers": {"calls": 5, "limit_s": 1.0}},
 )

@@ -1,4 +1,8 @@
-"""The scheduler without processes."""
+"""The scheduler without processes.
+
+The simulator of the tests checks the whole state after each event and would be all that is seen
+here. This one only delivers: assigned tasks take their time in a virtual clock, then they are done.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +64,11 @@ class Cluster:
     def run(self, tasks: list[Any], seconds: float) -> None:
         """Run independent tasks that take ``seconds`` each."""
         from mars.engine import Run
-        from mars.engines.local.events import VALUE, Finished, Outcome, Submitted, Tick
+        from mars.engines.local.endings import VALUE
+        from mars.engines.local.events import Finished, Outcome, Submitted, Tick
 
         self.seconds = seconds
-        run = Run("benchmark", self)  # type: ignore[arg-type]
+        run = Run("benchmark", self)
         self.tell(Submitted(run, tasks))
         while self._due:
             timer = self.scheduler.next_timer()
@@ -76,7 +81,7 @@ class Cluster:
             _, attempt = queue.popleft()
             if queue:
                 self._begin(worker, self.now)
-            self.tell(Finished(worker, [Outcome(attempt, VALUE, seconds, b"")]))  # type: ignore[arg-type]
+            self.tell(Finished(worker, [Outcome(attempt, VALUE, seconds, b"")]))
         expect(run.done, len(tasks))
 
     def forget(self, task: Any) -> None:
@@ -96,13 +101,13 @@ def run(peer: Peer, params: Params) -> Metrics:
     for _ in range(count):
         call = Call(function, b"payload", (), (), DEFAULT_OPTIONS, None)
         call.handles += 1
-        tasks.append(Task(call, cluster))  # type: ignore[arg-type]
+        tasks.append(Task(call, cluster))
     cluster.inside_s, cluster.events = 0.0, 0
     cluster.run(tasks, params["seconds"])
     held = memory.resident_bytes() - before
     expect(len(tasks), count)
     return {
-        "tasks_per_s": count / cluster.inside_s,
+        "decisions_per_s": count / cluster.inside_s,
         "events_per_s": cluster.events / cluster.inside_s,
         "bytes_per_task": held / count,
         "seconds_inside": cluster.inside_s,
@@ -113,17 +118,24 @@ def run(peer: Peer, params: Params) -> Metrics:
 SIZES = {"1 000": 1_000, "10 000": 10_000, "100 000": 100_000, "1 000 000": 1_000_000}
 
 CASE = Case(
-    question="How many tasks does the scheduler alone give out in a second, to 10 000 workers?",
-    metric="tasks_per_s",
+    question="How many decisions a second does the scheduler alone make, for 10 000 workers?",
+    metric="decisions_per_s",
     better="higher",
     run=run,
     full={
         f"{name} tasks, 10 000 workers": {"tasks": size, "workers": 10_000, "seconds": 0.1}
         for name, size in SIZES.items()
     }
-    | {"1 000 000 tasks, 2 workers": {"tasks": 1_000_000, "workers": 2, "seconds": 0.1}},
+    | {"100 000 tasks, 2 workers": {"tasks": 100_000, "workers": 2, "seconds": 0.1}},
     quick={"10 000 tasks, 1 000 workers": {"tasks": 10_000, "workers": 1_000, "seconds": 0.1}},
+    tiny={"50 tasks, 5 workers": {"tasks": 50, "workers": 5, "seconds": 0.1}},
     limit_s=300,
     started=False,
+    fresh=True,
     only=("mars",),
+    size="tasks",
+    note=(
+        "A decision is a task given to a worker and taken back as done. Time counts inside the "
+        "scheduler only; bytes are those of the tasks' records, what was described included."
+    ),
 )

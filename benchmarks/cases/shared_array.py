@@ -33,4 +33,14 @@ CASE = Case(
         "32 MiB of the driver, 8 readers": {"source": "driver", "mib": 32, "readers": 8},
         "32 MiB made by a call, 8 readers": {"source": "task", "mib": 32, "readers": 8},
     },
+    tiny={
+        "2 MiB of the driver, 3 readers": {"source": "driver", "mib": 2, "readers": 3},
+        "2 MiB made by a call, 3 readers": {"source": "task", "mib": 2, "readers": 3},
+    },
+    fresh=True,
+    note=(
+        "joblib maps large arguments by itself, mpire inherits them by fork, Ray and Dask have "
+        "stores. The others pass a segment of shared memory that is made by hand: pickling the "
+        "array for every reader takes them half a minute, so nobody would do that twice."
+    ),
 )

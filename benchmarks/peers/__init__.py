@@ -23,7 +23,12 @@ MODULES: Final = {
 NAMES: Final = tuple(MODULES)
 
 
+def adapter(name: str) -> type[Peer]:
+    """The adapter of that name."""
+    found: type[Peer] = import_module(f"benchmarks.peers.{MODULES[name]}").PEER
+    return found
+
+
 def load(name: str) -> Peer:
-    """The adapter of that name, not started."""
-    peer: Peer = import_module(f"benchmarks.peers.{MODULES[name]}").PEER()
-    return peer
+    """One of it, not started."""
+    return adapter(name)()

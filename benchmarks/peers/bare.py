@@ -5,6 +5,7 @@ Answers only what needs no runtime: start of an interpreter, a raw round trip, t
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ MESSAGE_BYTES = 100
 
 
 class Bare(Peer):
-    """One echo process behind a socketpair; `map` forks plain processes."""
+    """The machine without any runtime: a limit, not a peer."""
 
     name = "bare"
     import_line = "pass"
@@ -58,44 +59,23 @@ print(square(3), flush=True)
         return [func(item) for item in items]
 
     def map(self, func: Func, items: Sequence[object]) -> list[Any]:
-        """Every worker forks, takes each n-th item and exits; results are small integers."""
+        """Every worker forks, takes each n-th item and exits; results in no order."""
         readers = []
         for worker in range(self.workers):
             read, write = os.pipe()
             if os.fork() == 0:
-                found = ",".join(str(func(item)) for item in items[worker :: self.workers])
-                os.write(write, found.encode())
+                found = [func(item) for item in items[worker :: self.workers]]
+                os.write(write, json.dumps(found).encode())
                 os._exit(0)
             os.close(write)
             readers.append(os.fdopen(read))
         results: list[Any] = []
         for reader in readers:
             with reader:
-                results += [int(text) for text in reader.read().split(",")]
+                results += json.loads(reader.read())
         for _ in readers:
             os.wait()
         return results
-
-    def chain(self, length: int) -> int:
-        raise Unsupported("no runtime")
-
-    def tree(self, leaves: int) -> int:
-        raise Unsupported("no runtime")
-
-    def fan_in(self, width: int) -> int:
-        raise Unsupported("no runtime")
-
-    def fan_out(self, width: int) -> int:
-        raise Unsupported("no runtime")
-
-    def share_put(self, array: object, readers: int) -> list[float]:
-        raise Unsupported("no runtime")
-
-    def share_task(self, mib: int, readers: int) -> list[float]:
-        raise Unsupported("no runtime")
-
-    def grid(self, levels: object, seconds: float) -> None:
-        raise Unsupported("no runtime")
 
 
 PEER = Bare

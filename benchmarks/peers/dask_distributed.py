@@ -25,7 +25,7 @@ def nested(depth: int) -> int:
 
 
 class Dask(GraphPeer):
-    """Processes with one thread each; impure calls, or equal calls would be made once."""
+    """`LocalCluster`, one thread a process; impure calls, or equal calls would be made once."""
 
     name = "dask"
     package = "distributed"

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peer import Func, GraphPeer
+from benchmarks.peer import Func, GraphPeer, SharesByHand
 
 
-class Executorlib(GraphPeer):
+class Executorlib(SharesByHand, GraphPeer):
     """`SingleNodeExecutor` with `block_allocation`: its faster way for many small calls."""
 
     name = "executorlib"

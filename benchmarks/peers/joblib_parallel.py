@@ -16,7 +16,7 @@ Call = tuple[Func, tuple[object, ...], dict[str, object]]
 
 
 class Joblib(Peer):
-    """One `Parallel` object, kept open between calls; calls are described, then run together."""
+    """`Parallel` on loky, kept open between calls; batches of one or its own choice."""
 
     name = "joblib"
     package = "joblib"

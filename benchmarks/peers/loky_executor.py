@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Loky(FromExecutor):
-    """`get_reusable_executor`."""
+    """`get_reusable_executor`, used as ProcessPoolExecutor is."""
 
     name = "loky"
     package = "loky"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Mpire(Peer):
-    """A pool whose workers are forked, so that what exists before needs no copy."""
+    """`WorkerPool`, forked and kept alive; large arrays as `shared_objects`, copied on write."""
 
     name = "mpire"
     package = "mpire"

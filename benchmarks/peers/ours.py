@@ -21,11 +21,12 @@ def nested(depth: int) -> int:
 
 
 class Ours(GraphPeer):
-    """The embedded engine, with logs, timestamps and fault handling as they come."""
+    """`spawn` and `map` on the embedded engine; logs, timestamps, fault handling as they come."""
 
     name = "mars"
     package = "mars-remote"
     module = "mars"
+    logs_can_be = "on"
     import_line = "import mars, mars.remote"
     first_result = """
 import mars.remote as mr
@@ -55,6 +56,9 @@ print(mr.spawn(square, args=(3,)).execute().fetch(), flush=True)
     def one_by_one(self, func: Func, items: Iterable[object]) -> list[Any]:
         spawn = self._mr.spawn
         return self.gather([spawn(func, args=(item,)) for item in items])
+
+    def outputs(self, count: int) -> list[int]:
+        return self.gather(self._mr.spawn(workload.listing, args=(count,), n_output=count))
 
     def grid(self, levels: Levels, seconds: float) -> None:
         spawn, node = self._mr.spawn, workload.node

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peer import Func, GraphPeer, Unsupported
+from benchmarks.peer import Func, GraphPeer, SharesByHand, Unsupported
 
 
-class Parsl(GraphPeer):
-    """One block on this machine, loopback only."""
+class Parsl(SharesByHand, GraphPeer):
+    """`HighThroughputExecutor`: one block on this machine, loopback only, not encrypted."""
 
     name = "parsl"
     package = "parsl"

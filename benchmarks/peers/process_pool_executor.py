@@ -40,7 +40,7 @@ class FromExecutor(PoolPeer):
 
 
 class ProcessPoolExecutor(FromExecutor):
-    """The plain pool that everybody has."""
+    """`submit`; `map` with four chunks a worker; large arrays in shared memory by hand."""
 
     name = "ppe"
     import_line = "from concurrent.futures import ProcessPoolExecutor"

@@ -39,10 +39,11 @@ def total_of(*values: int) -> int:
 
 
 class Ray(GraphPeer):
-    """Local instance without dashboard; logs stay in its files (its cheaper setting)."""
+    """Remote functions on a local instance without dashboard; logs off except where asked."""
 
     name = "ray"
     package = "ray"
+    logs_can_be = "on or off"
     import_line = "import ray"
     first_result = """
 import ray
@@ -60,7 +61,7 @@ print(ray.get(square.remote(3)), flush=True)
         ray.init(
             num_cpus=workers,
             include_dashboard=False,
-            log_to_driver=False,
+            log_to_driver=self.logs,
             logging_level=logging.ERROR,
         )
 
@@ -85,6 +86,10 @@ print(ray.get(square.remote(3)), flush=True)
     def fan_in(self, width: int) -> int:
         handles = [self.submit(workload.one, i) for i in range(width)]
         return int(self.gather([self.submit(total_of, *handles)])[0])
+
+    def outputs(self, count: int) -> list[int]:
+        call = self._remote(workload.listing).options(num_returns=count)
+        return self.gather(call.remote(count))
 
     def share_put(self, array: Array, readers: int) -> list[float]:
         source = self._ray.put(array)

@@ -1,0 +1,102 @@
+"""The results page: what a reader must be able to see on it, and that it is what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import number, ratio, read, render
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+def head(**more: Any) -> dict[str, Any]:
+    return {
+        "kind": "machine", "time": "2026-01-01T00:00:00Z", "size": "full", "rounds": 3,
+        "workers": 2, "commit": "abc", "processor": "a processor", "cores": 2, "memory": "1 kB",
+        "system": "Linux", "python": "3.11", "versions": {"mars": "1", "ray": "2"}, **more,
+    }  # fmt: skip
+
+
+def said(peer: str, value: float | None, number: int = 0, **more: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = (
+        {"outcome": "failed", "detail": "it | broke\nbadly"}
+        if value is None
+        else {"outcome": "ok", "metrics": {"tasks_per_s": value, "tasks": 500.0}}
+    )
+    return {
+        "kind": "measurement", "case": "noop", "variant": "10 000 tasks", "peer": peer,
+        "round": number, "asked": 10_000, "load_before": 0.0, "load_during": 0.0, **answer, **more,
+    }  # fmt: skip
+
+
+def row(page: str, peer: str) -> str:
+    return next(line for line in page.splitlines() if line.startswith(f"| {peer} |"))
+
+
+def test_numbers_have_three_digits_that_matter() -> None:
+    found = [number(v) for v in (0, 0.012345, 1.5, 123.4, 1234.5, 1234567)]
+    assert found == ["0", "0.0123", "1.5", "123", "1 230", "1 230 000"]
+
+
+def test_a_loss_is_as_easy_to_see_as_a_win() -> None:
+    assert ratio(3.0) == "3 ×"
+    assert ratio(0.25) == "**0.25 × (behind)**"
+    assert ratio(None) == ""
+    page = render([head(), said("mars", 100), said("pool", 400), said("ray", 10)])
+    assert "| 10 × |" in row(page, "ray")
+    assert "| **0.25 × (behind)** |" in row(page, "pool")
+    peers = [line.split(" | ")[0][2:] for line in page.splitlines() if " .. " in line]
+    assert [p for p in peers if p in ("pool", "mars", "ray")] == ["pool", "mars", "ray"]
+
+
+def test_spread_rounds_and_what_was_cut_stand_in_the_row() -> None:
+    page = render([head(), *(said("ray", v, i) for i, v in enumerate((10, 30, 20)))])
+    assert row(page, "ray") == "| ray | 20 | 10 .. 30 | 3 |  | cut to 500 of 10 000 |"
+
+
+def test_failures_are_told_and_break_no_table() -> None:
+    page = render([head(), said("ray", None), said("dask", 7), said("dask", None, 1)])
+    assert row(page, "ray") == "| ray | failed: it / broke badly |  |  |  |  |"
+    assert "round 1 failed" in row(page, "dask")
+
+
+def test_noise_and_rows_of_other_runs_are_marked() -> None:
+    page = render(
+        [
+            *(head(), said("dask", 5), said("ppe", 5)),
+            *(head(), said("mars", 9), said("dask", 5, load_during=0.6)),
+        ]
+    )
+    assert "| 5 ‡ |" in row(page, "dask")
+    assert "| 5 † |" in row(page, "ppe")
+    assert "| 9 |" in row(page, "mars")
+
+
+def test_small_sizes_say_that_they_are_not_to_be_quoted() -> None:
+    warning = "not to be quoted"
+    assert warning in render([head(size="quick"), said("mars", 1)])
+    assert warning not in render([head(), said("mars", 1)])
+
+
+def test_machine_versions_and_time_are_on_the_page() -> None:
+    page = render([head(), said("mars", 1), {"kind": "end", "seconds": 600}])
+    assert "a processor, 2 cores" in page and "commit abc, 10 minutes" in page
+    assert "- mars 1, ray 2" in page
+    assert "not finished" in render([head(), said("mars", 1)])
+
+
+def test_the_published_page_is_what_the_stored_measurements_say() -> None:
+    """Whoever edits the page, the measurements or the report: `make bench-page`."""
+    runs = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl"))
+    assert runs
+    assert PAGE.read_text(encoding="utf-8") == render(read(runs))
+
+
+def test_stored_measurements_are_small() -> None:
+    for path in (ROOT / "benchmarks" / "results").glob("*.jsonl"):
+        assert path.stat().st_size < 1_000_000, path
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert json.loads(lines[0])["kind"] == "machine"
