@@ -39,8 +39,9 @@ class Case:
     """One question.
 
     `run` gets a started and warmed-up peer, unless `started` is false. `metric` names the entry of
-    its answer that is ranked; the others are printed beside it. Variants are asked in order, in one
-    process, unless `fresh` wants one for each: where memory that is warm already would answer.
+    its answer that is ranked; the others are printed beside it. Variants, and neighbouring cases,
+    are asked in order in one process, unless `fresh` wants one for each: where memory that is warm
+    already would answer. At full size only, or always.
     """
 
     question: str
@@ -53,7 +54,7 @@ class Case:
     """Of no use as numbers; the tests run them to see that the case still works."""
     limit_s: float = LIMIT_S
     started: bool = True
-    fresh: bool = False
+    fresh: Literal["", "full", "always"] = ""
     only: tuple[str, ...] = ()
     """The peers that are asked; empty: all."""
     bare: str = ""

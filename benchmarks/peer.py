@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks import workload
 
@@ -38,12 +38,9 @@ class Peer(ABC):
     first_result: ClassVar[str]
     """The shortest program that prints one result, as the runtime's own manual writes it."""
 
-    logs_can_be: ClassVar[Literal["on", "on or off", "off"]] = "off"
-    """Whether what a call prints is brought to the user, in the runtime's own ways."""
-
     workers: int = 0
     logs: bool = False
-    """Where there is a choice. Set before `start`."""
+    """Bring what calls print to the user, where there is a choice. Set before `start`."""
 
     @abstractmethod
     def start(self, workers: int) -> None:

@@ -39,13 +39,13 @@ METHOD: Final = f"""
 
 - **One question per file** in `benchmarks/cases/`, one adapter per file in `benchmarks/peers/`.
   What the tasks do stands in `benchmarks/workload.py` and is the same for everybody.
-- **Taking turns.** A case goes round and round through all peers, each round beginning with
-  another one, so that a slow minute of the machine falls on everybody. The tables show the median
-  over the rounds, the smallest and the largest value.
-- **A fresh process for each peer, case and round.** The peer starts, runs 64 empty tasks, and only
-  then is measured, except where starting is the question. Sizes of a case follow each other in
-  that process; where memory that is warm already would answer, each size has a process of its own.
-  Whatever a peer leaves behind is ended before the next one starts.
+- **Taking turns.** A few neighbouring cases go round and round through all peers, each round
+  beginning with another one, so that a slow minute of the machine falls on everybody. The tables
+  show the median over the rounds, the smallest and the largest value.
+- **A fresh process for each peer and round.** The peer starts, runs 64 empty tasks, and only then
+  is asked those cases, except where starting is the question. Where memory that is warm already
+  would answer, each case and size has a process of its own. Whatever a peer leaves behind is ended
+  before the next one starts.
 - **Nobody waits for the slowest.** Each size has a time budget, which stands in its file. Small
   runs first tell what a peer can do. One that is slower gets a smaller problem (*cut to* says how
   small); if not even half of it fits, it is left out, and its row says how long it would have
@@ -81,6 +81,11 @@ def number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{float(f'{value:.3g}'):,.0f}".replace(",", " ")
     return f"{value:.3g}"
+
+
+def count(value: float) -> str:
+    """All digits, of something that was counted."""
+    return f"{value:,.0f}".replace(",", " ")
 
 
 def headline(record: Record) -> str:
@@ -120,7 +125,7 @@ def _notes(case: Case, row: Row) -> list[str]:
         asked = row.good[0].get("asked")
         if name == case.size:
             if asked is not None and value < asked:
-                notes.append(f"cut to {number(value)} of {number(asked)}")
+                notes.append(f"cut to {count(value)} of {count(asked)}")
         else:
             notes.append(f"{name} {number(value)}")
     # A peer that failed in some rounds must not look like one that never did.
@@ -234,7 +239,7 @@ def growth_lines(results: Results) -> Iterator[str]:
     )
     yield ""
     yield from table(
-        ["cost of", "unit", *(number(size) for size in sizes), "last ÷ first"],
+        ["cost of", "unit", *(count(size) for size in sizes), "last ÷ first"],
         (
             [
                 growth.what,

@@ -32,8 +32,11 @@ STRIKES: Final = 2
 """A peer that has failed so often is not asked again in later rounds."""
 
 LEAST_ROUNDS: Final = 3
-SHARE_S: Final = 20.0
+SHARE_S: Final = 10.0
 """A peer that has used so many seconds for a case has no more rounds of it, after the least."""
+
+AT_ONCE: Final = 5
+"""Cases that take turns together: few, so that ours and a peer's row are minutes apart at most."""
 
 GRACE_S: Final = 3.0
 """Time for daemons of a peer to follow their driver before they are ended."""
@@ -221,7 +224,7 @@ class Rounds:
         for name in names:
             case = self.plan.cases[name]
             for ask in self.asks(name, peer, number):
-                if case.fresh:
+                if case.fresh == "always" or (case.fresh and self.plan.size == "full"):
                     yield [ask]
                 else:
                     together.setdefault(case.started, []).append(ask)
@@ -245,15 +248,29 @@ class Rounds:
             self._spent_s[ask.case, peer] += seconds / len(asks)
 
 
+def neighbours(cases: Mapping[str, Case]) -> list[list[str]]:
+    """Cases that follow each other and may share a process, a few at a time."""
+    found: list[list[str]] = []
+    before: Case | None = None
+    for name, case in cases.items():
+        alike = before and not (before.fresh or case.fresh) and before.started == case.started
+        if alike and len(found[-1]) < AT_ONCE:
+            found[-1].append(name)
+        else:
+            found.append([name])
+        before = case
+    return found
+
+
 def run(plan: Plan) -> Iterator[dict[str, Any]]:
     """All measurements of a plan, in the order they are made.
 
-    A case with all its rounds, then the next. At small sizes all cases at once: most of the time
-    would go into starting peers.
+    A few neighbouring cases with all their rounds, then the next. At small sizes all cases at once:
+    most of the time would go into starting peers.
     """
     adopt_orphans()
     rounds = Rounds(plan)
-    batches = [[name] for name in plan.cases] if plan.size == "full" else [list(plan.cases)]
+    batches = neighbours(plan.cases) if plan.size == "full" else [list(plan.cases)]
     with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
         env = environment(cache)
         for names in batches:

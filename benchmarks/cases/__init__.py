@@ -1,4 +1,4 @@
-"""The cases by name: one question per file, in the order of the results page."""
+"""The cases by name: one question per file."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ NAMES: Final = (
     "physical_limits",
     "cold_import",
     "first_result",
-    "noop",
-    "noop_map",
     "round_trip",
     "chain",
     "tree",
-    "fan_in",
+    "noop",
+    "noop_map",
     "fan_out",
     "many_outputs",
+    "fan_in",
     "shared_array",
     "large_results",
     "medium_results",
-    "pi",
     "granularity",
     "task_bench",
+    "pi",
     "nested",
     "logs",
+    "logs_on",
     "memory_idle",
     "memory_tasks",
     "scheduler_alone",
 )
+"""In the order in which they are asked; small ones first where they share a process."""
 
 
 def load(name: str) -> Case:

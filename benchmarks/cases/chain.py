@@ -23,10 +23,10 @@ CASE = Case(
     better="higher",
     run=run,
     full={
-        "1 000 links": {"links": 1_000, "budget_s": 4.0, "least": 0.0},
+        "1 000 links": {"links": 1_000, "budget_s": 3.0, "least": 0.0},
         "10 000 links": {"links": 10_000, "budget_s": 6.0, "least": 0.5},
     },
-    quick={"1 000 links": {"links": 1_000, "budget_s": 1.0, "least": 0.0}},
+    quick={"1 000 links": {"links": 1_000, "budget_s": 0.6, "least": 0.0}},
     tiny={"5 links": {"links": 5, "budget_s": 1.0, "least": 0.0}},
     size="links",
 )

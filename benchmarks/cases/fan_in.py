@@ -27,13 +27,13 @@ CASE = Case(
     better="lower",
     run=run,
     full={
-        "1 000 arguments": _variant(1_000, 5.0, 0.0),
-        "10 000 arguments": _variant(10_000, 5.0, 0.0),
+        "1 000 arguments": _variant(1_000, 3.0, 0.0),
+        "10 000 arguments": _variant(10_000, 3.0, 0.0),
         "100 000 arguments": _variant(100_000, 8.0, 0.5),
         "1 000 000 arguments": _variant(1_000_000, 25.0, 0.5),
     },
     quick={
-        "1 000 arguments": _variant(1_000, 1.0, 0.0),
+        "1 000 arguments": _variant(1_000, 0.6, 0.0),
         "10 000 arguments": _variant(10_000, 2.0, 0.5),
     },
     tiny={"10 arguments": _variant(10, 1.0, 0.0)},

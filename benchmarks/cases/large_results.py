@@ -29,5 +29,5 @@ CASE = Case(
     full={"40 x 32 MiB": {"mib": 32, "results": 40}},
     quick={"10 x 32 MiB": {"mib": 32, "results": 10}},
     tiny={"2 x 2 MiB": {"mib": 2, "results": 2}},
-    fresh=True,
+    fresh="full",
 )

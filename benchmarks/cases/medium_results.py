@@ -14,5 +14,5 @@ CASE = Case(
     full={"1 000 x 1 MiB": {"mib": 1, "results": 1_000}},
     quick={"100 x 1 MiB": {"mib": 1, "results": 100}},
     tiny={"3 x 1 MiB": {"mib": 1, "results": 3}},
-    fresh=True,
+    fresh="full",
 )

@@ -35,5 +35,5 @@ CASE = Case(
     full={"after warm-up": {}},
     quick={"after warm-up": {}},
     tiny={"after warm-up": {}},
-    fresh=True,
+    fresh="always",
 )

@@ -24,5 +24,8 @@ CASE = Case(
     quick={"depth 2": {"depth": 2}},
     tiny={"depth 1": {"depth": 1}},
     limit_s=45,
-    note="Plain pools, and Parsl without join apps, would wait for ever: they have no row.",
+    note=(
+        "Plain pools and executorlib would wait for ever. Parsl alone starts the inner calls from "
+        "its driver (join apps), where they hold no worker."
+    ),
 )

@@ -28,12 +28,12 @@ CASE = Case(
     better="higher",
     run=run,
     full={
-        "1 000 tasks": _variant(1_000, 5.0, 0.0),
-        "10 000 tasks": _variant(10_000, 5.0, 0.0),
+        "1 000 tasks": _variant(1_000, 3.0, 0.0),
+        "10 000 tasks": _variant(10_000, 3.0, 0.0),
         "100 000 tasks": _variant(100_000, 10.0, 0.5),
         "1 000 000 tasks": _variant(1_000_000, 20.0, 0.5),
     },
-    quick={"2 000 tasks": _variant(2_000, 1.0, 0.0), "20 000 tasks": _variant(20_000, 2.0, 0.5)},
+    quick={"2 000 tasks": _variant(2_000, 0.6, 0.0), "20 000 tasks": _variant(20_000, 2.0, 0.5)},
     tiny={"20 tasks": _variant(20, 1.0, 0.0)},
     size="tasks",
 )

@@ -32,7 +32,7 @@ CASE = Case(
     bare="100 bytes over a socketpair to an echo process and back",
     better="lower",
     run=run,
-    full={"idle workers": {"calls": 2_000, "limit_s": 3.0}},
-    quick={"idle workers": {"calls": 300, "limit_s": 1.0}},
+    full={"idle workers": {"calls": 2_000, "limit_s": 2.0}},
+    quick={"idle workers": {"calls": 300, "limit_s": 0.5}},
     tiny={"idle workers": {"calls": 5, "limit_s": 1.0}},
 )

@@ -37,7 +37,7 @@ CASE = Case(
         "2 MiB of the driver, 3 readers": {"source": "driver", "mib": 2, "readers": 3},
         "2 MiB made by a call, 3 readers": {"source": "task", "mib": 2, "readers": 3},
     },
-    fresh=True,
+    fresh="full",
     note=(
         "joblib maps large arguments by itself, mpire inherits them by fork, Ray and Dask have "
         "stores. The others pass a segment of shared memory that is made by hand: pickling the "

@@ -26,7 +26,6 @@ class Ours(GraphPeer):
     name = "mars"
     package = "mars-remote"
     module = "mars"
-    logs_can_be = "on"
     import_line = "import mars, mars.remote"
     first_result = """
 import mars.remote as mr

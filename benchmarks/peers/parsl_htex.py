@@ -6,7 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peer import Func, GraphPeer, SharesByHand, Unsupported
+from benchmarks import workload
+from benchmarks.peer import Func, GraphPeer, SharesByHand
+
+
+def total_of(inputs: Sequence[int] = ()) -> int:
+    """`workload.total` with the parameter in which Parsl looks for futures in a list."""
+    return sum(inputs)
 
 
 class Parsl(SharesByHand, GraphPeer):
@@ -50,16 +56,30 @@ if __name__ == "__main__":
     def stop(self) -> None:
         self._kernel.cleanup()
 
-    def submit(self, func: Func, *args: object) -> object:
+    def _app(self, func: Func) -> Any:
         if func not in self._apps:
             self._apps[func] = self._parsl.python_app(func)
-        return self._apps[func](*args)
+        return self._apps[func]
+
+    def submit(self, func: Func, *args: object) -> object:
+        return self._app(func)(*args)
 
     def gather(self, handles: Sequence[Any]) -> list[Any]:
         return [handle.result() for handle in handles]
 
+    def fan_in(self, width: int) -> int:
+        handles = [self.submit(workload.one, i) for i in range(width)]
+        return int(self._app(total_of)(inputs=handles).result())
+
     def nested(self, depth: int) -> int:
-        raise Unsupported("only the driver starts calls (join apps)")
+        """Join apps: they run in the driver, so they hold no worker while they wait."""
+        one, add = self._app(workload.one), self._app(workload.add)
+
+        @self._parsl.join_app  # type: ignore[untyped-decorator]
+        def both(depth: int) -> Any:
+            return add(both(depth - 1), both(depth - 1)) if depth else one()
+
+        return int(both(depth).result())
 
 
 PEER = Parsl

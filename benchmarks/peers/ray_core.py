@@ -43,7 +43,6 @@ class Ray(GraphPeer):
 
     name = "ray"
     package = "ray"
-    logs_can_be = "on or off"
     import_line = "import ray"
     first_result = """
 import ray

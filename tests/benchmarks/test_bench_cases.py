@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cases, peers
+from benchmarks import cases, peers, runner
 from benchmarks.report import read, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,3 +65,13 @@ def test_every_case_gives_its_figure_for_our_engine(tmp_path: Path) -> None:
     }
     assert {(r["case"], r["variant"], r["peer"]) for r in measured} == asked
     assert render(records) == done.stdout == runs.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_neighbours_share_a_process_and_those_that_must_not_do_not() -> None:
+    """A run at full sizes asks every case once, in order."""
+    found = runner.neighbours({name: cases.load(name) for name in cases.NAMES})
+    assert [name for batch in found for name in batch] == list(cases.NAMES)
+    assert max(map(len, found)) == runner.AT_ONCE
+    for batch in found:
+        assert len({cases.load(name).started for name in batch}) == 1
+        assert len(batch) == 1 or not any(cases.load(name).fresh for name in batch)
