@@ -54,6 +54,10 @@ def main() -> None:
     # The machine's own limits belong to every run.
     peer_names = list(dict.fromkeys([*_names(options.peers, peers.NAMES, "peers"), "bare"]))
     size: Size = "quick" if options.quick else "tiny" if options.tiny else "full"
+    if options.json and options.json.exists():
+        held = {head["size"] for head in read([options.json]) if head["kind"] == "machine"}
+        if held - {size}:
+            sys.exit(f"{options.json} holds a run of {held.pop()} sizes; this one is {size}")
     plan = runner.Plan(
         cases={name: cases.load(name) for name in _names(options.cases, cases.NAMES, "cases")},
         peers=peer_names,

@@ -242,10 +242,12 @@ class Rounds:
             again = 1 if said["outcome"] == "failed" else STRIKES
             self._strikes[ask.case, ask.variant, peer] += again
 
-    def spend(self, peer: str, asks: Sequence[Ask], seconds: float) -> None:
-        """Keep count of time."""
-        for ask in asks:
-            self._spent_s[ask.case, peer] += seconds / len(asks)
+    def spend(self, peer: str, asks: Sequence[Ask], said: Sequence[Mapping[str, Any]]) -> None:
+        """Keep count of time: a case's own, and its part of what starting and stopping took."""
+        own = [float(one.get("seconds", 0.0)) for one in said]
+        shared_s = (said[0]["process_s"] - sum(own)) / len(said)
+        for ask, seconds in zip(asks, own, strict=True):
+            self._spent_s[ask.case, peer] += seconds + shared_s
 
 
 def neighbours(cases: Mapping[str, Case]) -> list[list[str]]:
@@ -282,7 +284,7 @@ def run(plan: Plan) -> Iterator[dict[str, Any]]:
                         waiting = group
                         while waiting:
                             said = measure_once(peer, waiting, plan.workers, plan.settle_s, env)
-                            rounds.spend(peer, waiting[: len(said)], said[0]["process_s"])
+                            rounds.spend(peer, waiting[: len(said)], said)
                             for ask, one in zip(waiting, said, strict=False):
                                 rounds.note(peer, ask, one)
                                 yield {
