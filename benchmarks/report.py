@@ -192,7 +192,9 @@ def _verdict(verdict: Verdict) -> list[str]:
     sign, unit = ("≥" if target.better == "higher" else "≤"), target.unit and f" {target.unit}"
     if target.peer:
         name = {"best": "the best peer", BARE: "bare processes"}.get(target.peer, target.peer)
-        aim = f"{sign} {target.factor:g} × {name}" if target.factor != 1 else f"{sign} {name}"
+        aim = f"{sign} {name}"
+        if target.factor != 1:
+            aim += f" {'×' if target.better == 'higher' else '÷'} {target.factor:g}"
         if verdict.limit is not None:
             aim += f" ({number(verdict.limit)})"
     else:
