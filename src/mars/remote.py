@@ -342,7 +342,7 @@ def _drop_unused(kwargs: dict[str, Any]) -> None:
 
 
 def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
-    known = {"show_progress", "on_error", "seed", "cancelled"}
+    known = {"show_progress", "on_error", "seed", "cancelled", "checkpoint"}
     if "progress_update_interval" in kwargs:
         kwargs["interval_s"] = kwargs.pop("progress_update_interval")
     unknown = kwargs.keys() - known - {"interval_s"}
