@@ -520,7 +520,7 @@ def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]
         keep = raw.position in found or (
             raw.meta[:8] in functions
             if raw.kind == journal.CODE
-            else raw.kind in (journal.SESSION, journal.TALLY) and run in last
+            else raw.kind in (journal.SESSION, journal.TALLY)
         )
         if not keep:
             gone += raw.kind in (journal.CALL, journal.BLOCK, journal.FAILED)
@@ -531,7 +531,7 @@ def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]
             gone += 1
             continue
         if raw.kind == journal.TALLY:
-            body = _moved_tally(journal.unpacked(body), moved)
+            body = _moved_tally(journal.unpacked(body), moved if run in last else {})
         elif raw.kind != journal.SESSION:
             files |= _files_of(folder, raw, found.get(raw.position))
         data = b"".join(journal.record(raw.kind, raw.meta, [body]))

@@ -43,7 +43,10 @@ PART_BYTES: Final = 8
 _SCALARS: Final = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
 """Types whose values `marshal` writes in one way only, in any process."""
 
-_NESTED: Final = 0x10  # CO_NESTED: says where a function stands, not what it does
+_KIND_OF_CODE: Final = 0x3AF
+"""Flags that say what code is: *args, **kwargs, a generator, a coroutine. The others say where it
+stands, and what was imported from `__future__` there."""
+
 _HAS_DOCSTRING: Final = 0x4000000  # from Python 3.13 on
 
 _OF_CLASS: Final = frozenset(
@@ -302,7 +305,7 @@ class Walk:
 
     def _unidentified(self, value: object, reason: str) -> Unidentified:
         path = "".join(self._path).removeprefix(".") or type(value).__qualname__
-        return Unidentified(path, f"{type(value).__qualname__} has no lasting content ({reason})")
+        return Unidentified(path, f"{type(value).__name__} has no lasting content ({reason})")
 
     # -- code ---------------------------------------------------------------------------------
 
@@ -416,7 +419,7 @@ class Walk:
             b"c%d,%d,%d,%d;"
             % (
                 code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount,
-                code.co_flags & ~_NESTED,
+                code.co_flags & _KIND_OF_CODE,
             )
         )  # fmt: skip
         self._out(code.co_code)
