@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what ``mars runs`` understands."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="action")
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="action", help="list, show, why, prune or verify"
+    )
     for name, purpose in (
         ("list", "runs and functions, with counts, times and sizes"),
         ("show", "one call: what it is, when it ran, what it printed"),
