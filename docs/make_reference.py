@@ -55,6 +55,14 @@ CALL_OPTIONS = {
         "bool", "`True`",
         "`False`: not started again when its worker dies; together with `retries` refused",
     ),
+    "cache": (
+        "bool", "`True`",
+        "`False`: a checkpoint does not keep the call, nor what needs it; it runs each time",
+    ),
+    "depends": (
+        "any", "none",
+        "what else the result depends on, for checkpoints; paths count by the content of their files",
+    ),
     "priority": ("int", "0", "ready calls of higher priority start first"),
     "expect_worker": ("str", "any", "address of the worker group that has to run it"),
     "expect_band": ("tuple", "any", "`(address, band)`; the address is taken as `expect_worker`"),
@@ -76,6 +84,7 @@ PROGRAM_OPTIONS = {
 
 VARIABLES = {
     "MARS_CPUS": 'cores that `n_cpu="auto"` means; wins over every limit that was found',
+    "MARS_CHECKPOINT": "checkpoint of sessions that `new_session` is given none for",
     "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, heeded",
     "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; a number that you "
     "set is the most that a call gives its libraries",

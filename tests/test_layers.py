@@ -22,9 +22,10 @@ LAYERS = """
     attempt.context attempt.capture attempt.code
     attempt.codec attempt.failure
     attempt.call
-    graph engine observe.attempts observe.silence
+    graph engine observe.attempts observe.silence folders identity
     engines.outcome
-    items
+    items journal
+    checkpoint
     engines.objects engines.local.arena engines.local.messages engines.local.events
     engines.local.endings engines.local.queues engines.local.stacks engines.local.certificate
     engines.local.admission
@@ -33,11 +34,11 @@ LAYERS = """
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
     execution
-    session
+    session history
     script
     remote
     mars
-    cli.doctor cli.stack
+    cli.doctor cli.stack cli.runs cli.replay
     cli
     __main__
 """
@@ -161,7 +162,7 @@ def test_the_scheduler_knows_tasks_and_tunables_only() -> None:
 
 def test_optional_packages_are_imported_late() -> None:
     # All of these are heavy, and `import mars` needs none of them.
-    heavy = {"dask", "distributed", "joblib", "numpy", "pandas", "ray", "rich", "sklearn"}
+    heavy = {"dask", "distributed", "fsspec", "joblib", "numpy", "pandas", "ray", "rich", "sklearn"}
     for name in MODULES:
         for node in parse(name).body:
             for what, line in imported(ast.Module([node], [])) if _runs(node) else ():
@@ -175,7 +176,7 @@ def _runs(node: ast.stmt) -> bool:
 
 def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
     declared = {"cloudpickle", "psutil", "rich", "tblib", "threadpoolctl"}  # pyproject.toml
-    extras = {"IPython", "numpy", "pandas", "sklearn"}  # used when they are there
+    extras = {"IPython", "fsspec", "numpy", "pandas", "sklearn"}  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}
     for name in MODULES:
         for what, line in imported(parse(name)):

@@ -61,6 +61,11 @@ class Run:
         self.member: Any = None  # the worker that asked for it, when it is nested
         self.waits: Callable[[Run, float | None], bool] | None = None  # how, inside a worker
         self.partial: dict[Task, float] = {}  # set_progress of running tasks
+        # For checkpoints: told of each task, and each block of a map, that has ended well. The
+        # engine first counts one more handle of its call, which whoever is told gives back.
+        self.landed: Callable[[Task], object] | None = None
+        self.reused = 0  # calls that a checkpoint had
+        self.saved_s = 0.0  # what they took when they ran
         self._waiter: threading.Thread | None = None
         self._ended = threading.Lock()
         self._ended.acquire()
@@ -173,8 +178,11 @@ class Engine(Protocol):
     def decode(self, value: Any) -> object:
         """A fresh object from a value as this engine keeps it."""
 
+    def pickled(self, value: Any) -> tuple[Any, Sequence[Any]]:
+        """A value as this engine keeps it, as its pickle and its large buffers."""
+
     def install(self, task: Task, value: object) -> None:
-        """Give a task that never ran a value, as its result."""
+        """Give a task that never ran a value, or its values, as its result."""
 
     def failure(self, task: Task) -> BaseException:
         """The error of a task that failed, or of a block of items in which some did."""

@@ -8,7 +8,9 @@
     │   ├── NotExecuted           fetch before execute (also a ValueError)
     │   ├── NoAvailableBand       no worker matches what the call asks for (also a ValueError)
     │   ├── UnknownTarget         there is no such engine or address (also a ValueError)
-    │   └── SessionClosed         the session or its engine has ended (also a RuntimeError)
+    │   ├── SessionClosed         the session or its engine has ended (also a RuntimeError)
+    │   ├── CheckpointBusy        another process writes to the checkpoint
+    │   └── CheckpointUnusable    it is no folder for checkpoints (also a ValueError)
     ├── TaskError             one call did not end well, and not by an exception of its own
     │   ├── TaskTimeout           it took longer than ``timeout`` (also a TimeoutError)
     │   ├── TaskCancelled         somebody cancelled it (also a CancelledError)
@@ -84,6 +86,31 @@ class SessionClosed(UsageError, RuntimeError):
 
     def __init__(self, message: str = "Session closed already") -> None:
         super().__init__(message)
+
+
+class CheckpointBusy(UsageError):
+    """Another process writes to the checkpoint."""
+
+    def __init__(self, where: str, holder: str) -> None:
+        super().__init__(where, holder)
+        self.where, self.holder = where, holder
+
+    def __str__(self) -> str:
+        return (
+            f"the checkpoint {self.where} is in use by {self.holder}; wait for its end, or give "
+            f"each run a folder of its own"
+        )
+
+
+class CheckpointUnusable(UsageError, ValueError):
+    """What was given as a checkpoint is no folder for one."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where, self.reason = where, reason
+
+    def __str__(self) -> str:
+        return f"cannot use {self.where!r} as a checkpoint: {self.reason}"
 
 
 class TaskError(MarsError):

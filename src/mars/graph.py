@@ -12,13 +12,17 @@ from mars.task import Call
 
 
 def needed_calls(
-    targets: Iterable[Call], realm: object, adopt: Callable[[Call], bool] | None = None
+    targets: Iterable[Call],
+    realm: object,
+    adopt: Callable[[Call], bool] | None = None,
+    recall: Callable[[Call], bool] | None = None,
 ) -> list[Call]:
     """Calls that have to run in ``realm``, a session, so that ``targets`` are there.
 
     They come in topological order: inputs first.
     A call whose result is available is left out, and so is all that only it needs. ``adopt`` is
-    asked of a call that never came there whether its result is there all the same.
+    asked of an item of a map that never came there whether its result is there all the same,
+    ``recall`` of any other call.
     """
     order: list[Call] = []
     seen: set[Call] = set()
@@ -27,8 +31,8 @@ def needed_calls(
             continue
         if not target.inputs:
             seen.add(target)
-            fresh = target.task is None and not target.adoptable
-            if fresh or not _available(target, realm, adopt):
+            fresh = target.task is None and not target.adoptable and recall is None
+            if fresh or not _available(target, realm, adopt, recall):
                 order.append(target)
             continue
         # Depth first. A call is pushed twice: None marks the second visit, when all its inputs
@@ -42,7 +46,7 @@ def needed_calls(
             if call in seen:
                 continue
             seen.add(call)
-            if _available(call, realm, adopt):
+            if _available(call, realm, adopt, recall):
                 continue
             if not call.inputs:
                 order.append(call)
@@ -54,8 +58,15 @@ def needed_calls(
     return order
 
 
-def _available(call: Call, realm: object, adopt: Callable[[Call], bool] | None) -> bool:
+def _available(
+    call: Call,
+    realm: object,
+    adopt: Callable[[Call], bool] | None,
+    recall: Callable[[Call], bool] | None,
+) -> bool:
     task = call.task_in(realm) if call.task is not None else None
     if task is None:
-        return adopt is not None and call.adoptable and adopt(call)
+        if call.adoptable and adopt is not None and adopt(call):
+            return True
+        return recall is not None and recall(call)
     return task.available

@@ -342,7 +342,7 @@ def _drop_unused(kwargs: dict[str, Any]) -> None:
 
 
 def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
-    known = {"show_progress", "on_error", "seed", "cancelled"}
+    known = {"show_progress", "on_error", "seed", "cancelled", "checkpoint"}
     if "progress_update_interval" in kwargs:
         kwargs["interval_s"] = kwargs.pop("progress_update_interval")
     unknown = kwargs.keys() - known - {"interval_s"}
@@ -582,6 +582,8 @@ def spawn(
         ``death_retries`` (int, default 3): further attempts after its worker died.
         ``idempotent`` (bool, default True): False: never start the call again after its worker
         died. ``priority`` (int, default 0): higher ones start first.
+        ``cache`` (bool, default True): False: no checkpoint keeps the call.
+        ``depends`` (any): what else the result depends on, for checkpoints.
         ``expect_worker`` (str): address of the worker group to run in. Hints of the original
         without effect here are accepted; docs/reference.md lists all.
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 from mars.attempt import context
 from mars.config import options
 from mars.engine import Engine, Run
+from mars.engines.outcome import TaskLog
 from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
 from mars.execution import Execution
 from mars.graph import needed_calls
@@ -77,6 +78,7 @@ class Session:
         seed: int | None = 0,
         timeout_s: float | None = None,
         nested: bool = False,
+        checkpoint: str | None = None,
     ) -> None:
         self.session_id = session_id
         self.address = engine.address
@@ -89,6 +91,8 @@ class Session:
         self._interrupted: weakref.WeakSet[Run] = weakref.WeakSet()
         self._closed = False
         self._lock = threading.Lock()
+        self._checkpoints: dict[str, Any] = {}
+        self._checkpoint = None if checkpoint is None else self._checkpoint_at(checkpoint)
 
     # -- executing ----------------------------------------------------------------------------
 
@@ -100,6 +104,7 @@ class Session:
         progress_update_interval: float = 1,
         on_error: str = "raise",
         seed: int | None = None,
+        checkpoint: Any = None,
         **accepted: Any,
     ) -> Any:
         """Run all that ``objects`` need and that is not done yet.
@@ -120,6 +125,9 @@ class Session:
             that failed raises its own error on `fetch`.
         seed : int, optional
             Seed of `mars.remote.rng` in this run; default: the session's.
+        checkpoint : path, URL or False, optional
+            Where this run keeps its results, and looks for them. False: nowhere. Default: the
+            session's.
 
         Returns
         -------
@@ -146,6 +154,7 @@ class Session:
                 progress_update_interval=progress_update_interval,
                 on_error=on_error,
                 seed=seed,
+                checkpoint=checkpoint,
                 **accepted,
             )
         given = _flatten(objects)
@@ -162,6 +171,7 @@ class Session:
             seed=seed,
             finish=lambda: result,
             cancelled=accepted.get("cancelled"),
+            checkpoint=checkpoint,
         )
 
     def run(
@@ -176,6 +186,7 @@ class Session:
         seed: int | None = None,
         cancelled: Any = None,
         calls: Sequence[Call] = (),
+        checkpoint: Any = None,
     ) -> Any:
         """As `execute`; ``finish`` makes the result once all is done."""
         self._check_open()
@@ -193,8 +204,11 @@ class Session:
             if seed is None:
                 run.entropy = attempt.entropy
         targets = dict.fromkeys([*calls, *(output._call for output in outputs)])
+        kept = self._checkpoint if checkpoint is None else self._checkpoint_at(checkpoint)
         missing = needed_calls(targets, self._realm, self._adopt)
         self._give_places(missing, targets, seed)
+        if kept is not None and missing:
+            missing = self._recall(kept, targets, missing, run, show_progress)
         for call in targets:
             if call.task is not None:
                 task = call.task_in(self._realm)
@@ -220,8 +234,51 @@ class Session:
                 self._limit(run, self._timeout_s)
             execution.begin()
             return execution
-        self._wait(run, show_progress, interval_s, cancelled)
+        try:
+            self._wait(run, show_progress, interval_s, cancelled)
+        finally:
+            if kept is not None:
+                kept.flush()
         return self._finish(run, finish)
+
+    def _checkpoint_at(self, where: Any) -> Any:
+        """The checkpoint in a folder or at an URL; of a session each is opened once."""
+        if where is False or self._nested:  # calls of calls are kept with the call that asks
+            return None
+        where = os.fspath(where)
+        known = self._checkpoints.get(where)
+        if known is None:
+            from mars.checkpoint import Checkpoint
+            from mars.observe.progress import write_line
+
+            known = Checkpoint(where, self._realm, self._engine, write_line)
+            self._checkpoints[where] = known
+        return known
+
+    def _recall(
+        self, kept: Any, targets: Any, needed: Sequence[Call], run: Run, show_progress: Any
+    ) -> list[Call]:
+        """Leave out of a run what a checkpoint has; the engine tells it of the rest."""
+        kept.identify(needed, run.entropy)
+        missing = needed_calls(targets, self._realm, self._adopt, kept.recall)
+        while not kept.load_inputs(missing):
+            missing = needed_calls(targets, self._realm, self._adopt, kept.recall)
+        kept.count(needed, missing, run)
+        run.landed = kept.landed
+        run.on_end(lambda run: kept.failed(missing) if run.failure is not None else None)
+        if run.reused:
+            from mars.observe.progress import display_for, reused_line
+
+            shown = options.show_progress if show_progress is None else show_progress
+            display = display_for(shown)
+            if display is not None:
+                display.note(reused_line(run.reused, kept.where, run.saved_s))
+        return missing
+
+    @property
+    def checkpoint(self) -> Any:
+        """What the session keeps, with ``reused``, ``executed`` and ``saved_s``; or None."""
+        return self._checkpoint
 
     def _limit(self, run: Run, timeout_s: float) -> None:
         """End a run that nobody waits for when its time is over."""
@@ -407,12 +464,26 @@ class Session:
     def values(self, outputs: Sequence[Output]) -> list[Any]:
         """The values of several objects."""
         self._check_open()
-        task, value = self._task, self._engine.value
+        task, value = self._sound if self._checkpoints else self._task, self._engine.value
         return [value(task(output), output._index) for output in outputs]
 
     def value(self, output: Output) -> Any:
         """The value of one object."""
         return self.values((output,))[0]
+
+    def _sound(self, output: Output) -> Task:
+        """The task, when what a checkpoint has of it can be read; else it is run again."""
+        from mars.checkpoint import Damaged, KeptTask
+
+        task = self._task(output)
+        if isinstance(task, KeptTask):
+            try:
+                task.load()
+            except Damaged:
+                task.checkpoint.forget(task)
+                self.run([output], finish=lambda: None, show_progress=False)
+                return self._task(output)
+        return task
 
     def _task(self, output: Output) -> Task:
         if not isinstance(output, Output):
@@ -472,7 +543,11 @@ class Session:
         """What a call has printed so far; None before it was started."""
         self._check_open()
         task = call.task_in(self._realm) or call.adopt(self._realm)
-        own = None if task is None else self._engine.log(task)
+        own: LogSource | None = None
+        if task is not None and self._checkpoints and type(task) is not Task:
+            own = TaskLog(task, lambda _: None)  # of an earlier run: no engine knows it
+        elif task is not None:
+            own = self._engine.log(task)
         if not call.speaks_for:
             return own
         sources = [self.log_source(other) for other in call.speaks_for]
@@ -533,9 +608,15 @@ class Session:
             self._closed = True
         if _state.default is self:
             _set_default(None)
+        self._close_checkpoints()
         _leave_engine(self._engine, self)
 
     destroy = close
+
+    def _close_checkpoints(self) -> None:
+        """Have all that was kept on the disk; the engine is needed for that."""
+        for checkpoint in list(self._checkpoints.values()):
+            checkpoint.close()
 
     def stop_server(self) -> None:
         """End the engine and all sessions on it. Idempotent."""
@@ -696,8 +777,10 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def _close_all() -> None:
     with _state.lock:
-        engines = [engine for engine, _ in _state.engines.values()]
-    for engine in engines:
+        engines = list(_state.engines.values())
+    for engine, sessions in engines:
+        for session in list(sessions):
+            session._close_checkpoints()
         engine.close()
 
 
@@ -729,6 +812,7 @@ def _stop_engine(engine: Engine) -> None:
         _, sessions = _state.engines.pop(engine.address, (engine, set()))
     for session in list(sessions):
         session._closed = True
+        session._close_checkpoints()
         if _state.default is session:
             _set_default(None)
         engine.drop_objects(session.session_id)
@@ -749,6 +833,7 @@ def new_session(
     spill_directory: str | os.PathLike[str] | None = None,
     seed: int | None = 0,
     timeout: float | None = None,
+    checkpoint: str | os.PathLike[str] | bool | None = None,
     web: bool = False,
     **accepted: Any,
 ) -> Session:
@@ -783,6 +868,10 @@ def new_session(
         Seed of `mars.remote.rng`; None: different numbers each time.
     timeout : float, optional
         Seconds that one `execute` may take.
+    checkpoint : path, URL or False, optional
+        Folder where each result is kept as soon as it is there. The same program, run again,
+        finds it and runs only what is missing. Default: the environment variable
+        ``MARS_CHECKPOINT``; without it, or with False, nothing is kept.
     web : bool, default False
         Accepted for programs of the original; nothing listens.
     **accepted
@@ -802,6 +891,10 @@ def new_session(
         A wrong argument; the message names it.
     StartupFailed
         The system refuses to start processes.
+    CheckpointBusy
+        Another process writes to the checkpoint.
+    CheckpointUnusable
+        It is no folder for checkpoints (a ValueError).
 
     Notes
     -----
@@ -839,11 +932,33 @@ def new_session(
         else:
             started = _start_engine(engine, n_worker, n_cpu, object_memory, spill_directory)
             _state.engines[started.address] = (started, set())
-        session = Session(started, session_id or os.urandom(12).hex(), seed=seed, timeout_s=timeout)
+        where = _where(checkpoint)
+        try:
+            session = Session(
+                started,
+                session_id or os.urandom(12).hex(),
+                seed=seed,
+                timeout_s=timeout,
+                checkpoint=where,
+            )
+        except BaseException:
+            if not _state.engines[started.address][1]:
+                del _state.engines[started.address]
+                started.close()
+            raise
         _state.engines[started.address][1].add(session)
     if default:
         session.as_default()
     return session
+
+
+def _where(checkpoint: Any) -> str | None:
+    """The checkpoint that was asked for, by argument or environment."""
+    if checkpoint is not None:
+        return None if checkpoint is False else os.fspath(checkpoint)
+    if context.current() is not None:  # inside a call, whose result is kept
+        return None
+    return os.environ.get("MARS_CHECKPOINT") or None
 
 
 _SESSION_ACCEPTED: Final = frozenset(

@@ -135,6 +135,43 @@ START_PAUSE_S: Final = 1.0
 STOP_S: Final = 2.0
 """Time for workers and zygote to end by themselves when an engine closes, seconds."""
 
+# -- checkpoints ------------------------------------------------------------------------------
+
+CHECKPOINT_WINDOW_S: Final = 0.005
+"""Results are gathered for this long, in seconds, and then written at once: a wake-up of the
+writing thread costs the program about 50 us."""
+
+CHECKPOINT_SYNC_S: Final = 1.0
+"""What was written is on the disk itself at the latest after this time, seconds. A sync takes
+5 to 20 ms."""
+
+CHECKPOINT_INLINE_BYTES: Final = 256 * KIB
+"""Results up to this size stand in the journal, larger ones are files: opening one takes 30 us."""
+
+CHECKPOINT_CHECK_BYTES: Final = 4 * KIB
+"""Results up to this size are checked when a journal is opened, larger ones when they are read."""
+
+CHECKPOINT_ARGUMENT_BYTES: Final = 256 * MIB
+"""Parts of arguments beyond this size are not kept for ``mars replay``."""
+
+CHECKPOINT_LOG_BYTES: Final = 16 * MIB
+"""Of a longer log the last bytes are kept."""
+
+CHECKPOINT_PENDING_BYTES: Final = 64 * MIB
+"""Small results that wait for the disk; beyond it the engine takes no further ones for a while."""
+
+CHECKPOINT_PENDING: Final = 20_000
+"""Records that wait for the disk, likewise."""
+
+CHECKPOINT_LARGE_COST: Final = MIB
+"""What a result in the engine's store counts for among them: it has a budget of its own."""
+
+CHECKPOINT_PRESSURE_S: Final = 0.2
+"""How long the engine waits for the disk before it looks for a Ctrl-C, seconds."""
+
+CHECKPOINT_LOCK_S: Final = 60.0
+"""Where there are no locks, who writes gives a sign of life three times in this many seconds."""
+
 # -- what people see --------------------------------------------------------------------------
 
 LOG_READ_BYTES: Final = MIB

@@ -49,10 +49,14 @@ class Options:
         Calls with a higher number start first.
     worker : str or None
         Address of the worker group that must run the call.
+    cache : bool
+        Whether a checkpoint may keep the call.
+    depends : object
+        What else the result depends on: part of the call's identity in a checkpoint.
     """
 
     __slots__ = (
-        "cpus", "death_retries", "gpus", "memory", "name", "priority",
+        "cache", "cpus", "death_retries", "depends", "gpus", "memory", "name", "priority",
         "retries", "retry_data", "retry_on", "timeout_s", "worker",
     )  # fmt: skip
 
@@ -80,10 +84,14 @@ class Options:
         self.priority = priority
         self.worker = worker
         self.retry_data: bytes | None = None  # `retry_on` as it travels; None: Exception
+        self.cache = True
+        self.depends: object = None
 
     def __reduce__(self) -> Any:
-        # Without the exception classes: they may be the program's own, and travel pickled.
-        travelling = [name for name in self.__slots__ if name != "retry_on"]
+        # Without the exception classes: they may be the program's own, and travel pickled. Nor
+        # with what is the driver's business.
+        staying = ("retry_on", "cache", "depends")
+        travelling = [name for name in self.__slots__ if name not in staying]
         return _options_from, ({name: getattr(self, name) for name in travelling},)
 
 
@@ -261,6 +269,16 @@ def _take_priority(options: Options, value: object) -> None:
     options.priority = int(value)
 
 
+def _take_cache(options: Options, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"cache has to be True or False, got {value!r}")
+    options.cache = value
+
+
+def _take_depends(options: Options, value: object) -> None:
+    options.depends = value
+
+
 def _take_worker(options: Options, value: object) -> None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"expect_worker has to be a worker's address, got {value!r}")
@@ -280,6 +298,8 @@ _CHECKS: Final = {
     "idempotent": _take_idempotent,
     "priority": _take_priority,
     "expect_worker": _take_worker,
+    "cache": _take_cache,
+    "depends": _take_depends,
 }
 
 
@@ -331,10 +351,12 @@ class Call:
         not interrupt.
     satisfied : bool
         The call needs its inputs no more: it is done, or nobody can ask for it.
+    identity : tuple
+        Whose checkpoint asked what the call is, and the answer. Not there before that.
     """
 
     __slots__ = (
-        "_serial", "function", "handles", "inputs", "n_output", "options", "payload",
+        "_serial", "function", "handles", "identity", "inputs", "n_output", "options", "payload",
         "place", "satisfied", "speaks_for", "stored",
         "task",
     )  # fmt: skip
@@ -357,6 +379,7 @@ class Call:
         self.options = options
         self.n_output = n_output
         self.task: Task | None = None
+        self.identity: tuple[object, Any]
         self.handles = 0
         self.satisfied = False
         self.speaks_for: tuple[Call, ...] = ()  # calls whose logs come before its own

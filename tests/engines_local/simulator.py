@@ -124,6 +124,7 @@ class SimRun:
         self.stop_on_error = stop_on_error
         self.depth = depth
         self.submitted = False
+        self.landed: Any = None
         self.ended_at: float | None = None
         self.given_up = False
         self.joined = False  # some of its tasks were made, or under way, for another run

@@ -47,7 +47,8 @@ def _installed_folders() -> tuple[str, ...]:
 
 
 @functools.cache
-def _is_project_file(path: str) -> bool:
+def is_project_file(path: str) -> bool:
+    """Whether a source file is the user's own."""
     if path.startswith("<") or "site-packages" in path or "dist-packages" in path:
         return False
     return not os.path.realpath(path).startswith(_installed_folders())
@@ -58,7 +59,7 @@ def is_project_module(name: str | None) -> bool:
     if name is None or name == "__main__" or name.partition(".")[0] == _PACKAGE:
         return False  # cloudpickle takes __main__ by value itself
     path = getattr(sys.modules.get(name), "__file__", None)
-    return isinstance(path, str) and _is_project_file(path)
+    return isinstance(path, str) and is_project_file(path)
 
 
 _registry_lock = threading.RLock()
@@ -335,4 +336,4 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     return function
 
 
-__all__ = ["describe", "dumps", "is_project_module", "name_of"]
+__all__ = ["describe", "dumps", "is_project_file", "is_project_module", "name_of"]

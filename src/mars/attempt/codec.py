@@ -19,7 +19,8 @@ from mars.settings import BUFFER_BYTES
 
 loads = pickle.loads
 
-_GLOBAL_REFERENCE: Final = b"\x93"  # STACK_GLOBAL: the only way protocol 5 names a class
+GLOBAL_REFERENCE: Final = b"\x93"
+"""STACK_GLOBAL: the only way protocol 5 names a class."""
 
 
 class _Current(threading.local):
@@ -35,7 +36,7 @@ def _input(position: int) -> object:
     return _current.inputs[position]
 
 
-# An extension code keeps a place at 4 bytes and, above all, free of _GLOBAL_REFERENCE, so that
+# An extension code keeps a place at 4 bytes and, above all, free of GLOBAL_REFERENCE, so that
 # arguments that hold only plain values and outputs stay on the fast path below. Codes from 0xF0
 # on are reserved for private use (PEP 307).
 copyreg.add_extension(__name__, "_input", 0xF6)
@@ -105,7 +106,7 @@ def encode(value: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
         data = pickle.dumps(value, 5, buffer_callback=keep)
     except Exception:  # what plain pickle refuses, the pickler for code may take
         return code.dumps(value, keep), keep.buffers
-    if _GLOBAL_REFERENCE in data:
+    if GLOBAL_REFERENCE in data:
         data = code.dumps(value, keep)
     return data, keep.buffers
 
@@ -152,7 +153,7 @@ def encode_arguments(
             data = pickle.dumps((args, kwargs), 5, buffer_callback=keep)
         except Exception:  # as in encode
             return code.dumps((args, kwargs), keep), keep.buffers, keep.found
-        if _GLOBAL_REFERENCE in data:
+        if GLOBAL_REFERENCE in data:
             data = code.dumps((args, kwargs), keep)
         return data, keep.buffers, keep.found
     finally:
@@ -160,13 +161,16 @@ def encode_arguments(
 
 
 def decode_arguments(
-    data: bytes | memoryview, buffers: Sequence[Any], inputs: Sequence[object]
+    data: bytes | memoryview,
+    buffers: Sequence[Any],
+    inputs: Sequence[object],
+    load: Callable[..., Any] = loads,
 ) -> tuple[tuple[object, ...], dict[str, object]]:
     """Arguments for one attempt, with ``inputs`` in their places."""
     if not inputs:
-        return loads(data, buffers=buffers)  # type: ignore[no-any-return]
+        return load(data, buffers=buffers)  # type: ignore[no-any-return]
     outer, _current.inputs = _current.inputs, inputs
     try:
-        return loads(data, buffers=buffers)  # type: ignore[no-any-return]
+        return load(data, buffers=buffers)  # type: ignore[no-any-return]
     finally:
         _current.inputs = outer

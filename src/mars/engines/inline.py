@@ -81,6 +81,8 @@ class InlineEngine:
                 task = self._join(task)
                 if not task.finished:
                     self._run_task(task, run)
+                    if task.stage is Stage.DONE and task.parts is None:
+                        _land(task, run)
                 run.remaining -= max(task.size, 1)
                 if task.stage is Stage.DONE:
                     run.done += max(task.size, 1)
@@ -178,14 +180,22 @@ class InlineEngine:
             raise attempt_call.encode_error(value, "result", name, error) from None
         return data, [bytes(buffer.raw()) for buffer in buffers]
 
+    def pickled(self, value: Any) -> tuple[Any, Sequence[Any]]:
+        """A value as its pickle and its large buffers."""
+        return value  # type: ignore[no-any-return]
+
     def decode(self, value: Any) -> object:
         """A fresh object from a value."""
         data, buffers = value
         return codec.loads(data, buffers=[bytearray(buffer) for buffer in buffers])
 
     def install(self, task: Task, value: object) -> None:
-        """Give a task a value."""
-        task.result = self._packed(value, task.call.name)
+        """Give a task a value, or its values."""
+        name = task.call.name
+        if task.call.n_output is None:
+            task.result = self._packed(value, name)
+        else:
+            task.result = tuple([self._packed(one, name) for one in value])  # type: ignore[attr-defined]
 
     def _run_items(self, task: Task, run: Run) -> None:
         call: Any = task.call
@@ -207,6 +217,7 @@ class InlineEngine:
                 log = block.logs[-1] if block.logs else None
                 marks = None if log is None else [log.start, log.end]
                 block.result = (block.result, {}, marks)
+                _land(block, run)
             else:
                 task.tries += 1
             task.parts.append(block)
@@ -373,6 +384,12 @@ class InlineEngine:
     def drop_objects(self, session: str) -> None:
         """Forget all shared objects of a session."""
         self.objects.drop_session(session)
+
+
+def _land(task: Task, run: Run) -> None:
+    if run.landed is not None:
+        task.call.handles += 1
+        run.landed(task)
 
 
 def _by_urgency(tasks: Sequence[Task]) -> Iterator[Task]:

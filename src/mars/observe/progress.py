@@ -325,6 +325,13 @@ def display_for(
     return None
 
 
+def reused_line(count: int, where: str, saved_s: float) -> str:
+    """What a run found in its checkpoint, in words."""
+    calls = "1 call is" if count == 1 else f"{count:,} calls are"
+    saved = f", which saves {format_duration(saved_s)} of running" if saved_s >= 1 else ""
+    return f"mars: {calls} taken from the checkpoint {where}{saved}"
+
+
 def _percent(progress: Progress) -> int:
     return int(progress.fraction * 100)  # rounded down: 100 % means that all have ended
 

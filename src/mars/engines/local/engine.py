@@ -214,10 +214,20 @@ class LocalEngine:
         self._check_open()
         return self.store.decode(value)
 
+    def pickled(self, value: Any) -> tuple[Any, Sequence[Any]]:
+        """A value as its pickle and its large buffers."""
+        self._check_open()
+        return self.store.pickled(value)
+
     def install(self, task: Task, value: object) -> None:
-        """Give a task a value that the driver has."""
-        task.result = attempt_call.pack(value, task.call.name, self.store.put)
-        task.stored = type(task.result) is not bytes
+        """Give a task a value, or its values, that the driver has."""
+        name, put = task.call.name, self.store.put
+        if task.call.n_output is None:
+            task.result = attempt_call.pack(value, name, put)
+            task.stored = type(task.result) is not bytes
+        else:
+            task.result = tuple([attempt_call.pack(one, name, put) for one in value])  # type: ignore[attr-defined]
+            task.stored = any(type(one) is not bytes for one in task.result)
 
     def failure(self, task: Task) -> BaseException:
         """The error of a task that failed."""

@@ -25,6 +25,7 @@ class RunState(Protocol):
     cancelled: bool
     stop_on_error: bool
     depth: int
+    landed: Callable[[Task], object] | None
 
 
 # -- events -----------------------------------------------------------------------------------
@@ -214,6 +215,14 @@ class Discard:
 
 
 @dataclass(slots=True)
+class Landed:
+    """Tell a run that keeps its results of one. Its call has one handle more until it is kept."""
+
+    run: RunState
+    task: Task
+
+
+@dataclass(slots=True)
 class RunEnded:
     """All tasks of a run have ended, or its first failure ends it."""
 
@@ -238,5 +247,5 @@ Event = (
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | RunEnded | Fewer | GiveUp
+    | Discard | Landed | RunEnded | Fewer | GiveUp
 )  # fmt: skip

@@ -309,6 +309,8 @@ class Loop:
             kind = type(command)
             if kind is events.Assign:
                 self._assign(command)  # type: ignore[arg-type]
+            elif kind is events.Landed:
+                command.run.landed(command.task)  # type: ignore[union-attr, misc]
             elif kind is events.RunEnded:
                 self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
             elif kind is events.Discard:

@@ -37,6 +37,7 @@ from mars.engines.local.events import (
     GiveUp,
     Interrupt,
     Kill,
+    Landed,
     Left,
     Outcome,
     Release,
@@ -395,6 +396,10 @@ class Scheduler:
         self, task: Task, worker: WorkerState | None, now: float, stage: Stage = DONE
     ) -> None:
         task.stage = stage
+        for run in task.runs:
+            if run.landed is not None and stage is DONE and task.parts is None:
+                self._land(run, task)
+                break
         if task.dependents is not None:
             self._input_done(task, worker, now)
         call = task.call
@@ -409,6 +414,10 @@ class Scheduler:
             if not run.remaining and run.live:
                 self._end(run)
         task.runs = ()
+
+    def _land(self, run: RunState, task: Task) -> None:
+        task.call.handles += 1  # given back by whoever keeps the result
+        self._commands.append(Landed(run, task))
 
     def _settle(self, worker: WorkerState, now: float) -> None:
         """After the queue changed: what is left, and when to hear of it."""
@@ -1044,6 +1053,10 @@ class Scheduler:
         task.parts.append(block)
         task.stored |= outcome.stored
         task.blocks -= 1
+        for run in task.runs:
+            if run.landed is not None:
+                self._land(run, block)
+                break
         for run in task.runs:
             run.done += block.size
             if outcome.failures:

@@ -327,6 +327,13 @@ class Store:
         """A fresh object from a value, in any thread; large parts are shared until written to."""
         if type(value) is bytes:
             return codec.loads(value)
+        data, parts = self.pickled(value)
+        return codec.loads(data, buffers=parts)
+
+    def pickled(self, value: Any) -> tuple[Any, list[Any]]:
+        """A value as its pickle and its large parts, in any thread."""
+        if type(value) is bytes:
+            return value, []
         with self._lock:
             if self._closed:
                 raise SessionClosed
@@ -335,7 +342,7 @@ class Store:
         data = value[0]
         if data is None:
             data = parts.pop(0)
-        return codec.loads(data, buffers=parts)
+        return data, parts
 
     def _returned(self, arena: int, offset: int) -> None:
         # Called when an array dies, in any thread at any time, even inside the lock's owner:
