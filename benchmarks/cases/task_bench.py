@@ -19,7 +19,7 @@ SHORTEST_S = 1e-6
 LONGEST_S = 0.1
 """Past this the machine is busy with something else."""
 
-BUDGET_S = 0.3
+BUDGET_S = 0.2
 """Time for one run of the grid without work; fewer steps if a peer would need longer."""
 
 PROBE_STEPS = 10
