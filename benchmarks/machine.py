@@ -76,7 +76,8 @@ def describe() -> dict[str, object]:
         "processor": _first("/proc/cpuinfo", "model name"),
         "cores": len(os.sched_getaffinity(0)),
         "memory": _first("/proc/meminfo", "MemTotal"),
-        "system": f"{platform.system()} {platform.release()}",
+        # Without what a distributor or a host adds to the version.
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "numpy": version("numpy"),
     }

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 
-from benchmarks.case import Case, Metrics, Params, seconds_for
+from benchmarks.case import Case, Metrics, OverBudget, Params, seconds_for
 from benchmarks.peer import Levels, Peer
 
 EFFICIENCY = 0.5
@@ -19,8 +20,11 @@ SHORTEST_S = 1e-6
 LONGEST_S = 0.1
 """Past this the machine is busy with something else."""
 
-BUDGET_S = 0.3
+BUDGET_S = 0.2
 """Time for one run of the grid without work; fewer steps if a peer would need longer."""
+
+SEARCH_S = 15.0
+"""Time for the whole search: half of a busy machine cannot be had with tasks of any length."""
 
 PROBE_STEPS = 10
 """Steps of the grid that tells how many the peer can have; no peer gets fewer."""
@@ -108,10 +112,17 @@ def run(peer: Peer, params: Params) -> Metrics:
     def granularity_s(work_s: float) -> float:
         return seconds_for(lambda: peer.grid(levels, work_s)) * peer.workers / tasks
 
+    end = time.perf_counter() + SEARCH_S
+
+    def efficiency(work_s: float) -> float:
+        found = work_s / granularity_s(work_s)
+        if found < wanted and time.perf_counter() > end:
+            share = f"{found:.2f} of the machine with tasks of {work_s * 1e6:.0f} us"
+            raise OverBudget(f"{share} after {SEARCH_S:g} s of search")
+        return found
+
     overhead_s = granularity_s(0.0)
-    work_s = half_point(
-        lambda work_s: work_s / granularity_s(work_s), overhead_s, params["halvings"], wanted
-    )
+    work_s = half_point(efficiency, overhead_s, params["halvings"], wanted)
     return {
         "metg_us": work_s / wanted * 1e6,
         "empty_us_per_task": overhead_s / peer.workers * 1e6,
