@@ -61,7 +61,7 @@ CALL_OPTIONS = {
     ),
     "depends": (
         "any", "none",
-        "what else the result depends on, for checkpoints; paths count by the content of their files",
+        "what else the result depends on, for checkpoints; of paths, the content of the files",
     ),
     "priority": ("int", "0", "ready calls of higher priority start first"),
     "expect_worker": ("str", "any", "address of the worker group that has to run it"),

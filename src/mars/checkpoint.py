@@ -271,6 +271,7 @@ class Checkpoint:
     def identify(self, calls: Iterable[Call], entropy: int | None) -> None:
         """Give calls their identities; inputs come first."""
         arrays = Arrays()
+        identity.look_again()
         with self.lock:
             self._buffers.clear()
             for call in calls:
@@ -416,6 +417,9 @@ class Checkpoint:
         if not found.flags & journal.AS_FILE and found.raw.body_size <= CHECKPOINT_CHECK_BYTES:
             return True  # its check fitted when the journal was opened
         try:
+            if isinstance(found, Block):  # many objects will want it, and none can do without
+                _values(self.index, found)
+                return True
             body = journal.body_of(self.index.folder, found.raw)
         except Damaged:
             return False
@@ -580,7 +584,7 @@ class Checkpoint:
 
     def _add_record(self, kind: int, facts: Callable[[], dict[str, Any]]) -> None:
         self._writer.add(
-            Entry(lambda: [journal.record(kind, b"", [journal.packed(facts())])], _nothing, 256)
+            Entry(lambda: [journal.record(kind, b"", [journal.packed(facts())])], (), _nothing, 256)
         )
 
     # -- during a run -------------------------------------------------------------------------
@@ -597,18 +601,17 @@ class Checkpoint:
             return
         self.executed += 1 if task.items is None else len(task.items)
         if isinstance(of_call, MapIdentity):
-            of_map = of_call
             result = task.result[0]
-            encode = lambda: self._block_record(task, of_map)
+            encode: Callable[..., list[list[Any]]] = self._block_record
         else:
             key = of_call.key
             if key in self.index.calls:
                 call.drop()
                 return
             result = task.result
-            encode = lambda: self.call_record(task, of_call, journal.CALL)
+            encode = self._call_record
         cost = len(result) + 256 if type(result) is bytes else CHECKPOINT_LARGE_COST
-        self._writer.add(Entry(encode, call.drop, cost))
+        self._writer.add(Entry(encode, (task, of_call), call.drop, cost))
 
     def failed(self, calls: Iterable[Call]) -> None:
         """Keep what is needed to run failed calls again by hand; never their errors as results."""
@@ -618,7 +621,8 @@ class Checkpoint:
             if task is None or task.stage is not Stage.FAILED or task.failed_input is not None:
                 continue
             if isinstance(of_call, Identity):
-                self._writer.add(Entry(_Failed(self, task, of_call), _nothing, 4096))
+                about = (task, of_call, journal.FAILED)
+                self._writer.add(Entry(self._call_record, about, _nothing, 4096))
 
     def flush(self) -> None:
         """Return when all that has landed is written."""
@@ -654,7 +658,9 @@ class Checkpoint:
         self._writer.codes.add(digest)
         return [journal.record(journal.CODE, digest, [journal.packed(facts)])]
 
-    def call_record(self, task: Task, known: Identity, kind: int) -> list[list[Any]]:
+    def _call_record(
+        self, task: Task, known: Identity, kind: int = journal.CALL
+    ) -> list[list[Any]]:
         """A call as a record, with that of its function when it is the first of it."""
         call = task.call
         if kind == journal.CALL:
@@ -671,19 +677,23 @@ class Checkpoint:
         started, spans = _moments(task)
         place = known.place
         digests = known.arguments
+        given, inputs = known.names, known.inputs
         if len(digests) > 8 * 255:
-            digests = b""
-        names = marshal.dumps(known.names, 2) if known.names else b""
-        inputs = known.inputs if len(known.inputs) <= journal.INPUTS_KEPT else ()
+            digests, given = b"", ()
+        if len(inputs) > journal.INPUTS_KEPT:
+            arguments, more, inputs = b"", journal.NO_ARGUMENTS, ()
+        names = marshal.dumps(given, 2) if given else b""
         meta = journal.CALL_META.pack(
             known.key, known.code.digest[:8], len(arguments), len(log), started, *spans,
             place[0], place[1] if len(place) > 1 else journal.WHOLE, known.ordinal,
-            len(digests) // 8, len(known.names), len(inputs), call.n_output or 0, flags | more,
+            len(digests) // 8, len(given), len(inputs), call.n_output or 0, flags | more,
         )  # fmt: skip
         meta += digests + b"".join(key[:8] + at.to_bytes(2, "little") for key, at in inputs)
         body = [arguments, log, *result]
+        code = known.code
+        before = [] if code.digest[:8] in self._writer.codes else self._code_record(call, code)
         return [
-            *self._code_record(call, known.code),
+            *before,
             journal.record(kind, meta + names, [part for part in body if len(part)]),
         ]
 
@@ -720,7 +730,10 @@ class Checkpoint:
     def _stored(self, key: bytes, values: list[list[Any]]) -> tuple[list[Any], int]:
         """A result as it stands in the record, or a note about the file that it is in."""
         folder = self.index.folder
-        size = sum(memoryview(part).nbytes for parts in values for part in parts)
+        if len(values) == 1 and len(values[0]) == 1:
+            size = len(values[0][0])
+        else:
+            size = sum(memoryview(part).nbytes for parts in values for part in parts)
         if size <= folder.inline_bytes:
             return journal.framed(values), 0
         framed = journal.framed(values, journal.ALIGN)
@@ -761,16 +774,6 @@ class Checkpoint:
         return known[0]
 
 
-class _Failed:
-    """A failed call, held until it is written."""
-
-    def __init__(self, checkpoint: Checkpoint, task: Task, known: Identity) -> None:
-        self._checkpoint, self._task, self._known = checkpoint, task, known
-
-    def __call__(self) -> list[list[Any]]:
-        return self._checkpoint.call_record(self._task, self._known, journal.FAILED)
-
-
 _UNKNOWN: Final = object()
 
 
@@ -809,6 +812,8 @@ def values_of(index: Index, found: Kept | Block) -> list[Any]:
 
 def _log(task: Task) -> bytes:
     """What a call printed; of very much, the end."""
+    if not task.logs:
+        return b""
     source = TaskLog(task, lambda _: None)
     size = source.size()
     if size <= CHECKPOINT_LOG_BYTES:
@@ -825,10 +830,9 @@ def _relative(marks: Sequence[int], size: int) -> list[int]:
 def _moments(task: Task) -> tuple[float, tuple[float, float, float, float]]:
     if task.timing is None:
         return time.time(), (0.0, 0.0, 0.0, 0.0)
-    moments = [moment * 1e-9 for moment in _TIMING.unpack(task.timing)]
-    spans = [after - before for before, after in pairwise(moments)]
-    started = moments[0] + time.time() - time.monotonic()
-    return started, (spans[0], spans[1], spans[2], spans[3])
+    a, b, c, d, e = _TIMING.unpack(task.timing)
+    spans = ((b - a) * 1e-9, (c - b) * 1e-9, (d - c) * 1e-9, (e - d) * 1e-9)
+    return a * 1e-9 + time.time() - time.monotonic(), spans
 
 
 def _sources(code: Code) -> dict[str, tuple[str, int, str]]:

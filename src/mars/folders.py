@@ -26,7 +26,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from mars.errors import CheckpointBusy, CheckpointUnusable
-from mars.settings import CHECKPOINT_INLINE_BYTES, CHECKPOINT_LOCK_S, CHECKPOINT_WINDOW_S
+from mars.settings import (
+    CHECKPOINT_INLINE_BYTES,
+    CHECKPOINT_LOCK_S,
+    CHECKPOINT_WINDOW_S,
+    MIB,
+)
 
 SEGMENT_SHIFT: Final = 40
 """A position is the number of a segment, shifted by this, and an offset in it."""
@@ -186,7 +191,9 @@ class LocalFolder:
     def append(self, buffers: Sequence[Any]) -> int:
         """Append, all or nothing."""
         start = self._size
-        pending = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+        small = sum(map(len, buffers)) <= 2 * MIB  # then one copy is quicker than many buffers
+        joined = [b"".join(buffers)] if small else buffers
+        pending = [memoryview(buffer).cast("B") for buffer in joined if len(buffer)]
         position = start
         try:
             while pending:

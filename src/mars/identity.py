@@ -93,9 +93,12 @@ class Code:
         Names of its positional parameters.
     draws : bool
         Whether it may ask for `mars.remote.rng`, whose numbers depend on a call's place.
+    lasting : bool
+        Whether it is all in the function's pickle; else a file, or a module, may have changed
+        when it is needed again.
     """
 
-    __slots__ = ("codes", "digest", "draws", "parameters", "parts")
+    __slots__ = ("codes", "digest", "draws", "lasting", "parameters", "parts")
 
     def __init__(self) -> None:
         self.digest = b""
@@ -103,6 +106,7 @@ class Code:
         self.codes: dict[str, types.CodeType] = {}
         self.parameters: tuple[str, ...] = ()
         self.draws = False
+        self.lasting = True
 
 
 class Place:
@@ -223,7 +227,7 @@ class Walk:
             self.walk(item, f"[{key!r:.40}]")
 
     def _set(self, value: Any) -> None:
-        self._out(b"~%d" % len(value))
+        self._out(b"%b%d" % (b"~" if type(value) is set else b"^", len(value)))
         if id(value) in self._sets:
             return
         self._sets.add(id(value))
@@ -330,6 +334,8 @@ class Walk:
         if not _own(func.__module__) and _found(func.__module__, func.__qualname__) is func:
             self._name(func.__module__, func.__qualname__, func)
             return
+        if _found(func.__module__, func.__qualname__) is func:
+            self.code.lasting = False  # its pickle is a name
         name = func.__qualname__.rpartition("<locals>.")[2]
         code = func.__code__
         self._out(b"F")
@@ -399,6 +405,7 @@ class Walk:
         if path is None:
             self.package(name)
             return
+        self.code.lasting = False
         code = _compiled(path)
         if code is None or self._met(code):
             return
@@ -739,6 +746,13 @@ _codes: dict[bytes, Code] = {}
 _CODES_KEPT: Final = 4096
 
 
+def look_again() -> None:
+    """Files may have changed since the last time."""
+    _file_digests.clear()
+    for key in [key for key, code in _codes.items() if not code.lasting]:
+        del _codes[key]
+
+
 def code_of(function: Function) -> Code:
     """What a function amounts to.
 
@@ -885,6 +899,16 @@ def value_digest(value: object) -> bytes:
 
 
 def _file_digest(path: str) -> bytes:
+    known = _file_digests.get(path)
+    if known is None:
+        known = _file_digests[path] = _read_digest(path)
+    return known
+
+
+_file_digests: dict[str, bytes] = {}
+
+
+def _read_digest(path: str) -> bytes:
     digest = blake2b(digest_size=KEY_BYTES)
     if os.path.isdir(path):
         for folder, folders, names in os.walk(path):
@@ -892,7 +916,7 @@ def _file_digest(path: str) -> bytes:
             for name in sorted(names):
                 full = os.path.join(folder, name)
                 digest.update(os.path.relpath(full, path).encode("utf-8", "surrogateescape"))
-                digest.update(_file_digest(full))
+                digest.update(_read_digest(full))
         return digest.digest()
     try:
         with open(path, "rb") as file:

@@ -46,7 +46,7 @@ VERSION: Final = 1
 
 CALL, BLOCK, CODE, SESSION, TALLY, FAILED = range(1, 7)
 
-CALL_META: Final = struct.Struct("<16s8sIIdffffIIIBBHHB")
+CALL_META: Final = struct.Struct("<16s8sIIdffffIIIBBHIB")
 BLOCK_META: Final = struct.Struct("<8sIIdffffIIB")
 
 WHOLE: Final = 0xFFFFFFFF
@@ -143,8 +143,13 @@ def _next(view: Any, position: int) -> int | None:
 # -- values as bytes ------------------------------------------------------------------------------
 
 
+_ONE: Final = struct.Struct("<IIQ")  # the head of one value in one part
+
+
 def framed(values: Sequence[Sequence[Any]], align: int = 1) -> list[Any]:
     """Values, each in several parts, as one sequence of bytes that tells them apart."""
+    if len(values) == 1 and len(values[0]) == 1 and align == 1 and type(values[0][0]) is bytes:
+        return [_ONE.pack(1, 1, len(values[0][0])), values[0][0]]
     sizes = [memoryview(part).nbytes for value in values for part in value]
     head = struct.pack(f"<I{len(values)}I", len(values), *map(len, values))
     head += struct.pack(f"<{len(sizes)}Q", *sizes)
@@ -215,7 +220,7 @@ class Kept(NamedTuple):
 
 
 INPUT_BYTES: Final = 10
-INPUTS_KEPT: Final = 64
+INPUTS_KEPT: Final = 65_535
 
 
 def kept(raw: Raw) -> Kept:
@@ -268,6 +273,9 @@ def block(raw: Raw) -> Block:
 
 class Damaged(Exception):
     """What a record promises is not there."""
+
+    def __str__(self) -> str:
+        return "a result in the checkpoint is damaged; a new session runs its call again"
 
 
 def body_of(folder: Folder, raw: Raw) -> bytes:
@@ -447,13 +455,16 @@ class Entry(NamedTuple):
     ----------
     encode : callable
         Gives the records, each as buffers; called in the writing thread.
+    about : tuple
+        Its arguments.
     done : callable
         Called when they are written, or when that did not work.
     cost : int
         Bytes that wait.
     """
 
-    encode: Callable[[], list[list[Any]]]
+    encode: Callable[..., list[list[Any]]]
+    about: tuple[Any, ...]
     done: Callable[[], object]
     cost: int
 
@@ -474,7 +485,7 @@ class Writer:
         self._folder = index.folder
         self._tell = tell
         self._queue: deque[Entry] = deque()
-        self._cost = 0  # of what is in the queue; both sides of it under the lock
+        self._added = self._written = 0  # costs; who adds changes the one, the thread the other
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._awake = threading.Event()
@@ -490,20 +501,27 @@ class Writer:
 
     def add(self, entry: Entry) -> None:
         """Have something written soon; waits for a while when too much is waiting."""
+        # Without the lock, which the thread holds now and then: a `+=` of an attribute is whole.
+        self._queue.append(entry)
+        self._added += entry.cost
+        if not self._awake.is_set():
+            self._awake.set()
+            if self._thread is None:
+                self._start()
+        waiting = self._added - self._written
+        if waiting > CHECKPOINT_PENDING_BYTES or len(self._queue) > CHECKPOINT_PENDING:
+            with self._lock:
+                self._hurry.set()
+                self._awake.set()
+                self._room.wait(CHECKPOINT_PRESSURE_S)
+
+    def _start(self) -> None:
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._serve, name="mars-journal", daemon=True
                 )
                 self._thread.start()
-            self._queue.append(entry)
-            self._cost += entry.cost
-            if self._cost > CHECKPOINT_PENDING_BYTES or len(self._queue) > CHECKPOINT_PENDING:
-                self._hurry.set()
-                self._awake.set()
-                self._room.wait(CHECKPOINT_PRESSURE_S)
-        if not self._awake.is_set():
-            self._awake.set()
 
     def flush(self) -> None:
         """Return when all that was added before is written."""
@@ -531,8 +549,7 @@ class Writer:
             self._hurry.clear()
             self._awake.clear()
             with self._lock:
-                batch = list(self._queue)
-                self._queue.clear()
+                batch = [self._queue.popleft() for _ in range(len(self._queue))]
                 self._busy = bool(batch)
                 closing = self._closing
             if batch:
@@ -551,12 +568,14 @@ class Writer:
             size, stop = 0, start
             while stop < len(batch) and size < MIB:
                 try:
-                    made = batch[stop].encode()
+                    made = batch[stop].encode(*batch[stop].about)
                 except Exception as error:
                     self._missed(error)
                 else:
                     records += made
-                    size += sum(len(part) for one in made for part in one)
+                    for one in made:
+                        for part in one:
+                            size += len(part)
                 stop += 1
             if records:
                 try:
@@ -569,22 +588,18 @@ class Writer:
                     self._note(records, position)
             for entry in batch[start:stop]:
                 entry.done()
+                self._written += entry.cost
             with self._lock:
-                self._cost -= sum(entry.cost for entry in batch[start:stop])
                 self._room.notify_all()
             start = stop
 
     def _note(self, records: list[list[Any]], position: int) -> None:
         """The index learns where the records are, for other sessions of this process."""
         for one in records:
-            head = bytes(one[0])
-            _, kind, _, meta_size, body_size, body_check, _ = HEADER.unpack_from(head)
-            offset = position & ((1 << SEGMENT_SHIFT) - 1)
-            body_at = offset + HEADER.size + meta_size
-            self._index.take(
-                Raw(position, kind, head[HEADER.size :], body_at, body_size, body_check)
-            )
-            position += HEADER.size + meta_size + body_size
+            head = one[0]
+            self._index.take(Raw(position, head[2], head[HEADER.size :], 0, 0, 0))
+            for part in one:
+                position += len(part)
 
     def _missed(self, error: Exception, count: int = 1) -> None:
         self.lost += count
@@ -607,7 +622,7 @@ class Writer:
 
 
 def _is_result(buffers: list[Any]) -> bool:
-    return bytes(buffers[0][:3])[2] in (CALL, BLOCK)
+    return buffers[0][2] in (CALL, BLOCK)
 
 
 __all__ = [

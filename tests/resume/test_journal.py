@@ -199,7 +199,7 @@ def test_a_slow_disk_holds_back_whoever_adds_to_the_journal(
     def entry(number: int) -> Entry:
         body = bytes(4000)
         return Entry(
-            lambda: [record(journal.SESSION, b"", [body])], lambda: done.append(number), 4000
+            lambda: [record(journal.SESSION, b"", [body])], (), lambda: done.append(number), 4000
         )
 
     writer.add(entry(0))
