@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "doctor": "show what mars found on this machine, and whether its engine works",
+    "cluster": "begin, join, show and end a cluster on Ray or Dask",
     "stack": "show what each worker does now, and its Python stack",
 }
 

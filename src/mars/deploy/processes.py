@@ -1,0 +1,170 @@
+"""Processes of a cluster on this machine: started apart from the program, ended one by one.
+
+A process is known by its number and the time when it started, in one boot and one process
+namespace, because numbers are used again. Engines start further processes of their own, also in
+other sessions; each inherits the variable `MARK`, so these are found, and no
+others. Called by `mars.deploy.clusters`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mars.deploy import private_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+MARK: Final = "MARS_CLUSTER"
+"""Variable that a process of a cluster and all that it starts carry, with a value of its own."""
+
+POLL_S: Final = 0.02
+
+_LIST: Final = "processes.json"
+_ENDED: Final = ("", "Z", "X")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process: what `start` returns."""
+
+    role: str
+    mark: str  # value of `MARK` in it and in all that it starts
+    directory: str  # that is removed when it has ended
+    pid: int = 0
+    started: int = 0  # clock ticks after the boot
+    machine: str = ""  # boot and process namespace
+
+
+def machine() -> str:
+    """Name of this boot and this process namespace: where a pid means something."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def start(
+    command: Sequence[str], environment: Mapping[str, str], output: Path, plan: Process
+) -> Process:
+    """Start a process in a session of its own; what it prints goes to a private file."""
+    private_files.directory(output.parent)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(output), flags, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    # Not `subprocess`: nobody of this program waits for it, and `end` takes note of its end.
+    pid = os.posix_spawnp(
+        command[0], list(command), dict(environment), file_actions=actions, setsid=True
+    )
+    return replace(plan, pid=pid, started=_facts(pid)[1], machine=machine())
+
+
+def is_running(process: Process) -> bool:
+    """Whether it is there, and is that one."""
+    if process.machine != machine():
+        return False
+    _reap(process.pid)
+    state, started = _facts(process.pid)
+    return started == process.started and state not in _ENDED
+
+
+def end(processes: Iterable[Process], grace_s: float) -> None:
+    """End processes and all that carry their marks: SIGTERM, then SIGKILL.
+
+    Parameters
+    ----------
+    processes : iterable of Process
+        Those that were started; they are asked, and end what they started.
+    grace_s : float
+        How long that may take, seconds.
+    """
+    known = list(processes)
+    for process in known:
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while left := _left(known):
+        for process in left if time.monotonic() > deadline else ():
+            _signal(process, signal.SIGKILL)
+        time.sleep(POLL_S)
+
+
+def marked(marks: Iterable[str]) -> list[Process]:
+    """All processes on this machine that carry one of these marks."""
+    needles = {f"{MARK}={mark}".encode(): mark for mark in marks}
+    here = machine()
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        state, started = _facts(int(entry))
+        try:
+            variables = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
+        except OSError:  # it ended, or is another user's
+            continue
+        mark = next((needles[line] for line in variables if line in needles), None)
+        if mark is not None and state not in _ENDED:
+            found.append(Process("", mark, "", int(entry), started, here))
+    return found
+
+
+def remember(directory: Path, add: Iterable[Process] = (), drop: Iterable[Process] = ()) -> None:
+    """Change what is written down of what a cluster has started; nobody else does meanwhile."""
+    dropped = list(drop)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        kept = [process for process in remembered(directory) if process not in dropped]
+        text = json.dumps([asdict(process) for process in (*kept, *add)])
+        private_files.replace(directory / _LIST, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def remembered(directory: Path) -> list[Process]:
+    """What a cluster has started, on whatever machine that has this directory."""
+    try:
+        return [Process(**facts) for facts in json.loads(private_files.read(directory / _LIST))]
+    except FileNotFoundError:
+        return []
+
+
+def _left(known: Sequence[Process]) -> list[Process]:
+    found = {process.pid: process for process in marked(process.mark for process in known)}
+    found.update((process.pid, process) for process in known if is_running(process))
+    return list(found.values())
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    """Send a signal to exactly this process: its descriptor is opened, then it is looked at."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            if is_running(process):
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+
+def _reap(pid: int) -> None:
+    """Take note of the end of a process if it is our child."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _facts(pid: int) -> tuple[str, int]:
+    """State, and start in clock ticks; ("", 0): it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "", 0
+    words = text.rpartition(")")[2].split()  # a name may hold anything
+    return words[0], int(words[19])

@@ -1,0 +1,121 @@
+"""The processes of a cluster on Ray, and what its head says of its nodes.
+
+TLS and token together, always: Ray's processes listen on every address of the machine, whichever
+they are told, so there is no cluster without both. No dashboard, no usage statistics, explicit
+ports. Called by `mars.deploy.clusters` and `mars.deploy.census`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mars.deploy.credentials import TOKEN
+from mars.deploy.programs import Node, Place, Program
+from mars.deploy.records import joined
+from mars.errors import UsageError
+from mars.settings import MIB
+
+if TYPE_CHECKING:
+    from mars.deploy.credentials import Credentials
+    from mars.deploy.records import Record
+
+_PYTHON: Final = (sys.executable, "-P", "-m", "ray.scripts.scripts")
+
+_LISTENERS: Final = ("node-manager-port", "object-manager-port")
+"""Of each node, on its first ports; its worker processes have the next `_WORKER_PORTS`."""
+
+_WORKER_PORTS: Final = 1000
+"""Ray starts a process for each waiting call with others inside, so many more than cores."""
+
+_STORE_SHARE: Final = 0.3
+"""Part of a node's memory for its object store, as Ray itself divides."""
+
+_LABEL: Final = "mars-node"
+
+
+def head(place: Place) -> Program:
+    """Return the head: it runs no calls."""
+    record = place.record
+    options: dict[str, int | str] = {
+        "port": record.port,
+        "ray-client-server-port": record.client_port,
+        "num-cpus": 0,
+        "num-gpus": 0,
+        "object-store-memory": 128 * MIB,
+    }
+    own = Node("head", record.host, 0, 0, record.client_port + 1)
+    return _program("head", place, own, ["--head"], options)
+
+
+def node(place: Place, node: Node) -> Program:
+    """Return a node that runs calls."""
+    record = place.record
+    store = max(128 * MIB, int(node.memory_bytes * _STORE_SHARE))
+    options: dict[str, int | str] = {
+        "address": joined(record.host, record.port),
+        "num-cpus": node.n_cpu,
+        "object-store-memory": store,
+        "memory": max(128 * MIB, node.memory_bytes - store),
+        "labels": f"{_LABEL}={node.name}",
+    }
+    return _program("node", place, node, [], options)
+
+
+def nodes(record: Record, limit_s: float) -> list[Node]:
+    """Ask the head for its nodes; the variables of `environment` have to be set."""
+    raylet: Any = import_module("ray._raylet")  # compiled, without types
+    client = raylet.GcsClient(address=joined(record.host, record.port))
+    found = client.get_all_node_info(timeout=limit_s).values()
+    return [
+        Node(
+            facts.labels[_LABEL],
+            facts.node_manager_address,
+            int(facts.resources_total.get("CPU", 0)),
+            int(facts.resources_total.get("memory", 0)),
+        )
+        for facts in found
+        if facts.state == facts.ALIVE and _LABEL in facts.labels
+    ]
+
+
+def environment(files: Credentials) -> dict[str, str]:
+    """Variables with which a process takes part in a cluster, or asks it."""
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_CA_CERT": files.ca_path,
+        "RAY_TLS_SERVER_CERT": files.cert_path,
+        "RAY_TLS_SERVER_KEY": files.key_path,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(Path(files.ca_path).with_name(TOKEN)),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def _program(
+    role: str, place: Place, node: Node, flags: list[str], options: dict[str, int | str]
+) -> Program:
+    if place.credentials is None:
+        raise UsageError("Ray listens on every address, and is not started without credentials")
+    ports = dict.fromkeys((*_LISTENERS, "min-worker-port", "max-worker-port"), 0)  # any
+    if node.port:
+        ports = {name: node.port + place for place, name in enumerate(_LISTENERS)}
+        ports["min-worker-port"] = node.port + len(_LISTENERS)
+        ports["max-worker-port"] = ports["min-worker-port"] + _WORKER_PORTS - 1
+    given = (
+        options
+        | ports
+        | {
+            "node-ip-address": node.host,
+            "temp-dir": str(place.directory),
+            "include-dashboard": "false",
+            "log-style": "record",
+        }
+    )
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    variables = environment(place.credentials)
+    # Otherwise a head of somebody else's would be joined.
+    variables["RAY_ADDRESS"] = ""
+    return Program(role, [*_PYTHON, "start", "--block", *flags, *words], variables)
