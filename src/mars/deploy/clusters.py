@@ -356,7 +356,8 @@ def own_address() -> str:
 def _start(record: Record, program: Program, directory: Path | None) -> Process:
     """Start a process, and write it down."""
     part = f"{record.id}.{secrets.token_hex(4)}"
-    variables = {**os.environ, **program.environment, MARK: part}
+    variables = {name: value for name, value in os.environ.items() if name not in program.unset}
+    variables |= {**program.environment, MARK: part}
     if directory is not None:
         variables["TMPDIR"] = str(directory)
     output = record.directory / "output" / f"{part}.log"
@@ -369,8 +370,8 @@ def _start(record: Record, program: Program, directory: Path | None) -> Process:
 
 def _end(record: Record, ours: list[Process]) -> None:
     """End processes that were started here, with all that they started; remove what they kept."""
-    processes.end(ours, CLUSTER_END_S)
-    for process in ours:
+    for process in reversed(ours):  # nodes before their head, or they wait for it
+        processes.end(process, CLUSTER_END_S)
         if process.directory:
             private_files.remove(Path(process.directory))
     processes.remember(record.directory, drop=ours)

@@ -97,7 +97,8 @@ def _environment(place: Place) -> dict[str, str]:
     return {
         f"{prefix}COMM__REQUIRE_ENCRYPTION": str(place.credentials is not None),
         f"{prefix}COMM__TLS__MIN_VERSION": "1.2",
-        f"{prefix}SCHEDULER__JUPYTER": "False",
+        f"{prefix}SCHEDULER__HTTP__ROUTES": "[]",
+        f"{prefix}WORKER__HTTP__ROUTES": "[]",
         # A call that kills its worker is not run on the next one: mars counts attempts itself.
         f"{prefix}SCHEDULER__ALLOWED_FAILURES": "0",
     }

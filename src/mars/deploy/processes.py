@@ -77,29 +77,27 @@ def is_running(process: Process) -> bool:
     return started == process.started and state not in _ENDED
 
 
-def end(processes: Iterable[Process], grace_s: float) -> None:
-    """End processes and all that carry their marks: SIGTERM, then SIGKILL.
+def end(process: Process, grace_s: float) -> None:
+    """End a process and all that carries its mark: SIGTERM, then SIGKILL.
 
     Parameters
     ----------
-    processes : iterable of Process
-        Those that were started; they are asked, and end what they started.
+    process : Process
+        That was started; it is asked, and ends what it started.
     grace_s : float
         How long that may take, seconds.
     """
-    known = list(processes)
-    for process in known:
-        _signal(process, signal.SIGTERM)
+    _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while left := _left(known):
-        for process in left if time.monotonic() > deadline else ():
-            _signal(process, signal.SIGKILL)
+    while left := _left(process):
+        for late in left if time.monotonic() > deadline else ():
+            _signal(late, signal.SIGKILL)
         time.sleep(POLL_S)
 
 
-def marked(marks: Iterable[str]) -> list[Process]:
-    """All processes on this machine that carry one of these marks."""
-    needles = {f"{MARK}={mark}".encode(): mark for mark in marks}
+def marked(mark: str) -> list[Process]:
+    """All processes on this machine that carry a mark."""
+    needle = f"{MARK}={mark}".encode()
     here = machine()
     found = []
     for entry in os.listdir("/proc"):
@@ -110,8 +108,7 @@ def marked(marks: Iterable[str]) -> list[Process]:
             variables = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
         except OSError:  # it ended, or is another user's
             continue
-        mark = next((needles[line] for line in variables if line in needles), None)
-        if mark is not None and state not in _ENDED:
+        if needle in variables and state not in _ENDED:
             found.append(Process("", mark, "", int(entry), started, here))
     return found
 
@@ -137,10 +134,11 @@ def remembered(directory: Path) -> list[Process]:
         return []
 
 
-def _left(known: Sequence[Process]) -> list[Process]:
-    found = {process.pid: process for process in marked(process.mark for process in known)}
-    found.update((process.pid, process) for process in known if is_running(process))
-    return list(found.values())
+def _left(process: Process) -> list[Process]:
+    left = marked(process.mark)
+    if is_running(process) and all(found.pid != process.pid for found in left):
+        left.append(process)  # it is so young that it does not carry its mark yet
+    return left
 
 
 def _signal(process: Process, number: signal.Signals) -> None:

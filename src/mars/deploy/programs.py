@@ -23,6 +23,7 @@ class Program:
     role: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)  # beyond the caller's own
+    unset: Sequence[str] = ()  # variables of the caller that it does not get
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ _STORE_SHARE: Final = 0.3
 """Part of a node's memory for its object store, as Ray itself divides."""
 
 _LABEL: Final = "mars-node"
+_MEMORY: Final = ("memory", "object_store_memory")
 
 
 def head(place: Place) -> Program:
@@ -47,7 +48,7 @@ def head(place: Place) -> Program:
         "object-store-memory": 128 * MIB,
     }
     own = Node("head", record.host, 0, 0, record.client_port + 1)
-    return _program("head", place, own, ["--head"], options)
+    return _program("head", place, own, ["--head", "--include-dashboard=false"], options)
 
 
 def node(place: Place, node: Node) -> Program:
@@ -74,7 +75,7 @@ def nodes(record: Record, limit_s: float) -> list[Node]:
             facts.labels[_LABEL],
             facts.node_manager_address,
             int(facts.resources_total.get("CPU", 0)),
-            int(facts.resources_total.get("memory", 0)),
+            int(sum(facts.resources_total.get(kind, 0) for kind in _MEMORY)),
         )
         for facts in found
         if facts.state == facts.ALIVE and _LABEL in facts.labels
@@ -110,12 +111,11 @@ def _program(
         | {
             "node-ip-address": node.host,
             "temp-dir": str(place.directory),
-            "include-dashboard": "false",
             "log-style": "record",
         }
     )
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     variables = environment(place.credentials)
-    # Otherwise a head of somebody else's would be joined.
-    variables["RAY_ADDRESS"] = ""
-    return Program(role, [*_PYTHON, "start", "--block", *flags, *words], variables)
+    # Otherwise what Ray starts could go to a head of somebody else's.
+    unset = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+    return Program(role, [*_PYTHON, "start", "--block", *flags, *words], variables, unset)
