@@ -147,6 +147,7 @@ def up(
             command = [sys.executable, "-P", "-m", "mars.deploy.answer", str(record.directory)]
             answering = _start(record, Program("web", command), None)
             _wait(record, answering, HEAD_START_S, lambda: knock(host, web_port, None))
+        _supersede(record)
     except BaseException:
         down(record)
         raise
@@ -334,6 +335,7 @@ def import_bundle(data: bytes, origin: records.Origin = "import") -> Record:
     except BaseException:
         records.forget(record)
         raise
+    _supersede(record)
     return record
 
 
@@ -351,6 +353,14 @@ def own_address() -> str:
         if not is_loopback(found):
             return found
     raise UsageError("this machine has no address that others reach; name one with --host")
+
+
+def _supersede(record: Record) -> None:
+    """Forget clusters that were at the same address before, of which nothing is left here."""
+    for old in records.everything():
+        same = (old.host, old.port) == (record.host, record.port) and old.id != record.id
+        if same and not local(old).running:
+            down(old)
 
 
 def _start(record: Record, program: Program, directory: Path | None) -> Process:

@@ -45,9 +45,7 @@ def knock(host: str, port: int, credentials: Credentials | None, limit_s: float 
         with socket.create_connection((host, port), timeout=limit_s) as plain:
             if credentials is not None:
                 _offer(plain, where, credentials)
-    except (TimeoutError, OSError) as error:
-        if isinstance(error, ssl.SSLError):
-            raise
+    except OSError as error:
         raise ClusterUnreachable(
             f"no cluster answers at {where} ({error.strerror or error}); is it up, and is the "
             f"address the one that `mars cluster status` prints there?"
@@ -87,15 +85,15 @@ def _offer(plain: socket.socket, where: str, credentials: Credentials) -> None:
             f"what answers at {where} is not the cluster of these credentials "
             f"({error.verify_message}); import the bundle of the cluster that runs there now"
         ) from error
-    except ssl.SSLError as error:
-        raise CredentialsError(
-            f"the cluster at {where} refuses these credentials ({error.reason}); import the "
-            f"bundle of the cluster that runs there now: `mars cluster credentials export` makes it"
-        ) from error
-    raise CredentialsError(
-        f"the cluster at {where} hung up on these credentials; import the bundle of the cluster "
-        f"that runs there now"
-    )
+    except (ssl.SSLError, ConnectionError) as error:
+        said = getattr(error, "reason", None) or "it hung up"
+        raise CredentialsError(_REFUSED.format(where=where, said=said)) from error
+    raise CredentialsError(_REFUSED.format(where=where, said="it hung up"))
 
+
+_REFUSED = (
+    "what answers at {where} refuses these credentials ({said}); import the bundle of the cluster "
+    "that runs there now: `mars cluster credentials export` makes it"
+)
 
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"  # with empty settings

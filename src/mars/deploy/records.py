@@ -122,8 +122,9 @@ def everything() -> list[Record]:
     if not home().exists():
         return []
     private_files.directory(home())
-    found = sorted(home().iterdir(), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
-    return [load(path) for path in found if (path / _RECORD).exists()]
+    found = [path for path in home().iterdir() if (path / _RECORD).exists()]
+    found.sort(key=lambda path: (path / _RECORD).lstat().st_mtime_ns, reverse=True)
+    return [load(path) for path in found]
 
 
 def forget(record: Record) -> None:
