@@ -8,6 +8,7 @@
     │   ├── NotExecuted           fetch before execute (also a ValueError)
     │   ├── NoAvailableBand       no worker matches what the call asks for (also a ValueError)
     │   ├── UnknownTarget         there is no such engine or address (also a ValueError)
+    │   ├── CredentialsError      a cluster's credentials are missing, wrong, expired or unsafe
     │   ├── SessionClosed         the session or its engine has ended (also a RuntimeError)
     │   ├── CheckpointBusy        another process writes to the checkpoint
     │   └── CheckpointUnusable    it is no folder for checkpoints (also a ValueError)
@@ -17,7 +18,8 @@
     │   ├── DependencyFailed      an input of it failed
     │   └── WorkerDied            its worker process ended under it
     ├── StoreFull             the machine: no room for an object (also a MemoryError)
-    ├── StartupFailed         the machine: worker processes do not start
+    ├── StartupFailed         the machine: worker processes, or a cluster's, do not start
+    ├── ClusterUnreachable    the network: nothing answers there (also a ConnectionError)
     └── InternalError         us: a bug in mars, please report it
 
 An exception raised by the user's function is none of these: it comes back with its own type.
@@ -79,6 +81,10 @@ class NoAvailableBand(UsageError, ValueError):
 
 class UnknownTarget(UsageError, ValueError):
     """There is no such engine, address or backend."""
+
+
+class CredentialsError(UsageError):
+    """Credentials of a cluster are missing, wrong, expired, or readable by others."""
 
 
 class SessionClosed(UsageError, RuntimeError):
@@ -203,7 +209,11 @@ class StoreFull(MarsError, MemoryError):
 
 
 class StartupFailed(MarsError, RuntimeError):
-    """Worker processes do not start."""
+    """Worker processes, or the processes of a cluster, do not start."""
+
+
+class ClusterUnreachable(MarsError, ConnectionError):
+    """Nothing answers at the address of a cluster."""
 
 
 class InternalError(MarsError, RuntimeError):

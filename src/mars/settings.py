@@ -186,3 +186,32 @@ slow models are no news, ten minutes each."""
 
 LOG_TAIL_LINES: Final = 20
 """Last lines of a call's log that its error carries."""
+
+# -- clusters ---------------------------------------------------------------------------------
+
+KNOCK_S: Final = 5.0
+"""How long a cluster may take to say its first word, seconds: a loaded head takes one."""
+
+HEAD_START_S: Final = 60.0
+"""How long the head of a cluster may take to answer, seconds: Ray with TLS needs 6 to 12."""
+
+NODE_START_S: Final = 60.0
+"""How long a node may take to be known to the head, seconds."""
+
+HEAD_LOST_S: Final = 60.0
+"""A node on Dask that does not reach its head gives up after this time, seconds."""
+
+CLUSTER_END_S: Final = 5.0
+"""How long a cluster's processes may take to end by themselves, seconds, before SIGKILL."""
+
+CREDENTIALS_DAYS: Final = 30.0
+"""How long the credentials of a cluster are valid, days: longer than most jobs run."""
+
+CLUSTER_PORT: Final = 7103
+"""Where a cluster listens for hosts that join, unless told otherwise: the original's port."""
+
+CLUSTER_WEB_PORT: Final = 7104
+"""Where it says what it is, unless told otherwise: the original's web port."""
+
+RAY_CLIENT_PORT: Final = 7105
+"""Where programs connect to a cluster on Ray, unless told otherwise."""

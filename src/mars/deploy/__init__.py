@@ -1,0 +1,1 @@
+"""Starting, finding and ending clusters that run on somebody else's engine."""

@@ -1,0 +1,170 @@
+"""The processes of a cluster on Ray, and what its head says of its nodes.
+
+TLS and token together, always: Ray's processes listen on every address of the machine, whichever
+they are told, so there is no cluster without both. No dashboard, no usage statistics, explicit
+ports. Called by `mars.deploy.clusters` and `mars.deploy.census`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mars.deploy.credentials import TOKEN
+from mars.deploy.programs import Node, Place, Program
+from mars.deploy.records import joined
+from mars.errors import ClusterUnreachable, CredentialsError, UsageError
+from mars.settings import KNOCK_S, MIB
+
+if TYPE_CHECKING:
+    from mars.deploy.credentials import Credentials
+    from mars.deploy.records import Record
+
+_PYTHON: Final = (sys.executable, "-P", "-m", "ray.scripts.scripts")
+
+_LISTENERS: Final = (
+    "node-manager-port",
+    "object-manager-port",
+    "runtime-env-agent-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+)
+"""Of each node, on its first ports, also those that are off: Ray checks its plan for overlaps. The
+head's dashboard has the next one, and its worker processes the `_WORKER_PORTS` that follow."""
+
+_WORKER_PORTS: Final = 1000
+"""Ray starts a process for each waiting call with others inside, so many more than cores."""
+
+_LAST_PORT: Final = 65_535
+
+_STORE_SHARE: Final = 0.3
+"""Part of a node's memory for its object store, as Ray itself divides."""
+
+_ANY_QUESTION: Final = "/ray.rpc.RayletDriver/ClusterInfo"
+
+_LABEL: Final = "mars-node"
+_MEMORY: Final = ("memory", "object_store_memory")
+
+
+def head(place: Place) -> Program:
+    """Return the head: it runs no calls."""
+    record = place.record
+    options: dict[str, int | str] = {
+        "port": record.port,
+        "ray-client-server-port": record.client_port,
+        "num-cpus": 0,
+        "num-gpus": 0,
+        "dashboard-port": record.client_port + 1 + len(_LISTENERS),
+        "object-store-memory": 128 * MIB,
+    }
+    own = Node("head", record.host, 0, 0, record.client_port + 1)
+    return _program("head", place, own, ["--head", "--include-dashboard=false"], options)
+
+
+def node(place: Place, node: Node) -> Program:
+    """Return a node that runs calls."""
+    record = place.record
+    store = max(128 * MIB, int(node.memory_bytes * _STORE_SHARE))
+    options: dict[str, int | str] = {
+        "address": joined(record.host, record.port),
+        "num-cpus": node.n_cpu,
+        "object-store-memory": store,
+        "memory": max(128 * MIB, node.memory_bytes - store),
+        "labels": f"{_LABEL}={node.name}",
+    }
+    return _program("node", place, node, [], options)
+
+
+def nodes(record: Record, limit_s: float) -> list[Node]:
+    """Ask the head for its nodes; the variables of `environment` have to be set."""
+    raylet: Any = import_module("ray._raylet")  # compiled, without types
+    client = raylet.GcsClient(address=joined(record.host, record.port))
+    found = client.get_all_node_info(timeout=limit_s).values()
+    return [
+        Node(
+            facts.labels[_LABEL],
+            facts.node_manager_address,
+            int(facts.resources_total.get("CPU", 0)),
+            int(sum(facts.resources_total.get(kind, 0) for kind in _MEMORY)),
+        )
+        for facts in found
+        if facts.state == facts.ALIVE and _LABEL in facts.labels
+    ]
+
+
+def check_token(host: str, port: int, files: Credentials, limit_s: float = KNOCK_S) -> None:
+    """See at once whether Ray takes the token: its own client asks for half a minute.
+
+    Raises
+    ------
+    CredentialsError
+        It does not.
+    ClusterUnreachable
+        It does not answer.
+    """
+    grpc: Any = import_module("grpc")
+    pem = (Path(path).read_bytes() for path in (files.ca_path, files.key_path, files.cert_path))
+    where = joined(host, port)
+    with grpc.secure_channel(where, grpc.ssl_channel_credentials(*pem)) as channel:
+        ask = channel.unary_unary(_ANY_QUESTION)
+        try:
+            ask(b"", metadata=[("authorization", f"Bearer {files.token}")], timeout=limit_s)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise CredentialsError(
+                    f"the cluster at {where} refuses the token ({error.details()}); import the "
+                    f"bundle of the cluster that runs there now"
+                ) from None
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise ClusterUnreachable(
+                    f"Ray does not answer at {where}: {error.details()}"
+                ) from None
+            # Any other complaint is about the question, and comes after the token was taken.
+
+
+def environment(files: Credentials) -> dict[str, str]:
+    """Variables with which a process takes part in a cluster, or asks it."""
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_CA_CERT": files.ca_path,
+        "RAY_TLS_SERVER_CERT": files.cert_path,
+        "RAY_TLS_SERVER_KEY": files.key_path,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(Path(files.ca_path).with_name(TOKEN)),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def _program(
+    role: str, place: Place, node: Node, flags: list[str], options: dict[str, int | str]
+) -> Program:
+    if place.credentials is None:
+        raise UsageError("Ray listens on every address, and is not started without credentials")
+    ports = dict.fromkeys(("node-manager-port", "object-manager-port"), 0)  # any
+    ports |= {"min-worker-port": 0, "max-worker-port": 0}
+    if node.port:
+        ports = {name: node.port + place for place, name in enumerate(_LISTENERS)}
+        first = node.port + len(_LISTENERS) + 1
+        ports |= {"min-worker-port": first, "max-worker-port": first + _WORKER_PORTS - 1}
+        if ports["max-worker-port"] > _LAST_PORT:
+            raise UsageError(
+                f"a node of Ray takes {len(_LISTENERS) + 1 + _WORKER_PORTS} ports from its first "
+                f"one on, and from {node.port} there are not as many; choose a lower one"
+            )
+    given = (
+        options
+        | ports
+        | {
+            "node-ip-address": node.host,
+            "temp-dir": str(place.directory),
+            "log-style": "record",
+        }
+    )
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    variables = environment(place.credentials)
+    # Otherwise what Ray starts could go to a head of somebody else's.
+    unset = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+    return Program(role, [*_PYTHON, "start", "--block", *flags, *words], variables, unset)

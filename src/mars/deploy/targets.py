@@ -1,0 +1,122 @@
+"""Where an address leads: which engine, at which address, with which credentials.
+
+Looks at what this user knows of clusters; only for a web port that it does not know, the network is
+asked, over TLS. Called by sessions with what users pass to `new_session`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from mars.deploy import credentials, ray_programs, records
+from mars.deploy.answer import ask
+from mars.deploy.credentials import Credentials
+from mars.deploy.knock import knock
+from mars.deploy.records import EngineName, Record, joined
+from mars.errors import ClusterUnreachable, CredentialsError, UnknownTarget
+
+SCHEMES: dict[str, EngineName | None] = {
+    "dask": "dask",
+    "tls": "dask",
+    "ray": "ray",
+    "http": None,
+    "https": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A cluster to connect to.
+
+    Attributes
+    ----------
+    engine : {"dask", "ray"}
+        What runs there.
+    address : str
+        Where programs connect, as the engine writes it.
+    credentials : Credentials or None
+        None: no cluster with credentials is known there.
+    """
+
+    engine: EngineName
+    address: str
+    credentials: Credentials | None
+
+    def check(self) -> None:
+        """See within seconds whether it answers, and accepts the credentials.
+
+        Raises
+        ------
+        ClusterUnreachable
+            Nobody answers there.
+        CredentialsError
+            It refuses the credentials.
+        """
+        host, port = records.split(self.address)
+        knock(host, port, self.credentials)
+        if self.engine == "ray" and self.credentials is not None:
+            ray_programs.check_token(host, port, self.credentials)
+
+
+def resolve(address: str) -> Target:
+    """Find out where an address leads.
+
+    Parameters
+    ----------
+    address : str
+        ``"http://host:web_port"`` (or https) as of the original, ``"dask://host:port"``,
+        ``"tls://host:port"`` (Dask, with credentials), ``"ray://host:port"``.
+
+    Returns
+    -------
+    Target
+
+    Raises
+    ------
+    UnknownTarget
+        The scheme is another, or the address has no host or port (a ValueError).
+    CredentialsError
+        A web port of a cluster whose credentials are not here; or credentials that are expired,
+        or that other users could read.
+    """
+    scheme = urlsplit(address).scheme
+    if scheme not in SCHEMES:
+        raise UnknownTarget(
+            f"{address!r} is no address of a cluster; it begins with one of "
+            f"{', '.join(f'{name}://' for name in SCHEMES)}"
+        )
+    host, port = records.split(address)
+    engine = SCHEMES[scheme]
+    known = records.find(address)
+    if known is None and engine is None:
+        known = _ask_around(host, port)
+    if known is not None and engine in (None, known.engine):
+        files = credentials.load(known.credentials) if known.secure else None
+        return Target(known.engine, known.address, files)
+    if known is not None:
+        raise UnknownTarget(
+            f"the cluster at {joined(host, port)} runs on {known.engine}; its address is "
+            f"{known.address}"
+        )
+    where = joined(host, port)
+    if engine == "ray":
+        return Target("ray", f"ray://{where}", None)
+    return Target("dask", f"{'tls' if scheme == 'tls' else 'tcp'}://{where}", None)
+
+
+def _ask_around(host: str, port: int) -> Record:
+    """The cluster that answers on a web port which is reached by another name than its own."""
+    for record in records.everything():
+        if record.secure and record.web_port:
+            try:
+                found = ask(host, port, credentials.load(record.credentials))
+            except (ClusterUnreachable, CredentialsError):
+                continue
+            if found.id == record.id:
+                return record
+    raise CredentialsError(
+        f"no credentials for a cluster at http://{joined(host, port)} are here; where it was "
+        f"started, `mars cluster credentials export FILE` writes them to a file, and `mars cluster "
+        f"credentials import FILE` here reads it"
+    )
