@@ -25,7 +25,7 @@ SETTLE_S = 5.0
 """Time for what was stopped to be gone. Processes are reaped in milliseconds; a loaded machine
 may need seconds."""
 
-ALLOWED_THREADS = ("pytest_timeout", "pydevd", "ThreadPoolExecutor", "asyncio_")
+ALLOWED_THREADS = ("pytest_timeout", "pydevd", "ThreadPoolExecutor", "asyncio_", "Dask-")
 ALLOWED_PROCESSES = ("resource_tracker", "resource-tracker", "semaphore_tracker", "loky")
 ALLOWED_TARGETS = ("/dev/null", "/dev/urandom", "/dev/random", ".pyc", ".coverage")
 ALLOWED_TEMPORARY = ("pytest-", "joblib_memmapping", "matplotlib", "loky", "pymp-")

@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ mars.new_session()
 """
 
 _LOCAL: Final = frozenset({None, "127.0.0.1", "localhost", "local"})
+_CLUSTERS: Final = ("dask://", "tls://", "tcp://")
 
 
 class _Realm:
@@ -746,6 +747,8 @@ def new_session(
     seed: int | None = 0,
     timeout: float | None = None,
     web: bool = False,
+    security: object | None = None,
+    env: Mapping[str, str] | None = None,
     **accepted: Any,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
@@ -827,13 +830,17 @@ def new_session(
                 for session in known[1]:
                     if session.session_id == session_id:
                         return session.as_default() if default else session
-        elif address not in _LOCAL:
+        elif address not in _LOCAL and not str(address).startswith(_CLUSTERS):
             raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "
-                f"machine, or pass the address of a session of this process"
+                f"machine, or pass the address of a session of this process or of a Dask "
+                f"scheduler ('tls://host:port', 'tcp://host:port' or 'dask://host:port')"
             )
         else:
-            started = _start_engine(engine, n_worker, n_cpu, object_memory, spill_directory)
+            started = _start_engine(
+                engine, n_worker, n_cpu, object_memory, spill_directory,
+                None if address in _LOCAL else address, security, env,
+            )  # fmt: skip
             _state.engines[started.address] = (started, set())
         session = Session(started, session_id or os.urandom(12).hex(), seed=seed, timeout_s=timeout)
         _state.engines[started.address][1].add(session)
@@ -856,11 +863,18 @@ def _start_engine(
     n_cpu: int | str,
     object_memory: int | str | None,
     spill_directory: str | os.PathLike[str] | None,
+    address: str | None = None,
+    security: object | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Engine:
     object_bytes = None if object_memory is None else parse_bytes(object_memory, "object_memory")
     directory = None if spill_directory is None else os.fspath(spill_directory)
     if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
         raise ValueError(f"spill_directory={directory!r} is no folder that can be written to")
+    if address is not None:
+        from mars.engines import dask
+
+        return dask.connect(address, security, env, object_bytes, directory)
     if isinstance(n_worker, bool) or not isinstance(n_worker, int) or n_worker < 1:
         raise ValueError(f"n_worker has to be an int from 1 on, got {n_worker!r}")
     if n_cpu == "auto":
@@ -878,8 +892,16 @@ def _start_engine(
         from mars.engines.inline import InlineEngine
 
         return InlineEngine(name, cpus, n_worker)
+    if kind == "dask":
+        from mars.engines import dask
+
+        share, rest = divmod(cpus, n_worker)
+        parts = [share + (index < rest) for index in range(n_worker)]
+        return dask.start(parts, env, object_bytes, directory)
     if kind != "local":
-        raise UnknownTarget(f"engine {kind!r} is not there; this version has 'local' and 'inline'")
+        raise UnknownTarget(
+            f"engine {kind!r} is not there; this version has 'local', 'inline' and 'dask'"
+        )
     if sys.platform == "win32":
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
     from mars.engines.local.engine import LocalEngine

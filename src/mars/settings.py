@@ -135,6 +135,31 @@ START_PAUSE_S: Final = 1.0
 STOP_S: Final = 2.0
 """Time for workers and zygote to end by themselves when an engine closes, seconds."""
 
+# -- clusters ---------------------------------------------------------------------------------
+
+LOG_SHIP_S: Final = 0.1
+"""A node sends what its workers print at the latest after this time, seconds: that much of a log
+can be missing when a node is lost."""
+
+LOG_CHUNK_BYTES: Final = MIB
+"""Of a log at once."""
+
+SHIP_BYTES: Final = 4 * MIB
+"""Of a large value at once, so that small messages do not wait behind it for long."""
+
+NODES_START_S: Final = 60.0
+"""Time for the nodes of a cluster to say what they are, seconds."""
+
+CONNECT_S: Final = 10.0
+"""Time for a connection to a cluster, seconds."""
+
+RELAY_BYTES: Final = 64 * MIB
+"""What may wait in a relay for one that reads slowly, until who sends has to wait, too."""
+
+NODE_WAIT_S: Final = 60.0
+"""How long calls that no node can run any more wait for one that can, seconds: a node that was
+lost is often replaced by the cluster."""
+
 # -- what people see --------------------------------------------------------------------------
 
 LOG_READ_BYTES: Final = MIB

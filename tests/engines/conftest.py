@@ -13,7 +13,7 @@ import pytest
 import mars
 
 
-@pytest.fixture(scope="module", params=["local", "inline"])
+@pytest.fixture(scope="module", params=["local", "inline", "dask"])
 def engine(request: pytest.FixtureRequest) -> str:
     """Name of the engine under test."""
     name: str = request.param

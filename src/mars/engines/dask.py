@@ -1,0 +1,608 @@
+"""Dask distributed as the engine under ours: its workers hold our nodes, its scheduler relays.
+
+A worker plugin starts a `Node` in each Dask worker, also in those that join later. The node
+connects to the scheduler, where a scheduler plugin passes messages on between nodes and drivers.
+So a driver needs to reach the scheduler's port alone, and every byte goes through connections
+that Dask has secured: with TLS, nobody without a certificate comes to where pickles are read.
+
+Calls are no Dask tasks: a task cannot be stopped, its log cannot be read, and it is run again
+when its worker dies. Dask does not know of them, so its own tasks do not wait for ours.
+
+::
+
+    driver: DaskLink ──TLS──► scheduler: Relay ──TLS──► Dask worker: NodePlugin ─► Node ─► workers
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from mars._version import __version__
+from mars.engines.cluster.carrier import Item, Listener, Message
+from mars.engines.cluster.engine import ClusterEngine
+from mars.engines.cluster.node import Node
+from mars.errors import StartupFailed
+from mars.settings import CONNECT_S, NODES_START_S, RELAY_BYTES, SHIP_BYTES, STOP_S
+
+_RELAY: Final = "mars-relay"
+_DRIVER_OP: Final = "mars_driver"
+_NODE_OP: Final = "mars_node"
+
+_log = logging.getLogger("mars.dask")
+
+
+class _Pipe:
+    """Sends through one connection of Dask what many have to say, in order; in its event loop.
+
+    What is queued together is sent together: a message of its own costs Dask some 0.1 ms.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self.comm = comm
+        self._queue: deque[tuple[int, Any]] = deque()
+        self._queued = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._bytes = 0
+        self._task = asyncio.ensure_future(self._write())
+
+    def put(self, item: Any, size: int) -> None:
+        self._queue.append((size, item))
+        self._bytes += size
+        if self._bytes > RELAY_BYTES:
+            self._room.clear()
+        self._queued.set()
+
+    async def room(self) -> None:
+        """Wait while too much is queued: who sends faster than others read has to wait."""
+        if not self.comm.closed():
+            await self._room.wait()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._queued.wait()
+                self._queued.clear()
+                while self._queue:
+                    batch, size = [], 0
+                    while self._queue and size < SHIP_BYTES:
+                        part, item = self._queue.popleft()
+                        size += part
+                        batch.append(item)
+                    await self.comm.write(batch)
+                    self._bytes -= size
+                    if self._bytes <= RELAY_BYTES:
+                        self._room.set()
+        except OSError:  # CommClosedError is one: whoever reads sees it, too
+            self._room.set()
+
+    async def close(self) -> None:
+        self._room.set()
+        self._task.cancel()
+        with contextlib.suppress(OSError):
+            await self.comm.close()
+
+
+# -- in the scheduler -------------------------------------------------------------------------
+
+
+class _Driver:
+    def __init__(self, pipe: _Pipe) -> None:
+        self.pipe = pipe
+        self.nodes: dict[str, _Pipe] = {}
+
+
+class Relay:
+    """The plugin of Dask's scheduler: passes on bytes, and looks at none of them."""
+
+    name = _RELAY
+    idempotent = True
+
+    def __init__(self) -> None:
+        self._drivers: dict[str, _Driver] = {}
+        self._count = 0
+        self._scheduler: Any = None
+
+    async def start(self, scheduler: Any) -> None:
+        """Take connections of drivers and nodes."""
+        self._scheduler = scheduler
+        scheduler.handlers[_DRIVER_OP] = self.serve_driver
+        scheduler.handlers[_NODE_OP] = self.serve_node
+
+    async def serve_driver(self, comm: Any, key: str) -> Any:
+        """A driver's connection, until it ends; with it end its nodes."""
+        from distributed.core import Status
+
+        pipe = _Pipe(comm)
+        driver = self._drivers[key] = _Driver(pipe)
+        pipe.put(("version", __version__), 0)
+        try:
+            while True:
+                for node, data in await comm.read():
+                    target = driver.nodes.get(node)
+                    if target is not None:
+                        target.put(data, len(data))
+                        await target.room()
+        except OSError:
+            pass  # it has ended, or was killed
+        finally:
+            del self._drivers[key]
+            # Also for workers that come later: they have nobody to serve.
+            with contextlib.suppress(ValueError):  # the driver has done so
+                await self._scheduler.unregister_worker_plugin(None, _plugin_name(key))
+            for node_pipe in list(driver.nodes.values()):
+                await node_pipe.close()
+            await pipe.close()
+        return Status.dont_reply
+
+    async def serve_node(self, comm: Any, key: str, address: str) -> Any:
+        """A node's connection, until it ends."""
+        from distributed.core import Status
+
+        driver = self._drivers.get(key)
+        if driver is None:
+            await comm.close()
+            return Status.dont_reply
+        pipe = _Pipe(comm)
+        self._count += 1
+        name = f"{address} {self._count}"
+        driver.nodes[name] = pipe
+        driver.pipe.put(("joined", name), 0)
+        reason = "its connection ended"
+        try:
+            while True:
+                for data in await comm.read():
+                    driver.pipe.put(("told", name, data), len(data))
+                    await driver.pipe.room()
+        except OSError as error:
+            reason = f"{reason}: {type(error).__name__}"
+        finally:
+            driver.nodes.pop(name, None)
+            driver.pipe.put(("left", name, reason), 0)
+            await pipe.close()
+        return Status.dont_reply
+
+
+def _plugin_name(key: str) -> str:
+    return f"mars-node-{key}"
+
+
+# -- in a Dask worker -------------------------------------------------------------------------
+
+
+class NodePlugin:
+    """The plugin of Dask's workers: a node for one driver.
+
+    Parameters
+    ----------
+    key : str
+        Which driver.
+    facts : mapping
+        What it tells its nodes.
+    """
+
+    def __init__(self, key: str, facts: Mapping[str, Any]) -> None:
+        self._key, self._facts = key, facts
+        self.name = _plugin_name(key)
+        self._node: Node | None = None
+        self._pipe: _Pipe | None = None
+        self._serving: Any = None
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._key, self._facts
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    async def setup(self, worker: Any) -> None:
+        """Start the node."""
+        from distributed.comm import connect
+
+        comm = await connect(worker.scheduler.address, **worker.connection_args)
+        await comm.write(
+            {"op": _NODE_OP, "key": self._key, "address": worker.address, "reply": False}
+        )
+        loop = asyncio.get_running_loop()
+        pipe = self._pipe = _Pipe(comm)
+
+        def tell(messages: Sequence[Message]) -> None:
+            data = pickle.dumps(messages, 5)
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                loop.call_soon_threadsafe(pipe.put, data, len(data))
+
+        facts = dict(self._facts)
+        if facts["object_memory"] is None and worker.memory_manager.memory_limit:
+            facts["object_memory"] = int(0.4 * worker.memory_manager.memory_limit)
+        node = self._node = Node(tell, facts, worker.address, float(worker.state.nthreads))
+        self._serving = asyncio.ensure_future(self._serve(comm, node))
+
+    async def _serve(self, comm: Any, node: Node) -> None:
+        try:
+            while True:
+                for data in await comm.read():
+                    node.take(pickle.loads(data))
+        except OSError:
+            pass  # the driver has ended, or cannot be reached: nobody hears of what we do
+        finally:
+            await asyncio.get_running_loop().run_in_executor(None, node.close)
+
+    async def teardown(self, worker: Any) -> None:
+        """End the node and its processes."""
+        node, pipe = self._node, self._pipe
+        if node is not None:
+            await asyncio.get_running_loop().run_in_executor(None, node.close)
+        if pipe is not None:
+            await pipe.close()
+
+
+# -- in the driver ----------------------------------------------------------------------------
+
+
+class DaskLink:
+    """A Dask cluster as `mars.engines.cluster.carrier.Carrier`.
+
+    Parameters
+    ----------
+    address : str
+        Of Dask's scheduler, ``tls://host:port`` or ``tcp://host:port``.
+    security : object, optional
+        Has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files; or is a
+        `distributed.Security`.
+    owned : callable, optional
+        Ends the cluster; for one that we have started.
+    """
+
+    def __init__(
+        self, address: str, security: object | None = None, owned: Callable[[], object] | None = None
+    ) -> None:
+        self.address = address
+        self._security = security
+        self._owned = owned
+        self._key = os.urandom(8).hex()
+        self._client: Any = None
+        self._comm: Any = None
+        self._queue: deque[tuple[str, Item]] = deque()
+        self._awake = False
+        self._waker: asyncio.Event | None = None
+        self._tasks: list[Any] = []
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
+        """Connect, and have Dask start our nodes; see `Carrier`."""
+        distributed = _import_distributed()
+        try:
+            self._client = distributed.Client(
+                self.address,
+                security=_dask_security(distributed, self._security),
+                set_as_default=False,
+                timeout=CONNECT_S,
+                name=f"mars-{self._key}",
+            )
+        except (OSError, TimeoutError, ValueError, TypeError) as error:
+            raise StartupFailed(
+                f"no connection to a Dask scheduler at {self.address} "
+                f"({type(error).__name__}: {error}); is it there, does this program have the "
+                f"certificate that it asks for (security=), and does it use TLS (tls://)?"
+            ) from error
+        try:
+            expected = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            self._client.register_plugin(_as_plugin(distributed.SchedulerPlugin, Relay()), _RELAY)
+            self._client.sync(self._connect, listener)
+            plugin = _as_plugin(distributed.WorkerPlugin, NodePlugin(self._key, dict(facts)))
+            self._client.register_plugin(plugin, _plugin_name(self._key))
+        except StartupFailed:
+            raise
+        except Exception as error:  # whatever Dask, or our part in another process, raises
+            raise StartupFailed(
+                f"the Dask cluster at {self.address} does not take our part "
+                f"({type(error).__name__}: {error}); mars {__version__} and what it needs have to "
+                f"be installed where its scheduler and its workers run"
+            ) from error
+        return expected
+
+    async def _connect(self, listener: Listener) -> None:
+        from distributed.comm import connect
+
+        client = self._client
+        self._comm = await connect(client.scheduler.address, **client.connection_args)
+        await self._comm.write({"op": _DRIVER_OP, "key": self._key, "reply": False})
+        ((kind, version), *_) = await self._comm.read()
+        if kind != "version" or version != __version__:
+            raise StartupFailed(
+                f"the Dask scheduler at {self.address} has mars {version}, this program has "
+                f"{__version__}; install the same on both"
+            )
+        self._waker = asyncio.Event()
+        self._tasks = [
+            asyncio.ensure_future(self._read(listener)), asyncio.ensure_future(self._write()),
+        ]  # fmt: skip
+
+    async def _read(self, listener: Listener) -> None:
+        nodes = set()
+        reason = "the connection to Dask's scheduler ended"
+        try:
+            while True:
+                for kind, node, *rest in await self._comm.read():
+                    if kind == "joined":
+                        nodes.add(node)
+                        listener.joined(node)
+                    elif kind == "told":
+                        listener.told(node, pickle.loads(rest[0]))
+                    elif kind == "left":
+                        nodes.discard(node)
+                        listener.left(node, *rest)
+        except OSError as error:
+            reason += f": {type(error).__name__}"
+        finally:
+            for node in nodes if not self._closed else ():
+                listener.left(node, reason)
+
+    async def _write(self) -> None:
+        assert self._waker is not None
+        queue = self._queue
+        with contextlib.suppress(OSError):  # `_read` sees it, too
+            while True:
+                await self._waker.wait()
+                self._waker.clear()
+                self._awake = False
+                while queue:
+                    batch: dict[str, list[Message]] = {}
+                    size = 0
+                    while queue and size < SHIP_BYTES:
+                        node, item = queue.popleft()
+                        message = item() if callable(item) else item
+                        size += sum(len(part) for part in message if type(part) is bytes)
+                        batch.setdefault(node, []).append(message)
+                    await self._comm.write(
+                        [(node, pickle.dumps(one, 5)) for node, one in batch.items()]
+                    )
+
+    def send(self, node: str, item: Item) -> None:
+        """Send a message to a node; see `Carrier`."""
+        self._queue.append((node, item))
+        if not self._awake and self._waker is not None:
+            self._awake = True
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                self._client.loop.asyncio_loop.call_soon_threadsafe(self._waker.set)
+
+    def close(self) -> None:
+        """End our nodes, the connection, and a cluster of our own."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        client = self._client
+        if client is not None:
+            with contextlib.suppress(Exception):  # the cluster is gone: so are our nodes
+                client.sync(self._leave, callback_timeout=2 * STOP_S)
+            client.close(timeout=STOP_S)
+        if self._owned is not None:
+            self._owned()
+
+    async def _leave(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._client.scheduler.unregister_worker_plugin(name=_plugin_name(self._key))
+        if self._comm is not None:
+            await self._comm.close()
+
+
+def _as_plugin(base: type, plugin: Any) -> Any:
+    """A plugin as Dask wants it; ours do not inherit, or importing mars would import Dask."""
+    cls = type(plugin)
+    made = object.__new__(_plugin_class(base, cls))
+    made.__dict__.update(plugin.__dict__)
+    return made
+
+
+def _plugin_class(base: type, cls: type) -> type:
+    return type(cls.__name__, (cls, base), {"__reduce__": _reduce_plugin})
+
+
+def _reduce_plugin(plugin: Any) -> tuple[Any, ...]:
+    if isinstance(plugin, Relay):
+        return _new_relay, ()
+    return _new_node_plugin, plugin.__getstate__()
+
+
+def _new_relay() -> Any:
+    return _as_plugin(_import_distributed().SchedulerPlugin, Relay())
+
+
+def _new_node_plugin(key: str, facts: Mapping[str, Any]) -> Any:
+    return _as_plugin(_import_distributed().WorkerPlugin, NodePlugin(key, facts))
+
+
+def _import_distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise StartupFailed(
+            "the Dask engine needs Dask's package distributed; "
+            "install it with: pip install 'mars-remote[dask]'"
+        ) from error
+    return distributed
+
+
+def _dask_security(distributed: Any, security: Any) -> Any:
+    if security is None or isinstance(security, distributed.Security):
+        return security
+    return distributed.Security(
+        tls_ca_file=os.fspath(security.ca_path),
+        tls_client_cert=os.fspath(security.cert_path),
+        tls_client_key=os.fspath(security.key_path),
+        require_encryption=True,
+    )
+
+
+# -- a cluster of our own ---------------------------------------------------------------------
+
+
+class OwnCluster:
+    """A scheduler and workers of Dask on this machine, for one session.
+
+    Everything listens on the loopback address only, with certificates that exist in memory and
+    for this cluster alone.
+
+    Parameters
+    ----------
+    cpus : sequence of int
+        Cores of each worker.
+    """
+
+    def __init__(self, cpus: Sequence[int]) -> None:
+        distributed = _import_distributed()
+        try:
+            self.security = distributed.Security.temporary()
+        except ImportError as error:
+            raise StartupFailed(
+                "a Dask cluster of one's own needs the package cryptography, for its certificates; "
+                "install it with: pip install 'mars-remote[dask]'"
+            ) from error
+        secrets = {
+            name: getattr(self.security, name)
+            for name in ("tls_ca_file", "tls_scheduler_cert", "tls_scheduler_key",
+                         "tls_worker_cert", "tls_worker_key", "tls_client_cert", "tls_client_key")
+        }  # fmt: skip
+        self.processes: list[subprocess.Popen[str]] = []
+        self._directory = tempfile.mkdtemp(prefix="mars-dask-")
+        try:
+            self.address = self._start({"role": "scheduler"}, secrets)
+            for count in cpus:
+                facts = {"role": "worker", "address": self.address, "cpus": count}
+                self._start(facts, secrets, wait=False)
+            for process in self.processes[1:]:
+                self._line_of(process)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self, facts: Mapping[str, Any], secrets: Mapping[str, Any], wait: bool = True
+    ) -> str:
+        code = f"import sys; sys.path[:] = {sys.path!r}; from mars.engines.dask import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # Ctrl-C is the driver's to act on
+        )
+        self.processes.append(process)
+        assert process.stdin is not None
+        # Not as arguments, which every user of the machine can read.
+        process.stdin.write(
+            json.dumps({**facts, "security": secrets, "directory": self._directory}) + "\n"
+        )
+        process.stdin.flush()
+        return self._line_of(process) if wait else ""
+
+    @staticmethod
+    def _line_of(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        if not line.startswith("tls://"):
+            raise StartupFailed(f"a process of Dask did not start; it said: {line or 'nothing'}")
+        return line
+
+    def close(self) -> None:
+        """End all processes; returns when they have."""
+        processes, self.processes = self.processes, []
+        for process in reversed(processes):
+            assert process.stdin is not None and process.stdout is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()  # which they take as the sign to end
+        for process in reversed(processes):
+            assert process.stdout is not None
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def main() -> None:
+    """A process of `OwnCluster`: serve until stdin ends, with the driver at the latest."""
+    facts = json.loads(sys.stdin.readline())
+    asyncio.run(_serve_own(facts))
+
+
+async def _serve_own(facts: dict[str, Any]) -> None:
+    import dask
+    import distributed
+
+    # Dask has its scheduler and workers serve HTTP to anybody: it shall have nothing to serve.
+    dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})
+    security = distributed.Security(require_encryption=True, **facts["security"])
+    server: Any
+    if facts["role"] == "scheduler":
+        server = distributed.Scheduler(
+            host="127.0.0.1", port=0, protocol="tls://", dashboard=False, security=security,
+            dashboard_address="127.0.0.1:0",
+        )  # fmt: skip
+    else:
+        server = distributed.Worker(
+            facts["address"], host="127.0.0.1", nthreads=facts["cpus"], dashboard=False,
+            security=security, protocol="tls://", death_timeout=NODES_START_S,
+            dashboard_address="127.0.0.1:0", local_directory=facts["directory"],
+        )  # fmt: skip
+    async with server:
+        print(server.address, flush=True)
+        ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        finished = asyncio.ensure_future(server.finished())
+        await asyncio.wait({ended, finished}, return_when=asyncio.FIRST_COMPLETED)
+    os._exit(0)  # a thread may still sit on stdin
+
+
+def connect(
+    address: str,
+    security: object | None = None,
+    environment: Mapping[str, str] | None = None,
+    object_memory: int | None = None,
+    spill_directory: str | None = None,
+) -> ClusterEngine:
+    """An engine on the Dask cluster whose scheduler is at ``address``.
+
+    Raises
+    ------
+    StartupFailed
+        It is not there, has no usable worker, or refuses us.
+    """
+    link = DaskLink(_dask_address(address, security), security)
+    return ClusterEngine(link, environment, object_memory, spill_directory)
+
+
+def _dask_address(address: str, security: object | None) -> str:
+    scheme, _, rest = address.partition("://")
+    if scheme == "dask":
+        return f"{'tls' if security is not None else 'tcp'}://{rest}"
+    return address
+
+
+def start(
+    cpus: Sequence[int],
+    environment: Mapping[str, str] | None = None,
+    object_memory: int | None = None,
+    spill_directory: str | None = None,
+) -> ClusterEngine:
+    """An engine on a Dask cluster of its own, with a worker of so many cores each."""
+    cluster = OwnCluster(cpus)
+    link = DaskLink(cluster.address, cluster.security, cluster.close)
+    return ClusterEngine(link, environment, object_memory, spill_directory)
