@@ -32,6 +32,10 @@ LAYERS = """
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
+    engines.cluster.carrier engines.cluster.surroundings
+    engines.cluster.node engines.cluster.remote
+    engines.cluster.engine
+    engines.dask engines.ray
     execution
     session
     script
@@ -43,7 +47,7 @@ LAYERS = """
 """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
-EMPTY = {"attempt", "engines", "engines.local", "observe"}
+EMPTY = {"attempt", "engines", "engines.cluster", "engines.local", "observe"}
 
 TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
@@ -175,7 +179,15 @@ def _runs(node: ast.stmt) -> bool:
 
 def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
     declared = {"cloudpickle", "psutil", "rich", "tblib", "threadpoolctl"}  # pyproject.toml
-    extras = {"IPython", "numpy", "pandas", "sklearn"}  # used when they are there
+    extras = {
+        "IPython",
+        "dask",
+        "distributed",
+        "numpy",
+        "pandas",
+        "ray",
+        "sklearn",
+    }  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}
     for name in MODULES:
         for what, line in imported(parse(name)):

@@ -42,7 +42,8 @@ mars.new_session()
 """
 
 _LOCAL: Final = frozenset({None, "127.0.0.1", "localhost", "local"})
-_CLUSTERS: Final = ("dask://", "tls://", "tcp://")
+_RAY: Final = "ray"  # with nothing behind it: the one on this host
+_CLUSTERS: Final = ("dask://", "tls://", "tcp://", "ray://")
 
 
 class _Realm:
@@ -830,11 +831,12 @@ def new_session(
                 for session in known[1]:
                     if session.session_id == session_id:
                         return session.as_default() if default else session
-        elif address not in _LOCAL and not str(address).startswith(_CLUSTERS):
+        elif address not in _LOCAL and address != _RAY and not str(address).startswith(_CLUSTERS):
             raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "
-                f"machine, or pass the address of a session of this process or of a Dask "
-                f"scheduler ('tls://host:port', 'tcp://host:port' or 'dask://host:port')"
+                f"machine, or pass the address of a session of this process, of a Dask scheduler "
+                f"('tls://host:port', 'tcp://host:port' or 'dask://host:port') or of Ray "
+                f"('ray://host:port'; 'ray' for the one on this host)"
             )
         else:
             started = _start_engine(
@@ -872,6 +874,10 @@ def _start_engine(
     if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
         raise ValueError(f"spill_directory={directory!r} is no folder that can be written to")
     if address is not None:
+        if str(address).startswith(_RAY):
+            from mars.engines import ray
+
+            return ray.connect(address, security, env, object_bytes, directory)
         from mars.engines import dask
 
         return dask.connect(address, security, env, object_bytes, directory)
@@ -892,15 +898,19 @@ def _start_engine(
         from mars.engines.inline import InlineEngine
 
         return InlineEngine(name, cpus, n_worker)
-    if kind == "dask":
-        from mars.engines import dask
-
+    if kind in ("dask", "ray"):
         share, rest = divmod(cpus, n_worker)
         parts = [share + (index < rest) for index in range(n_worker)]
+        if kind == "ray":
+            from mars.engines import ray
+
+            return ray.start(name, parts, env, object_bytes, directory)
+        from mars.engines import dask
+
         return dask.start(parts, env, object_bytes, directory)
     if kind != "local":
         raise UnknownTarget(
-            f"engine {kind!r} is not there; this version has 'local', 'inline' and 'dask'"
+            f"engine {kind!r} is not there; this version has 'local', 'inline', 'dask' and 'ray'"
         )
     if sys.platform == "win32":
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")

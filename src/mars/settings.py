@@ -147,6 +147,9 @@ LOG_CHUNK_BYTES: Final = MIB
 SHIP_BYTES: Final = 4 * MIB
 """Of a large value at once, so that small messages do not wait behind it for long."""
 
+JOIN_LOOK_S: Final = 2.0
+"""How often a cluster that does not say so is asked for nodes that have come, seconds."""
+
 NODES_START_S: Final = 60.0
 """Time for the nodes of a cluster to say what they are, seconds."""
 

@@ -13,7 +13,7 @@ import pytest
 import mars
 
 
-@pytest.fixture(scope="module", params=["local", "inline", "dask"])
+@pytest.fixture(scope="module", params=["local", "inline", "dask", "ray"])
 def engine(request: pytest.FixtureRequest) -> str:
     """Name of the engine under test."""
     name: str = request.param
@@ -21,8 +21,13 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def session(engine: str, leak_guard: None) -> Iterator[mars.session.Session]:
+def session(
+    request: pytest.FixtureRequest, engine: str, leak_guard: None
+) -> Iterator[mars.session.Session]:
     """The module's default session on the engine under test."""
+    if engine == "ray":
+        # All sessions of the module are on this one; to start another takes ten seconds.
+        request.getfixturevalue("ray_here")
     opened = mars.new_session(engine=engine, n_cpu=2, default=True)
     yield opened
     opened.stop_server()

@@ -35,7 +35,7 @@ from mars.engines.cluster.carrier import Item, Listener, Message
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
-from mars.settings import CONNECT_S, NODES_START_S, RELAY_BYTES, SHIP_BYTES, STOP_S
+from mars.settings import CONNECT_S, RELAY_BYTES, SHIP_BYTES, STOP_S
 
 _RELAY: Final = "mars-relay"
 _DRIVER_OP: Final = "mars_driver"
@@ -266,7 +266,10 @@ class DaskLink:
     """
 
     def __init__(
-        self, address: str, security: object | None = None, owned: Callable[[], object] | None = None
+        self,
+        address: str,
+        security: object | None = None,
+        owned: Callable[[], object] | None = None,
     ) -> None:
         self.address = address
         self._security = security
@@ -285,14 +288,16 @@ class DaskLink:
         """Connect, and have Dask start our nodes; see `Carrier`."""
         distributed = _import_distributed()
         try:
+            security = _dask_security(distributed, self._security)
+            _check_address(self.address, security)
             self._client = distributed.Client(
                 self.address,
-                security=_dask_security(distributed, self._security),
+                security=security,
                 set_as_default=False,
                 timeout=CONNECT_S,
                 name=f"mars-{self._key}",
             )
-        except (OSError, TimeoutError, ValueError, TypeError) as error:
+        except Exception as error:  # of TLS, of addresses, of Dask
             raise StartupFailed(
                 f"no connection to a Dask scheduler at {self.address} "
                 f"({type(error).__name__}: {error}); is it there, does this program have the "
@@ -401,10 +406,34 @@ class DaskLink:
             await self._comm.close()
 
 
+def _check_address(address: str, security: Any) -> None:
+    """See whether a scheduler lets us in: a `Client` that is refused leaves a thread behind."""
+    from distributed.comm import connect
+
+    errors: list[BaseException] = []
+
+    async def knock() -> None:
+        arguments = {} if security is None else security.get_connection_args("client")
+        comm = await connect(address, timeout=CONNECT_S, **arguments)
+        await comm.close()
+
+    def run() -> None:
+        try:
+            asyncio.run(knock())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="mars-knock")  # the caller may have a loop already
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
 def _as_plugin(base: type, plugin: Any) -> Any:
     """A plugin as Dask wants it; ours do not inherit, or importing mars would import Dask."""
     cls = type(plugin)
-    made = object.__new__(_plugin_class(base, cls))
+    made: Any = object.__new__(_plugin_class(base, cls))
     made.__dict__.update(plugin.__dict__)
     return made
 
@@ -453,10 +482,10 @@ def _dask_security(distributed: Any, security: Any) -> Any:
 
 
 class OwnCluster:
-    """A scheduler and workers of Dask on this machine, for one session.
+    """A scheduler and workers of Dask in one process on this machine, for one session.
 
-    Everything listens on the loopback address only, with certificates that exist in memory and
-    for this cluster alone.
+    Calls run in processes of ours anyway. Everything listens on the loopback address only, with
+    certificates that exist in memory and for this cluster alone.
 
     Parameters
     ----------
@@ -473,29 +502,9 @@ class OwnCluster:
                 "a Dask cluster of one's own needs the package cryptography, for its certificates; "
                 "install it with: pip install 'mars-remote[dask]'"
             ) from error
-        secrets = {
-            name: getattr(self.security, name)
-            for name in ("tls_ca_file", "tls_scheduler_cert", "tls_scheduler_key",
-                         "tls_worker_cert", "tls_worker_key", "tls_client_cert", "tls_client_key")
-        }  # fmt: skip
-        self.processes: list[subprocess.Popen[str]] = []
         self._directory = tempfile.mkdtemp(prefix="mars-dask-")
-        try:
-            self.address = self._start({"role": "scheduler"}, secrets)
-            for count in cpus:
-                facts = {"role": "worker", "address": self.address, "cpus": count}
-                self._start(facts, secrets, wait=False)
-            for process in self.processes[1:]:
-                self._line_of(process)
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(
-        self, facts: Mapping[str, Any], secrets: Mapping[str, Any], wait: bool = True
-    ) -> str:
         code = f"import sys; sys.path[:] = {sys.path!r}; from mars.engines.dask import main; main()"
-        process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -503,45 +512,43 @@ class OwnCluster:
             text=True,
             start_new_session=True,  # Ctrl-C is the driver's to act on
         )
-        self.processes.append(process)
-        assert process.stdin is not None
-        # Not as arguments, which every user of the machine can read.
-        process.stdin.write(
-            json.dumps({**facts, "security": secrets, "directory": self._directory}) + "\n"
-        )
-        process.stdin.flush()
-        return self._line_of(process) if wait else ""
-
-    @staticmethod
-    def _line_of(process: subprocess.Popen[str]) -> str:
-        assert process.stdout is not None
-        line = process.stdout.readline().strip()
-        if not line.startswith("tls://"):
-            raise StartupFailed(f"a process of Dask did not start; it said: {line or 'nothing'}")
-        return line
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            secrets = {name: getattr(self.security, name) for name in _SECRETS}
+            facts = {"cpus": list(cpus), "security": secrets, "directory": self._directory}
+            # Not as arguments, which every user of the machine can read.
+            self.process.stdin.write(json.dumps(facts) + "\n")
+            self.process.stdin.flush()
+            self.address = self.process.stdout.readline().strip()
+            if not self.address.startswith("tls://"):
+                said = self.address or "nothing"
+                raise StartupFailed(f"the process for Dask did not start; it said: {said}")
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """End all processes; returns when they have."""
-        processes, self.processes = self.processes, []
-        for process in reversed(processes):
-            assert process.stdin is not None and process.stdout is not None
-            with contextlib.suppress(OSError):
-                process.stdin.close()  # which they take as the sign to end
-        for process in reversed(processes):
-            assert process.stdout is not None
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close()
+        """End the process; returns when it has ended."""
+        process = self.process
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # which it takes as the sign to end
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
+_SECRETS: Final = ("tls_ca_file", "tls_scheduler_cert", "tls_scheduler_key", "tls_worker_cert",
+                   "tls_worker_key", "tls_client_cert", "tls_client_key")  # fmt: skip
+
+
 def main() -> None:
-    """A process of `OwnCluster`: serve until stdin ends, with the driver at the latest."""
-    facts = json.loads(sys.stdin.readline())
-    asyncio.run(_serve_own(facts))
+    """The process of `OwnCluster`: serve until stdin ends, with the driver at the latest."""
+    asyncio.run(_serve_own(json.loads(sys.stdin.readline())))
 
 
 async def _serve_own(facts: dict[str, Any]) -> None:
@@ -549,26 +556,20 @@ async def _serve_own(facts: dict[str, Any]) -> None:
     import distributed
 
     # Dask has its scheduler and workers serve HTTP to anybody: it shall have nothing to serve.
-    dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})
+    dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": [],
+                     "temporary-directory": facts["directory"]})  # fmt: skip
     security = distributed.Security(require_encryption=True, **facts["security"])
-    server: Any
-    if facts["role"] == "scheduler":
-        server = distributed.Scheduler(
-            host="127.0.0.1", port=0, protocol="tls://", dashboard=False, security=security,
-            dashboard_address="127.0.0.1:0",
-        )  # fmt: skip
-    else:
-        server = distributed.Worker(
-            facts["address"], host="127.0.0.1", nthreads=facts["cpus"], dashboard=False,
-            security=security, protocol="tls://", death_timeout=NODES_START_S,
-            dashboard_address="127.0.0.1:0", local_directory=facts["directory"],
-        )  # fmt: skip
-    async with server:
-        print(server.address, flush=True)
-        ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-        finished = asyncio.ensure_future(server.finished())
-        await asyncio.wait({ended, finished}, return_when=asyncio.FIRST_COMPLETED)
-    os._exit(0)  # a thread may still sit on stdin
+    where = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0",
+             "protocol": "tls://", "security": security}  # fmt: skip
+    async with contextlib.AsyncExitStack() as stack:
+        scheduler = await stack.enter_async_context(distributed.Scheduler(port=0, **where))
+        for count in facts["cpus"]:
+            worker = distributed.Worker(
+                scheduler.address, nthreads=count, local_directory=facts["directory"], **where
+            )
+            await stack.enter_async_context(worker)
+        print(scheduler.address, flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 def connect(

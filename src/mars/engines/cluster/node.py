@@ -430,9 +430,7 @@ class Node:
         self._ship_log(member)
         killed = status is not None and os.WIFSIGNALED(status)
         before, self._oom_kills = self._oom_kills, oom_kills()
-        starved = (
-            killed and os.WTERMSIG(status or 0) == signal.SIGKILL and self._oom_kills > before
-        )
+        starved = killed and os.WTERMSIG(status or 0) == signal.SIGKILL and self._oom_kills > before
         attempt, start = member.running()
         self._say(carrier.ENDED, member.number, status, peak_kib, note, starved, attempt, start)
         del self._members[member.number]
@@ -460,9 +458,13 @@ def stored_values_in(message: object) -> Iterator[Any]:
     pending = [message]
     while pending:
         one = pending.pop()
-        if type(one) is tuple and len(one) == 5 and all(type(part) is int for part in one[1:4]):
-            if type(one[4]) is tuple and (one[0] is None or type(one[0]) is bytes):
-                yield one
-                continue
-        if type(one) in (tuple, list):
+        if _is_stored(one):
+            yield one
+        elif type(one) in (tuple, list):
             pending.extend(one)  # type: ignore[arg-type]
+
+
+def _is_stored(one: object) -> bool:
+    if type(one) is not tuple or len(one) != 5 or type(one[4]) is not tuple:
+        return False
+    return (one[0] is None or type(one[0]) is bytes) and all(type(x) is int for x in one[1:4])

@@ -8,7 +8,6 @@ node has a *mirror* here, a file in which its values stand at the same places.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import signal
@@ -20,18 +19,17 @@ from typing import Any, Final
 
 from mars import platform
 from mars.attempt.capture import Segment
-from mars.engine import Run
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier, Item
-from mars.engines.local import events, messages
-from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
+from mars.engines.local import events
+from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
 from mars.engines.local.queues import Group
 from mars.engines.local.store import Store
-from mars.errors import NoAvailableBand, SessionClosed
+from mars.errors import NoAvailableBand
 from mars.settings import NODE_WAIT_S, SHIP_BYTES
-from mars.task import Call, Task, WorkerId
+from mars.task import Task
 
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
@@ -416,7 +414,12 @@ class RemoteLoop(Loop):
         self._segments.add(member.segment)
         node.workers.add(member.number)
         if not node.alive:
-            self._endings[member.number] = (0, signal.SIGKILL, 0, f"its node is lost: {node.reason}")
+            self._endings[member.number] = (
+                0,
+                signal.SIGKILL,
+                0,
+                f"its node is lost: {node.reason}",
+            )
             self._dead.append(member)
             self.wake()
             return
