@@ -758,7 +758,10 @@ def new_session(
     ----------
     address : str, optional
         None: start an engine on this machine. The ``address`` of another session: join its
-        engine.
+        engine. Of a cluster: ``"tls://host:port"``, ``"tcp://host:port"`` or
+        ``"dask://host:port"`` of a Dask scheduler, ``"ray://host:port"`` of a Ray client server,
+        ``"ray"`` for the Ray on this host. With ``engine="dask"`` or ``"ray"`` also what these
+        call an address, such as ``"host:6379"``.
     session_id : str, optional
         Default: one is made up.
     backend : {"mars", "oscar"}, default "mars"
@@ -767,8 +770,10 @@ def new_session(
         Whether it becomes the default session.
     new : bool, default True
         False: with ``address`` and ``session_id``, give the session of that id if it is open.
-    engine : {"local", "inline"}
+    engine : {"local", "inline", "dask", "ray"}
         "local": worker processes. "inline": calls run in the calling thread, for a debugger.
+        "dask", "ray": worker processes on a cluster; without an address, on one of its own on
+        this machine, which ends with the session.
     n_worker : int, default 1
         Groups that the workers are divided into; ``expect_worker=`` chooses one.
     n_cpu : int or "auto"
@@ -785,6 +790,11 @@ def new_session(
         Seconds that one `execute` may take.
     web : bool, default False
         Accepted for programs of the original; nothing listens.
+    security : object, optional
+        For a cluster: has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files, and for Ray
+        ``token``.
+    env : mapping of str to str, optional
+        For a cluster: environment variables that calls have there.
     **accepted
         Further arguments of the original, without effect: ``config``, ``cuda_devices``, ``loop``,
         ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
@@ -801,7 +811,8 @@ def new_session(
     TypeError, ValueError
         A wrong argument; the message names it.
     StartupFailed
-        The system refuses to start processes.
+        The system refuses to start processes; a cluster is not there, refuses this program, or
+        has no node with the same versions.
 
     Notes
     -----
@@ -831,7 +842,7 @@ def new_session(
                 for session in known[1]:
                     if session.session_id == session_id:
                         return session.as_default() if default else session
-        elif address not in _LOCAL and address != _RAY and not str(address).startswith(_CLUSTERS):
+        elif not (address in _LOCAL or engine in ("dask", "ray") or _is_cluster(address)):
             raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "
                 f"machine, or pass the address of a session of this process, of a Dask scheduler "
@@ -859,6 +870,10 @@ _SESSION_ACCEPTED: Final = frozenset(
 )  # fmt: skip
 
 
+def _is_cluster(address: object) -> bool:
+    return address == _RAY or str(address).startswith(_CLUSTERS)
+
+
 def _start_engine(
     kind: str,
     n_worker: int,
@@ -874,7 +889,7 @@ def _start_engine(
     if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
         raise ValueError(f"spill_directory={directory!r} is no folder that can be written to")
     if address is not None:
-        if str(address).startswith(_RAY):
+        if kind == "ray" or address.startswith(_RAY):
             from mars.engines import ray
 
             return ray.connect(address, security, env, object_bytes, directory)

@@ -1,7 +1,8 @@
 """The engines that the contract is tested on, one session of two CPUs for each module.
 
 Every test in this folder runs once per engine, against the public names only. A test that asks
-for something one engine cannot do takes ``local_only``, which says so when it skips.
+for something one engine cannot do takes ``local_only``, which says so when it skips. On clusters a
+slice of them runs unless campaigns are asked for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,19 @@ from collections.abc import Iterator
 import pytest
 
 import mars
+
+SLICE = {
+    "dask": {"test_engine_failures", "test_engine_logs", "test_engine_nesting"},
+    "ray": {"test_engine_failures", "test_engine_nesting"},
+}
+"""What `make test` runs on clusters; `make faults` runs the rest, which takes ten minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        engine = getattr(item, "callspec", None) and item.callspec.params.get("engine")  # type: ignore[attr-defined]
+        if engine in SLICE and item.path.stem not in SLICE[engine]:
+            item.add_marker(pytest.mark.campaign)
 
 
 @pytest.fixture(scope="module", params=["local", "inline", "dask", "ray"])

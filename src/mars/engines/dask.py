@@ -122,6 +122,13 @@ class Relay:
         scheduler.handlers[_DRIVER_OP] = self.serve_driver
         scheduler.handlers[_NODE_OP] = self.serve_node
 
+    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+        """Dask has given up a worker, such as one that has been stopped: so do we its nodes."""
+        for driver in self._drivers.values():
+            for name, pipe in driver.nodes.items():
+                if name.startswith(f"{worker} "):
+                    pipe.comm.abort()
+
     async def serve_driver(self, comm: Any, key: str) -> Any:
         """A driver's connection, until it ends; with it end its nodes."""
         from distributed.core import Status
@@ -591,10 +598,11 @@ def connect(
 
 
 def _dask_address(address: str, security: object | None) -> str:
-    scheme, _, rest = address.partition("://")
-    if scheme == "dask":
-        return f"{'tls' if security is not None else 'tcp'}://{rest}"
-    return address
+    """``dask://host:port`` and ``host:port`` leave open how it is spoken to."""
+    scheme, found, rest = address.rpartition("://")
+    if found and scheme != "dask":
+        return address
+    return f"{'tls' if security is not None else 'tcp'}://{rest}"
 
 
 def start(
