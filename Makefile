@@ -17,7 +17,7 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults check format bench bench-quick chaos clean
+.PHONY: help demo test faults check format bench bench-quick bench-cluster chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -91,6 +91,9 @@ bench: .venv-bench/made  ## compare with the peers, full sizes (long; wants a qu
 
 bench-quick: .venv-bench/made  ## the same at small sizes, one round
 	@.venv-bench/bin/python -m benchmarks --quick $(BENCH_ARGS)
+
+bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and Ray (some minutes)
+	@$(PY) -m benchmarks.cluster $(BENCH_ARGS)
 
 chaos: .venv-bench/made  ## kill a random worker every 200 ms, ours and the peers' (half an hour)
 	@.venv-bench/bin/python -m benchmarks.chaos $(CHAOS_ARGS)

@@ -142,7 +142,7 @@ LOG_SHIP_S: Final = 0.1
 can be missing when a node is lost."""
 
 LOG_CHUNK_BYTES: Final = MIB
-"""Of a log at once."""
+"""What a node sends of a log at once, at the most."""
 
 SHIP_BYTES: Final = 4 * MIB
 """Of a large value at once, so that small messages do not wait behind it for long."""
@@ -155,6 +155,9 @@ NODES_START_S: Final = 60.0
 
 CONNECT_S: Final = 10.0
 """Time for a connection to a cluster, seconds."""
+
+DIRECT_S: Final = 3.0
+"""Time for a direct connection to a node, seconds, until all goes by way of the scheduler."""
 
 RELAY_BYTES: Final = 64 * MIB
 """What may wait in a relay for one that reads slowly, until who sends has to wait, too."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -147,3 +148,27 @@ def test_an_own_cluster_listens_on_the_loopback_address_only() -> None:
 
 def _listening(process: psutil.Process) -> list[Any]:
     return [one for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "through the scheduler"])
+def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
+    dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    from mars.engines import dask
+
+    if not direct:
+        monkeypatch.setattr(dask, "DIRECT_S", 0)
+    dask_hosts.add_node()
+
+    def make(size: int) -> np.ndarray:
+        print("makes", size)
+        return np.arange(size)
+
+    with dask_hosts.session(1) as session:
+        routes = list(session._engine._link._routes.values())  # type: ignore[attr-defined]
+        assert [route.comm is not None for route in routes] == [direct]
+        made = mr.spawn(make, (3_000_000,)).execute()
+        given = mr.spawn(np.sum, (np.arange(2_000_000),)).execute()
+        assert made.fetch().sum() == np.arange(3_000_000).sum()
+        assert given.fetch() == np.arange(2_000_000).sum()
+        assert "makes 3000000" in str(made.fetch_log())

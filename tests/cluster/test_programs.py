@@ -17,7 +17,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.parametrize(
     ("program", "arguments", "told"),
     [
-        ("monte_carlo_pi.py", ["--points", "200_000", "--chunks", "4"], "What the call for chunk 3"),
+        (
+            "monte_carlo_pi.py",
+            ["--points", "200_000", "--chunks", "4"],
+            "What the call for chunk 3",
+        ),
         ("model_search.py", ["--rows", "500", "--skip-serial"], "log loss"),
     ],
 )

@@ -31,17 +31,39 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from mars._version import __version__
-from mars.engines.cluster.carrier import Item, Listener, Message
+from mars.engines.cluster.carrier import Item, Listener, Message, size_of
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
-from mars.settings import CONNECT_S, RELAY_BYTES, SHIP_BYTES, STOP_S
+from mars.settings import CONNECT_S, DIRECT_S, OBJECT_MEMORY_SHARE, RELAY_BYTES, SHIP_BYTES, STOP_S
 
 _RELAY: Final = "mars-relay"
 _DRIVER_OP: Final = "mars_driver"
 _NODE_OP: Final = "mars_node"
+_DIRECT_OP: Final = "mars_direct"
 
 _log = logging.getLogger("mars.dask")
+
+
+def _pack(messages: Sequence[Message]) -> tuple[int, list[Any]]:
+    """Messages as Dask carries them, large parts uncopied beside a pickle, and their size."""
+    from distributed.protocol import to_serialize
+
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(messages, 5, buffer_callback=buffers.append)
+    parts = [to_serialize(buffer.raw()) for buffer in buffers]
+    return len(head) + sum(buffer.raw().nbytes for buffer in buffers), [head, *parts]
+
+
+def _unpack(packed: Sequence[Any]) -> list[Message]:
+    head, *buffers = packed
+    return pickle.loads(head, buffers=buffers)  # type: ignore[no-any-return]
+
+
+def _packed_size(packed: Sequence[Any]) -> int:
+    """In the scheduler, which leaves the large parts as they came."""
+    head, *parts = packed
+    return len(head) + sum(memoryview(one).nbytes for part in parts for one in part.frames)
 
 
 class _Pipe:
@@ -141,7 +163,7 @@ class Relay:
                 for node, data in await comm.read():
                     target = driver.nodes.get(node)
                     if target is not None:
-                        target.put(data, len(data))
+                        target.put(data, _packed_size(data))
                         await target.room()
         except OSError:
             pass  # it has ended, or was killed
@@ -172,7 +194,7 @@ class Relay:
         try:
             while True:
                 for data in await comm.read():
-                    driver.pipe.put(("told", name, data), len(data))
+                    driver.pipe.put(("told", name, data), _packed_size(data))
                     await driver.pipe.room()
         except OSError as error:
             reason = f"{reason}: {type(error).__name__}"
@@ -205,8 +227,9 @@ class NodePlugin:
         self._key, self._facts = key, facts
         self.name = _plugin_name(key)
         self._node: Node | None = None
-        self._pipe: _Pipe | None = None
-        self._serving: Any = None
+        self._relayed: _Pipe | None = None  # by way of the scheduler
+        self._pipe: Any = None  # the way that the driver has chosen
+        self._tasks: list[Any] = []
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self._key, self._facts
@@ -215,47 +238,79 @@ class NodePlugin:
         self.__init__(*state)  # type: ignore[misc]
 
     async def setup(self, worker: Any) -> None:
-        """Start the node."""
+        """Offer the driver two ways to us; it chooses one, and then the node starts."""
         from distributed.comm import connect
 
+        self._worker = worker
+        worker.handlers[f"{_DIRECT_OP}_{self._key}"] = self.serve_direct
         comm = await connect(worker.scheduler.address, **worker.connection_args)
         await comm.write(
             {"op": _NODE_OP, "key": self._key, "address": worker.address, "reply": False}
         )
+        self._relayed = _Pipe(comm)
+        self._tasks.append(asyncio.ensure_future(self._serve(self._relayed)))
+
+    async def serve_direct(self, comm: Any) -> Any:
+        """The driver can reach this worker: the way through the scheduler is not needed."""
+        from distributed.core import Status
+
+        await self._serve(_Pipe(comm))
+        return Status.dont_reply
+
+    def _start(self, pipe: _Pipe) -> Node:
+        worker = self._worker
         loop = asyncio.get_running_loop()
-        pipe = self._pipe = _Pipe(comm)
+        self._pipe = pipe
 
         def tell(messages: Sequence[Message]) -> None:
-            data = pickle.dumps(messages, 5)
+            size, data = _pack(messages)
             with contextlib.suppress(RuntimeError):  # the event loop has ended
-                loop.call_soon_threadsafe(pipe.put, data, len(data))
+                loop.call_soon_threadsafe(pipe.put, data, size)
 
         facts = dict(self._facts)
         if facts["object_memory"] is None and worker.memory_manager.memory_limit:
-            facts["object_memory"] = int(0.4 * worker.memory_manager.memory_limit)
-        node = self._node = Node(tell, facts, worker.address, float(worker.state.nthreads))
-        self._serving = asyncio.ensure_future(self._serve(comm, node))
+            limit = worker.memory_manager.memory_limit
+            facts["object_memory"] = int(OBJECT_MEMORY_SHARE * limit)
+        return Node(tell, facts, worker.address, float(worker.state.nthreads))
 
-    async def _serve(self, comm: Any, node: Node) -> None:
+    async def _serve(self, pipe: _Pipe) -> None:
         try:
             while True:
-                for data in await comm.read():
-                    node.take(pickle.loads(data))
+                for data in await pipe.comm.read():
+                    if self._node is None:
+                        self._node = self._start(pipe)
+                    if pipe is self._pipe:
+                        self._node.take(_unpack(data))
         except OSError:
             pass  # the driver has ended, or cannot be reached: nobody hears of what we do
         finally:
-            await asyncio.get_running_loop().run_in_executor(None, node.close)
+            await self._end()
+
+    async def _end(self) -> None:
+        if self._node is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._node.close)
+        for pipe in (self._pipe, self._relayed):
+            if pipe is not None:
+                await pipe.close()
 
     async def teardown(self, worker: Any) -> None:
         """End the node and its processes."""
-        node, pipe = self._node, self._pipe
-        if node is not None:
-            await asyncio.get_running_loop().run_in_executor(None, node.close)
-        if pipe is not None:
-            await pipe.close()
+        worker.handlers.pop(f"{_DIRECT_OP}_{self._key}", None)
+        await self._end()
 
 
 # -- in the driver ----------------------------------------------------------------------------
+
+
+class _Route:
+    """What is to be sent to a node, and which way."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.comm: Any = None  # None: by way of the scheduler
+        self.queue: deque[Item] = deque()
+        self.filled = asyncio.Event()
+        self.awake = False
 
 
 class DaskLink:
@@ -284,10 +339,9 @@ class DaskLink:
         self._key = os.urandom(8).hex()
         self._client: Any = None
         self._comm: Any = None
-        self._queue: deque[tuple[str, Item]] = deque()
-        self._awake = False
-        self._waker: asyncio.Event | None = None
-        self._tasks: list[Any] = []
+        self._routes: dict[str, _Route] = {}
+        self._relaying: asyncio.Lock
+        self._tasks: set[Any] = set()
         self._closed = False
         self._lock = threading.Lock()
 
@@ -338,58 +392,97 @@ class DaskLink:
                 f"the Dask scheduler at {self.address} has mars {version}, this program has "
                 f"{__version__}; install the same on both"
             )
-        self._waker = asyncio.Event()
-        self._tasks = [
-            asyncio.ensure_future(self._read(listener)), asyncio.ensure_future(self._write()),
-        ]  # fmt: skip
+        self._relaying = asyncio.Lock()
+        self._go(self._read(listener))
+
+    def _go(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _read(self, listener: Listener) -> None:
-        nodes = set()
         reason = "the connection to Dask's scheduler ended"
         try:
             while True:
                 for kind, node, *rest in await self._comm.read():
                     if kind == "joined":
-                        nodes.add(node)
+                        route = self._routes[node] = _Route(node)
                         listener.joined(node)
+                        self._go(self._reach(route, listener))
                     elif kind == "told":
-                        listener.told(node, pickle.loads(rest[0]))
+                        listener.told(node, _unpack(rest[0]))
                     elif kind == "left":
-                        nodes.discard(node)
-                        listener.left(node, *rest)
+                        self._left(node, rest[0], listener)
         except OSError as error:
             reason += f": {type(error).__name__}"
         finally:
-            for node in nodes if not self._closed else ():
-                listener.left(node, reason)
+            for node in list(self._routes):
+                self._left(node, reason, listener)
 
-    async def _write(self) -> None:
-        assert self._waker is not None
-        queue = self._queue
-        with contextlib.suppress(OSError):  # `_read` sees it, too
+    def _left(self, node: str, reason: str, listener: Listener) -> None:
+        route = self._routes.pop(node, None)
+        if route is not None and not self._closed:
+            if route.comm is not None:
+                route.comm.abort()
+            listener.left(node, reason)
+
+    async def _reach(self, route: _Route, listener: Listener) -> None:
+        """Talk with a node directly if it can be reached, else by way of the scheduler."""
+        from distributed.comm import connect
+
+        address = route.node.partition(" ")[0]
+        try:
+            route.comm = await connect(address, timeout=DIRECT_S, **self._client.connection_args)
+            await route.comm.write({"op": f"{_DIRECT_OP}_{self._key}", "reply": False})
+        except OSError:  # a program outside of the cluster's network, most likely
+            route.comm = None
+        await self._write(route, [[]])  # what it hears from first is the way that it uses
+        self._go(self._write_all(route))
+        if route.comm is None:
+            return
+        reason = "its connection ended"
+        try:
             while True:
-                await self._waker.wait()
-                self._waker.clear()
-                self._awake = False
+                for packed in await route.comm.read():
+                    listener.told(route.node, _unpack(packed))
+        except OSError as error:
+            reason += f": {type(error).__name__}"
+        finally:
+            self._left(route.node, reason, listener)
+
+    async def _write(self, route: _Route, batches: Sequence[Sequence[Message]]) -> None:
+        packed = [_pack(batch)[1] for batch in batches]
+        if route.comm is not None:
+            await route.comm.write(packed)
+        else:
+            async with self._relaying:
+                await self._comm.write([(route.node, one) for one in packed])
+
+    async def _write_all(self, route: _Route) -> None:
+        queue = route.queue
+        with contextlib.suppress(OSError):  # whoever reads sees it, too
+            while True:
+                await route.filled.wait()
+                route.filled.clear()
+                route.awake = False
                 while queue:
-                    batch: dict[str, list[Message]] = {}
-                    size = 0
+                    batch, size = [], 0
                     while queue and size < SHIP_BYTES:
-                        node, item = queue.popleft()
-                        message = item() if callable(item) else item
-                        size += sum(len(part) for part in message if type(part) is bytes)
-                        batch.setdefault(node, []).append(message)
-                    await self._comm.write(
-                        [(node, pickle.dumps(one, 5)) for node, one in batch.items()]
-                    )
+                        item = queue.popleft()
+                        batch.append(item() if callable(item) else item)
+                        size += size_of(batch[-1])
+                    await self._write(route, [batch])
 
     def send(self, node: str, item: Item) -> None:
         """Send a message to a node; see `Carrier`."""
-        self._queue.append((node, item))
-        if not self._awake and self._waker is not None:
-            self._awake = True
+        route = self._routes.get(node)
+        if route is None:
+            return  # it is lost, or about to be told so
+        route.queue.append(item)
+        if not route.awake:
+            route.awake = True
             with contextlib.suppress(RuntimeError):  # the event loop has ended
-                self._client.loop.asyncio_loop.call_soon_threadsafe(self._waker.set)
+                self._client.loop.asyncio_loop.call_soon_threadsafe(route.filled.set)
 
     def close(self) -> None:
         """End our nodes, the connection, and a cluster of our own."""
@@ -406,11 +499,12 @@ class DaskLink:
             self._owned()
 
     async def _leave(self) -> None:
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         await self._client.scheduler.unregister_worker_plugin(name=_plugin_name(self._key))
-        if self._comm is not None:
-            await self._comm.close()
+        for comm in (self._comm, *(route.comm for route in self._routes.values())):
+            if comm is not None:
+                await comm.close()
 
 
 def _check_address(address: str, security: Any) -> None:

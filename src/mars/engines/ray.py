@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from mars.engines.cluster.carrier import Item, Listener, Message
+from mars.engines.cluster.carrier import Item, Listener, Message, size_of
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
@@ -80,7 +80,7 @@ class NodeActor:
             messages, size = [], 0
             while self._outgoing and size < SHIP_BYTES:
                 message = self._outgoing.popleft()
-                size += sum(len(part) for part in message if type(part) is bytes)
+                size += size_of(message)
                 messages.append(message)
         return pickle.dumps(messages, 5)
 
@@ -258,7 +258,7 @@ class RayLink:
                     while held.queue and size < SHIP_BYTES:
                         item = held.queue.popleft()
                         message = item() if callable(item) else item
-                        size += sum(len(part) for part in message if type(part) is bytes)
+                        size += size_of(message)
                         batch.append(message)
                     take = held.actor.take.options(concurrency_group="take")
                     under_way.append(take.remote(number, pickle.dumps(batch, 5)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import pickle
 import platform as system
 import socket
 import sys
@@ -42,6 +43,17 @@ BROKEN: Final = "broken"  # why the node ends itself
 Message = tuple[Any, ...]
 Item = Message | Callable[[], Message]
 """A message, or what makes it once it is its turn: large ones are not made before."""
+
+
+def size_of(message: Message) -> int:
+    """Bytes of the large parts of a message."""
+    size = 0
+    for part in message:
+        if type(part) is bytes:
+            size += len(part)
+        elif type(part) is pickle.PickleBuffer:
+            size += part.raw().nbytes
+    return size
 
 
 class Listener(Protocol):

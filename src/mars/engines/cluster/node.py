@@ -360,7 +360,7 @@ class Node:
                 data = os.pread(
                     arena.descriptor, min(SHIP_BYTES, offset + length - position), position
                 )
-                self._say(carrier.BYTES, number, arena.size, position, data)
+                self._say(carrier.BYTES, number, arena.size, position, pickle.PickleBuffer(data))
                 position += len(data)
                 if len(self._outgoing) > 1:
                     self._flush()

@@ -91,7 +91,7 @@ class _Part:
         number, size, offset, length = self._facts
         data = os.pread(self._file.descriptor, length, offset)
         data += bytes(length - len(data))  # what was never written
-        return carrier.BYTES, number, size, offset, data
+        return carrier.BYTES, number, size, offset, pickle.PickleBuffer(data)
 
 
 class _NoSocket:
