@@ -19,7 +19,7 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults check format bench bench-quick bench-page chaos clean
+.PHONY: help demo test faults check format bench bench-quick bench-page bench-cluster chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -98,6 +98,9 @@ bench-quick: .venv-bench/made  ## the same at small sizes, one round (some minut
 # that it has too. Needs no peer.
 bench-page:  ## write docs/benchmarks.md from benchmarks/results
 	@$(PYTHON) -m benchmarks.report benchmarks/results/*.jsonl --output docs/benchmarks.md
+
+bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and Ray (some minutes)
+	@$(PY) -m benchmarks.cluster $(BENCH_ARGS)
 
 chaos: .venv-bench/made  ## kill a random worker every 200 ms, ours and the peers' (half an hour)
 	@.venv-bench/bin/python -m benchmarks.chaos $(CHAOS_ARGS)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,10 +27,18 @@ SETTLE_S = 5.0
 """Time for what was stopped to be gone. Processes are reaped in milliseconds; a loaded machine
 may need seconds."""
 
-ALLOWED_THREADS = ("pytest_timeout", "pydevd", "ThreadPoolExecutor", "asyncio_")
-ALLOWED_PROCESSES = ("resource_tracker", "resource-tracker", "semaphore_tracker", "loky")
+ALLOWED_THREADS = ("pytest_timeout", "pydevd", "ThreadPoolExecutor", "asyncio_", "Dask-")
+ALLOWED_PROCESSES = (
+    "resource_tracker",
+    "resource-tracker",
+    "semaphore_tracker",
+    "loky",
+    "ray::",
+    "/ray/",
+)
 ALLOWED_TARGETS = ("/dev/null", "/dev/urandom", "/dev/random", ".pyc", ".coverage")
-ALLOWED_TEMPORARY = ("pytest-", "joblib_memmapping", "matplotlib", "loky", "pymp-")
+ALLOWED_TEMPORARY = ("pytest-", "joblib_memmapping", "matplotlib", "loky", "pymp-", "ray")
+RAY_DESCRIPTORS = 16
 
 
 SWITCHES = ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -111,7 +121,9 @@ def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
         for name in ("last_value", "last_traceback", "last_exc"):
             vars(sys).pop(name, None)
         gc.collect()
-        grown = len(_descriptors()) - len(descriptors)
+        # Ray's client itself leaves some open whenever it disconnects.
+        spare = RAY_DESCRIPTORS if "ray" in sys.modules else 0
+        grown = len(_descriptors()) - len(descriptors) - spare
         candidates: dict[str, object] = {
             "processes": {p: c for p, c in _children().items() if p not in processes},
             "threads": [t.name for t in _threads() - threads],
@@ -215,3 +227,47 @@ def run_python(
         )
 
     return run
+
+
+RAY_HEAD = """
+import sys, ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+         configure_logging=False, _node_ip_address="127.0.0.1")
+print("at", ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+ray.shutdown()
+"""
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[str]:
+    """Address of a Ray that runs beside the tests; started when the first of them wants it."""
+    os.environ |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    head = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", RAY_HEAD],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert head.stdin is not None and head.stdout is not None
+    line = head.stdout.readline()
+    while line and not line.startswith("at "):
+        line = head.stdout.readline()
+    yield line.removeprefix("at ").strip()
+    head.stdin.close()
+    head.wait()
+    head.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def ray_here(leak_guard: None, ray_head: str) -> Iterator[None]:
+    """Have this process connected with that Ray, as a program would that uses Ray itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own, of packages that it uses
+        import ray
+
+        ray.init(address=ray_head, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()

@@ -41,6 +41,10 @@ LAYERS = """
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
+    engines.cluster.carrier engines.cluster.surroundings
+    engines.cluster.node engines.cluster.remote
+    engines.cluster.engine
+    engines.dask engines.ray
     execution
     session history
     script
@@ -53,7 +57,7 @@ LAYERS = """
 """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
-EMPTY = {"attempt", "deploy", "engines", "engines.local", "observe"}
+EMPTY = {"attempt", "deploy", "engines", "engines.cluster", "engines.local", "observe"}
 
 TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
@@ -199,6 +203,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
     extras = {
         "IPython",
         "cryptography",
+        "dask",
         "distributed",
         "fsspec",
         "numpy",

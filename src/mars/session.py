@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Final
 
@@ -43,6 +43,9 @@ mars.new_session()
 """
 
 _LOCAL: Final = frozenset({None, "127.0.0.1", "localhost", "local"})
+_RAY: Final = "ray"  # with nothing behind it: the one on this host
+_RESOLVED: Final = ("http", "https", "dask", "tls", "ray")  # what `mars cluster` may know of
+_CLUSTERS: Final = ("tcp", *_RESOLVED)
 
 
 class _Realm:
@@ -835,6 +838,8 @@ def new_session(
     timeout: float | None = None,
     checkpoint: str | os.PathLike[str] | bool | None = None,
     web: bool = False,
+    security: object | None = None,
+    env: Mapping[str, str] | None = None,
     **accepted: Any,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
@@ -843,7 +848,11 @@ def new_session(
     ----------
     address : str, optional
         None: start an engine on this machine. The ``address`` of another session: join its
-        engine.
+        engine. Of a cluster: ``"http://host:web_port"`` as ``mars cluster up`` or
+        ``mars-supervisor`` prints it; ``"tls://host:port"``, ``"tcp://host:port"`` or
+        ``"dask://host:port"`` of a Dask scheduler, ``"ray://host:port"`` of a Ray client server,
+        ``"ray"`` for the Ray on this host. With ``engine="dask"`` or ``"ray"`` also what these
+        call an address, such as ``"host:6379"``.
     session_id : str, optional
         Default: one is made up.
     backend : {"mars", "oscar"}, default "mars"
@@ -852,8 +861,10 @@ def new_session(
         Whether it becomes the default session.
     new : bool, default True
         False: with ``address`` and ``session_id``, give the session of that id if it is open.
-    engine : {"local", "inline"}
+    engine : {"local", "inline", "dask", "ray"}
         "local": worker processes. "inline": calls run in the calling thread, for a debugger.
+        "dask", "ray": worker processes on a cluster; without an address, on one of its own on
+        this machine, which ends with the session.
     n_worker : int, default 1
         Groups that the workers are divided into; ``expect_worker=`` chooses one.
     n_cpu : int or "auto"
@@ -874,6 +885,11 @@ def new_session(
         ``MARS_CHECKPOINT``; without it, or with False, nothing is kept.
     web : bool, default False
         Accepted for programs of the original; nothing listens.
+    security : object, optional
+        For a cluster: has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files, and for Ray
+        ``token``. Default: the credentials that this user has of a cluster of ``mars cluster``.
+    env : mapping of str to str, optional
+        For a cluster: environment variables that calls have there.
     **accepted
         Further arguments of the original, without effect: ``config``, ``cuda_devices``, ``loop``,
         ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
@@ -889,8 +905,13 @@ def new_session(
         The address, engine or backend is unknown (a ValueError).
     TypeError, ValueError
         A wrong argument; the message names it.
+    CredentialsError
+        The credentials of a cluster are not here, or expired, or other users could read them.
+    ClusterUnreachable
+        Nobody answers there (a ConnectionError).
     StartupFailed
-        The system refuses to start processes.
+        The system refuses to start processes; a cluster is not there, refuses this program, or
+        has no node with the same versions.
     CheckpointBusy
         Another process writes to the checkpoint.
     CheckpointUnusable
@@ -924,13 +945,18 @@ def new_session(
                 for session in known[1]:
                     if session.session_id == session_id:
                         return session.as_default() if default else session
-        elif address not in _LOCAL:
+        elif not (address in _LOCAL or engine in ("dask", "ray") or _is_cluster(address)):
             raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "
-                f"machine, or pass the address of a session of this process"
+                f"machine, or pass the address of a session of this process, of a Dask scheduler "
+                f"('tls://host:port', 'tcp://host:port' or 'dask://host:port') or of Ray "
+                f"('ray://host:port'; 'ray' for the one on this host)"
             )
         else:
-            started = _start_engine(engine, n_worker, n_cpu, object_memory, spill_directory)
+            started = _start_engine(
+                engine, n_worker, n_cpu, object_memory, spill_directory,
+                None if address in _LOCAL else address, security, env,
+            )  # fmt: skip
             _state.engines[started.address] = (started, set())
         where = _where(checkpoint)
         try:
@@ -969,17 +995,37 @@ _SESSION_ACCEPTED: Final = frozenset(
 )  # fmt: skip
 
 
+def _is_cluster(address: object) -> bool:
+    return address == _RAY or str(address).partition("://")[0] in _CLUSTERS
+
+
 def _start_engine(
     kind: str,
     n_worker: int,
     n_cpu: int | str,
     object_memory: int | str | None,
     spill_directory: str | os.PathLike[str] | None,
+    address: str | None = None,
+    security: object | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Engine:
     object_bytes = None if object_memory is None else parse_bytes(object_memory, "object_memory")
     directory = None if spill_directory is None else os.fspath(spill_directory)
     if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
         raise ValueError(f"spill_directory={directory!r} is no folder that can be written to")
+    if address is not None:
+        if security is None and address.partition("://")[0] in _RESOLVED:
+            from mars.deploy.targets import resolve
+
+            target = resolve(address)
+            kind, address, security = target.engine, target.address, target.credentials
+        if kind == "ray" or address.startswith(_RAY):
+            from mars.engines import ray
+
+            return ray.connect(address, security, env, object_bytes, directory)
+        from mars.engines import dask
+
+        return dask.connect(address, security, env, object_bytes, directory)
     if isinstance(n_worker, bool) or not isinstance(n_worker, int) or n_worker < 1:
         raise ValueError(f"n_worker has to be an int from 1 on, got {n_worker!r}")
     if n_cpu == "auto":
@@ -997,8 +1043,20 @@ def _start_engine(
         from mars.engines.inline import InlineEngine
 
         return InlineEngine(name, cpus, n_worker)
+    if kind in ("dask", "ray"):
+        share, rest = divmod(cpus, n_worker)
+        parts = [share + (index < rest) for index in range(n_worker)]
+        if kind == "ray":
+            from mars.engines import ray
+
+            return ray.start(name, parts, env, object_bytes, directory)
+        from mars.engines import dask
+
+        return dask.start(parts, env, object_bytes, directory)
     if kind != "local":
-        raise UnknownTarget(f"engine {kind!r} is not there; this version has 'local' and 'inline'")
+        raise UnknownTarget(
+            f"engine {kind!r} is not there; this version has 'local', 'inline', 'dask' and 'ray'"
+        )
     if sys.platform == "win32":
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
     from mars.engines.local.engine import LocalEngine

@@ -172,6 +172,37 @@ CHECKPOINT_PRESSURE_S: Final = 0.2
 CHECKPOINT_LOCK_S: Final = 60.0
 """Where there are no locks, who writes gives a sign of life three times in this many seconds."""
 
+# -- clusters ---------------------------------------------------------------------------------
+
+LOG_SHIP_S: Final = 0.1
+"""A node sends what its workers print at the latest after this time, seconds: that much of a log
+can be missing when a node is lost."""
+
+LOG_CHUNK_BYTES: Final = MIB
+"""What a node sends of a log at once, at the most."""
+
+SHIP_BYTES: Final = 4 * MIB
+"""Of a large value at once, so that small messages do not wait behind it for long."""
+
+JOIN_LOOK_S: Final = 2.0
+"""How often a cluster that does not say so is asked for nodes that have come, seconds."""
+
+NODES_START_S: Final = 60.0
+"""Time for the nodes of a cluster to say what they are, seconds."""
+
+CONNECT_S: Final = 10.0
+"""Time for a connection to a cluster, seconds."""
+
+DIRECT_S: Final = 3.0
+"""Time for a direct connection to a node, seconds, until all goes by way of the scheduler."""
+
+RELAY_BYTES: Final = 64 * MIB
+"""What may wait in a relay for one that reads slowly, until who sends has to wait, too."""
+
+NODE_WAIT_S: Final = 60.0
+"""How long calls that no node can run any more wait for one that can, seconds: a node that was
+lost is often replaced by the cluster."""
+
 # -- what people see --------------------------------------------------------------------------
 
 LOG_READ_BYTES: Final = MIB

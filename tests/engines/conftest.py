@@ -1,7 +1,8 @@
 """The engines that the contract is tested on, one session of two CPUs for each module.
 
 Every test in this folder runs once per engine, against the public names only. A test that asks
-for something one engine cannot do takes ``local_only``, which says so when it skips.
+for something one engine cannot do takes ``local_only``, which says so when it skips. On clusters a
+slice of them runs unless campaigns are asked for.
 """
 
 from __future__ import annotations
@@ -12,8 +13,21 @@ import pytest
 
 import mars
 
+SLICE = {
+    "dask": {"test_engine_failures", "test_engine_logs", "test_engine_nesting"},
+    "ray": {"test_engine_failures", "test_engine_nesting"},
+}
+"""What `make test` runs on clusters; `make faults` runs the rest, which takes ten minutes."""
 
-@pytest.fixture(scope="module", params=["local", "inline"])
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        engine = getattr(item, "callspec", None) and item.callspec.params.get("engine")  # type: ignore[attr-defined]
+        if engine in SLICE and item.path.stem not in SLICE[engine]:
+            item.add_marker(pytest.mark.campaign)
+
+
+@pytest.fixture(scope="module", params=["local", "inline", "dask", "ray"])
 def engine(request: pytest.FixtureRequest) -> str:
     """Name of the engine under test."""
     name: str = request.param
@@ -21,8 +35,13 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def session(engine: str, leak_guard: None) -> Iterator[mars.session.Session]:
+def session(
+    request: pytest.FixtureRequest, engine: str, leak_guard: None
+) -> Iterator[mars.session.Session]:
     """The module's default session on the engine under test."""
+    if engine == "ray":
+        # All sessions of the module are on this one; to start another takes ten seconds.
+        request.getfixturevalue("ray_here")
     opened = mars.new_session(engine=engine, n_cpu=2, default=True)
     yield opened
     opened.stop_server()

@@ -24,9 +24,21 @@ from mars.remote import ExecutableTuple, spawn
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def session(leak_guard: None) -> Iterator[mars.session.Session]:
-    opened = mars.new_session(backend="mars", n_cpu=2, default=True, web=False)
+@pytest.fixture(
+    scope="module",
+    autouse=True,
+    params=[
+        "local",
+        pytest.param("dask", marks=pytest.mark.campaign),
+        pytest.param("ray", marks=pytest.mark.campaign),
+    ],
+)
+def session(request: pytest.FixtureRequest, leak_guard: None) -> Iterator[mars.session.Session]:
+    if request.param == "ray":
+        request.getfixturevalue("ray_here")
+    opened = mars.new_session(
+        backend="mars", engine=request.param, n_cpu=2, default=True, web=False
+    )
     yield opened
     opened.stop_server()
 

@@ -63,24 +63,36 @@ class LocalEngine:
         object_memory: int | None = None,
         spill_directory: str | None = None,
     ) -> None:
-        self.address = name
-        self.n_cpu: float = n_cpu
-        self.worker_addresses: Sequence[str] = context.addresses(name, n_worker)
         share, rest = divmod(n_cpu, n_worker)
-        self.group_cpus = [share + (index < rest) for index in range(n_worker)]
+        cpus = [float(share + (index < rest)) for index in range(n_worker)]
+        groups = list(zip(context.addresses(name, n_worker), cpus, strict=True))
+        self._begin(name, groups, object_memory, spill_directory)
+
+    def _begin(
+        self,
+        name: str,
+        groups: Sequence[tuple[str, float]],
+        object_memory: int | None,
+        spill_directory: str | None,
+    ) -> None:
+        """Start the processes of groups, each an address and its cores."""
+        self.address = name
+        self.n_cpu: float = sum(cpus for _, cpus in groups)
+        self.worker_addresses: Sequence[str] = [address for address, _ in groups]
+        self.group_cpus = [cpus for _, cpus in groups]
         self.objects = SharedObjects()
         self._pid = os.getpid()
         self._closed = False
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
-        self._silence = Silence(is_stopped)
+        self._silence = Silence(self._is_stopped)
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
         path, here, _ = self._surroundings()
-        memory = memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+        memory = self._memory_bytes()
         self.memory = int(CALL_MEMORY_SHARE * memory)
         if object_memory is None:
-            object_memory = int(OBJECT_MEMORY_SHARE * memory)
+            object_memory = int(OBJECT_MEMORY_SHARE * (memory_limit_bytes()[0] or _UNKNOWN_MEMORY))
         spill_directory = spill_directory or platform.disk_directory()
         facts = {
             "object_memory": object_memory,
@@ -88,19 +100,36 @@ class LocalEngine:
             "path": path,
             "cwd": here or "/",
             "addresses": list(self.worker_addresses),
-            "n_cpu": n_cpu,
+            "n_cpu": self.n_cpu,
         }
-        self.store = Store(self._wake, object_memory, spill_directory)
-        groups = list(zip(self.worker_addresses, map(float, self.group_cpus), strict=True))
+        self.store = self._new_store(object_memory, spill_directory)
         with contextlib.ExitStack() as undo:
             undo.callback(self.store.close)
-            pool = Pool(facts, self.store.ledger_descriptor)
+            pool = self._new_pool(facts)
             undo.callback(pool.close)
-            self.loop = Loop(groups, pool, self.store, self.memory, write_line)
+            self.loop = self._new_loop(groups, pool)
             self.loop.nested = NestedServer(self)
             undo.pop_all()  # from here on the loop closes them
             self.loop.start()
         _engines.add(self)
+
+    # What an engine with workers elsewhere has otherwise.
+
+    def _memory_bytes(self) -> int:
+        """Memory that objects and calls may take together."""
+        return memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+
+    def _is_stopped(self, pid: int) -> bool:
+        return is_stopped(pid)
+
+    def _new_store(self, object_memory: int, spill_directory: str) -> Store:
+        return Store(self._wake, object_memory, spill_directory)
+
+    def _new_pool(self, facts: dict[str, Any]) -> Pool:
+        return Pool(facts, self.store.ledger_descriptor)
+
+    def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
+        return Loop(groups, pool, self.store, self.memory, write_line)
 
     def _wake(self, action: Any) -> None:
         self.loop.post(action)

@@ -857,6 +857,10 @@ class Scheduler:
         else:
             self._commands.append(Report(worker.id))
 
+    def forgive_starts(self) -> None:
+        """Workers that ended had a reason that says nothing of whether others can start."""
+        self._starts_without_result = 0
+
     # -- giving out work ----------------------------------------------------------------------
 
     def _take_back(self, worker: WorkerState, count: int) -> None:

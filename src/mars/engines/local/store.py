@@ -209,7 +209,7 @@ class Store:
     def arrived(self, result: Any) -> None:
         """A worker has told of a result with large parts."""
         with self._lock:
-            for value in _parts_of(result):
+            for value in parts_of(result):
                 # Its maker may read it, too, for a call queued behind, and keep it mapped.
                 owner = value[1] >> OWNER_SHIFT
                 region = self._region(value)
@@ -218,7 +218,7 @@ class Store:
 
     def discard(self, result: Any) -> None:
         """A result that nobody wants."""
-        for value in _parts_of(result):
+        for value in parts_of(result):
             self._drop(value)
 
     def release(self, task: Task) -> None:
@@ -369,7 +369,7 @@ class Store:
             self._shared.clear()
 
 
-def _parts_of(result: Any) -> list[Any]:
+def parts_of(result: Any) -> list[Any]:
     """The stored values in a result: of one output, of several, or of a block of items."""
     if len(result) == 5 and type(result[1]) is int:
         return [result]

@@ -1,0 +1,256 @@
+"""Ours on Dask and Ray against plain Dask and Ray, on the same cluster, in one run.
+
+``make bench-cluster`` starts a cluster of two nodes of one core each with the engine's own means,
+runs every case with its own interface and with ours on the same nodes, and prints both. Each
+figure is the best of the rounds; what is started, such as our workers, is started before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import mars
+import mars.remote as mr
+
+Case = tuple[str, Callable[[], object], Callable[[], object]]
+
+
+def nothing() -> None:
+    """A call that does nothing."""
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def large(size: int) -> Any:
+    return np.ones(size, dtype=np.uint8)
+
+
+def first(array: Any) -> int:
+    return int(array[0])
+
+
+def ours_calls(count: int, seconds: float) -> None:
+    function = time.sleep if seconds else nothing
+    args = (seconds,) if seconds else ()
+    mr.ExecutableTuple([mr.spawn(function, args) for _ in range(count)]).execute()
+
+
+def ours_tree(leaves: int) -> None:
+    level = [mr.spawn(add, (i, i)) for i in range(leaves)]
+    while len(level) > 1:
+        level = [mr.spawn(add, (a, b)) for a, b in zip(level[::2], level[1::2], strict=True)]
+    assert level[0].execute().fetch() == leaves * (leaves - 1)
+
+
+def ours_fetch(size: int) -> None:
+    assert mr.spawn(large, (size,)).execute().fetch().nbytes == size
+
+
+def ours_readers(size: int, readers: int) -> None:
+    array = mr.spawn(large, (size,))
+    calls = [mr.spawn(first, (array,)) for _ in range(readers)]
+    assert mr.ExecutableTuple(calls).execute().fetch() == [1] * readers
+
+
+def measure(act: Callable[[], object], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        act()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+# -- Dask ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def dask_cluster() -> Iterator[str]:
+    """A scheduler and two workers on the loopback address, each in its own process."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "scheduler.json")
+        common = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0",
+                  "--scheduler-file", file]  # fmt: skip
+        worker = ["dask_worker", "--no-nanny", "--nthreads", "1", "--local-directory", folder]
+        commands = [["dask_scheduler", "--port", "0"], worker, worker]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{name}", *common, *rest],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+            for name, *rest in commands
+        ]  # fmt: skip
+        try:
+            yield file
+        finally:
+            for process in reversed(processes):
+                process.terminate()
+                process.wait()
+
+
+def dask_cases(client: Any, scale: float) -> list[Case]:
+    def calls(count: int, seconds: float) -> None:
+        if seconds:
+            futures = [client.submit(time.sleep, seconds, pure=False) for _ in range(count)]
+        else:
+            futures = [client.submit(nothing, pure=False) for _ in range(count)]
+        client.gather(futures)
+
+    def tree(leaves: int) -> None:
+        level = [client.submit(add, i, i, pure=False) for i in range(leaves)]
+        while len(level) > 1:
+            level = [
+                client.submit(add, a, b, pure=False)
+                for a, b in zip(level[::2], level[1::2], strict=True)
+            ]
+        assert level[0].result() == leaves * (leaves - 1)
+
+    def fetch(size: int) -> None:
+        assert client.submit(large, size, pure=False).result().nbytes == size
+
+    def readers(size: int, count: int) -> None:
+        array = client.submit(large, size, pure=False)
+        futures = [client.submit(first, array, pure=False) for _ in range(count)]
+        assert client.gather(futures) == [1] * count
+
+    return cases(calls, tree, fetch, readers, scale)
+
+
+# -- Ray ----------------------------------------------------------------------------------------
+
+
+def ray_cases(ray: Any, scale: float) -> list[Case]:
+    remote_nothing, remote_sleep = ray.remote(nothing), ray.remote(nap)
+    remote_add, remote_large, remote_first = ray.remote(add), ray.remote(large), ray.remote(first)
+
+    def calls(count: int, seconds: float) -> None:
+        if seconds:
+            ray.get([remote_sleep.remote(seconds) for _ in range(count)])
+        else:
+            ray.get([remote_nothing.remote() for _ in range(count)])
+
+    def tree(leaves: int) -> None:
+        level = [remote_add.remote(i, i) for i in range(leaves)]
+        while len(level) > 1:
+            level = [remote_add.remote(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
+        assert ray.get(level[0]) == leaves * (leaves - 1)
+
+    def fetch(size: int) -> None:
+        assert ray.get(remote_large.remote(size)).nbytes == size
+
+    def readers(size: int, count: int) -> None:
+        array = remote_large.remote(size)
+        assert ray.get([remote_first.remote(array) for _ in range(count)]) == [1] * count
+
+    return cases(calls, tree, fetch, readers, scale)
+
+
+def cases(
+    calls: Callable[[int, float], None],
+    tree: Callable[[int], None],
+    fetch: Callable[[int], None],
+    readers: Callable[[int, int], None],
+    scale: float,
+) -> list[Case]:
+    """Name, plain, and ours of each case."""
+    many, some = int(4000 * scale), int(1000 * scale)
+    few, leaves = int(200 * scale), 1 << int(8 + scale)
+    size, shared = int(50e6 * scale), int(scale * (256 << 20))
+    return [
+        (f"{many} calls of nothing", lambda: calls(many, 0), lambda: ours_calls(many, 0)),
+        (f"tree of {leaves} leaves", lambda: tree(leaves), lambda: ours_tree(leaves)),
+        (f"{some} calls of 1 ms", lambda: calls(some, 0.001), lambda: ours_calls(some, 0.001)),
+        (f"{few} calls of 10 ms", lambda: calls(few, 0.01), lambda: ours_calls(few, 0.01)),
+        (f"fetch {size / 1e6:.0f} MB", lambda: fetch(size), lambda: ours_fetch(size)),
+        (
+            f"40 readers of {shared >> 20} MiB",
+            lambda: readers(shared, 40),
+            lambda: ours_readers(shared, 40),
+        ),
+    ]
+
+
+def compare(
+    engine: str, table: list[Case], rounds: int, session: Callable[[], mars.session.Session]
+) -> None:
+    """Plain first, as on Ray our session takes the cores of all nodes."""
+    print(f"\n{engine:<28}{'plain':>10}{'ours':>10}{'plain / ours':>14}", flush=True)
+    plain_s = [measure(plain, rounds) for _, plain, _ in table]
+    with session():
+        for (name, _, ours), seconds in zip(table, plain_s, strict=True):
+            ours_s = measure(ours, rounds)
+            print(
+                f"{name:<28}{seconds:>9.3f}s{ours_s:>9.3f}s{seconds / ours_s:>13.1f}x", flush=True
+            )
+
+
+def run_dask(scale: float, rounds: int) -> None:
+    from distributed import Client
+
+    with dask_cluster() as file:
+        while not os.path.exists(file):
+            time.sleep(0.05)
+        with Client(scheduler_file=file, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+            address = client.scheduler.address
+            compare(
+                "Dask, 2 nodes", dask_cases(client, scale), rounds,
+                lambda: mars.new_session(address),
+            )  # fmt: skip
+
+
+def run_ray(scale: float, rounds: int) -> None:
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+                   "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    try:
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+        compare(
+            "Ray, 2 nodes", ray_cases(ray, scale), rounds,
+            lambda: mars.new_session(cluster.address, engine="ray"),
+        )  # fmt: skip
+        ray.shutdown()
+    finally:
+        cluster.shutdown()
+
+
+def main() -> None:
+    """Read the options, run both engines."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--engines", nargs="+", default=["dask", "ray"], choices=["dask", "ray"])
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="sizes, as a part of the full ones"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # of Dask, about its own start
+    for engine in options.engines:
+        {"dask": run_dask, "ray": run_ray}[engine](options.scale, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What a foreign engine has to do for us: start our nodes, carry bytes, say who came and left.
+
+A *node* is a process of the foreign engine in which `mars.engines.cluster.node` serves. Between
+it and the driver go messages, tuples whose first item says what they are, in both directions in
+order and at most once. Everything else, such as what runs where and what becomes of it when a
+node is lost, is decided by the scheduler in the driver, the same as on one machine.
+
+::
+
+    driver ──(fork, data, control, signal, lend, bytes, freed, gone)──► node
+    driver ◄──(hello, started, ended, data, arena, bytes, log)───────── node
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pickle
+import platform as system
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from mars._version import __version__
+
+FORK: Final = "fork"  # worker, facts: start a process
+DATA: Final = "data"  # worker, whether it is records, content: a frame of the worker's socket
+CONTROL: Final = "control"  # worker, content: a frame of its control socket
+SIGNAL: Final = "signal"  # worker, signal, attempt: 0, or the one that is to be interrupted
+LEND: Final = "lend"  # worker, arena, size: let it map that
+BYTES: Final = "bytes"  # arena, its size, offset, bytes
+FREED: Final = "freed"  # arena, offset, length: nobody reads that any more
+GONE: Final = "gone"  # arena: nothing in it is asked for any more
+
+HELLO: Final = "hello"  # what a node is, see `node_facts`
+STARTED: Final = "started"  # worker, process id
+ENDED: Final = "ended"  # worker, status, KiB, note, memory ran out, attempt, where its log starts
+ARENA: Final = "arena"  # worker, arena, size: it has made one
+LOG: Final = "log"  # worker, more of what it has printed, attempt, where the log of that starts
+BROKEN: Final = "broken"  # why the node ends itself
+
+Message = tuple[Any, ...]
+Item = Message | Callable[[], Message]
+"""A message, or what makes it once it is its turn: large ones are not made before."""
+
+
+def size_of(message: Message) -> int:
+    """Bytes of the large parts of a message."""
+    size = 0
+    for part in message:
+        if type(part) is bytes:
+            size += len(part)
+        elif type(part) is pickle.PickleBuffer:
+            size += part.raw().nbytes
+    return size
+
+
+class Listener(Protocol):
+    """Who hears what nodes do; called in a thread of the carrier."""
+
+    def joined(self, node: str) -> None:
+        """A node can be told things from here on."""
+
+    def told(self, node: str, messages: Sequence[Message]) -> None:
+        """Messages of a node, in the order in which it sent them."""
+
+    def left(self, node: str, reason: str) -> None:
+        """Nothing comes from that node any more, nor does anything reach it."""
+
+
+class Carrier(Protocol):
+    """One foreign engine."""
+
+    address: str
+
+    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
+        """Start our nodes wherever the foreign engine has workers; how many there are now.
+
+        Raises
+        ------
+        StartupFailed
+            The engine is not there, refuses us, or cannot start our part.
+        """
+
+    def send(self, node: str, item: Item) -> None:
+        """Send a message to a node, after those before it; from any thread, never waits."""
+
+    def close(self) -> None:
+        """End our nodes, and what `begin` has started; idempotent."""
+
+
+def node_facts(address: str, cpus: float, packages: Mapping[str, str]) -> dict[str, Any]:
+    """What a node says of itself first."""
+    return {
+        "address": address,
+        "cpus": cpus,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "mars": __version__,
+        "python": system.python_version(),
+        "packages": {name: _version_of(name) for name in packages},
+    }
+
+
+def packages_here() -> dict[str, str]:
+    """Versions of the installed packages that this program has imported."""
+    found = {}
+    for name in {name.partition(".")[0] for name in list(sys.modules)}:
+        if name in sys.stdlib_module_names or name.startswith("_"):
+            continue
+        version = _version_of(name)
+        if version is not None:
+            found[name] = version
+    return found
+
+
+def _version_of(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(_DISTRIBUTIONS.get(name, name))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+_DISTRIBUTIONS: Final = {"sklearn": "scikit-learn", "cv2": "opencv-python", "PIL": "pillow",
+                         "yaml": "PyYAML", "mars": "mars-remote"}  # fmt: skip
+"""Packages whose module has another name, of those that values are often made of."""
+
+
+def refusal(facts: Mapping[str, Any]) -> str:
+    """Why a node cannot be used, with both versions; empty when it can."""
+    if facts["mars"] != __version__:
+        return (
+            f"node {facts['address']} has mars {facts['mars']}, this program has {__version__}; "
+            f"install the same on both"
+        )
+    here = system.python_version_tuple()[:2]
+    if tuple(facts["python"].split(".")[:2]) != here:
+        return (
+            f"node {facts['address']} runs Python {facts['python']}, this program "
+            f"{system.python_version()}; functions travel only between equal minor versions"
+        )
+    return ""
+
+
+def differences(facts: Mapping[str, Any], packages: Mapping[str, str]) -> list[str]:
+    """Packages that a node has in another version than this program, or not at all."""
+    lines = []
+    for name, here in sorted(packages.items()):
+        there = facts["packages"].get(name)
+        if there != here and name != "mars":
+            has = f"{name} {there}" if there else f"no {name}"
+            lines.append(f"node {facts['address']} has {has}, this program has {name} {here}")
+    return lines

@@ -1,0 +1,192 @@
+"""The engine on a cluster: the embedded one, with its workers on the nodes of a foreign engine.
+
+The foreign engine starts our part on its nodes, connects it with the driver, encrypts and
+authenticates, and notices what is lost; see `mars.engines.cluster.carrier`. All that a call
+means, such as bundles, chains, retries, timeouts and nested calls, is the embedded engine's.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mars.engines.cluster import carrier
+from mars.engines.cluster.carrier import Carrier
+from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
+from mars.engines.cluster.surroundings import Surroundings, installed_entries
+from mars.engines.local.engine import LocalEngine
+from mars.engines.local.loop import Loop
+from mars.engines.local.pool import Pool
+from mars.engines.local.store import Store
+from mars.errors import StartupFailed
+from mars.observe.progress import write_line
+from mars.settings import NODES_START_S
+
+_MEMORY_OF_A_NODE = 1 << 60
+"""What calls may take is for each node to say; the driver does not know it."""
+
+
+class ClusterEngine(LocalEngine):
+    """Workers on the nodes of a foreign engine.
+
+    Parameters
+    ----------
+    link : Carrier
+        The foreign engine.
+    environment : mapping, optional
+        Variables that calls have.
+    object_memory, spill_directory
+        As of `LocalEngine`, for this process and each node.
+
+    Raises
+    ------
+    StartupFailed
+        The cluster is not there, has no usable node, or refuses us.
+    """
+
+    def __init__(
+        self,
+        link: Carrier,
+        environment: Mapping[str, str] | None = None,
+        object_memory: int | None = None,
+        spill_directory: str | None = None,
+    ) -> None:
+        self._link = link
+        self._environment = {
+            name.encode(): value.encode() for name, value in (environment or {}).items()
+        }
+        self._installed = installed_entries(sys.path)
+        self._packages = carrier.packages_here()
+        self._nodes: dict[str, RemoteNode] = {}
+        self._refused: list[str] = []
+        self._greeted = threading.Condition()
+        self._begun = False
+        facts = {
+            "object_memory": object_memory,
+            "spill_directory": spill_directory,
+            "packages": self._packages,
+        }
+        try:
+            first = self._wait_for_nodes(link.begin(self, facts))
+            groups = [(node.address, node.cpus) for node in first]
+            self._first = first
+            self._begin(link.address, groups, object_memory, spill_directory)
+        except BaseException:
+            link.close()
+            raise
+        with self._greeted:
+            self._begun = True
+            late = [node for node in self._nodes.values() if node not in first]
+        for node in late:
+            self.loop.post(lambda node=node: self.loop.node_joined(node))  # type: ignore[attr-defined, misc]
+        for node in first:
+            if not node.alive:
+                self._lose(node, node.reason)
+
+    def _wait_for_nodes(self, expected: int) -> list[RemoteNode]:
+        deadline = time.monotonic() + NODES_START_S
+        with self._greeted:
+            while True:
+                there = [node for node in self._nodes.values() if node.alive]
+                if there and len(there) + len(self._refused) >= expected:
+                    break
+                left = deadline - time.monotonic()
+                if left <= 0 or (self._refused and len(self._refused) >= expected):
+                    break
+                self._greeted.wait(left)
+        if there:
+            return there
+        if self._refused:
+            raise StartupFailed("\n".join(self._refused))
+        raise StartupFailed(
+            f"the cluster at {self._link.address} has no worker; none came within "
+            f"{NODES_START_S:g} s"
+        )
+
+    # -- what the carrier tells; in a thread of its own ----------------------------------------
+
+    def joined(self, node: str) -> None:
+        """A node is there; it says what it is next."""
+
+    def told(self, node: str, messages: Sequence[carrier.Message]) -> None:
+        """Messages of a node."""
+        known = self._nodes.get(node)
+        if known is None:
+            if messages[0][0] != carrier.HELLO:
+                return  # it was refused
+            known = self._greet(node, messages[0][1])
+            messages = messages[1:]
+            if known is None:
+                return
+        if messages and known.alive:
+            self.loop.take_from(known, messages)  # type: ignore[attr-defined]
+
+    def _greet(self, name: str, facts: dict[str, Any]) -> RemoteNode | None:
+        refusal = carrier.refusal(facts)
+        if refusal:
+            with self._greeted:
+                self._refused.append(refusal)
+                self._greeted.notify_all()
+            if self._begun:
+                write_line(f"mars: {refusal}")
+            return None
+        for line in carrier.differences(facts, self._packages):
+            write_line(f"mars: {line}")
+        with self._greeted:
+            node = RemoteNode(name, len(self._nodes), facts, self._link)
+            self._nodes[name] = node
+            begun = self._begun
+            self._greeted.notify_all()
+        if begun:
+            self.loop.post(lambda: self.loop.node_joined(node))  # type: ignore[attr-defined]
+        return node
+
+    def left(self, node: str, reason: str) -> None:
+        """A node is lost."""
+        known = self._nodes.get(node)
+        if known is None:
+            return
+        with self._greeted:
+            if not self._begun:
+                known.alive, known.reason = False, reason
+                return
+        self._lose(known, reason)
+
+    def _lose(self, node: RemoteNode, reason: str) -> None:
+        node.alive = True  # for the loop to change
+        self.loop.post(lambda: self.loop.node_left(node, reason))  # type: ignore[attr-defined]
+
+    def _nodes_changed(self) -> None:
+        """In the loop's thread: what can be asked for is otherwise now."""
+        live = [node for node in self.loop.pool.nodes if node.alive]  # type: ignore[attr-defined]
+        self.n_cpu = sum(node.cpus for node in live)
+        self.group_cpus = [node.cpus for node in live]
+        self.worker_addresses = [node.address for node in live]
+
+    # -- what differs from the embedded engine -------------------------------------------------
+
+    def _surroundings(self) -> Any:
+        path, here, variables = super()._surroundings()
+        if self._environment:
+            variables = {**self._environment, **variables}
+        return Surroundings(path, self._installed, here, variables)
+
+    def _memory_bytes(self) -> int:
+        return _MEMORY_OF_A_NODE
+
+    def _is_stopped(self, pid: int) -> bool:
+        return False  # the number is of a process elsewhere
+
+    def _new_store(self, object_memory: int, spill_directory: str) -> Store:
+        return RemoteStore(self._wake, object_memory, spill_directory)
+
+    def _new_pool(self, facts: dict[str, Any]) -> Pool:
+        return RemotePool(self._link)  # type: ignore[return-value]
+
+    def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
+        loop = RemoteLoop(groups, pool, self.store, self.memory, write_line, self._nodes_changed)
+        loop.start_on(self._first)
+        return loop

@@ -1,0 +1,470 @@
+"""Our end on a node: worker processes of ours, and what goes between them and the driver.
+
+It lives as a thread in a process of the foreign engine. To the workers it is what the loop is on
+one machine: it has the other ends of their sockets, their logs and their arenas. It decides
+nothing. What the driver says is passed on; what workers say goes to the driver, and before it
+all that it refers to: the log up to there, and the bytes of large values. So whatever the driver
+has heard of survives this node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from mars import platform
+from mars.engines.cluster import carrier
+from mars.engines.cluster.carrier import Message
+from mars.engines.local import messages
+from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
+from mars.engines.local.messages import FLAG_PACKED, FLAG_STORED, RECORD, BadFrame
+from mars.engines.local.pool import Member, Pool
+from mars.engines.local.store import parts_of
+from mars.errors import StartupFailed
+from mars.resources import memory_limit_bytes, oom_kills
+from mars.settings import LOG_CHUNK_BYTES, LOG_SHIP_S, OBJECT_MEMORY_SHARE, SHIP_BYTES
+
+_UNKNOWN_MEMORY: Final = 4 * 1024**3
+
+
+class _Arena:
+    """A file that workers of this node map: one of theirs, or a copy of another node's."""
+
+    __slots__ = ("descriptor", "size")
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor, self.size = descriptor, size
+
+
+class Node:
+    """The workers of one driver on one node.
+
+    Parameters
+    ----------
+    tell : callable
+        Sends messages to the driver; called in the node's thread, must not wait.
+    facts : mapping
+        What the driver says: ``object_memory``, ``spill_directory``, ``packages``.
+    address : str
+        What the foreign engine calls this node.
+    cpus : float
+        Cores that it offers here.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[Sequence[Message]], object],
+        facts: Mapping[str, Any],
+        address: str,
+        cpus: float,
+    ) -> None:
+        self._tell = tell
+        self._outgoing: list[Message] = []
+        memory = memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+        self._budget = facts["object_memory"] or int(OBJECT_MEMORY_SHARE * memory)
+        self._spill = facts["spill_directory"] or platform.disk_directory()
+        self._members: dict[int, Member] = {}
+        self._shipped: dict[int, tuple[int, int]] = {}  # of a log: bytes, and what runs
+        self._arenas: dict[int, _Arena] = {}
+        self._endings: list[tuple[Any, ...]] = []
+        self._posted: deque[Sequence[Message]] = deque()
+        self._closing = False
+        self._oom_kills = oom_kills()
+        self._by_descriptor: dict[int, Any] = {}
+        with contextlib.ExitStack() as undo:
+            self._ledger_file = Ledger.new()
+            undo.callback(os.close, self._ledger_file)
+            self._ledger = Ledger(self._ledger_file, 0, self._budget)
+            undo.callback(self._ledger.close)
+            told = {
+                "object_memory": self._budget,
+                "spill_directory": self._spill,
+                "path": list(sys.path),
+                "cwd": os.getcwd(),
+                "addresses": [address],
+                "n_cpu": cpus,
+            }
+            self._pool = Pool(told, self._ledger_file)
+            undo.callback(self._pool.close)
+            self._wake_read, self._wake_write = platform.pipe()
+            undo.callback(os.close, self._wake_read)
+            undo.callback(os.close, self._wake_write)
+            self._poller = platform.poller()
+            undo.callback(self._poller.close)
+            self._undo = undo.pop_all()
+        self._poller.register(self._wake_read, platform.READABLE)
+        self._poller.register(self._pool.socket.fileno(), platform.READABLE)
+        self._say(carrier.HELLO, carrier.node_facts(address, cpus, facts["packages"]))
+        self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
+        self._thread.start()
+
+    # -- from other threads -------------------------------------------------------------------
+
+    def take(self, received: Sequence[Message]) -> None:
+        """Messages of the driver."""
+        self._posted.append(received)
+        self._wake()
+
+    def close(self) -> None:
+        """End all workers; returns when none is left. Idempotent."""
+        self._closing = True
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # closed, or full: then it is awake anyway
+            os.write(self._wake_write, b"\0")
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        due = 0.0
+        try:
+            self._flush()
+            while not self._closing:
+                for descriptor, mask in self._poller.poll(LOG_SHIP_S if self._members else None):
+                    self._look(descriptor, mask)
+                while self._posted:
+                    for message in self._posted.popleft():
+                        self._act(message)
+                while self._endings:
+                    self._ended(*self._endings.pop(0))
+                if time.monotonic() >= due:
+                    due = time.monotonic() + LOG_SHIP_S
+                    for member in self._members.values():
+                        self._ship_log(member)
+                self._flush()
+        except Exception as error:
+            # Such as no room for what the driver sent. Half a value must not be read: end.
+            self._say(carrier.BROKEN, f"{type(error).__name__}: {error}")
+            self._flush()
+        finally:
+            for member in self._members.values():
+                member.segment.close()
+                member.close()
+            for arena in self._arenas.values():
+                os.close(arena.descriptor)
+            self._undo.close()
+
+    def _look(self, descriptor: int, mask: int) -> None:
+        if descriptor == self._wake_read:
+            os.read(descriptor, 4096)
+        elif descriptor == self._pool.socket.fileno():
+            self._on_zygote()
+        else:
+            member = self._by_descriptor.get(descriptor)
+            if member is None:
+                return
+            if mask & platform.WRITABLE:
+                self._send_pending(member)
+            if mask & ~platform.WRITABLE and not self._receive(member):
+                self._unwatch(member)
+                member.signal(signal.SIGKILL)
+
+    def _say(self, *message: Any) -> None:
+        self._outgoing.append(message)
+
+    def _flush(self) -> None:
+        if self._outgoing:
+            outgoing, self._outgoing = self._outgoing, []
+            self._tell(outgoing)
+
+    # -- what the driver says -----------------------------------------------------------------
+
+    def _act(self, message: Message) -> None:
+        kind = message[0]
+        if kind == carrier.DATA:
+            member = self._members.get(message[1])
+            if member is not None:
+                self._send(member, message[3])
+        elif kind == carrier.CONTROL:
+            member = self._members.get(message[1])
+            if member is not None:
+                with contextlib.suppress(OSError):  # it has ended, or is about to
+                    member.control.send(member.orders.wrap(message[2]))
+        elif kind == carrier.SIGNAL:
+            member = self._members.get(message[1])
+            if member is not None and message[3]:
+                member.interrupt(message[3])
+            elif member is not None:
+                member.signal(message[2])
+        elif kind == carrier.LEND:
+            member = self._members.get(message[1])
+            if member is not None:
+                arena = self._arena(message[2], message[3])
+                content = pickle.dumps((messages.ARENA, message[2], message[3]), 5)
+                self._send(member, content, (arena.descriptor,))
+        elif kind == carrier.BYTES:
+            _, number, size, offset, data = message
+            self._write(self._arena(number, size), offset, data)
+            self._ledger.change(len(data))
+        elif kind == carrier.FREED:
+            arena_of = self._arenas.get(message[1])
+            if arena_of is not None:
+                platform.punch(arena_of.descriptor, message[2], message[3])
+                self._ledger.change(-message[3])
+        elif kind == carrier.GONE:
+            gone = self._arenas.pop(message[1], None)
+            if gone is not None:
+                os.close(gone.descriptor)
+        elif kind == carrier.FORK:
+            self._fork(message[1], message[2])
+
+    def _arena(self, number: int, size: int) -> _Arena:
+        arena = self._arenas.get(number)
+        if arena is None:
+            if number & ON_DISK or self._ledger.total() + size > self._budget:
+                descriptor = platform.nameless_file(self._spill, append=False)
+            else:
+                descriptor = platform.memory_file(f"arena-{number}")
+            os.ftruncate(descriptor, size)
+            arena = self._arenas[number] = _Arena(descriptor, size)
+        return arena
+
+    @staticmethod
+    def _write(arena: _Arena, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(arena.descriptor, view, offset)
+            offset += done
+            view = view[done:]
+
+    def _fork(self, number: int, facts: dict[str, Any]) -> None:
+        try:
+            member = Member(number)
+        except OSError as error:
+            self._say(carrier.ENDED, number, None, 0, f"no descriptor or memory left: {error}",
+                      False, 0, 0)  # fmt: skip
+            return
+        self._members[number] = member
+        self._shipped[number] = (0, 0)
+        self._by_descriptor[member.data.fileno()] = member
+        self._poller.register(member.data.fileno(), platform.READABLE)
+        with contextlib.suppress(OSError):  # the zygote is gone, which `_on_zygote` will see
+            self._pool.fork(member, facts)
+
+    # -- to a worker --------------------------------------------------------------------------
+
+    def _send(self, member: Member, content: bytes, descriptors: Sequence[int] = ()) -> None:
+        data = member.outgoing.wrap(content)
+        if descriptors:
+            # Duplicates: ours may be closed before its turn has come.
+            descriptors = [os.dup(one) for one in descriptors]
+        member.pending.append((memoryview(data), descriptors))
+        if len(member.pending) == 1 and not self._send_pending(member):
+            self._poller.modify(member.data.fileno(), platform.READABLE | platform.WRITABLE)
+
+    def _send_pending(self, member: Member) -> bool:
+        """Whether all is sent."""
+        while member.pending:
+            data, descriptors = member.pending[0]
+            try:
+                sent = platform.send(member.data, data, descriptors)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._drop_pending(member)
+                member.signal(signal.SIGKILL)
+                return True
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if sent < len(data):
+                member.pending[0] = (data[sent:], ())
+            else:
+                member.pending.popleft()
+        if member.data.fileno() in self._by_descriptor:
+            self._poller.modify(member.data.fileno(), platform.READABLE)
+        return True
+
+    @staticmethod
+    def _drop_pending(member: Member) -> None:
+        for _, descriptors in member.pending:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        member.pending.clear()
+
+    def _unwatch(self, member: Member) -> None:
+        if self._by_descriptor.pop(member.data.fileno(), None) is not None:
+            self._poller.unregister(member.data.fileno())
+
+    # -- from a worker ------------------------------------------------------------------------
+
+    def _receive(self, member: Member) -> bool:
+        """Pass on what a worker has sent; False when no more will come, or nothing sensible."""
+        try:
+            alive = member.inbox.receive()
+        except BlockingIOError:
+            return True
+        except OSError:
+            alive = False
+        return self._pass_on(member) and alive
+
+    def _pass_on(self, member: Member) -> bool:
+        while True:
+            try:
+                frames = member.inbox.frames()
+            except BadFrame as error:
+                self._distrust(member, str(error))
+                return False
+            if not frames:
+                return True
+            self._ship_log(member)
+            for records, data in frames:
+                content = bytes(data)
+                try:
+                    self._pass(member, records, content)
+                except OSError:
+                    raise  # the node's own trouble
+                except Exception as error:  # it is no message of ours
+                    self._distrust(member, f"{type(error).__name__}: {error}")
+                    return False
+
+    def _pass(self, member: Member, records: bool, content: bytes) -> None:
+        number = member.number
+        if records:
+            for result in stored_results(content):
+                self._ship_values(parts_of(result))
+        else:
+            message = messages.from_worker(memoryview(content))
+            if message[0] == messages.ARENA:
+                if not member.inbox.descriptors:
+                    raise BadFrame("an arena without its file")
+                descriptor = member.inbox.descriptors.pop(0)
+                self._arenas[message[1]] = _Arena(descriptor, message[2])
+                self._say(carrier.ARENA, number, message[1], message[2])
+                return
+            if message[0] == messages.SUBMIT:
+                self._ship_values(list(stored_values_in(message)))
+        self._say(carrier.DATA, number, records, content)
+
+    def _distrust(self, member: Member, reason: str) -> None:
+        # The driver says of it what the loop says on one machine.
+        self._say(carrier.DATA, member.number, False, pickle.dumps(("no message", reason), 5))
+
+    def _ship_values(self, values: Sequence[Any]) -> None:
+        for _, number, offset, length, _ in values:
+            arena = self._arenas.get(number)
+            if arena is None or number >> OWNER_SHIFT not in self._shipped:
+                continue  # an input of another process, which the driver has
+            position = offset
+            while position < offset + length:
+                data = os.pread(
+                    arena.descriptor, min(SHIP_BYTES, offset + length - position), position
+                )
+                self._say(carrier.BYTES, number, arena.size, position, pickle.PickleBuffer(data))
+                position += len(data)
+                if len(self._outgoing) > 1:
+                    self._flush()
+
+    def _ship_log(self, member: Member) -> None:
+        """Send what a worker has printed since the last time."""
+        sent, told = self._shipped[member.number]
+        size = member.segment.size()
+        attempt, start = member.running()
+        while sent < size or attempt != told:
+            data = member.segment.read(sent, min(size - sent, LOG_CHUNK_BYTES))
+            self._say(carrier.LOG, member.number, data, attempt, start)
+            told = attempt
+            sent += len(data)
+            if not data:
+                break
+        self._shipped[member.number] = (sent, told)
+
+    # -- ends ---------------------------------------------------------------------------------
+
+    def _on_zygote(self) -> None:
+        try:
+            alive = self._pool.inbox.receive()
+            frames = self._pool.inbox.frames()
+        except (OSError, BadFrame):
+            alive, frames = False, []
+        for _, data in frames:
+            message = pickle.loads(data)
+            member = self._members.get(message[1])
+            if member is None:
+                continue
+            if message[0] == messages.STARTED:
+                member.pid = message[2]
+                self._say(carrier.STARTED, member.number, member.pid)
+            elif message[0] == messages.ENDED:
+                self._endings.append((member, *message[3:]))
+        if not alive:
+            self._restart_zygote()
+
+    def _restart_zygote(self) -> None:
+        """Somebody killed it, and the kernel all workers with it: begin anew."""
+        self._poller.unregister(self._pool.socket.fileno())
+        self._pool.stop()
+        note = f"the zygote ended; {self._pool.complaint()}"
+        dead = {entry[0] for entry in self._endings}
+        for member in self._members.values():
+            member.signal(signal.SIGKILL)
+            if member not in dead:
+                self._endings.append((member, signal.SIGKILL, 0, note))
+        try:
+            self._pool.start()
+        except StartupFailed as error:
+            raise OSError(str(error)) from error
+        self._poller.register(self._pool.socket.fileno(), platform.READABLE)
+
+    def _ended(self, member: Member, status: int | None, peak_kib: int, note: str) -> None:
+        if self._members.get(member.number) is not member:
+            return
+        with contextlib.suppress(OSError):
+            while member.inbox.receive():
+                pass
+        self._pass_on(member)
+        unreported = member.unreported()
+        if unreported:
+            with contextlib.suppress(pickle.UnpicklingError, ValueError, TypeError, IndexError):
+                self._pass(member, True, unreported)  # else a call scribbled over it
+        self._ship_log(member)
+        killed = status is not None and os.WIFSIGNALED(status)
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        starved = killed and os.WTERMSIG(status or 0) == signal.SIGKILL and self._oom_kills > before
+        attempt, start = member.running()
+        self._say(carrier.ENDED, member.number, status, peak_kib, note, starved, attempt, start)
+        del self._members[member.number]
+        self._unwatch(member)
+        self._drop_pending(member)
+        member.segment.close()
+        member.close()
+        self._ledger.settle(0, member.number)
+
+
+def stored_results(records: bytes) -> Iterator[Any]:
+    """The results in a frame of records that have parts in an arena."""
+    position = 0
+    while position < len(records):
+        fields = RECORD.unpack_from(records, position)
+        flags, size = fields[2], fields[-1]
+        position += RECORD.size
+        if flags & FLAG_PACKED and flags & FLAG_STORED:
+            yield pickle.loads(records[position : position + size])
+        position += size
+
+
+def stored_values_in(message: object) -> Iterator[Any]:
+    """The stored values anywhere in a message."""
+    pending = [message]
+    while pending:
+        one = pending.pop()
+        if _is_stored(one):
+            yield one
+        elif type(one) in (tuple, list):
+            pending.extend(one)  # type: ignore[arg-type]
+
+
+def _is_stored(one: object) -> bool:
+    if type(one) is not tuple or len(one) != 5 or type(one[4]) is not tuple:
+        return False
+    return (one[0] is None or type(one[0]) is bytes) and all(type(x) is int for x in one[1:4])

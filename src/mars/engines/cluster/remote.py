@@ -1,0 +1,475 @@
+"""The driver's view of nodes: workers elsewhere as the loop knows them, their logs and values.
+
+A worker on a node is a `Member` without a process here: what the loop sends it goes through the
+carrier, and what comes back is put where the loop looks. Logs and large values are kept here as
+soon as they have come about: `RemoteMember.segment` is a copy of the log, and each arena on a
+node has a *mirror* here, a file in which its values stand at the same places.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mars import platform
+from mars.attempt.capture import Segment
+from mars.engines.cluster import carrier
+from mars.engines.cluster.carrier import Carrier, Item
+from mars.engines.local import events
+from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
+from mars.engines.local.loop import Loop
+from mars.engines.local.pool import Member
+from mars.engines.local.queues import Group
+from mars.engines.local.store import Store
+from mars.errors import NoAvailableBand
+from mars.settings import NODE_WAIT_S, SHIP_BYTES
+from mars.task import Task
+
+_MOST_OF_BUDGET: Final = 0.9
+"""Mirrors that come when this part of the budget is taken are files on disk."""
+
+
+class RemoteNode:
+    """One node, as the driver knows it."""
+
+    def __init__(self, name: str, index: int, facts: dict[str, Any], link: Carrier) -> None:
+        self.name = name
+        self.index = index  # of its group in the scheduler
+        self.facts = facts
+        self.address: str = facts["address"]
+        self.cpus: float = facts["cpus"]
+        self.alive = True
+        self.reason = ""
+        self.workers: set[int] = set()  # all that ever were there
+        self.held: set[tuple[int, int]] = set()  # regions of others that it has a copy of
+        self.arenas: set[int] = set()  # of others
+        self._link = link
+
+    def tell(self, *message: Any) -> None:
+        """Send a message."""
+        self.send(message)
+
+    def send(self, item: Item) -> None:
+        if self.alive:
+            self._link.send(self.name, item)
+
+    def ship(self, value: Any, arena: tuple[int, int]) -> None:
+        """Have it hold the region of a value, whose arena here has that descriptor and size."""
+        _, number, offset, length, _ = value
+        if number >> OWNER_SHIFT in self.workers or (number, offset) in self.held:
+            return
+        self.held.add((number, offset))
+        self.arenas.add(number)
+        descriptor, size = arena
+        file = _File(os.dup(descriptor))  # lives as long as what is still to be read
+        for position in range(offset, offset + length, SHIP_BYTES):
+            part = min(SHIP_BYTES, offset + length - position)
+            self.send(_Part(file, number, size, position, part))
+
+
+class _File:
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class _Part:
+    """A part of a region as a message, read when its turn has come."""
+
+    def __init__(self, file: _File, number: int, size: int, offset: int, length: int) -> None:
+        self._file, self._facts = file, (number, size, offset, length)
+
+    def __call__(self) -> carrier.Message:
+        number, size, offset, length = self._facts
+        data = os.pread(self._file.descriptor, length, offset)
+        data += bytes(length - len(data))  # what was never written
+        return carrier.BYTES, number, size, offset, pickle.PickleBuffer(data)
+
+
+class _NoSocket:
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class _Frames:
+    """What has come from a worker and was not looked at: the `Inbox` of a remote member."""
+
+    def __init__(self) -> None:
+        self.came: list[tuple[bool, memoryview]] = []
+        self.descriptors: list[int] = []
+
+    def receive(self) -> bool:
+        return False  # all that comes is put here
+
+    def frames(self) -> list[tuple[bool, memoryview]]:
+        came, self.came = self.came, []
+        return came
+
+    def close(self) -> None:
+        self.came.clear()
+
+
+class RemoteMember(Member):
+    """A worker process on a node, as the loop holds it."""
+
+    def __init__(self, number: int, node: RemoteNode) -> None:
+        self.number = number
+        self.node = node
+        self.pid = 0
+        self.data = self.control = _NoSocket()  # type: ignore[assignment]
+        self.inbox = _Frames()  # type: ignore[assignment]
+        self.segment = Segment()
+        self.pending = deque()
+        self.functions, self.runs, self.arenas = set(), set(), set()
+        self.over = ([], [])
+        self.unmap, self.free = [], []
+        self.open = True
+        self.missed = False
+        self.broken = ""
+        self.starved = False
+        self._running = (0, 0)
+
+    def printed(self, data: bytes, running: tuple[int, int]) -> None:
+        """More of its log has come, and which attempt it belongs to."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.segment.descriptor, view) :]
+        self._running = running
+
+    def running(self) -> tuple[int, int]:
+        return self._running
+
+    def unreported(self) -> bytes:
+        return b""  # its node has looked
+
+    def interrupt(self, attempt: int) -> None:
+        self.node.tell(carrier.SIGNAL, self.number, signal.SIGINT, attempt)
+
+    def signal(self, number: int) -> None:
+        self.node.tell(carrier.SIGNAL, self.number, int(number), 0)
+
+    def close(self) -> None:
+        self.open = False
+
+
+class RemotePool:
+    """Stands where the loop has the zygote of one machine."""
+
+    def __init__(self, link: Carrier) -> None:
+        self._link = link
+        self.nodes: list[RemoteNode] = []
+        self.pid = 1
+        self.errors = Segment()
+        self.socket, self._other_end = socket.socketpair()  # nothing ever comes: nodes tell
+
+    def complaint(self) -> str:
+        return ""
+
+    def stop(self) -> None:
+        """End all nodes."""
+        self.pid = 0
+        for node in self.nodes:
+            node.alive = False
+        self._link.close()
+        self.socket.close()
+        self._other_end.close()
+
+    def close(self) -> None:
+        self.stop()
+        self.errors.close()
+
+    def forget(self) -> None:
+        """In a child that the program forked."""
+        self.pid = 0
+        self.socket.close()
+        self._other_end.close()
+
+
+class RemoteStore(Store):
+    """Large values of all nodes, of which this process has a mirror."""
+
+    def __init__(
+        self, wake: Callable[[Callable[[], object]], None], budget_bytes: int, directory: str
+    ) -> None:
+        super().__init__(wake, budget_bytes, directory)
+        self._directory = directory
+        self.nodes: list[RemoteNode] = []
+
+    def mirror(self, number: int, size: int) -> None:
+        """An arena has come about on a node."""
+        budget = self.ledger.budget_bytes
+        if number & ON_DISK or self.ledger.total() > _MOST_OF_BUDGET * budget:
+            descriptor = platform.nameless_file(self._directory, append=False)
+        else:
+            descriptor = platform.memory_file(f"mirror-{number}")
+        os.ftruncate(descriptor, size)
+        self.add_arena(number, descriptor, size)
+
+    def write(self, number: int, offset: int, data: bytes) -> None:
+        """A part of a value has come."""
+        with self._lock:
+            if number not in self._arenas:
+                return  # the engine has ended meanwhile
+            descriptor, _ = self._arenas[number]
+            view = memoryview(data)
+            while view:
+                done = os.pwrite(descriptor, view, offset)
+                offset += done
+                view = view[done:]
+            if not number & ON_DISK:
+                self.ledger.change(len(data), number >> OWNER_SHIFT)
+
+    def _free(self, key: tuple[int, int], region: Any) -> None:
+        number, offset = key
+        owner = number >> OWNER_SHIFT
+        if owner and owner not in self._ended:
+            platform.punch(self._arenas[number][0], offset, region.length)
+            if not number & ON_DISK:
+                self.ledger.change(-region.length, owner)
+        for node in self.nodes:
+            if key in node.held or (owner in node.workers and owner in self._ended):
+                node.held.discard(key)
+                node.tell(carrier.FREED, number, offset, region.length)
+        super()._free(key, region)
+
+    def _remove_arena(self, number: int) -> None:
+        super()._remove_arena(number)
+        for node in self.nodes:
+            if number in node.arenas or number >> OWNER_SHIFT in node.workers:
+                node.arenas.discard(number)
+                node.tell(carrier.GONE, number)
+
+
+class RemoteLoop(Loop):
+    """The loop, with workers on nodes.
+
+    Parameters are those of `Loop`; ``changed`` is called, in the loop's thread, after a node
+    has come or gone.
+    """
+
+    pool: RemotePool  # type: ignore[assignment]
+    store: RemoteStore
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[str, float]],
+        pool: Any,
+        store: Any,
+        memory: int,
+        tell: Callable[[str], object],
+        changed: Callable[[], object],
+    ) -> None:
+        super().__init__(groups, pool, store, memory, tell)
+        self._changed = changed
+        self._lost_nodes = False
+        self._waiting: threading.Timer | None = None
+
+    # -- what nodes say; called in a thread of the carrier -------------------------------------
+
+    def take_from(self, node: RemoteNode, received: Sequence[carrier.Message]) -> None:
+        """Act on messages of a node, in their order."""
+        frames: list[carrier.Message] = []
+        for message in received:
+            kind = message[0]
+            if kind == carrier.BYTES:
+                self.store.write(message[1], message[3], message[4])
+            elif kind == carrier.ARENA:
+                self.store.mirror(message[2], message[3])
+                frames.append(message)
+            else:
+                frames.append(message)
+        if frames:
+            self.post(lambda: self._heard(node, frames))
+
+    def _heard(self, node: RemoteNode, received: Sequence[carrier.Message]) -> None:
+        for message in received:
+            kind = message[0]
+            if kind == carrier.BROKEN:
+                self.node_left(node, message[1])
+                continue
+            member: Any = self.members.get(message[1])
+            if member is None:
+                continue
+            if kind == carrier.DATA:
+                if not member.broken:
+                    member.inbox.came.append((message[2], memoryview(message[3])))
+                    self._take_frames(member)
+                    if member.broken:
+                        member.signal(signal.SIGKILL)
+            elif kind == carrier.LOG:
+                member.printed(message[2], message[3:5])
+            elif kind == carrier.ARENA:
+                member.arenas.add(message[2])
+            elif kind == carrier.STARTED:
+                member.pid = message[2]
+                if member.missed:
+                    member.signal(signal.SIGKILL)
+            elif kind == carrier.ENDED:
+                _, number, status, peak_kib, note, starved, attempt, start = message
+                member.printed(b"", (attempt, start))
+                member.starved = starved
+                self._endings[number] = (member.pid, status, peak_kib, note)
+                self._dead.append(member)
+
+    # -- nodes ---------------------------------------------------------------------------------
+
+    def node_joined(self, node: RemoteNode) -> None:
+        """A node can be used from here on."""
+        if not node.alive:
+            return  # it was lost before we began
+        node.index = len(self.scheduler.groups)
+        self.pool.nodes.append(node)
+        self.store.nodes.append(node)
+        self.scheduler.groups.append(Group(node.address, node.cpus, node.cpus))
+        self._changed()
+        if self.members or self.runs:
+            self.on(events.Tick())
+
+    def start_on(self, nodes: Sequence[RemoteNode]) -> None:
+        """The nodes that an engine begins with; before `start`."""
+        for index, node in enumerate(nodes):
+            node.index = index
+            self.pool.nodes.append(node)
+            self.store.nodes.append(node)
+
+    def node_left(self, node: RemoteNode, reason: str) -> None:
+        """A node is lost: its workers have ended, for all that we can know."""
+        if not node.alive:
+            return
+        node.alive = False
+        node.reason = reason
+        if node in self.store.nodes:
+            self.store.nodes.remove(node)
+        group = self.scheduler.groups[node.index]
+        group.free -= group.cpus
+        group.cpus = 0.0
+        for member in self.members.values():
+            if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
+                note = f"its node {node.address} was lost: {reason}"
+                self._endings[member.number] = (member.pid, signal.SIGKILL, 0, note)
+                self._dead.append(member)
+        self._changed()
+        self._tell(f"mars: node {node.address} was lost ({reason}); its calls run elsewhere")
+        if self._waiting is None:
+            self._waiting = threading.Timer(NODE_WAIT_S, lambda: self.post(self._give_up_waiting))
+            self._waiting.daemon = True
+            self._waiting.start()
+
+    def _give_up_waiting(self) -> None:
+        """Runs with calls that no node can run do not wait for ever."""
+        self._waiting = None
+        groups = self.scheduler.groups
+        for task in list(self.scheduler.ready):
+            options = task.call.options
+            if any(
+                options.cpus <= group.cpus and options.worker in (None, group.address)
+                for group in groups
+            ):
+                continue
+            lost = [node for node in self.pool.nodes if not node.alive]
+            for run in task.runs if task.source is None else task.source.runs:
+                if run.live:
+                    run.error = _unschedulable(task, lost)
+                    self.on(events.Cancelled(run))
+
+    def on(self, event: events.Event) -> None:
+        if type(event) is events.Died:
+            member: Any = self._burying.get(event.worker)
+            if member is not None and not member.node.alive:
+                # Many workers end at once with a node: that says nothing about workers.
+                self.scheduler.forgive_starts()
+        super().on(event)
+
+    _burying: dict[int, Member] = {}  # noqa: RUF012 (replaced, never changed)
+
+    def _bury(self) -> None:
+        self._burying = {member.number: member for member in self._dead}
+        super()._bury()
+
+    def _starved(self, member: Member) -> bool:
+        return bool(member.starved) and not member.broken  # type: ignore[attr-defined]
+
+    # -- workers -------------------------------------------------------------------------------
+
+    def _start_worker(self, command: events.StartWorker) -> None:
+        node = self.pool.nodes[command.group]
+        try:
+            member = RemoteMember(command.worker, node)
+        except OSError as error:
+            self._last_words.append(f"no descriptor left: {error}")
+            self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
+            return
+        self.members[command.worker] = member
+        self._segments.add(member.segment)
+        node.workers.add(member.number)
+        if not node.alive:
+            self._endings[member.number] = (
+                0,
+                signal.SIGKILL,
+                0,
+                f"its node is lost: {node.reason}",
+            )
+            self._dead.append(member)
+            self.wake()
+            return
+        live = [one for one in self.pool.nodes if one.alive]
+        node.tell(
+            carrier.FORK,
+            member.number,
+            {
+                "address": node.address,
+                "addresses": [one.address for one in live],
+                "n_cpu": sum(one.cpus for one in live),
+            },
+        )
+
+    def send(
+        self, member: Member, message: tuple[Any, ...], descriptors: Sequence[int] = ()
+    ) -> None:
+        if member.open:
+            content = pickle.dumps(message, 5)
+            member.node.tell(carrier.DATA, member.number, False, content)  # type: ignore[attr-defined]
+
+    def _tell_control(self, member: Member, *message: Any) -> None:
+        content = pickle.dumps(message, 5)
+        member.node.tell(carrier.CONTROL, member.number, content)  # type: ignore[attr-defined]
+
+    def lend(self, member: Member, value: Any) -> None:
+        number = value[1]
+        arena = self.store.arena(number)
+        self.store.lent(value, member.number)
+        member.node.ship(value, arena)  # type: ignore[attr-defined]
+        if number not in member.arenas:
+            member.arenas.add(number)
+            member.node.tell(carrier.LEND, member.number, number, arena[1])  # type: ignore[attr-defined]
+
+    def _end_all(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        super()._end_all()
+
+
+def _unschedulable(task: Task, lost: Sequence[RemoteNode]) -> NoAvailableBand:
+    options = task.call.options
+    wish = f"cpus={options.cpus:g}"
+    if options.worker is not None:
+        wish += f", expect_worker={options.worker!r}"
+    gone = ", ".join(f"{node.address} ({node.reason})" for node in lost)
+    return NoAvailableBand(
+        f"{task.call.name} asks for {wish}, which no node has any more, and none has come within "
+        f"{NODE_WAIT_S:g} s; lost: {gone}; what was finished stays, execute() runs the rest"
+    )
+
+
+__all__ = ["RemoteLoop", "RemoteMember", "RemoteNode", "RemotePool", "RemoteStore"]

@@ -1,0 +1,66 @@
+"""Where a program is, as a worker on another node follows it.
+
+On one machine a worker takes over the program's ``sys.path``, its folder and the variables that
+it changed. Elsewhere, packages are at other places, so the path is put together there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+_own_path: list[str] | None = None
+
+
+class Surroundings:
+    """``(path, folder, variables)`` of the driver; comes out of its pickle as the node's.
+
+    Parameters
+    ----------
+    path : sequence of str
+        The program's ``sys.path``.
+    installed : sequence of str
+        Those of its entries that belong to its Python, not to the program.
+    here : str
+        Its working directory.
+    variables : dict
+        Those that it changed.
+    """
+
+    def __init__(
+        self,
+        path: Sequence[str],
+        installed: Sequence[str],
+        here: str,
+        variables: dict[bytes, bytes | None],
+    ) -> None:
+        self._facts = list(path), list(installed), here, variables
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return follow, self._facts
+
+    def __iter__(self) -> Any:
+        path, _, here, variables = self._facts
+        return iter((path, here, variables))
+
+
+def follow(
+    path: list[str], installed: list[str], here: str, variables: dict[bytes, bytes | None]
+) -> tuple[list[str], str, dict[bytes, bytes | None]]:
+    """What a worker on this node should have for what the program has."""
+    global _own_path
+    if _own_path is None:
+        _own_path = list(sys.path)  # before the first call: as the node's Python has it
+    if not set(installed) <= {*_own_path, ""}:
+        # Another installation: what the program added, where it is there too, then ours.
+        known = {*installed, *_own_path}
+        path = [entry for entry in path if entry not in known and os.path.isdir(entry)] + _own_path
+    return path, here if os.path.isdir(here) else "", variables
+
+
+def installed_entries(path: Sequence[str]) -> list[str]:
+    """Entries of ``sys.path`` that belong to the Python that runs, such as site-packages."""
+    prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix})
+    return [entry for entry in path if entry.startswith(prefixes)]

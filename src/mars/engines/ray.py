@@ -1,0 +1,384 @@
+"""Ray as the engine under ours: an actor on each of its nodes holds a `Node`.
+
+The actor asks Ray for the cores that our calls use there, so Ray's own tasks and actors find them
+taken. Between the driver and the actor go actor calls: ``take`` brings messages, ``poll`` waits
+for some. Ray connects, encrypts and authenticates, and tells when an actor or a host is lost.
+
+Calls are no Ray tasks: their logs would be lost with a crash, C code could not be stopped
+without the death of a worker that Ray blames on all, and each would cost Ray a millisecond.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import secrets
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from mars.engines.cluster.carrier import Item, Listener, Message, size_of
+from mars.engines.cluster.engine import ClusterEngine
+from mars.engines.cluster.node import Node
+from mars.errors import StartupFailed
+from mars.settings import JOIN_LOOK_S, SHIP_BYTES, STOP_S
+
+_UNDER_WAY: Final = 8
+"""Actor calls that may be under way to a node: so much is sent ahead of what it has taken."""
+
+_POLL_S: Final = 10.0
+"""How long a node waits for something to tell, seconds, before it answers with nothing."""
+
+
+class _Own:
+    """The connection to Ray, of which a process has one: it ends with the last engine on it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.engines = 0
+        self.ours = False  # whether we called `ray.init`, not the program
+
+
+_own = _Own()
+
+
+class NodeActor:
+    """What Ray runs: a node for one driver.
+
+    Its two groups of calls have a thread each, so what comes is not held up by who waits.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], address: str, cpus: float) -> None:
+        self._outgoing: deque[Message] = deque()
+        self._came: dict[int, bytes] = {}
+        self._next = 0
+        self._lock = threading.Condition()
+        # Ray sets this for each of its workers, as if their user had asked for so many threads.
+        os.environ.pop("OMP_NUM_THREADS", None)
+        self._node = Node(self._tell, facts, address, cpus)
+
+    def _tell(self, messages: Sequence[Message]) -> None:
+        with self._lock:
+            self._outgoing.extend(messages)
+            self._lock.notify_all()
+
+    def take(self, number: int, data: bytes) -> None:
+        """Messages of the driver; they are acted on in the order of their numbers."""
+        with self._lock:
+            self._came[number] = data
+            while self._next in self._came:
+                self._node.take(pickle.loads(self._came.pop(self._next)))
+                self._next += 1
+
+    def poll(self) -> bytes:
+        """What there is to tell the driver, as soon as there is something."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._outgoing, _POLL_S)
+            messages, size = [], 0
+            while self._outgoing and size < SHIP_BYTES:
+                message = self._outgoing.popleft()
+                size += size_of(message)
+                messages.append(message)
+        return pickle.dumps(messages, 5)
+
+    def end(self) -> None:
+        """End all workers."""
+        self._node.close()
+        self._tell(())
+
+
+class _Held:
+    """One node, as the driver holds its actor."""
+
+    def __init__(self, name: str, actor: Any) -> None:
+        self.name = name
+        self.actor = actor
+        self.queue: deque[Item] = deque()
+        self.filled = threading.Event()
+        self.gone = False
+        self.threads: list[threading.Thread] = []
+
+
+class RayLink:
+    """A Ray cluster as `mars.engines.cluster.carrier.Carrier`.
+
+    Parameters
+    ----------
+    address : str
+        As `ray.init` takes it; "local" starts one here, for this engine alone.
+    security : object, optional
+        Has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files, and ``token``.
+    cpus : sequence of int, optional
+        Of a cluster of our own: cores of each of the nodes on it.
+    """
+
+    def __init__(
+        self, address: str, security: Any = None, cpus: Sequence[int] | None = None
+    ) -> None:
+        self.address = address
+        self._security = security
+        self._cpus = cpus
+        self._ray: Any = None
+        self._listener: Listener | None = None
+        self._facts: Mapping[str, Any] = {}
+        self._held: dict[str, _Held] = {}
+        self._known: set[str] = set()  # nodes of Ray that have an actor, or had one
+        self._joined = False  # counted in `_own`
+        self._undo = contextlib.ExitStack()
+        self._closed = threading.Event()
+        self._looker: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
+        """Connect, and have Ray start our nodes; see `Carrier`."""
+        self._listener, self._facts = listener, facts
+        self._undo.enter_context(_variables(self._settings()))
+        try:
+            ray = self._ray = _import_ray()
+            with _own.lock:
+                if not ray.is_initialized():
+                    self._connect(ray)
+                    _own.ours = True
+                _own.engines += 1
+                self._joined = True
+        except BaseException:
+            self._undo.close()
+            raise
+        if self._cpus is not None:
+            here = ray.get_runtime_context().get_node_id()
+            for index, count in enumerate(self._cpus):
+                self._start(f"{self.address}:{index}", here, float(count), asked=0.0)
+        else:
+            self._start_missing()
+        self._looker = threading.Thread(target=self._look, name="mars-ray-nodes", daemon=True)
+        self._looker.start()
+        return len(self._held)
+
+    def _settings(self) -> dict[str, str]:
+        """What Ray is told by variables, most of which it reads while it is imported."""
+        variables = {"RAY_USAGE_STATS_ENABLED": "0"}
+        if self._security is not None:
+            return variables | {
+                "RAY_AUTH_MODE": "token",
+                "RAY_USE_TLS": "1",
+                "RAY_TLS_SERVER_CERT": os.fspath(self._security.cert_path),
+                "RAY_TLS_SERVER_KEY": os.fspath(self._security.key_path),
+                "RAY_TLS_CA_CERT": os.fspath(self._security.ca_path),
+                "RAY_AUTH_TOKEN": self._security.token,
+            }
+        return variables  # the rest as the program, or its user, has set it up
+
+    def _connect(self, ray: Any) -> None:
+        more: dict[str, Any] = {}
+        if self._cpus is not None:
+            more = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        try:
+            ray.init(
+                address="local" if self._cpus is not None else self.address,
+                log_to_driver=False,
+                configure_logging=False,
+                **more,
+            )
+        except Exception as error:  # Ray raises many kinds
+            raise StartupFailed(
+                f"no connection to Ray at {self.address} ({type(error).__name__}: {error}); is it "
+                f"there, is this program on one of its hosts (else use ray://host:port), and does "
+                f"it have the token and certificate that Ray asks for (security=)?"
+            ) from error
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [
+            node for node in self._ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+        ]  # fmt: skip
+
+    def _start_missing(self) -> None:
+        for node in self._nodes():
+            if node["NodeID"] not in self._known:
+                address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+                cpus = float(int(node["Resources"]["CPU"]))
+                self._start(address, node["NodeID"], cpus, asked=cpus)
+
+    def _start(self, address: str, node: str, cpus: float, asked: float) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._known.add(node)
+        remote = self._ray.remote(
+            num_cpus=asked,
+            max_restarts=0,  # what it knew is gone: another one is another node
+            max_task_retries=0,
+            concurrency_groups={"take": 1, "poll": 1},
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        actor = remote(NodeActor).remote(dict(self._facts), address, cpus)
+        held = _Held(f"{address} {len(self._held)}", actor)
+        with self._lock:
+            self._held[held.name] = held
+        for act in (self._poll, self._write):
+            thread = threading.Thread(target=act, args=(held,), name="mars-ray", daemon=True)
+            held.threads.append(thread)
+            thread.start()
+
+    def _look(self) -> None:
+        """Start our part on nodes of Ray that come later."""
+        while not self._closed.wait(JOIN_LOOK_S):
+            if self._cpus is None:
+                with contextlib.suppress(Exception):  # Ray's head is gone, or about to come back
+                    self._start_missing()
+
+    def _poll(self, held: _Held) -> None:
+        assert self._listener is not None
+        first = True
+        try:
+            while not self._closed.is_set():
+                poll = held.actor.poll.options(concurrency_group="poll").remote()
+                data = self._ray.get(poll)
+                if first:
+                    self._listener.joined(held.name)
+                    first = False
+                messages = pickle.loads(data)
+                if messages:
+                    self._listener.told(held.name, messages)
+        except Exception as error:  # of Ray: the actor, its process or its host is gone
+            if not self._closed.is_set():
+                self._lost(held, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+
+    def _write(self, held: _Held) -> None:
+        number = 0
+        under_way: list[Any] = []
+        try:
+            while True:
+                held.filled.wait()
+                held.filled.clear()
+                while held.queue:
+                    batch, size = [], 0
+                    while held.queue and size < SHIP_BYTES:
+                        item = held.queue.popleft()
+                        message = item() if callable(item) else item
+                        size += size_of(message)
+                        batch.append(message)
+                    take = held.actor.take.options(concurrency_group="take")
+                    under_way.append(take.remote(number, pickle.dumps(batch, 5)))
+                    number += 1
+                    if len(under_way) > _UNDER_WAY:
+                        done, under_way = self._ray.wait(under_way, num_returns=1)
+                        self._ray.get(done)
+                if held.gone or self._closed.is_set():
+                    return
+        except Exception as error:  # of Ray, as above
+            if not self._closed.is_set():
+                self._lost(held, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+
+    def _lost(self, held: _Held, reason: str) -> None:
+        assert self._listener is not None
+        with self._lock:
+            if held.gone:
+                return
+            held.gone = True
+        held.filled.set()
+        self._listener.left(held.name, reason)
+
+    def send(self, node: str, item: Item) -> None:
+        """Send a message to a node; see `Carrier`."""
+        held = self._held.get(node)
+        if held is not None and not held.gone:
+            held.queue.append(item)
+            held.filled.set()
+
+    def close(self) -> None:
+        """End our nodes and the connection, and a Ray of our own."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._closed.set()
+            nodes = list(self._held.values())
+        if self._ray is not None and self._ray.is_initialized():
+            ends = [held.actor.end.remote() for held in nodes if not held.gone]
+            with contextlib.suppress(Exception):  # what does not answer is killed
+                self._ray.get(ends, timeout=STOP_S)
+            for held in nodes:
+                with contextlib.suppress(Exception):
+                    self._ray.kill(held.actor)
+        for held in nodes:
+            held.filled.set()
+            for thread in held.threads:
+                if thread is not threading.current_thread():
+                    thread.join(STOP_S)
+        if self._looker is not None:
+            self._looker.join(STOP_S)
+        if self._joined:
+            with _own.lock:
+                _own.engines -= 1
+                if not _own.engines and _own.ours:
+                    _own.ours = False
+                    self._ray.shutdown()
+        self._undo.close()
+
+
+def _protect_own() -> None:
+    """Have Ray ask for a token: it listens on all interfaces, whatever it is told.
+
+    It reads these variables once in a process, while it is imported, so they stay as they are.
+    """
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@contextlib.contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, which is the only way to tell Ray some things."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise StartupFailed(
+            "the Ray engine needs the package ray; install it with: pip install 'mars-remote[ray]'"
+        ) from error
+    return ray
+
+
+def connect(
+    address: str,
+    security: object | None = None,
+    environment: Mapping[str, str] | None = None,
+    object_memory: int | None = None,
+    spill_directory: str | None = None,
+) -> ClusterEngine:
+    """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
+
+    Raises
+    ------
+    StartupFailed
+        It is not there, has no usable node, or refuses us.
+    """
+    link = RayLink("auto" if address == "ray" else address, security)
+    return ClusterEngine(link, environment, object_memory, spill_directory)
+
+
+def start(
+    name: str,
+    cpus: Sequence[int],
+    environment: Mapping[str, str] | None = None,
+    object_memory: int | None = None,
+    spill_directory: str | None = None,
+) -> ClusterEngine:
+    """An engine on a Ray of its own, with nodes of so many cores each."""
+    _protect_own()
+    link = RayLink(name, None, cpus)
+    return ClusterEngine(link, environment, object_memory, spill_directory)

@@ -1,0 +1,174 @@
+"""Sessions on a Dask cluster that is there: who may join, what comes and goes, what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import mars
+import mars.remote as mr
+from tests.cluster.conftest import DaskHosts
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_a_node_that_joins_during_a_run_takes_part(
+    dask_hosts: DaskHosts, pass_gate: Callable[..., None], tmp_path: Path
+) -> None:
+    dask_hosts.add_node()
+    with dask_hosts.session(1) as session:
+        (first,) = session.get_worker_addresses()
+        gate = tmp_path / "gate"
+        holder = mr.spawn(pass_gate, (gate, 60.0))
+        waiting = mr.spawn(lambda: mars.get_context().worker_address)
+        run = mr.ExecutableTuple([holder, waiting]).execute(wait=False)
+        dask_hosts.add_node()
+        alone = mr.spawn(lambda: mars.get_context().worker_address).execute()
+        assert alone.fetch() != first  # whose only core is taken
+        gate.touch()
+        run.result(60)
+        assert len(session.get_worker_addresses()) == 2
+        assert session.get_total_n_cpu() == 2
+
+
+def test_who_has_no_certificate_is_refused_at_once(dask_hosts: DaskHosts, tmp_path: Path) -> None:
+    dask_hosts.add_node()
+    dask_hosts.session(1).stop_server()
+    began = time.monotonic()
+    with pytest.raises(mars.errors.StartupFailed, match="certificate"):
+        mars.new_session(dask_hosts.address.replace("tls://", "tcp://"))
+    other = tmp_path / "other"
+    other.mkdir()
+    stranger = DaskHosts.__new__(DaskHosts)
+    from distributed import Security
+
+    made = Security.temporary()
+    for name, content in (("ca", made.tls_ca_file), ("cert", made.tls_client_cert),
+                          ("key", made.tls_client_key)):  # fmt: skip
+        (other / name).write_text(content)
+    stranger.ca_path, stranger.cert_path, stranger.key_path = (  # type: ignore[attr-defined]
+        other / "ca", other / "cert", other / "key",
+    )  # fmt: skip
+    with pytest.raises(mars.errors.StartupFailed, match="certificate"):
+        mars.new_session(dask_hosts.address, security=stranger)
+    assert time.monotonic() - began < 40
+
+
+def test_two_programs_share_a_cluster(dask_hosts: DaskHosts) -> None:
+    dask_hosts.add_node(2)
+    first = dask_hosts.session(1, default=False)
+    from mars.engines import dask
+
+    engine = dask.connect(dask_hosts.address, dask_hosts.credentials)
+    second = mars.session.Session(engine, "second")
+    try:
+        one, two = mr.spawn(abs, -1), mr.spawn(abs, -2)
+        one.execute(session=first)
+        two.execute(session=second)
+        assert one.fetch(session=first) == 1
+        assert two.fetch(session=second) == 2
+    finally:
+        engine.close()
+        first.stop_server()
+
+
+DRIVER = """
+import os, sys, time
+import mars, mars.remote as mr
+from tests.cluster.conftest import Credentials
+from pathlib import Path
+folder = Path(sys.argv[2])
+security = Credentials(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+mars.new_session(sys.argv[1], security=security)
+pid = mr.spawn(os.getpid).execute().fetch()
+run = mr.spawn(time.sleep, (60,)).execute(wait=False)
+print(pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_program_leaves_no_process_on_the_nodes(
+    dask_hosts: DaskHosts,
+    script_environment: dict[str, str],
+    wait_until: Callable[..., None],
+) -> None:
+    dask_hosts.add_node()
+    dask_hosts.session(1).stop_server()
+    root = str(Path(__file__).parents[2])
+    environment = {**script_environment}
+    environment["PYTHONPATH"] += os.pathsep + root
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, dask_hosts.address, str(dask_hosts.folder)],
+        stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert driver.stdout is not None
+    worker = int(driver.stdout.readline())
+    assert psutil.pid_exists(worker)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    driver.stdout.close()
+    wait_until(lambda: not psutil.pid_exists(worker))
+    with dask_hosts.session(1):  # and the cluster serves the next one
+        assert mr.spawn(abs, -3).execute().fetch() == 3
+
+
+def test_variables_for_calls_reach_the_nodes(dask_hosts: DaskHosts) -> None:
+    dask_hosts.add_node()
+    with dask_hosts.session(1, env={"MARS_TEST_VARIABLE": "seen"}):
+        assert mr.spawn(os.getenv, ("MARS_TEST_VARIABLE",)).execute().fetch() == "seen"
+
+
+def test_a_cluster_without_workers_is_named(
+    dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mars.engines.cluster import engine
+
+    monkeypatch.setattr(engine, "NODES_START_S", 0.5)
+    dask_hosts.wait()
+    with pytest.raises(mars.errors.StartupFailed, match="has no worker"):
+        mars.new_session(dask_hosts.address, security=dask_hosts.credentials)
+
+
+def test_an_own_cluster_listens_on_the_loopback_address_only() -> None:
+    with mars.new_session(engine="dask", n_cpu=1):
+        for child in psutil.Process().children(recursive=True):
+            for listener in _listening(child):
+                assert listener.laddr.ip in ("127.0.0.1", "::1"), listener
+
+
+def _listening(process: psutil.Process) -> list[Any]:
+    return [one for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "through the scheduler"])
+def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
+    dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    from mars.engines import dask
+
+    if not direct:
+        monkeypatch.setattr(dask, "DIRECT_S", 0)
+    dask_hosts.add_node()
+
+    def make(size: int) -> np.ndarray:
+        print("makes", size)
+        return np.arange(size)
+
+    with dask_hosts.session(1) as session:
+        routes = list(session._engine._link._routes.values())  # type: ignore[attr-defined]
+        assert [route.comm is not None for route in routes] == [direct]
+        made = mr.spawn(make, (3_000_000,)).execute()
+        given = mr.spawn(np.sum, (np.arange(2_000_000),)).execute()
+        assert made.fetch().sum() == np.arange(3_000_000).sum()
+        assert given.fetch() == np.arange(2_000_000).sum()
+        assert "makes 3000000" in str(made.fetch_log())

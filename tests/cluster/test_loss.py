@@ -1,0 +1,109 @@
+"""What is lost with a process or a node of a cluster, and what is not; on both engines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import mars
+import mars.remote as mr
+from mars.engines.cluster import remote
+from tests.cluster.conftest import node_process
+
+pytestmark = pytest.mark.timeout(120)
+
+Session = mars.session.Session
+
+
+def short_call(index: int) -> int:
+    print("call", index)
+    time.sleep(0.02)
+    return index * 3
+
+
+def test_a_killed_node_costs_no_result_and_no_log(
+    two_nodes: Session, kill_node: Callable[[str], None]
+) -> None:
+    calls = [mr.spawn(short_call, (index,)) for index in range(200)]
+    run = mr.ExecutableTuple(calls).execute(wait=False)
+    kill_node(two_nodes.get_worker_addresses()[0])
+    run.result(60)
+    assert [call.fetch() for call in calls] == [3 * index for index in range(200)]
+    for index, call in enumerate(calls):
+        assert f"call {index}\n" in str(call.fetch_log())
+
+
+def test_a_killed_worker_process_costs_no_result_and_no_log(two_nodes: Session) -> None:
+    calls = [mr.spawn(short_call, (index,)) for index in range(200)]
+    victim = mr.spawn(os.getpid, expect_worker=two_nodes.get_worker_addresses()[0])
+    pid = victim.execute().fetch()
+    run = mr.ExecutableTuple(calls).execute(wait=False)
+    os.kill(pid, signal.SIGKILL)
+    run.result(60)
+    assert [call.fetch() for call in calls] == [3 * index for index in range(200)]
+    assert "call 7\n" in str(calls[7].fetch_log())
+
+
+def test_a_large_result_outlives_the_node_that_made_it(
+    two_nodes: Session, kill_node: Callable[[str], None], note: Callable[..., None], tmp_path: Path,
+    lines: Callable[[object], list[str]], wait_until: Callable[..., None],
+) -> None:  # fmt: skip
+    ledger = tmp_path / "runs"
+    first, second = two_nodes.get_worker_addresses()
+
+    def make() -> np.ndarray:
+        note(ledger)
+        return np.arange(500_000)
+
+    made = mr.spawn(make, expect_worker=first).execute()
+    kill_node(first)
+    wait_until(lambda: two_nodes.get_worker_addresses() == [second], 30)
+    total = mr.spawn(np.sum, (made,)).execute()  # read on the other node
+    assert total.fetch() == made.fetch().sum() == np.arange(500_000).sum()
+    assert lines(ledger) == ["run"]
+
+
+def test_a_call_that_must_not_run_twice_fails_with_its_node(
+    two_nodes: Session, note: Callable[..., None], tmp_path: Path,
+    lines: Callable[[object], list[str]], wait_until: Callable[..., None],
+    pass_gate: Callable[..., None],
+) -> None:  # fmt: skip
+    ledger = tmp_path / "runs"
+    address = two_nodes.get_worker_addresses()[0]
+    pid = mr.spawn(node_process, expect_worker=address).execute().fetch()
+
+    def once() -> None:
+        note(ledger)
+        print("it began")
+        pass_gate(tmp_path / "never")
+
+    call = mr.spawn(once, idempotent=False, expect_worker=address)
+    run = call.execute(wait=False)
+    wait_until(lambda: "it began" in str(call.fetch_log(offsets=0)))
+    psutil.Process(pid).kill()
+    with pytest.raises(mars.errors.WorkerDied, match=r"its node .* was lost"):
+        run.result(60)
+    assert lines(ledger) == ["run"]
+    assert "it began" in str(call.fetch_log(offsets=0))
+
+
+def test_calls_that_no_node_is_left_for_are_told_so(
+    two_nodes: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "NODE_WAIT_S", 0.5)
+    address = two_nodes.get_worker_addresses()[0]
+    kept = mr.spawn(abs, -5).execute()
+    pid = mr.spawn(node_process, expect_worker=address).execute().fetch()
+    stuck = mr.spawn(time.sleep, (60,), expect_worker=address).execute(wait=False)
+    psutil.Process(pid).kill()
+    with pytest.raises(mars.errors.NoAvailableBand, match="no node has any more"):
+        stuck.result(60)
+    assert kept.fetch() == 5
+    assert mr.spawn(abs, -2).execute().fetch() == 2
