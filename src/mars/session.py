@@ -465,7 +465,13 @@ class Session:
         return values[0] if len(values) == 1 else values
 
     def values(self, outputs: Sequence[Output]) -> list[Any]:
-        """The values of several objects."""
+        """The values of several objects, as a list; errors as of `fetch`.
+
+        Parameters
+        ----------
+        outputs : sequence of Object
+            Executed in this session.
+        """
         self._check_open()
         task, value = self._sound if self._checkpoints else self._task, self._engine.value
         return [value(task(output), output._index) for output in outputs]
