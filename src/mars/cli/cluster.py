@@ -89,6 +89,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     export.add_argument(
         "--client-only", action="store_true", help="for programs; no host can join with it"
     )
+    drop = ways.add_parser("forget", help="remove what `import` read")
+    drop.add_argument("--address", help="of the cluster; not needed if there is one")
     take = ways.add_parser("import", help="read a bundle")
     take.add_argument("file", nargs="?", default="-", help="default: standard input")
 
@@ -102,6 +104,7 @@ def run(options: Namespace) -> int:
         "down": _down,
         "export": _export,
         "import": _import,
+        "forget": _forget,
     }
     try:
         return actions[getattr(options, "way", options.action)](options)
@@ -314,6 +317,15 @@ def _import(options: Namespace) -> int:
     print(f"credentials for {record.address} are here")
     if record.web_port:
         print(f"a program: mars.new_session({record.web_address!r})")
+    return 0
+
+
+def _forget(options: Namespace) -> int:
+    record = chosen(options.address)
+    if record.origin == "up" or clusters.local(record).running:
+        raise UsageError(f"{record.address} runs here; `mars cluster down` ends and forgets it")
+    records.forget(record)
+    print(f"credentials for {record.address} are removed")
     return 0
 
 

@@ -268,8 +268,11 @@ def down(record: Record) -> int:
     Returns
     -------
     int
-        How many of the processes that were started here were still running.
+        How many of the processes that were started here were still running; 0, too, if the cluster
+        is down already.
     """
+    if not record.directory.exists():
+        return 0
     found = local(record)
     _end(record, [process for process, _ in found.processes])
     if processes.remembered(record.directory):

@@ -88,10 +88,17 @@ def end(process: Process, grace_s: float) -> None:
         How long that may take, seconds.
     """
     _signal(process, signal.SIGTERM)
+    asked = {process.pid}
     deadline = time.monotonic() + grace_s
     while left := _left(process):
-        for late in left if time.monotonic() > deadline else ():
-            _signal(late, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            for late in left:
+                _signal(late, signal.SIGKILL)
+        elif not is_running(process):  # nobody is there any more to end what it started
+            for orphan in left:
+                if orphan.pid not in asked:
+                    asked.add(orphan.pid)
+                    _signal(orphan, signal.SIGTERM)
         time.sleep(POLL_S)
 
 

@@ -1,0 +1,59 @@
+"""A cluster on Ray over hosts of their own, with TLS and a token."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lab.hosts import Lab
+
+pytest.importorskip("ray")
+pytest.importorskip("grpc")
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
+
+STRANGER = str(Path(__file__).parents[1] / "deploy" / "stranger.py")
+
+CONNECT = """
+import os, socket
+from mars.deploy import ray_programs
+from mars.deploy.targets import resolve
+
+target = resolve("http://10.77.0.1:7104")
+target.check()
+os.environ.update(ray_programs.environment(target.credentials))
+import ray
+ray.init(target.address, log_to_driver=False)
+print(ray.get(ray.remote(socket.gethostname).remote()))
+ray.shutdown()
+"""
+
+
+def test_a_cluster_on_ray_from_up_to_down(lab: Lab) -> None:
+    """One test, because Ray needs half a minute to come and go."""
+    lab["head"].mars("cluster", "up", "--engine", "ray", "--host", "10.77.0.1")
+    bundle = lab["head"].mars("cluster", "credentials", "export").stdout
+    share = ("--n-cpu", "1", "--memory", "1GiB")
+    head = "10.77.0.1:7103"
+    lab["one"].mars("cluster", "join", head, "--credentials", "-", *share, stdin=bundle)
+    report = json.loads(lab["head"].mars("cluster", "status", "--json").stdout)[0]
+    assert report["ok"] and [node["host"] for node in report["nodes"]] == ["10.77.0.2"]
+
+    client_only = lab["head"].mars("cluster", "credentials", "export", "--client-only").stdout
+    lab["client"].mars("cluster", "credentials", "import", stdin=client_only)
+    assert lab["client"].python(CONNECT).stdout.splitlines()[-1] == "one"
+
+    for name in ("head", "one"):
+        ports = lab[name].ports()
+        said = lab["client"].run(sys.executable, STRANGER, lab[name].address, *ports)
+        for port, (over_tls, over_tcp) in zip(ports, json.loads(said.stdout), strict=True):
+            # Ray's agent for environments speaks HTTP, and wants the token for every request.
+            guarded = any(f"HTTP/1.{n} {s}" in over_tcp for n, s in ((1, 401), (0, 400)))
+            assert over_tls.startswith("refused:"), (name, port, over_tls)
+            assert guarded or over_tcp.startswith("refused:"), (name, port, over_tcp)
+
+    for name in ("one", "head"):
+        lab[name].mars("cluster", "down")
+        assert (lab[name].processes(), lab[name].files()) == ([], []), name

@@ -1,0 +1,184 @@
+"""`mars-supervisor` on one host, `mars-worker` on two others, a client on a fourth; and over ssh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab.hosts import OWN, Host, Lab
+
+pytest.importorskip("distributed")
+pytestmark = pytest.mark.hosts
+
+CALL = "import sys; from mars.cli.original import {0}; sys.exit({0}())"
+
+
+def command(host: Host, name: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start ``mars-supervisor`` or ``mars-worker``, as their entry points do."""
+    return host.start(sys.executable, "-u", "-c", CALL.format(name), *arguments)
+
+
+def until(program: subprocess.Popen[str], text: str) -> str:
+    """What it prints until a line with a text."""
+    assert program.stdout is not None
+    said = ""
+    for line in program.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it ended without {text!r}:\n{said}")
+
+
+def finish(host: Host, program: subprocess.Popen[str]) -> tuple[int, str]:
+    """End it as a terminal does, by SIGTERM to the command itself; its status and last words."""
+    children = f"/proc/{program.pid}/task/{program.pid}/children"
+    with open(children, encoding="ascii") as file:  # nsenter's child, by the machine's numbers
+        os.kill(int(file.read()), signal.SIGTERM)
+    said, _ = program.communicate(timeout=30)
+    return program.returncode, said
+
+
+@pytest.fixture
+def programs() -> Iterator[list[subprocess.Popen[str]]]:
+    """Those that a test started; ended at the latest with it."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for program in started:
+        if program.poll() is None:
+            program.kill()
+        program.communicate()
+
+
+def test_the_commands_of_the_original_make_a_cluster_and_take_it_down(
+    lab: Lab, programs: list[subprocess.Popen[str]]
+) -> None:
+    supervisor = command(
+        lab["head"], "supervisor", "-H", "10.77.0.1", "-p", "7001", "-w", "7002",
+        "--engine", "dask", "--log-level", "INFO", "--n-process", "1",
+    )  # fmt: skip
+    programs.append(supervisor)
+    said = until(supervisor, "http://10.77.0.1:7002")
+    assert "without effect here: --log-level, --n-process" in said
+    bundle = lab["head"].mars("cluster", "credentials", "export").stdout
+    for name in ("one", "two", "client"):
+        lab[name].mars("cluster", "credentials", "import", stdin=bundle)
+    share = ("-s", "10.77.0.1:7001", "--n-cpu", "1", "--mem-bytes", "512m")
+    workers = {
+        "one": command(lab["one"], "worker", "-H", "10.77.0.2", "-p", "7100", *share),
+        "two": command(lab["two"], "worker", *share),
+    }
+    programs += workers.values()
+    for worker in workers.values():
+        until(worker, "has joined tls://10.77.0.1:7001")
+    assert {"7100", "7101"} <= set(lab["one"].ports())
+    ran = lab["client"].python(
+        "import socket\n"
+        "from distributed import Client, Security\n"
+        "from mars.deploy.targets import resolve\n"
+        "to = resolve('http://10.77.0.1:7002')\n"
+        "to.check()\n"
+        "files = to.credentials\n"
+        "security = Security(tls_ca_file=files.ca_path, tls_client_cert=files.cert_path,\n"
+        "                    tls_client_key=files.key_path, require_encryption=True)\n"
+        "with Client(to.address, security=security) as client:\n"
+        "    print(sorted(client.run(socket.gethostname).values()))\n"
+    )
+    assert ran.stdout == "['one', 'two']\n"
+    for name, worker in workers.items():
+        assert finish(lab[name], worker)[0] == 0
+        assert lab[name].processes() == []
+    assert finish(lab["head"], supervisor)[0] == 0
+    assert (lab["head"].processes(), lab["head"].files()) == ([], [])
+    for name in ("one", "two", "client"):
+        lab[name].mars("cluster", "down")
+        lab[name].mars("cluster", "credentials", "forget")
+        assert lab[name].files() == []
+
+
+def test_a_supervisor_whose_engine_dies_ends_with_a_word(
+    lab: Lab, programs: list[subprocess.Popen[str]], wait_until: Callable[..., None]
+) -> None:
+    supervisor = command(lab["head"], "supervisor", "-H", "10.77.0.1", "--engine", "dask")
+    programs.append(supervisor)
+    until(supervisor, "http://10.77.0.1:7104")
+    lines = [line for line in lab["head"].processes() if "dask_scheduler" in line]
+    lab["head"].run("kill", "-KILL", lines[0].split()[0])
+    said, _ = supervisor.communicate(timeout=30)
+    assert (supervisor.returncode, lab["head"].processes()) == (1, [])
+    assert "has ended" in said
+
+
+# -- over ssh -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reachable(lab: Lab) -> Iterator[Callable[[str], None]]:
+    """``reachable(name)``: a real sshd runs on ``one`` and ``two``; ``head`` knows one's key."""
+    sshd = shutil.which("sshd") or "/usr/sbin/sshd"
+    if not os.path.exists(sshd) or shutil.which("ssh") is None:
+        pytest.skip("OpenSSH, server and client, is not installed")
+    lab["head"].run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{OWN}/id")
+    public = lab["head"].run("cat", f"{OWN}/id.pub").stdout
+    lab["head"].run(
+        "tee", f"{OWN}/ssh_config",
+        stdin=f"User root\nIdentityFile {OWN}/id\nUserKnownHostsFile {OWN}/known\n"
+        "GlobalKnownHostsFile /dev/null\n",
+    )  # fmt: skip
+    servers = []
+    for name in ("one", "two"):
+        host = lab[name]
+        host.run("mount", "-t", "tmpfs", "tmpfs", "/run")
+        host.run("mkdir", "/run/sshd")
+        host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{OWN}/host_key")
+        host.run("tee", f"{OWN}/authorized", stdin=public)
+        variables = {"XDG_STATE_HOME": f"{OWN}/home/state", **host.environment}
+        words = " ".join(f"{key}={value}" for key, value in variables.items() if key != "HOME")
+        host.run(
+            "tee", f"{OWN}/sshd_config",
+            stdin=f"HostKey {OWN}/host_key\nAuthorizedKeysFile {OWN}/authorized\n"
+            f"StrictModes no\nPermitRootLogin yes\nPidFile none\nSetEnv {words}\n",
+        )  # fmt: skip
+        servers.append(host.start(sshd, "-D", "-e", "-f", f"{OWN}/sshd_config"))
+
+    def known(name: str) -> None:
+        key = lab[name].run("cat", f"{OWN}/host_key.pub").stdout
+        lab["head"].run("tee", "-a", f"{OWN}/known", stdin=f"{name} {key}")
+
+    yield known
+    for server in servers:
+        server.terminate()
+        server.communicate()
+
+
+def test_hosts_join_and_leave_over_ssh_only_with_known_keys(
+    lab: Lab, reachable: Callable[[str], None], wait_until: Callable[..., None]
+) -> None:
+    wait_until(lambda: "22" in lab["one"].ports() and "22" in lab["two"].ports())
+    reachable("one")
+    up = (
+        "cluster", "up", "--engine", "dask", "--host", "10.77.0.1", "--ssh", "one,two",
+        "--ssh-config", f"{OWN}/ssh_config", "--n-cpu", "1", "--memory", "512MiB",
+    )  # fmt: skip
+    refused = lab["head"].mars(*up, check=False)
+    assert refused.returncode == 1
+    assert "two" in refused.stderr and "compare its key" in refused.stderr
+    assert lab["head"].processes() == [] and not calls(lab["one"])  # what had joined has left
+
+    reachable("two")
+    lab["head"].mars(*up)
+    status = lab["head"].mars("cluster", "status").stdout
+    assert "at 10.77.0.2: 1 cores" in status and "at 10.77.0.3: 1 cores" in status
+    lab["head"].mars("cluster", "down")
+    assert lab["head"].processes() == []
+    assert not calls(lab["one"]) and not calls(lab["two"])
+
+
+def calls(host: Host) -> list[str]:
+    """Processes of a cluster there."""
+    return [line for line in host.processes() if "mars" in line or "dask" in line]
