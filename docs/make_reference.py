@@ -81,6 +81,10 @@ VARIABLES = {
     "set is the most that a call gives its libraries",
     "CI": "progress as plain lines",
     "TERM, NO_COLOR": "how the progress bar is drawn",
+    "XDG_STATE_HOME": "where clusters are written down, in `mars/clusters`; default: "
+    "`~/.local/state`",
+    "MARS_BIND_HOST, MARS_CONTAINER_IP, MARS_BIND_PORT": "for `mars-supervisor` and `mars-worker`, "
+    "where they are not given `-H` and `-p`",
     "TMPDIR": "where the nameless files for logs are",
 }
 
@@ -289,19 +293,32 @@ def tunables() -> str:
     return table(("name", "value", "what, in which unit, and why"), rows)
 
 
+def arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The arguments of a command, then its own commands with theirs."""
+    inner = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    rows = [
+        (f"`{', '.join(action.option_strings) or action.dest}`", action.help or "")
+        for action in parser._actions
+        if action not in inner and not isinstance(action, argparse._HelpAction)
+    ]
+    if rows:
+        yield table(("option", "meaning"), rows)
+    for action in inner:
+        purposes = {choice.dest: choice.help or "" for choice in action._choices_actions}
+        for name, command in action.choices.items():
+            purpose = purposes[name]
+            yield f"`{command.prog}`: {purpose}."
+            yield from arguments(command)
+
+
 def commands() -> Iterator[str]:
     """Commands and their arguments."""
     yield "`mars` and `python -m mars` are the same. `mars --version` prints the version."
     for name, purpose in mars.cli.COMMANDS.items():
         parser = argparse.ArgumentParser(prog=f"mars {name}", add_help=False)
         importlib.import_module(f"mars.cli.{name}").add_arguments(parser)
-        rows = [
-            (f"`{', '.join(action.option_strings) or action.dest}`", action.help or "")
-            for action in parser._actions
-        ]
         yield f"### `mars {name}`\n\n{purpose[:1].upper()}{purpose[1:]}."
-        if rows:
-            yield table(("option", "meaning"), rows)
+        yield from arguments(parser)
     yield "Exit status: 0 all is well, 1 a problem was found, 2 a wrong command."
 
 

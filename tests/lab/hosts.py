@@ -40,6 +40,7 @@ with open("{OWN}/hosts", "w") as file:
 run("mount", "--bind", "{OWN}/hosts", "/etc/hosts")
 run("ip", "link", "set", "lo", "up")
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
 print("ready", flush=True)
 while True:
     try:
@@ -139,10 +140,22 @@ class Host:
             env=self.environment,
         )
 
+    @staticmethod
+    def send(started: subprocess.Popen[str], number: int) -> None:
+        """Send a signal to what `start` started, by the machine's number: it is nsenter's child."""
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+        for pid in children:
+            os.kill(int(pid), number)
+
     def processes(self) -> list[str]:
         """Command lines of all that runs there, but for the first process."""
         listed = self.run("ps", "-eo", "pid,args", "--no-headers").stdout.splitlines()
-        return [line for line in listed if not line.startswith("      1 ") and "ps -eo" not in line]
+        ours = ("ps -eo", "<defunct>")
+        return [
+            line
+            for line in listed
+            if line.split()[0] != "1" and not any(text in line for text in ours)
+        ]
 
     def ports(self) -> list[str]:
         """Ports on which something listens that other hosts reach."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -128,8 +129,8 @@ def test_a_cut_link_stops_calls_and_a_mended_one_lets_them_go_on(
         assert program.stdout.readline() == f"{sum(range(40))}\n"
         assert program.wait(10) == 0
     finally:
-        program.kill()
-        program.communicate()
+        Host.send(program, signal.SIGKILL)
+        program.communicate(timeout=10)
 
 
 def test_down_ends_all_that_was_started_and_leaves_no_file(

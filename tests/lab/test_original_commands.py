@@ -1,4 +1,4 @@
-"""`mars-supervisor` on one host, `mars-worker` on two others, a client on a fourth; and over ssh."""
+"""`mars-supervisor` on one host, `mars-worker` on two others, a client on a fourth; and ssh."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def until(program: subprocess.Popen[str], text: str) -> str:
 
 def finish(host: Host, program: subprocess.Popen[str]) -> tuple[int, str]:
     """End it as a terminal does, by SIGTERM to the command itself; its status and last words."""
-    children = f"/proc/{program.pid}/task/{program.pid}/children"
-    with open(children, encoding="ascii") as file:  # nsenter's child, by the machine's numbers
-        os.kill(int(file.read()), signal.SIGTERM)
+    host.send(program, signal.SIGTERM)
     said, _ = program.communicate(timeout=30)
     return program.returncode, said
 
@@ -51,8 +49,8 @@ def programs() -> Iterator[list[subprocess.Popen[str]]]:
     yield started
     for program in started:
         if program.poll() is None:
-            program.kill()
-        program.communicate()
+            Host.send(program, signal.SIGKILL)
+        program.communicate(timeout=10)
 
 
 def test_the_commands_of_the_original_make_a_cluster_and_take_it_down(
@@ -152,8 +150,8 @@ def reachable(lab: Lab) -> Iterator[Callable[[str], None]]:
 
     yield known
     for server in servers:
-        server.terminate()
-        server.communicate()
+        Host.send(server, signal.SIGTERM)
+        server.communicate(timeout=10)
 
 
 def test_hosts_join_and_leave_over_ssh_only_with_known_keys(
