@@ -162,7 +162,7 @@ NODE_START_S: Final = 60.0
 """How long a node may take to be known to the head, seconds."""
 
 HEAD_LOST_S: Final = 60.0
-"""A node whose head is gone ends after this time, seconds."""
+"""A node on Dask that does not reach its head gives up after this time, seconds."""
 
 CLUSTER_END_S: Final = 5.0
 """How long a cluster's processes may take to end by themselves, seconds, before SIGKILL."""

@@ -14,7 +14,7 @@ import pytest
 from tests.lab.hosts import Host, Lab
 
 pytest.importorskip("distributed")
-pytestmark = pytest.mark.hosts
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
 STRANGER = str(Path(__file__).parents[1] / "deploy" / "stranger.py")
 

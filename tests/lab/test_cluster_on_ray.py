@@ -26,8 +26,20 @@ target.check()
 os.environ.update(ray_programs.environment(target.credentials))
 import ray
 ray.init(target.address, log_to_driver=False)
-print(ray.get(ray.remote(socket.gethostname).remote()))
+print(ray.get(ray.remote(lambda: socket.gethostname()).remote()))
 ray.shutdown()
+"""
+
+REFUSED = """
+from dataclasses import replace
+from mars.deploy.targets import resolve
+
+target = resolve("http://10.77.0.1:7104")
+target = replace(target, credentials=replace(target.credentials, token="ab" * 32))
+try:
+    target.check()
+except Exception as error:
+    print(type(error).__name__, error)
 """
 
 
@@ -44,6 +56,9 @@ def test_a_cluster_on_ray_from_up_to_down(lab: Lab) -> None:
     client_only = lab["head"].mars("cluster", "credentials", "export", "--client-only").stdout
     lab["client"].mars("cluster", "credentials", "import", stdin=client_only)
     assert lab["client"].python(CONNECT).stdout.splitlines()[-1] == "one"
+
+    refused = lab["client"].python(REFUSED, limit_s=15).stdout
+    assert refused.startswith("CredentialsError") and "refuses the token" in refused
 
     for name in ("head", "one"):
         ports = lab[name].ports()

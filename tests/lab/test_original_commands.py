@@ -14,7 +14,7 @@ import pytest
 from tests.lab.hosts import OWN, Host, Lab
 
 pytest.importorskip("distributed")
-pytestmark = pytest.mark.hosts
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
 CALL = "import sys; from mars.cli.original import {0}; sys.exit({0}())"
 

@@ -79,6 +79,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     down = actions.add_parser("down", help="end what was started here for a cluster")
     down.add_argument("address", nargs="?", help="of the cluster; not needed if there is one")
+    down.add_argument(
+        "--if-known", action="store_true", help="an address that is not known is well, too"
+    )
     down.add_argument("--all", action="store_true", help="all clusters that this machine knows")
 
     passing = actions.add_parser("credentials", help="pass a cluster on to another host or user")
@@ -108,6 +111,8 @@ def run(options: Namespace) -> int:
     }
     try:
         return actions[getattr(options, "way", options.action)](options)
+    except BrokenPipeError:  # the reader has seen enough: see `mars.cli`
+        raise
     except (MarsError, OSError, ValueError) as error:
         print(f"mars cluster: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -291,6 +296,8 @@ def _write(report: Report) -> None:
 
 
 def _down(options: Namespace) -> int:
+    if options.if_known and options.address and records.find(options.address) is None:
+        return 0
     known = records.everything() if options.all else [chosen(options.address)]
     status = 0
     for record in known:

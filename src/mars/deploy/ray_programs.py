@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from mars.deploy.credentials import TOKEN
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import joined
-from mars.errors import UsageError
-from mars.settings import MIB
+from mars.errors import ClusterUnreachable, CredentialsError, UsageError
+from mars.settings import KNOCK_S, MIB
 
 if TYPE_CHECKING:
     from mars.deploy.credentials import Credentials
@@ -24,14 +24,26 @@ if TYPE_CHECKING:
 
 _PYTHON: Final = (sys.executable, "-P", "-m", "ray.scripts.scripts")
 
-_LISTENERS: Final = ("node-manager-port", "object-manager-port")
-"""Of each node, on its first ports; its worker processes have the next `_WORKER_PORTS`."""
+_LISTENERS: Final = (
+    "node-manager-port",
+    "object-manager-port",
+    "runtime-env-agent-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+)
+"""Of each node, on its first ports, also those that are off: Ray checks its plan for overlaps. The
+head's dashboard has the next one, and its worker processes the `_WORKER_PORTS` that follow."""
 
 _WORKER_PORTS: Final = 1000
 """Ray starts a process for each waiting call with others inside, so many more than cores."""
 
+_LAST_PORT: Final = 65_535
+
 _STORE_SHARE: Final = 0.3
 """Part of a node's memory for its object store, as Ray itself divides."""
+
+_ANY_QUESTION: Final = "/ray.rpc.RayletDriver/ClusterInfo"
 
 _LABEL: Final = "mars-node"
 _MEMORY: Final = ("memory", "object_store_memory")
@@ -45,6 +57,7 @@ def head(place: Place) -> Program:
         "ray-client-server-port": record.client_port,
         "num-cpus": 0,
         "num-gpus": 0,
+        "dashboard-port": record.client_port + 1 + len(_LISTENERS),
         "object-store-memory": 128 * MIB,
     }
     own = Node("head", record.host, 0, 0, record.client_port + 1)
@@ -82,6 +95,36 @@ def nodes(record: Record, limit_s: float) -> list[Node]:
     ]
 
 
+def check_token(host: str, port: int, files: Credentials, limit_s: float = KNOCK_S) -> None:
+    """See at once whether Ray takes the token: its own client asks for half a minute.
+
+    Raises
+    ------
+    CredentialsError
+        It does not.
+    ClusterUnreachable
+        It does not answer.
+    """
+    grpc: Any = import_module("grpc")
+    pem = (Path(path).read_bytes() for path in (files.ca_path, files.key_path, files.cert_path))
+    where = joined(host, port)
+    with grpc.secure_channel(where, grpc.ssl_channel_credentials(*pem)) as channel:
+        ask = channel.unary_unary(_ANY_QUESTION)
+        try:
+            ask(b"", metadata=[("authorization", f"Bearer {files.token}")], timeout=limit_s)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise CredentialsError(
+                    f"the cluster at {where} refuses the token ({error.details()}); import the "
+                    f"bundle of the cluster that runs there now"
+                ) from None
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise ClusterUnreachable(
+                    f"Ray does not answer at {where}: {error.details()}"
+                ) from None
+            # Any other complaint is about the question, and comes after the token was taken.
+
+
 def environment(files: Credentials) -> dict[str, str]:
     """Variables with which a process takes part in a cluster, or asks it."""
     return {
@@ -100,11 +143,17 @@ def _program(
 ) -> Program:
     if place.credentials is None:
         raise UsageError("Ray listens on every address, and is not started without credentials")
-    ports = dict.fromkeys((*_LISTENERS, "min-worker-port", "max-worker-port"), 0)  # any
+    ports = dict.fromkeys(("node-manager-port", "object-manager-port"), 0)  # any
+    ports |= {"min-worker-port": 0, "max-worker-port": 0}
     if node.port:
         ports = {name: node.port + place for place, name in enumerate(_LISTENERS)}
-        ports["min-worker-port"] = node.port + len(_LISTENERS)
-        ports["max-worker-port"] = ports["min-worker-port"] + _WORKER_PORTS - 1
+        first = node.port + len(_LISTENERS) + 1
+        ports |= {"min-worker-port": first, "max-worker-port": first + _WORKER_PORTS - 1}
+        if ports["max-worker-port"] > _LAST_PORT:
+            raise UsageError(
+                f"a node of Ray takes {len(_LISTENERS) + 1 + _WORKER_PORTS} ports from its first "
+                f"one on, and from {node.port} there are not as many; choose a lower one"
+            )
     given = (
         options
         | ports

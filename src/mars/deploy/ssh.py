@@ -11,6 +11,7 @@ import json
 import shlex
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _OPTIONS: Final = (
     "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10",
 )  # fmt: skip
+
+AT_ONCE: Final = 16
+"""Hosts that are talked to at the same time."""
 
 _HOSTS: Final = "ssh.json"
 
@@ -80,7 +84,7 @@ class Shell:
 
 
 def join(record: Record, hosts: Sequence[str], shell: Shell, share: Sequence[str]) -> None:
-    """Have hosts join a cluster that was begun here; the first that does not ends it for all.
+    """Have hosts join a cluster that was begun here, all at the same time.
 
     Parameters
     ----------
@@ -92,14 +96,21 @@ def join(record: Record, hosts: Sequence[str], shell: Shell, share: Sequence[str
         How they are reached.
     share : sequence of str
         Options of ``mars cluster join``: what each of them gives.
+
+    Raises
+    ------
+    StartupFailed
+        A host does not join; others may have.
     """
     bundle = clusters.export(record)
     command = ["cluster", "join", joined(record.host, record.port), "--credentials", "-", *share]
     facts = {"hosts": list(hosts), "python": shell.python, "options": list(shell.options)}
     # Before they join: whatever happens then, `leave` knows them.
     private_files.replace(record.directory / _HOSTS, json.dumps(facts).encode())
-    for host in hosts:
-        shell.run(host, command, bundle)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        joining = [pool.submit(shell.run, host, command, bundle) for host in hosts]
+    for one in joining:
+        one.result()
 
 
 def leave(record: Record) -> list[str]:
@@ -109,10 +120,7 @@ def leave(record: Record) -> list[str]:
     except FileNotFoundError:
         return []
     shell = Shell(facts["python"], facts["options"])
-    complaints = []
-    for host in facts["hosts"]:
-        try:
-            shell.run(host, ["cluster", "down", joined(record.host, record.port)])
-        except StartupFailed as error:
-            complaints.append(str(error))
-    return complaints
+    command = ["cluster", "down", "--if-known", joined(record.host, record.port)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        leaving = [pool.submit(shell.run, host, command) for host in facts["hosts"]]
+    return [str(error) for error in map(Future.exception, leaving) if error is not None]

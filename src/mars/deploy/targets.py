@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mars.deploy import credentials, records
+from mars.deploy import credentials, ray_programs, records
 from mars.deploy.answer import ask
 from mars.deploy.credentials import Credentials
 from mars.deploy.knock import knock
@@ -53,7 +53,10 @@ class Target:
         CredentialsError
             It refuses the credentials.
         """
-        knock(*records.split(self.address), self.credentials)
+        host, port = records.split(self.address)
+        knock(host, port, self.credentials)
+        if self.engine == "ray" and self.credentials is not None:
+            ray_programs.check_token(host, port, self.credentials)
 
 
 def resolve(address: str) -> Target:
