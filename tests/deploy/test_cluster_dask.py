@@ -284,7 +284,7 @@ def test_an_engine_that_is_another_is_said(cluster: Record) -> None:
 # -- what is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.invalid"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "2001:db8::1", "example.invalid"])
 def test_insecure_is_for_loopback_only(host: str) -> None:
     before = records.everything()
     with pytest.raises(UsageError, match="--insecure is for loopback only"):

@@ -24,7 +24,8 @@ import os, signal, subprocess, sys, time
 if sys.argv[2] == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-child = subprocess.Popen(sleep, start_new_session=True)
+variables = {} if sys.argv[2] == "hidden" else None
+child = subprocess.Popen(sleep, start_new_session=True, env=variables)
 with open(sys.argv[1] + ".part", "w") as file:
     file.write(f"{os.getpid()} {child.pid}")
 os.rename(sys.argv[1] + ".part", sys.argv[1])
@@ -71,6 +72,14 @@ def test_what_a_process_started_in_another_session_ends_with_it(start: Start) ->
     assert processes.is_running(process) and len(alive(pids)) == 2
     processes.end(process, grace_s=5)
     assert not processes.is_running(process)
+    assert alive(pids) == []
+
+
+def test_a_child_that_hides_its_mark_ends_with_its_parent(start: Start) -> None:
+    """Agents of Ray write their name over their variables."""
+    process, pids = start("id.1", "hidden")
+    assert [found.pid for found in processes.marked("id.1")] == pids[:1]
+    processes.end(process, grace_s=5)
     assert alive(pids) == []
 
 

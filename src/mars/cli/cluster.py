@@ -310,6 +310,8 @@ def _down(options: Namespace) -> int:
 
 
 def _export(options: Namespace) -> int:
+    if options.file == "-" and sys.stdout.isatty():
+        raise UsageError("a bundle is a secret: name a file for it, or pass it on through a pipe")
     bundle = clusters.export(chosen(options.address), client_only=options.client_only)
     if options.file == "-":
         sys.stdout.write(bundle.decode())

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from mars.deploy.processes import Process
     from mars.deploy.records import Record
 
-_ANY_HOST: Final = ("", "0.0.0.0", "::")
+_ANY_HOST: Final = "0.0.0.0"
+"""What the original listens on if it is told nothing."""
+
 _LOOK_S: Final = 0.5
 
 _INERT: Final = (
@@ -81,7 +83,7 @@ def worker(argv: Sequence[str] | None = None) -> int:
         given = cluster.share(
             options.n_cpu,
             options.mem_bytes,
-            host="" if host in _ANY_HOST else host,
+            host="" if host == _ANY_HOST else host,
             port=port or 0,
         )
         joined = clusters.join(record, given)
@@ -144,7 +146,7 @@ def _stay(
 
 def _own_place(options: Namespace) -> tuple[str, int]:
     host, port = _host(options), _port(options)
-    return clusters.own_address() if host in _ANY_HOST else host, port or CLUSTER_PORT
+    return host or _ANY_HOST, port or CLUSTER_PORT
 
 
 def _host(options: Namespace) -> str:

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 POLL_S: Final = 0.05
 TAIL_BYTES: Final = 4096
 
+_ANY: Final = ("", "0.0.0.0", "::")
+"""What stands for all addresses of a machine; a cluster listens on one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Local:
@@ -93,7 +96,8 @@ def up(
     engine : {"dask", "ray"}
         What it runs on.
     host : str
-        Name or address of this machine that others reach; one of loopback: for this machine only.
+        Name or address of this machine that others reach; one of loopback: for this machine only;
+        "0.0.0.0": the address of the way out.
     port, web_port, client_port : int
         Where hosts join, where the cluster says what it is (0: nowhere), and where programs connect
         (on Dask, ``port``).
@@ -124,8 +128,8 @@ def up(
             f"--insecure is for loopback only: whoever reaches {host} could run programs as you; "
             f"leave it out, or use --host 127.0.0.1"
         )
-    if engine == "ray" and is_loopback(host):
-        host = own_address()  # Ray itself takes this one instead
+    if host in _ANY or (engine == "ray" and is_loopback(host)):
+        host = own_address()  # others need one that leads here; Ray takes no other
     if engine == "dask":
         client_port = port
     for number in {port, web_port or port, client_port}:

@@ -73,7 +73,7 @@ def is_running(process: Process) -> bool:
     if process.machine != machine():
         return False
     _reap(process.pid)
-    state, started = _facts(process.pid)
+    state, started, _ = _facts(process.pid)
     return started == process.started and state not in _ENDED
 
 
@@ -87,19 +87,21 @@ def end(process: Process, grace_s: float) -> None:
     grace_s : float
         How long that may take, seconds.
     """
+    seen = _family(process)  # before it ends: some cannot be traced to it afterwards
     _signal(process, signal.SIGTERM)
-    asked = {process.pid}
+    process = replace(process, role="", directory="")  # as `_family` has it
+    asked = {process}
     deadline = time.monotonic() + grace_s
-    while left := _left(process):
+    while left := {one for one in seen if is_running(one)}:
         if time.monotonic() > deadline:
             for late in left:
                 _signal(late, signal.SIGKILL)
-        elif not is_running(process):  # nobody is there any more to end what it started
-            for orphan in left:
-                if orphan.pid not in asked:
-                    asked.add(orphan.pid)
-                    _signal(orphan, signal.SIGTERM)
+        elif process not in left:  # nobody is there any more to end what it started
+            for orphan in left - asked:
+                _signal(orphan, signal.SIGTERM)
+            asked |= left
         time.sleep(POLL_S)
+        seen |= _family(process)
 
 
 def marked(mark: str) -> list[Process]:
@@ -107,16 +109,14 @@ def marked(mark: str) -> list[Process]:
     needle = f"{MARK}={mark}".encode()
     here = machine()
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
-        state, started = _facts(int(entry))
+    for pid in _pids():
+        state, started, _ = _facts(pid)
         try:
-            variables = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:  # it ended, or is another user's
             continue
         if needle in variables and state not in _ENDED:
-            found.append(Process("", mark, "", int(entry), started, here))
+            found.append(Process("", mark, "", pid, started, here))
     return found
 
 
@@ -141,11 +141,29 @@ def remembered(directory: Path) -> list[Process]:
         return []
 
 
-def _left(process: Process) -> list[Process]:
-    left = marked(process.mark)
-    if is_running(process) and all(found.pid != process.pid for found in left):
-        left.append(process)  # it is so young that it does not carry its mark yet
-    return left
+def _family(process: Process) -> set[Process]:
+    """A process, all that carry its mark, and all that descend from these.
+
+    A program that writes its name over its own arguments, as agents of Ray do, hides its mark.
+    """
+    here = machine()
+    facts = {pid: _facts(pid) for pid in _pids()}
+    found = {one.pid for one in marked(process.mark)}
+    if is_running(process):
+        found.add(process.pid)
+    children: dict[int, list[int]] = {}
+    for pid, (_, _, parent) in facts.items():
+        children.setdefault(parent, []).append(pid)
+    pending = list(found)
+    while pending:
+        below = children.get(pending.pop(), [])
+        found.update(below)
+        pending += below
+    return {
+        replace(process, role="", directory="", pid=pid, started=facts[pid][1], machine=here)
+        for pid in found
+        if pid in facts and facts[pid][0] not in _ENDED
+    }
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
@@ -165,11 +183,18 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def _facts(pid: int) -> tuple[str, int]:
-    """State, and start in clock ticks; ("", 0): it is gone."""
+def _pids() -> list[int]:
+    """All processes but this one."""
+    return [
+        int(name) for name in os.listdir("/proc") if name.isdigit() and name != str(os.getpid())
+    ]
+
+
+def _facts(pid: int) -> tuple[str, int, int]:
+    """State, start in clock ticks, and parent of a process; ("", 0, 0): it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return "", 0
+        return "", 0, 0
     words = text.rpartition(")")[2].split()  # a name may hold anything
-    return words[0], int(words[19])
+    return words[0], int(words[19]), int(words[1])
