@@ -143,9 +143,10 @@ class Host:
     @staticmethod
     def send(started: subprocess.Popen[str], number: int) -> None:
         """Send a signal to what `start` started, by the machine's number: it is nsenter's child."""
-        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
-        for pid in children:
-            os.kill(int(pid), number)
+        if started.poll() is None:
+            children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+            for pid in children.read_text().split():
+                os.kill(int(pid), number)
 
     def processes(self) -> list[str]:
         """Command lines of all that runs there, but for the first process."""
