@@ -1024,6 +1024,7 @@ def _start_engine(
             from mars.deploy.targets import resolve
 
             target = resolve(address)
+            target.check()
             kind, address, security = target.engine, target.address, target.credentials
         if kind == "ray" or address.startswith(_RAY):
             from mars.engines import ray

@@ -2,7 +2,7 @@
 
 A `Lab` is a switch and some hosts on it. A host is a process, number 1 of its own process
 namespace; whatever runs there ends when that one ends, and nothing is left: no interface, no file,
-no process. Needs root, Linux, and the commands ``ip``, ``unshare`` and ``nsenter``.
+no process. Needs root, Linux, iproute2 and util-linux.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-COMMANDS = ("ip", "unshare", "nsenter", "mount")
+COMMANDS = ("ip", "unshare", "nsenter", "setpriv", "mount")
 NETWORK = "10.77.0"
 OWN = "/mnt"
 """Where a host has its own files; elsewhere it sees those of the machine."""
@@ -81,6 +81,8 @@ class Host:
         self.name, self.address = name, address
         self._holder = subprocess.Popen(
             [
+                # It ends with us, also when pytest ends a test that hangs, and itself with it.
+                "setpriv", "--pdeathsig", "KILL",
                 "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child",
                 sys.executable, "-c", _INIT, name, names,
             ],
@@ -143,9 +145,10 @@ class Host:
     @staticmethod
     def send(started: subprocess.Popen[str], number: int) -> None:
         """Send a signal to what `start` started, by the machine's number: it is nsenter's child."""
-        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
-        for pid in children:
-            os.kill(int(pid), number)
+        if started.poll() is None:
+            children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+            for pid in children.read_text().split():
+                os.kill(int(pid), number)
 
     def processes(self) -> list[str]:
         """Command lines of all that runs there, but for the first process."""

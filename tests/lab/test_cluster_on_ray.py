@@ -45,7 +45,7 @@ except Exception as error:
 
 def test_a_cluster_on_ray_from_up_to_down(lab: Lab) -> None:
     """One test, because Ray needs half a minute to come and go."""
-    lab["head"].mars("cluster", "up", "--engine", "ray", "--host", "10.77.0.1")
+    lab["head"].mars("cluster", "up", "--engine", "ray", "--host", "head")
     bundle = lab["head"].mars("cluster", "credentials", "export").stdout
     share = ("--n-cpu", "1", "--memory", "1GiB")
     head = "10.77.0.1:7103"

@@ -132,6 +132,8 @@ def up(
         host = own_address()  # others need one that leads here; Ray takes no other
     if engine == "dask":
         client_port = port
+    else:
+        host = _number(host)
     for number in {port, web_port or port, client_port}:
         _check_free(host, number)
     record = Record(
@@ -187,6 +189,8 @@ def join(record: Record, node: Node) -> Joined:
     knock(record.host, record.port, files)
     if not node.host:
         node = dataclasses.replace(node, host=_address_towards(record.host, record.port))
+    elif record.engine == "ray":
+        node = dataclasses.replace(node, host=_number(node.host))
     if files is None and not is_loopback(node.host):
         raise UsageError(f"the cluster has no credentials, so {node.host} cannot listen for it")
     if not node.name:
@@ -470,6 +474,11 @@ def _address_towards(host: str, port: int) -> str:
     with socket.socket(_family(host), socket.SOCK_DGRAM) as probe:
         probe.connect((host, port))  # nothing is sent
         return str(probe.getsockname()[0])
+
+
+def _number(host: str) -> str:
+    """The address behind a name: Ray takes numbers only."""
+    return str(socket.getaddrinfo(host, None)[0][4][0])
 
 
 def _family(host: str) -> socket.AddressFamily:
