@@ -43,7 +43,7 @@ $(VENV)/for-demo: pyproject.toml | $(VENV)/made
 	@touch $@
 
 # One test has hosts join over ssh; it is skipped where this does not succeed.
-SSHD_MISSING := test -x /usr/sbin/sshd || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null
+SSHD_SETTLED := test -x /usr/sbin/sshd || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null
 INSTALL_SSHD := { apt-get -qq update && apt-get -qq install --no-install-recommends -y \
 	openssh-server openssh-client iproute2 >/dev/null; } || true
 
@@ -54,7 +54,7 @@ $(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
 		print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
 		> $(VENV)/dev.txt
 	@$(PIP) install --quiet --requirement $(VENV)/dev.txt
-	@$(SSHD_MISSING) || $(INSTALL_SSHD)
+	@$(SSHD_SETTLED) || $(INSTALL_SSHD)
 	@touch $@
 
 # --- what people run -----------------------------------------------------------------------------

@@ -69,6 +69,30 @@ def test_a_program_on_a_fourth_host_reaches_both_nodes_by_the_web_address(cluste
     assert said.splitlines() == ["['one', 'two']", "49"]
 
 
+PROGRAM = """
+import socket, sys, time
+import mars
+import mars.remote as mr
+
+def square(i):
+    print("call", i, "on", socket.gethostname())
+    time.sleep(0.02)
+    return i * i
+
+with mars.new_session(sys.argv[1]):
+    calls = [mr.spawn(square, args=(i,)) for i in range(40)]
+    print(mr.spawn(sum, args=(calls,)).execute(show_progress=False).fetch())
+    logs = [str(log) for log in mars.fetch_log(mr.ExecutableTuple(calls).execute())]
+    assert [log.split()[1] for log in logs] == [str(i) for i in range(40)], logs
+    print(sorted({log.split()[-1] for log in logs}))
+"""
+
+
+def test_a_mars_program_on_a_fourth_host_runs_on_both_nodes_with_its_logs(cluster: Lab) -> None:
+    ended = cluster["client"].run(sys.executable, "-c", PROGRAM, "http://10.77.0.1:7104")
+    assert ended.stdout.splitlines() == [str(sum(i * i for i in range(40))), "['one', 'two']"]
+
+
 def test_status_names_the_nodes_and_is_well(cluster: Lab) -> None:
     report = json.loads(cluster["head"].mars("cluster", "status", "--json").stdout)[0]
     assert report["ok"] and report["secure"] and report["address"] == "tls://10.77.0.1:7103"
