@@ -543,7 +543,7 @@ class Writer:
 
     def _serve(self) -> None:
         while True:
-            self._awake.wait(CHECKPOINT_SYNC_S if self._dirty else None)
+            self._awake.wait(CHECKPOINT_SYNC_S if self._dirty else self._folder.sign_s)
             if self._awake.is_set() and not self._closing:
                 self._hurry.wait(self._folder.window_s)
             self._hurry.clear()
@@ -612,7 +612,10 @@ class Writer:
             )
 
     def _sync(self, *, now: bool) -> None:
-        if self._dirty and (now or time.monotonic() - self._synced_at >= CHECKPOINT_SYNC_S):
+        due_s = CHECKPOINT_SYNC_S if self._dirty else self._folder.sign_s
+        if due_s is None:
+            return
+        if (now and self._dirty) or time.monotonic() - self._synced_at >= due_s:
             try:
                 self._folder.sync()
             except OSError as error:
