@@ -342,7 +342,7 @@ class RemoteFolder:
     """A folder that fsspec reaches. Nothing can be appended there: each batch is an object."""
 
     inline_bytes = CHECKPOINT_INLINE_BYTES // 16
-    window_s = 200 * CHECKPOINT_WINDOW_S
+    window_s = 100 * CHECKPOINT_WINDOW_S
     sign_s: float | None = CHECKPOINT_LOCK_S / 3
 
     def __init__(self, url: str, *, create: bool) -> None:
