@@ -46,6 +46,7 @@ class Folder(Protocol):
     name: str
     inline_bytes: int  # results up to this size stand in the segment itself
     window_s: float  # how long records are gathered until they are written
+    sign_s: float | None  # how often `sync` is due although nothing was written; None: never
     remark: str  # something that its user should know; empty: nothing
 
     def lock(self) -> None:
@@ -118,6 +119,7 @@ class LocalFolder:
 
     inline_bytes = CHECKPOINT_INLINE_BYTES
     window_s = CHECKPOINT_WINDOW_S
+    sign_s: float | None = None
 
     def __init__(self, path: str, *, create: bool) -> None:
         self.name = path
@@ -340,7 +342,8 @@ class RemoteFolder:
     """A folder that fsspec reaches. Nothing can be appended there: each batch is an object."""
 
     inline_bytes = CHECKPOINT_INLINE_BYTES // 16
-    window_s = 200 * CHECKPOINT_WINDOW_S
+    window_s = 100 * CHECKPOINT_WINDOW_S
+    sign_s: float | None = CHECKPOINT_LOCK_S / 3
 
     def __init__(self, url: str, *, create: bool) -> None:
         self.name = url
@@ -359,8 +362,8 @@ class RemoteFolder:
         if not create and not self._names:
             raise CheckpointUnusable(url, "there is no journal")
         self.remark = (
-            f"{url.partition('://')[0]} has no locks: a second run on it at the same time is "
-            f"noticed only if it began {CHECKPOINT_LOCK_S:g} s before; see that there is none"
+            f"{url.partition('://')[0]} has no locks, so two runs that begin at the same moment "
+            f"do not notice each other; see that there is one only"
         )
         self._parts: list[bytes] = []
         self._count = 0
@@ -391,7 +394,7 @@ class RemoteFolder:
         self._tell()
 
     def _tell(self) -> None:
-        if self._locked and time.monotonic() - self._told_at > CHECKPOINT_LOCK_S / 3:
+        if self._locked and time.monotonic() - self._told_at >= (self.sign_s or 0.0) / 2:
             self._told_at = time.monotonic()
             facts = {**json.loads(_myself()), "told": time.time()}
             self._system.pipe_file(self._full("lock"), json.dumps(facts).encode())
@@ -414,7 +417,6 @@ class RemoteFolder:
         name = f"{self._path}/journal/{self._stamp}-{self._count:08d}.mars"
         try:
             self._system.pipe_file(name, data)
-            self._tell()
         except OSError:
             raise
         except Exception as error:  # whatever the protocol raises
@@ -425,7 +427,12 @@ class RemoteFolder:
 
     def sync(self) -> None:
         """Objects are there when they have been written; only the sign of life is due."""
-        self._tell()
+        try:
+            self._tell()
+        except OSError:
+            raise
+        except Exception as error:  # whatever the protocol raises
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
 
     def read(self, position: int, size: int) -> bytes:
         """Bytes of an object, which are kept."""

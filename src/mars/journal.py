@@ -542,16 +542,22 @@ class Writer:
             thread.join()
 
     def _serve(self) -> None:
+        idle = 0
         while True:
-            self._awake.wait(CHECKPOINT_SYNC_S if self._dirty else None)
-            if self._awake.is_set() and not self._closing:
+            if idle >= _IDLE_TURNS:
+                # Nobody needs to wake it while it looks by itself: a wake-up costs the program.
+                self._awake.clear()
+                if not self._queue and not self._closing:
+                    self._awake.wait(CHECKPOINT_SYNC_S if self._dirty else self._folder.sign_s)
+                idle = 0 if self._awake.is_set() else _IDLE_TURNS
+            if not self._closing:
                 self._hurry.wait(self._folder.window_s)
             self._hurry.clear()
-            self._awake.clear()
             with self._lock:
                 batch = [self._queue.popleft() for _ in range(len(self._queue))]
                 self._busy = bool(batch)
                 closing = self._closing
+            idle = 0 if batch else idle + 1
             if batch:
                 self._write(batch)
             self._sync(now=closing)
@@ -612,13 +618,20 @@ class Writer:
             )
 
     def _sync(self, *, now: bool) -> None:
-        if self._dirty and (now or time.monotonic() - self._synced_at >= CHECKPOINT_SYNC_S):
+        due_s = CHECKPOINT_SYNC_S if self._dirty else self._folder.sign_s
+        if due_s is None:
+            return
+        if (now and self._dirty) or time.monotonic() - self._synced_at >= due_s:
             try:
                 self._folder.sync()
             except OSError as error:
                 self._missed(error, 0)
             self._dirty = False
             self._synced_at = time.monotonic()
+
+
+_IDLE_TURNS: Final = 1
+"""Looks at an empty queue until the writing thread waits to be woken."""
 
 
 def _is_result(buffers: list[Any]) -> bool:

@@ -48,7 +48,7 @@ def test_a_rerun_finds_what_is_at_an_url(
     store: Any, engine: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert program(engine=engine) == ([0, 1, 2, 3], 4, 0)
-    assert "memory has no locks: a second run" in capfd.readouterr().err
+    assert "memory has no locks, so two runs" in capfd.readouterr().err
     names = store.find("/bucket/otto")
     assert any("/results/" in name for name in names)
     assert not any(name.endswith("lock") for name in names)
@@ -63,6 +63,22 @@ def test_who_gave_a_sign_of_life_lately_is_left_alone(store: Any) -> None:
         mars.new_session(engine="inline", checkpoint=URL)
     store.pipe_file("/bucket/otto/lock", json.dumps({**holder, "told": time.time() - 90}).encode())
     assert program() == ([0, 1, 2, 3], 4, 0)
+
+
+def test_a_run_gives_signs_of_life_also_while_nothing_is_written(
+    store: Any, monkeypatch: pytest.MonkeyPatch, wait_until: Any
+) -> None:
+    monkeypatch.setattr(folders.RemoteFolder, "sign_s", 0.05)
+
+    def told() -> float:
+        return float(json.loads(store.cat_file("/bucket/otto/lock"))["told"])
+
+    with mars.new_session(engine="inline", n_cpu=1, checkpoint=URL):
+        mr.spawn(work, 1).execute()
+        before = told()
+        wait_until(lambda: told() > before)
+        later = told()
+        wait_until(lambda: told() > later)
 
 
 def test_an_object_that_is_cut_off_or_changed_costs_what_is_in_it(store: Any) -> None:
