@@ -148,6 +148,9 @@ class ClusterEngine(LocalEngine):
         """A node is lost."""
         known = self._nodes.get(node)
         if known is None:
+            with self._greeted:
+                self._refused.append(f"node {node} was lost before it could be used: {reason}")
+                self._greeted.notify_all()
             return
         with self._greeted:
             if not self._begun:
