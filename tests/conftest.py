@@ -34,6 +34,7 @@ ALLOWED_PROCESSES = (
     "semaphore_tracker",
     "loky",
     "ray::",
+    "import sys, ray",
     "/ray/",
 )
 ALLOWED_TARGETS = ("/dev/null", "/dev/urandom", "/dev/random", ".pyc", ".coverage")

@@ -43,7 +43,8 @@ LAYERS = """
     engines.local.zygote engines.local.engine engines.inline
     engines.cluster.carrier engines.cluster.surroundings
     engines.cluster.node engines.cluster.remote
-    engines.cluster.engine
+    engines.cluster.engine engines.cluster.dask_parts
+    engines.cluster.dask_own
     engines.dask engines.ray
     execution
     session history

@@ -80,10 +80,12 @@ class DaskHosts:
     def wait(self) -> None:
         """Until the scheduler is there."""
         deadline = time.monotonic() + 40
-        while not self.file.exists():
+        while not self.address:
             assert time.monotonic() < deadline, "the scheduler did not start"
-            time.sleep(0.02)
-        self.address = json.loads(self.file.read_text())["address"]
+            try:
+                self.address = json.loads(self.file.read_text())["address"]
+            except (FileNotFoundError, json.JSONDecodeError):  # not there, or not all of it
+                time.sleep(0.02)
 
     def session(self, nodes: int, **kwargs: object) -> mars.session.Session:
         """A session once so many nodes are there."""

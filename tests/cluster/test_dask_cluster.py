@@ -17,6 +17,7 @@ import pytest
 
 import mars
 import mars.remote as mr
+from mars.engines.cluster import remote
 from tests.cluster.conftest import DaskHosts
 
 pytestmark = pytest.mark.timeout(120)
@@ -122,6 +123,24 @@ def test_a_killed_program_leaves_no_process_on_the_nodes(
         assert mr.spawn(abs, -3).execute().fetch() == 3
 
 
+def test_calls_wait_for_a_node_when_the_last_one_is_lost_and_not_for_ever(
+    dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    only = dask_hosts.add_node()
+    with dask_hosts.session(1) as session:
+        monkeypatch.setattr(remote, "NODE_WAIT_S", 0.3)
+        only.kill()
+        wait_until(lambda: not session.get_worker_addresses())
+        with pytest.raises(mars.errors.NoAvailableBand, match="no node has any more"):
+            mr.spawn(abs, -1, cpus=1).execute()
+        monkeypatch.setattr(remote, "NODE_WAIT_S", 60.0)
+        waiting = mr.spawn(abs, -2)
+        run = waiting.execute(wait=False)
+        dask_hosts.add_node()
+        run.result(60)
+        assert waiting.fetch() == 2
+
+
 def test_variables_for_calls_reach_the_nodes(dask_hosts: DaskHosts) -> None:
     dask_hosts.add_node()
     with dask_hosts.session(1, env={"MARS_TEST_VARIABLE": "seen"}):
@@ -140,10 +159,14 @@ def test_a_cluster_without_workers_is_named(
 
 
 def test_an_own_cluster_listens_on_the_loopback_address_only() -> None:
+    others = set(psutil.Process().children(recursive=True))
     with mars.new_session(engine="dask", n_cpu=1):
-        for child in psutil.Process().children(recursive=True):
-            for listener in _listening(child):
-                assert listener.laddr.ip in ("127.0.0.1", "::1"), listener
+        listeners = [
+            listener
+            for child in set(psutil.Process().children(recursive=True)) - others
+            for listener in _listening(child)
+        ]
+    assert {listener.laddr.ip for listener in listeners} == {"127.0.0.1"}
 
 
 def _listening(process: psutil.Process) -> list[Any]:

@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
             ["--points", "200_000", "--chunks", "4"],
             "What the call for chunk 3",
         ),
-        ("model_search.py", ["--rows", "500", "--skip-serial"], "log loss"),
+        ("model_search.py", ["--rows", "500", "--skip-serial"], "spawned "),
     ],
 )
 def test_an_example_runs_on_a_cluster(

@@ -10,10 +10,13 @@ without the death of a worker that Ray blames on all, and each would cost Ray a 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pickle
 import secrets
+import socket
+import ssl
 import sys
 import threading
 from collections import deque
@@ -24,10 +27,13 @@ from mars.engines.cluster.carrier import Item, Listener, Message, size_of
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
-from mars.settings import JOIN_LOOK_S, SHIP_BYTES, STOP_S
+from mars.settings import CONNECT_S, JOIN_LOOK_S, SHIP_BYTES, STOP_S
 
 _UNDER_WAY: Final = 8
 """Actor calls that may be under way to a node: so much is sent ahead of what it has taken."""
+
+_ANSWER_S: Final = 3.0
+"""How long a server that has taken our certificate may be silent, seconds; it speaks first."""
 
 _POLL_S: Final = 10.0
 """How long a node waits for something to tell, seconds, before it answers with nothing."""
@@ -48,7 +54,7 @@ _own = _Own()
 class NodeActor:
     """What Ray runs: a node for one driver.
 
-    Its two groups of calls have a thread each, so what comes is not held up by who waits.
+    Its methods are called in several threads, so what comes is not held up by who waits.
     """
 
     def __init__(self, facts: Mapping[str, Any], address: str, cpus: float) -> None:
@@ -144,6 +150,9 @@ class RayLink:
                     _own.ours = True
                 _own.engines += 1
                 self._joined = True
+            # Before Ray's own handler, which was registered when Ray was imported: a program whose
+            # Ray has ended while it is in use is ended by Ray, with status 1.
+            atexit.register(self.close)
         except BaseException:
             self._undo.close()
             raise
@@ -159,7 +168,8 @@ class RayLink:
 
     def _settings(self) -> dict[str, str]:
         """What Ray is told by variables, most of which it reads while it is imported."""
-        variables = {"RAY_USAGE_STATS_ENABLED": "0"}
+        # Without the second one Ray tries a wrong token for 20 seconds.
+        variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": "5"}
         if self._security is not None:
             return variables | {
                 "RAY_AUTH_MODE": "token",
@@ -172,6 +182,8 @@ class RayLink:
         return variables  # the rest as the program, or its user, has set it up
 
     def _connect(self, ray: Any) -> None:
+        if self._cpus is None:
+            _check_tls(self.address, self._security)
         more: dict[str, Any] = {}
         if self._cpus is not None:
             more = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -210,7 +222,7 @@ class RayLink:
             num_cpus=asked,
             max_restarts=0,  # what it knew is gone: another one is another node
             max_task_retries=0,
-            concurrency_groups={"take": 1, "poll": 1},
+            max_concurrency=3,  # `poll` waits, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         actor = remote(NodeActor).remote(dict(self._facts), address, cpus)
@@ -234,7 +246,7 @@ class RayLink:
         first = True
         try:
             while not self._closed.is_set():
-                poll = held.actor.poll.options(concurrency_group="poll").remote()
+                poll = held.actor.poll.remote()
                 data = self._ray.get(poll)
                 if first:
                     self._listener.joined(held.name)
@@ -260,8 +272,7 @@ class RayLink:
                         message = item() if callable(item) else item
                         size += size_of(message)
                         batch.append(message)
-                    take = held.actor.take.options(concurrency_group="take")
-                    under_way.append(take.remote(number, pickle.dumps(batch, 5)))
+                    under_way.append(held.actor.take.remote(number, pickle.dumps(batch, 5)))
                     number += 1
                     if len(under_way) > _UNDER_WAY:
                         done, under_way = self._ray.wait(under_way, num_returns=1)
@@ -294,6 +305,7 @@ class RayLink:
             if self._closed.is_set():
                 return
             self._closed.set()
+            atexit.unregister(self.close)
             nodes = list(self._held.values())
         if self._ray is not None and self._ray.is_initialized():
             ends = [held.actor.end.remote() for held in nodes if not held.gone]
@@ -316,6 +328,47 @@ class RayLink:
                     _own.ours = False
                     self._ray.shutdown()
         self._undo.close()
+
+
+def _check_tls(address: str, security: Any) -> None:
+    """See whether both sides mean to use TLS, and like each other's certificates.
+
+    Ray itself waits for minutes where they do not, and does not say why.
+
+    Raises
+    ------
+    StartupFailed
+        They do not, or nothing listens there.
+    """
+    host, found, port = address.rpartition("://")[2].rpartition(":")
+    if not found or not port.isdigit():
+        return  # "auto": Ray knows where
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    if security is None:
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context.load_verify_locations(os.fspath(security.ca_path))
+        context.load_cert_chain(os.fspath(security.cert_path), os.fspath(security.key_path))
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S) as raw:
+            raw.settimeout(_ANSWER_S)
+            with context.wrap_socket(raw) as secure, contextlib.suppress(TimeoutError):
+                secure.recv(1)  # only here does the other side refuse our certificate
+    except (ssl.SSLError, ConnectionResetError, TimeoutError) as error:
+        if security is None:
+            return  # it does not speak TLS, or wants a certificate: the next line is not reached
+        raise StartupFailed(
+            f"Ray at {address} does not take our certificate, or does not use TLS ({error}); "
+            f"pass the security= of that cluster"
+        ) from error
+    except OSError as error:
+        raise StartupFailed(f"nothing listens at {address} ({error}); is Ray there?") from error
+    if security is None:
+        raise StartupFailed(
+            f"Ray at {address} uses TLS: pass its certificate and token with security="
+        )
 
 
 def _protect_own() -> None:

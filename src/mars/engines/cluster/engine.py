@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from mars.engine import Run
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier
 from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
@@ -24,6 +25,7 @@ from mars.engines.local.store import Store
 from mars.errors import StartupFailed
 from mars.observe.progress import write_line
 from mars.settings import NODES_START_S
+from mars.task import Call
 
 _MEMORY_OF_A_NODE = 1 << 60
 """What calls may take is for each node to say; the driver does not know it."""
@@ -148,6 +150,9 @@ class ClusterEngine(LocalEngine):
         """A node is lost."""
         known = self._nodes.get(node)
         if known is None:
+            with self._greeted:
+                self._refused.append(f"node {node} was lost before it could be used: {reason}")
+                self._greeted.notify_all()
             return
         with self._greeted:
             if not self._begun:
@@ -167,6 +172,18 @@ class ClusterEngine(LocalEngine):
         self.worker_addresses = [node.address for node in live]
 
     # -- what differs from the embedded engine -------------------------------------------------
+
+    def submit(
+        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+    ) -> None:
+        """Start calls; without any node they wait for one, but not for ever."""
+        super().submit(run, calls, places, targets)
+        if not self.group_cpus:
+            self.loop.post(self.loop.await_nodes)  # type: ignore[attr-defined]
+
+    def check_schedulable(self, call: Call) -> None:
+        if self.group_cpus:
+            super().check_schedulable(call)
 
     def _surroundings(self) -> Any:
         path, here, variables = super()._surroundings()

@@ -211,7 +211,8 @@ class Node:
             arena_of = self._arenas.get(message[1])
             if arena_of is not None:
                 platform.punch(arena_of.descriptor, message[2], message[3])
-                self._ledger.change(-message[3])
+                if message[1] >> OWNER_SHIFT not in self._shipped:  # it was counted when it came
+                    self._ledger.change(-message[3])
         elif kind == carrier.GONE:
             gone = self._arenas.pop(message[1], None)
             if gone is not None:

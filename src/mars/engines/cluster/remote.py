@@ -361,7 +361,11 @@ class RemoteLoop(Loop):
                 self._dead.append(member)
         self._changed()
         self._tell(f"mars: node {node.address} was lost ({reason}); its calls run elsewhere")
-        if self._waiting is None:
+        self.await_nodes()
+
+    def await_nodes(self) -> None:
+        """There may be calls that no node can run: give them up if that is so for long."""
+        if self._waiting is None and not self._closing:
             self._waiting = threading.Timer(NODE_WAIT_S, lambda: self.post(self._give_up_waiting))
             self._waiting.daemon = True
             self._waiting.start()

@@ -1,0 +1,325 @@
+"""Our parts in processes of Dask: the relay in its scheduler, a node in each of its workers.
+
+What goes between them and the driver is bytes to the relay. Large parts of messages travel beside
+the pickle that speaks of them, so they are copied as seldom as Dask allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from mars._version import __version__
+from mars.engines.cluster.carrier import Message
+from mars.engines.cluster.node import Node
+from mars.errors import StartupFailed
+from mars.settings import OBJECT_MEMORY_SHARE, RELAY_BYTES, SHIP_BYTES
+
+RELAY: Final = "mars-relay"
+DRIVER_OP: Final = "mars_driver"
+NODE_OP: Final = "mars_node"
+DIRECT_OP: Final = "mars_direct"
+
+
+def pack(messages: Sequence[Message]) -> tuple[int, list[Any]]:
+    """Messages as Dask carries them, large parts uncopied beside a pickle, and their size."""
+    from distributed.protocol import to_serialize
+
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(messages, 5, buffer_callback=buffers.append)
+    parts = [to_serialize(buffer.raw()) for buffer in buffers]
+    return len(head) + sum(buffer.raw().nbytes for buffer in buffers), [head, *parts]
+
+
+def unpack(packed: Sequence[Any]) -> list[Message]:
+    """What `pack` was given."""
+    head, *buffers = packed
+    return pickle.loads(head, buffers=buffers)  # type: ignore[no-any-return]
+
+
+def _packed_size(packed: Sequence[Any]) -> int:
+    """In the scheduler, which leaves the large parts as they came."""
+    head, *parts = packed
+    return len(head) + sum(memoryview(one).nbytes for part in parts for one in part.frames)
+
+
+class _Pipe:
+    """Sends through one connection of Dask what many have to say, in order; in its event loop.
+
+    What is queued together is sent together: a message of its own costs Dask some 0.1 ms.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self.comm = comm
+        self._queue: deque[tuple[int, Any]] = deque()
+        self._queued = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._bytes = 0
+        self._task = asyncio.ensure_future(self._write())
+
+    def put(self, item: Any, size: int) -> None:
+        self._queue.append((size, item))
+        self._bytes += size
+        if self._bytes > RELAY_BYTES:
+            self._room.clear()
+        self._queued.set()
+
+    async def room(self) -> None:
+        """Wait while too much is queued: who sends faster than others read has to wait."""
+        if not self.comm.closed():
+            await self._room.wait()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._queued.wait()
+                self._queued.clear()
+                while self._queue:
+                    batch, size = [], 0
+                    while self._queue and size < SHIP_BYTES:
+                        part, item = self._queue.popleft()
+                        size += part
+                        batch.append(item)
+                    await self.comm.write(batch)
+                    self._bytes -= size
+                    if self._bytes <= RELAY_BYTES:
+                        self._room.set()
+        except OSError:  # CommClosedError is one: whoever reads sees it, too
+            self._room.set()
+
+    async def close(self) -> None:
+        self._room.set()
+        self._task.cancel()
+        with contextlib.suppress(OSError):
+            await self.comm.close()
+
+
+# -- in the scheduler -------------------------------------------------------------------------
+
+
+class _Driver:
+    def __init__(self, pipe: _Pipe) -> None:
+        self.pipe = pipe
+        self.nodes: dict[str, _Pipe] = {}
+
+
+class Relay:
+    """The plugin of Dask's scheduler: passes on bytes, and looks at none of them."""
+
+    name = RELAY
+    idempotent = True
+
+    def __init__(self) -> None:
+        self._drivers: dict[str, _Driver] = {}
+        self._count = 0
+        self._scheduler: Any = None
+
+    async def start(self, scheduler: Any) -> None:
+        """Take connections of drivers and nodes."""
+        self._scheduler = scheduler
+        scheduler.handlers[DRIVER_OP] = self.serve_driver
+        scheduler.handlers[NODE_OP] = self.serve_node
+
+    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+        """Dask has given up a worker, such as one that has been stopped: so do we its nodes."""
+        for driver in self._drivers.values():
+            for name, pipe in driver.nodes.items():
+                if name.startswith(f"{worker} "):
+                    pipe.comm.abort()
+
+    async def serve_driver(self, comm: Any, key: str) -> Any:
+        """A driver's connection, until it ends; with it end its nodes."""
+        from distributed.core import Status
+
+        pipe = _Pipe(comm)
+        driver = self._drivers[key] = _Driver(pipe)
+        pipe.put(("version", __version__), 0)
+        try:
+            while True:
+                for node, data in await comm.read():
+                    target = driver.nodes.get(node)
+                    if target is not None:
+                        target.put(data, _packed_size(data))
+                        await target.room()
+        except OSError:
+            pass  # it has ended, or was killed
+        finally:
+            del self._drivers[key]
+            # Also for workers that come later: they have nobody to serve.
+            with contextlib.suppress(ValueError):  # the driver has done so
+                await self._scheduler.unregister_worker_plugin(None, plugin_name(key))
+            for node_pipe in list(driver.nodes.values()):
+                await node_pipe.close()
+            await pipe.close()
+        return Status.dont_reply
+
+    async def serve_node(self, comm: Any, key: str, address: str) -> Any:
+        """A node's connection, until it ends."""
+        from distributed.core import Status
+
+        driver = self._drivers.get(key)
+        if driver is None:
+            await comm.close()
+            return Status.dont_reply
+        pipe = _Pipe(comm)
+        self._count += 1
+        name = f"{address} {self._count}"
+        driver.nodes[name] = pipe
+        driver.pipe.put(("joined", name), 0)
+        reason = "its connection ended"
+        try:
+            while True:
+                for data in await comm.read():
+                    driver.pipe.put(("told", name, data), _packed_size(data))
+                    await driver.pipe.room()
+        except OSError as error:
+            reason = f"{reason}: {type(error).__name__}"
+        finally:
+            driver.nodes.pop(name, None)
+            driver.pipe.put(("left", name, reason), 0)
+            await pipe.close()
+        return Status.dont_reply
+
+
+def plugin_name(key: str) -> str:
+    """What Dask calls the worker plugin of a driver."""
+    return f"mars-node-{key}"
+
+
+# -- in a Dask worker -------------------------------------------------------------------------
+
+
+class NodePlugin:
+    """The plugin of Dask's workers: a node for one driver.
+
+    Parameters
+    ----------
+    key : str
+        Which driver.
+    facts : mapping
+        What it tells its nodes.
+    """
+
+    def __init__(self, key: str, facts: Mapping[str, Any]) -> None:
+        self._key, self._facts = key, facts
+        self.name = plugin_name(key)
+        self._node: Node | None = None
+        self._relayed: _Pipe | None = None  # by way of the scheduler
+        self._pipe: Any = None  # the way that the driver has chosen
+        self._tasks: list[Any] = []
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._key, self._facts
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    async def setup(self, worker: Any) -> None:
+        """Offer the driver two ways to us; it chooses one, and then the node starts."""
+        from distributed.comm import connect
+
+        self._worker = worker
+        worker.handlers[f"{DIRECT_OP}_{self._key}"] = self.serve_direct
+        comm = await connect(worker.scheduler.address, **worker.connection_args)
+        await comm.write(
+            {"op": NODE_OP, "key": self._key, "address": worker.address, "reply": False}
+        )
+        self._relayed = _Pipe(comm)
+        self._tasks.append(asyncio.ensure_future(self._serve(self._relayed)))
+
+    async def serve_direct(self, comm: Any) -> Any:
+        """The driver can reach this worker: the way through the scheduler is not needed."""
+        from distributed.core import Status
+
+        await self._serve(_Pipe(comm))
+        return Status.dont_reply
+
+    def _start(self, pipe: _Pipe) -> Node:
+        worker = self._worker
+        loop = asyncio.get_running_loop()
+        self._pipe = pipe
+
+        def tell(messages: Sequence[Message]) -> None:
+            size, data = pack(messages)
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                loop.call_soon_threadsafe(pipe.put, data, size)
+
+        facts = dict(self._facts)
+        if facts["object_memory"] is None and worker.memory_manager.memory_limit:
+            limit = worker.memory_manager.memory_limit
+            facts["object_memory"] = int(OBJECT_MEMORY_SHARE * limit)
+        return Node(tell, facts, worker.address, float(worker.state.nthreads))
+
+    async def _serve(self, pipe: _Pipe) -> None:
+        try:
+            while True:
+                for data in await pipe.comm.read():
+                    if self._node is None:
+                        self._node = self._start(pipe)
+                    if pipe is self._pipe:
+                        self._node.take(unpack(data))
+        except OSError:
+            pass  # the driver has ended, or cannot be reached: nobody hears of what we do
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        if self._node is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._node.close)
+        for pipe in (self._pipe, self._relayed):
+            if pipe is not None:
+                await pipe.close()
+
+    async def teardown(self, worker: Any) -> None:
+        """End the node and its processes."""
+        worker.handlers.pop(f"{DIRECT_OP}_{self._key}", None)
+        await self._end()
+
+
+def as_plugin(base: type, plugin: Any) -> Any:
+    """A plugin as Dask wants it; ours do not inherit, or importing mars would import Dask."""
+    cls = type(plugin)
+    made: Any = object.__new__(_plugin_class(base, cls))
+    made.__dict__.update(plugin.__dict__)
+    return made
+
+
+def _plugin_class(base: type, cls: type) -> type:
+    return type(cls.__name__, (cls, base), {"__reduce__": _reduce_plugin})
+
+
+def _reduce_plugin(plugin: Any) -> tuple[Any, ...]:
+    if isinstance(plugin, Relay):
+        return _new_relay, ()
+    return _new_node_plugin, plugin.__getstate__()
+
+
+def _new_relay() -> Any:
+    return as_plugin(import_distributed().SchedulerPlugin, Relay())
+
+
+def _new_node_plugin(key: str, facts: Mapping[str, Any]) -> Any:
+    return as_plugin(import_distributed().WorkerPlugin, NodePlugin(key, facts))
+
+
+def import_distributed() -> Any:
+    """Dask's package, imported when somebody wants it.
+
+    Raises
+    ------
+    StartupFailed
+        It is not installed.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise StartupFailed(
+            "the Dask engine needs Dask's package distributed; "
+            "install it with: pip install 'mars-remote[dask]'"
+        ) from error
+    return distributed
