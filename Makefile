@@ -70,11 +70,20 @@ demo: $(VENV)/for-demo  ## run both example programs, serial and spawned (some m
 	@echo "All 61 878 rows (about ten minutes on two cores, 12 GB of memory):"
 	@echo "    $(PY) examples/model_search.py"
 
+# Tests on clusters have a process of their own: Dask and Ray, once there, change what the others look
+# at. Exit status 5: PYTEST_ARGS choose none of these.
+CLUSTERS := tests/cluster tests/deploy tests/lab
+PYTEST   := $(PY) -m pytest
+NONE     := [ $$? -eq 5 ]
+
 test: check  ## run all checks, then all tests
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(CLUSTERS:%=--ignore=%) $(PYTEST_ARGS) || $(NONE)
+	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/engines tests/surface \
+		$(PYTEST_ARGS) || $(NONE)
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
-	@$(PY) -m pytest -m campaign -o faulthandler_timeout=0 $(PYTEST_ARGS)
+	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
+	@$(PYTEST) -m 'campaign and clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
 
 check: $(VENV)/for-tests  ## format, lint, types, import layers; changes nothing
 	@$(PY) -m ruff format --check . || { echo "not formatted; run: make format"; exit 1; }

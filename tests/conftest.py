@@ -47,10 +47,35 @@ SWITCHES = ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "OMP_NUM_THREADS", "MKL_
 sets it, whatever the machine that runs the tests has set."""
 
 
+ON_CLUSTERS = ("cluster", "deploy", "lab")
+"""Folders whose tests need Dask or Ray, as do those elsewhere that are given one of these engines."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a cluster: `make test` runs it in a process of its own.
+
+    Dask and Ray, once imported and running, change what other tests look at: children, listeners,
+    descriptors, how exceptions are pickled.
+    """
+    here = Path(__file__).parent
+    for item in items:
+        given = getattr(getattr(item, "callspec", None), "params", {}).values()
+        folder = item.path.relative_to(here).parts[0]
+        chosen = folder in ("engines", "surface") and any(one in ("dask", "ray") for one in given)
+        if folder in ON_CLUSTERS or chosen:
+            item.add_marker(pytest.mark.clusters)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give this run a temporary directory of its own, so that what appears in it is ours."""
     for name in SWITCHES:
         os.environ.pop(name, None)
+    # Ray reads them once, when it is imported.
+    os.environ |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     own = tempfile.mkdtemp(prefix="mars-tests-")
     os.environ["TMPDIR"] = own
     tempfile.tempdir = own
@@ -243,11 +268,6 @@ ray.shutdown()
 @pytest.fixture(scope="session")
 def ray_head() -> Iterator[str]:
     """Address of a Ray that runs beside the tests; started when the first of them wants it."""
-    os.environ |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
     head = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", RAY_HEAD],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,

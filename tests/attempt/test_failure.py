@@ -188,6 +188,14 @@ def test_fields_of_builtin_errors_survive() -> None:
     assert copy.code == 3
 
 
+def test_reducers_that_others_register_for_exceptions_do_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dask has tblib register its own, which forget the code."""
+    monkeypatch.setitem(copyreg.dispatch_table, SystemExit, lambda error: (SystemExit, ()))
+    assert travelled(SystemExit(3)).code == 3
+
+
 def test_an_attribute_that_does_not_pickle_is_named_and_the_type_kept() -> None:
     copy = travelled(WithLock("text"))
     assert isinstance(copy, WithLock)

@@ -14,10 +14,11 @@ the source lines. Called by the attempt (encode) and by whoever reads a result (
 
 from __future__ import annotations
 
+import copyreg
 import os
 import pickle
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -304,7 +305,9 @@ def _dumps(value: object) -> bytes:
     # The worker's own __main__ is another one than the user's.
     if type.__dict__["__module__"].__get__(cls) != "__main__":
         try:
-            pickle.Pickler(file, protocol=5).dump(value)
+            pickler = pickle.Pickler(file, protocol=5)
+            pickler.dispatch_table = _own_way(copyreg.dispatch_table)
+            pickler.dump(value)
             return b"".join(file.parts)
         except _TooLarge:
             raise
@@ -312,8 +315,23 @@ def _dumps(value: object) -> bytes:
             file = _Limited()
     import cloudpickle
 
-    cloudpickle.Pickler(file, protocol=5).dump(value)
+    by_value = cloudpickle.Pickler(file, protocol=5)
+    by_value.dispatch_table = _own_way(by_value.dispatch_table)
+    by_value.dump(value)
     return b"".join(file.parts)
+
+
+def _own_way(table: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Reducers without those for exceptions, which pickle as their classes say.
+
+    ``import distributed`` has tblib register one for every exception class there is, which loses
+    what is not in ``args``, such as the code of a SystemExit.
+    """
+    return {
+        cls: reduce
+        for cls, reduce in table.items()
+        if not (isinstance(cls, type) and issubclass(cls, BaseException))
+    }
 
 
 def _dumps_bare(error: BaseException) -> tuple[bytes, list[str]]:
