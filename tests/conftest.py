@@ -48,7 +48,7 @@ sets it, whatever the machine that runs the tests has set."""
 
 
 ON_CLUSTERS = ("cluster", "deploy", "lab")
-"""Folders whose tests need Dask or Ray, as do those elsewhere that are given one of these engines."""
+"""Folders whose tests need Dask or Ray, as do others that are given one of these engines."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
