@@ -8,16 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mars.logs import LogFetcher, Offsets, escape_control, follow, parse_size, tail
+from mars.logs import (
+    JoinedLog,
+    LogFetcher,
+    Offsets,
+    escape_control,
+    follow,
+    gap_line,
+    last_bytes,
+    parse_size,
+    tail,
+)
 from mars.settings import LOG_READ_BYTES
 
 
 class Log:
-    """A log in memory; what ``later`` holds is written piece by piece by `write`."""
+    """A log in memory; what ``later`` holds is written piece by piece by `write`.
 
-    def __init__(self, data: bytes = b"", later: list[bytes] | None = None) -> None:
+    What stands in ``gap`` was left out.
+    """
+
+    def __init__(
+        self,
+        data: bytes = b"",
+        later: list[bytes] | None = None,
+        gap: tuple[int, int] = (0, 0),
+    ) -> None:
         self.data = data
         self.later = later or []
+        self.gap = gap if gap[0] < gap[1] else (0, 0)
 
     def size(self) -> int:
         return len(self.data)
@@ -25,7 +44,13 @@ class Log:
     def read(self, start: int, limit: int) -> bytes:
         assert start >= 0
         assert limit >= 0
-        return self.data[start : start + limit]
+        begin, end = self.gap
+        stop = start + limit
+        return self.data[start : stop if start >= end else min(stop, begin)]
+
+    def kept_from(self, start: int) -> int:
+        begin, end = self.gap
+        return end if begin <= start < end else start
 
     def finished(self) -> bool:
         return not self.later
@@ -240,6 +265,93 @@ def test_following_pauses_as_long_as_it_is_told() -> None:
 
     assert list(follow(log, poll_s=3, sleep=sleep)) == ["x"]
     assert pauses == [3]
+
+
+# -- what was left out ------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=60), st.data(), st.integers(1, 9))
+def test_reading_on_passes_over_a_gap_and_tells_of_it(
+    data: bytes, draw: st.DataObject, size: int
+) -> None:
+    begin = draw.draw(st.integers(0, len(data)))
+    end = draw.draw(st.integers(begin, len(data)))
+    got, raw, text = fetcher(Log(data, gap=(begin, end))), b"", ""
+    for _ in range(len(data) + 1):
+        got.fetch(sizes=size)
+        raw += got.raw
+        text += str(got)
+    assert raw == data[:begin] + data[end:]
+    assert got.offsets == ([len(data)] if data else [])
+    if end == begin:
+        assert text == data.decode("utf-8", "replace")
+        return
+    before, told, after = text.partition(gap_line(end - begin))
+    assert told
+    assert before.removesuffix("\n") == data[:begin].decode("utf-8", "replace").removesuffix("\n")
+    assert after == data[end:].decode("utf-8", "replace")
+    whole = fetcher(Log(data, gap=(begin, end)))
+    whole.fetch(sizes=-1)
+    assert whole.raw == raw
+    assert gap_line(end - begin) in str(whole)
+
+
+def test_what_was_left_out_has_a_line_of_its_own() -> None:
+    got = fetcher(Log(b"one\ntwo and three\n", gap=(7, 14)))
+    got.fetch()
+    assert str(got) == (
+        "one\ntwo\n[mars: 7 bytes are left out here; new_session(log_limit=...) says how much of a "
+        "log is kept]\nree\n"
+    )
+    assert list(follow(Log(b"one\ntwo and three\n", gap=(7, 14)))) == str(got).splitlines()
+
+
+def test_a_reader_that_is_overtaken_by_a_gap_goes_on_behind_it() -> None:
+    log = Log(b"0123456789" * 10)
+    got = fetcher(log)
+    got.fetch(sizes=20)
+    log.gap = (10, 90)
+    got.fetch()
+    assert (got.raw, got.offsets) == (b"0123456789", [100])
+    assert "70 bytes are left out" in str(got)
+
+
+@given(st.binary(max_size=60), st.data(), st.integers(1, 70))
+def test_the_end_of_a_log_begins_behind_the_last_gap(
+    data: bytes, draw: st.DataObject, limit: int
+) -> None:
+    begin = draw.draw(st.integers(0, len(data)))
+    end = draw.draw(st.integers(begin, len(data)))
+    log = Log(data, gap=(begin, end))
+    first = max(len(data) - limit, end if end > begin else 0)
+    assert last_bytes(log, limit) == data[first:]
+    assert last_bytes(JoinedLog([Log(b"first\n", gap=(2, 4)), log]), limit).endswith(data[first:])
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 60), st.integers(100, 20_000))
+def test_tail_does_not_reach_over_a_gap(head: int, cut: int, count: int, limit: int) -> None:
+    lines = [b"%d " % i + b"x" * 300 for i in range(100)]
+    data = b"\n".join(lines)
+    places = [0]
+    for line in lines:
+        places.append(places[-1] + len(line) + 1)
+    gap = (places[head], places[min(head + cut, 99)])
+    shown = tail(Log(data, gap=gap if cut else (0, 0)), count, limit)
+    kept = shown.removeprefix("…").encode()
+    assert data.endswith(kept)
+    assert not cut or len(kept) <= len(data) - gap[1]
+    assert len(kept.split(b"\n")) <= count
+
+
+def test_joined_logs_are_read_over_their_gaps() -> None:
+    joined = JoinedLog([Log(b"abcdef", gap=(2, 4)), Log(b"uvwxyz", gap=(0, 3)), Log(b"!")])
+    assert joined.read(0, 100) == b"ab"
+    assert [joined.kept_from(place) for place in range(14)] == [
+        0, 1, 4, 4, 4, 5, 9, 9, 9, 9, 10, 11, 12, 13,
+    ]  # fmt: skip
+    got = LogFetcher("key", lambda: joined)
+    got.fetch()
+    assert got.raw == b"abefxyz!"
 
 
 # -- the end of a log -------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from mars.folders import open_folder
 from mars.identity import Arrays, Code, Identity, Unidentified
 from mars.items import ItemCall, MapCall
 from mars.journal import Block, Damaged, Entry, Index, Kept, Writer
+from mars.logs import last_bytes
 from mars.settings import (
     CHECKPOINT_ARGUMENT_BYTES,
     CHECKPOINT_CHECK_BYTES,
@@ -230,6 +231,10 @@ class _KeptLog:
             return b""
         begin, size = self._sizes[0], self._sizes[1]
         return body[begin : begin + size][start : start + limit]
+
+    def kept_from(self, start: int) -> int:
+        """``start``: nothing is left out of what was kept."""
+        return start
 
 
 class Checkpoint:
@@ -814,11 +819,7 @@ def _log(task: Task) -> bytes:
     """What a call printed; of very much, the end."""
     if not task.logs:
         return b""
-    source = TaskLog(task, lambda _: None)
-    size = source.size()
-    if size <= CHECKPOINT_LOG_BYTES:
-        return source.read(0, size) if size else b""
-    return source.read(size - CHECKPOINT_LOG_BYTES, CHECKPOINT_LOG_BYTES)
+    return last_bytes(TaskLog(task, lambda _: None), CHECKPOINT_LOG_BYTES)
 
 
 def _relative(marks: Sequence[int], size: int) -> list[int]:

@@ -190,6 +190,9 @@ class Engine(Protocol):
     def log(self, task: Task) -> LogSource | None:
         """What the task has printed so far; None before its first attempt."""
 
+    def limit_logs(self, limit: int | None) -> None:
+        """Keep so many bytes of each call's log, half of them from its end; None: all."""
+
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more."""
 

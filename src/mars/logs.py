@@ -47,7 +47,13 @@ class LogSource(Protocol):
         """Bytes written so far."""
 
     def read(self, start: int, limit: int) -> bytes:
-        """At most ``limit`` bytes from ``start`` on; fewer or none where the log ends now."""
+        """At most ``limit`` bytes from ``start`` on; fewer or none where the log ends now.
+
+        Never beyond bytes that were left out: `kept_from` says where it goes on.
+        """
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or where the log goes on if what stood there was left out."""
 
     def finished(self) -> bool:
         """Whether no more bytes will come."""
@@ -176,8 +182,15 @@ class LogFetcher:
             limit = LOG_READ_BYTES
         elif limit < 0:
             limit = size - start
-        self._raw, self._text = _read_characters(source, start, min(limit, size - start), ended)
-        self._offset = start + len(self._raw)
+        raw, text = _read_characters(source, start, min(limit, size - start), ended)
+        offset = start + len(raw)
+        while (kept := min(source.kept_from(offset), size)) > offset:
+            text += gap_line(kept - offset, text)
+            more, its_text = _read_characters(
+                source, kept, min(limit - len(raw), size - kept), ended
+            )
+            raw, text, offset = raw + more, text + its_text, kept + len(more)
+        self._raw, self._text, self._offset = raw, text, offset
 
     def _chosen(self, given: Offsets | None, name: str) -> int | None:
         """The one number for this log out of any form in which it may be given."""
@@ -249,15 +262,76 @@ class JoinedLog:
         for source in self._sources:
             size = source.size()
             if start < size and limit > 0:
-                piece = source.read(start, min(limit, size - start))
+                wanted = min(limit, size - start)
+                piece = source.read(start, wanted)
                 pieces.append(piece)
                 limit -= len(piece)
+                if len(piece) < wanted:  # something was left out there
+                    break
             start = max(0, start - size)
         return b"".join(pieces)
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or where the log goes on if what stood there was left out."""
+        passed = 0
+        for source in self._sources:
+            size = source.size()
+            if passed <= start < passed + size:
+                start = passed + min(source.kept_from(start - passed), size)
+            passed += size
+        return start
 
     def finished(self) -> bool:
         """Whether no more will come."""
         return all(source.finished() for source in self._sources)
+
+
+def gap_line(count: int, before: str = "\n") -> str:
+    r"""What stands in a log in the place of bytes that were left out: a line of its own.
+
+    Parameters
+    ----------
+    count : int
+        How many bytes were left out.
+    before : str, default newline
+        The text that it follows.
+
+    Examples
+    --------
+    >>> gap_line(5 * 1024**2)
+    '[mars: 5 MiB are left out here; new_session(log_limit=...) says how much of a log is kept]\n'
+    """
+    size = next(
+        (f"{count / scale:.3g} {unit}" for unit, scale in _GAP_UNITS if count >= scale),
+        f"{count} bytes",
+    )
+    start = "" if not before or before.endswith("\n") else "\n"
+    return (
+        f"{start}[mars: {size} are left out here; new_session(log_limit=...) says how much of a "
+        f"log is kept]\n"
+    )
+
+
+_GAP_UNITS: Final = (("GiB", KIB**3), ("MiB", KIB**2), ("KiB", KIB))
+
+
+def last_bytes(source: LogSource, limit: int) -> bytes:
+    """The end of a log: ``limit`` bytes at the most, and none from before a gap.
+
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    limit : int
+        Bytes.
+    """
+    end = source.size()
+    start = max(end - limit, 0)
+    data = source.read(start, end - start) if end else b""
+    while start + len(data) < end and (kept := source.kept_from(start + len(data))) > start:
+        start = kept
+        data = source.read(start, end - start)
+    return data
 
 
 def follow(
@@ -284,6 +358,14 @@ def follow(
     start = 0
     while True:
         ended = source.finished()  # before the read: afterwards it would miss the last bytes
+        kept = source.kept_from(start)
+        if kept > start:
+            begun.append(decoder.decode(b"", final=True))
+            if last := "".join(begun):
+                yield last
+            begun.clear()
+            yield gap_line(kept - start).removesuffix("\n")
+            start = kept
         data = source.read(start, LOG_READ_BYTES)
         start += len(data)
         *complete, rest = decoder.decode(data).split("\n")
@@ -322,6 +404,9 @@ def tail(source: LogSource, lines: int, limit_bytes: int = TAIL_BYTES) -> str:
     while start > max(0, end - limit_bytes) and data.rstrip(b"\n").count(b"\n") < lines:
         first = max(0, end - limit_bytes, start - _BLOCK_BYTES)
         block = source.read(first, start - first)
+        if first + len(block) < start:  # a gap ends there
+            first = source.kept_from(first + len(block))
+            block = source.read(first, start - first)
         if not block:
             break
         start, data = first, block + data
@@ -351,7 +436,8 @@ def _read_characters(source: LogSource, start: int, limit: int, ended: bool) -> 
     pending = decoder.getstate()[0]
     if not pending:
         return data, text
-    if ended and start + len(data) >= source.size():
+    offset = start + len(data)
+    if (ended and offset >= source.size()) or source.kept_from(offset) > offset:
         return data, text + decoder.decode(b"", final=True)  # its other bytes will never come
     return data[: len(data) - len(pending)], text
 

@@ -28,6 +28,7 @@ from mars.execution import Execution
 from mars.graph import needed_calls
 from mars.logs import JoinedLog, LogFetcher, LogSource
 from mars.observe.attempts import Times, times_of
+from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 from mars.task import Call, Output, Stage, Task, parse_bytes
 
 _NO_SESSION: Final = """
@@ -840,6 +841,7 @@ def new_session(
     n_cpu: int | str = "auto",
     object_memory: int | str | None = None,
     spill_directory: str | os.PathLike[str] | None = None,
+    log_limit: int | str | None = "1GiB",  # more than anybody reads, less than fills a disk
     seed: int | None = 0,
     timeout: float | None = None,
     checkpoint: str | os.PathLike[str] | bool | None = None,
@@ -881,6 +883,10 @@ def new_session(
         memory that this process may use.
     spill_directory : path, optional
         Where they go then, in files without a name. Default: ``TMPDIR``, or ``/var/tmp``.
+    log_limit : int or str or None, default "1GiB"
+        How much is kept of what one call prints, or one block of items of a map, in bytes or as
+        ``"10MiB"``, at least 256 KiB. Of more, the middle is left out: a line in the log says
+        how much. None: all is kept.
     seed : int or None, default 0
         Seed of `mars.remote.rng`; None: different numbers each time.
     timeout : float, optional
@@ -941,6 +947,12 @@ def new_session(
         raise UnknownTarget(f"backend {backend!r} is not there; this version has 'mars'")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise ValueError(f"seed has to be an int from 0 on, or None, got {seed!r}")
+    log_bytes = None if log_limit is None else parse_bytes(log_limit, "log_limit")
+    if log_bytes is not None and log_bytes < LOG_LIMIT_AT_LEAST:
+        raise ValueError(
+            f"log_limit has to be at least {LOG_LIMIT_AT_LEAST // KIB} KiB, or None for all of it, "
+            f"got {log_limit!r}"
+        )
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout has to be more than 0 seconds, got {timeout!r}")
     with _state.lock:
@@ -963,6 +975,7 @@ def new_session(
                 engine, n_worker, n_cpu, object_memory, spill_directory,
                 None if address in _LOCAL else address, security, env,
             )  # fmt: skip
+            started.limit_logs(log_bytes)
             _state.engines[started.address] = (started, set())
         where = _where(checkpoint)
         try:

@@ -135,6 +135,15 @@ START_PAUSE_S: Final = 1.0
 STOP_S: Final = 2.0
 """Time for workers and zygote to end by themselves when an engine closes, seconds."""
 
+# -- logs -------------------------------------------------------------------------------------
+
+LOG_LIMIT_AT_LEAST: Final = 256 * KIB
+"""The least that ``log_limit`` can be: errors carry up to 64 KiB from the end of a log."""
+
+LOG_LOOK_S: Final = 1.0
+"""Logs of running calls are held to that limit once in this many seconds. A look takes 2 us per
+worker; what a call prints meanwhile comes on top of the limit."""
+
 # -- checkpoints ------------------------------------------------------------------------------
 
 CHECKPOINT_WINDOW_S: Final = 0.01
@@ -180,6 +189,9 @@ can be missing when a node is lost."""
 
 LOG_CHUNK_BYTES: Final = MIB
 """What a node sends of a log at once, at the most."""
+
+LOG_LEFT_BYTES: Final = 16 * MIB
+"""What was sent of a worker's log takes about this much disk on its node until it is given back."""
 
 SHIP_BYTES: Final = 4 * MIB
 """Of a large value at once, so that small messages do not wait behind it for long."""

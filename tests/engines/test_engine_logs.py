@@ -401,6 +401,34 @@ def test_big_output_is_kept_whole() -> None:
     assert text.splitlines() == [f"line {i:06d}" for i in range(20_000)]
 
 
+def test_a_log_limit_keeps_both_ends_and_says_what_it_leaves_out(
+    engine: str, keep_default: None
+) -> None:
+    def flood(count: int) -> None:
+        for i in range(count):
+            print(f"line {i:06d}")
+
+    with mars.new_session(engine=engine, n_cpu=1, log_limit="256 KiB"):
+        call = mr.spawn(flood, args=(100_000,)).execute()
+        brief = mr.spawn(flood, args=(3,)).execute()
+        log = call.fetch_log(sizes=-1)
+        assert str(brief.fetch_log()) == "line 000000\nline 000001\nline 000002\n"
+    head, told, end = str(log).partition("[mars: 916 KiB are left out here")
+    assert told
+    assert head.splitlines() == [f"line {i:06d}" for i in range(len(head) // 12)]
+    assert end.splitlines()[1:] == [
+        f"line {i:06d}" for i in range(100_000 - end.count("\n") + 1, 100_000)
+    ]
+    assert 255 << 10 < len(log.raw) < 257 << 10
+    assert log.offsets == [12 * 100_000]
+
+
+@pytest.mark.parametrize("wrong", ["255 KiB", 0, -1, "much", 1.5j])
+def test_a_log_limit_that_is_too_small_or_none_is_refused(wrong: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="log_limit"):
+        mars.new_session(log_limit=wrong)  # type: ignore[arg-type]
+
+
 # Last: where it fails, it takes the logs of the calls after it along.
 def test_a_call_that_replaces_or_closes_stdout_does_not_harm_the_next() -> None:
     def vandal() -> None:

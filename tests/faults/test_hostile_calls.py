@@ -304,6 +304,32 @@ def test_a_storm_of_binary_output_without_a_line_end_is_kept_to_the_death(rounds
     assert "the end" in str(log)
 
 
+@pytest.mark.timeout(120)
+def test_a_call_that_prints_without_end_fills_no_disk() -> None:
+    """It prints 16 MB as often as it sees that what it printed takes less than 2 MB again."""
+
+    def endless(rounds: int) -> int:
+        line = b"x" * 99 + b"\n"
+        for turn in range(rounds):
+            os.write(1, b"round %d\n" % turn + line * 160_000)
+            deadline = time.monotonic() + 30
+            while os.fstat(1).st_blocks * 512 > 2 << 20:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{os.fstat(1).st_blocks * 512} bytes are on disk")
+                time.sleep(0.02)
+        os.write(1, b"the end")
+        return rounds
+
+    with mars.new_session(n_cpu=2, log_limit="1 MiB", default=False) as other:
+        call = mr.spawn(endless, args=(3,))
+        assert call.execute(session=other).fetch(session=other) == 3
+        log = str(call.fetch_log(session=other, sizes=-1))
+    assert log.startswith("round 0\nxxxx")
+    assert log.endswith("x\nthe end")
+    assert "44.8 MiB are left out here" in log
+    assert len(log) < (1 << 20) + 200
+
+
 # -- frames that are not ours ------------------------------------------------------------------
 
 # Bytes as they are, or with the header that the worker's next frame has: (content, records).

@@ -10,24 +10,70 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from mars import platform
 
+_LONG_LINE_BYTES: Final = 4096
+
 
 class Segment:
-    """What one worker process has printed, call after call; closed with its last reader."""
+    """What one worker process has printed, call after call; closed with its last reader.
+
+    The file only grows, and a place in it means the same for ever. What is left out to save disk
+    becomes a hole in it, a gap: a reader asks `kept_from` where the text goes on.
+    """
 
     def __init__(self) -> None:
         self.descriptor = platform.nameless_file()
+        # Beginnings and ends. Replaced as a whole: other threads read while the loop trims.
+        self._gaps: tuple[tuple[int, int], ...] = ()
 
     def size(self) -> int:
-        """Bytes so far."""
+        """Bytes so far, what was left out included."""
         return os.fstat(self.descriptor).st_size
 
     def read(self, start: int, limit: int) -> bytes:
-        """Up to ``limit`` bytes from ``start``."""
-        return os.pread(self.descriptor, limit, start)
+        """Up to ``limit`` bytes from ``start``, but none from a gap or beyond it."""
+        while True:
+            gaps = self._gaps
+            for begin, end in gaps:
+                if start < end:
+                    limit = min(limit, max(begin - start, 0))
+                    break
+            data = os.pread(self.descriptor, limit, start)
+            if self._gaps is gaps:  # else a hole may have been made under what was read
+                return data
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or the end of the gap that it is in."""
+        for begin, end in self._gaps:
+            if begin <= start < end:
+                return end
+        return start
+
+    def trim(self, start: int, end: int, limit: int) -> None:
+        """Leave out the middle of what stands from ``start`` to ``end``, one attempt's log.
+
+        About ``limit`` bytes stay, half of them at each end, whole lines where lines are not
+        too long. Where the file system makes no holes, all stays. Only one thread may call this.
+        """
+        before = self._gaps
+        last = self._line_end(end - limit // 2)
+        if before and before[-1][0] >= start:  # the attempt still runs, and has a gap already
+            *others, (first, begin) = before
+        else:
+            others = list(before)
+            first = begin = self._line_end(start + limit // 2)
+        if begin >= last:
+            return
+        self._gaps = (*others, (first, last))  # told of before it is there: see `read`
+        if not platform.punch(self.descriptor, begin, last - begin):
+            self._gaps = before
+
+    def _line_end(self, position: int) -> int:
+        """The first place from ``position`` on where a line begins, or ``position``."""
+        return position + os.pread(self.descriptor, _LONG_LINE_BYTES, position).find(b"\n") + 1
 
     def close(self) -> None:
         """Forget what was printed; idempotent."""

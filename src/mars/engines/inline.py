@@ -26,7 +26,7 @@ from mars.engine import Run
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
-from mars.logs import LogSource
+from mars.logs import TAIL_BYTES, LogSource
 from mars.settings import BACKOFF_S, LOG_TAIL_LINES
 from mars.task import Call, Stage, Task
 
@@ -56,6 +56,7 @@ class InlineEngine:
             Task, tuple[Segment, int]
         ] = {}  # where the log of a running call starts
         self._stack: list[Task] = []
+        self._log_limit: int | None = None
         self._closed = False
 
     def submit(
@@ -283,7 +284,11 @@ class InlineEngine:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
-            tail = segment.read(start, 1 << 20).decode("utf-8", "replace").splitlines()
+            end = segment.size()
+            tail_start = max(start, end - TAIL_BYTES)
+            tail = (
+                segment.read(tail_start, end - tail_start).decode("utf-8", "replace").splitlines()
+            )
             task.result = attempt_call.pack_failure(
                 error,
                 name=task.call.name,
@@ -303,6 +308,12 @@ class InlineEngine:
             end = segment.size()
             if end > start:
                 task.logs = (*task.logs, Log(segment, start, end))
+            if self._log_limit is not None and end - start > self._log_limit:
+                segment.trim(start, end, self._log_limit)
+
+    def limit_logs(self, limit: int | None) -> None:
+        """Keep so many bytes of each call's log, cut when it ends; see `mars.engine.Engine`."""
+        self._log_limit = limit
 
     def _running_log(self, task: Task) -> Log | None:
         found = self._running.get(task)

@@ -38,11 +38,24 @@ class TaskLog:
         for part in self._parts():
             length = part.end - part.start
             if start < length and limit > 0:
-                piece = part.segment.read(part.start + start, min(limit, length - start))
+                wanted = min(limit, length - start)
+                piece = part.segment.read(part.start + start, wanted)
                 pieces.append(piece)
                 limit -= len(piece)
+                if len(piece) < wanted:  # a gap
+                    break
             start = max(0, start - length)
         return b"".join(pieces)
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or where the log goes on if what stood there was left out."""
+        passed = 0
+        for part in self._parts():
+            if passed <= start < passed + part.end - part.start:
+                shift = part.start - passed
+                start = min(part.segment.kept_from(start + shift), part.end) - shift
+            passed += part.end - part.start
+        return start
 
     def finished(self) -> bool:
         """Whether no more will come."""

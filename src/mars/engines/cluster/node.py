@@ -30,7 +30,13 @@ from mars.engines.local.pool import Member, Pool
 from mars.engines.local.store import parts_of
 from mars.errors import StartupFailed
 from mars.resources import memory_limit_bytes, oom_kills
-from mars.settings import LOG_CHUNK_BYTES, LOG_SHIP_S, OBJECT_MEMORY_SHARE, SHIP_BYTES
+from mars.settings import (
+    LOG_CHUNK_BYTES,
+    LOG_LEFT_BYTES,
+    LOG_SHIP_S,
+    OBJECT_MEMORY_SHARE,
+    SHIP_BYTES,
+)
 
 _UNKNOWN_MEMORY: Final = 4 * 1024**3
 
@@ -378,6 +384,9 @@ class Node:
             sent += len(data)
             if not data:
                 break
+        if sent // LOG_LEFT_BYTES > self._shipped[member.number][0] // LOG_LEFT_BYTES:
+            # The driver has it. Errors made here still quote the end.
+            platform.punch(member.segment.descriptor, 0, sent - LOG_CHUNK_BYTES)
         self._shipped[member.number] = (sent, told)
 
     # -- ends ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -267,6 +268,10 @@ class LocalEngine:
         if not task.attempt and not task.logs:
             return None
         return TaskLog(task, self.running_log)
+
+    def limit_logs(self, limit: int | None) -> None:
+        """Keep so many bytes of each call's log; see `mars.engine.Engine`."""
+        self.loop.log_limit = math.inf if limit is None else limit
 
     def running_log(self, task: Task) -> Log | None:
         """The log of the attempt that runs now."""

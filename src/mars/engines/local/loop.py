@@ -8,6 +8,7 @@ through `post`.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -37,7 +38,7 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import FUNCTIONS_KEPT, OVERDUE_S
+from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
@@ -102,6 +103,8 @@ class Loop:
         self._dead: list[Member] = []
         self._endings: dict[int, tuple[Any, ...]] = {}
         self._last_words: deque[str] = deque(maxlen=2)  # of workers that never were ready
+        self.log_limit: float = math.inf  # bytes of one attempt's log
+        self._trim_at = 0.0
         self._tell = tell
         self._told_fewer = False
         self._watch(self._wake_read, self._on_wake, None)
@@ -185,6 +188,10 @@ class Loop:
         now = time.monotonic()
         due = self.scheduler.next_timer()
         timeout = None if due is None else max(0.0, due - now)
+        if self.runs or self._late:  # calls may be printing
+            if now >= self._trim_at:
+                self._trim_logs(now)
+            timeout = LOG_LOOK_S if timeout is None else min(timeout, LOG_LOOK_S)
         for descriptor, mask in self._poller.poll(timeout):
             entry = self._by_descriptor.get(descriptor)
             if entry is not None:
@@ -643,6 +650,10 @@ class Loop:
                 result = pickle.loads(result)
                 if flags & FLAG_STORED:
                     self.store.arrived(result)
+            log = None
+            if log_end > log_start:
+                log = Log(segment, log_start, log_end)
+                self._trim_log(log)
             outcomes.append(
                 Outcome(
                     attempt,
@@ -652,12 +663,24 @@ class Loop:
                     bool(flags & FLAG_STORED),
                     len(result[1]) if flags & FLAG_FAILURES else 0,
                     told[position + 26 : position + 66],
-                    Log(segment, log_start, log_end) if log_end > log_start else None,
+                    log,
                     peak * 1024,
                 )
             )
             position = payload + size
         return outcomes
+
+    def _trim_logs(self, now: float) -> None:
+        """Keep the logs of what runs within their limit."""
+        self._trim_at = now + LOG_LOOK_S
+        for member in self.members.values():
+            attempt, start = member.running()
+            if attempt:
+                self._trim_log(Log(member.segment, start, member.segment.size()))
+
+    def _trim_log(self, log: Log) -> None:
+        if log.end - log.start > self.log_limit:
+            log.segment.trim(log.start, log.end, int(self.log_limit))
 
     def _take(self, member: Member, message: tuple[Any, ...]) -> None:
         kind = message[0]
@@ -756,6 +779,7 @@ class Loop:
             attempt, log_start = member.running()
             state = self.scheduler.workers.get(WorkerId(member.number))
             log = Log(member.segment, log_start, member.segment.size())
+            self._trim_log(log)
             starved = self._starved(member)
             queue = () if state is None else state.queue
             started = attempt if any(task.attempt == attempt for task in queue) else 0

@@ -344,8 +344,8 @@ class _RemoteLog:
         self._worker = worker
         self._number = task.attempt
 
-    def _ask(self, start: int, limit: int) -> tuple[int, bytes, bool]:
-        answer: tuple[int, bytes, bool] = self._worker.ask(
+    def _ask(self, start: int, limit: int) -> tuple[int, bytes, bool, int]:
+        answer: tuple[int, bytes, bool, int] = self._worker.ask(
             messages.ASK, "log", (self._number, start, limit)
         )
         return answer
@@ -361,6 +361,10 @@ class _RemoteLog:
     def finished(self) -> bool:
         """Whether no more will come."""
         return self._ask(0, 0)[2]
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or where the log goes on if what stood there was left out."""
+        return self._ask(start, 0)[3]
 
 
 def _whole(block: Task) -> bool:

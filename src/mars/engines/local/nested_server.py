@@ -254,14 +254,17 @@ class NestedServer:
         if type(value) is not bytes and value is not None:
             self._loop.lend(member, value)
 
-    def _log(self, member: Member, number: int, start: int, limit: int) -> tuple[int, bytes, bool]:
+    def _log(
+        self, member: Member, number: int, start: int, limit: int
+    ) -> tuple[int, bytes, bool, int]:
         asker = self._askers.get(member.number)
         call = asker.calls.get(number) if asker is not None else None
         task = call.task_in(asker.realm) if call is not None and asker is not None else None
         source = self._engine.log(task) if task is not None else None
         if source is None:
-            return 0, b"", task is None or task.finished
-        return source.size(), source.read(start, limit) if limit else b"", source.finished()
+            return 0, b"", task is None or task.finished, start
+        data = source.read(start, limit) if limit else b""
+        return source.size(), data, source.finished(), source.kept_from(start)
 
     def _call_object(self, member: Member, request: int, data: bytes) -> None:
         try:
