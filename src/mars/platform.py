@@ -50,15 +50,15 @@ def nameless_file(directory: str | None = None, *, append: bool = True) -> int:
     OSError
         The directory cannot be written, or no descriptor is left.
     """
-    import tempfile  # 5 ms, which `import mars` need not take
-
-    directory = directory or tempfile.gettempdir()
+    directory = directory or _temporary_directory()
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_APPEND if append else 0)
     if hasattr(os, "O_TMPFILE"):
         try:
             return os.open(directory, flags | os.O_TMPFILE, 0o600)
         except OSError:  # not every file system can: use a name for a moment
             pass
+    import tempfile
+
     descriptor, path = tempfile.mkstemp(prefix="mars-", dir=directory)
     try:
         again = os.open(path, flags)
@@ -70,11 +70,20 @@ def nameless_file(directory: str | None = None, *, append: bool = True) -> int:
 
 def disk_directory() -> str:
     """Where large files go for a while: ``TMPDIR``, or ``/var/tmp``, as ``/tmp`` may be memory."""
-    import tempfile
-
     usual = "/var/tmp"  # noqa: S108 (files there have no name)
     if "TMPDIR" not in os.environ and os.access(usual, os.W_OK):
         return usual
+    return _temporary_directory()
+
+
+def _temporary_directory() -> str:
+    """What `tempfile` would say, which takes 5 ms to import: most often that is not needed."""
+    usual = "/tmp"  # noqa: S108 (as above)
+    told = any(name in os.environ for name in ("TMPDIR", "TEMP", "TMP"))
+    if LINUX and not told and "tempfile" not in sys.modules and os.access(usual, os.W_OK):
+        return usual
+    import tempfile
+
     return tempfile.gettempdir()
 
 

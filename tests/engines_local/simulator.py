@@ -158,8 +158,6 @@ class Behaviour:
 class Told(Outcome):
     """An outcome that knows which task it is of."""
 
-    __slots__ = ("token",)
-
     token: tuple[Task, int]
 
 
@@ -421,9 +419,9 @@ class World:
     def _do_TakeBack(self, command: Any) -> None:
         self.take_backs += 1
         member = self.members[command.worker]
-        if command.count < 1:
+        if command.most < 1:
             raise Broken("takes back nothing")
-        self.down(member, lambda: self._give_back(member, command.count), control=True)
+        self.down(member, lambda: self._give_back(member, command.most), control=True)
 
     def _do_Report(self, command: Any) -> None:
         member = self.members[command.worker]
@@ -721,8 +719,8 @@ class World:
 
     def _finish(self, member: Member, task: Task, attempt: int, outcome: Told) -> None:
         self._over(member)
+        outcome = outcome._replace(peak=int(self.behaviours[task.call].memory))
         outcome.token = (task, attempt)
-        outcome.peak = int(self.behaviours[task.call].memory)
         if outcome.stored:
             self.regions[attempt] = "held"
             self._count_objects()
@@ -1043,7 +1041,7 @@ def stored_attempts(task: Task) -> list[int]:
 def show(thing: Any) -> str:
     """An event or a command in one line."""
     words = [type(thing).__name__]
-    for field in thing.__slots__:
+    for field in getattr(thing, "_fields", ()):
         value = getattr(thing, field, None)
         if isinstance(value, SimRun):
             words.append(value.name)

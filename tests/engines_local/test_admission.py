@@ -20,7 +20,8 @@ def task(memory: int | None = None, blame: str = "") -> Task:
 
 
 def busy(number: int, need: float, *, blocked: bool = False) -> WorkerState:
-    worker = WorkerState(WorkerId(number), 0, need=need, blocked=blocked)
+    worker = WorkerState(WorkerId(number), 0)
+    worker.need, worker.blocked = need, blocked
     worker.queue.append(task())
     return worker
 

@@ -18,11 +18,15 @@ import threading
 import weakref
 from collections import ChainMap
 from collections.abc import Callable
-from hashlib import blake2b
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar, Final, Protocol
 
 from mars.task import Function
+
+try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
 
 
 class Keeper(Protocol):

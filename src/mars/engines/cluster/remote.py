@@ -331,7 +331,7 @@ class RemoteLoop(Loop):
         node.index = len(self.scheduler.groups)
         self.pool.nodes.append(node)
         self.store.nodes.append(node)
-        self.scheduler.groups.append(Group(node.address, node.cpus, node.cpus))
+        self.scheduler.groups.append(Group(node.address, node.cpus))
         self._changed()
         if self.members or self.runs:
             self.on(events.Tick())

@@ -1,14 +1,14 @@
 """What happens to the scheduler, and what it wants done: its whole interface.
 
 Pure facts. `loop` makes events of what happened and carries out commands; a simulator in the
-tests does the same without processes.
+tests does the same without processes. Tuples, as data classes of their number take 15 ms to make,
+which every program would wait for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mars.task import AttemptId, Task, WorkerId
 
@@ -31,23 +31,20 @@ class RunState(Protocol):
 # -- events -----------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Submitted:
+class Submitted(NamedTuple):
     """A run begins: its tasks, inputs before the tasks that read them."""
 
     run: RunState
     tasks: Sequence[Task]
 
 
-@dataclass(slots=True)
-class WorkerReady:
+class WorkerReady(NamedTuple):
     """A worker process waits for work."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one attempt ended."""
 
     attempt: int
@@ -61,38 +58,33 @@ class Outcome:
     peak: int = 0  # bytes of memory that the process took; 0: not looked at
 
 
-@dataclass(slots=True)
-class Finished:
+class Finished(NamedTuple):
     """Attempts ended, in the order in which the worker ran them."""
 
     worker: WorkerId
     outcomes: Sequence[Outcome]
 
 
-@dataclass(slots=True)
-class GaveBack:
+class GaveBack(NamedTuple):
     """A worker took these attempts out of its queue; it never started them."""
 
     worker: WorkerId
     attempts: Sequence[int]
 
 
-@dataclass(slots=True)
-class Blocked:
+class Blocked(NamedTuple):
     """The running call of a worker waits for a nested run."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
-class Unblocked:
+class Unblocked(NamedTuple):
     """What the running call of a worker waited for is there; it wants its cores back."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
-class Died:
+class Died(NamedTuple):
     """A worker process has ended, for certain.
 
     ``started`` is the last attempt that it began, of those in its queue, 0 for none;
@@ -111,28 +103,24 @@ class Died:
     unable: bool = False
 
 
-@dataclass(slots=True)
-class Left:
+class Left(NamedTuple):
     """A worker is about to end, since a call spoiled its process; it starts nothing more."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
-class Cancelled:
+class Cancelled(NamedTuple):
     """Somebody cancelled a run."""
 
     run: RunState
 
 
-@dataclass(slots=True)
-class Forgotten:
+class Forgotten(NamedTuple):
     """The program holds no output of these tasks any more."""
 
     tasks: Sequence[Task]
 
 
-@dataclass(slots=True)
 class Tick:
     """Time passed."""
 
@@ -140,103 +128,89 @@ class Tick:
 # -- commands ---------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Assign:
+class Assign(NamedTuple):
     """Send tasks to a worker, to run in this order."""
 
     worker: WorkerId
     tasks: list[Task]
 
 
-@dataclass(slots=True)
-class TakeBack:
+class TakeBack(NamedTuple):
     """Ask a worker to give back tasks that it has not started, last ones first."""
 
     worker: WorkerId
-    count: int
+    most: int
 
 
-@dataclass(slots=True)
-class Report:
+class Report(NamedTuple):
     """Ask a worker to tell what it has finished."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
-class Interrupt:
+class Interrupt(NamedTuple):
     """Stop an attempt: SIGINT."""
 
     worker: WorkerId
     attempt: AttemptId
 
 
-@dataclass(slots=True)
-class Kill:
+class Kill(NamedTuple):
     """Stop a worker process: SIGKILL. `Died` follows."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
-class StartWorker:
+class StartWorker(NamedTuple):
     """Start a process for a worker."""
 
     worker: WorkerId
     group: int
 
 
-@dataclass(slots=True)
-class StopWorker:
+class StopWorker(NamedTuple):
     """A worker is not needed any more; it has nothing queued. No event follows."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
-class Resume:
+class Resume(NamedTuple):
     """Let a blocked worker go on: its cores are free."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
-class Release:
+class Release(NamedTuple):
     """Nobody can ask for the results of these tasks any more: give their memory back."""
 
     tasks: list[Task]
 
 
-@dataclass(slots=True)
-class Discard:
+class Discard(NamedTuple):
     """A result was not accepted: give its memory back."""
 
     result: Any
 
 
-@dataclass(slots=True)
-class Landed:
+class Landed(NamedTuple):
     """Tell a run that keeps its results of one. Its call has one handle more until it is kept."""
 
     run: RunState
     task: Task
 
 
-@dataclass(slots=True)
-class RunEnded:
+class RunEnded(NamedTuple):
     """All tasks of a run have ended, or its first failure ends it."""
 
     run: RunState
 
 
-@dataclass(slots=True)
-class Fewer:
+class Fewer(NamedTuple):
     """A worker did not start; the others of its group go on without it. Say so once."""
 
     worker: WorkerId
 
 
-@dataclass(slots=True)
 class GiveUp:
     """Worker processes end before they are ready, again and again."""
 

@@ -342,7 +342,7 @@ class Loop:
         if member is None:
             return
         if isinstance(command, events.TakeBack):
-            self._tell_control(member, messages.TAKE_BACK, command.count)
+            self._tell_control(member, messages.TAKE_BACK, command.most)
         elif isinstance(command, events.Report):
             self._tell_control(member, messages.REPORT)
         elif isinstance(command, events.Interrupt):

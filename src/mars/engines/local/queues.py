@@ -7,50 +7,59 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from mars.task import Options, Task, WorkerId
 
 
-@dataclass(slots=True, eq=False)
 class WorkerState:
     """One worker process, as the scheduler sees it."""
 
-    id: WorkerId
-    group: int
-    ready: bool = False  # False until its process has said so
-    queue: deque[Task] = field(default_factory=deque)  # the first one runs
-    load_s: float = 0.0  # predicted work in the queue
-    claim: float = 0.0  # cores it holds of its group; 0 when the queue is empty or it is blocked
-    cpus: float = 0.0  # what each task in the queue asks for
-    blocked: bool = False
-    resuming: bool = False  # unblocked, and waits for its cores
-    taking_back: bool = False  # asked to give back tasks
-    due_at: float = 0.0  # when it should have told something
-    asked: bool = False  # asked to report since it last did
-    told: int = 0  # the last attempt whose end it has told
-    stopping: int = 0  # the attempt that was interrupted
-    kill_at: float = 0.0  # when an interrupted attempt has had enough time; 0: never
-    reason: str = ""  # why it was interrupted
-    need: float = 0.0  # bytes of memory that the most demanding call of the queue needs
-    watched: bool = False  # a timer looks whether it is overdue
-    empty: bool = False  # counted in `Group.empty`
-    usable: bool = False  # counted in `Group.usable`
+    __slots__ = (
+        "asked", "blocked", "claim", "cpus", "due_at", "empty", "group", "id", "kill_at", "load_s",
+        "need", "queue", "ready", "reason", "resuming", "stopping", "taking_back", "told", "usable",
+        "watched",
+    )  # fmt: skip
+
+    def __init__(self, number: WorkerId, group: int) -> None:
+        self.id = number
+        self.group = group
+        self.ready = False  # False until its process has said so
+        self.queue: deque[Task] = deque()  # the first one runs
+        self.load_s = 0.0  # predicted work in the queue
+        self.claim = 0.0  # cores it holds of its group; 0: the queue is empty, or it is blocked
+        self.cpus = 0.0  # what each task in the queue asks for
+        self.blocked = False
+        self.resuming = False  # unblocked, and waits for its cores
+        self.taking_back = False  # asked to give back tasks
+        self.due_at = 0.0  # when it should have told something
+        self.asked = False  # asked to report since it last did
+        self.told = 0  # the last attempt whose end it has told
+        self.stopping = 0  # the attempt that was interrupted
+        self.kill_at = 0.0  # when an interrupted attempt has had enough time; 0: never
+        self.reason = ""  # why it was interrupted
+        self.need = 0.0  # bytes of memory that the most demanding call of the queue needs
+        self.watched = False  # a timer looks whether it is overdue
+        self.empty = False  # counted in `Group.empty`
+        self.usable = False  # counted in `Group.usable`
 
 
-@dataclass(slots=True)
 class Group:
     """Workers that share cores: one per ``n_worker``."""
 
-    address: str
-    cpus: float
-    free: float
-    resuming: deque[WorkerState] = field(default_factory=deque)  # blocked, and could go on
-    careful: bool = False  # one could not start: from then on, one at a time
-    pause_until: float = 0.0  # no process is started before this time
-    idle: dict[WorkerState, None] = field(default_factory=dict)  # could start something now
-    empty: int = 0  # workers without a queue, those too that are being started
-    usable: int = 0  # workers that are not blocked
+    __slots__ = (
+        "address", "careful", "cpus", "empty", "free", "idle", "pause_until", "resuming", "usable",
+    )  # fmt: skip
+
+    def __init__(self, address: str, cpus: float) -> None:
+        self.address = address
+        self.cpus = cpus
+        self.free = cpus
+        self.resuming: deque[WorkerState] = deque()  # blocked, and could go on
+        self.careful = False  # one could not start: from then on, one at a time
+        self.pause_until = 0.0  # no process is started before this time
+        self.idle: dict[WorkerState, None] = {}  # could start something now
+        self.empty = 0  # workers without a queue, those too that are being started
+        self.usable = 0  # workers that are not blocked
 
 
 class ReadyQueue:

@@ -162,7 +162,7 @@ class Scheduler:
         self, groups: Sequence[tuple[str, float]], room: Callable[[], float] = lambda: inf
     ) -> None:
         self.admission = Admission(room)
-        self.groups = [Group(address, cpus, cpus) for address, cpus in groups]
+        self.groups = [Group(address, cpus) for address, cpus in groups]
         self.workers: dict[WorkerId, WorkerState] = {}
         self.ready = ReadyQueue(self._abandon)
         self.seconds: dict[bytes, float] = {}  # predicted duration of each function's calls

@@ -15,9 +15,8 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from mars import platform
 
@@ -71,8 +70,7 @@ class State(Enum):
     GONE = "has ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a worker does, and where.
 
     Attributes
@@ -93,8 +91,7 @@ class Report:
     threads: Sequence[Sequence[str]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Processes:
+class Processes(NamedTuple):
     """The processes of one engine: the program, its zygote, the zygote's workers."""
 
     driver: int
