@@ -1179,10 +1179,13 @@ class Scheduler:
     def _balance(self, now: float) -> None:
         """Nothing is ready and a worker is idle: take back what others have too much of."""
         for worker in _some(self._deep):
-            if (worker.load_s > BATCH_S or worker.due_at + OVERDUE_S < now) and self._could_run(
-                worker.queue[-1]
-            ):
-                self._take_back(worker, len(worker.queue) // 2)
+            if worker.load_s <= BATCH_S and worker.due_at + OVERDUE_S >= now:
+                continue
+            half = len(worker.queue) // 2
+            # What waits for calls in front of it could start nowhere else.
+            movable = any(not task.waiting for task in islice(reversed(worker.queue), half))
+            if movable and self._could_run(worker.queue[-1]):
+                self._take_back(worker, half)
 
     def _start_missing(self, now: float) -> None:
         """Start workers for cores that are free while no worker is."""
