@@ -246,10 +246,35 @@ def test_a_call_whose_inputs_are_in_two_workers_waits_for_both() -> None:
     c = call("c", a, b)
     desk.submit(a, b, c)
     assert desk.sent() == {1: ["a"], 2: ["b"]}
-    desk.finish(1)
     assert stage(c) is WAITING
-    desk.finish(2)
-    assert stage(c) is ASSIGNED
+    desk.finish(1)
+    assert desk.sent() == {1: [], 2: ["b", "c"]}  # behind b, which is all that it waits for
+    desk.finish(2, VALUE, VALUE)
+    assert stage(c) is DONE
+
+
+def test_a_chain_is_sent_on_before_its_worker_has_nothing_left() -> None:
+    desk = Desk(2)
+    links = [call("link0")]
+    for number in range(1, 100):
+        links.append(call(f"link{number}", links[-1]))
+    desk.submit(*links)
+    for left in range(99, 2, -1):
+        desk.finish(1)
+        assert len(desk.queues[1]) >= min(left, 2)
+        assert not desk.queues[2]
+    assert stage(links[-1]) is ASSIGNED
+
+
+def test_what_waits_for_calls_in_front_of_it_is_not_taken_back() -> None:
+    desk = Desk(2)
+    links = [call("link0")]
+    for number in range(1, 6):
+        links.append(call(f"link{number}", links[-1]))
+    desk.submit(*links)
+    desk.now += 5  # the first one takes far longer than was thought, and a worker is idle
+    desk.on(Tick())
+    assert not desk.drain(TakeBack)
 
 
 def test_a_call_behind_one_that_retries_is_not_counted_twice() -> None:

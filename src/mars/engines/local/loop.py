@@ -425,7 +425,11 @@ class Loop:
         if tries:
             extra["try"] = tries + 1
         if task.dependents is not None:
-            extra["keep"] = True
+            extra["keep"] = True  # the value, for calls behind this one
+            for dependent in task.dependents:
+                if dependent.stage is not Stage.ASSIGNED or dependent.worker is not task.worker:
+                    extra["awaited"] = True  # elsewhere
+                    break
         return extra
 
     def _block_message(self, member: Member, task: Task, number: int, run: Run) -> tuple[Any, ...]:

@@ -852,7 +852,7 @@ class Scheduler:
         behind = len(worker.queue) - 1
         could = behind and not worker.asked and not worker.taking_back
         worker.asked = True
-        if could and self._could_run(worker.queue[-1]):
+        if could and self._could_move(worker, behind):
             self._take_back(worker, behind)
         else:
             self._commands.append(Report(worker.id))
@@ -917,10 +917,14 @@ class Scheduler:
                     del self._hungry[worker]  # until its queue changes
                 if not ready.count:
                     break
-        elif any(group.idle for group in self.groups):
-            for worker in changed:
-                self._retire(worker)
-            self._balance(now)
+        else:
+            if self._hungry:
+                for worker in _some(self._hungry):
+                    self._lengthen(worker, now)
+            if any(group.idle for group in self.groups):
+                for worker in changed:
+                    self._retire(worker)
+                self._balance(now)
 
     def _fill(self, worker: WorkerState, share: int, now: float) -> bool:
         """Whether a worker, which could take something, was given anything."""
@@ -1162,6 +1166,30 @@ class Scheduler:
                 frontier.append(dependent)
         return load
 
+    def _lengthen(self, worker: WorkerState, now: float) -> None:
+        """Queue what follows the last call of a queue, so that a chain does not wait for us."""
+        queue = worker.queue
+        last = queue[-1]
+        if last.dependents is None or last.call.options.timeout_s is not None:
+            return
+        if self.groups[worker.group].resuming:
+            return  # calls that waited for nested ones go on before anything new starts
+        batch: list[Task] = []
+        room = BATCH_TASKS - len(queue)
+        load = self._follow(worker, last, batch, worker.load_s, room, now)
+        if batch:
+            worker.load_s = load
+            self._commands.append(Assign(worker.id, batch))
+            self._changed[worker] = None
+            self._sort()
+
+    def _could_move(self, worker: WorkerState, count: int) -> bool:
+        """Whether an idle worker could start one of the last calls of a queue now."""
+        for task in islice(reversed(worker.queue), count):
+            if not task.waiting:  # else it waits for calls in front of it
+                return self._could_run(task)
+        return False
+
     def _could_run(self, task: Task) -> bool:
         """Whether an idle worker could start the task now."""
         options = task.call.options
@@ -1182,9 +1210,7 @@ class Scheduler:
             if worker.load_s <= BATCH_S and worker.due_at + OVERDUE_S >= now:
                 continue
             half = len(worker.queue) // 2
-            # What waits for calls in front of it could start nowhere else.
-            movable = any(not task.waiting for task in islice(reversed(worker.queue), half))
-            if movable and self._could_run(worker.queue[-1]):
+            if self._could_move(worker, half):
                 self._take_back(worker, half)
 
     def _start_missing(self, now: float) -> None:

@@ -570,7 +570,7 @@ class Worker:
         stored = now()
         times = (received, decoded, called, returned, stored)
         self.finish(attempt, status, flags, (log_start, log_end), times, data)
-        every = _REPORT_NS if extra is None or "keep" not in extra else _AWAITED_NS
+        every = _REPORT_NS if extra is None or "awaited" not in extra else _AWAITED_NS
         if stored - self.reported_ns > every and not self.spoiled:
             self.report()
             self.reported_ns = stored
