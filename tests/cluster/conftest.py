@@ -71,9 +71,9 @@ class DaskHosts:
         self.processes.append(process)
         return process
 
-    def add_node(self, cpus: int = 1) -> subprocess.Popen[bytes]:
+    def add_node(self, cpus: int = 1, memory: str = "auto") -> subprocess.Popen[bytes]:
         return self._start(
-            "dask_worker", "--no-nanny", "--nthreads", str(cpus),
+            "dask_worker", "--no-nanny", "--nthreads", str(cpus), "--memory-limit", memory,
             "--local-directory", str(self.folder),
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ class OneNode:
     address = "test://one"
 
     def __init__(self, facts: dict[str, Any]) -> None:
-        self.facts = {**carrier.node_facts("test://node", 1.0, {}), **facts}
+        self.facts = {**carrier.node_facts("test://node", 1.0, 1 << 30, {}), **facts}
         self.closed = False
 
     def begin(self, listener: carrier.Listener, facts: Mapping[str, Any]) -> int:
@@ -54,7 +54,7 @@ def test_a_node_with_other_versions_is_refused_naming_both(
 
 
 def test_packages_that_differ_are_named_with_both_versions() -> None:
-    facts = carrier.node_facts("test://node", 1.0, {"numpy": "1.0", "nowhere": "2.0"})
+    facts = carrier.node_facts("test://node", 1.0, 1 << 30, {"numpy": "1.0", "nowhere": "2.0"})
     lines = carrier.differences(facts, {"numpy": "1.0", "nowhere": "2.0"})
     assert any("has numpy " in line and "numpy 1.0" in line for line in lines)
     assert "node test://node has no nowhere, this program has nowhere 2.0" in lines

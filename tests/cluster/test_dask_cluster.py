@@ -18,7 +18,7 @@ import pytest
 import mars
 import mars.remote as mr
 from mars.engines.cluster import remote
-from tests.cluster.conftest import DaskHosts
+from tests.cluster.conftest import DaskHosts, node_process
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -40,6 +40,34 @@ def test_a_node_that_joins_during_a_run_takes_part(
         run.result(60)
         assert len(session.get_worker_addresses()) == 2
         assert session.get_total_n_cpu() == 2
+
+
+def test_calls_on_a_node_run_together_while_they_fit_into_its_memory(
+    dask_hosts: DaskHosts,
+) -> None:
+    small = dask_hosts.add_node(cpus=2, memory="1GiB")
+    large = dask_hosts.add_node(cpus=2, memory="2GiB")
+
+    def work() -> tuple[int, float, float]:
+        started = time.monotonic()
+        time.sleep(0.3)
+        return node_process(), started, time.monotonic()
+
+    def together(ran: list[tuple[int, float, float]], node: int) -> int:
+        here = [(start, end) for process, start, end in ran if process == node]
+        return max((sum(a <= start < b for a, b in here) for start, _ in here), default=0)
+
+    with dask_hosts.session(2):
+        calls = [mr.spawn(work, memory="800MiB") for _ in range(8)]
+        ran = mr.ExecutableTuple(calls).execute().fetch()
+        assert together(ran, small.pid) == 1
+        assert together(ran, large.pid) == 2
+        whole = [mr.spawn(work, memory="1.5GiB") for _ in range(2)]
+        ran = mr.ExecutableTuple(whole).execute().fetch()
+        assert together(ran, large.pid) == 1
+        assert {process for process, _, _ in ran} == {large.pid}
+        with pytest.raises(mars.errors.NoAvailableBand, match="node that has most"):
+            mr.spawn(work, memory="3GiB").execute()
 
 
 def test_who_has_no_certificate_is_refused_at_once(dask_hosts: DaskHosts, tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ def test_room_that_objects_take_is_no_room_for_calls() -> None:
     assert not admission.fits(2 * GIB, IDLE, others)
 
 
+def test_each_node_has_memory_of_its_own() -> None:
+    admission = Admission(lambda: GIB)
+    here, there = busy(1, 2 * GIB), busy(2, 3 * GIB)
+    there.group = 1
+    assert admission.fits(2 * GIB, IDLE, [here, there], 4 * GIB)
+    assert not admission.fits(2 * GIB + 1, IDLE, [here, there], 4 * GIB)
+    assert admission.fits(4 * GIB, IDLE, [there], 4 * GIB)
+    assert not admission.fits(4 * GIB + 1, IDLE, [there], 4 * GIB), "another node has more"
+    admission.learn(FUNCTION.key, 9 * GIB)
+    admission.most = 4 * GIB
+    assert admission.need(task()) == 4 * GIB, "what ran somewhere can run on the largest node"
+
+
 def test_what_fits_nowhere_is_tried_when_nothing_else_runs() -> None:
     admission = Admission(lambda: GIB)
     assert admission.fits(5 * GIB, IDLE, [IDLE])

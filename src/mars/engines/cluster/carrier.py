@@ -90,11 +90,14 @@ class Carrier(Protocol):
         """End our nodes, and what `begin` has started; idempotent."""
 
 
-def node_facts(address: str, cpus: float, packages: Mapping[str, str]) -> dict[str, Any]:
+def node_facts(
+    address: str, cpus: float, memory: int, packages: Mapping[str, str]
+) -> dict[str, Any]:
     """What a node says of itself first."""
     return {
         "address": address,
         "cpus": cpus,
+        "memory": memory,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "mars": __version__,

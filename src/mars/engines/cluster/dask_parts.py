@@ -17,7 +17,7 @@ from mars._version import __version__
 from mars.engines.cluster.carrier import Message
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
-from mars.settings import OBJECT_MEMORY_SHARE, RELAY_BYTES, SHIP_BYTES
+from mars.settings import RELAY_BYTES, SHIP_BYTES
 
 RELAY: Final = "mars-relay"
 DRIVER_OP: Final = "mars_driver"
@@ -249,10 +249,7 @@ class NodePlugin:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(pipe.put, data, size)
 
-        facts = dict(self._facts)
-        if facts["object_memory"] is None and worker.memory_manager.memory_limit:
-            limit = worker.memory_manager.memory_limit
-            facts["object_memory"] = int(OBJECT_MEMORY_SHARE * limit)
+        facts = {**self._facts, "memory": worker.memory_manager.memory_limit}
         return Node(tell, facts, worker.address, float(worker.state.nthreads))
 
     async def _serve(self, pipe: _Pipe) -> None:

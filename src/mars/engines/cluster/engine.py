@@ -22,13 +22,13 @@ from mars.engines.local.engine import LocalEngine
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
-from mars.errors import StartupFailed
+from mars.errors import NoAvailableBand, StartupFailed
 from mars.observe.progress import write_line
 from mars.settings import NODES_START_S
 from mars.task import Call
 
 _MEMORY_OF_A_NODE = 1 << 60
-"""What calls may take is for each node to say; the driver does not know it."""
+"""No limit for all nodes together: each says what calls may take there."""
 
 
 class ClusterEngine(LocalEngine):
@@ -69,6 +69,7 @@ class ClusterEngine(LocalEngine):
         facts = {
             "object_memory": object_memory,
             "spill_directory": spill_directory,
+            "memory": None,
             "packages": self._packages,
         }
         try:
@@ -182,8 +183,22 @@ class ClusterEngine(LocalEngine):
             self.loop.post(self.loop.await_nodes)  # type: ignore[attr-defined]
 
     def check_schedulable(self, call: Call) -> None:
-        if self.group_cpus:
-            super().check_schedulable(call)
+        if not self.group_cpus:
+            return
+        super().check_schedulable(call)
+        options = call.options
+        if options.memory is not None:
+            most = max(
+                node.memory
+                for node in self.loop.pool.nodes  # type: ignore[attr-defined]
+                if options.worker in (None, node.address)
+            )
+            if options.memory > most:
+                raise NoAvailableBand(
+                    f"{call.name} asks for memory={options.memory:,} bytes, but calls may take "
+                    f"{most:,.0f} together on the node that has most; ask for less, or let a node "
+                    f"with more memory join"
+                )
 
     def _surroundings(self) -> Any:
         path, here, variables = super()._surroundings()

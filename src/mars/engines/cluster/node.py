@@ -58,7 +58,8 @@ class Node:
     tell : callable
         Sends messages to the driver; called in the node's thread, must not wait.
     facts : mapping
-        What the driver says: ``object_memory``, ``spill_directory``, ``packages``.
+        What the driver says: ``object_memory``, ``spill_directory``, ``packages``; and ``memory``,
+        what the node may use, where its engine has a say, else None.
     address : str
         What the foreign engine calls this node.
     cpus : float
@@ -74,7 +75,7 @@ class Node:
     ) -> None:
         self._tell = tell
         self._outgoing: list[Message] = []
-        memory = memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+        memory = facts["memory"] or memory_limit_bytes()[0] or _UNKNOWN_MEMORY
         self._budget = facts["object_memory"] or int(OBJECT_MEMORY_SHARE * memory)
         self._spill = facts["spill_directory"] or platform.disk_directory()
         self._members: dict[int, Member] = {}
@@ -108,7 +109,7 @@ class Node:
             self._undo = undo.pop_all()
         self._poller.register(self._wake_read, platform.READABLE)
         self._poller.register(self._pool.socket.fileno(), platform.READABLE)
-        self._say(carrier.HELLO, carrier.node_facts(address, cpus, facts["packages"]))
+        self._say(carrier.HELLO, carrier.node_facts(address, cpus, memory, facts["packages"]))
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
         self._thread.start()
 

@@ -8,6 +8,7 @@ node has a *mirror* here, a file in which its values stand at the same places.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -28,7 +29,7 @@ from mars.engines.local.pool import Member
 from mars.engines.local.queues import Group
 from mars.engines.local.store import Store
 from mars.errors import NoAvailableBand
-from mars.settings import NODE_WAIT_S, SHIP_BYTES
+from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES
 from mars.task import Task
 
 _MOST_OF_BUDGET: Final = 0.9
@@ -44,6 +45,7 @@ class RemoteNode:
         self.facts = facts
         self.address: str = facts["address"]
         self.cpus: float = facts["cpus"]
+        self.memory: float = CALL_MEMORY_SHARE * facts["memory"]
         self.alive = True
         self.reason = ""
         self.workers: set[int] = set()  # all that ever were there
@@ -331,7 +333,8 @@ class RemoteLoop(Loop):
         node.index = len(self.scheduler.groups)
         self.pool.nodes.append(node)
         self.store.nodes.append(node)
-        self.scheduler.groups.append(Group(node.address, node.cpus))
+        self.scheduler.groups.append(Group(node.address, node.cpus, node.memory))
+        self._learn_memory()
         self._changed()
         if self.members or self.runs:
             self.on(events.Tick())
@@ -342,6 +345,12 @@ class RemoteLoop(Loop):
             node.index = index
             self.pool.nodes.append(node)
             self.store.nodes.append(node)
+            self.scheduler.groups[index].memory = node.memory
+        self._learn_memory()
+
+    def _learn_memory(self) -> None:
+        live = [node.memory for node in self.pool.nodes if node.alive]
+        self.scheduler.admission.most = max(live, default=math.inf)
 
     def node_left(self, node: RemoteNode, reason: str) -> None:
         """A node is lost: its workers have ended, for all that we can know."""
@@ -359,6 +368,7 @@ class RemoteLoop(Loop):
                 note = f"its node {node.address} was lost: {reason}"
                 self._endings[member.number] = (member.pid, signal.SIGKILL, 0, note)
                 self._dead.append(member)
+        self._learn_memory()
         self._changed()
         self._tell(f"mars: node {node.address} was lost ({reason}); its calls run elsewhere")
         self.await_nodes()
@@ -377,7 +387,9 @@ class RemoteLoop(Loop):
         for task in list(self.scheduler.ready):
             options = task.call.options
             if any(
-                options.cpus <= group.cpus and options.worker in (None, group.address)
+                options.cpus <= group.cpus
+                and options.worker in (None, group.address)
+                and (options.memory or 0) <= (group.memory or 0)
                 for group in groups
             ):
                 continue
@@ -467,6 +479,8 @@ class RemoteLoop(Loop):
 def _unschedulable(task: Task, lost: Sequence[RemoteNode]) -> NoAvailableBand:
     options = task.call.options
     wish = f"cpus={options.cpus:g}"
+    if options.memory is not None:
+        wish += f", memory={options.memory:,}"
     if options.worker is not None:
         wish += f", expect_worker={options.worker!r}"
     gone = ", ".join(f"{node.address} ({node.reason})" for node in lost)

@@ -25,10 +25,16 @@ class Admission:
     ----------
     room : callable
         Bytes that running calls may take together, now.
+
+    Attributes
+    ----------
+    most : float
+        Bytes that one call can have: on a cluster, on the node that has most.
     """
 
     def __init__(self, room: Callable[[], float]) -> None:
         self._room = room
+        self.most = inf
         self.peaks: dict[bytes, float] = {}  # by function, of those that need much
         self.strict = False  # some call has to run alone
 
@@ -40,13 +46,27 @@ class Admission:
         if memory is not None:
             return memory
         peaks = self.peaks
-        return peaks.get(task.call.function.key, 0) if peaks else 0
+        return min(peaks.get(task.call.function.key, 0), self.most) if peaks else 0
 
-    def fits(self, need: float, worker: WorkerState, workers: Iterable[WorkerState]) -> bool:
-        """Whether ``worker``, which has nothing to do, may start a call that needs ``need``."""
+    def fits(
+        self,
+        need: float,
+        worker: WorkerState,
+        workers: Iterable[WorkerState],
+        memory: float | None = None,
+    ) -> bool:
+        """Whether ``worker``, which has nothing to do, may start a call that needs ``need``.
+
+        ``memory`` is what calls may take together on the worker's node; None: all workers are on
+        this machine.
+        """
         if not need and not self.strict:
             return True
         others = [other for other in workers if other.queue and other is not worker]
+        if memory is not None:
+            if memory < need < inf:
+                return False  # another node has more
+            others = [other for other in others if other.group == worker.group]
         if all(other.blocked for other in others):
             return True  # nothing else would make room: it has to be tried
         if need == inf:
@@ -54,7 +74,7 @@ class Admission:
         taken = sum(other.need for other in others)
         if not need:
             return taken < inf
-        return taken + need <= self._room()
+        return taken + need <= (self._room() if memory is None else memory)
 
     def learn(self, key: bytes, peak: float) -> None:
         """A call of a function has used ``peak`` bytes."""

@@ -47,12 +47,14 @@ class Group:
     """Workers that share cores: one per ``n_worker``."""
 
     __slots__ = (
-        "address", "careful", "cpus", "empty", "free", "idle", "pause_until", "resuming", "usable",
+        "address", "careful", "cpus", "empty", "free", "idle", "memory", "pause_until", "resuming",
+        "usable",
     )  # fmt: skip
 
-    def __init__(self, address: str, cpus: float) -> None:
+    def __init__(self, address: str, cpus: float, memory: float | None = None) -> None:
         self.address = address
         self.cpus = cpus
+        self.memory = memory  # bytes for running calls, on a node of its own; None: the engine's
         self.free = cpus
         self.resuming: deque[WorkerState] = deque()  # blocked, and could go on
         self.careful = False  # one could not start: from then on, one at a time

@@ -957,7 +957,7 @@ class Scheduler:
             if queue:
                 if need > worker.need:
                     break  # it was let in for less
-            elif not self.admission.fits(need, worker, self.workers.values()):
+            elif not self.admission.fits(need, worker, self.workers.values(), group.memory):
                 break  # nor may anything behind it start, or it would wait for ever
             if task.items is not None and task.source is None:
                 block = self._carve(task, load if queue else None)
@@ -1199,7 +1199,9 @@ class Scheduler:
                 worker is not None
                 and options.cpus <= group.free + 1e-9
                 and options.worker in (None, group.address)
-                and self.admission.fits(self.admission.need(task), worker, self.workers.values())
+                and self.admission.fits(
+                    self.admission.need(task), worker, self.workers.values(), group.memory
+                )
             ):
                 return True
         return False
