@@ -800,8 +800,7 @@ class World:
             self._attempt_ended(member)
         member.buried = True
         state = self.scheduler.workers.get(member.number)  # type: ignore[call-overload]
-        queue = () if state is None else state.queue
-        started = member.last if any(task.attempt == member.last for task in queue) else 0
+        started = member.last
         self._drop_asker(member)
         self.on(
             Died(
@@ -815,10 +814,8 @@ class World:
         self.gone.add(member.number)
 
     def _peak_of(self, state: Any, started: int) -> float:
-        if not started:
-            return 0
-        (task,) = (task for task in state.queue if task.attempt == started)
-        return self.behaviours[task.call].memory
+        queue = () if state is None else state.queue
+        return sum(self.behaviours[one.call].memory for one in queue if one.attempt == started)
 
     # -- records ------------------------------------------------------------------------------
 

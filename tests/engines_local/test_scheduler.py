@@ -277,6 +277,18 @@ def test_what_waits_for_calls_in_front_of_it_is_not_taken_back() -> None:
     assert not desk.drain(TakeBack)
 
 
+def test_what_a_worker_had_begun_before_its_last_call_has_begun() -> None:
+    # Its end was lost with a frame, and the last call is in no queue any more.
+    desk = Desk(1)
+    once = call("once", death_retries=0)
+    desk.submit(once)
+    assert once.task is not None
+    attempt = once.task.attempt
+    desk.on(Died(WorkerId(1), attempt + 3, lambda _: b"died"))
+    assert stage(once) is FAILED
+    assert once.task.result == b"died"
+
+
 def test_a_call_behind_one_that_retries_is_not_counted_twice() -> None:
     # a ──┐
     # b ──┼── d       a fails once, and is queued again where it was

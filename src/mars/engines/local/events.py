@@ -87,11 +87,11 @@ class Unblocked(NamedTuple):
 class Died(NamedTuple):
     """A worker process has ended, for certain.
 
-    ``started`` is the last attempt that it began, of those in its queue, 0 for none;
-    ``certificate`` makes the failure of a task that it had begun; ``log`` is what it had printed
-    for the last one. ``starved``: the kernel ended it because memory ran out;
-    ``peak`` is the memory that the process had taken, in bytes. ``unable``: the system refused
-    to start it, or it ended by itself before it was ready.
+    ``started`` is the last attempt that it began, 0 for none: it had begun all in its queue up to
+    that; ``certificate`` makes the failure of a task that it had begun; ``log`` is what it had
+    printed for the last one. ``starved``: the kernel ended it because memory ran out; ``peak`` is
+    the memory that the process had taken, in bytes. ``unable``: the system refused to start it, or
+    it ended by itself before it was ready.
     """
 
     worker: WorkerId

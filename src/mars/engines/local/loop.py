@@ -780,13 +780,13 @@ class Loop:
                     outcomes = self._outcomes(member, memoryview(unreported))
                 if outcomes:
                     self.on(events.Finished(WorkerId(member.number), outcomes))
-            attempt, log_start = member.running()
+            # What it began last. Of what it began before, a frame that was lost may have told.
+            started, log_start = member.running()
             state = self.scheduler.workers.get(WorkerId(member.number))
             log = Log(member.segment, log_start, member.segment.size())
             self._trim_log(log)
             starved = self._starved(member)
             queue = () if state is None else state.queue
-            started = attempt if any(task.attempt == attempt for task in queue) else 0
             # Made at once: what it is made of goes with the member.
             certificates = {
                 task: self._certificate(member, task, log, starved)
