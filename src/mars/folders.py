@@ -46,6 +46,7 @@ class Folder(Protocol):
     name: str
     inline_bytes: int  # results up to this size stand in the segment itself
     window_s: float  # how long records are gathered until they are written
+    eager: bool  # whether one that comes after a rest is written at once
     sign_s: float | None  # how often `sync` is due although nothing was written; None: never
     remark: str  # something that its user should know; empty: nothing
 
@@ -119,6 +120,7 @@ class LocalFolder:
 
     inline_bytes = CHECKPOINT_INLINE_BYTES
     window_s = CHECKPOINT_WINDOW_S
+    eager = True
     sign_s: float | None = None
 
     def __init__(self, path: str, *, create: bool) -> None:
@@ -342,7 +344,8 @@ class RemoteFolder:
     """A folder that fsspec reaches. Nothing can be appended there: each batch is an object."""
 
     inline_bytes = CHECKPOINT_INLINE_BYTES // 16
-    window_s = 100 * CHECKPOINT_WINDOW_S
+    window_s = 50 * CHECKPOINT_WINDOW_S
+    eager = False  # each write is a request, and makes an object
     sign_s: float | None = CHECKPOINT_LOCK_S / 3
 
     def __init__(self, url: str, *, create: bool) -> None:
