@@ -498,7 +498,7 @@ class Writer:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._asleep = True  # the thread, until somebody rings
+        self._asleep = False  # the thread waits until somebody rings
         self._closing = False
         self._busy = False
         self._dirty = False  # written, and not yet synced
@@ -516,8 +516,8 @@ class Writer:
         if self._asleep:
             self._asleep = False
             self._bell.put(None)
-            if self._thread is None:
-                self._start()
+        elif self._thread is None:
+            self._start()
         waiting = self._added - self._written
         if waiting > CHECKPOINT_PENDING_BYTES or len(self._queue) > CHECKPOINT_PENDING:
             with self._lock:
@@ -549,7 +549,7 @@ class Writer:
             thread.join()
 
     def _serve(self) -> None:
-        rested = False  # nothing came in a whole window
+        rested = True  # nothing came in a whole window
         while True:
             # A wake-up costs the program about as much as ten records. So what comes is gathered
             # for a while, unless it comes after a rest: then calls are long, and each counts.
