@@ -547,12 +547,12 @@ def test_a_second_program_on_the_folder_is_refused_and_told_who_is_there(
     )
 
 
-def test_sessions_of_one_program_share_a_folder(rerun: Any, engine: str, folder: Path) -> None:
+def test_sessions_of_one_program_share_a_folder(rerun: Any, opened: Any, folder: Path) -> None:
     def work(index: int) -> int:
         return index
 
     def program() -> Any:
-        with mars.new_session(engine=engine, n_cpu=1, checkpoint=folder, default=False) as other:
+        with opened(checkpoint=folder, default=False) as other:
             mr.spawn(work, 1).execute(session=other)
             mr.spawn(work, 1).execute()
             return rerun.session.checkpoint.reused, other.checkpoint.executed
