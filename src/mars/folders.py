@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from mars.errors import CheckpointBusy, CheckpointUnusable
+from mars.platform import machine
 from mars.settings import (
     CHECKPOINT_INLINE_BYTES,
     CHECKPOINT_LOCK_S,
@@ -321,10 +322,27 @@ def _myself() -> bytes:
     facts = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
+        "machine": machine(),
         "since": time.time(),
         "program": " ".join(sys.argv)[:200],
     }
     return json.dumps(facts).encode()
+
+
+def _has_ended(facts: dict[str, Any]) -> bool:
+    """Whether it is known that a writer is gone, which is so on its own machine only."""
+    here = machine()
+    return bool(here) and facts.get("machine") == here and not _is_there(facts["pid"])
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _described(holder: bytes) -> str:
@@ -388,11 +406,16 @@ class RemoteFolder:
         """Look whether somebody else writes, and say that we do."""
         try:
             holder = self._system.cat_file(self._full("lock"))
-            alive = time.time() - json.loads(holder).get("told", 0.0) < CHECKPOINT_LOCK_S
-        except (FileNotFoundError, ValueError):
-            alive, holder = False, b""
-        if alive:
-            raise CheckpointBusy(self.name, _described(holder))
+            facts = json.loads(holder)
+            silent_s = time.time() - facts["told"]
+        except (FileNotFoundError, ValueError, KeyError):
+            silent_s, holder, facts = CHECKPOINT_LOCK_S, b"", {}
+        if silent_s < CHECKPOINT_LOCK_S and not _has_ended(facts):
+            raise CheckpointBusy(
+                self.name,
+                f"{_described(holder)}, which gave a sign of life {max(silent_s, 0):.0f} s ago and "
+                f"counts as ended {CHECKPOINT_LOCK_S:.0f} s after its last one",
+            )
         self._locked = True
         self._tell()
 

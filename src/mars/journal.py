@@ -652,6 +652,7 @@ __all__ = [
     "ALIGN", "AS_FILE", "BLOCK", "BLOCK_META", "CALL", "CALL_META", "CODE", "FAILED", "HEADER",
     "INPUTS_KEPT", "INPUT_BYTES", "MAGIC", "NO_ARGUMENTS", "PARTED", "SESSION", "SPREAD", "TALLY",
     "WHOLE", "Block", "Damaged", "Entry", "Index", "Kept", "Problem", "Raw", "Writer",
-    "argument_file", "block", "block_key", "body_of", "file_key", "file_note", "framed", "framed_bytes", "kept",
-    "packed", "record", "result_file", "result_of", "scan", "unframed", "unpacked", "whole",
+    "argument_file", "block", "block_key", "body_of", "file_key", "file_note", "framed",
+    "framed_bytes", "kept", "packed", "record", "result_file", "result_of", "scan", "unframed",
+    "unpacked", "whole",
 ]  # fmt: skip
