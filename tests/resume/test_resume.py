@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -585,19 +587,29 @@ def test_a_run_in_the_background_is_kept_too(rerun: Any, ran: Any) -> None:
     assert len(ran()) == 5
 
 
-def test_how_many_were_reused_is_told_where_progress_is(
-    rerun: Any, folder: Path, capfd: pytest.CaptureFixture[str]
+def test_how_many_were_reused_and_what_that_saved_is_told_where_progress_is(
+    rerun: Any, engine: str, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def work(index: int) -> int:
+        time.sleep(0.3 if index in (0, 7) else 0)
         return index
 
-    def program() -> Any:
-        mars.execute([mr.spawn(work, index) for index in range(5)], show_progress=True)
+    def program(count: int) -> Callable[[], Any]:
+        return lambda: mars.execute(
+            [mr.spawn(work, index) for index in range(count)], show_progress=True
+        )
 
-    rerun(program)
-    assert "taken from" not in capfd.readouterr().err
-    rerun(program)
-    assert f"mars: 5 calls are taken from the checkpoint {folder}" in capfd.readouterr().err
+    rerun(program(5))
+    told = capfd.readouterr().err
+    assert "taken from" not in told and "reused" not in told
+    rerun(program(8))
+    told = capfd.readouterr().err
+    assert f"mars: 5 calls are taken from the checkpoint {folder}, which saves " in told
+    assert rerun.session.checkpoint.saved_s >= 0.3
+    if engine != "inline":  # it has ended before anything could be drawn
+        assert re.search(r"^mars: 3/3 done, 5 reused in .+, (\d+ ms|.+ s) saved$", told, re.M)
+    rerun(program(8))
+    assert "mars: 8 calls are taken from" in capfd.readouterr().err
 
 
 def test_a_result_that_the_program_dropped_before_it_came_is_kept(rerun: Any, ran: Any) -> None:
