@@ -720,7 +720,7 @@ class Checkpoint:
             of_map.code.digest[:8], len(arguments), len(log), started, *spans, place[0],
             len(items), flags | more | (journal.SPREAD if call.spread else 0),
         )  # fmt: skip
-        meta += keys + digests + array.array("I", ends).tobytes()
+        meta += keys + digests + array.array("I", [*items, *ends]).tobytes()
         body = [arguments, log, *result]
         return [
             *self._code_record(call, of_map.code),

@@ -256,6 +256,7 @@ class Block(NamedTuple):
     flags: int
     keys: bytes  # 16 bytes for each item; zeros: it failed
     arguments: bytes
+    items: tuple[int, ...]  # which of the map
     marks: tuple[int, ...]  # where the log of each item begins, and the last one ends
     raw: Raw
     sizes: tuple[int, int, int]
@@ -273,9 +274,10 @@ def block(raw: Raw) -> Block:
     keys = raw.meta[at : at + 16 * count]
     arguments = raw.meta[at + 16 * count : at + 24 * count]
     rest = raw.meta[at + 24 * count :]
-    marks = struct.unpack(f"<{len(rest) // 4}I", rest)
+    numbers = struct.unpack(f"<{len(rest) // 4}I", rest)
+    items, marks = numbers[:count], numbers[count:]
     return Block(
-        function, started, (a, b, c, d), place, flags, keys, arguments, marks, raw,
+        function, started, (a, b, c, d), place, flags, keys, arguments, items, marks, raw,
         (args, log, raw.body_size - args - log),
     )  # fmt: skip
 
