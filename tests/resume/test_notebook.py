@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import collections
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("ipykernel", reason="needs ipykernel")
-pytest.importorskip("nbclient", reason="needs nbclient")
+MISSING = [name for name in ("ipykernel", "nbclient") if find_spec(name) is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}"),
+]
 
 CELLS = """
 import os, time
@@ -79,8 +84,6 @@ with client.setup_kernel():
 """
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_notebook_whose_kernel_is_killed_goes_on_in_another_one(
     run_python: Any, script_environment: dict[str, str], tmp_path: Path, lines: Any
 ) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ import pytest
 
 from mars import journal
 
-for needed in ("moto", "flask", "flask_cors", "s3fs"):
-    pytest.importorskip(needed, reason=f"needs {needed}, see the head of the file")
+MISSING = [name for name in ("moto", "flask", "flask_cors", "s3fs") if find_spec(name) is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}, see the head of the file"),
+]
 
 SERVER = """
 import sys
@@ -141,8 +146,6 @@ def start(
         process.communicate()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_program_that_keeps_its_results_at_s3_goes_on_after_a_kill_and_a_torn_write(
     bucket: Bucket, start: Any, tmp_path: Path, lines: Any, wait_until: Any
 ) -> None:
@@ -173,8 +176,6 @@ def test_a_program_that_keeps_its_results_at_s3_goes_on_after_a_kill_and_a_torn_
     assert rerun() == "0 run 6 found"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_second_program_at_s3_is_refused_while_the_first_gives_signs_of_life(
     bucket: Bucket, start: Any, tmp_path: Path, wait_until: Any
 ) -> None:
