@@ -78,8 +78,8 @@ NONE     := [ $$? -eq 5 ]
 
 test: check  ## run all checks, then all tests
 	@$(PYTEST) $(CLUSTERS:%=--ignore=%) $(PYTEST_ARGS) || $(NONE)
-	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/engines tests/surface \
-		$(PYTEST_ARGS) || $(NONE)
+	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/engines tests/resume \
+		tests/surface $(PYTEST_ARGS) || $(NONE)
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
 	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)

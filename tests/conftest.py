@@ -61,7 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         given = getattr(getattr(item, "callspec", None), "params", {}).values()
         folder = item.path.relative_to(here).parts[0]
-        chosen = folder in ("engines", "surface") and any(one in ("dask", "ray") for one in given)
+        chosen = folder in ("engines", "resume", "surface") and any(
+            one in ("dask", "ray") for one in given
+        )
         if folder in ON_CLUSTERS or chosen:
             item.add_marker(pytest.mark.clusters)
 

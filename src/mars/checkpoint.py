@@ -264,6 +264,7 @@ class Checkpoint:
         self._journal = _open_journal(where, tell)
         self.index = self._journal.index
         self._writer = self._journal.writer
+        self._argument_bytes = self.index.folder.inline_bytes // 16  # in a record; beyond, a file
         self._ordinals: dict[bytes, int] = {}
         self._told: set[str] = set()
         self._buffers: dict[tuple[int, int], tuple[bytes | None, object]] = {}
@@ -283,9 +284,10 @@ class Checkpoint:
                 self._identify(call, entropy, arrays)
 
     def _identify(self, call: Call, entropy: int | None, arrays: Arrays) -> None:
-        known = self._of(call)
-        if known is not _UNKNOWN and not (known is not None and known.code.draws):
-            return
+        if hasattr(call, "identity"):  # not the first time
+            known = self._of(call)
+            if known is not _UNKNOWN and not (known is not None and known.code.draws):
+                return
         for source, _ in call.inputs:
             if self._of(source) is _UNKNOWN:  # done before this session had the checkpoint
                 self._identify_all(source, entropy, arrays)
@@ -325,9 +327,11 @@ class Checkpoint:
     def _made(
         self, call: Call, entropy: int | None, arrays: Arrays
     ) -> Identity | MapIdentity | None:
-        if isinstance(call, MapCall):
+        if type(call) is Call:
+            pass  # of most programs all
+        elif isinstance(call, MapCall):
             return self._map(call, entropy, arrays)
-        if isinstance(call, ItemCall) and not call.inputs:
+        elif isinstance(call, ItemCall) and not call.inputs:
             whole = call.map
             if self._of(whole) is _UNKNOWN:
                 self._identify(whole, entropy, arrays)
@@ -347,28 +351,17 @@ class Checkpoint:
             inputs.append((of_source.key, at))
         code = identity.code_of(call.function)
         arguments, names, draws = identity.arguments_of(call, arrays)
-        return self._identity(call, code, arguments, names, tuple(inputs), draws, entropy)
-
-    def _identity(
-        self,
-        call: Call,
-        code: Code,
-        arguments: bytes,
-        names: tuple[str, ...],
-        inputs: tuple[tuple[bytes, int], ...],
-        draws: bool,
-        entropy: int | None,
-    ) -> Identity:
-        place = _place(call)
         draws |= code.draws
+        place = _place(call)
         draw = marshal.dumps((entropy, place), 2) if draws else b""
         depends = call.options.depends
         declared = b"" if depends is None else identity.value_digest(depends)
-        base = identity.base_key(code, arguments, names, inputs, call.n_output, declared, draw)
+        of_inputs = tuple(inputs)
+        base = identity.base_key(code, arguments, names, of_inputs, call.n_output, declared, draw)
         # One that draws has a place of its own already.
         ordinal = 0 if draws else self._next(base)
-        key = identity.key_of(base, ordinal)
-        return Identity(key, code, arguments, names, inputs, ordinal, place)
+        key = identity.key_of(base, ordinal) if ordinal else base
+        return Identity(key, code, arguments, names, of_inputs, ordinal, place)
 
     def _next(self, base: bytes) -> int:
         ordinal = self._ordinals.get(base, 0)
@@ -669,16 +662,16 @@ class Checkpoint:
         """A call as a record, with that of its function when it is the first of it."""
         call = task.call
         if kind == journal.CALL:
-            values = (task.result,) if call.n_output is None else task.result
-            parts = [self._parts(value) for value in values]
-            result, flags = self._stored(known.key, parts)
+            result, flags = self._result(known.key, task)
         else:
             failure = task.result if isinstance(task.result, bytes) else b""
             result, flags = [failure], 0
-        payload = call.payload
-        buffers = [x for x in call.stored or () if x is not payload]
-        arguments, more = self._arguments(payload, buffers)
-        log = _log(task)
+        arguments, stored = call.payload, call.stored
+        if stored is not None or len(arguments) > self._argument_bytes:
+            buffers = [x for x in stored or () if x is not arguments]
+            arguments, more = self._arguments(arguments, buffers)
+            flags |= more
+        log = _log(task) if task.logs else b""
         started, spans = _moments(task)
         place = known.place
         digests = known.arguments
@@ -686,21 +679,32 @@ class Checkpoint:
         if len(digests) > 8 * 255:
             digests, given = b"", ()
         if len(inputs) > journal.INPUTS_KEPT:
-            arguments, more, inputs = b"", journal.NO_ARGUMENTS, ()
-        names = marshal.dumps(given, 2) if given else b""
+            arguments, inputs = b"", ()
+            flags |= journal.NO_ARGUMENTS
+        function = known.code.digest[:8]
         meta = journal.CALL_META.pack(
-            known.key, known.code.digest[:8], len(arguments), len(log), started, *spans,
+            known.key, function, len(arguments), len(log), started, *spans,
             place[0], place[1] if len(place) > 1 else journal.WHOLE, known.ordinal,
-            len(digests) // 8, len(given), len(inputs), call.n_output or 0, flags | more,
-        )  # fmt: skip
-        meta += digests + b"".join(key[:8] + at.to_bytes(2, "little") for key, at in inputs)
-        body = [arguments, log, *result]
-        code = known.code
-        before = [] if code.digest[:8] in self._writer.codes else self._code_record(call, code)
-        return [
-            *before,
-            journal.record(kind, meta + names, [part for part in body if len(part)]),
-        ]
+            len(digests) // 8, len(given), len(inputs), call.n_output or 0, flags,
+        ) + digests  # fmt: skip
+        if inputs:
+            meta += b"".join([key[:8] + at.to_bytes(2, "little") for key, at in inputs])
+        if given:
+            meta += marshal.dumps(given, 2)
+        body = [arguments, log, *result] if log else [arguments, *result]
+        own = journal.record(kind, meta, body)
+        if function in self._writer.codes:
+            return [own]
+        return [*self._code_record(call, known.code), own]
+
+    def _result(self, key: bytes, task: Task) -> tuple[list[Any], int]:
+        """A call's result as it stands in the record."""
+        if task.call.n_output is not None:
+            return self._stored(key, [self._parts(value) for value in task.result])
+        data, buffers = self._engine.pickled(task.result)
+        if type(data) is bytes and not buffers and len(data) <= self.index.folder.inline_bytes:
+            return journal.framed_bytes(data), 0
+        return self._stored(key, [[data, *buffers]])
 
     def _block_record(self, task: Task, of_map: MapIdentity) -> list[list[Any]]:
         call: Any = task.call
@@ -721,7 +725,7 @@ class Checkpoint:
             of_map.code.digest[:8], len(arguments), len(log), started, *spans, place[0],
             len(items), flags | more | (journal.SPREAD if call.spread else 0),
         )  # fmt: skip
-        meta += keys + digests + array.array("I", ends).tobytes()
+        meta += keys + digests + array.array("I", [*items, *ends]).tobytes()
         body = [arguments, log, *result]
         return [
             *self._code_record(call, of_map.code),
@@ -751,12 +755,11 @@ class Checkpoint:
 
     def _arguments(self, payload: bytes, buffers: Sequence[Any]) -> tuple[bytes, int]:
         """Arguments as they stand in a record; large parts are files, each content once."""
-        small = self.index.folder.inline_bytes // 16
-        if not buffers and len(payload) <= small:
+        if not buffers and len(payload) <= self._argument_bytes:
             return payload, 0
         digests = [self._kept_buffer(buffer) for buffer in buffers]
         held: bytes | None = payload
-        if len(payload) > small:
+        if len(payload) > self._argument_bytes:
             held = None
             digests.insert(0, self._kept_buffer(payload))
         if None in digests:

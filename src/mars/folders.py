@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from mars.errors import CheckpointBusy, CheckpointUnusable
+from mars.platform import machine
 from mars.settings import (
     CHECKPOINT_INLINE_BYTES,
     CHECKPOINT_LOCK_S,
@@ -46,6 +47,7 @@ class Folder(Protocol):
     name: str
     inline_bytes: int  # results up to this size stand in the segment itself
     window_s: float  # how long records are gathered until they are written
+    eager: bool  # whether one that comes after a rest is written at once
     sign_s: float | None  # how often `sync` is due although nothing was written; None: never
     remark: str  # something that its user should know; empty: nothing
 
@@ -119,6 +121,7 @@ class LocalFolder:
 
     inline_bytes = CHECKPOINT_INLINE_BYTES
     window_s = CHECKPOINT_WINDOW_S
+    eager = True
     sign_s: float | None = None
 
     def __init__(self, path: str, *, create: bool) -> None:
@@ -319,10 +322,27 @@ def _myself() -> bytes:
     facts = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
+        "machine": machine(),
         "since": time.time(),
         "program": " ".join(sys.argv)[:200],
     }
     return json.dumps(facts).encode()
+
+
+def _has_ended(facts: dict[str, Any]) -> bool:
+    """Whether it is known that a writer is gone, which is so on its own machine only."""
+    here = machine()
+    return bool(here) and facts.get("machine") == here and not _is_there(facts["pid"])
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _described(holder: bytes) -> str:
@@ -342,7 +362,8 @@ class RemoteFolder:
     """A folder that fsspec reaches. Nothing can be appended there: each batch is an object."""
 
     inline_bytes = CHECKPOINT_INLINE_BYTES // 16
-    window_s = 100 * CHECKPOINT_WINDOW_S
+    window_s = 50 * CHECKPOINT_WINDOW_S
+    eager = False  # each write is a request, and makes an object
     sign_s: float | None = CHECKPOINT_LOCK_S / 3
 
     def __init__(self, url: str, *, create: bool) -> None:
@@ -385,11 +406,16 @@ class RemoteFolder:
         """Look whether somebody else writes, and say that we do."""
         try:
             holder = self._system.cat_file(self._full("lock"))
-            alive = time.time() - json.loads(holder).get("told", 0.0) < CHECKPOINT_LOCK_S
-        except (FileNotFoundError, ValueError):
-            alive, holder = False, b""
-        if alive:
-            raise CheckpointBusy(self.name, _described(holder))
+            facts = json.loads(holder)
+            silent_s = time.time() - facts["told"]
+        except (FileNotFoundError, ValueError, KeyError):
+            silent_s, holder, facts = CHECKPOINT_LOCK_S, b"", {}
+        if silent_s < CHECKPOINT_LOCK_S and not _has_ended(facts):
+            raise CheckpointBusy(
+                self.name,
+                f"{_described(holder)}, which gave a sign of life {max(silent_s, 0):.0f} s ago and "
+                f"counts as ended {CHECKPOINT_LOCK_S:.0f} s after its last one",
+            )
         self._locked = True
         self._tell()
 

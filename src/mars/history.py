@@ -74,7 +74,7 @@ class Entry:
         if isinstance(self.found, Kept):
             item = () if self.found.item == journal.WHOLE else (self.found.item,)
             return (self.found.place, *item)
-        return (self.found.place, self.offset)
+        return (self.found.place, self.found.items[self.offset])
 
     @property
     def seconds(self) -> float:

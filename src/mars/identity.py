@@ -850,14 +850,14 @@ def arguments_of(call: Call, arrays: Arrays) -> tuple[bytes, tuple[str, ...], bo
     Unidentified
         An argument has no lasting content.
     """
-    payload = call.payload
-    buffers = [x for x in call.stored or () if x is not payload]
-    places = [Place(number) for number in range(len(call.inputs))]
+    payload, stored = call.payload, call.stored
     try:
-        if buffers or places or codec.GLOBAL_REFERENCE in payload:
+        if stored is None and not call.inputs and codec.GLOBAL_REFERENCE not in payload:
+            args, kwargs = codec.loads(payload)  # plain values: there is no class in it
+        else:
+            buffers = [x for x in stored or () if x is not payload]
+            places = [Place(number) for number in range(len(call.inputs))]
             args, kwargs = load(payload, list(_raw(buffers)), places)
-        else:  # plain values: there is no class in it
-            args, kwargs = codec.loads(payload)
     except Exception as error:
         raise Unidentified("its arguments", f"{type(error).__name__}: {error}") from error
     return digests_of(args, kwargs, arrays)
@@ -869,16 +869,17 @@ def digests_of(
     """As `arguments_of`, of arguments that are there."""
     digests = []
     draws = False
-    for position, value in enumerate((*args, *kwargs.values())):
+    dumps = marshal.dumps
+    for position, value in enumerate((*args, *kwargs.values()) if kwargs else args):
         if type(value) in _SCALARS:
-            digests.append(blake2b(marshal.dumps(value, 2), digest_size=PART_BYTES).digest())
+            digests.append(blake2b(dumps(value, 2), digest_size=PART_BYTES).digest())
             continue
         code = Code()
         walk = Walk(code, arrays)
         walk.walk(value, f"args[{position}]")
         digests.append(walk.digest()[:PART_BYTES])
         draws |= code.draws
-    return b"".join(digests), tuple(kwargs), draws
+    return b"".join(digests), tuple(kwargs) if kwargs else (), draws
 
 
 def value_digest(value: object) -> bytes:
@@ -937,10 +938,10 @@ def base_key(
     draw: bytes,
 ) -> bytes:
     """What equal calls have in common."""
-    rest = (
-        (names, inputs, n_output, depends, draw) if inputs or names else (n_output, depends, draw)
-    )
-    data = marshal.dumps(rest, 2)
+    if inputs or names:
+        data = marshal.dumps((names, inputs, n_output, depends, draw), 2)
+    else:
+        data = marshal.dumps((n_output, depends, draw), 2)
     return blake2b(
         b"%b%d:%b%b" % (code.digest, len(arguments), arguments, data), digest_size=KEY_BYTES
     ).digest()

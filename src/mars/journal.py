@@ -18,7 +18,9 @@ slower than the workers. Called by `mars.checkpoint` and by ``mars runs``.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import queue
 import struct
 import threading
 import time
@@ -41,7 +43,8 @@ from mars.settings import (
 
 MAGIC: Final = b"\xa5\x4d"
 HEADER: Final = struct.Struct("<2sBBIIII")  # kind, version, meta, body, body's check, check
-_CHECKED: Final = HEADER.size - 4
+_HEAD: Final = struct.Struct("<2sBBIII")  # the same, without its check
+_CHECKED: Final = _HEAD.size
 VERSION: Final = 1
 
 CALL, BLOCK, CODE, SESSION, TALLY, FAILED = range(1, 7)
@@ -84,8 +87,9 @@ def record(kind: int, meta: bytes, body: Sequence[Any] = ()) -> list[Any]:
     for part in body:
         check = zlib.crc32(part, check)
         size += len(part)
-    head = HEADER.pack(MAGIC, kind, VERSION, len(meta), size, check, 0)[:_CHECKED]
-    return [head + struct.pack("<I", zlib.crc32(meta, zlib.crc32(head))) + meta, *body]
+    head = _HEAD.pack(MAGIC, kind, VERSION, len(meta), size, check)
+    whole = zlib.crc32(meta, zlib.crc32(head)).to_bytes(4, "little")
+    return [b"".join((head, whole, meta)), *body]
 
 
 def scan(number: int, view: Any) -> Iterator[Raw | Problem]:
@@ -149,7 +153,7 @@ _ONE: Final = struct.Struct("<IIQ")  # the head of one value in one part
 def framed(values: Sequence[Sequence[Any]], align: int = 1) -> list[Any]:
     """Values, each in several parts, as one sequence of bytes that tells them apart."""
     if len(values) == 1 and len(values[0]) == 1 and align == 1 and type(values[0][0]) is bytes:
-        return [_ONE.pack(1, 1, len(values[0][0])), values[0][0]]
+        return framed_bytes(values[0][0])
     sizes = [memoryview(part).nbytes for value in values for part in value]
     head = struct.pack(f"<I{len(values)}I", len(values), *map(len, values))
     head += struct.pack(f"<{len(sizes)}Q", *sizes)
@@ -164,6 +168,11 @@ def framed(values: Sequence[Sequence[Any]], align: int = 1) -> list[Any]:
             parts.append(view)
             position += gap + view.nbytes
     return parts
+
+
+def framed_bytes(data: bytes) -> list[Any]:
+    """`framed`, for the one value in one part that most results are."""
+    return [_ONE.pack(1, 1, len(data)), data]
 
 
 def unframed(data: Any, align: int = 1) -> list[list[memoryview]]:
@@ -247,6 +256,7 @@ class Block(NamedTuple):
     flags: int
     keys: bytes  # 16 bytes for each item; zeros: it failed
     arguments: bytes
+    items: tuple[int, ...]  # which of the map
     marks: tuple[int, ...]  # where the log of each item begins, and the last one ends
     raw: Raw
     sizes: tuple[int, int, int]
@@ -264,9 +274,10 @@ def block(raw: Raw) -> Block:
     keys = raw.meta[at : at + 16 * count]
     arguments = raw.meta[at + 16 * count : at + 24 * count]
     rest = raw.meta[at + 24 * count :]
-    marks = struct.unpack(f"<{len(rest) // 4}I", rest)
+    numbers = struct.unpack(f"<{len(rest) // 4}I", rest)
+    items, marks = numbers[:count], numbers[count:]
     return Block(
-        function, started, (a, b, c, d), place, flags, keys, arguments, marks, raw,
+        function, started, (a, b, c, d), place, flags, keys, arguments, items, marks, raw,
         (args, log, raw.body_size - args - log),
     )  # fmt: skip
 
@@ -488,8 +499,8 @@ class Writer:
         self._added = self._written = 0  # costs; who adds changes the one, the thread the other
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
-        self._awake = threading.Event()
-        self._hurry = threading.Event()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._asleep = False  # the thread waits until somebody rings
         self._closing = False
         self._busy = False
         self._dirty = False  # written, and not yet synced
@@ -504,15 +515,15 @@ class Writer:
         # Without the lock, which the thread holds now and then: a `+=` of an attribute is whole.
         self._queue.append(entry)
         self._added += entry.cost
-        if not self._awake.is_set():
-            self._awake.set()
-            if self._thread is None:
-                self._start()
+        if self._asleep:
+            self._asleep = False
+            self._bell.put(None)
+        elif self._thread is None:
+            self._start()
         waiting = self._added - self._written
         if waiting > CHECKPOINT_PENDING_BYTES or len(self._queue) > CHECKPOINT_PENDING:
             with self._lock:
-                self._hurry.set()
-                self._awake.set()
+                self._bell.put(None)
                 self._room.wait(CHECKPOINT_PRESSURE_S)
 
     def _start(self) -> None:
@@ -527,8 +538,7 @@ class Writer:
         """Return when all that was added before is written."""
         with self._lock:
             while self._queue or self._busy:
-                self._hurry.set()
-                self._awake.set()
+                self._bell.put(None)
                 self._room.wait(CHECKPOINT_PRESSURE_S)
 
     def close(self) -> None:
@@ -536,28 +546,27 @@ class Writer:
         with self._lock:
             self._closing = True
             thread = self._thread
-        self._hurry.set()
-        self._awake.set()
+        self._bell.put(None)
         if thread is not None:
             thread.join()
 
     def _serve(self) -> None:
-        idle = 0
+        rested = True  # nothing came in a whole window
         while True:
-            if idle >= _IDLE_TURNS:
-                # Nobody needs to wake it while it looks by itself: a wake-up costs the program.
-                self._awake.clear()
+            # A wake-up costs the program about as much as ten records. So what comes is gathered
+            # for a while, unless it comes after a rest: then calls are long, and each counts.
+            if rested:
+                self._asleep = True
                 if not self._queue and not self._closing:
-                    self._awake.wait(CHECKPOINT_SYNC_S if self._dirty else self._folder.sign_s)
-                idle = 0 if self._awake.is_set() else _IDLE_TURNS
-            if not self._closing:
-                self._hurry.wait(self._folder.window_s)
-            self._hurry.clear()
+                    self._listen(CHECKPOINT_SYNC_S if self._dirty else self._folder.sign_s)
+                self._asleep = False
+            if not self._closing and not (rested and self._folder.eager):
+                self._listen(self._folder.window_s)
             with self._lock:
                 batch = [self._queue.popleft() for _ in range(len(self._queue))]
                 self._busy = bool(batch)
                 closing = self._closing
-            idle = 0 if batch else idle + 1
+            rested = not batch
             if batch:
                 self._write(batch)
             self._sync(now=closing)
@@ -567,10 +576,15 @@ class Writer:
                 if closing and not self._queue:
                     return
 
+    def _listen(self, limit_s: float | None) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._bell.get(timeout=limit_s)
+
     def _write(self, batch: list[Entry]) -> None:
         start = 0
         while start < len(batch):
-            records: list[list[Any]] = []
+            heads: list[tuple[int, bytes]] = []  # how far into what is appended records begin
+            buffers: list[Any] = []
             size, stop = 0, start
             while stop < len(batch) and size < MIB:
                 try:
@@ -578,20 +592,21 @@ class Writer:
                 except Exception as error:
                     self._missed(error)
                 else:
-                    records += made
                     for one in made:
+                        heads.append((size, one[0]))
+                        buffers += one
                         for part in one:
                             size += len(part)
                 stop += 1
-            if records:
+            if buffers:
                 try:
-                    position = self._folder.append([part for one in records for part in one])
+                    position = self._folder.append(buffers)
                 except OSError as error:
                     self.codes = set(self._index.codes)
-                    self._missed(error, sum(_is_result(one) for one in records))
+                    self._missed(error, sum(_is_result(head) for _, head in heads))
                 else:
                     self._dirty = True
-                    self._note(records, position)
+                    self._note(heads, position)
             for entry in batch[start:stop]:
                 entry.done()
                 self._written += entry.cost
@@ -599,13 +614,14 @@ class Writer:
                 self._room.notify_all()
             start = stop
 
-    def _note(self, records: list[list[Any]], position: int) -> None:
+    def _note(self, heads: list[tuple[int, bytes]], position: int) -> None:
         """The index learns where the records are, for other sessions of this process."""
-        for one in records:
-            head = one[0]
-            self._index.take(Raw(position, head[2], head[HEADER.size :], 0, 0, 0))
-            for part in one:
-                position += len(part)
+        calls = self._index.calls
+        for offset, head in heads:
+            if head[2] == CALL:
+                calls[head[HEADER.size : HEADER.size + 16]] = (position + offset) << 16
+            else:
+                self._index.take(Raw(position + offset, head[2], head[HEADER.size :], 0, 0, 0))
 
     def _missed(self, error: Exception, count: int = 1) -> None:
         self.lost += count
@@ -630,18 +646,15 @@ class Writer:
             self._synced_at = time.monotonic()
 
 
-_IDLE_TURNS: Final = 1
-"""Looks at an empty queue until the writing thread waits to be woken."""
-
-
-def _is_result(buffers: list[Any]) -> bool:
-    return buffers[0][2] in (CALL, BLOCK)
+def _is_result(head: bytes) -> bool:
+    return head[2] in (CALL, BLOCK)
 
 
 __all__ = [
     "ALIGN", "AS_FILE", "BLOCK", "BLOCK_META", "CALL", "CALL_META", "CODE", "FAILED", "HEADER",
     "INPUTS_KEPT", "INPUT_BYTES", "MAGIC", "NO_ARGUMENTS", "PARTED", "SESSION", "SPREAD", "TALLY",
     "WHOLE", "Block", "Damaged", "Entry", "Index", "Kept", "Problem", "Raw", "Writer",
-    "argument_file", "block", "block_key", "body_of", "file_key", "file_note", "framed", "kept",
-    "packed", "record", "result_file", "result_of", "scan", "unframed", "unpacked", "whole",
+    "argument_file", "block", "block_key", "body_of", "file_key", "file_note", "framed",
+    "framed_bytes", "kept", "packed", "record", "result_file", "result_of", "scan", "unframed",
+    "unpacked", "whole",
 ]  # fmt: skip

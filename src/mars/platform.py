@@ -211,6 +211,15 @@ def unbuffer_c_output() -> None:
         libc.setvbuf(stream, None, _IONBF, 0)
 
 
+def machine() -> str:
+    """Name of this boot and this process namespace, where a pid means something; else empty."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
 def descendants(pid: int) -> list[int]:
     """Processes below ``pid``, children before grandchildren."""
     if not LINUX:

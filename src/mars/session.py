@@ -429,7 +429,7 @@ class Session:
         from mars.observe.progress import Pace
 
         if pace[0] != run.total:
-            pace[:] = [run.total, Pace(run.total)]
+            pace[:] = [run.total, Pace(run.total, run.reused, run.saved_s)]
         return pace[1].progress(
             done=run.done,
             failed=run.failed,

@@ -146,9 +146,10 @@ worker; what a call prints meanwhile comes on top of the limit."""
 
 # -- checkpoints ------------------------------------------------------------------------------
 
-CHECKPOINT_WINDOW_S: Final = 0.01
-"""Results are gathered for this long, in seconds, and then written at once: a wake-up of the
-writing thread costs the program about 100 us. What is gathered is lost with the program."""
+CHECKPOINT_WINDOW_S: Final = 0.02
+"""Results that come soon after others are gathered for this long, in seconds, and then written at
+once: a wake-up of the writing thread costs the program about 100 us. What is gathered is lost with
+the program."""
 
 CHECKPOINT_SYNC_S: Final = 1.0
 """What was written is on the disk itself at the latest after this time, seconds. A sync takes

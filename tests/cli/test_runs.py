@@ -157,6 +157,24 @@ def test_replay_runs_a_call_with_its_real_inputs(
     assert mars(capsys, "replay", otto[0], key[1])[1] == "divmod returned (4, 1)\n"
 
 
+def test_an_item_of_a_map_is_meant_by_its_number_and_has_its_own_random_numbers(
+    tmp_path: Path, run_python: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = f"""
+import mars, mars.remote as mr
+def draw(n):
+    return n, float(mr.rng().random())
+with mars.new_session(n_cpu=2, checkpoint={str(tmp_path / "otto")!r}):
+    first = mr.spawn(abs, -1).execute()
+    drawn = mr.map(draw, range(40)).execute()
+    print("draw returned", drawn[37].fetch())
+"""
+    said = run_python(code).stdout
+    _, out, err = mars(capsys, "runs", "show", tmp_path / "otto", "draw#1.37")
+    assert "  place: 1.37\n" in out and not err
+    assert mars(capsys, "replay", tmp_path / "otto", "draw#1.37") == (0, said, "")
+
+
 def test_replay_steps_through_a_call_in_the_debugger(
     otto: Any, script_environment: dict[str, str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from hashlib import blake2b
@@ -83,21 +84,29 @@ def spin(seconds: float, _: int) -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("call_s", "count", "limit"), [(0.001, 20_000, 0.05), (0.02, 1500, 0.01)])
 def test_a_checkpoint_costs_at_the_most(
     tmp_path: Path, call_s: float, count: int, limit: float
 ) -> None:
-    taken: dict[bool, list[float]] = {False: [], True: []}
-    for turn in range(5):
-        for kept in (False, True):
-            where: Any = tmp_path / f"otto{turn}" if kept else False
-            with mars.new_session(n_cpu=2, checkpoint=where) as session:
-                session.execute([mr.spawn(spin, (call_s, -i)) for i in range(1, 50)])
-                calls = [mr.spawn(spin, (call_s, index)) for index in range(count)]
-                started = time.perf_counter()
-                session.execute(calls, show_progress=False)
-                taken[kept].append(time.perf_counter() - started)
-    ratio = statistics.median(taken[True]) / statistics.median(taken[False]) - 1
-    print(f"calls of {call_s * 1e3:g} ms: {ratio:+.2%}")
+    def once(where: Any) -> tuple[float, float]:
+        with mars.new_session(n_cpu=2, checkpoint=where) as session:
+            session.execute([mr.spawn(spin, (call_s, -i)) for i in range(1, 50)])
+            calls = [mr.spawn(spin, (call_s, index)) for index in range(count)]
+            gc.collect()
+            cpu, started = time.process_time(), time.perf_counter()
+            session.execute(calls, show_progress=False)
+            return time.perf_counter() - started, (time.process_time() - cpu) / count
+
+    ratios, cpus = [], []
+    for turn in range(8):
+        pair = [turn % 2 == 1, turn % 2 == 0]  # what a machine does meanwhile hits both alike
+        taken = {kept: once(tmp_path / f"otto{turn}" if kept else False) for kept in pair}
+        ratios.append(taken[True][0] / taken[False][0] - 1)
+        cpus.append(taken[True][1] - taken[False][1])
+    ratio = statistics.median(ratios)
+    print(
+        f"calls of {call_s * 1e3:g} ms: {ratio:+.2%} ({min(ratios):+.2%} to {max(ratios):+.2%}), "
+        f"{statistics.median(cpus) * 1e6:.0f} us more of the program's CPU time for each"
+    )
     assert ratio <= limit

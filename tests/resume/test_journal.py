@@ -169,6 +169,7 @@ class SlowFolder:
     """A disk that writes when it is told to."""
 
     name, remark, inline_bytes, window_s, sign_s = "slow", "", 1 << 18, 0.0, None
+    eager = True
 
     def __init__(self) -> None:
         self.go = threading.Semaphore(0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -547,12 +549,12 @@ def test_a_second_program_on_the_folder_is_refused_and_told_who_is_there(
     )
 
 
-def test_sessions_of_one_program_share_a_folder(rerun: Any, engine: str, folder: Path) -> None:
+def test_sessions_of_one_program_share_a_folder(rerun: Any, opened: Any, folder: Path) -> None:
     def work(index: int) -> int:
         return index
 
     def program() -> Any:
-        with mars.new_session(engine=engine, n_cpu=1, checkpoint=folder, default=False) as other:
+        with opened(checkpoint=folder, default=False) as other:
             mr.spawn(work, 1).execute(session=other)
             mr.spawn(work, 1).execute()
             return rerun.session.checkpoint.reused, other.checkpoint.executed
@@ -585,19 +587,29 @@ def test_a_run_in_the_background_is_kept_too(rerun: Any, ran: Any) -> None:
     assert len(ran()) == 5
 
 
-def test_how_many_were_reused_is_told_where_progress_is(
-    rerun: Any, folder: Path, capfd: pytest.CaptureFixture[str]
+def test_how_many_were_reused_and_what_that_saved_is_told_where_progress_is(
+    rerun: Any, engine: str, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def work(index: int) -> int:
+        time.sleep(0.8 if index in (0, 7) else 0)
         return index
 
-    def program() -> Any:
-        mars.execute([mr.spawn(work, index) for index in range(5)], show_progress=True)
+    def program(count: int) -> Callable[[], Any]:
+        return lambda: mars.execute(
+            [mr.spawn(work, index) for index in range(count)], show_progress=True
+        )
 
-    rerun(program)
-    assert "taken from" not in capfd.readouterr().err
-    rerun(program)
-    assert f"mars: 5 calls are taken from the checkpoint {folder}" in capfd.readouterr().err
+    rerun(program(5))
+    told = capfd.readouterr().err
+    assert "taken from" not in told and "reused" not in told
+    rerun(program(8))
+    told = capfd.readouterr().err
+    assert f"mars: 5 calls are taken from the checkpoint {folder}, which saves " in told
+    assert rerun.session.checkpoint.saved_s >= 0.8
+    if engine != "inline":  # it has ended before anything could be drawn
+        assert re.search(r"^mars: 3/3 done, 5 reused in .+, (\d+ ms|.+ s) saved$", told, re.M)
+    rerun(program(8))
+    assert "mars: 8 calls are taken from" in capfd.readouterr().err
 
 
 def test_a_result_that_the_program_dropped_before_it_came_is_kept(rerun: Any, ran: Any) -> None:

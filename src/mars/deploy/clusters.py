@@ -35,6 +35,7 @@ from mars.deploy.processes import MARK, Process
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import EngineName, Record, is_loopback, joined
 from mars.errors import ClusterUnreachable, CredentialsError, StartupFailed, UsageError
+from mars.platform import machine
 from mars.settings import (
     CLUSTER_END_S,
     CREDENTIALS_DAYS,
@@ -260,7 +261,7 @@ def nodes(
 
 def local(record: Record) -> Local:
     """Return what this machine runs of a cluster."""
-    here = processes.machine()
+    here = machine()
     known = [found for found in processes.remembered(record.directory) if found.machine == here]
     return Local(record, [(found, processes.is_running(found)) for found in known])
 

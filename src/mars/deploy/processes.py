@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mars.deploy import private_files
+from mars.platform import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,12 +43,6 @@ class Process:
     pid: int = 0
     started: int = 0  # clock ticks after the boot
     machine: str = ""  # boot and process namespace
-
-
-def machine() -> str:
-    """Name of this boot and this process namespace: where a pid means something."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
 
 
 def start(

@@ -61,9 +61,15 @@ class Progress:
     partial : float
         What running tasks have done already, in tasks: the sum of what they said of themselves
         with ``get_context().set_progress``, 0 to 1 each.
+    reused : int
+        Calls beside these that a checkpoint had.
+    saved_s : float
+        Seconds that those took when they ran.
     """
 
-    __slots__ = ("done", "elapsed_s", "eta_s", "failed", "partial", "running", "total")
+    __slots__ = (
+        "done", "elapsed_s", "eta_s", "failed", "partial", "reused", "running", "saved_s", "total",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -74,6 +80,8 @@ class Progress:
         elapsed_s: float = 0.0,
         eta_s: float | None = None,
         partial: float = 0.0,
+        reused: int = 0,
+        saved_s: float = 0.0,
     ) -> None:
         self.total: Final = total
         self.done: Final = done
@@ -82,6 +90,8 @@ class Progress:
         self.elapsed_s: Final = elapsed_s
         self.eta_s: Final = eta_s
         self.partial: Final = partial
+        self.reused: Final = reused
+        self.saved_s: Final = saved_s
 
     @property
     def ended(self) -> int:
@@ -114,14 +124,17 @@ class Pace:
     ----------
     total : int
         Tasks of the run.
+    reused, saved_s : int, float
+        As of `Progress`.
     """
 
-    __slots__ = ("_marks", "_total")
+    __slots__ = ("_marks", "_reused", "_saved_s", "_total")
 
     _MARKS = 64  # remembered at the most; thinned to half when full, so a mark stays near any half
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, reused: int = 0, saved_s: float = 0.0) -> None:
         self._total = total
+        self._reused, self._saved_s = reused, saved_s
         self._marks: list[tuple[int, float]] = [(0, 0.0)]  # (ended, elapsed_s), both growing
 
     def progress(
@@ -137,7 +150,10 @@ class Pace:
         left_s = self.eta_s(done + failed, elapsed_s)
         if left_s is None and partial > 0.0:  # one long task that tells how far it is
             left_s = max(0.0, elapsed_s * (self._total - partial) / partial)
-        return Progress(self._total, done, failed, running, elapsed_s, left_s, partial)
+        return Progress(
+            self._total, done, failed, running, elapsed_s, left_s, partial,
+            self._reused, self._saved_s,
+        )  # fmt: skip
 
     def eta_s(self, ended: int, elapsed_s: float) -> float | None:
         """Return the seconds that remain, or None before the first task has ended.
@@ -202,6 +218,8 @@ def format_counts(progress: Progress) -> str:
         text += f", {progress.running} running"
     if progress.failed:
         text += f", {progress.failed} failed"
+    if progress.reused:
+        text += f", {progress.reused:,} reused"
     return text
 
 
@@ -217,7 +235,8 @@ def format_line(progress: Progress, *, final: bool = False) -> str:
     """
     took = format_duration(progress.elapsed_s)
     if final:
-        return f"mars: {format_counts(progress)} in {took}"
+        saved = f", {format_duration(progress.saved_s)} saved" if progress.reused else ""
+        return f"mars: {format_counts(progress)} in {took}{saved}"
     line = f"mars: {format_counts(progress)}, {_percent(progress)} % after {took}"
     if progress.eta_s:
         line += f", about {format_duration(progress.eta_s)} left"
@@ -243,6 +262,8 @@ def format_html(progress: Progress, *, final: bool = False) -> str:
         counts += f", {progress.running} running"
     if progress.failed:
         failed = f', <span style="color:#c62828">{progress.failed} failed</span>'
+    if progress.reused:
+        failed += f", {progress.reused:,} reused"
     return (
         '<div style="font-family:monospace;white-space:nowrap">'
         f'<progress max="1" value="{progress.fraction:.4f}" '
@@ -328,8 +349,8 @@ def display_for(
 def reused_line(count: int, where: str, saved_s: float) -> str:
     """What a run found in its checkpoint, in words."""
     calls = "1 call is" if count == 1 else f"{count:,} calls are"
-    saved = f", which saves {format_duration(saved_s)} of running" if saved_s >= 1 else ""
-    return f"mars: {calls} taken from the checkpoint {where}{saved}"
+    saved = format_duration(saved_s)
+    return f"mars: {calls} taken from the checkpoint {where}, which saves {saved} of running"
 
 
 def _percent(progress: Progress) -> int:
@@ -482,7 +503,11 @@ class _BarDisplay:
             parts.append(f"{progress.running} running")
         if progress.failed:
             parts.append(f"[red]{progress.failed} failed[/red]")
+        if progress.reused:
+            parts.append(f"{progress.reused:,} reused")
         parts.append(format_duration(progress.elapsed_s))
+        if progress.reused and final:
+            parts.append(f"{format_duration(progress.saved_s)} saved")
         if progress.eta_s and not final:
             parts.append(f"about {format_duration(progress.eta_s)} left")
         self._bar.update(
