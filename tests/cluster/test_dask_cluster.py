@@ -174,6 +174,7 @@ def _listening(process: psutil.Process) -> list[Any]:
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "through the scheduler"])
+@pytest.mark.usefixtures("apart")
 def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
     dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:

@@ -7,12 +7,14 @@ means, such as bundles, chains, retries, timeouts and nested calls, is the embed
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from mars import platform
 from mars.engine import Run
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier
@@ -66,7 +68,9 @@ class ClusterEngine(LocalEngine):
         self._refused: list[str] = []
         self._greeted = threading.Condition()
         self._begun = False
+        self._probe = platform.memory_file("probe")  # for nodes to see whether they can open it
         facts = {
+            "file": platform.file_address(self._probe),
             "object_memory": object_memory,
             "spill_directory": spill_directory,
             "packages": self._packages,
@@ -78,6 +82,7 @@ class ClusterEngine(LocalEngine):
             self._begin(link.address, groups, object_memory, spill_directory)
         except BaseException:
             link.close()
+            os.close(self._probe)
             raise
         with self._greeted:
             self._begun = True
@@ -190,6 +195,22 @@ class ClusterEngine(LocalEngine):
         if self._environment:
             variables = {**self._environment, **variables}
         return Surroundings(path, self._installed, here, variables)
+
+    def close(self) -> None:
+        """Stop everything; returns when no process of ours is left."""
+        super().close()
+        self._close_probe()
+
+    def inert(self) -> None:
+        """In a process forked from the engine's: let go, touch nothing."""
+        super().inert()
+        self._close_probe()
+
+    def _close_probe(self) -> None:
+        with self._greeted:
+            if self._probe >= 0:
+                os.close(self._probe)
+            self._probe = -1
 
     def _memory_bytes(self) -> int:
         return _MEMORY_OF_A_NODE

@@ -52,7 +52,7 @@ class Node:
     tell : callable
         Sends messages to the driver; called in the node's thread, must not wait.
     facts : mapping
-        What the driver says: ``object_memory``, ``spill_directory``, ``packages``.
+        What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``.
     address : str
         What the foreign engine calls this node.
     cpus : float
@@ -77,6 +77,7 @@ class Node:
         self._endings: list[tuple[Any, ...]] = []
         self._posted: deque[Sequence[Message]] = deque()
         self._closing = False
+        self._kept = False  # the driver reads values where they are
         self._oom_kills = oom_kills()
         self._by_descriptor: dict[int, Any] = {}
         with contextlib.ExitStack() as undo:
@@ -102,7 +103,9 @@ class Node:
             self._undo = undo.pop_all()
         self._poller.register(self._wake_read, platform.READABLE)
         self._poller.register(self._pool.socket.fileno(), platform.READABLE)
-        self._say(carrier.HELLO, carrier.node_facts(address, cpus, facts["packages"]))
+        ours, theirs = platform.file_address(self._ledger_file), facts["file"]
+        told = carrier.node_facts(address, cpus, facts["packages"], ours, carrier.can_open(theirs))
+        self._say(carrier.HELLO, told)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
         self._thread.start()
 
@@ -200,7 +203,7 @@ class Node:
         elif kind == carrier.LEND:
             member = self._members.get(message[1])
             if member is not None:
-                arena = self._arena(message[2], message[3])
+                arena = self._arena(message[2], message[3], message[4])
                 content = pickle.dumps((messages.ARENA, message[2], message[3]), 5)
                 self._send(member, content, (arena.descriptor,))
         elif kind == carrier.BYTES:
@@ -217,12 +220,16 @@ class Node:
             gone = self._arenas.pop(message[1], None)
             if gone is not None:
                 os.close(gone.descriptor)
+        elif kind == carrier.KEEP:
+            self._kept = True
         elif kind == carrier.FORK:
             self._fork(message[1], message[2])
 
-    def _arena(self, number: int, size: int) -> _Arena:
+    def _arena(self, number: int, size: int, address: platform.FileAddress | None = None) -> _Arena:
         arena = self._arenas.get(number)
-        if arena is None:
+        if arena is None and address is not None:
+            arena = self._arenas[number] = _Arena(platform.open_at(address), size)
+        elif arena is None:
             if number & ON_DISK or self._ledger.total() + size > self._budget:
                 descriptor = platform.nameless_file(self._spill, append=False)
             else:
@@ -341,7 +348,8 @@ class Node:
                     raise BadFrame("an arena without its file")
                 descriptor = member.inbox.descriptors.pop(0)
                 self._arenas[message[1]] = _Arena(descriptor, message[2])
-                self._say(carrier.ARENA, number, message[1], message[2])
+                address = platform.file_address(descriptor) if self._kept else None
+                self._say(carrier.ARENA, number, message[1], message[2], address)
                 return
             if message[0] == messages.SUBMIT:
                 self._ship_values(list(stored_values_in(message)))
@@ -352,6 +360,8 @@ class Node:
         self._say(carrier.DATA, member.number, False, pickle.dumps(("no message", reason), 5))
 
     def _ship_values(self, values: Sequence[Any]) -> None:
+        if self._kept:
+            return
         for _, number, offset, length, _ in values:
             arena = self._arenas.get(number)
             if arena is None or number >> OWNER_SHIFT not in self._shipped:
