@@ -184,16 +184,14 @@ class RayLink:
     def _connect(self, ray: Any) -> None:
         if self._cpus is None:
             _check_tls(self.address, self._security)
-        more: dict[str, Any] = {}
-        if self._cpus is not None:
-            more = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        quiet = {"log_to_driver": False, "configure_logging": False}
         try:
-            ray.init(
-                address="local" if self._cpus is not None else self.address,
-                log_to_driver=False,
-                configure_logging=False,
-                **more,
-            )
+            if self._cpus is None:
+                ray.init(address=self.address, **quiet)
+            else:
+                _start_on_loopback(ray, quiet)
+        except StartupFailed:
+            raise
         except Exception as error:  # Ray raises many kinds
             raise StartupFailed(
                 f"no connection to Ray at {self.address} ({type(error).__name__}: {error}); is it "
@@ -371,8 +369,31 @@ def _check_tls(address: str, security: Any) -> None:
         )
 
 
+def _start_on_loopback(ray: Any, options: dict[str, Any]) -> None:
+    """Start a Ray that listens on the loopback address only, as it does on Windows and macOS.
+
+    Elsewhere it takes the address of the way out for its own, and replaces 127.0.0.1 by that.
+    """
+    from ray._private import ray_constants
+
+    # Not by its variable, which is read once, and would hold for clusters that are met later.
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if addresses != {"127.0.0.1"}:
+        ray.shutdown()
+        raise StartupFailed(
+            f"ray {ray.__version__} does not keep to the loopback address, it took "
+            f"{', '.join(addresses)}; use engine='dask', or start Ray yourself and pass its address"
+        )
+
+
 def _protect_own() -> None:
-    """Have Ray ask for a token: it listens on all interfaces, whatever it is told.
+    """Have Ray ask for a token, that of this program: every user of the machine reaches loopback.
 
     It reads these variables once in a process, while it is imported, so they stay as they are.
     """

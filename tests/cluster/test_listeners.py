@@ -1,0 +1,94 @@
+"""What clusters that we start listen on: the loopback address, unless asked for another one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.timeout(150)
+
+LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1"}
+
+OWN = """
+import sys
+import psutil
+import mars, mars.remote as mr
+
+if sys.argv[2] == "imported":
+    import ray
+with mars.new_session(engine=sys.argv[1], n_cpu=1):
+    mr.spawn(abs, -1).execute()
+    here = psutil.Process()
+    for process in [here, *here.children(recursive=True)]:
+        for one in process.net_connections():
+            if one.status == psutil.CONN_LISTEN:
+                print(one.laddr.ip)
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "before"),
+    [
+        ("dask", ""),
+        ("ray", ""),
+        pytest.param("ray", "imported", marks=pytest.mark.campaign),
+    ],
+)
+def test_an_own_cluster_listens_on_the_loopback_address_only(
+    engine: str, before: str, run_python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run_python(OWN, engine, before, limit_s=90.0)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() and set(done.stdout.split()) <= LOOPBACK
+
+
+@pytest.fixture
+def ray_cluster(tmp_path: Path, script_environment: dict[str, str]) -> Iterator[Path]:
+    """Where a cluster on Ray keeps what it knows, which began without a host, and has a node."""
+    own = {name: text for name, text in script_environment.items() if not name.startswith("RAY_")}
+    environment = {**own, "XDG_STATE_HOME": str(tmp_path)}
+    join, web, client = _three_free_ports()
+
+    def command(*words: object) -> None:
+        line = [sys.executable, "-m", "mars", "cluster", *map(str, words)]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+
+    with ExitStack() as ending:
+        ending.callback(command, "down", f"127.0.0.1:{join}")
+        command("up", "--engine", "ray", "--port", join, "--web-port", web, "--client-port", client)
+        command("join", f"127.0.0.1:{join}", "--n-cpu", 1, "--memory", "1GiB")
+        yield tmp_path
+
+
+@pytest.mark.campaign
+def test_a_cluster_on_ray_without_a_host_is_for_this_machine_only(
+    ray_cluster: Path,
+) -> None:
+    listeners = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is somebody else's
+            if process.environ().get("XDG_STATE_HOME") == str(ray_cluster):
+                for one in process.net_connections():
+                    if one.status == psutil.CONN_LISTEN:
+                        listeners.add((one.laddr.ip, process.name()))
+    assert {name for _, name in listeners} >= {"gcs_server", "raylet"}
+    assert {ip for ip, _ in listeners} <= LOOPBACK, listeners
+
+
+def _three_free_ports() -> tuple[int, int, int]:
+    """In a row, as Ray takes those that follow, and below those that the system gives out."""
+    for first in range(20_000 + os.getpid() % 5_000, 30_000):
+        with ExitStack() as closing, suppress(OSError):
+            for port in range(first, first + 3):
+                closing.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first, first + 1, first + 2
+    raise AssertionError("no ports are free")
