@@ -199,6 +199,9 @@ DIRECT_S: Final = 3.0
 RELAY_BYTES: Final = 64 * MIB
 """What may wait in a relay for one that reads slowly, until who sends has to wait, too."""
 
+WORKING_DIR_BYTES: Final = 256 * MIB
+"""What a folder that goes to the nodes, `working_dir=`, may hold: each of them gets all of it."""
+
 NODE_WAIT_S: Final = 60.0
 """How long calls that no node can run any more wait for one that can, seconds: a node that was
 lost is often replaced by the cluster."""

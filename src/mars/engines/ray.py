@@ -433,6 +433,7 @@ def connect(
     environment: Mapping[str, str] | None = None,
     object_memory: int | None = None,
     spill_directory: str | None = None,
+    working_dir: str | None = None,
 ) -> ClusterEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
 
@@ -442,7 +443,7 @@ def connect(
         It is not there, has no usable node, or refuses us.
     """
     link = RayLink("auto" if address == "ray" else address, security)
-    return ClusterEngine(link, environment, object_memory, spill_directory)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
 
 
 def start(
@@ -451,8 +452,9 @@ def start(
     environment: Mapping[str, str] | None = None,
     object_memory: int | None = None,
     spill_directory: str | None = None,
+    working_dir: str | None = None,
 ) -> ClusterEngine:
     """An engine on a Ray of its own, with nodes of so many cores each."""
     _protect_own()
     link = RayLink(name, None, cpus)
-    return ClusterEngine(link, environment, object_memory, spill_directory)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)

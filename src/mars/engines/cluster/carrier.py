@@ -7,7 +7,7 @@ node is lost, is decided by the scheduler in the driver, the same as on one mach
 
 ::
 
-    driver ──(keep, fork, data, control, signal, lend, bytes, freed, gone)──► node
+    driver ──(keep, folder, fork, data, control, signal, lend, bytes, freed, gone)──► node
     driver ◄──(hello, started, ended, data, arena, bytes, log)───────── node
 """
 
@@ -31,6 +31,7 @@ CONTROL: Final = "control"  # worker, content: a frame of its control socket
 SIGNAL: Final = "signal"  # worker, signal, attempt: 0, or the one that is to be interrupted
 LEND: Final = "lend"  # worker, arena, size, where the driver has it open: let it map that
 BYTES: Final = "bytes"  # arena, its size, offset, bytes
+FOLDER: Final = "folder"  # size of all, offset, bytes: the program's folder, see `folder`
 KEEP: Final = "keep"  # the driver reads this node's arenas where they are: send no bytes of them
 FREED: Final = "freed"  # arena, offset, length: nobody reads that any more
 GONE: Final = "gone"  # arena: nothing in it is asked for any more

@@ -16,10 +16,11 @@ from typing import Any
 
 from mars import platform
 from mars.engine import Run
-from mars.engines.cluster import carrier
+from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Carrier
 from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
 from mars.engines.cluster.surroundings import Surroundings, installed_entries
+from mars.engines.given import Given
 from mars.engines.local.engine import LocalEngine
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
@@ -44,11 +45,15 @@ class ClusterEngine(LocalEngine):
         Variables that calls have.
     object_memory, spill_directory
         As of `LocalEngine`, for this process and each node.
+    working_dir : str, optional
+        Folder that each node gets a copy of, for calls to run in.
 
     Raises
     ------
     StartupFailed
         The cluster is not there, has no usable node, or refuses us.
+    UsageError
+        ``working_dir`` is too large, or cannot be read.
     """
 
     def __init__(
@@ -57,11 +62,11 @@ class ClusterEngine(LocalEngine):
         environment: Mapping[str, str] | None = None,
         object_memory: int | None = None,
         spill_directory: str | None = None,
+        working_dir: str | None = None,
     ) -> None:
         self._link = link
-        self._environment = {
-            name.encode(): value.encode() for name, value in (environment or {}).items()
-        }
+        self._given = Given(environment, working_dir)
+        self._folder = -1
         self._installed = installed_entries(sys.path)
         self._packages = carrier.packages_here()
         self._nodes: dict[str, RemoteNode] = {}
@@ -76,13 +81,15 @@ class ClusterEngine(LocalEngine):
             "packages": self._packages,
         }
         try:
+            if working_dir is not None:
+                self._folder = folder.pack(working_dir)
             first = self._wait_for_nodes(link.begin(self, facts))
             groups = [(node.address, node.cpus) for node in first]
             self._first = first
             self._begin(link.address, groups, object_memory, spill_directory)
         except BaseException:
             link.close()
-            os.close(self._probe)
+            self._close_files()
             raise
         with self._greeted:
             self._begun = True
@@ -144,6 +151,8 @@ class ClusterEngine(LocalEngine):
             write_line(f"mars: {line}")
         with self._greeted:
             node = RemoteNode(name, len(self._nodes), facts, self._link)
+            if self._folder >= 0:
+                node.give_folder(self._folder)
             self._nodes[name] = node
             begun = self._begun
             self._greeted.notify_all()
@@ -191,26 +200,26 @@ class ClusterEngine(LocalEngine):
             super().check_schedulable(call)
 
     def _surroundings(self) -> Any:
-        path, here, variables = super()._surroundings()
-        if self._environment:
-            variables = {**self._environment, **variables}
-        return Surroundings(path, self._installed, here, variables)
+        path, here, variables = self._program()
+        told = None if self._folder >= 0 else here
+        return Surroundings(path, self._installed, told, self._given.variables(variables))
 
     def close(self) -> None:
         """Stop everything; returns when no process of ours is left."""
         super().close()
-        self._close_probe()
+        self._close_files()
 
     def inert(self) -> None:
         """In a process forked from the engine's: let go, touch nothing."""
         super().inert()
-        self._close_probe()
+        self._close_files()
 
-    def _close_probe(self) -> None:
+    def _close_files(self) -> None:
         with self._greeted:
-            if self._probe >= 0:
-                os.close(self._probe)
-            self._probe = -1
+            for descriptor in (self._probe, self._folder):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._probe = self._folder = -1
 
     def _memory_bytes(self) -> int:
         return _MEMORY_OF_A_NODE

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from mars import platform
-from mars.engines.cluster import carrier
+from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Message
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
@@ -77,6 +77,8 @@ class Node:
         self._endings: list[tuple[Any, ...]] = []
         self._posted: deque[Sequence[Message]] = deque()
         self._closing = False
+        self._folder_file = -1  # the program's folder, while it comes
+        self._folder = ""
         self._kept = False  # the driver reads values where they are
         self._oom_kills = oom_kills()
         self._by_descriptor: dict[int, Any] = {}
@@ -157,6 +159,10 @@ class Node:
             for arena in self._arenas.values():
                 os.close(arena.descriptor)
             self._undo.close()
+            if self._folder_file >= 0:
+                os.close(self._folder_file)
+            if self._folder:
+                folder.remove(self._folder)
 
     def _look(self, descriptor: int, mask: int) -> None:
         if descriptor == self._wake_read:
@@ -208,7 +214,7 @@ class Node:
                 self._send(member, content, (arena.descriptor,))
         elif kind == carrier.BYTES:
             _, number, size, offset, data = message
-            self._write(self._arena(number, size), offset, data)
+            _write(self._arena(number, size).descriptor, offset, data)
             self._ledger.change(len(data))
         elif kind == carrier.FREED:
             arena_of = self._arenas.get(message[1])
@@ -222,6 +228,8 @@ class Node:
                 os.close(gone.descriptor)
         elif kind == carrier.KEEP:
             self._kept = True
+        elif kind == carrier.FOLDER:
+            self._take_folder(*message[1:])
         elif kind == carrier.FORK:
             self._fork(message[1], message[2])
 
@@ -238,13 +246,15 @@ class Node:
             arena = self._arenas[number] = _Arena(descriptor, size)
         return arena
 
-    @staticmethod
-    def _write(arena: _Arena, offset: int, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            done = os.pwrite(arena.descriptor, view, offset)
-            offset += done
-            view = view[done:]
+    def _take_folder(self, size: int, offset: int, data: bytes) -> None:
+        """A part of the program's folder, which is there before any worker is."""
+        if self._folder_file < 0:
+            self._folder_file = platform.nameless_file(self._spill, append=False)
+        _write(self._folder_file, offset, data)
+        if offset + len(data) == size:
+            self._folder = self._pool.facts["cwd"] = folder.unpack(self._folder_file)
+            os.close(self._folder_file)
+            self._folder_file = -1
 
     def _fork(self, number: int, facts: dict[str, Any]) -> None:
         try:
@@ -450,6 +460,14 @@ class Node:
         member.segment.close()
         member.close()
         self._ledger.settle(0, member.number)
+
+
+def _write(descriptor: int, offset: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(descriptor, view, offset)
+        offset += done
+        view = view[done:]
 
 
 def stored_results(records: bytes) -> Iterator[Any]:

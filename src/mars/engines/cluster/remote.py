@@ -76,7 +76,15 @@ class RemoteNode:
         file = _File(os.dup(descriptor))  # lives as long as what is still to be read
         for position in range(offset, offset + length, SHIP_BYTES):
             part = min(SHIP_BYTES, offset + length - position)
-            self.send(_Part(file, number, size, position, part))
+            self.send(_Part(file, (carrier.BYTES, number, size), position, part))
+
+    def give_folder(self, descriptor: int) -> None:
+        """Have it unpack the program's folder, before it starts a worker."""
+        file = _File(os.dup(descriptor))
+        size = os.fstat(descriptor).st_size
+        for position in range(0, size, SHIP_BYTES):
+            part = min(SHIP_BYTES, size - position)
+            self.send(_Part(file, (carrier.FOLDER, size), position, part))
 
 
 class _File:
@@ -88,16 +96,16 @@ class _File:
 
 
 class _Part:
-    """A part of a region as a message, read when its turn has come."""
+    """A part of a file as the end of a message, read when its turn has come."""
 
-    def __init__(self, file: _File, number: int, size: int, offset: int, length: int) -> None:
-        self._file, self._facts = file, (number, size, offset, length)
+    def __init__(self, file: _File, begin: carrier.Message, offset: int, length: int) -> None:
+        self._file, self._begin, self._place = file, begin, (offset, length)
 
     def __call__(self) -> carrier.Message:
-        number, size, offset, length = self._facts
+        offset, length = self._place
         data = os.pread(self._file.descriptor, length, offset)
         data += bytes(length - len(data))  # what was never written
-        return carrier.BYTES, number, size, offset, pickle.PickleBuffer(data)
+        return *self._begin, offset, pickle.PickleBuffer(data)
 
 
 class _NoSocket:
