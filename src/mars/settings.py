@@ -184,6 +184,9 @@ LOG_CHUNK_BYTES: Final = MIB
 SHIP_BYTES: Final = 4 * MIB
 """Of a large value at once, so that small messages do not wait behind it for long."""
 
+RAY_SHIP_BYTES: Final = 16 * MIB
+"""The same with Ray, which takes some 2 ms for each batch."""
+
 JOIN_LOOK_S: Final = 2.0
 """How often a cluster that does not say so is asked for nodes that have come, seconds."""
 

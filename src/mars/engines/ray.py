@@ -27,13 +27,16 @@ from mars.engines.cluster.carrier import Item, Listener, Message, size_of
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
-from mars.settings import CONNECT_S, JOIN_LOOK_S, SHIP_BYTES, STOP_S
+from mars.settings import CONNECT_S, JOIN_LOOK_S, RAY_SHIP_BYTES, STOP_S
 
 _UNDER_WAY: Final = 8
 """Actor calls that may be under way to a node: so much is sent ahead of what it has taken."""
 
 _ANSWER_S: Final = 3.0
 """How long a server that has taken our certificate may be silent, seconds; it speaks first."""
+
+_POLLS: Final = 2
+"""Actor calls in which a node waits for something to tell."""
 
 _POLL_S: Final = 10.0
 """How long a node waits for something to tell, seconds, before it answers with nothing."""
@@ -51,6 +54,21 @@ class _Own:
 _own = _Own()
 
 
+_Packed = tuple[bytes, list[Any]]
+"""Messages as Ray carries them: their pickle, and beside it large parts, which are then in Ray's
+object store and mapped from there."""
+
+
+def _pack(messages: Sequence[Message]) -> _Packed:
+    buffers: list[pickle.PickleBuffer] = []
+    return pickle.dumps(messages, 5, buffer_callback=buffers.append), buffers
+
+
+def _unpack(packed: _Packed) -> list[Message]:
+    head, buffers = packed
+    return pickle.loads(head, buffers=buffers)  # type: ignore[no-any-return]
+
+
 class NodeActor:
     """What Ray runs: a node for one driver.
 
@@ -59,8 +77,9 @@ class NodeActor:
 
     def __init__(self, facts: Mapping[str, Any], address: str, cpus: float) -> None:
         self._outgoing: deque[Message] = deque()
-        self._came: dict[int, bytes] = {}
+        self._came: dict[int, _Packed] = {}
         self._next = 0
+        self._told = 0  # batches
         self._lock = threading.Condition()
         # Ray sets this for each of its workers, as if their user had asked for so many threads.
         os.environ.pop("OMP_NUM_THREADS", None)
@@ -71,24 +90,29 @@ class NodeActor:
             self._outgoing.extend(messages)
             self._lock.notify_all()
 
-    def take(self, number: int, data: bytes) -> None:
+    def take(self, number: int, packed: _Packed) -> None:
         """Messages of the driver; they are acted on in the order of their numbers."""
         with self._lock:
-            self._came[number] = data
+            self._came[number] = packed
             while self._next in self._came:
-                self._node.take(pickle.loads(self._came.pop(self._next)))
+                self._node.take(_unpack(self._came.pop(self._next)))
                 self._next += 1
 
-    def poll(self) -> bytes:
-        """What there is to tell the driver, as soon as there is something."""
+    def poll(self) -> tuple[int, _Packed]:
+        """What there is to tell the driver, as soon as there is something, and its number.
+
+        Two of them are under way, so that one is being sent while the next is put together.
+        """
         with self._lock:
             self._lock.wait_for(lambda: self._outgoing, _POLL_S)
             messages, size = [], 0
-            while self._outgoing and size < SHIP_BYTES:
+            while self._outgoing and size < RAY_SHIP_BYTES:
                 message = self._outgoing.popleft()
                 size += size_of(message)
                 messages.append(message)
-        return pickle.dumps(messages, 5)
+            number = self._told
+            self._told += 1
+        return number, _pack(messages)
 
     def end(self) -> None:
         """End all workers."""
@@ -220,7 +244,7 @@ class RayLink:
             num_cpus=asked,
             max_restarts=0,  # what it knew is gone: another one is another node
             max_task_retries=0,
-            max_concurrency=3,  # `poll` waits, while the others are served
+            max_concurrency=_POLLS + 2,  # they wait, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         actor = remote(NodeActor).remote(dict(self._facts), address, cpus)
@@ -241,17 +265,22 @@ class RayLink:
 
     def _poll(self, held: _Held) -> None:
         assert self._listener is not None
-        first = True
+        came: dict[int, list[Message]] = {}
+        following = 0
         try:
+            polls = [held.actor.poll.remote() for _ in range(_POLLS)]
             while not self._closed.is_set():
-                poll = held.actor.poll.remote()
-                data = self._ray.get(poll)
-                if first:
-                    self._listener.joined(held.name)
-                    first = False
-                messages = pickle.loads(data)
-                if messages:
-                    self._listener.told(held.name, messages)
+                done, polls = self._ray.wait(polls, num_returns=1)
+                number, packed = self._ray.get(done[0])
+                polls.append(held.actor.poll.remote())
+                came[number] = _unpack(packed)
+                while following in came:
+                    if not following:
+                        self._listener.joined(held.name)
+                    messages = came.pop(following)
+                    following += 1
+                    if messages:
+                        self._listener.told(held.name, messages)
         except Exception as error:  # of Ray: the actor, its process or its host is gone
             if not self._closed.is_set():
                 self._lost(held, f"{type(error).__name__}: {str(error).splitlines()[0]}")
@@ -265,12 +294,12 @@ class RayLink:
                 held.filled.clear()
                 while held.queue:
                     batch, size = [], 0
-                    while held.queue and size < SHIP_BYTES:
+                    while held.queue and size < RAY_SHIP_BYTES:
                         item = held.queue.popleft()
                         message = item() if callable(item) else item
                         size += size_of(message)
                         batch.append(message)
-                    under_way.append(held.actor.take.remote(number, pickle.dumps(batch, 5)))
+                    under_way.append(held.actor.take.remote(number, _pack(batch)))
                     number += 1
                     if len(under_way) > _UNDER_WAY:
                         done, under_way = self._ray.wait(under_way, num_returns=1)
