@@ -53,8 +53,8 @@ def test_an_own_cluster_listens_on_the_loopback_address_only(
 @pytest.fixture
 def ray_cluster(tmp_path: Path, script_environment: dict[str, str]) -> Iterator[Path]:
     """Where a cluster on Ray keeps what it knows, which began without a host, and has a node."""
-    own = {name: text for name, text in script_environment.items() if not name.startswith("RAY_")}
-    environment = {**own, "XDG_STATE_HOME": str(tmp_path)}
+    environment = {**script_environment, "XDG_STATE_HOME": str(tmp_path)}
+    assert environment["RAY_AUTH_TOKEN"]  # of a Ray that has nothing to do with this one
     join, web, client = _three_free_ports()
 
     def command(*words: object) -> None:

@@ -253,6 +253,8 @@ def nodes(
     """
     variables = dict(os.environ)
     if record.engine == "ray":
+        for name in ray_programs.UNSET:
+            variables.pop(name, None)
         variables |= ray_programs.environment(credentials.load(record.credentials))
     return census.take(record.directory, variables, limit_s, awaited, while_)
 

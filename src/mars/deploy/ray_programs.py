@@ -62,6 +62,9 @@ LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray, told that it is for one machine: it takes 127.0.0.1 for its address and listens there only.
 Otherwise it replaces 127.0.0.1 by the address of the way out."""
 
+UNSET: Final = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+"""Variables of the user that would lead what we start to another cluster, or keep it out."""
+
 _LABEL: Final = "mars-node"
 _MEMORY: Final = ("memory", "object_store_memory")
 
@@ -186,8 +189,6 @@ def _program(
     if is_loopback(place.record.host):
         start = _RAY_ON_LOOPBACK
         variables |= LOOPBACK
-    # Otherwise what Ray starts could go to a head of somebody else's.
-    unset = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
     return Program(
-        role, [sys.executable, "-P", *start, "start", "--block", *flags, *words], variables, unset
+        role, [sys.executable, "-P", *start, "start", "--block", *flags, *words], variables, UNSET
     )
