@@ -105,7 +105,7 @@ class Node:
             self._undo = undo.pop_all()
         self._poller.register(self._wake_read, platform.READABLE)
         self._poller.register(self._pool.socket.fileno(), platform.READABLE)
-        ours, theirs = platform.file_address(self._ledger_file), facts["file"]
+        ours, theirs = platform.file_address(self._ledger_file), facts.get("file")
         told = carrier.node_facts(address, cpus, facts["packages"], ours, carrier.can_open(theirs))
         self._say(carrier.HELLO, told)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
