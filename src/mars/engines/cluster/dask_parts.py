@@ -249,7 +249,7 @@ class NodePlugin:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(pipe.put, data, size)
 
-        facts = dict(self._facts)
+        facts = {**self._facts, "directory": worker.local_directory}
         if facts["object_memory"] is None and worker.memory_manager.memory_limit:
             limit = worker.memory_manager.memory_limit
             facts["object_memory"] = int(OBJECT_MEMORY_SHARE * limit)

@@ -85,8 +85,10 @@ def _files(folder: str) -> Iterator[tuple[str, str]]:
                 yield entry.path, name
 
 
-def unpack(descriptor: int) -> str:
-    """Make a folder of what `pack` gave; whose it is removes it with `remove`.
+def unpack(descriptor: int, directory: str | None = None) -> str:
+    """Make a folder of what `pack` gave, in ``directory`` or where temporary files are.
+
+    Whose it is removes it with `remove`.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def unpack(descriptor: int) -> str:
         There is no room for it.
     """
     os.lseek(descriptor, 0, os.SEEK_SET)
-    folder = tempfile.mkdtemp(prefix="mars-working-dir-")
+    folder = tempfile.mkdtemp(prefix="mars-working-dir-", dir=directory)
     try:
         with (
             os.fdopen(os.dup(descriptor), "rb") as file,

@@ -52,7 +52,8 @@ class Node:
     tell : callable
         Sends messages to the driver; called in the node's thread, must not wait.
     facts : mapping
-        What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``.
+        What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``;
+        and the foreign engine: ``directory``, which it removes some day if we cannot.
     address : str
         What the foreign engine calls this node.
     cpus : float
@@ -79,6 +80,7 @@ class Node:
         self._closing = False
         self._folder_file = -1  # the program's folder, while it comes
         self._folder = ""
+        self._directory = facts.get("directory")
         self._kept = False  # the driver reads values where they are
         self._oom_kills = oom_kills()
         self._by_descriptor: dict[int, Any] = {}
@@ -252,7 +254,9 @@ class Node:
             self._folder_file = platform.nameless_file(self._spill, append=False)
         _write(self._folder_file, offset, data)
         if offset + len(data) == size:
-            self._folder = self._pool.facts["cwd"] = folder.unpack(self._folder_file)
+            self._folder = self._pool.facts["cwd"] = folder.unpack(
+                self._folder_file, self._directory
+            )
             os.close(self._folder_file)
             self._folder_file = -1
 
