@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -82,6 +83,37 @@ def test_a_cluster_on_ray_without_a_host_is_for_this_machine_only(
                         listeners.add((one.laddr.ip, process.name()))
     assert {name for _, name in listeners} >= {"gcs_server", "raylet"}
     assert {ip for ip, _ in listeners} <= LOOPBACK, listeners
+
+
+THROUGH_THE_CLIENT_SERVER = """
+import sys
+import numpy as np
+import mars, mars.remote as mr
+from mars import platform
+from mars.engines.cluster import carrier
+
+platform.file_address = lambda descriptor: None  # as from another host
+carrier.can_open = lambda address: False
+with mars.new_session(sys.argv[1]):
+    made = mr.spawn(np.arange, (3_000_000,))
+    calls = mr.ExecutableTuple([made, mr.spawn(np.sum, (np.ones(2_000_000),))]).execute()
+    print(made.fetch().sum(), calls[1].fetch())
+"""
+
+
+@pytest.mark.campaign
+def test_large_values_go_through_the_client_server_of_ray(
+    ray_cluster: Path, script_environment: dict[str, str]
+) -> None:
+    (known,) = ray_cluster.glob("mars/clusters/*/cluster.json")
+    client = json.loads(known.read_text())["client_port"]
+    done = subprocess.run(
+        [sys.executable, "-c", THROUGH_THE_CLIENT_SERVER, f"ray://127.0.0.1:{client}"],
+        env={**script_environment, "XDG_STATE_HOME": str(ray_cluster)},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["4499998500000", "2000000.0"]
 
 
 def _three_free_ports() -> tuple[int, int, int]:

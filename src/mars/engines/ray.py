@@ -59,7 +59,10 @@ _Packed = tuple[bytes, list[Any]]
 object store and mapped from there."""
 
 
-def _pack(messages: Sequence[Message]) -> _Packed:
+def _pack(messages: Sequence[Message], mapped: bool) -> _Packed:
+    """Unless the driver is a client from outside, which has no object store to map."""
+    if not mapped:
+        return pickle.dumps(messages, 5), []
     buffers: list[pickle.PickleBuffer] = []
     return pickle.dumps(messages, 5, buffer_callback=buffers.append), buffers
 
@@ -75,7 +78,8 @@ class NodeActor:
     Its methods are called in several threads, so what comes is not held up by who waits.
     """
 
-    def __init__(self, facts: Mapping[str, Any], address: str, cpus: float) -> None:
+    def __init__(self, facts: Mapping[str, Any], address: str, cpus: float, mapped: bool) -> None:
+        self._mapped = mapped
         self._outgoing: deque[Message] = deque()
         self._came: dict[int, _Packed] = {}
         self._next = 0
@@ -112,7 +116,7 @@ class NodeActor:
                 messages.append(message)
             number = self._told
             self._told += 1
-        return number, _pack(messages)
+        return number, _pack(messages, self._mapped)
 
     def end(self) -> None:
         """End all workers."""
@@ -151,6 +155,7 @@ class RayLink:
         self.address = address
         self._security = security
         self._cpus = cpus
+        self._mapped = not address.startswith("ray://")
         self._ray: Any = None
         self._listener: Listener | None = None
         self._facts: Mapping[str, Any] = {}
@@ -247,7 +252,7 @@ class RayLink:
             max_concurrency=_POLLS + 2,  # they wait, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        actor = remote(NodeActor).remote(dict(self._facts), address, cpus)
+        actor = remote(NodeActor).remote(dict(self._facts), address, cpus, self._mapped)
         held = _Held(f"{address} {len(self._held)}", actor)
         with self._lock:
             self._held[held.name] = held
@@ -299,7 +304,7 @@ class RayLink:
                         message = item() if callable(item) else item
                         size += size_of(message)
                         batch.append(message)
-                    under_way.append(held.actor.take.remote(number, _pack(batch)))
+                    under_way.append(held.actor.take.remote(number, _pack(batch, self._mapped)))
                     number += 1
                     if len(under_way) > _UNDER_WAY:
                         done, under_way = self._ray.wait(under_way, num_returns=1)
