@@ -3,6 +3,9 @@
 ``make bench-cluster`` starts a cluster of two nodes of one core each with the engine's own means,
 runs every case with its own interface and with ours on the same nodes, and prints both. Each
 figure is the best of the rounds; what is started, such as our workers, is started before.
+
+Program and nodes are on one machine, so ours read large values where they are. With ``--apart``
+they do not, as if each had a machine of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ import numpy as np
 
 import mars
 import mars.remote as mr
+from mars import platform
+from mars.engines.cluster import carrier
 
 Case = tuple[str, Callable[[], object], Callable[[], object]]
 
@@ -188,6 +193,11 @@ def cases(
     ]
 
 
+def chosen(table: list[Case], only: str) -> list[Case]:
+    """The cases that were asked for."""
+    return [case for case in table if only in case[0]]
+
+
 def compare(
     engine: str, table: list[Case], rounds: int, session: Callable[[], mars.session.Session]
 ) -> None:
@@ -202,7 +212,7 @@ def compare(
             )
 
 
-def run_dask(scale: float, rounds: int) -> None:
+def run_dask(scale: float, rounds: int, only: str) -> None:
     from distributed import Client
 
     with dask_cluster() as file:
@@ -212,12 +222,12 @@ def run_dask(scale: float, rounds: int) -> None:
             client.wait_for_workers(2, timeout=60)
             address = client.scheduler.address
             compare(
-                "Dask, 2 nodes", dask_cases(client, scale), rounds,
+                "Dask, 2 nodes", chosen(dask_cases(client, scale), only), rounds,
                 lambda: mars.new_session(address),
             )  # fmt: skip
 
 
-def run_ray(scale: float, rounds: int) -> None:
+def run_ray(scale: float, rounds: int, only: str) -> None:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
                    "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
     import ray
@@ -230,7 +240,7 @@ def run_ray(scale: float, rounds: int) -> None:
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
         compare(
-            "Ray, 2 nodes", ray_cases(ray, scale), rounds,
+            "Ray, 2 nodes", chosen(ray_cases(ray, scale), only), rounds,
             lambda: mars.new_session(cluster.address, engine="ray"),
         )  # fmt: skip
         ray.shutdown()
@@ -246,10 +256,15 @@ def main() -> None:
         "--scale", type=float, default=1.0, help="sizes, as a part of the full ones"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--apart", action="store_true", help="as if on machines of their own")
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of Dask, about its own start
+    if options.apart:
+        platform.file_address = lambda descriptor: None
+        carrier.can_open = lambda address: False
     for engine in options.engines:
-        {"dask": run_dask, "ray": run_ray}[engine](options.scale, options.rounds)
+        {"dask": run_dask, "ray": run_ray}[engine](options.scale, options.rounds, options.only)
 
 
 if __name__ == "__main__":

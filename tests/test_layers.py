@@ -34,14 +34,14 @@ LAYERS = """
     engines.outcome
     items journal
     checkpoint
-    engines.objects engines.local.arena engines.local.messages engines.local.events
+    engines.objects engines.given engines.local.arena engines.local.messages engines.local.events
     engines.local.endings engines.local.queues engines.local.stacks engines.local.certificate
     engines.local.admission
     engines.local.scheduler engines.local.pool engines.local.store
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
-    engines.cluster.carrier engines.cluster.surroundings
+    engines.cluster.carrier engines.cluster.surroundings engines.cluster.folder
     engines.cluster.node engines.cluster.remote
     engines.cluster.engine engines.cluster.dask_parts
     engines.cluster.dask_own

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import mmap
 import os
 import select
@@ -66,6 +67,50 @@ def nameless_file(directory: str | None = None, *, append: bool = True) -> int:
         os.close(descriptor)
         os.unlink(path)
     return again
+
+
+FileAddress = tuple[str, int, int, int, int]
+"""Machine, process, descriptor, and the device and number of the file: see `file_address`."""
+
+
+def file_address(descriptor: int) -> FileAddress | None:
+    """How another process of this machine finds a file that this one has open, also a nameless one.
+
+    None where the system has no way for that.
+    """
+    machine = _machine()
+    if not machine:
+        return None
+    facts = os.fstat(descriptor)
+    return machine, os.getpid(), descriptor, facts.st_dev, facts.st_ino
+
+
+def open_at(address: FileAddress) -> int:
+    """Open a file that another process has open: the same file, not a copy.
+
+    Raises
+    ------
+    OSError
+        That process is on another machine, in another container, somebody else's, or has ended.
+    """
+    machine, pid, there, *numbers = address
+    if machine != _machine():
+        raise OSError(errno.EXDEV, "the file is of another machine")
+    descriptor = os.open(f"/proc/{pid}/fd/{there}", os.O_RDWR | os.O_CLOEXEC)
+    facts = os.fstat(descriptor)
+    if [facts.st_dev, facts.st_ino] != numbers:  # closed meanwhile, and the number used again
+        os.close(descriptor)
+        raise OSError(errno.ESTALE, "the file has been closed")
+    return descriptor
+
+
+def _machine() -> str:
+    """The machine since it was started, and the namespace of processes; empty where unknown."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
 
 
 def disk_directory() -> str:

@@ -22,6 +22,7 @@ from typing import Any, Final
 from mars.attempt import context
 from mars.config import options
 from mars.engine import Engine, Run
+from mars.engines.given import Given
 from mars.engines.outcome import TaskLog
 from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
 from mars.execution import Execution
@@ -848,6 +849,7 @@ def new_session(
     web: bool = False,
     security: object | None = None,
     env: Mapping[str, str] | None = None,
+    working_dir: str | os.PathLike[str] | None = None,
     **accepted: Any,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
@@ -901,7 +903,11 @@ def new_session(
         For a cluster: has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files, and for Ray
         ``token``. Default: the credentials that this user has of a cluster of ``mars cluster``.
     env : mapping of str to str, optional
-        For a cluster: environment variables that calls have there.
+        Environment variables that calls have; those that the program changes later win.
+    working_dir : path, optional
+        Folder that calls run in, and can import from. On this machine it is that folder; each node
+        of a cluster gets a copy of its content now, up to 256 MiB, without ``.git`` and the like,
+        which is removed with the session. Default: where the program is.
     **accepted
         Further arguments of the original, without effect: ``config``, ``cuda_devices``, ``loop``,
         ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
@@ -973,7 +979,7 @@ def new_session(
         else:
             started = _start_engine(
                 engine, n_worker, n_cpu, object_memory, spill_directory,
-                None if address in _LOCAL else address, security, env,
+                None if address in _LOCAL else address, security, _env(env), _folder(working_dir),
             )  # fmt: skip
             started.limit_logs(log_bytes)
             _state.engines[started.address] = (started, set())
@@ -1027,6 +1033,7 @@ def _start_engine(
     address: str | None = None,
     security: object | None = None,
     env: Mapping[str, str] | None = None,
+    working_dir: str | None = None,
 ) -> Engine:
     object_bytes = None if object_memory is None else parse_bytes(object_memory, "object_memory")
     directory = None if spill_directory is None else os.fspath(spill_directory)
@@ -1042,10 +1049,10 @@ def _start_engine(
         if kind == "ray" or address.startswith(_RAY):
             from mars.engines import ray
 
-            return ray.connect(address, security, env, object_bytes, directory)
+            return ray.connect(address, security, env, object_bytes, directory, working_dir)
         from mars.engines import dask
 
-        return dask.connect(address, security, env, object_bytes, directory)
+        return dask.connect(address, security, env, object_bytes, directory, working_dir)
     if isinstance(n_worker, bool) or not isinstance(n_worker, int) or n_worker < 1:
         raise ValueError(f"n_worker has to be an int from 1 on, got {n_worker!r}")
     if n_cpu == "auto":
@@ -1062,17 +1069,17 @@ def _start_engine(
     if kind == "inline":
         from mars.engines.inline import InlineEngine
 
-        return InlineEngine(name, cpus, n_worker)
+        return InlineEngine(name, cpus, n_worker, Given(env, working_dir))
     if kind in ("dask", "ray"):
         share, rest = divmod(cpus, n_worker)
         parts = [share + (index < rest) for index in range(n_worker)]
         if kind == "ray":
             from mars.engines import ray
 
-            return ray.start(name, parts, env, object_bytes, directory)
+            return ray.start(name, parts, env, object_bytes, directory, working_dir)
         from mars.engines import dask
 
-        return dask.start(parts, env, object_bytes, directory)
+        return dask.start(parts, env, object_bytes, directory, working_dir)
     if kind != "local":
         raise UnknownTarget(
             f"engine {kind!r} is not there; this version has 'local', 'inline', 'dask' and 'ray'"
@@ -1081,7 +1088,27 @@ def _start_engine(
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
     from mars.engines.local.engine import LocalEngine
 
-    return LocalEngine(name, cpus, n_worker, object_bytes, directory)
+    return LocalEngine(name, cpus, n_worker, object_bytes, directory, Given(env, working_dir))
+
+
+def _env(env: Mapping[str, str] | None) -> dict[str, str]:
+    """Variables for calls, looked at before anything is started."""
+    given = dict(env or {})
+    for name, text in given.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"env has to map names to texts, got {name!r}: {text!r}")
+        if not name or "=" in name or "\0" in name + text:
+            raise ValueError(f"env[{name!r}] cannot be a variable of the environment")
+    return given
+
+
+def _folder(working_dir: str | os.PathLike[str] | None) -> str | None:
+    if working_dir is None:
+        return None
+    folder = os.path.abspath(os.fsdecode(working_dir))
+    if not os.path.isdir(folder):
+        raise ValueError(f"working_dir={folder!r} is no folder")
+    return folder
 
 
 def get_default_session() -> Session | None:

@@ -197,6 +197,9 @@ LOG_LEFT_BYTES: Final = 16 * MIB
 SHIP_BYTES: Final = 4 * MIB
 """Of a large value at once, so that small messages do not wait behind it for long."""
 
+RAY_SHIP_BYTES: Final = 16 * MIB
+"""The same with Ray, which takes some 2 ms for each batch."""
+
 JOIN_LOOK_S: Final = 2.0
 """How often a cluster that does not say so is asked for nodes that have come, seconds."""
 
@@ -211,6 +214,9 @@ DIRECT_S: Final = 3.0
 
 RELAY_BYTES: Final = 64 * MIB
 """What may wait in a relay for one that reads slowly, until who sends has to wait, too."""
+
+WORKING_DIR_BYTES: Final = 256 * MIB
+"""What a folder that goes to the nodes, `working_dir=`, may hold: each of them gets all of it."""
 
 NODE_WAIT_S: Final = 60.0
 """How long calls that no node can run any more wait for one that can, seconds: a node that was

@@ -16,6 +16,8 @@ import pytest
 
 import mars
 import mars.remote as mr
+from mars import platform
+from mars.engines.cluster import carrier
 
 
 @dataclass
@@ -143,6 +145,13 @@ def two_nodes(request: pytest.FixtureRequest) -> Iterator[mars.session.Session]:
         session = hosts.session(2)
     yield session
     session.stop_server()
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if program and nodes were on machines of their own: nothing is read where it is."""
+    monkeypatch.setattr(platform, "file_address", lambda descriptor: None)
+    monkeypatch.setattr(carrier, "can_open", lambda address: False)
 
 
 @pytest.fixture

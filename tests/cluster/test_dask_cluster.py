@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -186,22 +185,8 @@ def test_a_cluster_without_workers_is_named(
         mars.new_session(dask_hosts.address, security=dask_hosts.credentials)
 
 
-def test_an_own_cluster_listens_on_the_loopback_address_only() -> None:
-    others = set(psutil.Process().children(recursive=True))
-    with mars.new_session(engine="dask", n_cpu=1):
-        listeners = [
-            listener
-            for child in set(psutil.Process().children(recursive=True)) - others
-            for listener in _listening(child)
-        ]
-    assert {listener.laddr.ip for listener in listeners} == {"127.0.0.1"}
-
-
-def _listening(process: psutil.Process) -> list[Any]:
-    return [one for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
-
-
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "through the scheduler"])
+@pytest.mark.usefixtures("apart")
 def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
     dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:

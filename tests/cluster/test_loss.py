@@ -51,8 +51,16 @@ def test_a_killed_worker_process_costs_no_result_and_no_log(two_nodes: Session) 
     assert "call 7\n" in str(calls[7].fetch_log())
 
 
+@pytest.fixture(params=["one machine", "apart"])
+def where(request: pytest.FixtureRequest) -> None:
+    """Whether values can be read where they are."""
+    if request.param == "apart":
+        request.getfixturevalue("apart")
+
+
 def test_a_large_result_outlives_the_node_that_made_it(
-    two_nodes: Session, kill_node: Callable[[str], None], note: Callable[..., None], tmp_path: Path,
+    where: None, two_nodes: Session, kill_node: Callable[[str], None],
+    note: Callable[..., None], tmp_path: Path,
     lines: Callable[[object], list[str]], wait_until: Callable[..., None],
 ) -> None:  # fmt: skip
     ledger = tmp_path / "runs"
@@ -68,6 +76,26 @@ def test_a_large_result_outlives_the_node_that_made_it(
     total = mr.spawn(np.sum, (made,)).execute()  # read on the other node
     assert total.fetch() == made.fetch().sum() == np.arange(500_000).sum()
     assert lines(ledger) == ["run"]
+
+
+def test_on_one_machine_large_values_are_not_copied(
+    two_nodes: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(*_: object) -> None:
+        raise AssertionError("bytes of a value went through a connection")
+
+    monkeypatch.setattr(remote.RemoteStore, "write", copied)
+    monkeypatch.setattr(remote.RemoteNode, "ship", copied)
+    first, second = two_nodes.get_worker_addresses()
+    given = np.arange(400_000)
+    made = mr.spawn(np.add, (given, 1), expect_worker=first)
+    totals = [mr.spawn(np.sum, (made,), expect_worker=one) for one in (first, second)]
+    mr.ExecutableTuple([made, *totals]).execute()
+    assert [total.fetch() for total in totals] == [(given + 1).sum()] * 2
+    fetched = made.fetch()
+    fetched += 1  # the program's own: nobody else sees it
+    assert (made.fetch() == given + 1).all()
+    assert mr.spawn(np.sum, (made,), expect_worker=second).execute().fetch() == totals[0].fetch()
 
 
 def test_a_call_that_must_not_run_twice_fails_with_its_node(

@@ -294,7 +294,7 @@ def test_insecure_is_for_loopback_only(host: str) -> None:
 
 def test_ray_is_never_insecure() -> None:
     pytest.importorskip("ray")
-    with pytest.raises(UsageError, match="every address of the machine"):
+    with pytest.raises(UsageError, match="TLS and a token only"):
         clusters.up("ray", "127.0.0.1", free_port(), 0, free_port(), secure=False)
 
 

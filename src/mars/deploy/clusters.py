@@ -121,16 +121,15 @@ def up(
     _check_engine(engine)
     if engine == "ray" and not secure:
         raise UsageError(
-            "Ray listens on every address of the machine, so mars starts it with TLS and a token "
-            "only; leave out --insecure, or use --engine dask"
+            "mars starts Ray with TLS and a token only; leave out --insecure, or use --engine dask"
         )
     if not secure and not is_loopback(host):
         raise UsageError(
             f"--insecure is for loopback only: whoever reaches {host} could run programs as you; "
             f"leave it out, or use --host 127.0.0.1"
         )
-    if host in _ANY or (engine == "ray" and is_loopback(host)):
-        host = own_address()  # others need one that leads here; Ray takes no other
+    if host in _ANY:
+        host = own_address()  # others need one that leads here
     if engine == "dask":
         client_port = port
     else:
@@ -255,6 +254,8 @@ def nodes(
     """
     variables = dict(os.environ)
     if record.engine == "ray":
+        for name in ray_programs.UNSET:
+            variables.pop(name, None)
         variables |= ray_programs.environment(credentials.load(record.credentials))
     return census.take(record.directory, variables, limit_s, awaited, while_)
 

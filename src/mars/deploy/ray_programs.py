@@ -1,7 +1,7 @@
 """The processes of a cluster on Ray, and what its head says of its nodes.
 
-TLS and token together, always: Ray's processes listen on every address of the machine, whichever
-they are told, so there is no cluster without both. No dashboard, no usage statistics, explicit
+TLS and token together, always: but for a cluster on loopback, Ray's processes listen on every
+address of the machine, whichever they are told. No dashboard, no usage statistics, explicit
 ports. Called by `mars.deploy.clusters` and `mars.deploy.census`.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mars.deploy.credentials import TOKEN
 from mars.deploy.programs import Node, Place, Program
-from mars.deploy.records import joined
+from mars.deploy.records import is_loopback, joined
 from mars.errors import ClusterUnreachable, CredentialsError, UsageError
 from mars.settings import KNOCK_S, MIB
 
@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from mars.deploy.credentials import Credentials
     from mars.deploy.records import Record
 
-_PYTHON: Final = (sys.executable, "-P", "-m", "ray.scripts.scripts")
+_RAY: Final = ("-m", "ray.scripts.scripts")
+
+_RAY_ON_LOOPBACK: Final = (
+    "-c",
+    """
+from ray._private import ray_constants, services
+ray_constants.ENABLE_RAY_CLUSTER = True
+services.resolve_ip_for_localhost = str
+from ray.scripts.scripts import main
+main()
+""",
+)
+"""A Ray that was told of `LOOPBACK` lets no node join; this process does all the same. What it
+starts is told again."""
 
 _LISTENERS: Final = (
     "node-manager-port",
@@ -44,6 +57,13 @@ _STORE_SHARE: Final = 0.3
 """Part of a node's memory for its object store, as Ray itself divides."""
 
 _ANY_QUESTION: Final = "/ray.rpc.RayletDriver/ClusterInfo"
+
+LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray, told that it is for one machine: it takes 127.0.0.1 for its address and listens there only.
+Otherwise it replaces 127.0.0.1 by the address of the way out."""
+
+UNSET: Final = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+"""Variables of the user that would lead what we start to another cluster, or keep it out."""
 
 _LABEL: Final = "mars-node"
 _MEMORY: Final = ("memory", "object_store_memory")
@@ -142,7 +162,7 @@ def _program(
     role: str, place: Place, node: Node, flags: list[str], options: dict[str, int | str]
 ) -> Program:
     if place.credentials is None:
-        raise UsageError("Ray listens on every address, and is not started without credentials")
+        raise UsageError("Ray is not started without credentials")
     ports = dict.fromkeys(("node-manager-port", "object-manager-port"), 0)  # any
     ports |= {"min-worker-port": 0, "max-worker-port": 0}
     if node.port:
@@ -165,6 +185,10 @@ def _program(
     )
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     variables = environment(place.credentials)
-    # Otherwise what Ray starts could go to a head of somebody else's.
-    unset = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
-    return Program(role, [*_PYTHON, "start", "--block", *flags, *words], variables, unset)
+    start = _RAY
+    if is_loopback(place.record.host):
+        start = _RAY_ON_LOOPBACK
+        variables |= LOOPBACK
+    return Program(
+        role, [sys.executable, "-P", *start, "start", "--block", *flags, *words], variables, UNSET
+    )

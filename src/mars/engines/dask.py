@@ -289,6 +289,7 @@ def connect(
     environment: Mapping[str, str] | None = None,
     object_memory: int | None = None,
     spill_directory: str | None = None,
+    working_dir: str | None = None,
 ) -> ClusterEngine:
     """An engine on the Dask cluster whose scheduler is at ``address``.
 
@@ -298,7 +299,7 @@ def connect(
         It is not there, has no usable worker, or refuses us.
     """
     link = DaskLink(_dask_address(address, security), security)
-    return ClusterEngine(link, environment, object_memory, spill_directory)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
 
 
 def _dask_address(address: str, security: object | None) -> str:
@@ -314,8 +315,9 @@ def start(
     environment: Mapping[str, str] | None = None,
     object_memory: int | None = None,
     spill_directory: str | None = None,
+    working_dir: str | None = None,
 ) -> ClusterEngine:
     """An engine on a Dask cluster of its own, with a worker of so many cores each."""
     cluster = OwnCluster(cpus)
     link = DaskLink(cluster.address, cluster.security, cluster.close)
-    return ClusterEngine(link, environment, object_memory, spill_directory)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)

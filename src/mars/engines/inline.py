@@ -23,6 +23,7 @@ from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log, Segment, capturing
 from mars.attempt.diagnose import summarize_call
 from mars.engine import Run
+from mars.engines.given import Given
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
@@ -40,12 +41,17 @@ class InlineEngine:
         Its address.
     n_cpu, n_worker : int
         What calls are told; one call runs at a time whatever they say.
+    given : Given, optional
+        What calls have beside what the program has.
     """
 
     synchronous = True
 
-    def __init__(self, name: str, n_cpu: int, n_worker: int = 1) -> None:
+    def __init__(
+        self, name: str, n_cpu: int, n_worker: int = 1, given: Given | None = None
+    ) -> None:
         self.address = name
+        self._given = given or Given()
         self.n_cpu: float = n_cpu
         self.worker_addresses: Sequence[str] = context.addresses(name, n_worker)
         self.objects = SharedObjects()
@@ -270,7 +276,8 @@ class InlineEngine:
         )  # fmt: skip
         before = context.enter_thread(attempt)
         try:
-            with capturing(segment), _threads(options.cpus):
+            given = self._given.here() if self._given else contextlib.nullcontext()
+            with given, capturing(segment), _threads(options.cpus):
                 function, arguments = prepare()
                 decoded = time.monotonic_ns()
                 try:

@@ -27,13 +27,16 @@ from mars.engines.cluster.carrier import Item, Listener, Message, size_of
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
-from mars.settings import CONNECT_S, JOIN_LOOK_S, SHIP_BYTES, STOP_S
+from mars.settings import CONNECT_S, JOIN_LOOK_S, RAY_SHIP_BYTES, STOP_S
 
 _UNDER_WAY: Final = 8
 """Actor calls that may be under way to a node: so much is sent ahead of what it has taken."""
 
 _ANSWER_S: Final = 3.0
 """How long a server that has taken our certificate may be silent, seconds; it speaks first."""
+
+_POLLS: Final = 2
+"""Actor calls in which a node waits for something to tell."""
 
 _POLL_S: Final = 10.0
 """How long a node waits for something to tell, seconds, before it answers with nothing."""
@@ -51,16 +54,36 @@ class _Own:
 _own = _Own()
 
 
+_Packed = tuple[bytes, list[Any]]
+"""Messages as Ray carries them: their pickle, and beside it large parts, which are then in Ray's
+object store and mapped from there."""
+
+
+def _pack(messages: Sequence[Message], mapped: bool) -> _Packed:
+    """Unless the driver is a client from outside, which has no object store to map."""
+    if not mapped:
+        return pickle.dumps(messages, 5), []
+    buffers: list[pickle.PickleBuffer] = []
+    return pickle.dumps(messages, 5, buffer_callback=buffers.append), buffers
+
+
+def _unpack(packed: _Packed) -> list[Message]:
+    head, buffers = packed
+    return pickle.loads(head, buffers=buffers)  # type: ignore[no-any-return]
+
+
 class NodeActor:
     """What Ray runs: a node for one driver.
 
     Its methods are called in several threads, so what comes is not held up by who waits.
     """
 
-    def __init__(self, facts: Mapping[str, Any], address: str, cpus: float) -> None:
+    def __init__(self, facts: Mapping[str, Any], address: str, cpus: float, mapped: bool) -> None:
+        self._mapped = mapped
         self._outgoing: deque[Message] = deque()
-        self._came: dict[int, bytes] = {}
+        self._came: dict[int, _Packed] = {}
         self._next = 0
+        self._told = 0  # batches
         self._lock = threading.Condition()
         # Ray sets this for each of its workers, as if their user had asked for so many threads.
         os.environ.pop("OMP_NUM_THREADS", None)
@@ -71,24 +94,29 @@ class NodeActor:
             self._outgoing.extend(messages)
             self._lock.notify_all()
 
-    def take(self, number: int, data: bytes) -> None:
+    def take(self, number: int, packed: _Packed) -> None:
         """Messages of the driver; they are acted on in the order of their numbers."""
         with self._lock:
-            self._came[number] = data
+            self._came[number] = packed
             while self._next in self._came:
-                self._node.take(pickle.loads(self._came.pop(self._next)))
+                self._node.take(_unpack(self._came.pop(self._next)))
                 self._next += 1
 
-    def poll(self) -> bytes:
-        """What there is to tell the driver, as soon as there is something."""
+    def poll(self) -> tuple[int, _Packed]:
+        """What there is to tell the driver, as soon as there is something, and its number.
+
+        Two of them are under way, so that one is being sent while the next is put together.
+        """
         with self._lock:
             self._lock.wait_for(lambda: self._outgoing, _POLL_S)
             messages, size = [], 0
-            while self._outgoing and size < SHIP_BYTES:
+            while self._outgoing and size < RAY_SHIP_BYTES:
                 message = self._outgoing.popleft()
                 size += size_of(message)
                 messages.append(message)
-        return pickle.dumps(messages, 5)
+            number = self._told
+            self._told += 1
+        return number, _pack(messages, self._mapped)
 
     def end(self) -> None:
         """End all workers."""
@@ -127,6 +155,7 @@ class RayLink:
         self.address = address
         self._security = security
         self._cpus = cpus
+        self._mapped = not address.startswith("ray://")
         self._ray: Any = None
         self._listener: Listener | None = None
         self._facts: Mapping[str, Any] = {}
@@ -184,16 +213,14 @@ class RayLink:
     def _connect(self, ray: Any) -> None:
         if self._cpus is None:
             _check_tls(self.address, self._security)
-        more: dict[str, Any] = {}
-        if self._cpus is not None:
-            more = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        quiet = {"log_to_driver": False, "configure_logging": False}
         try:
-            ray.init(
-                address="local" if self._cpus is not None else self.address,
-                log_to_driver=False,
-                configure_logging=False,
-                **more,
-            )
+            if self._cpus is None:
+                ray.init(address=self.address, **quiet)
+            else:
+                _start_on_loopback(ray, quiet)
+        except StartupFailed:
+            raise
         except Exception as error:  # Ray raises many kinds
             raise StartupFailed(
                 f"no connection to Ray at {self.address} ({type(error).__name__}: {error}); is it "
@@ -222,10 +249,10 @@ class RayLink:
             num_cpus=asked,
             max_restarts=0,  # what it knew is gone: another one is another node
             max_task_retries=0,
-            max_concurrency=3,  # `poll` waits, while the others are served
+            max_concurrency=_POLLS + 2,  # they wait, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        actor = remote(NodeActor).remote(dict(self._facts), address, cpus)
+        actor = remote(NodeActor).remote(dict(self._facts), address, cpus, self._mapped)
         held = _Held(f"{address} {len(self._held)}", actor)
         with self._lock:
             self._held[held.name] = held
@@ -243,17 +270,22 @@ class RayLink:
 
     def _poll(self, held: _Held) -> None:
         assert self._listener is not None
-        first = True
+        came: dict[int, list[Message]] = {}
+        following = 0
         try:
+            polls = [held.actor.poll.remote() for _ in range(_POLLS)]
             while not self._closed.is_set():
-                poll = held.actor.poll.remote()
-                data = self._ray.get(poll)
-                if first:
-                    self._listener.joined(held.name)
-                    first = False
-                messages = pickle.loads(data)
-                if messages:
-                    self._listener.told(held.name, messages)
+                done, polls = self._ray.wait(polls, num_returns=1)
+                number, packed = self._ray.get(done[0])
+                polls.append(held.actor.poll.remote())
+                came[number] = _unpack(packed)
+                while following in came:
+                    if not following:
+                        self._listener.joined(held.name)
+                    messages = came.pop(following)
+                    following += 1
+                    if messages:
+                        self._listener.told(held.name, messages)
         except Exception as error:  # of Ray: the actor, its process or its host is gone
             if not self._closed.is_set():
                 self._lost(held, f"{type(error).__name__}: {str(error).splitlines()[0]}")
@@ -267,12 +299,12 @@ class RayLink:
                 held.filled.clear()
                 while held.queue:
                     batch, size = [], 0
-                    while held.queue and size < SHIP_BYTES:
+                    while held.queue and size < RAY_SHIP_BYTES:
                         item = held.queue.popleft()
                         message = item() if callable(item) else item
                         size += size_of(message)
                         batch.append(message)
-                    under_way.append(held.actor.take.remote(number, pickle.dumps(batch, 5)))
+                    under_way.append(held.actor.take.remote(number, _pack(batch, self._mapped)))
                     number += 1
                     if len(under_way) > _UNDER_WAY:
                         done, under_way = self._ray.wait(under_way, num_returns=1)
@@ -371,8 +403,31 @@ def _check_tls(address: str, security: Any) -> None:
         )
 
 
+def _start_on_loopback(ray: Any, options: dict[str, Any]) -> None:
+    """Start a Ray that listens on the loopback address only, as it does on Windows and macOS.
+
+    Elsewhere it takes the address of the way out for its own, and replaces 127.0.0.1 by that.
+    """
+    from ray._private import ray_constants
+
+    # Not by its variable, which is read once, and would hold for clusters that are met later.
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if addresses != {"127.0.0.1"}:
+        ray.shutdown()
+        raise StartupFailed(
+            f"ray {ray.__version__} does not keep to the loopback address, it took "
+            f"{', '.join(addresses)}; use engine='dask', or start Ray yourself and pass its address"
+        )
+
+
 def _protect_own() -> None:
-    """Have Ray ask for a token: it listens on all interfaces, whatever it is told.
+    """Have Ray ask for a token, that of this program: every user of the machine reaches loopback.
 
     It reads these variables once in a process, while it is imported, so they stay as they are.
     """
@@ -412,6 +467,7 @@ def connect(
     environment: Mapping[str, str] | None = None,
     object_memory: int | None = None,
     spill_directory: str | None = None,
+    working_dir: str | None = None,
 ) -> ClusterEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
 
@@ -421,7 +477,7 @@ def connect(
         It is not there, has no usable node, or refuses us.
     """
     link = RayLink("auto" if address == "ray" else address, security)
-    return ClusterEngine(link, environment, object_memory, spill_directory)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
 
 
 def start(
@@ -430,8 +486,9 @@ def start(
     environment: Mapping[str, str] | None = None,
     object_memory: int | None = None,
     spill_directory: str | None = None,
+    working_dir: str | None = None,
 ) -> ClusterEngine:
     """An engine on a Ray of its own, with nodes of so many cores each."""
     _protect_own()
     link = RayLink(name, None, cpus)
-    return ClusterEngine(link, environment, object_memory, spill_directory)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)

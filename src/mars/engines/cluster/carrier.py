@@ -7,7 +7,7 @@ node is lost, is decided by the scheduler in the driver, the same as on one mach
 
 ::
 
-    driver ──(fork, data, control, signal, lend, bytes, freed, gone)──► node
+    driver ──(keep, folder, fork, data, control, signal, lend, bytes, freed, gone)──► node
     driver ◄──(hello, started, ended, data, arena, bytes, log)───────── node
 """
 
@@ -22,21 +22,24 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from mars import platform
 from mars._version import __version__
 
 FORK: Final = "fork"  # worker, facts: start a process
 DATA: Final = "data"  # worker, whether it is records, content: a frame of the worker's socket
 CONTROL: Final = "control"  # worker, content: a frame of its control socket
 SIGNAL: Final = "signal"  # worker, signal, attempt: 0, or the one that is to be interrupted
-LEND: Final = "lend"  # worker, arena, size: let it map that
+LEND: Final = "lend"  # worker, arena, size, where the driver has it open: let it map that
 BYTES: Final = "bytes"  # arena, its size, offset, bytes
+FOLDER: Final = "folder"  # size of all, offset, bytes: the program's folder, see `folder`
+KEEP: Final = "keep"  # the driver reads this node's arenas where they are: send no bytes of them
 FREED: Final = "freed"  # arena, offset, length: nobody reads that any more
 GONE: Final = "gone"  # arena: nothing in it is asked for any more
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
 STARTED: Final = "started"  # worker, process id
 ENDED: Final = "ended"  # worker, status, KiB, note, memory ran out, attempt, where its log starts
-ARENA: Final = "arena"  # worker, arena, size: it has made one
+ARENA: Final = "arena"  # worker, arena, size, where the node has it open: it has made one
 LOG: Final = "log"  # worker, more of what it has printed, attempt, where the log of that starts
 BROKEN: Final = "broken"  # why the node ends itself
 
@@ -54,6 +57,17 @@ def size_of(message: Message) -> int:
         elif type(part) is pickle.PickleBuffer:
             size += part.raw().nbytes
     return size
+
+
+def can_open(address: platform.FileAddress | None) -> bool:
+    """Whether a file that another process has open can be opened here, too."""
+    if address is None:
+        return False
+    try:
+        os.close(platform.open_at(address))
+    except OSError:
+        return False
+    return True
 
 
 class Listener(Protocol):
@@ -91,15 +105,26 @@ class Carrier(Protocol):
 
 
 def node_facts(
-    address: str, cpus: float, memory: int, packages: Mapping[str, str]
+    address: str,
+    cpus: float,
+    memory: int,
+    packages: Mapping[str, str],
+    file: platform.FileAddress | None = None,
+    reads: bool = False,
 ) -> dict[str, Any]:
-    """What a node says of itself first."""
+    """What a node says of itself first.
+
+    ``file`` is one that it has open, for the driver to see whether it can open such files;
+    ``reads`` is whether the node can open those of the driver.
+    """
     return {
         "address": address,
         "cpus": cpus,
         "memory": memory,
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "file": file,
+        "reads": reads,
         "mars": __version__,
         "python": system.python_version(),
         "packages": {name: _version_of(name) for name in packages},

@@ -249,7 +249,11 @@ class NodePlugin:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(pipe.put, data, size)
 
-        facts = {**self._facts, "memory": worker.memory_manager.memory_limit}
+        facts = {
+            **self._facts,
+            "directory": worker.local_directory,
+            "memory": worker.memory_manager.memory_limit,
+        }
         return Node(tell, facts, worker.address, float(worker.state.nthreads))
 
     async def _serve(self, pipe: _Pipe) -> None:

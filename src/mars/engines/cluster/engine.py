@@ -7,17 +7,20 @@ means, such as bundles, chains, retries, timeouts and nested calls, is the embed
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from mars import platform
 from mars.engine import Run
-from mars.engines.cluster import carrier
+from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Carrier
 from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
 from mars.engines.cluster.surroundings import Surroundings, installed_entries
+from mars.engines.given import Given
 from mars.engines.local.engine import LocalEngine
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
@@ -42,11 +45,15 @@ class ClusterEngine(LocalEngine):
         Variables that calls have.
     object_memory, spill_directory
         As of `LocalEngine`, for this process and each node.
+    working_dir : str, optional
+        Folder that each node gets a copy of, for calls to run in.
 
     Raises
     ------
     StartupFailed
         The cluster is not there, has no usable node, or refuses us.
+    UsageError
+        ``working_dir`` is too large, or cannot be read.
     """
 
     def __init__(
@@ -55,30 +62,35 @@ class ClusterEngine(LocalEngine):
         environment: Mapping[str, str] | None = None,
         object_memory: int | None = None,
         spill_directory: str | None = None,
+        working_dir: str | None = None,
     ) -> None:
         self._link = link
-        self._environment = {
-            name.encode(): value.encode() for name, value in (environment or {}).items()
-        }
+        self._given = Given(environment, working_dir)
+        self._folder = -1
         self._installed = installed_entries(sys.path)
         self._packages = carrier.packages_here()
         self._nodes: dict[str, RemoteNode] = {}
         self._refused: list[str] = []
         self._greeted = threading.Condition()
         self._begun = False
+        self._probe = platform.memory_file("probe")  # for nodes to see whether they can open it
         facts = {
+            "file": platform.file_address(self._probe),
             "object_memory": object_memory,
             "spill_directory": spill_directory,
             "memory": None,
             "packages": self._packages,
         }
         try:
+            if working_dir is not None:
+                self._folder = folder.pack(working_dir)
             first = self._wait_for_nodes(link.begin(self, facts))
             groups = [(node.address, node.cpus) for node in first]
             self._first = first
             self._begin(link.address, groups, object_memory, spill_directory)
         except BaseException:
             link.close()
+            self._close_files()
             raise
         with self._greeted:
             self._begun = True
@@ -140,6 +152,8 @@ class ClusterEngine(LocalEngine):
             write_line(f"mars: {line}")
         with self._greeted:
             node = RemoteNode(name, len(self._nodes), facts, self._link)
+            if self._folder >= 0:
+                node.give_folder(self._folder)
             self._nodes[name] = node
             begun = self._begun
             self._greeted.notify_all()
@@ -201,10 +215,26 @@ class ClusterEngine(LocalEngine):
                 )
 
     def _surroundings(self) -> Any:
-        path, here, variables = super()._surroundings()
-        if self._environment:
-            variables = {**self._environment, **variables}
-        return Surroundings(path, self._installed, here, variables)
+        path, here, variables = self._program()
+        told = None if self._folder >= 0 else here
+        return Surroundings(path, self._installed, told, self._given.variables(variables))
+
+    def close(self) -> None:
+        """Stop everything; returns when no process of ours is left."""
+        super().close()
+        self._close_files()
+
+    def inert(self) -> None:
+        """In a process forked from the engine's: let go, touch nothing."""
+        super().inert()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        with self._greeted:
+            for descriptor in (self._probe, self._folder):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._probe = self._folder = -1
 
     def _memory_bytes(self) -> int:
         return _MEMORY_OF_A_NODE

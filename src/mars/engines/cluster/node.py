@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from mars import platform
-from mars.engines.cluster import carrier
+from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Message
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
@@ -58,8 +58,9 @@ class Node:
     tell : callable
         Sends messages to the driver; called in the node's thread, must not wait.
     facts : mapping
-        What the driver says: ``object_memory``, ``spill_directory``, ``packages``; and ``memory``,
-        what the node may use, where its engine has a say, else None.
+        What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``;
+        and the foreign engine: ``directory``, which it removes some day if we cannot, and
+        ``memory``, what the node may use, else None.
     address : str
         What the foreign engine calls this node.
     cpus : float
@@ -84,6 +85,10 @@ class Node:
         self._endings: list[tuple[Any, ...]] = []
         self._posted: deque[Sequence[Message]] = deque()
         self._closing = False
+        self._folder_file = -1  # the program's folder, while it comes
+        self._folder = ""
+        self._directory = facts.get("directory")
+        self._kept = False  # the driver reads values where they are
         self._oom_kills = oom_kills()
         self._by_descriptor: dict[int, Any] = {}
         with contextlib.ExitStack() as undo:
@@ -109,7 +114,11 @@ class Node:
             self._undo = undo.pop_all()
         self._poller.register(self._wake_read, platform.READABLE)
         self._poller.register(self._pool.socket.fileno(), platform.READABLE)
-        self._say(carrier.HELLO, carrier.node_facts(address, cpus, memory, facts["packages"]))
+        ours, theirs = platform.file_address(self._ledger_file), facts.get("file")
+        told = carrier.node_facts(
+            address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs)
+        )
+        self._say(carrier.HELLO, told)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
         self._thread.start()
 
@@ -161,6 +170,10 @@ class Node:
             for arena in self._arenas.values():
                 os.close(arena.descriptor)
             self._undo.close()
+            if self._folder_file >= 0:
+                os.close(self._folder_file)
+            if self._folder:
+                folder.remove(self._folder)
 
     def _look(self, descriptor: int, mask: int) -> None:
         if descriptor == self._wake_read:
@@ -207,12 +220,12 @@ class Node:
         elif kind == carrier.LEND:
             member = self._members.get(message[1])
             if member is not None:
-                arena = self._arena(message[2], message[3])
+                arena = self._arena(message[2], message[3], message[4])
                 content = pickle.dumps((messages.ARENA, message[2], message[3]), 5)
                 self._send(member, content, (arena.descriptor,))
         elif kind == carrier.BYTES:
             _, number, size, offset, data = message
-            self._write(self._arena(number, size), offset, data)
+            _write(self._arena(number, size).descriptor, offset, data)
             self._ledger.change(len(data))
         elif kind == carrier.FREED:
             arena_of = self._arenas.get(message[1])
@@ -224,12 +237,18 @@ class Node:
             gone = self._arenas.pop(message[1], None)
             if gone is not None:
                 os.close(gone.descriptor)
+        elif kind == carrier.KEEP:
+            self._kept = True
+        elif kind == carrier.FOLDER:
+            self._take_folder(*message[1:])
         elif kind == carrier.FORK:
             self._fork(message[1], message[2])
 
-    def _arena(self, number: int, size: int) -> _Arena:
+    def _arena(self, number: int, size: int, address: platform.FileAddress | None = None) -> _Arena:
         arena = self._arenas.get(number)
-        if arena is None:
+        if arena is None and address is not None:
+            arena = self._arenas[number] = _Arena(platform.open_at(address), size)
+        elif arena is None:
             if number & ON_DISK or self._ledger.total() + size > self._budget:
                 descriptor = platform.nameless_file(self._spill, append=False)
             else:
@@ -238,13 +257,17 @@ class Node:
             arena = self._arenas[number] = _Arena(descriptor, size)
         return arena
 
-    @staticmethod
-    def _write(arena: _Arena, offset: int, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            done = os.pwrite(arena.descriptor, view, offset)
-            offset += done
-            view = view[done:]
+    def _take_folder(self, size: int, offset: int, data: bytes) -> None:
+        """A part of the program's folder, which is there before any worker is."""
+        if self._folder_file < 0:
+            self._folder_file = platform.nameless_file(self._spill, append=False)
+        _write(self._folder_file, offset, data)
+        if offset + len(data) == size:
+            self._folder = self._pool.facts["cwd"] = folder.unpack(
+                self._folder_file, self._directory
+            )
+            os.close(self._folder_file)
+            self._folder_file = -1
 
     def _fork(self, number: int, facts: dict[str, Any]) -> None:
         try:
@@ -348,7 +371,8 @@ class Node:
                     raise BadFrame("an arena without its file")
                 descriptor = member.inbox.descriptors.pop(0)
                 self._arenas[message[1]] = _Arena(descriptor, message[2])
-                self._say(carrier.ARENA, number, message[1], message[2])
+                address = platform.file_address(descriptor) if self._kept else None
+                self._say(carrier.ARENA, number, message[1], message[2], address)
                 return
             if message[0] == messages.SUBMIT:
                 self._ship_values(list(stored_values_in(message)))
@@ -359,6 +383,8 @@ class Node:
         self._say(carrier.DATA, member.number, False, pickle.dumps(("no message", reason), 5))
 
     def _ship_values(self, values: Sequence[Any]) -> None:
+        if self._kept:
+            return
         for _, number, offset, length, _ in values:
             arena = self._arenas.get(number)
             if arena is None or number >> OWNER_SHIFT not in self._shipped:
@@ -450,6 +476,14 @@ class Node:
         member.segment.close()
         member.close()
         self._ledger.settle(0, member.number)
+
+
+def _write(descriptor: int, offset: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(descriptor, view, offset)
+        offset += done
+        view = view[done:]
 
 
 def stored_results(records: bytes) -> Iterator[Any]:

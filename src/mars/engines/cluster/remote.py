@@ -48,10 +48,16 @@ class RemoteNode:
         self.memory: float = CALL_MEMORY_SHARE * facts["memory"]
         self.alive = True
         self.reason = ""
+        # On a machine that they share nothing is copied between driver and node.
+        self.kept = carrier.can_open(facts["file"])  # we open its arenas
+        self.unreadable = False  # we could not open one
+        self.reads: bool = facts["reads"]  # it opens ours
         self.workers: set[int] = set()  # all that ever were there
         self.held: set[tuple[int, int]] = set()  # regions of others that it has a copy of
         self.arenas: set[int] = set()  # of others
         self._link = link
+        if self.kept:
+            self.tell(carrier.KEEP)
 
     def tell(self, *message: Any) -> None:
         """Send a message."""
@@ -72,7 +78,15 @@ class RemoteNode:
         file = _File(os.dup(descriptor))  # lives as long as what is still to be read
         for position in range(offset, offset + length, SHIP_BYTES):
             part = min(SHIP_BYTES, offset + length - position)
-            self.send(_Part(file, number, size, position, part))
+            self.send(_Part(file, (carrier.BYTES, number, size), position, part))
+
+    def give_folder(self, descriptor: int) -> None:
+        """Have it unpack the program's folder, before it starts a worker."""
+        file = _File(os.dup(descriptor))
+        size = os.fstat(descriptor).st_size
+        for position in range(0, size, SHIP_BYTES):
+            part = min(SHIP_BYTES, size - position)
+            self.send(_Part(file, (carrier.FOLDER, size), position, part))
 
 
 class _File:
@@ -84,16 +98,16 @@ class _File:
 
 
 class _Part:
-    """A part of a region as a message, read when its turn has come."""
+    """A part of a file as the end of a message, read when its turn has come."""
 
-    def __init__(self, file: _File, number: int, size: int, offset: int, length: int) -> None:
-        self._file, self._facts = file, (number, size, offset, length)
+    def __init__(self, file: _File, begin: carrier.Message, offset: int, length: int) -> None:
+        self._file, self._begin, self._place = file, begin, (offset, length)
 
     def __call__(self) -> carrier.Message:
-        number, size, offset, length = self._facts
+        offset, length = self._place
         data = os.pread(self._file.descriptor, length, offset)
         data += bytes(length - len(data))  # what was never written
-        return carrier.BYTES, number, size, offset, pickle.PickleBuffer(data)
+        return *self._begin, offset, pickle.PickleBuffer(data)
 
 
 class _NoSocket:
@@ -199,7 +213,7 @@ class RemotePool:
 
 
 class RemoteStore(Store):
-    """Large values of all nodes, of which this process has a mirror."""
+    """Large values of all nodes, of which this process has a mirror, or the arena itself."""
 
     def __init__(
         self, wake: Callable[[Callable[[], object]], None], budget_bytes: int, directory: str
@@ -207,6 +221,19 @@ class RemoteStore(Store):
         super().__init__(wake, budget_bytes, directory)
         self._directory = directory
         self.nodes: list[RemoteNode] = []
+        self._opened: set[int] = set()  # arenas of nodes on this machine: no mirrors
+
+    def open(self, number: int, size: int, address: platform.FileAddress) -> None:
+        """An arena has come about on a node of this machine: nothing of it is copied.
+
+        Raises
+        ------
+        OSError
+            The node has ended.
+        """
+        descriptor = platform.open_at(address)
+        self._opened.add(number)
+        self.add_arena(number, descriptor, size)
 
     def mirror(self, number: int, size: int) -> None:
         """An arena has come about on a node."""
@@ -235,7 +262,7 @@ class RemoteStore(Store):
     def _free(self, key: tuple[int, int], region: Any) -> None:
         number, offset = key
         owner = number >> OWNER_SHIFT
-        if owner and owner not in self._ended:
+        if owner and owner not in self._ended and number not in self._opened:
             platform.punch(self._arenas[number][0], offset, region.length)
             if not number & ON_DISK:
                 self.ledger.change(-region.length, owner)
@@ -247,6 +274,7 @@ class RemoteStore(Store):
 
     def _remove_arena(self, number: int) -> None:
         super()._remove_arena(number)
+        self._opened.discard(number)
         for node in self.nodes:
             if number in node.arenas or number >> OWNER_SHIFT in node.workers:
                 node.arenas.discard(number)
@@ -281,13 +309,25 @@ class RemoteLoop(Loop):
 
     def take_from(self, node: RemoteNode, received: Sequence[carrier.Message]) -> None:
         """Act on messages of a node, in their order."""
+        if node.unreadable:
+            return
         frames: list[carrier.Message] = []
         for message in received:
             kind = message[0]
             if kind == carrier.BYTES:
                 self.store.write(message[1], message[3], message[4])
             elif kind == carrier.ARENA:
-                self.store.mirror(message[2], message[3])
+                number, size, address = message[2:]
+                if address is None:
+                    self.store.mirror(number, size)
+                else:
+                    try:
+                        self.store.open(number, size, address)
+                    except OSError as error:
+                        # It has ended, most likely: what it said until here holds, no more.
+                        node.unreadable = True
+                        frames.append((carrier.BROKEN, f"its values cannot be read: {error}"))
+                        break
                 frames.append(message)
             else:
                 frames.append(message)
@@ -464,11 +504,17 @@ class RemoteLoop(Loop):
     def lend(self, member: Member, value: Any) -> None:
         number = value[1]
         arena = self.store.arena(number)
+        node: RemoteNode = member.node  # type: ignore[attr-defined]
         self.store.lent(value, member.number)
-        member.node.ship(value, arena)  # type: ignore[attr-defined]
+        if not node.reads:
+            node.ship(value, arena)
         if number not in member.arenas:
             member.arenas.add(number)
-            member.node.tell(carrier.LEND, member.number, number, arena[1])  # type: ignore[attr-defined]
+            address = None
+            if node.reads and number >> OWNER_SHIFT not in node.workers:
+                address = platform.file_address(arena[0])
+                node.arenas.add(number)
+            node.tell(carrier.LEND, member.number, number, arena[1], address)
 
     def _end_all(self) -> None:
         if self._waiting is not None:

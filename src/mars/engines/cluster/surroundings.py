@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _own_path: list[str] | None = None
+_own_folder = ""
 
 
 class Surroundings:
@@ -23,8 +24,8 @@ class Surroundings:
         The program's ``sys.path``.
     installed : sequence of str
         Those of its entries that belong to its Python, not to the program.
-    here : str
-        Its working directory.
+    here : str or None
+        Its working directory; None: the folder that it has given to the nodes.
     variables : dict
         Those that it changed.
     """
@@ -33,7 +34,7 @@ class Surroundings:
         self,
         path: Sequence[str],
         installed: Sequence[str],
-        here: str,
+        here: str | None,
         variables: dict[bytes, bytes | None],
     ) -> None:
         self._facts = list(path), list(installed), here, variables
@@ -47,16 +48,19 @@ class Surroundings:
 
 
 def follow(
-    path: list[str], installed: list[str], here: str, variables: dict[bytes, bytes | None]
+    path: list[str], installed: list[str], here: str | None, variables: dict[bytes, bytes | None]
 ) -> tuple[list[str], str, dict[bytes, bytes | None]]:
     """What a worker on this node should have for what the program has."""
-    global _own_path
+    global _own_path, _own_folder
     if _own_path is None:
         _own_path = list(sys.path)  # before the first call: as the node's Python has it
+        _own_folder = os.getcwd()
     if not set(installed) <= {*_own_path, ""}:
         # Another installation: what the program added, where it is there too, then ours.
         known = {*installed, *_own_path}
         path = [entry for entry in path if entry not in known and os.path.isdir(entry)] + _own_path
+    if here is None:
+        return [_own_folder, *path], _own_folder, variables
     return path, here if os.path.isdir(here) else "", variables
 
 

@@ -17,6 +17,7 @@ from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log
 from mars.engine import Run
+from mars.engines.given import Given
 from mars.engines.local.loop import Loop
 from mars.engines.local.nested_server import NestedServer
 from mars.engines.local.pool import Pool
@@ -52,7 +53,11 @@ class LocalEngine:
         memory that this process may use.
     spill_directory : str or None
         Where they go then; None: ``TMPDIR``, or ``/var/tmp``.
+    given : Given, optional
+        What calls have beside what the program has.
     """
+
+    _given = Given()
 
     synchronous = False
 
@@ -63,7 +68,9 @@ class LocalEngine:
         n_worker: int,
         object_memory: int | None = None,
         spill_directory: str | None = None,
+        given: Given | None = None,
     ) -> None:
+        self._given = given or Given()
         share, rest = divmod(n_cpu, n_worker)
         cpus = [float(share + (index < rest)) for index in range(n_worker)]
         groups = list(zip(context.addresses(name, n_worker), cpus, strict=True))
@@ -175,6 +182,14 @@ class LocalEngine:
         self.loop.post(begin)
 
     def _surroundings(self) -> tuple[list[str], str, dict[bytes, bytes | None]]:
+        """What calls import from, the folder that they run in, and their variables."""
+        path, here, variables = self._program()
+        folder = self._given.working_dir
+        if folder is not None:
+            path, here = [folder, *path], folder
+        return path, here, self._given.variables(variables)
+
+    def _program(self) -> tuple[list[str], str, dict[bytes, bytes | None]]:
         """Where the program imports from, what it calls "here", and the variables it changed.
 
         Its calls follow, except in how many threads libraries use, which is ours to say.

@@ -1,0 +1,55 @@
+"""What a session gives to its calls beside what the program has: `env=` and `working_dir=`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+class Given:
+    """Variables and a folder for the calls of an engine.
+
+    Parameters
+    ----------
+    env : mapping, optional
+        Environment variables.
+    working_dir : str, optional
+        Absolute path of the folder that calls run in, and can import from.
+    """
+
+    def __init__(
+        self, env: Mapping[str, str] | None = None, working_dir: str | None = None
+    ) -> None:
+        self._env = dict(env or {})
+        self._encoded = {os.fsencode(name): os.fsencode(text) for name, text in self._env.items()}
+        self.working_dir = working_dir
+
+    def variables(self, changed: dict[bytes, bytes | None]) -> dict[bytes, bytes | None]:
+        """Ours, and those that the program has changed, which win."""
+        return {**self._encoded, **changed} if self._encoded else changed
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Have all of it in this process, for a while."""
+        before = {name: os.environ.get(name) for name in self._env}
+        path, folder = list(sys.path), os.getcwd()
+        os.environ.update(self._env)
+        if self.working_dir is not None:
+            os.chdir(self.working_dir)
+            sys.path.insert(0, self.working_dir)
+        try:
+            yield
+        finally:
+            for name, text in before.items():
+                if text is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = text
+            if self.working_dir is not None:
+                os.chdir(folder)
+                sys.path[:] = path
+
+    def __bool__(self) -> bool:
+        return bool(self._env) or self.working_dir is not None
