@@ -22,7 +22,7 @@ from mars.engines.local.engine import LocalEngine
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
-from mars.errors import StartupFailed
+from mars.errors import ClusterUnreachable, StartupFailed
 from mars.observe.progress import write_line
 from mars.settings import NODES_START_S
 from mars.task import Call
@@ -159,6 +159,20 @@ class ClusterEngine(LocalEngine):
                 known.alive, known.reason = False, reason
                 return
         self._lose(known, reason)
+
+    def ended(self, reason: str) -> None:
+        """The cluster is gone: nothing runs any more, and what has come can still be read."""
+        with self._greeted:
+            if not self._begun:
+                self._refused.append(f"the cluster at {self._link.address} ended: {reason}")
+                self._greeted.notify_all()
+                return
+        error = ClusterUnreachable(
+            f"the cluster at {self._link.address} is gone ({reason}); what was finished can still "
+            f"be fetched; start the cluster again, as with `mars cluster up`, and execute() in a "
+            f"new session"
+        )
+        self.loop.post(lambda: self.loop.cluster_ended(error))  # type: ignore[attr-defined]
 
     def _lose(self, node: RemoteNode, reason: str) -> None:
         node.alive = True  # for the loop to change

@@ -1,0 +1,259 @@
+"""What is lost with a worker, a node, a link, a driver or a head, over hosts of their own."""
+
+from __future__ import annotations
+
+import collections
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab.clusters import NODES, WEB, Driver, LabCluster
+from tests.lab.hosts import Lab
+
+pytest.importorskip("distributed")
+pytest.importorskip("ray")
+pytest.importorskip("grpc")
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(240)]
+
+LEFT_S = 60.0
+"""What is promised: so long after a driver or head is killed nothing of ours is on the nodes."""
+
+
+@pytest.fixture(scope="module", params=["dask", pytest.param("ray", marks=pytest.mark.campaign)])
+def cluster(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LabCluster]:
+    """Head, two nodes of one core, and a client; each on a host of its own."""
+    made = LabCluster(lab, request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def drive(cluster: LabCluster) -> Iterator[Callable[..., Driver]]:
+    """``drive(program, *arguments)``: start it on the fourth host, with the web address."""
+    started: list[Driver] = []
+
+    def start(program: str, *arguments: str) -> Driver:
+        started.append(Driver(cluster["client"], BEGIN + program, WEB, *arguments))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        driver.close()
+
+
+BEGIN = """
+import collections, json, os, socket, sys, time
+import mars, mars.remote as mr
+
+def call(index, seconds=0.02):
+    print("call", index, "on", socket.gethostname())
+    time.sleep(seconds)
+    return index * 3
+
+def say(word, value=""):
+    print(word, json.dumps(value), flush=True)
+
+def address_of(session, host):
+    for address in session.get_worker_addresses():
+        found = mr.spawn(lambda: (socket.gethostname(), os.getpid()), expect_worker=address)
+        name, pid = found.execute().fetch()
+        if name == host:
+            return address, pid
+"""
+
+MANY = """
+with mars.new_session(sys.argv[1]) as session:
+    calls = [mr.spawn(call, args=(i,)) for i in range(int(sys.argv[2]))]
+    address, pid = address_of(session, "one")
+    run = mr.ExecutableTuple(calls).execute(wait=False)
+    calls[10].execute()
+    say("worker", pid)
+    run.result(180)
+    say("values", [one.fetch() for one in calls] == [3 * i for i in range(len(calls))])
+    logs = [str(one.fetch_log()).splitlines() for one in calls]
+    # An attempt that was killed may have printed its line, too.
+    wrong = [
+        (i, log) for i, log in enumerate(logs)
+        if not log or set(log) - {f"call {i} on one", f"call {i} on two"}
+    ]
+    say("logs", wrong)
+    # Seldom enough to leave a small machine the time to start a node.
+    more = [mr.spawn(call, args=(i, 0.5)) for i in range(400)]
+    run = mr.ExecutableTuple(more).execute(wait=False)
+    say("more")
+    position = 0
+    while position < len(more):
+        said = str(more[position].fetch_log(offsets=0))
+        if "on one" in said:
+            break
+        position += bool(said)
+        time.sleep(0 if said else 0.1)
+    say("nodes", [len(session.get_worker_addresses()), address in session.get_worker_addresses()])
+    run.cancel()
+    ended = [one for call in calls for one in call.attempts()]
+    say("died", {one.node for one in ended if one.ending == "died"} == {f"one ({address})"})
+    say("ran", sorted({one.node.split()[0] for one in ended if one.ending == "value"}))
+"""
+
+
+@pytest.mark.parametrize(
+    "count", [200, pytest.param(2000, marks=pytest.mark.campaign)], ids=["some", "many"]
+)
+def test_killed_workers_and_nodes_cost_nothing_and_one_that_joins_during_a_run_gets_calls(
+    cluster: LabCluster, drive: Callable[..., Driver], count: int
+) -> None:
+    driver = drive(MANY, str(count))
+    pid = driver.until("worker")
+    cluster["one"].run("kill", "-KILL", pid)
+    cluster.kill("one")
+    assert driver.until("values") == "true"
+    assert driver.json("logs") == []
+    driver.until("more")
+    cluster["one"].mars("cluster", "down", check=False)
+    cluster.join("one")
+    assert driver.json("nodes") == [2, False]  # the one that joined is another
+    assert driver.until("died") == "true"
+    assert driver.json("ran") == ["one", "two"]
+    assert driver.end() == 0, driver.said
+    assert driver.said.count("was lost") == 1
+
+
+CUT = """
+with mars.new_session(sys.argv[1]) as session:
+    calls = [mr.spawn(call, args=(i, 0.1)) for i in range(int(sys.argv[2]))]
+    run = mr.ExecutableTuple(calls).execute(wait=False)
+    mr.ExecutableTuple(calls[:4]).execute()
+    say("running")
+    run.result(180)
+    values = [one.fetch() for one in calls] == [3 * i for i in range(len(calls))]
+    logs = all(str(one.fetch_log()).startswith(f"call {i} on") for i, one in enumerate(calls))
+    say("right", [values, logs])
+    say("endings", collections.Counter(one.ending for call in calls for one in call.attempts()))
+"""
+
+
+def test_a_link_that_is_cut_for_a_moment_costs_nothing_and_no_second_attempt(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    driver = drive(CUT, "80")
+    driver.until("running")
+    cluster.lab.cut("two")
+    knock = f"import socket; socket.create_connection(({cluster['two'].address!r}, 22), 3)"
+    unreachable = cluster["head"].run(sys.executable, "-c", knock, check=False)
+    cluster.lab.mend("two")
+    assert "timed out" in unreachable.stderr  # three seconds later
+    assert driver.json("right") == [True, True]
+    assert driver.json("endings") == {"value": 80}
+    assert driver.end() == 0, driver.said
+
+
+STAYS_CUT = """
+def once(index):
+    with open("/mnt/tmp/ledger", "a") as ledger:
+        print(index, file=ledger)
+    return call(index, 0.004)
+
+with mars.new_session(sys.argv[1]) as session:
+    many = [mr.spawn(call, args=(i, 0.004)) for i in range(3000)]
+    calls = [mr.spawn(once, args=(i,), idempotent=False) for i in range(3000)]
+    both = [one for pair in zip(many, calls) for one in pair]
+    run = mr.ExecutableTuple(both).execute(wait=False, on_error="continue")
+    mr.ExecutableTuple(both[:100]).execute()
+    say("running")
+    try:
+        run.result(180)
+    except mars.errors.WorkerDied:
+        pass
+    failed = [i for i, one in enumerate(calls) if session.error(one) is not None]
+    say("errors", sorted({type(session.error(calls[i])).__name__ for i in failed}))
+    say("failed", failed)
+    values = all(one.fetch() == 3 * i for i, one in enumerate(many))
+    logs = all(str(one.fetch_log()).startswith(f"call {i} on") for i, one in enumerate(many))
+    say("right", [values, logs])
+    ended = [attempt for one in both for attempt in one.attempts()]
+    say("died", sorted({one.node.split()[0] for one in ended if one.ending == "died"}))
+"""
+
+
+@pytest.mark.campaign
+def test_a_link_that_stays_cut_is_a_lost_node_and_what_must_not_run_twice_does_not(
+    cluster: LabCluster, drive: Callable[..., Driver], wait_until: Callable[..., None]
+) -> None:
+    driver = drive(STAYS_CUT)
+    driver.until("running")
+    cluster.lab.cut("two")
+    assert driver.until("mars: node").startswith("two (")
+    assert driver.json("errors") == ["WorkerDied"]
+    failed = driver.json("failed")
+    assert driver.json("right") == [True, True]
+    assert driver.json("died") == ["two"]
+    cluster.lab.mend("two")
+    assert driver.end() == 0, driver.said
+    wait_until(lambda: not cluster.workers("two"), LEFT_S)
+    ledgers = [cluster[name].run("cat", "/mnt/tmp/ledger").stdout.split() for name in NODES]
+    ran = collections.Counter(int(index) for ledger in ledgers for index in ledger)
+    assert set(ran.values()) == {1}  # on either side of the cut
+    assert set(range(3000)) - set(failed) <= ran.keys()
+    cluster["two"].mars("cluster", "down", check=False)
+    cluster.join("two")
+
+
+WAITING = """
+session = mars.new_session(sys.argv[1])
+done = [mr.spawn(call, args=(i,)) for i in range(20)]
+mr.ExecutableTuple(done).execute()
+run = mr.ExecutableTuple([mr.spawn(time.sleep, (600,)) for _ in range(2)]).execute(wait=False)
+say("running")
+"""
+
+KILLED = WAITING + "input()"
+
+
+def test_a_killed_driver_leaves_nothing_on_the_nodes(
+    cluster: LabCluster, drive: Callable[..., Driver], wait_until: Callable[..., None]
+) -> None:
+    driver = drive(KILLED)
+    driver.until("running")
+    assert cluster.workers("one") and cluster.workers("two")
+    driver.kill()
+    wait_until(lambda: not cluster.workers("one") and not cluster.workers("two"), LEFT_S)
+
+
+HEADLESS = (
+    WAITING
+    + """
+began = time.monotonic()
+try:
+    run.result(100)
+except mars.errors.ClusterUnreachable as error:
+    say("error", [time.monotonic() - began, str(error)])
+say("values", [one.fetch() for one in done] == [3 * i for i in range(20)])
+say("logs", all(str(one.fetch_log()).startswith(f"call {i} on") for i, one in enumerate(done)))
+try:
+    mr.spawn(abs, (-1,)).execute()
+except mars.errors.ClusterUnreachable as error:
+    say("again", str(error))
+began = time.monotonic()
+session.stop_server()
+say("stopped", time.monotonic() - began)
+"""
+)
+
+
+def test_a_killed_head_is_an_error_within_seconds_and_finished_results_stay(
+    cluster: LabCluster, drive: Callable[..., Driver], wait_until: Callable[..., None]
+) -> None:
+    """The last one: it takes the head away."""
+    driver = drive(HEADLESS)
+    driver.until("running")
+    cluster.kill("head")
+    after_s, message = driver.json("error")
+    assert after_s < 15
+    assert "is gone" in message and "mars cluster up" in message
+    assert driver.until("values") == "true"
+    assert driver.until("logs") == "true"
+    assert "is gone" in driver.json("again")
+    assert driver.json("stopped") < 20
+    assert driver.end() == 0, driver.said
+    wait_until(lambda: not cluster.workers("one") and not cluster.workers("two"), LEFT_S)
