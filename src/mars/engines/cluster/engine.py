@@ -63,7 +63,7 @@ class ClusterEngine(LocalEngine):
         self._installed = installed_entries(sys.path)
         self._packages = carrier.packages_here()
         self._nodes: dict[str, RemoteNode] = {}
-        self._refused: list[str] = []
+        self.refused: list[str] = []
         self._greeted = threading.Condition()
         self._begun = False
         facts = {
@@ -93,16 +93,16 @@ class ClusterEngine(LocalEngine):
         with self._greeted:
             while True:
                 there = [node for node in self._nodes.values() if node.alive]
-                if there and len(there) + len(self._refused) >= expected:
+                if there and len(there) + len(self.refused) >= expected:
                     break
                 left = deadline - time.monotonic()
-                if left <= 0 or (self._refused and len(self._refused) >= expected):
+                if left <= 0 or (self.refused and len(self.refused) >= expected):
                     break
                 self._greeted.wait(left)
         if there:
             return there
-        if self._refused:
-            raise StartupFailed("\n".join(self._refused))
+        if self.refused:
+            raise StartupFailed("\n".join(self.refused))
         raise StartupFailed(
             f"the cluster at {self._link.address} has no worker; none came within "
             f"{NODES_START_S:g} s"
@@ -130,7 +130,7 @@ class ClusterEngine(LocalEngine):
         refusal = carrier.refusal(facts)
         if refusal:
             with self._greeted:
-                self._refused.append(refusal)
+                self.refused.append(refusal)
                 self._greeted.notify_all()
             if self._begun:
                 write_line(f"mars: {refusal}")
@@ -151,7 +151,7 @@ class ClusterEngine(LocalEngine):
         known = self._nodes.get(node)
         if known is None:
             with self._greeted:
-                self._refused.append(f"node {node} was lost before it could be used: {reason}")
+                self.refused.append(f"node {node} was lost before it could be used: {reason}")
                 self._greeted.notify_all()
             return
         with self._greeted:
@@ -164,7 +164,7 @@ class ClusterEngine(LocalEngine):
         """The cluster is gone: nothing runs any more, and what has come can still be read."""
         with self._greeted:
             if not self._begun:
-                self._refused.append(f"the cluster at {self._link.address} ended: {reason}")
+                self.refused.append(f"the cluster at {self._link.address} ended: {reason}")
                 self._greeted.notify_all()
                 return
         error = ClusterUnreachable(

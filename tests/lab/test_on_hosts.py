@@ -1,15 +1,25 @@
-"""What is lost with a worker, a node, a link, a driver or a head, over hosts of their own."""
+"""A cluster of several hosts, with TLS and token, as its users and its enemies see it.
+
+What a stranger gets, what the doctor says, and what is lost with a worker, a node, a link, a
+driver or a head. On Dask and on Ray; the tests of an engine share a cluster, so their order counts.
+"""
 
 from __future__ import annotations
 
 import collections
+import json
+import platform
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.lab.clusters import NODES, WEB, Driver, LabCluster
 from tests.lab.hosts import Lab
+from tests.lab.scan import TRACE
 
 pytest.importorskip("distributed")
 pytest.importorskip("ray")
@@ -61,6 +71,70 @@ def address_of(session, host):
         if name == host:
             return address, pid
 """
+
+SCAN = str(Path(__file__).with_name("scan.py"))
+
+EXPLAINED = ("HTTP/1.0 400", "HTTP/1.1 400", "HTTP/1.1 401")
+"""What who speaks no TLS is told: the web port what it wants, Ray's own agent to show a token."""
+
+
+def test_a_port_scan_finds_nothing_that_talks_to_a_stranger_or_reads_a_pickle(
+    cluster: LabCluster,
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        names = ("head", *NODES)
+        scans = pool.map(
+            lambda name: cluster["client"].run(
+                sys.executable, SCAN, cluster[name].address, limit_s=200.0
+            ),
+            names,
+        )
+        found = {name: json.loads(scan.stdout) for name, scan in zip(names, scans, strict=True)}
+    assert {"7103", "7104"} <= found["head"].keys()
+    for name, ports in found.items():
+        assert ports, f"nothing is open on {name}"
+        for port, (over_tls, as_a_stranger, over_tcp, to_a_pickle) in ports.items():
+            said = f"{name}:{port}"
+            assert over_tls.startswith("refused:"), (said, over_tls)
+            assert as_a_stranger.startswith("refused:"), (said, as_a_stranger)
+            for answer in (over_tcp, to_a_pickle):
+                explained = any(text in answer for text in EXPLAINED)
+                assert explained or answer.startswith("refused:"), (said, answer)
+        assert cluster[name].run("ls", TRACE, check=False).returncode, f"{name} read a pickle"
+
+
+def test_the_doctor_names_nodes_versions_clocks_and_speeds(cluster: LabCluster) -> None:
+    asked = cluster["client"].mars("doctor", WEB, "--json", limit_s=120.0)
+    report = json.loads(asked.stdout)
+    assert report["cluster"]["engine"]["text"].startswith(cluster.engine)
+    assert report["cluster"]["head"]["value"] is True
+    nodes = report["cluster"]["nodes"]["value"]
+    assert len(nodes) == 2
+    parts = [report[f"node {node}"] for node in nodes]
+    assert sorted(part["host"]["value"] for part in parts) == ["one", "two"]
+    for part in parts:
+        assert part["python"]["value"] == platform.python_version()
+        assert part["numpy"]["value"] == np.__version__
+        assert part["distributed" if cluster.engine == "dask" else "ray"]["value"]
+        assert abs(part["clock"]["value"]) < 1  # the hosts of a lab have one clock
+        assert part["cores"]["value"] >= 1 and part["memory"]["value"] > 0
+        assert part["/dev/shm"]["value"] > 0 and part["temporary files"]["value"] > 0
+        assert 0 < part["round trip of a call"]["value"] < 10
+        assert part["to the node"]["value"] > 0 and part["from the node"]["value"] > 0
+    if cluster.engine == "dask":
+        assert all(part["port"]["value"] is True for part in parts)
+
+
+def test_the_doctor_says_what_keeps_a_program_out(cluster: LabCluster) -> None:
+    silent = cluster["client"].mars("doctor", "tls://10.77.0.1:7999", "--json", check=False)
+    assert silent.returncode == 1
+    assert "no cluster answers at 10.77.0.1:7999" in silent.stdout
+    stranger = cluster["one"].run(
+        "env", "HOME=/mnt/tmp", sys.executable, "-m", "mars", "doctor", WEB, check=False
+    )
+    assert stranger.returncode == 1
+    assert "mars cluster credentials import" in " ".join(stranger.stdout.split())
+
 
 MANY = """
 with mars.new_session(sys.argv[1]) as session:
