@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import json
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from tests.lab.scan import TRACE
 pytest.importorskip("distributed")
 pytest.importorskip("ray")
 pytest.importorskip("grpc")
-pytestmark = [pytest.mark.hosts, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(500)]
 
 LEFT_S = 60.0
 """What is promised: so long after a driver or head is killed nothing of ours is on the nodes."""
@@ -134,6 +135,48 @@ def test_the_doctor_says_what_keeps_a_program_out(cluster: LabCluster) -> None:
     )
     assert stranger.returncode == 1
     assert "mars cluster credentials import" in " ".join(stranger.stdout.split())
+
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    ("name", "arguments", "end"),
+    [
+        ("monte_carlo_pi.py", ["--points", "400_000", "--chunks", "8"], "What the call"),
+        ("model_search.py", ["--rows", "600", "--skip-serial"], "The best three"),
+    ],
+    ids=["pi", "search"],
+)
+def test_a_seed_program_has_the_results_and_logs_that_it_has_on_one_machine(
+    cluster: LabCluster, name: str, arguments: list[str], end: str
+) -> None:
+    source = (TESTS.parent / "examples" / name).read_text()
+    changed = source.replace("mars.new_session()", f"mars.new_session({WEB!r})")
+    assert changed != source
+    client = cluster["client"]
+    ends = []
+    for program in (source, changed):
+        client.run("tee", "/mnt/tmp/program.py", stdin=program)
+        said = client.run(sys.executable, "/mnt/tmp/program.py", *arguments, limit_s=300.0).stdout
+        assert end in said
+        digits = re.search(r"spawned +(3\.\d+)", said)
+        ends.append((digits and digits[1], said.partition(end)[2]))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.campaign
+def test_the_original_s_surface_is_the_same_over_hosts(cluster: LabCluster, tmp_path: Path) -> None:
+    """Values, errors and logs, as on `local`: the same tests, with another address."""
+    tests = str(TESTS / "surface" / "test_surface_original.py")
+    ended = cluster["client"].run(
+        "env", f"MARS_TEST_CLUSTER={WEB}", sys.executable, "-m", "pytest", "-q", tests,
+        "-p", "no:cacheprovider", "-m", "", "--rootdir", str(TESTS.parent),
+        "--basetemp", str(tmp_path / "seen by all hosts"),
+        limit_s=400.0, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
 
 
 MANY = """
