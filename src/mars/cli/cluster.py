@@ -183,6 +183,12 @@ def _up(options: Namespace) -> int:
         valid_days=options.valid_days,
     )
     print(f"{record.engine} cluster at {record.address}")
+    if records.is_loopback(options.host) and not records.is_loopback(record.host):
+        print(
+            f"mars cluster: Ray is never on loopback alone, so other hosts reach it at "
+            f"{record.host}, with its credentials only; --engine dask stays on {options.host}",
+            file=sys.stderr,
+        )
     shell = ssh.Shell(options.ssh_python, ["-F", options.ssh_config] if options.ssh_config else [])
     hosts = [host for host in options.ssh.split(",") if host]
     if hosts:
