@@ -27,7 +27,8 @@ def call(index):
 
 with mars.new_session("http://10.77.0.1:7104"):
     calls = [mr.spawn(call, args=(i,)) for i in range(20)]
-    print(sorted(set(mr.ExecutableTuple(calls).execute().fetch())), str(calls[7].fetch_log()).strip())
+    hosts = sorted(set(mr.ExecutableTuple(calls).execute().fetch()))
+    print(hosts, str(calls[7].fetch_log()).strip())
 """
 
 REFUSED = """
