@@ -27,7 +27,7 @@ pytest.importorskip("ray")
 pytest.importorskip("grpc")
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(500)]
 
-LEFT_S = 60.0
+LEFT_S = 90.0
 """What is promised: so long after a driver or head is killed nothing of ours is on the nodes."""
 
 
