@@ -51,6 +51,8 @@ LAYERS = """
     script
     remote
     mars
+    cli.findings
+    cli.nodes
     cli.cluster cli.doctor cli.stack cli.runs cli.replay
     cli
     cli.original

@@ -21,7 +21,7 @@ from mars.errors import EncodeError, NotExecuted, SessionClosed
 from mars.execution import Execution
 from mars.items import ItemCall, MapCall
 from mars.logs import LogFetcher
-from mars.observe.attempts import Times
+from mars.observe.attempts import Attempt, Times
 from mars.session import get_default_session
 from mars.task import (
     DEFAULT_OPTIONS,
@@ -233,6 +233,27 @@ class Object(Output, Generic[R]):
         True
         """
         return _existing(session, self).times(self)
+
+    def attempts(self, session: Any = None) -> list[Attempt]:
+        """Where each attempt of the call ran, and how it ended; first to last.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        list of Attempt
+            Those that have ended: node, process id of the worker, and ending. Empty if a
+            checkpoint had the result.
+
+        Examples
+        --------
+        >>> [attempt.ending for attempt in spawn(abs, -1).execute().attempts()]
+        ['value']
+        """
+        return _existing(session, self).attempts(self)
 
     @property
     def key(self) -> str:

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import socket
 import sys
 import threading
 import time
@@ -23,12 +24,12 @@ from mars.attempt import context
 from mars.config import options
 from mars.engine import Engine, Run
 from mars.engines.given import Given
-from mars.engines.outcome import TaskLog
+from mars.engines.outcome import Items, TaskLog
 from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
 from mars.execution import Execution
 from mars.graph import needed_calls
 from mars.logs import JoinedLog, LogFetcher, LogSource
-from mars.observe.attempts import Times, times_of
+from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 from mars.task import Call, Output, Stage, Task, parse_bytes
 
@@ -528,6 +529,26 @@ class Session:
         call = output._call
         task = call.task_in(self._realm) or call.adopt(self._realm)
         return None if task is None else times_of(task)
+
+    def attempts(self, output: Output) -> list[Attempt]:
+        """Where each attempt of an object's call ran, and how it ended; first to last.
+
+        Parameters
+        ----------
+        output : Object
+            Whose call.
+
+        Returns
+        -------
+        list of Attempt
+            Those that have ended. Empty if a checkpoint had the result.
+        """
+        call = output._call
+        task = call.task_in(self._realm) or call.adopt(self._realm)
+        if task is not None and task.parts:
+            found = Items(task.parts).find(output._index)
+            task = None if found is None else found[1]
+        return [] if task is None else attempts_of(task, socket.gethostname())
 
     def error(self, output: Output) -> BaseException | None:
         """The error of an object's call; None when it has a value, or was not run."""

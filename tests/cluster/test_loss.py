@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,10 +118,41 @@ def test_a_call_that_must_not_run_twice_fails_with_its_node(
     run = call.execute(wait=False)
     wait_until(lambda: "it began" in str(call.fetch_log(offsets=0)))
     psutil.Process(pid).kill()
-    with pytest.raises(mars.errors.WorkerDied, match=r"its node .* was lost"):
+    host = re.escape(f"{socket.gethostname()} ({address})")
+    with pytest.raises(mars.errors.WorkerDied, match=f"(?s)on node {host} .*its node .* was lost"):
         run.result(60)
     assert lines(ledger) == ["run"]
     assert "it began" in str(call.fetch_log(offsets=0))
+    ((node, _, ending),) = call.attempts()
+    assert (node, ending) == (f"{socket.gethostname()} ({address})", "died")
+
+
+def test_attempts_name_the_node_of_each_and_how_it_ended(
+    two_nodes: Session, note: Callable[..., None], tmp_path: Path, lines: Callable[..., list[str]]
+) -> None:
+    first, second = two_nodes.get_worker_addresses()
+    ledger = tmp_path / "attempts"
+
+    def third_time_lucky() -> int:
+        note(ledger)
+        count = len(lines(ledger))
+        if count == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if count == 2:
+            raise OSError("the second time")
+        return os.getpid()
+
+    call = mr.spawn(third_time_lucky, retries=1, expect_worker=second)
+    pid = call.execute().fetch()
+    title = f"{socket.gethostname()} ({second})"
+    assert [(one.node, one.ending) for one in call.attempts()] == [
+        (title, "died"), (title, "error"), (title, "value"),
+    ]  # fmt: skip
+    assert call.attempts()[-1].worker == pid  # which printed nothing
+    assert call.attempts()[0].worker != pid
+    item = mr.map(abs, range(50)).execute()[7]
+    ((node, _, ending),) = item.attempts()
+    assert ending == "value" and node in {title, f"{socket.gethostname()} ({first})"}
 
 
 def test_calls_that_no_node_is_left_for_are_told_so(

@@ -16,18 +16,19 @@ pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
 STRANGER = str(Path(__file__).parents[1] / "deploy" / "stranger.py")
 
-CONNECT = """
-import os, socket
-from mars.deploy import ray_programs
-from mars.deploy.targets import resolve
+PROGRAM = """
+import socket
+import mars
+import mars.remote as mr
 
-target = resolve("http://10.77.0.1:7104")
-target.check()
-os.environ.update(ray_programs.environment(target.credentials))
-import ray
-ray.init(target.address, log_to_driver=False)
-print(ray.get(ray.remote(lambda: socket.gethostname()).remote()))
-ray.shutdown()
+def call(index):
+    print("call", index)
+    return socket.gethostname()
+
+with mars.new_session("http://10.77.0.1:7104"):
+    calls = [mr.spawn(call, args=(i,)) for i in range(20)]
+    hosts = sorted(set(mr.ExecutableTuple(calls).execute().fetch()))
+    print(hosts, str(calls[7].fetch_log()).strip())
 """
 
 REFUSED = """
@@ -55,7 +56,7 @@ def test_a_cluster_on_ray_from_up_to_down(lab: Lab) -> None:
 
     client_only = lab["head"].mars("cluster", "credentials", "export", "--client-only").stdout
     lab["client"].mars("cluster", "credentials", "import", stdin=client_only)
-    assert lab["client"].python(CONNECT).stdout.splitlines()[-1] == "one"
+    assert lab["client"].python(PROGRAM).stdout.splitlines()[-1] == "['one'] call 7"
 
     refused = lab["client"].python(REFUSED, limit_s=15).stdout
     assert refused.startswith("CredentialsError") and "refuses the token" in refused

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,12 +17,33 @@ from tests.lab.hosts import OWN, Host, Lab
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
-CALL = "import sys; from mars.cli.original import {0}; sys.exit({0}())"
+PROGRAM = """
+import socket, time
+import mars
+import mars.remote as mr
+
+def call(index):
+    print("call", index)
+    time.sleep(0.02)
+    return index * index, socket.gethostname()
+
+def total(found):
+    return sum(square for square, _ in found), sorted({host for _, host in found})
+
+mars.new_session("http://10.77.0.1:7002")
+calls = [mr.spawn(call, args=(i,)) for i in range(100)]
+number, hosts = mr.spawn(total, args=(calls,)).execute().fetch()
+print(number)
+print(str(calls[7].execute().fetch_log()).strip())
+print(hosts)
+mars.stop_server()
+"""
 
 
 def command(host: Host, name: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start ``mars-supervisor`` or ``mars-worker``, as their entry points do."""
-    return host.start(sys.executable, "-u", "-c", CALL.format(name), *arguments)
+    """Start ``mars-supervisor`` or ``mars-worker``, as they are installed."""
+    installed = str(Path(sys.executable).with_name(f"mars-{name}"))
+    return host.start("env", "PYTHONUNBUFFERED=1", installed, *arguments)
 
 
 def until(program: subprocess.Popen[str], text: str) -> str:
@@ -75,19 +97,8 @@ def test_the_commands_of_the_original_make_a_cluster_and_take_it_down(
     for worker in workers.values():
         until(worker, "has joined tls://10.77.0.1:7001")
     assert {"7100", "7101"} <= set(lab["one"].ports())
-    ran = lab["client"].python(
-        "import socket\n"
-        "from distributed import Client, Security\n"
-        "from mars.deploy.targets import resolve\n"
-        "to = resolve('http://10.77.0.1:7002')\n"
-        "to.check()\n"
-        "files = to.credentials\n"
-        "security = Security(tls_ca_file=files.ca_path, tls_client_cert=files.cert_path,\n"
-        "                    tls_client_key=files.key_path, require_encryption=True)\n"
-        "with Client(to.address, security=security) as client:\n"
-        "    print(sorted(client.run(socket.gethostname).values()))\n"
-    )
-    assert ran.stdout == "['one', 'two']\n"
+    ran = lab["client"].python(PROGRAM)
+    assert ran.stdout.splitlines() == ["328350", "call 7", "['one', 'two']"]
     for name, worker in workers.items():
         assert finish(lab[name], worker)[0] == 0
         assert lab[name].processes() == []

@@ -7,6 +7,7 @@ out: there are none here.
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -24,10 +25,16 @@ from mars.remote import ExecutableTuple, spawn
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+CLUSTER = os.environ.get("MARS_TEST_CLUSTER")
+"""Address of a cluster that these tests are to run on, for a test that runs them there."""
+
+
 @pytest.fixture(
     scope="module",
     autouse=True,
-    params=[
+    params=[CLUSTER]
+    if CLUSTER
+    else [
         "local",
         pytest.param("dask", marks=pytest.mark.campaign),
         pytest.param("ray", marks=pytest.mark.campaign),
@@ -36,9 +43,12 @@ RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 def session(request: pytest.FixtureRequest, leak_guard: None) -> Iterator[mars.session.Session]:
     if request.param == "ray":
         request.getfixturevalue("ray_here")
-    opened = mars.new_session(
-        backend="mars", engine=request.param, n_cpu=2, default=True, web=False
-    )
+    if CLUSTER:
+        opened = mars.new_session(CLUSTER, backend="mars", default=True, web=False)
+    else:
+        opened = mars.new_session(
+            backend="mars", engine=request.param, n_cpu=2, default=True, web=False
+        )
     yield opened
     opened.stop_server()
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
-    "doctor": "show what mars found on this machine, and whether its engine works",
+    "doctor": "show what mars found on this machine, or on a cluster, and whether it works",
     "cluster": "begin, join, show and end a cluster on Ray or Dask",
     "runs": "show what a checkpoint holds, and why a call ran again",
     "replay": "run one call of a checkpoint again, here",

@@ -18,10 +18,19 @@ import tempfile
 import textwrap
 import threading
 import time
-from dataclasses import asdict, dataclass, field
-from importlib import import_module, metadata
+from dataclasses import asdict
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from mars.cli import nodes
+from mars.cli.findings import (
+    LOW_DISK_BYTES,
+    Finding,
+    Section,
+    package_versions,
+    said,
+    size_text,
+)
 from mars.observe.progress import format_duration
 from mars.resources import cpu_count, memory_limit_bytes, memory_limits
 
@@ -29,20 +38,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Iterator, Mapping
     from typing import TextIO
-
-PACKAGES: Final = (
-    "cloudpickle",
-    "psutil",
-    "threadpoolctl",
-    "rich",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "xgboost",
-    "xgboost-cpu",
-    "ray",
-    "distributed",
-)
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -63,34 +58,19 @@ ENGINE_TIMEOUT_S: Final = 30.0
 
 ROUND_TRIPS: Final = 20
 
-LOW_DISK_BYTES: Final = 1 << 30
 LOW_FILES: Final = 1024  # what most systems give; less is somebody's decision
 
 NAME_COLUMNS: Final = 22
 LINE_COLUMNS: Final = 96
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fact of the report."""
-
-    name: str
-    text: str  # for people
-    value: object = None  # for programs: anything JSON can hold
-    hint: str = ""  # what the reader can do about it
-    ok: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Facts that belong together."""
-
-    name: str
-    findings: list[Finding] = field(default_factory=list)
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what ``mars doctor`` understands."""
+    parser.add_argument(
+        "address",
+        nargs="?",
+        help="of a cluster, to look at it and its nodes; default: this machine",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for a bug report")
     parser.add_argument(
         "--no-engine", action="store_true", help="do not start an engine to see if it works"
@@ -99,7 +79,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the report; 1 if something is wrong that keeps mars from working."""
-    report = examine(engine=not options.no_engine)
+    if options.address is None:
+        report = examine(engine=not options.no_engine)
+    else:
+        report = nodes.examine(options.address)
     if options.json:
         print(json.dumps(as_json(report), indent=2))
     else:
@@ -134,7 +117,7 @@ def examine(*, environ: Mapping[str, str] = os.environ, engine: bool = True) -> 
         try:
             section.findings.extend(part())
         except Exception as error:  # a report with a hole is better than none
-            section.findings.append(Finding("error", _said(error), _said(error), ok=False))
+            section.findings.append(Finding("error", said(error), said(error), ok=False))
     return report
 
 
@@ -190,20 +173,6 @@ def _painter(stream: TextIO) -> Callable[[str, str], str]:
     return paint
 
 
-def _said(error: BaseException) -> str:
-    """Return what an exception says, in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
-
-
 def _number(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
@@ -245,9 +214,9 @@ def _cores(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _memory(environ: Mapping[str, str]) -> Iterator[Finding]:
     size, reason = memory_limit_bytes(environ=environ)
-    yield Finding("limit", f"{_size(size)}, because of: {reason}", size)
+    yield Finding("limit", f"{size_text(size)}, because of: {reason}", size)
     for name, size in memory_limits(environ=environ):
-        yield Finding(name, _size(size), size)
+        yield Finding(name, size_text(size), size)
 
 
 def _system() -> Iterator[Finding]:
@@ -263,20 +232,20 @@ def _system() -> Iterator[Finding]:
         try:
             attempt()
         except (OSError, AttributeError) as error:
-            yield Finding(name, f"missing ({_said(error)})", False, hint=otherwise)
+            yield Finding(name, f"missing ({said(error)})", False, hint=otherwise)
         else:
             yield Finding(name, "available", True)
     for name, folder in (("/dev/shm", "/dev/shm"), ("temporary files", tempfile.gettempdir())):
         try:
             usage = shutil.disk_usage(folder)
         except OSError as error:
-            yield Finding(name, f"missing ({_said(error)})")
+            yield Finding(name, f"missing ({said(error)})")
             continue
         hint = ""
         # A small /dev/shm, as in Docker, is no concern: mars does not use it.
         if folder != "/dev/shm" and usage.free < LOW_DISK_BYTES:
             hint = "logs and spilled objects are written here; TMPDIR=<folder> moves them"
-        text = f"{_size(usage.free)} free of {_size(usage.total)}"
+        text = f"{size_text(usage.free)} free of {size_text(usage.total)}"
         yield Finding(name, f"{text}, {folder}", usage.free, hint)
     yield from _open_files()
 
@@ -322,16 +291,7 @@ def _try_pidfd() -> None:
 
 
 def _packages() -> Iterator[Finding]:
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    if found["xgboost-cpu"]:  # the same module, from another distribution
-        found["xgboost"] = found["xgboost"] or f"{found['xgboost-cpu']} (xgboost-cpu)"
-    del found["xgboost-cpu"]
-    for name, version in found.items():
+    for name, version in package_versions().items():
         yield Finding(name, version or "not installed", version)
 
 
@@ -368,7 +328,7 @@ def _engine() -> Iterator[Finding]:
     if thread.is_alive():
         problem = f"no answer within {format_duration(ENGINE_TIMEOUT_S)}"
     elif errors:
-        problem = _said(errors[0])
+        problem = said(errors[0])
     else:
         yield Finding("local engine", "works", True)
         return

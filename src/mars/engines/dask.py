@@ -157,8 +157,8 @@ class DaskLink:
         except OSError as error:
             reason += f": {type(error).__name__}"
         finally:
-            for node in list(self._routes):
-                self._left(node, reason, listener)
+            if not self._closed:
+                listener.ended(reason)
 
     def _left(self, node: str, reason: str, listener: Listener) -> None:
         route = self._routes.pop(node, None)

@@ -38,6 +38,9 @@ _ANSWER_S: Final = 3.0
 _POLLS: Final = 2
 """Actor calls in which a node waits for something to tell."""
 
+_REFUSALS: Final = 2
+"""So often in a row Ray's host refuses us until Ray is taken for gone: one may be a restart."""
+
 _POLL_S: Final = 10.0
 """How long a node waits for something to tell, seconds, before it answers with nothing."""
 
@@ -165,6 +168,7 @@ class RayLink:
         self._undo = contextlib.ExitStack()
         self._closed = threading.Event()
         self._looker: threading.Thread | None = None
+        self._gone = False  # Ray has ended under us: asking it takes half a minute
         self._lock = threading.Lock()
 
     def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
@@ -262,11 +266,30 @@ class RayLink:
             thread.start()
 
     def _look(self) -> None:
-        """Start our part on nodes of Ray that come later."""
+        """Start our part on nodes of Ray that come later; see whether Ray is still there.
+
+        Ray itself tries for half a minute, and then, on a host of its own, ends the program.
+        """
+        if self._cpus is not None:
+            return
+        refusals = 0
+        place = _place(self.address) or _place(self._ray.get_runtime_context().gcs_address)
         while not self._closed.wait(JOIN_LOOK_S):
-            if self._cpus is None:
+            refusals = refusals + 1 if _is_refused(place) else 0
+            if refusals == _REFUSALS:
+                self._ended(f"nothing listens at {self.address} any more")
+                return
+            if not refusals:
                 with contextlib.suppress(Exception):  # Ray's head is gone, or about to come back
                     self._start_missing()
+
+    def _ended(self, reason: str) -> None:
+        assert self._listener is not None
+        with self._lock:
+            if self._gone or self._closed.is_set():
+                return
+            self._gone = True
+        self._listener.ended(reason)
 
     def _poll(self, held: _Held) -> None:
         assert self._listener is not None
@@ -286,6 +309,8 @@ class RayLink:
                     following += 1
                     if messages:
                         self._listener.told(held.name, messages)
+        except ConnectionError as error:  # between us and Ray's client server
+            self._ended(f"{type(error).__name__}: {str(error).splitlines()[0]}")
         except Exception as error:  # of Ray: the actor, its process or its host is gone
             if not self._closed.is_set():
                 self._lost(held, f"{type(error).__name__}: {str(error).splitlines()[0]}")
@@ -339,7 +364,7 @@ class RayLink:
             self._closed.set()
             atexit.unregister(self.close)
             nodes = list(self._held.values())
-        if self._ray is not None and self._ray.is_initialized():
+        if self._ray is not None and not self._gone and self._ray.is_initialized():
             ends = [held.actor.end.remote() for held in nodes if not held.gone]
             with contextlib.suppress(Exception):  # what does not answer is killed
                 self._ray.get(ends, timeout=STOP_S)
@@ -362,6 +387,25 @@ class RayLink:
         self._undo.close()
 
 
+def _place(address: str) -> tuple[str, int] | None:
+    """Host and port of an address; None of "auto", where Ray knows them."""
+    host, found, port = address.rpartition("://")[2].rpartition(":")
+    return (host.strip("[]"), int(port)) if found and port.isdigit() else None
+
+
+def _is_refused(place: tuple[str, int] | None) -> bool:
+    """Whether that host says that nobody listens there; one that says nothing may come back."""
+    if place is None:
+        return False
+    try:
+        socket.create_connection(place, JOIN_LOOK_S).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _check_tls(address: str, security: Any) -> None:
     """See whether both sides mean to use TLS, and like each other's certificates.
 
@@ -372,9 +416,9 @@ def _check_tls(address: str, security: Any) -> None:
     StartupFailed
         They do not, or nothing listens there.
     """
-    host, found, port = address.rpartition("://")[2].rpartition(":")
-    if not found or not port.isdigit():
-        return  # "auto": Ray knows where
+    place = _place(address)
+    if place is None:
+        return
     context = ssl.create_default_context()
     context.check_hostname = False
     context.set_alpn_protocols(["h2"])
@@ -384,7 +428,7 @@ def _check_tls(address: str, security: Any) -> None:
         context.load_verify_locations(os.fspath(security.ca_path))
         context.load_cert_chain(os.fspath(security.cert_path), os.fspath(security.key_path))
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S) as raw:
+        with socket.create_connection(place, CONNECT_S) as raw:
             raw.settimeout(_ANSWER_S)
             with context.wrap_socket(raw) as secure, contextlib.suppress(TimeoutError):
                 secure.recv(1)  # only here does the other side refuse our certificate

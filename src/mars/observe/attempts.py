@@ -1,6 +1,7 @@
-"""When an attempt went through its stages: the one table that all views of time are made from.
+"""When an attempt went through its stages, and where each one ran.
 
-Pure. The driver's clock and the workers' are one: the machine's monotonic clock.
+`Times` is the one table that all views of time are made from. Pure. On one machine the driver's
+clock and the workers' are one, the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from mars.task import Task
+from mars.task import Stage, Task
 
 _WORKER_TIMES: Final = struct.Struct("<5q")
 
@@ -54,6 +55,46 @@ class Times(NamedTuple):
     def running_s(self) -> float:
         """Seconds that the function ran."""
         return self.returned - self.called
+
+
+class Attempt(NamedTuple):
+    """One attempt of a call that has ended.
+
+    Attributes
+    ----------
+    node : str
+        Name of the host; on a cluster with the node's address, as ``two (tls://10.0.0.3:41119)``.
+    worker : int
+        Process id of the worker there; 0 where it is not kept, as on one machine.
+    ending : str
+        ``"value"``, ``"error"``, ``"stopped"`` (by a timeout or a cancel) or ``"died"`` (its worker
+        did); ``"lost"`` where it is not kept which of the last three, as on one machine.
+    """
+
+    node: str
+    worker: int
+    ending: str
+
+
+def attempts_of(task: Task, here: str) -> list[Attempt]:
+    """The attempts of a task that have ended, first to last.
+
+    Parameters
+    ----------
+    task : Task
+        Of an item of a map: its block.
+    here : str
+        What to call this machine.
+    """
+    told = [part for part in task.logs if hasattr(part, "node")]
+    if told:
+        return [Attempt(part.node, part.worker, part.ending) for part in told]
+    if not task.attempt:
+        return []  # it did not run in this session: a checkpoint had it
+    earlier = [Attempt(here, 0, "lost")] * (task.tries + task.deaths)
+    if task.stage is Stage.DONE:
+        return [*earlier, Attempt(here, 0, "value")]
+    return earlier
 
 
 def times_of(task: Task) -> Times | None:

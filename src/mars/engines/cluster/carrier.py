@@ -82,6 +82,9 @@ class Listener(Protocol):
     def left(self, node: str, reason: str) -> None:
         """Nothing comes from that node any more, nor does anything reach it."""
 
+    def ended(self, reason: str) -> None:
+        """The foreign engine itself is gone, as with its scheduler or head; so are all nodes."""
+
 
 class Carrier(Protocol):
     """One foreign engine."""

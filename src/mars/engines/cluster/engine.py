@@ -25,7 +25,7 @@ from mars.engines.local.engine import LocalEngine
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
-from mars.errors import NoAvailableBand, StartupFailed
+from mars.errors import ClusterUnreachable, NoAvailableBand, StartupFailed
 from mars.observe.progress import write_line
 from mars.settings import NODES_START_S
 from mars.task import Call
@@ -70,7 +70,7 @@ class ClusterEngine(LocalEngine):
         self._installed = installed_entries(sys.path)
         self._packages = carrier.packages_here()
         self._nodes: dict[str, RemoteNode] = {}
-        self._refused: list[str] = []
+        self.refused: list[str] = []
         self._greeted = threading.Condition()
         self._begun = False
         self._probe = platform.memory_file("probe")  # for nodes to see whether they can open it
@@ -106,16 +106,16 @@ class ClusterEngine(LocalEngine):
         with self._greeted:
             while True:
                 there = [node for node in self._nodes.values() if node.alive]
-                if there and len(there) + len(self._refused) >= expected:
+                if there and len(there) + len(self.refused) >= expected:
                     break
                 left = deadline - time.monotonic()
-                if left <= 0 or (self._refused and len(self._refused) >= expected):
+                if left <= 0 or (self.refused and len(self.refused) >= expected):
                     break
                 self._greeted.wait(left)
         if there:
             return there
-        if self._refused:
-            raise StartupFailed("\n".join(self._refused))
+        if self.refused:
+            raise StartupFailed("\n".join(self.refused))
         raise StartupFailed(
             f"the cluster at {self._link.address} has no worker; none came within "
             f"{NODES_START_S:g} s"
@@ -143,7 +143,7 @@ class ClusterEngine(LocalEngine):
         refusal = carrier.refusal(facts)
         if refusal:
             with self._greeted:
-                self._refused.append(refusal)
+                self.refused.append(refusal)
                 self._greeted.notify_all()
             if self._begun:
                 write_line(f"mars: {refusal}")
@@ -166,7 +166,7 @@ class ClusterEngine(LocalEngine):
         known = self._nodes.get(node)
         if known is None:
             with self._greeted:
-                self._refused.append(f"node {node} was lost before it could be used: {reason}")
+                self.refused.append(f"node {node} was lost before it could be used: {reason}")
                 self._greeted.notify_all()
             return
         with self._greeted:
@@ -174,6 +174,20 @@ class ClusterEngine(LocalEngine):
                 known.alive, known.reason = False, reason
                 return
         self._lose(known, reason)
+
+    def ended(self, reason: str) -> None:
+        """The cluster is gone: nothing runs any more, and what has come can still be read."""
+        with self._greeted:
+            if not self._begun:
+                self.refused.append(f"the cluster at {self._link.address} ended: {reason}")
+                self._greeted.notify_all()
+                return
+        error = ClusterUnreachable(
+            f"the cluster at {self._link.address} is gone ({reason}); what was finished can still "
+            f"be fetched; start the cluster again, as with `mars cluster up`, and execute() in a "
+            f"new session"
+        )
+        self.loop.post(lambda: self.loop.cluster_ended(error))  # type: ignore[attr-defined]
 
     def _lose(self, node: RemoteNode, reason: str) -> None:
         node.alive = True  # for the loop to change

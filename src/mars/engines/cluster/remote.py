@@ -19,18 +19,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from mars import platform
-from mars.attempt.capture import Segment
+from mars.attempt.capture import Log, Segment
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier, Item
 from mars.engines.local import events
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
+from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, VALUE
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
 from mars.engines.local.queues import Group
 from mars.engines.local.store import Store
-from mars.errors import NoAvailableBand
+from mars.errors import MarsError, NoAvailableBand
 from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES
-from mars.task import Task
+from mars.task import Task, WorkerId
 
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
@@ -46,6 +47,7 @@ class RemoteNode:
         self.address: str = facts["address"]
         self.cpus: float = facts["cpus"]
         self.memory: float = CALL_MEMORY_SHARE * facts["memory"]
+        self.title = f"{facts['host']} ({self.address})"
         self.alive = True
         self.reason = ""
         # On a machine that they share nothing is copied between driver and node.
@@ -156,6 +158,10 @@ class RemoteMember(Member):
         self.starved = False
         self._running = (0, 0)
 
+    @property
+    def title(self) -> str:
+        return f"{self.number} (pid {self.pid}) on node {self.node.title}"
+
     def printed(self, data: bytes, running: tuple[int, int]) -> None:
         """More of its log has come, and which attempt it belongs to."""
         view = memoryview(data)
@@ -177,6 +183,19 @@ class RemoteMember(Member):
 
     def close(self) -> None:
         self.open = False
+
+
+class NodeLog(Log):
+    """What one attempt printed, if only nothing, and where that was."""
+
+    __slots__ = ("ending", "node", "worker")
+
+    def __init__(self, member: RemoteMember, start: int, end: int, ending: str) -> None:
+        super().__init__(member.segment, start, end)
+        self.node, self.worker, self.ending = member.node.title, member.pid, ending
+
+
+_ENDINGS: Final = {VALUE: "value", EXCEPTION: "error", FATAL: "error", INTERRUPTED: "stopped"}
 
 
 class RemotePool:
@@ -302,7 +321,7 @@ class RemoteLoop(Loop):
     ) -> None:
         super().__init__(groups, pool, store, memory, tell)
         self._changed = changed
-        self._lost_nodes = False
+        self._gone: MarsError | None = None
         self._waiting: threading.Timer | None = None
 
     # -- what nodes say; called in a thread of the carrier -------------------------------------
@@ -405,17 +424,46 @@ class RemoteLoop(Loop):
         group.cpus = 0.0
         for member in self.members.values():
             if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
-                note = f"its node {node.address} was lost: {reason}"
+                note = f"its node {node.title} was lost: {reason}"
                 self._endings[member.number] = (member.pid, signal.SIGKILL, 0, note)
+                self._assume_begun(member)  # type: ignore[arg-type]
                 self._dead.append(member)
         self._learn_memory()
         self._changed()
-        self._tell(f"mars: node {node.address} was lost ({reason}); its calls run elsewhere")
+        if self._gone is None:
+            self._tell(f"mars: node {node.title} was lost ({reason}); its calls run elsewhere")
         self.await_nodes()
+
+    def _assume_begun(self, member: RemoteMember) -> None:
+        """Nobody can say any more what a worker had begun since we heard of it last.
+
+        Its first call, for certain; and of those behind it any that must not run twice.
+        """
+        state = self.scheduler.workers.get(WorkerId(member.number))
+        if state is None or not state.queue:
+            return
+        once = [task for task in state.queue if not task.call.options.death_retries]
+        last = once[-1] if once else state.queue[0]
+        known, start = member.running()
+        end = member.segment.size()
+        for task in state.queue:
+            if task.attempt == known and task is not last:
+                task.logs = (*task.logs, NodeLog(member, start, end, "died"))
+        if last.attempt != known:
+            member.printed(b"", (last.attempt, end))
+
+    def cluster_ended(self, error: MarsError) -> None:
+        """No node is left, and none will come: end what runs, and what comes later, with that."""
+        self._gone = error
+        self._fail(error)
+        for node in list(self.pool.nodes):
+            self.node_left(node, "the cluster is gone")
 
     def await_nodes(self) -> None:
         """There may be calls that no node can run: give them up if that is so for long."""
-        if self._waiting is None and not self._closing:
+        if self._gone is not None:
+            self._fail(self._gone)
+        elif self._waiting is None and not self._closing:
             self._waiting = threading.Timer(NODE_WAIT_S, lambda: self.post(self._give_up_waiting))
             self._waiting.daemon = True
             self._waiting.start()
@@ -445,7 +493,21 @@ class RemoteLoop(Loop):
             if member is not None and not member.node.alive:
                 # Many workers end at once with a node: that says nothing about workers.
                 self.scheduler.forgive_starts()
+            if member is not None and event.log is not None:
+                log = NodeLog(member, event.log.start, event.log.end, "died")
+                event = event._replace(log=log)
         super().on(event)
+
+    def _outcomes(self, member: Member, data: memoryview) -> list[events.Outcome]:
+        told = []
+        for outcome in super()._outcomes(member, data):
+            ending = _ENDINGS.get(outcome.status)
+            if ending is not None:
+                start, end = (0, 0) if outcome.log is None else (outcome.log.start, outcome.log.end)
+                log = NodeLog(member, start, end, ending)  # type: ignore[arg-type]
+                outcome = outcome._replace(log=log)
+            told.append(outcome)
+        return told
 
     _burying: dict[int, Member] = {}  # noqa: RUF012 (replaced, never changed)
 

@@ -833,7 +833,7 @@ class Loop:
         _pid, status, peak_kib, note = self._endings.get(member.number, (0, None, 0, ""))
         error = WorkerDied(
             task.call.name,
-            f"{member.number} (pid {member.pid})",
+            member.title,
             ending_name(status),
             task.tries + task.deaths + 1,
             evidence(

@@ -58,6 +58,11 @@ class Member:
         self.missed = False  # a message to it was lost
         self.broken = ""  # why nothing that it sends is believed any more
 
+    @property
+    def title(self) -> str:
+        """What errors call it."""
+        return f"{self.number} (pid {self.pid})"
+
     def theirs(self) -> list[int]:
         """The descriptors that the process gets."""
         return [

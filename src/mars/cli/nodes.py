@@ -1,0 +1,199 @@
+"""``mars doctor ADDRESS``: whether a cluster lets us in, and how its nodes are.
+
+Connects as a program does, and runs a few short calls on each node: versions, cores, memory, free
+space, the clock, and how fast values go there and back. Called by `mars.cli.doctor`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+import socket
+import statistics
+import tempfile
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from mars._version import __version__
+from mars.cli.findings import LOW_DISK_BYTES, Finding, Section, package_versions, said, size_text
+from mars.deploy import credentials, records
+from mars.deploy.targets import resolve
+from mars.errors import MarsError
+from mars.observe.progress import format_duration
+from mars.resources import cpu_count, memory_limit_bytes
+from mars.settings import DIRECT_S, MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROUND_TRIPS: Final = 10
+
+SENT_BYTES: Final = 16 * MIB
+"""Enough to outlast what is fixed in a transfer, and a second on a slow line of 128 Mbit/s."""
+
+SKEW_S: Final = 1.0
+"""Clocks that are further apart are told of: certificates and logs then look wrong."""
+
+EXPIRES_SOON_DAYS: Final = 3.0
+
+
+def examine(address: str) -> list[Section]:
+    """Look at a cluster, from where this program runs.
+
+    Parameters
+    ----------
+    address : str
+        As `mars.new_session` takes it.
+    """
+    cluster = Section("cluster")
+    report = [cluster]
+    try:
+        cluster.findings.extend(_way_in(address))
+        mars: Any = import_module("mars")
+        began = time.perf_counter()
+        session = mars.new_session(address, default=False)
+    except (MarsError, OSError, ValueError) as error:
+        name = "credentials" if type(error).__name__ == "CredentialsError" else "connection"
+        cluster.findings.append(Finding(name, said(error), said(error), ok=False))
+        return report
+    try:
+        seconds = time.perf_counter() - began
+        cluster.findings.append(Finding("connection", f"in {format_duration(seconds)}", seconds))
+        nodes = session.get_worker_addresses()
+        cluster.findings.append(Finding("nodes", str(len(nodes)), nodes))
+        for refusal in session._engine.refused:
+            cluster.findings.append(Finding("refused", refusal, refusal, ok=False))
+        report += [_node(session, node) for node in nodes]
+    finally:
+        session.stop_server()
+    return report
+
+
+def _way_in(address: str) -> Iterator[Finding]:
+    target = resolve(address)
+    yield Finding("engine", f"{target.engine} at {target.address}", target.address)
+    known = records.find(address)
+    if target.credentials is None:
+        yield Finding("credentials", "none are known here; mars offers none", False)
+    elif known is not None:
+        end = credentials.expiry(known.credentials)
+        days = (end - datetime.datetime.now(datetime.UTC)).total_seconds() / 86_400
+        hint = "take the cluster down and up for new ones" if days < EXPIRES_SOON_DAYS else ""
+        yield Finding("credentials", f"valid for {days:.1f} days", end.isoformat(), hint)
+    target.check()
+    yield Finding("head", "answers, and accepts the credentials", True)
+
+
+def look() -> dict[str, Any]:
+    """What a node says of itself; runs there."""
+    spaces: dict[str, tuple[str, Any, int]] = {}
+    for name, folder in (("/dev/shm", "/dev/shm"), ("temporary files", tempfile.gettempdir())):
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError as error:
+            spaces[name] = (folder, said(error), 0)
+        else:
+            spaces[name] = (folder, usage.free, usage.total)
+    memory, reason = memory_limit_bytes()
+    return {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "mars": __version__,
+        "packages": package_versions(),
+        "cores": (cpu_count().n, cpu_count().reason),
+        "memory": (memory, reason),
+        "spaces": spaces,
+    }
+
+
+def give(size: int) -> bytes:
+    """A value of so many bytes that no line can shorten; runs on a node."""
+    return os.urandom(size)
+
+
+def _node(session: Any, address: str) -> Section:
+    section = Section(f"node {address}")
+    try:
+        section.findings.extend(_look_at(session, address))
+    except Exception as error:  # a report with a hole is better than none
+        section.findings.append(Finding("error", said(error), said(error), ok=False))
+    return section
+
+
+def _look_at(session: Any, address: str) -> Iterator[Finding]:
+    remote: Any = import_module("mars.remote")
+
+    def call(func: Callable[..., object], *args: object) -> Any:
+        asked = remote.spawn(func, args=args, expect_worker=address)
+        asked.execute(session=session, show_progress=False)
+        return asked.fetch(session=session)
+
+    facts = call(look)
+    yield Finding("host", facts["host"], facts["host"])
+    yield from _versions(facts)
+    for name, (number, reason) in (("cores", facts["cores"]), ("memory", facts["memory"])):
+        text = str(number) if name == "cores" else size_text(number)
+        yield Finding(name, f"{text}, because of: {reason}", number)
+    for name, (folder, free, total) in facts["spaces"].items():
+        if isinstance(free, str):
+            yield Finding(name, f"missing ({free})")
+            continue
+        low = name != "/dev/shm" and free < LOW_DISK_BYTES
+        hint = "logs and spilled objects are written here; TMPDIR moves them" if low else ""
+        yield Finding(name, f"{size_text(free)} free of {size_text(total)}, {folder}", free, hint)
+    yield from _line(call, address)
+
+
+def _versions(facts: dict[str, Any]) -> Iterator[Finding]:
+    here = {
+        "python": platform.python_version(),
+        "mars": __version__,
+        **package_versions(),
+    }
+    there = {"python": facts["python"], "mars": facts["mars"], **facts["packages"]}
+    for name, version in there.items():
+        if version == here[name]:
+            if version is not None:
+                yield Finding(name, version, version)
+            continue
+        hint = f"this program has {here[name]}" if here[name] else "this program has none"
+        if version is None:
+            hint += f"; calls that import it fail there: pip install '{name}=={here[name]}'"
+        yield Finding(name, version or "not installed", version, hint)
+
+
+def _line(call: Callable[..., Any], address: str) -> Iterator[Finding]:
+    trips, skews = [], []
+    for _ in range(ROUND_TRIPS):
+        sent, began = time.time(), time.perf_counter()
+        there = call(time.time)
+        trips.append(time.perf_counter() - began)
+        # Whatever the way took, the clock was read within it.
+        skews.append((trips[-1] / 2, there - sent - trips[-1] / 2))
+    trip = statistics.median(trips)
+    yield Finding("round trip of a call", format_duration(trip), trip)
+    error, skew = min(skews)
+    hint = "set the clocks by NTP" if abs(skew) - error > SKEW_S else ""
+    text = f"{skew * 1e3:+.1f} ms from ours, give or take {error * 1e3:.1f}"
+    yield Finding("clock", text, skew, hint)
+    data = os.urandom(SENT_BYTES)
+    for name, func, argument in (("to the node", len, data), ("from the node", give, SENT_BYTES)):
+        began = time.perf_counter()
+        call(func, argument)
+        rate = SENT_BYTES / max(time.perf_counter() - began - trip, 1e-6)
+        yield Finding(name, f"{size_text(rate)} a second", rate)
+    if address.startswith(("tls://", "tcp://")):
+        yield _port(address)
+
+
+def _port(address: str) -> Finding:
+    host, port = records.split(address)
+    try:
+        socket.create_connection((host, port), DIRECT_S).close()
+    except OSError as error:
+        text = f"is not reached from here ({error.strerror or error})"
+        return Finding("port", text, False, hint="values go by way of Dask's scheduler")
+    return Finding("port", "is reached from here", True)

@@ -1,0 +1,376 @@
+"""A cluster of several hosts, with TLS and token, as its users and its enemies see it.
+
+What a stranger gets, what the doctor says, and what is lost with a worker, a node, a link, a
+driver or a head. On Dask and on Ray; the tests of an engine share a cluster, so their order counts.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.lab.clusters import NODES, WEB, Driver, LabCluster
+from tests.lab.hosts import Lab
+from tests.lab.scan import TRACE
+
+pytest.importorskip("distributed")
+pytest.importorskip("ray")
+pytest.importorskip("grpc")
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(500)]
+
+LEFT_S = 90.0
+"""What is promised: so long after a driver or head is killed nothing of ours is on the nodes."""
+
+
+@pytest.fixture(scope="module", params=["dask", pytest.param("ray", marks=pytest.mark.campaign)])
+def cluster(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LabCluster]:
+    """Head, two nodes of one core, and a client; each on a host of its own."""
+    made = LabCluster(lab, request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def drive(cluster: LabCluster) -> Iterator[Callable[..., Driver]]:
+    """``drive(program, *arguments)``: start it on the fourth host, with the web address."""
+    started: list[Driver] = []
+
+    def start(program: str, *arguments: str) -> Driver:
+        started.append(Driver(cluster["client"], BEGIN + program, WEB, *arguments))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        driver.close()
+
+
+BEGIN = """
+import collections, json, os, socket, sys, time
+import mars, mars.remote as mr
+
+def call(index, seconds=0.02):
+    print("call", index, "on", socket.gethostname())
+    time.sleep(seconds)
+    return index * 3
+
+def say(word, value=""):
+    print(word, json.dumps(value), flush=True)
+
+def address_of(session, host):
+    for address in session.get_worker_addresses():
+        found = mr.spawn(lambda: (socket.gethostname(), os.getpid()), expect_worker=address)
+        name, pid = found.execute().fetch()
+        if name == host:
+            return address, pid
+"""
+
+SCAN = str(Path(__file__).with_name("scan.py"))
+
+EXPLAINED = ("HTTP/1.0 400", "HTTP/1.1 400", "HTTP/1.1 401")
+"""What who speaks no TLS is told: the web port what it wants, Ray's own agent to show a token."""
+
+
+def test_a_port_scan_finds_nothing_that_talks_to_a_stranger_or_reads_a_pickle(
+    cluster: LabCluster,
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        names = ("head", *NODES)
+        scans = pool.map(
+            lambda name: cluster["client"].run(
+                sys.executable, SCAN, cluster[name].address, limit_s=200.0
+            ),
+            names,
+        )
+        found = {name: json.loads(scan.stdout) for name, scan in zip(names, scans, strict=True)}
+    assert {"7103", "7104"} <= found["head"].keys()
+    for name, ports in found.items():
+        assert ports, f"nothing is open on {name}"
+        for port, (over_tls, as_a_stranger, over_tcp, to_a_pickle) in ports.items():
+            said = f"{name}:{port}"
+            assert over_tls.startswith("refused:"), (said, over_tls)
+            assert as_a_stranger.startswith("refused:"), (said, as_a_stranger)
+            for answer in (over_tcp, to_a_pickle):
+                explained = any(text in answer for text in EXPLAINED)
+                assert explained or answer.startswith("refused:"), (said, answer)
+        assert cluster[name].run("ls", TRACE, check=False).returncode, f"{name} read a pickle"
+
+
+def test_the_doctor_names_nodes_versions_clocks_and_speeds(cluster: LabCluster) -> None:
+    asked = cluster["client"].mars("doctor", WEB, "--json", limit_s=120.0)
+    report = json.loads(asked.stdout)
+    assert report["cluster"]["engine"]["text"].startswith(cluster.engine)
+    assert report["cluster"]["head"]["value"] is True
+    nodes = report["cluster"]["nodes"]["value"]
+    assert len(nodes) == 2
+    parts = [report[f"node {node}"] for node in nodes]
+    assert sorted(part["host"]["value"] for part in parts) == ["one", "two"]
+    for part in parts:
+        assert part["python"]["value"] == platform.python_version()
+        assert part["numpy"]["value"] == np.__version__
+        assert part["distributed" if cluster.engine == "dask" else "ray"]["value"]
+        assert abs(part["clock"]["value"]) < 1  # the hosts of a lab have one clock
+        assert part["cores"]["value"] >= 1 and part["memory"]["value"] > 0
+        assert part["/dev/shm"]["value"] > 0 and part["temporary files"]["value"] > 0
+        assert 0 < part["round trip of a call"]["value"] < 10
+        assert part["to the node"]["value"] > 0 and part["from the node"]["value"] > 0
+    if cluster.engine == "dask":
+        assert all(part["port"]["value"] is True for part in parts)
+
+
+def test_the_doctor_says_what_keeps_a_program_out(cluster: LabCluster) -> None:
+    silent = cluster["client"].mars("doctor", "tls://10.77.0.1:7999", "--json", check=False)
+    assert silent.returncode == 1
+    assert "no cluster answers at 10.77.0.1:7999" in silent.stdout
+    stranger = cluster["one"].run(
+        "env", "HOME=/mnt/tmp", sys.executable, "-m", "mars", "doctor", WEB, check=False
+    )
+    assert stranger.returncode == 1
+    assert "mars cluster credentials import" in " ".join(stranger.stdout.split())
+
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    ("name", "arguments", "end"),
+    [
+        ("monte_carlo_pi.py", ["--points", "400_000", "--chunks", "8"], "What the call"),
+        ("model_search.py", ["--rows", "600", "--skip-serial"], "The best three"),
+    ],
+    ids=["pi", "search"],
+)
+def test_a_seed_program_has_the_results_and_logs_that_it_has_on_one_machine(
+    cluster: LabCluster, name: str, arguments: list[str], end: str
+) -> None:
+    source = (TESTS.parent / "examples" / name).read_text()
+    changed = source.replace("mars.new_session()", f"mars.new_session({WEB!r})")
+    assert changed != source
+    client = cluster["client"]
+    ends = []
+    for program in (source, changed):
+        client.run("tee", "/mnt/tmp/program.py", stdin=program)
+        said = client.run(sys.executable, "/mnt/tmp/program.py", *arguments, limit_s=300.0).stdout
+        assert end in said
+        digits = re.search(r"spawned +(3\.\d+)", said)
+        ends.append((digits and digits[1], said.partition(end)[2]))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.campaign
+def test_the_original_s_surface_is_the_same_over_hosts(cluster: LabCluster, tmp_path: Path) -> None:
+    """Values, errors and logs, as on `local`: the same tests, with another address."""
+    tests = str(TESTS / "surface" / "test_surface_original.py")
+    ended = cluster["client"].run(
+        "env", f"MARS_TEST_CLUSTER={WEB}", sys.executable, "-m", "pytest", "-q", tests,
+        "-p", "no:cacheprovider", "-m", "", "--rootdir", str(TESTS.parent),
+        "--basetemp", str(tmp_path / "seen by all hosts"),
+        limit_s=400.0, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
+
+
+MANY = """
+with mars.new_session(sys.argv[1]) as session:
+    calls = [mr.spawn(call, args=(i,)) for i in range(int(sys.argv[2]))]
+    address, pid = address_of(session, "one")
+    run = mr.ExecutableTuple(calls).execute(wait=False)
+    calls[10].execute()
+    say("worker", pid)
+    run.result(180)
+    say("values", [one.fetch() for one in calls] == [3 * i for i in range(len(calls))])
+    logs = [str(one.fetch_log()).splitlines() for one in calls]
+    # An attempt that was killed may have printed its line, too.
+    wrong = [
+        (i, log) for i, log in enumerate(logs)
+        if not log or set(log) - {f"call {i} on one", f"call {i} on two"}
+    ]
+    say("logs", wrong)
+    # Seldom enough to leave a small machine the time to start a node.
+    more = [mr.spawn(call, args=(i, 0.5)) for i in range(400)]
+    run = mr.ExecutableTuple(more).execute(wait=False)
+    say("more")
+    position = 0
+    while position < len(more):
+        said = str(more[position].fetch_log(offsets=0))
+        if "on one" in said:
+            break
+        position += bool(said)
+        time.sleep(0 if said else 0.1)
+    say("nodes", [len(session.get_worker_addresses()), address in session.get_worker_addresses()])
+    run.cancel()
+    ended = [one for call in calls for one in call.attempts()]
+    say("died", {one.node for one in ended if one.ending == "died"} == {f"one ({address})"})
+    say("ran", sorted({one.node.split()[0] for one in ended if one.ending == "value"}))
+"""
+
+
+@pytest.mark.parametrize(
+    "count", [200, pytest.param(2000, marks=pytest.mark.campaign)], ids=["some", "many"]
+)
+def test_killed_workers_and_nodes_cost_nothing_and_one_that_joins_during_a_run_gets_calls(
+    cluster: LabCluster, drive: Callable[..., Driver], count: int
+) -> None:
+    driver = drive(MANY, str(count))
+    pid = driver.until("worker")
+    cluster["one"].run("kill", "-KILL", pid)
+    cluster.kill("one")
+    assert driver.until("values") == "true"
+    assert driver.json("logs") == []
+    driver.until("more")
+    cluster["one"].mars("cluster", "down", check=False)
+    cluster.join("one")
+    assert driver.json("nodes") == [2, False]  # the one that joined is another
+    assert driver.until("died") == "true"
+    assert driver.json("ran") == ["one", "two"]
+    assert driver.end() == 0, driver.said
+    assert driver.said.count("was lost") == 1
+
+
+CUT = """
+with mars.new_session(sys.argv[1]) as session:
+    calls = [mr.spawn(call, args=(i, 0.1)) for i in range(int(sys.argv[2]))]
+    run = mr.ExecutableTuple(calls).execute(wait=False)
+    mr.ExecutableTuple(calls[:4]).execute()
+    say("running")
+    run.result(180)
+    values = [one.fetch() for one in calls] == [3 * i for i in range(len(calls))]
+    logs = all(str(one.fetch_log()).startswith(f"call {i} on") for i, one in enumerate(calls))
+    say("right", [values, logs])
+    say("endings", collections.Counter(one.ending for call in calls for one in call.attempts()))
+"""
+
+
+def test_a_link_that_is_cut_for_a_moment_costs_nothing_and_no_second_attempt(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    driver = drive(CUT, "80")
+    driver.until("running")
+    cluster.lab.cut("two")
+    knock = f"import socket; socket.create_connection(({cluster['two'].address!r}, 22), 3)"
+    unreachable = cluster["head"].run(sys.executable, "-c", knock, check=False)
+    cluster.lab.mend("two")
+    assert "timed out" in unreachable.stderr  # three seconds later
+    assert driver.json("right") == [True, True]
+    assert driver.json("endings") == {"value": 80}
+    assert driver.end() == 0, driver.said
+
+
+STAYS_CUT = """
+def once(index):
+    with open("/mnt/tmp/ledger", "a") as ledger:
+        print(index, file=ledger)
+    return call(index, 0.004)
+
+with mars.new_session(sys.argv[1]) as session:
+    many = [mr.spawn(call, args=(i, 0.004)) for i in range(3000)]
+    calls = [mr.spawn(once, args=(i,), idempotent=False) for i in range(3000)]
+    both = [one for pair in zip(many, calls) for one in pair]
+    run = mr.ExecutableTuple(both).execute(wait=False, on_error="continue")
+    mr.ExecutableTuple(both[:100]).execute()
+    say("running")
+    try:
+        run.result(180)
+    except mars.errors.WorkerDied:
+        pass
+    failed = [i for i, one in enumerate(calls) if session.error(one) is not None]
+    say("errors", sorted({type(session.error(calls[i])).__name__ for i in failed}))
+    say("failed", failed)
+    values = all(one.fetch() == 3 * i for i, one in enumerate(many))
+    logs = all(str(one.fetch_log()).startswith(f"call {i} on") for i, one in enumerate(many))
+    say("right", [values, logs])
+    ended = [attempt for one in both for attempt in one.attempts()]
+    say("died", sorted({one.node.split()[0] for one in ended if one.ending == "died"}))
+"""
+
+
+@pytest.mark.campaign
+def test_a_link_that_stays_cut_is_a_lost_node_and_what_must_not_run_twice_does_not(
+    cluster: LabCluster, drive: Callable[..., Driver], wait_until: Callable[..., None]
+) -> None:
+    driver = drive(STAYS_CUT)
+    driver.until("running")
+    cluster.lab.cut("two")
+    assert driver.until("mars: node").startswith("two (")
+    assert driver.json("errors") == ["WorkerDied"]
+    failed = driver.json("failed")
+    assert driver.json("right") == [True, True]
+    assert driver.json("died") == ["two"]
+    cluster.lab.mend("two")
+    assert driver.end() == 0, driver.said
+    wait_until(lambda: not cluster.workers("two"), LEFT_S)
+    ledgers = [cluster[name].run("cat", "/mnt/tmp/ledger").stdout.split() for name in NODES]
+    ran = collections.Counter(int(index) for ledger in ledgers for index in ledger)
+    assert set(ran.values()) == {1}  # on either side of the cut
+    assert set(range(3000)) - set(failed) <= ran.keys()
+    cluster["two"].mars("cluster", "down", check=False)
+    cluster.join("two")
+
+
+WAITING = """
+session = mars.new_session(sys.argv[1])
+done = [mr.spawn(call, args=(i,)) for i in range(20)]
+mr.ExecutableTuple(done).execute()
+run = mr.ExecutableTuple([mr.spawn(time.sleep, (600,)) for _ in range(2)]).execute(wait=False)
+say("running")
+"""
+
+KILLED = WAITING + "input()"
+
+
+def test_a_killed_driver_leaves_nothing_on_the_nodes(
+    cluster: LabCluster, drive: Callable[..., Driver], wait_until: Callable[..., None]
+) -> None:
+    driver = drive(KILLED)
+    driver.until("running")
+    assert cluster.workers("one") and cluster.workers("two")
+    driver.kill()
+    wait_until(lambda: not cluster.workers("one") and not cluster.workers("two"), LEFT_S)
+
+
+HEADLESS = (
+    WAITING
+    + """
+began = time.monotonic()
+try:
+    run.result(100)
+except mars.errors.ClusterUnreachable as error:
+    say("error", [time.monotonic() - began, str(error)])
+say("values", [one.fetch() for one in done] == [3 * i for i in range(20)])
+say("logs", all(str(one.fetch_log()).startswith(f"call {i} on") for i, one in enumerate(done)))
+try:
+    mr.spawn(abs, (-1,)).execute()
+except mars.errors.ClusterUnreachable as error:
+    say("again", str(error))
+began = time.monotonic()
+session.stop_server()
+say("stopped", time.monotonic() - began)
+"""
+)
+
+
+def test_a_killed_head_is_an_error_within_seconds_and_finished_results_stay(
+    cluster: LabCluster, drive: Callable[..., Driver], wait_until: Callable[..., None]
+) -> None:
+    """The last one: it takes the head away."""
+    driver = drive(HEADLESS)
+    driver.until("running")
+    cluster.kill("head")
+    after_s, message = driver.json("error")
+    assert after_s < 15
+    assert "is gone" in message and "mars cluster up" in message
+    assert driver.until("values") == "true"
+    assert driver.until("logs") == "true"
+    assert "is gone" in driver.json("again")
+    assert driver.json("stopped") < 20
+    assert driver.end() == 0, driver.said
+    wait_until(lambda: not cluster.workers("one") and not cluster.workers("two"), LEFT_S)
