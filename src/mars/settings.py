@@ -13,9 +13,9 @@ MIB: Final = 1024 * KIB
 
 # -- messages ---------------------------------------------------------------------------------
 
-BATCH_S: Final = 0.006
-"""Predicted work given to a worker at once, seconds. A message costs ~30 us to wake a process,
-so 6 ms keeps that under 1 %; much more would delay a rebalance."""
+BATCH_S: Final = 0.03
+"""Predicted work given to a worker at once, seconds. A message costs both sides ~0.2 ms where cores
+are few, as it wakes a process, so 30 ms keep that under 1 %; more would delay a rebalance."""
 
 EVEN_S: Final = 0.002
 """When all that is ready takes idle workers less than this each, in seconds, it is divided evenly
@@ -35,8 +35,8 @@ PREFETCH_BELOW_S: Final = 0.05
 """Calls predicted longer than this, in seconds, are not sent ahead: the gap between two calls
 is ~0.1 ms, 0.2 % of 50 ms, and a call that waits in a worker cannot start elsewhere."""
 
-BLOCK_S: Final = 0.02
-"""Predicted work in one block of `mars.remote.map`, seconds: a block costs ~0.1 ms."""
+BLOCK_S: Final = 0.05
+"""Predicted work in one block of `mars.remote.map`, seconds: a block costs both sides ~0.4 ms."""
 
 BLOCK_ITEMS: Final = 16_384
 """Items in one block at the most."""
@@ -45,7 +45,7 @@ FUNCTIONS_KEPT: Final = 512
 """Functions that a worker keeps. Each takes it 2 KB or so, and a program that makes a closure for
 each call would have it grow without end; one that is needed again is sent again, ~0.1 ms."""
 
-REPORT_S: Final = 0.002
+REPORT_S: Final = 0.008
 """A worker reports finished calls at the latest after this time, seconds, when it can."""
 
 AWAITED_REPORT_S: Final = 0.0002

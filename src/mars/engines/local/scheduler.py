@@ -215,6 +215,12 @@ class Scheduler:
             return PREFETCH_BELOW_S
         return seconds if task.items is None else seconds * len(task.items)
 
+    def _next_of(self, task: Task) -> float:
+        """The same for the least that is given out of it: of a map one item."""
+        if task.items is None or task.source is not None:
+            return self._predict(task)
+        return self.seconds.get(task.call.function.key, PREFETCH_BELOW_S)
+
     def next_timer(self) -> float | None:
         """When `Tick` is due at the latest; None: nothing waits for time to pass."""
         return self._timers[0][0] if self._timers else None
@@ -911,7 +917,7 @@ class Scheduler:
         if ready.count:
             self._start_missing(now)
             first = next(iter(ready), None)  # none when nobody wanted what was there
-            short = first is not None and self._predict(first) < PREFETCH_BELOW_S
+            short = first is not None and self._next_of(first) < PREFETCH_BELOW_S
             for worker in _some(self._hungry) if short else ():
                 if not self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now):
                     del self._hungry[worker]  # until its queue changes
