@@ -32,6 +32,7 @@ from typing import Any, Final
 
 from mars import identity, journal
 from mars.attempt import codec
+from mars.attempt.capture import Log
 from mars.engine import Engine, Run
 from mars.engines.outcome import TaskLog
 from mars.folders import open_folder
@@ -165,7 +166,7 @@ class KeptTask(Task):
         if found.sizes[1]:
             # Looks like what a worker printed to whoever reads logs.
             segment: Any = _KeptLog(checkpoint.index, found.raw, found.sizes)
-            self.logs = (_Part(segment, found.sizes[1]),)
+            self.logs = (Log(segment, 0, found.sizes[1]),)
 
     @property
     def result(self) -> Any:
@@ -206,15 +207,6 @@ class KeptTask(Task):
     def wrap(self, marks: Sequence[int] | None) -> None:
         """Give the result the form that it has for some items of a map."""
         self._value = (self._value, {}, marks)
-
-
-class _Part:
-    """A log of which all is there; see `mars.attempt.capture.Log`."""
-
-    __slots__ = ("end", "segment", "start")
-
-    def __init__(self, segment: Any, end: int) -> None:
-        self.segment, self.start, self.end = segment, 0, end
 
 
 class _KeptLog:

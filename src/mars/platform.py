@@ -78,11 +78,11 @@ def file_address(descriptor: int) -> FileAddress | None:
 
     None where the system has no way for that.
     """
-    machine = _machine()
-    if not machine:
+    here = machine()
+    if not here:
         return None
     facts = os.fstat(descriptor)
-    return machine, os.getpid(), descriptor, facts.st_dev, facts.st_ino
+    return here, os.getpid(), descriptor, facts.st_dev, facts.st_ino
 
 
 def open_at(address: FileAddress) -> int:
@@ -93,8 +93,8 @@ def open_at(address: FileAddress) -> int:
     OSError
         That process is on another machine, in another container, somebody else's, or has ended.
     """
-    machine, pid, there, *numbers = address
-    if machine != _machine():
+    where, pid, there, *numbers = address
+    if where != machine():
         raise OSError(errno.EXDEV, "the file is of another machine")
     descriptor = os.open(f"/proc/{pid}/fd/{there}", os.O_RDWR | os.O_CLOEXEC)
     facts = os.fstat(descriptor)
@@ -102,15 +102,6 @@ def open_at(address: FileAddress) -> int:
         os.close(descriptor)
         raise OSError(errno.ESTALE, "the file has been closed")
     return descriptor
-
-
-def _machine() -> str:
-    """The machine since it was started, and the namespace of processes; empty where unknown."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return f"{file.read().strip()} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
 
 
 def disk_directory() -> str:

@@ -503,7 +503,7 @@ class Session:
         call = output._call
         task = call.task
         if task is None or task.realm is not self._realm:
-            task = call.task_in(self._realm) or call.adopt(self._realm)
+            task = self._known(call)
             if task is None:
                 raise NotExecuted(repr(output))
         stage = task.stage
@@ -512,6 +512,9 @@ class Session:
         if not task.asked and stage is Stage.DONE:
             raise NotExecuted(repr(output))
         return task
+
+    def _known(self, call: Call) -> Task | None:
+        return call.task_in(self._realm) or call.adopt(self._realm)
 
     def times(self, output: Output) -> Times | None:
         """When the last attempt of an object's call went through its stages.
@@ -526,8 +529,7 @@ class Session:
         Times or None
             Eight moments in seconds of `time.monotonic`; None before the call has ended.
         """
-        call = output._call
-        task = call.task_in(self._realm) or call.adopt(self._realm)
+        task = self._known(output._call)
         return None if task is None else times_of(task)
 
     def attempts(self, output: Output) -> list[Attempt]:
@@ -543,8 +545,7 @@ class Session:
         list of Attempt
             Those that have ended. Empty if a checkpoint had the result.
         """
-        call = output._call
-        task = call.task_in(self._realm) or call.adopt(self._realm)
+        task = self._known(output._call)
         if task is not None and task.parts:
             found = Items(task.parts).find(output._index)
             task = None if found is None else found[1]
@@ -553,7 +554,7 @@ class Session:
     def error(self, output: Output) -> BaseException | None:
         """The error of an object's call; None when it has a value, or was not run."""
         call = output._call
-        task = call.task_in(self._realm) or call.adopt(self._realm)
+        task = self._known(call)
         if task is None or task.stage not in (Stage.FAILED, Stage.CANCELLED, Stage.DONE):
             return None
         if task.stage is Stage.DONE and not call.may_hold_errors:
@@ -574,7 +575,7 @@ class Session:
     def log_source(self, call: Call) -> LogSource | None:
         """What a call has printed so far; None before it was started."""
         self._check_open()
-        task = call.task_in(self._realm) or call.adopt(self._realm)
+        task = self._known(call)
         own: LogSource | None = None
         if task is not None and self._checkpoints and type(task) is not Task:
             own = TaskLog(task, lambda _: None)  # of an earlier run: no engine knows it

@@ -94,6 +94,22 @@ class Log:
     def __init__(self, segment: Segment, start: int, end: int) -> None:
         self.segment, self.start, self.end = segment, start, end
 
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    def read(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes from ``start``, but none from a gap or beyond it."""
+        return self.segment.read(self.start + start, min(limit, self.size() - start))
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or the end of the gap that it is in."""
+        return min(self.segment.kept_from(self.start + start), self.end) - self.start
+
+    def finished(self) -> bool:
+        """True: more of the attempt is another `Log`."""
+        return True
+
 
 def text_stream(descriptor: int) -> IO[str]:
     """A stream that passes on every line at once."""

@@ -8,6 +8,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
+@contextmanager
+def environment_with(values: Mapping[str, str]) -> Iterator[None]:
+    """Have variables in the environment of this process, for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, text in before.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text
+
+
 class Given:
     """Variables and a folder for the calls of an engine.
 
@@ -33,23 +48,17 @@ class Given:
     @contextmanager
     def here(self) -> Iterator[None]:
         """Have all of it in this process, for a while."""
-        before = {name: os.environ.get(name) for name in self._env}
         path, folder = list(sys.path), os.getcwd()
-        os.environ.update(self._env)
-        if self.working_dir is not None:
-            os.chdir(self.working_dir)
-            sys.path.insert(0, self.working_dir)
-        try:
-            yield
-        finally:
-            for name, text in before.items():
-                if text is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = text
+        with environment_with(self._env):
             if self.working_dir is not None:
-                os.chdir(folder)
-                sys.path[:] = path
+                os.chdir(self.working_dir)
+                sys.path.insert(0, self.working_dir)
+            try:
+                yield
+            finally:
+                if self.working_dir is not None:
+                    os.chdir(folder)
+                    sys.path[:] = path
 
     def __bool__(self) -> bool:
         return bool(self._env) or self.working_dir is not None

@@ -23,7 +23,7 @@ from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log, Segment, capturing
 from mars.attempt.diagnose import summarize_call
 from mars.engine import Run
-from mars.engines.given import Given
+from mars.engines.given import Given, environment_with
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
@@ -480,15 +480,8 @@ def _loaded_libraries() -> Any:
 @contextlib.contextmanager
 def _threads(cpus: float) -> Iterator[None]:
     """Keep libraries to ``cpus`` cores for a block."""
-    variables = threads.environment(cpus, os.environ)
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        with _loaded_libraries().limit(limits=max(1, int(cpus))):
-            yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with (
+        environment_with(threads.environment(cpus, os.environ)),
+        _loaded_libraries().limit(limits=max(1, int(cpus))),
+    ):
+        yield

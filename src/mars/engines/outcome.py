@@ -9,6 +9,7 @@ from typing import Any
 from mars.attempt import failure
 from mars.attempt.capture import Log
 from mars.errors import DependencyFailed, InternalError, NotExecuted, TaskCancelled, TaskTimeout
+from mars.logs import JoinedLog
 from mars.task import Stage, Task
 
 Decode = Callable[[Any], object]
@@ -21,41 +22,24 @@ class TaskLog:
         self._task = task
         self._running = running
 
-    def _parts(self) -> list[Log]:
+    def _parts(self) -> JoinedLog:
         parts = list(self._task.logs)
         running = self._running(self._task)
         if running is not None:
             parts.append(running)
-        return parts
+        return JoinedLog(parts)
 
     def size(self) -> int:
         """Bytes so far."""
-        return sum(part.end - part.start for part in self._parts())
+        return self._parts().size()
 
     def read(self, start: int, limit: int) -> bytes:
-        """Up to ``limit`` bytes from ``start``."""
-        pieces = []
-        for part in self._parts():
-            length = part.end - part.start
-            if start < length and limit > 0:
-                wanted = min(limit, length - start)
-                piece = part.segment.read(part.start + start, wanted)
-                pieces.append(piece)
-                limit -= len(piece)
-                if len(piece) < wanted:  # a gap
-                    break
-            start = max(0, start - length)
-        return b"".join(pieces)
+        """Up to ``limit`` bytes from ``start``, but none from a gap or beyond it."""
+        return self._parts().read(start, limit)
 
     def kept_from(self, start: int) -> int:
         """``start``, or where the log goes on if what stood there was left out."""
-        passed = 0
-        for part in self._parts():
-            if passed <= start < passed + part.end - part.start:
-                shift = part.start - passed
-                start = min(part.segment.kept_from(start + shift), part.end) - shift
-            passed += part.end - part.start
-        return start
+        return self._parts().kept_from(start)
 
     def finished(self) -> bool:
         """Whether no more will come."""

@@ -20,12 +20,13 @@ import ssl
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mars.engines.cluster.carrier import Item, Listener, Message, size_of
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
+from mars.engines.given import environment_with
 from mars.errors import StartupFailed
 from mars.settings import CONNECT_S, JOIN_LOOK_S, RAY_SHIP_BYTES, STOP_S
 
@@ -174,7 +175,7 @@ class RayLink:
     def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
         """Connect, and have Ray start our nodes; see `Carrier`."""
         self._listener, self._facts = listener, facts
-        self._undo.enter_context(_variables(self._settings()))
+        self._undo.enter_context(environment_with(self._settings()))
         try:
             ray = self._ray = _import_ray()
             with _own.lock:
@@ -478,21 +479,6 @@ def _protect_own() -> None:
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-
-
-@contextlib.contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment, which is the only way to tell Ray some things."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _import_ray() -> Any:
