@@ -12,8 +12,8 @@ import pytest
 
 from mars.cli import main
 from mars.cli.cluster import how_to_join
-from mars.deploy import clusters, credentials, records
-from mars.deploy.records import EngineName, Record
+from mars.deploy import credentials, records
+from mars.deploy.records import Record
 
 pytest.importorskip("cryptography")
 
@@ -44,18 +44,6 @@ def known(host: str = "10.77.0.1", port: int = 7103, secure: bool = True) -> Rec
     if secure:
         credentials.create(record.credentials, [host], timedelta(days=1))
     return record
-
-
-@pytest.mark.parametrize(("engine", "host"), [("ray", "10.77.0.1"), ("dask", "127.0.0.1")])
-def test_a_cluster_that_others_reach_though_nobody_said_so_is_told_of(
-    say: Say, monkeypatch: pytest.MonkeyPatch, engine: EngineName, host: str
-) -> None:
-    """Ray takes no loopback address: see `mars.deploy.clusters.up`, which is not run here."""
-    made = Record(records.new_id(), engine, host, 7103, 7105, 7104, True, "up")
-    monkeypatch.setattr(clusters, "up", lambda *_, **__: made)
-    status, said, complaint = say("up", "--engine", engine)
-    assert (status, made.address in said) == (0, True)
-    assert ("other hosts reach it at 10.77.0.1" in complaint) == (engine == "ray")
 
 
 @pytest.mark.parametrize("words", [["down"], ["credentials", "export"]])
