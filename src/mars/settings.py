@@ -19,7 +19,16 @@ are few, as it wakes a process, so 30 ms keep that under 1 %; more would delay a
 
 EVEN_S: Final = 0.002
 """When all that is ready takes idle workers less than this each, in seconds, it is divided evenly
-among them at once; a wrong prediction then costs no more."""
+among them at once; a wrong prediction then costs no more. What others depend on is divided so up to
+`BATCH_S`, because it is worth more that neighbours are made in one place."""
+
+ALONE_S: Final = 0.0003
+"""When all that is ready takes less than this together, in seconds, one worker gets it: to wake
+another one takes as long."""
+
+FOLLOW_S: Final = 0.002
+"""Predicted work in a queue, seconds, up to which calls follow their inputs there although another
+worker has nothing to do and could take some of them as soon as their inputs are known."""
 
 LOOK_AT: Final = 8
 """Workers that an event makes the scheduler look at beyond those that it concerns, so that its work
@@ -50,6 +59,9 @@ REPORT_S: Final = 0.008
 
 AWAITED_REPORT_S: Final = 0.0002
 """The same for a call whose result others need: they may run in another worker, idle now."""
+
+SOON_REPORT_S: Final = 0.001
+"""The same when those others also need something that nobody has begun."""
 
 LOOK_S: Final = 0.05
 """A worker looks at what calls did to its process at the latest after this time, seconds, when

@@ -503,8 +503,8 @@ class Task:
     __slots__ = (
         "__weakref__",
         "asked", "attempt", "blame", "blocks", "call", "consumers", "deaths", "dependents", "depth",
-        "elsewhere", "failed_input", "home", "items", "logs", "near", "parts", "place", "queued_at",
-        "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source", "sources",
+        "elsewhere", "failed_input", "home", "items", "last_near", "logs", "near", "parts", "place",
+        "queued_at", "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source", "sources",
         "stage", "stored", "timing", "tries", "waiting", "worker",
     )  # fmt: skip
 
@@ -522,8 +522,11 @@ class Task:
         self.tries = 0  # attempts that ended in an exception or a timeout
         self.deaths = 0  # attempts that ended with their worker
         self.depth = 0  # how deep nested calls are below the driver's
-        self.home: Any = None  # the worker that `near` counts for
+        # The worker that `near` counts for; once no input is missing, the one that made most of
+        # them; once it was given out, the one that got it.
+        self.home: Any = None
         self.near = 0  # waiting inputs that are queued in `home`
+        self.last_near = 0  # the attempt of the one that was queued last
         self.size = 1  # how many calls it counts for in progress
         self.items: Any = None  # of a map: items not given out yet; of a block: its items
         self.source: Task | None = None  # of a block: the map that it is a part of

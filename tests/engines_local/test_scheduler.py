@@ -48,9 +48,11 @@ from mars.engines.local.scheduler import (
     RETRYING,
     WAITING,
     Scheduler,
+    report_within,
 )
 from mars.items import MapCall
 from mars.settings import (
+    AWAITED_REPORT_S,
     BATCH_S,
     BATCH_TASKS,
     BLOCK_S,
@@ -58,6 +60,8 @@ from mars.settings import (
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     PREFETCH_BELOW_S,
+    REPORT_S,
+    SOON_REPORT_S,
     START_PAUSE_S,
     STARTS_WITHOUT_RESULT,
 )
@@ -251,6 +255,90 @@ def test_a_call_whose_inputs_are_in_two_workers_waits_for_both() -> None:
     assert desk.sent() == {1: [], 2: ["b", "c"]}  # behind b, which is all that it waits for
     desk.finish(2, VALUE, VALUE)
     assert stage(c) is DONE
+
+
+def stencil(width: int, steps: int, function: Function = QUICK) -> list[list[Call]]:
+    """Each point reads itself and its neighbours of the step before."""
+    rows = [[call(f"0.{point}", function=function) for point in range(width)]]
+    for step in range(1, steps):
+        before = rows[-1]
+        rows.append(
+            [
+                call(f"{step}.{point}", *before[max(0, point - 1) : point + 2], function=function)
+                for point in range(width)
+            ]
+        )
+    return rows
+
+
+def test_neighbours_are_made_in_one_place_and_stay_there() -> None:
+    desk = Desk(2)
+    rows = stencil(8, 12)
+    desk.submit(*(one for row in rows for one in row))
+    halves = dict.fromkeys((1, 2), 0)
+    while any(desk.queues.values()):
+        for worker in (1, 2):
+            if desk.queues[worker]:
+                point = int(desk.queues[worker][0].call.name.split(".")[1])
+                halves[worker] += (point < 4) == (worker == 1)
+                desk.finish(worker)
+    assert all(stage(one) is DONE for row in rows for one in row)
+    assert sum(halves.values()) > 0.9 * 8 * 12
+
+
+def test_a_call_goes_where_its_large_input_is() -> None:
+    desk = Desk(3)
+    small, large = [call(f"small{number}") for number in range(2)], call("large")
+    reader = call("reader", *small, large)
+    desk.submit(*small, large, reader)
+    assert [names[0] for names in desk.sent().values()] == ["small0", "small1", "large"]
+    desk.finish(3, stored=True)
+    desk.finish(1)
+    desk.finish(2)
+    assert desk.sent() == {1: [], 2: [], 3: ["reader"]}
+
+
+def test_what_takes_no_time_wakes_one_worker() -> None:
+    desk = Desk(2)
+    desk.scheduler.seconds[QUICK.key] = 5e-6
+    desk.submit(*calls(20))
+    assert sorted(map(len, desk.queues.values())) == [0, 20]
+
+
+def test_what_an_idle_worker_could_take_soon_does_not_follow_far() -> None:
+    #      ┌── b0 ── c0 …        each as long as FOLLOW_S / 2
+    # a ───┼── b1 ── c1 …
+    #      └── b2 ── c2 …
+    desk = Desk(2)
+    a = call("a")
+    rows = [[a, a, a]]
+    for step in range(6):
+        rows.append([call(f"{step}.{index}", one) for index, one in enumerate(rows[-1])])
+    desk.submit(a, *(one for row in rows[1:] for one in row))
+    assert "1.0" not in desk.sent()[1], "it waits until both can take some of the rest"
+    desk.finish(1, *[VALUE] * 4)
+    assert "1.1" in desk.sent()[2]
+
+
+def test_a_worker_tells_at_once_what_another_one_waits_for() -> None:
+    desk = Desk(2)
+    rows = stencil(8, 3)
+    desk.submit(*(one for row in rows for one in row))
+    within = {one.call.name: report_within(one) for one in desk.queues[1] + desk.queues[2]}
+    assert within["0.3"] == within["0.4"] == AWAITED_REPORT_S
+    assert within["0.0"] == within["0.7"] == REPORT_S  # the one that reads it is queued behind it
+
+
+def test_what_also_needs_a_call_that_nobody_began_is_told_soon() -> None:
+    # a ─────┬── c        b names a worker that is not there
+    # b ─────┘
+    desk = Desk(1)
+    a, b = call("a"), call("b", cpus=1, worker="elsewhere")
+    c = call("c", a, b)
+    desk.submit(a, b, c)
+    assert a.task is not None
+    assert desk.sent() == {1: ["a"]}
+    assert report_within(a.task) == SOON_REPORT_S
 
 
 def test_a_chain_is_sent_on_before_its_worker_has_nothing_left() -> None:

@@ -34,11 +34,11 @@ from mars.engines.local.messages import (
     BadFrame,
 )
 from mars.engines.local.pool import Member, Pool
-from mars.engines.local.scheduler import Scheduler
+from mars.engines.local.scheduler import Scheduler, report_within
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S
+from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S, REPORT_S
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
@@ -426,10 +426,9 @@ class Loop:
             extra["try"] = tries + 1
         if task.dependents is not None:
             extra["keep"] = True  # the value, for calls behind this one
-            for dependent in task.dependents:
-                if dependent.stage is not Stage.ASSIGNED or dependent.worker is not task.worker:
-                    extra["awaited"] = True  # elsewhere
-                    break
+            within = report_within(task)
+            if within < REPORT_S:
+                extra["report"] = int(within * 1e9)
         return extra
 
     def _block_message(self, member: Member, task: Task, number: int, run: Run) -> tuple[Any, ...]:

@@ -55,6 +55,8 @@ from mars.engines.local.events import (
 )
 from mars.engines.local.queues import Group, ReadyQueue, WorkerState, wanted
 from mars.settings import (
+    ALONE_S,
+    AWAITED_REPORT_S,
     BACKOFF_S,
     BATCH_S,
     BATCH_TASKS,
@@ -62,11 +64,14 @@ from mars.settings import (
     BLOCK_S,
     CANCEL_GRACE_S,
     EVEN_S,
+    FOLLOW_S,
     FUNCTIONS_KEPT,
     INTERRUPT_GRACE_S,
     LOOK_AT,
     OVERDUE_S,
     PREFETCH_BELOW_S,
+    REPORT_S,
+    SOON_REPORT_S,
     START_PAUSE_S,
     STARTS_WITHOUT_RESULT,
     TASK_FLOOR_S,
@@ -122,6 +127,40 @@ _DEADLINE: Final = 1
 _KILL: Final = 2
 _OVERDUE: Final = 3
 _START: Final = 4
+
+
+def _origin(task: Task) -> WorkerState | None:
+    """The worker that made most of its inputs, the large ones if there are any."""
+    sources = task.sources
+    if len(sources) > _FEW:
+        return None
+    homes = [source.home for source in sources if source.stored] or [
+        source.home for source in sources
+    ]
+    return homes[0] if len(homes) < 3 else max(homes, key=homes.count)
+
+
+def report_within(task: Task) -> float:
+    """How long its worker may keep the end of a task that was given out to itself, in seconds.
+
+    What runs behind it in the same worker does not wait for a report. What needs a later task of
+    the same queue, too, waits for that one.
+    """
+    worker, within = task.worker, REPORT_S
+    for dependent in task.dependents or ():
+        if dependent.home is worker and (
+            dependent.stage is ASSIGNED or dependent.last_near != task.attempt
+        ):
+            continue
+        sources = dependent.sources
+        if len(sources) > _FEW:
+            later = dependent.home is not worker or dependent.near < dependent.waiting
+        else:
+            later = any(source.stage in (WAITING, READY) for source in sources)
+        if not later:
+            return AWAITED_REPORT_S
+        within = SOON_REPORT_S
+    return within
 
 
 def _put(workers: dict[WorkerState, None], worker: WorkerState, belongs: bool) -> None:
@@ -326,9 +365,11 @@ class Scheduler:
             else:
                 source.dependents.append(task)
             if source.stage is ASSIGNED:
-                self._near(task, source.worker)
+                self._near(task, source)
 
-    def _near(self, task: Task, worker: WorkerState) -> None:
+    def _near(self, task: Task, source: Task) -> None:
+        worker = source.worker
+        task.last_near = source.attempt
         if task.home is worker:
             task.near += 1
         else:
@@ -458,6 +499,7 @@ class Scheduler:
                 if wanted(dependent):
                     dependent.stage = READY
                     dependent.ready_at = now
+                    dependent.home = _origin(dependent)
                     # In front of what waited longer: what has begun is finished first, so fewer
                     # intermediate results are alive at once.
                     self.ready.push_front(dependent)
@@ -904,21 +946,32 @@ class Scheduler:
             left = sum(len(group.idle) for group in self.groups)
             for group in self.groups:
                 while group.idle and ready.count:
-                    worker = next(iter(group.idle))
+                    task = next(iter(ready))
                     # A share of what is left, so that the last round is even. When all of it
-                    # takes next to no time, an even part at once: neighbours stay together.
-                    share = 1 + ready.count // (2 * len(self.workers))
+                    # takes little time, an even part at once: neighbours stay together.
+                    share, most_s = 1 + ready.count // (2 * len(self.workers)), BATCH_S
                     part = -(-ready.count // left)
-                    if part * self._predict(next(iter(ready))) < EVEN_S:
+                    seconds = self._predict(task)
+                    if ready.count * seconds < ALONE_S:
+                        share, most_s = ready.count, ALONE_S
+                    elif part * seconds < (EVEN_S if task.dependents is None else BATCH_S):
                         share = part
-                    if not self._fill(worker, share, now):
+                    home, left = task.home, max(1, left - 1)
+                    if (
+                        home is not None
+                        and home in self.groups[home.group].idle
+                        and self._fill(home, share, now, most_s)
+                    ):
+                        continue
+                    if not self._fill(next(iter(group.idle)), share, now, most_s):
                         break
-                    left -= 1
         if ready.count:
             self._start_missing(now)
             first = next(iter(ready), None)  # none when nobody wanted what was there
             short = first is not None and self._next_of(first) < PREFETCH_BELOW_S
-            for worker in _some(self._hungry) if short else ():
+            if short:
+                self._fill_homes(now)
+            for worker in _some(self._hungry) if short and ready.count else ():
                 if not self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now):
                     del self._hungry[worker]  # until its queue changes
                 if not ready.count:
@@ -932,8 +985,27 @@ class Scheduler:
                     self._retire(worker)
                 self._balance(now)
 
-    def _fill(self, worker: WorkerState, share: int, now: float) -> bool:
-        """Whether a worker, which could take something, was given anything."""
+    def _fill_homes(self, now: float) -> None:
+        """Let workers that could take more have what needs what they made."""
+        ready = self.ready
+        for _ in range(LOOK_AT):
+            first = next(iter(ready), None)
+            if first is None or first.home not in self._hungry:
+                return
+            share = 0
+            for task in islice(ready, LOOK_AT):
+                if task.home is not first.home:
+                    break
+                share += 1
+            if not self._fill(first.home, share, now):
+                return
+
+    def _fill(self, worker: WorkerState, share: int, now: float, most_s: float = BATCH_S) -> bool:
+        """Whether a worker, which could take something, was given anything.
+
+        It takes ``share`` tasks that are ready, less if that is predicted to be ``most_s`` of
+        work, and what can follow them.
+        """
         ready = self.ready
         group = self.groups[worker.group]
         if group.resuming:
@@ -941,14 +1013,14 @@ class Scheduler:
         queue = worker.queue
         batch: list[Task] = []
         room = BATCH_TASKS - len(queue)
-        share = min(share, room)
         load = worker.load_s
+        taken = 0
         shelf: deque[Task] | None = None
         # What is known of the call before: the next one is most often of the same function.
         function: Function | None = None
         options: Options = DEFAULT_OPTIONS
         need = predicted = 0.0
-        while len(batch) < share:
+        while taken < share and len(batch) < room:
             if not shelf or not wanted(shelf[0]):
                 shelf = ready.shelf_for(group, worker.cpus if queue else None)
                 if shelf is None:
@@ -977,10 +1049,12 @@ class Scheduler:
                 if queue and (
                     options.timeout_s is not None
                     or predicted >= PREFETCH_BELOW_S
-                    or (load + predicted > BATCH_S and len(queue) > 1)
+                    or (load + predicted > most_s and len(queue) > 1)
+                    or self._better_at_home(task, worker, load)
                 ):
                     break
                 ready.pop(shelf)
+            taken += 1
             if not queue:
                 worker.cpus = worker.claim = options.cpus
                 worker.need = need
@@ -1004,6 +1078,13 @@ class Scheduler:
             self._changed[worker] = None
             self._sort()
         return bool(batch)
+
+    def _better_at_home(self, task: Task, worker: WorkerState, load: float) -> bool:
+        """Whether the worker that made the inputs of a task has room, and less to do."""
+        home = task.home
+        if home is None or home is worker or home.load_s > load:
+            return False
+        return home in self._hungry or home in self.groups[home.group].idle
 
     # -- many items of one function, `mars.remote.map` ----------------------------------------
 
@@ -1131,9 +1212,10 @@ class Scheduler:
         task.stage = ASSIGNED
         task.worker = worker
         task.sent_at = now
+        task.home = worker
         worker.queue.append(task)
         for dependent in task.dependents or ():
-            self._near(dependent, worker)
+            self._near(dependent, task)
 
     def _follow(
         self,
@@ -1147,7 +1229,15 @@ class Scheduler:
         """Queue what needs only tasks of this queue right behind them."""
         frontier = [task]
         while frontier:
-            for dependent in frontier.pop().dependents or ():
+            dependents = frontier.pop().dependents or ()
+            if (
+                load > FOLLOW_S
+                and (frontier or len(dependents) > 1)  # else nobody could help
+                and not self.ready.count
+                and any(group.idle.keys() - {worker} for group in self.groups)
+            ):
+                break
+            for dependent in dependents:
                 if (
                     dependent.stage is not WAITING
                     or dependent.home is not worker

@@ -53,7 +53,6 @@ from mars.engines.local.messages import (
 )
 from mars.errors import MarsError, StoreFull
 from mars.settings import (
-    AWAITED_REPORT_S,
     BACKOFF_S,
     LOG_TAIL_LINES,
     LOOK_S,
@@ -70,7 +69,6 @@ _SMALL: Final = frozenset({bool, int, float})
 """Types whose values need no look at what is in them."""
 
 _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
-_AWAITED_NS: Final = int(AWAITED_REPORT_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _LOOK_NS: Final = int(LOOK_S * 1e9)
 _PAUSE_MS: Final = 1
@@ -570,7 +568,7 @@ class Worker:
         stored = now()
         times = (received, decoded, called, returned, stored)
         self.finish(attempt, status, flags, (log_start, log_end), times, data)
-        every = _REPORT_NS if extra is None or "awaited" not in extra else _AWAITED_NS
+        every = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         if stored - self.reported_ns > every and not self.spoiled:
             self.report()
             self.reported_ns = stored
