@@ -504,8 +504,8 @@ class Task:
         "__weakref__",
         "asked", "attempt", "blame", "blocks", "call", "consumers", "deaths", "dependents", "depth",
         "elsewhere", "failed_input", "home", "items", "last_near", "logs", "near", "parts", "place",
-        "queued_at", "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source", "sources",
-        "stage", "stored", "timing", "tries", "waiting", "worker",
+        "queued_at", "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source",
+        "sources", "stage", "stored", "timing", "tries", "waiting", "worker",
     )  # fmt: skip
 
     def __init__(self, call: Call, realm: Realm) -> None:

@@ -134,9 +134,8 @@ def _origin(task: Task) -> WorkerState | None:
     sources = task.sources
     if len(sources) > _FEW:
         return None
-    homes = [source.home for source in sources if source.stored] or [
-        source.home for source in sources
-    ]
+    large = [source for source in sources if source.stored]
+    homes: list[WorkerState | None] = [source.home for source in large or sources]
     return homes[0] if len(homes) < 3 else max(homes, key=homes.count)
 
 
