@@ -152,8 +152,14 @@ def test_a_run_goes_on_with_fewer_workers_when_the_system_refuses_more_and_says_
     one = program(
         AS_ANOTHER_USER
         + """
+import time
 session = mars.new_session(n_cpu=4)
-for _ in range(3):
+deadline = time.monotonic() + 15
+told = rounds = 0
+while rounds < 3 or told < 2:  # once more after it was told
+    rounds += 1
+    told += os.fstat(2).st_size > 0
+    assert time.monotonic() < deadline, "nobody is told"
     calls = [mr.spawn(pow, args=(i, 2)) for i in range(40)]
     done = mr.ExecutableTuple(calls).execute(wait=False)
     done.result(20)
