@@ -173,7 +173,7 @@ class MapCall(Call):
     def begin(self, task: Task) -> None:
         """Which items the blocks of ``task`` have to run."""
         old = self.task_in(task.realm)
-        task.parts = [] if old is None or old.parts is None else old.parts
+        task.parts = [] if old is None or old.parts is None else list(old.parts)
         have = Items(task.parts)
         if not self.made and not have.count:
             task.items = range(self.count)

@@ -763,6 +763,21 @@ def test_items_that_failed_run_again_while_others_of_their_map_still_run() -> No
     assert (stage(whole), run.failed, run.live) == (DONE, 0, False)
 
 
+def test_an_item_that_ends_while_its_map_is_asked_for_again_does_not_run_again() -> None:
+    desk = Desk(2)
+    whole = mapping(2, LONG)
+    desk.submit(whole)
+    desk.finish(1, result=(b"", {0: b"raised"}, None), failures=1, seconds=1.0)  # item 0
+    again = Task(whole, desk)
+    whole.begin(again)  # in the program's thread, while item 1 still runs
+    desk.finish(2, result=(b"", {}, None), seconds=1.0)
+    run = SimRun("again", stop_on_error=True)
+    desk.on(Submitted(run, [again]))
+    assert [list(block.items) for queue in desk.queues.values() for block in queue] == [[0]]
+    desk.finish(1, result=(b"", {}, None), seconds=1.0)
+    assert (stage(whole), run.total, run.done, run.live) == (DONE, 1, 1, False)
+
+
 # -- deaths -----------------------------------------------------------------------------------
 
 

@@ -292,8 +292,9 @@ class Loop:
             if number in member.runs:
                 member.runs.discard(number)
                 runs_over.append(number)
-            functions_over += member.functions.intersection(functions)
-            member.functions.difference_update(functions)
+            if functions:
+                functions_over += member.functions.intersection(functions)
+                member.functions.difference_update(functions)
 
     def _forget_functions(self, member: Member) -> None:
         """A worker has many functions: it may keep those of the calls that it has queued."""

@@ -127,6 +127,14 @@ class ReadyQueue:
         self._tidy()
         return None
 
+    def first(self) -> Task | None:
+        """What is most urgent; perhaps nobody wants it any more."""
+        for urgency in self._order:
+            for shelf in self._levels[urgency].values():
+                if shelf:
+                    return shelf[0]
+        return None
+
     def has(self, task: Task) -> bool:
         """Whether the task is here; looks at all of its shelf."""
         return task in self._shelf(task)

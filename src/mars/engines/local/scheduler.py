@@ -181,8 +181,12 @@ def _some(workers: dict[WorkerState, None]) -> list[WorkerState]:
 
 def _cancelled(task: Task) -> bool:
     """Whether nobody wants the task any more because somebody cancelled it."""
-    runs = task.runs if task.source is None else task.source.runs
-    return any(run.cancelled for run in runs) and not any(run.live for run in runs)
+    cancelled = False
+    for run in task.runs if task.source is None else task.source.runs:
+        if run.live:
+            return False
+        cancelled |= run.cancelled
+    return cancelled
 
 
 class Scheduler:
@@ -298,7 +302,9 @@ class Scheduler:
                 run.done += task.size
                 continue
             elif known.finished:
+                run.total -= task.size
                 self._replace(call, known, task)
+                run.total += task.size
             elif known.runs:
                 known.runs += runs  # another run is at it
                 known.asked |= task.asked
@@ -328,8 +334,16 @@ class Scheduler:
     def _replace(self, call: Call, old: Task, new: Task) -> None:
         new.elsewhere = old.elsewhere
         new.logs = old.logs  # what earlier attempts printed stays readable
-        new.parts = old.parts
-        if new.parts is not None:
+        if old.parts is not None:
+            # Blocks of it may have ended while the new one was on its way here.
+            since = old.parts[len(new.parts) :]
+            there = {
+                i for part in since if part.stage is DONE and not part.tries for i in part.items
+            }
+            if there:
+                new.items = [index for index in new.items if index not in there]
+                new.size = len(new.items)
+            new.parts = old.parts
             new.stored = old.stored
         if call.task is old:
             call.task = new
@@ -942,31 +956,10 @@ class Scheduler:
         self._sort()
         ready = self.ready
         if ready.count:
-            left = sum(len(group.idle) for group in self.groups)
-            for group in self.groups:
-                while group.idle and ready.count:
-                    task = next(iter(ready))
-                    # A share of what is left, so that the last round is even. When all of it
-                    # takes little time, an even part at once: neighbours stay together.
-                    share, most_s = 1 + ready.count // (2 * len(self.workers)), BATCH_S
-                    part = -(-ready.count // left)
-                    seconds = self._predict(task)
-                    if ready.count * seconds < ALONE_S:
-                        share, most_s = ready.count, ALONE_S
-                    elif part * seconds < (EVEN_S if task.dependents is None else BATCH_S):
-                        share = part
-                    home, left = task.home, max(1, left - 1)
-                    if (
-                        home is not None
-                        and home in self.groups[home.group].idle
-                        and self._fill(home, share, now, most_s)
-                    ):
-                        continue
-                    if not self._fill(next(iter(group.idle)), share, now, most_s):
-                        break
+            self._fill_idle(now)
         if ready.count:
             self._start_missing(now)
-            first = next(iter(ready), None)  # none when nobody wanted what was there
+            first = ready.first()  # none when nobody wanted what was there
             short = first is not None and self._next_of(first) < PREFETCH_BELOW_S
             if short:
                 self._fill_homes(now)
@@ -975,20 +968,53 @@ class Scheduler:
                     del self._hungry[worker]  # until its queue changes
                 if not ready.count:
                     break
-        else:
-            if self._hungry:
-                for worker in _some(self._hungry):
-                    self._lengthen(worker, now)
-            if any(group.idle for group in self.groups):
+            return
+        for worker in _some(self._hungry) if self._hungry else ():
+            if worker.queue[-1].dependents is not None:
+                self._lengthen(worker, now)
+        for group in self.groups:
+            if group.idle:
                 for worker in changed:
                     self._retire(worker)
-                self._balance(now)
+                if self._deep:
+                    self._balance(now)
+                return
+
+    def _fill_idle(self, now: float) -> None:
+        """Share out what is ready among workers that have nothing to do."""
+        ready = self.ready
+        left = 0
+        for group in self.groups:
+            left += len(group.idle)
+        for group in self.groups:
+            while group.idle and ready.count:
+                task = ready.first()
+                assert task is not None
+                # A share of what is left, so that the last round is even. When all of it takes
+                # little time, an even part at once: neighbours stay together.
+                share, most_s = 1 + ready.count // (2 * len(self.workers)), BATCH_S
+                part = -(-ready.count // left)
+                seconds = self._predict(task)
+                if ready.count * seconds < ALONE_S:
+                    share, most_s = ready.count, ALONE_S
+                elif part * seconds < (EVEN_S if task.dependents is None else BATCH_S):
+                    share = part
+                left = left - 1 or 1
+                home = task.home
+                if (
+                    home is not None
+                    and home in self.groups[home.group].idle
+                    and self._fill(home, share, now, most_s)
+                ):
+                    continue
+                if not self._fill(next(iter(group.idle)), share, now, most_s):
+                    break
 
     def _fill_homes(self, now: float) -> None:
         """Let workers that could take more have what needs what they made."""
         ready = self.ready
         for _ in range(LOOK_AT):
-            first = next(iter(ready), None)
+            first = ready.first()
             if first is None or first.home not in self._hungry:
                 return
             share = 0
@@ -1265,7 +1291,7 @@ class Scheduler:
         """Queue what follows the last call of a queue, so that a chain does not wait for us."""
         queue = worker.queue
         last = queue[-1]
-        if last.dependents is None or last.call.options.timeout_s is not None:
+        if last.call.options.timeout_s is not None:
             return
         if self.groups[worker.group].resuming:
             return  # calls that waited for nested ones go on before anything new starts

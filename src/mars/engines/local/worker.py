@@ -467,7 +467,8 @@ class Worker:
         try:
             surroundings = self.runs[run][3]
             if surroundings is not self.surroundings and surroundings is not None:
-                self.ambient.follow(*surroundings)
+                if surroundings != self.surroundings:  # most often a new run has the same
+                    self.ambient.follow(*surroundings)
                 self.surroundings = surroundings
             call = self.functions[function]
             if type(call) is tuple:
