@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import os
@@ -18,7 +17,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt import context
 from mars.config import options
@@ -26,12 +25,14 @@ from mars.engine import Engine, Run
 from mars.engines.given import Given
 from mars.engines.outcome import Items, TaskLog
 from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
-from mars.execution import Execution
 from mars.graph import needed_calls
 from mars.logs import JoinedLog, LogFetcher, LogSource
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 from mars.task import Call, Output, Stage, Task, parse_bytes
+
+if TYPE_CHECKING:
+    from mars.execution import Execution
 
 _NO_SESSION: Final = """
 No session found, local session will be created in background, \
@@ -229,6 +230,8 @@ class Session:
                 target=self._submit, args=(run, missing, targets), name="mars-run", daemon=True
             ).start()
         if not wait:
+            from mars.execution import Execution
+
             execution = Execution(
                 run,
                 self._engine,
@@ -808,17 +811,14 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _close_all() -> None:
+def close_all() -> None:
+    """End all engines, at the end of the program."""
     with _state.lock:
         engines = list(_state.engines.values())
     for engine, sessions in engines:
         for session in list(sessions):
             session._close_checkpoints()
         engine.close()
-
-
-# Here, not where engines are made: what a program registers after `import mars` is called before.
-atexit.register(_close_all)
 
 
 def _set_default(session: Session | None) -> None:
@@ -1292,8 +1292,7 @@ class AsyncSession:
     async def execute(self, *objects: Any, **kwargs: Any) -> Execution:
         """Start a run; await what comes back for its end."""
         kwargs["wait"] = False
-        execution = self.session.execute(*objects, **kwargs)
-        assert isinstance(execution, Execution)
+        execution: Execution = self.session.execute(*objects, **kwargs)
         return execution
 
     async def fetch(self, *objects: Any) -> list[Any]:
