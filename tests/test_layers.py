@@ -36,7 +36,7 @@ LAYERS = """
     checkpoint
     engines.objects engines.given engines.local.arena engines.local.messages engines.local.events
     engines.local.endings engines.local.queues engines.local.stacks engines.local.certificate
-    engines.local.admission
+    engines.local.admission engines.local.launch
     engines.local.scheduler engines.local.pool engines.local.store
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop

@@ -1108,9 +1108,17 @@ def _start_engine(
         )
     if sys.platform == "win32":
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
-    from mars.engines.local.engine import LocalEngine
+    from mars.engines.local.launch import Launch
 
-    return LocalEngine(name, cpus, n_worker, object_bytes, directory, Given(env, working_dir))
+    launch = Launch()  # it starts while the engine is loaded, which takes about as long
+    try:
+        from mars.engines.local.engine import LocalEngine
+
+        given = Given(env, working_dir)
+        return LocalEngine(name, cpus, n_worker, object_bytes, directory, given, launch)
+    except BaseException:
+        launch.close()
+        raise
 
 
 def _env(env: Mapping[str, str] | None) -> dict[str, str]:
@@ -1162,8 +1170,12 @@ def get_default_or_create(**kwargs: Any) -> Session:
         with _state.lock:
             session = get_default_session()
             if session is None:
-                warnings.warn(_NO_SESSION, stacklevel=_outside())
                 session = new_session(**kwargs)
+                try:
+                    warnings.warn(_NO_SESSION, stacklevel=_outside())
+                except BaseException:  # the program wants it so
+                    session.stop_server()
+                    raise
     return session
 
 
