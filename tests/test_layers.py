@@ -26,7 +26,8 @@ LAYERS = """
     deploy.census deploy.targets
     deploy.clusters
     deploy.ssh
-    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.ambient
+    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.ambient attempt.origin
+    attempt.plain
     attempt.context attempt.capture attempt.code
     attempt.codec attempt.failure
     attempt.call

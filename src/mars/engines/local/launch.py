@@ -60,8 +60,10 @@ class Launch:
         StartupFailed
             The system refuses to start it.
         """
+        # Workers share what the zygote has loaded. Where the program needed it, they do, too.
+        more = "import cloudpickle; " if "cloudpickle" in sys.modules else ""
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"import sys; sys.path[:] = {sys.path!r}; {more}"
             f"from mars.engines.local.zygote import main; "
             f"main({_CONTROL_DESCRIPTOR}, {os.getpid()})"
         )

@@ -164,7 +164,7 @@ def main(descriptor: int, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
     # Imported before the first fork, so that all workers share it.
-    for name in ("cloudpickle", "mars.engines.local.worker", "mars.engines.local.nested"):
+    for name in ("mars.engines.local.worker", "mars.engines.local.nested"):
         importlib.import_module(name)
     platform.unbuffer_c_output()
     _Zygote(socket.socket(fileno=descriptor), driver).run()
