@@ -126,7 +126,7 @@ def _check(value: Any) -> None:
         _check(getattr(value, "__origin__", None))
         _check(value.__args__)
     elif isinstance(value, (BuiltinFunctionType, FunctionType, type)):
-        if not is_installed(value):
+        if not is_installed(value) and value is not type(None):  # which pickle knows
             raise _NotPlain
     elif kind not in _CONSTANTS:
         raise _NotPlain
