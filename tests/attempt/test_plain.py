@@ -39,7 +39,7 @@ PLAIN = {
     "a generator": ("def f(n): return list(up(n))\ndef up(n): yield from range(n)", (4,)),
     "a coroutine": ("async def f(x): return x", None),
     "annotations": (
-        "def f(x: int, y: 's' = '', *, z: list[int] | None = 1) -> dict[str, tuple[int, ...]]: 'Doc'",
+        "def f(x: int, y: 's' = 1, *, z: list[int] | None = 1) -> tuple[int, ...]: 'What it does.'",
         (1,),
     ),
     "a lambda": ("f = lambda x: (x, LIMIT)", (1,)),
