@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import collections
+import datetime
+import fractions
+import functools
 import math
 import os.path
 import pickle
 import random
 import sys
+import uuid
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import pytest
@@ -86,7 +91,9 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[[str], Any]
 
 
 def by_cloudpickle(func: object) -> Any:
-    return pickle.loads(code.dumps(func, Keep()))
+    data = code.dumps(func, Keep())
+    assert b"cloudpickle" in data
+    return pickle.loads(data)
 
 
 @pytest.mark.parametrize("what", PLAIN)
@@ -95,7 +102,7 @@ def test_a_plain_function_arrives_as_with_cloudpickle(
 ) -> None:
     text, args = PLAIN[what]
     func = made(text)
-    data = plain.dumps(func)
+    data = plain.dumps_function(func)
     assert data is not None
     assert b"cloudpickle" not in data
     here, there = pickle.loads(data), by_cloudpickle(func)
@@ -121,13 +128,13 @@ def test_a_plain_function_arrives_as_with_cloudpickle(
 
 @pytest.mark.parametrize("what", NOT_PLAIN)
 def test_it_is_not_plain_that_a_function_reaches(what: str, made: Callable[[str], Any]) -> None:
-    assert plain.dumps(made(NOT_PLAIN[what])) is None
+    assert plain.dumps_function(made(NOT_PLAIN[what])) is None
 
 
 @pytest.mark.parametrize("func", [abs, math.sqrt, os.path.join, int, random.Random, FunctionType])
 def test_what_is_installed_travels_by_name(func: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloudpickle, "list_registry_pickle_by_value", set)
-    data = plain.dumps(func)
+    data = plain.dumps_function(func)
     if func is FunctionType:  # in the module that it names it is not found
         assert data is None
     else:
@@ -136,7 +143,7 @@ def test_what_is_installed_travels_by_name(func: object, monkeypatch: pytest.Mon
 
 def test_functions_that_call_each_other_stay_one_group(made: Callable[[str], Any]) -> None:
     func = made("def f(n): return g, n\ndef g(): return f")
-    data = plain.dumps(func)
+    data = plain.dumps_function(func)
     assert data is not None
     copy = pickle.loads(data)
     assert copy(1)[0]() is copy
@@ -145,9 +152,9 @@ def test_functions_that_call_each_other_stay_one_group(made: Callable[[str], Any
 
 def test_the_same_function_has_the_same_pickle(made: Callable[[str], Any]) -> None:
     func = made("def f(x):\n    return sorted({x, LIMIT, 'text', 1.5, 10**30}, key=str)")
-    first = plain.dumps(func)
+    first = plain.dumps_function(func)
     held = [func.__code__, *func.__code__.co_consts, *func.__code__.co_names]  # more references
-    assert plain.dumps(func) == first is not None
+    assert plain.dumps_function(func) == first is not None
     assert held
 
 
@@ -156,9 +163,9 @@ def test_what_the_program_registered_by_value_is_left_to_cloudpickle() -> None:
     exec("def f(): return 1", module.__dict__)
     sys.modules[module.__name__] = module
     try:
-        assert plain.dumps(module.f) is not None
+        assert plain.dumps_function(module.f) is not None
         cloudpickle.register_pickle_by_value(module)
-        assert plain.dumps(module.f) is None
+        assert plain.dumps_function(module.f) is None
         cloudpickle.unregister_pickle_by_value(module)
     finally:
         del sys.modules[module.__name__]
@@ -167,7 +174,50 @@ def test_what_the_program_registered_by_value_is_left_to_cloudpickle() -> None:
 def test_many_helpers_and_a_long_chain_of_them_travel(made: Callable[[str], Any]) -> None:
     lines = [f"def f{i}(x): return f{i + 1}(x) if x < 0 else {i}" for i in range(3000)]
     func = made("\n".join([*lines, "def f3000(x): return f0(x)", "f = f0"]))
-    data = plain.dumps(func)
+    data = plain.dumps_function(func)
     assert data is not None
     copy = pickle.loads(data)
     assert copy(1) == 0 and copy.__globals__["f2999"](1) == 2999
+
+
+class Pair(NamedTuple):
+    one: int
+    two: int
+
+
+def test_values_of_installed_classes_are_pickled_without_cloudpickle(
+    made: Callable[[str], Any],
+) -> None:
+    values = [
+        datetime.date(2020, 1, 1), fractions.Fraction(1, 3), collections.OrderedDict(a=1),
+        [abs, math.sqrt, os.path.join, int, datetime.date], OSError(2, "no such file"),
+        functools.partial(max, 1), uuid.UUID(int=5),
+    ]  # fmt: skip
+    for value in values:
+        data = code.dumps(value, Keep())
+        assert b"cloudpickle" not in data and data == pickle.dumps(value, 5)
+        assert repr(pickle.loads(data)) == repr(value)
+
+
+def test_values_of_the_program_s_classes_are_pickled_by_value(made: Callable[[str], Any]) -> None:
+    for text in (
+        "class A: pass\nf = A()", "class A: pass\nf = [1, {'a': A}]",
+        "import functools\n@functools.cache\ndef f(x): return x", "def f(x): return x",
+        "class A(Exception): pass\nf = A(1)",
+        "import collections, datetime\nf = collections.defaultdict(lambda: datetime.date)",
+    ):  # fmt: skip
+        assert plain.dumps_value(made(text), Keep()) is None
+        assert b"cloudpickle" in code.dumps(made(text), Keep())
+    project = Pair(1, 2)  # of this file, which is no installed module
+    assert plain.dumps_value(project, Keep()) is None
+    assert tuple(pickle.loads(code.dumps(project, Keep()))) == project
+
+
+def test_large_buffers_of_plain_values_stay_apart() -> None:
+    numpy = pytest.importorskip("numpy")
+    keep, array = Keep(), numpy.arange(100_000)
+    data = code.dumps([array, numpy.float64(2)], keep)
+    assert b"cloudpickle" not in data and len(data) < 1000
+    (buffer,) = keep.buffers
+    back, _ = pickle.loads(data, buffers=[buffer])
+    assert (back == array).all()

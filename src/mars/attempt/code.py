@@ -114,6 +114,10 @@ def dumps(value: object, keep: Keeper) -> bytes:
         Whatever pickling raises when both ways fail.
     """
     keep.restart()
+    data = plain.dumps_value(value, keep)
+    if data is not None:
+        return data
+    keep.restart()
     try:
         file = io.BytesIO()
         _pickler()(file, keep).dump(value)
@@ -276,7 +280,7 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     if known is not None and known.reference() is func and known.references.unchanged():
         return known.function
     keep = keep_factory()
-    data = plain.dumps(func) or dumps(func, keep)
+    data = plain.dumps_function(func) or dumps(func, keep)
     buffers = tuple(keep.buffers)
     digest = blake2b(data, digest_size=16)
     for buffer in buffers:

@@ -405,8 +405,6 @@ def _frames(traceback: TracebackType | None, hidden: Callable[[str], bool]) -> t
 
 
 def _frame(traceback: TracebackType) -> _Frame:
-    import linecache
-
     frame, code, line = traceback.tb_frame, traceback.tb_frame.f_code, traceback.tb_lineno
     columns = None
     # One entry per two-byte instruction; a frame that a debugger moved has none for its line.
@@ -417,6 +415,8 @@ def _frame(traceback: TracebackType) -> _Frame:
                 columns = (last_line - first_line, first, last)  # type: ignore[operator]
             break
     try:
+        import linecache  # here: the call may have left no descriptor to load it with
+
         source = linecache.getline(code.co_filename, line, frame.f_globals).rstrip()[:1_000]
     except BaseException:  # noqa: BLE001  # a module's loader may do anything
         source = ""

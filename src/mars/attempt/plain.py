@@ -1,7 +1,8 @@
-"""Plain functions by value, without cloudpickle, which takes long to load at both ends.
+"""What travels without cloudpickle, which takes long to load at both ends.
 
 A function is plain when all that it can reach is constants, installed modules and what they
-define, and plain functions beside it. Most first calls are. Anything else, such as closures,
+define, and plain functions beside it. Most first calls are. A value is plain when all its
+classes and functions are installed, as those of arrays are. Anything else, such as closures,
 classes of the program and packages, whose submodules have to be found, is cloudpickle's: `code`
 asks here first, and a worker gets the same either way.
 """
@@ -9,17 +10,22 @@ asks here first, and a worker gets the same either way.
 from __future__ import annotations
 
 import builtins
+import io
 import marshal
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType, GenericAlias, ModuleType, UnionType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from mars.attempt.origin import is_installed, is_project_module, names_in
 from mars.settings import BUFFER_BYTES
 
 _CONSTANTS: Final = frozenset({bool, int, float, complex, str, bytes, type(None), type(...)})
+
+_NAMED: Final = (FunctionType, type, type(lru_cache(len)))
+"""What `pickle` writes as a name, without a look at whose it is."""
 
 _OF_MODULE: Final = ("__name__", "__package__", "__file__")
 """For relative imports inside a function, and code that asks where it is."""
@@ -32,18 +38,42 @@ class _NotPlain(Exception):
     pass
 
 
-def dumps(func: object) -> bytes | None:
+def dumps_function(func: object) -> bytes | None:
     """Pickle what is to be called; None when it is not plain."""
-    cloudpickle = sys.modules.get("cloudpickle")
-    if cloudpickle is not None and cloudpickle.list_registry_pickle_by_value():
-        return None  # the program wants some installed module by value
+    if _by_value():
+        return None
     try:
-        if type(func) is FunctionType and not is_installed(func):
+        if _is_ours(func):
             return pickle.dumps(_Reached(func), 5)
         _check(func)
         return pickle.dumps(func, 5)
     except _NotPlain:
         return None
+
+
+def dumps_value(value: object, keep: Callable[[pickle.PickleBuffer], bool]) -> bytes | None:
+    """Pickle a value, large buffers left to ``keep``; None when it is not plain."""
+    if _by_value():
+        return None
+    file = io.BytesIO()
+    try:
+        _Pickler(file, 5, buffer_callback=keep).dump(value)
+    except Exception:  # cloudpickle takes more, and its error is the better one
+        return None
+    return file.getvalue()
+
+
+def _by_value() -> bool:
+    """Whether the program told cloudpickle to take installed modules by value."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: object, /) -> Any:
+        if isinstance(value, _NAMED) and not is_installed(value):
+            raise _NotPlain
+        return NotImplemented
 
 
 class _Reached:
@@ -83,7 +113,7 @@ class _Reached:
         return _rebuild, (self.functions, self.places, self.modules, self.values)
 
 
-def _is_ours(value: object) -> bool:
+def _is_ours(value: object) -> TypeGuard[FunctionType]:
     return type(value) is FunctionType and not is_installed(value)
 
 

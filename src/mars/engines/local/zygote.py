@@ -100,10 +100,9 @@ class _Zygote:
             from mars.engines.local import worker as program
 
             status = program.main(worker, facts, descriptors)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
+        except BaseException as error:
+            # Nothing is loaded for it: there may be no memory left for that.
+            sys.__excepthook__(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
 
