@@ -36,9 +36,9 @@ LAYERS = """
     items journal
     checkpoint
     engines.objects engines.given engines.local.arena engines.local.messages engines.local.events
-    engines.local.endings engines.local.queues engines.local.stacks engines.local.certificate
+    engines.local.endings engines.local.queues engines.local.stack_answer engines.local.certificate
     engines.local.admission engines.local.launch
-    engines.local.scheduler engines.local.pool engines.local.store
+    engines.local.scheduler engines.local.pool engines.local.store engines.local.stacks
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline

@@ -287,6 +287,11 @@ def running_children() -> list[int]:
     return [pid for pid in found if _stat_state(pid) not in b"ZX"]
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal, such as SIGSTOP, keeps a process from running; False if nobody knows."""
+    return _stat_state(pid) in b"Tt"
+
+
 def _stat_state(pid: int) -> bytes:
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:

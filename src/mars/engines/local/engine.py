@@ -22,7 +22,6 @@ from mars.engines.local.launch import Launch
 from mars.engines.local.loop import Loop
 from mars.engines.local.nested_server import NestedServer
 from mars.engines.local.pool import Pool
-from mars.engines.local.stacks import is_stopped
 from mars.engines.local.store import Store
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
@@ -134,7 +133,7 @@ class LocalEngine:
         return memory_limit_bytes()[0] or _UNKNOWN_MEMORY
 
     def _is_stopped(self, pid: int) -> bool:
-        return is_stopped(pid)
+        return platform.is_stopped(pid)
 
     def _new_store(self, object_memory: int, spill_directory: str) -> Store:
         return Store(self._wake, object_memory, spill_directory)
