@@ -11,9 +11,9 @@ import os
 import signal
 import socket
 import sys
-import time
 from typing import Final
 
+from mars import platform
 from mars.attempt import threads
 from mars.attempt.capture import Segment
 from mars.errors import StartupFailed
@@ -103,24 +103,13 @@ class Launch:
         if not self.pid:
             return
         self.socket.close()
-        deadline = time.monotonic() + STOP_S
         pid, self.pid = self.pid, 0
-        pause = 0.0005
-        while True:
+        if not platform.wait_for_child(pid, STOP_S):
             try:
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    return
-            except ChildProcessError:  # the program waits for all children itself
-                return
-            if time.monotonic() > deadline:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                except (ProcessLookupError, ChildProcessError):
-                    pass
-                return
-            time.sleep(pause)
-            pause = min(pause * 2, 0.02)
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
 
     def close(self) -> None:
         """Stop, and let go of what the zygote printed; idempotent."""

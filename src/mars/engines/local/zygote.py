@@ -132,7 +132,7 @@ class _Zygote:
         for pid in self.workers:
             _kill_group(pid)
         # A descendant may fork while it is being killed: look until nothing is left.
-        for _ in range(100):
+        for look in range(100):
             left = platform.descendants(os.getpid())
             for pid in left:
                 _kill(pid)
@@ -141,7 +141,7 @@ class _Zygote:
                     pass
             except ChildProcessError:
                 break
-            time.sleep(0.005)
+            time.sleep(0.001 if look < 5 else 0.005)
 
 
 def _kill_group(pid: int) -> None:
