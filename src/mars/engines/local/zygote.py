@@ -168,3 +168,4 @@ def main(descriptor: int, driver: int) -> None:
     platform.unbuffer_c_output()
     _Zygote(socket.socket(fileno=descriptor), driver).run()
     sys.stdout.flush()
+    os._exit(0)  # the driver waits, and to take an interpreter apart takes 10 ms
