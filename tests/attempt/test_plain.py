@@ -69,6 +69,10 @@ NOT_PLAIN = {
     "a partial": "import functools\nf = functools.partial(max, 1)",
     "a cached function": "import functools\n@functools.cache\ndef f(x): return x",
     "a state": "import random\ndraw = random.random\ndef f(): return draw()",
+    "what raises when it is asked for its class": (
+        "class A:\n    @property\n    def __class__(self): raise RuntimeError\n"
+        "a = A()\ndef f(): return a"
+    ),
     "large text": "text = 'x' * (1 << 20)\ndef f(): return text",
     "an annotation of the program": "class A: pass\ndef f(x: A): return x",
 }

@@ -71,7 +71,8 @@ def _by_value() -> bool:
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: object, /) -> Any:
-        if isinstance(value, _NAMED) and not is_installed(value):
+        # type(), because isinstance() also asks the value, which may answer anything.
+        if issubclass(type(value), _NAMED) and not is_installed(value):
             raise _NotPlain
         return NotImplemented
 
@@ -155,7 +156,7 @@ def _check(value: Any) -> None:
     elif kind is GenericAlias or kind is UnionType:  # of annotations
         _check(getattr(value, "__origin__", None))
         _check(value.__args__)
-    elif isinstance(value, (BuiltinFunctionType, FunctionType, type)):
+    elif issubclass(kind, (BuiltinFunctionType, FunctionType, type)):
         if not is_installed(value) and value is not type(None):  # which pickle knows
             raise _NotPlain
     elif kind not in _CONSTANTS:
