@@ -12,8 +12,8 @@ from __future__ import annotations
 import atexit
 import importlib
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # known to type checkers, as in `mars.config`
 if TYPE_CHECKING:
     from mars import config, errors, session
     from mars._version import __version__
