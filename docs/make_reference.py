@@ -247,11 +247,11 @@ def errors() -> Iterator[str]:
     """The tree of errors, then each of them."""
     tree = (mars.errors.__doc__ or "").splitlines()
     yield prose(tree)
-    for name, value in vars(mars.errors).items():
-        if isinstance(value, type) and value.__module__ == "mars.errors":
-            bases = ", ".join(f"`{base.__name__}`" for base in value.__bases__)
-            parts = [f"### `mars.errors.{name}`", f"A {bases}.", *document(value.__doc__ or "")]
-            yield "\n\n".join(part for part in parts if part)
+    for name in mars.errors.__all__:
+        value = getattr(mars.errors, name)
+        bases = ", ".join(f"`{base.__name__}`" for base in value.__bases__)
+        parts = [f"### `mars.errors.{name}`", f"A {bases}.", *document(value.__doc__ or "")]
+        yield "\n\n".join(part for part in parts if part)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -26,7 +26,8 @@ LAYERS = """
     deploy.census deploy.targets
     deploy.clusters
     deploy.ssh
-    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.ambient
+    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.ambient attempt.origin
+    attempt.plain
     attempt.context attempt.capture attempt.code
     attempt.codec attempt.failure
     attempt.call
@@ -35,9 +36,9 @@ LAYERS = """
     items journal
     checkpoint
     engines.objects engines.given engines.local.arena engines.local.messages engines.local.events
-    engines.local.endings engines.local.queues engines.local.stacks engines.local.certificate
-    engines.local.admission
-    engines.local.scheduler engines.local.pool engines.local.store
+    engines.local.endings engines.local.queues engines.local.stack_answer engines.local.certificate
+    engines.local.admission engines.local.launch
+    engines.local.scheduler engines.local.pool engines.local.store engines.local.stacks
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline

@@ -1,10 +1,11 @@
-"""Files without a name, opened in another process of the machine."""
+"""Files without a name, opened in another process of the machine; and ends of processes."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -51,3 +52,26 @@ def test_a_file_of_another_machine_or_that_was_closed_is_not_mistaken_for_anothe
     with pytest.raises(OSError, match="No such file"):
         platform.open_at(address)
     os.close(other)
+
+
+@pytest.mark.parametrize("descriptors", [True, False])
+def test_a_child_that_ends_is_reaped_at_once_and_one_that_does_not_is_told(
+    descriptors: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "HAS_PIDFD", descriptors and platform.HAS_PIDFD)
+    read, write = os.pipe()
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-Sc", "import os; os.read(0, 1)"],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, read, 0)],
+    )
+    os.close(read)
+    assert not platform.wait_for_child(pid, 0.01)
+    os.close(write)
+    begin = time.monotonic()
+    assert platform.wait_for_child(pid, 30)
+    assert time.monotonic() - begin < 10
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+    assert platform.wait_for_child(pid, 30)  # somebody has reaped it

@@ -9,20 +9,54 @@ surrounds the function), `engines.local.store` (large results), `logs` (what it 
 
 from __future__ import annotations
 
-from mars import config, errors, session
-from mars._version import __version__
-from mars.config import options
-from mars.session import (
-    Session,
-    execute,
-    fetch,
-    fetch_log,
-    get_context,
-    new_session,
-    stop_server,
-)
+import atexit
+import importlib
+import sys
+
+TYPE_CHECKING = False  # known to type checkers, as in `mars.config`
+if TYPE_CHECKING:
+    from mars import config, errors, session
+    from mars._version import __version__
+    from mars.config import options
+    from mars.session import (
+        Session,
+        execute,
+        fetch,
+        fetch_log,
+        get_context,
+        new_session,
+        stop_server,
+    )
 
 __all__ = [
     "Session", "__version__", "config", "errors", "execute", "fetch", "fetch_log", "get_context",
     "new_session", "options", "session", "stop_server",
 ]  # fmt: skip
+
+_HOMES = {"config": "", "errors": "", "session": "", "__version__": "_version", "options": "config"}
+"""Modules of names that are not from `mars.session`; "": the name is a module."""
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when somebody asks: worker processes import this package, too, and start faster
+    # without all that describes calls.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name, "session")
+    if not home:
+        return importlib.import_module(f"{__name__}.{name}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+@atexit.register
+def _close_all() -> None:
+    # Registered here, not where engines are made: what a program registers after `import mars` is
+    # called before, and can still make calls.
+    loaded = sys.modules.get(f"{__name__}.session")
+    if loaded is not None:
+        loaded.close_all()

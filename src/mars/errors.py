@@ -28,7 +28,14 @@ Every error here pickles: its facts are its ``args``.
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "MarsError", "UsageError", "EncodeError", "NotExecuted", "NoAvailableBand", "UnknownTarget",
+    "CredentialsError", "SessionClosed", "CheckpointBusy", "CheckpointUnusable", "TaskError",
+    "TaskTimeout", "TaskCancelled", "DependencyFailed", "WorkerDied", "StoreFull",
+    "StartupFailed", "ClusterUnreachable", "InternalError",
+]  # fmt: skip
 
 
 class MarsError(Exception):
@@ -137,15 +144,37 @@ class TaskTimeout(TaskError, TimeoutError):
         )
 
 
-class TaskCancelled(TaskError, CancelledError):
-    """The call was cancelled before it ended."""
+if TYPE_CHECKING:
+    from concurrent.futures import CancelledError
 
-    def __init__(self, call: str) -> None:
-        super().__init__(call)
-        self.call = call
+    class TaskCancelled(TaskError, CancelledError):
+        """The call was cancelled before it ended."""
 
-    def __str__(self) -> str:
-        return f"{self.call} was cancelled; execute() runs it again"
+        def __init__(self, call: str) -> None:
+            self.call = call
+
+else:
+
+    def __getattr__(name: str) -> type:
+        # Made when it is first asked for: its base comes with `logging` and more, which together
+        # would take a fifth of `import mars.remote`.
+        if name != "TaskCancelled":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from concurrent.futures import CancelledError
+
+        class TaskCancelled(TaskError, CancelledError):
+            """The call was cancelled before it ended."""
+
+            __qualname__ = "TaskCancelled"  # it is of the module, not of this function
+
+            def __init__(self, call: str) -> None:
+                super().__init__(call)
+                self.call = call
+
+            def __str__(self) -> str:
+                return f"{self.call} was cancelled; execute() runs it again"
+
+        return globals().setdefault(name, TaskCancelled)  # the first one, if two threads ask
 
 
 class DependencyFailed(TaskError):

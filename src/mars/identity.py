@@ -33,7 +33,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from mars.attempt import codec
-from mars.attempt.code import is_project_file, is_project_module
+from mars.attempt.origin import is_project_file, is_project_module
 from mars.settings import BUFFER_BYTES
 from mars.task import Call, Function
 

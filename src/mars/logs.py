@@ -29,13 +29,12 @@ TAIL_BYTES: Final = 64 * KIB
 _BLOCK_BYTES: Final = 8 * KIB
 _CHARACTER_BYTES: Final = 4  # longest UTF-8 sequence
 _UNITS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
-_SIZE: Final = re.compile(
-    r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmgtpe]?)(?:i?b)?", re.IGNORECASE
-)
+# Texts, which `re` compiles when they are first needed, and keeps.
+_SIZE: Final = r"(?i)([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmgtpe]?)(?:i?b)?"
 
 # C0 but newline and tab, DEL, C1, the marks that turn text around or end lines unseen, and
 # surrogates, which no terminal encoding takes.
-_CONTROL: Final = re.compile(
+_CONTROL: Final = (
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
@@ -85,7 +84,7 @@ def parse_size(size: int | float | str) -> int:
     (512, -20, 2147483648)
     """
     if isinstance(size, str):
-        match = _SIZE.fullmatch(size.strip())
+        match = re.fullmatch(_SIZE, size.strip())
         if match is None:
             raise ValueError(f"not a size: {size!r}; sizes look like 1024, '0.5k' or '2 MiB'")
         number, unit = match.groups()
@@ -117,7 +116,7 @@ def escape_control(text: str) -> str:
     >>> print(escape_control("\x1b[31mred"))
     \x1b[31mred
     """
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    return re.sub(_CONTROL, lambda found: ascii(found[0])[1:-1], text)
 
 
 class LogFetcher:

@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -247,6 +248,34 @@ def unbuffer_c_output() -> None:
         libc.setvbuf(stream, None, _IONBF, 0)
 
 
+def wait_for_child(pid: int, limit_s: float) -> bool:
+    """Reap a child process when it ends; False when it has not ended in time.
+
+    Also true when somebody else in the program has reaped it.
+    """
+    deadline = time.monotonic() + limit_s
+    if HAS_PIDFD:
+        with contextlib.suppress(OSError):  # it was reaped already, or no descriptor is left
+            descriptor = os.pidfd_open(pid)
+            try:
+                poller = select.poll()
+                poller.register(descriptor, select.POLLIN)
+                poller.poll(limit_s * 1000)
+            finally:
+                os.close(descriptor)
+    pause_s = 0.0005
+    while True:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return True
+        except ChildProcessError:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 0.02)
+
+
 def machine() -> str:
     """Name of this boot and this process namespace, where a pid means something; else empty."""
     try:
@@ -285,6 +314,11 @@ def running_children() -> list[int]:
         ):
             found.extend(int(child) for child in file.read().split())
     return [pid for pid in found if _stat_state(pid) not in b"ZX"]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal, such as SIGSTOP, keeps a process from running; False if nobody knows."""
+    return _stat_state(pid) in b"Tt"
 
 
 def _stat_state(pid: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import IO, Any, Final, Generic, Literal, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
 from mars import logs, session
 from mars.attempt import call as attempt_call
@@ -18,7 +18,6 @@ from mars.config import is_eager
 from mars.config import options as program_options
 from mars.engine import Run
 from mars.errors import EncodeError, NotExecuted, SessionClosed
-from mars.execution import Execution
 from mars.items import ItemCall, MapCall
 from mars.logs import LogFetcher
 from mars.observe.attempts import Attempt, Times
@@ -32,6 +31,19 @@ from mars.task import (
     check_function,
     parse_options,
 )
+
+if TYPE_CHECKING:
+    from mars.execution import Execution
+else:
+
+    def __getattr__(name: str) -> object:
+        # Late, as it comes with `concurrent.futures`, see `mars.errors`.
+        if name != "Execution":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mars.execution import Execution
+
+        return Execution
+
 
 R = TypeVar("R")
 T = TypeVar("T")

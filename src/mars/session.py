@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import os
@@ -18,7 +17,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt import context
 from mars.config import options
@@ -26,12 +25,14 @@ from mars.engine import Engine, Run
 from mars.engines.given import Given
 from mars.engines.outcome import Items, TaskLog
 from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
-from mars.execution import Execution
 from mars.graph import needed_calls
 from mars.logs import JoinedLog, LogFetcher, LogSource
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 from mars.task import Call, Output, Stage, Task, parse_bytes
+
+if TYPE_CHECKING:
+    from mars.execution import Execution
 
 _NO_SESSION: Final = """
 No session found, local session will be created in background, \
@@ -229,6 +230,8 @@ class Session:
                 target=self._submit, args=(run, missing, targets), name="mars-run", daemon=True
             ).start()
         if not wait:
+            from mars.execution import Execution
+
             execution = Execution(
                 run,
                 self._engine,
@@ -808,17 +811,14 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _close_all() -> None:
+def close_all() -> None:
+    """End all engines, at the end of the program."""
     with _state.lock:
         engines = list(_state.engines.values())
     for engine, sessions in engines:
         for session in list(sessions):
             session._close_checkpoints()
         engine.close()
-
-
-# Here, not where engines are made: what a program registers after `import mars` is called before.
-atexit.register(_close_all)
 
 
 def _set_default(session: Session | None) -> None:
@@ -1108,9 +1108,17 @@ def _start_engine(
         )
     if sys.platform == "win32":
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
-    from mars.engines.local.engine import LocalEngine
+    from mars.engines.local.launch import Launch
 
-    return LocalEngine(name, cpus, n_worker, object_bytes, directory, Given(env, working_dir))
+    launch = Launch()  # it starts while the engine is loaded, which takes about as long
+    try:
+        from mars.engines.local.engine import LocalEngine
+
+        given = Given(env, working_dir)
+        return LocalEngine(name, cpus, n_worker, object_bytes, directory, given, launch)
+    except BaseException:
+        launch.close()
+        raise
 
 
 def _env(env: Mapping[str, str] | None) -> dict[str, str]:
@@ -1162,8 +1170,12 @@ def get_default_or_create(**kwargs: Any) -> Session:
         with _state.lock:
             session = get_default_session()
             if session is None:
-                warnings.warn(_NO_SESSION, stacklevel=_outside())
                 session = new_session(**kwargs)
+                try:
+                    warnings.warn(_NO_SESSION, stacklevel=_outside())
+                except BaseException:  # the program wants it so
+                    session.stop_server()
+                    raise
     return session
 
 
@@ -1292,8 +1304,7 @@ class AsyncSession:
     async def execute(self, *objects: Any, **kwargs: Any) -> Execution:
         """Start a run; await what comes back for its end."""
         kwargs["wait"] = False
-        execution = self.session.execute(*objects, **kwargs)
-        assert isinstance(execution, Execution)
+        execution: Execution = self.session.execute(*objects, **kwargs)
         return execution
 
     async def fetch(self, *objects: Any) -> list[Any]:

@@ -17,6 +17,7 @@ import pytest
 
 import mars
 import mars.remote as mr
+from mars import platform
 from mars.cli import main
 from mars.engines.local import stacks
 from mars.engines.local.stacks import State, examine, find_engines
@@ -156,7 +157,7 @@ def test_a_stopped_worker_is_shown_as_stopped_and_not_asked(
     pid = start(linger)
     os.kill(pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: stacks.is_stopped(pid))
+        wait_until(lambda: platform.is_stopped(pid))
         text = shown(capsys, str(pid))
         assert f"worker {pid}: stopped by a signal; kill -CONT {pid} lets it go on\n" in text
     finally:

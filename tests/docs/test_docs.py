@@ -206,9 +206,7 @@ def public_names() -> Iterator[str]:
     yield from (f"mars.{name}" for name in mars.__all__ if name not in ("__version__", "session"))
     described = {"ItemCall", "Run"}  # imported there for the engines, not for programs
     yield from (f"mars.remote.{name}" for name in mr.__all__ if name not in described)
-    for name, value in vars(mars.errors).items():
-        if isinstance(value, type) and value.__module__ == "mars.errors":
-            yield f"mars.errors.{name}"
+    yield from (f"mars.errors.{name}" for name in mars.errors.__all__)
     for name in (
         "new_session", "get_default_session", "clear_default_session", "get_default_or_create",
         "get_default_async_session", "Session", "AsyncSession", "execute", "fetch", "fetch_log",

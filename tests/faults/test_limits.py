@@ -64,6 +64,40 @@ if session is not None:
     one.assert_nothing_left()
 
 
+def test_a_first_call_that_takes_all_descriptors_still_tells_its_error_and_its_result(
+    program: Callable[..., object],
+) -> None:
+    """What packs them is loaded when it is needed, and loading takes descriptors."""
+    one = program(
+        """
+import datetime, os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+import mars, mars.remote as mr
+def fail():
+    kept = []
+    while True:
+        kept.append(os.open(os.devnull, os.O_RDONLY))
+def work():
+    first = os.open(os.devnull, os.O_RDONLY)
+    try:
+        while True:
+            os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return datetime.date.fromordinal(first)
+for call in (fail, work):
+    with mars.new_session(n_cpu=1):
+        try:
+            print(type(mr.spawn(call).execute().fetch()).__name__)
+        except OSError as error:
+            print(error.errno, error.filename, error.__traceback__.tb_next is not None)
+"""
+    )
+    assert one.wait(30) == 0, one.errors()
+    assert one.line() == "24 /dev/null True"
+    assert one.line() == "date"
+    one.assert_nothing_left()
+
+
 AS_ANOTHER_USER = """
 import ctypes, os, resource, sys, tempfile
 import mars, mars.remote as mr

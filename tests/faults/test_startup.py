@@ -31,9 +31,9 @@ if sys.argv[0] == "-c":
         """
 import sys
 if sys.argv[0] == "-c":
-    sys.modules["cloudpickle"] = None
+    sys.modules["mmap"] = None
 """,
-        ["import of cloudpickle halted"],
+        ["import of mmap halted"],
     ),
 }
 

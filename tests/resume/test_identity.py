@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import mars.remote as mr
 from mars import identity
+from mars.attempt import plain
 from mars.identity import Arrays, Unidentified
 
 
@@ -150,6 +151,25 @@ def test_functions_that_call_each_other_have_an_identity_each() -> None:
     again = [function_digest(made(text.format(1), name)) for name in ("g", "h", "f")]
     assert sorted(first) == sorted(again)
     assert len(set(first)) == 3
+
+
+def test_an_identity_does_not_depend_on_how_the_function_travelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = (
+        "def f(x: int, y=(1, 'a'), *, z: str = 'b'): return x",
+        "import math\nLIMIT = 3\ndef f(x): return math.floor(g(x)) + LIMIT\ndef g(x): return f(x)",
+        "import math\nfrom os.path import join\ndef f(x): return join, x.math, x.join",
+    )
+    for text in texts:
+        plainly = made(text)
+        by_cloudpickle = made(text)
+        here = function_digest(plainly)
+        assert b"cloudpickle" not in mr.spawn(plainly)._call.function.data
+        with monkeypatch.context() as patch:
+            patch.setattr(plain, "dumps_function", lambda func: None)
+            assert function_digest(by_cloudpickle) == here
+            assert b"cloudpickle" in mr.spawn(by_cloudpickle)._call.function.data
 
 
 def test_a_recursive_closure_ends() -> None:

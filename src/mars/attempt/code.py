@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import pickle
 import sys
-import sysconfig
 import threading
 import weakref
 from collections import ChainMap
@@ -21,6 +19,8 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar, Final, Protocol
 
+from mars.attempt import plain
+from mars.attempt.origin import is_installed, is_project_module, names_in
 from mars.task import Function
 
 try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
@@ -39,46 +39,12 @@ class Keeper(Protocol):
     def restart(self) -> None: ...
 
 
-_PACKAGE: Final = __name__.partition(".")[0]
-
-
-@functools.cache
-def _installed_folders() -> tuple[str, ...]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    paths = {os.path.realpath(sysconfig.get_path(name)) for name in names}
-    paths.add(os.path.dirname(os.path.realpath(os.__file__)))
-    return tuple(path + os.sep for path in paths)
-
-
-@functools.cache
-def is_project_file(path: str) -> bool:
-    """Whether a source file is the user's own."""
-    if path.startswith("<") or "site-packages" in path or "dist-packages" in path:
-        return False
-    return not os.path.realpath(path).startswith(_installed_folders())
-
-
-def is_project_module(name: str | None) -> bool:
-    """Whether a module is the user's own: not installed, not the standard library, not mars."""
-    if name is None or name == "__main__" or name.partition(".")[0] == _PACKAGE:
-        return False  # cloudpickle takes __main__ by value itself
-    path = getattr(sys.modules.get(name), "__file__", None)
-    return isinstance(path, str) and is_project_file(path)
-
-
 _registry_lock = threading.RLock()
 
 _NO_FILE: Final = "<dynamic-code>"
 """What cloudpickle writes in place of the name of a function's file."""
 
 _CachedFunction: Any = type(functools.lru_cache(len))
-
-
-def _importable(func: Any) -> bool:
-    """Whether an installed module has the function under its name."""
-    if func.__module__ == "__main__" or is_project_module(func.__module__):
-        return False
-    return getattr(sys.modules.get(func.__module__), func.__qualname__, None) is func
 
 
 def _with_cache(func: Any, parameters: dict[str, Any]) -> Any:
@@ -88,7 +54,7 @@ def _with_cache(func: Any, parameters: dict[str, Any]) -> Any:
 
 @functools.cache
 def _pickler() -> type[Any]:
-    # cloudpickle takes ~15 ms to import, and a program of installed functions never needs it.
+    # Imported late: it takes ~15 ms, and a program of plain functions never needs it.
     import cloudpickle
 
     reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
@@ -115,7 +81,7 @@ def _pickler() -> type[Any]:
                 self._by_value(obj.__name__)
             elif isinstance(obj, (FunctionType, type)):
                 self._by_value(obj.__module__)
-            elif isinstance(obj, _CachedFunction) and not _importable(obj):
+            elif isinstance(obj, _CachedFunction) and not is_installed(obj):
                 return _with_cache, (obj.__wrapped__, obj.cache_parameters())
             return super().reducer_override(obj)
 
@@ -147,6 +113,10 @@ def dumps(value: object, keep: Keeper) -> bytes:
     Exception
         Whatever pickling raises when both ways fail.
     """
+    keep.restart()
+    data = plain.dumps_value(value, keep)
+    if data is not None:
+        return data
     keep.restart()
     try:
         file = io.BytesIO()
@@ -213,17 +183,15 @@ class _References:
         if id(func) in self._seen:
             return
         self._seen.add(id(func))
-        if func.__module__ != "__main__" and not is_project_module(func.__module__):
-            module = sys.modules.get(func.__module__)
-            if getattr(module, func.__qualname__, None) is func:
-                return  # by name: nothing of it travels
+        if is_installed(func):
+            return  # by name: nothing of it travels
         reference = weakref.ref(func)
         self._functions.append((reference, func.__code__, func.__defaults__, func.__kwdefaults__))
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
             self._value(value)
         if func.__dict__:
             self.stable = False
-        for name in _names(func.__code__):
+        for name in names_in(func.__code__):
             value = func.__globals__.get(name, _MISSING)
             self._globals.append((func.__globals__, name, value))
             self._value(value)
@@ -271,15 +239,6 @@ def _contents(cell: CellType) -> object:
         return _MISSING
 
 
-def _names(func_code: CodeType) -> list[str]:
-    """Global names that code may look up, of nested functions too (and some attribute names)."""
-    names = dict.fromkeys(func_code.co_names)
-    for constant in func_code.co_consts:
-        if isinstance(constant, CodeType):
-            names.update(dict.fromkeys(_names(constant)))
-    return list(names)
-
-
 class _Known:
     """A function that was pickled before."""
 
@@ -321,7 +280,7 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     if known is not None and known.reference() is func and known.references.unchanged():
         return known.function
     keep = keep_factory()
-    data = dumps(func, keep)
+    data = plain.dumps_function(func) or dumps(func, keep)
     buffers = tuple(keep.buffers)
     digest = blake2b(data, digest_size=16)
     for buffer in buffers:
@@ -340,4 +299,4 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     return function
 
 
-__all__ = ["describe", "dumps", "is_project_file", "is_project_module", "name_of"]
+__all__ = ["describe", "dumps", "name_of"]

@@ -12,15 +12,17 @@ of variables, and arrive as a real ``__traceback__``, so a reader sees them exac
 the source lines. Called by the attempt (encode) and by whoever reads a result (decode).
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
+# each piece, and the first one in a process takes 2 ms.
 
 import copyreg
+import functools
 import os
 import pickle
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Final, NamedTuple
 
 from mars.errors import InternalError
@@ -403,8 +405,6 @@ def _frames(traceback: TracebackType | None, hidden: Callable[[str], bool]) -> t
 
 
 def _frame(traceback: TracebackType) -> _Frame:
-    import linecache
-
     frame, code, line = traceback.tb_frame, traceback.tb_frame.f_code, traceback.tb_lineno
     columns = None
     # One entry per two-byte instruction; a frame that a debugger moved has none for its line.
@@ -415,6 +415,8 @@ def _frame(traceback: TracebackType) -> _Frame:
                 columns = (last_line - first_line, first, last)  # type: ignore[operator]
             break
     try:
+        import linecache  # here: the call may have left no descriptor to load it with
+
         source = linecache.getline(code.co_filename, line, frame.f_globals).rstrip()[:1_000]
     except BaseException:  # noqa: BLE001  # a module's loader may do anything
         source = ""
@@ -600,7 +602,10 @@ class _Here(Exception):
     pass
 
 
-_RAISE: Final = compile("raise here", "", "exec")
+@functools.cache
+def _raising() -> CodeType:
+    """A stub; not made before an error comes, as `compile` prepares for 2 ms in each process."""
+    return compile("raise here", "", "exec")
 
 
 def _traceback(frames: Sequence[_Frame]) -> TracebackType | None:
@@ -610,15 +615,16 @@ def _traceback(frames: Sequence[_Frame]) -> TracebackType | None:
     and position table is run for each; `traceback`, `pdb` and notebooks then render it natively.
     """
     made: list[TracebackType] = []
+    raising = _raising()
     for frame in frames:
         try:
             _lend_source(frame)
-            stub = _RAISE.replace(
+            stub = raising.replace(
                 co_filename=frame.file,
                 co_name=frame.function,
                 co_qualname=frame.qualname,
                 co_firstlineno=frame.line,
-                co_linetable=_position_table(len(_RAISE.co_code) // 2, frame.columns),
+                co_linetable=_position_table(len(raising.co_code) // 2, frame.columns),
             )
             exec(stub, {"__name__": frame.module, "__file__": frame.file, "here": _Here})  # noqa: S102
         except _Here as here:

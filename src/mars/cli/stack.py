@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from mars import platform
 from mars.engines.local import stacks
 from mars.engines.local.stacks import Processes, Report, State
 
@@ -67,7 +68,7 @@ def _chosen(engines: Sequence[Processes], pid: int | None) -> list[Processes]:
 def _write(engine: Processes, stream: TextIO) -> None:
     stream.write(f"program {engine.driver}: {_command(engine.driver)}\n")
     for pid, note in ((engine.driver, "program"), (engine.zygote, "starter of its workers")):
-        if stacks.is_stopped(pid):
+        if platform.is_stopped(pid):
             stream.write(f"  the {note} (pid {pid}) is {_stopped(pid)}\n")
     for pid in engine.workers:
         try:

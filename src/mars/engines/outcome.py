@@ -8,7 +8,7 @@ from typing import Any
 
 from mars.attempt import failure
 from mars.attempt.capture import Log
-from mars.errors import DependencyFailed, InternalError, NotExecuted, TaskCancelled, TaskTimeout
+from mars.errors import DependencyFailed, InternalError, NotExecuted, TaskTimeout
 from mars.logs import JoinedLog
 from mars.task import Stage, Task
 
@@ -52,6 +52,8 @@ def failure_of(task: Task) -> BaseException:
     if task.items is not None and task.stage is Stage.DONE:  # a block: its first failure
         return failure.decode_failure(next(iter(task.result[1].values())))
     if task.stage is Stage.CANCELLED:
+        from mars.errors import TaskCancelled
+
         return TaskCancelled(call.name)
     if task.stage is not Stage.FAILED:
         return NotExecuted(call.name)

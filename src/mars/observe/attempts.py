@@ -4,7 +4,8 @@
 clock and the workers' are one, the machine's monotonic clock.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
+# each piece, and the first one in a process takes 2 ms.
 
 import struct
 from typing import Final, NamedTuple

@@ -18,10 +18,10 @@ from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log
 from mars.engine import Run
 from mars.engines.given import Given
+from mars.engines.local.launch import Launch
 from mars.engines.local.loop import Loop
 from mars.engines.local.nested_server import NestedServer
 from mars.engines.local.pool import Pool
-from mars.engines.local.stacks import is_stopped
 from mars.engines.local.store import Store
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
@@ -55,9 +55,12 @@ class LocalEngine:
         Where they go then; None: ``TMPDIR``, or ``/var/tmp``.
     given : Given, optional
         What calls have beside what the program has.
+    launch : Launch, optional
+        The process that workers are forked from, on its way already; the engine ends it.
     """
 
     _given = Given()
+    _launch: Launch | None = None
 
     synchronous = False
 
@@ -69,8 +72,10 @@ class LocalEngine:
         object_memory: int | None = None,
         spill_directory: str | None = None,
         given: Given | None = None,
+        launch: Launch | None = None,
     ) -> None:
         self._given = given or Given()
+        self._launch = launch
         share, rest = divmod(n_cpu, n_worker)
         cpus = [float(share + (index < rest)) for index in range(n_worker)]
         groups = list(zip(context.addresses(name, n_worker), cpus, strict=True))
@@ -128,13 +133,13 @@ class LocalEngine:
         return memory_limit_bytes()[0] or _UNKNOWN_MEMORY
 
     def _is_stopped(self, pid: int) -> bool:
-        return is_stopped(pid)
+        return platform.is_stopped(pid)
 
     def _new_store(self, object_memory: int, spill_directory: str) -> Store:
         return Store(self._wake, object_memory, spill_directory)
 
     def _new_pool(self, facts: dict[str, Any]) -> Pool:
-        return Pool(facts, self.store.ledger_descriptor)
+        return Pool(facts, self.store.ledger_descriptor, self._launch)
 
     def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
         return Loop(groups, pool, self.store, self.memory, write_line)

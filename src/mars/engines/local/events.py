@@ -5,7 +5,8 @@ tests does the same without processes. Tuples, as data classes of their number t
 which every program would wait for.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
+# each piece, and the first one in a process takes 2 ms.
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol

@@ -1,4 +1,4 @@
-"""Starts the zygote and, through it, worker processes; knows their descriptors and their end.
+"""Starts worker processes, through the zygote; knows their descriptors and their end.
 
 Nothing here decides when: `loop` carries out the scheduler's commands with it.
 """
@@ -10,21 +10,16 @@ import mmap
 import os
 import signal
 import socket
-import sys
-import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from mars import platform
-from mars.attempt import threads
 from mars.attempt.capture import Segment
 from mars.engines.local import messages
+from mars.engines.local.launch import Launch
 from mars.engines.local.messages import Inbox, Outgoing
-from mars.errors import StartupFailed
-from mars.settings import OUTBOX_BYTES, STOP_S
-
-_CONTROL_DESCRIPTOR: Final = 3
+from mars.settings import OUTBOX_BYTES
 
 
 class Member:
@@ -122,70 +117,43 @@ class Pool:
         What every worker is told when it starts.
     ledger : int
         Descriptor of the memory in which all processes count their arenas; the caller's.
+    launch : Launch, optional
+        A zygote that is on its way already; the pool closes it.
+
+    Raises
+    ------
+    StartupFailed
+        The system refuses to start the zygote.
     """
 
-    def __init__(self, facts: dict[str, Any], ledger: int) -> None:
+    def __init__(self, facts: dict[str, Any], ledger: int, launch: Launch | None = None) -> None:
         self.facts = facts
         self._ledger = ledger
-        # Also of a zygote that is started later: changes since then are told with each run.
-        self._environment = {**os.environ, **threads.environment(1, os.environ)}
-        self.errors = Segment()  # what the zygote prints: why it could not start
-        self.pid = 0
-        self.socket: socket.socket
-        self.inbox: Inbox
-        self._outgoing: Outgoing
-        try:
-            self.start()
-        except BaseException:
-            self.errors.close()
-            raise
+        self._launch = launch or Launch()
+        self.errors = self._launch.errors
+        self._follow()
 
     def start(self) -> None:
-        """Start the zygote process.
+        """Start another zygote process, as the first one has ended.
 
         Raises
         ------
         StartupFailed
             The system refuses to start it.
         """
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
-            f"from mars.engines.local.zygote import main; "
-            f"main({_CONTROL_DESCRIPTOR}, {os.getpid()})"
-        )
-        with contextlib.ExitStack() as closing:
-            try:
-                null = os.open(os.devnull, os.O_RDWR)
-                closing.callback(os.close, null)
-                ours, theirs = socket.socketpair()
-                closing.callback(theirs.close)
-            except OSError as error:
-                raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
-            actions = [
-                (os.POSIX_SPAWN_DUP2, null, 0),
-                (os.POSIX_SPAWN_DUP2, self.errors.descriptor, 1),
-                (os.POSIX_SPAWN_DUP2, self.errors.descriptor, 2),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_DESCRIPTOR),
-            ]
-            try:
-                if theirs.fileno() == _CONTROL_DESCRIPTOR:
-                    theirs.set_inheritable(True)
-                self.pid = os.posix_spawn(
-                    sys.executable,
-                    [sys.executable, *_interpreter_options(), "-c", code],
-                    self._environment,
-                    file_actions=actions,
-                    setpgroup=0,
-                    setsigmask=[],
-                    setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE],
-                )
-            except OSError as error:
-                ours.close()
-                raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
-        self.facts["zygote"] = self.pid
-        self.socket = ours
-        self.inbox = Inbox(ours)
+        self._launch.start()
+        self._follow()
+
+    def _follow(self) -> None:
+        self.facts["zygote"] = self._launch.pid
+        self.socket = self._launch.socket
+        self.inbox = Inbox(self.socket)
         self._outgoing = Outgoing()
+
+    @property
+    def pid(self) -> int:
+        """The zygote; 0 when it has ended."""
+        return self._launch.pid
 
     def fork(self, member: Member, facts: dict[str, Any]) -> None:
         """Ask for a worker process; STARTED or ENDED follows.
@@ -209,53 +177,12 @@ class Pool:
 
     def stop(self) -> None:
         """Have the zygote kill all workers and end; returns when it has."""
-        if not self.pid:
-            return
-        self.socket.close()
-        deadline = time.monotonic() + STOP_S
-        pid, self.pid = self.pid, 0
-        pause = 0.0005
-        while True:
-            try:
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    return
-            except ChildProcessError:  # the program waits for all children itself
-                return
-            if time.monotonic() > deadline:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                except (ProcessLookupError, ChildProcessError):
-                    pass
-                return
-            time.sleep(pause)
-            pause = min(pause * 2, 0.02)
+        self._launch.stop()
 
     def close(self) -> None:
         """Stop, and let go of what the zygote printed."""
-        self.stop()
-        self.errors.close()
+        self._launch.close()
 
     def forget(self) -> None:
         """In a child that the program forked: the zygote is the parent's."""
-        self.pid = 0
-        self.socket.close()
-
-
-def _interpreter_options() -> list[str]:
-    flags = sys.flags
-    options = []
-    for flag, option in (
-        (flags.isolated, "-I"), (flags.ignore_environment and not flags.isolated, "-E"),
-        (flags.no_user_site and not flags.isolated, "-s"), (flags.no_site, "-S"),
-        (flags.dont_write_bytecode, "-B"), (flags.bytes_warning, "-b"),
-    ):  # fmt: skip
-        if flag:
-            options.append(option)
-    options += ["-O"] * flags.optimize
-    if flags.dev_mode:
-        options += ["-X", "dev"]
-    options += ["-X", "utf8=1"] if flags.utf8_mode else []
-    # A program's own warning filters hold in its calls, too.
-    options += [f"-W{warning}" for warning in sys.warnoptions]
-    return options
+        self._launch.forget()

@@ -1,4 +1,4 @@
-"""Where each worker is, asked from outside: both ends of ``mars stack``.
+"""Where each worker is, asked from outside: ``mars stack``.
 
 A worker has `faulthandler` write the Python stacks of its threads to a small file in memory when
 a signal comes. It does so in the signal's handler, so it needs neither the interpreter's lock nor
@@ -8,28 +8,21 @@ processes, and that file, in ``/proc``. Nothing of this costs a call anything.
 
 from __future__ import annotations
 
-import faulthandler
 import fcntl
 import os
 import re
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
-from mars import platform
+from mars.engines.local.stack_answer import FILE, SIGNAL
 
 ANSWER_S: Final = 2.0
 """A worker that has not written its stack by then, seconds, does not answer: it takes 1 ms."""
 
 _SETTLED_S: Final = 0.3
 """An answer whose end we do not recognize is whole when it has not grown for so long, seconds."""
-
-_SIGNAL: Final = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else None
-"""A real-time signal: no library or shell gives it a meaning."""
-
-_FILE: Final = "stack"
 
 _ZYGOTE: Final = re.compile(
     rb"from mars\.engines\.local\.zygote import main; main\(\d+, (\d+)\)\0$"
@@ -38,25 +31,6 @@ _ZYGOTE: Final = re.compile(
 
 _THREAD: Final = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.* \(most recent call first\):")
 _WORKER_FILE: Final = "engines/local/worker.py"
-
-
-# -- in the worker ----------------------------------------------------------------------------
-
-
-def answer_requests() -> None:
-    """Have this process write its stack whenever it is asked."""
-    if _SIGNAL is None:
-        return
-    try:
-        descriptor = platform.memory_file(_FILE)
-    except OSError:  # no descriptor is left: this worker does not answer
-        return
-    # Who asks empties the file, and our position in it has to follow.
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
-    faulthandler.register(_SIGNAL, file=descriptor, all_threads=True)
-
-
-# -- whoever asks -----------------------------------------------------------------------------
 
 
 class State(Enum):
@@ -148,12 +122,6 @@ def _status(pid: int) -> tuple[str, int] | None:
     return state.decode(), int(parent)
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a signal, such as SIGSTOP, keeps a process from running; False if nobody knows."""
-    status = _status(pid)
-    return status is not None and status[0] in "Tt"
-
-
 def examine(pid: int, limit_s: float = ANSWER_S) -> Report:
     """Ask a worker what it does.
 
@@ -187,13 +155,13 @@ def examine(pid: int, limit_s: float = ANSWER_S) -> Report:
 def _ask(pid: int, limit_s: float) -> str:
     path = _answer_file(pid)
     # To a process that does not expect it, the signal would be the end.
-    if path is None or _SIGNAL is None or not _catches(pid, _SIGNAL):
+    if path is None or SIGNAL is None or not _catches(pid, SIGNAL):
         return ""
     deadline = time.monotonic() + limit_s
     with open(path, "r+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # several who ask at once take turns
         file.truncate(0)
-        os.kill(pid, _SIGNAL)
+        os.kill(pid, SIGNAL)
         size, grown_at = 0, deadline
         while True:
             now = time.monotonic()
@@ -212,7 +180,7 @@ def _answer_file(pid: int) -> str | None:
     for entry in os.listdir(folder):
         path = f"{folder}/{entry}"
         try:
-            if f"mars-{_FILE}" in os.readlink(path):
+            if f"mars-{FILE}" in os.readlink(path):
                 return path
         except FileNotFoundError:  # closed meanwhile
             continue

@@ -33,7 +33,7 @@ from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
 from mars.attempt.memory import MemoryLimit, take_peak_kib
-from mars.engines.local import messages, stacks
+from mars.engines.local import messages
 from mars.engines.local.arena import Allocator, Inputs, Ledger
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.messages import (
@@ -51,6 +51,7 @@ from mars.engines.local.messages import (
     Inbox,
     Outgoing,
 )
+from mars.engines.local.stack_answer import answer_requests
 from mars.errors import MarsError, StoreFull
 from mars.settings import (
     BACKOFF_S,
@@ -922,7 +923,7 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
     import faulthandler
 
     faulthandler.enable(file=2, all_threads=False)
-    stacks.answer_requests()
+    answer_requests()
     from mars.engines.local.nested import NestedEngine
 
     worker.engine = NestedEngine(worker)

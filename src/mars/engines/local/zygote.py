@@ -100,10 +100,9 @@ class _Zygote:
             from mars.engines.local import worker as program
 
             status = program.main(worker, facts, descriptors)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
+        except BaseException as error:
+            # Nothing is loaded for it: there may be no memory left for that.
+            sys.__excepthook__(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
 
@@ -133,7 +132,7 @@ class _Zygote:
         for pid in self.workers:
             _kill_group(pid)
         # A descendant may fork while it is being killed: look until nothing is left.
-        for _ in range(100):
+        for look in range(100):
             left = platform.descendants(os.getpid())
             for pid in left:
                 _kill(pid)
@@ -142,7 +141,7 @@ class _Zygote:
                     pass
             except ChildProcessError:
                 break
-            time.sleep(0.005)
+            time.sleep(0.001 if look < 5 else 0.005)
 
 
 def _kill_group(pid: int) -> None:
@@ -164,8 +163,9 @@ def main(descriptor: int, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
     # Imported before the first fork, so that all workers share it.
-    for name in ("cloudpickle", "mars.engines.local.worker", "mars.engines.local.nested"):
+    for name in ("mars.engines.local.worker", "mars.engines.local.nested"):
         importlib.import_module(name)
     platform.unbuffer_c_output()
     _Zygote(socket.socket(fileno=descriptor), driver).run()
     sys.stdout.flush()
+    os._exit(0)  # the driver waits, and to take an interpreter apart takes 10 ms

@@ -1,0 +1,111 @@
+"""What `import mars` and a first call load, and what is left when a start fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mars
+from mars.engines.local import engine, launch
+from mars.session import get_default_session
+
+
+def loaded(run_python: Callable[..., Any], statement: str, *names: str) -> set[str]:
+    """Which of the modules a fresh process has after a statement."""
+    code = f"import sys\n{statement}\nprint(*[one for one in {names} if one in sys.modules])"
+    return set(run_python(code).stdout.split())
+
+
+def test_import_mars_loads_nothing_of_sessions(run_python: Callable[..., Any]) -> None:
+    names = "mars.session", "mars.config", "pickle", "socket", "threading", "typing", "re"
+    assert loaded(run_python, "import mars", *names) == set()
+
+
+def test_import_mars_remote_loads_no_engine_and_nothing_heavy(
+    run_python: Callable[..., Any],
+) -> None:
+    names = (
+        "mars.engines.local.engine", "mars.engines.inline", "mars.execution", "concurrent.futures",
+        "logging", "cloudpickle", "inspect", "dataclasses", "asyncio", "tempfile", "subprocess",
+        "rich", "threadpoolctl", "numpy",
+    )  # fmt: skip
+    assert loaded(run_python, "import mars.remote", *names) == set()
+
+
+@pytest.mark.parametrize("name", mars.__all__)
+def test_each_public_name_is_there_when_it_is_asked_for(
+    name: str, run_python: Callable[..., Any]
+) -> None:
+    code = f"import mars; print(mars.{name} is not None, {name!r} in dir(mars))"
+    assert run_python(code).stdout == "True True\n"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    for module in (mars, mars.errors, sys.modules["mars.session"]):
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            _ = module.nothing
+
+
+FIRST_CALL = """
+import sys
+import mars.remote as mr
+
+def names(x):
+    return sorted({{"cloudpickle", "logging", "mars.session"}} & set(sys.modules))
+
+{more}
+print(mr.spawn(names, args=(1,)).execute().fetch(), "cloudpickle" in sys.modules)
+"""
+
+
+def test_the_first_call_of_a_plain_function_loads_cloudpickle_nowhere(
+    run_python: Callable[..., Any],
+) -> None:
+    assert run_python(FIRST_CALL.format(more="")).stdout == "[] False\n"
+
+
+def test_workers_share_cloudpickle_where_the_program_had_it(
+    run_python: Callable[..., Any],
+) -> None:
+    told = run_python(FIRST_CALL.format(more="seen = []; mr.spawn(lambda: seen)")).stdout
+    assert told == "['cloudpickle', 'logging'] True\n"
+
+
+def test_an_engine_that_cannot_be_made_ends_the_process_that_was_launched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launched: list[launch.Launch] = []
+
+    class Known(launch.Launch):
+        def __init__(self) -> None:
+            super().__init__()
+            launched.append(self)
+            self.first_pid = self.pid
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(launch, "Launch", Known)
+    monkeypatch.setattr(engine, "Store", refuse)
+    with pytest.raises(OSError, match="no memory"):
+        mars.new_session(n_cpu=1)
+    (one,) = launched
+    assert one.pid == 0 and not Path(f"/proc/{one.first_pid}").exists()
+    with pytest.raises(OSError):
+        os.fstat(one.socket.fileno())
+    one.close()  # once more does nothing
+
+
+@pytest.mark.filterwarnings("error:\nNo session found")
+def test_a_program_that_wants_an_error_where_there_is_no_session_has_none_after_it() -> None:
+    import mars.remote as mr
+
+    assert get_default_session() is None
+    with pytest.raises(UserWarning, match="No session found"):
+        mr.spawn(abs, args=(-1,)).execute()
+    assert get_default_session() is None
