@@ -364,14 +364,11 @@ class Session:
                 show_progress = False
             elif show_progress is None:
                 show_progress = options.show_progress
-            # Most runs of small calls end before anything could be drawn.
-            if (
-                deadline is None
-                and cancelled is None
-                and (show_progress is False or run.wait(_DRAW_AFTER_S))
-            ):
+            if deadline is not None or cancelled is not None:
+                self._watch(run, show_progress, interval_s, cancelled, deadline)
+            elif show_progress is False:
                 self._wait_listening(run)
-            else:
+            elif not run.wait(_DRAW_AFTER_S):  # most runs end before anything could be drawn
                 self._watch(run, show_progress, interval_s, cancelled, deadline)
         except BaseException:
             # Ctrl-C, most likely: what runs is stopped, what is finished stays. Of runs that were

@@ -425,7 +425,10 @@ class Call:
         if not self.satisfied:
             self.satisfied = True
             for source, _ in self.inputs:
-                source.drop()
+                source.handles -= 1
+                if not source.handles:
+                    source.handles = 1
+                    source.drop()
 
     def drop(self) -> None:
         """One less may ask for a result; the last one frees it, and inputs that only it needs."""

@@ -48,7 +48,6 @@ from mars.engines.local.scheduler import (
     RETRYING,
     WAITING,
     Scheduler,
-    report_within,
 )
 from mars.items import MapCall
 from mars.settings import (
@@ -144,6 +143,15 @@ class Desk:
         queue = self.queues.pop(worker)
         attempt = queue[0].attempt if queue and started else 0
         return self.on(Died(WorkerId(worker), attempt, lambda _: b"died"))
+
+    def within(self) -> dict[str, float]:
+        """Seconds in which each call that was sent is to be reported."""
+        return {
+            task.call.name: seconds
+            for command in self.commands
+            if type(command) is Assign
+            for task, seconds in zip(command.tasks, command.within, strict=True)
+        }
 
     def sent(self) -> dict[int, list[str]]:
         """Names of what each worker has, in its order."""
@@ -305,27 +313,27 @@ def test_what_takes_no_time_wakes_one_worker() -> None:
     assert sorted(map(len, desk.queues.values())) == [0, 20]
 
 
-def test_what_an_idle_worker_could_take_soon_does_not_follow_far() -> None:
-    #      ┌── b0 ── c0 …        each as long as FOLLOW_S / 2
-    # a ───┼── b1 ── c1 …
-    #      └── b2 ── c2 …
+def test_of_branches_that_an_idle_worker_could_take_soon_a_share_follows() -> None:
+    #      ┌── b0 ──┬── c0 …
+    # a ───┼── …    ┼── …       all of the step before
+    #      └── b3 ──┴── c3 …
     desk = Desk(2)
     a = call("a")
-    rows = [[a, a, a]]
-    for step in range(6):
-        rows.append([call(f"{step}.{index}", one) for index, one in enumerate(rows[-1])])
-    desk.submit(a, *(one for row in rows[1:] for one in row))
-    assert "1.0" not in desk.sent()[1], "it waits until both can take some of the rest"
-    desk.finish(1, *[VALUE] * 4)
-    assert "1.1" in desk.sent()[2]
+    rows = [[a]]
+    for step in range(1, 4):
+        rows.append([call(f"{step}.{point}", *rows[-1]) for point in range(4)])
+    desk.submit(*(one for row in rows for one in row))
+    assert desk.sent() == {1: ["a", "1.0", "1.1"], 2: []}
+    desk.finish(1)
+    assert desk.sent() == {1: ["1.0", "1.1"], 2: ["1.2", "1.3"]}
 
 
 def test_a_worker_tells_at_once_what_another_one_waits_for() -> None:
     desk = Desk(2)
     rows = stencil(8, 3)
     desk.submit(*(one for row in rows for one in row))
-    within = {one.call.name: report_within(one) for one in desk.queues[1] + desk.queues[2]}
-    assert within["0.3"] == within["0.4"] == AWAITED_REPORT_S
+    within = desk.within()
+    assert (within["0.3"], within["0.4"]) == (SOON_REPORT_S, AWAITED_REPORT_S)
     assert within["0.0"] == within["0.7"] == REPORT_S  # the one that reads it is queued behind it
 
 
@@ -336,9 +344,7 @@ def test_what_also_needs_a_call_that_nobody_began_is_told_soon() -> None:
     a, b = call("a"), call("b", cpus=1, worker="elsewhere")
     c = call("c", a, b)
     desk.submit(a, b, c)
-    assert a.task is not None
-    assert desk.sent() == {1: ["a"]}
-    assert report_within(a.task) == SOON_REPORT_S
+    assert desk.within() == {"a": SOON_REPORT_S}
 
 
 def test_a_chain_is_sent_on_before_its_worker_has_nothing_left() -> None:

@@ -134,6 +134,7 @@ class Assign(NamedTuple):
 
     worker: WorkerId
     tasks: list[Task]
+    within: list[float]  # seconds in which each is to be reported
 
 
 class TakeBack(NamedTuple):

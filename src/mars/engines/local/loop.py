@@ -34,7 +34,7 @@ from mars.engines.local.messages import (
     BadFrame,
 )
 from mars.engines.local.pool import Member, Pool
-from mars.engines.local.scheduler import Scheduler, report_within
+from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
@@ -368,7 +368,7 @@ class Loop:
         outgoing = []
         numbers = self._functions
         known = member.functions
-        for task in command.tasks:
+        for task, within in zip(command.tasks, command.within, strict=True):
             call = task.call
             function = call.function
             run = (task.runs or task.source.runs)[0]  # type: ignore[union-attr]
@@ -400,6 +400,9 @@ class Loop:
                     self.lend(member, region)
             inputs = self._inputs(member, task) if call.inputs else None
             extra = self._extra(task)
+            if within < REPORT_S:
+                assert extra is not None  # something depends on it
+                extra["report"] = int(within * 1e9)
             outgoing.append(
                 (task.attempt, run.number, number, payload, inputs, call.n_output,
                  task.place, extra)
@@ -427,9 +430,6 @@ class Loop:
             extra["try"] = tries + 1
         if task.dependents is not None:
             extra["keep"] = True  # the value, for calls behind this one
-            within = report_within(task)
-            if within < REPORT_S:
-                extra["report"] = int(within * 1e9)
         return extra
 
     def _block_message(self, member: Member, task: Task, number: int, run: Run) -> tuple[Any, ...]:

@@ -139,8 +139,8 @@ def _origin(task: Task) -> WorkerState | None:
     return homes[0] if len(homes) < 3 else max(homes, key=homes.count)
 
 
-def report_within(task: Task) -> float:
-    """How long its worker may keep the end of a task that was given out to itself, in seconds.
+def _report_within(task: Task) -> float:
+    """How long a worker may keep the end of a task that it is given now to itself, in seconds.
 
     What runs behind it in the same worker does not wait for a report. What needs a later task of
     the same queue, too, waits for that one.
@@ -151,12 +151,7 @@ def report_within(task: Task) -> float:
             dependent.stage is ASSIGNED or dependent.last_near != task.attempt
         ):
             continue
-        sources = dependent.sources
-        if len(sources) > _FEW:
-            later = dependent.home is not worker or dependent.near < dependent.waiting
-        else:
-            later = any(source.stage in (WAITING, READY) for source in sources)
-        if not later:
+        if all(source.stage not in (WAITING, READY) for source in dependent.sources):
             return AWAITED_REPORT_S
         within = SOON_REPORT_S
     return within
@@ -1099,10 +1094,15 @@ class Scheduler:
             elif not worker.watched:
                 worker.watched = True
                 self._due(worker.due_at + OVERDUE_S, _OVERDUE, 0, worker)
-            self._commands.append(Assign(worker.id, batch))
-            self._changed[worker] = None
-            self._sort()
+            self._give(worker, batch)
         return bool(batch)
+
+    def _give(self, worker: WorkerState, batch: list[Task]) -> None:
+        """Send tasks that were queued."""
+        within = [REPORT_S if task.dependents is None else _report_within(task) for task in batch]
+        self._commands.append(Assign(worker.id, batch, within))
+        self._changed[worker] = None
+        self._sort()
 
     def _better_at_home(self, task: Task, worker: WorkerState, load: float) -> bool:
         """Whether the worker that made the inputs of a task has room, and less to do."""
@@ -1251,18 +1251,25 @@ class Scheduler:
         room: int,
         now: float,
     ) -> float:
-        """Queue what needs only tasks of this queue right behind them."""
+        """Queue what needs only tasks of this queue right behind them.
+
+        Of branches that workers with nothing to do can take soon it is a fair share.
+        """
+        helpers = 0
+        if not self.ready.count:
+            for group in self.groups:
+                helpers += len(group.idle) - (worker in group.idle)
         frontier = [task]
         while frontier:
-            dependents = frontier.pop().dependents or ()
-            if (
-                load > FOLLOW_S
-                and (frontier or len(dependents) > 1)  # else nobody could help
-                and not self.ready.count
-                and any(group.idle.keys() - {worker} for group in self.groups)
-            ):
+            dependents: Sequence[Task] = frontier.pop().dependents or ()
+            if helpers and load > FOLLOW_S and (frontier or len(dependents) > 1):
                 break
+            share = len(dependents)
+            if helpers and share > 1 and share * self._predict(dependents[0]) > ALONE_S:
+                share = -(-share // (helpers + 1))
             for dependent in dependents:
+                if not share:
+                    break
                 if (
                     dependent.stage is not WAITING
                     or dependent.home is not worker
@@ -1281,6 +1288,7 @@ class Scheduler:
                     or not wanted(dependent)
                 ):
                     continue
+                share -= 1
                 load += predicted
                 self._queue(worker, dependent, now)
                 batch.append(dependent)
@@ -1300,9 +1308,7 @@ class Scheduler:
         load = self._follow(worker, last, batch, worker.load_s, room, now)
         if batch:
             worker.load_s = load
-            self._commands.append(Assign(worker.id, batch))
-            self._changed[worker] = None
-            self._sort()
+            self._give(worker, batch)
 
     def _could_move(self, worker: WorkerState, count: int) -> bool:
         """Whether an idle worker could start one of the last calls of a queue now."""
