@@ -61,7 +61,7 @@ AWAITED_REPORT_S: Final = 0.0002
 """The same for a call whose result others need: they may run in another worker, idle now."""
 
 SOON_REPORT_S: Final = 0.001
-"""The same when those others also need something that nobody has begun."""
+"""The same when those others also need something that cannot begin yet."""
 
 LOOK_S: Final = 0.05
 """A worker looks at what calls did to its process at the latest after this time, seconds, when

@@ -151,7 +151,7 @@ def _report_within(task: Task) -> float:
             dependent.stage is ASSIGNED or dependent.last_near != task.attempt
         ):
             continue
-        if all(source.stage not in (WAITING, READY) for source in dependent.sources):
+        if all(source.stage is not WAITING for source in dependent.sources):
             return AWAITED_REPORT_S
         within = SOON_REPORT_S
     return within

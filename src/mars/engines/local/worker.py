@@ -71,6 +71,7 @@ _SMALL: Final = frozenset({bool, int, float})
 
 _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
+_NEVER_NS: Final = 1 << 63
 _LOOK_NS: Final = int(LOOK_S * 1e9)
 _PAUSE_MS: Final = 1
 _KEPT_RESULTS: Final = 1024
@@ -170,6 +171,7 @@ class Worker:
         self.stopping = False
         self.waiting = 0  # threads that wait for nested calls
         self.reported_ns = 0
+        self.report_at_ns = _NEVER_NS  # when what has ended since is to be told
         self.surroundings: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
         self.ambient: Ambient
         self.forked = False  # this is a child of the worker
@@ -449,7 +451,7 @@ class Worker:
                 if not queue and not self.receive(block=True):
                     return 0
             # What comes after a pause is told together, not the first of it by itself.
-            self.reported_ns = time.monotonic_ns()
+            self.reported_ns, self.report_at_ns = time.monotonic_ns(), _NEVER_NS
 
     def _be_a_child(self) -> None:
         self.forked = True
@@ -570,10 +572,11 @@ class Worker:
         stored = now()
         times = (received, decoded, called, returned, stored)
         self.finish(attempt, status, flags, (log_start, log_end), times, data)
-        every = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
-        if stored - self.reported_ns > every and not self.spoiled:
+        within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
+        due = self.report_at_ns = min(self.report_at_ns, self.reported_ns + within)
+        if stored > due and not self.spoiled:
             self.report()
-            self.reported_ns = stored
+            self.reported_ns, self.report_at_ns = stored, _NEVER_NS
 
     def _call_limited(
         self, size: int, call: Callable[..., Any], /, *args: Any, **kwargs: Any
