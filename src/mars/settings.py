@@ -210,7 +210,13 @@ CONNECT_S: Final = 10.0
 """Time for a connection to a cluster, seconds."""
 
 DIRECT_S: Final = 3.0
-"""Time for a direct connection to a node, seconds, until all goes by way of the scheduler."""
+"""Time for a line to a node, seconds, until all goes by way of the foreign engine."""
+
+LINE_LOST_S: Final = 30
+"""How long a line may be cut, whole seconds, until the node is lost; Dask waits as long."""
+
+PART_BYTES: Final = 256 * KIB
+"""Of a large value in one step of a line: what stays in a core's cache between two copies."""
 
 RELAY_BYTES: Final = 64 * MIB
 """What may wait in a relay for one that reads slowly, until who sends has to wait, too."""

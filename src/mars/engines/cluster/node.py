@@ -18,11 +18,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
 from mars.engines.cluster import carrier, folder
-from mars.engines.cluster.carrier import Message
+from mars.engines.cluster.carrier import Item, Message
+from mars.engines.cluster.line import Door, Line
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
 from mars.engines.local.messages import FLAG_PACKED, FLAG_STORED, RECORD, BadFrame
@@ -35,8 +36,12 @@ from mars.settings import (
     LOG_LEFT_BYTES,
     LOG_SHIP_S,
     OBJECT_MEMORY_SHARE,
-    SHIP_BYTES,
+    STOP_S,
 )
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
 
 _UNKNOWN_MEMORY: Final = 4 * 1024**3
 
@@ -56,15 +61,20 @@ class Node:
     Parameters
     ----------
     tell : callable
-        Sends messages to the driver; called in the node's thread, must not wait.
+        Sends messages to the driver by way of the foreign engine; called in the node's thread,
+        must not wait.
     facts : mapping
-        What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``;
-        and the foreign engine: ``directory``, which it removes some day if we cannot, and
+        What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``,
+        ``key``; and the foreign engine: ``directory``, which it removes some day if we cannot, and
         ``memory``, what the node may use, else None.
     address : str
         What the foreign engine calls this node.
     cpus : float
         Cores that it offers here.
+    host : str
+        Where the driver may come to us directly.
+    context : ssl.SSLContext, optional
+        With which TLS.
     """
 
     def __init__(
@@ -73,9 +83,16 @@ class Node:
         facts: Mapping[str, Any],
         address: str,
         cpus: float,
+        host: str,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._tell = tell
-        self._outgoing: list[Message] = []
+        self._outgoing: list[Item] = []
+        self._line: Line | None = None
+        self._direct = False  # the driver has chosen the line
+        self._settled = threading.Condition()  # all that was posted has been acted on
+        self._acting = False
+        self._trouble: OSError | None = None
         memory = facts["memory"] or memory_limit_bytes()[0] or _UNKNOWN_MEMORY
         self._budget = facts["object_memory"] or int(OBJECT_MEMORY_SHARE * memory)
         self._spill = facts["spill_directory"] or platform.disk_directory()
@@ -115,9 +132,13 @@ class Node:
         self._poller.register(self._wake_read, platform.READABLE)
         self._poller.register(self._pool.socket.fileno(), platform.READABLE)
         ours, theirs = platform.file_address(self._ledger_file), facts.get("file")
+        self._door: Door | None = None
+        with contextlib.suppress(OSError):  # then it is no address of this machine
+            self._door = Door(host, facts["key"], context, self._come_in)
         told = carrier.node_facts(
-            address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs)
-        )
+            address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs),
+            None if self._door is None else self._door.place,
+        )  # fmt: skip
         self._say(carrier.HELLO, told)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
         self._thread.start()
@@ -125,8 +146,31 @@ class Node:
     # -- from other threads -------------------------------------------------------------------
 
     def take(self, received: Sequence[Message]) -> None:
-        """Messages of the driver."""
+        """Messages of the driver, by way of the foreign engine."""
         self._posted.append(received)
+        self._wake()
+
+    def _come_in(self, sending: socket.socket, receiving: socket.socket) -> None:
+        self._line = Line(sending, receiving, self._take_directly, self._place, self._line_ended)
+        self._line.start()
+
+    def _take_directly(self, received: Sequence[Message]) -> None:
+        self._direct = True
+        self.take(received)
+
+    def _place(self, number: int, size: int, offset: int, data: memoryview) -> None:
+        """A part of a value, in the line's thread; not before all that came before it."""
+        with self._settled:
+            self._settled.wait_for(lambda: self._closing or not (self._posted or self._acting))
+        if not self._closing:
+            try:
+                self._write(number, size, offset, data)
+            except OSError as error:  # such as no room: half a value must not be read
+                self._trouble = error
+                self._wake()
+
+    def _line_ended(self, reason: str) -> None:
+        self._closing = True  # as nobody hears of what we do
         self._wake()
 
     def close(self) -> None:
@@ -149,9 +193,7 @@ class Node:
             while not self._closing:
                 for descriptor, mask in self._poller.poll(LOG_SHIP_S if self._members else None):
                     self._look(descriptor, mask)
-                while self._posted:
-                    for message in self._posted.popleft():
-                        self._act(message)
+                self._act_on_posted()
                 while self._endings:
                     self._ended(*self._endings.pop(0))
                 if time.monotonic() >= due:
@@ -161,9 +203,16 @@ class Node:
                 self._flush()
         except Exception as error:
             # Such as no room for what the driver sent. Half a value must not be read: end.
+            self._closing = True
             self._say(carrier.BROKEN, f"{type(error).__name__}: {error}")
             self._flush()
         finally:
+            with self._settled:
+                self._settled.notify_all()
+            if self._door is not None:
+                self._door.close()
+            if self._line is not None:
+                self._line.close(STOP_S)
             for member in self._members.values():
                 member.segment.close()
                 member.close()
@@ -174,6 +223,18 @@ class Node:
                 os.close(self._folder_file)
             if self._folder:
                 folder.remove(self._folder)
+
+    def _act_on_posted(self) -> None:
+        if self._trouble is not None:
+            raise self._trouble
+        self._acting = True
+        while self._posted:
+            for message in self._posted.popleft():
+                self._act(message)
+        self._acting = False
+        if self._direct:
+            with self._settled:
+                self._settled.notify_all()
 
     def _look(self, descriptor: int, mask: int) -> None:
         if descriptor == self._wake_read:
@@ -196,7 +257,10 @@ class Node:
     def _flush(self) -> None:
         if self._outgoing:
             outgoing, self._outgoing = self._outgoing, []
-            self._tell(outgoing)
+            if self._direct and self._line is not None:
+                self._line.send(outgoing)
+            else:
+                self._tell([one() if callable(one) else one for one in outgoing])
 
     # -- what the driver says -----------------------------------------------------------------
 
@@ -224,9 +288,7 @@ class Node:
                 content = pickle.dumps((messages.ARENA, message[2], message[3]), 5)
                 self._send(member, content, (arena.descriptor,))
         elif kind == carrier.BYTES:
-            _, number, size, offset, data = message
-            _write(self._arena(number, size).descriptor, offset, data)
-            self._ledger.change(len(data))
+            self._write(*message[1:])
         elif kind == carrier.FREED:
             arena_of = self._arenas.get(message[1])
             if arena_of is not None:
@@ -243,6 +305,12 @@ class Node:
             self._take_folder(*message[1:])
         elif kind == carrier.FORK:
             self._fork(message[1], message[2])
+        elif kind == carrier.HERE and not self._direct and self._door is not None:
+            self._door.close()
+
+    def _write(self, number: int, size: int, offset: int, data: Any) -> None:
+        _write(self._arena(number, size).descriptor, offset, data)
+        self._ledger.change(len(data))
 
     def _arena(self, number: int, size: int, address: platform.FileAddress | None = None) -> _Arena:
         arena = self._arenas.get(number)
@@ -389,15 +457,10 @@ class Node:
             arena = self._arenas.get(number)
             if arena is None or number >> OWNER_SHIFT not in self._shipped:
                 continue  # an input of another process, which the driver has
-            position = offset
-            while position < offset + length:
-                data = os.pread(
-                    arena.descriptor, min(SHIP_BYTES, offset + length - position), position
-                )
-                self._say(carrier.BYTES, number, arena.size, position, pickle.PickleBuffer(data))
-                position += len(data)
-                if len(self._outgoing) > 1:
-                    self._flush()
+            file = carrier.File(arena.descriptor)  # lives as long as what is still to be read
+            for part in carrier.parts(file, (carrier.BYTES, number, arena.size), offset, length):
+                self._outgoing.append(part)
+                self._flush()
 
     def _ship_log(self, member: Member) -> None:
         """Send what a worker has printed since the last time."""
@@ -478,7 +541,7 @@ class Node:
         self._ledger.settle(0, member.number)
 
 
-def _write(descriptor: int, offset: int, data: bytes) -> None:
+def _write(descriptor: int, offset: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         done = os.pwrite(descriptor, view, offset)

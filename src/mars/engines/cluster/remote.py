@@ -21,7 +21,8 @@ from typing import Any, Final
 from mars import platform
 from mars.attempt.capture import Log, Segment
 from mars.engines.cluster import carrier
-from mars.engines.cluster.carrier import Carrier, Item
+from mars.engines.cluster.carrier import Carrier, File, Item
+from mars.engines.cluster.line import Line
 from mars.engines.local import events
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, VALUE
@@ -30,7 +31,7 @@ from mars.engines.local.pool import Member
 from mars.engines.local.queues import Group
 from mars.engines.local.store import Store
 from mars.errors import MarsError, NoAvailableBand
-from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES
+from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S
 from mars.task import Task, WorkerId
 
 _MOST_OF_BUDGET: Final = 0.9
@@ -58,6 +59,15 @@ class RemoteNode:
         self.held: set[tuple[int, int]] = set()  # regions of others that it has a copy of
         self.arenas: set[int] = set()  # of others
         self._link = link
+        self.line: Line | None = None  # instead of the link, if the node can be reached
+        self.lost = False  # and the loop told of it
+
+    def begin(self, line: Line | None) -> None:
+        """Choose the way: what the node hears from first is the one that it uses, too."""
+        self.line = line
+        if line is not None:
+            line.start()
+        self.tell(carrier.HERE)
         if self.kept:
             self.tell(carrier.KEEP)
 
@@ -66,7 +76,11 @@ class RemoteNode:
         self.send(message)
 
     def send(self, item: Item) -> None:
-        if self.alive:
+        if not self.alive:
+            return
+        if self.line is not None:
+            self.line.send((item,))
+        else:
             self._link.send(self.name, item)
 
     def ship(self, value: Any, arena: tuple[int, int]) -> None:
@@ -77,39 +91,15 @@ class RemoteNode:
         self.held.add((number, offset))
         self.arenas.add(number)
         descriptor, size = arena
-        file = _File(os.dup(descriptor))  # lives as long as what is still to be read
-        for position in range(offset, offset + length, SHIP_BYTES):
-            part = min(SHIP_BYTES, offset + length - position)
-            self.send(_Part(file, (carrier.BYTES, number, size), position, part))
+        file = File(descriptor)  # lives as long as what is still to be read
+        for part in carrier.parts(file, (carrier.BYTES, number, size), offset, length):
+            self.send(part)
 
     def give_folder(self, descriptor: int) -> None:
         """Have it unpack the program's folder, before it starts a worker."""
-        file = _File(os.dup(descriptor))
         size = os.fstat(descriptor).st_size
-        for position in range(0, size, SHIP_BYTES):
-            part = min(SHIP_BYTES, size - position)
-            self.send(_Part(file, (carrier.FOLDER, size), position, part))
-
-
-class _File:
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-
-class _Part:
-    """A part of a file as the end of a message, read when its turn has come."""
-
-    def __init__(self, file: _File, begin: carrier.Message, offset: int, length: int) -> None:
-        self._file, self._begin, self._place = file, begin, (offset, length)
-
-    def __call__(self) -> carrier.Message:
-        offset, length = self._place
-        data = os.pread(self._file.descriptor, length, offset)
-        data += bytes(length - len(data))  # what was never written
-        return *self._begin, offset, pickle.PickleBuffer(data)
+        for part in carrier.parts(File(descriptor), (carrier.FOLDER, size), 0, size):
+            self.send(part)
 
 
 class _NoSocket:
@@ -264,7 +254,7 @@ class RemoteStore(Store):
         os.ftruncate(descriptor, size)
         self.add_arena(number, descriptor, size)
 
-    def write(self, number: int, offset: int, data: bytes) -> None:
+    def write(self, number: int, offset: int, data: bytes | memoryview) -> None:
         """A part of a value has come."""
         with self._lock:
             if number not in self._arenas:
@@ -419,6 +409,8 @@ class RemoteLoop(Loop):
         node.reason = reason
         if node in self.store.nodes:
             self.store.nodes.remove(node)
+        if node.line is not None:
+            node.line.close()
         group = self.scheduler.groups[node.index]
         group.free -= group.cpus
         group.cpus = 0.0
