@@ -215,6 +215,10 @@ DIRECT_S: Final = 3.0
 LINE_LOST_S: Final = 30
 """How long a line may be cut, whole seconds, until the node is lost; Dask waits as long."""
 
+SHIP_BYTES_PER_S: Final = 250e6
+"""What a line takes between machines. A call is left to the node that has its large inputs for as
+long as they would be on their way to another one."""
+
 PART_BYTES: Final = 256 * KIB
 """Of a large value in one step of a line: what stays in a core's cache between two copies."""
 

@@ -203,8 +203,8 @@ class ClusterEngine(LocalEngine):
                 self.refused.append(f"node {node} was lost before it could be used: {reason}")
                 self._greeted.notify_all()
                 return
-            if known.lost:
-                return  # its line and the foreign engine both tell
+            if known.lost or self._ended:
+                return  # its line and the foreign engine both tell; or we are ending it
             known.lost = True
             if not self._begun:
                 known.alive, known.reason = False, reason
@@ -271,6 +271,7 @@ class ClusterEngine(LocalEngine):
 
     def close(self) -> None:
         """Stop everything; returns when no process of ours is left."""
+        self._ended = True
         super().close()
         self._hang_up()
         self._close_files()

@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars import platform
@@ -29,10 +29,11 @@ from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, VALUE
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
 from mars.engines.local.queues import Group
+from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import MarsError, NoAvailableBand
-from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S
-from mars.task import Task, WorkerId
+from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES_PER_S
+from mars.task import Stage, Task, WorkerId
 
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
@@ -83,10 +84,16 @@ class RemoteNode:
         else:
             self._link.send(self.name, item)
 
+    def has(self, value: Any) -> bool:
+        """Whether a value's region is there, or read where it is."""
+        _, number, offset, _, _ = value
+        made = number >> OWNER_SHIFT in self.workers
+        return self.reads or made or (number, offset) in self.held
+
     def ship(self, value: Any, arena: tuple[int, int]) -> None:
         """Have it hold the region of a value, whose arena here has that descriptor and size."""
         _, number, offset, length, _ = value
-        if number >> OWNER_SHIFT in self.workers or (number, offset) in self.held:
+        if self.has(value):
             return
         self.held.add((number, offset))
         self.arenas.add(number)
@@ -313,6 +320,33 @@ class RemoteLoop(Loop):
         self._changed = changed
         self._gone: MarsError | None = None
         self._waiting: threading.Timer | None = None
+
+    def _new_scheduler(
+        self, groups: Sequence[tuple[str, float]], room: Callable[[], float]
+    ) -> Scheduler:
+        return Scheduler(groups, room, self._distance)
+
+    def _distance(self, task: Task, index: int) -> float:
+        """How much longer large inputs take to a node than to the one that has most of them."""
+        missing = [0] * len(self.pool.nodes)
+        large = False
+        for value in self._large_inputs(task):
+            large = True
+            for node in self.pool.nodes:
+                if not node.has(value):
+                    missing[node.index] += value[3]
+        if not large:
+            return 0.0
+        least = min((missing[one.index] for one in self.pool.nodes if one.alive), default=0)
+        return (missing[index] - least) / SHIP_BYTES_PER_S
+
+    def _large_inputs(self, task: Task) -> Iterator[Any]:
+        for call, index in task.call.inputs:
+            source = call.task_in(task.realm)
+            if source is not None and source.stage is Stage.DONE and source.stored:
+                value = source.result if call.n_output is None else source.result[index]
+                if type(value) is not bytes:
+                    yield value
 
     # -- what nodes say; called in a thread of the carrier -------------------------------------
 
@@ -560,8 +594,7 @@ class RemoteLoop(Loop):
         arena = self.store.arena(number)
         node: RemoteNode = member.node  # type: ignore[attr-defined]
         self.store.lent(value, member.number)
-        if not node.reads:
-            node.ship(value, arena)
+        node.ship(value, arena)
         if number not in member.arenas:
             member.arenas.add(number)
             address = None

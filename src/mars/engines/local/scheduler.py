@@ -156,12 +156,19 @@ class Scheduler:
         Address and cores of each group of workers.
     room : callable, optional
         Bytes that running calls may take together, now. Default: no limit.
+    distance : callable, optional
+        Seconds that the inputs of a ready task take to a group, by its index, more than to the one
+        that has most of them. Default: all groups have all inputs.
     """
 
     def __init__(
-        self, groups: Sequence[tuple[str, float]], room: Callable[[], float] = lambda: inf
+        self,
+        groups: Sequence[tuple[str, float]],
+        room: Callable[[], float] = lambda: inf,
+        distance: Callable[[Task, int], float] | None = None,
     ) -> None:
         self.admission = Admission(room)
+        self._distance = distance
         self.groups = [Group(address, cpus) for address, cpus in groups]
         self.workers: dict[WorkerId, WorkerState] = {}
         self.ready = ReadyQueue(self._abandon)
@@ -596,6 +603,7 @@ class Scheduler:
             task.stage = WAITING
         else:
             task.stage = READY
+            task.ready_at = task.ready_at or now
             self.ready.push_front(task)
 
     def _abandon(self, task: Task) -> None:
@@ -858,7 +866,7 @@ class Scheduler:
         behind = len(worker.queue) - 1
         could = behind and not worker.asked and not worker.taking_back
         worker.asked = True
-        if could and self._could_move(worker, behind):
+        if could and self._could_move(worker, behind, now):
             self._take_back(worker, behind)
         else:
             self._commands.append(Report(worker.id))
@@ -953,6 +961,8 @@ class Scheduler:
                 shelf = ready.shelf_for(group, worker.cpus if queue else None)
                 if shelf is None:
                     break
+            if self._distance is not None and not self._pick(shelf, worker.group, now):
+                break
             task = shelf[0]
             call = task.call
             single = task.items is None and not self.admission.strict
@@ -1004,6 +1014,36 @@ class Scheduler:
             self._changed[worker] = None
             self._sort()
         return bool(batch)
+
+    def _pick(self, shelf: deque[Task], index: int, now: float) -> bool:
+        """Put to the front of a shelf what a group may take of its first tasks, if anything."""
+        soonest = inf
+        for place, task in enumerate(islice(shelf, LOOK_AT)):
+            if not wanted(task):
+                continue  # the first one is
+            if task.call.inputs:
+                until = self._home_until(task, index, now)
+                if until > now:
+                    soonest = min(soonest, until)
+                    continue
+            if place:
+                del shelf[place]
+                shelf.appendleft(task)
+            return True
+        group = self.groups[index]
+        if not now < group.look_at <= soonest:
+            group.look_at = soonest
+            self._due(soonest, _START, 0, None)
+        return False
+
+    def _home_until(self, task: Task, index: int, now: float) -> float:
+        """Until when a task is left to the group that has its inputs, and not given to another.
+
+        For as long as they would be under way: so nothing is idle for longer than it would be.
+        """
+        if self._distance is None or task.call.options.worker is not None:
+            return 0.0
+        return (task.ready_at or now) + self._distance(task, index)
 
     # -- many items of one function, `mars.remote.map` ----------------------------------------
 
@@ -1189,22 +1229,23 @@ class Scheduler:
             self._changed[worker] = None
             self._sort()
 
-    def _could_move(self, worker: WorkerState, count: int) -> bool:
+    def _could_move(self, worker: WorkerState, count: int, now: float) -> bool:
         """Whether an idle worker could start one of the last calls of a queue now."""
         for task in islice(reversed(worker.queue), count):
             if not task.waiting:  # else it waits for calls in front of it
-                return self._could_run(task)
+                return self._could_run(task, now)
         return False
 
-    def _could_run(self, task: Task) -> bool:
+    def _could_run(self, task: Task, now: float) -> bool:
         """Whether an idle worker could start the task now."""
         options = task.call.options
-        for group in self.groups:
+        for index, group in enumerate(self.groups):
             worker = next(iter(group.idle), None)
             if (
                 worker is not None
                 and options.cpus <= group.free + 1e-9
                 and options.worker in (None, group.address)
+                and (not task.call.inputs or self._home_until(task, index, now) <= now)
                 and self.admission.fits(
                     self.admission.need(task), worker, self.workers.values(), group.memory
                 )
@@ -1218,7 +1259,7 @@ class Scheduler:
             if worker.load_s <= BATCH_S and worker.due_at + OVERDUE_S >= now:
                 continue
             half = len(worker.queue) // 2
-            if self._could_move(worker, half):
+            if self._could_move(worker, half, now):
                 self._take_back(worker, half)
 
     def _start_missing(self, now: float) -> None:
