@@ -197,6 +197,9 @@ LOG_LEFT_BYTES: Final = 16 * MIB
 SHIP_BYTES: Final = 4 * MIB
 """Of a large value at once, so that small messages do not wait behind it for long."""
 
+EARLY_BYTES: Final = 4 * MIB
+"""Calls on a node may read values from this size on before they have come to the driver."""
+
 RAY_SHIP_BYTES: Final = 16 * MIB
 """The same with Ray, which takes some 2 ms for each batch."""
 

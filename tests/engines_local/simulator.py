@@ -118,7 +118,7 @@ class SimRun:
     def __init__(self, name: str, *, stop_on_error: bool, depth: int = 0) -> None:
         self.name = name
         self.live = True
-        self.total = self.remaining = self.done = self.failed = 0
+        self.total = self.remaining = self.made = self.done = self.failed = 0
         self.failure: Task | None = None
         self.cancelled = False
         self.stop_on_error = stop_on_error

@@ -7,8 +7,8 @@ node is lost, is decided by the scheduler in the driver, the same as on one mach
 
 ::
 
-    driver ──(here, keep, folder, fork, data, control, signal, lend, bytes, freed, gone)──► node
-    driver ◄──(hello, started, ended, data, arena, bytes, log)───────── node
+    driver ──(here, keep, folder, fork, data, control, signal, lend, bytes, freed, …)──► node
+    driver ◄──(hello, started, ended, data, arena, early, bytes, arrived, log)───────────── node
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ FOLDER: Final = "folder"  # size of all, offset, bytes: the program's folder, se
 HERE: Final = "here"  # first of all: this is the way that the driver has chosen
 KEEP: Final = "keep"  # the driver reads this node's arenas where they are: send no bytes of them
 FREED: Final = "freed"  # arena, offset, length: nobody reads that any more
+DROP: Final = "drop"  # attempt: nobody will read its value, which was told of early
 GONE: Final = "gone"  # arena: nothing in it is asked for any more
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
 STARTED: Final = "started"  # worker, process id
 ENDED: Final = "ended"  # worker, status, KiB, note, memory ran out, attempt, where its log starts
 ARENA: Final = "arena"  # worker, arena, size, where the node has it open: it has made one
+EARLY: Final = "early"  # attempts: what is told of them next comes before the bytes of their values
+ARRIVED: Final = "arrived"  # attempts: now these are there, too
 LOG: Final = "log"  # worker, more of what it has printed, attempt, where the log of that starts
 BROKEN: Final = "broken"  # why the node ends itself
 

@@ -26,8 +26,8 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.engines.cluster.carrier import BYTES, Item, Message, Part, size_of
 from mars.settings import DIRECT_S, LINE_LOST_S, PART_BYTES, SHIP_BYTES
@@ -74,6 +74,7 @@ class Line:
         self._sending, self._receiving = sending, receiving
         self._told, self._place, self._ended = told, place, ended
         self._queue: deque[Item] = deque()
+        self._later: deque[tuple[int, Item]] = deque()  # with the attempt that each is of
         self._filled = threading.Event()
         self._closing = False
         self._over = False
@@ -92,6 +93,17 @@ class Line:
         """Send messages after those before them; from any thread, never waits."""
         self._queue.extend(items)
         self._filled.set()
+
+    def send_later(self, attempt: int, items: Iterable[Item]) -> None:
+        """Send messages, in their order, but have those of `send` go first, one part at a time."""
+        with self._lock:
+            self._later.extend((attempt, item) for item in items)
+        self._filled.set()
+
+    def drop(self, attempt: int) -> None:
+        """What is to be sent later of an attempt is not needed."""
+        with self._lock:
+            self._later = deque(one for one in self._later if one[0] != attempt)
 
     def close(self, limit_s: float = 0.0) -> None:
         """Send what is queued, if the other side takes it in time, and hang up; idempotent."""
@@ -138,30 +150,35 @@ class Line:
         while True:
             self._filled.wait()
             self._filled.clear()
-            while self._queue:
-                first = self._queue[0]
-                if isinstance(first, Part) and first.begin[0] == BYTES:
-                    self._queue.popleft()
-                    self._send_part(first, buffer)
-                else:
-                    self._send_messages()
+            while self._queue or self._later:
+                if self._queue:
+                    if _is_part(self._queue[0]):
+                        self._send_part(self._queue.popleft(), buffer)
+                    else:
+                        self._send_messages(self._next_messages())
+                with self._lock:
+                    later = self._later.popleft()[1] if self._later else None
+                if later is not None and _is_part(later):
+                    self._send_part(later, buffer)
+                elif later is not None:
+                    self._send_messages([later])
             if self._closing:
                 return
 
-    def _send_messages(self) -> None:
+    def _next_messages(self) -> list[Message]:
         batch: list[Message] = []
         size = 0
-        while self._queue and size < SHIP_BYTES:
-            item = self._queue[0]
-            if isinstance(item, Part) and item.begin[0] == BYTES:
-                break
-            self._queue.popleft()
+        while self._queue and size < SHIP_BYTES and not _is_part(self._queue[0]):
+            item = self._queue.popleft()
             batch.append(item() if callable(item) else item)
             size += size_of(batch[-1])
+        return batch
+
+    def _send_messages(self, batch: list[Any]) -> None:
         data = pickle.dumps(batch, 5)
         self._sending.sendall(_FRAME.pack(_MESSAGES, len(data), 0, 0, 0) + data)
 
-    def _send_part(self, part: Part, buffer: memoryview) -> None:
+    def _send_part(self, part: Any, buffer: memoryview) -> None:
         _, number, size = part.begin
         self._sending.sendall(_FRAME.pack(_PART, part.length, number, size, part.offset))
         position, end = part.offset, part.offset + part.length
@@ -191,6 +208,11 @@ class Line:
                 if not _fill(self._receiving, data):
                     return
                 self._told(pickle.loads(data))
+
+
+def _is_part(item: Item) -> bool:
+    """Whether it goes as raw bytes, not in a pickle."""
+    return isinstance(item, Part) and item.begin[0] == BYTES
 
 
 def _fill(source: socket.socket, buffer: memoryview) -> bool:

@@ -26,12 +26,14 @@ from mars.engines.cluster.carrier import Item, Message
 from mars.engines.cluster.line import Door, Line
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
+from mars.engines.local.endings import VALUE
 from mars.engines.local.messages import FLAG_PACKED, FLAG_STORED, RECORD, BadFrame
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.store import parts_of
 from mars.errors import StartupFailed
 from mars.resources import memory_limit_bytes, oom_kills
 from mars.settings import (
+    EARLY_BYTES,
     LOG_CHUNK_BYTES,
     LOG_LEFT_BYTES,
     LOG_SHIP_S,
@@ -295,6 +297,8 @@ class Node:
                 platform.punch(arena_of.descriptor, message[2], message[3])
                 if message[1] >> OWNER_SHIFT not in self._shipped:  # it was counted when it came
                     self._ledger.change(-message[3])
+        elif kind == carrier.DROP and self._line is not None:
+            self._line.drop(message[1])
         elif kind == carrier.GONE:
             gone = self._arenas.pop(message[1], None)
             if gone is not None:
@@ -430,8 +434,15 @@ class Node:
     def _pass(self, member: Member, records: bool, content: bytes) -> None:
         number = member.number
         if records:
-            for result in stored_results(content):
-                self._ship_values(parts_of(result))
+            early = []
+            for attempt, status, result in stored_results(content):
+                if status == VALUE and self._may_be_early(result):
+                    early.append((attempt, result))
+                else:
+                    self._ship_values(parts_of(result))
+            if early:
+                self._tell_early(number, content, early)
+                return
         else:
             message = messages.from_worker(memoryview(content))
             if message[0] == messages.ARENA:
@@ -446,6 +457,27 @@ class Node:
                 self._ship_values(list(stored_values_in(message)))
         self._say(carrier.DATA, number, records, content)
 
+    def _may_be_early(self, result: Any) -> bool:
+        """Whether a result is one large value of this node, which a line can send later."""
+        return (
+            self._direct
+            and not self._kept
+            and parts_of(result) == [result]
+            and result[3] >= EARLY_BYTES
+            and result[1] >> OWNER_SHIFT in self._shipped
+            and result[1] in self._arenas
+        )
+
+    def _tell_early(self, number: int, content: bytes, early: Sequence[tuple[int, Any]]) -> None:
+        """Tell of results before the bytes of their values, so that others here can read them."""
+        assert self._line is not None
+        self._say(carrier.EARLY, [attempt for attempt, _ in early])
+        self._say(carrier.DATA, number, True, content)
+        self._flush()
+        for attempt, result in early:
+            self._line.send_later(attempt, self._parts(result))
+            self._line.send_later(attempt, [(carrier.ARRIVED, [attempt])])
+
     def _distrust(self, member: Member, reason: str) -> None:
         # The driver says of it what the loop says on one machine.
         self._say(carrier.DATA, member.number, False, pickle.dumps(("no message", reason), 5))
@@ -453,14 +485,19 @@ class Node:
     def _ship_values(self, values: Sequence[Any]) -> None:
         if self._kept:
             return
-        for _, number, offset, length, _ in values:
-            arena = self._arenas.get(number)
-            if arena is None or number >> OWNER_SHIFT not in self._shipped:
+        for value in values:
+            number = value[1]
+            if number not in self._arenas or number >> OWNER_SHIFT not in self._shipped:
                 continue  # an input of another process, which the driver has
-            file = carrier.File(arena.descriptor)  # lives as long as what is still to be read
-            for part in carrier.parts(file, (carrier.BYTES, number, arena.size), offset, length):
+            for part in self._parts(value):
                 self._outgoing.append(part)
                 self._flush()
+
+    def _parts(self, value: Any) -> Iterator[carrier.Part]:
+        _, number, offset, length, _ = value
+        arena = self._arenas[number]
+        file = carrier.File(arena.descriptor)  # lives as long as what is still to be read
+        return carrier.parts(file, (carrier.BYTES, number, arena.size), offset, length)
 
     def _ship_log(self, member: Member) -> None:
         """Send what a worker has printed since the last time."""
@@ -549,15 +586,15 @@ def _write(descriptor: int, offset: int, data: bytes | memoryview) -> None:
         view = view[done:]
 
 
-def stored_results(records: bytes) -> Iterator[Any]:
-    """The results in a frame of records that have parts in an arena."""
+def stored_results(records: bytes) -> Iterator[tuple[int, int, Any]]:
+    """Attempt, status and result of those in a frame of records that have parts in an arena."""
     position = 0
     while position < len(records):
         fields = RECORD.unpack_from(records, position)
-        flags, size = fields[2], fields[-1]
+        attempt, status, flags, size = *fields[:3], fields[-1]
         position += RECORD.size
         if flags & FLAG_PACKED and flags & FLAG_STORED:
-            yield pickle.loads(records[position : position + size])
+            yield attempt, status, pickle.loads(records[position : position + size])
         position += size
 
 

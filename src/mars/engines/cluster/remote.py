@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars import platform
+from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier, File, Item
@@ -31,7 +32,7 @@ from mars.engines.local.pool import Member
 from mars.engines.local.queues import Group
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
-from mars.errors import MarsError, NoAvailableBand
+from mars.errors import MarsError, NoAvailableBand, WorkerDied
 from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES_PER_S
 from mars.task import Stage, Task, WorkerId
 
@@ -272,15 +273,24 @@ class RemoteStore(Store):
                 done = os.pwrite(descriptor, view, offset)
                 offset += done
                 view = view[done:]
-            if not number & ON_DISK:
-                self.ledger.change(len(data), number >> OWNER_SHIFT)
+
+    def _region(self, value: Any) -> Any:
+        known = (value[1], value[2]) in self._regions
+        region = super()._region(value)
+        if not known and self._is_counted(value[1]):
+            self.ledger.change(value[3], value[1] >> OWNER_SHIFT)
+        return region
+
+    def _is_counted(self, number: int) -> bool:
+        """Whether an arena is a mirror in memory."""
+        return bool(number >> OWNER_SHIFT and number not in self._opened and not number & ON_DISK)
 
     def _free(self, key: tuple[int, int], region: Any) -> None:
         number, offset = key
         owner = number >> OWNER_SHIFT
         if owner and owner not in self._ended and number not in self._opened:
             platform.punch(self._arenas[number][0], offset, region.length)
-            if not number & ON_DISK:
+            if self._is_counted(number):
                 self.ledger.change(-region.length, owner)
         for node in self.nodes:
             if key in node.held or (owner in node.workers and owner in self._ended):
@@ -319,6 +329,7 @@ class RemoteLoop(Loop):
         super().__init__(groups, pool, store, memory, tell)
         self._changed = changed
         self._gone: MarsError | None = None
+        self._early: set[int] = set()  # attempts whose values come after what is told of them
         self._waiting: threading.Timer | None = None
 
     def _new_scheduler(
@@ -328,25 +339,28 @@ class RemoteLoop(Loop):
 
     def _distance(self, task: Task, index: int) -> float:
         """How much longer large inputs take to a node than to the one that has most of them."""
-        missing = [0] * len(self.pool.nodes)
+        missing = [0.0] * len(self.pool.nodes)
         large = False
-        for value in self._large_inputs(task):
+        for value, early in self._large_inputs(task):
             large = True
             for node in self.pool.nodes:
-                if not node.has(value):
+                if early and value[1] >> OWNER_SHIFT not in node.workers:
+                    missing[node.index] = math.inf
+                elif not node.has(value):
                     missing[node.index] += value[3]
-        if not large:
-            return 0.0
-        least = min((missing[one.index] for one in self.pool.nodes if one.alive), default=0)
+        if not large or missing[index] == math.inf:
+            return missing[index]
+        least = min((missing[one.index] for one in self.pool.nodes if one.alive), default=0.0)
         return (missing[index] - least) / SHIP_BYTES_PER_S
 
-    def _large_inputs(self, task: Task) -> Iterator[Any]:
+    @staticmethod
+    def _large_inputs(task: Task) -> Iterator[tuple[Any, bool]]:
         for call, index in task.call.inputs:
             source = call.task_in(task.realm)
-            if source is not None and source.stage is Stage.DONE and source.stored:
+            if source is not None and source.stored and source.stage in (Stage.DONE, Stage.MADE):
                 value = source.result if call.n_output is None else source.result[index]
                 if type(value) is not bytes:
-                    yield value
+                    yield value, source.early
 
     # -- what nodes say; called in a thread of the carrier -------------------------------------
 
@@ -382,6 +396,12 @@ class RemoteLoop(Loop):
             kind = message[0]
             if kind == carrier.BROKEN:
                 self.node_left(node, message[1])
+                continue
+            if kind == carrier.EARLY:
+                self._early.update(message[1])
+                continue
+            if kind == carrier.ARRIVED:
+                self.on(events.Arrived(message[1]))
                 continue
             member: Any = self.members.get(message[1])
             if member is None:
@@ -448,6 +468,7 @@ class RemoteLoop(Loop):
         group = self.scheduler.groups[node.index]
         group.free -= group.cpus
         group.cpus = 0.0
+        self.on(events.Lost(node.index, lambda task: self._lost_value(node, task)))
         for member in self.members.values():
             if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
                 note = f"its node {node.title} was lost: {reason}"
@@ -459,6 +480,17 @@ class RemoteLoop(Loop):
         if self._gone is None:
             self._tell(f"mars: node {node.title} was lost ({reason}); its calls run elsewhere")
         self.await_nodes()
+
+    def _lost_value(self, node: RemoteNode, task: Task) -> bytes:
+        """The failure of a task that had ended, but whose value had not come here."""
+        error = WorkerDied(
+            task.call.name,
+            f"on node {node.title}",
+            "its node",
+            task.tries + task.deaths,
+            f"its value had not come yet when the node was lost: {node.reason}",
+        )
+        return failure.encode_failure(error, call=task.call.name)
 
     def _assume_begun(self, member: RemoteMember) -> None:
         """Nobody can say any more what a worker had begun since we heard of it last.
@@ -532,6 +564,9 @@ class RemoteLoop(Loop):
                 start, end = (0, 0) if outcome.log is None else (outcome.log.start, outcome.log.end)
                 log = NodeLog(member, start, end, ending)  # type: ignore[arg-type]
                 outcome = outcome._replace(log=log)
+            if outcome.attempt in self._early:
+                self._early.discard(outcome.attempt)
+                outcome = outcome._replace(early=True)
             told.append(outcome)
         return told
 
@@ -545,6 +580,12 @@ class RemoteLoop(Loop):
         return bool(member.starved) and not member.broken  # type: ignore[attr-defined]
 
     # -- workers -------------------------------------------------------------------------------
+
+    def _carry_out_rare(self, command: events.Command) -> None:
+        if isinstance(command, events.Unneeded):
+            self.pool.nodes[command.group].tell(carrier.DROP, command.attempt)
+        else:
+            super()._carry_out_rare(command)
 
     def _start_worker(self, command: events.StartWorker) -> None:
         node = self.pool.nodes[command.group]

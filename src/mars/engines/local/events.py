@@ -19,6 +19,7 @@ class RunState(Protocol):
     live: bool
     total: int
     remaining: int
+    made: int
     done: int
     failed: int
     failure: Task | None
@@ -56,6 +57,7 @@ class Outcome(NamedTuple):
     timing: bytes | None = None
     log: Any = None
     peak: int = 0  # bytes of memory that the process took; 0: not looked at
+    early: bool = False  # its value is still on its way here: `Arrived` follows
 
 
 class Finished(NamedTuple):
@@ -63,6 +65,19 @@ class Finished(NamedTuple):
 
     worker: WorkerId
     outcomes: Sequence[Outcome]
+
+
+class Arrived(NamedTuple):
+    """Values that were told of early are here."""
+
+    attempts: Sequence[int]
+
+
+class Lost(NamedTuple):
+    """A group is lost, and with it what is not here; the deaths of its workers follow."""
+
+    group: int
+    certificate: Callable[[Task], Any] = lambda _: None
 
 
 class GaveBack(NamedTuple):
@@ -192,6 +207,13 @@ class Discard(NamedTuple):
     result: Any
 
 
+class Unneeded(NamedTuple):
+    """Nobody will read a value that is on its way here."""
+
+    group: int
+    attempt: int
+
+
 class Landed(NamedTuple):
     """Tell a run that keeps its results of one. Its call has one handle more until it is kept."""
 
@@ -216,10 +238,10 @@ class GiveUp:
 
 
 Event = (
-    Submitted | WorkerReady | Finished | GaveBack | Blocked | Unblocked | Died | Left
-    | Cancelled | Forgotten | Tick
+    Submitted | WorkerReady | Finished | Arrived | Lost | GaveBack | Blocked | Unblocked | Died
+    | Left | Cancelled | Forgotten | Tick
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | Landed | RunEnded | Fewer | GiveUp
+    | Discard | Unneeded | Landed | RunEnded | Fewer | GiveUp
 )  # fmt: skip

@@ -464,7 +464,7 @@ class Loop:
             if source is None or source.realm is not realm:
                 source = call.task_in(realm)
                 assert source is not None
-            if source.stage is Stage.DONE:
+            if source.stage is Stage.DONE or source.early:
                 value = source.result if call.n_output is None else source.result[index]
                 if type(value) is not bytes:
                     self.lend(member, value)

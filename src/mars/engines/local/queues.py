@@ -132,6 +132,12 @@ class ReadyQueue:
         """Whether the task is here; looks at all of its shelf."""
         return task in self._shelf(task)
 
+    def remove(self, task: Task) -> None:
+        """Take out a task, if it is here."""
+        if self.has(task):
+            self._shelf(task).remove(task)
+            self.count -= 1
+
     def pop(self, shelf: deque[Task]) -> Task:
         self.count -= 1
         return shelf.popleft()

@@ -23,6 +23,7 @@ from typing import Any, Final
 from mars.engines.local.admission import OUT_OF_MEMORY, Admission
 from mars.engines.local.endings import EXCEPTION, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.events import (
+    Arrived,
     Assign,
     Blocked,
     Cancelled,
@@ -39,6 +40,7 @@ from mars.engines.local.events import (
     Kill,
     Landed,
     Left,
+    Lost,
     Outcome,
     Release,
     Report,
@@ -51,6 +53,7 @@ from mars.engines.local.events import (
     TakeBack,
     Tick,
     Unblocked,
+    Unneeded,
     WorkerReady,
 )
 from mars.engines.local.queues import Group, ReadyQueue, WorkerState, wanted
@@ -83,6 +86,7 @@ from mars.task import (
 )
 
 WAITING, READY, ASSIGNED, RETRYING = Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING
+MADE = Stage.MADE
 DONE, FAILED, CANCELLED, ABANDONED = Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.ABANDONED
 
 ARROWS: Final = frozenset(
@@ -98,6 +102,11 @@ ARROWS: Final = frozenset(
         (READY, ABANDONED),
         (READY, CANCELLED),
         (READY, DONE),  # a map, whose blocks are what runs; FAILED when items failed
+        (ASSIGNED, MADE),  # done, but for its value, which is on its way here
+        (MADE, DONE),
+        (MADE, RETRYING),  # its node was lost before
+        (MADE, FAILED),
+        (MADE, ABANDONED),
         (ASSIGNED, DONE),
         (ASSIGNED, FAILED),
         (ASSIGNED, CANCELLED),
@@ -187,10 +196,13 @@ class Scheduler:
         self._starts_without_result = 0
         self._commands: list[Command] = []
         self._releases: list[Task] = []
+        self._made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self._handlers = {
             Submitted: self._submitted,
             WorkerReady: self._worker_ready,
             Finished: self._finished,
+            Arrived: self._arrived,
+            Lost: self._group_lost,
             GaveBack: self._gave_back,
             Blocked: self._worker_blocked,
             Unblocked: self._worker_unblocked,
@@ -269,8 +281,10 @@ class Scheduler:
             elif known.finished:
                 self._replace(call, known, task)
             elif known.runs:
+                self._count_made(known, -1)
                 known.runs += runs  # another run is at it
                 known.asked |= task.asked
+                self._count_made(known, 1)
                 if known.items is not None:
                     self._join_map(known, task)
                 continue
@@ -291,7 +305,7 @@ class Scheduler:
                 self._done(task, None, now)  # a map whose items all are calls of their own
             else:
                 ready.append(task)
-        if run.live and not run.remaining:
+        if run.live and run.remaining == run.made:
             self._end(run)
 
     def _replace(self, call: Call, old: Task, new: Task) -> None:
@@ -327,7 +341,8 @@ class Scheduler:
             source.consumers += 1
             if source.stage is DONE:
                 continue
-            task.waiting += 1
+            if not source.early:
+                task.waiting += 1
             if source.dependents is None:
                 source.dependents = [task]
             else:
@@ -361,6 +376,8 @@ class Scheduler:
                 # Not a current attempt: its result is not accepted. What a worker tells twice,
                 # because it died before it could cross it out, is accepted already.
                 if outcome.stored and outcome.attempt > worker.told:
+                    if outcome.early:
+                        self._commands.append(Unneeded(worker.group, outcome.attempt))
                     self._commands.append(Discard(outcome.result))
                 continue
             task = queue.popleft()
@@ -382,7 +399,10 @@ class Scheduler:
                 else:
                     task.result = outcome.result
                     task.stored = outcome.stored
-                    self._done(task, worker, now)
+                    if outcome.early:
+                        self._made(task, worker, now)
+                    else:
+                        self._done(task, worker, now)
             elif status == RETURNED:
                 self._back(task, now)
             else:
@@ -424,9 +444,95 @@ class Scheduler:
         for run in task.runs:
             run.remaining -= 1
             run.done += task.size
-            if not run.remaining and run.live:
+            if run.remaining == run.made and run.live:
                 self._end(run)
         task.runs = ()
+
+    # -- values that are on their way here ----------------------------------------------------
+    # A call counts as done once its value is here, so that no node takes it along. Calls in the
+    # group that has made it may read it before. A run has ended when all that is left of it are
+    # such calls, which it only needed to feed others: the program cannot fetch their values.
+
+    def _made(self, task: Task, worker: WorkerState, now: float) -> None:
+        task.stage = MADE
+        self._made_in[task.attempt] = task, worker.group
+        task.early = task.call.options.death_retries > 0 and not any(
+            run.depth or run.landed is not None for run in task.runs
+        )
+        if not task.early:
+            return
+        self._count_made(task, 1)
+        dependents = task.dependents
+        if dependents is not None:
+            self._input_done(task, worker, now)
+        if task.stage is not MADE:
+            return  # nobody wanted those, nor, then, this one
+        task.dependents = dependents  # in case it is lost
+        for run in task.runs:
+            if run.remaining == run.made and run.live:
+                self._end(run)
+        self._drop_made(task, now)
+
+    @staticmethod
+    def _count_made(task: Task, change: int) -> None:
+        if task.early and not task.asked:
+            for run in task.runs:
+                run.made += change
+
+    def _no_longer_made(self, task: Task) -> None:
+        self._count_made(task, -1)
+        task.early = False
+
+    def _arrived(self, event: Arrived, now: float) -> None:
+        for attempt in event.attempts:
+            if attempt in self._made_in:
+                task, _ = self._made_in.pop(attempt)
+                self._end_made(task, now)
+
+    def _end_made(self, task: Task, now: float) -> None:
+        if task.early:
+            task.dependents = None  # they have been told
+        self._no_longer_made(task)
+        self._done(task, None, now)
+
+    def _drop_made(self, task: Task, now: float) -> None:
+        """Do not wait for a value that nobody will read."""
+        if task.early and not (task.consumers or task.call.handles or task.asked):
+            _, group = self._made_in.pop(task.attempt)
+            self._commands.append(Unneeded(group, task.attempt))
+            self._end_made(task, now)
+
+    def _group_lost(self, event: Lost, now: float) -> None:
+        lost = [task for task, group in self._made_in.values() if group == event.group]
+        for task in lost:
+            del self._made_in[task.attempt]
+            self._commands.append(Discard(task.result))
+            task.result, task.stored = None, False
+            if task.early:
+                for dependent in task.dependents or ():
+                    self._wait_again(dependent)
+            self._no_longer_made(task)
+            task.stage = RETRYING
+            task.deaths += 1
+        for task in lost:
+            if task.stage is not RETRYING:
+                continue  # it has ended with one before it
+            if not wanted(task):
+                self._abandon(task)
+            elif task.deaths <= task.call.options.death_retries:
+                self._retry(task, task.deaths, now)
+            else:
+                self._terminal(task, FAILED, event.certificate(task), now)
+
+    def _wait_again(self, task: Task) -> None:
+        """An input of a task has to be made again."""
+        if task.finished:
+            return
+        task.waiting += 1
+        task.home, task.near = None, 0
+        if task.stage is READY:
+            self.ready.remove(task)
+            task.stage = WAITING
 
     def _land(self, run: RunState, task: Task) -> None:
         task.call.handles += 1  # given back by whoever keeps the result
@@ -476,8 +582,11 @@ class Scheduler:
         sources, task.sources = task.sources, ()
         for source in sources:
             source.consumers -= 1
-            if not source.consumers and not source.call.handles and source.stage is DONE:
-                self._release(source)
+            if not source.consumers and not source.call.handles:
+                if source.stage is DONE:
+                    self._release(source)
+                elif source.stage is MADE:
+                    self._drop_made(source, task.ready_at)
 
     def _release(self, task: Task) -> None:
         """Nobody can ask for the result any more."""
@@ -571,7 +680,7 @@ class Scheduler:
                 continue
             if run.failure is None:
                 run.failure = task
-            if run.stop_on_error or not run.remaining:
+            if run.stop_on_error or run.remaining == run.made:
                 self._end(run)
 
     def _end(self, run: RunState) -> None:
@@ -825,8 +934,12 @@ class Scheduler:
 
     def _forgotten(self, event: Forgotten, now: float) -> None:
         for task in event.tasks:
-            if task.stage >= DONE and not task.consumers and not task.call.handles:
+            if task.consumers or task.call.handles:
+                continue
+            if task.stage >= DONE:
                 self._release(task)
+            elif task.stage is MADE:
+                self._drop_made(task, now)
 
     def _tick(self, event: Tick, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
@@ -1031,7 +1144,7 @@ class Scheduler:
                 shelf.appendleft(task)
             return True
         group = self.groups[index]
-        if not now < group.look_at <= soonest:
+        if soonest < inf and not now < group.look_at <= soonest:
             group.look_at = soonest
             self._due(soonest, _START, 0, None)
         return False
@@ -1039,11 +1152,15 @@ class Scheduler:
     def _home_until(self, task: Task, index: int, now: float) -> float:
         """Until when a task is left to the group that has its inputs, and not given to another.
 
-        For as long as they would be under way: so nothing is idle for longer than it would be.
+        For as long as they would be under way: so nothing is idle for longer than it would be. For
+        ever, as long as one of them is nowhere else.
         """
-        if self._distance is None or task.call.options.worker is not None:
+        if self._distance is None:
             return 0.0
-        return (task.ready_at or now) + self._distance(task, index)
+        distance = self._distance(task, index)
+        if task.call.options.worker is not None and distance < inf:
+            return 0.0
+        return (task.ready_at or now) + distance
 
     # -- many items of one function, `mars.remote.map` ----------------------------------------
 
@@ -1203,6 +1320,10 @@ class Scheduler:
                     or self.admission.need(dependent) > worker.need
                     or options.timeout_s is not None
                     or options.worker not in (None, self.groups[worker.group].address)
+                    or (
+                        self._distance is not None
+                        and self._home_until(dependent, worker.group, now) == inf
+                    )
                     or not wanted(dependent)
                 ):
                     continue
