@@ -200,6 +200,10 @@ SHIP_BYTES: Final = 4 * MIB
 EARLY_BYTES: Final = 4 * MIB
 """Calls on a node may read values from this size on before they have come to the driver."""
 
+LATER_S: Final = 0.1
+"""A value that only feeds other calls leaves its node after this time, seconds: what was read and
+dropped until then need not travel."""
+
 RAY_SHIP_BYTES: Final = 16 * MIB
 """The same with Ray, which takes some 2 ms for each batch."""
 

@@ -39,6 +39,7 @@ FOLDER: Final = "folder"  # size of all, offset, bytes: the program's folder, se
 HERE: Final = "here"  # first of all: this is the way that the driver has chosen
 KEEP: Final = "keep"  # the driver reads this node's arenas where they are: send no bytes of them
 FREED: Final = "freed"  # arena, offset, length: nobody reads that any more
+HURRY: Final = "hurry"  # attempt: its value, which was told of early, is waited for
 DROP: Final = "drop"  # attempt: nobody will read its value, which was told of early
 GONE: Final = "gone"  # arena: nothing in it is asked for any more
 

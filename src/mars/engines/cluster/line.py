@@ -25,12 +25,13 @@ import pickle
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mars.engines.cluster.carrier import BYTES, Item, Message, Part, size_of
-from mars.settings import DIRECT_S, LINE_LOST_S, PART_BYTES, SHIP_BYTES
+from mars.settings import DIRECT_S, LATER_S, LINE_LOST_S, PART_BYTES, SHIP_BYTES
 
 if TYPE_CHECKING:
     import ssl
@@ -74,7 +75,7 @@ class Line:
         self._sending, self._receiving = sending, receiving
         self._told, self._place, self._ended = told, place, ended
         self._queue: deque[Item] = deque()
-        self._later: deque[tuple[int, Item]] = deque()  # with the attempt that each is of
+        self._later: dict[int, _Later] = {}  # by attempt
         self._filled = threading.Event()
         self._closing = False
         self._over = False
@@ -95,15 +96,25 @@ class Line:
         self._filled.set()
 
     def send_later(self, attempt: int, items: Iterable[Item]) -> None:
-        """Send messages, in their order, but have those of `send` go first, one part at a time."""
+        """Send what belongs to an attempt, in its order, unless that is dropped within `LATER_S`.
+
+        What is given to `send` goes before it, and between.
+        """
         with self._lock:
-            self._later.extend((attempt, item) for item in items)
+            self._later[attempt] = _Later(time.monotonic() + LATER_S, deque(items))
+        self._filled.set()
+
+    def hurry(self, attempt: int) -> None:
+        """Send what belongs to an attempt now."""
+        with self._lock:
+            if attempt in self._later:
+                self._later[attempt].due = 0.0
         self._filled.set()
 
     def drop(self, attempt: int) -> None:
-        """What is to be sent later of an attempt is not needed."""
+        """What belongs to an attempt need not be sent."""
         with self._lock:
-            self._later = deque(one for one in self._later if one[0] != attempt)
+            self._later.pop(attempt, None)
 
     def close(self, limit_s: float = 0.0) -> None:
         """Send what is queued, if the other side takes it in time, and hang up; idempotent."""
@@ -147,23 +158,40 @@ class Line:
 
     def _send_all(self) -> None:
         buffer = memoryview(bytearray(PART_BYTES))
+        wait_s: float | None = None
         while True:
-            self._filled.wait()
+            self._filled.wait(wait_s)
             self._filled.clear()
-            while self._queue or self._later:
-                if self._queue:
-                    if _is_part(self._queue[0]):
-                        self._send_part(self._queue.popleft(), buffer)
-                    else:
-                        self._send_messages(self._next_messages())
-                with self._lock:
-                    later = self._later.popleft()[1] if self._later else None
-                if later is not None and _is_part(later):
-                    self._send_part(later, buffer)
-                elif later is not None:
-                    self._send_messages([later])
-            if self._closing:
+            while True:
+                if not self._queue:
+                    item, wait_s = self._next_later()
+                elif _is_part(self._queue[0]):
+                    item = self._queue.popleft()
+                else:
+                    self._send_messages(self._next_messages())
+                    item, wait_s = self._next_later()
+                if item is None:
+                    break
+                if _is_part(item):
+                    self._send_part(item, buffer)
+                else:
+                    self._send_messages([item])
+            if self._closing and not self._queue:
                 return
+
+    def _next_later(self) -> tuple[Item | None, float | None]:
+        """What is due, and else in how many seconds something will be."""
+        with self._lock:
+            if not self._later:
+                return None, None
+            attempt, later = min(self._later.items(), key=lambda one: one[1].due)
+            wait_s = later.due - time.monotonic()
+            if wait_s > 0 and not self._closing:
+                return None, wait_s
+            item = later.items.popleft()
+            if not later.items:
+                del self._later[attempt]
+            return item, None
 
     def _next_messages(self) -> list[Message]:
         batch: list[Message] = []
@@ -208,6 +236,13 @@ class Line:
                 if not _fill(self._receiving, data):
                     return
                 self._told(pickle.loads(data))
+
+
+class _Later:
+    __slots__ = ("due", "items")
+
+    def __init__(self, due: float, items: deque[Item]) -> None:
+        self.due, self.items = due, items
 
 
 def _is_part(item: Item) -> bool:

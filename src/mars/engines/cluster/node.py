@@ -297,6 +297,8 @@ class Node:
                 platform.punch(arena_of.descriptor, message[2], message[3])
                 if message[1] >> OWNER_SHIFT not in self._shipped:  # it was counted when it came
                     self._ledger.change(-message[3])
+        elif kind == carrier.HURRY and self._line is not None:
+            self._line.hurry(message[1])
         elif kind == carrier.DROP and self._line is not None:
             self._line.drop(message[1])
         elif kind == carrier.GONE:
@@ -475,8 +477,7 @@ class Node:
         self._say(carrier.DATA, number, True, content)
         self._flush()
         for attempt, result in early:
-            self._line.send_later(attempt, self._parts(result))
-            self._line.send_later(attempt, [(carrier.ARRIVED, [attempt])])
+            self._line.send_later(attempt, [*self._parts(result), (carrier.ARRIVED, [attempt])])
 
     def _distrust(self, member: Member, reason: str) -> None:
         # The driver says of it what the loop says on one machine.

@@ -584,6 +584,8 @@ class RemoteLoop(Loop):
     def _carry_out_rare(self, command: events.Command) -> None:
         if isinstance(command, events.Unneeded):
             self.pool.nodes[command.group].tell(carrier.DROP, command.attempt)
+        elif isinstance(command, events.Needed):
+            self.pool.nodes[command.group].tell(carrier.HURRY, command.attempt)
         else:
             super()._carry_out_rare(command)
 

@@ -207,6 +207,13 @@ class Discard(NamedTuple):
     result: Any
 
 
+class Needed(NamedTuple):
+    """Somebody waits for a value that is on its way here."""
+
+    group: int
+    attempt: int
+
+
 class Unneeded(NamedTuple):
     """Nobody will read a value that is on its way here."""
 
@@ -243,5 +250,5 @@ Event = (
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | Unneeded | Landed | RunEnded | Fewer | GiveUp
+    | Discard | Needed | Unneeded | Landed | RunEnded | Fewer | GiveUp
 )  # fmt: skip

@@ -41,6 +41,7 @@ from mars.engines.local.events import (
     Landed,
     Left,
     Lost,
+    Needed,
     Outcome,
     Release,
     Report,
@@ -285,6 +286,9 @@ class Scheduler:
                 known.runs += runs  # another run is at it
                 known.asked |= task.asked
                 self._count_made(known, 1)
+                if known.stage is MADE and known.asked:
+                    _, group = self._made_in[known.attempt]
+                    self._commands.append(Needed(group, AttemptId(known.attempt)))
                 if known.items is not None:
                     self._join_map(known, task)
                 continue
@@ -459,6 +463,8 @@ class Scheduler:
         task.early = task.call.options.death_retries > 0 and not any(
             run.depth or run.landed is not None for run in task.runs
         )
+        if task.asked or not task.early:
+            self._commands.append(Needed(worker.group, AttemptId(task.attempt)))
         if not task.early:
             return
         self._count_made(task, 1)
