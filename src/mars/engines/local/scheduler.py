@@ -151,6 +151,11 @@ def _some(workers: dict[WorkerState, None]) -> list[WorkerState]:
     return some
 
 
+def _backoff_s(number: int) -> float:
+    """How long to wait before another try, after so many."""
+    return BACKOFF_S[min(number, len(BACKOFF_S)) - 1]
+
+
 def _cancelled(task: Task) -> bool:
     """Whether nobody wants the task any more because somebody cancelled it."""
     runs = task.runs if task.source is None else task.source.runs
@@ -466,6 +471,7 @@ class Scheduler:
         if task.asked or not task.early:
             self._commands.append(Needed(worker.group, AttemptId(task.attempt)))
         if not task.early:
+            self._leave_home(task)
             return
         self._count_made(task, 1)
         dependents = task.dependents
@@ -526,7 +532,7 @@ class Scheduler:
             if not wanted(task):
                 self._abandon(task)
             elif task.deaths <= task.call.options.death_retries:
-                self._retry(task, task.deaths, now)
+                self._due(now + _backoff_s(task.deaths), _RETRY, task.attempt, task)
             else:
                 self._terminal(task, FAILED, event.certificate(task), now)
 
@@ -628,12 +634,17 @@ class Scheduler:
             self._terminal(task, CANCELLED, None, now)
 
     def _retry(self, task: Task, number: int, now: float) -> None:
-        self._pause(task, now + BACKOFF_S[min(number, len(BACKOFF_S)) - 1])
+        self._pause(task, now + _backoff_s(number))
+
+    @staticmethod
+    def _leave_home(task: Task) -> None:
+        """A task is in no queue any more, so none can wait behind it there."""
+        for dependent in task.dependents or ():
+            dependent.home, dependent.near = None, 0
 
     def _pause(self, task: Task, until: float) -> None:
         task.stage = RETRYING
-        for dependent in task.dependents or ():
-            dependent.home, dependent.near = None, 0
+        self._leave_home(task)
         self._due(until, _RETRY, task.attempt, task)
 
     def _terminal(self, task: Task, stage: Stage, result: Any, now: float) -> None:
@@ -967,6 +978,7 @@ class Scheduler:
                     about.stage = WAITING
                 elif wanted(about):
                     about.stage = READY
+                    about.ready_at = about.ready_at or now
                     self.ready.push_front(about)
                 else:
                     self._abandon(about)
@@ -1141,7 +1153,7 @@ class Scheduler:
             if not wanted(task):
                 continue  # the first one is
             if task.call.inputs:
-                until = self._home_until(task, index, now)
+                until = self._home_until(task, index)
                 if until > now:
                     soonest = min(soonest, until)
                     continue
@@ -1155,7 +1167,7 @@ class Scheduler:
             self._due(soonest, _START, 0, None)
         return False
 
-    def _home_until(self, task: Task, index: int, now: float) -> float:
+    def _home_until(self, task: Task, index: int) -> float:
         """Until when a task is left to the group that has its inputs, and not given to another.
 
         For as long as they would be under way: so nothing is idle for longer than it would be. For
@@ -1166,7 +1178,7 @@ class Scheduler:
         distance = self._distance(task, index)
         if task.call.options.worker is not None and distance < inf:
             return 0.0
-        return (task.ready_at or now) + distance
+        return task.ready_at + distance
 
     # -- many items of one function, `mars.remote.map` ----------------------------------------
 
@@ -1328,7 +1340,7 @@ class Scheduler:
                     or options.worker not in (None, self.groups[worker.group].address)
                     or (
                         self._distance is not None
-                        and self._home_until(dependent, worker.group, now) == inf
+                        and self._home_until(dependent, worker.group) == inf
                     )
                     or not wanted(dependent)
                 ):
@@ -1372,7 +1384,7 @@ class Scheduler:
                 worker is not None
                 and options.cpus <= group.free + 1e-9
                 and options.worker in (None, group.address)
-                and (not task.call.inputs or self._home_until(task, index, now) <= now)
+                and (not task.call.inputs or self._home_until(task, index) <= now)
                 and self.admission.fits(
                     self.admission.need(task), worker, self.workers.values(), group.memory
                 )
