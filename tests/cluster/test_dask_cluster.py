@@ -190,10 +190,13 @@ def test_a_cluster_without_workers_is_named(
 def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
     dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
-    from mars.engines import dask
+    from mars.engines.cluster import engine
+
+    def unreachable(*_: object) -> None:
+        raise OSError("no route to host")
 
     if not direct:
-        monkeypatch.setattr(dask, "DIRECT_S", 0)
+        monkeypatch.setattr(engine, "reach", unreachable)
     dask_hosts.add_node()
 
     def make(size: int) -> np.ndarray:
@@ -201,8 +204,8 @@ def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
         return np.arange(size)
 
     with dask_hosts.session(1) as session:
-        routes = list(session._engine._link._routes.values())  # type: ignore[attr-defined]
-        assert [route.comm is not None for route in routes] == [direct]
+        nodes = list(session._engine._nodes.values())  # type: ignore[attr-defined]
+        assert [node.line is not None for node in nodes] == [direct]
         made = mr.spawn(make, (3_000_000,)).execute()
         given = mr.spawn(np.sum, (np.arange(2_000_000),)).execute()
         assert made.fetch().sum() == np.arange(3_000_000).sum()

@@ -163,19 +163,17 @@ class Line:
             self._filled.wait(wait_s)
             self._filled.clear()
             while True:
-                if not self._queue:
-                    item, wait_s = self._next_later()
-                elif _is_part(self._queue[0]):
-                    item = self._queue.popleft()
-                else:
+                if self._queue and _is_part(self._queue[0]):
+                    self._send_part(self._queue.popleft(), buffer)
+                elif self._queue:
                     self._send_messages(self._next_messages())
-                    item, wait_s = self._next_later()
-                if item is None:
-                    break
-                if _is_part(item):
+                item, wait_s = self._next_later()
+                if item is not None and _is_part(item):
                     self._send_part(item, buffer)
-                else:
+                elif item is not None:
                     self._send_messages([item])
+                elif not self._queue:
+                    break
             if self._closing and not self._queue:
                 return
 
