@@ -94,8 +94,6 @@ class RemoteNode:
     def ship(self, value: Any, arena: tuple[int, int]) -> None:
         """Have it hold the region of a value, whose arena here has that descriptor and size."""
         _, number, offset, length, _ = value
-        if self.has(value):
-            return
         self.held.add((number, offset))
         self.arenas.add(number)
         descriptor, size = arena
@@ -637,7 +635,8 @@ class RemoteLoop(Loop):
         arena = self.store.arena(number)
         node: RemoteNode = member.node  # type: ignore[attr-defined]
         self.store.lent(value, member.number)
-        node.ship(value, arena)
+        if not node.has(value):
+            node.ship(value, arena)
         if number not in member.arenas:
             member.arenas.add(number)
             address = None
