@@ -21,6 +21,7 @@ from typing import Any, Final
 from mars import platform
 from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
+from mars.engine import Run
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier, File, Item
 from mars.engines.cluster.line import Line
@@ -514,6 +515,12 @@ class RemoteLoop(Loop):
         self._fail(error)
         for node in list(self.pool.nodes):
             self.node_left(node, "the cluster is gone")
+
+    def submit(self, run: Run, tasks: Sequence[Task]) -> None:
+        """Begin a run; without a cluster it ends at once."""
+        super().submit(run, tasks)
+        if self._gone is not None:
+            self._fail(self._gone)
 
     def await_nodes(self) -> None:
         """There may be calls that no node can run: give them up if that is so for long."""
