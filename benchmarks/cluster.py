@@ -61,6 +61,10 @@ def first(array: Any) -> int:
     return int(array[0])
 
 
+def total(array: Any) -> int:
+    return int(array.sum())
+
+
 def ours_calls(count: int, seconds: float) -> None:
     function = time.sleep if seconds else nothing
     args = (seconds,) if seconds else ()
@@ -78,10 +82,10 @@ def ours_fetch(size: int) -> None:
     assert mr.spawn(large, (size,)).execute().fetch().nbytes == size
 
 
-def ours_readers(size: int, readers: int) -> None:
+def ours_readers(size: int, readers: int, read: Callable[[Any], int], value: int) -> None:
     array = mr.spawn(large, (size,))
-    calls = [mr.spawn(first, (array,)) for _ in range(readers)]
-    assert mr.ExecutableTuple(calls).execute().fetch() == [1] * readers
+    calls = [mr.spawn(read, (array,)) for _ in range(readers)]
+    assert mr.ExecutableTuple(calls).execute().fetch() == [value] * readers
 
 
 def measure(act: Callable[[], object], rounds: int) -> list[float]:
@@ -142,10 +146,10 @@ def dask_cases(client: Any, scale: float) -> list[Case]:
     def fetch(size: int) -> None:
         assert client.submit(large, size, pure=False).result().nbytes == size
 
-    def readers(size: int, count: int) -> None:
+    def readers(size: int, count: int, read: Callable[[Any], int], value: int) -> None:
         array = client.submit(large, size, pure=False)
-        futures = [client.submit(first, array, pure=False) for _ in range(count)]
-        assert client.gather(futures) == [1] * count
+        futures = [client.submit(read, array, pure=False) for _ in range(count)]
+        assert client.gather(futures) == [value] * count
 
     return cases(calls, tree, fetch, readers, scale)
 
@@ -155,7 +159,8 @@ def dask_cases(client: Any, scale: float) -> list[Case]:
 
 def ray_cases(ray: Any, scale: float) -> list[Case]:
     remote_nothing, remote_sleep = ray.remote(nothing), ray.remote(nap)
-    remote_add, remote_large, remote_first = ray.remote(add), ray.remote(large), ray.remote(first)
+    remote_add, remote_large = ray.remote(add), ray.remote(large)
+    remote_read = {read: ray.remote(read) for read in (first, total)}
 
     def calls(count: int, seconds: float) -> None:
         if seconds:
@@ -172,9 +177,10 @@ def ray_cases(ray: Any, scale: float) -> list[Case]:
     def fetch(size: int) -> None:
         assert ray.get(remote_large.remote(size)).nbytes == size
 
-    def readers(size: int, count: int) -> None:
+    def readers(size: int, count: int, read: Callable[[Any], int], value: int) -> None:
         array = remote_large.remote(size)
-        assert ray.get([remote_first.remote(array) for _ in range(count)]) == [1] * count
+        reads = [remote_read[read].remote(array) for _ in range(count)]
+        assert ray.get(reads) == [value] * count
 
     return cases(calls, tree, fetch, readers, scale)
 
@@ -183,7 +189,7 @@ def cases(
     calls: Callable[[int, float], None],
     tree: Callable[[int], None],
     fetch: Callable[[int], None],
-    readers: Callable[[int, int], None],
+    readers: Callable[[int, int, Callable[[Any], int], int], None],
     scale: float,
 ) -> list[Case]:
     """Name, plain, and ours of each case."""
@@ -198,8 +204,13 @@ def cases(
         (f"fetch {size / 1e6:.0f} MB", lambda: fetch(size), lambda: ours_fetch(size)),
         (
             f"40 readers of {shared >> 20} MiB",
-            lambda: readers(shared, 40),
-            lambda: ours_readers(shared, 40),
+            lambda: readers(shared, 40, first, 1),
+            lambda: ours_readers(shared, 40, first, 1),
+        ),
+        (
+            f"40 sums of {shared >> 20} MiB",
+            lambda: readers(shared, 40, total, shared),
+            lambda: ours_readers(shared, 40, total, shared),
         ),
     ]
 
