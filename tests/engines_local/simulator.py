@@ -263,7 +263,7 @@ class World:
         for call, _ in task.call.inputs:
             source = call.task_in(task.realm)
             assert source is not None
-            if source.early and self.scheduler._made_in[source.attempt][1] != index:
+            if source.early and self.scheduler.made_in[source.attempt][1] != index:
                 return inf
             if source.stored and source.attempt % len(self.addresses) != index:
                 seconds += 0.01
@@ -284,7 +284,7 @@ class World:
         group = state.groups[index]
         if not group.cpus:
             return
-        lost = [task for task, where in state._made_in.values() if where == index]
+        lost = [task for task, where in state.made_in.values() if where == index]
         self.faults["lost"] += 1
         self.faults["lost value"] += len(lost)
         self.accepted.difference_update(task.attempt for task in lost)
@@ -308,6 +308,9 @@ class World:
             self.on(Tick())
 
         self.after(0.05, come_back)
+
+    def _do_Fetch(self, command: Any) -> None:
+        """A hint."""
 
     def _do_Needed(self, command: Any) -> None:
         """It comes in its time."""
@@ -461,7 +464,7 @@ class World:
                         raise Broken(f"{named(task)} reads {named(source)}, which was released")
                     continue
                 if source.early:
-                    if self.scheduler._made_in[source.attempt][1] != state.group:
+                    if self.scheduler.made_in[source.attempt][1] != state.group:
                         raise Broken(f"{named(task)} is sent where {named(source)} is not")
                     self.faults["early"] += 1
                     continue
@@ -1055,7 +1058,7 @@ class World:
             elif task.runs:
                 raise Broken(f"{named(task)} has ended and belongs to runs")
             if (stage is MADE) != (
-                task.attempt in state._made_in and state._made_in[task.attempt][0] is task
+                task.attempt in state.made_in and state.made_in[task.attempt][0] is task
             ):
                 raise Broken(f"{named(task)} is {stage.name}, and its value is elsewhere")
             if task.early and stage is not MADE:

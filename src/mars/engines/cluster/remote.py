@@ -37,6 +37,9 @@ from mars.errors import MarsError, NoAvailableBand, WorkerDied
 from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES_PER_S
 from mars.task import Stage, Task, WorkerId
 
+_HOPS: Final = 2
+"""A value goes to another node by way of this process."""
+
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
 
@@ -228,6 +231,30 @@ class RemotePool:
         self._other_end.close()
 
 
+class _Coming:
+    """A value on its way here, and to nodes that get each part as soon as it is here."""
+
+    def __init__(self, descriptor: int, size: int, number: int, start: int, length: int) -> None:
+        self.start, self.end = start, start + length
+        self._begin = (carrier.BYTES, number, size)
+        self._file = File(descriptor)
+        self.position = start  # up to here it has come
+        self._nodes: list[RemoteNode] = []
+
+    def advance(self, position: int) -> None:
+        for node in self._nodes:
+            self._send(node, self.position, position)
+        self.position = position
+
+    def pass_on(self, node: RemoteNode) -> None:
+        self._nodes.append(node)
+        self._send(node, self.start, self.position)
+
+    def _send(self, node: RemoteNode, start: int, end: int) -> None:
+        for part in carrier.parts(self._file, self._begin, start, end - start):
+            node.send(part)
+
+
 class RemoteStore(Store):
     """Large values of all nodes, of which this process has a mirror, or the arena itself."""
 
@@ -238,6 +265,7 @@ class RemoteStore(Store):
         self._directory = directory
         self.nodes: list[RemoteNode] = []
         self._opened: set[int] = set()  # arenas of nodes on this machine: no mirrors
+        self._coming: dict[int, list[_Coming]] = {}  # by arena
 
     def open(self, number: int, size: int, address: platform.FileAddress) -> None:
         """An arena has come about on a node of this machine: nothing of it is copied.
@@ -272,6 +300,44 @@ class RemoteStore(Store):
                 done = os.pwrite(descriptor, view, offset)
                 offset += done
                 view = view[done:]
+            for coming in self._coming.get(number, ()):
+                if coming.start < offset <= coming.end:
+                    coming.advance(offset)
+
+    def expect(self, value: Any) -> None:
+        """A value is on its way here, from its beginning to its end."""
+        _, number, offset, length, _ = value
+        with self._lock:
+            coming = _Coming(*self._arenas[number], number, offset, length)
+            self._coming.setdefault(number, []).append(coming)
+
+    def pass_on(self, value: Any, node: RemoteNode) -> None:
+        """Have a node get a value while it comes here."""
+        _, number, offset, _, _ = value
+        node.held.add((number, offset))  # once it has come: before, nobody there may read it
+        node.arenas.add(number)
+        with self._lock:
+            for coming in self._coming.get(number, ()):
+                if coming.start == offset:
+                    coming.pass_on(node)
+
+    def has_come(self, value: Any) -> None:
+        """A value is here."""
+        self._forget_coming(value[1], value[2])
+
+    def _forget_coming(self, number: int, offset: int) -> int | None:
+        """How many bytes of a value had come; None: it is not on its way."""
+        with self._lock:
+            found = [one for one in self._coming.get(number, ()) if one.start == offset]
+            for one in found:
+                self._coming[number].remove(one)
+                if not self._coming[number]:
+                    del self._coming[number]
+        return found[0].position - offset if found else None
+
+    def close(self) -> None:
+        super().close()
+        self._coming.clear()
 
     def _region(self, value: Any) -> Any:
         known = (value[1], value[2]) in self._regions
@@ -286,6 +352,7 @@ class RemoteStore(Store):
 
     def _free(self, key: tuple[int, int], region: Any) -> None:
         number, offset = key
+        passed_on = self._forget_coming(number, offset)
         owner = number >> OWNER_SHIFT
         if owner and owner not in self._ended and number not in self._opened:
             platform.punch(self._arenas[number][0], offset, region.length)
@@ -293,8 +360,10 @@ class RemoteStore(Store):
                 self.ledger.change(-region.length, owner)
         for node in self.nodes:
             if key in node.held or (owner in node.workers and owner in self._ended):
+                partly = key in node.held and passed_on is not None
+                length = passed_on if partly else region.length
                 node.held.discard(key)
-                node.tell(carrier.FREED, number, offset, region.length)
+                node.tell(carrier.FREED, number, offset, length)
         super()._free(key, region)
 
     def _remove_arena(self, number: int) -> None:
@@ -340,10 +409,10 @@ class RemoteLoop(Loop):
         """How much longer large inputs take to a node than to the one that has most of them."""
         missing = [0.0] * len(self.pool.nodes)
         large = False
-        for value, early in self._large_inputs(task):
+        for value, source in self._large_inputs(task):
             large = True
             for node in self.pool.nodes:
-                if early and value[1] >> OWNER_SHIFT not in node.workers:
+                if source.early and value[1] >> OWNER_SHIFT not in node.workers:
                     missing[node.index] = math.inf
                 elif not node.has(value):
                     missing[node.index] += value[3]
@@ -353,13 +422,28 @@ class RemoteLoop(Loop):
         return (missing[index] - least) / SHIP_BYTES_PER_S
 
     @staticmethod
-    def _large_inputs(task: Task) -> Iterator[tuple[Any, bool]]:
+    def _large_inputs(task: Task) -> Iterator[tuple[Any, Task]]:
         for call, index in task.call.inputs:
             source = call.task_in(task.realm)
             if source is not None and source.stored and source.stage in (Stage.DONE, Stage.MADE):
                 value = source.result if call.n_output is None else source.result[index]
                 if type(value) is not bytes:
-                    yield value, source.early
+                    yield value, source
+
+    def _fetch(self, node: RemoteNode, task: Task, work_s: float) -> None:
+        """Have large inputs go to a node ahead of calls, if others would work longer than that."""
+        missing = [(value, source) for value, source in self._large_inputs(task)
+                   if not node.has(value)]  # fmt: skip
+        size = sum(value[3] for value, _ in missing)
+        if not node.alive or work_s < _HOPS * size / SHIP_BYTES_PER_S:
+            return
+        for value, source in missing:
+            if source.early:
+                _, made_in = self.scheduler.made_in[source.attempt]
+                self.pool.nodes[made_in].tell(carrier.HURRY, source.attempt)
+                self.store.pass_on(value, node)
+            else:
+                node.ship(value, self.store.arena(value[1]))
 
     # -- what nodes say; called in a thread of the carrier -------------------------------------
 
@@ -400,6 +484,9 @@ class RemoteLoop(Loop):
                 self._early.update(message[1])
                 continue
             if kind == carrier.ARRIVED:
+                for attempt in message[1]:
+                    if attempt in self.scheduler.made_in:
+                        self.store.has_come(self.scheduler.made_in[attempt][0].result)
                 self.on(events.Arrived(message[1]))
                 continue
             member: Any = self.members.get(message[1])
@@ -571,6 +658,7 @@ class RemoteLoop(Loop):
                 outcome = outcome._replace(log=log)
             if outcome.attempt in self._early:
                 self._early.discard(outcome.attempt)
+                self.store.expect(outcome.result)
                 outcome = outcome._replace(early=True)
             told.append(outcome)
         return told
@@ -589,6 +677,8 @@ class RemoteLoop(Loop):
     def _carry_out_rare(self, command: events.Command) -> None:
         if isinstance(command, events.Unneeded):
             self.pool.nodes[command.group].tell(carrier.DROP, command.attempt)
+        elif isinstance(command, events.Fetch):
+            self._fetch(self.pool.nodes[command.group], command.task, command.work_s)
         elif isinstance(command, events.Needed):
             self.pool.nodes[command.group].tell(carrier.HURRY, command.attempt)
         else:

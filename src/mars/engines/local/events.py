@@ -207,6 +207,14 @@ class Discard(NamedTuple):
     result: Any
 
 
+class Fetch(NamedTuple):
+    """A group could take a task, and its inputs are in another one, which has so much to do."""
+
+    group: int
+    task: Task
+    work_s: float
+
+
 class Needed(NamedTuple):
     """Somebody waits for a value that is on its way here."""
 
@@ -250,5 +258,5 @@ Event = (
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | Needed | Unneeded | Landed | RunEnded | Fewer | GiveUp
+    | Discard | Fetch | Needed | Unneeded | Landed | RunEnded | Fewer | GiveUp
 )  # fmt: skip

@@ -31,6 +31,7 @@ from mars.engines.local.events import (
     Died,
     Discard,
     Event,
+    Fetch,
     Fewer,
     Finished,
     Forgotten,
@@ -202,7 +203,7 @@ class Scheduler:
         self._starts_without_result = 0
         self._commands: list[Command] = []
         self._releases: list[Task] = []
-        self._made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
+        self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self._handlers = {
             Submitted: self._submitted,
             WorkerReady: self._worker_ready,
@@ -292,7 +293,7 @@ class Scheduler:
                 known.asked |= task.asked
                 self._count_made(known, 1)
                 if known.stage is MADE and known.asked:
-                    _, group = self._made_in[known.attempt]
+                    _, group = self.made_in[known.attempt]
                     self._commands.append(Needed(group, AttemptId(known.attempt)))
                 if known.items is not None:
                     self._join_map(known, task)
@@ -464,7 +465,7 @@ class Scheduler:
 
     def _made(self, task: Task, worker: WorkerState, now: float) -> None:
         task.stage = MADE
-        self._made_in[task.attempt] = task, worker.group
+        self.made_in[task.attempt] = task, worker.group
         task.early = task.call.options.death_retries > 0 and not any(
             run.depth or run.landed is not None for run in task.runs
         )
@@ -497,8 +498,8 @@ class Scheduler:
 
     def _arrived(self, event: Arrived, now: float) -> None:
         for attempt in event.attempts:
-            if attempt in self._made_in:
-                task, _ = self._made_in.pop(attempt)
+            if attempt in self.made_in:
+                task, _ = self.made_in.pop(attempt)
                 self._end_made(task, now)
 
     def _end_made(self, task: Task, now: float) -> None:
@@ -510,14 +511,14 @@ class Scheduler:
     def _drop_made(self, task: Task, now: float) -> None:
         """Do not wait for a value that nobody will read."""
         if task.early and not (task.consumers or task.call.handles or task.asked):
-            _, group = self._made_in.pop(task.attempt)
+            _, group = self.made_in.pop(task.attempt)
             self._commands.append(Unneeded(group, task.attempt))
             self._end_made(task, now)
 
     def _group_lost(self, event: Lost, now: float) -> None:
-        lost = [task for task, group in self._made_in.values() if group == event.group]
+        lost = [task for task, group in self.made_in.values() if group == event.group]
         for task in lost:
-            del self._made_in[task.attempt]
+            del self.made_in[task.attempt]
             self._commands.append(Discard(task.result))
             task.result, task.stored = None, False
             if task.early:
@@ -1165,6 +1166,8 @@ class Scheduler:
         if soonest < inf and not now < group.look_at <= soonest:
             group.look_at = soonest
             self._due(soonest, _START, 0, None)
+        work_s = self.ready.count * self._predict(shelf[0])
+        self._commands.append(Fetch(index, shelf[0], work_s))
         return False
 
     def _home_until(self, task: Task, index: int) -> float:
