@@ -289,6 +289,7 @@ with mars.new_session(sys.argv[1]) as session:
 """
 
 
+@pytest.mark.campaign
 def test_a_link_that_is_cut_while_a_value_is_under_way_costs_nothing(
     cluster: LabCluster, drive: Callable[..., Driver]
 ) -> None:
