@@ -1,11 +1,14 @@
 """Ours on Dask and Ray against plain Dask and Ray, on the same cluster, in one run.
 
 ``make bench-cluster`` starts a cluster of two nodes of one core each with the engine's own means,
-runs every case with its own interface and with ours on the same nodes, and prints both. Each
-figure is the best of the rounds; what is started, such as our workers, is started before.
+runs every case with its own interface and with ours on the same nodes, in turns, and prints the
+medians of both. What is started, such as our workers, is started before, and each case is run once
+before it is measured.
 
 Program and nodes are on one machine, so ours read large values where they are. With ``--apart``
-they do not, as if each had a machine of its own.
+they do not, as if each had a machine of its own. With ``--hosts`` each has one, made of namespaces,
+and the cluster is one of ``mars cluster`` with TLS and token: head, two nodes, and the program on a
+fourth host, or with ``--hosts head`` on that of the head. Needs root, as the tests of hosts do.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,7 +31,12 @@ import numpy as np
 import mars
 import mars.remote as mr
 from mars import platform
+from mars.deploy import ray_programs
+from mars.deploy.targets import resolve
 from mars.engines.cluster import carrier
+
+TURNS = 2
+"""So often plain and ours take turns."""
 
 Case = tuple[str, Callable[[], object], Callable[[], object]]
 
@@ -52,6 +61,10 @@ def first(array: Any) -> int:
     return int(array[0])
 
 
+def total(array: Any) -> int:
+    return int(array.sum())
+
+
 def ours_calls(count: int, seconds: float) -> None:
     function = time.sleep if seconds else nothing
     args = (seconds,) if seconds else ()
@@ -69,19 +82,21 @@ def ours_fetch(size: int) -> None:
     assert mr.spawn(large, (size,)).execute().fetch().nbytes == size
 
 
-def ours_readers(size: int, readers: int) -> None:
+def ours_readers(size: int, readers: int, read: Callable[[Any], int], value: int) -> None:
     array = mr.spawn(large, (size,))
-    calls = [mr.spawn(first, (array,)) for _ in range(readers)]
-    assert mr.ExecutableTuple(calls).execute().fetch() == [1] * readers
+    calls = [mr.spawn(read, (array,)) for _ in range(readers)]
+    assert mr.ExecutableTuple(calls).execute().fetch() == [value] * readers
 
 
-def measure(act: Callable[[], object], rounds: int) -> float:
+def measure(act: Callable[[], object], rounds: int) -> list[float]:
+    """Seconds of each round, after one that does not count."""
+    act()
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
         act()
         times.append(time.perf_counter() - began)
-    return min(times)
+    return times
 
 
 # -- Dask ---------------------------------------------------------------------------------------
@@ -131,10 +146,10 @@ def dask_cases(client: Any, scale: float) -> list[Case]:
     def fetch(size: int) -> None:
         assert client.submit(large, size, pure=False).result().nbytes == size
 
-    def readers(size: int, count: int) -> None:
+    def readers(size: int, count: int, read: Callable[[Any], int], value: int) -> None:
         array = client.submit(large, size, pure=False)
-        futures = [client.submit(first, array, pure=False) for _ in range(count)]
-        assert client.gather(futures) == [1] * count
+        futures = [client.submit(read, array, pure=False) for _ in range(count)]
+        assert client.gather(futures) == [value] * count
 
     return cases(calls, tree, fetch, readers, scale)
 
@@ -144,7 +159,8 @@ def dask_cases(client: Any, scale: float) -> list[Case]:
 
 def ray_cases(ray: Any, scale: float) -> list[Case]:
     remote_nothing, remote_sleep = ray.remote(nothing), ray.remote(nap)
-    remote_add, remote_large, remote_first = ray.remote(add), ray.remote(large), ray.remote(first)
+    remote_add, remote_large = ray.remote(add), ray.remote(large)
+    remote_read = {read: ray.remote(read) for read in (first, total)}
 
     def calls(count: int, seconds: float) -> None:
         if seconds:
@@ -161,9 +177,10 @@ def ray_cases(ray: Any, scale: float) -> list[Case]:
     def fetch(size: int) -> None:
         assert ray.get(remote_large.remote(size)).nbytes == size
 
-    def readers(size: int, count: int) -> None:
+    def readers(size: int, count: int, read: Callable[[Any], int], value: int) -> None:
         array = remote_large.remote(size)
-        assert ray.get([remote_first.remote(array) for _ in range(count)]) == [1] * count
+        reads = [remote_read[read].remote(array) for _ in range(count)]
+        assert ray.get(reads) == [value] * count
 
     return cases(calls, tree, fetch, readers, scale)
 
@@ -172,7 +189,7 @@ def cases(
     calls: Callable[[int, float], None],
     tree: Callable[[int], None],
     fetch: Callable[[int], None],
-    readers: Callable[[int, int], None],
+    readers: Callable[[int, int, Callable[[Any], int], int], None],
     scale: float,
 ) -> list[Case]:
     """Name, plain, and ours of each case."""
@@ -187,8 +204,13 @@ def cases(
         (f"fetch {size / 1e6:.0f} MB", lambda: fetch(size), lambda: ours_fetch(size)),
         (
             f"40 readers of {shared >> 20} MiB",
-            lambda: readers(shared, 40),
-            lambda: ours_readers(shared, 40),
+            lambda: readers(shared, 40, first, 1),
+            lambda: ours_readers(shared, 40, first, 1),
+        ),
+        (
+            f"40 sums of {shared >> 20} MiB",
+            lambda: readers(shared, 40, total, shared),
+            lambda: ours_readers(shared, 40, total, shared),
         ),
     ]
 
@@ -201,36 +223,46 @@ def chosen(table: list[Case], only: str) -> list[Case]:
 def compare(
     engine: str, table: list[Case], rounds: int, session: Callable[[], mars.session.Session]
 ) -> None:
-    """Plain first, as on Ray our session takes the cores of all nodes."""
+    """In turns of a few rounds, as on Ray our session takes the cores of all nodes."""
+    plain_s: list[list[float]] = [[] for _ in table]
+    ours_s: list[list[float]] = [[] for _ in table]
+    for _ in range(TURNS):
+        for (_, plain, _), times in zip(table, plain_s, strict=True):
+            times += measure(plain, rounds)
+        with session():
+            for (_, _, ours), times in zip(table, ours_s, strict=True):
+                times += measure(ours, rounds)
     print(f"\n{engine:<28}{'plain':>10}{'ours':>10}{'plain / ours':>14}", flush=True)
-    plain_s = [measure(plain, rounds) for _, plain, _ in table]
-    with session():
-        for (name, _, ours), seconds in zip(table, plain_s, strict=True):
-            ours_s = measure(ours, rounds)
-            print(
-                f"{name:<28}{seconds:>9.3f}s{ours_s:>9.3f}s{seconds / ours_s:>13.1f}x", flush=True
-            )
+    for (name, _, _), theirs, own in zip(table, plain_s, ours_s, strict=True):
+        before, after = statistics.median(theirs), statistics.median(own)
+        print(f"{name:<28}{before:>9.3f}s{after:>9.3f}s{before / after:>13.2f}x", flush=True)
 
 
-def run_dask(scale: float, rounds: int, only: str) -> None:
-    from distributed import Client
-
+def run_dask(options: argparse.Namespace) -> None:
     with dask_cluster() as file:
         while not os.path.exists(file):
             time.sleep(0.05)
-        with Client(scheduler_file=file, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
-            address = client.scheduler.address
-            compare(
-                "Dask, 2 nodes", chosen(dask_cases(client, scale), only), rounds,
-                lambda: mars.new_session(address),
-            )  # fmt: skip
+        on_dask(options, lambda address: mars.new_session(address), scheduler_file=file)
 
 
-def run_ray(scale: float, rounds: int, only: str) -> None:
+def on_dask(
+    options: argparse.Namespace, session: Callable[[str], mars.session.Session], **how: Any
+) -> None:
+    """The cases on a Dask that is there."""
+    from distributed import Client
+
+    with Client(**how, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        address = client.scheduler.address
+        compare(
+            "Dask, 2 nodes", chosen(dask_cases(client, options.scale), options.only),
+            options.rounds, lambda: session(address),
+        )  # fmt: skip
+
+
+def run_ray(options: argparse.Namespace) -> None:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
                    "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
-    import ray
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
@@ -238,14 +270,68 @@ def run_ray(scale: float, rounds: int, only: str) -> None:
     )
     try:
         cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
-        compare(
-            "Ray, 2 nodes", chosen(ray_cases(ray, scale), only), rounds,
-            lambda: mars.new_session(cluster.address, engine="ray"),
-        )  # fmt: skip
-        ray.shutdown()
+        on_ray(options, cluster.address, lambda: mars.new_session(cluster.address, engine="ray"))
     finally:
         cluster.shutdown()
+
+
+def on_ray(
+    options: argparse.Namespace, address: str, session: Callable[[], mars.session.Session]
+) -> None:
+    """The cases on a Ray that is there."""
+    import ray
+
+    ray.init(address=address, log_to_driver=False, configure_logging=False)
+    try:
+        table = chosen(ray_cases(ray, options.scale), options.only)
+        compare("Ray, 2 nodes", table, options.rounds, session)
+    finally:
+        ray.shutdown()
+
+
+# -- on hosts of their own --------------------------------------------------------------------
+
+
+def run_on_hosts(engine: str, options: argparse.Namespace) -> None:
+    """Make hosts and a cluster over them, and run this module on one of them."""
+    from tests.lab.clusters import WEB, LabCluster
+    from tests.lab.hosts import Lab, why_not
+
+    reason = why_not()
+    if reason:
+        sys.exit(f"--hosts: {reason}")
+    with Lab(["head", "one", "two", "client"]) as lab:
+        cluster = LabCluster(lab, engine, share=("--n-cpu", "1", "--memory", "4GiB"))
+        try:
+            words = ["--engines", engine, "--scale", str(options.scale), "--rounds",
+                     str(options.rounds), "--only", options.only, "--at", WEB]  # fmt: skip
+            program = lab[options.hosts].command(
+                [sys.executable, "-m", "benchmarks.cluster", *words]
+            )
+            environment = lab[options.hosts].environment
+            environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+            subprocess.run(program, env=environment, check=True)
+        finally:
+            cluster.close()
+
+
+def run_at(engine: str, options: argparse.Namespace) -> None:
+    """On a host: the cases on the cluster whose web address is given."""
+    target = resolve(options.at)
+    files = target.credentials
+    assert files is not None
+    if engine == "dask":
+        from distributed import Security
+
+        security = Security(
+            tls_ca_file=files.ca_path, tls_client_cert=files.cert_path,
+            tls_client_key=files.key_path, require_encryption=True,
+        )  # fmt: skip
+        on_dask(options, lambda _: mars.new_session(options.at), address=target.address,
+                security=security)  # fmt: skip
+    else:
+        os.environ |= ray_programs.environment(files)
+        on_ray(options, target.address, lambda: mars.new_session(options.at))
 
 
 def main() -> None:
@@ -257,6 +343,11 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--apart", action="store_true", help="as if on machines of their own")
+    parser.add_argument(
+        "--hosts", nargs="?", const="client", choices=["client", "head"],
+        help="over hosts of their own; which one the program is on",
+    )  # fmt: skip
+    parser.add_argument("--at", help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of Dask, about its own start
@@ -264,7 +355,12 @@ def main() -> None:
         platform.file_address = lambda descriptor: None
         carrier.can_open = lambda address: False
     for engine in options.engines:
-        {"dask": run_dask, "ray": run_ray}[engine](options.scale, options.rounds, options.only)
+        if options.at:
+            run_at(engine, options)
+        elif options.hosts:
+            run_on_hosts(engine, options)
+        else:
+            {"dask": run_dask, "ray": run_ray}[engine](options)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Run:
         self.total = 0
         self.done = 0
         self.remaining = 0
+        self.made = 0  # of these, calls that only feed others, and have done so
         self.failed = 0
         self.failure: Task | None = None
         self.cancelled = False

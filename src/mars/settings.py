@@ -209,6 +209,13 @@ LOG_LEFT_BYTES: Final = 16 * MIB
 SHIP_BYTES: Final = 4 * MIB
 """Of a large value at once, so that small messages do not wait behind it for long."""
 
+EARLY_BYTES: Final = 4 * MIB
+"""Calls on a node may read values from this size on before they have come to the driver."""
+
+LATER_S: Final = 0.1
+"""A value that only feeds other calls leaves its node after this time, seconds: what was read and
+dropped until then need not travel."""
+
 RAY_SHIP_BYTES: Final = 16 * MIB
 """The same with Ray, which takes some 2 ms for each batch."""
 
@@ -222,7 +229,17 @@ CONNECT_S: Final = 10.0
 """Time for a connection to a cluster, seconds."""
 
 DIRECT_S: Final = 3.0
-"""Time for a direct connection to a node, seconds, until all goes by way of the scheduler."""
+"""Time for a line to a node, seconds, until all goes by way of the foreign engine."""
+
+LINE_LOST_S: Final = 30
+"""How long a line may be cut, whole seconds, until the node is lost; Dask waits as long."""
+
+SHIP_BYTES_PER_S: Final = 250e6
+"""What a line takes between machines. A call is left to the node that has its large inputs for as
+long as they would be on their way to another one."""
+
+PART_BYTES: Final = 256 * KIB
+"""Of a large value in one step of a line: what stays in a core's cache between two copies."""
 
 RELAY_BYTES: Final = 64 * MIB
 """What may wait in a relay for one that reads slowly, until who sends has to wait, too."""

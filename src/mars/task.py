@@ -483,10 +483,11 @@ class Stage(IntEnum):
     READY = 1
     ASSIGNED = 2
     RETRYING = 3
-    DONE = 4
-    FAILED = 5
-    CANCELLED = 6
-    ABANDONED = 7
+    MADE = 4  # there is a value, but on the node that made it alone, which may be lost
+    DONE = 5
+    FAILED = 6
+    CANCELLED = 7
+    ABANDONED = 8
 
 
 class Realm(Protocol):
@@ -506,9 +507,9 @@ class Task:
     __slots__ = (
         "__weakref__",
         "asked", "attempt", "blame", "blocks", "call", "consumers", "deaths", "dependents", "depth",
-        "elsewhere", "failed_input", "home", "items", "last_near", "logs", "near", "parts", "place",
-        "queued_at", "ready_at", "realm", "released", "result", "runs", "sent_at", "size", "source",
-        "sources", "stage", "stored", "timing", "tries", "waiting", "worker",
+        "early", "elsewhere", "failed_input", "home", "items", "last_near", "logs", "near", "parts",
+        "place", "queued_at", "ready_at", "realm", "released", "result", "runs", "sent_at", "size",
+        "source", "sources", "stage", "stored", "timing", "tries", "waiting", "worker",
     )  # fmt: skip
 
     def __init__(self, call: Call, realm: Realm) -> None:
@@ -530,6 +531,7 @@ class Task:
         self.home: Any = None
         self.near = 0  # waiting inputs that are queued in `home`
         self.last_near = 0  # the attempt of the one that was queued last
+        self.early = False  # MADE, and its dependents may run where the value is
         self.size = 1  # how many calls it counts for in progress
         self.items: Any = None  # of a map: items not given out yet; of a block: its items
         self.source: Task | None = None  # of a block: the map that it is a part of

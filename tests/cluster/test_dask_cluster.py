@@ -190,10 +190,13 @@ def test_a_cluster_without_workers_is_named(
 def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
     dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
-    from mars.engines import dask
+    from mars.engines.cluster import engine
+
+    def unreachable(*_: object) -> None:
+        raise OSError("no route to host")
 
     if not direct:
-        monkeypatch.setattr(dask, "DIRECT_S", 0)
+        monkeypatch.setattr(engine, "reach", unreachable)
     dask_hosts.add_node()
 
     def make(size: int) -> np.ndarray:
@@ -201,10 +204,39 @@ def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
         return np.arange(size)
 
     with dask_hosts.session(1) as session:
-        routes = list(session._engine._link._routes.values())  # type: ignore[attr-defined]
-        assert [route.comm is not None for route in routes] == [direct]
+        nodes = list(session._engine._nodes.values())  # type: ignore[attr-defined]
+        assert [node.line is not None for node in nodes] == [direct]
         made = mr.spawn(make, (3_000_000,)).execute()
         given = mr.spawn(np.sum, (np.arange(2_000_000),)).execute()
         assert made.fetch().sum() == np.arange(3_000_000).sum()
         assert given.fetch() == np.arange(2_000_000).sum()
         assert "makes 3000000" in str(made.fetch_log())
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_value_that_many_read_is_passed_on_to_the_other_node_while_it_comes(
+    dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[object] = []
+    pass_on = remote.RemoteStore.pass_on
+
+    def noted(store: remote.RemoteStore, value: object, node: remote.RemoteNode) -> None:
+        passed.append(value)
+        pass_on(store, value, node)
+
+    monkeypatch.setattr(remote.RemoteStore, "pass_on", noted)
+    dask_hosts.add_node()
+    dask_hosts.add_node()
+
+    def read(array: np.ndarray) -> tuple[str | None, int]:
+        time.sleep(0.05)
+        return mars.get_context().worker_address, int(array.sum())
+
+    with dask_hosts.session(2) as session:
+        made = mr.spawn(np.arange, (2_000_000,))
+        calls = [mr.spawn(read, (made,)) for _ in range(40)]
+        told = mr.ExecutableTuple(calls).execute().fetch()
+        assert {total for _, total in told} == {sum(range(2_000_000))}
+        assert {where for where, _ in told} == set(session.get_worker_addresses())
+        assert len(passed) == 1
+        assert (made.execute().fetch() == np.arange(2_000_000)).all()

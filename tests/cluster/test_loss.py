@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -168,3 +170,74 @@ def test_calls_that_no_node_is_left_for_are_told_so(
         stuck.result(60)
     assert kept.fetch() == 5
     assert mr.spawn(abs, -2).execute().fetch() == 2
+
+
+dask_first = pytest.mark.parametrize(
+    "two_nodes", ["dask", pytest.param("ray", marks=pytest.mark.campaign)], indirect=True
+)
+
+
+class Held:
+    """Values that have begun to come, and come no further until they may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.began, self.may = threading.Event(), threading.Event()
+        write = remote.RemoteStore.write
+
+        def held(store: remote.RemoteStore, *part: Any) -> None:
+            self.began.set()
+            assert self.may.wait(60)
+            write(store, *part)
+
+        monkeypatch.setattr(remote.RemoteStore, "write", held)
+
+
+@pytest.fixture
+def held(apart: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    made = Held(monkeypatch)
+    yield made
+    made.may.set()
+
+
+def large(ledger: Path) -> np.ndarray:
+    with ledger.open("a") as file:
+        print(mars.get_context().worker_address, node_process(), file=file)
+    return np.arange(2_000_000)
+
+
+@dask_first
+def test_a_value_on_its_way_is_read_where_it_is_and_made_again_if_its_node_is_lost(
+    held: Held, two_nodes: Session, tmp_path: Path, lines: Callable[[object], list[str]]
+) -> None:
+    ledger = tmp_path / "runs"
+    made = mr.spawn(large, (ledger,))
+    total = mr.spawn(np.sum, (made,))
+    assert total.execute().fetch() == np.arange(2_000_000).sum()
+    assert held.began.wait(30)
+    with pytest.raises(mars.errors.NotExecuted):
+        made.fetch()
+    run = made.execute(wait=False)
+    first, pid = lines(ledger)[0].split()
+    psutil.Process(int(pid)).kill()
+    held.may.set()
+    run.result(60)
+    assert (made.fetch() == np.arange(2_000_000)).all()
+    assert [line.split()[0] == first for line in lines(ledger)] == [True, False]
+    assert total.fetch() == np.arange(2_000_000).sum()
+
+
+@dask_first
+def test_a_value_that_must_not_be_made_twice_is_not_read_before_it_has_come(
+    held: Held, two_nodes: Session, tmp_path: Path, lines: Callable[[object], list[str]]
+) -> None:
+    ledger = tmp_path / "runs"
+    made = mr.spawn(large, (ledger,), idempotent=False)
+    total = mr.spawn(np.sum, (made,))
+    run = total.execute(wait=False)
+    assert held.began.wait(30)
+    _, pid = lines(ledger)[0].split()
+    psutil.Process(int(pid)).kill()
+    held.may.set()
+    with pytest.raises(mars.errors.WorkerDied, match=r"(?s)ran large .*had not come yet"):
+        run.result(60)
+    assert len(lines(ledger)) == 1 and not total.attempts()

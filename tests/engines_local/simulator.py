@@ -20,6 +20,7 @@ from mars.engines.local import scheduler as module
 from mars.engines.local.admission import OUT_OF_MEMORY
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.events import (
+    Arrived,
     Assign,
     Blocked,
     Cancelled,
@@ -28,6 +29,7 @@ from mars.engines.local.events import (
     Forgotten,
     GaveBack,
     Left,
+    Lost,
     Outcome,
     Submitted,
     Tick,
@@ -38,6 +40,7 @@ from mars.engines.local.scheduler import (
     ARROWS,
     ASSIGNED,
     DONE,
+    MADE,
     READY,
     RETRYING,
     WAITING,
@@ -118,7 +121,7 @@ class SimRun:
     def __init__(self, name: str, *, stop_on_error: bool, depth: int = 0) -> None:
         self.name = name
         self.live = True
-        self.total = self.remaining = self.done = self.failed = 0
+        self.total = self.remaining = self.made = self.done = self.failed = 0
         self.failure: Task | None = None
         self.cancelled = False
         self.stop_on_error = stop_on_error
@@ -215,7 +218,8 @@ class World:
         self.memory = inf  # bytes of the machine
         self.objects = 0.0  # and those of them that objects take
         self.object_bytes = 0.0  # size of a stored result
-        self.scheduler = Scheduler(groups, lambda: self.memory - self.objects)
+        self.early = 0.0  # so many large values are told of before they are here
+        self.scheduler = Scheduler(groups, lambda: self.memory - self.objects, self._distance)
         self.addresses = [address for address, _ in groups]
         self.members: dict[int, Member] = {}
         self.gone: set[int] = set()
@@ -225,6 +229,7 @@ class World:
         self.tasks = _made
         self.tasks.clear()
         self.live: dict[tuple[Call, int], int] = {}  # (call, item) -> running attempts
+        self.shipped: set[int] = set()  # attempts whose values are, or were, on their way
         self.regions: dict[int, str] = {}  # stored results of attempts: held, freed
         self.accepted: set[int] = set()
         self.highest = 0
@@ -249,6 +254,69 @@ class World:
         self._events: deque[Any] = deque()
         self._busy = False
         self._ticks = 0
+
+    # -- values that are on their way ----------------------------------------------------------
+
+    def _distance(self, task: Task, index: int) -> float:
+        """What `RemoteLoop` says: values that are not here are nowhere but in their group."""
+        seconds = 0.0
+        for call, _ in task.call.inputs:
+            source = call.task_in(task.realm)
+            assert source is not None
+            if source.early and self.scheduler.made_in[source.attempt][1] != index:
+                return inf
+            if source.stored and source.attempt % len(self.addresses) != index:
+                seconds += 0.01
+        return seconds
+
+    def _ship(self, outcomes: Sequence[Outcome]) -> None:
+        for attempt in [one.attempt for one in outcomes if one.early]:
+            if attempt not in self.shipped:
+                self.shipped.add(attempt)
+                self.after(
+                    self.rng.choice((0.01, 1.0)) * self.rng.random(),
+                    lambda attempt=attempt: self.on(Arrived([attempt])),  # type: ignore[misc]
+                )
+
+    def lose(self, index: int) -> None:
+        """A group is lost, with all that is in it; after a moment there is another like it."""
+        state = self.scheduler
+        group = state.groups[index]
+        if not group.cpus:
+            return
+        lost = [task for task, where in state.made_in.values() if where == index]
+        self.faults["lost"] += 1
+        self.faults["lost value"] += len(lost)
+        self.accepted.difference_update(task.attempt for task in lost)
+        for task in lost:
+            for run in task.wanted_by:  # type: ignore[attr-defined]
+                run.joined = True  # what it only needed to feed others may not be made again
+        cpus, group.cpus = group.cpus, 0.0
+        group.free -= cpus
+        self.on(Lost(index, lambda task: ("lost", task.attempt)))
+        for number, worker in list(state.workers.items()):
+            if worker.group == index:
+                member = self.members[number]
+                member.upwards.clear()
+                member.outbox, member.told = [], []
+                self._die(member, "with its group")
+                self._bury(member)
+
+        def come_back() -> None:
+            group.cpus += cpus
+            group.free += cpus
+            self.on(Tick())
+
+        self.after(0.05, come_back)
+
+    def _do_Fetch(self, command: Any) -> None:
+        """A hint."""
+
+    def _do_Needed(self, command: Any) -> None:
+        """It comes in its time."""
+
+    def _do_Unneeded(self, command: Any) -> None:
+        self.faults["unneeded"] += 1
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -345,7 +413,8 @@ class World:
     def _check_results(self, event: Finished) -> None:
         for outcome in event.outcomes:
             task, attempt = outcome.token  # type: ignore[attr-defined]
-            if outcome.status == VALUE and task.stage is DONE and task.attempt == attempt:
+            ended = task.stage in (MADE, DONE)
+            if outcome.status == VALUE and ended and task.attempt == attempt:
                 self.accepted.add(attempt)
 
     def _carry_out(self, commands: Sequence[Any]) -> None:
@@ -393,6 +462,11 @@ class World:
                 if source.stage is DONE:
                     if source.released:
                         raise Broken(f"{named(task)} reads {named(source)}, which was released")
+                    continue
+                if source.early:
+                    if self.scheduler.made_in[source.attempt][1] != state.group:
+                        raise Broken(f"{named(task)} is sent where {named(source)} is not")
+                    self.faults["early"] += 1
                     continue
                 if source.worker is not state or source.attempt >= task.attempt:
                     raise Broken(f"{named(task)} is not queued behind its input {named(source)}")
@@ -720,6 +794,8 @@ class World:
     def _finish(self, member: Member, task: Task, attempt: int, outcome: Told) -> None:
         self._over(member)
         outcome = outcome._replace(peak=int(self.behaviours[task.call].memory))
+        if outcome.stored and task.items is None and self.rng.random() < self.early:
+            outcome = outcome._replace(early=True)
         outcome.token = (task, attempt)
         if outcome.stored:
             self.regions[attempt] = "held"
@@ -797,6 +873,7 @@ class World:
             unreported = member.told + unreported
         if unreported:
             self.on(Finished(member.number, unreported))  # type: ignore[arg-type]
+            self._ship(unreported)
             self._attempt_ended(member)
         member.buried = True
         state = self.scheduler.workers.get(member.number)  # type: ignore[call-overload]
@@ -821,6 +898,7 @@ class World:
 
     def _take_records(self, member: Member, outcomes: list[Told]) -> None:
         self.on(Finished(member.number, outcomes))  # type: ignore[arg-type]
+        self._ship(outcomes)
         self._attempt_ended(member)
         if self.rng.random() < self.duplicates:
             self.faults["duplicate"] += 1
@@ -949,11 +1027,13 @@ class World:
         for group, claimed in zip(state.groups, held, strict=True):
             if abs(group.cpus - group.free - claimed) > 1e-6:
                 raise Broken(f"{group.address}: {claimed} claimed, {group.free} free")
-            if claimed > group.cpus + 1e-6 and group.address not in self.overdrawn:
+            over = group.cpus and claimed > group.cpus + 1e-6  # none: it is lost
+            if over and group.address not in self.overdrawn:
                 raise Broken(
                     f"{group.address}: {claimed} of {group.cpus} claimed, {group.free} free"
                 )
         counts: Counter[Any] = Counter()
+        made: Counter[Any] = Counter()
         readers: Counter[Any] = Counter()
         ready = maybe_ready = 0
         for task in self.tasks:
@@ -970,13 +1050,22 @@ class World:
                     for source in task.links:
                         readers[source] += 1
                     if stage in (WAITING, READY, RETRYING):
-                        waits = sum(source.stage is not DONE for source in task.links)
+                        waits = sum(
+                            source.stage is not DONE and not source.early for source in task.links
+                        )
                         if waits != task.waiting:
                             raise Broken(f"{named(task)} waits for {waits}, counts {task.waiting}")
             elif task.runs:
                 raise Broken(f"{named(task)} has ended and belongs to runs")
+            if (stage is MADE) != (
+                task.attempt in state.made_in and state.made_in[task.attempt][0] is task
+            ):
+                raise Broken(f"{named(task)} is {stage.name}, and its value is elsewhere")
+            if task.early and stage is not MADE:
+                raise Broken(f"{named(task)} is {stage.name} and early")
             for run in task.runs:
                 counts[run] += 1
+                made[run] += task.early and not task.asked
         count = state.ready.count
         if count != ready:  # a map that ended with its last block may stand there still
             count -= sum(task.stage >= DONE for task in state.ready if task.items is not None)
@@ -989,7 +1078,9 @@ class World:
             if run.submitted:
                 if counts[run] != run.remaining:
                     raise Broken(f"{run.name}: {counts[run]} remain, {run.remaining} counted")
-                if not run.remaining and run.live:
+                if made[run] != run.made:
+                    raise Broken(f"{run.name}: {made[run]} are made, {run.made} counted")
+                if run.remaining == run.made and run.live:
                     raise Broken(f"{run.name} has nothing left and is live")
 
     def check_quiet(self) -> None:

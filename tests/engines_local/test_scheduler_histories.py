@@ -120,6 +120,12 @@ class History:
         world.memory = MACHINE
         world.object_bytes = 0.0 if self.calm else MACHINE * rng.choice((0.0, 0.05, 0.3))
         world.on_run_end = self._run_ended
+        self.losses = 0
+        far = random.Random(f"far {seed}")  # one of its own, so that seeds keep their histories
+        if far.random() < 0.4:
+            plan.stored = 0.9
+            world.early = far.choice((0.3, 1.0))
+            self.losses = 0 if self.calm else far.choice((0, 1, 3))
         for function, seconds in plan.functions:
             if rng.random() < 0.5:
                 world.scheduler.seconds[function.key] = seconds
@@ -206,9 +212,13 @@ class History:
         if rng.random() < 0.5:
             for _ in range(rng.randint(1, 3)):
                 world.after(self._moment(), lambda: self._submit(rng.random() < 0.3))
-        if rng.random() < plan.drops:
-            for call in rng.sample(self.calls, rng.randint(1, len(self.calls))):
+        dropped = rng.sample(self.calls, rng.randint(1, len(self.calls)))
+        if rng.random() < plan.drops or (world.early and not self.calm):
+            for call in dropped:
                 world.after(self._moment(), lambda call=call: self.outputs.pop(call, None))
+        for _ in range(self.losses):
+            index = rng.randrange(len(self.groups))
+            world.after(self._moment(), lambda index=index: world.lose(index))
         world.play()
         world.check_quiet()
         if self.calm:
@@ -236,6 +246,8 @@ class History:
         if self.calm:
             stop_on_error = False
         targets = known if rng.random() < 0.5 else rng.sample(known, rng.randint(1, len(known)))
+        if world.early:  # what only feeds others is what may be used early
+            targets = known[-rng.randint(1, 2) :]
         run = world.submit(targets, stop_on_error=stop_on_error)
         if run is not None and rng.random() < self.plan.cancels:
             world.after(self._moment(), lambda: world.cancel(run))
@@ -327,7 +339,7 @@ def test_no_history_breaks_a_promise(chunk: int) -> None:
     # Nothing is proved unless it happened.
     for fault in (
         "death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested", "starved",
-        "torn", "spill",
+        "torn", "spill", "early", "unneeded", "lost value",
     ):  # fmt: skip
         assert faults[fault] > 5, f"only {faults[fault]} x {fault}"
     assert faults["gave up"]

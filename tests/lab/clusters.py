@@ -32,10 +32,14 @@ class LabCluster:
         What it runs on.
     nodes : sequence of str
         Hosts that join.
+    share : sequence of str
+        What of each of them, as options of ``mars cluster join``.
     """
 
-    def __init__(self, lab: Lab, engine: str, nodes: Sequence[str] = NODES) -> None:
-        self.lab, self.engine = lab, engine
+    def __init__(
+        self, lab: Lab, engine: str, nodes: Sequence[str] = NODES, share: Sequence[str] = SHARE
+    ) -> None:
+        self.lab, self.engine, self._share = lab, engine, share
         lab["head"].mars("cluster", "up", "--engine", engine, "--host", "10.77.0.1")
         self.bundle = lab["head"].mars("cluster", "credentials", "export").stdout
         joining = [threading.Thread(target=self.join, args=(name,)) for name in nodes]
@@ -52,7 +56,14 @@ class LabCluster:
     def join(self, name: str) -> None:
         """Have a host join."""
         self.lab[name].mars(
-            "cluster", "join", HEAD, "--credentials", "-", *SHARE, stdin=self.bundle, limit_s=120
+            "cluster",
+            "join",
+            HEAD,
+            "--credentials",
+            "-",
+            *self._share,
+            stdin=self.bundle,
+            limit_s=120,
         )
 
     def kill(self, name: str) -> None:

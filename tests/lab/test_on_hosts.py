@@ -265,6 +265,46 @@ def test_a_link_that_is_cut_for_a_moment_costs_nothing_and_no_second_attempt(
     assert driver.end() == 0, driver.said
 
 
+UNDER_WAY = """
+import numpy as np
+
+def make(size):
+    print("made", flush=True)
+    return np.arange(size)
+
+with mars.new_session(sys.argv[1]) as session:
+    two, _ = address_of(session, "two")
+    made = mr.spawn(make, args=(50_000_000,), expect_worker=two)
+    total = mr.spawn(np.sum, args=(made,), expect_worker=two)
+    run = mr.ExecutableTuple([made, total]).execute(wait=False)
+    write = type(session._engine.store).write
+    def told(*part):  # a part of it has come
+        type(session._engine.store).write = write
+        say("under way")
+        write(*part)
+    type(session._engine.store).write = told
+    run.result(100)
+    say("right", [int(made.fetch().sum()), int(total.fetch())])
+    say("endings", collections.Counter(one.ending for one in made.attempts()))
+"""
+
+
+@pytest.mark.campaign
+def test_a_link_that_is_cut_while_a_value_is_under_way_costs_nothing(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    driver = drive(UNDER_WAY)
+    driver.until("under way")
+    cluster.lab.cut("two")
+    knock = f"import socket; socket.create_connection(({cluster['two'].address!r}, 22), 2)"
+    unreachable = cluster["head"].run(sys.executable, "-c", knock, check=False)
+    cluster.lab.mend("two")
+    assert "timed out" in unreachable.stderr  # two seconds later
+    assert driver.json("right") == [sum(range(50_000_000))] * 2
+    assert driver.json("endings") == {"value": 1}
+    assert driver.end() == 0, driver.said
+
+
 STAYS_CUT = """
 def once(index):
     with open("/mnt/tmp/ledger", "a") as ledger:

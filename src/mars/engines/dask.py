@@ -11,6 +11,8 @@ when its worker dies. Dask does not know of them, so its own tasks do not wait f
 ::
 
     driver: DaskLink ──TLS──► scheduler: Relay ──TLS──► Dask worker: NodePlugin ─► Node ─► workers
+
+Where the driver can reach a node, it talks with it by a line of ours instead.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +30,6 @@ from mars._version import __version__
 from mars.engines.cluster.carrier import Item, Listener, Message, size_of
 from mars.engines.cluster.dask_own import OwnCluster
 from mars.engines.cluster.dask_parts import (
-    DIRECT_OP,
     DRIVER_OP,
     RELAY,
     NodePlugin,
@@ -40,15 +42,14 @@ from mars.engines.cluster.dask_parts import (
 )
 from mars.engines.cluster.engine import ClusterEngine
 from mars.errors import StartupFailed
-from mars.settings import CONNECT_S, DIRECT_S, SHIP_BYTES, STOP_S
+from mars.settings import CONNECT_S, SHIP_BYTES, STOP_S
 
 
 class _Route:
-    """What is to be sent to a node, and which way."""
+    """What is to be sent to a node."""
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self.comm: Any = None  # None: by way of the scheduler
         self.queue: deque[Item] = deque()
         self.filled = asyncio.Event()
         self.awake = False
@@ -149,7 +150,7 @@ class DaskLink:
                     if kind == "joined":
                         route = self._routes[node] = _Route(node)
                         listener.joined(node)
-                        self._go(self._reach(route, listener))
+                        self._go(self._write_all(route))
                     elif kind == "told":
                         listener.told(node, unpack(rest[0]))
                     elif kind == "left":
@@ -161,43 +162,13 @@ class DaskLink:
                 listener.ended(reason)
 
     def _left(self, node: str, reason: str, listener: Listener) -> None:
-        route = self._routes.pop(node, None)
-        if route is not None and not self._closed:
-            if route.comm is not None:
-                route.comm.abort()
+        if self._routes.pop(node, None) is not None and not self._closed:
             listener.left(node, reason)
 
-    async def _reach(self, route: _Route, listener: Listener) -> None:
-        """Talk with a node directly if it can be reached, else by way of the scheduler."""
-        from distributed.comm import connect
-
-        address = route.node.partition(" ")[0]
-        try:
-            route.comm = await connect(address, timeout=DIRECT_S, **self._client.connection_args)
-            await route.comm.write({"op": f"{DIRECT_OP}_{self._key}", "reply": False})
-        except OSError:  # a program outside of the cluster's network, most likely
-            route.comm = None
-        await self._write(route, [[]])  # what it hears from first is the way that it uses
-        self._go(self._write_all(route))
-        if route.comm is None:
-            return
-        reason = "its connection ended"
-        try:
-            while True:
-                for packed in await route.comm.read():
-                    listener.told(route.node, unpack(packed))
-        except OSError as error:
-            reason += f": {type(error).__name__}"
-        finally:
-            self._left(route.node, reason, listener)
-
-    async def _write(self, route: _Route, batches: Sequence[Sequence[Message]]) -> None:
-        packed = [pack(batch)[1] for batch in batches]
-        if route.comm is not None:
-            await route.comm.write(packed)
-        else:
-            async with self._relaying:
-                await self._comm.write([(route.node, one) for one in packed])
+    async def _write(self, route: _Route, batch: Sequence[Message]) -> None:
+        _, packed = pack(batch)
+        async with self._relaying:
+            await self._comm.write([(route.node, packed)])
 
     async def _write_all(self, route: _Route) -> None:
         queue = route.queue
@@ -212,7 +183,7 @@ class DaskLink:
                         item = queue.popleft()
                         batch.append(item() if callable(item) else item)
                         size += size_of(batch[-1])
-                    await self._write(route, [batch])
+                    await self._write(route, batch)
 
     def send(self, node: str, item: Item) -> None:
         """Send a message to a node; see `Carrier`."""
@@ -224,6 +195,10 @@ class DaskLink:
             route.awake = True
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 self._client.loop.asyncio_loop.call_soon_threadsafe(route.filled.set)
+
+    def context(self) -> ssl.SSLContext | None:
+        """TLS as Dask has it; see `Carrier`."""
+        return self._client.connection_args.get("ssl_context")  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """End our nodes, the connection, and a cluster of our own."""
@@ -243,9 +218,8 @@ class DaskLink:
         for task in list(self._tasks):
             task.cancel()
         await self._client.scheduler.unregister_worker_plugin(name=plugin_name(self._key))
-        for comm in (self._comm, *(route.comm for route in self._routes.values())):
-            if comm is not None:
-                await comm.close()
+        if self._comm is not None:
+            await self._comm.close()
 
 
 def _check_address(address: str, security: Any) -> None:

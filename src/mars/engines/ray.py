@@ -2,7 +2,8 @@
 
 The actor asks Ray for the cores that our calls use there, so Ray's own tasks and actors find them
 taken. Between the driver and the actor go actor calls: ``take`` brings messages, ``poll`` waits
-for some. Ray connects, encrypts and authenticates, and tells when an actor or a host is lost.
+for some. Where the driver can reach the node, it has a line of ours instead. Ray starts the actors,
+authenticates, and tells when one of them or a host is lost.
 
 Calls are no Ray tasks: their logs would be lost with a crash, C code could not be stopped
 without the death of a worker that Ray blames on all, and each would cost Ray a millisecond.
@@ -82,7 +83,9 @@ class NodeActor:
     Its methods are called in several threads, so what comes is not held up by who waits.
     """
 
-    def __init__(self, facts: Mapping[str, Any], address: str, cpus: float, mapped: bool) -> None:
+    def __init__(
+        self, facts: Mapping[str, Any], address: str, cpus: float, host: str, mapped: bool
+    ) -> None:
         self._mapped = mapped
         self._outgoing: deque[Message] = deque()
         self._came: dict[int, _Packed] = {}
@@ -91,7 +94,7 @@ class NodeActor:
         self._lock = threading.Condition()
         # Ray sets this for each of its workers, as if their user had asked for so many threads.
         os.environ.pop("OMP_NUM_THREADS", None)
-        self._node = Node(self._tell, facts, address, cpus)
+        self._node = Node(self._tell, facts, address, cpus, host, _tls(ssl.Purpose.CLIENT_AUTH))
 
     def _tell(self, messages: Sequence[Message]) -> None:
         with self._lock:
@@ -126,6 +129,17 @@ class NodeActor:
         """End all workers."""
         self._node.close()
         self._tell(())
+
+
+def _tls(purpose: ssl.Purpose) -> ssl.SSLContext | None:
+    """As Ray itself is told to use it, by variables; with a certificate of both sides."""
+    if os.environ.get("RAY_USE_TLS", "0") not in ("1", "true", "True"):
+        return None
+    context = ssl.create_default_context(purpose, cafile=os.environ["RAY_TLS_CA_CERT"])
+    context.load_cert_chain(os.environ["RAY_TLS_SERVER_CERT"], os.environ["RAY_TLS_SERVER_KEY"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.check_hostname = False  # who it is, it shows by the session's key
+    return context
 
 
 class _Held:
@@ -193,7 +207,8 @@ class RayLink:
         if self._cpus is not None:
             here = ray.get_runtime_context().get_node_id()
             for index, count in enumerate(self._cpus):
-                self._start(f"{self.address}:{index}", here, float(count), asked=0.0)
+                address = f"{self.address}:{index}"
+                self._start(address, here, float(count), "127.0.0.1", asked=0.0)
         else:
             self._start_missing()
         self._looker = threading.Thread(target=self._look, name="mars-ray-nodes", daemon=True)
@@ -242,11 +257,12 @@ class RayLink:
     def _start_missing(self) -> None:
         for node in self._nodes():
             if node["NodeID"] not in self._known:
-                address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+                host = node["NodeManagerAddress"]
+                address = f"{host}:{node['NodeManagerPort']}"
                 cpus = float(int(node["Resources"]["CPU"]))
-                self._start(address, node["NodeID"], cpus, asked=cpus)
+                self._start(address, node["NodeID"], cpus, host, asked=cpus)
 
-    def _start(self, address: str, node: str, cpus: float, asked: float) -> None:
+    def _start(self, address: str, node: str, cpus: float, host: str, asked: float) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._known.add(node)
@@ -257,7 +273,7 @@ class RayLink:
             max_concurrency=_POLLS + 2,  # they wait, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        actor = remote(NodeActor).remote(dict(self._facts), address, cpus, self._mapped)
+        actor = remote(NodeActor).remote(dict(self._facts), address, cpus, host, self._mapped)
         held = _Held(f"{address} {len(self._held)}", actor)
         with self._lock:
             self._held[held.name] = held
@@ -356,6 +372,10 @@ class RayLink:
         if held is not None and not held.gone:
             held.queue.append(item)
             held.filled.set()
+
+    def context(self) -> ssl.SSLContext | None:
+        """TLS as Ray has it; see `Carrier`."""
+        return _tls(ssl.Purpose.SERVER_AUTH)
 
     def close(self) -> None:
         """End our nodes and the connection, and a Ray of our own."""

@@ -7,8 +7,8 @@ node is lost, is decided by the scheduler in the driver, the same as on one mach
 
 ::
 
-    driver ──(keep, folder, fork, data, control, signal, lend, bytes, freed, gone)──► node
-    driver ◄──(hello, started, ended, data, arena, bytes, log)───────── node
+    driver ──(here, keep, folder, fork, data, control, signal, lend, bytes, freed, …)──► node
+    driver ◄──(hello, started, ended, data, arena, early, bytes, arrived, log)───────────── node
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ import pickle
 import platform as system
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mars import platform
 from mars._version import __version__
+from mars.settings import SHIP_BYTES
+
+if TYPE_CHECKING:
+    import ssl
 
 FORK: Final = "fork"  # worker, facts: start a process
 DATA: Final = "data"  # worker, whether it is records, content: a frame of the worker's socket
@@ -32,20 +36,78 @@ SIGNAL: Final = "signal"  # worker, signal, attempt: 0, or the one that is to be
 LEND: Final = "lend"  # worker, arena, size, where the driver has it open: let it map that
 BYTES: Final = "bytes"  # arena, its size, offset, bytes
 FOLDER: Final = "folder"  # size of all, offset, bytes: the program's folder, see `folder`
+HERE: Final = "here"  # first of all: this is the way that the driver has chosen
 KEEP: Final = "keep"  # the driver reads this node's arenas where they are: send no bytes of them
 FREED: Final = "freed"  # arena, offset, length: nobody reads that any more
+HURRY: Final = "hurry"  # attempt: its value, which was told of early, is waited for
+DROP: Final = "drop"  # attempt: nobody will read its value, which was told of early
 GONE: Final = "gone"  # arena: nothing in it is asked for any more
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
 STARTED: Final = "started"  # worker, process id
 ENDED: Final = "ended"  # worker, status, KiB, note, memory ran out, attempt, where its log starts
 ARENA: Final = "arena"  # worker, arena, size, where the node has it open: it has made one
+EARLY: Final = "early"  # attempts: what is told of them next comes before the bytes of their values
+ARRIVED: Final = "arrived"  # attempts: now these are there, too
 LOG: Final = "log"  # worker, more of what it has printed, attempt, where the log of that starts
 BROKEN: Final = "broken"  # why the node ends itself
 
 Message = tuple[Any, ...]
-Item = Message | Callable[[], Message]
-"""A message, or what makes it once it is its turn: large ones are not made before."""
+
+
+class File:
+    """A descriptor of our own to a file, closed with its last user."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = os.dup(descriptor)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):  # else there was none left
+            os.close(self.descriptor)
+
+
+class Part:
+    """A part of a file as the end of a message, read when its turn has come.
+
+    Parameters
+    ----------
+    file : File
+        Where it is.
+    begin : tuple
+        The message up to the offset.
+    offset, length : int
+        Which part.
+    """
+
+    __slots__ = ("begin", "file", "length", "offset")
+
+    def __init__(self, file: File, begin: Message, offset: int, length: int) -> None:
+        self.file, self.begin, self.offset, self.length = file, begin, offset, length
+
+    def __call__(self) -> Message:
+        data = bytearray(self.length)
+        self.read_into(memoryview(data), self.offset)
+        return *self.begin, self.offset, pickle.PickleBuffer(data)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill a buffer from a place in the file; what was never written is zeros."""
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(self.file.descriptor, [buffer[done:]], offset + done)
+            if not count:
+                buffer[done:] = bytes(len(buffer) - done)
+                return
+            done += count
+
+
+def parts(file: File, begin: Message, offset: int, length: int) -> Iterator[Part]:
+    """A part of a file in messages of a size that others do not wait behind for long."""
+    for position in range(offset, offset + length, SHIP_BYTES):
+        yield Part(file, begin, position, min(SHIP_BYTES, offset + length - position))
+
+
+Item = Message | Part
+"""A message, or what makes one once it is its turn: large ones are not made before."""
 
 
 def size_of(message: Message) -> int:
@@ -91,6 +153,9 @@ class Carrier(Protocol):
 
     address: str
 
+    def context(self) -> ssl.SSLContext | None:
+        """TLS for going to a node, as the foreign engine has it, once begun; None: it has none."""
+
     def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
         """Start our nodes wherever the foreign engine has workers; how many there are now.
 
@@ -114,11 +179,13 @@ def node_facts(
     packages: Mapping[str, str],
     file: platform.FileAddress | None = None,
     reads: bool = False,
+    door: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """What a node says of itself first.
 
     ``file`` is one that it has open, for the driver to see whether it can open such files;
-    ``reads`` is whether the node can open those of the driver.
+    ``reads`` is whether the node can open those of the driver; ``door`` is where the driver can
+    come in, see `line`.
     """
     return {
         "address": address,
@@ -128,6 +195,7 @@ def node_facts(
         "pid": os.getpid(),
         "file": file,
         "reads": reads,
+        "door": door,
         "mars": __version__,
         "python": system.python_version(),
         "packages": {name: _version_of(name) for name in packages},

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from mars._version import __version__
 from mars.engines.cluster.carrier import Message
+from mars.engines.cluster.line import host_of
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
 from mars.settings import RELAY_BYTES, SHIP_BYTES
@@ -22,7 +23,6 @@ from mars.settings import RELAY_BYTES, SHIP_BYTES
 RELAY: Final = "mars-relay"
 DRIVER_OP: Final = "mars_driver"
 NODE_OP: Final = "mars_node"
-DIRECT_OP: Final = "mars_direct"
 
 
 def pack(messages: Sequence[Message]) -> tuple[int, list[Any]]:
@@ -209,9 +209,8 @@ class NodePlugin:
         self._key, self._facts = key, facts
         self.name = plugin_name(key)
         self._node: Node | None = None
-        self._relayed: _Pipe | None = None  # by way of the scheduler
-        self._pipe: Any = None  # the way that the driver has chosen
-        self._tasks: list[Any] = []
+        self._pipe: _Pipe | None = None
+        self._task: Any = None
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self._key, self._facts
@@ -220,29 +219,19 @@ class NodePlugin:
         self.__init__(*state)  # type: ignore[misc]
 
     async def setup(self, worker: Any) -> None:
-        """Offer the driver two ways to us; it chooses one, and then the node starts."""
+        """Connect with the scheduler, which relays, and start the node."""
         from distributed.comm import connect
 
-        self._worker = worker
-        worker.handlers[f"{DIRECT_OP}_{self._key}"] = self.serve_direct
         comm = await connect(worker.scheduler.address, **worker.connection_args)
         await comm.write(
             {"op": NODE_OP, "key": self._key, "address": worker.address, "reply": False}
         )
-        self._relayed = _Pipe(comm)
-        self._tasks.append(asyncio.ensure_future(self._serve(self._relayed)))
+        self._pipe = _Pipe(comm)
+        self._node = self._start(worker, self._pipe)
+        self._task = asyncio.ensure_future(self._serve(self._node, self._pipe))
 
-    async def serve_direct(self, comm: Any) -> Any:
-        """The driver can reach this worker: the way through the scheduler is not needed."""
-        from distributed.core import Status
-
-        await self._serve(_Pipe(comm))
-        return Status.dont_reply
-
-    def _start(self, pipe: _Pipe) -> Node:
-        worker = self._worker
+    def _start(self, worker: Any, pipe: _Pipe) -> Node:
         loop = asyncio.get_running_loop()
-        self._pipe = pipe
 
         def tell(messages: Sequence[Message]) -> None:
             size, data = pack(messages)
@@ -254,16 +243,16 @@ class NodePlugin:
             "directory": worker.local_directory,
             "memory": worker.memory_manager.memory_limit,
         }
-        return Node(tell, facts, worker.address, float(worker.state.nthreads))
+        secure = worker.security.get_listen_args("worker")["ssl_context"]
+        context = secure if worker.address.startswith("tls://") else None
+        cpus = float(worker.state.nthreads)
+        return Node(tell, facts, worker.address, cpus, host_of(worker.address), context)
 
-    async def _serve(self, pipe: _Pipe) -> None:
+    async def _serve(self, node: Node, pipe: _Pipe) -> None:
         try:
             while True:
                 for data in await pipe.comm.read():
-                    if self._node is None:
-                        self._node = self._start(pipe)
-                    if pipe is self._pipe:
-                        self._node.take(unpack(data))
+                    node.take(unpack(data))
         except OSError:
             pass  # the driver has ended, or cannot be reached: nobody hears of what we do
         finally:
@@ -272,13 +261,11 @@ class NodePlugin:
     async def _end(self) -> None:
         if self._node is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._node.close)
-        for pipe in (self._pipe, self._relayed):
-            if pipe is not None:
-                await pipe.close()
+        if self._pipe is not None:
+            await self._pipe.close()
 
     async def teardown(self, worker: Any) -> None:
         """End the node and its processes."""
-        worker.handlers.pop(f"{DIRECT_OP}_{self._key}", None)
         await self._end()
 
 

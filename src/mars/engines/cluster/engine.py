@@ -18,6 +18,7 @@ from mars import platform
 from mars.engine import Run
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Carrier
+from mars.engines.cluster.line import Line, reach
 from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
 from mars.engines.cluster.surroundings import Surroundings, installed_entries
 from mars.engines.given import Given
@@ -73,9 +74,13 @@ class ClusterEngine(LocalEngine):
         self.refused: list[str] = []
         self._greeted = threading.Condition()
         self._begun = False
+        self._ended = False
+        self._key = os.urandom(32)  # by which driver and nodes know each other
+        self._reaching: dict[str, threading.Thread] = {}  # nodes that we try to reach directly
         self._probe = platform.memory_file("probe")  # for nodes to see whether they can open it
         facts = {
             "file": platform.file_address(self._probe),
+            "key": self._key,
             "object_memory": object_memory,
             "spill_directory": spill_directory,
             "memory": None,
@@ -90,6 +95,7 @@ class ClusterEngine(LocalEngine):
             self._begin(link.address, groups, object_memory, spill_directory)
         except BaseException:
             link.close()
+            self._hang_up()
             self._close_files()
             raise
         with self._greeted:
@@ -132,14 +138,11 @@ class ClusterEngine(LocalEngine):
         if known is None:
             if messages[0][0] != carrier.HELLO:
                 return  # it was refused
-            known = self._greet(node, messages[0][1])
-            messages = messages[1:]
-            if known is None:
-                return
-        if messages and known.alive:
+            self._meet(node, messages[0][1])  # it says no more until it has heard of us
+        elif messages and known.alive:
             self.loop.take_from(known, messages)  # type: ignore[attr-defined]
 
-    def _greet(self, name: str, facts: dict[str, Any]) -> RemoteNode | None:
+    def _meet(self, name: str, facts: dict[str, Any]) -> None:
         refusal = carrier.refusal(facts)
         if refusal:
             with self._greeted:
@@ -147,11 +150,42 @@ class ClusterEngine(LocalEngine):
                 self._greeted.notify_all()
             if self._begun:
                 write_line(f"mars: {refusal}")
-            return None
+            return
         for line in carrier.differences(facts, self._packages):
             write_line(f"mars: {line}")
+        # In a thread of its own, as the other nodes shall not wait for one that does not answer.
+        thread = threading.Thread(
+            target=self._greet, args=(name, facts), name="mars-reach", daemon=True
+        )
         with self._greeted:
+            if not self._ended:
+                self._reaching[name] = thread
+                thread.start()
+
+    def _reach(self, name: str, facts: dict[str, Any]) -> Line | None:
+        if facts["door"] is None:
+            return None
+        try:
+            sending, receiving = reach(facts["door"], self._key, self._link.context())
+        except OSError:  # we are outside of the cluster's network, most likely
+            return None
+        return Line(
+            sending,
+            receiving,
+            lambda messages: self.told(name, messages),
+            lambda number, _, offset, data: self.store.write(number, offset, data),  # type: ignore[attr-defined]
+            lambda reason: self.left(name, reason),
+        )
+
+    def _greet(self, name: str, facts: dict[str, Any]) -> None:
+        line = self._reach(name, facts)
+        with self._greeted:
+            if self._ended or self._reaching.pop(name, None) is None:  # it has left meanwhile
+                if line is not None:
+                    line.forget()
+                return
             node = RemoteNode(name, len(self._nodes), facts, self._link)
+            node.begin(line)
             if self._folder >= 0:
                 node.give_folder(self._folder)
             self._nodes[name] = node
@@ -159,17 +193,19 @@ class ClusterEngine(LocalEngine):
             self._greeted.notify_all()
         if begun:
             self.loop.post(lambda: self.loop.node_joined(node))  # type: ignore[attr-defined]
-        return node
 
     def left(self, node: str, reason: str) -> None:
         """A node is lost."""
-        known = self._nodes.get(node)
-        if known is None:
-            with self._greeted:
+        with self._greeted:
+            self._reaching.pop(node, None)
+            known = self._nodes.get(node)
+            if known is None:
                 self.refused.append(f"node {node} was lost before it could be used: {reason}")
                 self._greeted.notify_all()
-            return
-        with self._greeted:
+                return
+            if known.lost or self._ended:
+                return  # its line and the foreign engine both tell; or we are ending it
+            known.lost = True
             if not self._begun:
                 known.alive, known.reason = False, reason
                 return
@@ -235,12 +271,28 @@ class ClusterEngine(LocalEngine):
 
     def close(self) -> None:
         """Stop everything; returns when no process of ours is left."""
+        self._ended = True
         super().close()
+        self._hang_up()
         self._close_files()
+
+    def _hang_up(self) -> None:
+        """End the lines; by now the nodes have ended."""
+        with self._greeted:
+            self._ended = True
+            reaching = list(self._reaching.values())
+        for thread in reaching:
+            thread.join()
+        for node in self._nodes.values():
+            if node.line is not None:
+                node.line.close()
 
     def inert(self) -> None:
         """In a process forked from the engine's: let go, touch nothing."""
         super().inert()
+        for node in self._nodes.values():
+            if node.line is not None:
+                node.line.forget()
         self._close_files()
 
     def _close_files(self) -> None:

@@ -18,25 +18,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
 from mars.engines.cluster import carrier, folder
-from mars.engines.cluster.carrier import Message
+from mars.engines.cluster.carrier import Item, Message
+from mars.engines.cluster.line import Door, Line
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
+from mars.engines.local.endings import VALUE
 from mars.engines.local.messages import FLAG_PACKED, FLAG_STORED, RECORD, BadFrame
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.store import parts_of
 from mars.errors import StartupFailed
 from mars.resources import memory_limit_bytes, oom_kills
 from mars.settings import (
+    EARLY_BYTES,
     LOG_CHUNK_BYTES,
     LOG_LEFT_BYTES,
     LOG_SHIP_S,
     OBJECT_MEMORY_SHARE,
-    SHIP_BYTES,
+    STOP_S,
 )
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
 
 _UNKNOWN_MEMORY: Final = 4 * 1024**3
 
@@ -56,15 +63,20 @@ class Node:
     Parameters
     ----------
     tell : callable
-        Sends messages to the driver; called in the node's thread, must not wait.
+        Sends messages to the driver by way of the foreign engine; called in the node's thread,
+        must not wait.
     facts : mapping
-        What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``;
-        and the foreign engine: ``directory``, which it removes some day if we cannot, and
+        What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``,
+        ``key``; and the foreign engine: ``directory``, which it removes some day if we cannot, and
         ``memory``, what the node may use, else None.
     address : str
         What the foreign engine calls this node.
     cpus : float
         Cores that it offers here.
+    host : str
+        Where the driver may come to us directly.
+    context : ssl.SSLContext, optional
+        With which TLS.
     """
 
     def __init__(
@@ -73,9 +85,16 @@ class Node:
         facts: Mapping[str, Any],
         address: str,
         cpus: float,
+        host: str,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._tell = tell
-        self._outgoing: list[Message] = []
+        self._outgoing: list[Item] = []
+        self._line: Line | None = None
+        self._direct = False  # the driver has chosen the line
+        self._settled = threading.Condition()  # all that was posted has been acted on
+        self._acting = False
+        self._trouble: OSError | None = None
         memory = facts["memory"] or memory_limit_bytes()[0] or _UNKNOWN_MEMORY
         self._budget = facts["object_memory"] or int(OBJECT_MEMORY_SHARE * memory)
         self._spill = facts["spill_directory"] or platform.disk_directory()
@@ -115,9 +134,13 @@ class Node:
         self._poller.register(self._wake_read, platform.READABLE)
         self._poller.register(self._pool.socket.fileno(), platform.READABLE)
         ours, theirs = platform.file_address(self._ledger_file), facts.get("file")
+        self._door: Door | None = None
+        with contextlib.suppress(OSError):  # then it is no address of this machine
+            self._door = Door(host, facts["key"], context, self._come_in)
         told = carrier.node_facts(
-            address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs)
-        )
+            address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs),
+            None if self._door is None else self._door.place,
+        )  # fmt: skip
         self._say(carrier.HELLO, told)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
         self._thread.start()
@@ -125,8 +148,31 @@ class Node:
     # -- from other threads -------------------------------------------------------------------
 
     def take(self, received: Sequence[Message]) -> None:
-        """Messages of the driver."""
+        """Messages of the driver, by way of the foreign engine."""
         self._posted.append(received)
+        self._wake()
+
+    def _come_in(self, sending: socket.socket, receiving: socket.socket) -> None:
+        self._line = Line(sending, receiving, self._take_directly, self._place, self._line_ended)
+        self._line.start()
+
+    def _take_directly(self, received: Sequence[Message]) -> None:
+        self._direct = True
+        self.take(received)
+
+    def _place(self, number: int, size: int, offset: int, data: memoryview) -> None:
+        """A part of a value, in the line's thread; not before all that came before it."""
+        with self._settled:
+            self._settled.wait_for(lambda: self._closing or not (self._posted or self._acting))
+        if not self._closing:
+            try:
+                self._write(number, size, offset, data)
+            except OSError as error:  # such as no room: half a value must not be read
+                self._trouble = error
+                self._wake()
+
+    def _line_ended(self, reason: str) -> None:
+        self._closing = True  # as nobody hears of what we do
         self._wake()
 
     def close(self) -> None:
@@ -149,9 +195,7 @@ class Node:
             while not self._closing:
                 for descriptor, mask in self._poller.poll(LOG_SHIP_S if self._members else None):
                     self._look(descriptor, mask)
-                while self._posted:
-                    for message in self._posted.popleft():
-                        self._act(message)
+                self._act_on_posted()
                 while self._endings:
                     self._ended(*self._endings.pop(0))
                 if time.monotonic() >= due:
@@ -161,9 +205,16 @@ class Node:
                 self._flush()
         except Exception as error:
             # Such as no room for what the driver sent. Half a value must not be read: end.
+            self._closing = True
             self._say(carrier.BROKEN, f"{type(error).__name__}: {error}")
             self._flush()
         finally:
+            with self._settled:
+                self._settled.notify_all()
+            if self._door is not None:
+                self._door.close()
+            if self._line is not None:
+                self._line.close(STOP_S)
             for member in self._members.values():
                 member.segment.close()
                 member.close()
@@ -174,6 +225,18 @@ class Node:
                 os.close(self._folder_file)
             if self._folder:
                 folder.remove(self._folder)
+
+    def _act_on_posted(self) -> None:
+        if self._trouble is not None:
+            raise self._trouble
+        self._acting = True
+        while self._posted:
+            for message in self._posted.popleft():
+                self._act(message)
+        self._acting = False
+        if self._direct:
+            with self._settled:
+                self._settled.notify_all()
 
     def _look(self, descriptor: int, mask: int) -> None:
         if descriptor == self._wake_read:
@@ -196,7 +259,10 @@ class Node:
     def _flush(self) -> None:
         if self._outgoing:
             outgoing, self._outgoing = self._outgoing, []
-            self._tell(outgoing)
+            if self._direct and self._line is not None:
+                self._line.send(outgoing)
+            else:
+                self._tell([one() if callable(one) else one for one in outgoing])
 
     # -- what the driver says -----------------------------------------------------------------
 
@@ -224,15 +290,17 @@ class Node:
                 content = pickle.dumps((messages.ARENA, message[2], message[3]), 5)
                 self._send(member, content, (arena.descriptor,))
         elif kind == carrier.BYTES:
-            _, number, size, offset, data = message
-            _write(self._arena(number, size).descriptor, offset, data)
-            self._ledger.change(len(data))
+            self._write(*message[1:])
         elif kind == carrier.FREED:
             arena_of = self._arenas.get(message[1])
             if arena_of is not None:
                 platform.punch(arena_of.descriptor, message[2], message[3])
                 if message[1] >> OWNER_SHIFT not in self._shipped:  # it was counted when it came
                     self._ledger.change(-message[3])
+        elif kind == carrier.HURRY and self._line is not None:
+            self._line.hurry(message[1])
+        elif kind == carrier.DROP and self._line is not None:
+            self._line.drop(message[1])
         elif kind == carrier.GONE:
             gone = self._arenas.pop(message[1], None)
             if gone is not None:
@@ -243,6 +311,12 @@ class Node:
             self._take_folder(*message[1:])
         elif kind == carrier.FORK:
             self._fork(message[1], message[2])
+        elif kind == carrier.HERE and not self._direct and self._door is not None:
+            self._door.close()
+
+    def _write(self, number: int, size: int, offset: int, data: Any) -> None:
+        _write(self._arena(number, size).descriptor, offset, data)
+        self._ledger.change(len(data))
 
     def _arena(self, number: int, size: int, address: platform.FileAddress | None = None) -> _Arena:
         arena = self._arenas.get(number)
@@ -362,8 +436,15 @@ class Node:
     def _pass(self, member: Member, records: bool, content: bytes) -> None:
         number = member.number
         if records:
-            for result in stored_results(content):
-                self._ship_values(parts_of(result))
+            early = []
+            for attempt, status, result in stored_results(content):
+                if status == VALUE and self._may_be_early(result):
+                    early.append((attempt, result))
+                else:
+                    self._ship_values(parts_of(result))
+            if early:
+                self._tell_early(number, content, early)
+                return
         else:
             message = messages.from_worker(memoryview(content))
             if message[0] == messages.ARENA:
@@ -378,6 +459,26 @@ class Node:
                 self._ship_values(list(stored_values_in(message)))
         self._say(carrier.DATA, number, records, content)
 
+    def _may_be_early(self, result: Any) -> bool:
+        """Whether a result is one large value of this node, which a line can send later."""
+        return (
+            self._direct
+            and not self._kept
+            and parts_of(result) == [result]
+            and result[3] >= EARLY_BYTES
+            and result[1] >> OWNER_SHIFT in self._shipped
+            and result[1] in self._arenas
+        )
+
+    def _tell_early(self, number: int, content: bytes, early: Sequence[tuple[int, Any]]) -> None:
+        """Tell of results before the bytes of their values, so that others here can read them."""
+        assert self._line is not None
+        self._say(carrier.EARLY, [attempt for attempt, _ in early])
+        self._say(carrier.DATA, number, True, content)
+        self._flush()
+        for attempt, result in early:
+            self._line.send_later(attempt, [*self._parts(result), (carrier.ARRIVED, [attempt])])
+
     def _distrust(self, member: Member, reason: str) -> None:
         # The driver says of it what the loop says on one machine.
         self._say(carrier.DATA, member.number, False, pickle.dumps(("no message", reason), 5))
@@ -385,19 +486,19 @@ class Node:
     def _ship_values(self, values: Sequence[Any]) -> None:
         if self._kept:
             return
-        for _, number, offset, length, _ in values:
-            arena = self._arenas.get(number)
-            if arena is None or number >> OWNER_SHIFT not in self._shipped:
+        for value in values:
+            number = value[1]
+            if number not in self._arenas or number >> OWNER_SHIFT not in self._shipped:
                 continue  # an input of another process, which the driver has
-            position = offset
-            while position < offset + length:
-                data = os.pread(
-                    arena.descriptor, min(SHIP_BYTES, offset + length - position), position
-                )
-                self._say(carrier.BYTES, number, arena.size, position, pickle.PickleBuffer(data))
-                position += len(data)
-                if len(self._outgoing) > 1:
-                    self._flush()
+            for part in self._parts(value):
+                self._outgoing.append(part)
+                self._flush()
+
+    def _parts(self, value: Any) -> Iterator[carrier.Part]:
+        _, number, offset, length, _ = value
+        arena = self._arenas[number]
+        file = carrier.File(arena.descriptor)  # lives as long as what is still to be read
+        return carrier.parts(file, (carrier.BYTES, number, arena.size), offset, length)
 
     def _ship_log(self, member: Member) -> None:
         """Send what a worker has printed since the last time."""
@@ -478,7 +579,7 @@ class Node:
         self._ledger.settle(0, member.number)
 
 
-def _write(descriptor: int, offset: int, data: bytes) -> None:
+def _write(descriptor: int, offset: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         done = os.pwrite(descriptor, view, offset)
@@ -486,15 +587,15 @@ def _write(descriptor: int, offset: int, data: bytes) -> None:
         view = view[done:]
 
 
-def stored_results(records: bytes) -> Iterator[Any]:
-    """The results in a frame of records that have parts in an arena."""
+def stored_results(records: bytes) -> Iterator[tuple[int, int, Any]]:
+    """Attempt, status and result of those in a frame of records that have parts in an arena."""
     position = 0
     while position < len(records):
         fields = RECORD.unpack_from(records, position)
-        flags, size = fields[2], fields[-1]
+        attempt, status, flags, size = *fields[:3], fields[-1]
         position += RECORD.size
         if flags & FLAG_PACKED and flags & FLAG_STORED:
-            yield pickle.loads(records[position : position + size])
+            yield attempt, status, pickle.loads(records[position : position + size])
         position += size
 
 

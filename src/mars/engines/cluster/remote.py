@@ -15,23 +15,30 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars import platform
+from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
+from mars.engine import Run
 from mars.engines.cluster import carrier
-from mars.engines.cluster.carrier import Carrier, Item
+from mars.engines.cluster.carrier import Carrier, File, Item
+from mars.engines.cluster.line import Line
 from mars.engines.local import events
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, VALUE
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
 from mars.engines.local.queues import Group
+from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
-from mars.errors import MarsError, NoAvailableBand
-from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES
-from mars.task import Task, WorkerId
+from mars.errors import MarsError, NoAvailableBand, WorkerDied
+from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES_PER_S
+from mars.task import Stage, Task, WorkerId
+
+_HOPS: Final = 2
+"""A value goes to another node by way of this process."""
 
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
@@ -58,6 +65,15 @@ class RemoteNode:
         self.held: set[tuple[int, int]] = set()  # regions of others that it has a copy of
         self.arenas: set[int] = set()  # of others
         self._link = link
+        self.line: Line | None = None  # instead of the link, if the node can be reached
+        self.lost = False  # and the loop told of it
+
+    def begin(self, line: Line | None) -> None:
+        """Choose the way: what the node hears from first is the one that it uses, too."""
+        self.line = line
+        if line is not None:
+            line.start()
+        self.tell(carrier.HERE)
         if self.kept:
             self.tell(carrier.KEEP)
 
@@ -66,50 +82,34 @@ class RemoteNode:
         self.send(message)
 
     def send(self, item: Item) -> None:
-        if self.alive:
+        if not self.alive:
+            return
+        if self.line is not None:
+            self.line.send((item,))
+        else:
             self._link.send(self.name, item)
+
+    def has(self, value: Any) -> bool:
+        """Whether a value's region is there, or read where it is."""
+        _, number, offset, _, _ = value
+        made = number >> OWNER_SHIFT in self.workers
+        return self.reads or made or (number, offset) in self.held
 
     def ship(self, value: Any, arena: tuple[int, int]) -> None:
         """Have it hold the region of a value, whose arena here has that descriptor and size."""
         _, number, offset, length, _ = value
-        if number >> OWNER_SHIFT in self.workers or (number, offset) in self.held:
-            return
         self.held.add((number, offset))
         self.arenas.add(number)
         descriptor, size = arena
-        file = _File(os.dup(descriptor))  # lives as long as what is still to be read
-        for position in range(offset, offset + length, SHIP_BYTES):
-            part = min(SHIP_BYTES, offset + length - position)
-            self.send(_Part(file, (carrier.BYTES, number, size), position, part))
+        file = File(descriptor)  # lives as long as what is still to be read
+        for part in carrier.parts(file, (carrier.BYTES, number, size), offset, length):
+            self.send(part)
 
     def give_folder(self, descriptor: int) -> None:
         """Have it unpack the program's folder, before it starts a worker."""
-        file = _File(os.dup(descriptor))
         size = os.fstat(descriptor).st_size
-        for position in range(0, size, SHIP_BYTES):
-            part = min(SHIP_BYTES, size - position)
-            self.send(_Part(file, (carrier.FOLDER, size), position, part))
-
-
-class _File:
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-
-class _Part:
-    """A part of a file as the end of a message, read when its turn has come."""
-
-    def __init__(self, file: _File, begin: carrier.Message, offset: int, length: int) -> None:
-        self._file, self._begin, self._place = file, begin, (offset, length)
-
-    def __call__(self) -> carrier.Message:
-        offset, length = self._place
-        data = os.pread(self._file.descriptor, length, offset)
-        data += bytes(length - len(data))  # what was never written
-        return *self._begin, offset, pickle.PickleBuffer(data)
+        for part in carrier.parts(File(descriptor), (carrier.FOLDER, size), 0, size):
+            self.send(part)
 
 
 class _NoSocket:
@@ -231,6 +231,30 @@ class RemotePool:
         self._other_end.close()
 
 
+class _Coming:
+    """A value on its way here, and to nodes that get each part as soon as it is here."""
+
+    def __init__(self, descriptor: int, size: int, number: int, start: int, length: int) -> None:
+        self.start, self.end = start, start + length
+        self._begin = (carrier.BYTES, number, size)
+        self._file = File(descriptor)
+        self.position = start  # up to here it has come
+        self._nodes: list[RemoteNode] = []
+
+    def advance(self, position: int) -> None:
+        for node in self._nodes:
+            self._send(node, self.position, position)
+        self.position = position
+
+    def pass_on(self, node: RemoteNode) -> None:
+        self._nodes.append(node)
+        self._send(node, self.start, self.position)
+
+    def _send(self, node: RemoteNode, start: int, end: int) -> None:
+        for part in carrier.parts(self._file, self._begin, start, end - start):
+            node.send(part)
+
+
 class RemoteStore(Store):
     """Large values of all nodes, of which this process has a mirror, or the arena itself."""
 
@@ -241,6 +265,7 @@ class RemoteStore(Store):
         self._directory = directory
         self.nodes: list[RemoteNode] = []
         self._opened: set[int] = set()  # arenas of nodes on this machine: no mirrors
+        self._coming: dict[int, list[_Coming]] = {}  # by arena
 
     def open(self, number: int, size: int, address: platform.FileAddress) -> None:
         """An arena has come about on a node of this machine: nothing of it is copied.
@@ -264,7 +289,7 @@ class RemoteStore(Store):
         os.ftruncate(descriptor, size)
         self.add_arena(number, descriptor, size)
 
-    def write(self, number: int, offset: int, data: bytes) -> None:
+    def write(self, number: int, offset: int, data: bytes | memoryview) -> None:
         """A part of a value has come."""
         with self._lock:
             if number not in self._arenas:
@@ -275,20 +300,70 @@ class RemoteStore(Store):
                 done = os.pwrite(descriptor, view, offset)
                 offset += done
                 view = view[done:]
-            if not number & ON_DISK:
-                self.ledger.change(len(data), number >> OWNER_SHIFT)
+            for coming in self._coming.get(number, ()):
+                if coming.start < offset <= coming.end:
+                    coming.advance(offset)
+
+    def expect(self, value: Any) -> None:
+        """A value is on its way here, from its beginning to its end."""
+        _, number, offset, length, _ = value
+        with self._lock:
+            coming = _Coming(*self._arenas[number], number, offset, length)
+            self._coming.setdefault(number, []).append(coming)
+
+    def pass_on(self, value: Any, node: RemoteNode) -> None:
+        """Have a node get a value while it comes here."""
+        _, number, offset, _, _ = value
+        node.held.add((number, offset))  # once it has come: before, nobody there may read it
+        node.arenas.add(number)
+        with self._lock:
+            for coming in self._coming.get(number, ()):
+                if coming.start == offset:
+                    coming.pass_on(node)
+
+    def has_come(self, value: Any) -> None:
+        """A value is here."""
+        self._forget_coming(value[1], value[2])
+
+    def _forget_coming(self, number: int, offset: int) -> int | None:
+        """How many bytes of a value had come; None: it is not on its way."""
+        with self._lock:
+            found = [one for one in self._coming.get(number, ()) if one.start == offset]
+            for one in found:
+                self._coming[number].remove(one)
+                if not self._coming[number]:
+                    del self._coming[number]
+        return found[0].position - offset if found else None
+
+    def close(self) -> None:
+        super().close()
+        self._coming.clear()
+
+    def _region(self, value: Any) -> Any:
+        known = (value[1], value[2]) in self._regions
+        region = super()._region(value)
+        if not known and self._is_counted(value[1]):
+            self.ledger.change(value[3], value[1] >> OWNER_SHIFT)
+        return region
+
+    def _is_counted(self, number: int) -> bool:
+        """Whether an arena is a mirror in memory."""
+        return bool(number >> OWNER_SHIFT and number not in self._opened and not number & ON_DISK)
 
     def _free(self, key: tuple[int, int], region: Any) -> None:
         number, offset = key
+        passed_on = self._forget_coming(number, offset)
         owner = number >> OWNER_SHIFT
         if owner and owner not in self._ended and number not in self._opened:
             platform.punch(self._arenas[number][0], offset, region.length)
-            if not number & ON_DISK:
+            if self._is_counted(number):
                 self.ledger.change(-region.length, owner)
         for node in self.nodes:
             if key in node.held or (owner in node.workers and owner in self._ended):
+                partly = key in node.held and passed_on is not None
+                length = passed_on if partly else region.length
                 node.held.discard(key)
-                node.tell(carrier.FREED, number, offset, region.length)
+                node.tell(carrier.FREED, number, offset, length)
         super()._free(key, region)
 
     def _remove_arena(self, number: int) -> None:
@@ -322,7 +397,53 @@ class RemoteLoop(Loop):
         super().__init__(groups, pool, store, memory, tell)
         self._changed = changed
         self._gone: MarsError | None = None
+        self._early: set[int] = set()  # attempts whose values come after what is told of them
         self._waiting: threading.Timer | None = None
+
+    def _new_scheduler(
+        self, groups: Sequence[tuple[str, float]], room: Callable[[], float]
+    ) -> Scheduler:
+        return Scheduler(groups, room, self._distance)
+
+    def _distance(self, task: Task, index: int) -> float:
+        """How much longer large inputs take to a node than to the one that has most of them."""
+        missing = [0.0] * len(self.pool.nodes)
+        large = False
+        for value, source in self._large_inputs(task):
+            large = True
+            for node in self.pool.nodes:
+                if source.early and value[1] >> OWNER_SHIFT not in node.workers:
+                    missing[node.index] = math.inf
+                elif not node.has(value):
+                    missing[node.index] += value[3]
+        if not large or missing[index] == math.inf:
+            return missing[index]
+        least = min((missing[one.index] for one in self.pool.nodes if one.alive), default=0.0)
+        return (missing[index] - least) / SHIP_BYTES_PER_S
+
+    @staticmethod
+    def _large_inputs(task: Task) -> Iterator[tuple[Any, Task]]:
+        for call, index in task.call.inputs:
+            source = call.task_in(task.realm)
+            if source is not None and source.stored and source.stage in (Stage.DONE, Stage.MADE):
+                value = source.result if call.n_output is None else source.result[index]
+                if type(value) is not bytes:
+                    yield value, source
+
+    def _fetch(self, node: RemoteNode, task: Task, work_s: float) -> None:
+        """Have large inputs go to a node ahead of calls, if others would work longer than that."""
+        missing = [(value, source) for value, source in self._large_inputs(task)
+                   if not node.has(value)]  # fmt: skip
+        size = sum(value[3] for value, _ in missing)
+        if not node.alive or work_s < _HOPS * size / SHIP_BYTES_PER_S:
+            return
+        for value, source in missing:
+            if source.early:
+                _, made_in = self.scheduler.made_in[source.attempt]
+                self.pool.nodes[made_in].tell(carrier.HURRY, source.attempt)
+                self.store.pass_on(value, node)
+            else:
+                node.ship(value, self.store.arena(value[1]))
 
     # -- what nodes say; called in a thread of the carrier -------------------------------------
 
@@ -358,6 +479,15 @@ class RemoteLoop(Loop):
             kind = message[0]
             if kind == carrier.BROKEN:
                 self.node_left(node, message[1])
+                continue
+            if kind == carrier.EARLY:
+                self._early.update(message[1])
+                continue
+            if kind == carrier.ARRIVED:
+                for attempt in message[1]:
+                    if attempt in self.scheduler.made_in:
+                        self.store.has_come(self.scheduler.made_in[attempt][0].result)
+                self.on(events.Arrived(message[1]))
                 continue
             member: Any = self.members.get(message[1])
             if member is None:
@@ -419,9 +549,12 @@ class RemoteLoop(Loop):
         node.reason = reason
         if node in self.store.nodes:
             self.store.nodes.remove(node)
+        if node.line is not None:
+            node.line.close()
         group = self.scheduler.groups[node.index]
         group.free -= group.cpus
         group.cpus = 0.0
+        self.on(events.Lost(node.index, lambda task: self._lost_value(node, task)))
         for member in self.members.values():
             if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
                 note = f"its node {node.title} was lost: {reason}"
@@ -433,6 +566,17 @@ class RemoteLoop(Loop):
         if self._gone is None:
             self._tell(f"mars: node {node.title} was lost ({reason}); its calls run elsewhere")
         self.await_nodes()
+
+    def _lost_value(self, node: RemoteNode, task: Task) -> bytes:
+        """The failure of a task that had ended, but whose value had not come here."""
+        error = WorkerDied(
+            task.call.name,
+            f"on node {node.title}",
+            "its node",
+            task.tries + task.deaths,
+            f"its value had not come yet when the node was lost: {node.reason}",
+        )
+        return failure.encode_failure(error, call=task.call.name)
 
     def _assume_begun(self, member: RemoteMember) -> None:
         """Nobody can say any more what a worker had begun since we heard of it last.
@@ -458,6 +602,12 @@ class RemoteLoop(Loop):
         self._fail(error)
         for node in list(self.pool.nodes):
             self.node_left(node, "the cluster is gone")
+
+    def submit(self, run: Run, tasks: Sequence[Task]) -> None:
+        """Begin a run; without a cluster it ends at once."""
+        super().submit(run, tasks)
+        if self._gone is not None:
+            self._fail(self._gone)
 
     def await_nodes(self) -> None:
         """There may be calls that no node can run: give them up if that is so for long."""
@@ -506,6 +656,10 @@ class RemoteLoop(Loop):
                 start, end = (0, 0) if outcome.log is None else (outcome.log.start, outcome.log.end)
                 log = NodeLog(member, start, end, ending)  # type: ignore[arg-type]
                 outcome = outcome._replace(log=log)
+            if outcome.attempt in self._early:
+                self._early.discard(outcome.attempt)
+                self.store.expect(outcome.result)
+                outcome = outcome._replace(early=True)
             told.append(outcome)
         return told
 
@@ -519,6 +673,16 @@ class RemoteLoop(Loop):
         return bool(member.starved) and not member.broken  # type: ignore[attr-defined]
 
     # -- workers -------------------------------------------------------------------------------
+
+    def _carry_out_rare(self, command: events.Command) -> None:
+        if isinstance(command, events.Unneeded):
+            self.pool.nodes[command.group].tell(carrier.DROP, command.attempt)
+        elif isinstance(command, events.Fetch):
+            self._fetch(self.pool.nodes[command.group], command.task, command.work_s)
+        elif isinstance(command, events.Needed):
+            self.pool.nodes[command.group].tell(carrier.HURRY, command.attempt)
+        else:
+            super()._carry_out_rare(command)
 
     def _start_worker(self, command: events.StartWorker) -> None:
         node = self.pool.nodes[command.group]
@@ -568,7 +732,7 @@ class RemoteLoop(Loop):
         arena = self.store.arena(number)
         node: RemoteNode = member.node  # type: ignore[attr-defined]
         self.store.lent(value, member.number)
-        if not node.reads:
+        if not node.has(value):
             node.ship(value, arena)
         if number not in member.arenas:
             member.arenas.add(number)

@@ -20,6 +20,7 @@ class RunState(Protocol):
     live: bool
     total: int
     remaining: int
+    made: int
     done: int
     failed: int
     failure: Task | None
@@ -57,6 +58,7 @@ class Outcome(NamedTuple):
     timing: bytes | None = None
     log: Any = None
     peak: int = 0  # bytes of memory that the process took; 0: not looked at
+    early: bool = False  # its value is still on its way here: `Arrived` follows
 
 
 class Finished(NamedTuple):
@@ -64,6 +66,19 @@ class Finished(NamedTuple):
 
     worker: WorkerId
     outcomes: Sequence[Outcome]
+
+
+class Arrived(NamedTuple):
+    """Values that were told of early are here."""
+
+    attempts: Sequence[int]
+
+
+class Lost(NamedTuple):
+    """A group is lost, and with it what is not here; the deaths of its workers follow."""
+
+    group: int
+    certificate: Callable[[Task], Any] = lambda _: None
 
 
 class GaveBack(NamedTuple):
@@ -194,6 +209,28 @@ class Discard(NamedTuple):
     result: Any
 
 
+class Fetch(NamedTuple):
+    """A group could take a task, and its inputs are in another one, which has so much to do."""
+
+    group: int
+    task: Task
+    work_s: float
+
+
+class Needed(NamedTuple):
+    """Somebody waits for a value that is on its way here."""
+
+    group: int
+    attempt: int
+
+
+class Unneeded(NamedTuple):
+    """Nobody will read a value that is on its way here."""
+
+    group: int
+    attempt: int
+
+
 class Landed(NamedTuple):
     """Tell a run that keeps its results of one. Its call has one handle more until it is kept."""
 
@@ -218,10 +255,10 @@ class GiveUp:
 
 
 Event = (
-    Submitted | WorkerReady | Finished | GaveBack | Blocked | Unblocked | Died | Left
-    | Cancelled | Forgotten | Tick
+    Submitted | WorkerReady | Finished | Arrived | Lost | GaveBack | Blocked | Unblocked | Died
+    | Left | Cancelled | Forgotten | Tick
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | Landed | RunEnded | Fewer | GiveUp
+    | Discard | Fetch | Needed | Unneeded | Landed | RunEnded | Fewer | GiveUp
 )  # fmt: skip

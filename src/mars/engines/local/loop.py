@@ -74,7 +74,7 @@ class Loop:
         memory: int,
         tell: Callable[[str], object],
     ) -> None:
-        self.scheduler = Scheduler(groups, lambda: memory - store.ledger.total())
+        self.scheduler = self._new_scheduler(groups, lambda: memory - store.ledger.total())
         self.pool = pool
         self.store = store
         self.members: dict[int, Member] = {}
@@ -110,6 +110,11 @@ class Loop:
         self._watch(self._wake_read, self._on_wake, None)
         self._watch(pool.socket.fileno(), self._on_zygote, None)
         self.thread = threading.Thread(target=self._run, name="mars-engine", daemon=True)
+
+    def _new_scheduler(
+        self, groups: Sequence[tuple[str, float]], room: Callable[[], float]
+    ) -> Scheduler:
+        return Scheduler(groups, room)
 
     # -- from other threads --------------------------------------------------------------------
 
@@ -459,7 +464,7 @@ class Loop:
             if source is None or source.realm is not realm:
                 source = call.task_in(realm)
                 assert source is not None
-            if source.stage is Stage.DONE:
+            if source.stage is Stage.DONE or source.early:
                 value = source.result if call.n_output is None else source.result[index]
                 if type(value) is not bytes:
                     self.lend(member, value)

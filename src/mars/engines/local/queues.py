@@ -47,8 +47,8 @@ class Group:
     """Workers that share cores: one per ``n_worker``."""
 
     __slots__ = (
-        "address", "careful", "cpus", "empty", "free", "idle", "memory", "pause_until", "resuming",
-        "usable",
+        "address", "careful", "cpus", "empty", "free", "idle", "look_at", "memory", "pause_until",
+        "resuming", "usable",
     )  # fmt: skip
 
     def __init__(self, address: str, cpus: float, memory: float | None = None) -> None:
@@ -59,6 +59,7 @@ class Group:
         self.resuming: deque[WorkerState] = deque()  # blocked, and could go on
         self.careful = False  # one could not start: from then on, one at a time
         self.pause_until = 0.0  # no process is started before this time
+        self.look_at = 0.0  # when tasks that were left to other groups are looked at again
         self.idle: dict[WorkerState, None] = {}  # could start something now
         self.empty = 0  # workers without a queue, those too that are being started
         self.usable = 0  # workers that are not blocked
@@ -138,6 +139,12 @@ class ReadyQueue:
     def has(self, task: Task) -> bool:
         """Whether the task is here; looks at all of its shelf."""
         return task in self._shelf(task)
+
+    def remove(self, task: Task) -> None:
+        """Take out a task, if it is here."""
+        if self.has(task):
+            self._shelf(task).remove(task)
+            self.count -= 1
 
     def pop(self, shelf: deque[Task]) -> Task:
         self.count -= 1

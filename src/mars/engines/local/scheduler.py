@@ -23,6 +23,7 @@ from typing import Any, Final
 from mars.engines.local.admission import OUT_OF_MEMORY, Admission
 from mars.engines.local.endings import EXCEPTION, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.events import (
+    Arrived,
     Assign,
     Blocked,
     Cancelled,
@@ -30,6 +31,7 @@ from mars.engines.local.events import (
     Died,
     Discard,
     Event,
+    Fetch,
     Fewer,
     Finished,
     Forgotten,
@@ -39,6 +41,8 @@ from mars.engines.local.events import (
     Kill,
     Landed,
     Left,
+    Lost,
+    Needed,
     Outcome,
     Release,
     Report,
@@ -51,6 +55,7 @@ from mars.engines.local.events import (
     TakeBack,
     Tick,
     Unblocked,
+    Unneeded,
     WorkerReady,
 )
 from mars.engines.local.queues import Group, ReadyQueue, WorkerState, wanted
@@ -88,6 +93,7 @@ from mars.task import (
 )
 
 WAITING, READY, ASSIGNED, RETRYING = Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING
+MADE = Stage.MADE
 DONE, FAILED, CANCELLED, ABANDONED = Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.ABANDONED
 
 ARROWS: Final = frozenset(
@@ -103,6 +109,11 @@ ARROWS: Final = frozenset(
         (READY, ABANDONED),
         (READY, CANCELLED),
         (READY, DONE),  # a map, whose blocks are what runs; FAILED when items failed
+        (ASSIGNED, MADE),  # done, but for its value, which is on its way here
+        (MADE, DONE),
+        (MADE, RETRYING),  # its node was lost before
+        (MADE, FAILED),
+        (MADE, ABANDONED),
         (ASSIGNED, DONE),
         (ASSIGNED, FAILED),
         (ASSIGNED, CANCELLED),
@@ -174,6 +185,11 @@ def _some(workers: dict[WorkerState, None]) -> list[WorkerState]:
     return some
 
 
+def _backoff_s(number: int) -> float:
+    """How long to wait before another try, after so many."""
+    return BACKOFF_S[min(number, len(BACKOFF_S)) - 1]
+
+
 def _cancelled(task: Task) -> bool:
     """Whether nobody wants the task any more because somebody cancelled it."""
     cancelled = False
@@ -193,12 +209,19 @@ class Scheduler:
         Address and cores of each group of workers.
     room : callable, optional
         Bytes that running calls may take together, now. Default: no limit.
+    distance : callable, optional
+        Seconds that the inputs of a ready task take to a group, by its index, more than to the one
+        that has most of them. Default: all groups have all inputs.
     """
 
     def __init__(
-        self, groups: Sequence[tuple[str, float]], room: Callable[[], float] = lambda: inf
+        self,
+        groups: Sequence[tuple[str, float]],
+        room: Callable[[], float] = lambda: inf,
+        distance: Callable[[Task, int], float] | None = None,
     ) -> None:
         self.admission = Admission(room)
+        self._distance = distance
         self.groups = [Group(address, cpus) for address, cpus in groups]
         self.workers: dict[WorkerId, WorkerState] = {}
         self.ready = ReadyQueue(self._abandon)
@@ -217,10 +240,13 @@ class Scheduler:
         self._starts_without_result = 0
         self._commands: list[Command] = []
         self._releases: list[Task] = []
+        self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self._handlers = {
             Submitted: self._submitted,
             WorkerReady: self._worker_ready,
             Finished: self._finished,
+            Arrived: self._arrived,
+            Lost: self._group_lost,
             GaveBack: self._gave_back,
             Blocked: self._worker_blocked,
             Unblocked: self._worker_unblocked,
@@ -301,8 +327,13 @@ class Scheduler:
                 self._replace(call, known, task)
                 run.total += task.size
             elif known.runs:
+                self._count_made(known, -1)
                 known.runs += runs  # another run is at it
                 known.asked |= task.asked
+                self._count_made(known, 1)
+                if known.stage is MADE and known.asked:
+                    _, group = self.made_in[known.attempt]
+                    self._commands.append(Needed(group, AttemptId(known.attempt)))
                 if known.items is not None:
                     self._join_map(known, task)
                 continue
@@ -323,7 +354,7 @@ class Scheduler:
                 self._done(task, None, now)  # a map whose items all are calls of their own
             else:
                 ready.append(task)
-        if run.live and not run.remaining:
+        if run.live and run.remaining == run.made:
             self._end(run)
 
     def _replace(self, call: Call, old: Task, new: Task) -> None:
@@ -367,7 +398,8 @@ class Scheduler:
             source.consumers += 1
             if source.stage is DONE:
                 continue
-            task.waiting += 1
+            if not source.early:
+                task.waiting += 1
             if source.dependents is None:
                 source.dependents = [task]
             else:
@@ -403,6 +435,8 @@ class Scheduler:
                 # Not a current attempt: its result is not accepted. What a worker tells twice,
                 # because it died before it could cross it out, is accepted already.
                 if outcome.stored and outcome.attempt > worker.told:
+                    if outcome.early:
+                        self._commands.append(Unneeded(worker.group, outcome.attempt))
                     self._commands.append(Discard(outcome.result))
                 continue
             task = queue.popleft()
@@ -424,7 +458,10 @@ class Scheduler:
                 else:
                     task.result = outcome.result
                     task.stored = outcome.stored
-                    self._done(task, worker, now)
+                    if outcome.early:
+                        self._made(task, worker, now)
+                    else:
+                        self._done(task, worker, now)
             elif status == RETURNED:
                 self._back(task, now)
             else:
@@ -466,9 +503,98 @@ class Scheduler:
         for run in task.runs:
             run.remaining -= 1
             run.done += task.size
-            if not run.remaining and run.live:
+            if run.remaining == run.made and run.live:
                 self._end(run)
         task.runs = ()
+
+    # -- values that are on their way here ----------------------------------------------------
+    # A call counts as done once its value is here, so that no node takes it along. Calls in the
+    # group that has made it may read it before. A run has ended when all that is left of it are
+    # such calls, which it only needed to feed others: the program cannot fetch their values.
+
+    def _made(self, task: Task, worker: WorkerState, now: float) -> None:
+        task.stage = MADE
+        self.made_in[task.attempt] = task, worker.group
+        task.early = task.call.options.death_retries > 0 and not any(
+            run.depth or run.landed is not None for run in task.runs
+        )
+        if task.asked or not task.early:
+            self._commands.append(Needed(worker.group, AttemptId(task.attempt)))
+        if not task.early:
+            self._leave_home(task)
+            return
+        self._count_made(task, 1)
+        dependents = task.dependents
+        if dependents is not None:
+            self._input_done(task, worker, now)
+        if task.stage is not MADE:
+            return  # nobody wanted those, nor, then, this one
+        task.dependents = dependents  # in case it is lost
+        for run in task.runs:
+            if run.remaining == run.made and run.live:
+                self._end(run)
+        self._drop_made(task, now)
+
+    @staticmethod
+    def _count_made(task: Task, change: int) -> None:
+        if task.early and not task.asked:
+            for run in task.runs:
+                run.made += change
+
+    def _no_longer_made(self, task: Task) -> None:
+        self._count_made(task, -1)
+        task.early = False
+
+    def _arrived(self, event: Arrived, now: float) -> None:
+        for attempt in event.attempts:
+            if attempt in self.made_in:
+                task, _ = self.made_in.pop(attempt)
+                self._end_made(task, now)
+
+    def _end_made(self, task: Task, now: float) -> None:
+        if task.early:
+            task.dependents = None  # they have been told
+        self._no_longer_made(task)
+        self._done(task, None, now)
+
+    def _drop_made(self, task: Task, now: float) -> None:
+        """Do not wait for a value that nobody will read."""
+        if task.early and not (task.consumers or task.call.handles or task.asked):
+            _, group = self.made_in.pop(task.attempt)
+            self._commands.append(Unneeded(group, task.attempt))
+            self._end_made(task, now)
+
+    def _group_lost(self, event: Lost, now: float) -> None:
+        lost = [task for task, group in self.made_in.values() if group == event.group]
+        for task in lost:
+            del self.made_in[task.attempt]
+            self._commands.append(Discard(task.result))
+            task.result, task.stored = None, False
+            if task.early:
+                for dependent in task.dependents or ():
+                    self._wait_again(dependent)
+            self._no_longer_made(task)
+            task.stage = RETRYING
+            task.deaths += 1
+        for task in lost:
+            if task.stage is not RETRYING:
+                continue  # it has ended with one before it
+            if not wanted(task):
+                self._abandon(task)
+            elif task.deaths <= task.call.options.death_retries:
+                self._due(now + _backoff_s(task.deaths), _RETRY, task.attempt, task)
+            else:
+                self._terminal(task, FAILED, event.certificate(task), now)
+
+    def _wait_again(self, task: Task) -> None:
+        """An input of a task has to be made again."""
+        if task.finished:
+            return
+        task.waiting += 1
+        task.home, task.near = None, 0
+        if task.stage is READY:
+            self.ready.remove(task)
+            task.stage = WAITING
 
     def _land(self, run: RunState, task: Task) -> None:
         task.call.handles += 1  # given back by whoever keeps the result
@@ -519,8 +645,11 @@ class Scheduler:
         sources, task.sources = task.sources, ()
         for source in sources:
             source.consumers -= 1
-            if not source.consumers and not source.call.handles and source.stage is DONE:
-                self._release(source)
+            if not source.consumers and not source.call.handles:
+                if source.stage is DONE:
+                    self._release(source)
+                elif source.stage is MADE:
+                    self._drop_made(source, task.ready_at)
 
     def _release(self, task: Task) -> None:
         """Nobody can ask for the result any more."""
@@ -556,12 +685,17 @@ class Scheduler:
             self._terminal(task, CANCELLED, None, now)
 
     def _retry(self, task: Task, number: int, now: float) -> None:
-        self._pause(task, now + BACKOFF_S[min(number, len(BACKOFF_S)) - 1])
+        self._pause(task, now + _backoff_s(number))
+
+    @staticmethod
+    def _leave_home(task: Task) -> None:
+        """A task is in no queue any more, so none can wait behind it there."""
+        for dependent in task.dependents or ():
+            dependent.home, dependent.near = None, 0
 
     def _pause(self, task: Task, until: float) -> None:
         task.stage = RETRYING
-        for dependent in task.dependents or ():
-            dependent.home, dependent.near = None, 0
+        self._leave_home(task)
         self._due(until, _RETRY, task.attempt, task)
 
     def _terminal(self, task: Task, stage: Stage, result: Any, now: float) -> None:
@@ -614,7 +748,7 @@ class Scheduler:
                 continue
             if run.failure is None:
                 run.failure = task
-            if run.stop_on_error or not run.remaining:
+            if run.stop_on_error or run.remaining == run.made:
                 self._end(run)
 
     def _end(self, run: RunState) -> None:
@@ -646,6 +780,7 @@ class Scheduler:
             task.stage = WAITING
         else:
             task.stage = READY
+            task.ready_at = task.ready_at or now
             self.ready.push_front(task)
 
     def _abandon(self, task: Task) -> None:
@@ -867,8 +1002,12 @@ class Scheduler:
 
     def _forgotten(self, event: Forgotten, now: float) -> None:
         for task in event.tasks:
-            if task.stage >= DONE and not task.consumers and not task.call.handles:
+            if task.consumers or task.call.handles:
+                continue
+            if task.stage >= DONE:
                 self._release(task)
+            elif task.stage is MADE:
+                self._drop_made(task, now)
 
     def _tick(self, event: Tick, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
@@ -890,6 +1029,7 @@ class Scheduler:
                     about.stage = WAITING
                 elif wanted(about):
                     about.stage = READY
+                    about.ready_at = about.ready_at or now
                     self.ready.push_front(about)
                 else:
                     self._abandon(about)
@@ -908,7 +1048,7 @@ class Scheduler:
         behind = len(worker.queue) - 1
         could = behind and not worker.asked and not worker.taking_back
         worker.asked = True
-        if could and self._could_move(worker, behind):
+        if could and self._could_move(worker, behind, now):
             self._take_back(worker, behind)
         else:
             self._commands.append(Report(worker.id))
@@ -1045,6 +1185,8 @@ class Scheduler:
                 shelf = ready.shelf_for(group, worker.cpus if queue else None)
                 if shelf is None:
                     break
+            if self._distance is not None and not self._pick(shelf, worker.group, now):
+                break
             task = shelf[0]
             call = task.call
             single = task.items is None and not self.admission.strict
@@ -1110,6 +1252,42 @@ class Scheduler:
         if home is None or home is worker or home.load_s > load:
             return False
         return home in self._hungry or home in self.groups[home.group].idle
+
+    def _pick(self, shelf: deque[Task], index: int, now: float) -> bool:
+        """Put to the front of a shelf what a group may take of its first tasks, if anything."""
+        soonest = inf
+        for place, task in enumerate(islice(shelf, LOOK_AT)):
+            if not wanted(task):
+                continue  # the first one is
+            if task.call.inputs:
+                until = self._home_until(task, index)
+                if until > now:
+                    soonest = min(soonest, until)
+                    continue
+            if place:
+                del shelf[place]
+                shelf.appendleft(task)
+            return True
+        group = self.groups[index]
+        if soonest < inf and not now < group.look_at <= soonest:
+            group.look_at = soonest
+            self._due(soonest, _START, 0, None)
+        work_s = self.ready.count * self._predict(shelf[0])
+        self._commands.append(Fetch(index, shelf[0], work_s))
+        return False
+
+    def _home_until(self, task: Task, index: int) -> float:
+        """Until when a task is left to the group that has its inputs, and not given to another.
+
+        For as long as they would be under way: so nothing is idle for longer than it would be. For
+        ever, as long as one of them is nowhere else.
+        """
+        if self._distance is None:
+            return 0.0
+        distance = self._distance(task, index)
+        if task.call.options.worker is not None and distance < inf:
+            return 0.0
+        return task.ready_at + distance
 
     # -- many items of one function, `mars.remote.map` ----------------------------------------
 
@@ -1285,6 +1463,10 @@ class Scheduler:
                     or self.admission.need(dependent) > worker.need
                     or options.timeout_s is not None
                     or options.worker not in (None, self.groups[worker.group].address)
+                    or (
+                        self._distance is not None
+                        and self._home_until(dependent, worker.group) == inf
+                    )
                     or not wanted(dependent)
                 ):
                     continue
@@ -1310,22 +1492,23 @@ class Scheduler:
             worker.load_s = load
             self._give(worker, batch)
 
-    def _could_move(self, worker: WorkerState, count: int) -> bool:
+    def _could_move(self, worker: WorkerState, count: int, now: float) -> bool:
         """Whether an idle worker could start one of the last calls of a queue now."""
         for task in islice(reversed(worker.queue), count):
             if not task.waiting:  # else it waits for calls in front of it
-                return self._could_run(task)
+                return self._could_run(task, now)
         return False
 
-    def _could_run(self, task: Task) -> bool:
+    def _could_run(self, task: Task, now: float) -> bool:
         """Whether an idle worker could start the task now."""
         options = task.call.options
-        for group in self.groups:
+        for index, group in enumerate(self.groups):
             worker = next(iter(group.idle), None)
             if (
                 worker is not None
                 and options.cpus <= group.free + 1e-9
                 and options.worker in (None, group.address)
+                and (not task.call.inputs or self._home_until(task, index) <= now)
                 and self.admission.fits(
                     self.admission.need(task), worker, self.workers.values(), group.memory
                 )
@@ -1339,7 +1522,7 @@ class Scheduler:
             if worker.load_s <= BATCH_S and worker.due_at + OVERDUE_S >= now:
                 continue
             half = len(worker.queue) // 2
-            if self._could_move(worker, half):
+            if self._could_move(worker, half, now):
                 self._take_back(worker, half)
 
     def _start_missing(self, now: float) -> None:
