@@ -109,3 +109,24 @@ def test_a_program_that_wants_an_error_where_there_is_no_session_has_none_after_
     with pytest.raises(UserWarning, match="No session found"):
         mr.spawn(abs, args=(-1,)).execute()
     assert get_default_session() is None
+
+
+REPLACED = """
+import os
+import mars, mars.remote as mr
+
+mars.new_session(n_cpu=1)
+has = mr.spawn(eval, ("'cloudpickle' in __import__('sys').modules",))
+one = [1]  # may change, so the function is not plain
+print(has.execute().fetch(), mr.spawn(lambda: one[0]).execute().fetch())
+try:
+    mr.spawn(os._exit, (1,), death_retries=0).execute()
+except mars.errors.WorkerDied:
+    print(mr.spawn(eval, ("'cloudpickle' in __import__('sys').modules",)).execute().fetch())
+"""
+
+
+def test_a_worker_in_the_place_of_another_finds_cloudpickle_if_the_program_needs_it(
+    run_python: Callable[..., Any],
+) -> None:
+    assert run_python(REPLACED).stdout.split() == ["False", "1", "True"]

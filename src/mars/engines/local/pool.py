@@ -10,6 +10,7 @@ import mmap
 import os
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -163,7 +164,9 @@ class Pool:
         OSError
             The zygote is gone; its end follows, too.
         """
-        message = self._outgoing.frame((messages.FORK, member.number, {**self.facts, **facts}))
+        # The program may have come to need it since the zygote began.
+        facts = {**self.facts, **facts, "cloudpickle": "cloudpickle" in sys.modules}
+        message = self._outgoing.frame((messages.FORK, member.number, facts))
         try:
             sent = platform.send(self.socket, message, [*member.theirs(), self._ledger])
             self.socket.sendall(memoryview(message)[sent:])

@@ -73,6 +73,11 @@ class _Zygote:
 
     def _fork(self, worker: int, facts: dict[str, Any]) -> None:
         descriptors = [self.inbox.descriptors.pop(0) for _ in range(DESCRIPTORS)]
+        if facts["cloudpickle"]:
+            try:
+                import cloudpickle  # noqa: F401  # once here, not in each worker
+            except Exception as error:  # a worker that needs it says so, too
+                print(f"cannot load cloudpickle for workers: {error}", file=sys.stderr)
         try:
             pid = os.fork()
         except OSError as error:
