@@ -326,6 +326,12 @@ def told(seed: int) -> Iterator[None]:
 # -- tests ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("seed", [700508, 703787, 705790])
+def test_calls_that_run_while_their_input_is_lost_leave_their_worker_in_order(seed: int) -> None:
+    with told(seed):
+        assert run_history(seed).world.faults
+
+
 @pytest.mark.parametrize("chunk", range(10))
 def test_no_history_breaks_a_promise(chunk: int) -> None:
     faults: Counter[str] = Counter()

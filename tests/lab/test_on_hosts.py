@@ -250,16 +250,21 @@ with mars.new_session(sys.argv[1]) as session:
 """
 
 
+def cut_for(cluster: LabCluster, name: str, seconds: int) -> None:
+    """Cut a host's link, see for so long that nobody reaches it, and mend it."""
+    cluster.lab.cut(name)
+    knock = f"import socket; socket.create_connection(({cluster[name].address!r}, 22), {seconds})"
+    unreachable = cluster["head"].run(sys.executable, "-c", knock, check=False)
+    cluster.lab.mend(name)
+    assert "timed out" in unreachable.stderr
+
+
 def test_a_link_that_is_cut_for_a_moment_costs_nothing_and_no_second_attempt(
     cluster: LabCluster, drive: Callable[..., Driver]
 ) -> None:
     driver = drive(CUT, "80")
     driver.until("running")
-    cluster.lab.cut("two")
-    knock = f"import socket; socket.create_connection(({cluster['two'].address!r}, 22), 3)"
-    unreachable = cluster["head"].run(sys.executable, "-c", knock, check=False)
-    cluster.lab.mend("two")
-    assert "timed out" in unreachable.stderr  # three seconds later
+    cut_for(cluster, "two", 3)
     assert driver.json("right") == [True, True]
     assert driver.json("endings") == {"value": 80}
     assert driver.end() == 0, driver.said
@@ -295,11 +300,7 @@ def test_a_link_that_is_cut_while_a_value_is_under_way_costs_nothing(
 ) -> None:
     driver = drive(UNDER_WAY)
     driver.until("under way")
-    cluster.lab.cut("two")
-    knock = f"import socket; socket.create_connection(({cluster['two'].address!r}, 22), 2)"
-    unreachable = cluster["head"].run(sys.executable, "-c", knock, check=False)
-    cluster.lab.mend("two")
-    assert "timed out" in unreachable.stderr  # two seconds later
+    cut_for(cluster, "two", 2)
     assert driver.json("right") == [sum(range(50_000_000))] * 2
     assert driver.json("endings") == {"value": 1}
     assert driver.end() == 0, driver.said

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mars._version import __version__
-from mars.engines.cluster.carrier import Item, Listener, Message, size_of
+from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.dask_own import OwnCluster
 from mars.engines.cluster.dask_parts import (
     DRIVER_OP,
@@ -178,12 +178,7 @@ class DaskLink:
                 route.filled.clear()
                 route.awake = False
                 while queue:
-                    batch, size = [], 0
-                    while queue and size < SHIP_BYTES:
-                        item = queue.popleft()
-                        batch.append(item() if callable(item) else item)
-                        size += size_of(batch[-1])
-                    await self._write(route, batch)
+                    await self._write(route, next_messages(queue, SHIP_BYTES))
 
     def send(self, node: str, item: Item) -> None:
         """Send a message to a node; see `Carrier`."""

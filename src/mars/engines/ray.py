@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mars.engines.cluster.carrier import Item, Listener, Message, size_of
+from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.engines.given import environment_with
@@ -87,7 +87,7 @@ class NodeActor:
         self, facts: Mapping[str, Any], address: str, cpus: float, host: str, mapped: bool
     ) -> None:
         self._mapped = mapped
-        self._outgoing: deque[Message] = deque()
+        self._outgoing: deque[Item] = deque()
         self._came: dict[int, _Packed] = {}
         self._next = 0
         self._told = 0  # batches
@@ -116,11 +116,7 @@ class NodeActor:
         """
         with self._lock:
             self._lock.wait_for(lambda: self._outgoing, _POLL_S)
-            messages, size = [], 0
-            while self._outgoing and size < RAY_SHIP_BYTES:
-                message = self._outgoing.popleft()
-                size += size_of(message)
-                messages.append(message)
+            messages = next_messages(self._outgoing, RAY_SHIP_BYTES)
             number = self._told
             self._told += 1
         return number, _pack(messages, self._mapped)
@@ -340,12 +336,7 @@ class RayLink:
                 held.filled.wait()
                 held.filled.clear()
                 while held.queue:
-                    batch, size = [], 0
-                    while held.queue and size < RAY_SHIP_BYTES:
-                        item = held.queue.popleft()
-                        message = item() if callable(item) else item
-                        size += size_of(message)
-                        batch.append(message)
+                    batch = next_messages(held.queue, RAY_SHIP_BYTES)
                     under_way.append(held.actor.take.remote(number, _pack(batch, self._mapped)))
                     number += 1
                     if len(under_way) > _UNDER_WAY:

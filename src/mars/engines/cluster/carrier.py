@@ -19,7 +19,8 @@ import pickle
 import platform as system
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mars import platform
@@ -108,6 +109,23 @@ def parts(file: File, begin: Message, offset: int, length: int) -> Iterator[Part
 
 Item = Message | Part
 """A message, or what makes one once it is its turn: large ones are not made before."""
+
+
+def next_messages(
+    queue: deque[Item], most: int, until: Callable[[Item], bool] = lambda _: False
+) -> list[Message]:
+    """Take messages from a queue up to about ``most`` bytes, or to an item that is to stay."""
+    batch: list[Message] = []
+    size = 0
+    while queue and size < most and not until(queue[0]):
+        batch.append(made(queue.popleft()))
+        size += size_of(batch[-1])
+    return batch
+
+
+def made(item: Item) -> Message:
+    """An item as the message that it is."""
+    return item() if isinstance(item, Part) else item
 
 
 def size_of(message: Message) -> int:

@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from mars.engines.cluster.carrier import BYTES, Item, Message, Part, size_of
+from mars.engines.cluster.carrier import BYTES, Item, Message, Part, next_messages
 from mars.settings import DIRECT_S, LATER_S, LINE_LOST_S, PART_BYTES, SHIP_BYTES
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Line:
                 if self._queue and _is_part(self._queue[0]):
                     self._send_part(self._queue.popleft(), buffer)
                 elif self._queue:
-                    self._send_messages(self._next_messages())
+                    self._send_messages(next_messages(self._queue, SHIP_BYTES, _is_part))
                 item, wait_s = self._next_later()
                 if item is not None and _is_part(item):
                     self._send_part(item, buffer)
@@ -190,15 +190,6 @@ class Line:
             if not later.items:
                 del self._later[attempt]
             return item, None
-
-    def _next_messages(self) -> list[Message]:
-        batch: list[Message] = []
-        size = 0
-        while self._queue and size < SHIP_BYTES and not _is_part(self._queue[0]):
-            item = self._queue.popleft()
-            batch.append(item() if callable(item) else item)
-            size += size_of(batch[-1])
-        return batch
 
     def _send_messages(self, batch: list[Any]) -> None:
         data = pickle.dumps(batch, 5)

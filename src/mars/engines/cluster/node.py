@@ -262,7 +262,7 @@ class Node:
             if self._direct and self._line is not None:
                 self._line.send(outgoing)
             else:
-                self._tell([one() if callable(one) else one for one in outgoing])
+                self._tell([carrier.made(item) for item in outgoing])
 
     # -- what the driver says -----------------------------------------------------------------
 

@@ -142,9 +142,11 @@ class ReadyQueue:
 
     def remove(self, task: Task) -> None:
         """Take out a task, if it is here."""
-        if self.has(task):
+        try:
             self._shelf(task).remove(task)
-            self.count -= 1
+        except ValueError:
+            return
+        self.count -= 1
 
     def pop(self, shelf: deque[Task]) -> Task:
         self.count -= 1

@@ -162,7 +162,11 @@ def _report_within(task: Task) -> float:
             dependent.stage is ASSIGNED or dependent.last_near != task.attempt
         ):
             continue
-        if all(source.stage is not WAITING for source in dependent.sources):
+        if len(dependent.sources) > _FEW:  # nobody looks at all of them for each message
+            later = dependent.near < dependent.waiting
+        else:
+            later = any(source.stage is WAITING for source in dependent.sources)
+        if not later:
             return AWAITED_REPORT_S
         within = SOON_REPORT_S
     return within
@@ -533,7 +537,7 @@ class Scheduler:
         for run in task.runs:
             if run.remaining == run.made and run.live:
                 self._end(run)
-        self._drop_made(task, now)
+        self._drop_made(task)
 
     @staticmethod
     def _count_made(task: Task, change: int) -> None:
@@ -557,14 +561,18 @@ class Scheduler:
         self._no_longer_made(task)
         self._done(task, None, now)
 
-    def _drop_made(self, task: Task, now: float) -> None:
+    def _drop_made(self, task: Task) -> None:
         """Do not wait for a value that nobody will read."""
         if task.early and not (task.consumers or task.call.handles or task.asked):
             _, group = self.made_in.pop(task.attempt)
             self._commands.append(Unneeded(group, task.attempt))
-            self._end_made(task, now)
+            self._end_made(task, 0.0)  # nobody waits for it any more
 
     def _group_lost(self, event: Lost, now: float) -> None:
+        for worker in self.workers.values():
+            if worker.group == event.group:
+                worker.taking_back = True  # it is given nothing more
+                self._changed[worker] = None
         lost = [task for task, group in self.made_in.values() if group == event.group]
         for task in lost:
             del self.made_in[task.attempt]
@@ -649,7 +657,7 @@ class Scheduler:
                 if source.stage is DONE:
                     self._release(source)
                 elif source.stage is MADE:
-                    self._drop_made(source, task.ready_at)
+                    self._drop_made(source)
 
     def _release(self, task: Task) -> None:
         """Nobody can ask for the result any more."""
@@ -731,8 +739,11 @@ class Scheduler:
         if task not in worker.queue:
             return  # the queue is about to be given back as a whole
         self._changed[worker] = None
+        ran = worker.queue[0] is task  # on a lost node, with the input that it had read early
         worker.queue.remove(task)
         worker.load_s -= self._predict(task)
+        if ran and worker.blocked:
+            self._unblock(worker)
         if worker.stopping == task.attempt:
             worker.stopping, worker.kill_at, worker.reason = 0, 0.0, ""
         if not worker.queue:
@@ -1007,7 +1018,7 @@ class Scheduler:
             if task.stage >= DONE:
                 self._release(task)
             elif task.stage is MADE:
-                self._drop_made(task, now)
+                self._drop_made(task)
 
     def _tick(self, event: Tick, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
