@@ -300,10 +300,23 @@ def test_a_call_goes_where_its_large_input_is() -> None:
     reader = call("reader", *small, large)
     desk.submit(*small, large, reader)
     assert [names[0] for names in desk.sent().values()] == ["small0", "small1", "large"]
+    desk.finish(1)
     desk.finish(3, stored=True)
+    desk.finish(2)  # now all three could take it
+    assert desk.sent() == {1: [], 2: [], 3: ["reader"]}
+
+
+def test_a_busy_worker_leaves_a_call_to_the_one_that_made_its_input_and_has_less_to_do() -> None:
+    # b ──┬── d        worker 1: a x y, worker 2: b c
+    # a ──┘
+    desk = Desk(2)
+    a, x, y, b, c = (call(name) for name in "axybc")
+    d = call("d", b, a)
+    desk.submit(a, x, y, b, c, d)
+    assert desk.sent() == {1: ["a", "x", "y"], 2: ["b", "c"]}
     desk.finish(1)
     desk.finish(2)
-    assert desk.sent() == {1: [], 2: [], 3: ["reader"]}
+    assert desk.sent() == {1: ["x", "y"], 2: ["c", "d"]}
 
 
 def test_what_takes_no_time_wakes_one_worker() -> None:

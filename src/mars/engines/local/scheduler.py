@@ -1107,9 +1107,7 @@ class Scheduler:
             self._start_missing(now)
             first = ready.first()  # none when nobody wanted what was there
             short = first is not None and self._next_of(first) < PREFETCH_BELOW_S
-            if short:
-                self._fill_homes(now)
-            for worker in _some(self._hungry) if short and ready.count else ():
+            for worker in _some(self._hungry) if short else ():
                 if not self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now):
                     del self._hungry[worker]  # until its queue changes
                 if not ready.count:
@@ -1155,21 +1153,6 @@ class Scheduler:
                     continue
                 if not self._fill(next(iter(group.idle)), share, now, most_s):
                     break
-
-    def _fill_homes(self, now: float) -> None:
-        """Let workers that could take more have what needs what they made."""
-        ready = self.ready
-        for _ in range(LOOK_AT):
-            first = ready.first()
-            if first is None or first.home not in self._hungry:
-                return
-            share = 0
-            for task in islice(ready, LOOK_AT):
-                if task.home is not first.home:
-                    break
-                share += 1
-            if not self._fill(first.home, share, now):
-                return
 
     def _fill(self, worker: WorkerState, share: int, now: float, most_s: float = BATCH_S) -> bool:
         """Whether a worker, which could take something, was given anything.
