@@ -48,6 +48,7 @@ LAYERS = """
     engines.cluster.engine engines.cluster.dask_parts
     engines.cluster.dask_own
     engines.dask engines.ray
+    engines.start
     execution
     session history
     script
