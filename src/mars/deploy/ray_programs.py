@@ -22,20 +22,7 @@ if TYPE_CHECKING:
     from mars.deploy.credentials import Credentials
     from mars.deploy.records import Record
 
-_RAY: Final = ("-m", "ray.scripts.scripts")
-
-_RAY_ON_LOOPBACK: Final = (
-    "-c",
-    """
-from ray._private import ray_constants, services
-ray_constants.ENABLE_RAY_CLUSTER = True
-services.resolve_ip_for_localhost = str
-from ray.scripts.scripts import main
-main()
-""",
-)
-"""A Ray that was told of `LOOPBACK` lets no node join; this process does all the same. What it
-starts is told again."""
+_RAY: Final = ("-m", "mars.deploy.ray_start")
 
 _LISTENERS: Final = (
     "node-manager-port",
@@ -188,10 +175,8 @@ def _program(
     # The client server forks while threads of its own are inside gRPC, whose handlers for that
     # abort the child then: a third of all first programs on a cluster waited 40 seconds in vain.
     variables["GRPC_ENABLE_FORK_SUPPORT"] = "false"
-    start = _RAY
     if is_loopback(place.record.host):
-        start = _RAY_ON_LOOPBACK
         variables |= LOOPBACK
     return Program(
-        role, [sys.executable, "-P", *start, "start", "--block", *flags, *words], variables, UNSET
+        role, [sys.executable, "-P", *_RAY, "start", "--block", *flags, *words], variables, UNSET
     )
