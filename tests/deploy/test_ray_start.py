@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mars.deploy import this_host
+from mars.deploy import ray_programs, this_host
+from mars.deploy.credentials import Credentials
+from mars.deploy.programs import Node, Place
 from mars.deploy.ray_start import keeping, kept
+from mars.deploy.records import Record
 
 GUARD = str(Path(this_host.__file__).resolve())
 RAY = Path("/opt/my ray")
@@ -81,3 +85,19 @@ def test_a_ray_that_starts_its_agent_in_another_way_is_not_started(agent: str) -
     start = keeping(lambda *_: pytest.fail("it is started"), RAY, "raylet", "9.9")
     with pytest.raises(SystemExit, match=r"how Ray 9\.9 starts its agents"):
         start(["raylet", agent], "raylet")
+
+
+def test_a_node_has_all_its_ports_in_a_row_from_the_first_one() -> None:
+    """Also those that it does not use: Ray takes 8265 and 10001 for planned otherwise."""
+    record = Record("id", "ray", "10.0.0.1", 7103, 7105, 7104, secure=True, origin="up")
+    place = Place(record, Credentials("ca", "cert", "key", "token"), Path("/tmp"))
+    words = ray_programs.node(place, Node("name", "10.0.0.2", 1, 1 << 30, 7300)).command
+    ports = {
+        name: int(value)
+        for name, value in itertools.pairwise(words)
+        if name.startswith("--") and name.endswith("-port")
+    }
+    assert {"--dashboard-port", "--ray-client-server-port"} <= ports.keys()
+    last = ports.pop("--max-worker-port")
+    assert sorted(ports.values()) == list(range(7300, 7300 + len(ports)))
+    assert ports["--min-worker-port"] == max(ports.values()) and last - max(ports.values()) == 999

@@ -31,9 +31,12 @@ _LISTENERS: Final = (
     "dashboard-agent-listen-port",
     "dashboard-agent-grpc-port",
     "metrics-export-port",
+    "dashboard-port",
+    "ray-client-server-port",
 )
-"""Of each node, on its first ports, also those that are off: Ray checks its plan for overlaps. The
-head's dashboard has the next one, and its worker processes the `_WORKER_PORTS` that follow."""
+"""Of each node, on its first ports, also those that are off or of the head only: Ray checks its
+plan for overlaps, with its own numbers for what is not given. Its worker processes have the
+`_WORKER_PORTS` that follow."""
 
 _WORKER_PORTS: Final = 1000
 """Ray starts a process for each waiting call with others inside, so many more than cores."""
@@ -64,7 +67,6 @@ def head(place: Place) -> Program:
         "ray-client-server-port": record.client_port,
         "num-cpus": 0,
         "num-gpus": 0,
-        "dashboard-port": record.client_port + 1 + len(_LISTENERS),
         "object-store-memory": 128 * MIB,
     }
     own = Node("head", record.host, 0, 0, record.client_port + 1)
@@ -154,16 +156,16 @@ def _program(
     ports |= {"min-worker-port": 0, "max-worker-port": 0}
     if node.port:
         ports = {name: node.port + place for place, name in enumerate(_LISTENERS)}
-        first = node.port + len(_LISTENERS) + 1
+        first = node.port + len(_LISTENERS)
         ports |= {"min-worker-port": first, "max-worker-port": first + _WORKER_PORTS - 1}
         if ports["max-worker-port"] > _LAST_PORT:
             raise UsageError(
-                f"a node of Ray takes {len(_LISTENERS) + 1 + _WORKER_PORTS} ports from its first "
-                f"one on, and from {node.port} there are not as many; choose a lower one"
+                f"a node of Ray takes {len(_LISTENERS) + _WORKER_PORTS} ports from its first one "
+                f"on, and from {node.port} there are not as many; choose a lower one"
             )
     given = (
-        options
-        | ports
+        ports
+        | options
         | {
             "node-ip-address": node.host,
             "temp-dir": str(place.directory),
