@@ -509,6 +509,7 @@ def connect(
     object_memory: int | None = None,
     spill_directory: str | None = None,
     working_dir: str | None = None,
+    node_ports: tuple[int, int] = (0, 0),
 ) -> ClusterEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
 
@@ -518,7 +519,7 @@ def connect(
         It is not there, has no usable node, or refuses us.
     """
     link = RayLink("auto" if address == "ray" else address, security)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir, node_ports)
 
 
 def start(
