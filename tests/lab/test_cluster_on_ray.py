@@ -33,6 +33,10 @@ with mars.new_session("http://10.77.0.1:7104"):
     calls = [mr.spawn(call, args=(i,)) for i in range(20)]
     hosts = sorted(set(mr.ExecutableTuple(calls).execute().fetch()))
     print(hosts, str(calls[7].fetch_log()).strip())
+    try:
+        mr.spawn(call, args=(1,), memory="1GiB").execute()
+    except mars.errors.NoAvailableBand as error:
+        print(error)
 
     import ray  # whose own tasks have an environment by way of the agent beside them
 
@@ -65,7 +69,9 @@ def test_a_cluster_on_ray_from_up_to_down(lab: Lab) -> None:
 
     client_only = lab["head"].mars("cluster", "credentials", "export", "--client-only").stdout
     lab["client"].mars("cluster", "credentials", "import", stdin=client_only)
-    assert lab["client"].python(PROGRAM).stdout.splitlines()[-2:] == ["['one'] call 7", "value"]
+    printed, refused, own = lab["client"].python(PROGRAM).stdout.splitlines()[-3:]
+    assert (printed, own) == ("['one'] call 7", "value")
+    assert f"may take {0.9 * 2**30:,.0f} together" in refused  # of what it joined with
 
     refused = lab["client"].python(REFUSED, limit_s=15).stdout
     assert refused.startswith("CredentialsError") and "refuses the token" in refused

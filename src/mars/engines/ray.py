@@ -255,10 +255,14 @@ class RayLink:
             if node["NodeID"] not in self._known:
                 host = node["NodeManagerAddress"]
                 address = f"{host}:{node['NodeManagerPort']}"
-                cpus = float(int(node["Resources"]["CPU"]))
-                self._start(address, node["NodeID"], cpus, host, asked=cpus)
+                offer = node["Resources"]
+                cpus = float(int(offer["CPU"]))
+                memory = sum(int(offer.get(kind, 0)) for kind in ("memory", "object_store_memory"))
+                self._start(address, node["NodeID"], cpus, host, asked=cpus, memory=memory)
 
-    def _start(self, address: str, node: str, cpus: float, host: str, asked: float) -> None:
+    def _start(
+        self, address: str, node: str, cpus: float, host: str, asked: float, memory: int = 0
+    ) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._known.add(node)
@@ -269,7 +273,8 @@ class RayLink:
             max_concurrency=_POLLS + 2,  # they wait, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        actor = remote(NodeActor).remote(dict(self._facts), address, cpus, host, self._mapped)
+        facts = {**self._facts, "memory": memory or None}
+        actor = remote(NodeActor).remote(facts, address, cpus, host, self._mapped)
         held = _Held(f"{address} {len(self._held)}", actor)
         with self._lock:
             self._held[held.name] = held
