@@ -16,7 +16,7 @@ from mars.deploy.credentials import TOKEN
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import is_loopback, joined
 from mars.errors import ClusterUnreachable, CredentialsError, UsageError
-from mars.settings import KNOCK_S, MIB
+from mars.settings import KNOCK_S, MIB, RAY_PROGRAM_START_S
 
 if TYPE_CHECKING:
     from mars.deploy.credentials import Credentials
@@ -177,6 +177,7 @@ def _program(
     # The client server forks while threads of its own are inside gRPC, whose handlers for that
     # abort the child then: a third of all first programs on a cluster waited 40 seconds in vain.
     variables["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+    variables["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = str(RAY_PROGRAM_START_S)
     if is_loopback(place.record.host):
         variables |= LOOPBACK
     return Program(

@@ -47,6 +47,11 @@ _POLL_S: Final = 10.0
 """How long a node waits for something to tell, seconds, before it answers with nothing."""
 
 
+_TOO_SLOW: Final = "Proxy failed to Connect to backend"
+"""What Ray's client server says when the process that it started for us was not there in time, as
+on a busy machine: a head of `mars cluster` waits long enough, others wait 30 seconds."""
+
+
 class _Own:
     """The connection to Ray, of which a process has one: it ends with the last engine on it."""
 
@@ -232,7 +237,7 @@ class RayLink:
         quiet = {"log_to_driver": False, "configure_logging": False}
         try:
             if self._cpus is None:
-                ray.init(address=self.address, **quiet)
+                self._init(ray, quiet)
             else:
                 _start_on_loopback(ray, quiet)
         except StartupFailed:
@@ -243,6 +248,14 @@ class RayLink:
                 f"there, is this program on one of its hosts (else use ray://host:port), and does "
                 f"it have the token and certificate that Ray asks for (security=)?"
             ) from error
+
+    def _init(self, ray: Any, options: dict[str, Any]) -> None:
+        try:
+            ray.init(address=self.address, **options)
+        except ConnectionAbortedError as error:
+            if _TOO_SLOW not in str(error):
+                raise
+            ray.init(address=self.address, **options)
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [
