@@ -27,7 +27,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mars.engines.cluster.carrier import BYTES, Item, Message, Part, next_messages
@@ -75,7 +75,7 @@ class Line:
         self._sending, self._receiving = sending, receiving
         self._told, self._place, self._ended = told, place, ended
         self._queue: deque[Item] = deque()
-        self._later: dict[int, _Later] = {}  # by attempt
+        self._later: dict[Hashable, _Later] = {}  # by attempt, or what else it belongs to
         self._filled = threading.Event()
         self._closing = False
         self._over = False
@@ -95,26 +95,36 @@ class Line:
         self._queue.extend(items)
         self._filled.set()
 
-    def send_later(self, attempt: int, items: Iterable[Item]) -> None:
+    def send_later(
+        self, attempt: Hashable, items: Iterable[Item], wait_s: float | None = None
+    ) -> None:
         """Send what belongs to an attempt, in its order, unless that is dropped within `LATER_S`.
 
         What is given to `send` goes before it, and between.
         """
+        wait_s = LATER_S if wait_s is None else wait_s
         with self._lock:
-            self._later[attempt] = _Later(time.monotonic() + LATER_S, deque(items))
+            self._later[attempt] = _Later(time.monotonic(), wait_s, deque(items))
         self._filled.set()
 
-    def hurry(self, attempt: int) -> None:
+    def hurry(self, attempt: Hashable) -> None:
         """Send what belongs to an attempt now."""
         with self._lock:
             if attempt in self._later:
                 self._later[attempt].due = 0.0
         self._filled.set()
 
-    def drop(self, attempt: int) -> None:
-        """What belongs to an attempt need not be sent."""
+    def put_off(self, attempt: Hashable, wait_s: float) -> None:
+        """Send what is left of an attempt so long after it was given, unless it is in a hurry."""
         with self._lock:
-            self._later.pop(attempt, None)
+            later = self._later.get(attempt)
+            if later is not None and later.due:
+                later.due = later.since + wait_s
+
+    def drop(self, attempt: Hashable) -> bool:
+        """What is left of an attempt need not be sent; False if nothing is."""
+        with self._lock:
+            return self._later.pop(attempt, None) is not None
 
     def close(self, limit_s: float = 0.0) -> None:
         """Send what is queued, if the other side takes it in time, and hang up; idempotent."""
@@ -228,10 +238,10 @@ class Line:
 
 
 class _Later:
-    __slots__ = ("due", "items")
+    __slots__ = ("due", "items", "since")
 
-    def __init__(self, due: float, items: deque[Item]) -> None:
-        self.due, self.items = due, items
+    def __init__(self, now: float, wait_s: float, items: deque[Item]) -> None:
+        self.since, self.due, self.items = now, now + wait_s, items
 
 
 def _is_part(item: Item) -> bool:
@@ -275,9 +285,11 @@ def _settle(connection: socket.socket) -> None:
 
 
 def reach(
-    place: Place, key: bytes, context: ssl.SSLContext | None
+    place: Place, key: bytes, context: ssl.SSLContext | None, limit_s: float = DIRECT_S
 ) -> tuple[socket.socket, socket.socket]:
     """Go to a node's door: the connections for sending and for receiving.
+
+    No step of it takes longer than ``limit_s``.
 
     Raises
     ------
@@ -287,7 +299,7 @@ def reach(
     made: list[socket.socket] = []
     try:
         for direction in (_TO_NODE, _TO_DRIVER):
-            connection = socket.create_connection(place, DIRECT_S)
+            connection = socket.create_connection(place, limit_s)
             made.append(connection)
             if context is not None:
                 connection = context.wrap_socket(connection, server_hostname=place[0])
@@ -307,14 +319,14 @@ def reach(
 
 
 class Door:
-    """Where a node waits for its driver, until that has come or is heard of in another way.
+    """Where a node waits for its driver, or another node, until that has come or will not.
 
     Parameters
     ----------
     host : str
         The address to listen on.
     key : bytes
-        The session's.
+        The session's, or one that the driver has made for two nodes.
     context : ssl.SSLContext, optional
         Of the foreign engine.
     opened : callable
@@ -340,10 +352,19 @@ class Door:
         self._thread = threading.Thread(target=self._wait, name="mars-door", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Let nobody in any more; idempotent."""
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody may still come in."""
+        return self._thread.is_alive()
+
+    def shut(self) -> None:
+        """Let nobody in any more; whoever is at the door may still come in."""
         with contextlib.suppress(OSError):  # it is closed
             self._listener.shutdown(socket.SHUT_RDWR)  # else `accept` would go on waiting
+
+    def close(self) -> None:
+        """Let nobody in any more, and nobody is at the door; idempotent."""
+        self.shut()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
