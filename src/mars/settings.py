@@ -245,6 +245,9 @@ seconds, if nobody asks: then two nodes have it, and their cores have something 
 LINE_LOST_S: Final = 30
 """How long a line may be cut, whole seconds, until the node is lost; Dask waits as long."""
 
+PEER_LOST_S: Final = 10
+"""The same of a line between two nodes, which costs no more than a way round by the driver."""
+
 SHIP_BYTES_PER_S: Final = 250e6
 """What a line takes between machines. A call is left to the node that has its large inputs for as
 long as they would be on their way to another one."""

@@ -267,17 +267,17 @@ def _proof(key: bytes, who: bytes, direction: bytes, nonce: bytes) -> bytes:
     return hmac.digest(key, who + direction + nonce, "sha256")
 
 
-def _settle(connection: socket.socket) -> None:
+def _settle(connection: socket.socket, lost_s: int) -> None:
     """From here on it waits as long as it takes, but for an end that has gone without a word."""
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     probes = 5
     for name, value in (
-        ("TCP_KEEPIDLE", LINE_LOST_S // 2),
-        ("TCP_KEEPINTVL", LINE_LOST_S // 2 // probes),
+        ("TCP_KEEPIDLE", lost_s // 2),
+        ("TCP_KEEPINTVL", lost_s // 2 // probes),
         ("TCP_KEEPCNT", probes),
-        ("TCP_USER_TIMEOUT", 1000 * LINE_LOST_S),
+        ("TCP_USER_TIMEOUT", 1000 * lost_s),
     ):
         option = getattr(socket, name, None)  # Linux has them all
         if option is not None:
@@ -285,11 +285,15 @@ def _settle(connection: socket.socket) -> None:
 
 
 def reach(
-    place: Place, key: bytes, context: ssl.SSLContext | None, limit_s: float = DIRECT_S
+    place: Place,
+    key: bytes,
+    context: ssl.SSLContext | None,
+    limit_s: float = DIRECT_S,
+    lost_s: int = LINE_LOST_S,
 ) -> tuple[socket.socket, socket.socket]:
     """Go to a node's door: the connections for sending and for receiving.
 
-    No step of it takes longer than ``limit_s``.
+    No step of it takes longer than ``limit_s``. If nothing comes through for ``lost_s``, they end.
 
     Raises
     ------
@@ -310,7 +314,7 @@ def reach(
             expected = _proof(key, b"node", direction, nonce)
             if not _fill(connection, answer) or not hmac.compare_digest(answer, expected):
                 raise ConnectionRefusedError("that is not the node")
-            _settle(connection)
+            _settle(connection, lost_s)
     except BaseException:
         for connection in made:
             connection.close()
@@ -331,6 +335,8 @@ class Door:
         Of the foreign engine.
     opened : callable
         Called once, with the connections for sending and for receiving.
+    lost_s : int
+        For how long they may be cut, whole seconds, until they end.
 
     Raises
     ------
@@ -344,8 +350,9 @@ class Door:
         key: bytes,
         context: ssl.SSLContext | None,
         opened: Callable[[socket.socket, socket.socket], object],
+        lost_s: int = LINE_LOST_S,
     ) -> None:
-        self._key, self._context, self._opened = key, context, opened
+        self._key, self._context, self._opened, self._lost_s = key, context, opened, lost_s
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, 0), family=family)
         self.place: Place = (host, self._listener.getsockname()[1])
@@ -402,7 +409,7 @@ class Door:
             ):
                 raise ConnectionRefusedError("that is not the driver")
             connection.sendall(_proof(self._key, b"node", direction, nonce))
-            _settle(connection)
+            _settle(connection, self._lost_s)
         except BaseException:
             connection.close()
             raise

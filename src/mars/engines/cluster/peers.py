@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Item, Message
 from mars.engines.cluster.line import Door, Line, Place, reach
-from mars.settings import MEET_S
+from mars.settings import MEET_S, PEER_LOST_S
 
 if TYPE_CHECKING:
     import socket
@@ -118,7 +118,7 @@ class Peers:
             self._met(meeting, sending, receiving)
 
         try:
-            door = Door(self._host, key, self._coming_tls, opened)
+            door = Door(self._host, key, self._coming_tls, opened, PEER_LOST_S)
         except OSError:  # no port is free, or no descriptor
             self._say(carrier.OPENED, meeting, None)
             return
@@ -130,7 +130,7 @@ class Peers:
     def _meet(self, meeting: int, place: Place, key: bytes) -> None:
         def go() -> None:
             try:
-                self._met(meeting, *reach(place, key, self._going_tls, MEET_S))
+                self._met(meeting, *reach(place, key, self._going_tls, MEET_S, PEER_LOST_S))
             except OSError:
                 self._soon(lambda: self._lost(meeting))
 
