@@ -231,8 +231,22 @@ CONNECT_S: Final = 10.0
 DIRECT_S: Final = 3.0
 """Time for a line to a node, seconds, until all goes by way of the foreign engine."""
 
+MEET_S: Final = 1.0
+"""The same between two nodes, each step of it: until then what one needs of the other waits."""
+
+APART_S: Final = 60.0
+"""Nodes that could not reach each other try again after this time, seconds; until then the driver
+passes on what one needs of the other."""
+
+SPARED_S: Final = 5.0
+"""A value that another node fetches where it was made goes to the driver so long after it was made,
+seconds, if nobody asks: then two nodes have it, and their cores have something else to do."""
+
 LINE_LOST_S: Final = 30
 """How long a line may be cut, whole seconds, until the node is lost; Dask waits as long."""
+
+PEER_LOST_S: Final = 10
+"""The same of a line between two nodes, which costs no more than a way round by the driver."""
 
 SHIP_BYTES_PER_S: Final = 250e6
 """What a line takes between machines. A call is left to the node that has its large inputs for as

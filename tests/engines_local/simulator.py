@@ -219,6 +219,9 @@ class World:
         self.objects = 0.0  # and those of them that objects take
         self.object_bytes = 0.0  # size of a stored result
         self.early = 0.0  # so many large values are told of before they are here
+        self.copies: dict[int, int] = {}  # attempts whose values another group has got: which
+        self.copying = random.Random(f"copies {seed}")
+        self.lost_makers = 0.0  # so many groups are lost when another one has got what they made
         self.scheduler = Scheduler(groups, lambda: self.memory - self.objects, self._distance)
         self.addresses = [address for address, _ in groups]
         self.members: dict[int, Member] = {}
@@ -263,20 +266,43 @@ class World:
         for call, _ in task.call.inputs:
             source = call.task_in(task.realm)
             assert source is not None
-            if source.early and self.scheduler.made_in[source.attempt][1] != index:
+            if source.early and not self._has(index, source):
                 return inf
             if source.stored and source.attempt % len(self.addresses) != index:
                 seconds += 0.01
         return seconds
 
+    def _has(self, index: int, source: Task) -> bool:
+        """Whether a value that is not here is in a group."""
+        made_in = self.scheduler.made_in[source.attempt][1]
+        return index in (made_in, self.copies.get(source.attempt))
+
     def _ship(self, outcomes: Sequence[Outcome]) -> None:
         for attempt in [one.attempt for one in outcomes if one.early]:
             if attempt not in self.shipped:
                 self.shipped.add(attempt)
+                if len(self.addresses) > 1 and self.copying.random() < 0.8:
+                    self.after(
+                        0.003 * (self.copying.random() > 0.7), lambda one=attempt: self._copy(one)
+                    )  # type: ignore[misc]
                 self.after(
                     self.rng.choice((0.01, 1.0)) * self.rng.random(),
                     lambda attempt=attempt: self.on(Arrived([attempt])),  # type: ignore[misc]
                 )
+
+    def _copy(self, attempt: int) -> None:
+        """Another group has got a value from the one that made it, if that is still early."""
+        made = self.scheduler.made_in.get(attempt)
+        if made is None:
+            return
+        task, group = made
+        other = (group + 1) % len(self.addresses)
+        if task.early and self.scheduler.groups[other].cpus:
+            self.faults["copied"] += 1
+            self.copies[attempt] = other
+            self.on(Tick())
+            if self.copying.random() < self.lost_makers:
+                self.lose(group)
 
     def lose(self, index: int) -> None:
         """A group is lost, with all that is in it; after a moment there is another like it."""
@@ -284,8 +310,12 @@ class World:
         group = state.groups[index]
         if not group.cpus:
             return
-        lost = [task for task, where in state.made_in.values() if where == index]
+        self.copies = {one: where for one, where in self.copies.items() if where != index}
+        made = [task for task, where in state.made_in.values() if where == index]
+        lost = [task for task in made if task.attempt not in self.copies]
+        handed = {one.attempt: self.copies.pop(one.attempt) for one in made if one not in lost}
         self.faults["lost"] += 1
+        self.faults["handed on"] += len(handed)
         self.faults["lost value"] += len(lost)
         self.accepted.difference_update(task.attempt for task in lost)
         for task in lost:
@@ -293,7 +323,7 @@ class World:
                 run.joined = True  # what it only needed to feed others may not be made again
         cpus, group.cpus = group.cpus, 0.0
         group.free -= cpus
-        self.on(Lost(index, lambda task: ("lost", task.attempt)))
+        self.on(Lost(index, lambda task: ("lost", task.attempt), handed))
         for number, worker in list(state.workers.items()):
             if worker.group == index:
                 member = self.members[number]
@@ -464,7 +494,7 @@ class World:
                         raise Broken(f"{named(task)} reads {named(source)}, which was released")
                     continue
                 if source.early:
-                    if self.scheduler.made_in[source.attempt][1] != state.group:
+                    if not self._has(state.group, source):
                         raise Broken(f"{named(task)} is sent where {named(source)} is not")
                     self.faults["early"] += 1
                     continue

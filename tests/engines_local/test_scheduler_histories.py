@@ -126,6 +126,7 @@ class History:
             plan.stored = 0.9
             world.early = far.choice((0.3, 1.0))
             self.losses = 0 if self.calm else far.choice((0, 1, 3))
+            world.lost_makers = 0.3 if self.losses else 0.0
         for function, seconds in plan.functions:
             if rng.random() < 0.5:
                 world.scheduler.seconds[function.key] = seconds
@@ -346,6 +347,7 @@ def test_no_history_breaks_a_promise(chunk: int) -> None:
     for fault in (
         "death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested", "starved",
         "torn", "spill", "early", "unneeded", "lost value",
+        "copied", "handed on",
     ):  # fmt: skip
         assert faults[fault] > 5, f"only {faults[fault]} x {fault}"
     assert faults["gave up"]

@@ -306,6 +306,59 @@ def test_a_link_that_is_cut_while_a_value_is_under_way_costs_nothing(
     assert driver.end() == 0, driver.said
 
 
+BETWEEN = """
+import numpy as np
+
+def make(size):
+    return np.arange(size)
+
+with mars.new_session(sys.argv[1]) as session:
+    two, _ = address_of(session, "two")
+    busy = mr.spawn(time.sleep, args=(0.2,), expect_worker=two)
+    made = mr.spawn(make, args=(50_000_000,))
+    there = mr.spawn(np.sum, args=(made,), expect_worker=two)
+    get = type(session._engine.loop)._get
+    def told(*which):
+        say("under way")
+        get(*which)
+    type(session._engine.loop)._get = told
+    mr.ExecutableTuple([busy, there]).execute()
+    say("right", int(there.fetch()))
+    say("ran on", [one.node.split()[0] for one in made.attempts()])
+"""
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("how", ["a moment", "only between the two", "with its maker"])
+def test_a_way_between_nodes_that_ends_in_the_middle_of_a_value_costs_at_most_its_copy(
+    cluster: LabCluster, drive: Callable[..., Driver], wait_until: Callable[..., None], how: str
+) -> None:
+    def received() -> int:
+        (row,) = json.loads(cluster["two"].run("ip", "-j", "-s", "link", "show", "eth0").stdout)
+        return int(row["stats64"]["rx"]["bytes"])
+
+    driver = drive(BETWEEN)
+    driver.until("under way")
+    before = received()
+    wait_until(lambda: received() > before + 20_000_000)
+    way = ("blackhole", cluster["one"].address)
+    if how == "a moment":
+        cut_for(cluster, "one", 2)
+    elif how == "only between the two":
+        cluster["two"].run("ip", "route", "add", *way)
+    else:
+        cluster.kill("one")
+    assert received() < before + 350_000_000, "it had come before"
+    assert driver.json("right") == sum(range(50_000_000))
+    assert driver.json("ran on") == (["one", "two"] if how == "with its maker" else ["one"])
+    assert driver.end() == 0, driver.said
+    if how == "only between the two":
+        cluster["two"].run("ip", "route", "delete", *way)
+    elif how == "with its maker":
+        cluster["one"].mars("cluster", "down", check=False)
+        cluster.join("one")
+
+
 STAYS_CUT = """
 def once(index):
     with open("/mnt/tmp/ledger", "a") as ledger:

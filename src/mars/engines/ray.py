@@ -99,7 +99,8 @@ class NodeActor:
         self._lock = threading.Condition()
         # Ray sets this for each of its workers, as if their user had asked for so many threads.
         os.environ.pop("OMP_NUM_THREADS", None)
-        self._node = Node(self._tell, facts, address, cpus, host, _tls(ssl.Purpose.CLIENT_AUTH))
+        contexts = [_tls(purpose) for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)]
+        self._node = Node(self._tell, facts, address, cpus, host, *contexts)
 
     def _tell(self, messages: Sequence[Message]) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ node is lost, is decided by the scheduler in the driver, the same as on one mach
 ::
 
     driver ──(here, keep, folder, fork, data, control, signal, lend, bytes, freed, …)──► node
-    driver ◄──(hello, started, ended, data, arena, early, bytes, arrived, log)───────────── node
+    driver ◄──(hello, started, ended, data, arena, early, bytes, arrived, log, got, …)───── node
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ FREED: Final = "freed"  # arena, offset, length: nobody reads that any more
 HURRY: Final = "hurry"  # attempt: its value, which was told of early, is waited for
 DROP: Final = "drop"  # attempt: nobody will read its value, which was told of early
 GONE: Final = "gone"  # arena: nothing in it is asked for any more
+OPEN: Final = "open"  # meeting, key: open a door for another node, see `peers`
+MEET: Final = "meet"  # meeting, place, key: go to the door of another node
+PART: Final = "part"  # meeting: expect nothing of that node any more
+GET: Final = "get"  # meeting, attempt, arena, its size, offset, length: have that from the node
+UNGET: Final = "unget"  # arena, offset: nobody will read what was to be had there
+HAND: Final = "hand"  # attempt, arena, offset, length: send this copy, as its maker is lost
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
 STARTED: Final = "started"  # worker, process id
@@ -51,6 +57,9 @@ ARENA: Final = "arena"  # worker, arena, size, where the node has it open: it ha
 EARLY: Final = "early"  # attempts: what is told of them next comes before the bytes of their values
 ARRIVED: Final = "arrived"  # attempts: now these are there, too
 LOG: Final = "log"  # worker, more of what it has printed, attempt, where the log of that starts
+OPENED: Final = "opened"  # meeting, where its door is: None, there is none
+PARTED: Final = "parted"  # meeting: it has no line to that node, or none any more
+GOT: Final = "got"  # arena, offset, bytes that came from another node, whether it is all
 BROKEN: Final = "broken"  # why the node ends itself
 
 Message = tuple[Any, ...]

@@ -243,10 +243,13 @@ class NodePlugin:
             "directory": worker.local_directory,
             "memory": worker.memory_manager.memory_limit,
         }
-        secure = worker.security.get_listen_args("worker")["ssl_context"]
-        context = secure if worker.address.startswith("tls://") else None
+        contexts = [None, None]
+        if worker.address.startswith("tls://"):
+            security = worker.security
+            both = security.get_listen_args("worker"), security.get_connection_args("worker")
+            contexts = [arguments["ssl_context"] for arguments in both]
         cpus = float(worker.state.nthreads)
-        return Node(tell, facts, worker.address, cpus, host_of(worker.address), context)
+        return Node(tell, facts, worker.address, cpus, host_of(worker.address), *contexts)
 
     async def _serve(self, node: Node, pipe: _Pipe) -> None:
         try:

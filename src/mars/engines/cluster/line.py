@@ -28,7 +28,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mars.engines.cluster.carrier import BYTES, Item, Message, Part, next_messages
@@ -76,7 +76,7 @@ class Line:
         self._sending, self._receiving = sending, receiving
         self._told, self._place, self._ended = told, place, ended
         self._queue: deque[Item] = deque()
-        self._later: dict[int, _Later] = {}  # by attempt
+        self._later: dict[Hashable, _Later] = {}  # by attempt, or what else it belongs to
         self._filled = threading.Event()
         self._closing = False
         self._over = False
@@ -96,26 +96,36 @@ class Line:
         self._queue.extend(items)
         self._filled.set()
 
-    def send_later(self, attempt: int, items: Iterable[Item]) -> None:
+    def send_later(
+        self, attempt: Hashable, items: Iterable[Item], wait_s: float | None = None
+    ) -> None:
         """Send what belongs to an attempt, in its order, unless that is dropped within `LATER_S`.
 
         What is given to `send` goes before it, and between.
         """
+        wait_s = LATER_S if wait_s is None else wait_s
         with self._lock:
-            self._later[attempt] = _Later(time.monotonic() + LATER_S, deque(items))
+            self._later[attempt] = _Later(time.monotonic(), wait_s, deque(items))
         self._filled.set()
 
-    def hurry(self, attempt: int) -> None:
+    def hurry(self, attempt: Hashable) -> None:
         """Send what belongs to an attempt now."""
         with self._lock:
             if attempt in self._later:
                 self._later[attempt].due = 0.0
         self._filled.set()
 
-    def drop(self, attempt: int) -> None:
-        """What belongs to an attempt need not be sent."""
+    def put_off(self, attempt: Hashable, wait_s: float) -> None:
+        """Send what is left of an attempt so long after it was given, unless it is in a hurry."""
         with self._lock:
-            self._later.pop(attempt, None)
+            later = self._later.get(attempt)
+            if later is not None and later.due:
+                later.due = later.since + wait_s
+
+    def drop(self, attempt: Hashable) -> bool:
+        """What is left of an attempt need not be sent; False if nothing is."""
+        with self._lock:
+            return self._later.pop(attempt, None) is not None
 
     def close(self, limit_s: float = 0.0) -> None:
         """Send what is queued, if the other side takes it in time, and hang up; idempotent."""
@@ -229,10 +239,10 @@ class Line:
 
 
 class _Later:
-    __slots__ = ("due", "items")
+    __slots__ = ("due", "items", "since")
 
-    def __init__(self, due: float, items: deque[Item]) -> None:
-        self.due, self.items = due, items
+    def __init__(self, now: float, wait_s: float, items: deque[Item]) -> None:
+        self.since, self.due, self.items = now, now + wait_s, items
 
 
 def _is_part(item: Item) -> bool:
@@ -258,17 +268,17 @@ def _proof(key: bytes, who: bytes, direction: bytes, nonce: bytes) -> bytes:
     return hmac.digest(key, who + direction + nonce, "sha256")
 
 
-def _settle(connection: socket.socket) -> None:
+def _settle(connection: socket.socket, lost_s: int) -> None:
     """From here on it waits as long as it takes, but for an end that has gone without a word."""
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     probes = 5
     for name, value in (
-        ("TCP_KEEPIDLE", LINE_LOST_S // 2),
-        ("TCP_KEEPINTVL", LINE_LOST_S // 2 // probes),
+        ("TCP_KEEPIDLE", lost_s // 2),
+        ("TCP_KEEPINTVL", lost_s // 2 // probes),
         ("TCP_KEEPCNT", probes),
-        ("TCP_USER_TIMEOUT", 1000 * LINE_LOST_S),
+        ("TCP_USER_TIMEOUT", 1000 * lost_s),
     ):
         option = getattr(socket, name, None)  # Linux has them all
         if option is not None:
@@ -276,9 +286,15 @@ def _settle(connection: socket.socket) -> None:
 
 
 def reach(
-    place: Place, key: bytes, context: ssl.SSLContext | None
+    place: Place,
+    key: bytes,
+    context: ssl.SSLContext | None,
+    limit_s: float = DIRECT_S,
+    lost_s: int = LINE_LOST_S,
 ) -> tuple[socket.socket, socket.socket]:
     """Go to a node's door: the connections for sending and for receiving.
+
+    No step of it takes longer than ``limit_s``. If nothing comes through for ``lost_s``, they end.
 
     Raises
     ------
@@ -288,7 +304,7 @@ def reach(
     made: list[socket.socket] = []
     try:
         for direction in (_TO_NODE, _TO_DRIVER):
-            connection = socket.create_connection(place, DIRECT_S)
+            connection = socket.create_connection(place, limit_s)
             made.append(connection)
             if context is not None:
                 connection = context.wrap_socket(connection, server_hostname=place[0])
@@ -299,7 +315,7 @@ def reach(
             expected = _proof(key, b"node", direction, nonce)
             if not _fill(connection, answer) or not hmac.compare_digest(answer, expected):
                 raise ConnectionRefusedError("that is not the node")
-            _settle(connection)
+            _settle(connection, lost_s)
     except BaseException:
         for connection in made:
             connection.close()
@@ -308,18 +324,20 @@ def reach(
 
 
 class Door:
-    """Where a node waits for its driver, until that has come or is heard of in another way.
+    """Where a node waits for its driver, or another node, until that has come or will not.
 
     Parameters
     ----------
     host : str
         The address to listen on.
     key : bytes
-        The session's.
+        The session's, or one that the driver has made for two nodes.
     context : ssl.SSLContext, optional
         Of the foreign engine.
     opened : callable
         Called once, with the connections for sending and for receiving.
+    lost_s : int
+        For how long they may be cut, whole seconds, until they end.
     ports : pair of int, default (0, 0)
         The first and the last to listen on, of which it takes one that is free; zeros: any.
 
@@ -337,18 +355,28 @@ class Door:
         key: bytes,
         context: ssl.SSLContext | None,
         opened: Callable[[socket.socket, socket.socket], object],
+        lost_s: int = LINE_LOST_S,
         ports: tuple[int, int] = (0, 0),
     ) -> None:
-        self._key, self._context, self._opened = key, context, opened
+        self._key, self._context, self._opened, self._lost_s = key, context, opened, lost_s
         self._listener = _listen(host, *ports)
         self.place: Place = (host, self._listener.getsockname()[1])
         self._thread = threading.Thread(target=self._wait, name="mars-door", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Let nobody in any more; idempotent."""
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody may still come in."""
+        return self._thread.is_alive()
+
+    def shut(self) -> None:
+        """Let nobody in any more; whoever is at the door may still come in."""
         with contextlib.suppress(OSError):  # it is closed
             self._listener.shutdown(socket.SHUT_RDWR)  # else `accept` would go on waiting
+
+    def close(self) -> None:
+        """Let nobody in any more, and nobody is at the door; idempotent."""
+        self.shut()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -386,7 +414,7 @@ class Door:
             ):
                 raise ConnectionRefusedError("that is not the driver")
             connection.sendall(_proof(self._key, b"node", direction, nonce))
-            _settle(connection)
+            _settle(connection, self._lost_s)
         except BaseException:
             connection.close()
             raise

@@ -24,6 +24,7 @@ from mars import platform
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Item, Message
 from mars.engines.cluster.line import Door, Line, NoFreePort
+from mars.engines.cluster.peers import Peers
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
 from mars.engines.local.endings import VALUE
@@ -38,6 +39,7 @@ from mars.settings import (
     LOG_LEFT_BYTES,
     LOG_SHIP_S,
     OBJECT_MEMORY_SHARE,
+    SPARED_S,
     STOP_S,
 )
 
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     import ssl
 
 _UNKNOWN_MEMORY: Final = 4 * 1024**3
+
+_OF_PEERS: Final = {carrier.OPEN, carrier.MEET, carrier.PART, carrier.GET, carrier.UNGET}
+_DO: Final = "do"  # what another thread of ours has for the node's
 
 
 class _Arena:
@@ -74,9 +79,11 @@ class Node:
     cpus : float
         Cores that it offers here.
     host : str
-        Where the driver may come to us directly.
+        Where the driver, and other nodes, may come to us directly.
     context : ssl.SSLContext, optional
         With which TLS.
+    going : ssl.SSLContext, optional
+        And with which we go to other nodes.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Node:
         cpus: float,
         host: str,
         context: ssl.SSLContext | None = None,
+        going: ssl.SSLContext | None = None,
     ) -> None:
         self._tell = tell
         self._outgoing: list[Item] = []
@@ -101,6 +109,7 @@ class Node:
         self._members: dict[int, Member] = {}
         self._shipped: dict[int, tuple[int, int]] = {}  # of a log: bytes, and what runs
         self._arenas: dict[int, _Arena] = {}
+        self._writing = threading.Lock()  # several threads make arenas, and count what they write
         self._endings: list[tuple[Any, ...]] = []
         self._posted: deque[Sequence[Message]] = deque()
         self._closing = False
@@ -138,12 +147,16 @@ class Node:
         trouble = ""
         try:
             with contextlib.suppress(OSError):  # then it is no address of this machine
-                self._door = Door(host, facts["key"], context, self._come_in, facts["ports"])
+                self._door = Door(host, facts["key"], context, self._come_in, ports=facts["ports"])
         except NoFreePort as error:
             trouble = str(error)
         told = carrier.node_facts(
             address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs),
             None if self._door is None else self._door.place, trouble,
+        )  # fmt: skip
+        self._peers = Peers(
+            host, context, going, self._soon, self._say, self._copy, self._put_off,
+            self._place_copy, facts["ports"],
         )  # fmt: skip
         self._say(carrier.HELLO, told)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
@@ -168,12 +181,21 @@ class Node:
         """A part of a value, in the line's thread; not before all that came before it."""
         with self._settled:
             self._settled.wait_for(lambda: self._closing or not (self._posted or self._acting))
+        self._place_copy(number, size, offset, data)
+
+    def _place_copy(self, number: int, size: int, offset: int, data: memoryview) -> None:
+        """A part of a value of another node, which nothing has to wait for."""
         if not self._closing:
             try:
                 self._write(number, size, offset, data)
             except OSError as error:  # such as no room: half a value must not be read
                 self._trouble = error
                 self._wake()
+
+    def _soon(self, act: Callable[[], object]) -> None:
+        """Have something done in the node's thread."""
+        self._posted.append([(_DO, act)])
+        self._wake()
 
     def _line_ended(self, reason: str) -> None:
         self._closing = True  # as nobody hears of what we do
@@ -219,6 +241,7 @@ class Node:
                 self._door.close()
             if self._line is not None:
                 self._line.close(STOP_S)
+            self._peers.close()
             for member in self._members.values():
                 member.segment.close()
                 member.close()
@@ -300,7 +323,7 @@ class Node:
             if arena_of is not None:
                 platform.punch(arena_of.descriptor, message[2], message[3])
                 if message[1] >> OWNER_SHIFT not in self._shipped:  # it was counted when it came
-                    self._ledger.change(-message[3])
+                    self._count(-message[3])
         elif kind == carrier.HURRY and self._line is not None:
             self._line.hurry(message[1])
         elif kind == carrier.DROP and self._line is not None:
@@ -315,14 +338,28 @@ class Node:
             self._take_folder(*message[1:])
         elif kind == carrier.FORK:
             self._fork(message[1], message[2])
+        elif kind == _DO:
+            message[1]()
+        elif kind in _OF_PEERS:
+            self._peers.act(message)
+        elif kind == carrier.HAND:
+            self._hand(*message[1:])
         elif kind == carrier.HERE and not self._direct and self._door is not None:
             self._door.close()
 
     def _write(self, number: int, size: int, offset: int, data: Any) -> None:
         _write(self._arena(number, size).descriptor, offset, data)
-        self._ledger.change(len(data))
+        self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        with self._writing:
+            self._ledger.change(size)
 
     def _arena(self, number: int, size: int, address: platform.FileAddress | None = None) -> _Arena:
+        with self._writing:
+            return self._known_arena(number, size, address)
+
+    def _known_arena(self, number: int, size: int, address: platform.FileAddress | None) -> _Arena:
         arena = self._arenas.get(number)
         if arena is None and address is not None:
             arena = self._arenas[number] = _Arena(platform.open_at(address), size)
@@ -500,9 +537,23 @@ class Node:
 
     def _parts(self, value: Any) -> Iterator[carrier.Part]:
         _, number, offset, length, _ = value
+        return self._copy(number, offset, length)
+
+    def _copy(self, number: int, offset: int, length: int) -> Iterator[carrier.Part]:
         arena = self._arenas[number]
         file = carrier.File(arena.descriptor)  # lives as long as what is still to be read
         return carrier.parts(file, (carrier.BYTES, number, arena.size), offset, length)
+
+    def _put_off(self, attempt: int) -> None:
+        """Another node gets the value of an attempt: the driver can have it later."""
+        if self._line is not None:
+            self._line.put_off(attempt, SPARED_S)
+
+    def _hand(self, attempt: int, number: int, offset: int, length: int) -> None:
+        """The maker of a value is lost, and we have a copy."""
+        assert self._line is not None
+        parts = self._copy(number, offset, length)
+        self._line.send_later(attempt, [*parts, (carrier.ARRIVED, [attempt])])
 
     def _ship_log(self, member: Member) -> None:
         """Send what a worker has printed since the last time."""

@@ -25,6 +25,7 @@ from mars.engine import Run
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier, File, Item
 from mars.engines.cluster.line import Line
+from mars.engines.cluster.pairs import Pairs
 from mars.engines.local import events
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, VALUE
@@ -38,10 +39,13 @@ from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES_PER_S
 from mars.task import Stage, Task, WorkerId
 
 _HOPS: Final = 2
-"""A value goes to another node by way of this process."""
+"""Of a value that goes to another node by way of this process."""
 
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
+
+
+Key = tuple[int, int]  # arena, offset
 
 
 class RemoteNode:
@@ -62,7 +66,9 @@ class RemoteNode:
         self.unreadable = False  # we could not open one
         self.reads: bool = facts["reads"]  # it opens ours
         self.workers: set[int] = set()  # all that ever were there
-        self.held: set[tuple[int, int]] = set()  # regions of others that it has a copy of
+        self.held: set[Key] = set()  # regions of others that it has a copy of, or is sent one
+        self.copies: set[Key] = set()  # those of them that it has got from another node
+        self.coming: dict[Key, RemoteNode] = {}  # what it gets from which other node
         self.arenas: set[int] = set()  # of others
         self._link = link
         self.line: Line | None = None  # instead of the link, if the node can be reached
@@ -94,6 +100,11 @@ class RemoteNode:
         _, number, offset, _, _ = value
         made = number >> OWNER_SHIFT in self.workers
         return self.reads or made or (number, offset) in self.held
+
+    def may_read_early(self, value: Any) -> bool:
+        """Whether calls there may read a value that is not here yet."""
+        _, number, offset, _, _ = value
+        return number >> OWNER_SHIFT in self.workers or (number, offset) in self.copies
 
     def ship(self, value: Any, arena: tuple[int, int]) -> None:
         """Have it hold the region of a value, whose arena here has that descriptor and size."""
@@ -239,20 +250,26 @@ class _Coming:
         self._begin = (carrier.BYTES, number, size)
         self._file = File(descriptor)
         self.position = start  # up to here it has come
-        self._nodes: list[RemoteNode] = []
+        self.nodes: list[RemoteNode] = []
 
     def advance(self, position: int) -> None:
-        for node in self._nodes:
-            self._send(node, self.position, position)
-        self.position = position
+        if position > self.position:  # else it is sent once more, from another node
+            for node in self.nodes:
+                self._send(node, self.position, position)
+            self.position = position
 
     def pass_on(self, node: RemoteNode) -> None:
-        self._nodes.append(node)
+        self.nodes.append(node)
         self._send(node, self.start, self.position)
 
     def _send(self, node: RemoteNode, start: int, end: int) -> None:
         for part in carrier.parts(self._file, self._begin, start, end - start):
             node.send(part)
+
+
+def _as_reader(node: RemoteNode) -> int:
+    """A node among the processes that read a region, the others of which are workers."""
+    return -1 - node.index
 
 
 class RemoteStore(Store):
@@ -325,15 +342,37 @@ class RemoteStore(Store):
         """A value is here."""
         self._forget_coming(value[1], value[2])
 
-    def _forget_coming(self, number: int, offset: int) -> int | None:
-        """How many bytes of a value had come; None: it is not on its way."""
+    def get(self, value: Any, node: RemoteNode) -> None:
+        """A node gets a value from another one: until it says how that ends, it is a reader."""
+        self.lent(value, _as_reader(node))
+
+    def got(self, key: Key, node: RemoteNode) -> None:
+        """It has ended."""
+        with self._lock:
+            region = self._regions.get(key)
+            if region is not None:
+                region.readers.discard(_as_reader(node))
+                if region.dropped and not region.readers:
+                    self._free(key, region)
+
+    def take_news(self) -> list[Any]:
+        news = super().take_news()
+        for node in self.nodes:
+            if node.coming:
+                for reader, key, _ in news:
+                    if reader == _as_reader(node) and key in node.coming:
+                        node.tell(carrier.UNGET, *key)
+        return news
+
+    def _forget_coming(self, number: int, offset: int) -> _Coming | None:
+        """What was known of a value that was on its way."""
         with self._lock:
             found = [one for one in self._coming.get(number, ()) if one.start == offset]
             for one in found:
                 self._coming[number].remove(one)
                 if not self._coming[number]:
                     del self._coming[number]
-        return found[0].position - offset if found else None
+        return found[0] if found else None
 
     def close(self) -> None:
         super().close()
@@ -352,7 +391,7 @@ class RemoteStore(Store):
 
     def _free(self, key: tuple[int, int], region: Any) -> None:
         number, offset = key
-        passed_on = self._forget_coming(number, offset)
+        coming = self._forget_coming(number, offset)
         owner = number >> OWNER_SHIFT
         if owner and owner not in self._ended and number not in self._opened:
             platform.punch(self._arenas[number][0], offset, region.length)
@@ -360,9 +399,10 @@ class RemoteStore(Store):
                 self.ledger.change(-region.length, owner)
         for node in self.nodes:
             if key in node.held or (owner in node.workers and owner in self._ended):
-                partly = key in node.held and passed_on is not None
-                length = passed_on if partly else region.length
+                partly = coming is not None and node in coming.nodes
+                length = coming.position - offset if partly else region.length  # type: ignore[union-attr]
                 node.held.discard(key)
+                node.copies.discard(key)
                 node.tell(carrier.FREED, number, offset, length)
         super()._free(key, region)
 
@@ -399,6 +439,7 @@ class RemoteLoop(Loop):
         self._gone: MarsError | None = None
         self._early: set[int] = set()  # attempts whose values come after what is told of them
         self._waiting: threading.Timer | None = None
+        self._pairs = Pairs(lambda node, *key: self._got(node, key, 0, False))
 
     def _new_scheduler(
         self, groups: Sequence[tuple[str, float]], room: Callable[[], float]
@@ -412,7 +453,8 @@ class RemoteLoop(Loop):
         for value, source in self._large_inputs(task):
             large = True
             for node in self.pool.nodes:
-                if source.early and value[1] >> OWNER_SHIFT not in node.workers:
+                early = source.early and not node.may_read_early(value)
+                if early or (value[1], value[2]) in node.coming:
                     missing[node.index] = math.inf
                 elif not node.has(value):
                     missing[node.index] += value[3]
@@ -431,19 +473,77 @@ class RemoteLoop(Loop):
                     yield value, source
 
     def _fetch(self, node: RemoteNode, task: Task, work_s: float) -> None:
-        """Have large inputs go to a node ahead of calls, if others would work longer than that."""
+        """Have large inputs go to a node ahead of calls, if others would work longer than that.
+
+        Or if nobody else has all of them, and this node lacks least.
+        """
         missing = [(value, source) for value, source in self._large_inputs(task)
-                   if not node.has(value)]  # fmt: skip
-        size = sum(value[3] for value, _ in missing)
-        if not node.alive or work_s < _HOPS * size / SHIP_BYTES_PER_S:
+                   if not node.has(value) and (value[1], value[2]) not in node.coming]  # fmt: skip
+        ways = [self._way(source, value, node) for value, source in missing]
+        size = sum(
+            value[3] * (_HOPS if source.early and way is None else 1)
+            for (value, source), way in zip(missing, ways, strict=True)
+        )
+        if not node.alive:
             return
-        for value, source in missing:
-            if source.early:
+        if work_s < size / SHIP_BYTES_PER_S and self._nearest(task) is not node:
+            return
+        for (value, source), way in zip(missing, ways, strict=True):
+            if way is not None:
+                self._get(source.attempt, value, way, node)
+            elif source.early:
                 _, made_in = self.scheduler.made_in[source.attempt]
                 self.pool.nodes[made_in].tell(carrier.HURRY, source.attempt)
                 self.store.pass_on(value, node)
             else:
                 node.ship(value, self.store.arena(value[1]))
+
+    def _nearest(self, task: Task) -> RemoteNode | None:
+        """The node that lacks least of a task's inputs, if none can have it as things are."""
+        worker = task.call.options.worker
+        able = [one for one in self.pool.nodes if one.alive and worker in (None, one.address)]
+        if any(self._distance(task, one.index) < math.inf for one in able):
+            return None
+        lacking = dict.fromkeys(able, 0)
+        for value, _ in self._large_inputs(task):
+            for one in able:
+                if not one.has(value) and (value[1], value[2]) not in one.coming:
+                    lacking[one] += value[3]
+        return min(able, key=lacking.__getitem__, default=None)
+
+    def _way(self, source: Task, value: Any, node: RemoteNode) -> RemoteNode | None:
+        """Which node another one can get a value from that is not here yet; None: from none."""
+        if not source.early or node.line is None:
+            return None
+        having = [
+            one for one in self.pool.nodes
+            if one.alive and one.may_read_early(value) and self._pairs.may_meet(one, node)
+        ]  # fmt: skip
+        gets = [source for one in self.pool.nodes for source in one.coming.values()]
+        return min(having, key=gets.count, default=None)
+
+    def _get(self, attempt: int, value: Any, source: RemoteNode, node: RemoteNode) -> None:
+        """Have a node get a value from another one."""
+        _, number, offset, length, _ = value
+        _, size = self.store.arena(number)
+        self.store.get(value, node)
+        node.coming[number, offset] = source
+        self._pairs.get(source, node, (attempt, number, size, offset, length))
+
+    def _got(self, node: RemoteNode, key: Key, count: int, whole: bool) -> None:
+        """A node has got a value from another one, or a part of it; in any case no more comes."""
+        if node.coming.pop(key, None) is None:
+            return  # the node is lost
+        if count:
+            node.arenas.add(key[0])
+        if whole:
+            node.held.add(key)
+            node.copies.add(key)
+        elif count:
+            node.tell(carrier.FREED, *key, count)
+        self.store.got(key, node)
+        self._collect_regions()
+        self.on(events.Tick())  # it may begin what reads that; or it is to be had in another way
 
     # -- what nodes say; called in a thread of the carrier -------------------------------------
 
@@ -479,6 +579,15 @@ class RemoteLoop(Loop):
             kind = message[0]
             if kind == carrier.BROKEN:
                 self.node_left(node, message[1])
+                continue
+            if kind == carrier.GOT:
+                self._got(node, message[1:3], *message[3:])
+                continue
+            if kind == carrier.OPENED:
+                self._pairs.opened(*message[1:])
+                continue
+            if kind == carrier.PARTED:
+                self._pairs.parted(message[1])
                 continue
             if kind == carrier.EARLY:
                 self._early.update(message[1])
@@ -554,7 +663,12 @@ class RemoteLoop(Loop):
         group = self.scheduler.groups[node.index]
         group.free -= group.cpus
         group.cpus = 0.0
-        self.on(events.Lost(node.index, lambda task: self._lost_value(node, task)))
+        handed = self._hand_on(node)
+        self.on(events.Lost(node.index, lambda task: self._lost_value(node, task), handed))
+        for key in list(node.coming):
+            del node.coming[key]
+            self.store.got(key, node)
+        self._pairs.lost(node)
         for member in self.members.values():
             if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
                 note = f"its node {node.title} was lost: {reason}"
@@ -577,6 +691,20 @@ class RemoteLoop(Loop):
             f"its value had not come yet when the node was lost: {node.reason}",
         )
         return failure.encode_failure(error, call=task.call.name)
+
+    def _hand_on(self, lost: RemoteNode) -> dict[int, int]:
+        """Have values that a lost node has made sent by others that have them, by attempt."""
+        handed = {}
+        for task, made_in in self.scheduler.made_in.values():
+            if made_in != lost.index:
+                continue
+            _, number, offset, length, _ = task.result
+            for node in self.pool.nodes:
+                if node.alive and (number, offset) in node.copies:
+                    node.tell(carrier.HAND, task.attempt, number, offset, length)
+                    handed[task.attempt] = node.index
+                    break
+        return handed
 
     def _assume_begun(self, member: RemoteMember) -> None:
         """Nobody can say any more what a worker had begun since we heard of it last.

@@ -8,7 +8,7 @@ which every program would wait for.
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
 # each piece, and the first one in a process takes 2 ms.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from mars.task import AttemptId, Task, WorkerId
@@ -75,10 +75,14 @@ class Arrived(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A group is lost, and with it what is not here; the deaths of its workers follow."""
+    """A group is lost, and with it what is not here; the deaths of its workers follow.
+
+    ``copied`` are attempts whose values are not here, but in another group, too, and in which.
+    """
 
     group: int
     certificate: Callable[[Task], Any] = lambda _: None
+    copied: Mapping[int, int] = {}
 
 
 class GaveBack(NamedTuple):

@@ -573,6 +573,9 @@ class Scheduler:
             if worker.group == event.group:
                 worker.taking_back = True  # it is given nothing more
                 self._changed[worker] = None
+        for attempt, group in event.copied.items():
+            self.made_in[attempt] = self.made_in[attempt][0], group
+            self._commands.append(Needed(group, AttemptId(attempt)))
         lost = [task for task, group in self.made_in.values() if group == event.group]
         for task in lost:
             del self.made_in[task.attempt]
