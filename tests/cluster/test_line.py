@@ -103,8 +103,8 @@ def test_a_door_takes_a_free_one_of_its_ports_or_says_that_there_is_none() -> No
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(line.NoFreePort, match=f"'{port}-{port}' is free at 127"):
-            Door("127.0.0.1", KEY, None, lambda *_: None, (port, port))
-        door = Door("127.0.0.1", KEY, None, lambda *_: None, (port, port + 50))
+            Door("127.0.0.1", KEY, None, lambda *_: None, ports=(port, port))
+        door = Door("127.0.0.1", KEY, None, lambda *_: None, ports=(port, port + 50))
         assert door.place[0] == "127.0.0.1" and port < door.place[1] <= port + 50
         door.close()
 

@@ -138,7 +138,7 @@ class Node:
         trouble = ""
         try:
             with contextlib.suppress(OSError):  # then it is no address of this machine
-                self._door = Door(host, facts["key"], context, self._come_in, facts["ports"])
+                self._door = Door(host, facts["key"], context, self._come_in, ports=facts["ports"])
         except NoFreePort as error:
             trouble = str(error)
         told = carrier.node_facts(
