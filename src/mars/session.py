@@ -864,6 +864,7 @@ def new_session(
     security: object | None = None,
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
+    node_ports: int | str | None = None,
     **accepted: Any,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
@@ -922,6 +923,11 @@ def new_session(
         Folder that calls run in, and can import from. On this machine it is that folder; each node
         of a cluster gets a copy of its content now, up to 256 MiB, without ``.git`` and the like,
         which is removed with the session. Default: where the program is.
+    node_ports : int or str, optional
+        Where each node of a cluster listens for this program while the session begins, as
+        ``7200`` or ``"7200-7219"``: for firewalls between the two. It takes the first that is
+        free; sessions that begin at the same time, and nodes on one host, need one each. Default:
+        any that is free.
     **accepted
         Further arguments of the original, without effect: ``config``, ``cuda_devices``, ``loop``,
         ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
@@ -943,7 +949,7 @@ def new_session(
         Nobody answers there (a ConnectionError).
     StartupFailed
         The system refuses to start processes; a cluster is not there, refuses this program, or
-        has no node with the same versions.
+        has no node with the same versions and a free one of ``node_ports``.
     CheckpointBusy
         Another process writes to the checkpoint.
     CheckpointUnusable
@@ -994,6 +1000,7 @@ def new_session(
             started = start.engine(
                 engine, n_worker, n_cpu, object_memory, spill_directory,
                 None if address in start.LOCAL else address, security, env, working_dir,
+                node_ports,
             )  # fmt: skip
             started.limit_logs(log_bytes)
             _state.engines[started.address] = (started, set())

@@ -277,6 +277,10 @@ HEAD_START_S: Final = 60.0
 NODE_START_S: Final = 60.0
 """How long a node may take to be known to the head, seconds."""
 
+RAY_PROGRAM_START_S: Final = 120
+"""How long Ray's client server waits for the process that it starts for a program, whole seconds.
+That takes 2, on a busy machine more than the 30 that Ray would wait."""
+
 HEAD_LOST_S: Final = 60.0
 """A node on Dask that does not reach its head gives up after this time, seconds."""
 

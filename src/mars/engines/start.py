@@ -41,15 +41,16 @@ def engine(
     security: object | None = None,
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
+    node_ports: int | str | None = None,
 ) -> Engine:
     """Start an engine, or connect to a cluster; parameters and errors as of `mars.new_session`."""
-    env, folder = _env(env), _folder(working_dir)
+    env, folder, ports = _env(env), _folder(working_dir), _ports(node_ports)
     object_bytes = None if object_memory is None else parse_bytes(object_memory, "object_memory")
     directory = None if spill_directory is None else os.fspath(spill_directory)
     if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
         raise ValueError(f"spill_directory={directory!r} is no folder that can be written to")
     if address is not None:
-        return _connect(kind, address, security, env, object_bytes, directory, folder)
+        return _connect(kind, address, security, env, object_bytes, directory, folder, ports)
     cpus = _cores(n_cpu, n_worker)
     name = f"{kind}-{os.getpid()}-{next(_count)}"
     if kind == "inline":
@@ -93,6 +94,7 @@ def _connect(
     object_bytes: int | None,
     directory: str | None,
     folder: str | None,
+    ports: tuple[int, int],
 ) -> Engine:
     """Join a cluster that is there."""
     if security is None and address.partition("://")[0] in _RESOLVED:
@@ -104,10 +106,10 @@ def _connect(
     if kind == "ray" or address.startswith(_RAY):
         from mars.engines import ray
 
-        return ray.connect(address, security, env, object_bytes, directory, folder)
+        return ray.connect(address, security, env, object_bytes, directory, folder, ports)
     from mars.engines import dask
 
-    return dask.connect(address, security, env, object_bytes, directory, folder)
+    return dask.connect(address, security, env, object_bytes, directory, folder, ports)
 
 
 def _cores(n_cpu: int | str, n_worker: int) -> int:
@@ -143,3 +145,22 @@ def _folder(working_dir: str | os.PathLike[str] | None) -> str | None:
     if not os.path.isdir(folder):
         raise ValueError(f"working_dir={folder!r} is no folder")
     return folder
+
+
+def _ports(node_ports: int | str | None) -> tuple[int, int]:
+    """The first and the last of those that nodes may listen on; (0, 0): any."""
+    if node_ports is None:
+        return 0, 0
+    if isinstance(node_ports, bool) or not isinstance(node_ports, (int, str)):
+        raise TypeError(f"node_ports has to be a port or '7200-7219', got {node_ports!r}")
+    first, dash, last = str(node_ports).partition("-")
+    try:
+        ports = int(first), int(last if dash else first)
+    except ValueError:
+        ports = 0, 0
+    if not 1 <= ports[0] <= ports[1] <= 65_535:
+        raise ValueError(
+            f"node_ports={node_ports!r} are no ports; write one from 1 to 65535, or the first and "
+            f"the last of a range, as '7200-7219'"
+        )
+    return ports
