@@ -787,7 +787,6 @@ class _State:
     def __init__(self) -> None:
         self.default: Session | None = None
         self.engines: dict[str, tuple[Engine, set[Session]]] = {}
-        self.count = itertools.count(1)
         self.lock = threading.RLock()
 
 

@@ -57,7 +57,7 @@ each call would have it grow without end; one that is needed again is sent again
 REPORT_S: Final = 0.008
 """A worker reports finished calls at the latest after this time, seconds, when it can."""
 
-AWAITED_REPORT_S: Final = 0.0002
+AWAITED_REPORT_S: Final = 0.0001
 """The same for a call whose result others need: they may run in another worker, idle now."""
 
 SOON_REPORT_S: Final = 0.001
