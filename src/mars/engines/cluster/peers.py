@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Item, Message
-from mars.engines.cluster.line import Door, Line, Place, reach
+from mars.engines.cluster.line import Door, Line, NoFreePort, Place, reach
 from mars.settings import MEET_S, PEER_LOST_S
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Peers:
     ----------
     host : str
         The address to listen on.
+    ports : pair of int
+        The first and the last to listen on; zeros: any.
     coming, going : ssl.SSLContext, optional
         TLS of the foreign engine, for a node that comes and to go to one.
     soon : callable
@@ -80,6 +82,7 @@ class Peers:
     def __init__(
         self,
         host: str,
+        ports: tuple[int, int],
         coming: ssl.SSLContext | None,
         going: ssl.SSLContext | None,
         soon: Callable[[Callable[[], object]], object],
@@ -88,7 +91,8 @@ class Peers:
         put_off: Callable[[int], object],
         write: Callable[[int, int, int, memoryview], object],
     ) -> None:
-        self._host, self._coming_tls, self._going_tls = host, coming, going
+        self._host, self._ports = host, ports
+        self._coming_tls, self._going_tls = coming, going
         self._soon, self._say, self._copy = soon, say, copy
         self._put_off, self._write = put_off, write
         self._peers: dict[int, _Peer] = {}  # by meeting
@@ -118,8 +122,8 @@ class Peers:
             self._met(meeting, sending, receiving)
 
         try:
-            door = Door(self._host, key, self._coming_tls, opened, PEER_LOST_S)
-        except OSError:  # no port is free, or no descriptor
+            door = Door(self._host, key, self._coming_tls, opened, self._ports, PEER_LOST_S)
+        except (OSError, NoFreePort):  # or no descriptor
             self._say(carrier.OPENED, meeting, None)
             return
         peer = self._peers[meeting] = _Peer()
