@@ -923,10 +923,10 @@ def new_session(
         of a cluster gets a copy of its content now, up to 256 MiB, without ``.git`` and the like,
         which is removed with the session. Default: where the program is.
     node_ports : int or str, optional
-        Where each node of a cluster listens for this program while the session begins, as
-        ``7200`` or ``"7200-7219"``: for firewalls between the two. It takes the first that is
-        free; sessions that begin at the same time, and nodes on one host, need one each. Default:
-        any that is free.
+        Where each node of a cluster listens for this program while the session begins, and for
+        another node when a large value first goes there, as ``7200`` or ``"7200-7219"``: for
+        firewalls between them. It takes the first that is free; sessions that begin at the same
+        time, and nodes on one host, need one each. Default: any that is free.
     **accepted
         Further arguments of the original, without effect: ``config``, ``cuda_devices``, ``loop``,
         ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,

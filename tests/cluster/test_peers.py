@@ -40,7 +40,7 @@ class End:
         os.pwrite(self.file, content, 0)
         self._acts: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self.peers = Peers(
-            "127.0.0.1", None, None, self._acts.put, lambda *words: self.said.put(words),
+            "127.0.0.1", (0, 0), None, None, self._acts.put, lambda *words: self.said.put(words),
             self._copy, self.put_off.append, self.write,
         )  # fmt: skip
         self._thread = threading.Thread(target=self._run)

@@ -336,10 +336,10 @@ class Door:
         Of the foreign engine.
     opened : callable
         Called once, with the connections for sending and for receiving.
-    lost_s : int
-        For how long they may be cut, whole seconds, until they end.
     ports : pair of int, default (0, 0)
         The first and the last to listen on, of which it takes one that is free; zeros: any.
+    lost_s : int
+        For how long they may be cut, whole seconds, until they end.
 
     Raises
     ------
@@ -355,8 +355,8 @@ class Door:
         key: bytes,
         context: ssl.SSLContext | None,
         opened: Callable[[socket.socket, socket.socket], object],
-        lost_s: int = LINE_LOST_S,
         ports: tuple[int, int] = (0, 0),
+        lost_s: int = LINE_LOST_S,
     ) -> None:
         self._key, self._context, self._opened, self._lost_s = key, context, opened, lost_s
         self._listener = _listen(host, *ports)

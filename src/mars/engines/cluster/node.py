@@ -155,8 +155,8 @@ class Node:
             None if self._door is None else self._door.place, trouble,
         )  # fmt: skip
         self._peers = Peers(
-            host, context, going, self._soon, self._say, self._copy, self._put_off,
-            self._place_copy, facts["ports"],
+            host, facts["ports"], context, going, self._soon, self._say, self._copy, self._put_off,
+            self._place_copy,
         )  # fmt: skip
         self._say(carrier.HELLO, told)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)

@@ -63,6 +63,8 @@ class Peers:
     ----------
     host : str
         The address to listen on.
+    ports : pair of int
+        The first and the last to listen on; zeros: any.
     coming, going : ssl.SSLContext, optional
         TLS of the foreign engine, for a node that comes and to go to one.
     soon : callable
@@ -75,13 +77,12 @@ class Peers:
         Called with an attempt whose value another node gets, so that the driver need not hurry.
     write : callable
         Takes a part of a value: arena, its size, offset, bytes.
-    ports : pair of int
-        The first and the last to listen on; zeros: any.
     """
 
     def __init__(
         self,
         host: str,
+        ports: tuple[int, int],
         coming: ssl.SSLContext | None,
         going: ssl.SSLContext | None,
         soon: Callable[[Callable[[], object]], object],
@@ -89,10 +90,9 @@ class Peers:
         copy: Callable[[int, int, int], Iterable[Item]],
         put_off: Callable[[int], object],
         write: Callable[[int, int, int, memoryview], object],
-        ports: tuple[int, int] = (0, 0),
     ) -> None:
-        self._host, self._coming_tls, self._going_tls = host, coming, going
-        self._ports = ports
+        self._host, self._ports = host, ports
+        self._coming_tls, self._going_tls = coming, going
         self._soon, self._say, self._copy = soon, say, copy
         self._put_off, self._write = put_off, write
         self._peers: dict[int, _Peer] = {}  # by meeting
@@ -122,8 +122,8 @@ class Peers:
             self._met(meeting, sending, receiving)
 
         try:
-            door = Door(self._host, key, self._coming_tls, opened, PEER_LOST_S, ports=self._ports)
-        except (OSError, NoFreePort):  # no port is free, or no descriptor
+            door = Door(self._host, key, self._coming_tls, opened, self._ports, PEER_LOST_S)
+        except (OSError, NoFreePort):  # or no descriptor
             self._say(carrier.OPENED, meeting, None)
             return
         peer = self._peers[meeting] = _Peer()
