@@ -338,6 +338,14 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def page_faults() -> int:
+    """Page faults that the threads of this process have had so far."""
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt + usage.ru_majflt
+
+
 _PAGEMAP_SCAN: Final = 0xC0606610
 _SCAN: Final = struct.Struct("<12Q")  # struct pm_scan_arg of linux/fs.h
 _IS_FILE, _IS_PRESENT, _IS_SWAPPED = 1 << 2, 1 << 3, 1 << 4

@@ -395,6 +395,7 @@ class Inputs:
         self._lengths: dict[tuple[int, int], int] = {}
         self._tell_unused = tell_unused
         self._dying: dict[tuple[int, int], Any] = {}  # let go here, and held by the program
+        self._faults = -1  # page faults of this process when all views were last known unwritten
 
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
         self._arenas[number] = (descriptor, size, None)
@@ -452,12 +453,16 @@ class Inputs:
             self._settle_all()
 
     def _settle_all(self) -> None:
+        # To write to a shared page takes a page fault. Without one since the last look nothing was
+        # written, and 65,536 pages need not be looked at, which takes 2 ms.
+        written = platform.page_faults() != self._faults
         for key in list(self._views):
-            self._settle(key)
+            self._settle(key, written)
+        self._faults = platform.page_faults()
         while len(self._views) > 1 and sum(self._lengths.values()) > MAPPED_CACHE_BYTES:
             self._part(next(iter(self._views)))
 
-    def _settle(self, key: tuple[int, int]) -> None:
+    def _settle(self, key: tuple[int, int], written: bool) -> None:
         if sys.getrefcount(self._views[key]) > _UNUSED_COUNT:
             self._part(key)
             return
@@ -466,7 +471,7 @@ class Inputs:
             self._part(key)  # its pages would count as memory of this process
             return
         length = self._lengths[key]
-        if platform.has_own_pages(self._mapping(number).address + offset, length):
+        if written and platform.has_own_pages(self._mapping(number).address + offset, length):
             self._mapping(number).restore(offset, length)
 
     def _part(self, key: tuple[int, int]) -> None:
