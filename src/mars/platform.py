@@ -338,6 +338,31 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def map_over(address: int, length: int, descriptor: int) -> None:
+    """Put a private, writable mapping of a file, of any length, in the place of another mapping.
+
+    Raises
+    ------
+    OSError
+        The system refuses.
+    """
+    import ctypes
+
+    call = ctypes.CDLL(None, use_errno=True).mmap
+    call.restype = ctypes.c_void_p
+    protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
+    got = call(
+        ctypes.c_void_p(address), ctypes.c_size_t(length), protection, flags, descriptor,
+        ctypes.c_long(0),
+    )  # fmt: skip
+    if got != address:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_MAP_FIXED: Final = 0x10
+
+
 def page_faults() -> int:
     """Page faults that the threads of this process have had so far."""
     import resource
