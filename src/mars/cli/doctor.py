@@ -296,7 +296,7 @@ def _large_pages() -> Finding:
     )
     refused = subprocess.run([sys.executable, "-c", code], check=False).returncode
     text = (
-        "not for us: no user namespaces here, so large values take three times as long to write"
+        "not for us: no user namespaces here, so large values take longer to write"
         if refused
         else "where the kernel has them for tmpfs (Linux 6.14 and later)"
     )
