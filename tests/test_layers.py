@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 LAYERS = """
     errors settings config resources platform _version observe.progress
     logs task
-    deploy.private_files
+    deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials
     deploy.knock deploy.programs
-    deploy.answer deploy.dask_programs deploy.ray_programs
+    deploy.answer deploy.dask_programs deploy.ray_programs deploy.ray_start
     deploy.census deploy.targets
     deploy.clusters
     deploy.ssh
@@ -49,6 +49,7 @@ LAYERS = """
     engines.cluster.engine engines.cluster.dask_parts
     engines.cluster.dask_own
     engines.dask engines.ray
+    engines.start
     execution
     session history
     script

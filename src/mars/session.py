@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mars.attempt import context
 from mars.config import options
 from mars.engine import Engine, Run
-from mars.engines.given import Given
+from mars.engines import start
 from mars.engines.outcome import Items, TaskLog
 from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
 from mars.graph import needed_calls
@@ -45,11 +45,6 @@ import mars
 mars.new_session()
 ```
 """
-
-_LOCAL: Final = frozenset({None, "127.0.0.1", "localhost", "local"})
-_RAY: Final = "ray"  # with nothing behind it: the one on this host
-_RESOLVED: Final = ("http", "https", "dask", "tls", "ray")  # what `mars cluster` may know of
-_CLUSTERS: Final = ("tcp", *_RESOLVED)
 
 
 class _Realm:
@@ -792,7 +787,6 @@ class _State:
     def __init__(self) -> None:
         self.default: Session | None = None
         self.engines: dict[str, tuple[Engine, set[Session]]] = {}
-        self.count = itertools.count(1)
         self.lock = threading.RLock()
 
 
@@ -869,6 +863,7 @@ def new_session(
     security: object | None = None,
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
+    node_ports: int | str | None = None,
     **accepted: Any,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
@@ -927,6 +922,11 @@ def new_session(
         Folder that calls run in, and can import from. On this machine it is that folder; each node
         of a cluster gets a copy of its content now, up to 256 MiB, without ``.git`` and the like,
         which is removed with the session. Default: where the program is.
+    node_ports : int or str, optional
+        Where each node of a cluster listens for this program while the session begins, as
+        ``7200`` or ``"7200-7219"``: for firewalls between the two. It takes the first that is
+        free; sessions that begin at the same time, and nodes on one host, need one each. Default:
+        any that is free.
     **accepted
         Further arguments of the original, without effect: ``config``, ``cuda_devices``, ``loop``,
         ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
@@ -948,7 +948,7 @@ def new_session(
         Nobody answers there (a ConnectionError).
     StartupFailed
         The system refuses to start processes; a cluster is not there, refuses this program, or
-        has no node with the same versions.
+        has no node with the same versions and a free one of ``node_ports``.
     CheckpointBusy
         Another process writes to the checkpoint.
     CheckpointUnusable
@@ -988,7 +988,7 @@ def new_session(
                 for session in known[1]:
                     if session.session_id == session_id:
                         return session.as_default() if default else session
-        elif not (address in _LOCAL or engine in ("dask", "ray") or _is_cluster(address)):
+        elif not (address in start.LOCAL or engine in ("dask", "ray") or start.is_cluster(address)):
             raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "
                 f"machine, or pass the address of a session of this process, of a Dask scheduler "
@@ -996,9 +996,10 @@ def new_session(
                 f"('ray://host:port'; 'ray' for the one on this host)"
             )
         else:
-            started = _start_engine(
+            started = start.engine(
                 engine, n_worker, n_cpu, object_memory, spill_directory,
-                None if address in _LOCAL else address, security, _env(env), _folder(working_dir),
+                None if address in start.LOCAL else address, security, env, working_dir,
+                node_ports,
             )  # fmt: skip
             started.limit_logs(log_bytes)
             _state.engines[started.address] = (started, set())
@@ -1037,105 +1038,6 @@ _SESSION_ACCEPTED: Final = frozenset(
         "subprocess_start_method", "use_uvloop",
     }
 )  # fmt: skip
-
-
-def _is_cluster(address: object) -> bool:
-    return address == _RAY or str(address).partition("://")[0] in _CLUSTERS
-
-
-def _start_engine(
-    kind: str,
-    n_worker: int,
-    n_cpu: int | str,
-    object_memory: int | str | None,
-    spill_directory: str | os.PathLike[str] | None,
-    address: str | None = None,
-    security: object | None = None,
-    env: Mapping[str, str] | None = None,
-    working_dir: str | None = None,
-) -> Engine:
-    object_bytes = None if object_memory is None else parse_bytes(object_memory, "object_memory")
-    directory = None if spill_directory is None else os.fspath(spill_directory)
-    if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
-        raise ValueError(f"spill_directory={directory!r} is no folder that can be written to")
-    if address is not None:
-        if security is None and address.partition("://")[0] in _RESOLVED:
-            from mars.deploy.targets import resolve
-
-            target = resolve(address)
-            target.check()
-            kind, address, security = target.engine, target.address, target.credentials
-        if kind == "ray" or address.startswith(_RAY):
-            from mars.engines import ray
-
-            return ray.connect(address, security, env, object_bytes, directory, working_dir)
-        from mars.engines import dask
-
-        return dask.connect(address, security, env, object_bytes, directory, working_dir)
-    if isinstance(n_worker, bool) or not isinstance(n_worker, int) or n_worker < 1:
-        raise ValueError(f"n_worker has to be an int from 1 on, got {n_worker!r}")
-    if n_cpu == "auto":
-        from mars.resources import cpu_count
-
-        cpus = max(cpu_count().n, n_worker)
-    elif isinstance(n_cpu, bool) or not isinstance(n_cpu, int) or n_cpu < 1:
-        raise ValueError(f"n_cpu has to be 'auto' or an int from 1 on, got {n_cpu!r}")
-    else:
-        cpus = n_cpu
-    if cpus < n_worker:
-        raise ValueError(f"n_cpu={cpus} cores cannot be divided into n_worker={n_worker} groups")
-    name = f"{kind}-{os.getpid()}-{next(_state.count)}"
-    if kind == "inline":
-        from mars.engines.inline import InlineEngine
-
-        return InlineEngine(name, cpus, n_worker, Given(env, working_dir))
-    if kind in ("dask", "ray"):
-        share, rest = divmod(cpus, n_worker)
-        parts = [share + (index < rest) for index in range(n_worker)]
-        if kind == "ray":
-            from mars.engines import ray
-
-            return ray.start(name, parts, env, object_bytes, directory, working_dir)
-        from mars.engines import dask
-
-        return dask.start(parts, env, object_bytes, directory, working_dir)
-    if kind != "local":
-        raise UnknownTarget(
-            f"engine {kind!r} is not there; this version has 'local', 'inline', 'dask' and 'ray'"
-        )
-    if sys.platform == "win32":
-        raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
-    from mars.engines.local.launch import Launch
-
-    launch = Launch()  # it starts while the engine is loaded, which takes about as long
-    try:
-        from mars.engines.local.engine import LocalEngine
-
-        given = Given(env, working_dir)
-        return LocalEngine(name, cpus, n_worker, object_bytes, directory, given, launch)
-    except BaseException:
-        launch.close()
-        raise
-
-
-def _env(env: Mapping[str, str] | None) -> dict[str, str]:
-    """Variables for calls, looked at before anything is started."""
-    given = dict(env or {})
-    for name, text in given.items():
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError(f"env has to map names to texts, got {name!r}: {text!r}")
-        if not name or "=" in name or "\0" in name + text:
-            raise ValueError(f"env[{name!r}] cannot be a variable of the environment")
-    return given
-
-
-def _folder(working_dir: str | os.PathLike[str] | None) -> str | None:
-    if working_dir is None:
-        return None
-    folder = os.path.abspath(os.fsdecode(working_dir))
-    if not os.path.isdir(folder):
-        raise ValueError(f"working_dir={folder!r} is no folder")
-    return folder
 
 
 def get_default_session() -> Session | None:

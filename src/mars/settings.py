@@ -57,7 +57,7 @@ each call would have it grow without end; one that is needed again is sent again
 REPORT_S: Final = 0.008
 """A worker reports finished calls at the latest after this time, seconds, when it can."""
 
-AWAITED_REPORT_S: Final = 0.0002
+AWAITED_REPORT_S: Final = 0.0001
 """The same for a call whose result others need: they may run in another worker, idle now."""
 
 SOON_REPORT_S: Final = 0.001
@@ -282,6 +282,10 @@ HEAD_START_S: Final = 60.0
 
 NODE_START_S: Final = 60.0
 """How long a node may take to be known to the head, seconds."""
+
+RAY_PROGRAM_START_S: Final = 120
+"""How long Ray's client server waits for the process that it starts for a program, whole seconds.
+That takes 2, on a busy machine more than the 30 that Ray would wait."""
 
 HEAD_LOST_S: Final = 60.0
 """A node on Dask that does not reach its head gives up after this time, seconds."""

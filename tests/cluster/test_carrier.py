@@ -42,9 +42,10 @@ class OneNode:
     [
         ({"mars": "0.0.1"}, [r"mars 0\.0\.1", __version__.replace(".", r"\.")]),
         ({"python": "3.9.2"}, [r"Python 3\.9\.2", carrier.system.python_version()]),
+        ({"trouble": "none of node_ports is free"}, ["test://node cannot be used", "is free"]),
     ],
 )
-def test_a_node_with_other_versions_is_refused_naming_both(
+def test_a_node_with_other_versions_or_without_a_port_is_refused_saying_so(
     facts: dict[str, Any], told: list[str]
 ) -> None:
     link = OneNode(facts)

@@ -99,6 +99,16 @@ def test_a_door_that_is_closed_lets_nobody_in() -> None:
         reach(door.place, KEY, None)
 
 
+def test_a_door_takes_a_free_one_of_its_ports_or_says_that_there_is_none() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(line.NoFreePort, match=f"'{port}-{port}' is free at 127"):
+            Door("127.0.0.1", KEY, None, lambda *_: None, ports=(port, port))
+        door = Door("127.0.0.1", KEY, None, lambda *_: None, ports=(port, port + 50))
+        assert door.place[0] == "127.0.0.1" and port < door.place[1] <= port + 50
+        door.close()
+
+
 def test_messages_and_values_come_whole_and_in_their_order(
     sides: tuple[Side, Side], file: int, wait_until: Callable[..., None]
 ) -> None:

@@ -71,6 +71,9 @@ def test_nested_calls_run_there_too_and_leaving_it_is_undone(given: mars.session
         ({"env": {"A": 1}}, "env has to map names to texts"),
         ({"env": {"A=B": "1"}}, "cannot be a variable"),
         ({"working_dir": "/nowhere/at/all"}, "is no folder"),
+        ({"node_ports": "7300-7200"}, "the first and the last of a range"),
+        ({"node_ports": 70_000}, "from 1 to 65535"),
+        ({"node_ports": "seven"}, "are no ports"),
     ],
 )
 def test_what_cannot_be_given_is_refused_before_anything_starts(

@@ -319,6 +319,14 @@ def test_a_busy_worker_leaves_a_call_to_the_one_that_made_its_input_and_has_less
     assert desk.sent() == {1: ["x", "y"], 2: ["c", "d"]}
 
 
+def test_of_workers_that_could_take_a_call_the_one_with_the_least_to_do_gets_it() -> None:
+    desk = Desk(2)
+    desk.submit(*(call(name) for name in "abcde"))
+    assert desk.sent() == {1: ["a", "b", "e"], 2: ["c", "d"]}
+    desk.submit(call("f"))
+    assert desk.sent() == {1: ["a", "b", "e"], 2: ["c", "d", "f"]}
+
+
 def test_what_takes_no_time_wakes_one_worker() -> None:
     desk = Desk(2)
     desk.scheduler.seconds[QUICK.key] = 5e-6

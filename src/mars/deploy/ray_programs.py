@@ -16,26 +16,13 @@ from mars.deploy.credentials import TOKEN
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import is_loopback, joined
 from mars.errors import ClusterUnreachable, CredentialsError, UsageError
-from mars.settings import KNOCK_S, MIB
+from mars.settings import KNOCK_S, MIB, RAY_PROGRAM_START_S
 
 if TYPE_CHECKING:
     from mars.deploy.credentials import Credentials
     from mars.deploy.records import Record
 
-_RAY: Final = ("-m", "ray.scripts.scripts")
-
-_RAY_ON_LOOPBACK: Final = (
-    "-c",
-    """
-from ray._private import ray_constants, services
-ray_constants.ENABLE_RAY_CLUSTER = True
-services.resolve_ip_for_localhost = str
-from ray.scripts.scripts import main
-main()
-""",
-)
-"""A Ray that was told of `LOOPBACK` lets no node join; this process does all the same. What it
-starts is told again."""
+_RAY: Final = ("-m", "mars.deploy.ray_start")
 
 _LISTENERS: Final = (
     "node-manager-port",
@@ -44,9 +31,12 @@ _LISTENERS: Final = (
     "dashboard-agent-listen-port",
     "dashboard-agent-grpc-port",
     "metrics-export-port",
+    "dashboard-port",
+    "ray-client-server-port",
 )
-"""Of each node, on its first ports, also those that are off: Ray checks its plan for overlaps. The
-head's dashboard has the next one, and its worker processes the `_WORKER_PORTS` that follow."""
+"""Of each node, on its first ports, also those that are off or of the head only: Ray checks its
+plan for overlaps, with its own numbers for what is not given. Its worker processes have the
+`_WORKER_PORTS` that follow."""
 
 _WORKER_PORTS: Final = 1000
 """Ray starts a process for each waiting call with others inside, so many more than cores."""
@@ -77,7 +67,6 @@ def head(place: Place) -> Program:
         "ray-client-server-port": record.client_port,
         "num-cpus": 0,
         "num-gpus": 0,
-        "dashboard-port": record.client_port + 1 + len(_LISTENERS),
         "object-store-memory": 128 * MIB,
     }
     own = Node("head", record.host, 0, 0, record.client_port + 1)
@@ -167,16 +156,16 @@ def _program(
     ports |= {"min-worker-port": 0, "max-worker-port": 0}
     if node.port:
         ports = {name: node.port + place for place, name in enumerate(_LISTENERS)}
-        first = node.port + len(_LISTENERS) + 1
+        first = node.port + len(_LISTENERS)
         ports |= {"min-worker-port": first, "max-worker-port": first + _WORKER_PORTS - 1}
         if ports["max-worker-port"] > _LAST_PORT:
             raise UsageError(
-                f"a node of Ray takes {len(_LISTENERS) + 1 + _WORKER_PORTS} ports from its first "
-                f"one on, and from {node.port} there are not as many; choose a lower one"
+                f"a node of Ray takes {len(_LISTENERS) + _WORKER_PORTS} ports from its first one "
+                f"on, and from {node.port} there are not as many; choose a lower one"
             )
     given = (
-        options
-        | ports
+        ports
+        | options
         | {
             "node-ip-address": node.host,
             "temp-dir": str(place.directory),
@@ -188,10 +177,9 @@ def _program(
     # The client server forks while threads of its own are inside gRPC, whose handlers for that
     # abort the child then: a third of all first programs on a cluster waited 40 seconds in vain.
     variables["GRPC_ENABLE_FORK_SUPPORT"] = "false"
-    start = _RAY
+    variables["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = str(RAY_PROGRAM_START_S)
     if is_loopback(place.record.host):
-        start = _RAY_ON_LOOPBACK
         variables |= LOOPBACK
     return Program(
-        role, [sys.executable, "-P", *start, "start", "--block", *flags, *words], variables, UNSET
+        role, [sys.executable, "-P", *_RAY, "start", "--block", *flags, *words], variables, UNSET
     )

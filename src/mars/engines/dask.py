@@ -259,6 +259,7 @@ def connect(
     object_memory: int | None = None,
     spill_directory: str | None = None,
     working_dir: str | None = None,
+    node_ports: tuple[int, int] = (0, 0),
 ) -> ClusterEngine:
     """An engine on the Dask cluster whose scheduler is at ``address``.
 
@@ -268,7 +269,7 @@ def connect(
         It is not there, has no usable worker, or refuses us.
     """
     link = DaskLink(_dask_address(address, security), security)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir, node_ports)
 
 
 def _dask_address(address: str, security: object | None) -> str:

@@ -47,6 +47,11 @@ _POLL_S: Final = 10.0
 """How long a node waits for something to tell, seconds, before it answers with nothing."""
 
 
+_TOO_SLOW: Final = "Proxy failed to Connect to backend"
+"""What Ray's client server says when the process that it started for us was not there in time, as
+on a busy machine: a head of `mars cluster` waits long enough, others wait 30 seconds."""
+
+
 class _Own:
     """The connection to Ray, of which a process has one: it ends with the last engine on it."""
 
@@ -232,7 +237,7 @@ class RayLink:
         quiet = {"log_to_driver": False, "configure_logging": False}
         try:
             if self._cpus is None:
-                ray.init(address=self.address, **quiet)
+                self._init(ray, quiet)
             else:
                 _start_on_loopback(ray, quiet)
         except StartupFailed:
@@ -243,6 +248,14 @@ class RayLink:
                 f"there, is this program on one of its hosts (else use ray://host:port), and does "
                 f"it have the token and certificate that Ray asks for (security=)?"
             ) from error
+
+    def _init(self, ray: Any, options: dict[str, Any]) -> None:
+        try:
+            ray.init(address=self.address, **options)
+        except ConnectionAbortedError as error:
+            if _TOO_SLOW not in str(error):
+                raise
+            ray.init(address=self.address, **options)
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [
@@ -255,10 +268,14 @@ class RayLink:
             if node["NodeID"] not in self._known:
                 host = node["NodeManagerAddress"]
                 address = f"{host}:{node['NodeManagerPort']}"
-                cpus = float(int(node["Resources"]["CPU"]))
-                self._start(address, node["NodeID"], cpus, host, asked=cpus)
+                offer = node["Resources"]
+                cpus = float(int(offer["CPU"]))
+                memory = sum(int(offer.get(kind, 0)) for kind in ("memory", "object_store_memory"))
+                self._start(address, node["NodeID"], cpus, host, asked=cpus, memory=memory)
 
-    def _start(self, address: str, node: str, cpus: float, host: str, asked: float) -> None:
+    def _start(
+        self, address: str, node: str, cpus: float, host: str, asked: float, memory: int = 0
+    ) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._known.add(node)
@@ -269,7 +286,8 @@ class RayLink:
             max_concurrency=_POLLS + 2,  # they wait, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        actor = remote(NodeActor).remote(dict(self._facts), address, cpus, host, self._mapped)
+        facts = {**self._facts, "memory": memory or None}
+        actor = remote(NodeActor).remote(facts, address, cpus, host, self._mapped)
         held = _Held(f"{address} {len(self._held)}", actor)
         with self._lock:
             self._held[held.name] = held
@@ -509,6 +527,7 @@ def connect(
     object_memory: int | None = None,
     spill_directory: str | None = None,
     working_dir: str | None = None,
+    node_ports: tuple[int, int] = (0, 0),
 ) -> ClusterEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
 
@@ -518,7 +537,7 @@ def connect(
         It is not there, has no usable node, or refuses us.
     """
     link = RayLink("auto" if address == "ray" else address, security)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
+    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir, node_ports)
 
 
 def start(

@@ -198,12 +198,13 @@ def node_facts(
     file: platform.FileAddress | None = None,
     reads: bool = False,
     door: tuple[str, int] | None = None,
+    trouble: str = "",
 ) -> dict[str, Any]:
     """What a node says of itself first.
 
     ``file`` is one that it has open, for the driver to see whether it can open such files;
     ``reads`` is whether the node can open those of the driver; ``door`` is where the driver can
-    come in, see `line`.
+    come in, see `line`; ``trouble`` is why it cannot do what it was asked for.
     """
     return {
         "address": address,
@@ -214,6 +215,7 @@ def node_facts(
         "file": file,
         "reads": reads,
         "door": door,
+        "trouble": trouble,
         "mars": __version__,
         "python": system.python_version(),
         "packages": {name: _version_of(name) for name in packages},
@@ -245,7 +247,7 @@ _DISTRIBUTIONS: Final = {"sklearn": "scikit-learn", "cv2": "opencv-python", "PIL
 
 
 def refusal(facts: Mapping[str, Any]) -> str:
-    """Why a node cannot be used, with both versions; empty when it can."""
+    """Why a node cannot be used, such as another version; empty when it can."""
     if facts["mars"] != __version__:
         return (
             f"node {facts['address']} has mars {facts['mars']}, this program has {__version__}; "
@@ -257,6 +259,8 @@ def refusal(facts: Mapping[str, Any]) -> str:
             f"node {facts['address']} runs Python {facts['python']}, this program "
             f"{system.python_version()}; functions travel only between equal minor versions"
         )
+    if facts["trouble"]:
+        return f"node {facts['address']} cannot be used: {facts['trouble']}"
     return ""
 
 

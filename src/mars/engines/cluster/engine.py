@@ -48,6 +48,8 @@ class ClusterEngine(LocalEngine):
         As of `LocalEngine`, for this process and each node.
     working_dir : str, optional
         Folder that each node gets a copy of, for calls to run in.
+    node_ports : pair of int, default (0, 0)
+        The first and the last port that a node may wait for us on; zeros: any.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class ClusterEngine(LocalEngine):
         object_memory: int | None = None,
         spill_directory: str | None = None,
         working_dir: str | None = None,
+        node_ports: tuple[int, int] = (0, 0),
     ) -> None:
         self._link = link
         self._given = Given(environment, working_dir)
@@ -81,6 +84,7 @@ class ClusterEngine(LocalEngine):
         facts = {
             "file": platform.file_address(self._probe),
             "key": self._key,
+            "ports": node_ports,
             "object_memory": object_memory,
             "spill_directory": spill_directory,
             "memory": None,

@@ -18,6 +18,7 @@ engine. Until then a fixed number of bytes is read, and nothing unpickled or ans
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -319,9 +320,13 @@ class Door:
         Of the foreign engine.
     opened : callable
         Called once, with the connections for sending and for receiving.
+    ports : pair of int, default (0, 0)
+        The first and the last to listen on, of which it takes one that is free; zeros: any.
 
     Raises
     ------
+    NoFreePort
+        None of them is free.
     OSError
         There is no such address here.
     """
@@ -332,10 +337,10 @@ class Door:
         key: bytes,
         context: ssl.SSLContext | None,
         opened: Callable[[socket.socket, socket.socket], object],
+        ports: tuple[int, int] = (0, 0),
     ) -> None:
         self._key, self._context, self._opened = key, context, opened
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
+        self._listener = _listen(host, *ports)
         self.place: Place = (host, self._listener.getsockname()[1])
         self._thread = threading.Thread(target=self._wait, name="mars-door", daemon=True)
         self._thread.start()
@@ -388,9 +393,26 @@ class Door:
         return direction, connection
 
 
+class NoFreePort(Exception):
+    """None of the ports that a door may have is free."""
+
+
+def _listen(host: str, first: int, last: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in range(first, last + 1):
+        try:
+            return socket.create_server((host, port), family=family)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+    raise NoFreePort(
+        f"none of node_ports='{first}-{last}' is free at {host}; give it more of them, or others"
+    )
+
+
 def host_of(address: str) -> str:
     """The host in ``protocol://host:port`` or ``host:port``."""
     return address.rpartition("://")[2].rpartition(":")[0].strip("[]")
 
 
-__all__ = ["Door", "Line", "Place", "host_of", "reach"]
+__all__ = ["Door", "Line", "NoFreePort", "Place", "host_of", "reach"]

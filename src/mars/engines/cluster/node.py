@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mars import platform
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Item, Message
-from mars.engines.cluster.line import Door, Line
+from mars.engines.cluster.line import Door, Line, NoFreePort
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
 from mars.engines.local.endings import VALUE
@@ -67,8 +67,8 @@ class Node:
         must not wait.
     facts : mapping
         What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``,
-        ``key``; and the foreign engine: ``directory``, which it removes some day if we cannot, and
-        ``memory``, what the node may use, else None.
+        ``key``, ``ports``; and the foreign engine: ``directory``, which it removes some day if we
+        cannot, and ``memory``, what the node may use, else None.
     address : str
         What the foreign engine calls this node.
     cpus : float
@@ -135,11 +135,15 @@ class Node:
         self._poller.register(self._pool.socket.fileno(), platform.READABLE)
         ours, theirs = platform.file_address(self._ledger_file), facts.get("file")
         self._door: Door | None = None
-        with contextlib.suppress(OSError):  # then it is no address of this machine
-            self._door = Door(host, facts["key"], context, self._come_in)
+        trouble = ""
+        try:
+            with contextlib.suppress(OSError):  # then it is no address of this machine
+                self._door = Door(host, facts["key"], context, self._come_in, ports=facts["ports"])
+        except NoFreePort as error:
+            trouble = str(error)
         told = carrier.node_facts(
             address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs),
-            None if self._door is None else self._door.place,
+            None if self._door is None else self._door.place, trouble,
         )  # fmt: skip
         self._say(carrier.HELLO, told)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)

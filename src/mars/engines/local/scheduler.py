@@ -189,6 +189,10 @@ def _some(workers: dict[WorkerState, None]) -> list[WorkerState]:
     return some
 
 
+def _load(worker: WorkerState) -> float:
+    return worker.load_s
+
+
 def _backoff_s(number: int) -> float:
     """How long to wait before another try, after so many."""
     return BACKOFF_S[min(number, len(BACKOFF_S)) - 1]
@@ -1107,7 +1111,8 @@ class Scheduler:
             self._start_missing(now)
             first = ready.first()  # none when nobody wanted what was there
             short = first is not None and self._next_of(first) < PREFETCH_BELOW_S
-            for worker in _some(self._hungry) if short else ():
+            # The one with the least to do first: what it takes is not queued behind others.
+            for worker in sorted(_some(self._hungry), key=_load) if short else ():
                 if not self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now):
                     del self._hungry[worker]  # until its queue changes
                 if not ready.count:

@@ -1,0 +1,45 @@
+"""How a program gets into a Ray that answers late."""
+
+from __future__ import annotations
+
+import pytest
+
+from mars.engines import ray as adapter
+from mars.errors import StartupFailed
+
+LATE = "Initialization failure from server:\nRuntimeError: Proxy failed to Connect to backend!"
+
+
+class LateRay:
+    """Says what it is given, one for each try, and then lets in."""
+
+    def __init__(self, *said: str) -> None:
+        self.said = list(said)
+        self.tries = 0
+
+    def init(self, **_: object) -> None:
+        self.tries += 1
+        if self.said:
+            raise ConnectionAbortedError(self.said.pop(0))
+
+
+@pytest.fixture
+def link(monkeypatch: pytest.MonkeyPatch) -> adapter.RayLink:
+    monkeypatch.setattr(adapter, "_check_tls", lambda *_: None)
+    return adapter.RayLink("ray://10.0.0.1:7105")
+
+
+def test_a_client_server_that_was_too_slow_is_asked_once_more(link: adapter.RayLink) -> None:
+    late = LateRay(LATE)
+    link._connect(late)
+    assert late.tries == 2
+
+
+@pytest.mark.parametrize(("said", "tries"), [([LATE, LATE], 2), (["no such version"], 1)])
+def test_it_is_not_asked_for_ever_nor_after_another_answer(
+    link: adapter.RayLink, said: list[str], tries: int
+) -> None:
+    ray = LateRay(*said)
+    with pytest.raises(StartupFailed, match=said[-1].splitlines()[0]):
+        link._connect(ray)
+    assert ray.tries == tries
