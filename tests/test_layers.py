@@ -35,6 +35,7 @@ LAYERS = """
     engines.outcome
     items journal
     checkpoint
+    engines.local.large_pages
     engines.objects engines.given engines.local.arena engines.local.messages engines.local.events
     engines.local.endings engines.local.queues engines.local.stack_answer engines.local.certificate
     engines.local.admission engines.local.launch

@@ -338,6 +338,39 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def map_over(address: int, length: int, descriptor: int) -> None:
+    """Put a private, writable mapping of a file, of any length, in the place of another mapping.
+
+    Raises
+    ------
+    OSError
+        The system refuses.
+    """
+    import ctypes
+
+    call = ctypes.CDLL(None, use_errno=True).mmap
+    call.restype = ctypes.c_void_p
+    protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
+    got = call(
+        ctypes.c_void_p(address), ctypes.c_size_t(length), protection, flags, descriptor,
+        ctypes.c_long(0),
+    )  # fmt: skip
+    if got != address:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_MAP_FIXED: Final = 0x10
+
+
+def page_faults() -> int:
+    """Page faults that the threads of this process have had so far."""
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt + usage.ru_majflt
+
+
 _PAGEMAP_SCAN: Final = 0xC0606610
 _SCAN: Final = struct.Struct("<12Q")  # struct pm_scan_arg of linux/fs.h
 _IS_FILE, _IS_PRESENT, _IS_SWAPPED = 1 << 2, 1 << 3, 1 << 4

@@ -64,7 +64,8 @@ def test_report_has_every_part_and_stops_its_engine(session: Session) -> None:
     assert names == ["mars", "cores", "memory", "system", "packages", "threads", "engine"]
     assert all(finding.ok for section in report for finding in section.findings)
     assert {"version", "python", "platform"} <= facts(report, "mars").keys()
-    assert {"memfd", "descriptor passing", "pidfd", "open files"} <= facts(report, "system").keys()
+    system = facts(report, "system")
+    assert {"memfd", "descriptor passing", "pidfd", "large pages", "open files"} <= system.keys()
     engine = facts(report, "engine")
     assert engine["local engine"].value is True
     assert {"start, first result", "round trip", "stop"} <= engine.keys()

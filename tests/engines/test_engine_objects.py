@@ -170,7 +170,7 @@ def _held_bytes() -> int:
             continue
         for entry in entries:
             try:
-                if os.readlink(entry).startswith("/memfd:"):
+                if os.readlink(entry).startswith(("/memfd:", "/mars-arena")):
                     status = entry.stat()
                     held[status.st_dev, status.st_ino] = status.st_blocks * 512
             except OSError:

@@ -60,7 +60,7 @@ class Watch:
         files: dict[int, int] = {}
         for name in os.listdir("/proc/self/fd"):
             try:
-                if "memfd:mars-arena" in os.readlink(f"/proc/self/fd/{name}"):
+                if "mars-arena" in os.readlink(f"/proc/self/fd/{name}"):
                     found = os.fstat(int(name))
                     files[found.st_ino] = found.st_blocks * 512
             except OSError:

@@ -13,6 +13,7 @@ import platform
 import shutil
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -235,6 +236,7 @@ def _system() -> Iterator[Finding]:
             yield Finding(name, f"missing ({said(error)})", False, hint=otherwise)
         else:
             yield Finding(name, "available", True)
+    yield _large_pages()
     for name, folder in (("/dev/shm", "/dev/shm"), ("temporary files", tempfile.gettempdir())):
         try:
             usage = shutil.disk_usage(folder)
@@ -284,6 +286,21 @@ def _try_descriptor_passing() -> None:
         _, descriptors, _, _ = socket.recv_fds(theirs, 1, 1)
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _large_pages() -> Finding:
+    """Whether large values get large pages, as the engine finds it: in a process of its own."""
+    code = (
+        "from mars.engines.local.large_pages import Mounting\n"
+        "raise SystemExit(Mounting().wait() is None)"
+    )
+    refused = subprocess.run([sys.executable, "-c", code], check=False).returncode
+    text = (
+        "not for us: no user namespaces here, so large values take longer to write"
+        if refused
+        else "where the kernel has them for tmpfs (Linux 6.14 and later)"
+    )
+    return Finding("large pages", text, not refused)
 
 
 def _try_pidfd() -> None:

@@ -582,6 +582,8 @@ class Node:
             alive, frames = False, []
         for _, data in frames:
             message = pickle.loads(data)
+            if message[0] == messages.PAGES:  # what its workers write is most of what is here
+                os.close(self._pool.inbox.descriptors.pop(0))
             member = self._members.get(message[1])
             if member is None:
                 continue

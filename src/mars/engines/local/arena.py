@@ -9,6 +9,7 @@ Beyond the budget for objects an arena is a nameless file on disk, mapped the sa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -20,11 +21,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from mars import platform
+from mars.engines.local.large_pages import LargePages
 from mars.errors import StoreFull
 from mars.settings import (
     ARENA_BYTES,
     DISK_ARENA_BYTES,
     IDLE_ARENA_BYTES,
+    LARGE_PAGE_BYTES,
     LEDGER_BYTES,
     MAPPED_CACHE_BYTES,
 )
@@ -191,6 +194,8 @@ class Allocator:
         Counts the memory of all processes.
     spill_directory : str
         Where arenas on disk are made.
+    pages : LargePages, optional
+        Makes arenas in memory of large pages.
     """
 
     def __init__(
@@ -199,7 +204,9 @@ class Allocator:
         announce: Callable[[int, int, int], None],
         ledger: Ledger,
         spill_directory: str,
+        pages: LargePages | None = None,
     ) -> None:
+        self.pages = pages
         self._first = owner << OWNER_SHIFT
         self._count = 0  # arenas made
         self._announce = announce
@@ -279,9 +286,8 @@ class Allocator:
             number += ON_DISK
             descriptor = platform.nameless_file(self._spill_directory, append=False)
         else:
-            descriptor = platform.memory_file(f"arena-{number}")
+            descriptor = self._memory_file(f"arena-{number}")
         try:
-            os.ftruncate(descriptor, size)
             self._announce(number, descriptor, size)
         except OSError:
             os.close(descriptor)
@@ -290,6 +296,12 @@ class Allocator:
         offset = arena.cold.take(length)
         assert offset is not None
         return number, descriptor, offset
+
+    def _memory_file(self, name: str) -> int:
+        if self.pages is not None:
+            with contextlib.suppress(OSError):  # a call has closed all descriptors
+                return self.pages.file(name)
+        return platform.memory_file(name)
 
     def free(self, number: int, offset: int, length: int) -> None:
         """Take back what `put` gave; no reader may have it mapped any more."""
@@ -316,21 +328,27 @@ class Allocator:
             os.close(arena.descriptor)
         self._in_memory.clear()
         self._on_disk.clear()
+        if self.pages is not None:
+            self.pages.close()
+            self.pages = None
 
 
-def _write_all(descriptor: int, views: Sequence[memoryview], position: int) -> None:
+def _write_all(descriptor: int, views: Sequence[memoryview], start: int) -> None:
+    position = start
     for view in views:
         _write(descriptor, view, position)
         position += -(-view.nbytes // _ALIGN) * _ALIGN
-    if position % PAGE:
+    end = start + _round(position - start, PAGE)
+    if position < end:
         # The last page must exist to its end, or reading it would be SIGBUS.
-        os.pwrite(descriptor, b"\0", _round(position, PAGE) - 1)
+        os.pwrite(descriptor, b"\0", end - 1)
 
 
 def _write(descriptor: int, view: memoryview, position: int) -> None:
     done = 0
     while done < view.nbytes:
-        done += os.pwrite(descriptor, view[done:], position + done)
+        step = LARGE_PAGE_BYTES - (position + done) % LARGE_PAGE_BYTES
+        done += os.pwrite(descriptor, view[done : done + step], position + done)
 
 
 def _round(size: int, to: int) -> int:
@@ -342,10 +360,11 @@ class Mapping:
 
     def __init__(self, descriptor: int, size: int) -> None:
         self.size = size
-        self._map = mmap.mmap(
-            descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-        )
+        # The file is as long as what was written so far, which `mmap` refuses to map: so it is
+        # put in the place of a mapping of nothing.
+        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        platform.map_over(self.address, size, descriptor)
 
     def view(self, offset: int, length: int) -> Any:
         """Bytes of a region, as an object whose life is that of all views and arrays on it."""
@@ -395,6 +414,7 @@ class Inputs:
         self._lengths: dict[tuple[int, int], int] = {}
         self._tell_unused = tell_unused
         self._dying: dict[tuple[int, int], Any] = {}  # let go here, and held by the program
+        self._faults = -1  # page faults of this process when all views were last known unwritten
 
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
         self._arenas[number] = (descriptor, size, None)
@@ -452,12 +472,16 @@ class Inputs:
             self._settle_all()
 
     def _settle_all(self) -> None:
+        # To write to a shared page takes a page fault. Without one since the last look nothing was
+        # written, and 65,536 pages need not be looked at, which takes 2 ms.
+        written = platform.page_faults() != self._faults
         for key in list(self._views):
-            self._settle(key)
+            self._settle(key, written)
+        self._faults = platform.page_faults()
         while len(self._views) > 1 and sum(self._lengths.values()) > MAPPED_CACHE_BYTES:
             self._part(next(iter(self._views)))
 
-    def _settle(self, key: tuple[int, int]) -> None:
+    def _settle(self, key: tuple[int, int], written: bool) -> None:
         if sys.getrefcount(self._views[key]) > _UNUSED_COUNT:
             self._part(key)
             return
@@ -466,7 +490,7 @@ class Inputs:
             self._part(key)  # its pages would count as memory of this process
             return
         length = self._lengths[key]
-        if platform.has_own_pages(self._mapping(number).address + offset, length):
+        if written and platform.has_own_pages(self._mapping(number).address + offset, length):
             self._mapping(number).restore(offset, length)
 
     def _part(self, key: tuple[int, int]) -> None:

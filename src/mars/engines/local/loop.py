@@ -741,6 +741,8 @@ class Loop:
                 member = self.members.get(message[1])
                 if member is not None:
                     self._dead.append(member)
+            elif message[0] == messages.PAGES:
+                self.store.use_pages(self.pool.inbox.descriptors.pop(0))
         if not alive:
             self._zygote_ended()
 

@@ -14,7 +14,7 @@ seen at its header, before anything waits for a length that nobody meant.
     driver ──(FUNCTIONS, RUN, TASKS, ARENA, FREE, REPLY, STOP)──► worker     data socket
     driver ◄──(records; ARENA, UNMAPPED, SUBMIT, WAIT, ASK, …)─── worker     data socket
     driver ──(TAKE_BACK, REPORT)────────────────────────────────► worker     control socket
-    driver ──(FORK)──► zygote ──(STARTED, ENDED)──► driver                   zygote socket
+    driver ──(FORK)──► zygote ──(STARTED, ENDED, PAGES)──► driver            zygote socket
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ DESCRIPTORS: Final = 5
 
 STARTED: Final = "started"
 ENDED: Final = "ended"
+PAGES: Final = "pages"
+"""With a descriptor, for `LargePages`; about no worker."""
 
 RECORD: Final = struct.Struct("<QBBQQqqqqqII")
 """A finished call: attempt, status, flags, its log's start and end (bytes in the worker's log),

@@ -17,6 +17,7 @@ from mars import platform
 from mars.attempt import codec
 from mars.engine import Run
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
+from mars.engines.local.large_pages import LargePages
 from mars.errors import SessionClosed
 from mars.settings import INLINE_BYTES
 from mars.task import Call, Function, Task
@@ -82,6 +83,14 @@ class Store:
 
     def _announce(self, number: int, descriptor: int, size: int) -> None:
         self.add_arena(number, os.dup(descriptor), size)
+
+    def use_pages(self, descriptor: int) -> None:
+        """Have this process's arenas made of large pages from here on."""
+        with self._lock:
+            if self._closed or self._own.pages is not None:  # of a zygote that has ended
+                os.close(descriptor)
+            else:
+                self._own.pages = LargePages(descriptor)
 
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
         """An arena that a worker, or this process, has made."""

@@ -36,6 +36,7 @@ from mars.attempt.memory import MemoryLimit, take_peak_kib
 from mars.engines.local import messages
 from mars.engines.local.arena import Allocator, Inputs, Ledger
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
+from mars.engines.local.large_pages import LargePages
 from mars.engines.local.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
@@ -132,7 +133,9 @@ class Outbox:
 class Worker:
     """One worker process."""
 
-    def __init__(self, number: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+    def __init__(
+        self, number: int, facts: dict[str, Any], descriptors: list[int], pages: int | None
+    ) -> None:
         data, control, log, outbox, ledger = descriptors
         self.number = number
         self.pid = os.getpid()
@@ -157,7 +160,10 @@ class Worker:
         self.runs: dict[int, tuple[Any, ...]] = {}
         self.kept: dict[int, Any] = {}  # results that queued calls may read
         self.replies: dict[int, Any] = {}
-        self.allocator = Allocator(number, self._announce, self.ledger, facts["spill_directory"])
+        self.allocator = Allocator(
+            number, self._announce, self.ledger, facts["spill_directory"],
+            None if pages is None else LargePages(pages),
+        )  # fmt: skip
         self.inputs = Inputs(self._tell_unused)
         self.budget = threads.ThreadBudget(1)
         self.to_free: deque[tuple[int, int, int]] = deque()
@@ -914,13 +920,13 @@ class _Shield:
             raise KeyboardInterrupt
 
 
-def main(number: int, facts: dict[str, Any], descriptors: list[int]) -> int:
+def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int | None) -> int:
     """Entry point after the fork; gives the exit status of the process."""
     sys.path[:] = facts["path"]
     with contextlib.suppress(OSError):  # it is gone meanwhile
         os.chdir(facts["cwd"])
     platform.offer_to_oom_killer()
-    worker = Worker(number, facts, descriptors)
+    worker = Worker(number, facts, descriptors, pages)
     worker.open_streams()
     os.write(1, b"\n")  # position 0 is what /dev/null has, too: see `_has_streams`
     import faulthandler

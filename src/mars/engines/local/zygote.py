@@ -15,19 +15,22 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from mars import platform
 from mars.engines.local import messages
+from mars.engines.local.large_pages import Mounting
 from mars.engines.local.messages import DESCRIPTORS, Inbox, Outgoing
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket, driver: int) -> None:
+    def __init__(self, control: socket.socket, driver: int, pages: int | None) -> None:
         self.inbox = Inbox(control)
         self.outgoing = Outgoing()
         self.control = control
         self.driver = driver
+        self.pages = pages
         self.workers: dict[int, int] = {}  # process id -> worker
         self.lost = False  # the driver missed a message: it starts another zygote
 
@@ -45,6 +48,8 @@ class _Zygote:
                 poller.register(os.pidfd_open(self.driver), select.POLLIN)
             except OSError:
                 return self.end()  # the driver has ended already
+        if self.pages is not None:
+            self._tell((messages.PAGES, 0), [self.pages])
         while not self.lost:
             for descriptor, _ in poller.poll():
                 if descriptor == self.control.fileno():
@@ -104,7 +109,7 @@ class _Zygote:
             self.control.close()
             from mars.engines.local import worker as program
 
-            status = program.main(worker, facts, descriptors)
+            status = program.main(worker, facts, descriptors, self.pages)
         except BaseException as error:
             # Nothing is loaded for it: there may be no memory left for that.
             sys.__excepthook__(type(error), error, error.__traceback__)
@@ -126,9 +131,11 @@ class _Zygote:
             peak_kib = usage.ru_maxrss if platform.LINUX else usage.ru_maxrss // 1024
             self._tell((messages.ENDED, worker, pid, status, peak_kib, ""))
 
-    def _tell(self, message: tuple[Any, ...]) -> None:
+    def _tell(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
+        data = self.outgoing.frame(message)
         try:
-            self.control.sendall(self.outgoing.frame(message))
+            sent = platform.send(self.control, data, descriptors) if descriptors else 0
+            self.control.sendall(memoryview(data)[sent:])
         except OSError:  # the driver is gone, or cannot know any more what is here
             self.lost = True
 
@@ -167,10 +174,11 @@ def main(descriptor: int, driver: int) -> None:
     """Entry point of the process that `pool` starts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
+    mounting = Mounting()
     # Imported before the first fork, so that all workers share it.
     for name in ("mars.engines.local.worker", "mars.engines.local.nested"):
         importlib.import_module(name)
     platform.unbuffer_c_output()
-    _Zygote(socket.socket(fileno=descriptor), driver).run()
+    _Zygote(socket.socket(fileno=descriptor), driver, mounting.wait()).run()
     sys.stdout.flush()
     os._exit(0)  # the driver waits, and to take an interpreter apart takes 10 ms
