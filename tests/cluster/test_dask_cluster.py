@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,6 +18,7 @@ import pytest
 import mars
 import mars.remote as mr
 from mars.engines.cluster import remote
+from mars.engines.cluster.pairs import Pairs
 from tests.cluster.conftest import DaskHosts, node_process
 
 pytestmark = pytest.mark.timeout(120)
@@ -215,10 +217,21 @@ def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
         assert "makes 3000000" in str(made.fetch_log())
 
 
+@pytest.mark.parametrize(
+    "direct", [True, pytest.param(False, marks=pytest.mark.campaign)], ids=["direct", "passed on"]
+)
 @pytest.mark.usefixtures("apart")
-def test_a_value_that_many_read_is_passed_on_to_the_other_node_while_it_comes(
-    dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch
+def test_a_value_that_many_read_goes_to_the_other_node_once_and_before_all_is_read(
+    dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
+    got: list[object] = []
+    get = remote.RemoteLoop._get
+
+    def noted_get(loop: remote.RemoteLoop, attempt: int, value: object, *nodes: Any) -> None:
+        got.append(value)
+        get(loop, attempt, value, *nodes)
+
+    monkeypatch.setattr(remote.RemoteLoop, "_get", noted_get)
     passed: list[object] = []
     pass_on = remote.RemoteStore.pass_on
 
@@ -227,6 +240,8 @@ def test_a_value_that_many_read_is_passed_on_to_the_other_node_while_it_comes(
         pass_on(store, value, node)
 
     monkeypatch.setattr(remote.RemoteStore, "pass_on", noted)
+    if not direct:
+        monkeypatch.setattr(Pairs, "may_meet", lambda *_: False)
     dask_hosts.add_node()
     dask_hosts.add_node()
 
@@ -240,5 +255,5 @@ def test_a_value_that_many_read_is_passed_on_to_the_other_node_while_it_comes(
         told = mr.ExecutableTuple(calls).execute().fetch()
         assert {total for _, total in told} == {sum(range(2_000_000))}
         assert {where for where, _ in told} == set(session.get_worker_addresses())
-        assert len(passed) == 1
+        assert (len(got), len(passed)) == ((1, 0) if direct else (0, 1))
         assert (made.execute().fetch() == np.arange(2_000_000)).all()

@@ -477,26 +477,36 @@ class RemoteLoop(Loop):
 
         Or if nobody else has all of them, and this node lacks least.
         """
-        missing = [(value, source) for value, source in self._large_inputs(task)
-                   if not node.has(value) and (value[1], value[2]) not in node.coming]  # fmt: skip
-        ways = [self._way(source, value, node) for value, source in missing]
-        size = sum(
-            value[3] * (_HOPS if source.early and way is None else 1)
-            for (value, source), way in zip(missing, ways, strict=True)
-        )
         if not node.alive:
             return
+        inputs = [
+            (value, source, self._way(source, value, node))
+            for value, source in self._large_inputs(task)
+            if not node.has(value) and (value[1], value[2]) not in node.coming
+        ]
+        size = sum(
+            value[3] * (_HOPS if source.early and way is None else 1)
+            for value, source, way in inputs
+        )
         if work_s < size / SHIP_BYTES_PER_S and self._nearest(task) is not node:
             return
-        for (value, source), way in zip(missing, ways, strict=True):
+        for value, source, way in inputs:
             if way is not None:
                 self._get(source.attempt, value, way, node)
             elif source.early:
-                _, made_in = self.scheduler.made_in[source.attempt]
-                self.pool.nodes[made_in].tell(carrier.HURRY, source.attempt)
+                self._hurry(source)
                 self.store.pass_on(value, node)
             else:
                 node.ship(value, self.store.arena(value[1]))
+        if node.reads:
+            for value, source in self._large_inputs(task):
+                if source.early and not node.may_read_early(value):
+                    self._hurry(source)  # else its maker may keep it for `SPARED_S`
+
+    def _hurry(self, source: Task) -> None:
+        """Have a value that was told of early come now."""
+        _, made_in = self.scheduler.made_in[source.attempt]
+        self.pool.nodes[made_in].tell(carrier.HURRY, source.attempt)
 
     def _nearest(self, task: Task) -> RemoteNode | None:
         """The node that lacks least of a task's inputs, if none can have it as things are."""
