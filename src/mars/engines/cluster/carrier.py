@@ -43,6 +43,7 @@ FREED: Final = "freed"  # arena, offset, length: nobody reads that any more
 HURRY: Final = "hurry"  # attempt: its value, which was told of early, is waited for
 DROP: Final = "drop"  # attempt: nobody will read its value, which was told of early
 GONE: Final = "gone"  # arena: nothing in it is asked for any more
+ASK_CLOCK: Final = "ask clock"  # the driver's clock, ns: what does the node's show?
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
 STARTED: Final = "started"  # worker, process id
@@ -51,6 +52,7 @@ ARENA: Final = "arena"  # worker, arena, size, where the node has it open: it ha
 EARLY: Final = "early"  # attempts: what is told of them next comes before the bytes of their values
 ARRIVED: Final = "arrived"  # attempts: now these are there, too
 LOG: Final = "log"  # worker, more of what it has printed, attempt, where the log of that starts
+CLOCK: Final = "clock"  # what the driver said as it asked, the node's clock, ns
 BROKEN: Final = "broken"  # why the node ends itself
 
 Message = tuple[Any, ...]
