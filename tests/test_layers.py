@@ -43,8 +43,8 @@ LAYERS = """
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
-    engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings engines.cluster.folder
-    engines.cluster.line
+    engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
+    engines.cluster.folder engines.cluster.line
     engines.cluster.node engines.cluster.remote
     engines.cluster.engine engines.cluster.dask_parts
     engines.cluster.dask_own
