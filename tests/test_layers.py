@@ -43,8 +43,8 @@ LAYERS = """
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
-    engines.cluster.carrier engines.cluster.surroundings engines.cluster.folder
-    engines.cluster.line engines.cluster.pairs
+    engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
+    engines.cluster.folder engines.cluster.line engines.cluster.pairs
     engines.cluster.peers
     engines.cluster.node engines.cluster.remote
     engines.cluster.engine engines.cluster.dask_parts
@@ -72,6 +72,7 @@ TO_MEND: set[tuple[str, str]] = set()
 
 PURE = {
     "graph", "task", "observe.attempts",
+    "engines.cluster.clock",
     "engines.local.endings", "engines.local.events", "engines.local.queues",
     "engines.local.scheduler",
 }  # fmt: skip

@@ -202,6 +202,9 @@ CHECKPOINT_LOCK_S: Final = 60.0
 
 # -- clusters ---------------------------------------------------------------------------------
 
+CLOCK_S: Final = 10.0
+"""A node that has something to say is asked for its clock once in this many seconds."""
+
 LOG_SHIP_S: Final = 0.1
 """A node sends what its workers print at the latest after this time, seconds: that much of a log
 can be missing when a node is lost."""

@@ -77,13 +77,14 @@ def why_not() -> str:
 class Host:
     """One host of a lab."""
 
-    def __init__(self, name: str, address: str, names: str) -> None:
+    def __init__(self, name: str, address: str, names: str, up_s: int) -> None:
         self.name, self.address = name, address
         self._holder = subprocess.Popen(
             [
                 # It ends with us, also when pytest ends a test that hangs, and itself with it.
                 "setpriv", "--pdeathsig", "KILL",
                 "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child",
+                "--time", "--monotonic", str(up_s),
                 sys.executable, "-c", _INIT, name, names,
             ],
             stdin=subprocess.DEVNULL,
@@ -106,7 +107,7 @@ class Host:
     def command(self, words: Sequence[str]) -> list[str]:
         """A command line that runs there."""
         entering = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--uts", "--ipc"]
-        return [*entering, "--pid", "--", *words]
+        return [*entering, "--pid", "--time", "--", *words]
 
     def run(
         self, *words: str, stdin: str | None = None, limit_s: float = 50.0, check: bool = True
@@ -120,7 +121,9 @@ class Host:
             env=self.environment,
             timeout=limit_s,
         )
-        assert not check or ended.returncode == 0, f"{words} on {self.name}:\n{ended.stderr}"
+        assert not check or ended.returncode == 0, (
+            f"{words} on {self.name}:\n{ended.stdout}\n{ended.stderr}"
+        )
         return ended
 
     def mars(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -232,7 +235,8 @@ class Lab:
         self.close()
 
     def _add(self, name: str, address: str, table: str) -> Host:
-        host = Host(name, address, table)
+        # Hosts count `time.monotonic` from their own start.
+        host = Host(name, address, table, up_s=3600 * len(self._made))
         self._made.append(host)
         return host
 

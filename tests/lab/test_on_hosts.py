@@ -166,6 +166,30 @@ def test_a_seed_program_has_the_results_and_logs_that_it_has_on_one_machine(
     assert ends[0] == ends[1]
 
 
+TIMES = """
+with mars.new_session(sys.argv[1]) as session:
+    calls = [mr.spawn(call, args=(i,)) for i in range(20)]
+    begun = time.monotonic()
+    mr.ExecutableTuple(calls).execute()
+    moments = [moment - begun for one in calls for moment in one.times()]
+    say("clocks", [min(moments), max(moments), time.monotonic() - begun])
+    say("where", sorted({str(one.fetch_log()).split()[-1] for one in calls}))
+"""
+
+
+def test_times_of_calls_are_in_the_program_s_time(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    ask = "import time; print(time.monotonic())"
+    shown = [float(cluster[name].python(ask).stdout) for name in ("client", *NODES)]
+    assert np.ptp(shown) > 1000, "hosts of one clock would prove nothing"
+    driver = drive(TIMES)
+    first, last, end = driver.json("clocks")
+    assert -0.5 < first <= last < end + 0.5
+    assert driver.json("where") == ["one", "two"]
+    assert driver.end() == 0, driver.said
+
+
 @pytest.mark.campaign
 def test_the_original_s_surface_is_the_same_over_hosts(cluster: LabCluster, tmp_path: Path) -> None:
     """Values, errors and logs, as on `local`: the same tests, with another address."""

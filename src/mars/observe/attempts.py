@@ -16,7 +16,11 @@ _WORKER_TIMES: Final = struct.Struct("<5q")
 
 
 class Times(NamedTuple):
-    """Eight moments of an attempt, in seconds of `time.monotonic`.
+    """Eight moments of an attempt, in seconds of the program's `time.monotonic`.
+
+    What a worker on another host saw is put into the program's time. That is wrong by half of the
+    time that a message takes there and back, at the most; so there a call may seem to have been
+    received a moment before it was sent.
 
     Attributes
     ----------

@@ -49,6 +49,7 @@ PART: Final = "part"  # meeting: expect nothing of that node any more
 GET: Final = "get"  # meeting, attempt, arena, its size, offset, length: have that from the node
 UNGET: Final = "unget"  # arena, offset: nobody will read what was to be had there
 HAND: Final = "hand"  # attempt, arena, offset, length: send this copy, as its maker is lost
+ASK_CLOCK: Final = "ask clock"  # the driver's clock, ns: what does the node's show?
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
 STARTED: Final = "started"  # worker, process id
@@ -60,6 +61,7 @@ LOG: Final = "log"  # worker, more of what it has printed, attempt, where the lo
 OPENED: Final = "opened"  # meeting, where its door is: None, there is none
 PARTED: Final = "parted"  # meeting: it has no line to that node, or none any more
 GOT: Final = "got"  # arena, offset, bytes that came from another node, whether it is all
+CLOCK: Final = "clock"  # what the driver said as it asked, the node's clock, ns
 BROKEN: Final = "broken"  # why the node ends itself
 
 Message = tuple[Any, ...]

@@ -332,6 +332,8 @@ class Node:
             gone = self._arenas.pop(message[1], None)
             if gone is not None:
                 os.close(gone.descriptor)
+        elif kind == carrier.ASK_CLOCK:
+            self._say(carrier.CLOCK, message[1], time.monotonic_ns())
         elif kind == carrier.KEEP:
             self._kept = True
         elif kind == carrier.FOLDER:

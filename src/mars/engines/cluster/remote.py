@@ -13,7 +13,9 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -24,6 +26,7 @@ from mars.attempt.capture import Log, Segment
 from mars.engine import Run
 from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier, File, Item
+from mars.engines.cluster.clock import Clock
 from mars.engines.cluster.line import Line
 from mars.engines.cluster.pairs import Pairs
 from mars.engines.local import events
@@ -35,11 +38,13 @@ from mars.engines.local.queues import Group
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import MarsError, NoAvailableBand, WorkerDied
-from mars.settings import CALL_MEMORY_SHARE, NODE_WAIT_S, SHIP_BYTES_PER_S
+from mars.settings import CALL_MEMORY_SHARE, CLOCK_S, NODE_WAIT_S, SHIP_BYTES_PER_S
 from mars.task import Stage, Task, WorkerId
 
 _HOPS: Final = 2
 """Of a value that goes to another node by way of this process."""
+
+_TIMES: Final = struct.Struct("<5q")
 
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
@@ -73,6 +78,8 @@ class RemoteNode:
         self._link = link
         self.line: Line | None = None  # instead of the link, if the node can be reached
         self.lost = False  # and the loop told of it
+        self.clock = Clock()
+        self._ask_clock_ns = 0  # when, at the earliest
 
     def begin(self, line: Line | None) -> None:
         """Choose the way: what the node hears from first is the one that it uses, too."""
@@ -82,6 +89,13 @@ class RemoteNode:
         self.tell(carrier.HERE)
         if self.kept:
             self.tell(carrier.KEEP)
+
+    def ask_clock(self) -> None:
+        """Ask what its clock shows, unless that was done a short time ago."""
+        now = time.monotonic_ns()
+        if now >= self._ask_clock_ns:
+            self._ask_clock_ns = now + int(CLOCK_S * 1e9)
+            self.tell(carrier.ASK_CLOCK, now)
 
     def tell(self, *message: Any) -> None:
         """Send a message."""
@@ -566,6 +580,8 @@ class RemoteLoop(Loop):
             kind = message[0]
             if kind == carrier.BYTES:
                 self.store.write(message[1], message[3], message[4])
+            elif kind == carrier.CLOCK:
+                node.clock.learn(message[1], message[2], time.monotonic_ns())
             elif kind == carrier.ARENA:
                 number, size, address = message[2:]
                 if address is None:
@@ -612,6 +628,7 @@ class RemoteLoop(Loop):
             if member is None:
                 continue
             if kind == carrier.DATA:
+                node.ask_clock()
                 if not member.broken:
                     member.inbox.came.append((message[2], memoryview(message[3])))
                     self._take_frames(member)
@@ -788,7 +805,11 @@ class RemoteLoop(Loop):
 
     def _outcomes(self, member: Member, data: memoryview) -> list[events.Outcome]:
         told = []
+        ahead = member.node.clock.ahead_ns  # type: ignore[attr-defined]
         for outcome in super()._outcomes(member, data):
+            if ahead and outcome.timing is not None:
+                moments = (moment - ahead for moment in _TIMES.unpack(outcome.timing))
+                outcome = outcome._replace(timing=_TIMES.pack(*moments))
             ending = _ENDINGS.get(outcome.status)
             if ending is not None:
                 start, end = (0, 0) if outcome.log is None else (outcome.log.start, outcome.log.end)
@@ -824,6 +845,7 @@ class RemoteLoop(Loop):
 
     def _start_worker(self, command: events.StartWorker) -> None:
         node = self.pool.nodes[command.group]
+        node.ask_clock()  # its answer is here before anything that the worker says
         try:
             member = RemoteMember(command.worker, node)
         except OSError as error:
