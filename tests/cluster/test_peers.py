@@ -58,7 +58,11 @@ class End:
 
     def act(self, *message: Any) -> None:
         """What a driver says."""
-        self._acts.put(lambda: self.peers.act(message))
+        self.do(lambda: self.peers.act(message))
+
+    def do(self, act: Callable[[], object]) -> None:
+        """Have something done in the node's thread."""
+        self._acts.put(act)
 
     def tells(self) -> tuple[Any, ...]:
         return self.said.get(timeout=20)
@@ -136,11 +140,20 @@ class Slow:
 
 @pytest.mark.parametrize("how", ["dropped", "cut"])
 def test_a_value_whose_way_ends_early_is_no_value_and_nothing_of_it_comes_later(
-    ends: tuple[End, End], how: str
+    ends: tuple[End, End], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = ends
     *_, place = one.tells()
     slow = Slow(two)
+    ended = threading.Event()  # at the node that sends
+    drop = line.Line.drop
+
+    def noted(ours: line.Line, what: Any) -> bool:
+        left = drop(ours, what)
+        ended.set()
+        return left
+
+    monkeypatch.setattr(line.Line, "drop", noted)
     two.act(carrier.MEET, 3, place, KEY)
     two.act(carrier.GET, 3, *VALUE)
     assert slow.began.wait(20)
@@ -148,6 +161,8 @@ def test_a_value_whose_way_ends_early_is_no_value_and_nothing_of_it_comes_later(
         two.act(carrier.UNGET, 1, 0)
     else:
         one.act(carrier.PART, 3)
+        one.do(ended.set)
+    assert ended.wait(20)
     slow.may.set()
     kind, arena, offset, count, whole = two.tells()
     assert (kind, arena, offset, whole) == (carrier.GOT, 1, 0, False)
