@@ -47,7 +47,7 @@ _KIND_OF_CODE: Final = 0x3AF
 """Flags that say what code is: *args, **kwargs, a generator, a coroutine. The others say where it
 stands, and what was imported from `__future__` there."""
 
-_HAS_DOCSTRING: Final = 0x4000000  # from Python 3.13 on
+_HAS_DOCSTRING: Final = 0x4000000  # from Python 3.14 on
 
 _OF_CLASS: Final = frozenset(
     {
@@ -608,7 +608,7 @@ def _version(top: str) -> str | None:
 def _is_docstring(code: types.CodeType) -> bool:
     if not code.co_consts or not isinstance(code.co_consts[0], str):
         return False
-    if sys.version_info >= (3, 13):
+    if sys.version_info >= (3, 14):
         return bool(code.co_flags & _HAS_DOCSTRING)
     # The first constant of a function is its docstring, or None. Code of modules, classes and
     # comprehensions has no such place; only the first two have no local names of their own.

@@ -310,9 +310,15 @@ assert os.waitpid(pid, 0)[1] == 0
 }
 
 
+NO_WARNING = """
+import warnings  # Python 3.12 and later say that to every program with a thread
+warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+"""
+
+
 @pytest.mark.parametrize("fork", FORKS)
 def test_a_fork_of_the_program_disturbs_nothing(fork: str, program: Callable[..., object]) -> None:
-    one = program(BEGIN + FORKS[fork] + "\nprint('done', flush=True)\n")
+    one = program(BEGIN + NO_WARNING + FORKS[fork] + "\nprint('done', flush=True)\n")
     assert one.wait() == 0, one.errors()
     assert one.line() == "done"
     one.assert_nothing_left()

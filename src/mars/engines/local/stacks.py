@@ -206,7 +206,7 @@ def _read(pid: int, answer: str) -> Report:
             return Report(pid, State.NESTED, asking, threads)
         if _is_ours(frame, "perform"):
             return Report(pid, State.RUNNING, _above_ours(main[: position + 1]), threads)
-    if main and main[-1] == "...":  # so deep that our frames are cut off
+    if main and not main[-1].endswith(" in <module>"):  # so deep that our frames are cut off
         return Report(pid, State.RUNNING, main, threads)
     return Report(pid, State.IDLE, (), threads)
 
