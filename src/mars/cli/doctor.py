@@ -296,9 +296,9 @@ def _large_pages() -> Finding:
     )
     refused = subprocess.run([sys.executable, "-c", code], check=False).returncode
     text = (
-        "not for us: no user namespaces here, so large values take longer to write"
+        "not here (Linux 6.14 or later, and root or user namespaces): to write takes longer"
         if refused
-        else "where the kernel has them for tmpfs (Linux 6.14 and later)"
+        else "available"
     )
     return Finding("large pages", text, not refused)
 
