@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import gc
 import importlib
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mars.attempt.code import describe
+from mars.attempt.code import _References, describe
 from mars.attempt.codec import Keep
 
 TEXT = """
@@ -131,6 +132,27 @@ def test_what_can_change_unseen_is_pickled_each_time(own: ModuleType) -> None:
     before = describe(use, Keep)
     own.HIDDEN.inside = 2
     assert describe(use, Keep).key != before.key
+
+
+def test_an_installed_function_under_a_cache_is_not_looked_into() -> None:
+    namespace = {"__name__": "__main__", "cached": fnmatch._compile_pattern}  # type: ignore[attr-defined]
+    exec("def use(): return cached", namespace)
+    use: Any = namespace.pop("use")
+    assert describe(use, Keep) is describe(use, Keep)
+    wrapped = fnmatch._compile_pattern.__wrapped__  # type: ignore[attr-defined]
+    before, code = describe(use, Keep), wrapped.__code__
+    try:
+        wrapped.__code__ = (lambda pat: None).__code__
+        assert describe(use, Keep) is before
+    finally:
+        wrapped.__code__ = code
+
+
+def test_a_class_with_a_name_of_a_module_that_is_none_is_no_obstacle() -> None:
+    odd = type("Odd", (), {"__module__": property(lambda self: "odd")})
+    namespace = {"__name__": "__main__", "odd": odd()}
+    exec("def use(): return odd", namespace)
+    assert not _References(namespace.pop("use")).stable  # type: ignore[arg-type]
 
 
 def test_a_large_list_is_not_looked_through(own: ModuleType) -> None:

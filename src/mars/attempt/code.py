@@ -254,6 +254,8 @@ class _References:
                 self._value(value)
 
     def _value(self, value: object) -> None:
+        if not self.stable:
+            return  # nobody will ask for the rest
         if isinstance(value, BuiltinFunctionType):
             if not isinstance(value.__self__, (ModuleType, type(None))):
                 self._value(value.__self__)  # a method: of a list that grows, perhaps
@@ -287,7 +289,10 @@ class _References:
                 self._value(item)
         elif kind is dict:
             self._mapping(value)  # type: ignore[arg-type]
-        elif isinstance(value, (staticmethod, classmethod, _CachedFunction)):
+        elif isinstance(value, _CachedFunction):
+            if not is_installed(value):
+                self._value(value.__wrapped__)
+        elif isinstance(value, (staticmethod, classmethod)):
             self._value(value.__wrapped__)
         elif isinstance(value, property):
             for part in (value.fget, value.fset, value.fdel):
@@ -300,7 +305,7 @@ class _References:
 
 
 def _title(kind: type) -> str:
-    return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    return f"{str(kind.__module__).partition('.')[0]}.{kind.__name__}"
 
 
 def _same(collection: Collection[Any], items: tuple[Any, ...]) -> bool:
