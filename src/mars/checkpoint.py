@@ -27,7 +27,6 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
-from struct import Struct
 from typing import Any, Final
 
 from mars import identity, journal
@@ -46,9 +45,7 @@ from mars.settings import (
     CHECKPOINT_LARGE_COST,
     CHECKPOINT_LOG_BYTES,
 )
-from mars.task import Call, Stage, Task
-
-_TIMING: Final = Struct("<5q")
+from mars.task import TIMING, Call, Stage, Task
 
 
 class Journal:
@@ -185,7 +182,7 @@ class KeptTask(Task):
         moments = [self.sent_at]
         for span in self.found.spans:
             moments.append(moments[-1] + span)
-        return _TIMING.pack(*[int(moment * 1e9) for moment in moments])
+        return TIMING.pack(*[int(moment * 1e9) for moment in moments])
 
     @timing.setter
     def timing(self, value: bytes | None) -> None:
@@ -826,7 +823,7 @@ def _relative(marks: Sequence[int], size: int) -> list[int]:
 def _moments(task: Task) -> tuple[float, tuple[float, float, float, float]]:
     if task.timing is None:
         return time.time(), (0.0, 0.0, 0.0, 0.0)
-    a, b, c, d, e = _TIMING.unpack(task.timing)
+    a, b, c, d, e = TIMING.unpack(task.timing)
     spans = ((b - a) * 1e-9, (c - b) * 1e-9, (d - c) * 1e-9, (e - d) * 1e-9)
     return a * 1e-9 + time.time() - time.monotonic(), spans
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import struct
 from enum import IntEnum
 from numbers import Integral, Real
 from typing import Any, Final, NewType, Protocol
@@ -19,6 +20,10 @@ from mars.settings import DEATH_RETRIES, INLINE_BYTES, RETRY_WHEN_FAIL
 RunId = NewType("RunId", int)
 WorkerId = NewType("WorkerId", int)
 AttemptId = NewType("AttemptId", int)
+
+TIMING: Final = struct.Struct("<5q")
+"""`Task.timing`: when a worker received a call, had its inputs, called, returned and stored the
+result, in nanoseconds of the program's monotonic clock."""
 
 Buffers = tuple[object, ...]
 """Large buffers of a pickled value, kept beside the pickle and never copied into it."""

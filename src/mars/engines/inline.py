@@ -11,7 +11,6 @@ import contextlib
 import heapq
 import os
 import signal
-import struct
 import sys
 import threading
 import time
@@ -29,7 +28,7 @@ from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import TAIL_BYTES, LogSource
 from mars.settings import BACKOFF_S, LOG_TAIL_LINES
-from mars.task import Call, Stage, Task
+from mars.task import TIMING, Call, Stage, Task
 
 
 class InlineEngine:
@@ -308,7 +307,7 @@ class InlineEngine:
         finally:
             stored = time.monotonic_ns()
             returned = max(returned, decoded)
-            task.timing = struct.pack("<5q", received, decoded, decoded, returned, stored)
+            task.timing = TIMING.pack(received, decoded, decoded, returned, stored)
             context.enter_thread(before)
             self._stack.pop()
             del self._running[task]

@@ -7,12 +7,9 @@ clock and the workers' are one, the machine's monotonic clock.
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
 # each piece, and the first one in a process takes 2 ms.
 
-import struct
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from mars.task import Stage, Task
-
-_WORKER_TIMES: Final = struct.Struct("<5q")
+from mars.task import TIMING, Stage, Task
 
 
 class Times(NamedTuple):
@@ -107,5 +104,5 @@ def times_of(task: Task) -> Times | None:
     if task.timing is None:
         return None
     block = task if task.source is None else task.source
-    there = [moment * 1e-9 for moment in _WORKER_TIMES.unpack(task.timing)]
+    there = [moment * 1e-9 for moment in TIMING.unpack(task.timing)]
     return Times(block.queued_at, block.ready_at, task.sent_at or there[0], *there)

@@ -13,7 +13,6 @@ import os
 import pickle
 import signal
 import socket
-import struct
 import threading
 import time
 from collections import deque
@@ -39,12 +38,10 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import MarsError, NoAvailableBand, WorkerDied
 from mars.settings import CALL_MEMORY_SHARE, CLOCK_S, NODE_WAIT_S, SHIP_BYTES_PER_S
-from mars.task import Stage, Task, WorkerId
+from mars.task import TIMING, Stage, Task, WorkerId
 
 _HOPS: Final = 2
 """Of a value that goes to another node by way of this process."""
-
-_TIMES: Final = struct.Struct("<5q")
 
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
@@ -808,8 +805,8 @@ class RemoteLoop(Loop):
         ahead = member.node.clock.ahead_ns  # type: ignore[attr-defined]
         for outcome in super()._outcomes(member, data):
             if ahead and outcome.timing is not None:
-                moments = (moment - ahead for moment in _TIMES.unpack(outcome.timing))
-                outcome = outcome._replace(timing=_TIMES.pack(*moments))
+                moments = (moment - ahead for moment in TIMING.unpack(outcome.timing))
+                outcome = outcome._replace(timing=TIMING.pack(*moments))
             ending = _ENDINGS.get(outcome.status)
             if ending is not None:
                 start, end = (0, 0) if outcome.log is None else (outcome.log.start, outcome.log.end)
