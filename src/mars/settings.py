@@ -44,6 +44,9 @@ PREFETCH_BELOW_S: Final = 0.05
 """Calls predicted longer than this, in seconds, are not sent ahead: the gap between two calls
 is ~0.1 ms, 0.2 % of 50 ms, and a call that waits in a worker cannot start elsewhere."""
 
+FAR_PREFETCH_BELOW_S: Final = 0.5
+"""The same for workers on nodes, where that gap is ~2 ms."""
+
 BLOCK_S: Final = 0.05
 """Predicted work in one block of `mars.remote.map`, seconds: a block costs both sides ~0.4 ms."""
 

@@ -47,7 +47,13 @@ from mars.engines.local.scheduler import (
     Scheduler,
 )
 from mars.graph import needed_calls
-from mars.settings import CANCEL_GRACE_S, OBJECT_MEMORY_SHARE, REPORT_S
+from mars.settings import (
+    CANCEL_GRACE_S,
+    FAR_PREFETCH_BELOW_S,
+    OBJECT_MEMORY_SHARE,
+    PREFETCH_BELOW_S,
+    REPORT_S,
+)
 from mars.task import Call, Output, Task
 
 MAX_STEPS: Final = 6000
@@ -222,7 +228,10 @@ class World:
         self.copies: dict[int, int] = {}  # attempts whose values another group has got: which
         self.copying = random.Random(f"copies {seed}")
         self.lost_makers = 0.0  # so many groups are lost when another one has got what they made
-        self.scheduler = Scheduler(groups, lambda: self.memory - self.objects, self._distance)
+        self.scheduler = Scheduler(
+            groups, lambda: self.memory - self.objects, self._distance,
+            FAR_PREFETCH_BELOW_S if len(groups) > 1 else PREFETCH_BELOW_S,
+        )  # fmt: skip
         self.addresses = [address for address, _ in groups]
         self.members: dict[int, Member] = {}
         self.gone: set[int] = set()

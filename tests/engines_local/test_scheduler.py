@@ -75,9 +75,9 @@ NEW = Function(b"new", "new", b"")  # never seen
 class Desk:
     """Sends events, keeps commands, knows what each worker has."""
 
-    def __init__(self, *cpus: float, ready: int | None = None) -> None:
+    def __init__(self, *cpus: float, ready: int | None = None, **how: Any) -> None:
         groups = [(f"w{index}", one) for index, one in enumerate(cpus or (2.0,))]
-        self.scheduler = Scheduler(groups)
+        self.scheduler = Scheduler(groups, **how)
         self.scheduler.seconds.update({QUICK.key: 0.001, LONG.key: 1.0})
         self.now = 0.0
         self.commands: list[Any] = []
@@ -201,6 +201,23 @@ def test_long_calls_travel_alone() -> None:
     desk = Desk(2)
     desk.submit(*calls(6, LONG))
     assert desk.sent() == {1: ["c0"], 2: ["c1"]}
+
+
+def test_where_messages_take_longer_one_long_call_waits_behind_another() -> None:
+    desk = Desk(1, 1, prefetch_below_s=2.0)
+    desk.submit(*calls(5, LONG))
+    assert desk.sent() == {1: ["c0", "c1"], 2: ["c2", "c3"]}
+    desk.finish(1, seconds=1.0)
+    assert desk.sent() == {1: ["c1", "c4"], 2: ["c2", "c3"]}
+
+
+def test_a_long_call_that_was_sent_ahead_is_taken_back_for_an_idle_worker() -> None:
+    desk = Desk(1, 1, prefetch_below_s=2.0)
+    desk.submit(*calls(4, LONG))
+    desk.finish(1, VALUE, VALUE, seconds=0.5)
+    assert desk.drain(TakeBack) == [TakeBack(WorkerId(2), 1)]
+    desk.give_back(2, 1)
+    assert desk.sent() == {1: ["c3"], 2: ["c2"]}
 
 
 def test_calls_of_a_new_function_travel_alone() -> None:

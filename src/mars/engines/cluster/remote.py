@@ -37,7 +37,13 @@ from mars.engines.local.queues import Group
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import MarsError, NoAvailableBand, WorkerDied
-from mars.settings import CALL_MEMORY_SHARE, CLOCK_S, NODE_WAIT_S, SHIP_BYTES_PER_S
+from mars.settings import (
+    CALL_MEMORY_SHARE,
+    CLOCK_S,
+    FAR_PREFETCH_BELOW_S,
+    NODE_WAIT_S,
+    SHIP_BYTES_PER_S,
+)
 from mars.task import TIMING, Stage, Task, WorkerId
 
 _HOPS: Final = 2
@@ -455,7 +461,7 @@ class RemoteLoop(Loop):
     def _new_scheduler(
         self, groups: Sequence[tuple[str, float]], room: Callable[[], float]
     ) -> Scheduler:
-        return Scheduler(groups, room, self._distance)
+        return Scheduler(groups, room, self._distance, FAR_PREFETCH_BELOW_S)
 
     def _distance(self, task: Task, index: int) -> float:
         """How much longer large inputs take to a node than to the one that has most of them."""

@@ -220,6 +220,8 @@ class Scheduler:
     distance : callable, optional
         Seconds that the inputs of a ready task take to a group, by its index, more than to the one
         that has most of them. Default: all groups have all inputs.
+    prefetch_below_s : float, optional
+        Calls predicted longer are not sent ahead.
     """
 
     def __init__(
@@ -227,8 +229,10 @@ class Scheduler:
         groups: Sequence[tuple[str, float]],
         room: Callable[[], float] = lambda: inf,
         distance: Callable[[Task, int], float] | None = None,
+        prefetch_below_s: float = PREFETCH_BELOW_S,
     ) -> None:
         self.admission = Admission(room)
+        self._prefetch_below_s = prefetch_below_s
         self._distance = distance
         self.groups = [Group(address, cpus) for address, cpus in groups]
         self.workers: dict[WorkerId, WorkerState] = {}
@@ -283,14 +287,14 @@ class Scheduler:
         """Seconds that the task will take; for a function never seen, too long to send ahead."""
         seconds = self.seconds.get(task.call.function.key)
         if seconds is None:
-            return PREFETCH_BELOW_S
+            return self._prefetch_below_s
         return seconds if task.items is None else seconds * len(task.items)
 
     def _next_of(self, task: Task) -> float:
         """The same for the least that is given out of it: of a map one item."""
         if task.items is None or task.source is not None:
             return self._predict(task)
-        return self.seconds.get(task.call.function.key, PREFETCH_BELOW_S)
+        return self.seconds.get(task.call.function.key, self._prefetch_below_s)
 
     def next_timer(self) -> float | None:
         """When `Tick` is due at the latest; None: nothing waits for time to pass."""
@@ -1113,7 +1117,7 @@ class Scheduler:
         if ready.count:
             self._start_missing(now)
             first = ready.first()  # none when nobody wanted what was there
-            short = first is not None and self._next_of(first) < PREFETCH_BELOW_S
+            short = first is not None and self._next_of(first) < self._prefetch_below_s
             # The one with the least to do first: what it takes is not queued behind others.
             for worker in sorted(_some(self._hungry), key=_load) if short else ():
                 if not self._fill(worker, 1 + ready.count // (2 * len(self.workers)), now):
@@ -1212,7 +1216,7 @@ class Scheduler:
             else:
                 if queue and (
                     options.timeout_s is not None
-                    or predicted >= PREFETCH_BELOW_S
+                    or predicted >= self._prefetch_below_s
                     or (load + predicted > most_s and len(queue) > 1)
                     or self._better_at_home(task, worker, load)
                 ):
@@ -1302,7 +1306,7 @@ class Scheduler:
         options = task.call.options
         if load is not None and (
             seconds is None
-            or seconds >= PREFETCH_BELOW_S
+            or seconds >= self._prefetch_below_s
             or load > BLOCK_S
             or options.timeout_s is not None
         ):
