@@ -42,10 +42,11 @@ $(VENV)/for-demo: pyproject.toml | $(VENV)/made
 	@$(PY) -m compileall -q src  # an editable install does not, and may be told not to later
 	@touch $@
 
-# One test has hosts join over ssh; it is skipped where this does not succeed.
-SSHD_SETTLED := test -x /usr/sbin/sshd || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null
-INSTALL_SSHD := { apt-get -qq update && apt-get -qq install --no-install-recommends -y \
-	openssh-server openssh-client iproute2 >/dev/null; } || true
+# For hosts that join over ssh, and firewalls between them; those tests are skipped without.
+SYSTEM_SETTLED := { test -x /usr/sbin/sshd && test -x /usr/sbin/nft; } || test "$$(id -u)" != 0 \
+	|| ! command -v apt-get >/dev/null
+INSTALL_SYSTEM := { apt-get -qq update && apt-get -qq install --no-install-recommends -y \
+	openssh-server openssh-client iproute2 nftables >/dev/null; } || true
 
 # pip learned to read [dependency-groups] in 25.1, and many a Python still brings an older one.
 $(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
@@ -54,7 +55,7 @@ $(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
 		print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
 		> $(VENV)/dev.txt
 	@$(PIP) install --quiet --requirement $(VENV)/dev.txt
-	@$(SSHD_SETTLED) || $(INSTALL_SSHD)
+	@$(SYSTEM_SETTLED) || $(INSTALL_SYSTEM)
 	@touch $@
 
 # --- what people run -----------------------------------------------------------------------------

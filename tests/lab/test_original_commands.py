@@ -169,7 +169,8 @@ def over_ssh(lab: Lab, hosts: str) -> subprocess.CompletedProcess[str]:
     """``mars cluster up`` on the head, with hosts that join over ssh."""
     return lab["head"].mars(
         "cluster", "up", "--engine", "dask", "--host", "10.77.0.1", "--ssh", hosts,
-        "--ssh-config", f"{OWN}/ssh_config", "--n-cpu", "1", "--memory", "512MiB", check=False,
+        "--ssh-config", f"{OWN}/ssh_config", "--ssh-port", "7200",
+        "--n-cpu", "1", "--memory", "512MiB", check=False,
     )  # fmt: skip
 
 
@@ -185,6 +186,7 @@ def test_hosts_join_and_leave_over_ssh_only_with_known_keys(
     reachable("one")
     joined = over_ssh(lab, "one")
     assert joined.returncode == 0, joined.stderr
+    assert {"7200", "7201"} <= set(lab["one"].ports())
     assert "at 10.77.0.2: 1 cores" in lab["head"].mars("cluster", "status").stdout
     lab["head"].mars("cluster", "down")
     assert (lab["head"].processes(), calls(lab["one"])) == ([], [])

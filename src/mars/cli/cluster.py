@@ -62,6 +62,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     up.add_argument("--ssh", default="", metavar="HOSTS", help="hosts that join over ssh: a,b,c")
     _add_share(up, "each of the hosts of --ssh")
     up.add_argument("--ssh-python", default=sys.executable, help="the Python there that has mars")
+    up.add_argument(
+        "--ssh-port", type=int, default=0, help="first of the ports of their nodes; 0: any"
+    )
     up.add_argument("--ssh-config", help="configuration file for ssh, its -F")
 
     join = actions.add_parser("join", help="have this machine run calls of a cluster")
@@ -187,7 +190,8 @@ def _up(options: Namespace) -> int:
     hosts = [host for host in options.ssh.split(",") if host]
     if hosts:
         try:
-            ssh.join(record, hosts, shell, ["--n-cpu", options.n_cpu, "--memory", options.memory])
+            given = ["--n-cpu", options.n_cpu, "--memory", options.memory]
+            ssh.join(record, hosts, shell, [*given, "--port", str(options.ssh_port)])
         except BaseException:
             ssh.leave(record)
             clusters.down(record)

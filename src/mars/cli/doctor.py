@@ -72,6 +72,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="?",
         help="of a cluster, to look at it and its nodes; default: this machine",
     )
+    parser.add_argument(
+        "--node-ports",
+        metavar="FIRST-LAST",
+        help="where its nodes may listen, as in `new_session`; default: anywhere",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for a bug report")
     parser.add_argument(
         "--no-engine", action="store_true", help="do not start an engine to see if it works"
@@ -83,7 +88,7 @@ def run(options: Namespace) -> int:
     if options.address is None:
         report = examine(engine=not options.no_engine)
     else:
-        report = nodes.examine(options.address)
+        report = nodes.examine(options.address, options.node_ports)
     if options.json:
         print(json.dumps(as_json(report), indent=2))
     else:

@@ -40,13 +40,15 @@ SKEW_S: Final = 1.0
 EXPIRES_SOON_DAYS: Final = 3.0
 
 
-def examine(address: str) -> list[Section]:
+def examine(address: str, node_ports: str | None = None) -> list[Section]:
     """Look at a cluster, from where this program runs.
 
     Parameters
     ----------
     address : str
         As `mars.new_session` takes it.
+    node_ports : str, optional
+        The same.
     """
     cluster = Section("cluster")
     report = [cluster]
@@ -54,7 +56,7 @@ def examine(address: str) -> list[Section]:
         cluster.findings.extend(_way_in(address))
         mars: Any = import_module("mars")
         began = time.perf_counter()
-        session = mars.new_session(address, default=False)
+        session = mars.new_session(address, default=False, node_ports=node_ports)
     except (MarsError, OSError, ValueError) as error:
         name = "credentials" if type(error).__name__ == "CredentialsError" else "connection"
         cluster.findings.append(Finding(name, said(error), said(error), ok=False))
