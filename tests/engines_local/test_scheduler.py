@@ -211,6 +211,12 @@ def test_where_messages_take_longer_one_long_call_waits_behind_another() -> None
     assert desk.sent() == {1: ["c1", "c4"], 2: ["c2", "c3"]}
 
 
+def test_a_long_call_that_must_not_run_twice_is_not_sent_ahead() -> None:
+    desk = Desk(1, 1, prefetch_below_s=2.0)
+    desk.submit(*calls(5, LONG, death_retries=0))
+    assert desk.sent() == {1: ["c0"], 2: ["c1"]}
+
+
 def test_a_long_call_that_was_sent_ahead_is_taken_back_for_an_idle_worker() -> None:
     desk = Desk(1, 1, prefetch_below_s=2.0)
     desk.submit(*calls(4, LONG))

@@ -31,6 +31,7 @@ from mars.engines.local.messages import (
     FLAG_PACKED,
     FLAG_STORED,
     RECORD,
+    TIMES,
     BadFrame,
 )
 from mars.engines.local.pool import Member, Pool
@@ -648,6 +649,7 @@ class Loop:
         end = len(told)
         size_of = RECORD.size
         unpack = RECORD.unpack_from
+        times_from, times_to = TIMES.start, TIMES.stop
         segment = member.segment
         while position < end:
             (attempt, status, flags, log_start, log_end, received, _, _, _, stored, peak, size) = (
@@ -671,7 +673,7 @@ class Loop:
                     result,
                     bool(flags & FLAG_STORED),
                     len(result[1]) if flags & FLAG_FAILURES else 0,
-                    told[position + 26 : position + 66],
+                    told[position + times_from : position + times_to],
                     log,
                     peak * 1024,
                 )

@@ -296,6 +296,14 @@ class Scheduler:
             return self._predict(task)
         return self.seconds.get(task.call.function.key, self._prefetch_below_s)
 
+    def _ahead_below_s(self, options: Options) -> float:
+        """Predicted time below which a call is sent ahead.
+
+        Of calls that a lost node had, nobody knows whether they had begun: of those that must not
+        run twice it gets few.
+        """
+        return self._prefetch_below_s if options.death_retries else PREFETCH_BELOW_S
+
     def next_timer(self) -> float | None:
         """When `Tick` is due at the latest; None: nothing waits for time to pass."""
         return self._timers[0][0] if self._timers else None
@@ -1185,7 +1193,7 @@ class Scheduler:
         # What is known of the call before: the next one is most often of the same function.
         function: Function | None = None
         options: Options = DEFAULT_OPTIONS
-        need = predicted = 0.0
+        need = predicted = ahead_below_s = 0.0
         while taken < share and len(batch) < room:
             if not shelf or not wanted(shelf[0]):
                 shelf = ready.shelf_for(group, worker.cpus if queue else None)
@@ -1200,6 +1208,7 @@ class Scheduler:
                 function, options = call.function if single else None, call.options
                 need = self.admission.need(task)
                 predicted = self._predict(task)
+                ahead_below_s = self._ahead_below_s(options)
             if queue:
                 if need > worker.need:
                     break  # it was let in for less
@@ -1216,7 +1225,7 @@ class Scheduler:
             else:
                 if queue and (
                     options.timeout_s is not None
-                    or predicted >= self._prefetch_below_s
+                    or predicted >= ahead_below_s
                     or (load + predicted > most_s and len(queue) > 1)
                     or self._better_at_home(task, worker, load)
                 ):
@@ -1306,7 +1315,7 @@ class Scheduler:
         options = task.call.options
         if load is not None and (
             seconds is None
-            or seconds >= self._prefetch_below_s
+            or seconds >= self._ahead_below_s(options)
             or load > BLOCK_S
             or options.timeout_s is not None
         ):
