@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -980,6 +981,7 @@ def new_session(
         )
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout has to be more than 0 seconds, got {timeout!r}")
+    far = engine in ("dask", "ray") or start.is_cluster(address)
     with _state.lock:
         known = _state.engines.get(address) if address is not None else None
         if known is not None:
@@ -988,7 +990,7 @@ def new_session(
                 for session in known[1]:
                     if session.session_id == session_id:
                         return session.as_default() if default else session
-        elif not (address in start.LOCAL or engine in ("dask", "ray") or start.is_cluster(address)):
+        elif not (far or address in start.LOCAL):
             raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "
                 f"machine, or pass the address of a session of this process, of a Dask scheduler "
@@ -1003,6 +1005,11 @@ def new_session(
             )  # fmt: skip
             started.limit_logs(log_bytes)
             _state.engines[started.address] = (started, set())
+            if far:
+                # Before the handlers that Ray or Dask registered when it was imported: what they
+                # end would look lost, and Ray ends a program that uses it then, with status 1.
+                atexit.unregister(close_all)
+                atexit.register(close_all)
         where = _where(checkpoint)
         try:
             session = Session(

@@ -11,7 +11,6 @@ without the death of a worker that Ray blames on all, and each would cost Ray a 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import pickle
@@ -200,9 +199,6 @@ class RayLink:
                     _own.ours = True
                 _own.engines += 1
                 self._joined = True
-            # Before Ray's own handler, which was registered when Ray was imported: a program whose
-            # Ray has ended while it is in use is ended by Ray, with status 1.
-            atexit.register(self.close)
         except BaseException:
             self._undo.close()
             raise
@@ -393,7 +389,6 @@ class RayLink:
             if self._closed.is_set():
                 return
             self._closed.set()
-            atexit.unregister(self.close)
             nodes = list(self._held.values())
         if self._ray is not None and not self._gone and self._ray.is_initialized():
             ends = [held.actor.end.remote() for held in nodes if not held.gone]
