@@ -225,3 +225,11 @@ def test_large_buffers_of_plain_values_stay_apart() -> None:
     (buffer,) = keep.buffers
     back, _ = pickle.loads(data, buffers=[buffer])
     assert (back == array).all()
+
+
+def test_a_cloudpickle_that_another_thread_imports_just_now_has_no_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", ModuleType("cloudpickle"))
+    assert plain.dumps_function(math.floor) is not None
+    assert plain.dumps_value([1, 2], Keep()) is not None

@@ -46,7 +46,6 @@ CASES = [
     ("zygote", "socket.socket.sendall", ("EPIPE",)),
     ("zygote", "socket.socket.recvmsg", ("ENOMEM", "short")),
     ("worker", "os.pwrite", ("ENOSPC", "short")),
-    ("worker", "os.ftruncate", ("ENOSPC",)),
     ("worker", "os.memfd_create", ("EMFILE",)),
     ("worker", "os.open", ("EMFILE",)),
     ("worker", "os.dup2", ("EBADF",)),

@@ -69,8 +69,10 @@ def _with_cache(func: Any, parameters: dict[str, Any]) -> Any:
 
 @functools.cache
 def _pickler() -> type[Any]:
-    # Imported late: it takes ~15 ms, and a program of plain functions never needs it.
-    import cloudpickle
+    # Imported late: it takes ~15 ms, and a program of plain functions never needs it. By the name
+    # that stands in pickles: where one thread begins with the package and one with the module, one
+    # of them is given what is not complete.
+    import cloudpickle.cloudpickle as cloudpickle
 
     reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
 
@@ -140,7 +142,7 @@ def dumps(value: object, keep: Keeper) -> bytes:
     except Exception as by_value:
         # A module may hold what cannot travel, such as a lock. Where a worker can import it, its
         # name is enough.
-        import cloudpickle
+        import cloudpickle.cloudpickle as cloudpickle
 
         file = io.BytesIO()
         keep.restart()

@@ -315,7 +315,7 @@ def _dumps(value: object) -> bytes:
             raise
         except Exception:  # noqa: BLE001  # cloudpickle takes more, and says it better
             file = _Limited()
-    import cloudpickle
+    import cloudpickle.cloudpickle as cloudpickle
 
     by_value = cloudpickle.Pickler(file, protocol=5)
     by_value.dispatch_table = _own_way(by_value.dispatch_table)

@@ -65,8 +65,9 @@ def dumps_value(value: object, keep: Callable[[pickle.PickleBuffer], bool]) -> b
 
 def _by_value() -> bool:
     """Whether the program told cloudpickle to take installed modules by value."""
-    cloudpickle = sys.modules.get("cloudpickle")
-    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+    # While another thread imports it, it has nothing yet.
+    registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", None)
+    return registry is not None and bool(registry())
 
 
 class _Pickler(pickle.Pickler):
