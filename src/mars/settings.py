@@ -45,7 +45,7 @@ PREFETCH_BELOW_S: Final = 0.05
 is ~0.1 ms, 0.2 % of 50 ms, and a call that waits in a worker cannot start elsewhere."""
 
 FAR_PREFETCH_BELOW_S: Final = 0.5
-"""The same for workers on nodes, where that gap is ~2 ms."""
+"""The same for workers on nodes, where that gap is ~2 ms, and calls that may run twice."""
 
 BLOCK_S: Final = 0.05
 """Predicted work in one block of `mars.remote.map`, seconds: a block costs both sides ~0.4 ms."""

@@ -169,7 +169,7 @@ def over_ssh(lab: Lab, hosts: str) -> subprocess.CompletedProcess[str]:
     """``mars cluster up`` on the head, with hosts that join over ssh."""
     return lab["head"].mars(
         "cluster", "up", "--engine", "dask", "--host", "10.77.0.1", "--ssh", hosts,
-        "--ssh-config", f"{OWN}/ssh_config", "--ssh-port", "7200",
+        "--ssh-config", f"{OWN}/ssh_config", "--node-port", "7200",
         "--n-cpu", "1", "--memory", "512MiB", check=False,
     )  # fmt: skip
 

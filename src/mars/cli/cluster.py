@@ -63,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     _add_share(up, "each of the hosts of --ssh")
     up.add_argument("--ssh-python", default=sys.executable, help="the Python there that has mars")
     up.add_argument(
-        "--ssh-port", type=int, default=0, help="first of the ports of their nodes; 0: any"
+        "--node-port", type=int, default=0, help="first of the ports of each of their nodes; 0: any"
     )
     up.add_argument("--ssh-config", help="configuration file for ssh, its -F")
 
@@ -191,7 +191,7 @@ def _up(options: Namespace) -> int:
     if hosts:
         try:
             given = ["--n-cpu", options.n_cpu, "--memory", options.memory]
-            ssh.join(record, hosts, shell, [*given, "--port", str(options.ssh_port)])
+            ssh.join(record, hosts, shell, [*given, "--port", str(options.node_port)])
         except BaseException:
             ssh.leave(record)
             clusters.down(record)
