@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mars.attempt.threads import VARIABLES, ThreadBudget, environment
+from mars.attempt.threads import VARIABLES, ThreadBudget, environment, interpreter_options
 
 WANTED = {
     "OMP_NUM_THREADS",
@@ -159,7 +159,7 @@ def busy(budgets: list[float], *works: str) -> list[dict[str, int]]:
     environ.pop("MARS_THREADS_ASKED", None)
     environ |= environment(budgets[0], environ)
     done = subprocess.run(
-        [sys.executable, "-c", COUNT, json.dumps(budgets), *works],
+        [sys.executable, *interpreter_options(environ), "-c", COUNT, json.dumps(budgets), *works],
         env=environ,
         capture_output=True,
         check=False,

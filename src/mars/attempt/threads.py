@@ -39,7 +39,7 @@ _OTHERS: Final = (
     "BLOSC_NTHREADS",
     "JULIA_NUM_THREADS",
     "LOKY_MAX_CPU_COUNT",  # joblib's cpu_count(): what n_jobs=-1 means in scikit-learn, LightGBM
-    "PYTHON_CPU_COUNT",  # os.cpu_count() from Python 3.13 on
+    "PYTHON_CPU_COUNT",  # os.cpu_count() from Python 3.13 on; see `interpreter_options`
 )
 VARIABLES: Final = (_OPENMP, *_FOLLOW_OPENMP, *_OTHERS)
 
@@ -75,6 +75,18 @@ def environment(cpus: float, environ: Mapping[str, str]) -> dict[str, str]:
     variables = {name: str(min(budget, number)) for name, number in added.items()}
     variables[_ASKED] = " ".join(f"{name}={number}" for name, number in sorted(asked.items()))
     return variables
+
+
+def interpreter_options(environ: Mapping[str, str]) -> list[str]:
+    """Options for the interpreter of a process that `environment` is for.
+
+    From Python 3.13 on it reads ``PYTHON_CPU_COUNT`` once, when it starts: a number of ours would
+    be the answer of `os.cpu_count` under each later budget, too. One of the user's may be.
+    """
+    if sys.version_info < (3, 13):
+        return []
+    asked = sys._xoptions.get("cpu_count", _asked(environ).get("PYTHON_CPU_COUNT", "default"))
+    return ["-X", f"cpu_count={asked}"]
 
 
 class _Library(Protocol):

@@ -136,6 +136,7 @@ def _interpreter_options() -> list[str]:
     if flags.dev_mode:
         options += ["-X", "dev"]
     options += ["-X", "utf8=1"] if flags.utf8_mode else []
+    options += threads.interpreter_options(os.environ)
     # A program's own warning filters hold in its calls, too.
     options += [f"-W{warning}" for warning in sys.warnoptions]
     return options
