@@ -1,4 +1,4 @@
-"""A program on a cluster that just ends, with calls done, under way, or none."""
+"""A program on a cluster that just ends, with calls done and one under way."""
 
 from __future__ import annotations
 

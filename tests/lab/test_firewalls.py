@@ -71,10 +71,8 @@ def shut(lab: Lab) -> Lab:
 @pytest.fixture(scope="module", params=["dask", "ray"])
 def cluster(shut: Lab, request: pytest.FixtureRequest) -> Iterator[LabCluster]:
     share = ("--n-cpu", "1", "--memory", "1GiB", "--port", str(FIRST))
-    let_in(shut["head"], OPEN[request.param]["head"])
     let_in(shut["client"], "")
-    for name in NODES:
-        let_in(shut[name], f"{OPEN[request.param]['node']}, {SESSIONS}")
+    let_in_all(shut, request.param, SESSIONS)
     made = LabCluster(shut, request.param, share=share)
     try:
         yield made
@@ -103,6 +101,13 @@ def let_in(host: Host, ports: str) -> None:
     host.run("nft", "--file", "-", stdin=rules)
 
 
+def let_in_all(lab: Lab, engine: str, nodes: str = "", head: str = "") -> None:
+    """Open what an engine needs, and further ports of the nodes and of the head."""
+    let_in(lab["head"], ", ".join(filter(None, (OPEN[engine]["head"], head))))
+    for name in NODES:
+        let_in(lab[name], ", ".join(filter(None, (OPEN[engine]["node"], nodes))))
+
+
 def dropped(host: Host) -> int:
     """Packets that its firewall has not let in."""
     listed = json.loads(host.run("nft", "--json", "list", "counters").stdout)["nftables"]
@@ -124,11 +129,8 @@ def test_the_ports_that_are_named_are_all_that_is_needed(cluster: LabCluster) ->
 
 
 def test_without_ports_for_sessions_values_take_another_way(cluster: LabCluster) -> None:
-    for name in NODES:
-        let_in(cluster[name], OPEN[cluster.engine]["node"])
+    let_in_all(cluster.lab, cluster.engine)
     assert run(cluster, ADDRESS[cluster.engine]) == [*ANSWER, [False, False]]
     assert all(dropped(cluster[name]) for name in NODES)
-    for name in NODES:
-        let_in(cluster[name], f"{OPEN[cluster.engine]['node']}, {SESSIONS}")
-    let_in(cluster["head"], f"{OPEN[cluster.engine]['head']}, 7104")
+    let_in_all(cluster.lab, cluster.engine, SESSIONS, "7104")
     assert run(cluster, WEB) == [*ANSWER, [True, True]]
