@@ -49,7 +49,7 @@ FAR_PREFETCH_BELOW_S: Final = 0.5
 
 BLOCK_S: Final = 0.1
 """Predicted work in one block of `mars.remote.map`, seconds. A block costs both sides ~0.4 ms:
-half as long ones took 0.5 % more time for items of 1 ms. Its results come, and are kept, together."""
+half as long ones took 0.5 % more time for items of 1 ms. Its results come and are kept together."""
 
 BLOCK_ITEMS: Final = 16_384
 """Items in one block at the most."""
