@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # known to type checkers; `typing` itself would cost 8 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
+    from typing import Any
 
 _DEFAULTS: dict[str, object] = {
     "show_progress": "auto",  # True, False, or "auto": where somebody watches
@@ -65,8 +66,14 @@ _block: ContextVar[dict[str, object] | None] = ContextVar("mars_options", defaul
 
 def is_eager() -> bool:
     """``options.eager_mode``, for `spawn`, which asks a million times."""
-    values = _block.get()
+    values = _block.get()  # not by `option_values`: a call less
     return (_process_wide if values is None else values)["eager_mode"] is True
+
+
+def option_values() -> Mapping[str, Any]:
+    """All options by name. For `execute`: two by attribute would be 6 us of a round trip."""
+    values = _block.get()
+    return _process_wide if values is None else values
 
 
 class Options:
@@ -107,7 +114,7 @@ class Options:
         if name.startswith("__"):
             raise AttributeError(name)
         full = self._section + name
-        values = _visible()
+        values = option_values()
         if full in values:
             return values[full]
         known = _known(full)
@@ -124,11 +131,13 @@ class Options:
         (_process_wide if values is None else values)[full] = value
 
     def __dir__(self) -> Iterable[str]:
-        names = (name for name in (*_visible(), *INERT_SECTIONS) if name.startswith(self._section))
+        names = (
+            name for name in (*option_values(), *INERT_SECTIONS) if name.startswith(self._section)
+        )
         return sorted({name.removeprefix(self._section).partition(".")[0] for name in names})
 
     def __repr__(self) -> str:
-        values = _visible()
+        values = option_values()
         names = sorted(name for name in values if name.startswith(self._section))
         return f"<mars.options {' '.join(f'{name}={values[name]!r}' for name in names)}>"
 
@@ -176,7 +185,7 @@ class option_context:  # noqa: N801 - the original's name, used like a function
 
     def __enter__(self) -> Options:
         self._outer.append(_block.get())
-        _block.set({**_visible(), **self._given})
+        _block.set({**option_values(), **self._given})
         return options
 
     def __exit__(
@@ -187,11 +196,6 @@ class option_context:  # noqa: N801 - the original's name, used like a function
     ) -> None:
         # Not ContextVar.reset: a generator may be closed in another context than it began in.
         _block.set(self._outer.pop())
-
-
-def _visible() -> dict[str, object]:
-    values = _block.get()
-    return _process_wide if values is None else values
 
 
 def _known(full: str) -> str:

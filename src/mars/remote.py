@@ -385,19 +385,19 @@ def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choose(given: Any, accepted: dict[str, Any]) -> session.Session:
-    return session.choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
+    if accepted:
+        return session.choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
+    return session.choose(given)
 
 
 def _existing(given: Any, output: Output) -> session.Session:
-    if given is None:
-        given = session.get_default_session()
-        if given is None:
-            task = output._call.task
-            if task is not None:
-                # Executed in a session that is closed, or in one that is not the default.
-                raise SessionClosed("Session closed already, or not the default one")
-            raise NotExecuted(repr(output))
-    return session.choose(given)
+    found = session.get_default_session() if given is None else session.choose(given)
+    if found is None:
+        if output._call.task is not None:
+            # Executed in a session that is closed, or in one that is not the default.
+            raise SessionClosed("Session closed already, or not the default one")
+        raise NotExecuted(repr(output))
+    return found
 
 
 class ExecutableTuple(tuple[Any, ...]):

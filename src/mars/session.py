@@ -21,7 +21,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt import context
-from mars.config import options
+from mars.config import option_values, options
 from mars.engine import Engine, Run
 from mars.engines import start
 from mars.engines.outcome import Items, TaskLog
@@ -194,7 +194,7 @@ class Session:
         """As `execute`; ``finish`` makes the result once all is done."""
         self._check_open()
         _check_run_arguments(wait, show_progress, interval_s, on_error, seed)
-        seed = options.seed if seed is None else seed
+        seed = option_values()["seed"] if seed is None else seed
         run = Run(
             self.session_id,
             self._realm,
@@ -359,7 +359,7 @@ class Session:
             if self._nested or run.ended:
                 show_progress = False
             elif show_progress is None:
-                show_progress = options.show_progress
+                show_progress = option_values()["show_progress"]
             if deadline is not None or cancelled is not None:
                 self._watch(run, show_progress, interval_s, cancelled, deadline)
             elif show_progress is False:
@@ -1130,7 +1130,7 @@ def get_context() -> context.Context | None:
 def choose(session: Any, **kwargs: Any) -> Session:
     """The session given, or the default one."""
     if session is None:
-        return get_default_or_create(**kwargs)
+        return get_default_session() or get_default_or_create(**kwargs)
     if isinstance(session, AsyncSession):
         return session.session
     if not isinstance(session, Session):

@@ -437,3 +437,38 @@ def test_the_number_of_threads_stays_what_the_call_owns(monkeypatch: pytest.Monk
 
     run(mr.spawn(spoil))
     assert run(mr.spawn(seen, args=("OMP_NUM_THREADS",))) == ["1"]
+
+
+def where() -> tuple[str, str | None]:
+    return os.getcwd(), os.environ.get("MARS_TEST_MOMENT")
+
+
+def test_calls_of_runs_at_once_each_have_what_their_program_had_when_it_executed_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(*[mr.spawn(where) for _ in range(3)])  # short: so what follows waits in the worker
+    runs = []
+    for moment in "aabbabbbaaba":
+        folder = tmp_path / moment
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("MARS_TEST_MOMENT", moment)
+        calls = mr.ExecutableTuple([mr.spawn(where) for _ in range(3)])
+        runs.append(((str(folder), moment), calls, calls.execute(wait=False)))
+    for seen, calls, execution in runs:
+        execution.result(timeout=60)
+        assert list(calls.fetch()) == [seen] * 3
+
+
+def test_a_worker_that_waits_leaves_its_core_to_others() -> None:
+    def waits() -> float:
+        before = time.process_time()
+        mr.spawn(time.sleep, args=(0.5,)).execute()
+        return time.process_time() - before
+
+    run(*[mr.spawn(time.process_time) for _ in range(3)])
+    (before,) = run(mr.spawn(time.process_time))
+    time.sleep(0.5)
+    (after,) = run(mr.spawn(time.process_time))
+    assert after - before < 0.25  # for the next call
+    assert run(mr.spawn(waits))[0] < 0.25  # for one that it has asked for

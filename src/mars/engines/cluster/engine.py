@@ -268,8 +268,7 @@ class ClusterEngine(LocalEngine):
                     f"with more memory join"
                 )
 
-    def _surroundings(self) -> Any:
-        path, here, variables = self._program()
+    def _as_told(self, path: list[str], here: str, variables: dict[bytes, bytes | None]) -> Any:
         told = None if self._folder >= 0 else here
         return Surroundings(path, self._installed, told, self._given.variables(variables))
 

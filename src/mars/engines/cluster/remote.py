@@ -178,6 +178,7 @@ class RemoteMember(Member):
         self.segment = Segment()
         self.pending = deque()
         self.functions, self.runs, self.arenas = set(), set(), set()
+        self.surroundings = None
         self.over = ([], [])
         self.unmap, self.free = [], []
         self.open = True

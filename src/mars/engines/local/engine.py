@@ -101,6 +101,7 @@ class LocalEngine:
         self._silence = Silence(self._is_stopped)
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
+        self._around: tuple[Any, Any] = None, None  # as found last, and what calls are told of it
         path, here, _ = self._surroundings()
         memory = self._memory_bytes()
         self.memory = int(CALL_MEMORY_SHARE * memory)
@@ -186,9 +187,15 @@ class LocalEngine:
 
         self.loop.post(begin)
 
-    def _surroundings(self) -> tuple[list[str], str, dict[bytes, bytes | None]]:
-        """What calls import from, the folder that they run in, and their variables."""
-        path, here, variables = self._program()
+    def _surroundings(self) -> Any:
+        """Path, folder and variables for calls: the same object until something changes."""
+        found = self._program()
+        known = self._around  # threads may be here at once
+        if found != known[0]:
+            known = self._around = found, self._as_told(*found)
+        return known[1]
+
+    def _as_told(self, path: list[str], here: str, variables: dict[bytes, bytes | None]) -> Any:
         folder = self._given.working_dir
         if folder is not None:
             path, here = [folder, *path], folder

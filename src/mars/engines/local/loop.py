@@ -393,9 +393,12 @@ class Loop:
                 functions[number] = (function.name, data, regions)
             if run.number not in member.runs:
                 member.runs.add(run.number)
-                runs[run.number] = (
-                    run.session_id, run.entropy, run.prefix, run.surroundings,
-                )  # fmt: skip
+                told: Any = run.surroundings
+                if told is member.surroundings:
+                    told = messages.AS_BEFORE
+                else:
+                    member.surroundings = told
+                runs[run.number] = (run.session_id, run.entropy, run.prefix, told)
             if task.items is not None:
                 outgoing.append(self._block_message(member, task, number, run))
                 continue

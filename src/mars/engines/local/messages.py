@@ -11,7 +11,7 @@ seen at its header, before anything waits for a length that nobody meant.
 
 ::
 
-    driver ──(FUNCTIONS, RUN, TASKS, ARENA, FREE, REPLY, STOP)──► worker     data socket
+    driver ──(TASKS, ARENA, FREE, REPLY, STOP)──────────────────► worker     data socket
     driver ◄──(records; ARENA, UNMAPPED, SUBMIT, WAIT, ASK, …)─── worker     data socket
     driver ──(TAKE_BACK, REPORT)────────────────────────────────► worker     control socket
     driver ──(FORK)──► zygote ──(STARTED, ENDED, PAGES)──► driver            zygote socket
@@ -43,12 +43,13 @@ RECORDS_FLAG: Final = 0x8000_0000
 MAX_FRAME_BYTES: Final = 0x7FFF_FFFF
 
 # driver -> worker
-FUNCTIONS: Final = "functions"
-RUN: Final = "run"
 TASKS: Final = "tasks"
 FREE: Final = "free"
 REPLY: Final = "reply"
 STOP: Final = "stop"
+AS_BEFORE: Final = "as before"
+"""In place of the surroundings of a run: those that the worker was told of last."""
+
 TAKE_BACK: Final = "take back"
 REPORT: Final = "report"
 

@@ -46,6 +46,7 @@ class Member:
         self.pending: deque[tuple[memoryview, Sequence[int]]] = deque()  # not sent yet
         self.functions: set[int] = set()
         self.runs: set[int] = set()
+        self.surroundings: object = None  # as it was told last
         self.over: tuple[list[int], list[int]] = ([], [])  # runs, functions: to be forgotten
         self.arenas: set[int] = set()
         self.unmap: list[tuple[int, int]] = []

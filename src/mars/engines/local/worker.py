@@ -55,6 +55,7 @@ from mars.engines.local.messages import (
 from mars.engines.local.stack_answer import answer_requests
 from mars.errors import MarsError, StoreFull
 from mars.settings import (
+    AWAKE_S,
     BACKOFF_S,
     LOG_TAIL_LINES,
     LOOK_S,
@@ -74,6 +75,7 @@ _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _NEVER_NS: Final = 1 << 63
 _LOOK_NS: Final = int(LOOK_S * 1e9)
+_AWAKE_NS: Final = int(AWAKE_S * 1e9)
 _PAUSE_MS: Final = 1
 _KEPT_RESULTS: Final = 1024
 _FOR_CALLS: Final = set(range(1, 32)) - {
@@ -178,7 +180,8 @@ class Worker:
         self.waiting = 0  # threads that wait for nested calls
         self.reported_ns = 0
         self.report_at_ns = _NEVER_NS  # when what has ended since is to be told
-        self.surroundings: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
+        self.told: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
+        self.surroundings = self.told  # of the last call; `told`: of the last run that we heard of
         self.ambient: Ambient
         self.forked = False  # this is a child of the worker
         self.log_end = 0  # where the next call's log begins
@@ -261,8 +264,10 @@ class Worker:
             if functions:
                 self.functions.update(functions)
                 self.names.update({number: known[0] for number, known in functions.items()})
-            if runs:
-                self.runs.update(runs)
+            for number, (*facts, around) in runs.items():
+                if around != messages.AS_BEFORE:
+                    self.told = around
+                self.runs[number] = (*facts, self.told)
             self.queue.extend(tasks)
             if self.waiting:
                 self._give_back(len(self.queue))
@@ -354,7 +359,8 @@ class Worker:
                         if request in self.replies:
                             return self.replies.pop(request)
                     # An interrupt may end the wait, but not cut a message in half.
-                    self._readable.poll()
+                    if not self._comes_soon():
+                        self._readable.poll()
                     with self.shield():
                         if not self.receive(block=False):
                             os._exit(0)
@@ -450,7 +456,7 @@ class Worker:
                 self._send_unused()
             with self.reading:
                 # Not when the next call comes at once: a stream of small ones pauses often.
-                if self.unseen and not queue and not self._readable.poll(_PAUSE_MS):
+                if self.unseen and not queue and not self._comes_soon():
                     self._restore(0)
                     if self.spoiled:
                         return self._leave()
@@ -458,6 +464,20 @@ class Worker:
                     return 0
             # What comes after a pause is told together, not the first of it by itself.
             self.reported_ns, self.report_at_ns = time.monotonic_ns(), _NEVER_NS
+
+    def _comes_soon(self) -> bool:
+        """Whether a message comes before this worker can be said to pause.
+
+        At first awake, as a core that sleeps takes longer to wake than a small call takes. Whoever
+        else wants the core has it at once.
+        """
+        comes = self._readable.poll
+        until = time.monotonic_ns() + _AWAKE_NS
+        while not comes(0):
+            if time.monotonic_ns() > until:
+                return bool(comes(_PAUSE_MS))
+            os.sched_yield()
+        return True
 
     def _be_a_child(self) -> None:
         self.forked = True
