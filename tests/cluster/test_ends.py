@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,3 +44,26 @@ def test_a_program_that_just_ends_says_nothing_and_what_was_done_is_kept(
         done = run_python(PROGRAM, engine, str(tmp_path / "kept"))
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines() == ["[0, 1, 2, 3]", told]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_program_that_is_killed_leaves_no_folder_of_its_dask(
+    kind: signal.Signals,
+    script_environment: dict[str, str],
+    wait_until: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    program = """
+import mars, time
+mars.new_session(engine="dask", n_cpu=1)
+print("there", flush=True)
+time.sleep(60)
+"""
+    environment = {**script_environment, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "there\n"
+        assert list(tmp_path.glob("mars-dask-*"))
+        process.send_signal(kind)
+    wait_until(lambda: not list(tmp_path.iterdir()), 30)

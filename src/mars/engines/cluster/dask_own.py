@@ -42,7 +42,7 @@ class OwnCluster:
         program = "from mars.engines.cluster.dask_own import main; main()"
         code = f"import sys; sys.path[:] = {sys.path!r}; {program}"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, self._directory],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -52,7 +52,7 @@ class OwnCluster:
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
             secrets = {name: getattr(self.security, name) for name in _SECRETS}
-            facts = {"cpus": list(cpus), "security": secrets, "directory": self._directory}
+            facts = {"cpus": list(cpus), "security": secrets}
             # Not as arguments, which every user of the machine can read.
             self.process.stdin.write(json.dumps(facts) + "\n")
             self.process.stdin.flush()
@@ -85,16 +85,20 @@ _SECRETS: Final = ("tls_ca_file", "tls_scheduler_cert", "tls_scheduler_key", "tl
 
 def main() -> None:
     """The process of `OwnCluster`: serve until stdin ends, with the driver at the latest."""
-    asyncio.run(_serve_own(json.loads(sys.stdin.readline())))
+    directory = sys.argv[1]
+    try:
+        asyncio.run(_serve_own(json.loads(sys.stdin.readline()), directory))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)  # a driver that was killed does not
 
 
-async def _serve_own(facts: dict[str, Any]) -> None:
+async def _serve_own(facts: dict[str, Any], directory: str) -> None:
     import dask
     import distributed
 
     # Dask has its scheduler and workers serve HTTP to anybody: it shall have nothing to serve.
     dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": [],
-                     "temporary-directory": facts["directory"]})  # fmt: skip
+                     "temporary-directory": directory})  # fmt: skip
     security = distributed.Security(require_encryption=True, **facts["security"])
     where = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0",
              "protocol": "tls://", "security": security}  # fmt: skip
@@ -102,7 +106,7 @@ async def _serve_own(facts: dict[str, Any]) -> None:
         scheduler = await stack.enter_async_context(distributed.Scheduler(port=0, **where))
         for count in facts["cpus"]:
             worker = distributed.Worker(
-                scheduler.address, nthreads=count, local_directory=facts["directory"], **where
+                scheduler.address, nthreads=count, local_directory=directory, **where
             )
             await stack.enter_async_context(worker)
         print(scheduler.address, flush=True)
