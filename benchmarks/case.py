@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from benchmarks import workload
 from benchmarks.peer import Peer
 
 Params = Mapping[str, Any]
@@ -70,6 +71,11 @@ class Case:
     def variants(self, size: Size) -> Variants:
         """The sets of parameters of that size."""
         return {"full": self.full, "quick": self.quick, "tiny": self.tiny}[size]
+
+
+def load_numpy(peer: Peer) -> None:
+    """Have it loaded in all workers and here, where its own first use is not in question."""
+    peer.one_by_one(workload.filled, [0] * (4 * peer.workers))
 
 
 def seconds_for(work: Callable[[], object]) -> float:

@@ -226,6 +226,14 @@ def target_lines(results: Results) -> Iterator[str]:
         ["case", "target", "ours", "reached", "best peer", "ours is better by"],
         map(_verdict, verdicts),
     )
+    reasons: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.reached is False and verdict.target.why:
+            reasons.setdefault(verdict.target.why, []).append(verdict.target.what)
+    if reasons:
+        yield from ["", "What keeps ours from those that are missed:", ""]
+    for why, missed in reasons.items():
+        yield f"- *{'; '.join(missed)}*. {why}"
 
 
 def growth_lines(results: Results) -> Iterator[str]:

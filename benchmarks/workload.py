@@ -103,6 +103,12 @@ def filled(mib: int) -> Array:
     return np.full(mib * 1024 * 1024 // 8, 1.0)
 
 
+def written(mib: int) -> int:
+    """Make such an array and write it once to new shared memory, there until the process ends."""
+    array = filled(mib)
+    return os.pwrite(os.memfd_create("written"), memoryview(array), 0)
+
+
 def touch(array: Array) -> float:
     """Read one value of every page."""
     return float(array[::PAGE_ITEMS].sum())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from benchmarks import workload
-from benchmarks.case import Case, Metrics, Params, expect, seconds_for
+from benchmarks.case import Case, Metrics, Params, expect, load_numpy, seconds_for
 from benchmarks.peer import Peer
 
 
 def run(peer: Peer, params: Params) -> Metrics:
     """The driver holds all results at once and reads every page; making them is included."""
     mib, count = params["mib"], params["results"]
+    load_numpy(peer)
     sums: list[float] = []
 
     def work() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from benchmarks import workload
-from benchmarks.case import Case, Metrics, Params, expect, seconds_for
+from benchmarks.case import Case, Metrics, Params, expect, load_numpy, seconds_for
 from benchmarks.peer import Peer
 
 
 def run(peer: Peer, params: Params) -> Metrics:
     """Every reader touches every page; putting or making the array is part of the time."""
     mib, readers = params["mib"], params["readers"]
+    load_numpy(peer)
     results: list[float] = []
     if params["source"] == "driver":
         array = workload.filled(mib)

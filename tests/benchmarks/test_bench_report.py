@@ -102,12 +102,19 @@ def test_stored_measurements_are_small() -> None:
         assert json.loads(lines[0])["kind"] == "machine"
 
 
-def test_targets_by_a_peer_say_what_that_is_here() -> None:
-    def at_100_000(peer: str, value: float) -> dict[str, Any]:
-        return said(peer, value) | {"variant": "100 000 tasks"}
+def at_100_000(peer: str, value: float) -> dict[str, Any]:
+    return said(peer, value) | {"variant": "100 000 tasks"}
 
+
+def test_targets_that_are_missed_say_why_and_no_others() -> None:
+    missed = "What keeps ours from those that are missed:\n\n- *empty tasks, one by one*. All calls"
+    assert missed in render([head(), at_100_000("mars", 99_000.0)])
+    assert "What keeps ours" not in render([head(), at_100_000("mars", 100_000.0)])
+
+
+def test_targets_by_a_peer_say_what_that_is_here() -> None:
     page = render([head(), at_100_000("mars", 120_000.0), at_100_000("ppe", 15_000.0)])
     assert "| ≥ 100 000 tasks/s | 120 000 | yes | ppe 15 000 | 8 × |" in page
     assert "| ≥ ppe × 6 (90 000) | 120 000 | yes | ppe 15 000 | 8 × |" in page
-    assert "Reached: 2 of 2; not in these runs: 16." in page
+    assert "Reached: 2 of 2; not in these runs: 19." in page
     assert "| ≤ bare processes ÷ 0.97 | not in this run |" in page
