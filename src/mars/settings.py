@@ -69,7 +69,7 @@ SOON_REPORT_S: Final = 0.001
 
 AWAKE_S: Final = 0.0003
 """A worker that has run small calls looks for the next one without sleeping for so long, seconds,
-and yields its core at each look: a round trip then takes 140 us where it takes 250, as no core has
+and yields its core at each look: a round trip takes 130 us where it took 250, as no core has
 to be woken for it."""
 
 LOOK_S: Final = 0.05
