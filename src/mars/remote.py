@@ -385,9 +385,7 @@ def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choose(given: Any, accepted: dict[str, Any]) -> session.Session:
-    if accepted:
-        return session.choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
-    return session.choose(given)
+    return session.choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
 
 
 def _existing(given: Any, output: Output) -> session.Session:

@@ -1130,7 +1130,7 @@ def get_context() -> context.Context | None:
 def choose(session: Any, **kwargs: Any) -> Session:
     """The session given, or the default one."""
     if session is None:
-        return get_default_session() or get_default_or_create(**kwargs)
+        return get_default_or_create(**kwargs)
     if isinstance(session, AsyncSession):
         return session.session
     if not isinstance(session, Session):

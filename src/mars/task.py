@@ -472,9 +472,6 @@ class Output:
 
     __slots__ = ("__weakref__", "_call", "_index")
 
-    executes_itself = False
-    """Whether its class knows best how to execute it; see `mars.session`."""
-
     def __init__(self, call: Call, index: int) -> None:
         self._call = call
         self._index = index
