@@ -170,12 +170,13 @@ _ONE_COPY: Final = (
 )
 _FRESH_MEMORY: Final = (
     "To make such arrays and to write each once is most of it: `shared_write` of `physical_limits` "
-    "is that without any runtime. Memory that was never touched before costs more than the copy."
+    "is that without any runtime, and without the large pages that ours has where it may. Memory "
+    "that was never touched before costs more than the copy."
 )
 _MESSAGES: Final = (
     "Calls of 50 us would have to cost no more than 50 us: `cost_of_a_call` has what they take. A "
     "link of a chain, which waits for no other worker, takes a quarter; the rest is messages, as "
-    "each step needs what the other worker has told the engine."
+    "each step needs what the other worker has told the engine, and to be awake for them."
 )
 _COLLECTOR: Final = (
     "Python's collector looks at all that the program holds, at a million calls three objects "

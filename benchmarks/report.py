@@ -55,7 +55,8 @@ METHOD: Final = f"""
   message for each worker, where it does not; each runtime's own chunks, stores and shared memory.
   Ours runs as it comes: logs, timestamps and fault handling cannot be turned off, and are not.
 - **Results are checked.** A wrong answer is no measurement.
-- Working threads of numerical libraries are set to one for everybody. Ray's workers run at nice 15
+- Working threads of numerical libraries are set to one for everybody, and numpy is loaded before
+  the cases about arrays begin. Ray's workers run at nice 15
   unless told otherwise, which hands the machine to everybody else: here they are told.
 
 ## How far to trust it

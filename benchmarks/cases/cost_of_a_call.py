@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -18,20 +19,20 @@ WIDTH = 8
 """Of a `task_bench` grid, as there."""
 
 
-def _cpu_us(task: Path) -> float:
-    """Processor time of a thread so far."""
-    try:
-        return int((task / "schedstat").read_text().split()[0]) / 1e3
-    except OSError:
-        return 0.0  # it has ended meanwhile
+def _threads_us(pid: int) -> dict[int, float]:
+    """Processor time so far of a process, by thread."""
+    found = {}
+    with contextlib.suppress(OSError):  # it ends
+        for task in Path("/proc", str(pid), "task").iterdir():
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e3
+    return found
 
 
 def _spent_us() -> dict[str, float]:
     """Processor time so far, by who spent it."""
-    here = {int(task.name): _cpu_us(task) for task in Path("/proc/self/task").iterdir()}
+    here = _threads_us(os.getpid())
     program = here.pop(threading.main_thread().native_id or 0)
-    processes = [Path("/proc", str(pid), "task") for pid in descendants(os.getpid())]
-    workers = sum(_cpu_us(task) for process in processes for task in process.iterdir())
+    workers = sum(sum(_threads_us(pid).values()) for pid in descendants(os.getpid()))
     return {"program_us": program, "its_threads_us": sum(here.values()), "workers_us": workers}
 
 

@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.timeout(100)
 
 PROGRAM = """
-import sys, time
+import atexit, sys, time
 import numpy as np
 import mars, mars.remote as mr
 
@@ -28,6 +28,7 @@ def wait():
 
 engine, folder = sys.argv[1:]
 session = mars.new_session(engine=engine, n_cpu=2, checkpoint=folder)
+atexit.register(lambda: print(mr.spawn(abs, (-7,)).execute().fetch()))
 made = [mr.spawn(make, (index,)) for index in range(4)]
 calls = [mr.spawn(first, (array,)) for array in made]
 print(mr.ExecutableTuple([*made, *calls]).execute().fetch()[4:])
@@ -43,7 +44,7 @@ def test_a_program_that_just_ends_says_nothing_and_what_was_done_is_kept(
     for told in ("0 8", "8 0"):
         done = run_python(PROGRAM, engine, str(tmp_path / "kept"))
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines() == ["[0, 1, 2, 3]", told]
+        assert done.stdout.splitlines() == ["[0, 1, 2, 3]", told, "7"]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
