@@ -26,9 +26,16 @@ LAYERS = """
     deploy.census deploy.targets
     deploy.clusters
     deploy.ssh
-    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.ambient attempt.origin
-    attempt.plain
-    attempt.context attempt.capture attempt.code
+    code.bytecode code.origin code.places code.arrays
+    code.modules
+    code.importing
+    code.world
+    code.definitions code.reach
+    code.states
+    code.pickling
+    code.functions
+    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.ambient
+    attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call
     graph engine observe.attempts observe.silence folders identity
@@ -65,13 +72,13 @@ LAYERS = """
 """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
-EMPTY = {"attempt", "deploy", "engines", "engines.cluster", "engines.local", "observe"}
+EMPTY = {"attempt", "code", "deploy", "engines", "engines.cluster", "engines.local", "observe"}
 
 TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
-    "graph", "task", "observe.attempts",
+    "code.bytecode", "graph", "task", "observe.attempts",
     "engines.cluster.clock",
     "engines.local.endings", "engines.local.events", "engines.local.queues",
     "engines.local.scheduler",

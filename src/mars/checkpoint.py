@@ -32,6 +32,7 @@ from typing import Any, Final
 from mars import identity, journal
 from mars.attempt import codec
 from mars.attempt.capture import Log
+from mars.code.modules import text_of
 from mars.engine import Engine, Run
 from mars.engines.outcome import TaskLog
 from mars.folders import open_folder
@@ -641,9 +642,19 @@ class Checkpoint:
             "name": function.name, "parameters": code.parameters, "parts": code.parts,
             "draws": code.draws,
             "sources": _sources(code), "pickle": packed, "flags": flags,
+            "modules": self._kept_modules(code),
         }  # fmt: skip
         self._writer.codes.add(digest)
         return [journal.record(journal.CODE, digest, [journal.packed(facts)])]
+
+    def _kept_modules(self, code: Code) -> list[bytes]:
+        """Keep the files of the modules that a function imports; what they are called here."""
+        kept = []
+        for source in code.sources:
+            text = text_of(source.digest)
+            if text is not None and self._kept_buffer(text) == source.digest:
+                kept.append(source.digest)
+        return kept
 
     def _call_record(
         self, task: Task, known: Identity, kind: int = journal.CALL

@@ -253,6 +253,13 @@ class History:
         function: Callable[..., Any] = identity.load(data, buffers)
         return function
 
+    def module_text(self, digest: bytes) -> bytes | None:
+        """The file of a module, as a run had it; None: it was not kept."""
+        try:
+            return bytes(self._part(digest))
+        except Damaged:
+            return None
+
     def arguments(self, entry: Entry) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments, with the values of its inputs.
 
@@ -455,10 +462,11 @@ def damages(history: History) -> list[str]:
 def _files_of(folder: Folder, raw: Raw, found: Kept | Block | None) -> set[str]:
     """Files that a record of a call, or of a function, refers to."""
     body = journal.body_of(folder, raw)
-    names = set()
+    names: set[str] = set()
     if found is None:
         facts = journal.unpacked(body)
         packed, flags = facts["pickle"], facts["flags"]
+        names.update(map(journal.argument_file, facts.get("modules", ())))
     else:
         packed, flags = body[: found.sizes[0]], found.flags
         if flags & journal.AS_FILE:

@@ -33,7 +33,10 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from mars.attempt import codec
-from mars.attempt.origin import is_project_file, is_project_module
+from mars.code.modules import Source, file_of, record_of
+from mars.code.origin import is_project_module
+from mars.code.pickling import new_world
+from mars.code.world import visiting
 from mars.settings import BUFFER_BYTES
 from mars.task import Call, Function
 
@@ -96,9 +99,11 @@ class Code:
     lasting : bool
         Whether it is all in the function's pickle; else a file, or a module, may have changed
         when it is needed again.
+    sources : tuple of Source
+        Modules of the project that the function imports.
     """
 
-    __slots__ = ("codes", "digest", "draws", "lasting", "parameters", "parts")
+    __slots__ = ("codes", "digest", "draws", "lasting", "parameters", "parts", "sources")
 
     def __init__(self) -> None:
         self.digest = b""
@@ -107,6 +112,7 @@ class Code:
         self.parameters: tuple[str, ...] = ()
         self.draws = False
         self.lasting = True
+        self.sources: tuple[Source, ...] = ()
 
 
 class Place:
@@ -334,7 +340,7 @@ class Walk:
         if not _own(func.__module__) and _found(func.__module__, func.__qualname__) is func:
             self._name(func.__module__, func.__qualname__, func)
             return
-        if _found(func.__module__, func.__qualname__) is func:
+        if record_of(func.__module__) and _found(func.__module__, func.__qualname__) is func:
             self.code.lasting = False  # its pickle is a name
         name = func.__qualname__.rpartition("<locals>.")[2]
         code = func.__code__
@@ -401,7 +407,7 @@ class Walk:
     def module(self, name: str) -> None:
         """A module as a whole: of the project by the code of its file, else by name."""
         self._tag(f"module {name}")
-        path = _project_file(name)
+        path = file_of(name)
         if path is None:
             self.package(name)
             return
@@ -579,7 +585,7 @@ _HANDLERS: Final[dict[type, Callable[[Walk, Any], None]]] = {
 
 
 def _own(module: str | None) -> bool:
-    return module == "__main__" or is_project_module(module)
+    return module == "__main__" or record_of(module) is not None
 
 
 def _found(module: str | None, qualified: str) -> Any:
@@ -647,32 +653,6 @@ def _loads(code: types.CodeType) -> list[tuple[str, tuple[str, ...]]]:
         if name is not None:
             found[name, tuple(chain)] = None
     return sorted(found)
-
-
-def _project_file(name: str) -> str | None:
-    """The source of a module of the project, imported or not; None: installed, or no module."""
-    if name == "__main__":
-        return None
-    module = sys.modules.get(name)
-    if module is not None:
-        path = getattr(module, "__file__", None)
-        return path if is_project_module(name) and isinstance(path, str) else None
-    top, *rest = name.split(".")
-    if top in sys.stdlib_module_names:
-        return None
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    path = None if spec is None else spec.origin
-    if path is None or not path.endswith(".py") or not is_project_file(path):
-        return None
-    for step in rest:  # by hand: Python would import the package to find what is in it
-        stem = os.path.join(os.path.dirname(path), step)
-        path = next(filter(os.path.isfile, (f"{stem}.py", os.path.join(stem, "__init__.py"))), None)
-        if path is None:
-            return None
-    return path
 
 
 def _compiled(path: str) -> types.CodeType | None:
@@ -769,8 +749,12 @@ def code_of(function: Function) -> Code:
     walk = Walk(code)
     walk._tag(code.parts["python"])
     try:
-        value = load(function.data, [pickle.PickleBuffer(x) for x in _raw(function.buffers)])
-        walk.walk(value)
+        # In a world of its own: modules are as they were when the function was spawned.
+        with visiting(new_world()) as world:
+            buffers = [pickle.PickleBuffer(x) for x in _raw(function.buffers)]
+            value = codec.loads(function.data, buffers=buffers)
+            walk.walk(value)
+            code.sources = tuple(world.manifest.values())
     except Unidentified:
         raise
     except Exception as error:
@@ -857,10 +841,20 @@ def arguments_of(call: Call, arrays: Arrays) -> tuple[bytes, tuple[str, ...], bo
         else:
             buffers = [x for x in stored or () if x is not payload]
             places = [Place(number) for number in range(len(call.inputs))]
+            if _OURS in payload:  # classes and functions of the program, as they were
+                with visiting(new_world()):
+                    args, kwargs = load(payload, list(_raw(buffers)), places)
+                    return digests_of(args, kwargs, arrays)
             args, kwargs = load(payload, list(_raw(buffers)), places)
+    except Unidentified:
+        raise
     except Exception as error:
         raise Unidentified("its arguments", f"{type(error).__name__}: {error}") from error
     return digests_of(args, kwargs, arrays)
+
+
+_OURS: Final = b"mars.code."
+"""In pickles that hold definitions, or what modules of the project held."""
 
 
 def digests_of(

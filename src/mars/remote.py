@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, ove
 
 from mars import logs, session
 from mars.attempt import call as attempt_call
-from mars.attempt import code, codec, context
+from mars.attempt import codec, context
+from mars.code import functions
 from mars.config import is_eager
 from mars.config import options as program_options
 from mars.engine import Run
@@ -588,8 +589,8 @@ def spawn(
     Parameters
     ----------
     func : callable
-        Function, lambda, closure, partial, bound method, builtin, class or callable instance. It
-        travels by value when it is the program's own, so a worker runs what is there now.
+        Function, lambda, closure, partial, bound method, builtin, class or callable instance. A
+        worker runs it as it is now, with the modules and classes of the program as they are now.
     args : tuple or object, default ()
         Positional arguments; anything but a tuple is one argument. An `Object` in here, however
         deep in containers, becomes an input. Taken as they are now; large arrays when they are
@@ -661,11 +662,11 @@ def spawn(
         if "retry_on" in options:
             _pack_retry_on(chosen)
     try:
-        function = code.describe(func, codec.Keep)
+        function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
         # A partial or a closure has objects in it: the function itself becomes an argument.
-        known = code.describe(attempt_call.apply, codec.Keep)
-        function = Function(known.key, code.name_of(func), known.data, known.buffers)
+        known = functions.describe(attempt_call.apply, codec.Keep)
+        function = Function(known.key, functions.name_of(func), known.data, known.buffers)
         args = (func, *args)
     except Exception as error:
         raise _function_error(func, chosen, error) from None
@@ -688,7 +689,7 @@ def spawn(
 
 def _pack_retry_on(chosen: Options) -> None:
     try:
-        chosen.retry_data = code.dumps(chosen.retry_on, codec.Keep())
+        chosen.retry_data = codec.encode_in_band(chosen.retry_on)
     except Exception as error:
         raise attempt_call.encode_error(chosen.retry_on, "retry_on", "spawn", error) from None
 
@@ -710,7 +711,7 @@ def _check_n_output(n_output: object) -> None:
 
 
 def _function_error(func: Callable[..., Any], chosen: Options, error: Exception) -> EncodeError:
-    return attempt_call.encode_error(func, "func", chosen.name or code.name_of(func), error)
+    return attempt_call.encode_error(func, "func", chosen.name or functions.name_of(func), error)
 
 
 def _argument_error(
@@ -893,7 +894,7 @@ def map(  # noqa: A001 (mars.remote.map)
     if "retry_on" in options:
         _pack_retry_on(chosen)
     try:
-        function = code.describe(func, codec.Keep)
+        function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
         raise
     except Exception as error:

@@ -21,6 +21,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt import context
+from mars.code import modules
 from mars.config import option_values, options
 from mars.engine import Engine, Run
 from mars.engines import start
@@ -194,6 +195,7 @@ class Session:
         """As `execute`; ``finish`` makes the result once all is done."""
         self._check_open()
         _check_run_arguments(wait, show_progress, interval_s, on_error, seed)
+        modules.note_importers()
         seed = option_values()["seed"] if seed is None else seed
         run = Run(
             self.session_id,

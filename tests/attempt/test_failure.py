@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copyreg
+import importlib
 import pickle
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -209,11 +211,18 @@ def test_an_attribute_that_does_not_pickle_is_named_and_the_type_kept() -> None:
 
 
 def test_what_cannot_be_rebuilt_comes_as_a_stand_in_of_the_nearest_base(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    original = NeedsTwo
-    data = encode_failure(raised(lambda: _raise(NeedsTwo(1, "x"))), call="f(1)")
-    monkeypatch.delattr(sys.modules[__name__], "NeedsTwo")
+    (tmp_path / "own_errors.py").write_text(
+        "class NeedsTwo(Exception):\n"
+        "    def __init__(self, code, where):\n"
+        "        super().__init__(f'code {code} in {where}')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = importlib.import_module("own_errors")
+    original = own.NeedsTwo
+    data = encode_failure(raised(lambda: _raise(original(1, "x"))), call="f(1)")
+    monkeypatch.delattr(own, "NeedsTwo")
     copy = decode_failure(data)
     assert type(copy) is not original
     assert isinstance(copy, Exception)

@@ -17,8 +17,14 @@ import mars
 HERE = Path(__file__).parent
 
 SLICE = {
-    "dask": {"test_engine_failures", "test_engine_logs", "test_engine_nesting"},
-    "ray": {"test_engine_failures", "test_engine_nesting"},
+    "dask": {
+        "test_engine_arrays",
+        "test_engine_failures",
+        "test_engine_logs",
+        "test_engine_nesting",
+        "test_engine_programs",
+    },
+    "ray": {"test_engine_failures", "test_engine_nesting", "test_engine_programs"},
 }
 """What `make test` runs on clusters; `make faults` runs the rest, which takes ten minutes."""
 

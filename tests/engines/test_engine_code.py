@@ -219,6 +219,69 @@ def test_a_script_that_fails_shows_the_calls_own_lines_and_exits_with_one(
     assert "seen before" in done.stderr
 
 
+UNGUARDED = """
+import pathlib, sys
+with open("imported", "a") as file:
+    file.write("x")
+import mars, mars.remote as mr
+
+class Result:
+    def __init__(self, n):
+        self.n = n
+
+class Failed(Exception):
+    pass
+
+def make(n):
+    return Result(n)
+
+def fail(n):
+    raise Failed(n)
+
+mars.new_session(engine=sys.argv[1], n_cpu=2, default=True)
+made = mr.spawn(make, args=(1,)).to_object()
+print(made.n, type(made) is Result)
+try:
+    mr.spawn(fail, args=(2,)).execute()
+except Failed as error:
+    print(error)
+print([one.n for one in mr.map(make, range(3)).execute().fetch()])
+"""
+
+
+def test_a_module_that_asks_for_calls_while_it_is_imported_runs_once(
+    engine: str, run_python: RunPython, tmp_path: Path
+) -> None:
+    (tmp_path / "unguarded.py").write_text(UNGUARDED)
+    program = (
+        "import unguarded, mars.remote as mr\nprint(mr.spawn(unguarded.make, (5,)).to_object().n)"
+    )
+    done = run_python(program, engine)
+    assert done.stdout.splitlines() == ["1 True", "2", "[0, 1, 2]", "5"], done.stderr
+    assert (tmp_path / "imported").read_text() == "x"
+
+
+def test_functions_of_a_module_s_own_generator_draw_different_numbers() -> None:
+    import random
+
+    calls = [mr.spawn(random.random) for _ in range(20)]
+    drawn = mr.ExecutableTuple(calls).execute().fetch()
+    drawn += list(mr.map(random.uniform, [0.0] * 100, [1.0] * 100).execute().fetch())
+    assert len(set(drawn)) == 120
+    assert random.random() not in drawn
+    np = pytest.importorskip("numpy")
+    calls = [mr.spawn(np.random.normal) for _ in range(20)]
+    assert len(set(mr.ExecutableTuple(calls).execute().fetch())) == 20
+
+
+def test_a_generator_of_the_program_s_own_is_an_argument_like_any_other() -> None:
+    import random
+
+    own = random.Random(3)
+    want = random.Random(3).random()
+    assert mr.spawn(lambda r: r.random(), args=(own,)).to_object() == want == own.random()
+
+
 def test_a_closure_over_an_array_sees_the_array_of_its_own_spawn() -> None:
     np = pytest.importorskip("numpy")
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import mars.remote as mr
 from mars import identity
-from mars.attempt import plain
+from mars.code import pickling
 from mars.identity import Arrays, Unidentified
 
 
@@ -162,14 +162,12 @@ def test_an_identity_does_not_depend_on_how_the_function_travelled(
         "import math\nfrom os.path import join\ndef f(x): return join, x.math, x.join",
     )
     for text in texts:
-        plainly = made(text)
-        by_cloudpickle = made(text)
-        here = function_digest(plainly)
-        assert b"cloudpickle" not in mr.spawn(plainly)._call.function.data
+        quickly = made(text)
+        with_cloudpickle = made(text)
+        here = function_digest(quickly)
         with monkeypatch.context() as patch:
-            patch.setattr(plain, "dumps_function", lambda func: None)
-            assert function_digest(by_cloudpickle) == here
-            assert b"cloudpickle" in mr.spawn(by_cloudpickle)._call.function.data
+            patch.setattr(pickling, "_Quick", pickling._full())
+            assert function_digest(with_cloudpickle) == here
 
 
 def test_a_recursive_closure_ends() -> None:

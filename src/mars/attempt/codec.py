@@ -8,64 +8,25 @@ whoever reads a result.
 
 from __future__ import annotations
 
-import copyreg
 import pickle
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from mars.attempt import code
+from mars.code.pickling import dumps, dumps_arguments
+from mars.code.places import HoldsObject, collecting, place_of, standing_for
 from mars.settings import BUFFER_BYTES
+from mars.task import Output
 
 loads = pickle.loads
 
 GLOBAL_REFERENCE: Final = b"\x93"
 """STACK_GLOBAL: the only way protocol 5 names a class."""
 
-
-class _Current(threading.local):
-    found: list[Any] | None = None  # outputs met while arguments are pickled
-    inputs: Sequence[object] = ()  # values for the places while they are unpickled
-
-
-_current = _Current()
-
-
-def _input(position: int) -> object:
-    """Stand for an input inside a pickle; the unpickler calls it."""
-    return _current.inputs[position]
-
-
-# An extension code keeps a place at 4 bytes and, above all, free of GLOBAL_REFERENCE, so that
-# arguments that hold only plain values and outputs stay on the fast path below. Codes from 0xF0
-# on are reserved for private use (PEP 307).
-copyreg.add_extension(__name__, "_input", 0xF6)
-
-
-class HoldsObject(TypeError):
-    """An output is pickled where it cannot become an input."""
-
-
-def place_of(output: object) -> tuple[Callable[[int], object], tuple[int]]:
-    """What an output is inside a pickle; called by its ``__reduce__``.
-
-    Raises
-    ------
-    TypeError
-        The output is pickled by itself, not as an argument of a call.
-    """
-    found = _current.found
-    if found is None:
-        raise HoldsObject(
-            "an Object stands for a value that a session holds, so it cannot be pickled by itself "
-            "or be part of a result; pass it as an argument of spawn, or fetch() it first"
-        )
-    found.append(output)
-    return _input, (len(found) - 1,)
-
-
 _PLAIN: Final = frozenset({bool, int, float, str, bytes, type(None)})
 """Types whose values hold no output, no buffer and no class."""
+
+_SIMPLE: Final = _PLAIN | {list, tuple, dict, set, frozenset}
+"""Types whose values are pickled at once, and looked at only if a class was met."""
 
 _NOTHING: Final[list[Any]] = []
 
@@ -102,13 +63,20 @@ def encode(value: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
         Whatever the value's pickling raises.
     """
     keep = Keep()
+    if type(value) in _SIMPLE:
+        data = _simply(value, keep)
+        if data is not None:
+            return data, keep.buffers
+    return dumps(value, keep), keep.buffers
+
+
+def _simply(value: object, keep: Keep) -> bytes | None:
+    """A pickle of a value that holds no class; None: it does, or does not pickle so."""
     try:
         data = pickle.dumps(value, 5, buffer_callback=keep)
     except Exception:  # what plain pickle refuses, the pickler for code may take
-        return code.dumps(value, keep), keep.buffers
-    if GLOBAL_REFERENCE in data:
-        data = code.dumps(value, keep)
-    return data, keep.buffers
+        return None
+    return None if GLOBAL_REFERENCE in data else data
 
 
 def encode_in_band(value: object) -> bytes:
@@ -119,10 +87,7 @@ def encode_in_band(value: object) -> bytes:
     Exception
         Whatever the value's pickling raises.
     """
-    try:
-        return pickle.dumps(value, 5)
-    except Exception:  # as in encode
-        return code.dumps(value, _InBand())
+    return dumps(value, _InBand())
 
 
 class _InBand(Keep):
@@ -147,17 +112,22 @@ def encode_arguments(
         else:
             return pickle.dumps((args, kwargs), 5), _NOTHING, _NOTHING
     keep = Keep()
-    outer, _current.found = _current.found, keep.found
-    try:
-        try:
-            data = pickle.dumps((args, kwargs), 5, buffer_callback=keep)
-        except Exception:  # as in encode
-            return code.dumps((args, kwargs), keep), keep.buffers, keep.found
-        if GLOBAL_REFERENCE in data:
-            data = code.dumps((args, kwargs), keep)
-        return data, keep.buffers, keep.found
-    finally:
-        _current.found = outer
+    with collecting(keep.found):
+        if _are_simple(args) and (not kwargs or _are_simple(kwargs.values())):
+            data = _simply((args, kwargs), keep)
+            if data is not None:
+                return data, keep.buffers, keep.found
+        data = dumps_arguments((args, kwargs), keep)
+    return data, keep.buffers, keep.found
+
+
+def _are_simple(values: Iterable[object]) -> bool:
+    """Whether a first look at values tells that they may hold no class."""
+    for value in values:
+        kind = type(value)
+        if kind not in _SIMPLE and not issubclass(kind, Output):
+            return False
+    return True
 
 
 def decode_arguments(
@@ -169,8 +139,11 @@ def decode_arguments(
     """Arguments for one attempt, with ``inputs`` in their places."""
     if not inputs:
         return load(data, buffers=buffers)  # type: ignore[no-any-return]
-    outer, _current.inputs = _current.inputs, inputs
-    try:
+    with standing_for(inputs):
         return load(data, buffers=buffers)  # type: ignore[no-any-return]
-    finally:
-        _current.inputs = outer
+
+
+__all__ = [
+    "GLOBAL_REFERENCE", "HoldsObject", "Keep", "decode_arguments", "encode", "encode_arguments",
+    "encode_in_band", "loads", "place_of",
+]  # fmt: skip

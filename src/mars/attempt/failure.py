@@ -15,16 +15,16 @@ the source lines. Called by the attempt (encode) and by whoever reads a result (
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
 # each piece, and the first one in a process takes 2 ms.
 
-import copyreg
 import functools
 import os
 import pickle
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from types import CodeType, TracebackType
 from typing import Any, Final, NamedTuple
 
+from mars.code.pickling import dumps_apart
 from mars.errors import InternalError
 from mars.settings import MIB
 
@@ -299,41 +299,17 @@ class _Limited:
             raise _TooLarge(f"larger than {BLOB_BYTES // MIB} MiB")
         self.parts.append(bytes(data))
 
+    def getvalue(self) -> bytes:
+        return b"".join(self.parts)
+
 
 def _dumps(value: object) -> bytes:
-    """Pickle by reference where that works, else by value, as for classes of ``__main__``."""
-    file = _Limited()
-    cls = value if isinstance(value, type) else type(value)
-    # The worker's own __main__ is another one than the user's.
-    if type.__dict__["__module__"].__get__(cls) != "__main__":
-        try:
-            pickler = pickle.Pickler(file, protocol=5)
-            pickler.dispatch_table = _own_way(copyreg.dispatch_table)
-            pickler.dump(value)
-            return b"".join(file.parts)
-        except _TooLarge:
-            raise
-        except Exception:  # noqa: BLE001  # cloudpickle takes more, and says it better
-            file = _Limited()
-    import cloudpickle.cloudpickle as cloudpickle
+    """Pickle as values are, but exceptions as their classes say.
 
-    by_value = cloudpickle.Pickler(file, protocol=5)
-    by_value.dispatch_table = _own_way(by_value.dispatch_table)
-    by_value.dump(value)
-    return b"".join(file.parts)
-
-
-def _own_way(table: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Reducers without those for exceptions, which pickle as their classes say.
-
-    ``import distributed`` has tblib register one for every exception class there is, which loses
-    what is not in ``args``, such as the code of a SystemExit.
+    ``import distributed`` has tblib register a reducer for every exception class there is, which
+    loses what is not in ``args``, such as the code of a SystemExit.
     """
-    return {
-        cls: reduce
-        for cls, reduce in table.items()
-        if not (isinstance(cls, type) and issubclass(cls, BaseException))
-    }
+    return dumps_apart(value, _Limited, BaseException)
 
 
 def _dumps_bare(error: BaseException) -> tuple[bytes, list[str]]:

@@ -12,6 +12,8 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from mars.attempt import context
+from mars.code import importing, world
+from mars.code.pickling import new_world
 from mars.engines.inline import InlineEngine
 from mars.errors import CheckpointUnusable
 from mars.history import Damaged, Entry, History
@@ -41,6 +43,8 @@ def run(options: Namespace) -> int:
             return 1
         entry = found[-1]
         _find_modules(entry)
+        importing.install(history.module_text)
+        world.switch(new_world())
         try:
             function, (args, kwargs) = history.function(entry), history.arguments(entry)
         except Damaged:

@@ -20,7 +20,11 @@ from typing import Any
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log, Segment, capturing
+from mars.attempt.codec import loads
 from mars.attempt.diagnose import summarize_call
+from mars.code import world
+from mars.code.pickling import new_world
+from mars.code.world import visiting
 from mars.engine import Run
 from mars.engines.given import Given, environment_with
 from mars.engines.objects import RemoteObject, SharedObjects
@@ -150,6 +154,7 @@ class InlineEngine:
 
     def _outputs(self, task: Task) -> Any:
         call = task.call
+        function = self._load(call)
         values = [
             self.value(source, index)
             for source, index in ((one.task_in(task.realm), at) for one, at in call.inputs)
@@ -160,7 +165,6 @@ class InlineEngine:
         # Copied, as another process would have them.
         copies = [bytearray(memoryview(x).cast("B")) for x in buffers]  # type: ignore[arg-type]
         args, kwargs = codec.decode_arguments(payload, copies, values)
-        function = self._load(call)
 
         def run() -> Any:
             value = function(*args, **kwargs)
@@ -174,10 +178,12 @@ class InlineEngine:
 
     def _load(self, call: Call) -> Callable[..., Any]:
         function = call.function
-        return codec.loads(  # type: ignore[no-any-return]
+        loaded: Callable[..., Any] = codec.loads(
             function.data,
             buffers=[bytearray(x) for x in function.buffers],  # type: ignore[call-overload]
         )
+        world.settle()
+        return loaded
 
     def _packed(self, value: object, name: str) -> Any:
         try:
@@ -213,9 +219,9 @@ class InlineEngine:
 
             def prepare(data: bytes = data, buffers: Any = buffers) -> Any:
                 copies = [bytearray(buffer.raw()) for buffer in buffers]
+                function = self._load(call)
                 (items,), _ = codec.decode_arguments(data, copies, ())
                 arguments = tuple(items[0]) if call.spread else (items[0],)  # type: ignore[index]
-                function = self._load(call)
                 return (lambda: self._packed([function(*arguments)], call.name)), (arguments, {})
 
             self._attempts(block, run, (*run.prefix, *place, index), prepare)
@@ -239,13 +245,15 @@ class InlineEngine:
         options = task.call.options
         while True:
             task.attempt += 1
-            with self._lock:
+            with self._lock, visiting(new_world()):
                 error = self._attempt(task, run, place, prepare)
+                retry_on = Exception if options.retry_data is None else loads(options.retry_data)
+                worth_it = isinstance(error, retry_on)
             if error is None:
                 task.stage = Stage.DONE
                 return
             task.tries += 1
-            if task.tries > options.retries or not isinstance(error, options.retry_on):
+            if task.tries > options.retries or not worth_it:
                 task.stage = Stage.FAILED
                 return
             if isinstance(error, MarsError) and not isinstance(error, TimeoutError):
@@ -290,6 +298,8 @@ class InlineEngine:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
+            for note in world.notes():
+                error.add_note(note)
             end = segment.size()
             tail_start = max(start, end - TAIL_BYTES)
             tail = (

@@ -46,7 +46,7 @@ _POLL_AGAIN_S: Final = OVERDUE_S
 
 
 def _function_key(function: Function, run: Run) -> bytes:
-    """What a function is known by: with large parts only in its run, see `code.describe`."""
+    """What a function is known by: with large parts only in its run, see `functions.describe`."""
     return function.key + run.number.to_bytes(8, "little") if function.buffers else function.key
 
 

@@ -17,6 +17,8 @@ from weakref import WeakValueDictionary
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, failure
+from mars.code.pickling import new_world
+from mars.code.world import settle, visiting
 from mars.engine import Run
 from mars.engines.local import messages
 from mars.engines.objects import RemoteObject
@@ -128,7 +130,8 @@ class NestedEngine:
                     raise UsageError(
                         "mars.remote.map cannot run this deep inside nested calls; use spawn"
                     )
-                self._perform(task, run, place if isinstance(place, tuple) else (place,))
+                with visiting(new_world()):  # of the call's own spawn
+                    self._perform(task, run, place if isinstance(place, tuple) else (place,))
                 task.call.satisfy()
                 if task.stage is Stage.DONE:
                     run.done += 1
@@ -158,6 +161,9 @@ class NestedEngine:
                 )
             )  # fmt: skip
             try:
+                parts = [bytearray(memoryview(x).cast("B")) for x in call.function.buffers]  # type: ignore[arg-type]
+                function = pickle.loads(call.function.data, buffers=parts)
+                settle()
                 values = [self.value(source, index) for source, index in sources if source]
                 buffers = [x for x in call.stored or () if x is not call.payload]
                 arguments = codec.decode_arguments(
@@ -165,10 +171,7 @@ class NestedEngine:
                     [bytearray(memoryview(x).cast("B")) for x in buffers],  # type: ignore[arg-type]
                     values,
                 )
-                parts = [bytearray(memoryview(x).cast("B")) for x in call.function.buffers]  # type: ignore[arg-type]
-                value = pickle.loads(call.function.data, buffers=parts)(
-                    *arguments[0], **arguments[1]
-                )
+                value = function(*arguments[0], **arguments[1])
                 outputs = [
                     attempt_call.pack(output, call.name, self._worker.put)
                     for output in attempt_call.split_outputs(value, call.n_output)

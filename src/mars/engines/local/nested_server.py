@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, failure
+from mars.code import modules
 from mars.engine import Run
 from mars.engines.local import events, messages
 from mars.engines.local.pool import Member
@@ -95,6 +96,8 @@ class NestedServer:
             request, what, about = rest
             if what == "log":
                 self._reply(member, request, *self._log(member, *about))
+            elif what == "text":
+                self._reply(member, request, modules.packed_text(about))
             else:
                 threading.Thread(
                     target=self._call_object, args=(member, request, about), daemon=True,

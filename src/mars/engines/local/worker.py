@@ -33,6 +33,9 @@ from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
 from mars.attempt.memory import MemoryLimit, take_peak_kib
+from mars.code import importing, modules, world
+from mars.code.pickling import new_world
+from mars.code.world import World
 from mars.engines.local import messages
 from mars.engines.local.arena import Allocator, Inputs, Ledger
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
@@ -156,7 +159,11 @@ class Worker:
         self._readable = select.poll()
         self._readable.register(self.sock, select.POLLIN)
         self.queue: deque[Message] = deque()
-        self.functions: dict[int, Any] = {}
+        self.functions: dict[int, Any] = {}  # as they came, until their first call
+        self.loaded: dict[int, tuple[Any, World]] = {}  # with the program's code as it was then
+        self.plain = new_world()  # for what needs nothing of the program's own code
+        self.plain.settled = True
+        self.code = self.plain  # that is in place
         self.names: dict[int, str] = {}
         self.regions: dict[tuple[int, int], int] = {}  # large parts of functions, and whose
         self.runs: dict[int, tuple[Any, ...]] = {}
@@ -258,6 +265,7 @@ class Worker:
                 self.runs.pop(number, None)
             for number in functions_over:
                 self.functions.pop(number, None)
+                self.loaded.pop(number, None)
                 self.names.pop(number, None)
                 for observed in (self.tame, self.wild, self.warned):
                     observed.discard(number)
@@ -281,7 +289,9 @@ class Worker:
             _, unmap, free = message
             for region in unmap:
                 # A function whose large parts are there is not called again, either.
-                self.functions.pop(self.regions.pop(region, 0), None)
+                number = self.regions.pop(region, 0)
+                self.functions.pop(number, None)
+                self.loaded.pop(number, None)
                 self.inputs.unmap(*region)
             self.to_free.extend(free)
         elif kind == messages.STOP:
@@ -499,9 +509,14 @@ class Worker:
                 if surroundings != self.surroundings:  # most often a new run has the same
                     self.ambient.follow(*surroundings)
                 self.surroundings = surroundings
-            call = self.functions[function]
-            if type(call) is tuple:
-                call = self.functions[function] = self._load(function, call)
+            known = self.loaded.get(function)
+            if known is None:
+                known = self.loaded[function] = self._load(function, self.functions[function])
+                del self.functions[function]
+            call, code = known
+            if code is not self.code:
+                world.switch(code)
+                self.code = code
             if extra is not None and "refused" in extra:
                 now_ns = now()
                 self.finish(
@@ -573,6 +588,8 @@ class Worker:
             flags = 0
             del error
         arguments = None
+        if self.code.used:
+            self.code.end_call()
         look = returned > self.look_at_ns or function not in self.tame
         if look:
             if os.getpid() != self.pid:
@@ -687,13 +704,24 @@ class Worker:
             self._set_progress,
         )  # fmt: skip
 
-    def _load(self, number: int, described: tuple[str, Any, Any]) -> Any:
+    def _load(self, number: int, described: tuple[str, Any, Any]) -> tuple[Any, World]:
         _, data, buffers = described
         if buffers is not None:
             parts = [self._parts(region)[0] for region in buffers]
             self.regions.update(((region[1], region[2]), number) for region in buffers)
-            return pickle.loads(parts.pop(0) if data is None else data, buffers=parts)
-        return pickle.loads(data)
+            data = parts.pop(0) if data is None else data
+        else:
+            parts = []
+        code = self.code = new_world()
+        world.switch(code)
+        call = pickle.loads(data, buffers=parts)
+        code.settled = True
+        return call, self.plain if code.is_empty() else code
+
+    def text_of_module(self, digest: bytes) -> bytes | None:
+        """The text of a module of the program whose file is not here, or holds another one."""
+        (data,) = self.ask(messages.ASK, "text", digest)
+        return None if data is None else modules.keep_packed_text(digest, data)
 
     def _parts(self, stored: attempt_call.Stored) -> list[memoryview]:
         self.mapped = True
@@ -753,11 +781,13 @@ class Worker:
         extra = task[7] or {}
         if self.interrupted == attempt and isinstance(error, KeyboardInterrupt):
             status = INTERRUPTED
-        elif isinstance(error, _retry_on(extra)) and not isinstance(error, MarsError):
+        elif isinstance(error, _retry_on(extra, error)) and not isinstance(error, MarsError):
             status = EXCEPTION
         else:
             status = FATAL
         self._flush()
+        for note in world.notes():
+            error.add_note(note)
         packed = attempt_call.pack_failure(
             error,
             name=self._name_of(task),
@@ -791,7 +821,6 @@ class Worker:
         place = session.place
         spread: bool = extra["spread"]
         retries: int = extra.get("retries", 0)
-        retry_on = _retry_on(extra)
         values: list[Any] = []
         failures: dict[int, bytes] = {}
         logs = [log_start]
@@ -814,7 +843,7 @@ class Worker:
                     if self.interrupted == attempt:
                         raise
                     tries += 1
-                    if tries <= retries and isinstance(error, retry_on):
+                    if tries <= retries and isinstance(error, _retry_on(extra, error)):
                         time.sleep(BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
                         continue
                     self._flush()
@@ -913,10 +942,19 @@ class Worker:
     engine: Any = None
 
 
-def _retry_on(extra: dict[str, Any]) -> Any:
+def _retry_on(extra: dict[str, Any], error: BaseException) -> Any:
     """Exceptions that are worth another attempt; loaded when something was raised."""
     data = extra.get("retry_on")
-    return Exception if data is None else loads(data)
+    if data is None:
+        return Exception
+    try:
+        return loads(data)
+    except Exception as trouble:
+        error.add_note(
+            f"not tried again, as retry_on= could not be read here "
+            f"({type(trouble).__name__}: {trouble})"
+        )
+        return ()
 
 
 class _Shield:
@@ -952,6 +990,8 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int 
     import faulthandler
 
     faulthandler.enable(file=2, all_threads=False)
+    importing.install(worker.text_of_module)
+    world.switch(worker.plain)
     answer_requests()
     from mars.engines.local.nested import NestedEngine
 

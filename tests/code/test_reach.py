@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from mars.attempt.code import _References, describe
 from mars.attempt.codec import Keep
+from mars.code.functions import describe
+from mars.code.reach import Reach
 
 TEXT = """
 from __future__ import annotations
@@ -128,7 +129,9 @@ def test_a_change_in_place_is_noticed(own: ModuleType, change: str) -> None:
 def test_what_can_change_unseen_is_pickled_each_time(own: ModuleType) -> None:
     own.HIDDEN = type("Hidden", (), {"__slots__": ("inside",)})()  # type: ignore[attr-defined]
     own.HIDDEN.inside = 1
-    use = user_of(own)
+    namespace = {"__name__": "__main__", "m": own}
+    exec("def use(): return m.HIDDEN.inside", namespace)
+    use: Any = namespace.pop("use")
     before = describe(use, Keep)
     own.HIDDEN.inside = 2
     assert describe(use, Keep).key != before.key
@@ -152,7 +155,7 @@ def test_a_class_with_a_name_of_a_module_that_is_none_is_no_obstacle() -> None:
     odd = type("Odd", (), {"__module__": property(lambda self: "odd")})
     namespace = {"__name__": "__main__", "odd": odd()}
     exec("def use(): return odd", namespace)
-    assert not _References(namespace.pop("use")).stable  # type: ignore[arg-type]
+    assert not Reach(namespace.pop("use")).stable  # type: ignore[arg-type]
 
 
 def test_a_large_list_is_not_looked_through(own: ModuleType) -> None:

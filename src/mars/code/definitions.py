@@ -1,0 +1,508 @@
+"""Classes and functions that travel by value: what they are made of, and making them again.
+
+A definition in a pickle is a call of one of the ``make_…`` functions below with what has to be
+known when the object comes into being, and then one of the ``fill_…`` functions with the rest. If
+the world that it comes to has the object already, it is that one, and nothing is filled in.
+
+A class is made without its metaclass's and its bases' own code where these are the project's: their
+work is done, and its result is in the class. So keywords of a class statement are not needed again,
+a registry does not get the class twice, and an enum's members are what their ``__init__`` made.
+"""
+
+from __future__ import annotations
+
+import abc
+import builtins
+import contextlib
+import enum
+import functools
+import importlib
+import marshal
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
+from typing import Any, Final
+
+from mars.code.modules import travels_by_value
+from mars.code.origin import is_project_module
+from mars.code.world import MISSING, current
+
+CODE_VERSION: Final = 2
+"""Of `marshal`: later ones write the same code in several ways, by how often it is referred to."""
+
+making: Final = threading.RLock()
+"""Held while a definition is read, so that no other thread finds one that is not complete."""
+
+
+class _Made(threading.local):
+    """Objects that were made and not filled yet; held, so that no identity is used again."""
+
+    def __init__(self) -> None:
+        self.objects: dict[int, Any] = {}
+
+
+_made = _Made()
+
+
+def _new(value: Any) -> Any:
+    _made.objects[id(value)] = value
+    return value
+
+
+def is_new(value: Any) -> bool:
+    """Whether an object was just made, and has to be filled; asked once."""
+    return _made.objects.pop(id(value), MISSING) is value
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+def imported(name: str) -> ModuleType:
+    """A module, by its name."""
+    return importlib.import_module(name)
+
+
+def imported_namespace(name: str) -> dict[str, Any]:
+    """The global names of a module that travels by name."""
+    return vars(importlib.import_module(name))
+
+
+def global_of(module: str, name: str) -> Any:
+    """What a module holds under a name, dots included."""
+    value: Any = importlib.import_module(module)
+    for step in name.split("."):
+        value = getattr(value, step)
+    return value
+
+
+def world_module(name: str, facts: Mapping[str, Any]) -> ModuleType:
+    """A module that travels by value."""
+    return current().module(name, facts)
+
+
+def world_namespace(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The global names of a module that travels by value."""
+    return current().namespace(name, facts)
+
+
+def loose_namespace(facts: dict[str, Any]) -> dict[str, Any]:
+    """Global names that belong to no module, as those of code that a program ran with `exec`."""
+    facts["__builtins__"] = builtins.__dict__
+    return facts
+
+
+class Definition:
+    """What a pickle that holds definitions is read into: the value, then what functions refer to.
+
+    Functions do not hold their global names: these come after the value, one after the other, so
+    that functions which call each other in a long chain need no deep stack.
+    """
+
+    def __init__(self, _: object = None) -> None:
+        self.value: Any = None
+
+    def extend(self, items: list[Any]) -> None:
+        """Take the value, which comes first, and then ``(namespace, name, value)``."""
+        for item in items:
+            self.append(item)
+
+    def append(self, item: Any) -> None:
+        """Take one item."""
+        match item:
+            case ("value", value):
+                self.value = value
+            case ("name", namespace, name, value):
+                current().define(namespace, name, value)
+
+
+def value_of(definition: Definition) -> Any:
+    """The value of a definition that is complete."""
+    return definition.value
+
+
+# -- functions ------------------------------------------------------------------------------------
+
+
+def code_bytes(code: CodeType) -> bytes | CodeType:
+    """Code as it travels; itself, where somebody put odd constants into it."""
+    try:
+        return marshal.dumps(code, CODE_VERSION)
+    except ValueError:
+        return code
+
+
+def make_cell() -> CellType:
+    """A closure's variable, still empty."""
+    return _new(CellType())  # type: ignore[no-any-return]
+
+
+def fill_cell(cell: CellType, value: Any) -> None:
+    """Give it its value."""
+    if is_new(cell):
+        cell.cell_contents = value
+
+
+def make_function(
+    tag: str,
+    module: str,
+    qualname: str,
+    named: bool,
+    namespace: dict[str, Any],
+    code: Any,
+    cells: tuple[CellType, ...] | None,
+) -> FunctionType:
+    """A function as far as it has to be known before what it holds can refer to it."""
+    world = current()
+    if tag:
+        known = world.find(tag, module, qualname)
+        if known is not MISSING:
+            return known  # type: ignore[no-any-return]
+    if type(code) is bytes:
+        code = marshal.loads(code)
+    func = FunctionType(code, namespace, code.co_name, None, cells)
+    func.__qualname__, func.__module__ = qualname, module
+    world.add(tag, module, qualname if named else None, func)
+    return _new(func)  # type: ignore[no-any-return]
+
+
+def fill_function(func: FunctionType, state: tuple[Any, ...]) -> None:
+    """Give a function the rest."""
+    if not is_new(func):
+        return
+    name, doc, defaults, by_name, hints, attributes, parameters = state
+    func.__name__, func.__doc__ = name, doc
+    func.__defaults__, func.__kwdefaults__ = defaults, by_name
+    if hints:
+        func.__annotations__ = hints
+    if attributes:
+        func.__dict__.update(attributes)
+    if parameters:
+        func.__type_params__ = parameters  # type: ignore[attr-defined]
+
+
+def make_singledispatch(tag: str, module: str, qualname: str, named: bool) -> Any:
+    """A function that `functools.singledispatch` made, without its implementations."""
+    world = current()
+    if tag:
+        known = world.find(tag, module, qualname)
+        if known is not MISSING:
+            return known
+
+    def nobody(*_: object) -> None:
+        """Stands where an implementation comes."""
+
+    made: Any = functools.singledispatch(nobody)
+    world.add(tag, module, qualname if named else None, made)
+    return _new(made)
+
+
+def fill_singledispatch(func: Any, state: tuple[Any, ...]) -> None:
+    """Register its implementations."""
+    if not is_new(func):
+        return
+    registry, attributes = state
+    for cls, implementation in registry:
+        func.register(cls, implementation)
+    functools.update_wrapper(func, registry[0][1])
+    func.__dict__.update(attributes)
+
+
+def with_cache(func: Any, parameters: dict[str, Any]) -> Any:
+    """A function under a cache of its own, empty at first."""
+    return functools.lru_cache(**parameters)(func)
+
+
+def make_cached_property(cls: Any, func: Any, name: str | None, doc: str | None) -> Any:
+    """A cached property; its lock, where it has one, is new."""
+    made = cls(func)
+    made.attrname, made.__doc__ = name, doc
+    return made
+
+
+# -- classes --------------------------------------------------------------------------------------
+
+_LEFT_OUT: Final = frozenset(
+    {
+        "__weakref__", "__slotnames__", "_abc_impl", "_abc_cache", "_abc_negative_cache",
+        "_abc_negative_cache_version", "_abc_registry", "__annotate_func__",
+    }
+)  # fmt: skip
+"""What a class has that belongs to one process, or is made anew."""
+
+_OF_ENUM: Final = frozenset(
+    {
+        "_member_names_", "_member_map_", "_member_type_", "_value2member_map_",
+        "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_", "__new__",
+        "_boundary_", "_flag_mask_", "_singles_mask_", "_all_bits_", "_inverted_",
+    }
+)  # fmt: skip
+"""What an enum's metaclass makes when the class is made."""
+
+_MEMBERS: Final = "attributes of members"
+"""Beside the attributes of an enum, which are names."""
+
+
+def pieces_of_class(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a class is made from, and what it is filled with."""
+    own = dict(type.__dict__["__dict__"].__get__(cls))
+    if isinstance(cls, enum.EnumMeta) and own.get("_member_names_") is not None:
+        return _pieces_of_enum(cls, own)
+    body: dict[str, Any] = {"__module__": own.get("__module__"), "__qualname__": cls.__qualname__}
+    if "__slots__" in own:
+        # By its descriptors: what the author wrote may have been used up, and names are mangled.
+        slots = [
+            name
+            for name, value in own.items()
+            if type(value) is MemberDescriptorType and value.__objclass__ is cls
+        ]
+        if _has_getset(own, cls, "__dict__"):
+            slots.append("__dict__")
+        if _has_getset(own, cls, "__weakref__"):
+            slots.append("__weakref__")
+        body["__slots__"] = tuple(slots)
+    elif isinstance(own.get("__dict__"), property):
+        body["__dict__"] = own["__dict__"]
+    if "__orig_bases__" in own:
+        body["__orig_bases__"] = own["__orig_bases__"]
+    state = {
+        name: value
+        for name, value in own.items()
+        if name not in _LEFT_OUT and name != "__dict__" and not _is_of_layout(value, cls)
+    }
+    if issubclass(type(cls), abc.ABCMeta):
+        state["_abc_impl"] = _registered(cls)
+    return (type(cls), cls.__name__, cls.__bases__, body, None), state
+
+
+def _registered(cls: Any) -> list[Any]:
+    """Classes that were registered as its subclasses."""
+    references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
+    return [one for one in (reference() for reference in references) if one is not None]
+
+
+def _has_getset(own: Mapping[str, Any], cls: type, name: str) -> bool:
+    value = own.get(name)
+    return isinstance(value, types.GetSetDescriptorType) and value.__objclass__ is cls
+
+
+def _is_of_layout(value: Any, cls: type) -> bool:
+    """Whether it is what Python makes for a slot."""
+    return (
+        type(value) in (MemberDescriptorType, types.GetSetDescriptorType)
+        and value.__objclass__ is cls
+    )
+
+
+def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    members = []
+    attributes: dict[str, dict[str, Any]] = {}
+    for name, member in cls.__members__.items():
+        members.append((name, member._name_, member._value_, _raw(cls, member)))
+        if name == member._name_:
+            attributes[name] = {
+                key: value
+                for key, value in member.__dict__.items()
+                if key != "__objclass__" and not (key.startswith("_") and key.endswith("_"))
+            }
+    boundary = own.get("_boundary_")
+    body = {
+        "__module__": cls.__module__, "__qualname__": cls.__qualname__,
+        **({"boundary": boundary} if boundary is not None else {}),
+    }  # fmt: skip
+    state = {
+        name: value
+        for name, value in own.items()
+        if name not in _LEFT_OUT
+        and name not in _OF_ENUM
+        and name not in cls.__members__
+        and not _is_of_layout(value, cls)
+    }
+    state[_MEMBERS] = attributes
+    return (type(cls), cls.__name__, cls.__bases__, body, tuple(members)), state
+
+
+def _raw(cls: Any, member: Any) -> tuple[Any, ...]:
+    """What the data type in front of the enum makes the member from."""
+    kind = cls._member_type_
+    if kind is object or kind.__new__ is object.__new__:
+        return ()
+    for base, plain in _RAW.items():
+        if issubclass(kind, base):
+            return (plain(member),)
+    reduced = kind.__reduce_ex__(member, 2)
+    made_by, args = reduced[0], reduced[1]
+    return tuple(args[1:]) if made_by.__name__ == "__newobj__" else tuple(args)
+
+
+_RAW: Final[dict[type, Callable[[Any], Any]]] = {
+    int: int.__int__, float: float.__float__, complex: complex.__complex__, str: str.__str__,
+    bytes: lambda member: bytes(memoryview(member)), tuple: tuple, frozenset: frozenset,
+}  # fmt: skip
+"""A member as a value of the builtin type that it is, past what its enum makes of that."""
+
+
+def make_class(
+    tag: str,
+    module: str,
+    qualname: str,
+    named: bool,
+    meta: Any,
+    name: str,
+    bases: tuple[Any, ...],
+    body: dict[str, Any],
+    members: tuple[Any, ...] | None,
+) -> Any:
+    """A class as far as it has to be known before what it holds can refer to it."""
+    world = current()
+    known = world.find(tag, module, qualname)
+    if known is not MISSING:
+        return known
+    if members is None:
+        cls = _bare_class(meta, name, bases, body)
+    else:
+        cls = _bare_enum(meta, name, bases, body, members)
+    world.add(tag, module, qualname if named else None, cls)
+    return _new(cls)
+
+
+def _is_ours(cls: type) -> bool:
+    module = cls.__module__
+    return isinstance(module, str) and (
+        module == "__main__" or travels_by_value(module) or is_project_module(module)
+    )
+
+
+def _bare_class(meta: Any, name: str, bases: tuple[Any, ...], body: dict[str, Any]) -> Any:
+    """A class with its layout and bases; no code of the project runs."""
+    trouble: Exception | None = None
+    with _quiet(bases):
+        for maker in meta.__mro__:
+            if "__new__" in vars(maker) and not _is_ours(maker):
+                try:
+                    return maker.__new__(meta, name, bases, dict(body))
+                except (TypeError, AttributeError) as error:
+                    trouble = trouble or error  # one that makes classes of other parts
+    raise TypeError(f"the class {name} of metaclass {meta!r} cannot be made again ({trouble})")
+
+
+_quieting: Final = threading.RLock()
+
+
+@contextlib.contextmanager
+def _quiet(bases: tuple[Any, ...]) -> Iterator[None]:
+    """Keep ``__init_subclass__`` of the project's classes from running meanwhile."""
+    hooked = [
+        cls
+        for cls in dict.fromkeys(one for base in bases for one in getattr(base, "__mro__", ()))
+        if "__init_subclass__" in vars(cls) and _is_ours(cls)
+    ]
+    if not hooked:
+        yield
+        return
+    with _quieting:
+        before = [(cls, vars(cls)["__init_subclass__"]) for cls in hooked]
+        for cls in hooked:
+            type.__setattr__(cls, "__init_subclass__", classmethod(_say_nothing))
+        try:
+            yield
+        finally:
+            for cls, hook in before:
+                type.__setattr__(cls, "__init_subclass__", hook)
+
+
+def _say_nothing(_: type, /, **__: object) -> None:
+    """In the place of an ``__init_subclass__`` whose work is done."""
+
+
+def _bare_enum(
+    meta: Any, name: str, bases: tuple[Any, ...], body: dict[str, Any], members: tuple[Any, ...]
+) -> Any:
+    """An enum whose members are there, as they were; its own ``__new__`` and ``__init__`` rest."""
+    body = dict(body)
+    keywords = {"boundary": body.pop("boundary")} if "boundary" in body else {}
+    space = enum.EnumMeta.__prepare__(name, bases)
+    for key, value in body.items():
+        space[key] = value
+
+    def new(cls: Any, number: int) -> Any:
+        _, _, value, raw = members[number]
+        kind = cls._member_type_
+        if kind.__new__ is object.__new__:
+            made = object.__new__(cls)
+        else:
+            made = kind.__new__(cls, *raw)
+        made._value_ = value
+        return made
+
+    def init(self: Any, *_: object) -> None:
+        """What it would do is done."""
+
+    space["__new__"], space["__init__"] = new, init
+    for number, (member, canonical, _, _) in enumerate(members):
+        if member == canonical:
+            space[member] = number
+    maker = next(one for one in meta.__mro__ if not _is_ours(one))
+    with _quiet(bases):
+        cls = maker.__new__(meta, name, bases, space, **keywords)
+    for member, canonical, _, _ in members:
+        if member != canonical:
+            cls._member_map_.setdefault(member, cls._member_map_[canonical])
+            if member not in vars(cls):
+                type.__setattr__(cls, member, vars(cls)[canonical])
+    for given in ("__init__", "__new_member__"):
+        if given in vars(cls):
+            type.__delattr__(cls, given)
+    return cls
+
+
+def fill_class(cls: Any, state: dict[str, Any]) -> None:
+    """Give a class the rest, past what its metaclass would say to it."""
+    if not is_new(cls):
+        return
+    put = functools.partial(type.__setattr__, cls)
+    registered = state.pop("_abc_impl", ())
+    for name, attributes in state.pop(_MEMBERS, {}).items():
+        cls._member_map_[name].__dict__.update(attributes)
+    for name, value in state.items():
+        put(name, value)
+    if sys.version_info >= (3, 13) and "__firstlineno__" in state:
+        put("__firstlineno__", state["__firstlineno__"])  # setting `__module__` took it away
+    for subclass in registered:
+        abc.ABCMeta.register(cls, subclass)
+
+
+# -- what is known by a name ----------------------------------------------------------------------
+
+
+def make_named(
+    tag: str, module: str, qualname: str, named: bool, maker: Callable[..., Any], *args: Any
+) -> Any:
+    """Something that its class knows by a name in a module of the program, as sentinels are."""
+    world = current()
+    known = world.find(tag, module, qualname)
+    if known is not MISSING:
+        return known
+    made = maker(*args)
+    if getattr(made, "__module__", None) != module:
+        with contextlib.suppress(AttributeError, TypeError):
+            made.__module__ = module
+    world.add(tag, module, qualname if named else None, made)
+    return _new(made)
+
+
+def fill_named(value: Any, state: Any) -> None:
+    """Give it its attributes."""
+    if not is_new(value):
+        return
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if attributes:
+        value.__dict__.update(attributes)
+    for name, one in (slots or {}).items():
+        object.__setattr__(value, name, one)
+
+
+def bare(cls: Any) -> Any:
+    """An instance without a call of its ``__init__``."""
+    return cls.__new__(cls) if cls.__new__ is not object.__new__ else object.__new__(cls)

@@ -1,0 +1,60 @@
+"""A function as it travels: pickled once, known by its content, pickled again when that changes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import FunctionType
+from typing import Final
+
+from mars.code.pickling import Keeper, Memory, dumps_function
+from mars.task import Function
+
+try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+_described: Final = Memory()
+
+
+def name_of(func: object) -> str:
+    """What to call a function in logs and errors."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    name = getattr(func, "__qualname__", None) or type(func).__qualname__
+    return str(name).rpartition("<locals>.")[2]
+
+
+def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
+    """The function as it travels, from memory where nothing that it refers to has changed.
+
+    Parameters
+    ----------
+    func : callable
+        What to pickle.
+    keep_factory : callable
+        Makes a collector of large buffers.
+
+    Raises
+    ------
+    Exception
+        Whatever its pickling raises.
+    """
+    known = _described.known.get(id(func))
+    if known is not None and known.reference() is func and known.reach.unchanged():
+        return known.made  # type: ignore[no-any-return]
+    keep = keep_factory()
+    data, reach = dumps_function(func, keep)
+    buffers = tuple(keep.buffers)
+    digest = blake2b(data, digest_size=16)
+    for buffer in buffers:
+        # By identity, not by content: hashing a large array at each spawn would cost more than
+        # the call. An identity is unique only as long as its object lives, so engines must not
+        # take such a key for the same function beyond the run whose calls hold it.
+        view = buffer.raw()
+        digest.update(f"{id(view.obj)}:{view.nbytes}".encode())
+    function = Function(digest.digest(), name_of(func), data, buffers)
+    if isinstance(func, FunctionType) and reach.stable and not buffers:
+        _described.put(func, reach, function)
+    return function

@@ -1,0 +1,244 @@
+"""Modules of the project that a worker imports by name, as the program had them.
+
+A `Generation` is a set of modules that were imported together. A call that was spawned after one of
+them was edited and loaded again gets another generation: all modules of the project are imported
+anew for it, and those of the one before are put aside, for its own calls.
+
+The file of a module is read where the program has it. If it holds something else by now, or if it
+is not there, as on the nodes of a cluster, the text comes from the program's process.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType, ModuleType
+from typing import Any, Final
+
+from mars.code import modules
+from mars.code.modules import DIGEST_BYTES, Source
+from mars.code.origin import is_project_module
+
+try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+fetch_text: Callable[[bytes], bytes | None] = modules.text_of
+"""Where the text of a module comes from that has no file here; a worker asks its driver."""
+
+
+class Generation:
+    """Modules of the project that were imported together.
+
+    Attributes
+    ----------
+    sources : dict
+        What they were made from, by name; also of those that were not imported yet.
+    parked : dict
+        The modules themselves, while another generation is in place.
+    held : dict
+        What they held right after their import, by where: pickles to compare with.
+    """
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self.sources: dict[str, Source] = dict(sources)
+        self.parked: dict[str, ModuleType] = {}
+        self.held: dict[tuple[str, str], Any] = {}
+
+    def accepts(self, manifest: Mapping[str, Source]) -> bool:
+        """Whether what it has agrees with what a call expects."""
+        for name, source in manifest.items():
+            known = self.sources.get(name)
+            if self is _current and (known is None or _is_program):
+                known = _loaded(name)  # imported without our doing, or in another state since
+            if known is not None and known.digest != source.digest:
+                return False
+        return True
+
+
+_generations: list[Generation] = [Generation({})]
+_current: Generation = _generations[0]
+_is_program = True
+_on_import: Callable[[str], object] | None = None
+_lock = threading.RLock()
+
+
+def _loaded(name: str) -> Source | None:
+    """What a module was made from that is loaded already."""
+    record = modules.record_of(name)
+    return None if record is None else record.source
+
+
+def current() -> Generation:
+    """The generation that is in place."""
+    return _current
+
+
+def generation_for(manifest: Mapping[str, Source]) -> Generation:
+    """Modules that a call with these expectations can run with."""
+    with _lock:
+        for one in (_current, *reversed(_generations)):
+            if one.accepts(manifest):
+                one.sources.update(manifest)
+                return one
+        made = Generation(manifest)
+        _generations.append(made)
+        install()
+        return made
+
+
+def enter(generation: Generation | None, on_import: Callable[[str], object] | None) -> None:
+    """Put modules in place, and have ``on_import`` told of those that are imported from here on."""
+    global _current, _on_import
+    with _lock:
+        _on_import = on_import
+        if generation is None or generation is _current:
+            return
+        before, _current = _current, generation
+        for name in [*sys.modules]:
+            own = name in before.sources or is_project_module(name)
+            if own and getattr(sys.modules[name], "__spec__", None) is not None:
+                before.parked[name] = sys.modules.pop(name)
+        sys.modules.update(generation.parked)
+        generation.parked.clear()
+
+
+class Finder:
+    """Finds modules of the project as the program had them; first in ``sys.meta_path``."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> Any:
+        """The spec of a module that calls expect; None: let others look for it."""
+        source = _current.sources.get(name)
+        if source is None or (_is_program and _current is _generations[0]):
+            return None
+        text = _read(source.file)
+        if text is not None and _digest(text) == source.digest:
+            loader: Any = _Told(name, source.file, text)
+        else:
+            spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+            if spec is not None and _holds(spec, source):
+                return _telling(spec)
+            text = fetch_text(source.digest)
+            if text is None:
+                return None
+            loader = _FromText(name, source.file, text)
+        folder = [os.path.dirname(source.file)] if source.package else None
+        return importlib.util.spec_from_file_location(
+            name, source.file, loader=loader, submodule_search_locations=folder
+        )
+
+
+def _read(file: str) -> bytes | None:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read()
+    except OSError:
+        return None
+
+
+def _digest(text: bytes) -> bytes:
+    return blake2b(text, digest_size=DIGEST_BYTES).digest()
+
+
+def _holds(spec: importlib.machinery.ModuleSpec, source: Source) -> bool:
+    """Whether what would be imported, from an archive perhaps, is what the program had."""
+    try:
+        text = spec.loader.get_source(spec.name)  # type: ignore[union-attr]
+    except Exception:
+        return False
+    return isinstance(text, str) and _digest(text.encode()) == source.digest
+
+
+def _tell(module: ModuleType) -> None:
+    modules.note_complete(module)
+    if _on_import is not None:
+        _on_import(module.__name__)
+
+
+class _Told(importlib.machinery.SourceFileLoader):
+    """Imports from a file, and tells when the module is complete.
+
+    What it read stays known: the file may hold something else later.
+    """
+
+    def __init__(self, name: str, file: str, text: bytes) -> None:
+        super().__init__(name, file)
+        self.text = text
+        self._code: CodeType | None = None
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The module's code, as it was imported."""
+        if self._code is None:
+            self._code = self._make(fullname)
+        return self._code
+
+    def _make(self, fullname: str) -> CodeType | None:
+        return super().get_code(fullname)
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        _tell(module)
+
+
+class _FromText(_Told):
+    """Imports from a text that the program had in a file."""
+
+    def get_data(self, path: Any) -> bytes:
+        """The text, and what else lies beside it, where that is here."""
+        return self.text if os.fspath(path) == self.path else super().get_data(path)
+
+    def _make(self, fullname: str) -> CodeType | None:
+        # From the text: no compiled file of another text is looked at.
+        return self.source_to_code(self.text, self.path)
+
+
+def _telling(spec: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
+    """A spec of another loader that tells when its module is complete."""
+    spec.loader = _Around(spec.loader)  # type: ignore[assignment]
+    return spec
+
+
+class _Around:
+    """A loader around another one."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        """As the loader does."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the loader does, and then tell."""
+        self._loader.exec_module(module)
+        _tell(module)
+
+
+FINDER: Final = Finder()
+
+
+def install(fetch: Callable[[bytes], bytes | None] | None = None) -> None:
+    """Have imports of this process look here first.
+
+    Parameters
+    ----------
+    fetch : callable, optional
+        In a worker: asks the program for the text of a module. There the first generation is what
+        calls expect, too; in the program itself it is what the program has, whatever it is.
+    """
+    global fetch_text, _is_program
+    if fetch is not None:
+        fetch_text, _is_program = fetch, False
+    if FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, FINDER)

@@ -1,0 +1,101 @@
+"""Whose code something is: the project's own, or an installed module's."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+_PACKAGE: Final = __name__.partition(".")[0]
+
+
+_STANDARD_LIBRARY: Final = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
+
+_MISSING: Final = object()
+
+
+@functools.cache
+def _installed_folders() -> tuple[str, ...]:
+    import sysconfig  # 2 ms, and most programs have one file and need none of this
+
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in names})
+
+
+@functools.cache
+def is_project_file(path: str) -> bool:
+    """Whether a source file is the user's own."""
+    if path.startswith("<") or "site-packages" in path or "dist-packages" in path:
+        return False
+    path = os.path.realpath(path)
+    return not path.startswith(_STANDARD_LIBRARY) and not path.startswith(_installed_folders())
+
+
+def is_project_module(name: str | None) -> bool:
+    """Whether a module is the user's own: not installed, not the standard library, not mars.
+
+    ``__main__`` is a matter of its own, and is not meant here.
+    """
+    if name is None or name == "__main__" or name.partition(".")[0] == _PACKAGE:
+        return False
+    path = getattr(sys.modules.get(name), "__file__", None)
+    return isinstance(path, str) and is_project_file(path)
+
+
+def is_made_by_hand(name: str, module: Any) -> bool:
+    """Whether the program made a module itself, so that no worker could import it.
+
+    Compiled code makes such modules, too, but puts no Python functions into them.
+    """
+    return (
+        type(module) is ModuleType
+        and getattr(module, "__spec__", None) is None
+        and not hasattr(module, "__path__")
+        and not isinstance(getattr(module, "__file__", None), str)
+        and name not in sys.builtin_module_names
+        and ("." not in name or not is_installed_package(name.rpartition(".")[0]))
+        and any(
+            getattr(value, "__globals__", None) is module.__dict__
+            for kind in [module, *filter(_is_class, [*vars(module).values()])]
+            for value in [*vars(kind).values()]
+            if type(value) is FunctionType
+        )
+    )
+
+
+def _is_class(value: Any) -> bool:
+    return issubclass(type(value), type)
+
+
+def is_installed_package(name: str) -> bool:
+    """Whether a package is loaded that is not the project's."""
+    return name in sys.modules and not is_project_module(name)
+
+
+def module_of(value: Any) -> Any:
+    """The name that a class or function gives as its module's; it may be anything."""
+    try:
+        return value.__module__
+    except Exception:  # a class may answer as it likes
+        return None
+
+
+def found(module: object, qualname: str) -> Any:
+    """What a name in a module that is loaded leads to; nothing is imported."""
+    value: Any = sys.modules.get(module, _MISSING) if isinstance(module, str) else _MISSING
+    for step in qualname.split("."):
+        try:
+            value = getattr(value, step, _MISSING)
+        except Exception:  # a module, or a metaclass, that makes its attributes
+            return _MISSING
+    return value
+
+
+def is_installed(value: Any) -> bool:
+    """Whether a function or class is found under its name in an installed module."""
+    module = module_of(value)
+    if module == "__main__" or not isinstance(module, str) or is_project_module(module):
+        return False
+    return found(module, value.__qualname__) is value

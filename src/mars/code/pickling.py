@@ -1,0 +1,1023 @@
+"""Pickles of values and of functions, with the program's own code in them.
+
+Three picklers, each for what the one before does not take. `_Plain` writes what consists of
+installed classes and functions, and of modules that travel by name, as names. `_Quick` adds
+definitions of what travels by value. `_full` adds all the types that cloudpickle knows, and is
+loaded only then.
+
+In a *value* a class or function of the program is a reference: its tag, and a definition for a
+world that lacks it. The definition is a pickle of its own, made once. In a *function* that is
+spawned definitions stand as they are, so that what they share stays shared.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import io
+import pickle
+import sys
+import types
+import weakref
+from collections import ChainMap, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, ClassVar, Final, Protocol
+
+from mars.code import arrays, places
+from mars.code import states as states_module
+from mars.code.bytecode import facts_of, names_in_hints
+from mars.code.definitions import (
+    Definition,
+    bare,
+    code_bytes,
+    fill_cell,
+    fill_class,
+    fill_function,
+    fill_named,
+    fill_singledispatch,
+    global_of,
+    imported,
+    imported_namespace,
+    loose_namespace,
+    make_cached_property,
+    make_cell,
+    make_class,
+    make_function,
+    make_named,
+    make_singledispatch,
+    making,
+    pieces_of_class,
+    value_of,
+    with_cache,
+    world_module,
+    world_namespace,
+)
+from mars.code.modules import record_of, travels_by_value
+from mars.code.origin import found, module_of
+from mars.code.reach import CachedFunction, Reach
+from mars.code.states import prepared_of
+from mars.code.world import MISSING, World, current, tag_of
+
+
+class Keeper(Protocol):
+    """Takes the large buffers that a pickle leaves out; falsy: the buffer is taken."""
+
+    buffers: list[pickle.PickleBuffer]
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool: ...
+
+    def restart(self) -> None: ...
+
+
+class NotPlain(Exception):
+    """A value needs more than names."""
+
+
+_DEFINED: Final = (FunctionType, type, CachedFunction)
+_SINGLE_TYPES: Final = (type(None), type(...), type(NotImplemented))
+_NAMED_TYPES: Final = frozenset(
+    {"NewType", "TypeVar", "ParamSpec", "TypeVarTuple", "TypeAliasType"}
+)
+"""Types of `typing` whose objects pickle as a name."""
+_GENERATORS: Final = {
+    "random": ("Random", "_inst"),
+    "numpy.random.mtrand": ("RandomState", "_rand"),
+}
+"""The random generators of whole modules: a copy would draw the same numbers in each process."""
+_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
+
+
+def _is_default(kind: Any) -> bool:
+    return kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+
+
+# What has to be looked at before it is written, by type: a name of a method of `_Special`.
+_handlers: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+
+
+def _handler_of(kind: type) -> str:
+    """Which method looks at objects of a type; empty: they are written as they say."""
+    try:
+        known = _handlers.get(kind)
+    except TypeError:  # a metaclass whose classes cannot be keys
+        return _choose(kind)
+    if known is None:
+        known = _choose(kind)
+        if known != "says_name":  # a module may travel otherwise one day
+            _handlers[kind] = known
+    return known
+
+
+def _choose(kind: type) -> str:
+    if kind is BuiltinFunctionType or kind is MethodType:
+        return "method"
+    if kind is ModuleType or issubclass(kind, ModuleType):
+        return "module"
+    if kind is object:
+        return "singleton"
+    module = getattr(kind, "__module__", None)
+    if module in _GENERATORS and kind.__name__ == _GENERATORS[module][0]:
+        return "generator"
+    if arrays.is_special(kind):
+        return "array"
+    if module == "dataclasses" and kind.__name__ == "_FIELD_BASE":
+        return "kind_of_field"
+    if not kind.__flags__ & _HEAP_TYPE:
+        return ""
+    if module == "typing" and kind.__name__ in _NAMED_TYPES:
+        return "says_name"
+    if kind in copyreg.dispatch_table:
+        return ""
+    if not _is_default(kind):
+        ours = module == "__main__" or record_of(module) is not None
+        return "says_name" if ours else ""
+    return "singleton" if kind.__dictoffset__ else ""
+
+
+class _Special:
+    """Objects that are not written as they say themselves; for every pickler."""
+
+    reached: dict[int, Any]
+    arguments: bool
+    globals_by_identity: dict[str, dict[int, str]]
+
+    def method(self, value: Any) -> Any:
+        """A bound method: of a module's own generator it is that module's function."""
+        owner = value.__self__
+        if owner is None or isinstance(owner, (ModuleType, type)):
+            return NotImplemented
+        module = type(owner).__module__
+        space = getattr(sys.modules.get(module), "__dict__", {})
+        if module in _GENERATORS and space.get(_GENERATORS[module][1]) is owner:
+            name = value.__name__
+            there = space.get(name)
+            if there == value:
+                return global_of, (module, name)
+        return NotImplemented
+
+    def generator(self, value: Any) -> Any:
+        """A random generator: a module's own one is the worker's own one there."""
+        module = type(value).__module__
+        name = _GENERATORS[module][1]
+        if getattr(sys.modules.get(module), name, None) is value:
+            return global_of, (module, name)
+        return NotImplemented
+
+    def kind_of_field(self, value: Any) -> Any:
+        """What data classes compare by identity."""
+        return global_of, ("dataclasses", value.name)
+
+    def array(self, value: Any) -> Any:
+        """An array of a subclass of numpy's."""
+        reduced = arrays.reduced(value, by_file=self.arguments)
+        return NotImplemented if reduced is None else reduced
+
+    def module(self, value: ModuleType) -> Any:
+        """A module."""
+        name = value.__name__
+        if sys.modules.get(name) is not value or travels_by_value(name):
+            raise NotPlain
+        if record_of(name) is not None:
+            self.reached[id(value)] = value
+        return imported, (name,)
+
+    def singleton(self, value: Any) -> Any:
+        """An object without content that is known by its name, such as `dataclasses.MISSING`."""
+        if getattr(value, "__dict__", None):
+            return NotImplemented
+        where = self.place_of(value)
+        if where is None:
+            return NotImplemented
+        if travels_by_value(where[0]):
+            raise NotPlain
+        if record_of(where[0]) is not None:
+            self.reached[id(sys.modules[where[0]])] = sys.modules[where[0]]
+        return global_of, where
+
+    def place_of(self, value: Any) -> tuple[str, str] | None:
+        """Module and name of a global variable that holds an object; None: there is none."""
+        kind = type(value)
+        if getattr(kind, "__slots__", ()):
+            return None
+        names = [kind.__module__]
+        if kind is object:
+            names = sorted(sys.modules, key=lambda one: one != "__main__" and not record_of(one))
+        for module in names:
+            known = self.globals_by_identity.get(module)
+            if known is None:
+                space = getattr(sys.modules.get(module), "__dict__", {})
+                known = {id(one): name for name, one in [*space.items()] if name != "_"}
+                self.globals_by_identity[module] = known
+            name = known.get(id(value))
+            if name is not None:
+                return module, name
+        return None
+
+    def says_name(self, value: Any) -> Any:
+        """An object that may say nothing but a name."""
+        kind = type(value)
+        module = getattr(value, "__module__", None) if kind.__module__ == "typing" else None
+        if travels_by_value(kind.__module__) or travels_by_value(module):
+            raise NotPlain
+        if record_of(kind.__module__) is not None:
+            self.reached[id(kind)] = kind
+        return NotImplemented
+
+
+class _Plain(_Special, pickle.Pickler):
+    """Writes what is found under its name in a process that imports the same modules.
+
+    Attributes
+    ----------
+    reached : dict
+        Classes, functions and modules of the project that it wrote as names.
+    """
+
+    def __init__(self, file: io.BytesIO, keep: Callable[[Any], object], arguments: bool) -> None:
+        super().__init__(file, 5, buffer_callback=keep)
+        self.reached, self.globals_by_identity = {}, {}
+        self.arguments = arguments
+
+    def reducer_override(self, value: Any, /) -> Any:
+        # type(), because isinstance() also asks the value, which may answer anything.
+        kind = type(value)
+        if issubclass(kind, _DEFINED):
+            if kind is type and value in _SINGLE_TYPES:
+                return NotImplemented
+            module = module_of(value)
+            if module == "__main__" or found(module, value.__qualname__) is not value:
+                raise NotPlain
+            record = record_of(module)
+            if record is not None:
+                if not record.by_name:
+                    raise NotPlain
+                self.reached[id(value)] = value
+            return NotImplemented
+        handler = _handler_of(kind)
+        return getattr(self, handler)(value) if handler else NotImplemented
+
+
+# -- definitions ----------------------------------------------------------------------------------
+
+_DISPATCH_CODE: Final = (
+    functools.singledispatch.__code__.co_filename, "singledispatch.<locals>.wrapper",
+)  # fmt: skip
+
+_PAD: Final[tuple[Any, ...]] = ()
+
+_FACTS: Final = ("__package__", "__path__")
+"""What a module that travels by value has from the beginning, for relative imports."""
+
+_BUILTIN_TYPES: Final = {
+    value: name for name, value in vars(types).items() if type(value) is type
+}  # fmt: skip
+
+
+class _Space:
+    """The global names of functions, as it stands in a pickle."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        name = namespace.get("__name__")
+        module = sys.modules.get(name) if isinstance(name, str) else None
+        self.home: str | None = None
+        self.by_name = False
+        if module is not None and getattr(module, "__dict__", None) is namespace:
+            self.home = name
+            self.by_name = not travels_by_value(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.home is None:
+            facts = facts_of_module(self.namespace)
+            return loose_namespace, ({"__name__": self.namespace.get("__name__"), **facts},)
+        if self.by_name:
+            return imported_namespace, (self.home,)
+        return world_namespace, (self.home, facts_of_module(self.namespace))
+
+
+def facts_of_module(namespace: dict[str, Any]) -> dict[str, Any]:
+    """What a module that travels by value has from the beginning."""
+    facts: dict[str, Any] = {key: namespace[key] for key in _FACTS if key in namespace}
+    path = facts.get("__path__")
+    if path is not None:
+        facts["__path__"] = [one for one in path if isinstance(one, str)]
+    return facts
+
+
+class _Root:
+    """The outermost object of a pickle with definitions."""
+
+    def __init__(self, pickler: _Rich, value: Any, prepared: object) -> None:
+        self.pickler, self.value, self.prepared = pickler, value, prepared
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return value_of, (_Body(self),)
+
+
+class _Body:
+    def __init__(self, root: _Root) -> None:
+        self.root = root
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        root = self.root
+        return Definition, (root.prepared,), None, root.pickler.items(root.value)
+
+
+class _Rich(_Special):
+    """Writes definitions of what travels by value; a part of two picklers.
+
+    Attributes
+    ----------
+    careful : bool
+        Whether objects of installed classes may say names of the program's, too.
+    inside : bool
+        Whether this is a definition itself, in which others stand as they are.
+    by_value : tuple
+        Functions that travel by value, whatever their name.
+    asked : dict
+        Names that are needed of modules that travel by value.
+    reaches : dict
+        What the definitions reach that are referred to.
+    """
+
+    inside: bool
+    careful: bool
+    dispatch_table: ClassVar[Any]
+    by_value: tuple[Any, ...]
+    asked: dict[str, dict[str, None]]
+    reaches: dict[int, Reach]
+    _spaces: dict[int, _Space]
+    _told: set[tuple[int, str]]
+    _pending: deque[tuple[Any, ...]]
+    _alive: list[object]
+
+    def begin(
+        self, arguments: bool, inside: bool, careful: bool, by_value: tuple[Any, ...],
+        asked: dict[str, dict[str, None]],
+    ) -> None:  # fmt: skip
+        """Take what is to be done; instead of an ``__init__``, which picklers have already."""
+        self.arguments, self.inside, self.careful = arguments, inside, careful
+        self.by_value, self.asked = by_value, asked
+        self.reached, self.globals_by_identity = {}, {}
+        self.reaches = {}
+        self._spaces = {}
+        self._told = set()
+        self._pending = deque()
+        self._alive = []  # so that no identity is used again
+
+    def items(self, value: Any) -> Iterator[tuple[Any, ...]]:
+        """The value, and what its functions refer to, which is known once they are written."""
+        # The pickler takes two items before it writes the first, so something has to come
+        # between an item and those that it leads to.
+        yield "value", value
+        yield _PAD
+        while self._pending:
+            yield self._pending.popleft()
+            if not self._pending:
+                yield _PAD
+
+    def _space(self, namespace: dict[str, Any]) -> _Space:
+        known = self._spaces.get(id(namespace))
+        if known is None:
+            known = self._spaces[id(namespace)] = _Space(namespace)
+        return known
+
+    def _tell(self, space: _Space, names: Iterable[str]) -> None:
+        """Have names of a namespace written, later."""
+        if space.by_name:
+            return
+        namespace = space.namespace
+        for name in names:
+            key = id(namespace), name
+            if key in self._told or name not in namespace:
+                continue
+            self._told.add(key)
+            value = namespace[name]
+            if space.home not in (None, "__main__"):
+                value = _fresh(value)
+            self._pending.append(("name", space, name, value))
+
+    def reducer_override(self, value: Any, /) -> Any:
+        kind = type(value)
+        if kind is FunctionType:
+            return self._function(value)
+        if issubclass(kind, type):
+            return self._class(value)
+        if issubclass(kind, CachedFunction):
+            if value not in self.by_value and self._by_name(value):
+                return NotImplemented
+            return with_cache, (value.__wrapped__, value.cache_parameters())
+        if kind is CellType:
+            try:
+                contents = value.cell_contents
+            except ValueError:
+                return make_cell, ()
+            return make_cell, (), contents, None, None, fill_cell
+        if kind is _Root or kind is _Body or kind is _Space:
+            return NotImplemented
+        if issubclass(kind, functools.cached_property):
+            return make_cached_property, (kind, value.func, value.attrname, value.__doc__)
+        handler = _handler_of(kind)
+        if handler:
+            return getattr(self, handler)(value)
+        custom = kind.__flags__ & _HEAP_TYPE and not _is_default(kind)
+        if self.careful and custom and kind not in self.dispatch_table:
+            return self.says_name(value)
+        return NotImplemented
+
+    def _by_name(self, value: Any) -> bool:
+        """Whether a function or class is found under its name where it is read."""
+        module = module_of(value)
+        if module == "__main__" or found(module, value.__qualname__) is not value:
+            return False
+        record = record_of(module)
+        if record is None:
+            return True
+        if record.by_name:
+            self.reached[id(value)] = value
+        return record.by_name
+
+    def _function(self, func: Any) -> Any:
+        forced = any(func is one for one in self.by_value)
+        if not forced and self._by_name(func):
+            return NotImplemented
+        named = not forced and found(func.__module__, func.__qualname__) is func
+        if named and not self.inside:
+            return self._reference(func, is_class=False)
+        return self._define_function(func, named=named)
+
+    def _define_function(self, func: Any, *, named: bool = True) -> Any:
+        module, qualname = func.__module__, func.__qualname__
+        tag = tag_of(func) if named else ""
+        code = func.__code__
+        if (code.co_filename, code.co_qualname) == _DISPATCH_CODE:
+            attributes = {
+                key: value
+                for key, value in func.__dict__.items()
+                if key not in ("registry", "dispatch", "register", "_clear_cache", "__wrapped__")
+            }
+            registry = [(cls, one) for cls, one in func.registry.items()]
+            return (
+                make_singledispatch, (tag, module, qualname, named), (registry, attributes),
+                None, None, fill_singledispatch,
+            )  # fmt: skip
+        space = self._space(func.__globals__)
+        hints = func.__annotations__
+        facts = facts_of(code)
+        self._tell(space, facts.globals)
+        self._tell(space, names_in_hints(hints))
+        self._submodules(space, facts.globals, facts.mentioned, func.__closure__ or ())
+        state = (
+            func.__name__, func.__doc__, func.__defaults__, func.__kwdefaults__, hints,
+            func.__dict__, getattr(func, "__type_params__", None),
+        )  # fmt: skip
+        made = (tag, module, qualname, named, space, code_bytes(code), func.__closure__)
+        return make_function, made, state, None, None, fill_function
+
+    def _submodules(
+        self, space: _Space, names: Iterable[str], mentioned: Collection[str],
+        cells: Iterable[CellType],
+    ) -> None:  # fmt: skip
+        """Modules inside packages that code asks for as attributes: somebody has to import them."""
+        if space.by_name:
+            return
+        values = [space.namespace.get(name) for name in names]
+        for cell in cells:
+            try:
+                values.append(cell.cell_contents)
+            except ValueError:
+                continue
+        for value in values:
+            if type(value) is ModuleType and hasattr(value, "__path__"):
+                pending = [value.__name__]
+                while pending:
+                    package = pending.pop()
+                    for name in mentioned:
+                        inner = sys.modules.get(f"{package}.{name}")
+                        if inner is not None and (0, inner.__name__) not in self._told:
+                            self._told.add((0, inner.__name__))
+                            self._pending.append(("module", inner))
+                            pending.append(inner.__name__)
+
+    def _class(self, cls: Any) -> Any:
+        if cls in _SINGLE_TYPES:
+            return NotImplemented
+        if self._by_name(cls):
+            return NotImplemented
+        if cls in _BUILTIN_TYPES:
+            return global_of, ("types", _BUILTIN_TYPES[cls])
+        if not self.inside:
+            return self._reference(cls, is_class=True)
+        return self._define_class(cls)
+
+    def _define_class(self, cls: Any) -> Any:
+        module, qualname = cls.__module__, cls.__qualname__
+        named = found(module, qualname) is cls
+        (meta, name, bases, body, members), state = pieces_of_class(cls)
+        self._alive.append((bases, body, members, state))
+        if isinstance(module, str) and module in sys.modules and travels_by_value(module):
+            space = self._space(vars(sys.modules[module]))
+            self._tell(space, names_in_hints(state.get("__annotations__")))
+        made = (tag_of(cls), module, qualname, named, meta, name, bases, body, members)
+        return make_class, made, state, None, None, fill_class
+
+    def _reference(self, value: Any, *, is_class: bool) -> Any:
+        """What stands for a class or function in a value."""
+        try:
+            with places.collecting(None):
+                data, buffers, reach = definition_of(value)
+        except places.HoldsObject:
+            # It refers to outputs: those are inputs of this very call.
+            return self._define_class(value) if is_class else self._define_function(value)
+        if reach is not None and (reach.modules or reach.held):
+            self.reaches[id(reach)] = reach
+        names = value.__module__, value.__qualname__
+        return reference, (tag_of(value), *names, data, *buffers)
+
+    def module(self, value: ModuleType) -> Any:
+        name = value.__name__
+        if sys.modules.get(name) is value:
+            if not travels_by_value(name):
+                return super().module(value)
+            space = self._space(vars(value))
+            if name != "__main__":
+                self._tell(space, self.asked.get(name) or _public(value))
+            return world_module, (name, facts_of_module(vars(value)))
+        names = [one for one in vars(value) if one != "__builtins__"]
+        space = self._space(vars(value))
+        state = {one: vars(value)[one] for one in names}
+        return (
+            make_named, (_tag_or_name(value, name, ""), name, "", False, ModuleType, name),
+            state, None, None, fill_named,
+        )  # fmt: skip
+
+    def singleton(self, value: Any) -> Any:
+        if getattr(value, "__dict__", None):
+            return NotImplemented
+        where = self.place_of(value)
+        if where is None:
+            return NotImplemented
+        if not travels_by_value(where[0]):
+            return super().singleton(value)
+        return self._named(value, *where, bare, (type(value),), None)
+
+    def says_name(self, value: Any) -> Any:
+        kind = type(value)
+        reduced = value.__reduce_ex__(5)
+        if not isinstance(reduced, str):
+            return reduced
+        module = pickle.whichmodule(value, reduced)  # type: ignore[attr-defined]
+        if not travels_by_value(module):
+            return reduced
+        if kind.__module__ == "typing":
+            maker, args = _typing_parts(value)
+            return self._named(value, module, reduced, maker, args, None)
+        state = object.__getstate__(value)
+        return self._named(value, module, reduced, bare, (kind,), state)
+
+    def _named(
+        self, value: Any, module: str, name: str, maker: Any, args: tuple[Any, ...], state: Any
+    ) -> Any:
+        named = found(module, name) is value
+        made = (_tag_or_name(value, module, name), module, name, named, maker, *args)
+        return make_named, made, state or {}, None, None, fill_named
+
+
+def _tag_or_name(value: Any, module: str, name: str) -> str:
+    try:
+        return tag_of(value)
+    except TypeError:  # no weak reference to it
+        return f"@{module}:{name}"
+
+
+def _public(module: ModuleType) -> list[str]:
+    """Names of a module that pickle, where nobody knows which are needed."""
+    names = []
+    for name, value in [*vars(module).items()]:
+        if name.startswith("__"):
+            continue
+        try:
+            dumps(_fresh(value), _InBand())
+        except Exception:
+            continue
+        names.append(name)
+    return names
+
+
+_LOCKS: dict[type, Callable[[], Any]] = {}
+
+
+def _fresh(value: Any) -> Any:
+    """A lock of a module is another one in each process: it stands for a new one."""
+    if not _LOCKS:
+        import _thread
+        import threading
+
+        _LOCKS.update(
+            {
+                type(_thread.allocate_lock()): threading.Lock,
+                type(threading.RLock()): threading.RLock,
+                threading.Condition: threading.Condition,
+                threading.Event: threading.Event,
+                threading.local: threading.local,
+            }
+        )
+    maker = _LOCKS.get(type(value))
+    return value if maker is None else _New(maker)
+
+
+class _New:
+    """Stands for what a call without arguments makes."""
+
+    def __init__(self, maker: Callable[[], Any]) -> None:
+        self.maker = maker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.maker, ()
+
+
+def _typing_parts(value: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What an object of `typing` that is known by its name is made from."""
+    kind = type(value)
+    if kind.__name__ == "NewType":
+        return kind, (value.__name__, value.__supertype__)
+    if kind.__name__ == "TypeVar":
+        return make_typevar, (
+            value.__name__, value.__constraints__, value.__bound__, value.__covariant__,
+            value.__contravariant__,
+        )  # fmt: skip
+    if kind.__name__ == "TypeAliasType":
+        return kind, (value.__name__, value.__value__)
+    return kind, (value.__name__,)
+
+
+def make_typevar(
+    name: str, constraints: tuple[Any, ...], bound: Any, covariant: bool, contravariant: bool
+) -> Any:
+    """A type variable."""
+    import typing
+
+    return typing.TypeVar(
+        name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant
+    )
+
+
+class _InBand:
+    """Takes no buffer: all of them stay in the pickle."""
+
+    def __init__(self) -> None:
+        self.buffers: list[pickle.PickleBuffer] = []
+
+    def restart(self) -> None:
+        """There is nothing to forget."""
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        return True
+
+
+class _Apart(_InBand):
+    """Takes all buffers."""
+
+    def restart(self) -> None:
+        """Forget all: the pickle is made again."""
+        self.buffers.clear()
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        self.buffers.append(buffer)
+        return False
+
+
+# -- picklers for definitions ---------------------------------------------------------------------
+
+
+def _code_reduce(code: CodeType) -> tuple[Any, ...]:
+    data = code_bytes(code)
+    if type(data) is bytes:
+        return _code_of, (data,)
+    raise pickle.PicklingError("code with constants that no file could hold does not travel")
+
+
+def _code_of(data: bytes) -> CodeType:
+    import marshal
+
+    return marshal.loads(data)  # type: ignore[no-any-return]
+
+
+def _wrapped_reduce(value: Any) -> tuple[Any, ...]:
+    return type(value), (value.__func__,)
+
+
+def _property_reduce(value: property) -> tuple[Any, ...]:
+    return type(value), (value.fget, value.fset, value.fdel, value.__doc__)
+
+
+def _proxy_reduce(value: types.MappingProxyType[Any, Any]) -> tuple[Any, ...]:
+    return types.MappingProxyType, (dict(value),)
+
+
+def _descriptor_reduce(value: Any) -> tuple[Any, ...]:
+    return getattr, (value.__objclass__, value.__name__)
+
+
+_TABLE: Final[dict[type, Callable[[Any], Any]]] = {
+    CodeType: _code_reduce,
+    staticmethod: _wrapped_reduce,
+    classmethod: _wrapped_reduce,
+    property: _property_reduce,
+    types.MappingProxyType: _proxy_reduce,
+    types.GetSetDescriptorType: _descriptor_reduce,
+    types.MemberDescriptorType: _descriptor_reduce,
+}
+
+
+class _Quick(_Rich, pickle.Pickler):
+    """Writes definitions without cloudpickle, which takes long to load at both ends."""
+
+    dispatch_table: ClassVar[Any] = ChainMap(_TABLE, copyreg.dispatch_table)  # type: ignore[misc]
+
+
+@functools.cache
+def _full() -> type[Any]:
+    # Imported late: it takes ~15 ms, and most programs never need it. By the name that stands in
+    # pickles: where one thread begins with the package and one with the module, one of them is
+    # given what is not complete.
+    import cloudpickle.cloudpickle as cloudpickle
+
+    class Full(_Rich, cloudpickle.Pickler):  # type: ignore[misc]
+        """Writes what cloudpickle can, and definitions in our own way."""
+
+        dispatch_table: ClassVar[Any] = ChainMap(_TABLE, cloudpickle.Pickler.dispatch_table)
+
+    return Full
+
+
+def _rich_dumps(
+    value: Any,
+    keep: Keeper,
+    *,
+    arguments: bool = False,
+    inside: bool = False,
+    careful: bool = False,
+    by_value: tuple[Any, ...] = (),
+    asked: dict[str, dict[str, None]] | None = None,
+    prepared: object = None,
+    new_file: Callable[[], Any] = io.BytesIO,
+    table: dict[Any, Any] | None = None,
+) -> tuple[bytes, _Rich]:
+    """Pickle with definitions."""
+    made: Any = _Quick
+    while True:
+        keep.restart()
+        file = new_file()
+        pickler = made(file, 5, buffer_callback=keep)
+        if table is not None:
+            pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
+        pickler.begin(arguments, inside, careful, by_value, asked or {})
+        try:
+            pickler.dump(_Root(pickler, value, prepared))
+        except Exception:
+            if made is not _Quick:
+                raise
+            made = _full()
+            continue
+        return file.getvalue(), pickler
+
+
+# -- what others call -----------------------------------------------------------------------------
+
+
+class _Known:
+    """A class or function that was defined before, or a function that was described."""
+
+    __slots__ = ("made", "reach", "reference")
+
+    def __init__(self, reference: weakref.ref[Any], reach: Reach, made: Any) -> None:
+        self.reference, self.reach, self.made = reference, reach, made
+
+
+class Memory:
+    """What was made of classes and functions, for as long as nothing that they reach changes."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, _Known] = {}
+
+    def get(self, value: Any) -> _Known | None:
+        """What was made, or None."""
+        known = self.known.get(id(value))
+        if known is not None and known.reference() is value and known.reach.unchanged():
+            return known
+        return None
+
+    def put(self, value: Any, reach: Reach, made: Any) -> None:
+        """Remember what was made."""
+        key = id(value)
+        forget = functools.partial(_forget, self.known, key)
+        self.known[key] = _Known(weakref.ref(value, forget), reach, made)
+
+
+def _forget(known: dict[int, _Known], key: int, _: object) -> None:
+    """A function is gone; at the end of a program the names of this module may be, too."""
+    known.pop(key, None)
+
+
+_definitions: Final = Memory()
+_entries: Final = Memory()
+
+
+def definition_of(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], Reach | None]:
+    """A class or function for a world that lacks it: a pickle, its buffers, what it reaches."""
+    known = _definitions.get(value)
+    if known is not None:
+        return (*known.made, known.reach)
+    keep = _Apart()
+    reach = Reach(value)
+    data, _ = _rich_dumps(value, keep, inside=True, asked=reach.asked)
+    if reach.stable and not keep.buffers:
+        _definitions.put(value, reach, (data, []))
+    return data, keep.buffers, reach
+
+
+def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: Any) -> Any:
+    """The class or function of that tag; made from its definition where nobody has it."""
+    known = current().find(tag, module, qualname)
+    if known is not MISSING:
+        return known
+    with making:
+        known = current().find(tag, module, qualname)
+        return pickle.loads(data, buffers=buffers) if known is MISSING else known
+
+
+def opened(_: object, data: bytes, *buffers: Any) -> Any:
+    """A value; what came beside it has been read before."""
+    return pickle.loads(data, buffers=buffers)
+
+
+def dumps(value: Any, keep: Keeper) -> bytes:
+    """Pickle a value; large buffers are left to ``keep``.
+
+    Raises
+    ------
+    Exception
+        Whatever its pickling raises.
+    """
+    return _dumps(value, keep, arguments=False)[0]
+
+
+def dumps_arguments(value: Any, keep: Keeper) -> bytes:
+    """Pickle what a call is given, and what modules hold that it reaches.
+
+    Raises
+    ------
+    Exception
+        Whatever its pickling raises.
+    """
+    data, reached, reaches = _dumps(value, keep, arguments=True)
+    if not reached and not reaches:
+        return data
+    with places.collecting(None):  # what modules hold is no part of the arguments
+        prepared = _prepared([*_reaches_of(reached), *reaches])
+    if prepared is None:
+        return data
+    call = _Call(opened, (prepared.in_band(_content_dumps), data, *keep.buffers))
+    return pickle.dumps(call, 5, buffer_callback=lambda _: False)
+
+
+def dumps_apart(value: Any, new_file: Callable[[], Any], leave_out: type) -> bytes:
+    """Pickle a value into a file of one's own, and without reducers for some classes.
+
+    Parameters
+    ----------
+    value : object
+        What to pickle.
+    new_file : callable
+        Makes a file that is written to; it has ``getvalue``, and may refuse to grow.
+    leave_out : type
+        For this class, and all below it, no reducer counts that somebody registered.
+
+    Raises
+    ------
+    Exception
+        Whatever its pickling raises.
+    """
+    table = {
+        cls: reduce
+        for cls, reduce in copyreg.dispatch_table.items()
+        if not (isinstance(cls, type) and issubclass(cls, leave_out))
+    }
+    return _dumps(value, _InBand(), arguments=False, new_file=new_file, table=table)[0]
+
+
+def _dumps(
+    value: Any,
+    keep: Keeper,
+    *,
+    arguments: bool,
+    new_file: Callable[[], Any] = io.BytesIO,
+    table: dict[Any, Any] | None = None,
+) -> tuple[bytes, Any, Any]:
+    """A pickle, the definitions that it names, and what those that it holds reach."""
+    keep.restart()
+    file = new_file()
+    plain = _Plain(file, keep, arguments)
+    if table is not None:
+        plain.dispatch_table = table
+    careful = False
+    try:
+        plain.dump(value)
+        data = file.getvalue()
+        careful = b"__main__" in data
+        if not careful:
+            return data, plain.reached.values(), ()
+    except Exception:  # the next one takes more, and its error is the better one
+        pass
+    data, rich = _rich_dumps(
+        value, keep, arguments=arguments, careful=careful, new_file=new_file, table=table
+    )
+    return data, rich.reached.values(), rich.reaches.values()
+
+
+class _Call:
+    """Stands for what a function makes of arguments."""
+
+    def __init__(self, func: Any, args: tuple[Any, ...]) -> None:
+        self._parts = func, args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._parts
+
+
+def _reaches_of(values: Iterable[Any]) -> list[Reach]:
+    """What classes and functions that travel by name reach."""
+    found = []
+    for value in values:
+        known = _entries.get(value)
+        if known is None:
+            reach = Reach(value)
+            if reach.stable:
+                _entries.put(value, reach, None)
+        else:
+            reach = known.reach
+        found.append(reach)
+    return found
+
+
+_last: tuple[tuple[int, ...], list[Reach], Any] = (), [], None
+
+
+def _prepared(reaches: list[Reach]) -> Any:
+    """What goes beside something that reaches so far; the last answer is remembered."""
+    global _last
+    key = tuple(map(id, reaches))
+    if key == _last[0] and all(reach.stable for reach in reaches):
+        return _last[2]
+    prepared = prepared_of(reaches, _content_dumps)
+    _last = key, reaches, prepared  # which also keeps them alive, and so their identities
+    return prepared
+
+
+def _content_dumps(value: Any, keep: Any, by_value: tuple[Any, ...] = ()) -> bytes:
+    if not by_value:
+        return dumps(value, keep)
+    return _rich_dumps(value, keep, by_value=by_value)[0]
+
+
+def dumps_function(func: Any, keep: Keeper) -> tuple[bytes, Reach]:
+    """Pickle what is to be called, with all that it reaches.
+
+    Raises
+    ------
+    Exception
+        Whatever its pickling raises.
+    """
+    keep.restart()
+    reach = Reach(func)
+    prepared = prepared_of([reach], _content_dumps)
+    if prepared is None:
+        file = io.BytesIO()
+        try:
+            _Plain(file, keep, True).dump(func)
+            data = file.getvalue()
+            if b"__main__" not in data:
+                return data, reach
+        except Exception:  # the next one takes more, and its error is the better one
+            keep.restart()
+    data, _ = _rich_dumps(
+        func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared
+    )
+    return data, reach
+
+
+class _Reading:
+    """Reads what came beside a pickle, and compares it with what is there."""
+
+    read = staticmethod(states_module.read)
+    compare = staticmethod(states_module.comparing(_content_dumps))
+
+
+READING: Final = _Reading()
+
+
+def new_world() -> World:
+    """A world that nothing has come to yet."""
+    return World(READING)

@@ -1,0 +1,74 @@
+"""Inputs inside a pickle: an output that is met there becomes a numbered place.
+
+So inputs are found wherever pickle goes, and no container is rebuilt. Whoever reads the pickle says
+which values the places stand for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+
+class _Current(threading.local):
+    found: list[Any] | None = None  # outputs met while arguments are pickled
+    inputs: Sequence[object] = ()  # values for the places while they are unpickled
+
+
+_current = _Current()
+
+
+def _input(position: int) -> object:
+    """Stand for an input inside a pickle; the unpickler calls it."""
+    return _current.inputs[position]
+
+
+# An extension code keeps a place at 4 bytes and, above all, free of the opcode that names a class,
+# so that arguments that hold only plain values and outputs stay on the fast path of `codec`. Codes
+# from 0xF0 on are reserved for private use (PEP 307).
+copyreg.add_extension(__name__, "_input", 0xF6)
+
+
+class HoldsObject(TypeError):
+    """An output is pickled where it cannot become an input."""
+
+
+def place_of(output: object) -> tuple[Callable[[int], object], tuple[int]]:
+    """What an output is inside a pickle; called by its ``__reduce__``.
+
+    Raises
+    ------
+    TypeError
+        The output is pickled by itself, not as an argument of a call.
+    """
+    found = _current.found
+    if found is None:
+        raise HoldsObject(
+            "an Object stands for a value that a session holds, so it cannot be pickled by itself "
+            "or be part of a result; pass it as an argument of spawn, or fetch() it first"
+        )
+    found.append(output)
+    return _input, (len(found) - 1,)
+
+
+@contextlib.contextmanager
+def collecting(found: list[Any] | None) -> Iterator[None]:
+    """Have outputs that are met noted in ``found``; None: refuse them."""
+    outer, _current.found = _current.found, found
+    try:
+        yield
+    finally:
+        _current.found = outer
+
+
+@contextlib.contextmanager
+def standing_for(inputs: Sequence[object]) -> Iterator[None]:
+    """Have places stand for these values."""
+    outer, _current.inputs = _current.inputs, inputs
+    try:
+        yield
+    finally:
+        _current.inputs = outer

@@ -1,0 +1,493 @@
+"""What a function reaches: remembered as long as nothing of it changes, noticed when it does.
+
+A walk over the function, what it refers to, and so on. It ends at what is installed. In what
+travels by value everything is looked at by its identity, so that a later change is seen and the
+function is pickled again. Of modules that travel by name the walk notes what they hold, as a worker
+that imports them may find something else there: the program may have set it.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import sys
+import weakref
+from collections.abc import Callable, Collection, Container, Mapping
+from enum import Enum, EnumMeta
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    ClassMethodDescriptorType,
+    CodeType,
+    FunctionType,
+    GenericAlias,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    UnionType,
+    WrapperDescriptorType,
+)
+from typing import Any, Final
+
+from mars.code import modules
+from mars.code.bytecode import Facts, facts_of, names_in_hints, resolved
+from mars.code.modules import Record, record_of, travels_by_value
+from mars.code.origin import found, is_installed, module_of
+from mars.code.world import AS_IMPORTED, MISSING
+
+CachedFunction: Final[Any] = type(functools.lru_cache(len))
+
+_ATOMS: Final = (
+    int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range, CodeType, UnionType,
+    GenericAlias, GetSetDescriptorType, MemberDescriptorType,
+    MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
+)  # fmt: skip
+_SETTLED: Final = {
+    "__future__._Feature", "datetime.date", "datetime.datetime", "datetime.timedelta",
+    "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "logging.Logger",
+    "numpy._ArrayFunctionDispatcher", "numpy.ufunc", "pathlib.PosixPath", "pathlib.PurePosixPath",
+    "pathlib.WindowsPath", "re.Pattern", "uuid.UUID",
+}  # fmt: skip
+"""Types whose objects do not change, or travel by their name."""
+_NOT_LOOKED_AT: Final = {
+    "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
+    "_abc_impl", "__slotnames__",
+}  # fmt: skip
+"""What Python keeps in a class for itself, and nobody changes in place."""
+_MOST_HELD: Final = 10_000
+"""Items of containers, classes and modules that a function refers to, up to which we look at all of
+them at each `spawn`; that takes 0.2 ms."""
+
+
+class Reach:
+    """What a value refers to.
+
+    Attributes
+    ----------
+    stable : bool
+        False when something can change in place and we cannot see it: then only pickling again
+        tells.
+    modules : dict of str
+        Names of the modules that travel by name.
+    held : dict
+        What these hold, by module and path; with it whether code names it.
+    asked : dict of str to dict of str
+        Names that are asked for of modules which travel by value.
+    """
+
+    def __init__(self, root: object) -> None:
+        self.stable = True
+        self.modules: dict[str, None] = {}
+        self.held: dict[tuple[str, str], tuple[Any, bool]] = {}
+        self.asked: dict[str, dict[str, None]] = {}
+        self._globals: list[tuple[dict[str, Any], str, object]] = []
+        self._cells: list[tuple[CellType, object]] = []
+        # Weak: the one that is remembered has to be able to go, and what it refers to is held.
+        self._functions: list[tuple[weakref.ref[FunctionType], CodeType, object, object]] = []
+        self._empty: list[Mapping[Any, Any]] = []
+        self._mappings: list[tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...]]] = []
+        self._collections: list[tuple[Collection[Any], tuple[Any, ...]]] = []
+        self._specs: list[tuple[ModuleType, object]] = []
+        self._files: list[tuple[str, tuple[int, int, int]]] = []
+        self._seen: set[object] = set()
+        self._held_alive: list[object] = []
+        self._room = _MOST_HELD
+        self._pending: list[Callable[[], object]] = []
+        self._value(root, None)
+        while self._pending:  # a stack of our own: a chain of functions may be long
+            self._pending.pop()()
+        self._is_short = not (
+            self._cells or self._mappings or self._collections or self._specs or self._files
+        )
+        self._seen.clear()
+        self._held_alive.clear()  # the root has to be able to go
+
+    # -- has it changed? -----------------------------------------------------------------------
+
+    def unchanged(self) -> bool:
+        """Whether all is as it was when this was made."""
+        try:
+            return self._unchanged()
+        except RuntimeError:  # another thread changes one meanwhile
+            return False
+
+    def _unchanged(self) -> bool:
+        for reference, func_code, defaults, kwdefaults in self._functions:
+            func = reference()
+            if (
+                func is None
+                or func.__code__ is not func_code
+                or func.__defaults__ is not defaults
+                or func.__kwdefaults__ is not kwdefaults
+            ):
+                return False
+        for namespace, name, value in self._globals:
+            if namespace.get(name, MISSING) is not value:
+                return False
+        for mapping in self._empty:
+            if mapping:
+                return False
+        return self._is_short or self._rest_unchanged()
+
+    def _rest_unchanged(self) -> bool:
+        for cell, value in self._cells:
+            if _contents(cell) is not value:
+                return False
+        for mapping, names, values in self._mappings:
+            if not (_same(mapping, names) and _same(mapping.values(), values)):
+                return False
+        for module, spec in self._specs:
+            if getattr(module, "__spec__", None) is not spec:
+                return False
+        for file, stamp in self._files:
+            try:
+                if modules.stamp_of(file) != stamp:
+                    return False
+            except OSError:
+                return False
+        return all(_same(collection, items) for collection, items in self._collections)
+
+    # -- the walk ------------------------------------------------------------------------------
+
+    def _later(self, value: object, facts: Facts | None) -> None:
+        if type(value) not in _QUICK:
+            self._pending.append(functools.partial(self._value, value, facts))
+
+    def _value(self, value: Any, facts: Facts | None) -> None:
+        """Look at a value that code with these ``facts`` refers to.
+
+        None: it stands where anything may be asked of it.
+        """
+        # type(), because isinstance() also asks the value, which may answer anything.
+        kind = type(value)
+        if kind is BuiltinFunctionType:
+            if not issubclass(type(value.__self__), (ModuleType, type(None), type)):
+                self._later(value.__self__, None)  # a method: of a list that grows, perhaps
+            return
+        if issubclass(kind, ModuleType):
+            self._module(value, facts)
+            return
+        if issubclass(kind, _ATOMS) or value is MISSING or id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        self._held_alive.append(value)
+        if kind is FunctionType:
+            self._function(value)
+        elif issubclass(kind, (tuple, frozenset)):
+            for item in value:
+                self._later(item, None)
+        elif issubclass(kind, type):
+            self._class(value)
+        elif kind is list or kind is set:
+            if not self._has_room(len(value)):
+                return
+            items: tuple[object, ...] = tuple(value)
+            self._collections.append((value, items))
+            for item in items:
+                self._later(item, None)
+        elif kind is dict:
+            self._mapping(value)
+        elif issubclass(kind, CachedFunction):
+            if not is_installed(value):
+                self._later(value.__wrapped__, None)
+        elif issubclass(kind, (staticmethod, classmethod)):
+            self._later(value.__func__, None)
+        elif issubclass(kind, property):
+            for part in (value.fget, value.fset, value.fdel):
+                self._later(part, None)
+        elif kind is MethodType:
+            self._later(value.__func__, None)
+            self._later(value.__self__, None)
+        elif kind is functools.partial:
+            for part in (value.func, value.args, value.keywords):
+                self._later(part, None)
+            self._mapping(value.__dict__)
+        elif issubclass(kind, Enum):
+            self._later(kind, None)
+            self._later(value._value_, None)
+        elif module_of(kind) != "typing" and _title(kind) not in _SETTLED:
+            self.stable = False
+            self._instance(value)
+
+    def _instance(self, value: Any) -> None:
+        """An object of a class whose insides we do not know: its class, and what it holds."""
+        module = module_of(type(value))
+        if travels_by_value(module) or record_of(module) is not None:
+            self._later(type(value), None)
+            attributes = getattr(value, "__dict__", None)
+            if type(attributes) is dict and self._has_room(len(attributes)):
+                for one in attributes.values():
+                    self._later(one, None)
+
+    def _has_room(self, count: int) -> bool:
+        self._room -= count
+        if self._room < 0:
+            self.stable = False
+        return self._room >= 0
+
+    def _mapping(self, mapping: Mapping[Any, Any], without: Container[object] = ()) -> None:
+        if ("mapping", id(mapping)) in self._seen:
+            return
+        self._seen.add(("mapping", id(mapping)))
+        self._held_alive.append(mapping)
+        if not self._has_room(len(mapping)):
+            return
+        if not mapping:
+            self._empty.append(mapping)
+            return
+        names, values = tuple(mapping), tuple(mapping.values())
+        self._mappings.append((mapping, names, values))
+        for name, value in zip(names, values, strict=False):
+            if name not in without:
+                self._later(name, None)
+                self._later(value, None)
+
+    def _watch(self, func: FunctionType) -> None:
+        reference = weakref.ref(func)
+        self._functions.append((reference, func.__code__, func.__defaults__, func.__kwdefaults__))
+
+    def _function(self, func: FunctionType) -> None:
+        module = module_of(func)
+        record = record_of(module)
+        if record is None and module != "__main__" and found(module, func.__qualname__) is func:
+            return  # installed: nothing of it travels
+        self._watch(func)
+        facts = facts_of(func.__code__)
+        if record is not None and record.by_name and found(module, func.__qualname__) is func:
+            self._take(module, record)
+            if self._is_own(func, record, func.__qualname__):
+                self._attributes_of(func, module, func.__qualname__)
+                self._names_of(func.__globals__, facts, func)
+                return
+        for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
+            self._later(value, None)
+        self._mapping(func.__dict__)
+        for cell in func.__closure__ or ():
+            value = _contents(cell)
+            self._cells.append((cell, value))
+            self._later(value, facts)
+        self._names_of(func.__globals__, facts, func)
+
+    def _attributes_of(self, func: FunctionType, module: str, path: str) -> None:
+        """What is in a function of a module that travels by name, beside its code."""
+        for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
+            self._later(value, None)
+        attributes = func.__dict__
+        self._mappings.append((attributes, tuple(attributes), tuple(attributes.values())))
+        for name, value in attributes.items():
+            if not name.startswith("__"):
+                self._hold(module, f"{path}.{name}", value, named=True)
+
+    def _names_of(self, namespace: dict[str, Any], facts: Facts, func: FunctionType) -> None:
+        """Global names that a function's code, or its annotations, refer to; and its imports."""
+        home = namespace.get("__name__")
+        module = sys.modules.get(home) if isinstance(home, str) else None
+        here = module is not None and module.__dict__ is namespace
+        record = record_of(home) if here else None
+        names = dict.fromkeys((*facts.globals, *names_in_hints(func.__annotations__)))
+        for name in names:
+            self._name(namespace, name, facts, home if here else None, record)
+        package = namespace.get("__package__") or ""
+        for level, imported, members in facts.imports:
+            full = resolved(level, imported, package if isinstance(package, str) else "")
+            for one in (full, *(f"{full}.{member}" for member in members)):
+                self._import(one, facts)
+
+    def _name(
+        self, namespace: dict[str, Any], name: str, facts: Facts | None, home: str | None,
+        record: Record | None,
+    ) -> None:  # fmt: skip
+        value = namespace.get(name, MISSING)
+        if ("name", id(namespace), name) not in self._seen:
+            self._seen.add(("name", id(namespace), name))
+            self._globals.append((namespace, name, value))
+            if record is not None and record.by_name and home is not None:
+                self._take(home, record)
+                if value is MISSING:
+                    if name in record.bound:
+                        self.held[home, name] = MISSING, True
+                elif self._is_own(value, record, name):
+                    self.held[home, name] = AS_IMPORTED, True
+                else:
+                    self._hold(home, name, value, named=True)
+        if value is not MISSING:
+            self._later(value, facts)
+
+    def _hold(self, module: str, path: str, value: Any, *, named: bool) -> None:
+        known = self.held.get((module, path))
+        self.held[module, path] = value, named or (known is not None and known[1])
+        self._later(value, None)
+
+    def _is_own(self, value: Any, record: Record, path: str) -> Any:
+        """Whether a module that travels by name has it from its own file."""
+        if type(value) is FunctionType:
+            return (
+                value.__module__ == record.module.__name__
+                and value.__qualname__ == value.__code__.co_qualname == path
+                and record.has(value.__code__)
+            )
+        if issubclass(type(value), type):
+            return module_of(value) == record.module.__name__ and value.__qualname__ == path
+        return False
+
+    def _take(self, name: str, record: Record) -> None:
+        if name not in self.modules:
+            self.modules[name] = None
+            self._specs.append((record.module, record.spec))
+
+    def _import(self, name: str, facts: Facts) -> None:
+        """A module that code imports when it runs."""
+        module = sys.modules.get(name)
+        if module is not None:
+            self._later(module, facts)
+            return
+        source = modules.source_of(name)
+        if source is not None and ("file", name) not in self._seen:
+            self._seen.add(("file", name))
+            self.modules[name] = None
+            try:
+                self._files.append((source.file, modules.stamp_of(source.file)))
+            except OSError:
+                return
+
+    def _module(self, module: ModuleType, facts: Facts | None) -> None:
+        name = module.__name__
+        record = record_of(name)
+        if record is None or ("module", id(module), id(facts)) in self._seen:
+            return
+        self._seen.add(("module", id(module), id(facts)))
+        namespace = vars(module)
+        if facts is None or facts.dynamic:
+            names = [one for one in namespace if not one.startswith("__")]
+            names += [one for one in record.bound if one not in namespace]
+        else:
+            names = [one for one in facts.mentioned if one in namespace]
+            if record.by_name:
+                names += [one for one in facts.mentioned & record.bound if one not in namespace]
+        if not record.by_name:
+            self.asked.setdefault(name, {}).update(dict.fromkeys(names))
+            for one in names:
+                self._name(namespace, one, facts, None, None)
+            return
+        self._take(name, record)
+        if not self._has_room(len(names)):
+            return
+        certain = facts is not None and not facts.dynamic
+        for one in names:
+            if certain:
+                self._name(namespace, one, facts, name, record)
+            elif ("name", id(namespace), one) not in self._seen:
+                self._seen.add(("name", id(namespace), one))
+                value = namespace.get(one, MISSING)
+                self._globals.append((namespace, one, value))
+                if value is MISSING:
+                    self.held[name, one] = MISSING, False
+                elif self._is_own(value, record, one):
+                    self.held[name, one] = AS_IMPORTED, False
+                else:
+                    self._hold(name, one, value, named=False)
+                self._later(value, None)
+        # A package's modules are asked for as its attributes.
+        if facts is not None and hasattr(module, "__path__"):
+            for one in facts.mentioned:
+                inner = sys.modules.get(f"{name}.{one}")
+                if inner is not None:
+                    self._later(inner, facts)
+
+    def _class(self, cls: Any) -> None:
+        module = module_of(cls)
+        record = record_of(module)
+        if record is None and module != "__main__":
+            if found(module, cls.__qualname__) is not cls:  # made by a function, say
+                for base in cls.__bases__:
+                    self._later(base, None)
+                if "<locals>" in cls.__qualname__:
+                    self._mapping(vars(cls), _NOT_LOOKED_AT)
+            return
+        if record is not None and record.by_name and found(module, cls.__qualname__) is cls:
+            self._take(module, record)
+            self._class_by_name(cls, module, record)
+        else:
+            self._mapping(vars(cls), _NOT_LOOKED_AT)
+            space = vars(sys.modules[module]) if module in sys.modules else {}
+            for name in names_in_hints(vars(cls).get("__annotations__")):
+                if name in space:
+                    self._name(space, name, None, None, None)
+        self._later(type(cls), None)
+        for base in cls.__bases__:
+            self._later(base, None)
+
+    def _class_by_name(self, cls: Any, module: str, record: Record) -> None:
+        """A class that a worker imports: what is in it beside the code of its file."""
+        names = tuple(vars(cls))
+        if not self._has_room(len(names)):
+            return
+        self._mappings.append((vars(cls), names, tuple(vars(cls).values())))
+        members: Any = cls.__members__ if isinstance(cls, EnumMeta) else {}
+        for name in names:
+            value = vars(cls)[name]
+            path = f"{cls.__qualname__}.{name}"
+            if name in members:
+                if type(value._value_) not in _QUICK:
+                    self._hold(module, f"{path}._value_", value._value_, named=False)
+                continue
+            if name in _NOT_LOOKED_AT or name.startswith("_abc_"):
+                continue
+            if isinstance(cls, EnumMeta) and name.startswith("_") and name.endswith("_"):
+                continue  # made by its metaclass
+            own = True
+            for part in _functions_in(value):
+                if not self._is_own(part, record, path) and not _is_generated(part, cls):
+                    own = False
+                self._later(part, None)
+            if issubclass(type(value), type):
+                own = self._is_own(value, record, path)
+                self._later(value, None)
+            elif not _functions_in(value):
+                own = name.startswith("__") or type(value) in (
+                    MemberDescriptorType, GetSetDescriptorType,
+                )  # fmt: skip
+            if not own:
+                self._hold(module, path, value, named=False)
+
+
+_QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
+
+
+def _functions_in(value: Any) -> tuple[FunctionType, ...]:
+    """The functions that an attribute of a class is made of."""
+    if type(value) is FunctionType:
+        return (value,)
+    if issubclass(type(value), (staticmethod, classmethod)):
+        inner = value.__func__
+        return (inner,) if type(inner) is FunctionType else ()
+    if issubclass(type(value), property):
+        parts = (value.fget, value.fset, value.fdel)
+        return tuple(part for part in parts if type(part) is FunctionType)
+    if issubclass(type(value), functools.cached_property):
+        return (value.func,) if type(value.func) is FunctionType else ()
+    return ()
+
+
+def _is_generated(func: FunctionType, cls: type) -> bool:
+    """Whether a method was made for the class from text, as those of data classes are."""
+    return func.__code__.co_filename.startswith("<") and func.__qualname__.startswith(
+        f"{cls.__qualname__}."
+    )
+
+
+def _title(kind: type) -> str:
+    return f"{str(module_of(kind)).partition('.')[0]}.{kind.__name__}"
+
+
+def _same(collection: Collection[Any], items: tuple[Any, ...]) -> bool:
+    return len(collection) == len(items) and all(map(operator.is_, collection, items))
+
+
+def _contents(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # still empty: a name that is assigned later
+        return MISSING

@@ -1,0 +1,249 @@
+"""What modules that travel by name hold in the program, as it travels beside a call.
+
+A worker that imports a module finds in it what the module's file makes. The program may have set
+something else: a constant, an attribute of a class, a function that a test replaces. So what a call
+reaches of such modules goes with it, as a `State` for each name, and a worker sets what differs.
+What is equal stays as the import made it, and so keeps its identity.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable, Iterable
+from types import FunctionType
+from typing import Any, Final
+
+from mars.code import modules
+from mars.code.modules import Source
+from mars.code.origin import found
+from mars.code.reach import Reach
+from mars.code.world import AS_IMPORTED, MISSING, State, World, current
+from mars.settings import BUFFER_BYTES
+
+_READ: Final = 64
+"""So many of the last ones are kept: calls in a row have the same."""
+
+Dumps = Callable[[Any, Any], bytes]
+"""Pickles a value, or raises; with a collection of functions that travel by value whatever their
+name."""
+
+
+class _Small:
+    """Refuses large buffers: a value that has them is no content to compare."""
+
+    def __init__(self) -> None:
+        self.buffers: list[pickle.PickleBuffer] = []
+
+    def restart(self) -> None:
+        """There is nothing to forget."""
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        if buffer.raw().nbytes >= BUFFER_BYTES:
+            raise _Large
+        return True
+
+
+class _Large(Exception):
+    pass
+
+
+class _All(_Small):
+    """Takes all buffers into the pickle."""
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        return True
+
+
+def content_of(value: Any, dumps: Callable[..., bytes], by_value: tuple[Any, ...] = ()) -> bytes:
+    """A value as a pickle that can be compared.
+
+    Raises
+    ------
+    Exception
+        It does not pickle, or it is large.
+    """
+    data = dumps(value, _Small(), by_value)
+    if len(data) > BUFFER_BYTES:
+        raise _Large
+    return data
+
+
+def outline_of(value: Any) -> bytes | None:
+    """What stands for a function that a decorator made; None: it is no function."""
+    parts: list[bytes] = []
+    seen: set[int] = set()
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if type(one) is FunctionType:
+            code = one.__code__
+            parts.append(f"{one.__globals__.get('__name__')}.{code.co_qualname}".encode())
+            parts.append(code.co_code)
+            for cell in one.__closure__ or ():
+                try:
+                    inside = cell.cell_contents
+                except ValueError:
+                    continue
+                if type(inside) is FunctionType or hasattr(inside, "__wrapped__"):
+                    pending.append(inside)
+                else:
+                    parts.append(type(inside).__qualname__.encode())
+        else:
+            parts.append(type(one).__qualname__.encode())
+        below = getattr(one, "__wrapped__", None)
+        if below is not None:
+            pending.append(below)
+    return b"\0".join(parts)
+
+
+def _is_decorated(module: str, path: str, value: Any) -> bool:
+    """Whether a value is what a decorator made of the function of that name."""
+    if not callable(value) or isinstance(value, type):
+        return False
+    names = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    return names == (module, path) and found(module, path) is value
+
+
+def state_of(module: str, path: str, value: Any, named: bool, dumps: Callable[..., bytes]) -> Any:
+    """What a module holds; None: it does not matter."""
+    if value is MISSING:
+        return State(module, path, None, None, MISSING, "")
+    if value is AS_IMPORTED:
+        return State(module, path, AS_IMPORTED, None, None, "")
+    try:
+        if _is_decorated(module, path, value):
+            outline = outline_of(value)
+            try:
+                content = content_of(value, dumps, (value,))
+            except Exception:
+                content = None
+            return State(module, path, content, outline, None, "")
+        return State(module, path, content_of(value, dumps), None, None, "")
+    except _Large:
+        return State(module, path, None, None, value, "") if named else None
+    except RecursionError:
+        return None
+    except Exception as error:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return State(module, path, None, None, None, f"{kind}: {error}")
+
+
+class Prepared:
+    """What a call's code expects of modules that travel by name."""
+
+    __slots__ = ("data", "large", "sources")
+
+    def __init__(self, sources: tuple[Source, ...], data: bytes, large: list[State]) -> None:
+        self.sources, self.data, self.large = sources, data, large
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return expect, (self.data, *self.large)
+
+    def in_band(self, dumps: Callable[..., bytes]) -> Prepared:
+        """The same with large values as pickles of their own."""
+        large = []
+        for state in self.large:
+            try:
+                content = dumps(state.value, _All())
+            except Exception as error:
+                kind = type(state.value)
+                lost = f"{kind.__module__}.{kind.__qualname__}: {error}"
+                large.append(State(state.module, state.path, None, None, None, lost))
+            else:
+                large.append(State(state.module, state.path, content, None, None, ""))
+        return Prepared(self.sources, self.data, large)
+
+
+def prepared_of(reaches: Iterable[Reach], dumps: Callable[..., bytes]) -> Prepared | None:
+    """What goes beside a pickle of something that reaches so far; None: nothing has to."""
+    names: dict[str, None] = {}
+    held: dict[tuple[str, str], tuple[Any, bool]] = {}
+    for reach in reaches:
+        names.update(reach.modules)
+        held.update(reach.held)
+    if not names and not held:
+        return None
+    states, large = [], []
+    for (module, path), (value, named) in held.items():
+        state = state_of(module, path, value, named, dumps)
+        if state is None:
+            continue
+        if state.content is None and state.value is not None and state.value is not MISSING:
+            large.append(state)
+        else:
+            states.append(state)
+    sources = modules.sources(names)
+    return Prepared(sources, pickle.dumps(([tuple(one) for one in sources], states), 5), large)
+
+
+def expect(data: bytes, *large: State) -> None:
+    """Called while a pickle is read: have the world expect what comes with it."""
+    world = current()
+    if isinstance(world, World):
+        world.expect(data, large)
+
+
+@functools.lru_cache(maxsize=_READ)
+def read(data: bytes) -> tuple[list[Source], list[State]]:
+    """What `Prepared` holds."""
+    sources, states = pickle.loads(data)
+    return [Source(*one) for one in sources], states
+
+
+_ALIKE: Final = (dict, list, tuple, set, frozenset, str, bytes, int, float, bool, type(None))
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two values of plain types are equal, types included."""
+    kind = type(one)
+    if kind is not type(other) or kind not in _ALIKE:
+        return False
+    if kind is dict:
+        return len(one) == len(other) and all(
+            key in other and alike(value, other[key]) for key, value in one.items()
+        )
+    if kind is list or kind is tuple:
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other)
+
+
+def comparing(dumps: Callable[..., bytes]) -> Callable[[State, Any, Any], tuple[Any] | None]:
+    """A comparison of what a module holds after its import with what it held in the program."""
+
+    def compare(state: State, now: Any, held: dict[tuple[str, str], Any]) -> tuple[Any] | None:
+        if state.value is MISSING:
+            return None if now is MISSING else (MISSING,)
+        if state.content == AS_IMPORTED:
+            return None
+        if state.content is None and state.outline is None:
+            return (state.value,)  # large
+        key = state.module, state.path
+        fresh = held.get(key)
+        if fresh is None:
+            fresh = held[key] = _fresh(now, state.outline is not None, dumps)
+        wanted = state.content if state.outline is None else state.outline
+        if fresh == wanted or state.content is None:
+            return None
+        value = pickle.loads(state.content)
+        # What it is made of was imported just now, and may have changed what is there.
+        comparable = state.outline is None and now is not MISSING
+        if comparable and (_fresh(now, False, dumps) == wanted or alike(value, now)):
+            return None
+        return (value,)
+
+    return compare
+
+
+def _fresh(now: Any, as_outline: bool, dumps: Callable[..., bytes]) -> Any:
+    if now is MISSING:
+        return MISSING
+    if as_outline:
+        return outline_of(now)
+    try:
+        return content_of(now, dumps)
+    except Exception:
+        return MISSING

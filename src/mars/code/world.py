@@ -1,0 +1,600 @@
+"""The program's code as one call finds it: which module, class and function each name means.
+
+A `World` is what the program had when a call was spawned. It holds the modules that travel by
+value, ``__main__`` first of all, the classes and functions that came with them, and what the
+program had changed in modules that a worker imports by name. While a world is entered, its modules
+stand in ``sys.modules`` and its changes are in place; leaving it puts both aside. So calls that
+were spawned at different states of the program run one after the other in one process, and each
+sees its own.
+
+In the program itself `HOME` stands for a world: what comes back finds the classes and functions
+that are there, and nothing is ever written to them.
+
+Classes and functions that travel by value have a *tag*, which is theirs alone in all processes. A
+copy has the tag of what it was copied from. Pickles are made in `mars.code.pickling`; the functions
+that they call when they are read ask `current` for the world.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import os
+import pickle
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FunctionType, ModuleType
+from typing import Any, Final, Protocol
+
+from mars.code import importing, modules
+from mars.code.importing import Generation
+from mars.code.modules import Source
+from mars.code.origin import found, is_project_module
+
+MISSING: Final = object()
+"""In place of a value: there is no such name."""
+AS_IMPORTED: Final = b""
+"""In place of a content: a module's own function or class, as its file makes it."""
+
+# -- tags -----------------------------------------------------------------------------------------
+
+_here: str = ""
+_count = 0
+_tags: dict[int, tuple[weakref.ref[Any], str]] = {}
+_tagged: dict[str, weakref.ref[Any]] = {}
+_tag_lock = threading.Lock()
+
+
+def _process() -> str:
+    """What the tags of this process begin with."""
+    global _here
+    if not _here:
+        _here = os.urandom(8).hex()
+    return _here
+
+
+def _renew() -> None:
+    """A process that was forked gives tags of its own."""
+    global _here, _tag_lock
+    _here, _tag_lock = "", threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
+def tag_of(value: Any) -> str:
+    """The tag of a class or function; from now on it has one."""
+    global _count
+    known = _tags.get(id(value))
+    if known is not None and known[0]() is value:
+        return known[1]
+    with _tag_lock:
+        known = _tags.get(id(value))
+        if known is not None and known[0]() is value:
+            return known[1]
+        _count += 1
+        tag = f"{_process()}.{_count}"
+        _note(value, tag)
+    current().met(tag, value)
+    return tag
+
+
+def _note(value: Any, tag: str) -> None:
+    if tag.startswith("@"):
+        return  # a name, of something that cannot be referred to weakly
+    key = id(value)
+    reference = weakref.ref(value, functools.partial(_forget, _tags, _tagged, key, tag))
+    _tags[key] = reference, tag
+    _tagged.setdefault(tag, reference)
+
+
+def _forget(tags: dict[int, Any], tagged: dict[str, Any], key: int, tag: str, gone: object) -> None:
+    """Something is gone; at the end of a program the names of this module may be, too."""
+    if tags.get(key, (None,))[0] is gone:
+        del tags[key]
+    if tagged.get(tag) is gone:
+        del tagged[tag]
+
+
+def is_of_this_process(tag: str) -> bool:
+    """Whether a tag was given here, or in a process that this one was forked from."""
+    return bool(_here) and tag.startswith(_here)
+
+
+# -- worlds ---------------------------------------------------------------------------------------
+
+
+class Home:
+    """The program's own modules, classes and functions. What comes back writes nothing to them."""
+
+    def find(self, tag: str, module: str, qualname: str) -> Any:
+        """What a tag stands for here; `MISSING`: nothing that is still there."""
+        reference = _tagged.get(tag)
+        value = None if reference is None else reference()
+        if value is not None:
+            return value
+        if is_of_this_process(tag):
+            return MISSING  # it was defined again, or it is gone
+        # Of a process that has ended: what stands in its place is known by its name.
+        value = found(module, qualname)
+        return value if isinstance(value, (type, FunctionType)) else MISSING
+
+    def met(self, tag: str, value: Any) -> None:
+        """Something got a tag."""
+
+    def add(self, tag: str, module: str, qualname: str | None, value: Any) -> None:
+        """Something was made that nobody here had."""
+        if tag:
+            with _tag_lock:
+                _note(value, tag)
+
+    def module(self, name: str, facts: Mapping[str, Any]) -> ModuleType:
+        """A module that travels by value, where it stands in a value."""
+        known = sys.modules.get(name)
+        return known if known is not None else _made(name, facts)
+
+    def namespace(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Global names for functions that nobody here has: names of their own."""
+        return {**facts, "__name__": name, "__builtins__": builtins.__dict__}
+
+    def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
+        """Give a function that came back what it refers to."""
+        namespace.setdefault(name, value)
+
+
+class _Main(ModuleType):
+    """A ``__main__`` that has no file to run again.
+
+    ``multiprocessing`` runs the file of ``__main__`` in each process that it starts anew. Functions
+    of the program find ``__file__`` among their global names all the same.
+    """
+
+    @property
+    def __file__(self) -> str:  # type: ignore[override]
+        raise AttributeError("the module __main__ of a call has no file: nobody runs it again")
+
+
+def _made(name: str, facts: Mapping[str, Any]) -> ModuleType:
+    module = _Main(name) if name == "__main__" else ModuleType(name)
+    module.__dict__.update(facts)
+    module.__dict__["__builtins__"] = builtins.__dict__
+    return module
+
+
+_OF_EMPTY_MODULE: Final = frozenset({*vars(ModuleType("")), "__builtins__"})
+
+
+class _Change:
+    """One name of a module or class that the program had bound to something else."""
+
+    __slots__ = ("base", "content", "name", "owner", "value")
+
+    def __init__(self, owner: Any, name: str, value: Any) -> None:
+        self.owner, self.name, self.value = owner, name, value
+        self.base: Any = MISSING
+        self.content: bytes | None = None
+
+    def enter(self) -> None:
+        """Put the program's value in place."""
+        self.base = self.now()
+        self.set(self.value)
+
+    def leave(self) -> None:
+        """Put back what the import made."""
+        self.value = self.now()  # what calls made of it stays with this world
+        self.set(self.base)
+
+    def now(self) -> Any:
+        """What is there."""
+        return vars(self.owner).get(self.name, MISSING)
+
+    def set(self, value: Any) -> None:
+        """Bind the name; `MISSING`: remove it."""
+        if isinstance(self.owner, type):
+            if value is MISSING:
+                with contextlib.suppress(AttributeError):
+                    type.__delattr__(self.owner, self.name)
+            else:
+                type.__setattr__(self.owner, self.name, value)
+        elif value is MISSING:
+            vars(self.owner).pop(self.name, None)
+        else:
+            vars(self.owner)[self.name] = value
+
+
+class _Kept:
+    """What a module of the program itself holds, so that a call which runs beside it leaves that.
+
+    Its names, those of its classes, what is in its own lists, dictionaries and sets, and the
+    attributes of its objects. Other objects, such as counters, are copied for the call: see
+    `World._settle`.
+    """
+
+    def __init__(self, module: ModuleType) -> None:
+        self._owners: list[tuple[Any, dict[str, Any]]] = [(module, dict(vars(module)))]
+        self._containers: list[tuple[Any, Any]] = []
+        for value in self._owners[0][1].values():
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                self._owners.append((value, dict(vars(value))))
+        for _, names in self._owners:
+            for name, value in names.items():
+                if name.startswith("__"):
+                    continue
+                if type(value) in (list, dict, set):
+                    self._containers.append((value, value.copy()))
+                elif _has_plain_attributes(value):
+                    self._containers.append((vars(value), vars(value).copy()))
+
+    def restore(self) -> None:
+        """Put back what was changed."""
+        for value, before in self._containers:
+            if type(value) is list:
+                value[:] = before
+            else:
+                value.clear()
+                value.update(before)
+        for owner, names in self._owners:
+            now = vars(owner)
+            for name in [name for name in now if name not in names]:
+                _Change(owner, name, MISSING).set(MISSING)
+            for name, value in names.items():
+                if now.get(name, MISSING) is not value:
+                    _Change(owner, name, value).set(value)
+
+
+def _has_plain_attributes(value: Any) -> bool:
+    """Whether an object is what its attributes are."""
+    kind = type(value)
+    return (kind.__module__ == "__main__" or is_project_module(kind.__module__)) and type(
+        getattr(value, "__dict__", None)
+    ) is dict
+
+
+class State:
+    """What the program had under one name of a module that travels by name.
+
+    Attributes
+    ----------
+    module, path : str
+        Where: ``path`` may lead into a class or function.
+    content : bytes or None
+        The value as a pickle, or what stands for a function in a wrapper; None: it is `value`, or
+        it does not pickle.
+    value : object
+        A large value, or `MISSING` when there is no such name, or none of both.
+    lost : str
+        What cannot travel: its type, and why. Empty: all is here.
+    """
+
+    __slots__ = ("content", "lost", "module", "outline", "path", "value")
+
+    def __init__(
+        self, module: str, path: str, content: bytes | None, outline: bytes | None,
+        value: Any, lost: str,
+    ) -> None:  # fmt: skip
+        self.module, self.path, self.content, self.outline = module, path, content, outline
+        self.value, self.lost = value, lost
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.value is MISSING:
+            return _gone, (self.module, self.path)
+        return State, (
+            self.module, self.path, self.content, self.outline, self.value, self.lost,
+        )  # fmt: skip
+
+
+def _gone(module: str, path: str) -> State:
+    return State(module, path, None, None, MISSING, "")
+
+
+class Reading(Protocol):
+    """What a world needs to read what came beside a pickle; see `mars.code.states`."""
+
+    def read(self, data: bytes) -> tuple[list[Source], list[State]]:
+        """Files of modules, and what they held."""
+
+    def compare(
+        self, state: State, now: Any, held: dict[tuple[str, str], Any]
+    ) -> tuple[Any] | None:
+        """Whether what is there is what the program had: None, or the value to be set."""
+
+
+class World:
+    """What the program's code was when a call was spawned.
+
+    Parameters
+    ----------
+    reading : Reading, optional
+        Reads what came beside a pickle, and compares it with what is there.
+    """
+
+    def __init__(self, reading: Reading | None = None) -> None:
+        self.modules: dict[str, ModuleType] = {}  # those that travel by value
+        self.generation: Generation | None = None  # those that travel by name
+        self.manifest: dict[str, Source] = {}
+        self.lost: dict[str, str] = {}  # what could not travel, by name
+        self.settled = False  # the function is here: what comes now belongs to one call
+        self.used = False  # something came that does
+        self.entered = False
+        self._reading = reading
+        self._objects: dict[str, Any] = {}
+        self._expected: set[bytes] = set()
+        self._states: dict[str, list[State]] = {}  # not compared yet, by module
+        self._changes: dict[tuple[str, str], _Change] = {}
+        self._before: dict[str, Any] = {}  # in sys.modules, under the names of ours
+        self._guests: dict[str, _Kept] | None = None  # modules of the program, as a guest of it
+        # Of the call that runs:
+        self._passing: dict[str, Any] = {}
+        self._undo: list[Callable[[], object]] = []
+
+    # -- what pickles ask for ------------------------------------------------------------------
+
+    def find(self, tag: str, module: str, qualname: str) -> Any:
+        """What a tag stands for in this world; `MISSING`: it did not come with the call."""
+        value = self._objects.get(tag, MISSING)
+        return self._passing.get(tag, MISSING) if value is MISSING else value
+
+    def met(self, tag: str, value: Any) -> None:
+        """A call defined something, and it got a tag: it is known by it until the call ends."""
+        self.used = True
+        self._passing[tag] = value
+
+    def add(self, tag: str, module: str, qualname: str | None, value: Any) -> None:
+        """Something was made; with ``qualname``, it is found under that name."""
+        self.used |= self.settled
+        if tag:
+            (self._passing if self.settled else self._objects)[tag] = value
+            with _tag_lock:
+                _note(value, tag)
+        if qualname is not None and "." not in qualname:
+            namespace = self.module(module, {}).__dict__
+            if self.settled and qualname not in namespace:
+                self._undo.append(functools.partial(namespace.pop, qualname, None))
+            namespace.setdefault(qualname, value)
+
+    def module(self, name: str, facts: Mapping[str, Any]) -> ModuleType:
+        """A module that travels by value; an empty one at first."""
+        module = self.modules.get(name)
+        if module is None:
+            module = self.modules[name] = _made(name, facts)
+            if self.entered:
+                self._before[name] = sys.modules.get(name)
+                sys.modules[name] = module
+        else:
+            for fact, value in facts.items():
+                module.__dict__.setdefault(fact, value)
+        return module
+
+    def namespace(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Global names of such a module."""
+        return self.module(name, facts).__dict__
+
+    def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
+        """Give a module a name that functions refer to; what is there stays."""
+        if name not in namespace:
+            if self.settled:
+                self.used = True
+                self._undo.append(functools.partial(namespace.pop, name, None))
+            namespace[name] = value
+
+    def expect(self, data: bytes, large: Iterable[State]) -> None:
+        """Take what came with a pickle: files of modules, and what they held in the program."""
+        if data in self._expected:
+            return
+        self.used |= self.settled
+        assert self._reading is not None
+        manifest, states = self._reading.read(data)
+        new = {source.name: source for source in manifest}
+        if any(self.manifest.get(name) != source for name, source in new.items()):
+            self.manifest.update(new)
+            chosen = importing.generation_for(self.manifest)
+            if chosen is not self.generation:
+                self.generation = chosen
+                if self.entered:
+                    importing.enter(chosen, self._imported)
+        if self._guests is not None:
+            for name in new:
+                if name not in self._guests and name in sys.modules:
+                    self._guests[name] = _Kept(sys.modules[name])
+        for state in (*states, *large):
+            self._states.setdefault(state.module, []).append(state)
+            if self.settled:
+                self._undo.append(functools.partial(self._withdraw, state))
+        if self.entered:
+            self._look_at_modules()
+        if not self.settled and not large:
+            self._expected.add(data)
+
+    # -- what modules held ---------------------------------------------------------------------
+
+    def _withdraw(self, state: State) -> None:
+        states = self._states.get(state.module, [])
+        if state in states:
+            states.remove(state)
+
+    def _look_at_modules(self) -> None:
+        for name in list(self._states):
+            module = sys.modules.get(name)
+            if module is not None and not modules.is_being_imported(module):
+                self._imported(name)
+
+    def _imported(self, name: str) -> None:
+        """A module was imported: have it hold what it held in the program."""
+        for state in self._states.pop(name, ()):
+            self._settle(state)
+
+    def _settle(self, state: State) -> None:
+        """Compare what is there with what the program had, and set what differs."""
+        *steps, name = state.path.split(".")
+        owner = found(state.module, ".".join(steps)) if steps else sys.modules.get(state.module)
+        if owner is MISSING or owner is None or not hasattr(owner, "__dict__"):
+            return
+        key = state.module, state.path
+        there = self._changes.get(key)
+        now = vars(owner).get(name, MISSING)
+        base = now if there is None else there.base
+        if state.lost:
+            kind = type(base)
+            if f"{kind.__module__}.{kind.__qualname__}" != state.lost.partition(":")[0]:
+                self.lost[f"{state.module}.{state.path}"] = state.lost
+            value = base
+        else:
+            assert self._reading is not None
+            held = self.generation.held if self.generation is not None else {}
+            try:
+                other = self._reading.compare(state, base, held)
+            except Exception as error:
+                self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
+                other = None
+            value = base if other is None else other[0]
+            if other is None and self._guests is not None and state.content:
+                value = _for_a_guest(base, state.content)
+        if there is None:
+            # Also what is as the import made it: what calls bind the name to is this world's.
+            change = self._changes[key] = _Change(owner, name, value)
+            change.enter()
+            if self.settled:
+                self._undo.append(functools.partial(self._take_back, key))
+        elif self.settled and there.now() is not value and state.content != there.content:
+            # The call's own arguments say otherwise than its function: for this call only.
+            before = there.now()
+            there.set(value)
+            self._undo.append(functools.partial(there.set, before))
+        self._changes[key].content = self._changes[key].content or state.content
+
+    def _take_back(self, key: tuple[str, str]) -> None:
+        change = self._changes.pop(key, None)
+        if change is not None:
+            change.leave()
+
+    # -- entering and leaving ------------------------------------------------------------------
+
+    def enter(self, *, as_guest: bool = False) -> None:
+        """From here on this process has the program's code as it was.
+
+        Parameters
+        ----------
+        as_guest : bool, default False
+            Whether the process is the program itself: what a call does to its modules is undone.
+        """
+        self.module("__main__", {})
+        self.entered = True
+        if as_guest:
+            self._guests = {}
+        importing.enter(self.generation, self._imported)
+        for name, module in self.modules.items():
+            self._before[name] = sys.modules.get(name)
+            sys.modules[name] = module
+        for change in self._changes.values():
+            change.enter()
+        if self._states:
+            self._look_at_modules()
+
+    def leave(self) -> None:
+        """Put aside what `enter` put in place."""
+        self.end_call()
+        for change in reversed(self._changes.values()):
+            change.leave()
+        for kept in (self._guests or {}).values():
+            kept.restore()
+        self._guests = None
+        for name, before in self._before.items():
+            if before is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = before
+        self._before.clear()
+        self.entered = False
+
+    def is_empty(self) -> bool:
+        """Whether nothing of the program's own code has come."""
+        return not (self._objects or self.manifest or self._states or len(self.modules) > 1) and (
+            "__main__" not in self.modules
+            or self.modules["__main__"].__dict__.keys() <= _OF_EMPTY_MODULE
+        )
+
+    def end_call(self) -> None:
+        """What came with the arguments of one call does not stay."""
+        self.used = False
+        self._passing.clear()
+        while self._undo:
+            self._undo.pop()()
+
+
+HOME: Final = Home()
+
+
+def _for_a_guest(value: Any, content: bytes) -> Any:
+    """What a call that runs in the program itself gets for an object of the program's modules."""
+    if type(value) in (list, dict, set) or _has_plain_attributes(value):
+        return value  # put back afterwards
+    return pickle.loads(content)  # itself, where it travels by name
+
+
+class _OfThread(threading.local):
+    world: World | None = None
+
+
+_of_thread = _OfThread()
+_of_process: World | None = None
+
+
+def current() -> World | Home:
+    """The world that this code runs in."""
+    return _of_thread.world or _of_process or HOME
+
+
+def switch(world: World) -> None:
+    """From here on this process runs calls of ``world``; for workers."""
+    global _of_process
+    if _of_process is world:
+        return
+    if _of_process is not None:
+        _of_process.leave()
+    _of_process = world
+    world.enter()
+
+
+def settle() -> None:
+    """The function is here: what comes from now on belongs to one call."""
+    world = current()
+    if isinstance(world, World):
+        world.settled = True
+
+
+def end_call() -> None:
+    """A call has ended: what came with its arguments does not stay."""
+    world = current()
+    if isinstance(world, World) and world.used:
+        world.end_call()
+
+
+def notes() -> list[str]:
+    """What a call that failed is told of: values of the program that it had to do without."""
+    world = current()
+    if not isinstance(world, World):
+        return []
+    return [
+        f"{name} of the program is {lost.partition(':')[0]}, which cannot travel "
+        f"({lost.partition(': ')[2]}); the call found what the import of its module made"
+        for name, lost in world.lost.items()
+    ]
+
+
+@contextlib.contextmanager
+def visiting(world: World) -> Iterator[World]:
+    """Be in another world for a while, in this thread."""
+    outer = _of_thread.world
+    around = outer or _of_process
+    before = importing.current()
+    _of_thread.world = world
+    world.enter(as_guest=around is None)
+    try:
+        yield world
+    finally:
+        world.leave()
+        _of_thread.world = outer
+        importing.enter(before, None if around is None else around._imported)

@@ -1,0 +1,61 @@
+"""What is read from instructions is what `dis` reads from them."""
+
+from __future__ import annotations
+
+import dis
+import importlib
+import inspect
+from collections.abc import Iterator
+from types import CodeType
+
+import pytest
+
+from mars.code.bytecode import codes_in, facts_of, resolved
+
+MODULES = ["argparse", "dataclasses", "enum", "inspect", "pickle", "typing", "unittest.mock"]
+
+
+def codes(name: str) -> Iterator[CodeType]:
+    module = importlib.import_module(name)
+    yield compile(inspect.getsource(module), name, "exec", dont_inherit=True)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_names_and_imports_are_those_of_dis(name: str) -> None:
+    for code in codes(name):
+        for inner in codes_in(code):
+            wanted, imports = set(), set()
+            for one in codes_in(inner):
+                for step in dis.get_instructions(one):
+                    if step.opname in (
+                        "LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "STORE_NAME",
+                        "DELETE_NAME", "LOAD_FROM_DICT_OR_GLOBALS",
+                    ):  # fmt: skip
+                        wanted.add(step.argval)
+                    elif step.opname == "IMPORT_NAME":
+                        imports.add(step.argval)
+            facts = facts_of(inner)
+            assert set(facts.globals) == wanted
+            assert {imported for _, imported, _ in facts.imports} == imports
+
+
+def test_imports_have_their_level_and_what_they_take() -> None:
+    text = "import a.b\nfrom . import c, d\nfrom ..e.f import g as h\ndef i():\n    import j"
+    facts = facts_of(compile(text, "", "exec"))
+    assert set(facts.imports) == {
+        (0, "a.b", ()), (1, "", ("c", "d")), (2, "e.f", ("g",)), (0, "j", ()),
+    }  # fmt: skip
+    assert facts.stored == {"a", "c", "d", "h", "i"}
+
+
+def test_relative_names_are_resolved() -> None:
+    assert resolved(0, "a.b", "p.q") == "a.b"
+    assert resolved(1, "a", "p.q") == "p.q.a"
+    assert resolved(1, "", "p.q") == "p.q"
+    assert resolved(2, "a", "p.q") == "p.a"
+
+
+def test_who_may_ask_for_any_name_is_known() -> None:
+    assert facts_of(compile("getattr(a, b)", "", "exec")).dynamic
+    assert facts_of(compile("a.__dict__", "", "exec")).dynamic
+    assert not facts_of(compile("a.b", "", "exec")).dynamic
