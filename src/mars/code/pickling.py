@@ -15,6 +15,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import io
+import operator
 import pickle
 import sys
 import types
@@ -123,6 +124,8 @@ def _choose(kind: type) -> str:
         return "array"
     if module == "dataclasses" and kind.__name__ == "_FIELD_BASE":
         return "kind_of_field"
+    if any("__wrapped__" in vars(one) for one in kind.__mro__):
+        return "decorated"  # a proxy, such as those of wrapt
     if not kind.__flags__ & _HEAP_TYPE:
         return ""
     if module == "typing" and kind.__name__ in _NAMED_TYPES:
@@ -172,6 +175,18 @@ class _Special:
         """An array of a subclass of numpy's."""
         reduced = arrays.reduced(value, by_file=self.arguments)
         return NotImplemented if reduced is None else reduced
+
+    def decorated(self, value: Any) -> Any:
+        """What a decorator made of a function: itself, where a module holds it under its name."""
+        module: Any = getattr(value, "__module__", None)
+        name = getattr(value, "__qualname__", None)
+        if not isinstance(name, str) or found(module, name) is not value:
+            return NotImplemented
+        if travels_by_value(module):
+            return NotImplemented
+        if record_of(module) is not None:
+            self.reached[id(sys.modules[module])] = sys.modules[module]
+        return global_of, (module, name)
 
     def module(self, value: ModuleType) -> Any:
         """A module."""
@@ -329,8 +344,6 @@ class _Rich(_Special):
 
     Attributes
     ----------
-    careful : bool
-        Whether objects of installed classes may say names of the program's, too.
     inside : bool
         Whether this is a definition itself, in which others stand as they are.
     by_value : tuple
@@ -342,7 +355,6 @@ class _Rich(_Special):
     """
 
     inside: bool
-    careful: bool
     dispatch_table: ClassVar[Any]
     by_value: tuple[Any, ...]
     asked: dict[str, dict[str, None]]
@@ -353,11 +365,11 @@ class _Rich(_Special):
     _alive: list[object]
 
     def begin(
-        self, arguments: bool, inside: bool, careful: bool, by_value: tuple[Any, ...],
+        self, arguments: bool, inside: bool, by_value: tuple[Any, ...],
         asked: dict[str, dict[str, None]],
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
-        self.arguments, self.inside, self.careful = arguments, inside, careful
+        self.arguments, self.inside = arguments, inside
         self.by_value, self.asked = by_value, asked
         self.reached, self.globals_by_identity = {}, {}
         self.reaches = {}
@@ -422,7 +434,7 @@ class _Rich(_Special):
         if handler:
             return getattr(self, handler)(value)
         custom = kind.__flags__ & _HEAP_TYPE and not _is_default(kind)
-        if self.careful and custom and kind not in self.dispatch_table:
+        if custom and kind not in self.dispatch_table:
             return self.says_name(value)
         return NotImplemented
 
@@ -507,6 +519,9 @@ class _Rich(_Special):
             return NotImplemented
         if cls in _BUILTIN_TYPES:
             return global_of, ("types", _BUILTIN_TYPES[cls])
+        generic = vars(cls).get("__pydantic_generic_metadata__")
+        if type(generic) is dict and generic.get("origin") is not None:
+            return operator.getitem, (generic["origin"], generic["args"])  # as it was made
         if not self.inside:
             return self._reference(cls, is_class=True)
         return self._define_class(cls)
@@ -535,14 +550,21 @@ class _Rich(_Special):
         names = value.__module__, value.__qualname__
         return reference, (tag_of(value), *names, data, *buffers)
 
+    def method(self, value: Any) -> Any:
+        reduced = super().method(value)
+        if reduced is NotImplemented and type(value) is MethodType:
+            # Not as an attribute of its object: a class that is not complete has not got it yet.
+            return MethodType, (value.__func__, value.__self__)
+        return reduced
+
     def module(self, value: ModuleType) -> Any:
         name = value.__name__
         if sys.modules.get(name) is value:
             if not travels_by_value(name):
                 return super().module(value)
             space = self._space(vars(value))
-            if name != "__main__":
-                self._tell(space, self.asked.get(name) or _public(value))
+            names: Iterable[str] = self.asked.get(name) or ()
+            self._tell(space, names or (() if name == "__main__" else _public(value)))
             return world_module, (name, facts_of_module(vars(value)))
         names = [one for one in vars(value) if one != "__builtins__"]
         space = self._space(vars(value))
@@ -758,7 +780,6 @@ def _rich_dumps(
     *,
     arguments: bool = False,
     inside: bool = False,
-    careful: bool = False,
     by_value: tuple[Any, ...] = (),
     asked: dict[str, dict[str, None]] | None = None,
     prepared: object = None,
@@ -773,7 +794,7 @@ def _rich_dumps(
         pickler = made(file, 5, buffer_callback=keep)
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
-        pickler.begin(arguments, inside, careful, by_value, asked or {})
+        pickler.begin(arguments, inside, by_value, asked or {})
         try:
             pickler.dump(_Root(pickler, value, prepared))
         except Exception:
@@ -922,18 +943,14 @@ def _dumps(
     plain = _Plain(file, keep, arguments)
     if table is not None:
         plain.dispatch_table = table
-    careful = False
     try:
         plain.dump(value)
         data = file.getvalue()
-        careful = b"__main__" in data
-        if not careful:
+        if b"__main__" not in data:  # else an object may say that it is found there
             return data, plain.reached.values(), ()
     except Exception:  # the next one takes more, and its error is the better one
         pass
-    data, rich = _rich_dumps(
-        value, keep, arguments=arguments, careful=careful, new_file=new_file, table=table
-    )
+    data, rich = _rich_dumps(value, keep, arguments=arguments, new_file=new_file, table=table)
     return data, rich.reached.values(), rich.reaches.values()
 
 

@@ -355,18 +355,21 @@ class Reach:
     def _module(self, module: ModuleType, facts: Facts | None) -> None:
         name = module.__name__
         record = record_of(name)
-        if record is None or ("module", id(module), id(facts)) in self._seen:
+        is_main = name == "__main__" and module is sys.modules.get(name)
+        if (record is None and not is_main) or ("module", id(module), id(facts)) in self._seen:
             return
         self._seen.add(("module", id(module), id(facts)))
         namespace = vars(module)
-        if facts is None or facts.dynamic:
+        if record is None:  # of the script: only what code names
+            names = [] if facts is None else [one for one in facts.mentioned if one in namespace]
+        elif facts is None or facts.dynamic:
             names = [one for one in namespace if not one.startswith("__")]
             names += [one for one in record.bound if one not in namespace]
         else:
             names = [one for one in facts.mentioned if one in namespace]
             if record.by_name:
                 names += [one for one in facts.mentioned & record.bound if one not in namespace]
-        if not record.by_name:
+        if record is None or not record.by_name:
             self.asked.setdefault(name, {}).update(dict.fromkeys(names))
             for one in names:
                 self._name(namespace, one, facts, None, None)
