@@ -9,6 +9,7 @@ that imports them may find something else there: the program may have set it.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import sys
 import weakref
@@ -82,7 +83,7 @@ class Reach:
         self.modules: dict[str, None] = {}
         self.held: dict[tuple[str, str], tuple[Any, bool]] = {}
         self.asked: dict[str, dict[str, None]] = {}
-        self._globals: list[tuple[dict[str, Any], str, object]] = []
+        self._globals: dict[int, tuple[dict[str, Any], list[str], list[object]]] = {}
         self._cells: list[tuple[CellType, object]] = []
         # Weak: the one that is remembered has to be able to go, and what it refers to is held.
         self._functions: list[tuple[weakref.ref[FunctionType], CodeType, object, object]] = []
@@ -98,6 +99,10 @@ class Reach:
         self._value(root, None)
         while self._pending:  # a stack of our own: a chain of functions may be long
             self._pending.pop()()
+        self._bound = [
+            (space, tuple(names), tuple(values)) for space, names, values in self._globals.values()
+        ]
+        self._globals.clear()
         self._is_short = not (
             self._cells or self._mappings or self._collections or self._specs or self._files
         )
@@ -123,20 +128,22 @@ class Reach:
                 or func.__kwdefaults__ is not kwdefaults
             ):
                 return False
-        for namespace, name, value in self._globals:
-            if namespace.get(name, MISSING) is not value:
+        # What follows is looked at by C code, as far as that can be had: it happens at each spawn.
+        for namespace, names, values in self._bound:
+            if not all(map(operator.is_, map(namespace.get, names, _MISSINGS), values)):
                 return False
-        for mapping in self._empty:
-            if mapping:
-                return False
-        return self._is_short or self._rest_unchanged()
+        return not any(self._empty) and (self._is_short or self._rest_unchanged())
 
     def _rest_unchanged(self) -> bool:
         for cell, value in self._cells:
             if _contents(cell) is not value:
                 return False
-        for mapping, names, values in self._mappings:
-            if not (_same(mapping, names) and _same(mapping.values(), values)):
+        for mapping, keys, held in self._mappings:
+            if (
+                len(mapping) != len(keys)
+                or not all(map(operator.is_, mapping.values(), held))
+                or not all(map(operator.is_, mapping, keys))
+            ):
                 return False
         for module, spec in self._specs:
             if getattr(module, "__spec__", None) is not spec:
@@ -221,6 +228,12 @@ class Reach:
                 for one in attributes.values():
                     self._later(one, None)
 
+    def _bind(self, namespace: dict[str, Any], name: str, value: object) -> None:
+        """Watch what a name is bound to."""
+        _, names, values = self._globals.setdefault(id(namespace), (namespace, [], []))
+        names.append(name)
+        values.append(value)
+
     def _has_room(self, count: int) -> bool:
         self._room -= count
         if self._room < 0:
@@ -275,6 +288,9 @@ class Reach:
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
             self._later(value, None)
         attributes = func.__dict__
+        if not attributes:
+            self._empty.append(attributes)
+            return
         self._mappings.append((attributes, tuple(attributes), tuple(attributes.values())))
         for name, value in attributes.items():
             if not name.startswith("__"):
@@ -302,7 +318,7 @@ class Reach:
         value = namespace.get(name, MISSING)
         if ("name", id(namespace), name) not in self._seen:
             self._seen.add(("name", id(namespace), name))
-            self._globals.append((namespace, name, value))
+            self._bind(namespace, name, value)
             if record is not None and record.by_name and home is not None:
                 self._take(home, record)
                 if value is MISSING:
@@ -384,7 +400,7 @@ class Reach:
             elif ("name", id(namespace), one) not in self._seen:
                 self._seen.add(("name", id(namespace), one))
                 value = namespace.get(one, MISSING)
-                self._globals.append((namespace, one, value))
+                self._bind(namespace, one, value)
                 if value is MISSING:
                     self.held[name, one] = MISSING, False
                 elif self._is_own(value, record, one):
@@ -456,6 +472,7 @@ class Reach:
                 self._hold(module, path, value, named=False)
 
 
+_MISSINGS: Final = itertools.repeat(MISSING)
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
