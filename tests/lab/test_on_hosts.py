@@ -190,6 +190,56 @@ def test_times_of_calls_are_in_the_program_s_time(
     assert driver.end() == 0, driver.said
 
 
+OWN_MODULES = """
+import importlib, pathlib, pickle, shutil
+
+folder = pathlib.Path("/mnt/home/own")  # of this host alone
+def write(name, text):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    importlib.invalidate_caches()
+
+write("shop/__init__.py", "from .models import Item")
+write("shop/models.py", "import threading\\nlock = threading.Lock()\\nrate = 1\\n"
+      "class Item:\\n    n = 1\\n    def total(self): return self.n * rate\\n")
+write("shop/late.py", "from shop import models\\ndef name(): return models.Item.__name__\\n")
+sys.path.insert(0, str(folder))
+sys.dont_write_bytecode = True
+session = mars.new_session(sys.argv[1], default=True)
+import shop, shop.models
+
+def look(item):
+    from shop.late import name
+    from shop.models import Item
+    copy = pickle.loads(pickle.dumps(item))
+    return name(), type(item) is Item is shop.Item is type(copy), item.total(), socket.gethostname()
+
+calls = [mr.spawn(look, args=(shop.Item(),))]
+shop.models.rate = 5
+calls.append(mr.spawn(look, args=(shop.Item(),)))
+shop.models.rate = 1
+write("shop/models.py", "rate = 1\\nclass Item:\\n    n = 700\\n    def total(self): return self.n * rate\\n")
+importlib.reload(shop.models)
+importlib.reload(shop)
+calls.append(mr.spawn(look, args=(shop.Item(),)))
+found = [call.execute().fetch() for call in calls + calls[::-1]]
+say("totals", [one[2] for one in found])
+say("same", all(one[:2] == ("Item", True) for one in found))
+say("hosts", sorted({one[3] for one in found}))
+"""
+
+
+def test_modules_of_the_program_are_found_on_nodes_that_have_none_of_its_files(
+    drive: Callable[..., Driver],
+) -> None:
+    driver = drive(OWN_MODULES)
+    assert driver.json("totals") == [1, 5, 700, 700, 5, 1]
+    assert driver.json("same") is True
+    assert set(driver.json("hosts")) <= set(NODES)
+    assert driver.end() == 0, driver.said
+
+
 @pytest.mark.campaign
 def test_the_original_s_surface_is_the_same_over_hosts(cluster: LabCluster, tmp_path: Path) -> None:
     """Values, errors and logs, as on `local`: the same tests, with another address."""
