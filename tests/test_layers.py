@@ -26,8 +26,10 @@ LAYERS = """
     deploy.census deploy.targets
     deploy.clusters
     deploy.ssh
-    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.ambient attempt.origin
-    attempt.plain
+    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting attempt.origin
+    attempt.plain attempt.filters attempt.libraries attempt.loggers
+    attempt.followed
+    attempt.ambient
     attempt.context attempt.capture attempt.code
     attempt.codec attempt.failure
     attempt.call

@@ -160,6 +160,18 @@ def pipe() -> tuple[int, int]:
     return ends
 
 
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets that block, whatever `socket.setdefaulttimeout` says.
+
+    With a default timeout Python makes both ends non-blocking, and the process at the other end,
+    which does not know, would ask in a circle.
+    """
+    ends = socket.socketpair()
+    for end in ends:
+        end.settimeout(None)
+    return ends
+
+
 class _Poller:
     """What `select.epoll` does, where there is none."""
 

@@ -13,7 +13,6 @@ import contextlib
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
+from mars.attempt.setting import import_path
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Item, Message
 from mars.engines.cluster.line import Door, Line, NoFreePort
@@ -28,6 +28,7 @@ from mars.engines.cluster.peers import Peers
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
 from mars.engines.local.endings import VALUE
+from mars.engines.local.launch import Launch
 from mars.engines.local.messages import FLAG_PACKED, FLAG_STORED, RECORD, BadFrame
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.store import parts_of
@@ -72,8 +73,8 @@ class Node:
         must not wait.
     facts : mapping
         What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``,
-        ``key``, ``ports``; and the foreign engine: ``directory``, which it removes some day if we
-        cannot, and ``memory``, what the node may use, else None.
+        ``key``, ``ports``, ``hash_seed``; and the foreign engine: ``directory``, which it removes
+        some day if we cannot, and ``memory``, what the node may use, else None.
     address : str
         What the foreign engine calls this node.
     cpus : float
@@ -127,12 +128,12 @@ class Node:
             told = {
                 "object_memory": self._budget,
                 "spill_directory": self._spill,
-                "path": list(sys.path),
+                "path": import_path(),
                 "cwd": os.getcwd(),
                 "addresses": [address],
                 "n_cpu": cpus,
             }
-            self._pool = Pool(told, self._ledger_file)
+            self._pool = Pool(told, self._ledger_file, Launch(facts["hash_seed"]))
             undo.callback(self._pool.close)
             self._wake_read, self._wake_write = platform.pipe()
             undo.callback(os.close, self._wake_read)

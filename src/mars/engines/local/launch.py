@@ -16,14 +16,24 @@ from typing import Final
 from mars import platform
 from mars.attempt import threads
 from mars.attempt.capture import Segment
+from mars.attempt.setting import import_path
 from mars.errors import StartupFailed
 from mars.settings import STOP_S
 
 _CONTROL_DESCRIPTOR: Final = 3
 
+_HASH_SEED: Final = "PYTHONHASHSEED"
+_NOT_PASSED_ON: Final = frozenset({"cpu_count", "importtime", "showalloccount", "showrefcount"})
+"""Options after ``-X`` that are ours to say, or that print, which would be in logs of calls."""
+
 
 class Launch:
     """A zygote on its way, and its successors when it ends early.
+
+    Parameters
+    ----------
+    hash_seed : str, optional
+        ``PYTHONHASHSEED`` of all of them; default: `own_hash_seed`.
 
     Attributes
     ----------
@@ -40,9 +50,11 @@ class Launch:
         The system refuses to start it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hash_seed: str | None = None) -> None:
         # Also of a zygote that is started later: changes since then are told with each run.
         self._environment = {**os.environ, **threads.environment(1, os.environ)}
+        self._seed_before = self._environment.get(_HASH_SEED)  # calls have the program's variable
+        self._environment[_HASH_SEED] = hash_seed or own_hash_seed()
         self.errors = Segment()
         self.pid = 0
         self.socket: socket.socket
@@ -63,15 +75,21 @@ class Launch:
         # Workers share what the zygote has loaded. Where the program needed it, they do, too.
         more = "import cloudpickle; " if "cloudpickle" in sys.modules else ""
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; {more}"
+            f"import sys; sys.path[:] = {import_path()!r}; {more}"
             f"from mars.engines.local.zygote import main; "
-            f"main({_CONTROL_DESCRIPTOR}, {os.getpid()})"
+            f"main({_CONTROL_DESCRIPTOR}, {os.getpid()}, {self._seed_before!r})"
         )
+        if not sys.executable:
+            raise StartupFailed(
+                f"sys.executable is {sys.executable!r}, so it is not known which Python to start "
+                f"for worker processes; set sys.executable to the path of the Python that this "
+                f"program runs on, or use new_session(engine='inline')"
+            )
         with contextlib.ExitStack() as closing:
             try:
                 null = os.open(os.devnull, os.O_RDWR)
                 closing.callback(os.close, null)
-                ours, theirs = socket.socketpair()
+                ours, theirs = platform.socket_pair()
                 closing.callback(theirs.close)
             except OSError as error:
                 raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
@@ -93,9 +111,9 @@ class Launch:
                     setsigmask=[],
                     setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE],
                 )
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 ours.close()
-                raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
+                raise StartupFailed(f"cannot start {sys.executable!r}: {error}") from error
         self.socket = ours
 
     def stop(self) -> None:
@@ -122,20 +140,39 @@ class Launch:
         self.socket.close()
 
 
+def own_hash_seed() -> str:
+    """A ``PYTHONHASHSEED`` for all workers of a session, the program's own if that is known.
+
+    Workers that follow on others, and those on other nodes, give texts the hashes that the first
+    ones did. What a program has that began without the variable cannot be given to another process.
+    """
+    if not sys.flags.hash_randomization:
+        return "0"
+    given = os.environ.get(_HASH_SEED, "")
+    if given.isascii() and given.isdigit() and int(given) < 2**32:
+        return given
+    return str(1 + int.from_bytes(os.urandom(4)) % (2**32 - 1))
+
+
 def _interpreter_options() -> list[str]:
     flags = sys.flags
     options = []
     for flag, option in (
         (flags.isolated, "-I"), (flags.ignore_environment and not flags.isolated, "-E"),
         (flags.no_user_site and not flags.isolated, "-s"), (flags.no_site, "-S"),
-        (flags.dont_write_bytecode, "-B"), (flags.bytes_warning, "-b"),
+        (flags.safe_path and not flags.isolated, "-P"), (flags.dont_write_bytecode, "-B"),
     ):  # fmt: skip
         if flag:
             options.append(option)
     options += ["-O"] * flags.optimize
+    options += ["-b"] * flags.bytes_warning
     if flags.dev_mode:
         options += ["-X", "dev"]
-    options += ["-X", "utf8=1"] if flags.utf8_mode else []
+    # Also off: what the environment says may have changed since this program began.
+    options += ["-X", f"utf8={flags.utf8_mode:d}"]
+    for name, value in sys._xoptions.items():
+        if name not in _NOT_PASSED_ON and name not in ("dev", "utf8"):
+            options += ["-X", name if value is True else f"{name}={value}"]
     options += threads.interpreter_options(os.environ)
     # A program's own warning filters hold in its calls, too.
     options += [f"-W{warning}" for warning in sys.warnoptions]

@@ -180,7 +180,7 @@ class Worker:
         self.waiting = 0  # threads that wait for nested calls
         self.reported_ns = 0
         self.report_at_ns = _NEVER_NS  # when what has ended since is to be told
-        self.told: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
+        self.told: tuple[Any, Any, Any, Any] | None = None  # see `mars.engine.Run.surroundings`
         self.surroundings = self.told  # of the last call; `told`: of the last run that we heard of
         self.ambient: Ambient
         self.forked = False  # this is a child of the worker

@@ -170,8 +170,13 @@ def _kill(pid: int) -> None:
         return
 
 
-def main(descriptor: int, driver: int) -> None:
-    """Entry point of the process that `pool` starts."""
+def main(descriptor: int, driver: int, hash_seed: str | None) -> None:
+    """Entry point of the process that `launch` starts; ``hash_seed``: the program's variable."""
+    # Read when this interpreter began; processes that calls start have what the program's have.
+    if hash_seed is None:
+        os.environ.pop("PYTHONHASHSEED", None)
+    else:
+        os.environ["PYTHONHASHSEED"] = hash_seed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
     mounting = Mounting()
