@@ -92,7 +92,7 @@ def test_an_engine_that_cannot_be_made_ends_the_process_that_was_launched(
 
     monkeypatch.setattr(launch, "Launch", Known)
     monkeypatch.setattr(engine, "Store", refuse)
-    with pytest.raises(OSError, match="no memory"):
+    with pytest.raises(mars.errors.StartupFailed, match="no memory"):
         mars.new_session(n_cpu=1)
     (one,) = launched
     assert one.pid == 0 and not Path(f"/proc/{one.first_pid}").exists()

@@ -391,8 +391,8 @@ class Node:
         try:
             member = Member(number)
         except OSError as error:
-            self._say(carrier.ENDED, number, None, 0, f"no descriptor or memory left: {error}",
-                      False, 0, 0)  # fmt: skip
+            note = f"no descriptor or memory left: {platform.refusal(error)}"
+            self._say(carrier.ENDED, number, None, 0, note, False, 0, 0)
             return
         self._members[number] = member
         self._shipped[number] = (0, 0)

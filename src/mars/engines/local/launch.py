@@ -76,6 +76,7 @@ class Launch:
         more = "import cloudpickle; " if "cloudpickle" in sys.modules else ""
         code = (
             f"import sys; sys.path[:] = {import_path()!r}; {more}"
+            f"sys._xoptions.clear(); sys._xoptions.update({sys._xoptions!r}); "
             f"from mars.engines.local.zygote import main; "
             f"main({_CONTROL_DESCRIPTOR}, {os.getpid()}, {self._seed_before!r})"
         )

@@ -570,7 +570,7 @@ class Loop:
         try:
             member = Member(command.worker)
         except OSError as error:
-            self._last_words.append(f"no descriptor or memory left: {error}")
+            self._last_words.append(f"no descriptor or memory left: {platform.refusal(error)}")
             self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
             return
         self.members[command.worker] = member
