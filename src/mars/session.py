@@ -46,6 +46,10 @@ import mars
 mars.new_session()
 ```
 """
+_NO_SESSION_LINE: Final = (
+    "mars: there was no session, so one on all cores was started; "
+    "mars.new_session() lets you choose"
+)
 
 
 class _Realm:
@@ -1064,7 +1068,7 @@ def _session_of(attempt: context.Attempt) -> Session:
 
 
 def get_default_or_create(**kwargs: Any) -> Session:
-    """The default session; when there is none, a new one, with a warning.
+    """The default session; when there is none, a new one, with a warning that is never an error.
 
     Parameters
     ----------
@@ -1077,12 +1081,22 @@ def get_default_or_create(**kwargs: Any) -> Session:
             session = get_default_session()
             if session is None:
                 session = new_session(**kwargs)
-                try:
-                    warnings.warn(_NO_SESSION, stacklevel=_outside())
-                except BaseException:  # the program wants it so
-                    session.stop_server()
-                    raise
+                _tell_of_session(_outside())
     return session
+
+
+def _tell_of_session(level: int) -> None:
+    """Say that there was no session, as the original does: by a warning.
+
+    Nothing is wrong, so a program that makes errors of warnings, as many a test suite does, gets a
+    line on stderr in its place.
+    """
+    try:
+        warnings.warn(_NO_SESSION, stacklevel=level + 1)
+    except Warning:
+        from mars.observe.progress import write_line
+
+        write_line(_NO_SESSION_LINE)
 
 
 def _outside() -> int:

@@ -279,7 +279,8 @@ class Node:
                 self._send_pending(member)
             if mask & ~platform.WRITABLE and not self._receive(member):
                 self._unwatch(member)
-                member.signal(signal.SIGKILL)
+                if not member.leaving:
+                    member.signal(signal.SIGKILL)
 
     def _say(self, *message: Any) -> None:
         self._outgoing.append(message)
@@ -499,6 +500,8 @@ class Node:
                 address = platform.file_address(descriptor) if self._kept else None
                 self._say(carrier.ARENA, number, message[1], message[2], address)
                 return
+            if message[0] == messages.LEAVING:
+                member.leaving = True
             if message[0] == messages.SUBMIT:
                 self._ship_values(list(stored_values_in(message)))
         self._say(carrier.DATA, number, records, content)

@@ -181,7 +181,7 @@ class RemoteMember(Member):
         self.over = ([], [])
         self.unmap, self.free = [], []
         self.open = True
-        self.missed = False
+        self.missed = self.leaving = False
         self.broken = ""
         self.starved = False
         self._running = (0, 0)

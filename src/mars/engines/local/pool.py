@@ -52,6 +52,7 @@ class Member:
         self.free: list[tuple[int, int, int]] = []
         self.open = True
         self.missed = False  # a message to it was lost
+        self.leaving = False  # it ends by itself, and has said so
         self.broken = ""  # why nothing that it sends is believed any more
 
     @property

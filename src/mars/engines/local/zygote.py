@@ -98,6 +98,8 @@ class _Zygote:
         self._tell((messages.STARTED, worker, pid))
 
     def _become_worker(self, worker: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+        from mars.engines.local import worker as program  # `main` has loaded it
+
         status = 1
         try:
             os.setpgid(0, 0)
@@ -107,14 +109,14 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
-            from mars.engines.local import worker as program
-
             status = program.main(worker, facts, descriptors, self.pages)
         except BaseException as error:
             # Nothing is loaded for it: there may be no memory left for that.
             sys.__excepthook__(type(error), error, error.__traceback__)
         finally:
-            os._exit(status)
+            if status != program.ENDS_BY_ITSELF:
+                os._exit(status)
+        raise SystemExit  # through all of the zygote's own frames, of which none holds it up
 
     def _reap(self) -> None:
         while True:
