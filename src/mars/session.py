@@ -273,6 +273,8 @@ class Session:
         while not kept.load_inputs(missing):
             missing = needed_calls(targets, self._realm, self._adopt, kept.recall)
         kept.count(needed, missing, run)
+        kept.run_begins()
+        run.on_end(kept.run_over)
         run.landed = kept.landed
         run.on_end(lambda run: kept.failed(missing) if run.failure is not None else None)
         if run.reused:
@@ -641,22 +643,25 @@ class Session:
             self._closed = True
         if _state.default is self:
             _set_default(None)
-        self._close_checkpoints()
-        _leave_engine(self._engine, self)
+        with contextlib.ExitStack() as ending:  # all of it is done, whatever fails
+            ending.callback(_leave_engine, self._engine, self)
+            ending.callback(self._close_checkpoints)
 
     destroy = close
 
     def _close_checkpoints(self) -> None:
         """Have all that was kept on the disk; the engine is needed for that."""
-        for checkpoint in list(self._checkpoints.values()):
-            checkpoint.close()
+        with contextlib.ExitStack() as ending:
+            for checkpoint in self._checkpoints.values():
+                ending.callback(checkpoint.close)
 
     def stop_server(self) -> None:
         """End the engine and all sessions on it. Idempotent."""
         if self._nested:
             return
-        _stop_engine(self._engine)
-        self.close()
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.close)
+            ending.callback(_stop_engine, self._engine)
 
     def __enter__(self) -> Session:
         self._check_open()
@@ -811,10 +816,11 @@ def close_all() -> None:
     """End all engines, at the end of the program."""
     with _state.lock:
         engines = list(_state.engines.values())
-    for engine, sessions in engines:
-        for session in list(sessions):
-            session._close_checkpoints()
-        engine.close()
+    with contextlib.ExitStack() as ending:  # whatever fails, no process is left
+        for engine, sessions in engines:
+            ending.callback(engine.close)
+            for session in list(sessions):
+                ending.callback(session._close_checkpoints)
 
 
 def _set_default(session: Session | None) -> None:
@@ -830,22 +836,24 @@ def _leave_engine(engine: Engine, session: Session) -> None:
         else:
             _state.engines.pop(engine.address, None)
             known = set()
-    if session.session_id not in known:
-        engine.drop_objects(session.session_id)
-    if not known:
-        engine.close()
+    with contextlib.ExitStack() as ending:
+        if not known:
+            ending.callback(engine.close)
+        if session.session_id not in known:
+            engine.drop_objects(session.session_id)
 
 
 def _stop_engine(engine: Engine) -> None:
     with _state.lock:
         _, sessions = _state.engines.pop(engine.address, (engine, set()))
-    for session in list(sessions):
-        session._closed = True
-        session._close_checkpoints()
-        if _state.default is session:
-            _set_default(None)
-        engine.drop_objects(session.session_id)
-    engine.close()
+    with contextlib.ExitStack() as ending:  # whatever fails, no process is left
+        ending.callback(engine.close)
+        for session in list(sessions):
+            session._closed = True
+            if _state.default is session:
+                _set_default(None)
+            ending.callback(engine.drop_objects, session.session_id)
+            ending.callback(session._close_checkpoints)
 
 
 def new_session(

@@ -7,6 +7,7 @@ means, such as bundles, chains, retries, timeouts and nested calls, is the embed
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -283,9 +284,10 @@ class ClusterEngine(LocalEngine):
     def close(self) -> None:
         """Stop everything; returns when no process of ours is left."""
         self._ended = True
-        super().close()
-        self._hang_up()
-        self._close_files()
+        with contextlib.ExitStack() as ending:  # from the last line to the first, whatever fails
+            ending.callback(self._close_files)
+            ending.callback(self._hang_up)
+            ending.callback(super().close)
 
     def _hang_up(self) -> None:
         """End the lines; by now the nodes have ended."""

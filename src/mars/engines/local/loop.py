@@ -938,14 +938,19 @@ class Loop:
 
     def _end_all(self) -> None:
         self._closing = True
-        if self.error is None:
-            try:
-                self._dismiss()
-            except Exception as error:  # all that follows has to be done in any case
-                self.error = error
+        with contextlib.ExitStack() as ending:  # from the last line to the first, whatever fails
+            ending.callback(self._close_files)
+            ending.callback(self._end_runs)
+            ending.callback(self._stop_pool)
+            if self.error is None:
+                ending.callback(self._dismiss)
+
+    def _stop_pool(self) -> None:
         if self.pool.pid:
             self._unwatch(self.pool.socket.fileno())
             self.pool.stop()
+
+    def _end_runs(self) -> None:
         for run in list(self.runs):
             run.error = run.error or self._reason()
             with contextlib.suppress(BaseException):  # a callback must not cost the other runs
@@ -955,6 +960,8 @@ class Loop:
         while self._posted:
             with contextlib.suppress(BaseException):  # nor one action the others
                 self._act_on_posted()
+
+    def _close_files(self) -> None:
         for member in self.members.values():
             member.close()
         self.members.clear()
