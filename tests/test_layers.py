@@ -27,6 +27,7 @@ LAYERS = """
     deploy.clusters
     deploy.ssh
     attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting attempt.origin
+    attempt.process_end
     attempt.plain attempt.filters attempt.libraries attempt.loggers
     attempt.followed
     attempt.ambient
