@@ -309,7 +309,7 @@ def test_what_is_nested_too_deep_is_named_as_a_whole_with_the_limit(value: objec
     assert found is not None
     where, reason = found
     assert where == f"result: {type(value).__name__}"
-    assert f"recursion limit, {sys.getrecursionlimit():,}" in reason
+    assert f"recursion limit of {sys.getrecursionlimit():,}" in reason
     assert "sys.setrecursionlimit" in reason
 
 

@@ -265,8 +265,8 @@ def _too_much(trouble: BaseException) -> bool:
 def _reason(trouble: BaseException) -> str:
     if _too_much(trouble) and not isinstance(trouble, MemoryError):
         return (
-            f"nested too deep for the recursion limit, {sys.getrecursionlimit():,}: with "
-            f"sys.setrecursionlimit(...) the program raises it for its calls, too"
+            f"nested too deep for a recursion limit of {sys.getrecursionlimit():,}; what the "
+            f"program sets with sys.setrecursionlimit(...) holds in its calls, too"
         )
     try:
         text = str(trouble)
