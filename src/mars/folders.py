@@ -594,10 +594,11 @@ class RemoteFolder:
         old = self._names
         name = f"{self._path}/journal/{self._stamp}-{self._count:08d}.mars"
         self._count += 1
-        self._system.pipe_file(name, data)
+        with self._writing():
+            self._system.pipe_file(name, data)
         self._names, self._parts = [name], [data]
         for gone in old:
-            with contextlib.suppress(FileNotFoundError):
+            with self._writing(), contextlib.suppress(FileNotFoundError):
                 self._system.rm_file(gone)
 
     # -- files --------------------------------------------------------------------------------

@@ -17,9 +17,11 @@ import mars
 HERE = Path(__file__).parent
 
 SLICE = {
-    "dask": {"test_engine_failures", "test_engine_logs", "test_engine_nesting"},
+    "dask": {
+        "test_engine_failures", "test_engine_logs", "test_engine_nesting", "test_engine_settings",
+    },
     "ray": {"test_engine_failures", "test_engine_nesting"},
-}
+}  # fmt: skip
 """What `make test` runs on clusters; `make faults` runs the rest, which takes ten minutes."""
 
 

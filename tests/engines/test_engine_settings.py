@@ -11,15 +11,18 @@ import logging
 import os
 import pickle
 import socket
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import mars
 import mars.remote as mr
 
 
@@ -439,6 +442,46 @@ def test_entries_of_the_path_that_python_ignores_are_ignored(
     assert in_calls(look) == [5] * 4
     monkeypatch.setattr(sys, "path", tuple(odd))
     assert in_calls(look) == [5] * 4
+
+
+# -- what the program was started with ----------------------------------------------------------
+
+STARTED = """
+import sys
+import mars, mars.remote as mr
+session = mars.new_session(engine=sys.argv[1], n_cpu=1)
+def look():
+    import sys
+    return sys.flags.optimize, sys.flags.utf8_mode, sys._xoptions, sys.warnoptions, __debug__
+call = mr.spawn(look).execute()
+assert call.fetch() == look(), (call.fetch(), look())
+assert call.fetch()[0] == 1
+session.stop_server()
+print("right")
+"""
+
+
+def test_calls_have_the_options_that_the_program_was_started_with(
+    engine: str, tmp_path: Path, script_environment: dict[str, str]
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(STARTED)
+    options = ["-O", "-X", "own=3", "-X", "utf8=0", "-W", "ignore::BytesWarning"]
+    done = subprocess.run(
+        [sys.executable, *options, str(program), engine],
+        capture_output=True, text=True, timeout=55, env=script_environment, check=False,
+    )  # fmt: skip
+    assert done.stdout == "right\n", done.stderr
+
+
+def test_texts_have_one_hash_wherever_a_call_runs(engine: str, keep_default: None) -> None:
+    with mars.new_session(engine=engine, n_cpu=2, n_worker=2, default=False) as session:
+        calls = [
+            mr.spawn(hash, args="a text", expect_worker=address)
+            for address in session.get_worker_addresses()
+        ]
+        session.execute(calls)
+        assert len(set(session.fetch(calls))) == 1
 
 
 def test_the_locale_of_the_program_holds_in_calls() -> None:

@@ -24,7 +24,7 @@ from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, Remo
 from mars.engines.cluster.surroundings import Surroundings, installed_entries
 from mars.engines.given import Given
 from mars.engines.local.engine import LocalEngine
-from mars.engines.local.launch import own_hash_seed
+from mars.engines.local.launch import as_started
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
@@ -87,7 +87,7 @@ class ClusterEngine(LocalEngine):
             "file": platform.file_address(self._probe),
             "key": self._key,
             "ports": node_ports,
-            "hash_seed": own_hash_seed(),
+            "started": as_started(),
             "object_memory": object_memory,
             "spill_directory": spill_directory,
             "memory": None,

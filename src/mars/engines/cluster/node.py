@@ -73,7 +73,7 @@ class Node:
         must not wait.
     facts : mapping
         What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``,
-        ``key``, ``ports``, ``hash_seed``; and the foreign engine: ``directory``, which it removes
+        ``key``, ``ports``, ``started``; and the foreign engine: ``directory``, which it removes
         some day if we cannot, and ``memory``, what the node may use, else None.
     address : str
         What the foreign engine calls this node.
@@ -133,7 +133,7 @@ class Node:
                 "addresses": [address],
                 "n_cpu": cpus,
             }
-            self._pool = Pool(told, self._ledger_file, Launch(facts["hash_seed"]))
+            self._pool = Pool(told, self._ledger_file, Launch(facts["started"]))
             undo.callback(self._pool.close)
             self._wake_read, self._wake_write = platform.pipe()
             undo.callback(os.close, self._wake_read)

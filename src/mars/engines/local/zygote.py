@@ -98,8 +98,6 @@ class _Zygote:
         self._tell((messages.STARTED, worker, pid))
 
     def _become_worker(self, worker: int, facts: dict[str, Any], descriptors: list[int]) -> None:
-        from mars.engines.local import worker as program  # `main` has loaded it
-
         status = 1
         try:
             os.setpgid(0, 0)
@@ -109,12 +107,14 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
+            from mars.engines.local import worker as program
+
             status = program.main(worker, facts, descriptors, self.pages)
         except BaseException as error:
             # Nothing is loaded for it: there may be no memory left for that.
             sys.__excepthook__(type(error), error, error.__traceback__)
         finally:
-            if status != program.ENDS_BY_ITSELF:
+            if status >= 0:  # else Python is to end it, see `worker.ENDS_BY_ITSELF`
                 os._exit(status)
         raise SystemExit  # through all of the zygote's own frames, of which none holds it up
 
@@ -172,13 +172,8 @@ def _kill(pid: int) -> None:
         return
 
 
-def main(descriptor: int, driver: int, hash_seed: str | None) -> None:
-    """Entry point of the process that `launch` starts; ``hash_seed``: the program's variable."""
-    # Read when this interpreter began; processes that calls start have what the program's have.
-    if hash_seed is None:
-        os.environ.pop("PYTHONHASHSEED", None)
-    else:
-        os.environ["PYTHONHASHSEED"] = hash_seed
+def main(descriptor: int, driver: int) -> None:
+    """Entry point of the process that `launch` starts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
     mounting = Mounting()
