@@ -34,7 +34,11 @@ LAYERS = """
     code.states
     code.pickling
     code.functions
-    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.ambient
+    attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting
+    attempt.process_end
+    attempt.filters attempt.libraries attempt.loggers
+    attempt.followed
+    attempt.ambient
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call

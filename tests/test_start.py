@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,11 @@ import pytest
 import mars
 from mars.engines.local import engine, launch
 from mars.session import get_default_session
+
+TOLD = (
+    "mars: there was no session, so one on all cores was started; "
+    "mars.new_session() lets you choose\n"
+)
 
 
 def loaded(run_python: Callable[..., Any], statement: str, *names: str) -> set[str]:
@@ -92,7 +98,7 @@ def test_an_engine_that_cannot_be_made_ends_the_process_that_was_launched(
 
     monkeypatch.setattr(launch, "Launch", Known)
     monkeypatch.setattr(engine, "Store", refuse)
-    with pytest.raises(OSError, match="no memory"):
+    with pytest.raises(mars.errors.StartupFailed, match="no memory"):
         mars.new_session(n_cpu=1)
     (one,) = launched
     assert one.pid == 0 and not Path(f"/proc/{one.first_pid}").exists()
@@ -101,14 +107,51 @@ def test_an_engine_that_cannot_be_made_ends_the_process_that_was_launched(
     one.close()  # once more does nothing
 
 
-@pytest.mark.filterwarnings("error:\nNo session found")
-def test_a_program_that_wants_an_error_where_there_is_no_session_has_none_after_it() -> None:
+@pytest.mark.filterwarnings("error")
+def test_a_program_that_makes_errors_of_warnings_needs_no_session_either(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     import mars.remote as mr
 
     assert get_default_session() is None
-    with pytest.raises(UserWarning, match="No session found"):
-        mr.spawn(abs, args=(-1,)).execute()
-    assert get_default_session() is None
+    try:
+        assert mr.spawn(abs, args=(-1,)).to_object() == 1
+        assert mr.spawn(abs, args=(-2,)).to_object() == 2
+    finally:
+        mars.stop_server()
+    assert capsys.readouterr().err == TOLD
+
+
+@pytest.mark.parametrize("options", ["-W error", "-W error::UserWarning", "-bb -W error"])
+def test_the_first_use_works_under_warnings_as_errors(
+    options: str, tmp_path: Path, script_environment: dict[str, str]
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import mars.remote as mr\nprint(mr.spawn(abs, -1).to_object())\n")
+    done = subprocess.run(
+        [sys.executable, *options.split(), str(program)],
+        capture_output=True, text=True, timeout=50, env=script_environment, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert done.stderr == TOLD
+
+
+def test_a_test_suite_with_warnings_as_errors_can_use_mars_at_once(
+    tmp_path: Path, script_environment: dict[str, str]
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (tmp_path / "test_own.py").write_text(
+        "import mars.remote as mr\n"
+        "def double(x):\n    return 2 * x\n"
+        "def test_one():\n    assert mr.spawn(double, 2).to_object() == 4\n"
+        "def test_two():\n    assert mr.map(double, range(3)).execute().fetch() == [0, 2, 4]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        capture_output=True, text=True, timeout=50, env=script_environment, check=False,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 REPLACED = """

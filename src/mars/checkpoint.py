@@ -23,6 +23,7 @@ import platform
 import sys
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -57,7 +58,7 @@ class Journal:
         self.users = 0
         self.folder = open_folder(where, create=True)
         try:
-            self.folder.lock()
+            self.folder.lock(tell)
             self.index = Index(self.folder)
             if self.index.torn_at is not None:
                 self.folder.truncate(self.index.torn_at)
@@ -110,8 +111,10 @@ def _close_journal(used: Journal) -> None:
         for name, one in list(_journals.items()):
             if one is used:
                 del _journals[name]
-        used.writer.close()
-        used.folder.close()
+        try:
+            used.writer.close()
+        finally:
+            used.folder.close()
 
 
 def _after_fork() -> None:
@@ -257,7 +260,10 @@ class Checkpoint:
         self._argument_bytes = self.index.folder.inline_bytes // 16  # in a record; beyond, a file
         self._ordinals: dict[bytes, int] = {}
         self._told: set[str] = set()
-        self._buffers: dict[tuple[int, int], tuple[bytes | None, object]] = {}
+        # Large parts of arguments that are written, by the object that has them: most objects can
+        # be asked whether they live, others are held until no run needs them.
+        self._buffers: dict[tuple[int, int], tuple[bytes | None, Callable[[], object]]] = {}
+        self._runs = 0  # that are not over
         self._last: tuple[int, Any] = (-1, None)  # the block that was read last, and its values
         self._began = False
         self._closed = False
@@ -269,7 +275,6 @@ class Checkpoint:
         arrays = Arrays()
         identity.look_again()
         with self.lock:
-            self._buffers.clear()
             for call in calls:
                 self._identify(call, entropy, arrays)
 
@@ -771,15 +776,31 @@ class Checkpoint:
         view = view.cast("B")
         key = (id(view.obj), view.nbytes)
         known = self._buffers.get(key)
-        if known is None:
+        if known is None or known[1]() is not view.obj:
             digest = None
             if view.nbytes <= CHECKPOINT_ARGUMENT_BYTES:
                 digest = blake2b(view, digest_size=16).digest()
                 name = journal.argument_file(digest)
                 if self.index.folder.file_size(name) != view.nbytes:
                     self.index.folder.write_file(name, [view])
-            known = self._buffers[key] = (digest, view.obj)
+            known = self._buffers[key] = (digest, _reference(view.obj))
         return known[0]
+
+    def run_begins(self) -> None:
+        """A run begins whose calls are kept."""
+        with self.lock:
+            self._runs += 1
+
+    def run_over(self, _: object = None) -> None:
+        """It is over: what its calls had is let go of as soon as it is written."""
+        self._writer.add(Entry(self._let_go, (), _nothing, 0))
+
+    def _let_go(self) -> list[list[Any]]:
+        with self.lock:
+            self._runs -= 1
+            if not self._runs:
+                self._buffers.clear()
+        return []
 
 
 _UNKNOWN: Final = object()
@@ -787,6 +808,13 @@ _UNKNOWN: Final = object()
 
 def _nothing() -> None:
     pass
+
+
+def _reference(one: object) -> Callable[[], object]:
+    try:
+        return weakref.ref(one)
+    except TypeError:  # such as bytes
+        return lambda: one
 
 
 def _place(call: Call) -> tuple[int, ...]:

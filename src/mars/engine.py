@@ -55,8 +55,9 @@ class Run:
         self.cancelled = False
         self.error: BaseException | None = None  # the engine's own end, not a call's failure
         self.started_at = clock()
-        # sys.path, working directory, and the variables that the program has changed
-        self.surroundings: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
+        # What calls have of the program: sys.path, folder, the variables that it has changed, and
+        # its settings, see `mars.attempt.followed`. None: as the calls before.
+        self.surroundings: tuple[Any, Any, Any, Any] | None = None
         self.number = 0  # how an engine's messages call it
         self.tasks: Sequence[Task] = ()  # of a nested run
         self.member: Any = None  # the worker that asked for it, when it is nested

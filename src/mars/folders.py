@@ -20,9 +20,10 @@ import mmap
 import os
 import socket
 import sys
+import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from mars.errors import CheckpointBusy, CheckpointUnusable
@@ -32,13 +33,19 @@ from mars.settings import (
     CHECKPOINT_LOCK_S,
     CHECKPOINT_WINDOW_S,
     MIB,
+    STOP_S,
 )
 
 SEGMENT_SHIFT: Final = 40
 """A position is the number of a segment, shifted by this, and an offset in it."""
 
 _WRITEV: Final = 512  # buffers in one system call; Linux takes 1024
+_LOOKS: Final = 3  # at a journal that somebody else changes meanwhile
 _MERGE_FROM: Final = 32  # segments; each is a request when a remote checkpoint is opened
+
+
+def _say_nothing(line: str) -> None:
+    """For who has nobody to tell."""
 
 
 class Folder(Protocol):
@@ -48,16 +55,22 @@ class Folder(Protocol):
     inline_bytes: int  # results up to this size stand in the segment itself
     window_s: float  # how long records are gathered until they are written
     eager: bool  # whether one that comes after a rest is written at once
-    sign_s: float | None  # how often `sync` is due although nothing was written; None: never
     remark: str  # something that its user should know; empty: nothing
 
-    def lock(self) -> None:
-        """Keep other writers out.
+    def lock(self, tell: Callable[[str], object] = ...) -> None:
+        """Keep other writers out until `close`.
+
+        Parameters
+        ----------
+        tell : callable, optional
+            Takes a line for the user when that does not work any more.
 
         Raises
         ------
         CheckpointBusy
             Another process writes there.
+        CheckpointUnusable
+            Nothing can be written there.
         """
 
     def segments(self) -> Iterator[tuple[int, Any]]:
@@ -97,7 +110,7 @@ class Folder(Protocol):
         """Remove a file."""
 
     def replace(self, buffers: Iterator[Any]) -> None:
-        """Have these bytes in place of all segments, in one step."""
+        """Have these bytes in place of all segments that were read here, in one step."""
 
     def close(self) -> None:
         """Let others write; idempotent."""
@@ -122,7 +135,6 @@ class LocalFolder:
     inline_bytes = CHECKPOINT_INLINE_BYTES
     window_s = CHECKPOINT_WINDOW_S
     eager = True
-    sign_s: float | None = None
 
     def __init__(self, path: str, *, create: bool) -> None:
         self.name = path
@@ -149,12 +161,15 @@ class LocalFolder:
         self._size = os.fstat(self._descriptor).st_size
         _open.add(self)
 
-    def lock(self) -> None:
+    def lock(self, tell: Callable[[str], object] = _say_nothing) -> None:
         """Keep other writers out; see `Folder.lock`."""
         import fcntl
 
         path = os.path.join(self._path, "lock")
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise CheckpointUnusable(self.name, f"lock: {_reason(error)}") from None
         try:
             # Of the open file, so it ends with this process however that ends. On NFS Linux
             # makes it a lock of the server.
@@ -345,9 +360,9 @@ def _is_there(pid: int) -> bool:
     return True
 
 
-def _described(holder: bytes) -> str:
+def _described(holder: bytes | dict[str, Any]) -> str:
     try:
-        facts = json.loads(holder)
+        facts = json.loads(holder) if isinstance(holder, bytes) else holder
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["since"]))
         return f"process {facts['pid']} on {facts['host']} since {since} ({facts['program']})"
     except (ValueError, KeyError, TypeError):
@@ -359,12 +374,17 @@ def _reason(error: OSError) -> str:
 
 
 class RemoteFolder:
-    """A folder that fsspec reaches. Nothing can be appended there: each batch is an object."""
+    """A folder that fsspec reaches. Nothing can be appended there: each batch is an object.
+
+    Nor can it be locked: an object says who writes there, and a thread of its own renews it for as
+    long as the folder is locked, whether anything is written or not. Objects that another process
+    has written are never removed unread, so nothing is lost if two write after all.
+    """
 
     inline_bytes = CHECKPOINT_INLINE_BYTES // 16
     window_s = 50 * CHECKPOINT_WINDOW_S
     eager = False  # each write is a request, and makes an object
-    sign_s: float | None = CHECKPOINT_LOCK_S / 3
+    sign_s: float = CHECKPOINT_LOCK_S / 3
 
     def __init__(self, url: str, *, create: bool) -> None:
         self.name = url
@@ -374,23 +394,51 @@ class RemoteFolder:
             raise CheckpointUnusable(
                 url, "an URL needs fsspec, which is not installed: pip install mars-remote[fsspec]"
             ) from None
-        try:
-            self._system, self._path = fsspec.core.url_to_fs(url)
-            self._path = self._path.rstrip("/")
+        # Of folders of this machine those in ours have to be made.
+        options = {"auto_mkdir": True} if url.startswith(("file://", "local://")) else {}
+        with self._unusable():
+            self._system, path = fsspec.core.url_to_fs(url, **options)
+            self._path = str(path).rstrip("/")
+            if options:
+                os.stat(os.path.dirname(self._path))
             self._names = self._listed("journal")
-        except Exception as error:  # whatever the protocol raises
-            raise CheckpointUnusable(url, f"{type(error).__name__}: {error}") from error
         if not create and not self._names:
             raise CheckpointUnusable(url, "there is no journal")
         self.remark = (
             f"{url.partition('://')[0]} has no locks, so two runs that begin at the same moment "
             f"do not notice each other; see that there is one only"
         )
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] = []  # of the first so many of `_names`: all, or none
         self._count = 0
         self._stamp = f"{time.time_ns():020d}-{os.getpid()}"
         self._locked = False
-        self._told_at = 0.0
+        self._token = os.urandom(8).hex()  # by which we know our lock
+        self._guard = threading.Lock()  # who looks at the lock object, and changes it
+        self._ending = threading.Event()
+        self._signs: threading.Thread | None = None
+        self._tell: Callable[[str], object] = _say_nothing
+        self._told = False
+
+    @contextlib.contextmanager
+    def _unusable(self, *passing: type[Exception]) -> Iterator[None]:
+        """Whatever the protocol raises, but for some, means that the checkpoint cannot be used."""
+        passed: tuple[type[Exception], ...] = (CheckpointBusy, *passing)
+        try:
+            yield
+        except passed:
+            raise
+        except Exception as error:
+            raise CheckpointUnusable(self.name, f"{type(error).__name__}: {error}") from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever the protocol raises means that this was not written."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
 
     def _listed(self, kind: str) -> list[str]:
         folder = f"{self._path}/{kind}"
@@ -402,37 +450,120 @@ class RemoteFolder:
     def _full(self, name: str) -> str:
         return f"{self._path}/{name}"
 
-    def lock(self) -> None:
-        """Look whether somebody else writes, and say that we do."""
-        try:
-            holder = self._system.cat_file(self._full("lock"))
-            facts = json.loads(holder)
-            silent_s = time.time() - facts["told"]
-        except (FileNotFoundError, ValueError, KeyError):
-            silent_s, holder, facts = CHECKPOINT_LOCK_S, b"", {}
-        if silent_s < CHECKPOINT_LOCK_S and not _has_ended(facts):
-            raise CheckpointBusy(
-                self.name,
-                f"{_described(holder)}, which gave a sign of life {max(silent_s, 0):.0f} s ago and "
-                f"counts as ended {CHECKPOINT_LOCK_S:.0f} s after its last one",
-            )
-        self._locked = True
-        self._tell()
+    # -- the lock -----------------------------------------------------------------------------
 
-    def _tell(self) -> None:
-        if self._locked and time.monotonic() - self._told_at >= (self.sign_s or 0.0) / 2:
-            self._told_at = time.monotonic()
-            facts = {**json.loads(_myself()), "told": time.time()}
-            self._system.pipe_file(self._full("lock"), json.dumps(facts).encode())
+    def lock(self, tell: Callable[[str], object] = _say_nothing) -> None:
+        """Look whether somebody else writes, and say from now on that we do."""
+        self._tell = tell
+        with self._unusable(), self._guard:
+            holder = self._holder()
+            silent_s = time.time() - holder["told"] if holder else CHECKPOINT_LOCK_S
+            if silent_s < CHECKPOINT_LOCK_S and not _has_ended(holder):
+                raise CheckpointBusy(
+                    self.name,
+                    f"{_described(holder)}, which gave a sign of life {max(silent_s, 0):.0f} s ago "
+                    f"and counts as ended {CHECKPOINT_LOCK_S:.0f} s after its last one",
+                )
+            self._sign()
+            holder = self._holder()  # of two that began together, the last one has it
+            if holder and holder.get("token") != self._token:
+                raise CheckpointBusy(self.name, _described(holder))
+        self._locked = True
+        self._signs = threading.Thread(target=self._give_signs, name="mars-lock", daemon=True)
+        self._signs.start()
+
+    def _holder(self) -> dict[str, Any]:
+        """Who has said last that he writes here; empty: nobody."""
+        try:
+            facts = json.loads(self._system.cat_file(self._full("lock")))
+            facts["told"] += 0.0
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return {}
+        return facts  # type: ignore[no-any-return]
+
+    def _sign(self) -> None:
+        facts = {**json.loads(_myself()), "told": time.time(), "token": self._token}
+        self._system.pipe_file(self._full("lock"), json.dumps(facts).encode())
+
+    def _give_signs(self) -> None:
+        told_at = time.monotonic()
+        while not self._ending.wait(self.sign_s):
+            try:
+                with self._guard:
+                    if self._ending.is_set() or not self._renew():
+                        return
+                told_at = time.monotonic()
+            except Exception as error:  # whatever the protocol raises: it may be better next time
+                if time.monotonic() - told_at > CHECKPOINT_LOCK_S and not self._told:
+                    self._told = True
+                    self._tell(
+                        f"mars: checkpoint {self.name}: no sign of life could be given there for "
+                        f"{CHECKPOINT_LOCK_S:.0f} s ({type(error).__name__}: {error}), so another "
+                        f"program may begin to write there, too"
+                    )
+
+    def _renew(self) -> bool:
+        """Give a sign of life, unless somebody has taken us for ended."""
+        holder = self._holder()
+        if holder and holder.get("token") != self._token:
+            self._locked = False
+            self._tell(
+                f"mars: checkpoint {self.name}: {_described(holder)} writes there, too, as this "
+                f"program gave no sign of life for {CHECKPOINT_LOCK_S:.0f} s; the results of both "
+                f"are kept"
+            )
+            return False
+        self._sign()
+        return True
+
+    def close(self) -> None:
+        """Let others write."""
+        self._ending.set()
+        if not self._guard.acquire(timeout=STOP_S):
+            self._tell_of_lock("it does not answer")
+            return
+        try:
+            if self._locked:
+                self._locked = False
+                if self._holder().get("token") == self._token:
+                    self._system.rm_file(self._full("lock"))
+        except FileNotFoundError:
+            return  # somebody has removed it already
+        except Exception as error:  # whatever the protocol raises
+            self._tell_of_lock(f"{type(error).__name__}: {error}")
+        finally:
+            self._guard.release()
+            if self._signs is not None:
+                self._signs.join(STOP_S)
+
+    def _tell_of_lock(self, reason: str) -> None:
+        self._tell(
+            f"mars: checkpoint {self.name}: its lock could not be removed ({reason}); the next "
+            f"program elsewhere can use it {CHECKPOINT_LOCK_S:.0f} s from now"
+        )
+
+    # -- the journal --------------------------------------------------------------------------
 
     def segments(self) -> Iterator[tuple[int, Any]]:
         """All objects of the journal, in the order in which they were written."""
         if not self._parts and self._names:
-            found = self._system.cat(self._names)
-            self._parts = [found[name] for name in self._names]
+            with self._unusable():
+                self._read_all()
             if self._locked and len(self._parts) >= _MERGE_FROM:
-                self.replace(iter(self._parts))
+                with self._unusable():
+                    self.replace(iter(self._parts))
         yield from enumerate(list(self._parts))
+
+    def _read_all(self) -> None:
+        for _ in range(_LOOKS):
+            try:
+                found = self._system.cat(self._names)
+            except FileNotFoundError:  # a writer has made one of many: look again
+                self._names = self._listed("journal")
+                continue
+            self._parts = [found[name] for name in self._names]
+            return
+        raise CheckpointUnusable(self.name, "its journal changes while it is read")
 
     def truncate(self, size: int) -> None:
         """Nothing to cut: what is next is another object."""
@@ -441,24 +572,15 @@ class RemoteFolder:
         """Write one more object."""
         data = b"".join(bytes(buffer) for buffer in buffers)
         name = f"{self._path}/journal/{self._stamp}-{self._count:08d}.mars"
-        try:
+        with self._writing():
             self._system.pipe_file(name, data)
-        except OSError:
-            raise
-        except Exception as error:  # whatever the protocol raises
-            raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
         self._count += 1
+        self._names.append(name)
         self._parts.append(data)
         return (len(self._parts) - 1) << SEGMENT_SHIFT
 
     def sync(self) -> None:
-        """Objects are there when they have been written; only the sign of life is due."""
-        try:
-            self._tell()
-        except OSError:
-            raise
-        except Exception as error:  # whatever the protocol raises
-            raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+        """Objects are there when they have been written."""
 
     def read(self, position: int, size: int) -> bytes:
         """Bytes of an object, which are kept."""
@@ -466,55 +588,52 @@ class RemoteFolder:
         offset = position & ((1 << SEGMENT_SHIFT) - 1)
         return part[offset : offset + size]
 
+    def replace(self, buffers: Iterator[Any]) -> None:
+        """Have one object in place of those that were read or written here, and of no other."""
+        data = b"".join(bytes(buffer) for buffer in buffers)
+        old = self._names
+        name = f"{self._path}/journal/{self._stamp}-{self._count:08d}.mars"
+        self._count += 1
+        with self._writing():
+            self._system.pipe_file(name, data)
+        self._names, self._parts = [name], [data]
+        for gone in old:
+            with self._writing(), contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(gone)
+
+    # -- files --------------------------------------------------------------------------------
+
     def write_file(self, name: str, buffers: Sequence[Any]) -> None:
         """Write one object."""
-        try:
-            with self._system.open(self._full(name), "wb") as file:
-                for buffer in buffers:
-                    file.write(memoryview(buffer).cast("B"))
-        except OSError:
-            raise
-        except Exception as error:  # whatever the protocol raises
-            raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+        with self._writing(), self._system.open(self._full(name), "wb") as file:
+            for buffer in buffers:
+                file.write(memoryview(buffer).cast("B"))
 
     def read_file(self, name: str) -> Any:
         """An object's bytes."""
-        return bytearray(self._system.cat_file(self._full(name)))
+        with self._unusable(FileNotFoundError):
+            return bytearray(self._system.cat_file(self._full(name)))
 
     def file_size(self, name: str) -> int | None:
         """Bytes of an object."""
         try:
-            return int(self._system.size(self._full(name)))
+            with self._unusable(FileNotFoundError):
+                return int(self._system.size(self._full(name)))
         except FileNotFoundError:
             return None
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Names and sizes of all results and arguments."""
         for kind in ("results", "arguments"):
-            for full in self._listed(kind):
-                yield full[len(self._path) + 1 :], int(self._system.size(full))
+            with self._unusable():
+                found = [(full, int(self._system.size(full))) for full in self._listed(kind)]
+            for full, size in found:
+                yield full[len(self._path) + 1 :], size
 
     def remove(self, name: str) -> None:
         """Remove an object."""
-        self._system.rm_file(self._full(name))
-
-    def replace(self, buffers: Iterator[Any]) -> None:
-        """Have one object in place of all of the journal."""
-        data = b"".join(bytes(buffer) for buffer in buffers)
-        old = self._listed("journal")
-        name = f"{self._path}/journal/{self._stamp}-{self._count:08d}.mars"
-        self._count += 1
-        self._system.pipe_file(name, data)
-        for gone in old:
-            if not gone.endswith(name.rpartition("/")[2]):
-                self._system.rm_file(gone)
-        self._names, self._parts = [name], [data]
-
-    def close(self) -> None:
-        """Let others write."""
-        if self._locked:
-            self._locked = False
-            self._system.rm_file(self._full("lock"))
+        with self._writing():
+            self._system.rm_file(self._full(name))
 
 
 __all__ = ["SEGMENT_SHIFT", "Folder", "LocalFolder", "RemoteFolder", "open_folder"]

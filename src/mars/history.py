@@ -509,6 +509,8 @@ def prune(where: str, runs: int, tell: Callable[[str], object]) -> tuple[int, in
 
 def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]:
     folder = held.folder
+    # Before the records are read: a file that comes later is of somebody whose record comes, too.
+    there = list(folder.files())
     raws = list(_records(folder))
     found: dict[int, Kept | Block] = {}
     functions = set()
@@ -548,7 +550,7 @@ def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]
         position += len(data)
     folder.replace(iter(records))
     free = before - position
-    for name, size in list(folder.files()):
+    for name, size in there:
         if name not in files:
             folder.remove(name)
             free += size

@@ -535,9 +535,9 @@ class Writer:
                 self._thread.start()
 
     def flush(self) -> None:
-        """Return when all that was added before is written."""
+        """Return when all that was added before is written, or nobody writes any more."""
         with self._lock:
-            while self._queue or self._busy:
+            while (self._queue or self._busy) and self._thread and self._thread.is_alive():
                 self._bell.put(None)
                 self._room.wait(CHECKPOINT_PRESSURE_S)
 
@@ -558,7 +558,7 @@ class Writer:
             if rested:
                 self._asleep = True
                 if not self._queue and not self._closing:
-                    self._listen(CHECKPOINT_SYNC_S if self._dirty else self._folder.sign_s)
+                    self._listen(CHECKPOINT_SYNC_S if self._dirty else None)
                 self._asleep = False
             if not self._closing and not (rested and self._folder.eager):
                 self._listen(self._folder.window_s)
@@ -634,10 +634,7 @@ class Writer:
             )
 
     def _sync(self, *, now: bool) -> None:
-        due_s = CHECKPOINT_SYNC_S if self._dirty else self._folder.sign_s
-        if due_s is None:
-            return
-        if (now and self._dirty) or time.monotonic() - self._synced_at >= due_s:
+        if self._dirty and (now or time.monotonic() - self._synced_at >= CHECKPOINT_SYNC_S):
             try:
                 self._folder.sync()
             except OSError as error:

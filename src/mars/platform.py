@@ -31,6 +31,20 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _IONBF: Final = 2
 
 
+def refusal(error: OSError) -> str:
+    """What the system refuses, and which limit may be raised for it."""
+    import resource  # not there on Windows
+
+    reason = error.strerror or str(error)
+    if error.errno == errno.EFBIG:
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        return f"{reason}: a file may have {most:,} bytes here (ulimit -f), also one in memory"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"{reason}: this process may have {most:,} (ulimit -n)"
+    return reason
+
+
 def memory_file(name: str) -> int:
     """Descriptor of a nameless file in memory; it is gone with its last descriptor.
 
@@ -114,11 +128,15 @@ def disk_directory() -> str:
 
 
 def _temporary_directory() -> str:
-    """What `tempfile` would say, which takes 5 ms to import: most often that is not needed."""
+    """What `tempfile` would say, which takes 5 ms to import, and writes a file to find out.
+
+    It finds none where no file may be written (``ulimit -f 0``): ours can be empty.
+    """
+    chosen = getattr(sys.modules.get("tempfile"), "tempdir", None)
     usual = "/tmp"  # noqa: S108 (as above)
-    told = any(name in os.environ for name in ("TMPDIR", "TEMP", "TMP"))
-    if LINUX and not told and "tempfile" not in sys.modules and os.access(usual, os.W_OK):
-        return usual
+    for folder in (chosen, *map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), usual):
+        if folder and os.path.isdir(folder) and os.access(folder, os.W_OK):
+            return os.path.abspath(os.fsdecode(folder))
     import tempfile
 
     return tempfile.gettempdir()
@@ -157,6 +175,18 @@ def pipe() -> tuple[int, int]:
     ends = os.pipe()  # not inherited since Python 3.4
     for end in ends:
         os.set_blocking(end, False)
+    return ends
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets that block, whatever `socket.setdefaulttimeout` says.
+
+    With a default timeout Python makes both ends non-blocking, and the process at the other end,
+    which does not know, would ask in a circle.
+    """
+    ends = socket.socketpair()
+    for end in ends:
+        end.settimeout(None)
     return ends
 
 

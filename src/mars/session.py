@@ -47,6 +47,10 @@ import mars
 mars.new_session()
 ```
 """
+_NO_SESSION_LINE: Final = (
+    "mars: there was no session, so one on all cores was started; "
+    "mars.new_session() lets you choose"
+)
 
 
 class _Realm:
@@ -271,6 +275,8 @@ class Session:
         while not kept.load_inputs(missing):
             missing = needed_calls(targets, self._realm, self._adopt, kept.recall)
         kept.count(needed, missing, run)
+        kept.run_begins()
+        run.on_end(kept.run_over)
         run.landed = kept.landed
         run.on_end(lambda run: kept.failed(missing) if run.failure is not None else None)
         if run.reused:
@@ -639,22 +645,25 @@ class Session:
             self._closed = True
         if _state.default is self:
             _set_default(None)
-        self._close_checkpoints()
-        _leave_engine(self._engine, self)
+        with contextlib.ExitStack() as ending:  # all of it is done, whatever fails
+            ending.callback(_leave_engine, self._engine, self)
+            ending.callback(self._close_checkpoints)
 
     destroy = close
 
     def _close_checkpoints(self) -> None:
         """Have all that was kept on the disk; the engine is needed for that."""
-        for checkpoint in list(self._checkpoints.values()):
-            checkpoint.close()
+        with contextlib.ExitStack() as ending:
+            for checkpoint in self._checkpoints.values():
+                ending.callback(checkpoint.close)
 
     def stop_server(self) -> None:
         """End the engine and all sessions on it. Idempotent."""
         if self._nested:
             return
-        _stop_engine(self._engine)
-        self.close()
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.close)
+            ending.callback(_stop_engine, self._engine)
 
     def __enter__(self) -> Session:
         self._check_open()
@@ -809,10 +818,11 @@ def close_all() -> None:
     """End all engines, at the end of the program."""
     with _state.lock:
         engines = list(_state.engines.values())
-    for engine, sessions in engines:
-        for session in list(sessions):
-            session._close_checkpoints()
-        engine.close()
+    with contextlib.ExitStack() as ending:  # whatever fails, no process is left
+        for engine, sessions in engines:
+            ending.callback(engine.close)
+            for session in list(sessions):
+                ending.callback(session._close_checkpoints)
 
 
 def _set_default(session: Session | None) -> None:
@@ -828,22 +838,24 @@ def _leave_engine(engine: Engine, session: Session) -> None:
         else:
             _state.engines.pop(engine.address, None)
             known = set()
-    if session.session_id not in known:
-        engine.drop_objects(session.session_id)
-    if not known:
-        engine.close()
+    with contextlib.ExitStack() as ending:
+        if not known:
+            ending.callback(engine.close)
+        if session.session_id not in known:
+            engine.drop_objects(session.session_id)
 
 
 def _stop_engine(engine: Engine) -> None:
     with _state.lock:
         _, sessions = _state.engines.pop(engine.address, (engine, set()))
-    for session in list(sessions):
-        session._closed = True
-        session._close_checkpoints()
-        if _state.default is session:
-            _set_default(None)
-        engine.drop_objects(session.session_id)
-    engine.close()
+    with contextlib.ExitStack() as ending:  # whatever fails, no process is left
+        ending.callback(engine.close)
+        for session in list(sessions):
+            session._closed = True
+            if _state.default is session:
+                _set_default(None)
+            ending.callback(engine.drop_objects, session.session_id)
+            ending.callback(session._close_checkpoints)
 
 
 def new_session(
@@ -1066,7 +1078,7 @@ def _session_of(attempt: context.Attempt) -> Session:
 
 
 def get_default_or_create(**kwargs: Any) -> Session:
-    """The default session; when there is none, a new one, with a warning.
+    """The default session; when there is none, a new one, with a warning that is never an error.
 
     Parameters
     ----------
@@ -1079,12 +1091,22 @@ def get_default_or_create(**kwargs: Any) -> Session:
             session = get_default_session()
             if session is None:
                 session = new_session(**kwargs)
-                try:
-                    warnings.warn(_NO_SESSION, stacklevel=_outside())
-                except BaseException:  # the program wants it so
-                    session.stop_server()
-                    raise
+                _tell_of_session(_outside())
     return session
+
+
+def _tell_of_session(level: int) -> None:
+    """Say that there was no session, as the original does: by a warning.
+
+    Nothing is wrong, so a program that makes errors of warnings, as many a test suite does, gets a
+    line on stderr in its place.
+    """
+    try:
+        warnings.warn(_NO_SESSION, stacklevel=level + 1)
+    except Warning:
+        from mars.observe.progress import write_line
+
+        write_line(_NO_SESSION_LINE)
 
 
 def _outside() -> int:

@@ -160,7 +160,8 @@ START_PAUSE_S: Final = 1.0
 """Until another process is tried after one that did not start while others run, seconds."""
 
 STOP_S: Final = 2.0
-"""Time for workers and zygote to end by themselves when an engine closes, seconds."""
+"""Time for workers and zygote to end by themselves when an engine closes, seconds. Exit handlers
+and threads that calls have left take part of it."""
 
 # -- logs -------------------------------------------------------------------------------------
 

@@ -292,3 +292,32 @@ def test_importing_the_module_does_not_import_numpy() -> None:
 
     program = "import sys, mars.attempt.diagnose; sys.exit('numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# -- deep and long ------------------------------------------------------------------------------
+
+
+def nested(depth: int, inner: object) -> object:
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize("value", [nested(5000, None), {"a": [nested(5000, None)]}])
+def test_what_is_nested_too_deep_is_named_as_a_whole_with_the_limit(value: object) -> None:
+    found = find_unpicklable(value, "result", cloudpickle.dumps)
+    assert found is not None
+    where, reason = found
+    assert where == f"result: {type(value).__name__}"
+    assert f"recursion limit of {sys.getrecursionlimit():,}" in reason
+    assert "sys.setrecursionlimit" in reason
+
+
+def test_the_middle_of_a_long_path_is_left_out() -> None:
+    found = find_unpicklable(nested(35, {"lock": LOCK}), "result", cloudpickle.dumps)
+    assert found is not None
+    where, _ = found
+    assert where.startswith("result[0][0][0]")
+    assert "…" in where
+    assert where.endswith("[0]['lock']: _thread.lock")
+    assert len(where) < 120

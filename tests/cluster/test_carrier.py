@@ -72,8 +72,9 @@ def test_the_path_of_another_installation_is_put_together_on_the_node(tmp_path: 
     import sys
 
     told = Surroundings(
-        ["/elsewhere/lib", str(tmp_path), "/elsewhere/mine"], ["/elsewhere/lib"], "/elsewhere", {}
-    )
-    path, here, _ = pickle.loads(pickle.dumps(told))
+        ["/elsewhere/lib", str(tmp_path), "/elsewhere/mine"], ["/elsewhere/lib"], "/elsewhere", {},
+        {"argv": ["program"]},
+    )  # fmt: skip
+    path, here, _, settings = pickle.loads(pickle.dumps(told))
     assert path == [str(tmp_path), *sys.path]
-    assert here == ""
+    assert (here, settings) == ("", {"argv": ["program"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def project(tmp_path: Path) -> Path:
 def given(engine: str, project: Path, session: mars.session.Session) -> Iterator[Any]:
     """A session with variables and that folder, which is not the default one."""
     opened = mars.new_session(
-        engine=engine, n_cpu=2, default=False, env={"MARS_TEST_GIVEN": "seen"},
+        engine=engine, n_cpu=2, default=False, env={"MARS_TEST_GIVEN": "seen", "TZ": "Asia/Tokyo"},
         working_dir=project,
     )  # fmt: skip
     yield opened
@@ -52,6 +53,13 @@ def test_calls_run_in_the_folder_with_the_variables_that_the_session_gives(
     call = mr.spawn(read_all)
     assert call.execute(session=given).fetch(session=given) == ("1 2 3", "1 2 3", 17, "seen")
     assert (os.getcwd(), os.environ.get("MARS_TEST_GIVEN")) == (here, path)
+
+
+def test_a_time_zone_among_the_variables_is_that_of_the_calls(given: mars.session.Session) -> None:
+    before = time.tzname
+    call = mr.spawn(lambda: (time.tzname, time.localtime(0).tm_hour))
+    assert call.execute(session=given).fetch(session=given) == (("JST", "JST"), 9)
+    assert time.tzname == before
 
 
 def test_nested_calls_run_there_too_and_leaving_it_is_undone(given: mars.session.Session) -> None:

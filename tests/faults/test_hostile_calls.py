@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +191,7 @@ def test_children_that_a_call_leaves_are_killed_when_the_worker_ends(wait_until:
     try:
 
         def leave(last: bool) -> list[int]:
+            warnings.simplefilter("ignore")  # that they still run
             children = [
                 subprocess.Popen(["sleep", "60"], start_new_session=apart).pid
                 for apart in (False, False)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import decimal
 import gc
 import locale
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +126,36 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "trace": (lambda: sys.settrace(lambda *_: None), sys.gettrace),
     "profile": (lambda: sys.setprofile(lambda *_: None), sys.getprofile),
     "garbage collection": (lambda: gc.disable(), gc.isenabled),
+    "how often garbage is collected": (lambda: gc.set_threshold(1, 2, 3), gc.get_threshold),
+    "digits of an int": (
+        lambda: sys.set_int_max_str_digits(0),
+        sys.get_int_max_str_digits,
+    ),
+    "a higher recursion limit": (lambda: sys.setrecursionlimit(5000), sys.getrecursionlimit),
+    "sys.argv": (lambda: sys.argv.append("--more"), lambda: list(sys.argv)),
+    "another sys.argv": (lambda: setattr(sys, "argv", None), lambda: list(sys.argv)),
+    "time zone": (
+        lambda: (os.environ.update(TZ="Asia/Tokyo"), time.tzset()),
+        lambda: (time.tzname, time.strftime("%H", time.localtime(0))),
+    ),
+    "warning filters": (
+        lambda: warnings.filterwarnings("error", message="of a call"),
+        lambda: len(warnings.filters),
+    ),
+    "all warning filters": (lambda: warnings.resetwarnings(), lambda: len(warnings.filters)),
+    "other warning filters": (
+        lambda: setattr(warnings, "filters", []),
+        lambda: len(warnings.filters),
+    ),
+    "decimal context": (
+        lambda: setattr(decimal.getcontext(), "prec", 5),
+        lambda: decimal.getcontext().prec,
+    ),
+    "another decimal context": (
+        lambda: decimal.setcontext(decimal.BasicContext),
+        lambda: (decimal.getcontext().prec, dict(decimal.getcontext().traps)),
+    ),
+    "timeout of sockets": (lambda: socket.setdefaulttimeout(5), socket.getdefaulttimeout),
 }
 
 
@@ -190,6 +223,31 @@ def test_what_a_module_sets_in_the_environment_on_import_stays(
         return os.environ.get("MARS_TEST_IMPORTED"), os.environ.get("MARS_TEST_CALLED")
 
     assert run(mr.spawn(look)) == [("yes", None)]
+
+
+def test_what_a_module_sets_on_import_stays_where_python_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sets_more.py").write_text(
+        "import sys, warnings\n"
+        "sys.setrecursionlimit(7000)\n"
+        "warnings.filterwarnings('error', message='of sets_more')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def use() -> tuple[int, list[str]]:
+        import sets_more  # type: ignore[import-not-found]  # noqa: F401
+
+        errors = [one[1].pattern for one in warnings.filters if one[0] == "error" and one[1]]  # type: ignore[union-attr]
+        sys.setrecursionlimit(8000)
+        warnings.filterwarnings("error", message="of use")
+        return sys.getrecursionlimit(), errors
+
+    first, *others = run(*[mr.spawn(use) for _ in range(3)])
+    assert others == [first, first]
+    assert "of sets_more" in first[1]
+    assert "of use" not in first[1]
+    assert run(mr.spawn(sys.getrecursionlimit)) == [7000]
 
 
 # -- signals ----------------------------------------------------------------------------------
@@ -313,6 +371,7 @@ END = "they end with the worker"
 def linger() -> None:
     for _ in range(2):
         threading.Thread(target=time.sleep, args=(60,)).start()
+    warnings.simplefilter("ignore")  # that the child still runs
     child = subprocess.Popen(["sleep", "60"])
     print(child.pid)
 
@@ -350,6 +409,7 @@ def keep_pool() -> None:
 
 
 def leave_zombie() -> None:
+    warnings.simplefilter("ignore")  # that nobody has asked for its end
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 

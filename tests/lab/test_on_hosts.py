@@ -219,7 +219,8 @@ calls = [mr.spawn(look, args=(shop.Item(),))]
 shop.models.rate = 5
 calls.append(mr.spawn(look, args=(shop.Item(),)))
 shop.models.rate = 1
-write("shop/models.py", "rate = 1\\nclass Item:\\n    n = 700\\n    def total(self): return self.n * rate\\n")
+write("shop/models.py", "rate = 1\\nclass Item:\\n    n = 700\\n"
+      "    def total(self): return self.n * rate\\n")
 importlib.reload(shop.models)
 importlib.reload(shop)
 calls.append(mr.spawn(look, args=(shop.Item(),)))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import fsspec
 import numpy as np
+import psutil
 import pytest
 
 import mars
 import mars.remote as mr
-from mars import folders
+from mars import folders, journal
+from mars.checkpoint import Checkpoint
 from mars.errors import CheckpointBusy, CheckpointUnusable
 from mars.history import History, damages, prune
 
@@ -147,3 +151,236 @@ def test_a_file_system_without_locks_is_told_of(
     with mars.new_session(engine="inline", n_cpu=1, checkpoint=tmp_path / "otto"):
         assert mr.spawn(abs, -1).execute().fetch() == 1
     assert "its file system has no locks (No locks available)" in capfd.readouterr().err
+
+
+# -- who has the lock ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Signs of life count for so many seconds."""
+    monkeypatch.setattr(folders, "CHECKPOINT_LOCK_S", 0.6)
+    monkeypatch.setattr(folders.RemoteFolder, "sign_s", 0.05)
+    return 0.6
+
+
+def lock_of(store: Any) -> dict[str, Any]:
+    return dict(json.loads(store.cat_file("/bucket/otto/lock")))
+
+
+def test_who_has_written_nothing_keeps_the_lock(store: Any, brief: float, wait_until: Any) -> None:
+    with mars.new_session(engine="inline", n_cpu=1, checkpoint=URL):
+        first = lock_of(store)["told"]
+        wait_until(lambda: lock_of(store)["told"] > first + 2 * brief)  # it would have ended
+        other = folders.RemoteFolder(URL, create=True)
+        with pytest.raises(CheckpointBusy, match="gave a sign of life 0 s ago"):
+            other.lock()
+    other.lock()
+    other.close()
+    assert not store.exists("/bucket/otto/lock")
+
+
+def test_a_lock_that_somebody_has_tidied_away_is_there_again(
+    store: Any, brief: float, wait_until: Any
+) -> None:
+    with mars.new_session(engine="inline", n_cpu=1, checkpoint=URL):
+        store.rm_file("/bucket/otto/lock")
+        wait_until(lambda: store.exists("/bucket/otto/lock"))
+    assert not store.exists("/bucket/otto/lock")
+
+
+def test_a_lock_that_another_process_took_is_left_to_it_and_told_of(
+    store: Any, brief: float, wait_until: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As when this one was stopped for minutes: then both write, and nothing is lost."""
+    other = {"pid": 7, "host": "far", "since": time.time(), "program": "b.py", "token": "other"}
+    with mars.new_session(engine="inline", n_cpu=1, checkpoint=URL):
+        taken = json.dumps({**other, "told": time.time()}).encode()
+        # Until the thread that gives signs has not written over it at this very moment.
+        told: list[str] = []
+
+        def is_told() -> bool:
+            store.pipe_file("/bucket/otto/lock", taken)
+            told.append(capfd.readouterr().err)
+            return "process 7 on far" in "".join(told)
+
+        wait_until(is_told)
+        assert mr.spawn(work, 1).execute().fetch()[0] == 1
+    assert lock_of(store)["token"] == "other"
+    store.rm_file("/bucket/otto/lock")
+    assert program(2) == ([0, 1], 1, 1)
+
+
+def test_signs_that_cannot_be_given_for_long_are_told_of_once(
+    store: Any, brief: float, monkeypatch: pytest.MonkeyPatch, wait_until: Any,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    real = type(store).pipe_file
+    signs: list[str] = []
+
+    def refuse(self: Any, path: str, value: bytes, **options: Any) -> None:
+        if path.endswith("lock"):
+            signs.append(path)
+            raise ConnectionError("no way out")
+        real(self, path, value, **options)
+
+    with mars.new_session(engine="inline", n_cpu=1, checkpoint=URL):
+        monkeypatch.setattr(type(store), "pipe_file", refuse)
+        wait_until(lambda: len(signs) > 3 * brief / 0.05)
+    told = capfd.readouterr().err
+    assert told.count("no sign of life could be given there") == 1
+    assert "ConnectionError: no way out" in told
+
+
+@pytest.mark.parametrize("method", ["cat_file", "pipe_file", "find", "cat"])
+def test_whatever_a_store_raises_when_a_checkpoint_is_opened_is_our_error(
+    method: str, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(2)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no credit left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), method, refuse)
+        with pytest.raises(CheckpointUnusable, match="RuntimeError: no credit left"):
+            mars.new_session(engine="inline", n_cpu=1, checkpoint=URL)
+    assert program(2) == ([0, 1], 0, 2)
+
+
+def test_a_folder_of_this_machine_by_its_url(tmp_path: Any) -> None:
+    with pytest.raises(CheckpointUnusable, match="No such file"):
+        mars.new_session(engine="inline", checkpoint=f"file://{tmp_path}/not/there")
+    where = f"file://{tmp_path}/there"
+    for executed in (3, 0):
+        with mars.new_session(engine="inline", n_cpu=1, checkpoint=where) as session:
+            calls = [mr.spawn(work, index) for index in range(3)]
+            mars.execute(calls)
+            assert [int(call.fetch()[-1]) for call in calls] == [0, 1, 2]
+            assert session.checkpoint.executed == executed
+
+
+# -- what another process writes ----------------------------------------------------------------
+
+
+def record(number: int) -> bytes:
+    meta = number.to_bytes(16, "little") + bytes(journal.CALL_META.size - 16)
+    return b"".join(journal.record(journal.CALL, meta, []))
+
+
+def numbers(*opened: folders.RemoteFolder) -> list[set[int]]:
+    return [
+        {
+            int.from_bytes(one.meta[:16], "little")
+            for number, view in folder.segments()
+            for one in journal.scan(number, view)
+            if isinstance(one, journal.Raw)
+        }
+        for folder in opened
+    ]
+
+
+def test_what_comes_after_the_listing_is_not_merged_away(store: Any) -> None:
+    first = folders.RemoteFolder(URL, create=True)
+    for number in range(40):
+        first.append([record(number)])
+    second = folders.RemoteFolder(URL, create=True)
+    first.append([record(99)])  # it does not know that it counts as ended
+    second._locked = True
+    assert numbers(second) == [set(range(40))]
+    first.append([record(100)])
+    assert len(store.find("/bucket/otto/journal")) == 3
+    second.append([record(7777)])
+    assert numbers(folders.RemoteFolder(URL, create=False)) == [{*range(40), 99, 100, 7777}]
+
+
+def test_objects_that_are_merged_while_they_are_read_are_read_all_the_same(store: Any) -> None:
+    first = folders.RemoteFolder(URL, create=True)
+    for number in range(5):
+        first.append([record(number)])
+    reader = folders.RemoteFolder(URL, create=False)
+    first.replace(iter([record(number) for number in range(5)]))
+    assert numbers(reader) == [set(range(5))]
+
+
+# -- ends that fail -----------------------------------------------------------------------------
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def test_a_store_that_is_gone_at_the_end_costs_no_process_and_no_error(
+    store: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("gone")
+
+    before = children()
+    session = mars.new_session(n_cpu=1, checkpoint=URL)
+    mr.spawn(work, 1).execute()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "rm_file", refuse)
+        session.close()
+    assert children() == before
+    assert "its lock could not be removed (RuntimeError: gone)" in capfd.readouterr().err
+    store.rm_file("/bucket/otto/lock")
+
+
+@pytest.mark.parametrize("end", ["close", "stop_server", "exit", "program"])
+def test_a_checkpoint_that_cannot_be_closed_keeps_no_process(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Checkpoint) -> None:
+        closed.append(self)
+        real(self)
+        raise RuntimeError("not today")
+
+    real, closed = Checkpoint.close, list[Checkpoint]()
+    monkeypatch.setattr(Checkpoint, "close", refuse)
+    before = children()
+    one = mars.new_session(n_cpu=1, checkpoint=URL)
+    two = mars.new_session(one.address, checkpoint="memory://bucket/two")
+    three = mars.new_session(n_cpu=1, checkpoint="memory://bucket/three")
+    for session in (one, two, three):
+        mr.spawn(work, 1).execute(session=session)
+    started = children() - before
+    ends: dict[str, list[Any]] = {
+        "close": [one.close, two.close, three.close],
+        "stop_server": [one.stop_server, three.stop_server],
+        "exit": [lambda: one.__exit__(None, None, None), two.close, three.close],
+        "program": [mars.session.close_all],
+    }
+    for act in ends[end]:
+        with pytest.raises(RuntimeError, match="not today"):
+            act()
+    assert not children() & started
+    assert {checkpoint.where for checkpoint in closed} >= {
+        URL, "memory://bucket/two", "memory://bucket/three",
+    }  # fmt: skip
+    monkeypatch.undo()
+    for session in (one, two, three):
+        session.stop_server()
+        session.close()
+
+
+# -- what is kept alive -------------------------------------------------------------------------
+
+
+class Large(bytearray):
+    """Large, and one whose end can be heard of, but not of its buffer."""
+
+
+@pytest.mark.parametrize("engine", ["local", "inline"])
+@pytest.mark.parametrize("make", [lambda: np.ones(1_000_000), lambda: Large(8_000_000)])
+def test_large_arguments_are_let_go_of_when_their_calls_are(
+    engine: str, make: Any, tmp_path: Any, wait_until: Any
+) -> None:
+    with mars.new_session(engine=engine, n_cpu=1, checkpoint=tmp_path / "otto"):
+        value = make()
+        ended = weakref.ref(value)
+        calls = [mr.spawn(len, args=(value,)) for _ in range(3)]
+        mars.execute(calls)
+        assert [call.fetch() for call in calls] == [len(value)] * 3
+        del value, calls
+        wait_until(lambda: gc.collect() is not None and ended() is None)

@@ -168,7 +168,7 @@ def test_a_small_call_takes_less_than_two_hundred_bytes_beside_its_result(tmp_pa
 class SlowFolder:
     """A disk that writes when it is told to."""
 
-    name, remark, inline_bytes, window_s, sign_s = "slow", "", 1 << 18, 0.0, None
+    name, remark, inline_bytes, window_s = "slow", "", 1 << 18, 0.0
     eager = True
 
     def __init__(self) -> None:

@@ -4,28 +4,29 @@ A worker makes one `Ambient` when it starts and calls `restore` after calls. Wha
 back, such as a hard limit that was lowered, is reported as `LOST`: then the process has to be
 replaced. Nothing here talks to the driver.
 
-Not put back, on purpose: modules and what is in them, warning filters, the state of random
-generators (`mars.remote.rng` has its own), and all that only native code can see. What a module
-sets in the environment *while it is being imported* stays, too, since it stays imported: the next
-call would not set it again.
+Not put back, on purpose: modules and what is in them, the state of random generators
+(`mars.remote.rng` has its own), and all that only native code can see. What a module sets in the
+environment *while it is being imported* stays, too, since it stays imported: the next call would
+not set it again. What calls have of the program, such as its recursion limit, stands in `followed`.
 """
 
 from __future__ import annotations
 
-import _locale
 import _signal  # type: ignore[import-not-found]  # `signal` looks up an enum for each number
-import gc
 import importlib
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from mars import platform
+from mars.attempt.followed import Followed
+from mars.attempt.setting import importing
 
 SAME: Final = 0
 """Nothing had changed."""
@@ -42,7 +43,7 @@ _POOLS: Final = ("concurrent.futures", "joblib", "loky")
 """Modules whose threads look after pools that are kept for the next use."""
 
 _FIRST_REAL_TIME: Final = 32
-_IMPORTING: Final = "<frozen importlib._bootstrap>"
+_ZONE: Final = b"TZ"
 
 
 class _Fact:
@@ -73,6 +74,7 @@ class Ambient:
 
     def __init__(self, descriptors: Sequence[int]) -> None:
         self.environment = _Environment()
+        self._followed = Followed()
         self._path = _Fact(lambda: getattr(sys, "path", None), _set_path)
         self._here = _Fact(_here, os.chdir, vital=False)
         self._own = [_Fact(partial(_identity, number), _refuse) for number in descriptors]
@@ -83,7 +85,9 @@ class Ambient:
             self._path,
             self._here,
             *_process_facts(),
-            *_interpreter_facts(),
+            _Fact(sys.gettrace, sys.settrace),
+            _Fact(sys.getprofile, sys.setprofile),
+            _Fact(self._followed.changed, self._followed.restore),
         ]
         self._reads = [fact.read for fact in self._facts]
         self._values: list[Any] = []
@@ -126,9 +130,13 @@ class Ambient:
             change(*arguments)
 
     def follow(
-        self, path: Sequence[str], here: str, environment: Mapping[bytes, bytes | None]
+        self,
+        path: Sequence[str],
+        here: str,
+        environment: Mapping[bytes, bytes | None],
+        settings: Mapping[str, Any],
     ) -> None:
-        """Import from where, call "here" what and have the variables that the program has.
+        """Have the path, folder, variables and settings that the program has.
 
         Parameters
         ----------
@@ -138,6 +146,8 @@ class Ambient:
             Its working directory; empty when it has none.
         environment : mapping
             Variables that it has changed since this process got them; None: it removed them.
+        settings : mapping
+            What `mars.attempt.followed.Program` has found.
         """
         if sys.path != path:
             _set_path(list(path))
@@ -147,6 +157,7 @@ class Ambient:
             except OSError:  # it is gone: stay where we are
                 pass
         self.environment.follow(environment)
+        self._followed.follow(settings)
         self._values[self._facts.index(self._path)] = list(path)
         self._values[self._facts.index(self._here)] = _here()
 
@@ -210,7 +221,7 @@ class _Environment:
         self._note(os.fsencode(name), None)
 
     def _note(self, name: bytes, value: bytes | None) -> None:
-        if not self._keep and not _importing():
+        if not self._keep and not importing():
             self._touched.add(name)
         elif value is None:
             self._base.pop(name, None)
@@ -222,21 +233,27 @@ class _Environment:
 
     def restore(self, _: object = None) -> None:
         os.environ = self._mapping  # noqa: B003 (the same object as ever)
+        zone = _ZONE in self._touched
         with self.keeping():
             while self._touched:
                 name = self._touched.pop()
                 self._set(name, self._base.get(name))
+        if zone:
+            time.tzset()
 
     def follow(self, changes: Mapping[bytes, bytes | None]) -> None:
         before = self._followed
         if changes == before:
             return
         self._followed = changes
+        zone = self._base.get(_ZONE)
         with self.keeping():
             for name in {**before, **changes}:
                 value = changes.get(name, self._start.get(name))
                 if value != self._base.get(name):
                     self._set(name, value)
+        if zone != self._base.get(_ZONE):
+            time.tzset()
 
     def keeping(self) -> _Keeping:
         """While inside, what is set stays."""
@@ -261,16 +278,6 @@ class _Keeping:
 
     def __exit__(self, *_: object) -> None:
         self._environment._keep = False
-
-
-def _importing() -> bool:
-    """Whether the calling code runs because a module is being imported."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename == _IMPORTING:
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
 
 
 def _signal_facts() -> list[_Fact]:
@@ -312,24 +319,6 @@ def _process_facts() -> list[_Fact]:
                 _Fact(partial(resource.getrlimit, limit), partial(resource.setrlimit, limit))
             )
     return facts
-
-
-def _interpreter_facts() -> list[_Fact]:
-    """What Python keeps for the whole process."""
-    limit = sys.getrecursionlimit()
-    return [
-        # A module may need a higher one from its import on, which the next call does not repeat.
-        _Fact(lambda: min(sys.getrecursionlimit(), limit), sys.setrecursionlimit),
-        _Fact(sys.getswitchinterval, sys.setswitchinterval),
-        _Fact(sys.gettrace, sys.settrace),
-        _Fact(sys.getprofile, sys.setprofile),
-        _Fact(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
-        _Fact(
-            partial(_locale.setlocale, _locale.LC_ALL, None),
-            partial(_locale.setlocale, _locale.LC_ALL),
-            vital=False,
-        ),
-    ]
 
 
 def _put_back(fact: _Fact, value: Any) -> bool:

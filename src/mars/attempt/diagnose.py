@@ -7,6 +7,7 @@ exception fails to encode, and wherever a call is named.
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -72,12 +73,8 @@ class _Search:
         self, value: object, path: str, trouble: BaseException, above: dict[int, object]
     ) -> tuple[str, str] | None:
         """The culprit in or at ``value``; None if only a value above it on the path fails."""
-        here = f"{path}: {_type_name(value)}", _reason(trouble)
-        # cloudpickle raises an error of its own from a RecursionError.
-        too_much = any(
-            isinstance(one, RecursionError | MemoryError) for one in (trouble, trouble.__cause__)
-        )
-        if too_much or len(above) > DEPTH:
+        here = f"{_shown(path)}: {_type_name(value)}", _reason(trouble)
+        if _too_much(trouble) or len(above) > DEPTH:
             return here
         only_above = False
         try:
@@ -247,7 +244,30 @@ def _type_name(value: object) -> str:
     return qualname if module == "builtins" else f"{module}.{qualname}"
 
 
+_LONG_PATH: Final = 100
+"""Characters; of a longer path the middle is left out."""
+
+
+def _shown(path: str) -> str:
+    return path if len(path) <= _LONG_PATH else f"{path[:60]}…{path[-30:]}"
+
+
+def _too_much(trouble: BaseException) -> bool:
+    """Whether it is the size or the depth of the whole that fails, and no part of it."""
+    seen: BaseException | None = trouble
+    for _ in range(5):  # cloudpickle raises an error of its own from a RecursionError
+        if isinstance(seen, RecursionError | MemoryError):
+            return True
+        seen = None if seen is None else seen.__cause__ or seen.__context__
+    return False
+
+
 def _reason(trouble: BaseException) -> str:
+    if _too_much(trouble) and not isinstance(trouble, MemoryError):
+        return (
+            f"nested too deep for a recursion limit of {sys.getrecursionlimit():,}; what the "
+            f"program sets with sys.setrecursionlimit(...) holds in its calls, too"
+        )
     try:
         text = str(trouble)
     except BaseException:  # noqa: BLE001

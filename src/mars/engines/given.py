@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ def environment_with(values: Mapping[str, str]) -> Iterator[None]:
     """Have variables in the environment of this process, for a while."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    if "TZ" in values:
+        time.tzset()
     try:
         yield
     finally:
@@ -21,6 +24,8 @@ def environment_with(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = text
+        if "TZ" in values:
+            time.tzset()
 
 
 class Given:

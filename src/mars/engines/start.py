@@ -13,7 +13,7 @@ from typing import Final
 
 from mars.engine import Engine
 from mars.engines.given import Given
-from mars.errors import UnknownTarget
+from mars.errors import StartupFailed, UnknownTarget
 from mars.task import parse_bytes
 
 LOCAL: Final = frozenset({None, "127.0.0.1", "localhost", "local"})
@@ -75,14 +75,23 @@ def engine(
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
     from mars.engines.local.launch import Launch
 
-    launch = Launch()  # it starts while the engine is loaded, which takes about as long
+    launch = None
     try:
+        launch = Launch()  # it starts while the engine is loaded, which takes about as long
         from mars.engines.local.engine import LocalEngine
 
         given = Given(env, folder)
         return LocalEngine(name, cpus, n_worker, object_bytes, directory, given, launch)
-    except BaseException:
-        launch.close()
+    except BaseException as error:
+        if launch is not None:
+            launch.close()
+        if isinstance(error, OSError):
+            from mars.platform import refusal
+
+            raise StartupFailed(
+                f"the system refuses files that the engine needs ({refusal(error)}); "
+                f"give this program more, or use new_session(engine='inline')"
+            ) from error
         raise
 
 

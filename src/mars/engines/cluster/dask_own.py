@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any, Final
 
+from mars.attempt.setting import import_path
 from mars.engines.cluster.dask_parts import import_distributed
 from mars.errors import StartupFailed
 from mars.settings import STOP_S
@@ -40,7 +41,7 @@ class OwnCluster:
             ) from error
         self._directory = tempfile.mkdtemp(prefix="mars-dask-")
         program = "from mars.engines.cluster.dask_own import main; main()"
-        code = f"import sys; sys.path[:] = {sys.path!r}; {program}"
+        code = f"import sys; sys.path[:] = {import_path()!r}; {program}"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, self._directory],
             stdin=subprocess.PIPE,

@@ -7,14 +7,15 @@ means, such as bundles, chains, retries, timeouts and nested calls, is the embed
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mars import platform
+from mars.attempt.setting import import_path
 from mars.engine import Run
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Carrier
@@ -23,6 +24,7 @@ from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, Remo
 from mars.engines.cluster.surroundings import Surroundings, installed_entries
 from mars.engines.given import Given
 from mars.engines.local.engine import LocalEngine
+from mars.engines.local.launch import as_started
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
@@ -71,7 +73,7 @@ class ClusterEngine(LocalEngine):
         self._link = link
         self._given = Given(environment, working_dir)
         self._folder = -1
-        self._installed = installed_entries(sys.path)
+        self._installed = installed_entries(import_path())
         self._packages = carrier.packages_here()
         self._nodes: dict[str, RemoteNode] = {}
         self.refused: list[str] = []
@@ -85,6 +87,7 @@ class ClusterEngine(LocalEngine):
             "file": platform.file_address(self._probe),
             "key": self._key,
             "ports": node_ports,
+            "started": as_started(),
             "object_memory": object_memory,
             "spill_directory": spill_directory,
             "memory": None,
@@ -268,16 +271,23 @@ class ClusterEngine(LocalEngine):
                     f"with more memory join"
                 )
 
-    def _as_told(self, path: list[str], here: str, variables: dict[bytes, bytes | None]) -> Any:
+    def _as_told(
+        self,
+        path: list[str],
+        here: str,
+        variables: dict[bytes, bytes | None],
+        settings: dict[str, Any],
+    ) -> Any:
         told = None if self._folder >= 0 else here
-        return Surroundings(path, self._installed, told, self._given.variables(variables))
+        return Surroundings(path, self._installed, told, self._given.variables(variables), settings)
 
     def close(self) -> None:
         """Stop everything; returns when no process of ours is left."""
         self._ended = True
-        super().close()
-        self._hang_up()
-        self._close_files()
+        with contextlib.ExitStack() as ending:  # from the last line to the first, whatever fails
+            ending.callback(self._close_files)
+            ending.callback(self._hang_up)
+            ending.callback(super().close)
 
     def _hang_up(self) -> None:
         """End the lines; by now the nodes have ended."""

@@ -13,7 +13,6 @@ import contextlib
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
+from mars.attempt.setting import import_path
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Item, Message
 from mars.engines.cluster.line import Door, Line, NoFreePort
@@ -28,6 +28,7 @@ from mars.engines.cluster.peers import Peers
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
 from mars.engines.local.endings import VALUE
+from mars.engines.local.launch import Launch
 from mars.engines.local.messages import FLAG_PACKED, FLAG_STORED, RECORD, BadFrame
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.store import parts_of
@@ -72,8 +73,8 @@ class Node:
         must not wait.
     facts : mapping
         What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``,
-        ``key``, ``ports``; and the foreign engine: ``directory``, which it removes some day if we
-        cannot, and ``memory``, what the node may use, else None.
+        ``key``, ``ports``, ``started``; and the foreign engine: ``directory``, which it removes
+        some day if we cannot, and ``memory``, what the node may use, else None.
     address : str
         What the foreign engine calls this node.
     cpus : float
@@ -127,12 +128,12 @@ class Node:
             told = {
                 "object_memory": self._budget,
                 "spill_directory": self._spill,
-                "path": list(sys.path),
+                "path": import_path(),
                 "cwd": os.getcwd(),
                 "addresses": [address],
                 "n_cpu": cpus,
             }
-            self._pool = Pool(told, self._ledger_file)
+            self._pool = Pool(told, self._ledger_file, Launch(facts["started"]))
             undo.callback(self._pool.close)
             self._wake_read, self._wake_write = platform.pipe()
             undo.callback(os.close, self._wake_read)
@@ -278,7 +279,8 @@ class Node:
                 self._send_pending(member)
             if mask & ~platform.WRITABLE and not self._receive(member):
                 self._unwatch(member)
-                member.signal(signal.SIGKILL)
+                if not member.leaving:
+                    member.signal(signal.SIGKILL)
 
     def _say(self, *message: Any) -> None:
         self._outgoing.append(message)
@@ -390,8 +392,8 @@ class Node:
         try:
             member = Member(number)
         except OSError as error:
-            self._say(carrier.ENDED, number, None, 0, f"no descriptor or memory left: {error}",
-                      False, 0, 0)  # fmt: skip
+            note = f"no descriptor or memory left: {platform.refusal(error)}"
+            self._say(carrier.ENDED, number, None, 0, note, False, 0, 0)
             return
         self._members[number] = member
         self._shipped[number] = (0, 0)
@@ -498,6 +500,8 @@ class Node:
                 address = platform.file_address(descriptor) if self._kept else None
                 self._say(carrier.ARENA, number, message[1], message[2], address)
                 return
+            if message[0] == messages.LEAVING:
+                member.leaving = True
             if message[0] == messages.SUBMIT:
                 self._ship_values(list(stored_values_in(message)))
         self._say(carrier.DATA, number, records, content)

@@ -12,7 +12,6 @@ import math
 import os
 import pickle
 import signal
-import socket
 import threading
 import time
 from collections import deque
@@ -182,7 +181,7 @@ class RemoteMember(Member):
         self.over = ([], [])
         self.unmap, self.free = [], []
         self.open = True
-        self.missed = False
+        self.missed = self.leaving = False
         self.broken = ""
         self.starved = False
         self._running = (0, 0)
@@ -235,7 +234,7 @@ class RemotePool:
         self.nodes: list[RemoteNode] = []
         self.pid = 1
         self.errors = Segment()
-        self.socket, self._other_end = socket.socketpair()  # nothing ever comes: nodes tell
+        self.socket, self._other_end = platform.socket_pair()  # nothing ever comes: nodes tell
 
     def complaint(self) -> str:
         return ""

@@ -244,7 +244,7 @@ class Allocator:
                     self._take_back(number, offset, length)
                     raise
             except OSError as error:
-                reasons.append(f"{where}: {os.strerror(error.errno or 0)}")
+                reasons.append(f"{where}: {platform.refusal(error)}")
             else:
                 return number, offset, length, sizes
         raise StoreFull(what, length, "; ".join(reasons))

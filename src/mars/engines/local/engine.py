@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import sys
 import threading
 import time
 import weakref
@@ -16,6 +15,8 @@ from mars import platform
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log
+from mars.attempt.followed import Program
+from mars.attempt.setting import import_path
 from mars.engine import Run
 from mars.engines.given import Given
 from mars.engines.local.launch import Launch
@@ -101,8 +102,9 @@ class LocalEngine:
         self._silence = Silence(self._is_stopped)
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
+        self._settings = Program()
         self._around: tuple[Any, Any] = None, None  # as found last, and what calls are told of it
-        path, here, _ = self._surroundings()
+        path, here, *_ = self._surroundings()
         memory = self._memory_bytes()
         self.memory = int(CALL_MEMORY_SHARE * memory)
         if object_memory is None:
@@ -188,21 +190,27 @@ class LocalEngine:
         self.loop.post(begin)
 
     def _surroundings(self) -> Any:
-        """Path, folder and variables for calls: the same object until something changes."""
+        """What calls have of the program: the same object until something changes."""
         found = self._program()
         known = self._around  # threads may be here at once
         if found != known[0]:
             known = self._around = found, self._as_told(*found)
         return known[1]
 
-    def _as_told(self, path: list[str], here: str, variables: dict[bytes, bytes | None]) -> Any:
+    def _as_told(
+        self,
+        path: list[str],
+        here: str,
+        variables: dict[bytes, bytes | None],
+        settings: dict[str, Any],
+    ) -> Any:
         folder = self._given.working_dir
         if folder is not None:
             path, here = [folder, *path], folder
-        return path, here, self._given.variables(variables)
+        return path, here, self._given.variables(variables), settings
 
-    def _program(self) -> tuple[list[str], str, dict[bytes, bytes | None]]:
-        """Where the program imports from, what it calls "here", and the variables it changed.
+    def _program(self) -> tuple[list[str], str, dict[bytes, bytes | None], dict[str, Any]]:
+        """Where the program imports from, what it calls "here", and what it has changed.
 
         Its calls follow, except in how many threads libraries use, which is ours to say.
         """
@@ -213,7 +221,7 @@ class LocalEngine:
         if _variables() != self._variables:
             self._variables = dict(_variables())
             self._changed_variables = _changes(self._variables_at_start, self._variables)
-        return list(sys.path), here, self._changed_variables
+        return import_path(), here, self._changed_variables, self._settings.look()
 
     def check_schedulable(self, call: Call) -> None:
         options = call.options

@@ -94,7 +94,7 @@ class Mounting:
         if not _is_worth_it():
             return
         with contextlib.suppress(OSError), contextlib.ExitStack() as undo:  # else small pages
-            self._socket, theirs = map(undo.enter_context, socket.socketpair())
+            self._socket, theirs = map(undo.enter_context, platform.socket_pair())
             self._pid = os.fork()
             if self._pid == 0:
                 _mount_and_send(theirs)

@@ -11,19 +11,34 @@ import os
 import signal
 import socket
 import sys
-from typing import Final
+from typing import Any, Final
 
 from mars import platform
 from mars.attempt import threads
 from mars.attempt.capture import Segment
+from mars.attempt.setting import import_path
 from mars.errors import StartupFailed
 from mars.settings import STOP_S
 
 _CONTROL_DESCRIPTOR: Final = 3
 
+_HASH_SEED: Final = "PYTHONHASHSEED"
+_NOT_PASSED_ON: Final = frozenset(
+    {"cpu_count", "dev", "importtime", "showalloccount", "showrefcount", "utf8"}
+)
+"""Options after ``-X`` that are ours to say, or that print, which would be in logs of calls."""
+
+_OF_THE_PLACE: Final = frozenset({"frozen_modules", "pycache_prefix"})
+"""Those that say something of a host."""
+
 
 class Launch:
     """A zygote on its way, and its successors when it ends early.
+
+    Parameters
+    ----------
+    like : Started, optional
+        How the program was started, if that is not this process; default: `as_started`.
 
     Attributes
     ----------
@@ -40,9 +55,18 @@ class Launch:
         The system refuses to start it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, like: Started | None = None) -> None:
+        seed, options, more = like or as_started()
+        self._more = more  # behind -X
+        self._options = [*_options_of_the_place(), *options]
+        for name, value in more.items():
+            if name not in _NOT_PASSED_ON and (like is None or name not in _OF_THE_PLACE):
+                self._options += ["-X", name if value is True else f"{name}={value}"]
+        self._options += threads.interpreter_options(os.environ)
         # Also of a zygote that is started later: changes since then are told with each run.
         self._environment = {**os.environ, **threads.environment(1, os.environ)}
+        self._seed_before = self._environment.get(_HASH_SEED)  # calls have the program's variable
+        self._environment[_HASH_SEED] = seed
         self.errors = Segment()
         self.pid = 0
         self.socket: socket.socket
@@ -60,18 +84,29 @@ class Launch:
         StartupFailed
             The system refuses to start it.
         """
+        # Python has read the variable; processes that calls start have what the program's have.
+        seed = f"os.environ[{_HASH_SEED!r}] = {self._seed_before!r}"
+        if self._seed_before is None:
+            seed = f"del os.environ[{_HASH_SEED!r}]"
         # Workers share what the zygote has loaded. Where the program needed it, they do, too.
         more = "import cloudpickle; " if "cloudpickle" in sys.modules else ""
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; {more}"
+            f"import os, sys; sys.path[:] = {import_path()!r}; {seed}; {more}"
+            f"sys._xoptions.clear(); sys._xoptions.update({self._more!r}); "
             f"from mars.engines.local.zygote import main; "
             f"main({_CONTROL_DESCRIPTOR}, {os.getpid()})"
         )
+        if not sys.executable:
+            raise StartupFailed(
+                f"sys.executable is {sys.executable!r}, so it is not known which Python to start "
+                f"for worker processes; set sys.executable to the path of the Python that this "
+                f"program runs on, or use new_session(engine='inline')"
+            )
         with contextlib.ExitStack() as closing:
             try:
                 null = os.open(os.devnull, os.O_RDWR)
                 closing.callback(os.close, null)
-                ours, theirs = socket.socketpair()
+                ours, theirs = platform.socket_pair()
                 closing.callback(theirs.close)
             except OSError as error:
                 raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
@@ -86,16 +121,16 @@ class Launch:
                     theirs.set_inheritable(True)
                 self.pid = os.posix_spawn(
                     sys.executable,
-                    [sys.executable, *_interpreter_options(), "-c", code],
+                    [sys.executable, *self._options, "-c", code],
                     self._environment,
                     file_actions=actions,
                     setpgroup=0,
                     setsigmask=[],
                     setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE],
                 )
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 ours.close()
-                raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
+                raise StartupFailed(f"cannot start {sys.executable!r}: {error}") from error
         self.socket = ours
 
     def stop(self) -> None:
@@ -122,21 +157,49 @@ class Launch:
         self.socket.close()
 
 
-def _interpreter_options() -> list[str]:
+Started = tuple[str, list[str], dict[str, Any]]
+"""A ``PYTHONHASHSEED``, options, and what stands behind ``-X``."""
+
+
+def as_started() -> Started:
+    """How this program's Python was started, as far as its calls are to have it on any host."""
     flags = sys.flags
-    options = []
-    for flag, option in (
-        (flags.isolated, "-I"), (flags.ignore_environment and not flags.isolated, "-E"),
-        (flags.no_user_site and not flags.isolated, "-s"), (flags.no_site, "-S"),
-        (flags.dont_write_bytecode, "-B"), (flags.bytes_warning, "-b"),
-    ):  # fmt: skip
-        if flag:
-            options.append(option)
+    options = ["-B"] if flags.dont_write_bytecode else []
     options += ["-O"] * flags.optimize
+    options += ["-b"] * flags.bytes_warning
     if flags.dev_mode:
         options += ["-X", "dev"]
-    options += ["-X", "utf8=1"] if flags.utf8_mode else []
-    options += threads.interpreter_options(os.environ)
+    # Also off: what the environment says may have changed since this program began.
+    options += ["-X", f"utf8={flags.utf8_mode:d}"]
     # A program's own warning filters hold in its calls, too.
     options += [f"-W{warning}" for warning in sys.warnoptions]
-    return options
+    return _hash_seed(), options, dict(sys._xoptions)
+
+
+def _hash_seed() -> str:
+    """A seed for all workers of a session, the program's own if that is known.
+
+    Workers that follow on others, and those on other nodes, give texts the hashes that the first
+    ones did. What a program has that began without the variable cannot be given to another process,
+    and under ``-E`` and ``-I`` Python does not look at it.
+    """
+    if not sys.flags.hash_randomization:
+        return "0"
+    given = os.environ.get(_HASH_SEED, "")
+    if given.isascii() and given.isdigit() and int(given) < 2**32:
+        return given
+    return str(1 + int.from_bytes(os.urandom(4)) % (2**32 - 1))
+
+
+def _options_of_the_place() -> list[str]:
+    """What says where Python looks for modules and settings."""
+    flags = sys.flags
+    return [
+        option
+        for flag, option in (
+            (flags.isolated, "-I"), (flags.ignore_environment and not flags.isolated, "-E"),
+            (flags.no_user_site and not flags.isolated, "-s"), (flags.no_site, "-S"),
+            (flags.safe_path and not flags.isolated, "-P"),
+        )
+        if flag
+    ]  # fmt: skip

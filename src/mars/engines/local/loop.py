@@ -39,7 +39,7 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S, REPORT_S
+from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S, REPORT_S, STOP_S
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
@@ -213,6 +213,8 @@ class Loop:
     def on(self, event: events.Event) -> None:
         # An event may come up while commands are carried out. It waits until all of them are:
         # what a worker is sent must be in the order in which the scheduler queued it.
+        if self._closing:
+            return  # nothing is decided any more
         self._events.append(event)
         if self._busy:
             return
@@ -561,7 +563,8 @@ class Loop:
     def _unreachable(self, member: Member) -> None:
         """A message could not be sent: the worker has ended, or has to, as it missed something."""
         member.missed = True
-        member.signal(signal.SIGKILL)
+        if not member.leaving:
+            member.signal(signal.SIGKILL)
 
     # -- workers ------------------------------------------------------------------------------
 
@@ -570,7 +573,7 @@ class Loop:
         try:
             member = Member(command.worker)
         except OSError as error:
-            self._last_words.append(f"no descriptor or memory left: {error}")
+            self._last_words.append(f"no descriptor or memory left: {platform.refusal(error)}")
             self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
             return
         self.members[command.worker] = member
@@ -596,7 +599,8 @@ class Loop:
         if (member.broken or not alive) and member.open:
             # The process ends, or has closed all its descriptors, after which it is of no use.
             self._unwatch(member.data.fileno())
-            member.signal(signal.SIGKILL)
+            if member.broken or not member.leaving:
+                member.signal(signal.SIGKILL)
 
     def _take_frames(self, member: Member) -> None:
         """Act on what a worker has sent, up to what is no message of ours."""
@@ -703,6 +707,7 @@ class Loop:
         elif kind == messages.REPORTED:
             return  # it came where it had to: nothing before it is missing
         elif kind == messages.LEAVING:
+            member.leaving = True
             self.on(events.Left(WorkerId(member.number)))
         elif kind == messages.GAVE_BACK:
             self.on(events.GaveBack(WorkerId(member.number), message[1]))
@@ -907,11 +912,45 @@ class Loop:
             f"new_session() starts another"
         )
 
+    def _dismiss(self) -> None:
+        """Have workers that do nothing end regularly, with their exit handlers; wait for them.
+
+        Others are killed after that: those in a call, and those that have never had one.
+        """
+        workers = self.scheduler.workers
+        leaving = set()
+        for member in self.members.values():
+            state = workers.get(WorkerId(member.number))
+            if state is None:  # it is leaving already
+                leaving.add(member)
+            elif state.told and not state.queue:
+                self.send(member, (messages.STOP,))
+                leaving.add(member)
+        deadline = time.monotonic() + STOP_S
+        while leaving := leaving.difference(self._dead):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not self.pool.pid:
+                return
+            for descriptor, mask in self._poller.poll(left_s):
+                entry = self._by_descriptor.get(descriptor)
+                if entry is not None:
+                    entry[0](entry[1], mask)
+
     def _end_all(self) -> None:
         self._closing = True
+        with contextlib.ExitStack() as ending:  # from the last line to the first, whatever fails
+            ending.callback(self._close_files)
+            ending.callback(self._end_runs)
+            ending.callback(self._stop_pool)
+            if self.error is None:
+                ending.callback(self._dismiss)
+
+    def _stop_pool(self) -> None:
         if self.pool.pid:
             self._unwatch(self.pool.socket.fileno())
             self.pool.stop()
+
+    def _end_runs(self) -> None:
         for run in list(self.runs):
             run.error = run.error or self._reason()
             with contextlib.suppress(BaseException):  # a callback must not cost the other runs
@@ -921,6 +960,8 @@ class Loop:
         while self._posted:
             with contextlib.suppress(BaseException):  # nor one action the others
                 self._act_on_posted()
+
+    def _close_files(self) -> None:
         for member in self.members.values():
             member.close()
         self.members.clear()

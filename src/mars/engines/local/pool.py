@@ -9,7 +9,6 @@ import contextlib
 import mmap
 import os
 import signal
-import socket
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -30,8 +29,8 @@ class Member:
         self.number = number
         self.pid = 0
         with contextlib.ExitStack() as undo:  # when the system refuses one of them
-            self.data, self._their_data = map(undo.enter_context, socket.socketpair())
-            self.control, self._their_control = map(undo.enter_context, socket.socketpair())
+            self.data, self._their_data = map(undo.enter_context, platform.socket_pair())
+            self.control, self._their_control = map(undo.enter_context, platform.socket_pair())
             self.data.setblocking(False)
             self.segment = Segment()
             undo.callback(self.segment.close)
@@ -53,6 +52,7 @@ class Member:
         self.free: list[tuple[int, int, int]] = []
         self.open = True
         self.missed = False  # a message to it was lost
+        self.leaving = False  # it ends by itself, and has said so
         self.broken = ""  # why nothing that it sends is believed any more
 
     @property

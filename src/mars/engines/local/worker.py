@@ -33,6 +33,7 @@ from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
 from mars.attempt.memory import MemoryLimit, take_peak_kib
+from mars.attempt.process_end import has_open_files, open_descriptors, run_handlers
 from mars.code import importing, modules, world
 from mars.code.pickling import new_world
 from mars.code.world import World
@@ -56,7 +57,7 @@ from mars.engines.local.messages import (
     Outgoing,
 )
 from mars.engines.local.stack_answer import answer_requests
-from mars.errors import MarsError, StoreFull
+from mars.errors import MarsError, SessionClosed, StoreFull
 from mars.settings import (
     AWAKE_S,
     BACKOFF_S,
@@ -66,6 +67,7 @@ from mars.settings import (
     PEAK_AFTER_S,
     REPORT_S,
     ROOM_WAIT_S,
+    STOP_S,
 )
 
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
@@ -184,12 +186,14 @@ class Worker:
         self.shielded = 0
         self.interrupted = 0
         self.stopping = False
+        self.ending = False  # exit handlers run: nothing can be asked for any more
         self.waiting = 0  # threads that wait for nested calls
         self.reported_ns = 0
         self.report_at_ns = _NEVER_NS  # when what has ended since is to be told
-        self.told: tuple[list[str], str, dict[bytes, bytes | None]] | None = None
+        self.told: tuple[Any, Any, Any, Any] | None = None  # see `mars.engine.Run.surroundings`
         self.surroundings = self.told  # of the last call; `told`: of the last run that we heard of
         self.ambient: Ambient
+        self.descriptors: frozenset[int] = frozenset()  # before any call
         self.forked = False  # this is a child of the worker
         self.log_end = 0  # where the next call's log begins
         self.look_at_ns = 0  # when to look again at what calls did to this process
@@ -340,6 +344,8 @@ class Worker:
 
     def ask(self, kind: str, *rest: Any) -> Any:
         """Send a request and wait for its reply, in whatever thread the user's code has."""
+        if self.ending:
+            raise SessionClosed("exit handlers of a worker run after its session: nothing answers")
         with self.shield():
             with self.answered:
                 self._requests += 1
@@ -436,8 +442,8 @@ class Worker:
 
     # -- calls --------------------------------------------------------------------------------
 
-    def run(self) -> int:
-        """Serve until the driver says stop or is gone."""
+    def run(self) -> None:
+        """Serve until the driver says stop or is gone, or a call has spoiled the process."""
         signal.signal(signal.SIGINT, self.on_interrupt)
         os.register_at_fork(after_in_child=self._be_a_child)
         self.log_end = lseek(self.log, 0, SEEK_CUR)
@@ -447,6 +453,7 @@ class Worker:
         threading.Thread(target=self.serve_control, name="mars-control", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.ambient = Ambient((self.sock.fileno(), self.control.fileno(), self.log))
+        self.descriptors = open_descriptors()
         self.send(messages.READY)
         queue = self.queue
         perform = self.perform
@@ -458,9 +465,9 @@ class Worker:
                     break
                 perform(task)
                 if self.spoiled:
-                    return self._leave()
+                    return
             if self.stopping:
-                return 0
+                return
             self.report()
             if self.unused:
                 self._send_unused()
@@ -469,9 +476,9 @@ class Worker:
                 if self.unseen and not queue and not self._comes_soon():
                     self._restore(0)
                     if self.spoiled:
-                        return self._leave()
+                        return
                 if not queue and not self.receive(block=True):
-                    return 0
+                    return
             # What comes after a pause is told together, not the first of it by itself.
             self.reported_ns, self.report_at_ns = time.monotonic_ns(), _NEVER_NS
 
@@ -683,13 +690,6 @@ class Worker:
             self.tame.discard(function)
         self.unseen = False
         self.spoiled = self.spoiled or found == LOST
-
-    def _leave(self) -> int:
-        """End this process, which is of no use for further calls; another one takes its place."""
-        if self.ambient.has_descriptors():  # else who knows where it would be written to
-            with contextlib.suppress(OSError):
-                self.send(messages.LEAVING)
-        return 0
 
     def _name_of(self, task: Message) -> str:
         extra = task[7]
@@ -939,6 +939,23 @@ class Worker:
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc, assignment]
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc, assignment]
 
+    def end(self) -> bool:
+        """Run what the calls of this process left for its end; whether Python has to end it.
+
+        To take an interpreter apart takes 10 ms, with large libraries 100, so that is done only
+        where files are open whose buffers are written out then. If a call has spoiled the process,
+        another one takes its place meanwhile.
+        """
+        if self.ambient.has_descriptors():  # else who knows where it would be written to
+            with contextlib.suppress(OSError):
+                self.send(messages.LEAVING)
+        self.ending = True
+        run_handlers(STOP_S)
+        self._flush()
+        self.functions.clear()  # what only they refer to ends before the interpreter does
+        self.kept.clear()
+        return has_open_files(self.descriptors)
+
     engine: Any = None
 
 
@@ -978,8 +995,12 @@ class _Shield:
             raise KeyboardInterrupt
 
 
+ENDS_BY_ITSELF: Final = -1
+"""In place of an exit status: the process is to end as Python ends any other."""
+
+
 def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int | None) -> int:
-    """Entry point after the fork; gives the exit status of the process."""
+    """Entry point after the fork; gives the exit status of the process, or `ENDS_BY_ITSELF`."""
     sys.path[:] = facts["path"]
     with contextlib.suppress(OSError):  # it is gone meanwhile
         os.chdir(facts["cwd"])
@@ -997,4 +1018,7 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int 
 
     worker.engine = NestedEngine(worker)
     gc.freeze()  # what the zygote loaded stays as it is: the collector need not look at it
-    return worker.run()
+    worker.run()
+    if (worker.stopping or worker.spoiled) and worker.end():
+        return ENDS_BY_ITSELF
+    return 0

@@ -114,7 +114,9 @@ class _Zygote:
             # Nothing is loaded for it: there may be no memory left for that.
             sys.__excepthook__(type(error), error, error.__traceback__)
         finally:
-            os._exit(status)
+            if status >= 0:  # else Python is to end it, see `worker.ENDS_BY_ITSELF`
+                os._exit(status)
+        raise SystemExit  # through all of the zygote's own frames, of which none holds it up
 
     def _reap(self) -> None:
         while True:
@@ -171,7 +173,7 @@ def _kill(pid: int) -> None:
 
 
 def main(descriptor: int, driver: int) -> None:
-    """Entry point of the process that `pool` starts."""
+    """Entry point of the process that `launch` starts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
     mounting = Mounting()

@@ -1,0 +1,107 @@
+"""Warning filters of a program, as its calls have them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from mars.attempt.setting import Setting, importing
+
+
+class _ByName(type):
+    """Classes that stand for a class of the program: it need not be loaded here, nor ever be."""
+
+    names: tuple[str, str]
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return any((one.__module__, one.__qualname__) == cls.names for one in other.__mro__)
+
+
+class _FilterList(list[Any]):
+    """The filters of a worker. What an import adds stays, as it is not imported again."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        super().__init__(items)
+        self.kept = list(items)
+        self._first: list[Any] = []
+        self._last: list[Any] = []
+
+    def insert(self, index: Any, item: Any, /) -> None:
+        super().insert(index, item)
+        if importing():
+            self._first.insert(0, item)
+            self.kept.insert(0, item)
+
+    def append(self, item: Any, /) -> None:
+        super().append(item)
+        if importing():
+            self._last.append(item)
+            self.kept.append(item)
+
+    def follow(self, items: Sequence[Any]) -> None:
+        first = [one for one in self._first if one not in items]
+        last = [one for one in self._last if one not in items]
+        self.kept = [*first, *items, *last]
+        self[:] = self.kept
+
+
+class Filters(Setting):
+    """``warnings.filters``; categories that are not Python's own travel by their names."""
+
+    def __init__(self) -> None:
+        super().__init__("warnings", _filters, list, told=_all_encoded)
+        self._list: _FilterList
+        self._categories: dict[tuple[str, str], type] = {}
+
+    def begin(self) -> None:
+        self._list = _FilterList(warnings.filters)
+        self._begun = True
+        self.restore()
+
+    def follow(self, told: Any) -> None:
+        if told is not None and told != self._told:
+            self._told = told
+            self._list.follow([self._decoded(*one) for one in told])
+            self.restore()
+
+    def changed(self) -> bool:
+        return warnings.filters is not self._list or self._list != self._list.kept
+
+    def restore(self) -> None:
+        self._list[:] = self._list.kept
+        warnings.filters = self._list
+        with warnings.catch_warnings():  # whoever remembers what was ignored looks again
+            pass
+
+    def _decoded(self, action: Any, message: Any, category: Any, module: Any, line: Any) -> Any:
+        if type(category) is tuple:
+            names = category
+            category = self._categories.get(names)
+            if category is None:
+                category = _ByName(names[1].rpartition(".")[2], (Warning,), {"names": names})
+                self._categories[names] = category
+        return action, message, category, module, line
+
+
+def _filters() -> list[Any]:
+    return list(warnings.filters)
+
+
+def _all_encoded(filters: Sequence[Any]) -> list[Any]:
+    return [one for one in map(_encoded, filters) if one is not None]
+
+
+def _encoded(one: Any) -> Any:
+    """A filter as it travels; None: it is none that we know."""
+    if type(one) is not tuple or len(one) != 5:
+        return None
+    action, message, category, module, line = one
+    if type(action) is not str or not isinstance(category, type) or type(line) is not int:
+        return None
+    for pattern in (message, module):
+        if not (pattern is None or type(pattern) is str or type(pattern).__module__ == "re"):
+            return None
+    if category.__module__ != "builtins":
+        category = (category.__module__, category.__qualname__)
+    return action, message, category, module, line

@@ -1,0 +1,119 @@
+"""Options of libraries that a program sets, as its calls have them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mars.attempt.setting import PLAIN, Setting
+
+
+def _decimal() -> tuple[Any, ...]:
+    context = sys.modules["decimal"].getcontext()
+    return (
+        context.prec, context.rounding, context.Emin, context.Emax, context.capitals,
+        context.clamp, [*context.traps.values()],
+    )  # fmt: skip
+
+
+def _set_decimal(value: tuple[Any, ...]) -> None:
+    decimal: Any = sys.modules["decimal"]
+    *facts, traps = value
+    signals = decimal.getcontext().traps
+    raised = [signal for signal, trapped in zip(signals, traps, strict=True) if trapped]
+    decimal.setcontext(decimal.Context(*facts, flags=[], traps=raised))
+
+
+def _numpy() -> Any:
+    numpy: Any = sys.modules["numpy"]
+    return numpy.geterr(), numpy.get_printoptions()
+
+
+def _set_numpy(value: Any) -> None:
+    numpy: Any = sys.modules["numpy"]
+    errors, options = value
+    numpy.seterr(**errors)
+    numpy.set_printoptions(**options)
+
+
+def _numpy_told(value: Any) -> Any:
+    errors, options = value
+    return errors, _plain(options)
+
+
+def _sklearn() -> Any:
+    return sys.modules["sklearn"].get_config()
+
+
+def _set_sklearn(value: Any) -> None:
+    sys.modules["sklearn"].set_config(**value)
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that mean the same elsewhere: no functions, such as a formatter of the program's."""
+    return {name: value for name, value in options.items() if type(value) in PLAIN}
+
+
+class _Pandas(Setting):
+    """Options of pandas, some seventy."""
+
+    def __init__(self) -> None:
+        super().__init__("pandas", self._options, self._put_options, "pandas", self._flat)
+        self._last: Any = None
+
+    def _options(self) -> Any:
+        # All at once, as to ask for each by its name takes 100 times as long.
+        nested = sys.modules["pandas"].options.d
+        last = self._last  # threads may be here at once
+        if nested != last:
+            last = self._last = _copied(nested)
+        return last
+
+    def _flat(self, nested: Any) -> dict[str, Any]:
+        return _plain(dict(_leaves(nested, "")))
+
+    def _put_options(self, value: dict[str, Any]) -> None:
+        pandas: Any = sys.modules["pandas"]
+        wanted = dict(_leaves(value, ""))
+        now = dict(_leaves(pandas.options.d, ""))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of options that will be gone some day
+            for name, one in wanted.items():
+                if name in now and now[name] != one:
+                    pandas.set_option(name, one)
+
+
+def _leaves(nested: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _copied(nested: Any) -> Any:
+    if not isinstance(nested, dict):
+        return nested
+    return {name: _copied(value) for name, value in nested.items()}
+
+
+def _socket_timeout() -> Any:
+    # In a tuple, as None is a value of its own.
+    return (sys.modules["socket"].getdefaulttimeout(),)
+
+
+def _set_socket_timeout(value: tuple[float | None]) -> None:
+    sys.modules["socket"].setdefaulttimeout(value[0])
+
+
+def library_settings() -> list[Setting]:
+    """One for each library."""
+    return [
+        Setting("decimal", _decimal, _set_decimal, "decimal"),
+        Setting("numpy", _numpy, _set_numpy, "numpy", _numpy_told),
+        Setting("sklearn", _sklearn, _set_sklearn, "sklearn", _plain),
+        _Pandas(),
+        Setting("socket", _socket_timeout, _set_socket_timeout, "socket"),
+    ]

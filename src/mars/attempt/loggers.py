@@ -1,0 +1,168 @@
+"""Levels and formats of a program's loggers, as its calls have them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, Final
+
+from mars.attempt.setting import Setting
+
+_LEVELS: Final = attrgetter("level", "propagate", "disabled")
+_LOOKS: Final = attrgetter("level", "formatter", "name")
+_UNTOUCHED: Final = (0, True, False)
+_ROOT_UNTOUCHED: Final = (30, True, False)
+
+
+class Logging(Setting):
+    """Levels of loggers, and what their records look like.
+
+    A handler of the program cannot be another process's: it has a stream, a file or a socket. So
+    each logger that has handlers there has one handler in calls, which writes to the call's log,
+    with the level and the format of those that write to the program's stdout or stderr; of all, if
+    none does. What a call itself sets stays in its worker, as all that it does to modules, unless
+    the program has set it, too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("logging", self._look_at_all, self._put_all, "logging", self._all_told)
+        self._known: tuple[Any, list[Any]] = None, []
+        self._ours: dict[str, Any] = {}  # handlers that we have put there, by logger
+        self._handler_class: Any = None
+
+    def _look_at_all(self) -> Any:
+        root = sys.modules["logging"].root
+        everything = list(root.manager.loggerDict.values())
+        known, loggers = self._known  # threads may be here at once
+        if everything != known:
+            # Without placeholders, of which nothing is set.
+            real = sys.modules["logging"].Logger
+            loggers = [root, *[one for one in everything if isinstance(one, real)]]
+            self._known = everything, loggers
+        # Lists of numbers compare three times as fast as one of tuples; there may be hundreds.
+        return (
+            root.manager.disable, loggers, [one.level for one in loggers],
+            [one.propagate for one in loggers], [one.disabled for one in loggers],
+            [[*map(_LOOKS, one.handlers)] for one in loggers if one.handlers],
+        )  # fmt: skip
+
+    @staticmethod
+    def _all_told(found: Any) -> Any:
+        """How much is to be logged at all, and of each logger what is not as at its beginning."""
+        disable, loggers, *levels, _ = found
+        told: dict[str, Any] = {}
+        root = sys.modules["logging"].root
+        for logger, level, propagate, disabled in zip(loggers, *levels, strict=True):
+            plain = int(level), bool(propagate), bool(disabled)
+            look = _look_of(logger.handlers)
+            if look is not None or plain != (_ROOT_UNTOUCHED if logger is root else _UNTOUCHED):
+                told["" if logger is root else str(logger.name)] = (*plain, look)
+        return int(disable), told
+
+    def _put_all(self, value: Any) -> None:
+        logging: Any = sys.modules["logging"]
+        disable, told = value
+        logging.disable(disable)
+        for name in {*told, *self._ours}:
+            logger = logging.getLogger(name) if name else logging.root
+            before = _ROOT_UNTOUCHED if logger is logging.root else _UNTOUCHED
+            level, propagate, disabled, look = told.get(name, (*before, None))
+            logger.setLevel(level)
+            logger.propagate, logger.disabled = propagate, disabled
+            ours = self._ours.get(name)
+            if ours is not None:
+                logger.removeHandler(ours)
+            self._ours[name] = None
+            if look is not None:
+                self._ours[name] = self._new_handler(logging, logger, look)
+                logger.addHandler(self._ours[name])
+
+    def _set(self) -> None:
+        if self._told is not None and self._told != self._kept:
+            self._try(self._told)
+            self._kept = self._told
+
+    def changed(self) -> bool:
+        if self._kept is None:
+            return False
+        logging: Any = sys.modules["logging"]
+        disable, told = self._kept
+        if logging.root.manager.disable != disable:
+            return True
+        return any(
+            _LEVELS(logging.getLogger(name) if name else logging.root) != value[:3]
+            for name, value in told.items()
+        )
+
+    def restore(self) -> None:
+        self._try(self._kept)
+
+    def _new_handler(self, logging: Any, logger: Any, look: Any) -> Any:
+        if self._handler_class is None:
+            self._handler_class = _handler_class(logging)
+        level, text, dates, style, utc = look
+        handler = self._handler_class(logger, level)
+        try:
+            formatter = logging.Formatter(text, dates, style)
+        except ValueError:  # of a class of the program's own, which reads it in its own way
+            formatter = logging.Formatter()
+        if utc:
+            formatter.converter = sys.modules["time"].gmtime
+        handler.setFormatter(formatter)
+        return handler
+
+
+def _look_of(handlers: Sequence[Any]) -> Any:
+    """Level and format of what handlers write, those first that write where people see it."""
+    nothing = sys.modules["logging"].NullHandler
+    real = [one for one in handlers if not isinstance(one, nothing)]
+    streams = {id(getattr(sys, name, None)) for name in _STREAMS} - {id(None)}
+    shown = [one for one in real if id(getattr(one, "stream", None)) in streams]
+    chosen = shown or real
+    if not chosen:
+        return None
+    formatter = chosen[0].formatter
+    style = _STYLES.get(type(getattr(formatter, "_style", None)).__name__, "%")
+    return (
+        min(int(one.level) for one in chosen),
+        _text(getattr(formatter, "_fmt", None)),
+        _text(getattr(formatter, "datefmt", None)),
+        style,
+        getattr(getattr(formatter, "converter", None), "__name__", "") == "gmtime",
+    )
+
+
+_STREAMS: Final = ("stdout", "stderr", "__stdout__", "__stderr__")
+_STYLES: Final = {"PercentStyle": "%", "StrFormatStyle": "{", "StringTemplateStyle": "$"}
+
+
+def _text(value: object) -> str | None:
+    return value if type(value) is str else None
+
+
+def _handler_class(logging: Any) -> Any:
+    class CallHandler(logging.Handler):  # type: ignore[misc]
+        """Writes to the log of the call that runs."""
+
+        def __init__(self, logger: Any, level: int) -> None:
+            super().__init__(level)
+            self._logger = logger
+
+        def emit(self, record: Any) -> None:
+            if getattr(record, "mars_written", False):  # by the handler of a logger below
+                return
+            for other in self._logger.handlers:
+                if other is not self and type(other) is logging.StreamHandler:
+                    return  # a call, or a library that it uses, has put its own there
+            record.mars_written = True
+            try:
+                text = self.format(record)
+            except Exception:  # the program's format has fields that only the program gives
+                text = f"{record.levelname}:{record.name}:{record.getMessage()}"
+            stream = sys.stderr
+            if stream is not None:
+                stream.write(text + "\n")
+                stream.flush()
+
+    return CallHandler

@@ -1,0 +1,76 @@
+"""What Python does at the end of a process, for a worker that would otherwise just be gone.
+
+Calls register handlers (`atexit`, `weakref.finalize`, `multiprocessing`), leave threads that write,
+and files whose last lines are still in a buffer. A worker that ends regularly lets all of that run,
+for a limited time. Called by the worker, in its main thread, after its last call.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import signal
+import sys
+import threading
+from collections.abc import Collection
+from typing import Final
+
+_NO_FILES: Final = ("/dev/", "/memfd:", "anon_inode:", "socket:")
+"""What descriptors lead to that have nothing to write out."""
+
+
+def run_handlers(limit_s: float) -> None:
+    """Wait for threads and run exit handlers, as Python does; past the limit the process is killed.
+
+    By a timer of the system, which also ends handlers that hold the interpreter.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    for act in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
+        try:
+            act()
+        except BaseException as error:
+            sys.__excepthook__(type(error), error, error.__traceback__)
+
+
+def open_descriptors() -> frozenset[int]:
+    """Descriptors of this process; empty where the system does not tell."""
+    try:
+        listed = list(map(int, os.listdir("/proc/self/fd")))
+    except OSError:
+        return frozenset()
+    return frozenset(filter(_is_open, listed))  # one was that of the listing
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.get_inheritable(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def has_open_files(before: Collection[int]) -> bool:
+    """Whether a file is open to write, so that something of it may still be in a buffer.
+
+    Parameters
+    ----------
+    before : collection of int
+        Descriptors that do not count: what `open_descriptors` gave before any call.
+    """
+    descriptors = open_descriptors()
+    return not descriptors or any(
+        descriptor not in before and _may_be_written(descriptor) for descriptor in descriptors
+    )
+
+
+def _may_be_written(descriptor: int) -> bool:
+    try:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            return False
+        target = os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # another thread has closed it
+        return False
+    return not target.startswith(_NO_FILES) and not target.endswith(" (deleted)")
