@@ -952,7 +952,7 @@ class Worker:
         self.ending = True
         run_handlers(STOP_S)
         self._flush()
-        self.functions.clear()  # what only they refer to ends before the interpreter does
+        self.loaded.clear()  # what only functions refer to ends before the interpreter does
         self.kept.clear()
         return has_open_files(self.descriptors)
 
