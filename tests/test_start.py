@@ -78,7 +78,7 @@ def test_the_first_call_of_a_plain_function_loads_cloudpickle_nowhere(
 def test_workers_share_cloudpickle_where_the_program_had_it(
     run_python: Callable[..., Any],
 ) -> None:
-    told = run_python(FIRST_CALL.format(more="seen = {{}}.keys(); mr.spawn(lambda: seen)")).stdout
+    told = run_python(FIRST_CALL.format(more="seen = dict().keys(); mr.spawn(lambda: seen)")).stdout
     assert told == "['cloudpickle', 'logging'] True\n"
 
 

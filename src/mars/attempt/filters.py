@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mars.attempt.setting import Setting, importing
@@ -82,6 +83,28 @@ class Filters(Setting):
                 category = _ByName(names[1].rpartition(".")[2], (Warning,), {"names": names})
                 self._categories[names] = category
         return action, message, category, module, line
+
+
+@contextmanager
+def by_name() -> Iterator[None]:
+    """Have filters mean classes by their names, for a while.
+
+    For a call that runs in the program itself: it has classes of its own that stand for those of
+    the program.
+    """
+    filters = Filters()
+    before = warnings.filters
+    known = [_encoded(one) for one in before]
+    pairs = zip(before, known, strict=True)
+    warnings.filters = [one if same is None else filters._decoded(*same) for one, same in pairs]
+    with warnings.catch_warnings():  # whoever remembers what was ignored looks again
+        pass
+    try:
+        yield
+    finally:
+        warnings.filters = before
+        with warnings.catch_warnings():
+            pass
 
 
 def _filters() -> list[Any]:

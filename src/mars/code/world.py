@@ -516,6 +516,11 @@ class World:
             or self.modules["__main__"].__dict__.keys() <= _OF_EMPTY_MODULE
         )
 
+    def clear(self) -> None:
+        """Let go of all that its modules hold, in the order in which it came, as Python does it."""
+        for module in self.modules.values():
+            module.__dict__.clear()
+
     def end_call(self) -> None:
         """What came with the arguments of one call does not stay."""
         self.used = False

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from mars.attempt import call as attempt_call
-from mars.attempt import codec, context, threads
+from mars.attempt import codec, context, filters, threads
 from mars.attempt.capture import Log, Segment, capturing
 from mars.attempt.codec import loads
 from mars.attempt.diagnose import summarize_call
@@ -284,7 +284,7 @@ class InlineEngine:
         before = context.enter_thread(attempt)
         try:
             given = self._given.here() if self._given else contextlib.nullcontext()
-            with given, capturing(segment), _threads(options.cpus):
+            with given, capturing(segment), _threads(options.cpus), filters.by_name():
                 function, arguments = prepare()
                 decoded = time.monotonic_ns()
                 try:

@@ -952,7 +952,9 @@ class Worker:
         self.ending = True
         run_handlers(STOP_S)
         self._flush()
-        self.loaded.clear()  # what only functions refer to ends before the interpreter does
+        for _, code in self.loaded.values():
+            code.clear()  # what only functions refer to ends before the interpreter does
+        self.loaded.clear()
         self.kept.clear()
         return has_open_files(self.descriptors)
 
