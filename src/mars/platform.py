@@ -323,7 +323,8 @@ def descendants(pid: int) -> list[int]:
     pending = [pid]
     while pending:
         try:
-            with open(f"/proc/{pending[-1]}/task/{pending.pop()}/children") as file:
+            last = pending.pop()
+            with open(f"/proc/{last}/task/{last}/children", encoding="utf-8") as file:
                 children = [int(child) for child in file.read().split()]
         except OSError:  # it ended meanwhile
             continue

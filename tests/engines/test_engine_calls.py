@@ -156,6 +156,15 @@ def test_values_come_back_as_they_were(value: object) -> None:
     assert type(back) is type(value)
 
 
+@pytest.mark.parametrize("size", [3, 200_000])
+def test_a_memoryview_arrives_as_bytes(size: int) -> None:
+    """What it looks at is memory of another process."""
+    content = bytes(size)
+    assert mr.spawn(memoryview, args=(content,)).to_object() == content
+    assert type(mr.spawn(memoryview, args=(content,)).to_object()) is bytes
+    assert mr.spawn(type, args=(memoryview(content),)).to_object() is bytes
+
+
 def test_an_argument_changed_after_spawn_and_before_execute_runs_without_error() -> None:
     given = [1]
     call = mr.spawn(sum, args=(given,))

@@ -410,6 +410,20 @@ def test_a_format_with_fields_that_only_the_program_gives_costs_no_record(
     assert log_of(work) == ["WARNING:settings.fields:said"]
 
 
+def test_logging_that_the_program_sets_up_late_replaces_what_calls_had_to_make_for_themselves(
+    show: Callable[..., logging.Handler], bare: Callable[[], None], local_only: None
+) -> None:
+    def work() -> None:
+        logging.warning("said")  # noqa: LOG015  # makes a handler where there is none
+
+    bare()
+    for _ in range(3):
+        assert log_of(work) == ["WARNING:root:said"]
+    show(logging.root, "program %(message)s")
+    for _ in range(3):
+        assert log_of(work) == ["program said"]
+
+
 def test_without_any_logging_in_the_program_only_warnings_are_in_the_log(
     bare: Callable[[], None],
 ) -> None:

@@ -39,8 +39,8 @@ print(repr(str(call.fetch_log())))
     [
         "-X utf8=0", "-X utf8", "-O", "-OO", "-b", "-bb", "-B", "-I", "-E", "-s", "-P", "-u",
         "-X dev", "-X importtime", "-X tracemalloc=2", "-X no_debug_ranges",
-        "-X warn_default_encoding", "-X int_max_str_digits=0", "-X own=3", "-X own", "-W error",
-        "-W ignore::DeprecationWarning", "-q", "-v",
+        "-X warn_default_encoding -W error", "-X int_max_str_digits=0", "-X own=3", "-X own",
+        "-W error", "-W ignore::DeprecationWarning", "-q", "-v",
     ],
 )  # fmt: skip
 def test_workers_have_the_flags_of_the_program(

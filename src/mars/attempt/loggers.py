@@ -75,6 +75,9 @@ class Logging(Setting):
                 logger.removeHandler(ours)
             self._ours[name] = None
             if look is not None:
+                for other in list(logger.handlers):
+                    if type(other) is logging.StreamHandler:  # of a call before, or a library's
+                        logger.removeHandler(other)
                 self._ours[name] = self._new_handler(logging, logger, look)
                 logger.addHandler(self._ours[name])
 

@@ -61,7 +61,7 @@ def take(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     ) as asking:
         deadline = time.monotonic() + limit_s + IMPORT_S
         printed = complaint = None

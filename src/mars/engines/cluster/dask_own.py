@@ -47,7 +47,7 @@ class OwnCluster:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
+            encoding="utf-8",
             start_new_session=True,  # Ctrl-C is the driver's to act on
         )
         assert self.process.stdin is not None and self.process.stdout is not None

@@ -188,7 +188,7 @@ def _answer_file(pid: int) -> str | None:
 
 
 def _catches(pid: int, number: int) -> bool:
-    with open(f"/proc/{pid}/status") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         for line in file:
             name, _, value = line.partition(":")
             if name == "SigCgt":

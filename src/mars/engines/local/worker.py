@@ -935,7 +935,7 @@ class Worker:
         os.dup2(self.log, 2)
         self.stdout = text_stream(1)
         self.stderr = text_stream(2)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115 (open as long as the process lives)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (open for good)
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc, assignment]
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc, assignment]
 
