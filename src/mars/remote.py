@@ -469,6 +469,7 @@ class ExecutableTuple(tuple[Any, ...]):
             on_error=on_error,
             seed=seed,
             finish=lambda: result,
+            plain=True,
             **_run_arguments(accepted),
         )
 
@@ -799,6 +800,7 @@ class MapObjects(Sequence[Any], Generic[R]):
             on_error=on_error,
             seed=seed,
             finish=lambda: self,
+            plain=True,
             **_run_arguments(accepted),
         )
 

@@ -132,6 +132,16 @@ fresh ones 2 GB/s."""
 MAPPED_CACHE_BYTES: Final = 2048 * MIB
 """Mapped inputs that a worker keeps for its next calls, at the most."""
 
+# -- results of futures -------------------------------------------------------------------------
+
+DELIVERY_IDLE_S: Final = 0.2
+"""How long the thread that delivers results of futures stays when it has nothing to do, seconds: to
+start one takes 0.1 ms."""
+
+DELIVERY_STALL_S: Final = 0.1
+"""If a callback, or the unpickling of a result, takes longer than this, in seconds, a second thread
+goes on with what waits behind it. Shorter, and callbacks would often not run in order."""
+
 # -- workers ----------------------------------------------------------------------------------
 
 BLOCKED_WORKERS: Final = 64

@@ -318,6 +318,6 @@ class ClusterEngine(LocalEngine):
         return RemotePool(self._link)  # type: ignore[return-value]
 
     def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
-        loop = RemoteLoop(groups, pool, self.store, self.memory, write_line, self._nodes_changed)
+        loop = RemoteLoop(groups, pool, self.store, self.memory, self._tell, self._nodes_changed)
         loop.start_on(self._first)
         return loop

@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from mars import platform
+from mars import delivery, platform
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log
@@ -35,6 +36,9 @@ from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
 
 _UNKNOWN_MEMORY: Final = 4 * 1024**3
 """Bytes that we think a process may use where nothing tells."""
+
+_LINES_S: Final = 1.0
+"""How long an engine that ends waits until its last lines are shown, seconds."""
 
 
 class LocalEngine:
@@ -94,6 +98,7 @@ class LocalEngine:
         self.worker_addresses: Sequence[str] = [address for address, _ in groups]
         self.group_cpus = [cpus for _, cpus in groups]
         self.objects = SharedObjects()
+        self._lines: deque[threading.Event] = deque()  # that are being shown
         self._pid = os.getpid()
         self._closed = False
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
@@ -143,10 +148,26 @@ class LocalEngine:
         return Pool(facts, self.store.ledger_descriptor, self._launch)
 
     def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
-        return Loop(groups, pool, self.store, self.memory, write_line)
+        return Loop(groups, pool, self.store, self.memory, self._tell)
 
     def _wake(self, action: Any) -> None:
         self.loop.post(action)
+
+    def _tell(self, line: str) -> None:
+        """Show a line, but not in the loop's thread: stderr may be the program's, and may wait."""
+        shown = threading.Event()
+
+        def show() -> None:
+            try:
+                write_line(line)
+            finally:
+                shown.set()
+
+        while self._lines and self._lines[0].is_set():
+            self._lines.popleft()
+        self._lines.append(shown)
+        if not delivery.put(show):
+            show()  # the system refuses a thread: that may be what the line is about
 
     # -- the contract -------------------------------------------------------------------------
 
@@ -178,6 +199,7 @@ class LocalEngine:
                 # the scheduler decides when several threads do this at once.
                 call.task = task
         run.surroundings = self._surroundings()
+        run.server = self.loop.thread
         # While it is on its way, the scheduler alone knows what can be forgotten.
         self._submitting += 1
 
@@ -331,6 +353,9 @@ class LocalEngine:
         _engines.discard(self)
         if self._pid == os.getpid():
             self.loop.close()
+            deadline = time.monotonic() + _LINES_S
+            for shown in self._lines:
+                shown.wait(max(0.0, deadline - time.monotonic()))
 
     def inert(self) -> None:
         """In a process forked from the engine's: let go, touch nothing."""
