@@ -152,6 +152,11 @@ def punch(descriptor: int, offset: int, length: int) -> bool:
     return bool(done == 0)
 
 
+def held_bytes(descriptor: int) -> int:
+    """Memory or disk that is behind a file: holes take none."""
+    return os.fstat(descriptor).st_blocks * 512
+
+
 def pipe() -> tuple[int, int]:
     """A pipe whose ends do not block and are not inherited."""
     ends = os.pipe()  # not inherited since Python 3.4

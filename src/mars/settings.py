@@ -110,8 +110,9 @@ in memory are many. Only what is written takes disk."""
 OBJECT_MEMORY_SHARE: Final = 0.4
 """Part of the memory that this process may use which objects take until they go to disk."""
 
-LEDGER_BYTES: Final = 4096
-"""Shared memory in which 512 processes count what their arenas take."""
+LEDGER_BYTES: Final = 64 * KIB
+"""Shared memory in which each process counts what its arenas take, in 8 bytes: room for 8,000 at a
+time, more than a machine has."""
 
 CALL_MEMORY_SHARE: Final = 0.9
 """Part of the memory that this process may use which is given to objects and running calls."""

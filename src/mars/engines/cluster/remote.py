@@ -73,7 +73,7 @@ class RemoteNode:
         self.kept = carrier.can_open(facts["file"])  # we open its arenas
         self.unreadable = False  # we could not open one
         self.reads: bool = facts["reads"]  # it opens ours
-        self.workers: set[int] = set()  # all that ever were there
+        self.workers: set[int] = set()  # that are there, or whose arenas are
         self.held: set[Key] = set()  # regions of others that it has a copy of, or is sent one
         self.copies: set[Key] = set()  # those of them that it has got from another node
         self.coming: dict[Key, RemoteNode] = {}  # what it gets from which other node
@@ -299,10 +299,12 @@ class RemoteStore(Store):
         super().__init__(wake, budget_bytes, directory)
         self._directory = directory
         self.nodes: list[RemoteNode] = []
-        self._opened: set[int] = set()  # arenas of nodes on this machine: no mirrors
+        self._opened: dict[int, RemoteNode] = {}  # arenas of nodes on this machine: no mirrors
+        self._on_disk: set[int] = set()  # mirrors that are files on disk
+        self._orphaned: set[int] = set()  # of the opened ones, those whose node is lost
         self._coming: dict[int, list[_Coming]] = {}  # by arena
 
-    def open(self, number: int, size: int, address: platform.FileAddress) -> None:
+    def open(self, number: int, size: int, address: platform.FileAddress, node: RemoteNode) -> None:
         """An arena has come about on a node of this machine: nothing of it is copied.
 
         Raises
@@ -311,18 +313,24 @@ class RemoteStore(Store):
             The node has ended.
         """
         descriptor = platform.open_at(address)
-        self._opened.add(number)
-        self.add_arena(number, descriptor, size)
+        with self._lock:
+            self.add_arena(number, descriptor, size)
+            if number in self._arenas:
+                self._opened[number] = node
 
     def mirror(self, number: int, size: int) -> None:
         """An arena has come about on a node."""
         budget = self.ledger.budget_bytes
-        if number & ON_DISK or self.ledger.total() > _MOST_OF_BUDGET * budget:
+        on_disk = number & ON_DISK or self.ledger.total() > _MOST_OF_BUDGET * budget
+        if on_disk:
             descriptor = platform.nameless_file(self._directory, append=False)
         else:
             descriptor = platform.memory_file(f"mirror-{number}")
         os.ftruncate(descriptor, size)
-        self.add_arena(number, descriptor, size)
+        with self._lock:
+            self.add_arena(number, descriptor, size)
+            if on_disk and number in self._arenas:
+                self._on_disk.add(number)
 
     def write(self, number: int, offset: int, data: bytes | memoryview) -> None:
         """A part of a value has come."""
@@ -396,27 +404,60 @@ class RemoteStore(Store):
         super().close()
         self._coming.clear()
 
+    # What an arena of a node holds is counted where it takes memory: by the node; and here, if
+    # there is a mirror of it in memory, or if it is read where it is and its node is lost.
+
+    def worker_starts(self, worker: int) -> int:
+        self._places[worker] = 0  # its node has a ledger of its own
+        return 0
+
+    def _close_place(self, place: int) -> None:
+        """It was none of our ledger."""
+
+    def _counts(self, number: int) -> bool:
+        """Whether this process counts what an arena of a node holds."""
+        if number & ON_DISK or number in self._on_disk:
+            return False
+        return number not in self._opened or number in self._orphaned
+
+    def node_lost(self, node: RemoteNode) -> None:
+        """What is read where it is has nobody else now to count it."""
+        with self._lock:
+            for number, of in self._opened.items():
+                if of is node and not number & ON_DISK and number not in self._orphaned:
+                    self._orphaned.add(number)
+                    self.ledger.change(sum(length for _, length in self._regions_in(number)))
+
+    def worker_ended(self, worker: int) -> None:
+        super().worker_ended(worker)
+        self._forget_owner(worker)
+
+    def _forget_owner(self, owner: int) -> None:
+        """Of a worker that has ended nothing is left once its arenas are gone."""
+        if not (self._lives(owner) or any(one >> OWNER_SHIFT == owner for one in self._arenas)):
+            for node in self.nodes:
+                node.workers.discard(owner)
+
+    def _inherits(self, number: int) -> bool:
+        return False  # whoever has counted it goes on with that
+
     def _region(self, value: Any) -> Any:
         known = (value[1], value[2]) in self._regions
         region = super()._region(value)
-        if not known and self._is_counted(value[1]):
-            self.ledger.change(value[3], value[1] >> OWNER_SHIFT)
+        if not known and value[1] >> OWNER_SHIFT and self._counts(value[1]):
+            self.ledger.change(value[3])
         return region
-
-    def _is_counted(self, number: int) -> bool:
-        """Whether an arena is a mirror in memory."""
-        return bool(number >> OWNER_SHIFT and number not in self._opened and not number & ON_DISK)
 
     def _free(self, key: tuple[int, int], region: Any) -> None:
         number, offset = key
         coming = self._forget_coming(number, offset)
         owner = number >> OWNER_SHIFT
-        if owner and owner not in self._ended and number not in self._opened:
+        if owner and self._counts(number):
+            self.ledger.change(-region.length)
+        if owner and self._lives(owner) and number not in self._opened:
             platform.punch(self._arenas[number][0], offset, region.length)
-            if self._is_counted(number):
-                self.ledger.change(-region.length, owner)
         for node in self.nodes:
-            if key in node.held or (owner in node.workers and owner in self._ended):
+            if key in node.held:
                 partly = coming is not None and node in coming.nodes
                 length = coming.position - offset if partly else region.length  # type: ignore[union-attr]
                 node.held.discard(key)
@@ -424,13 +465,22 @@ class RemoteStore(Store):
                 node.tell(carrier.FREED, number, offset, length)
         super()._free(key, region)
 
+    def _give_back(self, number: int, offset: int, length: int) -> None:
+        super()._give_back(number, offset, length)
+        for node in self.nodes:
+            if number >> OWNER_SHIFT in node.workers:
+                node.tell(carrier.FREED, number, offset, length)
+
     def _remove_arena(self, number: int) -> None:
         super()._remove_arena(number)
-        self._opened.discard(number)
+        self._opened.pop(number, None)
+        self._on_disk.discard(number)
+        self._orphaned.discard(number)
         for node in self.nodes:
             if number in node.arenas or number >> OWNER_SHIFT in node.workers:
                 node.arenas.discard(number)
                 node.tell(carrier.GONE, number)
+        self._forget_owner(number >> OWNER_SHIFT)
 
 
 class RemoteLoop(Loop):
@@ -592,7 +642,7 @@ class RemoteLoop(Loop):
                     self.store.mirror(number, size)
                 else:
                     try:
-                        self.store.open(number, size, address)
+                        self.store.open(number, size, address, node)
                     except OSError as error:
                         # It has ended, most likely: what it said until here holds, no more.
                         node.unreadable = True
@@ -689,6 +739,7 @@ class RemoteLoop(Loop):
         node.reason = reason
         if node in self.store.nodes:
             self.store.nodes.remove(node)
+        self.store.node_lost(node)
         if node.line is not None:
             node.line.close()
         group = self.scheduler.groups[node.index]
@@ -858,6 +909,7 @@ class RemoteLoop(Loop):
             return
         self.members[command.worker] = member
         self._segments.add(member.segment)
+        self.store.worker_starts(command.worker)
         node.workers.add(member.number)
         if not node.alive:
             self._endings[member.number] = (

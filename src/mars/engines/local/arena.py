@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import heapq
 import mmap
 import os
 import sys
@@ -40,6 +42,9 @@ OWNER_SHIFT: Final = 20
 
 ON_DISK: Final = 1 << (OWNER_SHIFT - 1)
 """Set in the number of an arena that is a file on disk."""
+
+_LEDGER_HEAD: Final = 1
+"""Words of a ledger before its places: the highest place that was ever given out."""
 
 Region = tuple[int, int, int, tuple[int, ...]]
 """Where a value's large parts are: arena, offset, length, and the size of each part in bytes.
@@ -94,24 +99,28 @@ class Space:
 class Ledger:
     """How much memory the arenas of all processes of an engine take, against their budget.
 
-    Each process adds to a place of its own in memory that all share, so there is no lock, and a
-    process that dies leaves its sum behind for the driver to correct. Two processes that ask at
-    the same moment may go over the budget by what they write then.
+    Each process adds to a place of its own in memory that all share, so no process waits for
+    another. Two processes that ask at the same moment may go over the budget by what they write
+    then. Place 0 is that of the process which made the ledger. It gives out the other ones and
+    gets them back when their processes have ended, so a place never serves two at a time.
 
     Parameters
     ----------
     descriptor : int
         A file in memory from `Ledger.new`; the caller closes it when it likes.
-    owner : int
-        Number of the process: 0 for the driver, else the worker's.
+    place : int
+        Place of this process.
     budget_bytes : int
         What all arenas in memory together may take.
     """
 
-    def __init__(self, descriptor: int, owner: int, budget_bytes: int) -> None:
+    def __init__(self, descriptor: int, place: int, budget_bytes: int) -> None:
         self._memory = mmap.mmap(descriptor, LEDGER_BYTES)
-        self._sums = memoryview(self._memory).cast("q")
-        self._owner = owner
+        self._sums = memoryview(self._memory).cast("q")[_LEDGER_HEAD:]
+        self._head = memoryview(self._memory).cast("q")[:_LEDGER_HEAD]
+        self._place = place
+        self._free: list[int] = []  # places that were given back; the lowest first
+        self._lock = threading.Lock()  # of this process's threads
         self.budget_bytes = budget_bytes
 
     @staticmethod
@@ -125,9 +134,32 @@ class Ledger:
             raise
         return descriptor
 
+    def open_place(self) -> int:
+        """Give out a place for a process that is about to start; only by who made the ledger.
+
+        Raises
+        ------
+        OSError
+            There are no more.
+        """
+        with self._lock:
+            if self._free:
+                return heapq.heappop(self._free)
+            last = self._head[0] + 1
+            if last >= len(self._sums):
+                raise OSError(errno.EAGAIN, f"there are {last - 1:,} worker processes already")
+            self._head[0] = last
+            return last
+
+    def close_place(self, place: int) -> None:
+        """Take a place back; its process has ended, and what it counted counts no more."""
+        self.settle(0, place)
+        with self._lock:
+            heapq.heappush(self._free, place)
+
     def total(self) -> int:
         """Bytes of all processes."""
-        return sum(self._sums)
+        return sum(self._sums[: self._head[0] + 1])
 
     def grow(self, size: int) -> bool:
         """Whether ``size`` more bytes are within the budget; they are counted then."""
@@ -136,16 +168,18 @@ class Ledger:
         self.change(size)
         return True
 
-    def change(self, size: int, owner: int | None = None) -> None:
-        """Count bytes that came or went."""
-        self._sums[(self._owner if owner is None else owner) % len(self._sums)] += size
+    def change(self, size: int) -> None:
+        """Count bytes of this process that came or went."""
+        with self._lock:
+            self._sums[self._place] += size
 
-    def settle(self, size: int, owner: int) -> None:
-        """Correct the sum of a process that has ended."""
-        self._sums[owner % len(self._sums)] = size
+    def settle(self, size: int, place: int) -> None:
+        """Set what a place counts."""
+        self._sums[place] = size
 
     def close(self) -> None:
         self._sums.release()
+        self._head.release()
         self._memory.close()
 
     @property

@@ -568,15 +568,17 @@ class Loop:
     def _start_worker(self, command: events.StartWorker) -> None:
         group = self.scheduler.groups[command.group]
         try:
+            place = self.store.worker_starts(command.worker)
             member = Member(command.worker)
         except OSError as error:
+            self.store.worker_ended(command.worker)
             self._last_words.append(f"no descriptor or memory left: {error}")
             self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
             return
         self.members[command.worker] = member
         self._segments.add(member.segment)
         try:
-            self.pool.fork(member, {"address": group.address})
+            self.pool.fork(member, {"address": group.address, "place": place})
         except OSError:  # the zygote is gone, which `_on_zygote` will see
             return
         self._watch(member.data.fileno(), self._on_member, member)

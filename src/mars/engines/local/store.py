@@ -69,7 +69,7 @@ class Store:
         self._arenas: dict[int, tuple[int, int]] = {}
         self._live: dict[int, int] = {}  # regions in use, by arena
         self._regions: dict[Key, _Region] = {}
-        self._ended: set[int] = set()  # workers whose arenas nobody writes any more
+        self._places: dict[int, int] = {}  # workers that may still write, and theirs in the ledger
         self._news: list[tuple[int, Key | None, tuple[int, int, int] | None]] = []
         self._own = Allocator(_DRIVER, self._announce, self.ledger, spill_directory)
         self._inputs = Inputs(self._returned)
@@ -92,9 +92,29 @@ class Store:
             else:
                 self._own.pages = LargePages(descriptor)
 
+    def worker_starts(self, worker: int) -> int:
+        """A worker is about to start; where it is to count what its arenas take.
+
+        Raises
+        ------
+        OSError
+            There are too many.
+        """
+        place = self.ledger.open_place()
+        with self._lock:
+            self._places[worker] = place
+        return place
+
+    def _lives(self, owner: int) -> bool:
+        """Whether a process may still write to its arenas."""
+        return owner == _DRIVER or owner in self._places
+
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
         """An arena that a worker, or this process, has made."""
         with self._lock:
+            if not self._lives(number >> OWNER_SHIFT):  # it has ended: nobody will ask for it
+                os.close(descriptor)
+                return
             self._arenas[number] = (descriptor, size)
             self._live[number] = 0
             self._inputs.add_arena(number, descriptor, size)
@@ -222,7 +242,7 @@ class Store:
                 # Its maker may read it, too, for a call queued behind, and keep it mapped.
                 owner = value[1] >> OWNER_SHIFT
                 region = self._region(value)
-                if owner not in self._ended:
+                if self._lives(owner):
                     region.readers.add(owner)
 
     def discard(self, result: Any) -> None:
@@ -271,14 +291,14 @@ class Store:
         owner = number >> OWNER_SHIFT
         if owner == _DRIVER:
             self._own.free(number, key[1], region.length)
-        elif owner in self._ended:
+        elif owner not in self._places:
             self._live[number] -= 1
+            if self._inherits(number):
+                self.ledger.change(-region.length)
             if not self._live[number]:
                 self._remove_arena(number)
             else:
-                platform.punch(self._arenas[number][0], key[1], region.length)
-            if not number & ON_DISK:
-                self.ledger.change(-region.length, owner)
+                self._give_back(number, key[1], region.length)
             return
         else:
             self._news.append((owner, None, (number, key[1], region.length)))
@@ -290,37 +310,52 @@ class Store:
         self._inputs.remove_arena(number)
         os.close(descriptor)
 
+    def _inherits(self, number: int) -> bool:
+        """Whether this process counts what an arena holds, as its maker has ended."""
+        return not number & ON_DISK
+
     def worker_ended(self, worker: int) -> None:
         """A worker reads nothing any more; what it wrote stays as long as it is asked for."""
         with self._lock:
-            self._ended.add(worker)
+            place = self._places.pop(worker, None)
+            if place is None:
+                return
+            made = [number for number in self._arenas if number >> OWNER_SHIFT == worker]
+            for number in filter(self._inherits, made):
+                self.ledger.change(sum(length for _, length in self._regions_in(number)))
             for key, region in list(self._regions.items()):
                 if worker in region.readers:
                     region.readers.discard(worker)
                     if region.dropped and not region.readers:
                         self._free(key, region)
-            kept = 0
-            for number in [n for n in self._arenas if n >> OWNER_SHIFT == worker]:
-                if not self._live[number]:
+            for number in made:
+                if self._live.get(number):
+                    self._punch_around(number)
+                elif number in self._arenas:
                     self._remove_arena(number)
-                    continue
-                live = self._punch_around(number)
-                if not number & ON_DISK:
-                    kept += live
-            self.ledger.settle(kept, worker)
+            self._close_place(place)
 
-    def _punch_around(self, number: int) -> int:
-        """Give back what a dead worker's arena has beside its regions; the bytes of these."""
-        descriptor, size = self._arenas[number]
-        position = live = 0
-        for offset, length in sorted(
+    def _close_place(self, place: int) -> None:
+        self.ledger.close_place(place)
+
+    def _regions_in(self, number: int) -> list[tuple[int, int]]:
+        """Offset and length of the regions in use of an arena, in order."""
+        return sorted(
             (key[1], region.length) for key, region in self._regions.items() if key[0] == number
-        ):
-            platform.punch(descriptor, position, offset - position)
+        )
+
+    def _punch_around(self, number: int) -> None:
+        """Give back what a dead worker's arena has beside its regions."""
+        position = 0
+        size = self._arenas[number][1]
+        for offset, length in (*self._regions_in(number), (size, 0)):
+            if offset > position:
+                self._give_back(number, position, offset - position)
             position = offset + length
-            live += length
-        platform.punch(descriptor, position, size - position)
-        return live
+
+    def _give_back(self, number: int, offset: int, length: int) -> None:
+        """Have the system take back what is behind a part of a dead worker's arena."""
+        platform.punch(self._arenas[number][0], offset, length)
 
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""

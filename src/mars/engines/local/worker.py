@@ -149,7 +149,7 @@ class Worker:
         self.log = log
         self.outbox = Outbox(outbox)
         os.close(outbox)
-        self.ledger = Ledger(ledger, number, facts["object_memory"])
+        self.ledger = Ledger(ledger, facts["place"], facts["object_memory"])
         os.close(ledger)
         self.inbox = Inbox(self.sock)
         self.outgoing = Outgoing()  # used under `lock`, where its frames are sent
