@@ -83,6 +83,10 @@ results, and gives up calls it has not started when another worker is idle."""
 INLINE_BYTES: Final = 64 * KIB
 """Results up to this size travel in the message; larger ones go to an arena."""
 
+FUNCTION_BYTES: Final = MIB
+"""Functions whose pickle is up to this size travel in messages to each worker, larger ones are
+stored once, and read there."""
+
 BUFFER_BYTES: Final = 64 * KIB
 """Buffers of pickled values from this size on are kept apart and never copied into a pickle."""
 

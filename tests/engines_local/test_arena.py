@@ -189,7 +189,7 @@ def test_two_values_in_one_call_do_not_see_each_other(process: Process) -> None:
 
 def test_the_driver_hears_when_the_last_view_dies(process: Process) -> None:
     value = process.put(b"x" * 100, b"y" * 100)
-    parts = process.inputs.lend(value)
+    parts = process.inputs.lend(value)()
     last = parts[1]
     del parts
     assert process.unused == []
@@ -201,7 +201,7 @@ def test_the_driver_hears_when_the_last_view_dies(process: Process) -> None:
 def test_an_array_keeps_its_memory(process: Process) -> None:
     numpy = pytest.importorskip("numpy")
     value = process.put(os.urandom(8000))
-    array = numpy.frombuffer(process.inputs.lend(value)[0], "u1")
+    array = numpy.frombuffer(process.inputs.lend(value)()[0], "u1")
     row = array[17:]
     del array
     assert process.unused == []
@@ -236,7 +236,7 @@ def test_a_region_is_written_again_only_after_it_was_freed(process: Process) -> 
 
 def test_what_was_written_here_before_does_not_show_in_the_next_value(process: Process) -> None:
     first = process.put(b"1" * 100)
-    parts = process.inputs.lend(first)
+    parts = process.inputs.lend(first)()
     parts[0][:] = b"x" * 100
     del parts
     assert process.unused

@@ -337,12 +337,16 @@ class RemoteStore(Store):
         with self._lock:
             if number not in self._arenas:
                 return  # the engine has ended meanwhile
-            descriptor, _ = self._arenas[number]
+            descriptor = os.dup(self._arenas[number][0])
+        try:
             view = memoryview(data)
-            while view:
+            while view:  # without the lock: a disk may be slow
                 done = os.pwrite(descriptor, view, offset)
                 offset += done
                 view = view[done:]
+        finally:
+            os.close(descriptor)
+        with self._lock:
             for coming in self._coming.get(number, ()):
                 if coming.start < offset <= coming.end:
                     coming.advance(offset)

@@ -182,7 +182,7 @@ class LocalEngine:
             if call.options is not DEFAULT_OPTIONS:
                 self.check_schedulable(call)
         for call, place in zip(calls, places, strict=True):
-            if call.stored is not None:
+            if call.stored is not None or call.function.large:
                 try:
                     self.store.prepare(call, run)
                 except BaseException:

@@ -95,6 +95,7 @@ class Loop:
         self._run_count = 0
         self._by_descriptor: dict[int, tuple[Callable[[Any, int], None], Any]] = {}
         self._poller = platform.poller()
+        store.function_dropped = self._function_dropped
         self._wake_read, self._wake_write = platform.pipe()
         self._awake = False
         self._closing = False
@@ -236,6 +237,7 @@ class Loop:
         os.read(self._wake_read, 64)
         self._awake = False
         self._act_on_posted()
+        self._collect_regions()
         if self._forgotten:
             tasks = []
             while self._forgotten:
@@ -301,6 +303,14 @@ class Loop:
             if functions:
                 functions_over += member.functions.intersection(functions)
                 member.functions.difference_update(functions)
+
+    def _function_dropped(self, key: bytes) -> None:
+        """The program has a function no more, and with it went what was stored of it."""
+        number = self._functions.pop(key, 0)
+        for member in self.members.values():
+            if number in member.functions:
+                member.functions.discard(number)
+                member.over[1].append(number)
 
     def _forget_functions(self, member: Member) -> None:
         """A worker has many functions: it may keep those of the calls that it has queued."""

@@ -22,7 +22,7 @@ from mars.engines.local import messages
 from mars.engines.objects import RemoteObject
 from mars.engines.outcome import failure_of, item_of
 from mars.errors import SessionClosed, UsageError
-from mars.settings import INLINE_BYTES
+from mars.settings import FUNCTION_BYTES, INLINE_BYTES
 from mars.task import Call, Stage, Task
 
 
@@ -205,7 +205,10 @@ class NestedEngine:
         stored: Any = None
         if call.stored is not None:
             stored = [(None, *self._worker.put((part,))) for part in call.stored]
-        buffers = [(None, *self._worker.put((part,))) for part in function.buffers]
+        data, parts = function.data, function.buffers
+        if len(data) > FUNCTION_BYTES:
+            data, parts = b"", (data, *parts)
+        buffers = [(None, *self._worker.put((part,))) for part in parts]
         inputs = []
         for source, index in call.inputs:
             there = source.task_in(task.realm)
@@ -217,7 +220,7 @@ class NestedEngine:
             items = (whole.columns, list(task.items), whole.spread)
         payload = call.payload if call.stored is None or len(call.payload) <= INLINE_BYTES else None
         return (
-            task.attempt, (function.key, function.name, function.data, buffers), payload, stored,
+            task.attempt, (function.key, function.name, data, buffers), payload, stored,
             inputs, call.n_output, call.options, place, task.asked, items,
         )  # fmt: skip
 

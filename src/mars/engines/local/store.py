@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -18,7 +19,7 @@ from mars.attempt import codec
 from mars.engine import Run
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
 from mars.engines.local.large_pages import LargePages
-from mars.errors import SessionClosed
+from mars.errors import SessionClosed, StoreFull
 from mars.settings import INLINE_BYTES
 from mars.task import Call, Function, Task
 
@@ -36,6 +37,29 @@ class _Region:
         self.length = length
         self.readers: set[int] = set()  # processes that may have it mapped
         self.dropped = False  # nobody can ask for it any more
+
+
+class _StoredFunction:
+    """A large function that was stored, and who in the program still has it."""
+
+    __slots__ = ("_holders", "_unheld", "value")
+
+    def __init__(self, value: Any, unheld: Callable[[bytes], None]) -> None:
+        self.value = value
+        self._unheld = unheld
+        self._holders: dict[int, weakref.ref[Function]] = {}
+
+    def hold(self, function: Function) -> None:
+        """Keep it as long as this function is alive; there may be several equal ones."""
+        known = self._holders.get(id(function))
+        if known is None or known() is not function:
+            key, unheld = function.key, self._unheld
+            self._holders[id(function)] = weakref.ref(function, lambda _: unheld(key))
+
+    def held(self) -> bool:
+        """Whether anybody has it."""
+        self._holders = {key: one for key, one in self._holders.items() if one() is not None}
+        return bool(self._holders)
 
 
 class Store:
@@ -73,7 +97,11 @@ class Store:
         self._news: list[tuple[int, Key | None, tuple[int, int, int] | None]] = []
         self._own = Allocator(_DRIVER, self._announce, self.ledger, spill_directory)
         self._inputs = Inputs(self._returned)
-        self._functions: dict[bytes, tuple[bytes | None, list[Any] | None]] = {}
+        self._own_free: deque[tuple[int, int, int]] = deque()  # regions that nobody reads
+        self._functions: dict[bytes, _StoredFunction] = {}  # by key, as long as the program has it
+        self._unheld_functions: deque[bytes] = deque()
+        self._last_function = b""  # of those that the program has no more, and that are kept
+        self.function_dropped: Callable[[bytes], object] = lambda _: None  # told of its key
         self._shared: dict[Run, dict[tuple[int, int], Any]] = {}
         self._late: list[Run] = []
         self._returned_keys: deque[Key] = deque()
@@ -82,6 +110,7 @@ class Store:
     # -- arenas -------------------------------------------------------------------------------
 
     def _announce(self, number: int, descriptor: int, size: int) -> None:
+        # By the allocator, which holds its lock. So nobody asks it for anything who has ours.
         self.add_arena(number, os.dup(descriptor), size)
 
     def use_pages(self, descriptor: int) -> None:
@@ -112,7 +141,8 @@ class Store:
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
         """An arena that a worker, or this process, has made."""
         with self._lock:
-            if not self._lives(number >> OWNER_SHIFT):  # it has ended: nobody will ask for it
+            if self._closed or not self._lives(number >> OWNER_SHIFT):
+                # Its maker has ended: nobody will ask for what is there.
                 os.close(descriptor)
                 return
             self._arenas[number] = (descriptor, size)
@@ -140,41 +170,82 @@ class Store:
 
     # -- arguments ----------------------------------------------------------------------------
 
-    def function(self, function: Function, run: Run) -> tuple[bytes | None, list[Any] | None]:
-        """A function as it is sent: its pickle, and its large parts as stored values."""
-        if function.buffers:
-            with self._lock:
-                shared = self._shared.setdefault(run, {})
-                return function.data, [self._share(buffer, shared) for buffer in function.buffers]
-        if len(function.data) <= 16 * INLINE_BYTES:
-            return function.data, None
-        known = self._functions.get(function.key)
-        if known is None:
-            known = self._functions[function.key] = (
-                None,
-                [self._put(function.data, f"the function {function.name}")],
-            )
-        return known
+    # Large parts are written in the thread that executes, and outside of the lock: the loop needs
+    # the lock for the results of all other calls.
 
     def prepare(self, call: Call, run: Run) -> None:
-        """Store the large parts of a call's arguments; in the thread that executes.
+        """Store the large parts of a call; in the thread that executes.
 
         Raises
         ------
         StoreFull
             There is no room for them.
         """
-        with self._lock:
-            shared = self._shared.setdefault(run, {})
-            for buffer in call.stored or ():
+        if call.function.large:
+            self.function(call.function, run)
+        if call.stored is not None:
+            shared = self._shared_in(run)
+            for buffer in call.stored:
                 self._share(buffer, shared, f"an argument of {call.name}")
+
+    def _shared_in(self, run: Run) -> dict[tuple[int, int], Any]:
+        with self._lock:
+            return self._shared.setdefault(run, {})
+
+    def function(self, function: Function, run: Run) -> tuple[bytes | None, list[Any] | None]:
+        """A function as it is sent: its pickle, and its large parts as stored values."""
+        if not function.large:
+            return function.data, None
+        what = f"the function {function.name}"
+        if function.buffers:
+            shared = self._shared_in(run)
+            regions = [self._share(buffer, shared, what) for buffer in function.buffers]
+            return function.data or None, regions
+        with self._lock:
+            known = self._functions.get(function.key)
+            if known is not None:
+                known.hold(function)
+                return None, [known.value]
+        value = self._put(function.data, what)
+        with self._lock:
+            known = self._functions.get(function.key)
+            if known is None:
+                known = self._functions[function.key] = _StoredFunction(value, self._unheld)
+            else:  # another thread was faster
+                self._drop(value)
+            known.hold(function)
+            return None, [known.value]
+
+    def _unheld(self, function: bytes) -> None:
+        # Called when a function dies, in any thread at any time: only note it.
+        self._unheld_functions.append(function)
+        self._wake(self._drop_functions)
+
+    def _drop_functions(self) -> None:
+        """Give back functions of which the program has none any more, but for the last one.
+
+        What is pickled at each `spawn` is a new function each time, most often equal to the last.
+        """
+        while self._unheld_functions and not self._closed:
+            key = self._unheld_functions.popleft()
+            if key != self._last_function:
+                last, self._last_function = self._last_function, key
+                self._drop_function(last)
+
+    def _drop_function(self, key: bytes) -> None:
+        with self._lock:
+            known = self._functions.get(key)
+            if known is None or known.held():
+                return
+            del self._functions[key]
+            self._drop(known.value)
+        self.function_dropped(key)
 
     def arguments(self, call: Call, run: Run) -> tuple[bytes | None, list[Any]]:
         """A call's arguments as they are sent: its pickle, and its large parts."""
         assert call.stored is not None
-        with self._lock:
-            shared = self._shared.setdefault(run, {})
-            regions = [self._share(buffer, shared) for buffer in call.stored]
+        shared = self._shared_in(run)
+        regions = [self._share(buffer, shared) for buffer in call.stored]
         return (None if call.stored[0] is call.payload else call.payload), regions
 
     def _share(
@@ -194,13 +265,12 @@ class Store:
         data, buffers, _ = codec.encode_arguments((call.items_at(indices),), {})
         if not buffers and len(data) <= 4 * INLINE_BYTES:
             return data
-        with self._lock:
-            shared = self._shared.setdefault(run, {})
-            what = f"items of {call.name}"
-            regions = [self._share(buffer, shared, what) for buffer in buffers]
-            if len(data) <= INLINE_BYTES:
-                return data, regions
-            return None, [self._share(data, shared, what), *regions]
+        shared = self._shared_in(run)
+        what = f"items of {call.name}"
+        regions = [self._share(buffer, shared, what) for buffer in buffers]
+        if len(data) <= INLINE_BYTES:
+            return data, regions
+        return None, [self._share(data, shared, what), *regions]
 
     def _put(self, buffer: Any, what: str) -> Any:
         if type(buffer) is tuple:  # a worker's: a nested call's argument
@@ -211,8 +281,16 @@ class Store:
         self, buffers: Sequence[Any], what: str = "a value"
     ) -> tuple[int, int, int, tuple[int, ...]]:
         """Store the large parts of a value that this process has."""
-        with self._lock:
+        self._free_own()
+        try:
             region = self._own.put(buffers, what)
+        except (StoreFull, ValueError):
+            if self._closed:  # meanwhile
+                raise SessionClosed from None
+            raise
+        with self._lock:
+            if self._closed:
+                raise SessionClosed
             self._region((None, *region))
         return region
 
@@ -221,6 +299,7 @@ class Store:
         with self._lock:
             for value, _ in self._shared.pop(run, {}).values():
                 self._drop(value)
+        self._free_own()
 
     def run_ended(self, run: Run) -> None:
         """Give back what was stored for a run, once none of its calls can read it."""
@@ -230,8 +309,9 @@ class Store:
             if ended.remaining:
                 self._late.append(ended)
                 continue
-            for value, _ in self._shared.pop(ended, {}).values():
-                self._drop(value)
+            with self._lock:
+                for value, _ in self._shared.pop(ended, {}).values():
+                    self._drop(value)
 
     # -- results ------------------------------------------------------------------------------
 
@@ -290,7 +370,7 @@ class Store:
             self.spilled_bytes -= region.length
         owner = number >> OWNER_SHIFT
         if owner == _DRIVER:
-            self._own.free(number, key[1], region.length)
+            self._own_free.append((number, key[1], region.length))
         elif owner not in self._places:
             self._live[number] -= 1
             if self._inherits(number):
@@ -357,8 +437,18 @@ class Store:
         """Have the system take back what is behind a part of a dead worker's arena."""
         platform.punch(self._arenas[number][0], offset, length)
 
+    def _free_own(self) -> None:
+        """Let regions of this process be written again; without the lock, see `_announce`."""
+        while self._own_free:
+            try:
+                freed = self._own_free.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._own.free(*freed)
+
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""
+        self._free_own()
         if not self._news:
             return []
         with self._lock:
@@ -382,7 +472,9 @@ class Store:
             if self._closed:
                 raise SessionClosed
             self._region(value).readers.add(_DRIVER)
-            parts: list[Any] = self._inputs.lend(value)
+            lent = self._inputs.lend(value)
+        # A copy, if there has to be one, is made without the lock.
+        parts: list[Any] = lent()
         data = value[0]
         if data is None:
             data = parts.pop(0)
@@ -402,7 +494,8 @@ class Store:
         """Let go of all memory that nobody reads."""
         with self._lock:
             self._closed = True
-            self._own.close()
+        self._own.close()  # without our lock, see `_announce`
+        with self._lock:
             os.close(self.ledger_descriptor)
             self.ledger.close()
             self._inputs.close()
