@@ -133,6 +133,9 @@ ARROWS: Final = frozenset(
 _FEW: Final = 8
 """Inputs up to which a list is searched faster than a set is made."""
 
+_TIMERS: Final = 64
+"""So many timers may be out of date before they are looked through."""
+
 _RETRY: Final = 0
 _DEADLINE: Final = 1
 _KILL: Final = 2
@@ -245,6 +248,7 @@ class Scheduler:
         # A deadline does not hold its task, whose result may be dropped long before.
         self._timers: list[tuple[float, int, int, int, Any]] = []
         self._timer_count = 0
+        self._timers_limit = _TIMERS
         # Kept up to date by `_sort`, so that no event costs a look at all workers.
         self._changed: dict[WorkerState, None] = {}
         self._hungry: dict[WorkerState, None] = {}  # run something, and have room for more
@@ -312,6 +316,22 @@ class Scheduler:
         """Have `_tick` look at something."""
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, kind, attempt, about))
+        if len(self._timers) > self._timers_limit:
+            # A look at all of them now and then, so that they do not grow with the calls that
+            # had an hour and took a millisecond.
+            self._timers = [timer for timer in self._timers if self._matters(*timer[2:])]
+            heapq.heapify(self._timers)
+            self._timers_limit = max(_TIMERS, 2 * len(self._timers))
+
+    def _matters(self, kind: int, attempt: int, about: Any) -> bool:
+        """Whether `_tick` will have something to do when a timer is due, for all that is known."""
+        if kind == _RETRY:
+            return about.stage is RETRYING and bool(about.attempt == attempt)
+        if kind == _DEADLINE:
+            return bool(about.queue) and bool(about.queue[0].attempt == attempt)
+        if kind == _KILL:
+            return about.id in self.workers and bool(about.stopping == attempt)
+        return kind == _START or about.id in self.workers
 
     @property
     def capacity(self) -> float:
