@@ -605,13 +605,17 @@ class Node:
             alive, frames = False, []
         for _, data in frames:
             message = pickle.loads(data)
-            if message[0] == messages.PAGES:  # what its workers write is most of what is here
-                os.close(self._pool.inbox.descriptors.pop(0))
+            descriptor = self._pool.descriptor_of(message)
             member = self._members.get(message[1])
+            if message[0] == messages.STARTED and member is not None:
+                member.started(message[2], descriptor)
+            elif (
+                descriptor >= 0
+            ):  # such as of pages: what its workers write is most of what is here
+                os.close(descriptor)
             if member is None:
                 continue
             if message[0] == messages.STARTED:
-                member.pid = message[2]
                 self._say(carrier.STARTED, member.number, member.pid)
             elif message[0] == messages.ENDED:
                 self._endings.append((member, *message[3:]))
@@ -626,6 +630,9 @@ class Node:
         dead = {entry[0] for entry in self._endings}
         for member in self._members.values():
             member.signal(signal.SIGKILL)
+        processes = [member.process for member in self._members.values() if member.process >= 0]
+        platform.wait_for_end(processes, STOP_S)
+        for member in self._members.values():
             if member not in dead:
                 self._endings.append((member, signal.SIGKILL, 0, note))
         try:

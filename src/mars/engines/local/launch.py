@@ -21,6 +21,9 @@ from mars.settings import STOP_S
 
 _CONTROL_DESCRIPTOR: Final = 3
 
+_KILLED_S: Final = 10.0
+"""How long the end of a process that was killed is waited for, seconds; it takes milliseconds."""
+
 
 class Launch:
     """A zygote on its way, and its successors when it ends early.
@@ -45,6 +48,7 @@ class Launch:
         self._environment = {**os.environ, **threads.environment(1, os.environ)}
         self.errors = Segment()
         self.pid = 0
+        self._process: platform.Process | None = None
         self.socket: socket.socket
         try:
             self.start()
@@ -96,6 +100,10 @@ class Launch:
             except OSError as error:
                 ours.close()
                 raise StartupFailed(f"cannot start {sys.executable}: {error}") from error
+        with contextlib.suppress(ProcessLookupError):  # somebody in the program has reaped it
+            self._process = platform.Process(self.pid)
+            if platform.LINUX and platform.parent_of(self.pid) != os.getpid():
+                self._let_go()  # and the number is that of another one
         self.socket = ours
 
     def stop(self) -> None:
@@ -103,13 +111,16 @@ class Launch:
         if not self.pid:
             return
         self.socket.close()
-        pid, self.pid = self.pid, 0
-        if not platform.wait_for_child(pid, STOP_S):
-            try:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
+        self.pid = 0
+        if self._process is not None and not self._process.reap(STOP_S):
+            self._process.signal(signal.SIGKILL)
+            self._process.reap(_KILLED_S)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def close(self) -> None:
         """Stop, and let go of what the zygote printed; idempotent."""
@@ -120,6 +131,7 @@ class Launch:
         """In a child that the program forked: the zygote is the parent's."""
         self.pid = 0
         self.socket.close()
+        self._let_go()
 
 
 def _interpreter_options() -> list[str]:

@@ -39,7 +39,7 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S, REPORT_S
+from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S, REPORT_S, STOP_S
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
@@ -747,19 +747,22 @@ class Loop:
             frames, alive = [], False
         for _records, data in frames:
             message = pickle.loads(data)
+            descriptor = self.pool.descriptor_of(message)
             if message[0] == messages.STARTED:
                 member = self.members.get(message[1])
                 if member is not None:
-                    member.pid = message[2]
+                    member.started(message[2], descriptor)
                     if member.missed:
                         member.signal(signal.SIGKILL)
+                elif descriptor >= 0:
+                    os.close(descriptor)
             elif message[0] == messages.ENDED:
                 self._endings[message[1]] = message[2:]
                 member = self.members.get(message[1])
                 if member is not None:
                     self._dead.append(member)
-            elif message[0] == messages.PAGES:
-                self.store.use_pages(self.pool.inbox.descriptors.pop(0))
+            elif message[0] == messages.PAGES and descriptor >= 0:
+                self.store.use_pages(descriptor)
         if not alive:
             self._zygote_ended()
 
@@ -770,6 +773,10 @@ class Loop:
         complaint = self.pool.complaint()
         for member in self.members.values():
             member.signal(signal.SIGKILL)
+        # Nobody tells of their ends any more, and a call is sent again only after they have ended.
+        processes = [member.process for member in self.members.values() if member.process >= 0]
+        platform.wait_for_end(processes, STOP_S)
+        for member in self.members.values():
             self._endings.setdefault(
                 member.number, (member.pid, signal.SIGKILL, 0, f"the zygote ended; {complaint}")
             )

@@ -14,7 +14,7 @@ seen at its header, before anything waits for a length that nobody meant.
     driver ──(TASKS, ARENA, FREE, REPLY, STOP)──────────────────► worker     data socket
     driver ◄──(records; ARENA, UNMAPPED, SUBMIT, WAIT, ASK, …)─── worker     data socket
     driver ──(TAKE_BACK, REPORT)────────────────────────────────► worker     control socket
-    driver ──(FORK)──► zygote ──(STARTED, ENDED, PAGES)──► driver            zygote socket
+    driver ──(FORK, SIGNAL)──► zygote ──(STARTED, ENDED, PAGES)──► driver    zygote socket
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ FORK: Final = "fork"
 DESCRIPTORS: Final = 5
 """That come with FORK: data and control socket, log, outbox, ledger."""
 
+SIGNAL: Final = "signal"
 STARTED: Final = "started"
+"""With a descriptor of the process, if its last item is true."""
+
 ENDED: Final = "ended"
 PAGES: Final = "pages"
 """With a descriptor, for `LargePages`; about no worker."""
