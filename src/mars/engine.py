@@ -155,9 +155,15 @@ class Engine(Protocol):
     """Runs calls. Every method may be called from any thread."""
 
     address: str
-    n_cpu: float
     synchronous: bool  # `submit` returns when the run has ended
-    worker_addresses: Sequence[str]
+
+    @property
+    def n_cpu(self) -> float:
+        """Cores that running calls share."""
+
+    @property
+    def worker_addresses(self) -> Sequence[str]:
+        """Of the groups of workers, as they are now."""
 
     def submit(
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]

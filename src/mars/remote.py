@@ -312,7 +312,7 @@ class Object(Output, Generic[R]):
             "level": "MEMORY",
             "memory_size": size,
             "store_size": size,
-            "bands": [(chosen.get_worker_addresses()[0], "numa-0")],
+            "bands": [((*chosen.get_worker_addresses(), chosen.address)[0], "numa-0")],
         }
         unknown = set(fields or ()) - set(_INFO_FIELDS)
         if unknown:

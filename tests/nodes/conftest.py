@@ -44,11 +44,11 @@ class Nodes:
             self.join()
         return self._count
 
-    def join(self, cpus: float = 1.0, memory: int | None = None) -> str:
+    def join(self, cpus: float = 1.0, memory: int | None = None, name: str = "") -> str:
         """Another node comes; its address."""
         with self._lock:
             self._made += 1
-            name = f"node-{self._made}"
+            name = name or f"node-{self._made}"
         listener = self._listener
         self._said.put(lambda: listener.joined(name))
 

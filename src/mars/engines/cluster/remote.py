@@ -13,10 +13,9 @@ import os
 import pickle
 import signal
 import socket
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from mars import platform
@@ -33,7 +32,6 @@ from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, VALUE
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
-from mars.engines.local.queues import Group
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import MarsError, NoAvailableBand, WorkerDied
@@ -52,6 +50,9 @@ _HOPS: Final = 2
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
 
+
+_LOST_TOLD: Final = 8
+"""Of lost nodes, how many errors name: with autoscaling there may be hundreds."""
 
 Key = tuple[int, int]  # arena, offset
 
@@ -232,13 +233,17 @@ class RemotePool:
 
     def __init__(self, link: Carrier) -> None:
         self._link = link
-        self.nodes: list[RemoteNode] = []
+        self.nodes: list[RemoteNode] = []  # that are there
         self.pid = 1
         self.errors = Segment()
         self.socket, self._other_end = socket.socketpair()  # nothing ever comes: nodes tell
 
     def complaint(self) -> str:
         return ""
+
+    def node(self, index: int) -> RemoteNode | None:
+        """The node of a group; None: it is lost."""
+        return next((node for node in self.nodes if node.index == index), None)
 
     def stop(self) -> None:
         """End all nodes."""
@@ -509,8 +514,11 @@ class RemoteLoop(Loop):
         super().__init__(groups, pool, store, memory, tell)
         self._changed = changed
         self._gone: MarsError | None = None
-        self._early: set[int] = set()  # attempts whose values come after what is told of them
-        self._waiting: threading.Timer | None = None
+        # Attempts whose values come after what is told of them, and which node says so.
+        self._early: dict[int, RemoteNode] = {}
+        self._lost_at = 0.0  # the last of them
+        self._give_up_at = 0.0  # when to look for calls that no node can run
+        self._lost: deque[str] = deque(maxlen=_LOST_TOLD)  # nodes, and why
         self._pairs = Pairs(lambda node, *key: self._got(node, key, 0, False))
 
     def _new_scheduler(
@@ -520,7 +528,9 @@ class RemoteLoop(Loop):
 
     def _distance(self, task: Task, index: int) -> float:
         """How much longer large inputs take to a node than to the one that has most of them."""
-        missing = [0.0] * len(self.pool.nodes)
+        missing = {node.index: 0.0 for node in self.pool.nodes}
+        if index not in missing:
+            return math.inf  # it is lost
         large = False
         for value, source in self._large_inputs(task):
             large = True
@@ -532,7 +542,7 @@ class RemoteLoop(Loop):
                     missing[node.index] += value[3]
         if not large or missing[index] == math.inf:
             return missing[index]
-        least = min((missing[one.index] for one in self.pool.nodes if one.alive), default=0.0)
+        least = min(missing.values())
         return (missing[index] - least) / SHIP_BYTES_PER_S
 
     @staticmethod
@@ -549,8 +559,6 @@ class RemoteLoop(Loop):
 
         Or if nobody else has all of them, and this node lacks least.
         """
-        if not node.alive:
-            return
         inputs = [
             (value, source, self._way(source, value, node))
             for value, source in self._large_inputs(task)
@@ -578,12 +586,18 @@ class RemoteLoop(Loop):
     def _hurry(self, source: Task) -> None:
         """Have a value that was told of early come now."""
         _, made_in = self.scheduler.made_in[source.attempt]
-        self.pool.nodes[made_in].tell(carrier.HURRY, source.attempt)
+        self._tell_group(made_in, carrier.HURRY, source.attempt)
+
+    def _tell_group(self, group: int, *message: Any) -> None:
+        """Send a message to the node of a group, if that is there."""
+        node = self.pool.node(group)
+        if node is not None:
+            node.tell(*message)
 
     def _nearest(self, task: Task) -> RemoteNode | None:
         """The node that lacks least of a task's inputs, if none can have it as things are."""
         worker = task.call.options.worker
-        able = [one for one in self.pool.nodes if one.alive and worker in (None, one.address)]
+        able = [one for one in self.pool.nodes if worker in (None, one.address)]
         if any(self._distance(task, one.index) < math.inf for one in able):
             return None
         lacking = dict.fromkeys(able, 0)
@@ -599,7 +613,7 @@ class RemoteLoop(Loop):
             return None
         having = [
             one for one in self.pool.nodes
-            if one.alive and one.may_read_early(value) and self._pairs.may_meet(one, node)
+            if one.may_read_early(value) and self._pairs.may_meet(one, node)
         ]  # fmt: skip
         gets = [source for one in self.pool.nodes for source in one.coming.values()]
         return min(having, key=gets.count, default=None)
@@ -624,7 +638,7 @@ class RemoteLoop(Loop):
         elif count:
             node.tell(carrier.FREED, *key, count)
         self.store.got(key, node)
-        self._collect_regions()
+        self.collect_regions()
         self.on(events.Tick())  # it may begin what reads that; or it is to be had in another way
 
     # -- what nodes say; called in a thread of the carrier -------------------------------------
@@ -674,7 +688,7 @@ class RemoteLoop(Loop):
                 self._pairs.parted(message[1])
                 continue
             if kind == carrier.EARLY:
-                self._early.update(message[1])
+                self._early.update(dict.fromkeys(message[1], node))
                 continue
             if kind == carrier.ARRIVED:
                 for attempt in message[1]:
@@ -713,10 +727,9 @@ class RemoteLoop(Loop):
         """A node can be used from here on."""
         if not node.alive:
             return  # it was lost before we began
-        node.index = len(self.scheduler.groups)
+        node.index = self.scheduler.add_group(node.address, node.cpus, node.memory)
         self.pool.nodes.append(node)
         self.store.nodes.append(node)
-        self.scheduler.groups.append(Group(node.address, node.cpus, node.memory))
         self._learn_memory()
         self._changed()
         if self.members or self.runs:
@@ -732,8 +745,8 @@ class RemoteLoop(Loop):
         self._learn_memory()
 
     def _learn_memory(self) -> None:
-        live = [node.memory for node in self.pool.nodes if node.alive]
-        self.scheduler.admission.most = max(live, default=math.inf)
+        memory = [node.memory for node in self.pool.nodes]
+        self.scheduler.admission.most = max(memory, default=math.inf)
 
     def node_left(self, node: RemoteNode, reason: str) -> None:
         """A node is lost: its workers have ended, for all that we can know."""
@@ -741,20 +754,21 @@ class RemoteLoop(Loop):
             return
         node.alive = False
         node.reason = reason
-        if node in self.store.nodes:
-            self.store.nodes.remove(node)
+        for nodes in (self.pool.nodes, self.store.nodes):
+            if node in nodes:
+                nodes.remove(node)
+        self._lost.append(f"{node.address} ({reason})")
+        self._lost_at = time.monotonic()
         self.store.node_lost(node)
         if node.line is not None:
             node.line.close()
-        group = self.scheduler.groups[node.index]
-        group.free -= group.cpus
-        group.cpus = 0.0
         handed = self._hand_on(node)
         self.on(events.Lost(node.index, lambda task: self._lost_value(node, task), handed))
         for key in list(node.coming):
             del node.coming[key]
             self.store.got(key, node)
         self._pairs.lost(node)
+        self._early = {attempt: one for attempt, one in self._early.items() if one is not node}
         for member in self.members.values():
             if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
                 note = f"its node {node.title} was lost: {reason}"
@@ -765,7 +779,6 @@ class RemoteLoop(Loop):
         self._changed()
         if self._gone is None:
             self._tell(f"mars: node {node.title} was lost ({reason}); its calls run elsewhere")
-        self.await_nodes()
 
     def _lost_value(self, node: RemoteNode, task: Task) -> bytes:
         """The failure of a task that had ended, but whose value had not come here."""
@@ -786,7 +799,7 @@ class RemoteLoop(Loop):
                 continue
             _, number, offset, length, _ = task.result
             for node in self.pool.nodes:
-                if node.alive and (number, offset) in node.copies:
+                if (number, offset) in node.copies:
                     node.tell(carrier.HAND, task.attempt, number, offset, length)
                     handed[task.attempt] = node.index
                     break
@@ -823,32 +836,29 @@ class RemoteLoop(Loop):
         if self._gone is not None:
             self._fail(self._gone)
 
-    def await_nodes(self) -> None:
-        """There may be calls that no node can run: give them up if that is so for long."""
-        if self._gone is not None:
-            self._fail(self._gone)
-        elif self._waiting is None and not self._closing:
-            self._waiting = threading.Timer(NODE_WAIT_S, lambda: self.post(self._give_up_waiting))
-            self._waiting.daemon = True
-            self._waiting.start()
+    def _look(self, now: float) -> None:
+        super()._look(now)
+        if now >= self._give_up_at and (self._lost or not self.pool.nodes):
+            self._give_up_at = now + NODE_WAIT_S / 10
+            self._give_up_waiting(now - NODE_WAIT_S)
 
-    def _give_up_waiting(self) -> None:
-        """Runs with calls that no node can run do not wait for ever."""
-        self._waiting = None
-        groups = self.scheduler.groups
+    def _give_up_waiting(self, since: float) -> None:
+        """Runs with calls that no node could run ``since`` then do not wait for ever."""
+        if self._lost_at > since:
+            return
+        groups = self.scheduler.groups.values()
         for task in list(self.scheduler.ready):
             options = task.call.options
-            if any(
+            if task.ready_at > since or any(
                 options.cpus <= group.cpus
                 and options.worker in (None, group.address)
                 and (options.memory or 0) <= (group.memory or 0)
                 for group in groups
             ):
                 continue
-            lost = [node for node in self.pool.nodes if not node.alive]
             for run in task.runs if task.source is None else task.source.runs:
                 if run.live:
-                    run.error = _unschedulable(task, lost)
+                    run.error = _unschedulable(task, self._lost)
                     self.on(events.Cancelled(run))
 
     def on(self, event: events.Event) -> None:
@@ -874,8 +884,7 @@ class RemoteLoop(Loop):
                 start, end = (0, 0) if outcome.log is None else (outcome.log.start, outcome.log.end)
                 log = NodeLog(member, start, end, ending)  # type: ignore[arg-type]
                 outcome = outcome._replace(log=log)
-            if outcome.attempt in self._early:
-                self._early.discard(outcome.attempt)
+            if self._early.pop(outcome.attempt, None) is not None:
                 self.store.expect(outcome.result)
                 outcome = outcome._replace(early=True)
             told.append(outcome)
@@ -894,16 +903,21 @@ class RemoteLoop(Loop):
 
     def _carry_out_rare(self, command: events.Command) -> None:
         if isinstance(command, events.Unneeded):
-            self.pool.nodes[command.group].tell(carrier.DROP, command.attempt)
+            self._tell_group(command.group, carrier.DROP, command.attempt)
         elif isinstance(command, events.Fetch):
-            self._fetch(self.pool.nodes[command.group], command.task, command.work_s)
+            node = self.pool.node(command.group)
+            if node is not None:
+                self._fetch(node, command.task, command.work_s)
         elif isinstance(command, events.Needed):
-            self.pool.nodes[command.group].tell(carrier.HURRY, command.attempt)
+            self._tell_group(command.group, carrier.HURRY, command.attempt)
         else:
             super()._carry_out_rare(command)
 
     def _start_worker(self, command: events.StartWorker) -> None:
-        node = self.pool.nodes[command.group]
+        node = self.pool.node(command.group)
+        if node is None:  # it was lost just now
+            self.post(lambda: self.on(events.Died(command.worker, 0)))
+            return
         node.ask_clock()  # its answer is here before anything that the worker says
         try:
             member = RemoteMember(command.worker, node)
@@ -915,24 +929,13 @@ class RemoteLoop(Loop):
         self._segments.add(member.segment)
         self.store.worker_starts(command.worker)
         node.workers.add(member.number)
-        if not node.alive:
-            self._endings[member.number] = (
-                0,
-                signal.SIGKILL,
-                0,
-                f"its node is lost: {node.reason}",
-            )
-            self._dead.append(member)
-            self.wake()
-            return
-        live = [one for one in self.pool.nodes if one.alive]
         node.tell(
             carrier.FORK,
             member.number,
             {
                 "address": node.address,
-                "addresses": [one.address for one in live],
-                "n_cpu": sum(one.cpus for one in live),
+                "addresses": [one.address for one in self.pool.nodes],
+                "n_cpu": sum(one.cpus for one in self.pool.nodes),
             },
         )
 
@@ -962,20 +965,15 @@ class RemoteLoop(Loop):
                 node.arenas.add(number)
             node.tell(carrier.LEND, member.number, number, arena[1], address)
 
-    def _end_all(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-        super()._end_all()
 
-
-def _unschedulable(task: Task, lost: Sequence[RemoteNode]) -> NoAvailableBand:
+def _unschedulable(task: Task, lost: Iterable[str]) -> NoAvailableBand:
     options = task.call.options
     wish = f"cpus={options.cpus:g}"
     if options.memory is not None:
         wish += f", memory={options.memory:,}"
     if options.worker is not None:
         wish += f", expect_worker={options.worker!r}"
-    gone = ", ".join(f"{node.address} ({node.reason})" for node in lost)
+    gone = ", ".join(lost)
     return NoAvailableBand(
         f"{task.call.name} asks for {wish}, which no node has any more, and none has come within "
         f"{NODE_WAIT_S:g} s; lost: {gone}; what was finished stays, execute() runs the rest"

@@ -41,6 +41,20 @@ _LINES_S: Final = 1.0
 """How long an engine that ends waits until its last lines are shown, seconds."""
 
 
+class Groups:
+    """The groups of workers at one moment. Never changed, only replaced as a whole.
+
+    The loop's thread replaces it as nodes come and go, and the program's threads read it.
+    """
+
+    __slots__ = ("addresses", "cpus", "memory")
+
+    def __init__(self, groups: Sequence[tuple[str, float, float | None]]) -> None:
+        self.addresses = tuple([address for address, _, _ in groups])
+        self.cpus = tuple([cpus for _, cpus, _ in groups])
+        self.memory = tuple([memory for _, _, memory in groups])  # for calls; None: the engine's
+
+
 class LocalEngine:
     """Worker processes on this machine.
 
@@ -94,9 +108,7 @@ class LocalEngine:
     ) -> None:
         """Start the processes of groups, each an address and its cores."""
         self.address = name
-        self.n_cpu: float = sum(cpus for _, cpus in groups)
-        self.worker_addresses: Sequence[str] = [address for address, _ in groups]
-        self.group_cpus = [cpus for _, cpus in groups]
+        self._groups = Groups([(address, cpus, None) for address, cpus in groups])
         self.objects = SharedObjects()
         self._lines: deque[threading.Event] = deque()  # that are being shown
         self._pid = os.getpid()
@@ -131,6 +143,16 @@ class LocalEngine:
             undo.pop_all()  # from here on the loop closes them
             self.loop.start()
         _engines.add(self)
+
+    @property
+    def n_cpu(self) -> float:
+        """Cores that running calls share."""
+        return sum(self._groups.cpus)
+
+    @property
+    def worker_addresses(self) -> Sequence[str]:
+        """Addresses of the groups of workers."""
+        return self._groups.addresses
 
     # What an engine with workers elsewhere has otherwise.
 
@@ -238,24 +260,35 @@ class LocalEngine:
         return list(sys.path), here, self._changed_variables
 
     def check_schedulable(self, call: Call) -> None:
+        """Refuse a call that no worker can ever run."""
+        self._check(call, self._groups)
+
+    def _check(self, call: Call, groups: Groups) -> None:
         options = call.options
-        largest = max(self.group_cpus)
-        if options.worker is not None and options.worker in self.worker_addresses:
-            largest = self.group_cpus[list(self.worker_addresses).index(options.worker)]
+        if options.worker is not None and options.worker not in groups.addresses:
+            raise NoAvailableBand(
+                f"{call.name} asks for worker {options.worker!r}, which does not exist; "
+                f"workers are {', '.join(groups.addresses)}"
+            )
+        wanted = options.worker
+        able = [at for at, address in enumerate(groups.addresses) if wanted in (None, address)]
+        largest = max(groups.cpus[at] for at in able)
         if options.cpus > largest:
             raise NoAvailableBand(
                 f"{call.name} asks for cpus={options.cpus:g}, but a worker has {largest:g}; "
                 f"ask for less, or new_session(n_cpu=...) with more"
             )
-        if options.worker is not None and options.worker not in self.worker_addresses:
-            raise NoAvailableBand(
-                f"{call.name} asks for worker {options.worker!r}, which does not exist; "
-                f"workers are {', '.join(self.worker_addresses)}"
-            )
         if options.memory is not None and options.memory > self.memory:
             raise NoAvailableBand(
                 f"{call.name} asks for memory={options.memory:,} bytes, but calls may take "
                 f"{self.memory:,} together here"
+            )
+        most = max(groups.memory[at] or 0 for at in able)
+        if options.memory is not None and 0 < most < options.memory:
+            raise NoAvailableBand(
+                f"{call.name} asks for memory={options.memory:,} bytes, but calls may take "
+                f"{most:,.0f} together on the node that has most; ask for less, or let a node "
+                f"with more memory join"
             )
         if options.gpus:
             raise NoAvailableBand(

@@ -106,7 +106,7 @@ class Loop:
         self._endings: dict[int, tuple[Any, ...]] = {}
         self._last_words: deque[str] = deque(maxlen=2)  # of workers that never were ready
         self.log_limit: float = math.inf  # bytes of one attempt's log
-        self._trim_at = 0.0
+        self._look_at = 0.0
         self._tell = tell
         self._told_fewer = False
         self._watch(self._wake_read, self._on_wake, None)
@@ -195,9 +195,10 @@ class Loop:
         now = time.monotonic()
         due = self.scheduler.next_timer()
         timeout = None if due is None else max(0.0, due - now)
-        if self.runs or self._late:  # calls may be printing
-            if now >= self._trim_at:
-                self._trim_logs(now)
+        if self.runs or self._late:
+            if now >= self._look_at:
+                self._look_at = now + LOG_LOOK_S
+                self._look(now)
             timeout = LOG_LOOK_S if timeout is None else min(timeout, LOG_LOOK_S)
         for descriptor, mask in self._poller.poll(timeout):
             entry = self._by_descriptor.get(descriptor)
@@ -237,7 +238,7 @@ class Loop:
         os.read(self._wake_read, 64)
         self._awake = False
         self._act_on_posted()
-        self._collect_regions()
+        self.collect_regions()
         if self._forgotten:
             tasks = []
             while self._forgotten:
@@ -278,7 +279,7 @@ class Loop:
     def _run_ended(self, run: Run) -> None:
         self.runs.discard(run)
         self.store.run_ended(run)
-        self._collect_regions()
+        self.collect_regions()
         self._late.append(run)
         late, self._late = self._late, []
         for ended in late:
@@ -339,7 +340,7 @@ class Loop:
                 self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
             elif kind is events.Discard:
                 self.store.discard(command.result)  # type: ignore[union-attr]
-                self._collect_regions()
+                self.collect_regions()
             elif kind is events.Release:
                 self._release(command.tasks)  # type: ignore[union-attr]
             else:
@@ -500,9 +501,9 @@ class Loop:
     def _release(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             self.store.release(task)
-        self._collect_regions()
+        self.collect_regions()
 
-    def _collect_regions(self) -> None:
+    def collect_regions(self) -> None:
         """Pass on what the store wants told to workers about regions."""
         for worker, unmap, free in self.store.take_news():
             member = self.members.get(worker)
@@ -696,9 +697,12 @@ class Loop:
             position = payload + size
         return outcomes
 
-    def _trim_logs(self, now: float) -> None:
+    def _look(self, now: float) -> None:
+        """What has to be done now and then while calls run."""
+        self._trim_logs()
+
+    def _trim_logs(self) -> None:
         """Keep the logs of what runs within their limit."""
-        self._trim_at = now + LOG_LOOK_S
         for member in self.members.values():
             attempt, start = member.running()
             if attempt:
@@ -724,7 +728,7 @@ class Loop:
             member.arenas.add(message[1])
         elif kind == messages.UNMAPPED:
             self.store.unmapped(message[1], message[2], member.number)
-            self._collect_regions()
+            self.collect_regions()
         elif kind == messages.PROGRESS:
             state = self.scheduler.workers.get(WorkerId(member.number))
             if state is not None and state.queue and state.queue[0].attempt == message[1]:
@@ -846,7 +850,7 @@ class Loop:
                     unable,
                 )
             )
-            self._collect_regions()
+            self.collect_regions()
 
     def _starved(self, member: Member) -> bool:
         """Whether the kernel ended a process because memory ran out."""
