@@ -151,7 +151,11 @@ goes on with what waits behind it. Shorter, and callbacks would often not run in
 
 BLOCKED_WORKERS: Final = 64
 """Worker processes that may wait for nested calls at once; past it, nested calls run inside
-the worker that asks."""
+the worker that asks, unless they need a process of their own."""
+
+BLOCKED_WORKERS_AT_MOST: Final = 512
+"""The same for nested calls with `timeout`, `memory`, other `cpus` or `expect_worker`, which only a
+process of their own can keep, and for maps; past it, they are refused. A process takes ~10 MB."""
 
 DEATH_RETRIES: Final = 3
 """Further attempts after a worker's death under a call, as Ray and Dask have it."""

@@ -11,7 +11,7 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.engines.local import arena
+from mars.engines.local import arena, nested_server
 
 MIB = 1024 * 1024
 WaitUntil = Callable[..., None]
@@ -76,6 +76,25 @@ def test_a_call_inside_a_call_may_have_a_large_function_too() -> None:
         2,
         3,
     ]
+
+
+def test_large_arguments_of_nested_calls_that_run_where_they_are_asked_for_are_given_back(
+    store: Any, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setattr(nested_server, "BLOCKED_WORKERS", 0)
+
+    def outer() -> int:
+        total = 0
+        for _ in range(10):
+            array = np.ones(MIB)
+            total += int(mr.spawn(np.sum, args=(array,)).execute().fetch())
+        return total
+
+    before, held = len(store._regions), store.ledger.total()
+    assert mr.spawn(outer).execute().fetch() == 10 * MIB
+    wait_until(lambda: len(store._regions) <= before)
+    # Each was written where one before had been.
+    assert store.ledger.total() - held < 5 * 8 * MIB
 
 
 def test_the_engine_s_thread_writes_no_large_part_of_a_call(

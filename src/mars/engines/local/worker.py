@@ -195,6 +195,11 @@ class Worker:
         self.limit: MemoryLimit | None = None  # of the running call
         self._requests = 0
 
+    @property
+    def cpus(self) -> float:
+        """Cores of the call that runs."""
+        return self.budget.cpus
+
     # -- messages -----------------------------------------------------------------------------
 
     def send(self, *message: Any, descriptors: Sequence[int] = ()) -> None:
