@@ -11,6 +11,7 @@ import pytest
 
 import mars.remote as mr
 from mars import platform
+from mars.engines.local import loop, store
 from mars.engines.local.arena import OWNER_SHIFT
 
 MIB = 1024 * 1024
@@ -99,4 +100,22 @@ def test_what_a_lost_node_on_this_machine_has_made_is_counted_by_the_program(
     wait_until(lambda: there.store.ledger.total() == 8 * MIB)
     assert [value.fetch().nbytes for value in kept] == [8 * MIB] * 2
     kept.clear()
+    wait_until(lambda: there.store.ledger.total() == 0)
+
+
+def test_memory_of_idle_workers_goes_back_on_nodes_too(
+    on_nodes: Callable[..., Any],
+    apart: None,
+    wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (loop, store):
+        monkeypatch.setattr(module, "IDLE_ARENA_S", 0.3)
+    there = on_nodes(2)
+    nodes = list(there.carrier.nodes.values())
+    kept = mr.ExecutableTuple([mr.spawn(make, args=(8 * MIB,)) for _ in range(4)]).execute()
+    mr.ExecutableTuple([mr.spawn(np.sum, args=(one,)) for one in kept]).execute()
+    assert sum(node._ledger.total() for node in nodes) >= 4 * 8 * MIB
+    del kept
+    wait_until(lambda: [node._ledger.total() for node in nodes] == [0, 0])
     wait_until(lambda: there.store.ledger.total() == 0)

@@ -382,6 +382,12 @@ class Allocator:
         else:
             self._ledger.change(-self._in_memory[number].cool([(offset, length)]))
 
+    def cool(self) -> None:
+        """Give the memory that is kept for the next values back to the system."""
+        with self._lock:
+            if not self._closed:
+                self._cool_all()
+
     def _cool_all(self) -> None:
         for arena in self._in_memory.values():
             self._ledger.change(-arena.cool(arena.warm.take_all()))

@@ -39,7 +39,7 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S, REPORT_S, STOP_S
+from mars.settings import FUNCTIONS_KEPT, IDLE_ARENA_S, LOG_LOOK_S, OVERDUE_S, REPORT_S, STOP_S
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
@@ -101,6 +101,7 @@ class Loop:
         self._closing = False
         self._over = False  # the thread looks at nothing any more
         self._dirty: set[Member] = set()  # members with regions to tell of
+        self._warm: dict[Member, float] = {}  # that keep memory, and until when; soonest first
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
         self._dead: list[Member] = []
         self._endings: dict[int, tuple[Any, ...]] = {}
@@ -200,6 +201,11 @@ class Loop:
                 self._look_at = now + LOG_LOOK_S
                 self._look(now)
             timeout = LOG_LOOK_S if timeout is None else min(timeout, LOG_LOOK_S)
+        cool_at = math.inf
+        if self._warm or self.store.cool_at < math.inf:
+            cool_at = min(next(iter(self._warm.values()), math.inf), self.store.cool_at)
+            left = max(0.0, cool_at - now)
+            timeout = left if timeout is None else min(timeout, left)
         for descriptor, mask in self._poller.poll(timeout):
             entry = self._by_descriptor.get(descriptor)
             if entry is not None:
@@ -208,9 +214,22 @@ class Loop:
             self.on(events.Tick())
         if self._dead:
             self._bury()
+        if cool_at < math.inf:
+            self._cool(time.monotonic())
         if self._dirty:
             for member in list(self._dirty):
                 self._send_regions(member)
+
+    def _cool(self, now: float) -> None:
+        """Give memory back that has been kept for the next values long enough."""
+        for member in list(self._warm):
+            if self._warm[member] > now:
+                break
+            del self._warm[member]
+            self._tell_control(member, messages.COOL)
+        if self.store.cool_at <= now:
+            self.store.cool()
+            self.collect_regions()
 
     def on(self, event: events.Event) -> None:
         # An event may come up while commands are carried out. It waits until all of them are:
@@ -518,6 +537,8 @@ class Loop:
     def _send_regions(self, member: Member) -> None:
         self._dirty.discard(member)
         if member.unmap or member.free:
+            self._warm.pop(member, None)
+            self._warm[member] = time.monotonic() + IDLE_ARENA_S
             message = (messages.FREE, member.unmap, member.free)
             member.unmap, member.free = [], []
             self.send(member, message)
@@ -833,6 +854,7 @@ class Loop:
                 self._last_words.append(self._words_of(member))
             self._unwatch(member.data.fileno())
             self._dirty.discard(member)
+            self._warm.pop(member, None)
             member.close()
             self.store.worker_ended(member.number)
             if self.nested is not None:

@@ -7,8 +7,10 @@ changes the records; the program's threads read values, under the lock.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from mars.engine import Run
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
 from mars.engines.local.large_pages import LargePages
 from mars.errors import SessionClosed, StoreFull
-from mars.settings import INLINE_BYTES
+from mars.settings import IDLE_ARENA_S, INLINE_BYTES
 from mars.task import Call, Function, Task
 
 _DRIVER: Final = 0
@@ -98,6 +100,7 @@ class Store:
         self._own = Allocator(_DRIVER, self._announce, self.ledger, spill_directory)
         self._inputs = Inputs(self._returned)
         self._own_free: deque[tuple[int, int, int]] = deque()  # regions that nobody reads
+        self.cool_at = math.inf  # when memory goes back that is kept for the next values
         self._functions: dict[bytes, _StoredFunction] = {}  # by key, as long as the program has it
         self._unheld_functions: deque[bytes] = deque()
         self._last_function = b""  # of those that the program has no more, and that are kept
@@ -231,6 +234,7 @@ class Store:
             if key != self._last_function:
                 last, self._last_function = self._last_function, key
                 self._drop_function(last)
+                self.cool_at = time.monotonic() + IDLE_ARENA_S  # then this one goes, too
 
     def _drop_function(self, key: bytes) -> None:
         with self._lock:
@@ -445,6 +449,15 @@ class Store:
             except IndexError:  # another thread was faster
                 return
             self._own.free(*freed)
+            self.cool_at = time.monotonic() + IDLE_ARENA_S
+
+    def cool(self) -> None:
+        """Nothing has been freed for a while: give back what is kept for the next values."""
+        last, self._last_function = self._last_function, b""
+        self._drop_function(last)
+        self._free_own()
+        self.cool_at = math.inf
+        self._own.cool()
 
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""

@@ -302,7 +302,10 @@ class Worker:
 
     def _send_unused(self) -> None:
         while self.unused:
-            key = self.unused.popleft()
+            try:
+                key = self.unused.popleft()
+            except IndexError:  # another thread was faster
+                return
             if not self.inputs.holds(key):  # else another word follows
                 self.send(messages.UNMAPPED, *key)
 
@@ -311,8 +314,7 @@ class Worker:
         with self.shield(), self.lock:  # a call may have threads, and be interrupted
             deadline = 0.0
             while True:
-                while self.to_free:
-                    self.allocator.free(*self.to_free.popleft())
+                self._free()
                 try:
                     return self.allocator.put(buffers, "a result")
                 except StoreFull:
@@ -409,15 +411,33 @@ class Worker:
                 elif message[0] == messages.REPORT:
                     # An answer in any case: it shows if a frame before it never came.
                     self.send(messages.REPORTED)
+                elif message[0] == messages.COOL:
+                    self._cool()
 
     def _read_and_give_back(self, count: int) -> None:
+        self._read()
+        self._give_back(count)
+
+    def _read(self) -> None:
+        """Act on what has come while the main thread is busy, if it is."""
         if self.reading.acquire(blocking=False):
-            # Nobody reads, so the main thread is busy: some of the calls may not be read yet.
             try:
                 self.receive(block=False)
             finally:
                 self.reading.release()
-        self._give_back(count)
+
+    def _cool(self) -> None:
+        # What has been freed, or is to be let go, came on the other socket.
+        self._read()
+        self._send_unused()
+        with self.lock:
+            self._free()
+            self.allocator.cool()
+
+    def _free(self) -> None:
+        """Let regions be written again that nobody reads; the lock is held."""
+        while self.to_free:
+            self.allocator.free(*self.to_free.popleft())
 
     def _give_back(self, count: int) -> None:
         """Give back the last ``count`` queued calls; the driver waits for an answer."""
