@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import functools
 import mmap
 import os
 import select
@@ -475,6 +476,71 @@ def map_over(address: int, length: int, descriptor: int) -> None:
 
 
 _MAP_FIXED: Final = 0x10
+
+
+def library_count() -> int:
+    """How many shared libraries this process has loaded so far; -1 where nobody tells.
+
+    Takes 3 us.
+    """
+    return _libraries().count() if LINUX else -1
+
+
+def library_paths() -> list[str]:
+    """Where the shared libraries come from that this process has loaded."""
+    return _libraries().paths() if LINUX else []
+
+
+class _Libraries:
+    """What ``dl_iterate_phdr`` tells of shared libraries."""
+
+    def __init__(self) -> None:
+        import ctypes
+
+        class Info(ctypes.Structure):
+            """struct dl_phdr_info of link.h."""
+
+            _fields_ = (
+                ("address", ctypes.c_void_p),
+                ("name", ctypes.c_char_p),
+                ("headers", ctypes.c_void_p),
+                ("header_count", ctypes.c_uint16),
+                ("adds", ctypes.c_ulonglong),
+                ("subs", ctypes.c_ulonglong),
+            )
+
+        kind = ctypes.CFUNCTYPE(
+            ctypes.c_int, ctypes.POINTER(Info), ctypes.c_size_t, ctypes.c_void_p
+        )
+        self._walk = ctypes.CDLL(None).dl_iterate_phdr
+        self._walk.argtypes = [kind, ctypes.c_void_p]
+        self._count = -1
+        self._paths: list[str] = []
+        self._counting, self._listing = kind(self._take_count), kind(self._take_path)
+
+    def count(self) -> int:
+        self._walk(self._counting, None)
+        return self._count
+
+    def _take_count(self, info: Any, *_: object) -> int:
+        self._count = info.contents.adds
+        return 1  # each library has it, so the first one is enough
+
+    def paths(self) -> list[str]:
+        self._paths.clear()
+        self._walk(self._listing, None)
+        return list(self._paths)
+
+    def _take_path(self, info: Any, *_: object) -> int:
+        name = info.contents.name
+        if name:
+            self._paths.append(os.fsdecode(name))
+        return 0
+
+
+@functools.cache
+def _libraries() -> _Libraries:
+    return _Libraries()
 
 
 def page_faults() -> int:

@@ -77,6 +77,8 @@ _NEVER_NS: Final = 1 << 63
 _LOOK_NS: Final = int(LOOK_S * 1e9)
 _AWAKE_NS: Final = int(AWAKE_S * 1e9)
 _PAUSE_MS: Final = 1
+_ASK_NS: Final = 1_000_000
+_FEW_ITEMS: Final = 100
 _KEPT_RESULTS: Final = 1024
 _FOR_CALLS: Final = set(range(1, 32)) - {
     signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
@@ -461,7 +463,8 @@ class Worker:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_CALLS)
         threading.Thread(target=self.serve_control, name="mars-control", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.ambient = Ambient((self.sock.fileno(), self.control.fileno(), self.log))
+        descriptors = self.sock.fileno(), self.control.fileno(), self.log
+        self.ambient = Ambient(descriptors, self.budget.differs, self.budget.reset)
         self.send(messages.READY)
         queue = self.queue
         perform = self.perform
@@ -598,7 +601,12 @@ class Worker:
             flags = 0
             del error
         arguments = None
-        look = returned > self.look_at_ns or function not in self.tame
+        look = (
+            returned > self.look_at_ns
+            or function not in self.tame
+            # To tell libraries how many threads they may have takes long, to ask them does not.
+            or (returned - called > _ASK_NS and self.budget.differs())
+        )
         if look:
             if os.getpid() != self.pid:
                 os._exit(0)  # forked in C, of which Python does not hear
@@ -824,6 +832,7 @@ class Worker:
         stdout, stderr = self.stdout, self.stderr
         first: int = extra["items"]
         function, tame = task[2], self.tame
+        few = len(items) <= _FEW_ITEMS  # so each of them takes a while, or it matters little
         for offset, item in enumerate(items):
             session.place = (*place, extra["indices"][offset] if first < 0 else first + offset)
             session.generator = None
@@ -859,7 +868,7 @@ class Worker:
             except ValueError:  # closed by the item
                 self.open_streams()
                 stdout, stderr = self.stdout, self.stderr
-            if function not in tame:
+            if function not in tame or (few and self.budget.differs()):
                 self._restore(function)
             logs.append(seek(log, 0, ends))
         returned = time.monotonic_ns()
