@@ -352,7 +352,7 @@ def build() -> str:
         klass("mars.remote.ExecutableTuple", remote.ExecutableTuple),
         klass("mars.remote.MapObjects", remote.MapObjects),
         klass("mars.remote.Execution", remote.Execution),
-        ("`done`, `running`, `cancelled` and `add_done_callback` are those of "
+        ("`running`, `cancelled` and `add_done_callback` are those of "
          "`concurrent.futures.Future`. It can be awaited."),
         klass("mars.logs.LogFetcher", mars.logs.LogFetcher),
         "## Options of a call",

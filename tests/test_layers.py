@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
     errors settings config resources platform _version observe.progress
-    logs task
+    logs task delivery
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials

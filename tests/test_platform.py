@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -67,11 +68,33 @@ def test_a_child_that_ends_is_reaped_at_once_and_one_that_does_not_is_told(
         file_actions=[(os.POSIX_SPAWN_DUP2, read, 0)],
     )
     os.close(read)
-    assert not platform.wait_for_child(pid, 0.01)
-    os.close(write)
-    begin = time.monotonic()
-    assert platform.wait_for_child(pid, 30)
-    assert time.monotonic() - begin < 10
-    with pytest.raises(ChildProcessError):
+    with platform.Process(pid) as child:
+        assert not child.reap(0.01)
+        os.close(write)
+        begin = time.monotonic()
+        assert child.reap(30)
+        assert time.monotonic() - begin < 10
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, 0)
+        assert child.reap(30)  # somebody has reaped it
+
+
+def test_a_process_that_has_ended_is_not_signalled_by_its_number() -> None:
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-Sc", ""], os.environ)
+    with platform.Process(pid) as child:
+        assert child.reap(30)
+        child.pid = os.getpid()  # as if the number had been used again
+        child.signal(signal.SIGKILL)
+    with pytest.raises(ProcessLookupError):
+        platform.Process(pid)
+
+
+def test_ends_of_several_processes_are_waited_for_together() -> None:
+    pids = [os.posix_spawn(sys.executable, [sys.executable, "-Sc", ""], os.environ) for _ in "ab"]
+    descriptors = [platform.open_process(pid) for pid in pids]
+    assert platform.wait_for_end(descriptors, 30)
+    assert platform.is_of_process(descriptors[0], pids[0])
+    assert not platform.is_of_process(descriptors[0], pids[1])
+    for pid, descriptor in zip(pids, descriptors, strict=True):
         os.waitpid(pid, 0)
-    assert platform.wait_for_child(pid, 30)  # somebody has reaped it
+        os.close(descriptor)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from mars.errors import UsageError
 from mars.logs import LogSource
 from mars.task import Call, Realm, Stage, Task
 
@@ -61,6 +62,7 @@ class Run:
         self.number = 0  # how an engine's messages call it
         self.tasks: Sequence[Task] = ()  # of a nested run
         self.member: Any = None  # the worker that asked for it, when it is nested
+        self.server: threading.Thread | None = None  # which ends it, and must not wait for it
         self.waits: Callable[[Run, float | None], bool] | None = None  # how, inside a worker
         self.partial: dict[Task, float] = {}  # set_progress of running tasks
         # For checkpoints: told of each task, and each block of a map, that has ended well. The
@@ -78,6 +80,12 @@ class Run:
         """Whether the run ended within ``timeout_s`` seconds; None waits for ever."""
         if self.waits is not None and not self.ended:
             return self._wait_nested(timeout_s)
+        if self.server is threading.current_thread() and not self.ended:
+            raise UsageError(
+                "a call was waited for in the engine's own thread, which would wait for itself for "
+                "ever. Finalizers (__del__, weakref callbacks) run in any thread: let them ask for "
+                "calls with execute(wait=False), or not at all"
+            )
         if not self._ended.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0)):
             return False
         self._ended.release()
@@ -117,7 +125,10 @@ class Run:
             callback(self)
 
     def on_end(self, callback: Callable[[Run], object]) -> None:
-        """Have ``callback`` called when the run ends, in the engine's thread; at once if it has."""
+        """Have ``callback`` called when the run ends, in the engine's thread; at once if it has.
+
+        It is ours, and quick: code of the program is for `mars.delivery`.
+        """
         with self._guard:
             if self._ended.locked():
                 self._callbacks.append(callback)
@@ -145,9 +156,15 @@ class Engine(Protocol):
     """Runs calls. Every method may be called from any thread."""
 
     address: str
-    n_cpu: float
     synchronous: bool  # `submit` returns when the run has ended
-    worker_addresses: Sequence[str]
+
+    @property
+    def n_cpu(self) -> float:
+        """Cores that running calls share."""
+
+    @property
+    def worker_addresses(self) -> Sequence[str]:
+        """Of the groups of workers, as they are now."""
 
     def submit(
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]

@@ -7,13 +7,15 @@ A `concurrent.futures.Future`, so `concurrent.futures.wait` and `as_completed`,
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from mars import delivery
 from mars.engine import Engine, Run
+from mars.errors import UsageError
 
 
 class Execution(Future[Any]):
@@ -29,14 +31,22 @@ class Execution(Future[Any]):
         engine: Engine,
         finish: Callable[[], Any],
         objects: list[Any],
-        wait: Callable[[float | None], bool],
+        listen: Callable[[Callable[[float | None], bool], float | None], bool],
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self._run = run
-        self._wait = wait
+        self._listen = listen  # waits by a function, and tells of silent calls meanwhile
         self._engine = engine
         self._finish = finish
         self._objects = objects
+        self._plain = plain  # nothing is unpickled to make the result
+        self._guard = threading.Lock()
+        self._takers = 0  # threads that wait, and will settle it
+        self._settling = threading.RLock()
+        self._making = False  # somebody settles it just now
+        self._in_delivery = False  # and that is the thread for callbacks, too
+        self._undelivered = False  # the system refused a thread for that
         self.set_running_or_notify_cancel()
 
     def begin(self) -> None:
@@ -44,16 +54,68 @@ class Execution(Future[Any]):
         self._run.on_end(self._ended)
         self._run.wait_beside()
 
+    # How a future gets its result. To make it, values and errors are unpickled, which is code of
+    # the program. So the engine's thread does not: who waits without a time limit does it, or, if
+    # nobody does, the thread of `mars.delivery`, which also calls callbacks.
+
     def _ended(self, run: Run) -> None:
-        if run.cancelled and run.error is None:
-            self._settle_cancelled()
+        """In the engine's thread: the run has ended."""
+        with self._guard:
+            somebody_waits = self._takers > 0
+        if somebody_waits:
             return
-        try:
-            result = self._finish()
-        except BaseException as error:
-            self.set_exception(error)
+        plain = self._plain and (run.failure is None or not run.stop_on_error)
+        if plain and not self._done_callbacks:  # type: ignore[attr-defined]
+            self._settle()
         else:
-            self.set_result(result)
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Have the future settled soon; if the system refuses a thread, once somebody asks."""
+        self._undelivered = not delivery.put(self._settle_in_delivery)
+        if self._undelivered:
+            with self._condition:
+                self._condition.notify_all()
+
+    def done(self) -> bool:
+        """Whether it has its result or its error, or was cancelled."""
+        if self._undelivered and not super().done():
+            self._deliver()
+        return super().done()
+
+    def _settle_in_delivery(self) -> None:
+        with self._settling:
+            self._in_delivery = True
+            try:
+                self._settle()
+            finally:
+                self._in_delivery = False
+
+    def _settle(self) -> None:
+        """Get the result of the run, which has ended, unless somebody else has."""
+        with self._settling:
+            if self.done():
+                return
+            if self._making:
+                raise UsageError(
+                    "a future was asked for its result by the code that unpickles this very result"
+                )
+            if self._run.cancelled and self._run.error is None:
+                self._settle_cancelled()
+                return
+            self._making = True
+            try:
+                result = self._finish()
+            except KeyboardInterrupt as error:
+                if threading.current_thread() is threading.main_thread():
+                    raise  # most likely Ctrl-C: the result is another matter
+                self.set_exception(error)
+            except BaseException as error:
+                self.set_exception(error)
+            else:
+                self.set_result(result)
+            finally:
+                self._making = False
 
     def _settle_cancelled(self) -> None:
         with self._condition:
@@ -64,10 +126,47 @@ class Execution(Future[Any]):
         self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
-        # The engine's own thread ends runs. A callback may itself wait for a run, so it gets a
-        # thread that nobody waits for.
-        if self._done_callbacks:  # type: ignore[attr-defined]
-            _callbacks.put(super()._invoke_callbacks)  # type: ignore[misc]
+        # In a thread of its own: a callback may itself wait for a run. If the system refuses one,
+        # by who settles this.
+        if not self._done_callbacks:  # type: ignore[attr-defined]
+            return
+        if self._in_delivery or not delivery.put(self._call_back):
+            self._call_back()
+
+    def _call_back(self) -> None:
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+            try:
+                callback(self)
+            except BaseException:  # SystemExit, too: the next one is called all the same
+                _log.exception("exception calling callback for %r", self)
+
+    def _await_end(self, timeout: float | None) -> float | None:
+        """Wait for the result; how much of the time is left."""
+        if self.done():
+            return timeout
+        if timeout is not None:
+            deadline = time.monotonic() + timeout
+            self._listen(self._wait_settled, timeout)
+            if self._undelivered and not self.done():
+                self._settle()
+            return max(0.0, deadline - time.monotonic())
+        with self._guard:
+            self._takers += 1
+        try:
+            self._listen(self._run.wait, None)
+            self._settle()
+        finally:
+            with self._guard:
+                self._takers -= 1
+            if self._run.ended and not super().done():  # interrupted: nobody else may know
+                self._deliver()
+        return None
+
+    def _wait_settled(self, timeout_s: float | None) -> bool:
+        with self._condition:
+            if not super().done() and not self._undelivered:
+                self._condition.wait(timeout_s)
+        return super().done() or self._undelivered
 
     def progress(self) -> float:
         """Part of the run that is done, from 0 to 1, with what running calls tell of themselves."""
@@ -84,8 +183,11 @@ class Execution(Future[Any]):
             if self.cancelled():
                 self._engine.cancel(self._run)
             return self.cancelled()
-        self._engine.cancel(self._run)
-        return self._run.wait(_CANCEL_WAIT_S) and self._run.cancelled
+        run = self._run
+        self._engine.cancel(run)
+        if run.wait(_CANCEL_WAIT_S) and run.cancelled and run.error is None:
+            self._settle()
+        return self.cancelled()
 
     def result(self, timeout: float | None = None) -> Any:
         """What was executed, when all of it is done.
@@ -104,8 +206,7 @@ class Execution(Future[Any]):
         BaseException
             The first failure, with ``on_error="raise"``.
         """
-        self._wait(timeout)
-        return super().result(timeout)
+        return super().result(self._await_end(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error that `result` would raise; None when there is none.
@@ -122,8 +223,7 @@ class Execution(Future[Any]):
         CancelledError
             The run was cancelled.
         """
-        self._wait(timeout)
-        return super().exception(timeout)
+        return super().exception(self._await_end(timeout))
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio
@@ -157,43 +257,5 @@ class Execution(Future[Any]):
 
 _CANCEL_WAIT_S = 5.0
 _log = logging.getLogger("concurrent.futures")
-
-
-class _Callbacks:
-    """One thread, started when first needed, that calls what waits for futures."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def put(self, action: Callable[[], object]) -> None:
-        with self._lock:
-            self._queue.put(action)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._serve, name="mars-callbacks", daemon=True
-                )
-                self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                action = self._queue.get(timeout=_IDLE_S)
-            except queue.Empty:
-                with self._lock:
-                    if self._queue.empty():
-                        self._thread = None
-                        return
-                continue
-            try:
-                action()
-            except BaseException:  # SystemExit, say: Future has logged what is an Exception
-                _log.exception("exception calling callback")
-            del action
-
-
-_IDLE_S = 0.2
-_callbacks = _Callbacks()
 
 __all__ = ["CancelledError", "Execution"]

@@ -313,7 +313,7 @@ class Object(Output, Generic[R]):
             "level": "MEMORY",
             "memory_size": size,
             "store_size": size,
-            "bands": [(chosen.get_worker_addresses()[0], "numa-0")],
+            "bands": [((*chosen.get_worker_addresses(), chosen.address)[0], "numa-0")],
         }
         unknown = set(fields or ()) - set(_INFO_FIELDS)
         if unknown:
@@ -470,6 +470,7 @@ class ExecutableTuple(tuple[Any, ...]):
             on_error=on_error,
             seed=seed,
             finish=lambda: result,
+            plain=True,
             **_run_arguments(accepted),
         )
 
@@ -800,6 +801,7 @@ class MapObjects(Sequence[Any], Generic[R]):
             on_error=on_error,
             seed=seed,
             finish=lambda: self,
+            plain=True,
             **_run_arguments(accepted),
         )
 

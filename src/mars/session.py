@@ -178,6 +178,7 @@ class Session:
             on_error=on_error,
             seed=seed,
             finish=lambda: result,
+            plain=True,
             cancelled=accepted.get("cancelled"),
             checkpoint=checkpoint,
         )
@@ -187,6 +188,7 @@ class Session:
         outputs: Sequence[Output],
         *,
         finish: Callable[[], Any],
+        plain: bool = False,
         wait: bool = True,
         show_progress: bool | str | None = None,
         interval_s: float = 1,
@@ -196,7 +198,10 @@ class Session:
         calls: Sequence[Call] = (),
         checkpoint: Any = None,
     ) -> Any:
-        """As `execute`; ``finish`` makes the result once all is done."""
+        """As `execute`; ``finish`` makes the result once all is done.
+
+        ``plain``: for that it unpickles nothing of the program's.
+        """
         self._check_open()
         _check_run_arguments(wait, show_progress, interval_s, on_error, seed)
         modules.note_importers()
@@ -239,7 +244,8 @@ class Session:
                 self._engine,
                 lambda: self._finish(run, finish),
                 list(outputs),
-                lambda timeout_s: self._wait_listening(run, timeout_s),
+                self._listen,
+                plain,
             )
             if self._timeout_s is not None:
                 self._limit(run, self._timeout_s)
@@ -418,10 +424,14 @@ class Session:
 
     def _wait_listening(self, run: Run, timeout_s: float | None = None) -> bool:
         """As `Run.wait`; the waiting thread tells of silent calls meanwhile."""
+        return run.wait(timeout_s) if run.ended else self._listen(run.wait, timeout_s)
+
+    def _listen(self, wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
+        """As ``wait(timeout_s)``; the waiting thread tells of silent calls meanwhile."""
         # Calls of calls are the business of whoever waits in the program itself.
-        if self._nested or run.ended:
-            return run.wait(timeout_s)
-        return bool(self._listener(None).wait(run.wait, timeout_s))
+        if self._nested:
+            return wait(timeout_s)
+        return bool(self._listener(None).wait(wait, timeout_s))
 
     def _listener(self, display: Any) -> Any:
         """What tells of silent calls, beside the display if there is one."""

@@ -83,6 +83,10 @@ results, and gives up calls it has not started when another worker is idle."""
 INLINE_BYTES: Final = 64 * KIB
 """Results up to this size travel in the message; larger ones go to an arena."""
 
+FUNCTION_BYTES: Final = MIB
+"""Functions whose pickle is up to this size travel in messages to each worker, larger ones are
+stored once, and read there."""
+
 BUFFER_BYTES: Final = 64 * KIB
 """Buffers of pickled values from this size on are kept apart and never copied into a pickle."""
 
@@ -110,8 +114,9 @@ in memory are many. Only what is written takes disk."""
 OBJECT_MEMORY_SHARE: Final = 0.4
 """Part of the memory that this process may use which objects take until they go to disk."""
 
-LEDGER_BYTES: Final = 4096
-"""Shared memory in which 512 processes count what their arenas take."""
+LEDGER_BYTES: Final = 64 * KIB
+"""Shared memory in which each process counts what its arenas take, in 8 bytes: room for 8,000 at a
+time, more than a machine has."""
 
 CALL_MEMORY_SHARE: Final = 0.9
 """Part of the memory that this process may use which is given to objects and running calls."""
@@ -129,14 +134,32 @@ IDLE_ARENA_BYTES: Final = 512 * MIB
 """Memory of freed objects that each process keeps to write to again: warm pages take 5 GB/s,
 fresh ones 2 GB/s."""
 
+IDLE_ARENA_S: Final = 10.0
+"""It goes back to the system when nothing more has been freed there for so long, seconds. To write
+512 MiB to fresh pages takes 0.15 s longer, 1.5 % of that time."""
+
 MAPPED_CACHE_BYTES: Final = 2048 * MIB
 """Mapped inputs that a worker keeps for its next calls, at the most."""
+
+# -- results of futures -------------------------------------------------------------------------
+
+DELIVERY_IDLE_S: Final = 0.2
+"""How long the thread that delivers results of futures stays when it has nothing to do, seconds: to
+start one takes 0.1 ms."""
+
+DELIVERY_STALL_S: Final = 0.1
+"""If a callback, or the unpickling of a result, takes longer than this, in seconds, a second thread
+goes on with what waits behind it. Shorter, and callbacks would often not run in order."""
 
 # -- workers ----------------------------------------------------------------------------------
 
 BLOCKED_WORKERS: Final = 64
 """Worker processes that may wait for nested calls at once; past it, nested calls run inside
-the worker that asks."""
+the worker that asks, unless they need a process of their own."""
+
+BLOCKED_WORKERS_AT_MOST: Final = 512
+"""The same for nested calls with `timeout`, `memory`, other `cpus` or `expect_worker`, which only a
+process of their own can keep, and for maps; past it, they are refused. A process takes ~10 MB."""
 
 DEATH_RETRIES: Final = 3
 """Further attempts after a worker's death under a call, as Ray and Dask have it."""

@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from typing import Any, Final, NewType, Protocol
 
 from mars.errors import UsageError
-from mars.settings import DEATH_RETRIES, INLINE_BYTES, RETRY_WHEN_FAIL
+from mars.settings import DEATH_RETRIES, FUNCTION_BYTES, INLINE_BYTES, RETRY_WHEN_FAIL
 
 RunId = NewType("RunId", int)
 WorkerId = NewType("WorkerId", int)
@@ -318,13 +318,16 @@ class Function:
     name : str
         For logs and errors.
     data, buffers : bytes, tuple
-        The pickle, and large buffers beside it.
+        The pickle, and large buffers beside it. No pickle: it is the first of the buffers.
+    large : bool
+        It does not travel in a message, or not all of it.
     """
 
-    __slots__ = ("buffers", "data", "key", "name")
+    __slots__ = ("__weakref__", "buffers", "data", "key", "large", "name")
 
     def __init__(self, key: bytes, name: str, data: bytes, buffers: Buffers = ()) -> None:
         self.key, self.name, self.data, self.buffers = key, name, data, buffers
+        self.large = bool(buffers) or len(data) > FUNCTION_BYTES
 
 
 _serial = itertools.count(1)

@@ -92,6 +92,61 @@ def test_apply_changes_variables_only_when_the_budget_changes(
     assert same < 1e-6, "0.06 us on the reference machine; a call must not notice it"
 
 
+class Pool:
+    """A module with a pool of its own, such as numexpr and torch."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def get_num_threads(self) -> int:
+        return self.number
+
+    def set_num_threads(self, number: int) -> None:
+        self.number = number
+
+
+@pytest.fixture
+def budget(monkeypatch: pytest.MonkeyPatch) -> ThreadBudget:
+    for name in (*VARIABLES, "MARS_THREADS_ASKED"):
+        monkeypatch.setenv(name, "1")
+        monkeypatch.delenv(name)
+    return ThreadBudget(2)
+
+
+@pytest.mark.parametrize("name", ["numexpr", "torch"])
+def test_a_pool_of_a_module_that_was_told_another_number_is_told_the_budget(
+    monkeypatch: pytest.MonkeyPatch, budget: ThreadBudget, name: str
+) -> None:
+    pool = Pool(2)
+    monkeypatch.setitem(sys.modules, name, pool)  # type: ignore[arg-type]
+    assert not budget.differs()
+    for number in (1, 5):
+        pool.set_num_threads(number)
+        assert budget.differs()
+        budget.reset()
+        assert pool.number == 2 and not budget.differs()
+    budget.apply(1)
+    assert pool.number == 1 and not budget.differs()
+
+
+def test_numba_is_not_asked_before_it_has_threads(
+    monkeypatch: pytest.MonkeyPatch, budget: ThreadBudget
+) -> None:
+    pool = Pool(7)
+    monkeypatch.setitem(sys.modules, "numba", pool)  # type: ignore[arg-type]
+    assert not budget.differs()
+    started = type(sys)("numba.np.ufunc.parallel")
+    started._is_initialized = True  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, started.__name__, started)
+    assert budget.differs()
+
+
+def test_to_ask_libraries_costs_microseconds(budget: ThreadBudget) -> None:
+    budget.differs()
+    took = min(timeit.repeat(budget.differs, number=1000, repeat=5)) / 1000
+    assert took < 100e-6, "3 us on the reference machine"
+
+
 # -- real libraries, in a process of their own ------------------------------------------------
 
 COUNT = """

@@ -345,3 +345,192 @@ def test_cancel_after_the_end_changes_nothing() -> None:
     execution.result(20)
     assert execution.cancel() is False
     assert call.fetch() == 32
+
+
+def test_result_and_exception_keep_their_time_limit(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    execution = mr.spawn(pass_gate, args=(gate,)).execute(wait=False)
+    for ask in (execution.result, execution.exception):
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            ask(0.5)
+        assert 0.5 <= time.monotonic() - begun < 0.9
+    gate.touch()
+    assert execution.exception(20) is None
+
+
+class Read:
+    """Knows in which thread it was unpickled."""
+
+    def __init__(self) -> None:
+        self.thread = ""
+
+    def __getstate__(self) -> object:
+        return {"no": "state"}
+
+    def __setstate__(self, _: object) -> None:
+        self.thread = threading.current_thread().name
+
+
+class ReadError(Exception):
+    def __init__(self, thread: str = "") -> None:
+        super().__init__()
+        self.thread = thread
+
+    def __reduce__(self) -> object:
+        return _read_error, ()
+
+
+def _read_error() -> ReadError:
+    return ReadError(threading.current_thread().name)
+
+
+def raise_read_error() -> None:
+    raise ReadError
+
+
+@pytest.mark.parametrize("wait", ["result", "timed", "callback", "wait", "await"])
+@pytest.mark.parametrize("make", [Read, raise_read_error])
+def test_values_and_errors_are_unpickled_outside_of_the_engine_s_thread(
+    make: Callable[[], object], wait: str
+) -> None:
+    future = mr.spawn(make).to_object(wait=False)
+    called = threading.Event()
+    if wait == "callback":
+        future.add_done_callback(lambda _: called.set())
+        assert called.wait(20)
+    elif wait == "wait":
+        concurrent.futures.wait([future], 20)
+    elif wait == "await":
+
+        async def main() -> None:
+            await asyncio.wait([asyncio.wrap_future(future)])
+
+        asyncio.run(main())
+    limit_s = None if wait == "result" else 20
+    found = future.exception(limit_s) or future.result(limit_s)
+    assert isinstance(found, Read | ReadError)
+    assert found.thread in {"MainThread", "mars-delivery"}
+
+
+class Asks:
+    """Asks for a call when it is unpickled in the program, as a lazy proxy may."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.found = 0
+
+    def __getstate__(self) -> object:
+        return self.pid
+
+    def __setstate__(self, pid: int) -> None:
+        import os
+
+        self.found = mr.spawn(abs, args=(-5,)).execute().fetch() if os.getpid() == pid else 0
+
+
+def test_a_value_that_asks_for_a_call_while_it_is_unpickled_hangs_nothing() -> None:
+    import os
+
+    futures = [mr.spawn(Asks, args=(os.getpid(),)).to_object(wait=False) for _ in range(3)]
+    assert mr.spawn(pow, args=(2, 5)).execute().fetch() == 32
+    assert [future.result(20).found for future in futures] == [5, 5, 5]
+
+
+class SlowToRead:
+    """Takes until somebody opens the gate to be unpickled in the program."""
+
+    def __init__(self, pid: int, gate: str) -> None:
+        self.state = pid, gate
+
+    def __getstate__(self) -> object:
+        return self.state
+
+    def __setstate__(self, state: tuple[int, str]) -> None:
+        import os
+
+        self.state = state
+        deadline = time.monotonic() + 20
+        while os.getpid() == state[0] and not os.path.exists(state[1]):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the gate was not opened")
+            time.sleep(0.005)
+
+
+def test_a_value_that_is_slow_to_unpickle_holds_up_no_other_future(tmp_path: Path) -> None:
+    import os
+
+    gate = tmp_path / "gate"
+    slow = mr.spawn(SlowToRead, args=(os.getpid(), str(gate))).to_object(wait=False)
+    with pytest.raises(TimeoutError):
+        slow.result(0.3)
+    quick = [mr.spawn(pow, args=(2, i)).to_object(wait=False) for i in range(3)]
+    done, waiting = concurrent.futures.wait([slow, *quick], 5, return_when="FIRST_COMPLETED")
+    assert slow in waiting and done <= set(quick)
+    assert concurrent.futures.wait(quick, 5).not_done == set()
+    assert [future.result() for future in quick] == [1, 2, 4]
+    gate.touch()
+    assert isinstance(slow.result(20), SlowToRead)
+
+
+def test_a_callback_may_wait_for_another_future(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    first = mr.spawn(pow, args=(2, 5)).to_object(wait=False)
+    second = mr.spawn(pass_gate, args=(gate,)).to_object(wait=False)
+    found: list[object] = []
+    called = threading.Event()
+
+    def wait(_: object) -> None:
+        found.append(concurrent.futures.wait([second], 20).not_done)
+        found.append(second.result(20))
+        found.append(mr.spawn(pow, args=(2, 3)).to_object(wait=False).result())
+        called.set()
+
+    first.add_done_callback(wait)
+    gate.touch()
+    assert called.wait(20)
+    assert found == [set(), None, 8]
+
+
+def test_callbacks_are_called_in_the_order_in_which_they_were_added() -> None:
+    seen: list[int] = []
+    called = threading.Event()
+    execution = mr.spawn(time.sleep, args=(0.05,)).execute(wait=False)
+    for number in range(20):
+        execution.add_done_callback(lambda _, number=number: seen.append(number))
+    execution.add_done_callback(lambda _: called.set())
+    assert called.wait(20)
+    assert sorted(seen) == seen and len(seen) == 20
+
+
+def test_callbacks_of_futures_are_called_in_the_order_in_which_these_ended(
+    local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    seen: list[int] = []
+    called = threading.Event()
+
+    def note(number: int) -> None:
+        seen.append(number)
+        if len(seen) == 5:
+            called.set()
+
+    first = mr.spawn(pass_gate, args=(tmp_path / "gate",))
+    calls = [first]
+    for _ in range(4):  # each needs the one before it
+        calls.append(mr.spawn(lambda _: None, args=(calls[-1],)))
+    for number, call in enumerate(calls):
+        execution = call.execute(wait=False)
+        execution.add_done_callback(lambda _, number=number: note(number))
+    (tmp_path / "gate").touch()
+    assert called.wait(20)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_cancelled_is_true_as_soon_as_cancel_has_returned(local_only: None) -> None:
+    for _ in range(20):
+        execution = mr.spawn(time.sleep, args=(200,)).execute(wait=False)
+        assert execution.cancel() and execution.cancelled() and execution.done()

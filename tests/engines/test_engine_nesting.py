@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mars
 import mars.remote as mr
+from mars.engines.local import nested_server
 
 
 def square(x: int) -> int:
@@ -168,3 +172,110 @@ def test_a_call_after_nested_ones_finds_all_cpus_free(
     a, b = tmp_path / "a", tmp_path / "b"
     calls = [mr.spawn(meet, args=(a, b)), mr.spawn(meet, args=(b, a))]
     assert mr.ExecutableTuple(calls).execute().fetch() == [True, True]
+
+
+# -- where too many calls wait for calls already -----------------------------------------------
+
+
+@pytest.fixture
+def no_room(local_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if as many calls as may waited for calls: nested ones run in the worker that asks."""
+    monkeypatch.setattr(nested_server, "BLOCKED_WORKERS", 0)
+
+
+def of_process(_: object = None) -> int:
+    return os.getpid()
+
+
+def test_plain_nested_calls_then_run_in_the_process_that_asks(no_room: None) -> None:
+    def outer() -> tuple[int, int]:
+        return os.getpid(), mr.spawn(of_process).execute().fetch()
+
+    mine, child = mr.spawn(outer).execute().fetch()
+    assert mine == child
+
+
+def test_a_nested_call_keeps_its_timeout_there_too(no_room: None) -> None:
+    def outer() -> str:
+        begun = time.monotonic()
+        try:
+            mr.spawn(time.sleep, args=(30,), timeout=0.5).execute()
+        except mars.errors.TaskTimeout:
+            assert time.monotonic() - begun < 10
+            return "TaskTimeout"
+        return "ran to its end"
+
+    assert mr.spawn(outer).execute().fetch() == "TaskTimeout"
+
+
+def test_a_nested_call_keeps_its_memory_and_cpus_there_too(no_room: None) -> None:
+    def threads() -> str:
+        return os.environ["OMP_NUM_THREADS"]
+
+    def outer() -> tuple[str, str]:
+        try:
+            mr.spawn(bytearray, args=(1_000_000_000,), memory=100_000_000).execute()
+        except MemoryError:
+            found = "MemoryError"
+        else:
+            found = "no limit"
+        return found, mr.spawn(threads, cpus=2).execute().fetch()
+
+    assert mr.spawn(outer).execute().fetch() == ("MemoryError", "2")
+
+
+def test_a_map_runs_there_too(no_room: None) -> None:
+    def outer() -> tuple[list[int], int]:
+        squares = mr.map(lambda x: x * x, range(5))
+        squares.execute()
+        return squares.fetch(), mr.spawn(sum, args=([squares[1], squares[2]],)).execute().fetch()
+
+    assert mr.spawn(outer).execute().fetch() == ([0, 1, 4, 9, 16], 5)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+@pytest.mark.parametrize("outputs", [None, 2])
+def test_what_a_call_made_in_the_process_that_asks_is_an_input_of_one_elsewhere(
+    no_room: None, size: int, outputs: int | None
+) -> None:
+    def make() -> object:
+        value = np.arange(size, dtype="f8")
+        return value if outputs is None else (value, 2 * value)
+
+    def outer() -> list[float]:
+        made = mr.spawn(make, n_output=outputs)
+        last = made if outputs is None else made[1]
+        found = [mr.spawn(np.sum, args=(last,)).execute().fetch()]  # here
+        found += [mr.spawn(np.sum, args=(last,), timeout=60).execute().fetch() for _ in "ab"]
+        found.append(mr.spawn(np.sum, args=(last,)).execute().fetch())
+        chained = mr.spawn(np.add, args=(mr.spawn(np.sum, args=(last,), timeout=60), 0))
+        found.append(chained.execute().fetch())
+        found.append(mr.spawn(np.sum, args=(last,)).execute().fetch())
+        return [float(one) for one in found]
+
+    total = size * (size - 1) / 2 * (1 if outputs is None else 2)
+    assert mr.spawn(outer).execute().fetch() == [total] * 6
+
+
+def test_more_calls_than_may_ever_wait_are_refused_saying_so(
+    no_room: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nested_server, "BLOCKED_WORKERS_AT_MOST", 0)
+
+    def outer() -> str:
+        try:
+            mr.spawn(abs, args=(-1,), timeout=60).execute()
+        except mars.errors.UsageError as error:
+            return str(error)
+        return ""
+
+    assert "a process of its own" in mr.spawn(outer).execute().fetch()
+
+
+def test_an_item_of_a_map_inside_a_call_is_an_input_of_another_call() -> None:
+    def outer() -> int:
+        squares = mr.map(lambda x: x * x, range(5)).execute()
+        found: int = mr.spawn(sum, args=([squares[3], squares[4]],)).execute().fetch()
+        return found
+
+    assert mr.spawn(outer).execute().fetch() == 25

@@ -15,6 +15,7 @@ import pytest
 import mars
 import mars.remote as mr
 
+pytest.importorskip("threadpoolctl")
 pytest.importorskip("sklearn")
 pytest.importorskip("xgboost")
 
@@ -93,3 +94,74 @@ def test_calls_of_two_cpus_do_not_run_beside_others() -> None:
             held += int(line)
             most = max(most, held)
     assert 0 < most <= total
+
+
+def limits() -> tuple[int, dict[str, int]]:
+    """The process, and how many threads each library of it uses in a call."""
+    import numpy as np
+    import sklearn.ensemble  # noqa: F401  # brings OpenMP and another BLAS
+    from threadpoolctl import threadpool_info
+
+    np.dot(np.ones((64, 64)), np.ones((64, 64)))
+    return os.getpid(), {one["filepath"]: one["num_threads"] for one in threadpool_info()}
+
+
+def limit(threads: int, inside: str = "") -> int:
+    from threadpoolctl import threadpool_limits
+
+    limits()
+    if inside == "thread":
+        other = threading.Thread(target=threadpool_limits, args=(threads,))
+        other.start()
+        other.join()
+    else:
+        threadpool_limits(threads)
+    assert inside or set(limits()[1].values()) == {threads}
+    return os.getpid()
+
+
+@pytest.fixture
+def one_worker(local_only: None, session: mars.session.Session) -> str:
+    """Address of a group; calls that ask for all cores of it have one worker at a time."""
+    return session.get_worker_addresses()[0]
+
+
+@pytest.mark.parametrize("inside", ["", "thread"])
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 4), (2, 1)])
+def test_thread_limits_that_a_call_sets_end_with_it(
+    one_worker: str, cpus: int, threads: int, inside: str
+) -> None:
+    session = mars.session.get_default_session()
+    assert session is not None
+    cpus = min(cpus, session.get_total_n_cpu() // len(session.get_worker_addresses()))
+    where = {"cpus": cpus, "expect_worker": one_worker}
+    spoiled = {mr.spawn(limit, args=(threads, inside), **where).execute().fetch()}
+    for _ in range(6):
+        pid, found = mr.spawn(limits, **where).execute().fetch()
+        assert set(found.values()) == {cpus}, pid in spoiled
+
+
+def test_thread_limits_that_an_item_of_a_map_sets_end_with_it(local_only: None) -> None:
+    def item(number: int) -> set[int]:
+        found = set(limits()[1].values())
+        if number % 3 == 0:
+            limit(4)
+        return found
+
+    assert mr.map(item, range(12)).execute().fetch() == [{1}] * 12
+
+
+def test_thread_limits_that_are_set_past_threadpoolctl_end_with_their_call(
+    one_worker: str,
+) -> None:
+    def openmp() -> tuple[int, int]:
+        import ctypes
+
+        library = next(path for path in limits()[1] if "gomp" in path)
+        loaded = ctypes.CDLL(library)
+        before = loaded.omp_get_max_threads()
+        loaded.omp_set_num_threads(7)
+        return before, loaded.omp_get_max_threads()
+
+    for _ in range(4):
+        assert mr.spawn(openmp, expect_worker=one_worker).execute().fetch() == (1, 7)

@@ -233,6 +233,8 @@ class World:
             FAR_PREFETCH_BELOW_S if len(groups) > 1 else PREFETCH_BELOW_S,
         )  # fmt: skip
         self.addresses = [address for address, _ in groups]
+        self.number_at = list(self.scheduler.groups)  # of the group that is at a place now
+        self.place_of = {number: place for place, number in enumerate(self.number_at)}
         self.members: dict[int, Member] = {}
         self.gone: set[int] = set()
         self.askers: dict[int, Asker] = {}
@@ -277,7 +279,7 @@ class World:
             assert source is not None
             if source.early and not self._has(index, source):
                 return inf
-            if source.stored and source.attempt % len(self.addresses) != index:
+            if source.stored and source.attempt % len(self.addresses) != self.place_of[index]:
                 seconds += 0.01
         return seconds
 
@@ -305,20 +307,22 @@ class World:
         if made is None:
             return
         task, group = made
-        other = (group + 1) % len(self.addresses)
-        if task.early and self.scheduler.groups[other].cpus:
+        place = self.place_of[group]
+        other = self.number_at[(place + 1) % len(self.addresses)]
+        if task.early and other in self.scheduler.groups:
             self.faults["copied"] += 1
             self.copies[attempt] = other
             self.on(Tick())
             if self.copying.random() < self.lost_makers:
-                self.lose(group)
+                self.lose(place)
 
-    def lose(self, index: int) -> None:
+    def lose(self, place: int) -> None:
         """A group is lost, with all that is in it; after a moment there is another like it."""
         state = self.scheduler
-        group = state.groups[index]
-        if not group.cpus:
+        index = self.number_at[place]
+        if index not in state.groups:
             return
+        cpus = state.groups[index].cpus
         self.copies = {one: where for one, where in self.copies.items() if where != index}
         made = [task for task, where in state.made_in.values() if where == index]
         lost = [task for task in made if task.attempt not in self.copies]
@@ -330,8 +334,6 @@ class World:
         for task in lost:
             for run in task.wanted_by:  # type: ignore[attr-defined]
                 run.joined = True  # what it only needed to feed others may not be made again
-        cpus, group.cpus = group.cpus, 0.0
-        group.free -= cpus
         self.on(Lost(index, lambda task: ("lost", task.attempt), handed))
         for number, worker in list(state.workers.items()):
             if worker.group == index:
@@ -341,9 +343,12 @@ class World:
                 self._die(member, "with its group")
                 self._bury(member)
 
+        if index in state.groups:
+            raise Broken(f"group {index} was lost, its workers are gone, and it stays")
+
         def come_back() -> None:
-            group.cpus += cpus
-            group.free += cpus
+            self.number_at[place] = state.add_group(self.addresses[place], cpus)
+            self.place_of[self.number_at[place]] = place
             self.on(Tick())
 
         self.after(0.05, come_back)
@@ -468,7 +473,7 @@ class World:
             getattr(self, f"_do_{kind}")(command)
 
     def _do_StartWorker(self, command: Any) -> None:
-        member = Member(command.worker, self.addresses[command.group])
+        member = Member(command.worker, self.addresses[self.place_of[command.group]])
         self.members[command.worker] = member
         self.after(self.rng.choice((0.0, 0.002, 0.01, 0.05)), lambda: self._process_starts(member))
 
@@ -1044,7 +1049,7 @@ class World:
     def check(self) -> None:
         """What holds after every event."""
         state = self.scheduler
-        held = [0.0] * len(state.groups)
+        held = dict.fromkeys(state.groups, 0.0)
         for worker in state.workers.values():
             queue = worker.queue
             held[worker.group] += worker.claim
@@ -1063,7 +1068,8 @@ class World:
                     raise Broken(f"{named(task)} is in a queue and not assigned to it")
                 if task.call.options.cpus != worker.cpus:
                     raise Broken(f"{named(task)} is queued behind tasks of another shape")
-        for group, claimed in zip(state.groups, held, strict=True):
+        for number, claimed in held.items():
+            group = state.groups[number]
             if abs(group.cpus - group.free - claimed) > 1e-6:
                 raise Broken(f"{group.address}: {claimed} claimed, {group.free} free")
             over = group.cpus and claimed > group.cpus + 1e-6  # none: it is lost

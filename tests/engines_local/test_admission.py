@@ -6,7 +6,7 @@ from math import inf
 
 from mars.engines.local.admission import OUT_OF_MEMORY, Admission
 from mars.engines.local.queues import WorkerState
-from mars.settings import PEAK_FLOOR_BYTES
+from mars.settings import FUNCTIONS_KEPT, PEAK_FLOOR_BYTES
 from mars.task import Call, Function, Options, Task, WorkerId
 
 GIB = 2**30
@@ -47,6 +47,13 @@ def test_more_memory_is_believed_at_once_and_less_after_a_while() -> None:
     for _ in range(100):
         admission.learn(FUNCTION.key, PEAK_FLOOR_BYTES // 2)
     assert admission.need(task()) == 0, "too little to care"
+
+
+def test_what_is_remembered_of_functions_does_not_grow_with_their_number() -> None:
+    admission = Admission(lambda: inf)
+    for number in range(10_000):
+        admission.learn(str(number).encode(), GIB)
+    assert len(admission.peaks) <= 4 * FUNCTIONS_KEPT
 
 
 def test_calls_run_together_while_they_fit() -> None:

@@ -75,7 +75,7 @@ class Process:
         self.spill_directory = spill_directory
         self.descriptors: dict[int, int] = {}
         descriptor = Ledger.new()
-        self.ledger = Ledger(descriptor, 1, budget_bytes)
+        self.ledger = Ledger(descriptor, 0, budget_bytes)
         os.close(descriptor)
         self.allocator = Allocator(1, self._announce, self.ledger, spill_directory)
 
@@ -189,7 +189,7 @@ def test_two_values_in_one_call_do_not_see_each_other(process: Process) -> None:
 
 def test_the_driver_hears_when_the_last_view_dies(process: Process) -> None:
     value = process.put(b"x" * 100, b"y" * 100)
-    parts = process.inputs.lend(value)
+    parts = process.inputs.lend(value)()
     last = parts[1]
     del parts
     assert process.unused == []
@@ -201,7 +201,7 @@ def test_the_driver_hears_when_the_last_view_dies(process: Process) -> None:
 def test_an_array_keeps_its_memory(process: Process) -> None:
     numpy = pytest.importorskip("numpy")
     value = process.put(os.urandom(8000))
-    array = numpy.frombuffer(process.inputs.lend(value)[0], "u1")
+    array = numpy.frombuffer(process.inputs.lend(value)()[0], "u1")
     row = array[17:]
     del array
     assert process.unused == []
@@ -236,7 +236,7 @@ def test_a_region_is_written_again_only_after_it_was_freed(process: Process) -> 
 
 def test_what_was_written_here_before_does_not_show_in_the_next_value(process: Process) -> None:
     first = process.put(b"1" * 100)
-    parts = process.inputs.lend(first)
+    parts = process.inputs.lend(first)()
     parts[0][:] = b"x" * 100
     del parts
     assert process.unused
@@ -351,18 +351,53 @@ def test_warm_memory_that_fits_nothing_is_given_back_before_the_disk_is_used(
 
 def test_processes_share_one_budget(tight: Process, tmp_path: Path) -> None:
     descriptor = Ledger.new()
-    ledgers = [Ledger(descriptor, owner, 2**20) for owner in (1, 2)]
+    first = Ledger(descriptor, 0, 2**20)
+    place = first.open_place()
+    ledgers = [first, Ledger(descriptor, place, 2**20)]
     os.close(descriptor)
     allocators = [
         Allocator(n, lambda *_: None, one, str(tmp_path)) for n, one in enumerate(ledgers)
     ]
     places = [allocators[n % 2].put([bytes(2**18)], "a test") for n in range(6)]
     assert [bool(place[0] & ON_DISK) for place in places] == [False] * 4 + [True] * 2
-    ledgers[0].settle(0, owner=2)  # the second has ended, and its memory is gone
+    first.close_place(place)  # the second has ended, and its memory is gone
     assert not allocators[0].put([bytes(2**18)], "a test")[0] & ON_DISK
     for allocator, ledger in zip(allocators, ledgers, strict=True):
         allocator.close()
         ledger.close()
+
+
+@given(st.lists(st.integers(0, 20), max_size=200))
+@settings(deadline=None, derandomize=True, database=None, max_examples=100)
+def test_no_place_of_a_ledger_serves_two_processes_at_a_time(steps: list[int]) -> None:
+    descriptor = Ledger.new()
+    ledger = Ledger(descriptor, 0, 2**40)
+    os.close(descriptor)
+    there: list[int] = []
+    for step in steps:
+        if there and step % 2:
+            ledger.close_place(there.pop(step % len(there)))
+        else:
+            place = ledger.open_place()
+            assert place and place not in there
+            ledger.settle(2**20 + place, place)
+            there.append(place)
+        assert ledger.total() == sum(2**20 + place for place in there)
+    assert not steps or max(there, default=0) <= len(steps)
+    ledger.close()
+
+
+def test_a_ledger_without_a_free_place_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena, "LEDGER_BYTES", 4096)
+    descriptor = Ledger.new()
+    ledger = Ledger(descriptor, 0, 2**40)
+    os.close(descriptor)
+    places = [ledger.open_place() for _ in range(510)]
+    with pytest.raises(OSError, match="510 worker processes"):
+        ledger.open_place()
+    ledger.close_place(places[7])
+    assert ledger.open_place() == places[7]
+    ledger.close()
 
 
 @given(st.integers(0, 2**32))
@@ -442,7 +477,7 @@ LIMITED = """
     from mars.engines.local.arena import ON_DISK, Allocator, Ledger
     from mars.errors import StoreFull
 
-    ledger = Ledger(Ledger.new(), 1, 2**30)
+    ledger = Ledger(Ledger.new(), 0, 2**30)
     descriptors = {}
     def announce(number, descriptor, size):
         descriptors[number] = descriptor

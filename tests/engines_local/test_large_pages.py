@@ -56,7 +56,7 @@ def pages() -> Iterator[LargePages]:
 @pytest.fixture
 def allocator(tmp_path: Path) -> Iterator[Allocator]:
     descriptor = Ledger.new()
-    ledger = Ledger(descriptor, 1, 2**30)
+    ledger = Ledger(descriptor, 0, 2**30)
     os.close(descriptor)
     made = Allocator(1, lambda *_: None, ledger, str(tmp_path))
     yield made

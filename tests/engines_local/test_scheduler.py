@@ -1089,6 +1089,42 @@ def test_a_timeout_of_long_ago_holds_no_result() -> None:
     assert not any(one.task in entry for entry in desk.scheduler._timers)
 
 
+def test_timers_of_calls_that_ended_do_not_grow_with_their_number() -> None:
+    desk = Desk(2)
+    for _ in range(3000):
+        desk.now += 0.001
+        one, two = call("one", timeout_s=3600), call("two", timeout_s=3500, retries=1)
+        desk.submit(one, two)
+        desk.finish(1)
+        desk.finish(2, EXCEPTION)
+        desk.now += 0.01
+        desk.on(Tick())
+        desk.finish(next(worker for worker, queue in desk.queues.items() if queue))
+        assert (stage(one), stage(two)) == (DONE, DONE)
+    assert len(desk.scheduler._timers) < 200
+
+
+def test_timers_that_matter_outlive_those_of_calls_that_ended() -> None:
+    desk = Desk(2)
+    slow, failing = call("slow", function=LONG, timeout_s=50), call("failing", retries=3)
+    desk.submit(slow, failing)
+    desk.finish(2, EXCEPTION)
+    desk.on(Tick())
+    desk.finish(2, EXCEPTION)
+    assert stage(failing) is RETRYING
+    for _ in range(500):
+        one = call("one", timeout_s=3600, priority=1)
+        desk.submit(one)
+        desk.finish(2)
+    desk.now = 10
+    desk.on(Tick())
+    assert stage(failing) is ASSIGNED
+    desk.drain(Interrupt)
+    desk.now = 50
+    desk.on(Tick())
+    assert [command.worker for command in desk.drain(Interrupt)] == [1]
+
+
 def test_a_cancelled_call_is_interrupted_and_then_killed() -> None:
     desk = Desk(1)
     one, waiting = calls(2, LONG)

@@ -160,6 +160,38 @@ def test_a_damaged_large_result_runs_again_when_it_is_fetched_or_needed(
     assert ran() == []
 
 
+def test_a_future_of_a_damaged_result_and_a_new_one_gives_both_and_the_engine_works_on(
+    rerun: Any, ran: Any, folder: Path, pass_gate: Any, tmp_path: Path
+) -> None:
+    path, gate = ran.path(), tmp_path / "gate"
+
+    def large(index: int) -> Any:
+        sign(path, f"large {index}")
+        return np.full(100_000, index)
+
+    def program() -> tuple[int, int]:
+        # The kept result is looked at when the new one is there: whoever waits, or nobody.
+        calls = [mr.spawn(large, 1), mr.spawn(pass_gate, args=(gate,)), mr.spawn(abs, -3)]
+        future = mr.ExecutableTuple(calls).to_object(wait=False)
+        called = threading.Event()
+        future.add_done_callback(lambda _: called.set())
+        gate.touch()
+        assert called.wait(20)
+        found = future.result(20)
+        assert mr.spawn(abs, -7, cache=False).to_object() == 7  # type: ignore[call-arg]
+        return found[0][0], found[2]
+
+    assert rerun(lambda: mr.spawn(large, 1).execute().fetch()[0]) == 1
+    ran()
+    for file in (folder / "results").rglob("*"):
+        if file.is_file():
+            content = bytearray(file.read_bytes())
+            content[-5] ^= 4
+            file.write_bytes(content)
+    assert rerun(program) == (1, 3)
+    assert ran() == ["large 1"]
+
+
 def test_the_log_and_the_times_of_a_reused_call_are_those_of_the_run_that_made_it(
     rerun: Any,
 ) -> None:

@@ -70,9 +70,16 @@ class Ambient:
     ----------
     descriptors : sequence of int
         What the process cannot live without.
+    differs, reset : callable
+        Whether something else than what is known here has changed, and what puts it back.
     """
 
-    def __init__(self, descriptors: Sequence[int]) -> None:
+    def __init__(
+        self,
+        descriptors: Sequence[int],
+        differs: Callable[[], bool] = lambda: False,
+        reset: Callable[[], object] = lambda: None,
+    ) -> None:
         self.environment = _Environment()
         self._followed = Followed()
         self._path = _Fact(lambda: getattr(sys, "path", None), _set_path)
@@ -89,6 +96,7 @@ class Ambient:
             _Fact(sys.getprofile, sys.setprofile),
             _Fact(self._followed.changed, self._followed.restore),
         ]
+        self._facts.append(_Fact(differs, lambda _: reset(), vital=False))
         self._reads = [fact.read for fact in self._facts]
         self._values: list[Any] = []
         self._remember()

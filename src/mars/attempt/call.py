@@ -67,9 +67,18 @@ def pack(
         data, buffers = codec.encode(value)
     except Exception as error:
         raise encode_error(value, "result", name, error) from None
+    return pack_encoded(data, buffers, put)
+
+
+def pack_encoded(
+    data: Any,
+    buffers: Sequence[Any],
+    put: Callable[[Sequence[Any]], tuple[int, int, int, tuple[int, ...]]],
+) -> Value:
+    """As `pack`, of a value that has been pickled."""
     if not buffers:
         if len(data) <= INLINE_BYTES:
-            return data
+            return data  # type: ignore[no-any-return]
         return (None, *put((data,)))
     if len(data) <= INLINE_BYTES:
         return (data, *put(buffers))

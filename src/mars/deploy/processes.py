@@ -67,8 +67,9 @@ def is_running(process: Process) -> bool:
     """Whether it is there, and is that one."""
     if process.machine != machine():
         return False
-    _reap(process.pid)
-    state, started, _ = _facts(process.pid)
+    state, started, parent = _facts(process.pid)
+    if state == "Z" and parent == os.getpid() and started == process.started:
+        _reap(process.pid)
     return started == process.started and state not in _ENDED
 
 

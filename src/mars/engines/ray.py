@@ -178,7 +178,8 @@ class RayLink:
         self._ray: Any = None
         self._listener: Listener | None = None
         self._facts: Mapping[str, Any] = {}
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _Held] = {}  # by name
+        self._started = 0  # so many, which makes their names unique
         self._known: set[str] = set()  # nodes of Ray that have an actor, or had one
         self._joined = False  # counted in `_own`
         self._undo = contextlib.ExitStack()
@@ -255,14 +256,13 @@ class RayLink:
             ray.init(address=self.address, **options)
 
     def _nodes(self) -> list[dict[str, Any]]:
-        return [
-            node for node in self._ray.nodes()
-            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
-        ]  # fmt: skip
+        return [node for node in self._ray.nodes() if node["Alive"]]
 
     def _start_missing(self) -> None:
-        for node in self._nodes():
-            if node["NodeID"] not in self._known:
+        nodes = self._nodes()
+        self._known &= {node["NodeID"] for node in nodes}  # the others have left
+        for node in nodes:
+            if node["Resources"].get("CPU", 0) >= 1 and node["NodeID"] not in self._known:
                 host = node["NodeManagerAddress"]
                 address = f"{host}:{node['NodeManagerPort']}"
                 offer = node["Resources"]
@@ -285,8 +285,9 @@ class RayLink:
         )
         facts = {**self._facts, "memory": memory or None}
         actor = remote(NodeActor).remote(facts, address, cpus, host, self._mapped)
-        held = _Held(f"{address} {len(self._held)}", actor)
         with self._lock:
+            self._started += 1
+            held = _Held(f"{address} {self._started}", actor)
             self._held[held.name] = held
         for act in (self._poll, self._write):
             thread = threading.Thread(target=act, args=(held,), name="mars-ray", daemon=True)
@@ -369,6 +370,7 @@ class RayLink:
             if held.gone:
                 return
             held.gone = True
+            del self._held[held.name]
         held.filled.set()
         self._listener.left(held.name, reason)
 

@@ -11,27 +11,29 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mars import platform
 from mars.attempt.setting import import_path
-from mars.engine import Run
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Carrier
 from mars.engines.cluster.line import Line, reach
 from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
 from mars.engines.cluster.surroundings import Surroundings, installed_entries
 from mars.engines.given import Given
-from mars.engines.local.engine import LocalEngine
+from mars.engines.local.engine import Groups, LocalEngine
 from mars.engines.local.launch import as_started
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
-from mars.errors import ClusterUnreachable, NoAvailableBand, StartupFailed
+from mars.errors import ClusterUnreachable, StartupFailed
 from mars.observe.progress import write_line
 from mars.settings import NODES_START_S
 from mars.task import Call
+
+_REFUSALS_KEPT = 64
+"""Of nodes that were refused, how many are remembered with the reason."""
 
 _MEMORY_OF_A_NODE = 1 << 60
 """No limit for all nodes together: each says what calls may take there."""
@@ -107,7 +109,7 @@ class ClusterEngine(LocalEngine):
             raise
         with self._greeted:
             self._begun = True
-            late = [node for node in self._nodes.values() if node not in first]
+            late = [node for node in self._nodes.values() if node not in first and node.alive]
         for node in late:
             self.loop.post(lambda node=node: self.loop.node_joined(node))  # type: ignore[attr-defined, misc]
         for node in first:
@@ -153,8 +155,7 @@ class ClusterEngine(LocalEngine):
         refusal = carrier.refusal(facts)
         if refusal:
             with self._greeted:
-                self.refused.append(refusal)
-                self._greeted.notify_all()
+                self._refuse(refusal)
             if self._begun:
                 write_line(f"mars: {refusal}")
             return
@@ -168,6 +169,12 @@ class ClusterEngine(LocalEngine):
             if not self._ended:
                 self._reaching[name] = thread
                 thread.start()
+
+    def _refuse(self, why: str) -> None:
+        """A node cannot be used; the lock is held."""
+        self.refused.append(why)
+        del self.refused[:-_REFUSALS_KEPT]
+        self._greeted.notify_all()
 
     def _reach(self, name: str, facts: dict[str, Any]) -> Line | None:
         if facts["door"] is None:
@@ -207,8 +214,9 @@ class ClusterEngine(LocalEngine):
             self._reaching.pop(node, None)
             known = self._nodes.get(node)
             if known is None:
-                self.refused.append(f"node {node} was lost before it could be used: {reason}")
-                self._greeted.notify_all()
+                # Refused, or lost before it was met; or told twice, by its line and by Dask or Ray.
+                if not self._begun:
+                    self._refuse(f"node {node} was lost before it could be used: {reason}")
                 return
             if known.lost or self._ended:
                 return  # its line and the foreign engine both tell; or we are ending it
@@ -222,8 +230,7 @@ class ClusterEngine(LocalEngine):
         """The cluster is gone: nothing runs any more, and what has come can still be read."""
         with self._greeted:
             if not self._begun:
-                self.refused.append(f"the cluster at {self._link.address} ended: {reason}")
-                self._greeted.notify_all()
+                self._refuse(f"the cluster at {self._link.address} ended: {reason}")
                 return
         error = ClusterUnreachable(
             f"the cluster at {self._link.address} is gone ({reason}); what was finished can still "
@@ -238,38 +245,17 @@ class ClusterEngine(LocalEngine):
 
     def _nodes_changed(self) -> None:
         """In the loop's thread: what can be asked for is otherwise now."""
-        live = [node for node in self.loop.pool.nodes if node.alive]  # type: ignore[attr-defined]
-        self.n_cpu = sum(node.cpus for node in live)
-        self.group_cpus = [node.cpus for node in live]
-        self.worker_addresses = [node.address for node in live]
+        nodes = self.loop.pool.nodes  # type: ignore[attr-defined]
+        self._groups = Groups([(node.address, node.cpus, node.memory) for node in nodes])
+        with self._greeted:
+            there = self._nodes.items()
+            self._nodes = {name: node for name, node in there if node.alive and not node.lost}
 
     # -- what differs from the embedded engine -------------------------------------------------
 
-    def submit(
-        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
-    ) -> None:
-        """Start calls; without any node they wait for one, but not for ever."""
-        super().submit(run, calls, places, targets)
-        if not self.group_cpus:
-            self.loop.post(self.loop.await_nodes)  # type: ignore[attr-defined]
-
-    def check_schedulable(self, call: Call) -> None:
-        if not self.group_cpus:
-            return
-        super().check_schedulable(call)
-        options = call.options
-        if options.memory is not None:
-            most = max(
-                node.memory
-                for node in self.loop.pool.nodes  # type: ignore[attr-defined]
-                if options.worker in (None, node.address)
-            )
-            if options.memory > most:
-                raise NoAvailableBand(
-                    f"{call.name} asks for memory={options.memory:,} bytes, but calls may take "
-                    f"{most:,.0f} together on the node that has most; ask for less, or let a node "
-                    f"with more memory join"
-                )
+    def _check(self, call: Call, groups: Groups) -> None:
+        if groups.addresses:  # else it waits for a node, but not for ever
+            super()._check(call, groups)
 
     def _as_told(
         self,
@@ -328,6 +314,7 @@ class ClusterEngine(LocalEngine):
         return RemotePool(self._link)  # type: ignore[return-value]
 
     def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
-        loop = RemoteLoop(groups, pool, self.store, self.memory, write_line, self._nodes_changed)
+        loop = RemoteLoop(groups, pool, self.store, self.memory, self._tell, self._nodes_changed)
         loop.start_on(self._first)
+        self._groups = Groups([(node.address, node.cpus, node.memory) for node in self._first])
         return loop

@@ -55,12 +55,16 @@ _DO: Final = "do"  # what another thread of ours has for the node's
 
 
 class _Arena:
-    """A file that workers of this node map: one of theirs, or a copy of another node's."""
+    """A file that workers of this node map: one of theirs, or a copy of another node's.
 
-    __slots__ = ("descriptor", "size")
+    ``ours``: it is in memory, and no worker counts what it holds, so we do.
+    """
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        self.descriptor, self.size = descriptor, size
+    __slots__ = ("counted", "descriptor", "ours", "size")
+
+    def __init__(self, descriptor: int, size: int, *, ours: bool = False) -> None:
+        self.descriptor, self.size, self.ours = descriptor, size, ours
+        self.counted = 0  # bytes in our place of the ledger
 
 
 class Node:
@@ -109,6 +113,7 @@ class Node:
         self._spill = facts["spill_directory"] or platform.disk_directory()
         self._members: dict[int, Member] = {}
         self._shipped: dict[int, tuple[int, int]] = {}  # of a log: bytes, and what runs
+        self._places: dict[int, int] = {}  # of workers, in the ledger
         self._arenas: dict[int, _Arena] = {}
         self._writing = threading.Lock()  # several threads make arenas, and count what they write
         self._endings: list[tuple[Any, ...]] = []
@@ -324,16 +329,13 @@ class Node:
             arena_of = self._arenas.get(message[1])
             if arena_of is not None:
                 platform.punch(arena_of.descriptor, message[2], message[3])
-                if message[1] >> OWNER_SHIFT not in self._shipped:  # it was counted when it came
-                    self._count(-message[3])
+                self._count(arena_of)
         elif kind == carrier.HURRY and self._line is not None:
             self._line.hurry(message[1])
         elif kind == carrier.DROP and self._line is not None:
             self._line.drop(message[1])
         elif kind == carrier.GONE:
-            gone = self._arenas.pop(message[1], None)
-            if gone is not None:
-                os.close(gone.descriptor)
+            self._forget_arena(message[1])
         elif kind == carrier.ASK_CLOCK:
             self._say(carrier.CLOCK, message[1], time.monotonic_ns())
         elif kind == carrier.KEEP:
@@ -352,12 +354,25 @@ class Node:
             self._door.close()
 
     def _write(self, number: int, size: int, offset: int, data: Any) -> None:
-        _write(self._arena(number, size).descriptor, offset, data)
-        self._count(len(data))
+        arena = self._arena(number, size)
+        _write(arena.descriptor, offset, data)
+        self._count(arena)
 
-    def _count(self, size: int) -> None:
+    def _count(self, arena: _Arena) -> None:
+        """Count what an arena holds, by what the system has given for it."""
         with self._writing:
-            self._ledger.change(size)
+            if arena.ours:
+                holds = platform.held_bytes(arena.descriptor)
+                self._ledger.change(holds - arena.counted)
+                arena.counted = holds
+
+    def _forget_arena(self, number: int) -> None:
+        with self._writing:
+            arena = self._arenas.pop(number, None)
+            if arena is not None:
+                os.close(arena.descriptor)
+                self._ledger.change(-arena.counted)
+                arena.ours = False
 
     def _arena(self, number: int, size: int, address: platform.FileAddress | None = None) -> _Arena:
         with self._writing:
@@ -368,12 +383,13 @@ class Node:
         if arena is None and address is not None:
             arena = self._arenas[number] = _Arena(platform.open_at(address), size)
         elif arena is None:
-            if number & ON_DISK or self._ledger.total() + size > self._budget:
+            on_disk = number & ON_DISK or self._ledger.total() + size > self._budget
+            if on_disk:
                 descriptor = platform.nameless_file(self._spill, append=False)
             else:
                 descriptor = platform.memory_file(f"arena-{number}")
             os.ftruncate(descriptor, size)
-            arena = self._arenas[number] = _Arena(descriptor, size)
+            arena = self._arenas[number] = _Arena(descriptor, size, ours=not on_disk)
         return arena
 
     def _take_folder(self, size: int, offset: int, data: bytes) -> None:
@@ -389,18 +405,23 @@ class Node:
             self._folder_file = -1
 
     def _fork(self, number: int, facts: dict[str, Any]) -> None:
+        place = -1
         try:
+            place = self._ledger.open_place()
             member = Member(number)
         except OSError as error:
+            if place >= 0:
+                self._ledger.close_place(place)
             note = f"no descriptor or memory left: {platform.refusal(error)}"
             self._say(carrier.ENDED, number, None, 0, note, False, 0, 0)
             return
         self._members[number] = member
+        self._places[number] = place
         self._shipped[number] = (0, 0)
         self._by_descriptor[member.data.fileno()] = member
         self._poller.register(member.data.fileno(), platform.READABLE)
         with contextlib.suppress(OSError):  # the zygote is gone, which `_on_zygote` will see
-            self._pool.fork(member, facts)
+            self._pool.fork(member, {**facts, "place": place})
 
     # -- to a worker --------------------------------------------------------------------------
 
@@ -588,13 +609,17 @@ class Node:
             alive, frames = False, []
         for _, data in frames:
             message = pickle.loads(data)
-            if message[0] == messages.PAGES:  # what its workers write is most of what is here
-                os.close(self._pool.inbox.descriptors.pop(0))
+            descriptor = self._pool.descriptor_of(message)
             member = self._members.get(message[1])
+            if message[0] == messages.STARTED and member is not None:
+                member.started(message[2], descriptor)
+            elif (
+                descriptor >= 0
+            ):  # such as of pages: what its workers write is most of what is here
+                os.close(descriptor)
             if member is None:
                 continue
             if message[0] == messages.STARTED:
-                member.pid = message[2]
                 self._say(carrier.STARTED, member.number, member.pid)
             elif message[0] == messages.ENDED:
                 self._endings.append((member, *message[3:]))
@@ -609,6 +634,9 @@ class Node:
         dead = {entry[0] for entry in self._endings}
         for member in self._members.values():
             member.signal(signal.SIGKILL)
+        processes = [member.process for member in self._members.values() if member.process >= 0]
+        platform.wait_for_end(processes, STOP_S)
+        for member in self._members.values():
             if member not in dead:
                 self._endings.append((member, signal.SIGKILL, 0, note))
         try:
@@ -639,7 +667,12 @@ class Node:
         self._drop_pending(member)
         member.segment.close()
         member.close()
-        self._ledger.settle(0, member.number)
+        del self._shipped[member.number]
+        for number, arena in list(self._arenas.items()):
+            if number >> OWNER_SHIFT == member.number and not number & ON_DISK:
+                arena.ours = True  # as long as somebody asks for what is in there
+                self._count(arena)
+        self._ledger.close_place(self._places.pop(member.number))
 
 
 def _write(descriptor: int, offset: int, data: bytes | memoryview) -> None:

@@ -12,10 +12,9 @@ import math
 import os
 import pickle
 import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from mars import platform
@@ -32,7 +31,6 @@ from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, VALUE
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
-from mars.engines.local.queues import Group
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import MarsError, NoAvailableBand, WorkerDied
@@ -51,6 +49,9 @@ _HOPS: Final = 2
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
 
+
+_LOST_TOLD: Final = 8
+"""Of lost nodes, how many errors name: with autoscaling there may be hundreds."""
 
 Key = tuple[int, int]  # arena, offset
 
@@ -72,7 +73,7 @@ class RemoteNode:
         self.kept = carrier.can_open(facts["file"])  # we open its arenas
         self.unreadable = False  # we could not open one
         self.reads: bool = facts["reads"]  # it opens ours
-        self.workers: set[int] = set()  # all that ever were there
+        self.workers: set[int] = set()  # that are there, or whose arenas are
         self.held: set[Key] = set()  # regions of others that it has a copy of, or is sent one
         self.copies: set[Key] = set()  # those of them that it has got from another node
         self.coming: dict[Key, RemoteNode] = {}  # what it gets from which other node
@@ -231,13 +232,17 @@ class RemotePool:
 
     def __init__(self, link: Carrier) -> None:
         self._link = link
-        self.nodes: list[RemoteNode] = []
+        self.nodes: list[RemoteNode] = []  # that are there
         self.pid = 1
         self.errors = Segment()
         self.socket, self._other_end = platform.socket_pair()  # nothing ever comes: nodes tell
 
     def complaint(self) -> str:
         return ""
+
+    def node(self, index: int) -> RemoteNode | None:
+        """The node of a group; None: it is lost."""
+        return next((node for node in self.nodes if node.index == index), None)
 
     def stop(self) -> None:
         """End all nodes."""
@@ -298,10 +303,12 @@ class RemoteStore(Store):
         super().__init__(wake, budget_bytes, directory)
         self._directory = directory
         self.nodes: list[RemoteNode] = []
-        self._opened: set[int] = set()  # arenas of nodes on this machine: no mirrors
+        self._opened: dict[int, RemoteNode] = {}  # arenas of nodes on this machine: no mirrors
+        self._on_disk: set[int] = set()  # mirrors that are files on disk
+        self._orphaned: set[int] = set()  # of the opened ones, those whose node is lost
         self._coming: dict[int, list[_Coming]] = {}  # by arena
 
-    def open(self, number: int, size: int, address: platform.FileAddress) -> None:
+    def open(self, number: int, size: int, address: platform.FileAddress, node: RemoteNode) -> None:
         """An arena has come about on a node of this machine: nothing of it is copied.
 
         Raises
@@ -310,30 +317,40 @@ class RemoteStore(Store):
             The node has ended.
         """
         descriptor = platform.open_at(address)
-        self._opened.add(number)
-        self.add_arena(number, descriptor, size)
+        with self._lock:
+            self.add_arena(number, descriptor, size)
+            if number in self._arenas:
+                self._opened[number] = node
 
     def mirror(self, number: int, size: int) -> None:
         """An arena has come about on a node."""
         budget = self.ledger.budget_bytes
-        if number & ON_DISK or self.ledger.total() > _MOST_OF_BUDGET * budget:
+        on_disk = number & ON_DISK or self.ledger.total() > _MOST_OF_BUDGET * budget
+        if on_disk:
             descriptor = platform.nameless_file(self._directory, append=False)
         else:
             descriptor = platform.memory_file(f"mirror-{number}")
         os.ftruncate(descriptor, size)
-        self.add_arena(number, descriptor, size)
+        with self._lock:
+            self.add_arena(number, descriptor, size)
+            if on_disk and number in self._arenas:
+                self._on_disk.add(number)
 
     def write(self, number: int, offset: int, data: bytes | memoryview) -> None:
         """A part of a value has come."""
         with self._lock:
             if number not in self._arenas:
                 return  # the engine has ended meanwhile
-            descriptor, _ = self._arenas[number]
+            descriptor = os.dup(self._arenas[number][0])
+        try:
             view = memoryview(data)
-            while view:
+            while view:  # without the lock: a disk may be slow
                 done = os.pwrite(descriptor, view, offset)
                 offset += done
                 view = view[done:]
+        finally:
+            os.close(descriptor)
+        with self._lock:
             for coming in self._coming.get(number, ()):
                 if coming.start < offset <= coming.end:
                     coming.advance(offset)
@@ -395,27 +412,60 @@ class RemoteStore(Store):
         super().close()
         self._coming.clear()
 
+    # What an arena of a node holds is counted where it takes memory: by the node; and here, if
+    # there is a mirror of it in memory, or if it is read where it is and its node is lost.
+
+    def worker_starts(self, worker: int) -> int:
+        self._places[worker] = 0  # its node has a ledger of its own
+        return 0
+
+    def _close_place(self, place: int) -> None:
+        """It was none of our ledger."""
+
+    def _counts(self, number: int) -> bool:
+        """Whether this process counts what an arena of a node holds."""
+        if number & ON_DISK or number in self._on_disk:
+            return False
+        return number not in self._opened or number in self._orphaned
+
+    def node_lost(self, node: RemoteNode) -> None:
+        """What is read where it is has nobody else now to count it."""
+        with self._lock:
+            for number, of in self._opened.items():
+                if of is node and not number & ON_DISK and number not in self._orphaned:
+                    self._orphaned.add(number)
+                    self.ledger.change(sum(length for _, length in self._regions_in(number)))
+
+    def worker_ended(self, worker: int) -> None:
+        super().worker_ended(worker)
+        self._forget_owner(worker)
+
+    def _forget_owner(self, owner: int) -> None:
+        """Of a worker that has ended nothing is left once its arenas are gone."""
+        if not (self._lives(owner) or any(one >> OWNER_SHIFT == owner for one in self._arenas)):
+            for node in self.nodes:
+                node.workers.discard(owner)
+
+    def _inherits(self, number: int) -> bool:
+        return False  # whoever has counted it goes on with that
+
     def _region(self, value: Any) -> Any:
         known = (value[1], value[2]) in self._regions
         region = super()._region(value)
-        if not known and self._is_counted(value[1]):
-            self.ledger.change(value[3], value[1] >> OWNER_SHIFT)
+        if not known and value[1] >> OWNER_SHIFT and self._counts(value[1]):
+            self.ledger.change(value[3])
         return region
-
-    def _is_counted(self, number: int) -> bool:
-        """Whether an arena is a mirror in memory."""
-        return bool(number >> OWNER_SHIFT and number not in self._opened and not number & ON_DISK)
 
     def _free(self, key: tuple[int, int], region: Any) -> None:
         number, offset = key
         coming = self._forget_coming(number, offset)
         owner = number >> OWNER_SHIFT
-        if owner and owner not in self._ended and number not in self._opened:
+        if owner and self._counts(number):
+            self.ledger.change(-region.length)
+        if owner and self._lives(owner) and number not in self._opened:
             platform.punch(self._arenas[number][0], offset, region.length)
-            if self._is_counted(number):
-                self.ledger.change(-region.length, owner)
         for node in self.nodes:
-            if key in node.held or (owner in node.workers and owner in self._ended):
+            if key in node.held:
                 partly = coming is not None and node in coming.nodes
                 length = coming.position - offset if partly else region.length  # type: ignore[union-attr]
                 node.held.discard(key)
@@ -423,13 +473,22 @@ class RemoteStore(Store):
                 node.tell(carrier.FREED, number, offset, length)
         super()._free(key, region)
 
+    def _give_back(self, number: int, offset: int, length: int) -> None:
+        super()._give_back(number, offset, length)
+        for node in self.nodes:
+            if number >> OWNER_SHIFT in node.workers:
+                node.tell(carrier.FREED, number, offset, length)
+
     def _remove_arena(self, number: int) -> None:
         super()._remove_arena(number)
-        self._opened.discard(number)
+        self._opened.pop(number, None)
+        self._on_disk.discard(number)
+        self._orphaned.discard(number)
         for node in self.nodes:
             if number in node.arenas or number >> OWNER_SHIFT in node.workers:
                 node.arenas.discard(number)
                 node.tell(carrier.GONE, number)
+        self._forget_owner(number >> OWNER_SHIFT)
 
 
 class RemoteLoop(Loop):
@@ -454,8 +513,11 @@ class RemoteLoop(Loop):
         super().__init__(groups, pool, store, memory, tell)
         self._changed = changed
         self._gone: MarsError | None = None
-        self._early: set[int] = set()  # attempts whose values come after what is told of them
-        self._waiting: threading.Timer | None = None
+        # Attempts whose values come after what is told of them, and which node says so.
+        self._early: dict[int, RemoteNode] = {}
+        self._lost_at = 0.0  # the last of them
+        self._give_up_at = 0.0  # when to look for calls that no node can run
+        self._lost: deque[str] = deque(maxlen=_LOST_TOLD)  # nodes, and why
         self._pairs = Pairs(lambda node, *key: self._got(node, key, 0, False))
 
     def _new_scheduler(
@@ -465,7 +527,9 @@ class RemoteLoop(Loop):
 
     def _distance(self, task: Task, index: int) -> float:
         """How much longer large inputs take to a node than to the one that has most of them."""
-        missing = [0.0] * len(self.pool.nodes)
+        missing = {node.index: 0.0 for node in self.pool.nodes}
+        if index not in missing:
+            return math.inf  # it is lost
         large = False
         for value, source in self._large_inputs(task):
             large = True
@@ -477,7 +541,7 @@ class RemoteLoop(Loop):
                     missing[node.index] += value[3]
         if not large or missing[index] == math.inf:
             return missing[index]
-        least = min((missing[one.index] for one in self.pool.nodes if one.alive), default=0.0)
+        least = min(missing.values())
         return (missing[index] - least) / SHIP_BYTES_PER_S
 
     @staticmethod
@@ -494,8 +558,6 @@ class RemoteLoop(Loop):
 
         Or if nobody else has all of them, and this node lacks least.
         """
-        if not node.alive:
-            return
         inputs = [
             (value, source, self._way(source, value, node))
             for value, source in self._large_inputs(task)
@@ -523,12 +585,18 @@ class RemoteLoop(Loop):
     def _hurry(self, source: Task) -> None:
         """Have a value that was told of early come now."""
         _, made_in = self.scheduler.made_in[source.attempt]
-        self.pool.nodes[made_in].tell(carrier.HURRY, source.attempt)
+        self._tell_group(made_in, carrier.HURRY, source.attempt)
+
+    def _tell_group(self, group: int, *message: Any) -> None:
+        """Send a message to the node of a group, if that is there."""
+        node = self.pool.node(group)
+        if node is not None:
+            node.tell(*message)
 
     def _nearest(self, task: Task) -> RemoteNode | None:
         """The node that lacks least of a task's inputs, if none can have it as things are."""
         worker = task.call.options.worker
-        able = [one for one in self.pool.nodes if one.alive and worker in (None, one.address)]
+        able = [one for one in self.pool.nodes if worker in (None, one.address)]
         if any(self._distance(task, one.index) < math.inf for one in able):
             return None
         lacking = dict.fromkeys(able, 0)
@@ -544,7 +612,7 @@ class RemoteLoop(Loop):
             return None
         having = [
             one for one in self.pool.nodes
-            if one.alive and one.may_read_early(value) and self._pairs.may_meet(one, node)
+            if one.may_read_early(value) and self._pairs.may_meet(one, node)
         ]  # fmt: skip
         gets = [source for one in self.pool.nodes for source in one.coming.values()]
         return min(having, key=gets.count, default=None)
@@ -569,7 +637,7 @@ class RemoteLoop(Loop):
         elif count:
             node.tell(carrier.FREED, *key, count)
         self.store.got(key, node)
-        self._collect_regions()
+        self.collect_regions()
         self.on(events.Tick())  # it may begin what reads that; or it is to be had in another way
 
     # -- what nodes say; called in a thread of the carrier -------------------------------------
@@ -591,7 +659,7 @@ class RemoteLoop(Loop):
                     self.store.mirror(number, size)
                 else:
                     try:
-                        self.store.open(number, size, address)
+                        self.store.open(number, size, address, node)
                     except OSError as error:
                         # It has ended, most likely: what it said until here holds, no more.
                         node.unreadable = True
@@ -619,7 +687,7 @@ class RemoteLoop(Loop):
                 self._pairs.parted(message[1])
                 continue
             if kind == carrier.EARLY:
-                self._early.update(message[1])
+                self._early.update(dict.fromkeys(message[1], node))
                 continue
             if kind == carrier.ARRIVED:
                 for attempt in message[1]:
@@ -658,10 +726,9 @@ class RemoteLoop(Loop):
         """A node can be used from here on."""
         if not node.alive:
             return  # it was lost before we began
-        node.index = len(self.scheduler.groups)
+        node.index = self.scheduler.add_group(node.address, node.cpus, node.memory)
         self.pool.nodes.append(node)
         self.store.nodes.append(node)
-        self.scheduler.groups.append(Group(node.address, node.cpus, node.memory))
         self._learn_memory()
         self._changed()
         if self.members or self.runs:
@@ -677,8 +744,8 @@ class RemoteLoop(Loop):
         self._learn_memory()
 
     def _learn_memory(self) -> None:
-        live = [node.memory for node in self.pool.nodes if node.alive]
-        self.scheduler.admission.most = max(live, default=math.inf)
+        memory = [node.memory for node in self.pool.nodes]
+        self.scheduler.admission.most = max(memory, default=math.inf)
 
     def node_left(self, node: RemoteNode, reason: str) -> None:
         """A node is lost: its workers have ended, for all that we can know."""
@@ -686,19 +753,21 @@ class RemoteLoop(Loop):
             return
         node.alive = False
         node.reason = reason
-        if node in self.store.nodes:
-            self.store.nodes.remove(node)
+        for nodes in (self.pool.nodes, self.store.nodes):
+            if node in nodes:
+                nodes.remove(node)
+        self._lost.append(f"{node.address} ({reason})")
+        self._lost_at = time.monotonic()
+        self.store.node_lost(node)
         if node.line is not None:
             node.line.close()
-        group = self.scheduler.groups[node.index]
-        group.free -= group.cpus
-        group.cpus = 0.0
         handed = self._hand_on(node)
         self.on(events.Lost(node.index, lambda task: self._lost_value(node, task), handed))
         for key in list(node.coming):
             del node.coming[key]
             self.store.got(key, node)
         self._pairs.lost(node)
+        self._early = {attempt: one for attempt, one in self._early.items() if one is not node}
         for member in self.members.values():
             if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
                 note = f"its node {node.title} was lost: {reason}"
@@ -709,7 +778,6 @@ class RemoteLoop(Loop):
         self._changed()
         if self._gone is None:
             self._tell(f"mars: node {node.title} was lost ({reason}); its calls run elsewhere")
-        self.await_nodes()
 
     def _lost_value(self, node: RemoteNode, task: Task) -> bytes:
         """The failure of a task that had ended, but whose value had not come here."""
@@ -730,7 +798,7 @@ class RemoteLoop(Loop):
                 continue
             _, number, offset, length, _ = task.result
             for node in self.pool.nodes:
-                if node.alive and (number, offset) in node.copies:
+                if (number, offset) in node.copies:
                     node.tell(carrier.HAND, task.attempt, number, offset, length)
                     handed[task.attempt] = node.index
                     break
@@ -767,32 +835,29 @@ class RemoteLoop(Loop):
         if self._gone is not None:
             self._fail(self._gone)
 
-    def await_nodes(self) -> None:
-        """There may be calls that no node can run: give them up if that is so for long."""
-        if self._gone is not None:
-            self._fail(self._gone)
-        elif self._waiting is None and not self._closing:
-            self._waiting = threading.Timer(NODE_WAIT_S, lambda: self.post(self._give_up_waiting))
-            self._waiting.daemon = True
-            self._waiting.start()
+    def _look(self, now: float) -> None:
+        super()._look(now)
+        if now >= self._give_up_at and (self._lost or not self.pool.nodes):
+            self._give_up_at = now + NODE_WAIT_S / 10
+            self._give_up_waiting(now - NODE_WAIT_S)
 
-    def _give_up_waiting(self) -> None:
-        """Runs with calls that no node can run do not wait for ever."""
-        self._waiting = None
-        groups = self.scheduler.groups
+    def _give_up_waiting(self, since: float) -> None:
+        """Runs with calls that no node could run ``since`` then do not wait for ever."""
+        if self._lost_at > since:
+            return
+        groups = self.scheduler.groups.values()
         for task in list(self.scheduler.ready):
             options = task.call.options
-            if any(
+            if task.ready_at > since or any(
                 options.cpus <= group.cpus
                 and options.worker in (None, group.address)
                 and (options.memory or 0) <= (group.memory or 0)
                 for group in groups
             ):
                 continue
-            lost = [node for node in self.pool.nodes if not node.alive]
             for run in task.runs if task.source is None else task.source.runs:
                 if run.live:
-                    run.error = _unschedulable(task, lost)
+                    run.error = _unschedulable(task, self._lost)
                     self.on(events.Cancelled(run))
 
     def on(self, event: events.Event) -> None:
@@ -818,8 +883,7 @@ class RemoteLoop(Loop):
                 start, end = (0, 0) if outcome.log is None else (outcome.log.start, outcome.log.end)
                 log = NodeLog(member, start, end, ending)  # type: ignore[arg-type]
                 outcome = outcome._replace(log=log)
-            if outcome.attempt in self._early:
-                self._early.discard(outcome.attempt)
+            if self._early.pop(outcome.attempt, None) is not None:
                 self.store.expect(outcome.result)
                 outcome = outcome._replace(early=True)
             told.append(outcome)
@@ -838,16 +902,21 @@ class RemoteLoop(Loop):
 
     def _carry_out_rare(self, command: events.Command) -> None:
         if isinstance(command, events.Unneeded):
-            self.pool.nodes[command.group].tell(carrier.DROP, command.attempt)
+            self._tell_group(command.group, carrier.DROP, command.attempt)
         elif isinstance(command, events.Fetch):
-            self._fetch(self.pool.nodes[command.group], command.task, command.work_s)
+            node = self.pool.node(command.group)
+            if node is not None:
+                self._fetch(node, command.task, command.work_s)
         elif isinstance(command, events.Needed):
-            self.pool.nodes[command.group].tell(carrier.HURRY, command.attempt)
+            self._tell_group(command.group, carrier.HURRY, command.attempt)
         else:
             super()._carry_out_rare(command)
 
     def _start_worker(self, command: events.StartWorker) -> None:
-        node = self.pool.nodes[command.group]
+        node = self.pool.node(command.group)
+        if node is None:  # it was lost just now
+            self.post(lambda: self.on(events.Died(command.worker, 0)))
+            return
         node.ask_clock()  # its answer is here before anything that the worker says
         try:
             member = RemoteMember(command.worker, node)
@@ -857,25 +926,15 @@ class RemoteLoop(Loop):
             return
         self.members[command.worker] = member
         self._segments.add(member.segment)
+        self.store.worker_starts(command.worker)
         node.workers.add(member.number)
-        if not node.alive:
-            self._endings[member.number] = (
-                0,
-                signal.SIGKILL,
-                0,
-                f"its node is lost: {node.reason}",
-            )
-            self._dead.append(member)
-            self.wake()
-            return
-        live = [one for one in self.pool.nodes if one.alive]
         node.tell(
             carrier.FORK,
             member.number,
             {
                 "address": node.address,
-                "addresses": [one.address for one in live],
-                "n_cpu": sum(one.cpus for one in live),
+                "addresses": [one.address for one in self.pool.nodes],
+                "n_cpu": sum(one.cpus for one in self.pool.nodes),
             },
         )
 
@@ -905,20 +964,15 @@ class RemoteLoop(Loop):
                 node.arenas.add(number)
             node.tell(carrier.LEND, member.number, number, arena[1], address)
 
-    def _end_all(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-        super()._end_all()
 
-
-def _unschedulable(task: Task, lost: Sequence[RemoteNode]) -> NoAvailableBand:
+def _unschedulable(task: Task, lost: Iterable[str]) -> NoAvailableBand:
     options = task.call.options
     wish = f"cpus={options.cpus:g}"
     if options.memory is not None:
         wish += f", memory={options.memory:,}"
     if options.worker is not None:
         wish += f", expect_worker={options.worker!r}"
-    gone = ", ".join(f"{node.address} ({node.reason})" for node in lost)
+    gone = ", ".join(lost)
     return NoAvailableBand(
         f"{task.call.name} asks for {wish}, which no node has any more, and none has come within "
         f"{NODE_WAIT_S:g} s; lost: {gone}; what was finished stays, execute() runs the rest"

@@ -11,7 +11,7 @@ from math import inf
 from typing import Final
 
 from mars.engines.local.queues import WorkerState
-from mars.settings import PEAK_FLOOR_BYTES
+from mars.settings import FUNCTIONS_KEPT, PEAK_FLOOR_BYTES
 from mars.task import Task
 
 OUT_OF_MEMORY: Final = "memory"
@@ -82,6 +82,8 @@ class Admission:
         # As with time: quick to believe that calls need more, slower to believe the opposite.
         expected = peak if peak > known else known + (peak - known) * 0.2
         if expected >= PEAK_FLOOR_BYTES:
+            if not known and len(self.peaks) >= 4 * FUNCTIONS_KEPT:
+                del self.peaks[next(iter(self.peaks))]  # a program may make a function per call
             self.peaks[key] = expected
         elif known:
             del self.peaks[key]

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import heapq
 import mmap
 import os
 import sys
@@ -40,6 +42,9 @@ OWNER_SHIFT: Final = 20
 
 ON_DISK: Final = 1 << (OWNER_SHIFT - 1)
 """Set in the number of an arena that is a file on disk."""
+
+_LEDGER_HEAD: Final = 1
+"""Words of a ledger before its places: the highest place that was ever given out."""
 
 Region = tuple[int, int, int, tuple[int, ...]]
 """Where a value's large parts are: arena, offset, length, and the size of each part in bytes.
@@ -94,24 +99,28 @@ class Space:
 class Ledger:
     """How much memory the arenas of all processes of an engine take, against their budget.
 
-    Each process adds to a place of its own in memory that all share, so there is no lock, and a
-    process that dies leaves its sum behind for the driver to correct. Two processes that ask at
-    the same moment may go over the budget by what they write then.
+    Each process adds to a place of its own in memory that all share, so no process waits for
+    another. Two processes that ask at the same moment may go over the budget by what they write
+    then. Place 0 is that of the process which made the ledger. It gives out the other ones and
+    gets them back when their processes have ended, so a place never serves two at a time.
 
     Parameters
     ----------
     descriptor : int
         A file in memory from `Ledger.new`; the caller closes it when it likes.
-    owner : int
-        Number of the process: 0 for the driver, else the worker's.
+    place : int
+        Place of this process.
     budget_bytes : int
         What all arenas in memory together may take.
     """
 
-    def __init__(self, descriptor: int, owner: int, budget_bytes: int) -> None:
+    def __init__(self, descriptor: int, place: int, budget_bytes: int) -> None:
         self._memory = mmap.mmap(descriptor, LEDGER_BYTES)
-        self._sums = memoryview(self._memory).cast("q")
-        self._owner = owner
+        self._sums = memoryview(self._memory).cast("q")[_LEDGER_HEAD:]
+        self._head = memoryview(self._memory).cast("q")[:_LEDGER_HEAD]
+        self._place = place
+        self._free: list[int] = []  # places that were given back; the lowest first
+        self._lock = threading.Lock()  # of this process's threads
         self.budget_bytes = budget_bytes
 
     @staticmethod
@@ -125,9 +134,32 @@ class Ledger:
             raise
         return descriptor
 
+    def open_place(self) -> int:
+        """Give out a place for a process that is about to start; only by who made the ledger.
+
+        Raises
+        ------
+        OSError
+            There are no more.
+        """
+        with self._lock:
+            if self._free:
+                return heapq.heappop(self._free)
+            last = self._head[0] + 1
+            if last >= len(self._sums):
+                raise OSError(errno.EAGAIN, f"there are {last - 1:,} worker processes already")
+            self._head[0] = last
+            return last
+
+    def close_place(self, place: int) -> None:
+        """Take a place back; its process has ended, and what it counted counts no more."""
+        self.settle(0, place)
+        with self._lock:
+            heapq.heappush(self._free, place)
+
     def total(self) -> int:
         """Bytes of all processes."""
-        return sum(self._sums)
+        return sum(self._sums[: self._head[0] + 1])
 
     def grow(self, size: int) -> bool:
         """Whether ``size`` more bytes are within the budget; they are counted then."""
@@ -136,16 +168,18 @@ class Ledger:
         self.change(size)
         return True
 
-    def change(self, size: int, owner: int | None = None) -> None:
-        """Count bytes that came or went."""
-        self._sums[(self._owner if owner is None else owner) % len(self._sums)] += size
+    def change(self, size: int) -> None:
+        """Count bytes of this process that came or went."""
+        with self._lock:
+            self._sums[self._place] += size
 
-    def settle(self, size: int, owner: int) -> None:
-        """Correct the sum of a process that has ended."""
-        self._sums[owner % len(self._sums)] = size
+    def settle(self, size: int, place: int) -> None:
+        """Set what a place counts."""
+        self._sums[place] = size
 
     def close(self) -> None:
         self._sums.release()
+        self._head.release()
         self._memory.close()
 
     @property
@@ -181,7 +215,7 @@ class Allocator:
     """The arenas that one process owns: in memory within the budget, beyond it on disk.
 
     Nothing moves between the two, so a value's place holds as long as the value, and readers
-    map both alike.
+    map both alike. Any thread may put and free: while one writes, nobody waits for it.
 
     Parameters
     ----------
@@ -214,6 +248,9 @@ class Allocator:
         self._spill_directory = spill_directory
         self._in_memory: dict[int, _Arena] = {}
         self._on_disk: dict[int, _Arena] = {}
+        self._lock = threading.Lock()
+        self._writing = 0  # threads that write to what they have reserved
+        self._closed = False
 
     def put(self, buffers: Sequence[Any], what: str) -> Region:
         """Copy buffers into an arena.
@@ -232,22 +269,45 @@ class Allocator:
             (self._spill_directory, self._reserve_on_disk),
         ):
             try:
-                place = reserve(length)
-                if place is None:
-                    budget = self._ledger.budget_bytes
-                    reasons.append(f"the budget of {budget:,} bytes for objects in memory is used")
-                    continue
-                number, descriptor, offset = place
-                try:
-                    _write_all(descriptor, views, offset)
-                except BaseException:
-                    self._take_back(number, offset, length)
-                    raise
+                place = self._put(reserve, length, views)
             except OSError as error:
                 reasons.append(f"{where}: {platform.refusal(error)}")
             else:
-                return number, offset, length, sizes
+                if place is not None:
+                    return *place, length, sizes
+                budget = self._ledger.budget_bytes
+                reasons.append(f"the budget of {budget:,} bytes for objects in memory is used")
         raise StoreFull(what, length, "; ".join(reasons))
+
+    def _put(
+        self,
+        reserve: Callable[[int], tuple[int, int, int] | None],
+        length: int,
+        views: Sequence[memoryview],
+    ) -> tuple[int, int] | None:
+        """Arena and offset of what was written; None: the budget is used."""
+        place = None
+        written = False
+        try:
+            with self._lock:
+                if self._closed:
+                    raise OSError(errno.EBADF, "the session has ended")
+                place = reserve(length)
+                self._writing += place is not None
+            if place is None:
+                return None
+            number, descriptor, offset = place
+            _write_all(descriptor, views, offset)
+            written = True
+            return number, offset
+        finally:
+            if place is not None:
+                with self._lock:
+                    self._writing -= 1
+                    if self._closed:
+                        self._close_files()
+                    elif not written:
+                        self._take_back(place[0], place[2], length)
 
     def _reserve_in_memory(self, length: int) -> tuple[int, int, int] | None:
         for number, arena in self._in_memory.items():
@@ -289,7 +349,7 @@ class Allocator:
             descriptor = self._memory_file(f"arena-{number}")
         try:
             self._announce(number, descriptor, size)
-        except OSError:
+        except BaseException:
             os.close(descriptor)
             raise
         arena = arenas[number] = _Arena(descriptor, size)
@@ -305,13 +365,16 @@ class Allocator:
 
     def free(self, number: int, offset: int, length: int) -> None:
         """Take back what `put` gave; no reader may have it mapped any more."""
-        if number & ON_DISK or self._ledger.tight:
-            self._take_back(number, offset, length)
-            return
-        # Warm pages are worth keeping, but not all that a program ever used.
-        self._in_memory[number].warm.give_back(offset, length)
-        if sum(one.warm.free_bytes for one in self._in_memory.values()) > IDLE_ARENA_BYTES:
-            self._cool_all()
+        with self._lock:
+            if self._closed:
+                return
+            if number & ON_DISK or self._ledger.tight:
+                self._take_back(number, offset, length)
+                return
+            # Warm pages are worth keeping, but not all that a program ever used.
+            self._in_memory[number].warm.give_back(offset, length)
+            if sum(one.warm.free_bytes for one in self._in_memory.values()) > IDLE_ARENA_BYTES:
+                self._cool_all()
 
     def _take_back(self, number: int, offset: int, length: int) -> None:
         if number & ON_DISK:
@@ -319,11 +382,25 @@ class Allocator:
         else:
             self._ledger.change(-self._in_memory[number].cool([(offset, length)]))
 
+    def cool(self) -> None:
+        """Give the memory that is kept for the next values back to the system."""
+        with self._lock:
+            if not self._closed:
+                self._cool_all()
+
     def _cool_all(self) -> None:
         for arena in self._in_memory.values():
             self._ledger.change(-arena.cool(arena.warm.take_all()))
 
     def close(self) -> None:
+        """Let go of all arenas; who still writes to one does so to its end."""
+        with self._lock:
+            self._closed = True
+            self._close_files()
+
+    def _close_files(self) -> None:
+        if self._writing:
+            return
         for arena in (*self._in_memory.values(), *self._on_disk.values()):
             os.close(arena.descriptor)
         self._in_memory.clear()
@@ -392,6 +469,14 @@ def split(view: Any, sizes: Sequence[int]) -> list[memoryview]:
     return buffers
 
 
+def _copy_of(descriptor: int, offset: int, length: int) -> bytearray:
+    data = bytearray(length)
+    done = 0
+    while done < length:
+        done += os.preadv(descriptor, [memoryview(data)[done:]], offset + done)
+    return data
+
+
 def when_unused(view: Any, callback: Callable[[Any], object]) -> weakref.ref[Any]:
     """Have ``callback`` called when nothing holds a region's bytes any more."""
     return weakref.ref(view, callback)
@@ -414,6 +499,7 @@ class Inputs:
         self._lengths: dict[tuple[int, int], int] = {}
         self._tell_unused = tell_unused
         self._dying: dict[tuple[int, int], Any] = {}  # let go here, and held by the program
+        self._copying: dict[tuple[int, int], int] = {}  # how many threads copy it just now
         self._faults = -1  # page faults of this process when all views were last known unwritten
 
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
@@ -451,20 +537,39 @@ class Inputs:
 
     def _copy(self, number: int, offset: int, length: int) -> bytearray:
         """A region's bytes once more: somebody here has it mapped, and may have written to it."""
-        data = bytearray(length)
-        done = 0
-        while done < length:
-            rest = memoryview(data)[done:]
-            done += os.preadv(self._arenas[number][0], [rest], offset + done)
-        return data
+        return _copy_of(self._arenas[number][0], offset, length)
 
-    def lend(self, value: Stored) -> list[memoryview]:
-        """The parts of a stored value, for good: ``tell_unused`` follows when they are freed."""
+    def lend(self, value: Stored) -> Callable[[], list[memoryview]]:
+        """What gives the parts of a stored value, for good, once; to be called without a lock.
+
+        ``tell_unused`` follows when they are freed, or copied.
+        """
+        _, number, offset, length, sizes = value
+        key = (number, offset)
         with self.lock:
-            parts = self._buffers(value)
-            if (value[1], value[2]) in self._views:
-                self._part((value[1], value[2]))
-            return parts
+            in_use = key in self._dying or key in self._views
+            if platform.LINUX and not in_use:
+                parts = self._buffers(value)
+                self._part(key)
+                return lambda: parts
+            descriptor = os.dup(self._arenas[number][0])
+            self._copying[key] = self._copying.get(key, 0) + 1
+        return lambda: self._lend_copy(key, descriptor, length, sizes)
+
+    def _lend_copy(
+        self, key: tuple[int, int], descriptor: int, length: int, sizes: Sequence[int]
+    ) -> list[memoryview]:
+        try:
+            return split(_copy_of(descriptor, key[1], length), sizes)
+        finally:
+            os.close(descriptor)
+            with self.lock:
+                self._copying[key] -= 1
+                if not self._copying[key]:
+                    del self._copying[key]
+                unused = not self.holds(key) and key[0] in self._arenas
+            if unused:
+                self._tell_unused(*key)
 
     def settle(self) -> None:
         """After a call: what it wrote to inputs is forgotten; what it still holds stays its own."""
@@ -524,8 +629,8 @@ class Inputs:
         self._arenas.clear()
 
     def holds(self, key: tuple[int, int]) -> bool:
-        """Whether this process has a region mapped, for its next calls or for the program."""
-        return key in self._views or key in self._dying
+        """Whether this process reads a region, for its next calls or for the program."""
+        return key in self._views or key in self._dying or key in self._copying
 
     def unmap(self, number: int, offset: int) -> None:
         """The driver wants the region back."""

@@ -8,10 +8,11 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from mars import platform
+from mars import delivery, platform
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log
@@ -36,6 +37,23 @@ from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
 
 _UNKNOWN_MEMORY: Final = 4 * 1024**3
 """Bytes that we think a process may use where nothing tells."""
+
+_LINES_S: Final = 1.0
+"""How long an engine that ends waits until its last lines are shown, seconds."""
+
+
+class Groups:
+    """The groups of workers at one moment. Never changed, only replaced as a whole.
+
+    The loop's thread replaces it as nodes come and go, and the program's threads read it.
+    """
+
+    __slots__ = ("addresses", "cpus", "memory")
+
+    def __init__(self, groups: Sequence[tuple[str, float, float | None]]) -> None:
+        self.addresses = tuple([address for address, _, _ in groups])
+        self.cpus = tuple([cpus for _, cpus, _ in groups])
+        self.memory = tuple([memory for _, _, memory in groups])  # for calls; None: the engine's
 
 
 class LocalEngine:
@@ -91,10 +109,9 @@ class LocalEngine:
     ) -> None:
         """Start the processes of groups, each an address and its cores."""
         self.address = name
-        self.n_cpu: float = sum(cpus for _, cpus in groups)
-        self.worker_addresses: Sequence[str] = [address for address, _ in groups]
-        self.group_cpus = [cpus for _, cpus in groups]
+        self._groups = Groups([(address, cpus, None) for address, cpus in groups])
         self.objects = SharedObjects()
+        self._lines: deque[threading.Event] = deque()  # that are being shown
         self._pid = os.getpid()
         self._closed = False
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
@@ -129,6 +146,16 @@ class LocalEngine:
             self.loop.start()
         _engines.add(self)
 
+    @property
+    def n_cpu(self) -> float:
+        """Cores that running calls share."""
+        return sum(self._groups.cpus)
+
+    @property
+    def worker_addresses(self) -> Sequence[str]:
+        """Addresses of the groups of workers."""
+        return self._groups.addresses
+
     # What an engine with workers elsewhere has otherwise.
 
     def _memory_bytes(self) -> int:
@@ -145,10 +172,26 @@ class LocalEngine:
         return Pool(facts, self.store.ledger_descriptor, self._launch)
 
     def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
-        return Loop(groups, pool, self.store, self.memory, write_line)
+        return Loop(groups, pool, self.store, self.memory, self._tell)
 
     def _wake(self, action: Any) -> None:
         self.loop.post(action)
+
+    def _tell(self, line: str) -> None:
+        """Show a line, but not in the loop's thread: stderr may be the program's, and may wait."""
+        shown = threading.Event()
+
+        def show() -> None:
+            try:
+                write_line(line)
+            finally:
+                shown.set()
+
+        while self._lines and self._lines[0].is_set():
+            self._lines.popleft()
+        self._lines.append(shown)
+        if not delivery.put(show):
+            show()  # the system refuses a thread: that may be what the line is about
 
     # -- the contract -------------------------------------------------------------------------
 
@@ -163,7 +206,7 @@ class LocalEngine:
             if call.options is not DEFAULT_OPTIONS:
                 self.check_schedulable(call)
         for call, place in zip(calls, places, strict=True):
-            if call.stored is not None:
+            if call.stored is not None or call.function.large:
                 try:
                     self.store.prepare(call, run)
                 except BaseException:
@@ -180,6 +223,7 @@ class LocalEngine:
                 # the scheduler decides when several threads do this at once.
                 call.task = task
         run.surroundings = self._surroundings()
+        run.server = self.loop.thread
         # While it is on its way, the scheduler alone knows what can be forgotten.
         self._submitting += 1
 
@@ -224,24 +268,35 @@ class LocalEngine:
         return import_path(), here, self._changed_variables, self._settings.look()
 
     def check_schedulable(self, call: Call) -> None:
+        """Refuse a call that no worker can ever run."""
+        self._check(call, self._groups)
+
+    def _check(self, call: Call, groups: Groups) -> None:
         options = call.options
-        largest = max(self.group_cpus)
-        if options.worker is not None and options.worker in self.worker_addresses:
-            largest = self.group_cpus[list(self.worker_addresses).index(options.worker)]
+        if options.worker is not None and options.worker not in groups.addresses:
+            raise NoAvailableBand(
+                f"{call.name} asks for worker {options.worker!r}, which does not exist; "
+                f"workers are {', '.join(groups.addresses)}"
+            )
+        wanted = options.worker
+        able = [at for at, address in enumerate(groups.addresses) if wanted in (None, address)]
+        largest = max(groups.cpus[at] for at in able)
         if options.cpus > largest:
             raise NoAvailableBand(
                 f"{call.name} asks for cpus={options.cpus:g}, but a worker has {largest:g}; "
                 f"ask for less, or new_session(n_cpu=...) with more"
             )
-        if options.worker is not None and options.worker not in self.worker_addresses:
-            raise NoAvailableBand(
-                f"{call.name} asks for worker {options.worker!r}, which does not exist; "
-                f"workers are {', '.join(self.worker_addresses)}"
-            )
         if options.memory is not None and options.memory > self.memory:
             raise NoAvailableBand(
                 f"{call.name} asks for memory={options.memory:,} bytes, but calls may take "
                 f"{self.memory:,} together here"
+            )
+        most = max(groups.memory[at] or 0 for at in able)
+        if options.memory is not None and 0 < most < options.memory:
+            raise NoAvailableBand(
+                f"{call.name} asks for memory={options.memory:,} bytes, but calls may take "
+                f"{most:,.0f} together on the node that has most; ask for less, or let a node "
+                f"with more memory join"
             )
         if options.gpus:
             raise NoAvailableBand(
@@ -339,6 +394,9 @@ class LocalEngine:
         _engines.discard(self)
         if self._pid == os.getpid():
             self.loop.close()
+            deadline = time.monotonic() + _LINES_S
+            for shown in self._lines:
+                shown.wait(max(0.0, deadline - time.monotonic()))
 
     def inert(self) -> None:
         """In a process forked from the engine's: let go, touch nothing."""

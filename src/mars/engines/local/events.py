@@ -77,6 +77,8 @@ class Arrived(NamedTuple):
 class Lost(NamedTuple):
     """A group is lost, and with it what is not here; the deaths of its workers follow.
 
+    After these, nothing of it is left, and its number is not used again.
+
     ``copied`` are attempts whose values are not here, but in another group, too, and in which.
     """
 

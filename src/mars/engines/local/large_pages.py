@@ -111,7 +111,8 @@ class Mounting:
             try:
                 platform.receive(self._socket, 1, descriptors)
             except OSError:
-                os.kill(self._pid, signal.SIGKILL)
+                with platform.Process(self._pid) as child:
+                    child.signal(signal.SIGKILL)
         os.waitpid(self._pid, 0)
         return descriptors[0] if descriptors else None
 

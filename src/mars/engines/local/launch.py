@@ -31,6 +31,9 @@ _NOT_PASSED_ON: Final = frozenset(
 _OF_THE_PLACE: Final = frozenset({"frozen_modules", "pycache_prefix"})
 """Those that say something of a host."""
 
+_KILLED_S: Final = 10.0
+"""How long the end of a process that was killed is waited for, seconds; it takes milliseconds."""
+
 
 class Launch:
     """A zygote on its way, and its successors when it ends early.
@@ -69,6 +72,7 @@ class Launch:
         self._environment[_HASH_SEED] = seed
         self.errors = Segment()
         self.pid = 0
+        self._process: platform.Process | None = None
         self.socket: socket.socket
         try:
             self.start()
@@ -131,6 +135,10 @@ class Launch:
             except (OSError, ValueError) as error:
                 ours.close()
                 raise StartupFailed(f"cannot start {sys.executable!r}: {error}") from error
+        with contextlib.suppress(ProcessLookupError):  # somebody in the program has reaped it
+            self._process = platform.Process(self.pid)
+            if platform.LINUX and platform.parent_of(self.pid) != os.getpid():
+                self._let_go()  # and the number is that of another one
         self.socket = ours
 
     def stop(self) -> None:
@@ -138,13 +146,16 @@ class Launch:
         if not self.pid:
             return
         self.socket.close()
-        pid, self.pid = self.pid, 0
-        if not platform.wait_for_child(pid, STOP_S):
-            try:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
+        self.pid = 0
+        if self._process is not None and not self._process.reap(STOP_S):
+            self._process.signal(signal.SIGKILL)
+            self._process.reap(_KILLED_S)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def close(self) -> None:
         """Stop, and let go of what the zygote printed; idempotent."""
@@ -155,6 +166,7 @@ class Launch:
         """In a child that the program forked: the zygote is the parent's."""
         self.pid = 0
         self.socket.close()
+        self._let_go()
 
 
 Started = tuple[str, list[str], dict[str, Any]]

@@ -39,7 +39,7 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import FUNCTIONS_KEPT, LOG_LOOK_S, OVERDUE_S, REPORT_S, STOP_S
+from mars.settings import FUNCTIONS_KEPT, IDLE_ARENA_S, LOG_LOOK_S, OVERDUE_S, REPORT_S, STOP_S
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
@@ -95,17 +95,19 @@ class Loop:
         self._run_count = 0
         self._by_descriptor: dict[int, tuple[Callable[[Any, int], None], Any]] = {}
         self._poller = platform.poller()
+        store.function_dropped = self._function_dropped
         self._wake_read, self._wake_write = platform.pipe()
         self._awake = False
         self._closing = False
         self._over = False  # the thread looks at nothing any more
         self._dirty: set[Member] = set()  # members with regions to tell of
+        self._warm: dict[Member, float] = {}  # that keep memory, and until when; soonest first
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
         self._dead: list[Member] = []
         self._endings: dict[int, tuple[Any, ...]] = {}
         self._last_words: deque[str] = deque(maxlen=2)  # of workers that never were ready
         self.log_limit: float = math.inf  # bytes of one attempt's log
-        self._trim_at = 0.0
+        self._look_at = 0.0
         self._tell = tell
         self._told_fewer = False
         self._watch(self._wake_read, self._on_wake, None)
@@ -194,10 +196,16 @@ class Loop:
         now = time.monotonic()
         due = self.scheduler.next_timer()
         timeout = None if due is None else max(0.0, due - now)
-        if self.runs or self._late:  # calls may be printing
-            if now >= self._trim_at:
-                self._trim_logs(now)
+        if self.runs or self._late:
+            if now >= self._look_at:
+                self._look_at = now + LOG_LOOK_S
+                self._look(now)
             timeout = LOG_LOOK_S if timeout is None else min(timeout, LOG_LOOK_S)
+        cool_at = math.inf
+        if self._warm or self.store.cool_at < math.inf:
+            cool_at = min(next(iter(self._warm.values()), math.inf), self.store.cool_at)
+            left = max(0.0, cool_at - now)
+            timeout = left if timeout is None else min(timeout, left)
         for descriptor, mask in self._poller.poll(timeout):
             entry = self._by_descriptor.get(descriptor)
             if entry is not None:
@@ -206,9 +214,22 @@ class Loop:
             self.on(events.Tick())
         if self._dead:
             self._bury()
+        if cool_at < math.inf:
+            self._cool(time.monotonic())
         if self._dirty:
             for member in list(self._dirty):
                 self._send_regions(member)
+
+    def _cool(self, now: float) -> None:
+        """Give memory back that has been kept for the next values long enough."""
+        for member in list(self._warm):
+            if self._warm[member] > now:
+                break
+            del self._warm[member]
+            self._tell_control(member, messages.COOL)
+        if self.store.cool_at <= now:
+            self.store.cool()
+            self.collect_regions()
 
     def on(self, event: events.Event) -> None:
         # An event may come up while commands are carried out. It waits until all of them are:
@@ -238,6 +259,7 @@ class Loop:
         os.read(self._wake_read, 64)
         self._awake = False
         self._act_on_posted()
+        self.collect_regions()
         if self._forgotten:
             tasks = []
             while self._forgotten:
@@ -278,7 +300,7 @@ class Loop:
     def _run_ended(self, run: Run) -> None:
         self.runs.discard(run)
         self.store.run_ended(run)
-        self._collect_regions()
+        self.collect_regions()
         self._late.append(run)
         late, self._late = self._late, []
         for ended in late:
@@ -303,6 +325,14 @@ class Loop:
             if functions:
                 functions_over += member.functions.intersection(functions)
                 member.functions.difference_update(functions)
+
+    def _function_dropped(self, key: bytes) -> None:
+        """The program has a function no more, and with it went what was stored of it."""
+        number = self._functions.pop(key, 0)
+        for member in self.members.values():
+            if number in member.functions:
+                member.functions.discard(number)
+                member.over[1].append(number)
 
     def _forget_functions(self, member: Member) -> None:
         """A worker has many functions: it may keep those of the calls that it has queued."""
@@ -331,7 +361,7 @@ class Loop:
                 self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
             elif kind is events.Discard:
                 self.store.discard(command.result)  # type: ignore[union-attr]
-                self._collect_regions()
+                self.collect_regions()
             elif kind is events.Release:
                 self._release(command.tasks)  # type: ignore[union-attr]
             else:
@@ -492,9 +522,9 @@ class Loop:
     def _release(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             self.store.release(task)
-        self._collect_regions()
+        self.collect_regions()
 
-    def _collect_regions(self) -> None:
+    def collect_regions(self) -> None:
         """Pass on what the store wants told to workers about regions."""
         for worker, unmap, free in self.store.take_news():
             member = self.members.get(worker)
@@ -509,6 +539,8 @@ class Loop:
     def _send_regions(self, member: Member) -> None:
         self._dirty.discard(member)
         if member.unmap or member.free:
+            self._warm.pop(member, None)
+            self._warm[member] = time.monotonic() + IDLE_ARENA_S
             message = (messages.FREE, member.unmap, member.free)
             member.unmap, member.free = [], []
             self.send(member, message)
@@ -571,15 +603,17 @@ class Loop:
     def _start_worker(self, command: events.StartWorker) -> None:
         group = self.scheduler.groups[command.group]
         try:
+            place = self.store.worker_starts(command.worker)
             member = Member(command.worker)
         except OSError as error:
+            self.store.worker_ended(command.worker)
             self._last_words.append(f"no descriptor or memory left: {platform.refusal(error)}")
             self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
             return
         self.members[command.worker] = member
         self._segments.add(member.segment)
         try:
-            self.pool.fork(member, {"address": group.address})
+            self.pool.fork(member, {"address": group.address, "place": place})
         except OSError:  # the zygote is gone, which `_on_zygote` will see
             return
         self._watch(member.data.fileno(), self._on_member, member)
@@ -688,9 +722,12 @@ class Loop:
             position = payload + size
         return outcomes
 
-    def _trim_logs(self, now: float) -> None:
+    def _look(self, now: float) -> None:
+        """What has to be done now and then while calls run."""
+        self._trim_logs()
+
+    def _trim_logs(self) -> None:
         """Keep the logs of what runs within their limit."""
-        self._trim_at = now + LOG_LOOK_S
         for member in self.members.values():
             attempt, start = member.running()
             if attempt:
@@ -717,7 +754,7 @@ class Loop:
             member.arenas.add(message[1])
         elif kind == messages.UNMAPPED:
             self.store.unmapped(message[1], message[2], member.number)
-            self._collect_regions()
+            self.collect_regions()
         elif kind == messages.PROGRESS:
             state = self.scheduler.workers.get(WorkerId(member.number))
             if state is not None and state.queue and state.queue[0].attempt == message[1]:
@@ -740,19 +777,22 @@ class Loop:
             frames, alive = [], False
         for _records, data in frames:
             message = pickle.loads(data)
+            descriptor = self.pool.descriptor_of(message)
             if message[0] == messages.STARTED:
                 member = self.members.get(message[1])
                 if member is not None:
-                    member.pid = message[2]
+                    member.started(message[2], descriptor)
                     if member.missed:
                         member.signal(signal.SIGKILL)
+                elif descriptor >= 0:
+                    os.close(descriptor)
             elif message[0] == messages.ENDED:
                 self._endings[message[1]] = message[2:]
                 member = self.members.get(message[1])
                 if member is not None:
                     self._dead.append(member)
-            elif message[0] == messages.PAGES:
-                self.store.use_pages(self.pool.inbox.descriptors.pop(0))
+            elif message[0] == messages.PAGES and descriptor >= 0:
+                self.store.use_pages(descriptor)
         if not alive:
             self._zygote_ended()
 
@@ -763,6 +803,10 @@ class Loop:
         complaint = self.pool.complaint()
         for member in self.members.values():
             member.signal(signal.SIGKILL)
+        # Nobody tells of their ends any more, and a call is sent again only after they have ended.
+        processes = [member.process for member in self.members.values() if member.process >= 0]
+        platform.wait_for_end(processes, STOP_S)
+        for member in self.members.values():
             self._endings.setdefault(
                 member.number, (member.pid, signal.SIGKILL, 0, f"the zygote ended; {complaint}")
             )
@@ -815,6 +859,7 @@ class Loop:
                 self._last_words.append(self._words_of(member))
             self._unwatch(member.data.fileno())
             self._dirty.discard(member)
+            self._warm.pop(member, None)
             member.close()
             self.store.worker_ended(member.number)
             if self.nested is not None:
@@ -832,7 +877,7 @@ class Loop:
                     unable,
                 )
             )
-            self._collect_regions()
+            self.collect_regions()
 
     def _starved(self, member: Member) -> bool:
         """Whether the kernel ended a process because memory ran out."""

@@ -13,8 +13,8 @@ seen at its header, before anything waits for a length that nobody meant.
 
     driver ──(TASKS, ARENA, FREE, REPLY, STOP)──────────────────► worker     data socket
     driver ◄──(records; ARENA, UNMAPPED, SUBMIT, WAIT, ASK, …)─── worker     data socket
-    driver ──(TAKE_BACK, REPORT)────────────────────────────────► worker     control socket
-    driver ──(FORK)──► zygote ──(STARTED, ENDED, PAGES)──► driver            zygote socket
+    driver ──(TAKE_BACK, REPORT, COOL)──────────────────────────► worker     control socket
+    driver ──(FORK, SIGNAL)──► zygote ──(STARTED, ENDED, PAGES)──► driver    zygote socket
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ AS_BEFORE: Final = "as before"
 
 TAKE_BACK: Final = "take back"
 REPORT: Final = "report"
+COOL: Final = "cool"
+"""Nothing has been freed for a while: what is kept for the next values goes back to the system."""
 
 # both ways
 ARENA: Final = "arena"
@@ -74,7 +76,10 @@ FORK: Final = "fork"
 DESCRIPTORS: Final = 5
 """That come with FORK: data and control socket, log, outbox, ledger."""
 
+SIGNAL: Final = "signal"
 STARTED: Final = "started"
+"""With a descriptor of the process, if its last item is true."""
+
 ENDED: Final = "ended"
 PAGES: Final = "pages"
 """With a descriptor, for `LargePages`; about no worker."""

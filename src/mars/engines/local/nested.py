@@ -10,7 +10,7 @@ import itertools
 import os
 import pickle
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -24,8 +24,8 @@ from mars.engines.local import messages
 from mars.engines.objects import RemoteObject
 from mars.engines.outcome import failure_of, item_of
 from mars.errors import SessionClosed, UsageError
-from mars.settings import INLINE_BYTES
-from mars.task import Call, Stage, Task
+from mars.settings import FUNCTION_BYTES, INLINE_BYTES
+from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
 
 
 class Channel(Protocol):
@@ -36,6 +36,10 @@ class Channel(Protocol):
     address: str
     addresses: Sequence[str]
     n_cpu: float
+
+    @property
+    def cpus(self) -> float:
+        """Cores of the call that runs."""
 
     def ask(self, kind: str, *rest: Any) -> Any:
         """Send a request to the driver and wait for its reply."""
@@ -85,27 +89,60 @@ class NestedEngine:
             tasks.append(task)
             described.append(self._describe(task, place))
         run.total = run.remaining = len(tasks)
-        if any(number in self._here for one in described for number, _ in one[4]):
-            self._run_here(run, tasks, places)  # it reads what the driver has not
-            return
-        attempt = context.current()
-        answer = self._worker.ask(
+        apart = next((task for task in tasks if self._has_to_be_apart(task)), None)
+        given = self._given(described)
+        kind, value = self._worker.ask(
             messages.SUBMIT,
-            (run.session_id, run.stop_on_error, run.entropy, run.prefix,
-             attempt.name if attempt else ""),
+            (run.session_id, run.stop_on_error, run.entropy, run.prefix, apart is not None,
+             list(given.values())),
             described,
         )  # fmt: skip
-        kind, value = answer
         if kind == "error":
             raise failure.decode_failure(value)
         if kind == "too many":
+            if apart is not None:
+                raise UsageError(
+                    f"{value} calls wait for calls already, and {apart.call.name} would be one "
+                    f"more: it needs a process of its own, for its timeout, memory, cpus or "
+                    f"expect_worker, or because it is a map. Let fewer calls wait for each other, "
+                    f"or leave these options out below some depth"
+                )
             self._run_here(run, tasks, places)
             return
+        for number in given:
+            del self._here[number]  # from here on the driver has it, too
         run.number = value
         with self._lock:
             self._tasks.update((task.attempt, task) for task in tasks)
         run.tasks = tasks
         run.waits = self._wait
+
+    def _has_to_be_apart(self, task: Task) -> bool:
+        """Whether a call asks for what it can have in a process of its own only."""
+        options = task.call.options
+        return task.parts is not None or (
+            options is not DEFAULT_OPTIONS
+            and (
+                options.timeout_s is not None
+                or options.memory is not None
+                or options.worker is not None
+                or options.gpus > 0
+                or options.cpus != self._worker.cpus
+            )
+        )
+
+    def _given(self, described: Sequence[Any]) -> dict[int, tuple[int, Any, Any]]:
+        """Inputs that were made in this process and that the driver has not, as it gets them."""
+        given: dict[int, tuple[int, Any, Any]] = {}
+        for one in described:
+            for number, _ in one[4]:
+                task = self._here.get(number)
+                if task is not None and number not in given:
+                    several = task.call.n_output is not None
+                    values = task.result if several else (task.result,)
+                    packed = tuple([value.packed(self._worker.put) for value in values])
+                    given[number] = number, task.call.n_output, packed if several else packed[0]
+        return given
 
     def _check_process(self) -> None:
         """The socket to the driver is this process's, not that of one which a call forked."""
@@ -126,10 +163,6 @@ class NestedEngine:
                 self._here[task.attempt] = task
                 with self._lock:
                     self._tasks[task.attempt] = task
-                if task.parts is not None:
-                    raise UsageError(
-                        "mars.remote.map cannot run this deep inside nested calls; use spawn"
-                    )
                 with visiting(new_world()):  # of the call's own spawn
                     self._perform(task, run, place if isinstance(place, tuple) else (place,))
                 task.call.satisfy()
@@ -173,7 +206,7 @@ class NestedEngine:
                 )
                 value = function(*arguments[0], **arguments[1])
                 outputs = [
-                    attempt_call.pack(output, call.name, self._worker.put)
+                    _Here(output, call.name)
                     for output in attempt_call.split_outputs(value, call.n_output)
                 ]
             except Exception as error:
@@ -186,7 +219,9 @@ class NestedEngine:
                     where=f"worker {self._worker.number} (pid {self._worker.pid})",
                     log_tail="",
                 )
-                if task.tries <= call.options.retries and isinstance(error, call.options.retry_on):
+                data = call.options.retry_data
+                retry_on = Exception if data is None else codec.loads(data)  # as this world has it
+                if task.tries <= call.options.retries and isinstance(error, retry_on):
                     continue
                 task.stage = Stage.FAILED
                 return
@@ -208,7 +243,10 @@ class NestedEngine:
         stored: Any = None
         if call.stored is not None:
             stored = [(None, *self._worker.put((part,))) for part in call.stored]
-        buffers = [(None, *self._worker.put((part,))) for part in function.buffers]
+        data, parts = function.data, function.buffers
+        if len(data) > FUNCTION_BYTES:
+            data, parts = b"", (data, *parts)
+        buffers = [(None, *self._worker.put((part,))) for part in parts]
         inputs = []
         for source, index in call.inputs:
             there = source.task_in(task.realm)
@@ -220,7 +258,7 @@ class NestedEngine:
             items = (whole.columns, list(task.items), whole.spread)
         payload = call.payload if call.stored is None or len(call.payload) <= INLINE_BYTES else None
         return (
-            task.attempt, (function.key, function.name, function.data, buffers), payload, stored,
+            task.attempt, (function.key, function.name, data, buffers), payload, stored,
             inputs, call.n_output, call.options, place, task.asked, items,
         )  # fmt: skip
 
@@ -276,13 +314,15 @@ class NestedEngine:
 
     def decode(self, value: Any) -> object:
         """A fresh object from a value."""
+        if isinstance(value, _Here):
+            return value.decode()
         return self._worker.decode(value)
 
     def install(self, task: Task, value: object) -> None:
-        """Give a task a value: here, as a call of its own that the driver can refer to."""
-        raise UsageError(
-            "inside a call, an item of a map cannot be the input of another call; fetch() it first"
-        )
+        """Give a task a value, which the driver gets if it is the input of another call."""
+        task.result = _Here(value, task.call.name)
+        task.attempt = next(self._numbers)
+        self._here[task.attempt] = self._tasks[task.attempt] = task
 
     def failure(self, task: Task) -> BaseException:
         """The error of a task that failed."""
@@ -338,6 +378,28 @@ class NestedEngine:
         if kind == "error":
             raise failure.decode_failure(value)
         return codec.loads(value)
+
+
+class _Here:
+    """A value that was made in this process, and that the driver does not know of."""
+
+    __slots__ = ("_buffers", "_data", "_name")
+
+    def __init__(self, value: object, name: str) -> None:
+        self._name = name
+        try:
+            self._data, buffers = codec.encode(value)
+        except Exception as error:
+            raise attempt_call.encode_error(value, "result", name, error) from None
+        self._buffers = [bytes(buffer.raw()) for buffer in buffers]
+
+    def decode(self) -> object:
+        """A fresh object."""
+        return codec.loads(self._data, buffers=[bytearray(buffer) for buffer in self._buffers])
+
+    def packed(self, put: Callable[[Sequence[Any]], tuple[int, int, int, tuple[int, ...]]]) -> Any:
+        """The value as engines keep it."""
+        return attempt_call.pack_encoded(self._data, self._buffers, put)
 
 
 class _RemoteLog:

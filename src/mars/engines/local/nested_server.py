@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, failure
@@ -19,8 +19,11 @@ from mars.engines.local.pool import Member
 from mars.engines.objects import SharedObjects
 from mars.errors import SessionClosed
 from mars.logs import LogSource
-from mars.settings import BLOCKED_WORKERS
-from mars.task import Call, Function, Task, WorkerId
+from mars.settings import BLOCKED_WORKERS, BLOCKED_WORKERS_AT_MOST
+from mars.task import DEFAULT_OPTIONS, Call, Function, Stage, Task, WorkerId
+
+_MADE_THERE: Final = Function(b"", "a call inside its worker", b"")
+"""Function of calls that a worker has run by itself."""
 
 
 class Host(Protocol):
@@ -118,9 +121,11 @@ class NestedServer:
         self, member: Member, request: int, facts: tuple[Any, ...], described: Sequence[Any]
     ) -> None:
         asker = self._asker(member)
-        session_id, stop_on_error, entropy, prefix, _name = facts
-        if self._loop.scheduler.blocked >= BLOCKED_WORKERS:
-            self._reply(member, request, "too many", None)
+        session_id, stop_on_error, entropy, prefix, apart, given = facts
+        blocked = self._loop.scheduler.blocked
+        if blocked >= (BLOCKED_WORKERS_AT_MOST if apart else BLOCKED_WORKERS):
+            self._give_back(given, described)
+            self._reply(member, request, "too many", blocked)
             return
         state = self._loop.scheduler.workers.get(WorkerId(member.number))
         parent = state.queue[0] if state is not None and state.queue else None
@@ -135,18 +140,54 @@ class NestedServer:
         run.surroundings = (
             parent.runs[0].surroundings if parent is not None and parent.runs else None
         )
+        for one in given:
+            self._take_value(asker, *one)
         try:
             tasks = [self._task(asker, run, *one) for one in described]
         except Exception as error:
+            self._give_back((), described)
             data = failure.encode_failure(error, call="a nested call")
             self._reply(member, request, "error", data)
             return
+        for task in tasks:
+            if task.call.stored is not None or task.call.function.large:
+                self._loop.store.prepare(task.call, run)  # the worker has written it
         run.number = self._loop.number(run)
         asker.runs[run.number] = run
         run.member = member
         run.tasks = tasks
         self._reply(member, request, "run", run.number)
         self._loop.submit(run, tasks)
+
+    def _take_value(self, asker: _Asker, number: int, n_output: int | None, result: Any) -> None:
+        """A value that was made in the worker itself, as an input of what follows."""
+        if number in asker.calls:  # another of its threads was faster
+            self._give_back([(number, n_output, result)], ())
+            return
+        call = Call(_MADE_THERE, b"", (), (), DEFAULT_OPTIONS, n_output)
+        call.handles += 1
+        asker.calls[number] = call
+        task = call.task = Task(call, asker.realm)
+        task.stage, task.result, task.asked = Stage.DONE, result, True
+        task.stored = any(
+            type(value) is not bytes for value in ((result,) if n_output is None else result)
+        )
+        if task.stored:
+            self._loop.store.arrived(result)
+
+    def _give_back(self, given: Sequence[Any], described: Sequence[Any]) -> None:
+        """Let the worker write again where it has put large parts of what is not to be run."""
+        results = [
+            value
+            for _, n_output, result in given
+            for value in ((result,) if n_output is None else result)
+        ]
+        for _, function, _, stored, *_ in described:
+            results += [*function[3], *(stored or ())]
+        for value in results:
+            if type(value) is not bytes:
+                self._loop.store.discard(value)  # nobody has it mapped
+        self._loop.collect_regions()
 
     def _task(
         self, asker: _Asker, run: Run, number: int, function: Any, payload: Any, stored: Any,

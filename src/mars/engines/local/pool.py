@@ -28,6 +28,8 @@ class Member:
     def __init__(self, number: int) -> None:
         self.number = number
         self.pid = 0
+        self.process = -1  # its descriptor: a number can be that of another process by now
+        self.pool: Pool | None = None  # through which it is signalled if there is no descriptor
         with contextlib.ExitStack() as undo:  # when the system refuses one of them
             self.data, self._their_data = map(undo.enter_context, platform.socket_pair())
             self.control, self._their_control = map(undo.enter_context, platform.socket_pair())
@@ -91,13 +93,20 @@ class Member:
         messages.OUTBOX_INTERRUPT.pack_into(self.outbox, messages.OUTBOX_INTERRUPT_AT, attempt)
         self.signal(signal.SIGINT)
 
+    def started(self, pid: int, process: int) -> None:
+        """The process has been forked; its number and descriptor, -1: there is none."""
+        self.pid = pid
+        if process >= 0 and self.open and platform.is_of_process(process, pid):
+            self.process = process
+        elif process >= 0:
+            os.close(process)
+
     def signal(self, number: int) -> None:
         """Send a signal to the process; nothing happens when it has ended."""
-        if self.pid:
-            try:
-                os.kill(self.pid, number)
-            except ProcessLookupError:
-                return
+        if self.process >= 0:
+            platform.signal_process(self.process, number)
+        elif self.pid and self.open and self.pool is not None:
+            self.pool.signal(self, number)
 
     def close(self) -> None:
         """Close all but the log, which its readers keep."""
@@ -108,6 +117,9 @@ class Member:
             self.outbox.close()
             self._their_data.close()
             self._their_control.close()
+            if self.process >= 0:
+                os.close(self.process)
+                self.process = -1
 
 
 class Pool:
@@ -173,6 +185,17 @@ class Pool:
             self.socket.sendall(memoryview(message)[sent:])
         finally:
             member.handed_over()
+        member.pool = self
+
+    def signal(self, member: Member, number: int) -> None:
+        """Have the zygote signal a worker, which only it can reap."""
+        with contextlib.suppress(OSError):  # the zygote is gone, and the kernel kills its workers
+            self.socket.sendall(self._outgoing.frame((messages.SIGNAL, member.number, int(number))))
+
+    def descriptor_of(self, message: tuple[Any, ...]) -> int:
+        """What came with a message, for the caller to close; -1: nothing, or it was lost."""
+        comes = message[0] == messages.PAGES or (message[0] == messages.STARTED and message[3])
+        return self.inbox.descriptors.pop(0) if comes and self.inbox.descriptors else -1
 
     def complaint(self) -> str:
         """The last that the zygote printed."""

@@ -133,6 +133,9 @@ ARROWS: Final = frozenset(
 _FEW: Final = 8
 """Inputs up to which a list is searched faster than a set is made."""
 
+_TIMERS: Final = 64
+"""So many timers may be out of date before they are looked through."""
+
 _RETRY: Final = 0
 _DEADLINE: Final = 1
 _KILL: Final = 2
@@ -234,7 +237,10 @@ class Scheduler:
         self.admission = Admission(room)
         self._prefetch_below_s = prefetch_below_s
         self._distance = distance
-        self.groups = [Group(address, cpus) for address, cpus in groups]
+        self.groups: dict[int, Group] = {}  # by number, which is never used again
+        self._next_group = 0
+        for address, cpus in groups:
+            self.add_group(address, cpus)
         self.workers: dict[WorkerId, WorkerState] = {}
         self.ready = ReadyQueue(self._abandon)
         self.seconds: dict[bytes, float] = {}  # predicted duration of each function's calls
@@ -245,6 +251,7 @@ class Scheduler:
         # A deadline does not hold its task, whose result may be dropped long before.
         self._timers: list[tuple[float, int, int, int, Any]] = []
         self._timer_count = 0
+        self._timers_limit = _TIMERS
         # Kept up to date by `_sort`, so that no event costs a look at all workers.
         self._changed: dict[WorkerState, None] = {}
         self._hungry: dict[WorkerState, None] = {}  # run something, and have room for more
@@ -252,6 +259,7 @@ class Scheduler:
         self._starts_without_result = 0
         self._commands: list[Command] = []
         self._releases: list[Task] = []
+        self._lost_groups: list[int] = []  # of which workers are left
         self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self._handlers = {
             Submitted: self._submitted,
@@ -274,10 +282,12 @@ class Scheduler:
         commands: list[Command] = []
         self._commands = commands
         self._handlers[type(event)](event, now)  # type: ignore[operator]
-        for group in self.groups:
+        for group in self.groups.values():
             if group.resuming:
                 self._resume(group)
         self._assign(now)
+        if self._lost_groups:
+            self._forget_groups()
         if self._releases:
             commands.append(Release(self._releases))
             self._releases = []
@@ -304,6 +314,26 @@ class Scheduler:
         """
         return self._prefetch_below_s if options.death_retries else PREFETCH_BELOW_S
 
+    def add_group(self, address: str, cpus: float, memory: float | None = None) -> int:
+        """Have further workers, which share so many cores; the number of their group."""
+        number = self._next_group
+        self._next_group += 1
+        self.groups[number] = Group(address, cpus, memory)
+        return number
+
+    def _forget_groups(self) -> None:
+        """Groups that were lost are gone when the deaths of all their workers have been told."""
+        there = {worker.group for worker in self.workers.values()}
+        for number in self._lost_groups:
+            if number not in there:
+                del self.groups[number]
+        self._lost_groups = [number for number in self._lost_groups if number in there]
+
+    def _is_idle(self, worker: WorkerState) -> bool:
+        """Whether a worker could start something now; it may be long gone, and its group too."""
+        group = self.groups.get(worker.group)
+        return group is not None and worker in group.idle
+
     def next_timer(self) -> float | None:
         """When `Tick` is due at the latest; None: nothing waits for time to pass."""
         return self._timers[0][0] if self._timers else None
@@ -312,11 +342,22 @@ class Scheduler:
         """Have `_tick` look at something."""
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, kind, attempt, about))
+        if len(self._timers) > self._timers_limit:
+            # A look at all of them now and then, so that they do not grow with the calls that
+            # had an hour and took a millisecond.
+            self._timers = [timer for timer in self._timers if self._matters(*timer[2:])]
+            heapq.heapify(self._timers)
+            self._timers_limit = max(_TIMERS, 2 * len(self._timers))
 
-    @property
-    def capacity(self) -> float:
-        """Cores of all groups together."""
-        return sum(group.cpus for group in self.groups)
+    def _matters(self, kind: int, attempt: int, about: Any) -> bool:
+        """Whether `_tick` will have something to do when a timer is due, for all that is known."""
+        if kind == _RETRY:
+            return about.stage is RETRYING and bool(about.attempt == attempt)
+        if kind == _DEADLINE:
+            return bool(about.queue) and bool(about.queue[0].attempt == attempt)
+        if kind == _KILL:
+            return about.id in self.workers and bool(about.stopping == attempt)
+        return kind == _START or about.id in self.workers
 
     # -- events -------------------------------------------------------------------------------
 
@@ -585,6 +626,10 @@ class Scheduler:
             self._end_made(task, 0.0)  # nobody waits for it any more
 
     def _group_lost(self, event: Lost, now: float) -> None:
+        group_lost = self.groups[event.group]
+        group_lost.free -= group_lost.cpus
+        group_lost.cpus = 0.0
+        self._lost_groups.append(event.group)
         for worker in self.workers.values():
             if worker.group == event.group:
                 worker.taking_back = True  # it is given nothing more
@@ -1136,7 +1181,7 @@ class Scheduler:
         for worker in _some(self._hungry) if self._hungry else ():
             if worker.queue[-1].dependents is not None:
                 self._lengthen(worker, now)
-        for group in self.groups:
+        for group in self.groups.values():
             if group.idle:
                 for worker in changed:
                     self._retire(worker)
@@ -1148,9 +1193,9 @@ class Scheduler:
         """Share out what is ready among workers that have nothing to do."""
         ready = self.ready
         left = 0
-        for group in self.groups:
+        for group in self.groups.values():
             left += len(group.idle)
-        for group in self.groups:
+        for group in self.groups.values():
             while group.idle and ready.count:
                 task = ready.first()
                 assert task is not None
@@ -1167,7 +1212,7 @@ class Scheduler:
                 home = task.home
                 if (
                     home is not None
-                    and home in self.groups[home.group].idle
+                    and self._is_idle(home)
                     and self._fill(home, share, now, most_s)
                 ):
                     continue
@@ -1266,7 +1311,7 @@ class Scheduler:
         home = task.home
         if home is None or home is worker or home.load_s > load:
             return False
-        return home in self._hungry or home in self.groups[home.group].idle
+        return home in self._hungry or self._is_idle(home)
 
     def _pick(self, shelf: deque[Task], index: int, now: float) -> bool:
         """Put to the front of a shelf what a group may take of its first tasks, if anything."""
@@ -1450,7 +1495,7 @@ class Scheduler:
         """
         helpers = 0
         if not self.ready.count:
-            for group in self.groups:
+            for group in self.groups.values():
                 helpers += len(group.idle) - (worker in group.idle)
         frontier = [task]
         while frontier:
@@ -1517,7 +1562,7 @@ class Scheduler:
     def _could_run(self, task: Task, now: float) -> bool:
         """Whether an idle worker could start the task now."""
         options = task.call.options
-        for index, group in enumerate(self.groups):
+        for index, group in self.groups.items():
             worker = next(iter(group.idle), None)
             if (
                 worker is not None
@@ -1542,7 +1587,7 @@ class Scheduler:
 
     def _start_missing(self, now: float) -> None:
         """Start workers for cores that are free while no worker is."""
-        for index, group in enumerate(self.groups):
+        for index, group in self.groups.items():
             shelf = self.ready.shelf_for(group, None)
             if shelf is None or group.pause_until > now:
                 continue
@@ -1571,7 +1616,7 @@ class Scheduler:
     def start_all(self) -> list[Command]:
         """The workers that an engine begins with: one per core."""
         self._commands = []
-        for index, group in enumerate(self.groups):
+        for index, group in self.groups.items():
             for _ in range(max(1, int(group.cpus))):
                 self.start_worker(index)
         return self._commands

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
+from mars import platform
 from mars.engines.local.stack_answer import FILE, SIGNAL
 
 ANSWER_S: Final = 2.0
@@ -153,6 +154,12 @@ def examine(pid: int, limit_s: float = ANSWER_S) -> Report:
 
 
 def _ask(pid: int, limit_s: float) -> str:
+    # First of all: then what we look at is the process that gets the signal, or it has ended.
+    with platform.Process(pid) as process:
+        return _ask_process(process, pid, limit_s)
+
+
+def _ask_process(process: platform.Process, pid: int, limit_s: float) -> str:
     path = _answer_file(pid)
     # To a process that does not expect it, the signal would be the end.
     if path is None or SIGNAL is None or not _catches(pid, SIGNAL):
@@ -161,7 +168,7 @@ def _ask(pid: int, limit_s: float) -> str:
     with open(path, "r+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # several who ask at once take turns
         file.truncate(0)
-        os.kill(pid, SIGNAL)
+        process.signal(SIGNAL)
         size, grown_at = 0, deadline
         while True:
             now = time.monotonic()

@@ -7,8 +7,11 @@ changes the records; the program's threads read values, under the lock.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -18,8 +21,8 @@ from mars.attempt import codec
 from mars.engine import Run
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
 from mars.engines.local.large_pages import LargePages
-from mars.errors import SessionClosed
-from mars.settings import INLINE_BYTES
+from mars.errors import SessionClosed, StoreFull
+from mars.settings import IDLE_ARENA_S, INLINE_BYTES
 from mars.task import Call, Function, Task
 
 _DRIVER: Final = 0
@@ -36,6 +39,29 @@ class _Region:
         self.length = length
         self.readers: set[int] = set()  # processes that may have it mapped
         self.dropped = False  # nobody can ask for it any more
+
+
+class _StoredFunction:
+    """A large function that was stored, and who in the program still has it."""
+
+    __slots__ = ("_holders", "_unheld", "value")
+
+    def __init__(self, value: Any, unheld: Callable[[bytes], None]) -> None:
+        self.value = value
+        self._unheld = unheld
+        self._holders: dict[int, weakref.ref[Function]] = {}
+
+    def hold(self, function: Function) -> None:
+        """Keep it as long as this function is alive; there may be several equal ones."""
+        known = self._holders.get(id(function))
+        if known is None or known() is not function:
+            key, unheld = function.key, self._unheld
+            self._holders[id(function)] = weakref.ref(function, lambda _: unheld(key))
+
+    def held(self) -> bool:
+        """Whether anybody has it."""
+        self._holders = {key: one for key, one in self._holders.items() if one() is not None}
+        return bool(self._holders)
 
 
 class Store:
@@ -69,11 +95,16 @@ class Store:
         self._arenas: dict[int, tuple[int, int]] = {}
         self._live: dict[int, int] = {}  # regions in use, by arena
         self._regions: dict[Key, _Region] = {}
-        self._ended: set[int] = set()  # workers whose arenas nobody writes any more
+        self._places: dict[int, int] = {}  # workers that may still write, and theirs in the ledger
         self._news: list[tuple[int, Key | None, tuple[int, int, int] | None]] = []
         self._own = Allocator(_DRIVER, self._announce, self.ledger, spill_directory)
         self._inputs = Inputs(self._returned)
-        self._functions: dict[bytes, tuple[bytes | None, list[Any] | None]] = {}
+        self._own_free: deque[tuple[int, int, int]] = deque()  # regions that nobody reads
+        self.cool_at = math.inf  # when memory goes back that is kept for the next values
+        self._functions: dict[bytes, _StoredFunction] = {}  # by key, as long as the program has it
+        self._unheld_functions: deque[bytes] = deque()
+        self._last_function = b""  # of those that the program has no more, and that are kept
+        self.function_dropped: Callable[[bytes], object] = lambda _: None  # told of its key
         self._shared: dict[Run, dict[tuple[int, int], Any]] = {}
         self._late: list[Run] = []
         self._returned_keys: deque[Key] = deque()
@@ -82,6 +113,7 @@ class Store:
     # -- arenas -------------------------------------------------------------------------------
 
     def _announce(self, number: int, descriptor: int, size: int) -> None:
+        # By the allocator, which holds its lock. So nobody asks it for anything who has ours.
         self.add_arena(number, os.dup(descriptor), size)
 
     def use_pages(self, descriptor: int) -> None:
@@ -92,9 +124,30 @@ class Store:
             else:
                 self._own.pages = LargePages(descriptor)
 
+    def worker_starts(self, worker: int) -> int:
+        """A worker is about to start; where it is to count what its arenas take.
+
+        Raises
+        ------
+        OSError
+            There are too many.
+        """
+        place = self.ledger.open_place()
+        with self._lock:
+            self._places[worker] = place
+        return place
+
+    def _lives(self, owner: int) -> bool:
+        """Whether a process may still write to its arenas."""
+        return owner == _DRIVER or owner in self._places
+
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
         """An arena that a worker, or this process, has made."""
         with self._lock:
+            if self._closed or not self._lives(number >> OWNER_SHIFT):
+                # Its maker has ended: nobody will ask for what is there.
+                os.close(descriptor)
+                return
             self._arenas[number] = (descriptor, size)
             self._live[number] = 0
             self._inputs.add_arena(number, descriptor, size)
@@ -120,41 +173,83 @@ class Store:
 
     # -- arguments ----------------------------------------------------------------------------
 
-    def function(self, function: Function, run: Run) -> tuple[bytes | None, list[Any] | None]:
-        """A function as it is sent: its pickle, and its large parts as stored values."""
-        if function.buffers:
-            with self._lock:
-                shared = self._shared.setdefault(run, {})
-                return function.data, [self._share(buffer, shared) for buffer in function.buffers]
-        if len(function.data) <= 16 * INLINE_BYTES:
-            return function.data, None
-        known = self._functions.get(function.key)
-        if known is None:
-            known = self._functions[function.key] = (
-                None,
-                [self._put(function.data, f"the function {function.name}")],
-            )
-        return known
+    # Large parts are written in the thread that executes, and outside of the lock: the loop needs
+    # the lock for the results of all other calls.
 
     def prepare(self, call: Call, run: Run) -> None:
-        """Store the large parts of a call's arguments; in the thread that executes.
+        """Store the large parts of a call; in the thread that executes.
 
         Raises
         ------
         StoreFull
             There is no room for them.
         """
-        with self._lock:
-            shared = self._shared.setdefault(run, {})
-            for buffer in call.stored or ():
+        if call.function.large:
+            self.function(call.function, run)
+        if call.stored is not None:
+            shared = self._shared_in(run)
+            for buffer in call.stored:
                 self._share(buffer, shared, f"an argument of {call.name}")
+
+    def _shared_in(self, run: Run) -> dict[tuple[int, int], Any]:
+        with self._lock:
+            return self._shared.setdefault(run, {})
+
+    def function(self, function: Function, run: Run) -> tuple[bytes | None, list[Any] | None]:
+        """A function as it is sent: its pickle, and its large parts as stored values."""
+        if not function.large:
+            return function.data, None
+        what = f"the function {function.name}"
+        if function.buffers:
+            shared = self._shared_in(run)
+            regions = [self._share(buffer, shared, what) for buffer in function.buffers]
+            return function.data or None, regions
+        with self._lock:
+            known = self._functions.get(function.key)
+            if known is not None:
+                known.hold(function)
+                return None, [known.value]
+        value = self._put(function.data, what)
+        with self._lock:
+            known = self._functions.get(function.key)
+            if known is None:
+                known = self._functions[function.key] = _StoredFunction(value, self._unheld)
+            else:  # another thread was faster
+                self._drop(value)
+            known.hold(function)
+            return None, [known.value]
+
+    def _unheld(self, function: bytes) -> None:
+        # Called when a function dies, in any thread at any time: only note it.
+        self._unheld_functions.append(function)
+        self._wake(self._drop_functions)
+
+    def _drop_functions(self) -> None:
+        """Give back functions of which the program has none any more, but for the last one.
+
+        What is pickled at each `spawn` is a new function each time, most often equal to the last.
+        """
+        while self._unheld_functions and not self._closed:
+            key = self._unheld_functions.popleft()
+            if key != self._last_function:
+                last, self._last_function = self._last_function, key
+                self._drop_function(last)
+                self.cool_at = time.monotonic() + IDLE_ARENA_S  # then this one goes, too
+
+    def _drop_function(self, key: bytes) -> None:
+        with self._lock:
+            known = self._functions.get(key)
+            if known is None or known.held():
+                return
+            del self._functions[key]
+            self._drop(known.value)
+        self.function_dropped(key)
 
     def arguments(self, call: Call, run: Run) -> tuple[bytes | None, list[Any]]:
         """A call's arguments as they are sent: its pickle, and its large parts."""
         assert call.stored is not None
-        with self._lock:
-            shared = self._shared.setdefault(run, {})
-            regions = [self._share(buffer, shared) for buffer in call.stored]
+        shared = self._shared_in(run)
+        regions = [self._share(buffer, shared) for buffer in call.stored]
         return (None if call.stored[0] is call.payload else call.payload), regions
 
     def _share(
@@ -174,13 +269,12 @@ class Store:
         data, buffers, _ = codec.encode_arguments((call.items_at(indices),), {})
         if not buffers and len(data) <= 4 * INLINE_BYTES:
             return data
-        with self._lock:
-            shared = self._shared.setdefault(run, {})
-            what = f"items of {call.name}"
-            regions = [self._share(buffer, shared, what) for buffer in buffers]
-            if len(data) <= INLINE_BYTES:
-                return data, regions
-            return None, [self._share(data, shared, what), *regions]
+        shared = self._shared_in(run)
+        what = f"items of {call.name}"
+        regions = [self._share(buffer, shared, what) for buffer in buffers]
+        if len(data) <= INLINE_BYTES:
+            return data, regions
+        return None, [self._share(data, shared, what), *regions]
 
     def _put(self, buffer: Any, what: str) -> Any:
         if type(buffer) is tuple:  # a worker's: a nested call's argument
@@ -191,8 +285,16 @@ class Store:
         self, buffers: Sequence[Any], what: str = "a value"
     ) -> tuple[int, int, int, tuple[int, ...]]:
         """Store the large parts of a value that this process has."""
-        with self._lock:
+        self._free_own()
+        try:
             region = self._own.put(buffers, what)
+        except (StoreFull, ValueError):
+            if self._closed:  # meanwhile
+                raise SessionClosed from None
+            raise
+        with self._lock:
+            if self._closed:
+                raise SessionClosed
             self._region((None, *region))
         return region
 
@@ -201,6 +303,7 @@ class Store:
         with self._lock:
             for value, _ in self._shared.pop(run, {}).values():
                 self._drop(value)
+        self._free_own()
 
     def run_ended(self, run: Run) -> None:
         """Give back what was stored for a run, once none of its calls can read it."""
@@ -210,8 +313,9 @@ class Store:
             if ended.remaining:
                 self._late.append(ended)
                 continue
-            for value, _ in self._shared.pop(ended, {}).values():
-                self._drop(value)
+            with self._lock:
+                for value, _ in self._shared.pop(ended, {}).values():
+                    self._drop(value)
 
     # -- results ------------------------------------------------------------------------------
 
@@ -222,7 +326,7 @@ class Store:
                 # Its maker may read it, too, for a call queued behind, and keep it mapped.
                 owner = value[1] >> OWNER_SHIFT
                 region = self._region(value)
-                if owner not in self._ended:
+                if self._lives(owner):
                     region.readers.add(owner)
 
     def discard(self, result: Any) -> None:
@@ -270,15 +374,15 @@ class Store:
             self.spilled_bytes -= region.length
         owner = number >> OWNER_SHIFT
         if owner == _DRIVER:
-            self._own.free(number, key[1], region.length)
-        elif owner in self._ended:
+            self._own_free.append((number, key[1], region.length))
+        elif owner not in self._places:
             self._live[number] -= 1
+            if self._inherits(number):
+                self.ledger.change(-region.length)
             if not self._live[number]:
                 self._remove_arena(number)
             else:
-                platform.punch(self._arenas[number][0], key[1], region.length)
-            if not number & ON_DISK:
-                self.ledger.change(-region.length, owner)
+                self._give_back(number, key[1], region.length)
             return
         else:
             self._news.append((owner, None, (number, key[1], region.length)))
@@ -290,40 +394,74 @@ class Store:
         self._inputs.remove_arena(number)
         os.close(descriptor)
 
+    def _inherits(self, number: int) -> bool:
+        """Whether this process counts what an arena holds, as its maker has ended."""
+        return not number & ON_DISK
+
     def worker_ended(self, worker: int) -> None:
         """A worker reads nothing any more; what it wrote stays as long as it is asked for."""
         with self._lock:
-            self._ended.add(worker)
+            place = self._places.pop(worker, None)
+            if place is None:
+                return
+            made = [number for number in self._arenas if number >> OWNER_SHIFT == worker]
+            for number in filter(self._inherits, made):
+                self.ledger.change(sum(length for _, length in self._regions_in(number)))
             for key, region in list(self._regions.items()):
                 if worker in region.readers:
                     region.readers.discard(worker)
                     if region.dropped and not region.readers:
                         self._free(key, region)
-            kept = 0
-            for number in [n for n in self._arenas if n >> OWNER_SHIFT == worker]:
-                if not self._live[number]:
+            for number in made:
+                if self._live.get(number):
+                    self._punch_around(number)
+                elif number in self._arenas:
                     self._remove_arena(number)
-                    continue
-                live = self._punch_around(number)
-                if not number & ON_DISK:
-                    kept += live
-            self.ledger.settle(kept, worker)
+            self._close_place(place)
 
-    def _punch_around(self, number: int) -> int:
-        """Give back what a dead worker's arena has beside its regions; the bytes of these."""
-        descriptor, size = self._arenas[number]
-        position = live = 0
-        for offset, length in sorted(
+    def _close_place(self, place: int) -> None:
+        self.ledger.close_place(place)
+
+    def _regions_in(self, number: int) -> list[tuple[int, int]]:
+        """Offset and length of the regions in use of an arena, in order."""
+        return sorted(
             (key[1], region.length) for key, region in self._regions.items() if key[0] == number
-        ):
-            platform.punch(descriptor, position, offset - position)
+        )
+
+    def _punch_around(self, number: int) -> None:
+        """Give back what a dead worker's arena has beside its regions."""
+        position = 0
+        size = self._arenas[number][1]
+        for offset, length in (*self._regions_in(number), (size, 0)):
+            if offset > position:
+                self._give_back(number, position, offset - position)
             position = offset + length
-            live += length
-        platform.punch(descriptor, position, size - position)
-        return live
+
+    def _give_back(self, number: int, offset: int, length: int) -> None:
+        """Have the system take back what is behind a part of a dead worker's arena."""
+        platform.punch(self._arenas[number][0], offset, length)
+
+    def _free_own(self) -> None:
+        """Let regions of this process be written again; without the lock, see `_announce`."""
+        while self._own_free:
+            try:
+                freed = self._own_free.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._own.free(*freed)
+            self.cool_at = time.monotonic() + IDLE_ARENA_S
+
+    def cool(self) -> None:
+        """Nothing has been freed for a while: give back what is kept for the next values."""
+        last, self._last_function = self._last_function, b""
+        self._drop_function(last)
+        self._free_own()
+        self.cool_at = math.inf
+        self._own.cool()
 
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""
+        self._free_own()
         if not self._news:
             return []
         with self._lock:
@@ -347,7 +485,9 @@ class Store:
             if self._closed:
                 raise SessionClosed
             self._region(value).readers.add(_DRIVER)
-            parts: list[Any] = self._inputs.lend(value)
+            lent = self._inputs.lend(value)
+        # A copy, if there has to be one, is made without the lock.
+        parts: list[Any] = lent()
         data = value[0]
         if data is None:
             data = parts.pop(0)
@@ -367,7 +507,8 @@ class Store:
         """Let go of all memory that nobody reads."""
         with self._lock:
             self._closed = True
-            self._own.close()
+        self._own.close()  # without our lock, see `_announce`
+        with self._lock:
             os.close(self.ledger_descriptor)
             self.ledger.close()
             self._inputs.close()

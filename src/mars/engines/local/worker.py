@@ -82,6 +82,8 @@ _NEVER_NS: Final = 1 << 63
 _LOOK_NS: Final = int(LOOK_S * 1e9)
 _AWAKE_NS: Final = int(AWAKE_S * 1e9)
 _PAUSE_MS: Final = 1
+_ASK_NS: Final = 1_000_000
+_FEW_ITEMS: Final = 100
 _KEPT_RESULTS: Final = 1024
 _FOR_CALLS: Final = set(range(1, 32)) - {
     signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
@@ -154,7 +156,7 @@ class Worker:
         self.log = log
         self.outbox = Outbox(outbox)
         os.close(outbox)
-        self.ledger = Ledger(ledger, number, facts["object_memory"])
+        self.ledger = Ledger(ledger, facts["place"], facts["object_memory"])
         os.close(ledger)
         self.inbox = Inbox(self.sock)
         self.outgoing = Outgoing()  # used under `lock`, where its frames are sent
@@ -205,6 +207,11 @@ class Worker:
         self.mapped = False  # the running call has mapped inputs
         self.limit: MemoryLimit | None = None  # of the running call
         self._requests = 0
+
+    @property
+    def cpus(self) -> float:
+        """Cores of the call that runs."""
+        return self.budget.cpus
 
     # -- messages -----------------------------------------------------------------------------
 
@@ -311,7 +318,10 @@ class Worker:
 
     def _send_unused(self) -> None:
         while self.unused:
-            key = self.unused.popleft()
+            try:
+                key = self.unused.popleft()
+            except IndexError:  # another thread was faster
+                return
             if not self.inputs.holds(key):  # else another word follows
                 self.send(messages.UNMAPPED, *key)
 
@@ -320,8 +330,7 @@ class Worker:
         with self.shield(), self.lock:  # a call may have threads, and be interrupted
             deadline = 0.0
             while True:
-                while self.to_free:
-                    self.allocator.free(*self.to_free.popleft())
+                self._free()
                 try:
                     return self.allocator.put(buffers, "a result")
                 except StoreFull:
@@ -420,15 +429,33 @@ class Worker:
                 elif message[0] == messages.REPORT:
                     # An answer in any case: it shows if a frame before it never came.
                     self.send(messages.REPORTED)
+                elif message[0] == messages.COOL:
+                    self._cool()
 
     def _read_and_give_back(self, count: int) -> None:
+        self._read()
+        self._give_back(count)
+
+    def _read(self) -> None:
+        """Act on what has come while the main thread is busy, if it is."""
         if self.reading.acquire(blocking=False):
-            # Nobody reads, so the main thread is busy: some of the calls may not be read yet.
             try:
                 self.receive(block=False)
             finally:
                 self.reading.release()
-        self._give_back(count)
+
+    def _cool(self) -> None:
+        # What has been freed, or is to be let go, came on the other socket.
+        self._read()
+        self._send_unused()
+        with self.lock:
+            self._free()
+            self.allocator.cool()
+
+    def _free(self) -> None:
+        """Let regions be written again that nobody reads; the lock is held."""
+        while self.to_free:
+            self.allocator.free(*self.to_free.popleft())
 
     def _give_back(self, count: int) -> None:
         """Give back the last ``count`` queued calls; the driver waits for an answer."""
@@ -452,7 +479,8 @@ class Worker:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_CALLS)
         threading.Thread(target=self.serve_control, name="mars-control", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.ambient = Ambient((self.sock.fileno(), self.control.fileno(), self.log))
+        descriptors = self.sock.fileno(), self.control.fileno(), self.log
+        self.ambient = Ambient(descriptors, self.budget.differs, self.budget.reset)
         self.descriptors = open_descriptors()
         self.send(messages.READY)
         queue = self.queue
@@ -597,7 +625,12 @@ class Worker:
         arguments = None
         if self.code.used:
             self.code.end_call()
-        look = returned > self.look_at_ns or function not in self.tame
+        look = (
+            returned > self.look_at_ns
+            or function not in self.tame
+            # To tell libraries how many threads they may have takes long, to ask them does not.
+            or (returned - called > _ASK_NS and self.budget.differs())
+        )
         if look:
             if os.getpid() != self.pid:
                 os._exit(0)  # forked in C, of which Python does not hear
@@ -828,6 +861,7 @@ class Worker:
         stdout, stderr = self.stdout, self.stderr
         first: int = extra["items"]
         function, tame = task[2], self.tame
+        few = len(items) <= _FEW_ITEMS  # so each of them takes a while, or it matters little
         for offset, item in enumerate(items):
             session.place = (*place, extra["indices"][offset] if first < 0 else first + offset)
             session.generator = None
@@ -863,7 +897,7 @@ class Worker:
             except ValueError:  # closed by the item
                 self.open_streams()
                 stdout, stderr = self.stdout, self.stderr
-            if function not in tame:
+            if function not in tame or (few and self.budget.differs()):
                 self._restore(function)
             logs.append(seek(log, 0, ends))
         returned = time.monotonic_ns()

@@ -72,6 +72,8 @@ class _Zygote:
             message = pickle.loads(data)
             if message[0] == messages.FORK:
                 self._fork(*message[1:])
+            elif message[0] == messages.SIGNAL:
+                self._signal(*message[1:])
             elif message[0] == messages.STOP:
                 return False
         return True
@@ -95,7 +97,13 @@ class _Zygote:
         for descriptor in descriptors:
             os.close(descriptor)
         self.workers[pid] = worker
-        self._tell((messages.STARTED, worker, pid))
+        # Nobody but we can reap it, so the number is still its own.
+        process = platform.open_process(pid)
+        if process < 0:
+            self._tell((messages.STARTED, worker, pid, False))
+            return
+        self._tell((messages.STARTED, worker, pid, True), [process])
+        os.close(process)
 
     def _become_worker(self, worker: int, facts: dict[str, Any], descriptors: list[int]) -> None:
         status = 1
@@ -121,7 +129,7 @@ class _Zygote:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                pid, status, usage = self._reap_one()
             except ChildProcessError:
                 return
             if pid == 0:
@@ -129,9 +137,32 @@ class _Zygote:
             worker = self.workers.pop(pid, None)
             if worker is None:
                 continue  # a grandchild that lost its parent
-            _kill_group(pid)
             peak_kib = usage.ru_maxrss if platform.LINUX else usage.ru_maxrss // 1024
             self._tell((messages.ENDED, worker, pid, status, peak_kib, ""))
+
+    def _reap_one(self) -> tuple[int, int, Any]:
+        """As `os.wait4`, of any child that has ended; what a worker leaves in its group is killed.
+
+        That is done before the worker is reaped, where the system can tell: until then nobody else
+        has its number.
+        """
+        if not hasattr(os, "waitid"):
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if pid in self.workers:
+                _kill_group(pid)
+            return pid, status, usage
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return 0, 0, None
+        if ended.si_pid in self.workers:
+            _kill_group(ended.si_pid)
+        return os.wait4(ended.si_pid, 0)
+
+    def _signal(self, worker: int, number: int) -> None:
+        """Signal a worker for a driver that has no descriptor of it."""
+        for pid, known in self.workers.items():
+            if known == worker:
+                _kill(pid, number)
 
     def _tell(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
         data = self.outgoing.frame(message)
@@ -147,9 +178,7 @@ class _Zygote:
             _kill_group(pid)
         # A descendant may fork while it is being killed: look until nothing is left.
         for look in range(100):
-            left = platform.descendants(os.getpid())
-            for pid in left:
-                _kill(pid)
+            platform.kill_descendants(os.getpid())
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -158,16 +187,19 @@ class _Zygote:
             time.sleep(0.001 if look < 5 else 0.005)
 
 
+# Of children that were not reaped: nobody else has their numbers.
+
+
 def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        _kill(pid)
+        _kill(pid, signal.SIGKILL)
 
 
-def _kill(pid: int) -> None:
+def _kill(pid: int, number: int) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         return
 

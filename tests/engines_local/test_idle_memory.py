@@ -1,0 +1,99 @@
+"""Memory of freed objects is kept for the next ones for a while, and then goes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mars
+import mars.remote as mr
+from mars import platform
+from mars.engines.local import loop, store
+
+MIB = 1024 * 1024
+WaitUntil = Callable[..., None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session(leak_guard: None) -> Iterator[mars.session.Session]:
+    with mars.new_session(n_cpu=1) as session:
+        yield session
+
+
+@pytest.fixture
+def idle_s(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """``idle_s(1)``: after so many seconds it goes back."""
+
+    def set_to(seconds: float) -> None:
+        for module in (loop, store):
+            monkeypatch.setattr(module, "IDLE_ARENA_S", seconds)
+
+    return set_to
+
+
+def counted(session: mars.session.Session) -> int:
+    total: int = session._engine.store.ledger.total()  # type: ignore[attr-defined]
+    return total
+
+
+def held(session: mars.session.Session) -> int:
+    arenas: dict[int, Any] = session._engine.store._arenas  # type: ignore[attr-defined]
+    return sum(platform.held_bytes(descriptor) for descriptor, _ in list(arenas.values()))
+
+
+def test_what_results_took_goes_back_when_nothing_more_is_freed(
+    session: mars.session.Session, idle_s: Callable[[float], None], wait_until: WaitUntil
+) -> None:
+    idle_s(0.5)
+    calls = mr.ExecutableTuple([mr.spawn(np.ones, args=(MIB,)) for _ in range(4)]).execute()
+    assert counted(session) >= 32 * MIB
+    del calls
+    assert counted(session) >= 32 * MIB
+    wait_until(lambda: counted(session) == 0)
+    assert held(session) == 0
+    assert mr.spawn(np.ones, args=(MIB,)).execute().fetch().sum() == MIB
+
+
+def test_what_arguments_took_goes_back_too(
+    session: mars.session.Session, idle_s: Callable[[float], None], wait_until: WaitUntil
+) -> None:
+    idle_s(0.3)
+    mr.spawn(np.sum, args=(np.ones(MIB),)).execute()
+    numbers = [1] * 2_000_000
+    mr.spawn(lambda: numbers[0]).execute()
+    wait_until(lambda: counted(session) == 0)
+    assert held(session) == 0
+
+
+def test_it_goes_back_while_the_worker_runs_a_long_call(
+    session: mars.session.Session,
+    idle_s: Callable[[float], None],
+    wait_until: WaitUntil,
+    tmp_path: Path,
+    pass_gate: Callable[..., None],
+) -> None:
+    idle_s(0.3)
+    made = mr.spawn(np.ones, args=(MIB,)).execute()
+    gate = tmp_path / "gate"
+    long = mr.spawn(pass_gate, args=(gate,)).execute(wait=False)
+    wait_until(lambda: session._engine.running(long._run) == 1)
+    del made
+    wait_until(lambda: counted(session) == 0)
+    assert not long.done()
+    gate.touch()
+    long.result(20)
+
+
+def test_what_is_used_again_and_again_stays(
+    session: mars.session.Session, idle_s: Callable[[float], None]
+) -> None:
+    idle_s(5.0)
+    for _ in range(5):
+        assert mr.spawn(np.ones, args=(MIB,)).execute().fetch().sum() == MIB
+        time.sleep(0.02)  # between two results, as in any program
+        assert 8 * MIB <= counted(session) <= 24 * MIB
