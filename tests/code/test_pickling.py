@@ -56,6 +56,13 @@ FUNCTIONS = {
     "a lambda": ("f = lambda x: (x, LIMIT)", (1,)),
     "where it is": ("def f(): return __name__, __package__, __file__", ()),
     "a closure": ("def outer(n):\n    def add(x): return x + n\n    return add\nf = outer(1)", (2,)),  # noqa: E501
+    "a closure over None": (
+        "def outer(n):\n    def get(x): return n, x\n    return get\nf = outer(None)", (2,),
+    ),
+    "a closure that is not bound yet": (
+        "def outer():\n    def get(): return later\n    def f(): return get\n    f()\n"
+        "    later = 3\n    return get\nf = outer()", (),
+    ),
     "a list": ("seen = []\ndef f(x): return [*seen, x]", (1,)),
     "attributes": ("def f(): return f.n\nf.n = 1", ()),
     "large text": ("text = 'x' * (1 << 20)\ndef f(): return len(text)", ()),

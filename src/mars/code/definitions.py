@@ -138,10 +138,10 @@ def make_cell() -> CellType:
     return _new(CellType())  # type: ignore[no-any-return]
 
 
-def fill_cell(cell: CellType, value: Any) -> None:
+def fill_cell(cell: CellType, state: tuple[Any]) -> None:
     """Give it its value."""
     if is_new(cell):
-        cell.cell_contents = value
+        (cell.cell_contents,) = state
 
 
 def make_function(

@@ -425,7 +425,7 @@ class _Rich(_Special):
                 contents = value.cell_contents
             except ValueError:
                 return make_cell, ()
-            return make_cell, (), contents, None, None, fill_cell
+            return make_cell, (), (contents,), None, None, fill_cell
         if kind is _Root or kind is _Body or kind is _Space:
             return NotImplemented
         if issubclass(kind, functools.cached_property):
