@@ -46,6 +46,7 @@ class Execution(Future[Any]):
         self._settling = threading.RLock()
         self._making = False  # somebody settles it just now
         self._in_delivery = False  # and that is the thread for callbacks, too
+        self._callbacks_due = False
         self._undelivered = False  # the system refused a thread for that
         self.set_running_or_notify_cancel()
 
@@ -84,12 +85,16 @@ class Execution(Future[Any]):
         return super().done()
 
     def _settle_in_delivery(self) -> None:
+        """As `_settle`, in the thread that calls callbacks."""
         with self._settling:
             self._in_delivery = True
             try:
                 self._settle()
             finally:
                 self._in_delivery = False
+                due, self._callbacks_due = self._callbacks_due, False
+        if due:  # without the lock: a callback may wait for who waits for this
+            self._call_back()
 
     def _settle(self) -> None:
         """Get the result of the run, which has ended, unless somebody else has."""
@@ -130,7 +135,9 @@ class Execution(Future[Any]):
         # by who settles this.
         if not self._done_callbacks:  # type: ignore[attr-defined]
             return
-        if self._in_delivery or not delivery.put(self._call_back):
+        if self._in_delivery:
+            self._callbacks_due = True
+        elif not delivery.put(self._call_back):
             self._call_back()
 
     def _call_back(self) -> None:

@@ -199,7 +199,9 @@ class Session:
         """
         self._check_open()
         _check_run_arguments(wait, show_progress, interval_s, on_error, seed)
-        seed = option_values()["seed"] if seed is None else seed
+        seed = (
+            option_values()["seed"] if seed is None else int(seed)
+        )  # none that has to be imported
         run = Run(
             self.session_id,
             self._realm,
