@@ -82,6 +82,9 @@ class Execution(Future[Any]):
         """Whether it has its result or its error, or was cancelled."""
         if self._undelivered and not super().done():
             self._deliver()
+        if self._callbacks_due and not self._in_delivery:
+            self._callbacks_due = False
+            self._invoke_callbacks()
         return super().done()
 
     def _settle_in_delivery(self) -> None:
@@ -132,13 +135,16 @@ class Execution(Future[Any]):
 
     def _invoke_callbacks(self) -> None:
         # In a thread of its own: a callback may itself wait for a run. If the system refuses one,
-        # by who settles this.
+        # by who settles this, or asks for it later.
         if not self._done_callbacks:  # type: ignore[attr-defined]
             return
         if self._in_delivery:
             self._callbacks_due = True
         elif not delivery.put(self._call_back):
-            self._call_back()
+            if threading.current_thread() is self._run.server:
+                self._callbacks_due = True
+            else:
+                self._call_back()
 
     def _call_back(self) -> None:
         for callback in self._done_callbacks:  # type: ignore[attr-defined]
