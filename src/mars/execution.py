@@ -94,8 +94,8 @@ class Execution(Future[Any]):
             try:
                 self._settle()
             finally:
-                self._in_delivery = False
                 due, self._callbacks_due = self._callbacks_due, False
+                self._in_delivery = False
         if due:  # without the lock: a callback may wait for who waits for this
             self._call_back()
 
