@@ -46,6 +46,7 @@ class Execution(Future[Any]):
         self._settling = threading.RLock()
         self._making = False  # somebody settles it just now
         self._in_delivery = False  # and that is the thread for callbacks, too
+        self._callbacks_due = False
         self._undelivered = False  # the system refused a thread for that
         self.set_running_or_notify_cancel()
 
@@ -81,15 +82,22 @@ class Execution(Future[Any]):
         """Whether it has its result or its error, or was cancelled."""
         if self._undelivered and not super().done():
             self._deliver()
+        if self._callbacks_due and not self._in_delivery:
+            self._callbacks_due = False
+            self._invoke_callbacks()
         return super().done()
 
     def _settle_in_delivery(self) -> None:
+        """As `_settle`, in the thread that calls callbacks."""
         with self._settling:
             self._in_delivery = True
             try:
                 self._settle()
             finally:
+                due, self._callbacks_due = self._callbacks_due, False
                 self._in_delivery = False
+        if due:  # without the lock: a callback may wait for who waits for this
+            self._call_back()
 
     def _settle(self) -> None:
         """Get the result of the run, which has ended, unless somebody else has."""
@@ -127,11 +135,16 @@ class Execution(Future[Any]):
 
     def _invoke_callbacks(self) -> None:
         # In a thread of its own: a callback may itself wait for a run. If the system refuses one,
-        # by who settles this.
+        # by who settles this, or asks for it later.
         if not self._done_callbacks:  # type: ignore[attr-defined]
             return
-        if self._in_delivery or not delivery.put(self._call_back):
-            self._call_back()
+        if self._in_delivery:
+            self._callbacks_due = True
+        elif not delivery.put(self._call_back):
+            if threading.current_thread() is self._run.server:
+                self._callbacks_due = True
+            else:
+                self._call_back()
 
     def _call_back(self) -> None:
         for callback in self._done_callbacks:  # type: ignore[attr-defined]

@@ -205,7 +205,8 @@ class Session:
         self._check_open()
         _check_run_arguments(wait, show_progress, interval_s, on_error, seed)
         modules.note_importers()
-        seed = option_values()["seed"] if seed is None else seed
+        # An int of Python's own: that of numpy would have to be imported elsewhere.
+        seed = option_values()["seed"] if seed is None else int(seed)
         run = Run(
             self.session_id,
             self._realm,

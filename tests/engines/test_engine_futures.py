@@ -453,19 +453,24 @@ class SlowToRead:
 
         self.state = state
         deadline = time.monotonic() + 20
+        if os.getpid() == state[0]:
+            Path(f"{state[1]}.reached").touch()
         while os.getpid() == state[0] and not os.path.exists(state[1]):
             if time.monotonic() > deadline:
                 raise RuntimeError("the gate was not opened")
             time.sleep(0.005)
 
 
-def test_a_value_that_is_slow_to_unpickle_holds_up_no_other_future(tmp_path: Path) -> None:
+def test_a_value_that_is_slow_to_unpickle_holds_up_no_other_future(
+    tmp_path: Path, wait_until: WaitUntil
+) -> None:
     import os
 
     gate = tmp_path / "gate"
     slow = mr.spawn(SlowToRead, args=(os.getpid(), str(gate))).to_object(wait=False)
+    wait_until((tmp_path / "gate.reached").exists)
     with pytest.raises(TimeoutError):
-        slow.result(0.3)
+        slow.result(0.01)
     quick = [mr.spawn(pow, args=(2, i)).to_object(wait=False) for i in range(3)]
     done, waiting = concurrent.futures.wait([slow, *quick], 5, return_when="FIRST_COMPLETED")
     assert slow in waiting and done <= set(quick)
@@ -478,9 +483,8 @@ def test_a_value_that_is_slow_to_unpickle_holds_up_no_other_future(tmp_path: Pat
 def test_a_callback_may_wait_for_another_future(
     local_only: None, tmp_path: Path, pass_gate: Callable[..., None]
 ) -> None:
-    gate = tmp_path / "gate"
-    first = mr.spawn(pow, args=(2, 5)).to_object(wait=False)
-    second = mr.spawn(pass_gate, args=(gate,)).to_object(wait=False)
+    gates = tmp_path / "first", tmp_path / "second"
+    first, second = [mr.spawn(pass_gate, args=(gate,)).to_object(wait=False) for gate in gates]
     found: list[object] = []
     called = threading.Event()
 
@@ -490,10 +494,49 @@ def test_a_callback_may_wait_for_another_future(
         found.append(mr.spawn(pow, args=(2, 3)).to_object(wait=False).result())
         called.set()
 
-    first.add_done_callback(wait)
-    gate.touch()
+    first.add_done_callback(wait)  # one that is added after the end is called at once, here
+    for gate in gates:
+        gate.touch()
     assert called.wait(20)
     assert found == [set(), None, 8]
+
+
+def test_a_callback_may_wait_for_a_thread_that_waits_for_the_same_future(
+    tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    import os
+
+    future = mr.spawn(SlowToRead, args=(os.getpid(), str(tmp_path / "gate"))).to_object(wait=False)
+    got, called = threading.Event(), threading.Event()
+    found: list[bool] = []
+
+    def callback(_: object) -> None:
+        found.append(got.wait(10))
+        called.set()
+
+    future.add_done_callback(callback)
+
+    def wait() -> None:
+        future.result()  # which waits, as the value is being unpickled just now
+        got.set()
+
+    wait_until((tmp_path / "gate.reached").exists)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: future._takers == 1)
+    (tmp_path / "gate").touch()
+    assert called.wait(20)
+    thread.join(20)
+    assert found == [True]
+
+
+def test_a_callback_may_end_the_engine() -> None:
+    session = mars.new_session(n_cpu=1, default=False)
+    ended = threading.Event()
+    future = mr.spawn(pow, args=(2, 5)).to_object(session=session, wait=False)
+    future.add_done_callback(lambda _: (session.stop_server(), ended.set()))
+    assert ended.wait(20)
+    assert future.result(20) == 32
 
 
 def test_callbacks_are_called_in_the_order_in_which_they_were_added() -> None:

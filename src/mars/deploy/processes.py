@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mars import platform
 from mars.deploy import private_files
 from mars.platform import machine
 
@@ -164,13 +165,9 @@ def _family(process: Process) -> set[Process]:
 
 def _signal(process: Process, number: signal.Signals) -> None:
     """Send a signal to exactly this process: its descriptor is opened, then it is looked at."""
-    with contextlib.suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(process.pid)
-        try:
-            if is_running(process):
-                signal.pidfd_send_signal(descriptor, number)
-        finally:
-            os.close(descriptor)
+    with contextlib.suppress(ProcessLookupError), platform.Process(process.pid) as known:
+        if is_running(process):
+            known.signal(number)
 
 
 def _reap(pid: int) -> None:

@@ -613,10 +613,8 @@ class Node:
             member = self._members.get(message[1])
             if message[0] == messages.STARTED and member is not None:
                 member.started(message[2], descriptor)
-            elif (
-                descriptor >= 0
-            ):  # such as of pages: what its workers write is most of what is here
-                os.close(descriptor)
+            elif descriptor >= 0:
+                os.close(descriptor)  # no pages for us: workers write most of what is here
             if member is None:
                 continue
             if message[0] == messages.STARTED:

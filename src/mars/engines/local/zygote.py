@@ -46,8 +46,12 @@ class _Zygote:
             try:
                 # A process that the user forked from the driver may keep the socket open.
                 poller.register(os.pidfd_open(self.driver), select.POLLIN)
-            except OSError:
+            except ProcessLookupError:
                 return self.end()  # the driver has ended already
+            except OSError as error:  # before Linux 5.3, say: the socket has to tell
+                print(f"no descriptor of the driver: {error}", file=sys.stderr)
+            if os.getppid() != self.driver:
+                return self.end()  # it has, and the number is that of another process
         if self.pages is not None:
             self._tell((messages.PAGES, 0), [self.pages])
         while not self.lost:
