@@ -348,6 +348,8 @@ def build() -> str:
         function("mars.remote.map", remote.map),
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
+        klass("mars.remote.Executable", remote.Executable),
+        "Objects, tuples of them and maps have these two beside their own methods.",
         klass("mars.remote.Object", remote.Object),
         klass("mars.remote.ExecutableTuple", remote.ExecutableTuple),
         klass("mars.remote.MapObjects", remote.MapObjects),
@@ -382,6 +384,10 @@ def build() -> str:
         function("mars.session.get_default_async_session", session.get_default_async_session),
         function("mars.session.default_session", session.default_session),
         klass("mars.session.AsyncSession", session.AsyncSession),
+        function("mars.session.fetch_infos", session.fetch_infos),
+        ("`SyncSession` is `Session`, and `ExecutionInfo` is `mars.remote.Execution`. `mars.core`, "
+         "`mars.core.context` and `mars.core.session` have some of these names, too, as the "
+         "original's have."),
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),

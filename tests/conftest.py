@@ -11,6 +11,7 @@ import gc
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -214,6 +215,23 @@ def pass_gate() -> Callable[..., None]:
             time.sleep(0.005)
 
     return pass_gate
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[float], None]]:
+    """``ctrl_c(0.3)`` presses it in so many seconds; also where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timers = []
+
+    def press(after_s: float) -> None:
+        timer = threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGINT))
+        timers.append(timer)
+        timer.start()
+
+    yield press
+    for timer in timers:
+        timer.join()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ cycle. A new module goes where its imports allow, as far up as it can.
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,13 +43,14 @@ LAYERS = """
     attempt.ambient
     attempt.context attempt.capture
     attempt.codec attempt.failure
-    attempt.call
+    attempt.call attempt.rows
     graph engine observe.attempts observe.silence folders identity
     engines.outcome
     items journal
     checkpoint
     engines.local.large_pages
-    engines.objects engines.given engines.local.arena engines.local.messages engines.local.events
+    engines.main_thread engines.objects engines.given
+    engines.local.arena engines.local.messages engines.local.events
     engines.local.endings engines.local.queues engines.local.stack_answer engines.local.certificate
     engines.local.admission engines.local.launch
     engines.local.scheduler engines.local.pool engines.local.store engines.local.stacks
@@ -66,6 +69,8 @@ LAYERS = """
     session history
     script
     remote
+    core.context core.session
+    core
     mars
     cli.findings
     cli.nodes
@@ -219,7 +224,8 @@ def _runs(node: ast.stmt) -> bool:
 
 
 def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
-    declared = {"cloudpickle", "psutil", "rich", "tblib", "threadpoolctl"}  # pyproject.toml
+    project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=\[ ]", one)[0] for one in project["dependencies"]}
     extras = {
         "IPython",
         "cryptography",

@@ -31,7 +31,6 @@ from itertools import pairwise
 from typing import Any, Final
 
 from mars import identity, journal
-from mars.attempt import codec
 from mars.attempt.capture import Log
 from mars.code.modules import text_of
 from mars.engine import Engine, Run
@@ -207,7 +206,7 @@ class KeptTask(Task):
 
     def wrap(self, marks: Sequence[int] | None) -> None:
         """Give the result the form that it has for some items of a map."""
-        self._value = (self._value, {}, marks)
+        self._value = (self._value, {}, marks, {})
 
 
 class _KeptLog:
@@ -713,14 +712,14 @@ class Checkpoint:
 
     def _block_record(self, task: Task, of_map: MapIdentity) -> list[list[Any]]:
         call: Any = task.call
-        packed, failures, marks = task.result
+        packed, failures, marks, _ = task.result
         items = task.items
         keys = b"".join(
             _NONE if offset in failures else of_map.key(index) for offset, index in enumerate(items)
         )
         digests = b"".join(bytes(of_map.arguments[8 * i : 8 * i + 8]) for i in items)
         result, flags = self._stored(journal.block_key(keys), [self._parts(packed)])
-        data, buffers, _ = codec.encode_arguments((call.items_at(items),), {})
+        data, buffers = call.block(items)
         arguments, more = self._arguments(data, buffers)
         log = _log(task)
         ends = [] if not log or marks is None else _relative(marks, len(log))
@@ -728,7 +727,7 @@ class Checkpoint:
         place = _place(call) or (0,)
         meta = journal.BLOCK_META.pack(
             of_map.code.digest[:8], len(arguments), len(log), started, *spans, place[0],
-            len(items), flags | more | (journal.SPREAD if call.spread else 0),
+            len(items), flags | more | _form_of(call),
         )  # fmt: skip
         meta += keys + digests + array.array("I", [*items, *ends]).tobytes()
         body = [arguments, log, *result]
@@ -815,6 +814,13 @@ def _reference(one: object) -> Callable[[], object]:
         return weakref.ref(one)
     except TypeError:  # such as bytes
         return lambda: one
+
+
+def _form_of(call: Any) -> int:
+    """How a map's arguments stand in a record."""
+    if call.taken is not None:
+        return journal.ROWS
+    return journal.SPREAD if call.spread else 0
 
 
 def _place(call: Call) -> tuple[int, ...]:

@@ -10,11 +10,12 @@ entered it; a thread started inside the block does not see it.
 
 from __future__ import annotations
 
+import contextlib
 from contextvars import ContextVar
 
 TYPE_CHECKING = False  # known to type checkers; `typing` itself would cost 8 ms to import
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Any
 
@@ -64,6 +65,16 @@ _process_wide: dict[str, object] = {**_DEFAULTS, **INERT}
 _block: ContextVar[dict[str, object] | None] = ContextVar("mars_options", default=None)
 
 
+def plain_scalar(value: Any) -> Any:
+    """A scalar of numpy as Python's own; anything else as it is.
+
+    For options, which come out of arrays and settings of models: `np.int64` is no `int`.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    return value
+
+
 def is_eager() -> bool:
     """``options.eager_mode``, for `spawn`, which asks a million times."""
     values = _block.get()  # not by `option_values`: a call less
@@ -74,6 +85,17 @@ def option_values() -> Mapping[str, Any]:
     """All options by name. For `execute`: two by attribute would be 6 us of a round trip."""
     values = _block.get()
     return _process_wide if values is None else values
+
+
+@contextlib.contextmanager
+def own_options() -> Iterator[None]:
+    """Have options of its own in a block, as a call has in another process."""
+    outer = _block.get()
+    _block.set({**_DEFAULTS, **INERT})
+    try:
+        yield
+    finally:
+        _block.set(outer)
 
 
 class Options:
@@ -126,6 +148,7 @@ class Options:
 
     def __setattr__(self, name: str, value: object) -> None:
         full = self._section + name
+        value = plain_scalar(value)
         _check(full, value)
         values = _block.get()
         (_process_wide if values is None else values)[full] = value
@@ -178,7 +201,8 @@ class option_context:  # noqa: N801 - the original's name, used like a function
     __slots__ = ("_given", "_outer")
 
     def __init__(self, config: Mapping[str, object] | None = None, **options: object) -> None:
-        self._given: dict[str, object] = {**(config or {}), **options}
+        given = {**(config or {}), **options}
+        self._given = {name: plain_scalar(value) for name, value in given.items()}
         self._outer: list[dict[str, object] | None] = []  # a stack: one object may be entered twice
         for name, value in self._given.items():
             _check(name, value)

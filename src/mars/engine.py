@@ -68,9 +68,13 @@ class Run:
         # For checkpoints: told of each task, and each block of a map, that has ended well. The
         # engine first counts one more handle of its call, which whoever is told gives back.
         self.landed: Callable[[Task], object] | None = None
+        self.beside = False  # nobody waits for it in the thread that submits it
         self.reused = 0  # calls that a checkpoint had
         self.saved_s = 0.0  # what they took when they ran
         self._waiter: threading.Thread | None = None
+        # Apart from the lock: Ctrl-C may strike a thread that waits between its taking of the lock
+        # and its giving back.
+        self._over = False
         self._ended = threading.Lock()
         self._ended.acquire()
         self._callbacks: list[Callable[[Run], object]] = []
@@ -78,7 +82,9 @@ class Run:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether the run ended within ``timeout_s`` seconds; None waits for ever."""
-        if self.waits is not None and not self.ended:
+        if self._over:
+            return True
+        if self.waits is not None:
             return self._wait_nested(timeout_s)
         if self.server is threading.current_thread() and not self.ended:
             raise UsageError(
@@ -111,14 +117,15 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        return not self._ended.locked()
+        return self._over
 
     def end(self) -> None:
         """The engine is through with the run: wake everybody who waits."""
         self.live = False
         with self._guard:
-            if not self._ended.locked():
+            if self._over:
                 return
+            self._over = True
             self._ended.release()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -130,7 +137,7 @@ class Run:
         It is ours, and quick: code of the program is for `mars.delivery`.
         """
         with self._guard:
-            if self._ended.locked():
+            if not self._over:
                 self._callbacks.append(callback)
                 return
         callback(self)
@@ -156,7 +163,6 @@ class Engine(Protocol):
     """Runs calls. Every method may be called from any thread."""
 
     address: str
-    synchronous: bool  # `submit` returns when the run has ended
 
     @property
     def n_cpu(self) -> float:
@@ -170,6 +176,8 @@ class Engine(Protocol):
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
     ) -> None:
         """Start ``calls``, inputs first; `Run.end` follows, whatever happens.
+
+        An engine without processes may run them before it returns, unless `Run.beside` is set.
 
         ``places`` has each call's place for `mars.remote.rng`; ``targets`` are the calls that
         the program asked for, the others only feed them.

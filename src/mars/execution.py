@@ -125,6 +125,26 @@ class Execution(Future[Any]):
             finally:
                 self._making = False
 
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Keep the error that the run ended with.
+
+        A StopIteration would end whatever generator or coroutine asks for it, and a future of
+        asyncio refuses it, so that who awaits would wait for ever. As out of any coroutine, it
+        comes as a RuntimeError that has it as its cause.
+
+        Parameters
+        ----------
+        exception : BaseException
+            The error.
+        """
+        if isinstance(exception, StopIteration):
+            told = RuntimeError(f"the call raised {exception!r}")
+            told.__cause__ = exception
+            for note in getattr(exception, "__notes__", ()):
+                told.add_note(note)
+            exception = told
+        super().set_exception(exception)
+
     def _settle_cancelled(self) -> None:
         with self._condition:
             self._state = "CANCELLED_AND_NOTIFIED"

@@ -19,6 +19,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from mars import identity, journal
+from mars.attempt import rows
 from mars.checkpoint import Journal, values_of
 from mars.folders import Folder, open_folder
 from mars.journal import Block, Damaged, Index, Kept, Raw
@@ -276,6 +277,11 @@ class History:
             if source is None:
                 raise Damaged
             inputs.append(self.value(source, index))
+        if isinstance(found, Block) and found.flags & journal.ROWS:
+            shared, kept = rows.unpacked(data, buffers, identity.load)
+            row, large = rows.parts(kept[entry.offset])
+            args, kwargs = identity.load(row, large, shared)
+            return args, kwargs
         args, kwargs = identity.load(data, buffers, inputs)
         if isinstance(found, Block):
             item = args[0][entry.offset]

@@ -1,21 +1,28 @@
 """The calls of `mars.remote.map`: one record for all items, calls of their own where needed.
 
 An item becomes a call of its own when it is indexed, or when it holds an object. All others are
-run in blocks that the scheduler cuts to size.
+run in blocks that the scheduler cuts to size. Items that cannot change are kept as they are, and
+pickled with their block; others are pickled when they are taken, each by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from mars.attempt import codec
-from mars.engines.outcome import Items, block_values, failure_of, item_log
+from mars.attempt.rows import Rows, is_fixed
+from mars.engines.outcome import (
+    Items,
+    block_values,
+    cancelled,
+    failure_of,
+    item_attempts,
+    item_log,
+)
 from mars.errors import NotExecuted
-from mars.task import Call, Function, Options, Realm, Stage, Task
-
-_CHECKED_AT_ONCE: Final = 4096
+from mars.task import Call, Ended, Function, Options, Realm, Stage, Task
 
 
 class ItemCall(Call):
@@ -25,8 +32,8 @@ class ItemCall(Call):
 
     adoptable = True
 
-    def __init__(self, whole: MapCall, index: int, arguments: tuple[Any, ...]) -> None:
-        payload, buffers, found = codec.encode_arguments(arguments, {})
+    def __init__(self, whole: MapCall, index: int) -> None:
+        payload, buffers, found = whole.encoded(index)
         inputs = tuple([(output._call, output._index) for output in found])
         super().__init__(whole.function, payload, tuple(buffers), inputs, whole.options, None)
         self.map = whole
@@ -58,7 +65,7 @@ class ItemCall(Call):
 class _ItemTask(Task):
     """A view of one item in a block; not known to the scheduler."""
 
-    __slots__ = ()
+    __slots__ = ("_offset",)
 
     def __init__(self, call: ItemCall, realm: Realm, whole: Task, block: Task, offset: int) -> None:
         super().__init__(call, realm)
@@ -68,8 +75,13 @@ class _ItemTask(Task):
         self.parts = whole.parts
         self.timing, self.sent_at = block.timing, block.sent_at
         self.source = block
+        self._offset = offset
         log = item_log(block, offset)
         self.logs = () if log is None else (log,)
+
+    def attempts(self) -> tuple[Ended, ...]:
+        assert self.source is not None
+        return item_attempts(self.source, self._offset)
 
 
 class MapCall(Call):
@@ -81,77 +93,113 @@ class MapCall(Call):
         How many items.
     spread : bool
         Whether an item is a tuple of arguments, not one argument.
+    columns : sequence of sequences
+        First arguments of all items, second ones, and so on; empty once they are in `taken`.
+    taken : Rows or None
+        Arguments of all items as they were at `map`; None: they cannot change.
+    own : set of int
+        Items that have to be calls of their own, because they hold objects.
     """
 
-    __slots__ = ("columns", "count", "made", "own", "spread")
+    __slots__ = ("columns", "count", "made", "own", "spread", "taken")
 
     may_hold_errors = True
 
-    def __init__(self, function: Function, options: Options, columns: list[Sequence[Any]]) -> None:
+    def __init__(
+        self,
+        function: Function,
+        options: Options,
+        columns: Sequence[Sequence[Any]],
+        taken: Rows | None = None,
+    ) -> None:
         super().__init__(function, b"", (), (), options, None)
         self.columns = columns
-        self.count = min(map(len, columns))
+        self.taken = taken
+        self.count = min(map(len, columns)) if taken is None else len(taken.rows)
         self.spread = len(columns) > 1
         self.made: dict[int, ItemCall] = {}  # items that are calls of their own
-        self.own: set[int] = set()  # items that have to be, because they hold objects
+        self.own: set[int] = set()
 
     @classmethod
     def over(
-        cls, function: Function, options: Options, iterables: Sequence[Iterable[Any]]
+        cls,
+        function: Function,
+        options: Options,
+        iterables: Sequence[Iterable[Any]],
+        before: Sequence[Any] = (),
     ) -> MapCall:
-        """The calls of ``map(function, *iterables)``; the shortest iterable decides."""
+        """The calls of ``map(function, *iterables)``; the shortest iterable decides.
+
+        ``before`` are arguments that stand before those of each item, the same for all.
+        """
         known = [len(one) for one in iterables if isinstance(one, (range, list, tuple))]
         limit = min(known, default=None)
         columns: list[Sequence[Any]] = [
             one if isinstance(one, (range, tuple)) else list(islice(one, limit))
             for one in iterables
         ]
+        if before:
+            count = min(map(len, columns))
+            columns = [*([one] * count for one in before), *columns]
         return cls(function, options, columns)
 
     def arguments(self, index: int) -> tuple[Any, ...]:
         """Arguments of one item."""
+        if self.taken is not None:
+            return self.taken.arguments(index)
         return tuple([column[index] for column in self.columns])
 
-    def items_at(self, indices: Sequence[int]) -> Sequence[Any]:
-        """Items for a block: values, or tuples of them when `spread`."""
+    def loaded(self, index: int) -> tuple[Any, ...]:
+        """Arguments of one item, as another process would have them."""
+        return self.arguments(index) if self.taken is None else self.taken.loaded(index)
+
+    def encoded(self, index: int) -> tuple[bytes, Sequence[Any], Sequence[Any]]:
+        """One item as the arguments of a call: a pickle, large buffers, and objects in it."""
+        if self.taken is None:
+            return codec.encode_arguments(self.arguments(index), {})
+        return *self.taken.alone(index), ()
+
+    def block(self, indices: Sequence[int]) -> tuple[bytes, list[Any]]:
+        """Arguments of a block: a pickle and large buffers.
+
+        If they are `taken`, as `mars.attempt.rows` has them; else of a list of values, or of
+        tuples of them when `spread`, as the only argument.
+        """
+        if self.taken is not None:
+            return self.taken.block(indices)
         if isinstance(indices, range):
             slices = [column[indices.start : indices.stop] for column in self.columns]
         else:
             slices = [[column[index] for index in indices] for column in self.columns]
-        return list(zip(*slices, strict=True)) if self.spread else slices[0]
+        items = list(zip(*slices, strict=True)) if self.spread else slices[0]
+        data, buffers, _ = codec.encode_arguments((items,), {})
+        return data, buffers
 
-    def check(self, explain: Callable[[tuple[Any, ...]], Exception]) -> None:
-        """Refuse items that do not pickle, and find those that hold objects.
+    def take(self, explain: Callable[[tuple[Any, ...]], Exception]) -> None:
+        """Take the items as they are now, and find those that hold objects.
 
         Raises
         ------
         EncodeError
             An item does not pickle.
         """
-        columns = [column for column in self.columns if not isinstance(column, range)]
-        for start in range(0, self.count if columns else 0, _CHECKED_AT_ONCE):
-            end = min(start + _CHECKED_AT_ONCE, self.count)
-            part = [column[start:end] for column in columns]
-            try:
-                _, _, found = codec.encode_arguments((part,), {})
-            except Exception:
-                for index in range(start, end):
-                    arguments = self.arguments(index)
-                    try:
-                        codec.encode_arguments(arguments, {})
-                    except Exception:
-                        raise explain(arguments) from None
-                raise
-            if found:
-                for index in range(start, end):
-                    if codec.encode_arguments(self.arguments(index), {})[2]:
-                        self.own.add(index)
+        if all(isinstance(column, range) or is_fixed(column) for column in self.columns):
+            return
+        taken = Rows()
+        try:
+            taken.take(lambda: zip(*self.columns, strict=False))
+        except Exception:
+            raise explain(self.arguments(min(len(taken.rows), self.count - 1))) from None
+        for index in taken.with_objects:
+            self.item(index)  # while its arguments are there
+        self.own = set(taken.with_objects)
+        self.columns, self.taken = (), taken
 
     def item(self, index: int) -> ItemCall:
         """An item as a call of its own."""
         call = self.made.get(index)
         if call is None:
-            call = self.made[index] = ItemCall(self, index, self.arguments(index))
+            call = self.made[index] = ItemCall(self, index)
         return call
 
     def _have(self, realm: Realm) -> Items:
@@ -163,8 +211,8 @@ class MapCall(Call):
         calls: list[Call] = []
         have = self._have(realm)
         for index, call in self.made.items():
-            task = call.task_in(realm)
-            if (task is None or not task.available) and not _succeeded(have.find(index)):
+            # One that ran as an input of another call is there, and is now asked for as well.
+            if call.task_in(realm) is not None or not _succeeded(have.find(index)):
                 calls.append(call)
         if len(self.made) < self.count:
             calls.append(self)
@@ -232,14 +280,18 @@ class MapCall(Call):
                 errors[block.items[offset]] = error
         for index, call in self.made.items():
             own = call.task_in(session._realm)
-            if own is None or not own.finished:
+            if own is None:
                 continue
             if own.stage is Stage.DONE:
                 values[index] = session._engine.value(own, 0)
                 have[index] = 1
                 errors.pop(index, None)
-            elif own.stage in (Stage.FAILED, Stage.CANCELLED) and not have[index]:
+            elif (own.stage is Stage.FAILED or own.cancelled) and not have[index]:
                 errors[index] = failure_of(own)
+        if task is not None and task.cancelled:
+            for index in range(self.count):
+                if not have[index] and index not in errors and index not in self.made:
+                    errors[index] = cancelled(self)
         return values, errors, have
 
 

@@ -55,9 +55,9 @@ BLOCK_META: Final = struct.Struct("<8sIIdffffIIB")
 WHOLE: Final = 0xFFFFFFFF
 """In place of an item's number: a call of its own."""
 
-AS_FILE, NO_ARGUMENTS, PARTED, SPREAD = 1, 2, 4, 8
+AS_FILE, NO_ARGUMENTS, PARTED, SPREAD, ROWS = 1, 2, 4, 8, 16
 """Flags: the result is a file; the arguments are not there; they have large parts; of a map: an
-item is a tuple of arguments."""
+item is a tuple of arguments, or has a pickle of its own, see `mars.attempt.rows`."""
 
 _META_LIMIT: Final = 64 * MIB
 

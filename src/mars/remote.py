@@ -6,16 +6,17 @@ Nothing runs here. `Object.execute` asks the session to; what the session knows 
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import IO, TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar, overload
 
-from mars import logs, session
+from mars import session
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context
 from mars.code import functions
-from mars.config import is_eager
+from mars.config import is_eager, plain_scalar
 from mars.config import options as program_options
 from mars.engine import Run
 from mars.errors import EncodeError, NotExecuted, SessionClosed
@@ -27,6 +28,7 @@ from mars.task import (
     DEFAULT_OPTIONS,
     Call,
     Function,
+    Handle,
     Options,
     Output,
     check_function,
@@ -54,17 +56,12 @@ _INFO_FIELDS: Final = (
 )  # fmt: skip
 
 
-class Object(Output, Generic[R]):
-    """One value of a call that was described with `spawn`.
+class Executable(Handle):
+    """What can be executed and fetched: an object, several together, or a map."""
 
-    Opaque: it is equal only to itself, hashable, true, and not a sequence, so it can go into
-    any container, numpy object arrays included. As an argument of another `spawn`, however deep
-    in containers, it stands for its value.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_log",)
-
-    _log: tuple[session.Session, LogFetcher]
+    _nothing: ClassVar[Any] = None  # the value of one that holds nothing
 
     def execute(
         self,
@@ -76,7 +73,7 @@ class Object(Output, Generic[R]):
         seed: int | None = None,
         **accepted: Any,
     ) -> Any:
-        """Run the call and all that it needs, unless that is done.
+        """Run what it stands for and all that this needs, unless that is done.
 
         Parameters
         ----------
@@ -95,8 +92,9 @@ class Object(Output, Generic[R]):
 
         Returns
         -------
-        Object or Execution
-            Itself; with ``wait=False`` a `concurrent.futures.Future` of itself.
+        Executable or Execution
+            Itself; with ``wait=False`` a `concurrent.futures.Future` of itself, of a tuple one of
+            the list of its members.
 
         Raises
         ------
@@ -108,15 +106,77 @@ class Object(Output, Generic[R]):
         >>> spawn(sum, args=([1, 2, 3],)).execute().fetch()
         6
         """
-        return _choose(session, accepted).execute(
-            self,
+        if wait and self._is_empty():
+            return self
+        chosen = _choose(session, accepted)
+        _drop_unused(accepted)
+        result = self if wait else self._executed()
+        return chosen.run(
+            [self],
             wait=wait,
             show_progress=show_progress,
-            progress_update_interval=progress_update_interval,
+            interval_s=progress_update_interval,
             on_error=on_error,
             seed=seed,
-            **accepted,
+            finish=lambda: result,
+            **_run_arguments(accepted),
         )
+
+    def to_object(self, session: Any = None, wait: bool = True, **kwargs: Any) -> Any:
+        """Execute unless executed, and fetch.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+        wait : bool, default True
+            False: give a future of the value at once.
+        **kwargs
+            As of `execute`.
+
+        Returns
+        -------
+        object or Execution
+
+        Raises
+        ------
+        BaseException
+            The call failed: its own error.
+        """
+        if wait and self._is_empty():
+            return self._nothing
+        chosen = _choose(session, kwargs)
+        if wait and self._is_done(chosen):
+            return self._value_in(chosen)
+        _drop_unused(kwargs)
+        return chosen.run(
+            [self], wait=wait, finish=lambda: self._value_in(chosen), **_run_arguments(kwargs)
+        )
+
+    def _is_empty(self) -> bool:
+        """Whether there is nothing to execute."""
+        return False
+
+    def _is_done(self, session: session.Session) -> bool:
+        """Whether it is known to have its value."""
+        return False
+
+    def _executed(self) -> Any:
+        """What a future of its run gives."""
+        return self
+
+
+class Object(Executable, Output, Generic[R]):
+    """One value of a call that was described with `spawn`.
+
+    Opaque: it is equal only to itself, hashable, true, and not a sequence, so it can go into
+    any container, numpy object arrays included. As an argument of another `spawn`, however deep
+    in containers, it stands for its value.
+    """
+
+    __slots__ = ("_log",)
+
+    _log: tuple[session.Session, LogFetcher]
 
     def fetch(self, session: Any = None, **_: Any) -> R:
         """The value.
@@ -141,35 +201,6 @@ class Object(Output, Generic[R]):
         """
         value: R = _existing(session, self).value(self)
         return value
-
-    def to_object(self, session: Any = None, wait: bool = True, **kwargs: Any) -> Any:
-        """Execute unless executed, and fetch.
-
-        Parameters
-        ----------
-        session : Session, optional
-            Default: the default session.
-        wait : bool, default True
-            False: give a future of the value at once.
-        **kwargs
-            As of `execute`.
-
-        Returns
-        -------
-        object or Execution
-
-        Raises
-        ------
-        BaseException
-            The call failed: its own error.
-        """
-        chosen = _choose(session, kwargs)
-        if chosen.executed(self) and wait:
-            return chosen.value(self)
-        _drop_unused(kwargs)
-        return chosen.run(
-            [self], wait=wait, finish=lambda: chosen.value(self), **_run_arguments(kwargs)
-        )
 
     @overload
     def fetch_log(
@@ -218,7 +249,7 @@ class Object(Output, Generic[R]):
             return iter(()) if follow else LogFetcher(self.key, lambda: None)
         chosen = _existing(session, self)
         if follow:
-            return _follow(chosen, call)
+            return chosen.follow_log(call)
         known = getattr(self, "_log", None)
         if known is None or known[0] is not chosen:
             # Of the call, not of this object: it would keep itself, and its value, alive.
@@ -226,6 +257,9 @@ class Object(Output, Generic[R]):
             self._log = known
         known[1].fetch(offsets=offsets, sizes=sizes)
         return known[1]
+
+    def _is_done(self, session: session.Session) -> bool:
+        return session.executed(self)
 
     def times(self, session: Any = None) -> Times | None:
         """When the call went through its stages, from queued to stored.
@@ -306,7 +340,7 @@ class Object(Output, Generic[R]):
     def _fetch_infos(self, fields: Sequence[str] | None = None, session: Any = None) -> Any:
         chosen = _existing(session, self)
         task = chosen._task(self)
-        size = sum(_size_of(value) for value in _values(task, self._index))
+        size = sum(_size_of(value) for value in _values(task, self._index)) // _sharers(task)
         facts = {
             "data_key": self.key,
             "object_id": f"{self.key}_{self._index}",
@@ -341,9 +375,14 @@ class Object(Output, Generic[R]):
         )
 
 
+def _sharers(task: Any) -> int:
+    """How many values stand together: of an item of a map, those of its block."""
+    return len(task.source.items) if task.source is not None else 1
+
+
 def _values(task: Any, index: int) -> Iterable[Any]:
-    if task.parts is not None:
-        return [part.result[0] for part in task.parts if part.result]
+    if task.source is not None:
+        return [task.source.result[0]]
     return [task.result if task.call.n_output is None else task.result[index]]
 
 
@@ -351,23 +390,8 @@ def _size_of(value: Any) -> int:
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value[1], int):  # in an arena: pickle, arena, offset, length, sizes
-        return int(value[3])
+        return len(value[0] or b"") + int(sum(value[4]))
     return len(value[0]) + sum(len(buffer) for buffer in value[1])
-
-
-def _follow(chosen: session.Session, call: Call) -> Iterator[str]:
-    import time
-
-    while True:
-        source = chosen.log_source(call)
-        if source is not None:
-            return logs.follow(source)
-        if call.task_in(chosen._realm) is None:
-            return iter(())
-        time.sleep(_LOG_POLL_S)
-
-
-_LOG_POLL_S: Final = 0.02
 
 
 def _drop_unused(kwargs: dict[str, Any]) -> None:
@@ -389,23 +413,30 @@ def _choose(given: Any, accepted: dict[str, Any]) -> session.Session:
     return session.choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
 
 
-def _existing(given: Any, output: Output) -> session.Session:
+def _existing(given: Any, handle: Executable) -> session.Session:
     found = session.get_default_session() if given is None else session.choose(given)
     if found is None:
-        if output._call.task is not None:
+        if _was_executed(handle):
             # Executed in a session that is closed, or in one that is not the default.
             raise SessionClosed("Session closed already, or not the default one")
-        raise NotExecuted(repr(output))
+        raise NotExecuted(repr(handle[0] if isinstance(handle, ExecutableTuple) else handle))
     return found
 
 
-class ExecutableTuple(tuple[Any, ...]):
+def _was_executed(handle: Any) -> bool:
+    if isinstance(handle, ExecutableTuple):
+        return any(_was_executed(one) for one in handle)
+    return isinstance(handle, Executable) and handle._call.task is not None  # type: ignore[attr-defined]
+
+
+class ExecutableTuple(tuple[Any, ...], Executable):
     """Objects that are executed and fetched together.
 
     Parameters
     ----------
     objects : iterable of Object
-        A namedtuple keeps its fields, and `fetch` gives one of its type.
+        Or maps, or tuples of them. A namedtuple keeps its fields, and `fetch` gives one of its
+        type.
 
     Examples
     --------
@@ -414,6 +445,7 @@ class ExecutableTuple(tuple[Any, ...]):
     """
 
     _named: Any
+    _nothing: ClassVar[Any] = ()
 
     def __new__(cls, objects: Iterable[Any] = ()) -> ExecutableTuple:
         made = super().__new__(cls, objects)
@@ -439,41 +471,6 @@ class ExecutableTuple(tuple[Any, ...]):
             return repr(self._named(*self))
         return super().__repr__()
 
-    def execute(
-        self,
-        session: Any = None,
-        wait: bool = True,
-        show_progress: bool | str | None = None,
-        progress_update_interval: float = 1,
-        on_error: str = "raise",
-        seed: int | None = None,
-        **accepted: Any,
-    ) -> Any:
-        """Run all members in one run; parameters and errors as of `Object.execute`.
-
-        Returns
-        -------
-        ExecutableTuple or Execution
-            Itself; with ``wait=False`` a future of the list of members.
-        """
-        if not self and wait:
-            return self
-        chosen = _choose(session, accepted)
-        _drop_unused(accepted)
-        _check_members(self)
-        result: Any = self if wait else list(self)
-        return chosen.run(
-            self,
-            wait=wait,
-            show_progress=show_progress,
-            interval_s=progress_update_interval,
-            on_error=on_error,
-            seed=seed,
-            finish=lambda: result,
-            plain=True,
-            **_run_arguments(accepted),
-        )
-
     def fetch(self, session: Any = None, **_: Any) -> Any:
         """Values of all members.
 
@@ -494,46 +491,49 @@ class ExecutableTuple(tuple[Any, ...]):
         BaseException
             A member's call failed: its own error.
         """
-        if not self:
-            return ()
-        chosen = _existing(session, self[0])
-        return self._shaped(chosen.values(self))
+        return self._value_in(_existing(session, self)) if self else ()
 
-    def _shaped(self, values: list[Any]) -> Any:
+    def _calls_in(self, realm: object) -> Sequence[Call]:
+        _check_members(self)
+        return [call for one in self for call in one._calls_in(realm)]
+
+    def _value_in(self, session: Any) -> Any:
+        _check_members(self)
+        values = session.values(self)
         if self._named is not None:
             return self._named(*values)
         return values if len(values) > 1 else tuple(values)
 
-    def to_object(self, session: Any = None, wait: bool = True, **kwargs: Any) -> Any:
-        """Execute unless executed, and fetch; parameters as of `Object.to_object`."""
-        if not self and wait:
-            return ()
-        chosen = _choose(session, kwargs)
-        _drop_unused(kwargs)
-        _check_members(self)
-        return chosen.run(
-            self,
-            wait=wait,
-            finish=lambda: self._shaped(chosen.values(self)),
-            **_run_arguments(kwargs),
-        )
+    def _error_in(self, session: Any) -> list[Any]:
+        return [one._error_in(session) for one in self]
 
     def fetch_log(self, session: Any = None, offsets: Any = None, sizes: Any = None) -> list[Any]:
-        """Logs of all members, as a list of LogFetcher; see `Object.fetch_log`."""
+        """Logs of all members, as a list; of a map the list of those of its items.
+
+        Parameters and what each of them is: see `Object.fetch_log`.
+        """
         return [output.fetch_log(session=session, offsets=offsets, sizes=sizes) for output in self]
 
-    def errors(self, session: Any = None) -> list[BaseException | None]:
+    def errors(self, session: Any = None) -> list[Any]:
         """The error of each member, None for those that have a value or were not run.
+
+        In the place of a map, the list of those of its items.
 
         Parameters
         ----------
         session : Session, optional
             Default: the default session.
         """
-        if not self:
-            return []
-        chosen = _existing(session, self[0])
-        return [chosen.error(output) for output in self]
+        return self._error_in(_existing(session, self)) if self else []
+
+    def _is_empty(self) -> bool:
+        return not self
+
+    def _executed(self) -> list[Any]:
+        return list(self)
+
+    def _fetch_infos(self, fields: Sequence[str] | None = None, session: Any = None) -> list[Any]:
+        return [one._fetch_infos(fields, session) for one in self]
 
 
 def _remade(objects: tuple[Any, ...], named: Any) -> ExecutableTuple:
@@ -542,8 +542,8 @@ def _remade(objects: tuple[Any, ...], named: Any) -> ExecutableTuple:
 
 def _check_members(objects: Iterable[Any]) -> None:
     for item in objects:
-        if not isinstance(item, Output):
-            raise TypeError(f"an ExecutableTuple holds objects made by spawn, got {item!r:.80}")
+        if not isinstance(item, Handle):
+            raise TypeError(f"an ExecutableTuple holds objects of spawn or map, got {item!r:.80}")
 
 
 # -- spawn ------------------------------------------------------------------------------------
@@ -656,7 +656,8 @@ def spawn(
         _check_n_output(n_output)
         n_output = int(n_output)
     if retry_when_fail is not False or resolve_tileable_input is not False:
-        _check_flags(retry_when_fail, resolve_tileable_input)
+        _flag(resolve_tileable_input, "resolve_tileable_input")
+        retry_when_fail = _flag(retry_when_fail, "retry_when_fail")
     chosen = DEFAULT_OPTIONS
     if options or retry_when_fail:
         chosen = parse_options(options, retry_when_fail=retry_when_fail)
@@ -665,10 +666,7 @@ def spawn(
     try:
         function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
-        # A partial or a closure has objects in it: the function itself becomes an argument.
-        known = functions.describe(attempt_call.apply, codec.Keep)
-        function = Function(known.key, functions.name_of(func), known.data, known.buffers)
-        args = (func, *args)
+        function, args = _applied(func), (func, *args)
     except Exception as error:
         raise _function_error(func, chosen, error) from None
     try:
@@ -688,6 +686,12 @@ def spawn(
     return outputs
 
 
+def _applied(func: Callable[..., Any]) -> Function:
+    """For a partial or a closure that has objects in it: it becomes the first argument of this."""
+    known = functions.describe(attempt_call.apply, codec.Keep)
+    return Function(known.key, functions.name_of(func), known.data, known.buffers)
+
+
 def _pack_retry_on(chosen: Options) -> None:
     try:
         chosen.retry_data = codec.encode_in_band(chosen.retry_on)
@@ -695,13 +699,11 @@ def _pack_retry_on(chosen: Options) -> None:
         raise attempt_call.encode_error(chosen.retry_on, "retry_on", "spawn", error) from None
 
 
-def _check_flags(retry_when_fail: object, resolve_tileable_input: object) -> None:
-    if not isinstance(retry_when_fail, bool):
-        raise TypeError(f"retry_when_fail has to be True or False, got {retry_when_fail!r}")
-    if not isinstance(resolve_tileable_input, bool):
-        raise TypeError(
-            f"resolve_tileable_input has to be True or False, got {resolve_tileable_input!r}"
-        )
+def _flag(value: object, option: str) -> bool:
+    flag = plain_scalar(value)
+    if not isinstance(flag, bool):
+        raise TypeError(f"{option} has to be True or False, got {value!r}")
+    return flag
 
 
 def _check_n_output(n_output: object) -> None:
@@ -738,15 +740,17 @@ def _find(value: object, root: str) -> tuple[str, str] | None:
 # -- map --------------------------------------------------------------------------------------
 
 
-class MapObjects(Sequence[Any], Generic[R]):
+class MapObjects(Sequence[Any], Executable, Generic[R]):
     """The calls of `map`: a sequence with one object per item, made when it is indexed."""
 
-    executes_itself = True  # `mars.execute` and `mars.fetch` leave it to this class
+    _nothing: ClassVar[Any] = []
 
     def __init__(self, call: MapCall) -> None:
         self._whole: Output = Output(call, 0)
         self._call = call
         self._made: dict[int, Object[R]] = {}
+        for index in sorted(call.own):
+            self[index]  # has its own inputs, so it is a call of its own, held by its object
 
     def __len__(self) -> int:
         return self._call.count
@@ -760,6 +764,7 @@ class MapObjects(Sequence[Any], Generic[R]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        index = operator.index(index)
         if index < 0:
             index += len(self)
         if not 0 <= index < len(self):
@@ -768,42 +773,6 @@ class MapObjects(Sequence[Any], Generic[R]):
         if made is None:
             made = self._made[index] = Object(self._call.item(index), 0)
         return made
-
-    def execute(
-        self,
-        session: Any = None,
-        wait: bool = True,
-        show_progress: bool | str | None = None,
-        progress_update_interval: float = 1,
-        on_error: str = "raise",
-        seed: int | None = None,
-        **accepted: Any,
-    ) -> Any:
-        """Run all items that are not done; parameters and errors as of `Object.execute`.
-
-        Returns
-        -------
-        MapObjects or Execution
-            Itself; with ``wait=False`` a future of itself.
-        """
-        if not len(self) and wait:
-            return self
-        chosen = _choose(session, accepted)
-        _drop_unused(accepted)
-        for index in self._call.own:
-            self[index]  # has its own inputs, so it is a call of its own, held by its object
-        return chosen.run(
-            [],
-            calls=self._call.pieces(chosen._realm),
-            wait=wait,
-            show_progress=show_progress,
-            interval_s=progress_update_interval,
-            on_error=on_error,
-            seed=seed,
-            finish=lambda: self,
-            plain=True,
-            **_run_arguments(accepted),
-        )
 
     def fetch(self, session: Any = None, **_: Any) -> list[R]:
         """Values of all items, as a list.
@@ -820,13 +789,16 @@ class MapObjects(Sequence[Any], Generic[R]):
         BaseException
             An item failed: its own error.
         """
-        if not len(self):
-            return []
-        return self._call.values(_existing(session, self._whole))
+        return self._value_in(_existing(session, self)) if len(self) else []
 
-    def to_object(self, session: Any = None, **kwargs: Any) -> list[R]:
-        """Execute what is missing, and fetch; parameters and errors as of `Object.to_object`."""
-        return self.execute(session=session, **kwargs).fetch(session=session)  # type: ignore[no-any-return]
+    def _calls_in(self, realm: Any) -> Sequence[Call]:
+        return self._call.pieces(realm) if len(self) else ()
+
+    def _value_in(self, session: Any) -> list[R]:
+        return self._call.values(session)
+
+    def _error_in(self, session: Any) -> list[BaseException | None]:
+        return self._call.errors(session)
 
     def errors(self, session: Any = None) -> list[BaseException | None]:
         """The error of each item, None for those that have a value or were not run.
@@ -836,9 +808,13 @@ class MapObjects(Sequence[Any], Generic[R]):
         session : Session, optional
             Default: the default session.
         """
-        if not len(self):
-            return []
-        return self._call.errors(_existing(session, self._whole))
+        return self._error_in(_existing(session, self)) if len(self) else []
+
+    def _is_empty(self) -> bool:
+        return not len(self)
+
+    def _fetch_infos(self, fields: Sequence[str] | None = None, session: Any = None) -> list[Any]:
+        return [one._fetch_infos(fields, session) for one in self]
 
     def fetch_log(self, session: Any = None, offsets: Any = None, sizes: Any = None) -> list[Any]:
         """Logs of all items, as a list of LogFetcher; see `Object.fetch_log`."""
@@ -864,7 +840,8 @@ def map(  # noqa: A001 (mars.remote.map)
     func : callable
         Called with one argument from each iterable.
     *iterables : iterable
-        Of the same length, or as long as the shortest. Items may be, or hold, objects.
+        Of the same length, or as long as the shortest. Items may be, or hold, objects. Taken as
+        they are now; large arrays when they are sent to a worker.
     **options
         As of `spawn`, for each item; also ``retry_when_fail``.
 
@@ -891,18 +868,19 @@ def map(  # noqa: A001 (mars.remote.map)
     check_function(func)
     if not iterables:
         raise TypeError("map() must have at least one iterable")
-    retry_when_fail = bool(options.pop("retry_when_fail", False))
+    retry_when_fail = _flag(options.pop("retry_when_fail", False), "retry_when_fail")
     chosen = parse_options(options, retry_when_fail=retry_when_fail)
     if "retry_on" in options:
         _pack_retry_on(chosen)
+    holder: tuple[Callable[..., Any], ...] = ()
     try:
         function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
-        raise
+        function, holder = _applied(func), (func,)
     except Exception as error:
         raise _function_error(func, chosen, error) from None
-    call = MapCall.over(function, chosen, iterables)
-    call.check(lambda args: _argument_error(args, {}, call.name, TypeError()))
+    call = MapCall.over(function, chosen, iterables, holder)
+    call.take(lambda args: _argument_error(args, {}, call.name, TypeError()))
     made: MapObjects[R] = MapObjects(call)
     if is_eager():
         made.execute()
@@ -998,6 +976,7 @@ def run_script(
 
     if data is not None and not isinstance(data, dict):
         raise TypeError(f"data has to be a dict, got {type(data).__name__}")
+    n_workers = plain_scalar(n_workers)
     if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 1:
         raise ValueError(f"n_workers has to be an int from 1 on, got {n_workers!r}")
     text, name = scripts.read(script)
@@ -1012,7 +991,7 @@ def run_script(
     ]
     # With one copy its log is the script's; several have to be joined.
     status = copies[0] if n_workers == 1 else spawn(scripts.status, args=(copies,))
-    status._call.speaks_for = tuple(copy._call for copy in copies) if n_workers > 1 else ()
+    status._call.speaks_for = tuple(copies) if n_workers > 1 else ()
     status.execute(session=session, **(run_kwargs or {}))
     return status
 

@@ -42,6 +42,9 @@ def run(
             compile(text, name, "exec"),
             {"__name__": "__main__", "__file__": name, "session": get_default_session(), **data},
         )
+    except SystemExit as end:  # as many scripts end
+        if end.code not in (None, 0):
+            raise
     finally:
         sys.argv = argv_before
         for key, value in before.items():

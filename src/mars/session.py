@@ -10,28 +10,28 @@ import atexit
 import contextlib
 import itertools
 import os
-import socket
 import sys
 import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt import context
 from mars.code import modules
-from mars.config import option_values, options
+from mars.config import option_values, options, plain_scalar
 from mars.engine import Engine, Run
 from mars.engines import start
-from mars.engines.outcome import Items, TaskLog
+from mars.engines.objects import AsyncRemoteObject
+from mars.engines.outcome import TaskLog, cancelled, never_again
 from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
 from mars.graph import needed_calls
-from mars.logs import JoinedLog, LogFetcher, LogSource
+from mars.logs import JoinedLog, LogFetcher, LogSource, follow
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
-from mars.task import Call, Output, Stage, Task, parse_bytes
+from mars.task import Call, Handle, Output, Stage, Task, parse_bytes
 
 if TYPE_CHECKING:
     from mars.execution import Execution
@@ -154,21 +154,7 @@ class Session:
         unknown = accepted.keys() - _ACCEPTED
         if unknown:
             raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
-        if _is_map(objects):
-            return objects[0].execute(
-                session=self,
-                wait=wait,
-                show_progress=show_progress,
-                progress_update_interval=progress_update_interval,
-                on_error=on_error,
-                seed=seed,
-                checkpoint=checkpoint,
-                **accepted,
-            )
-        given = _flatten(objects)
-        for item in given:
-            if not isinstance(item, Output):
-                raise TypeError(f"execute takes objects made by spawn, got {item!r:.80}")
+        given = _handles(objects, "execute")
         result: Any = given[0] if len(given) == 1 else list(given)
         return self.run(
             given,
@@ -185,7 +171,7 @@ class Session:
 
     def run(
         self,
-        outputs: Sequence[Output],
+        handles: Sequence[Handle],
         *,
         finish: Callable[[], Any],
         plain: bool = False,
@@ -195,7 +181,6 @@ class Session:
         on_error: str = "raise",
         seed: int | None = None,
         cancelled: Any = None,
-        calls: Sequence[Call] = (),
         checkpoint: Any = None,
     ) -> Any:
         """As `execute`; ``finish`` makes the result once all is done.
@@ -203,10 +188,12 @@ class Session:
         ``plain``: for that it unpickles nothing of the program's.
         """
         self._check_open()
-        _check_run_arguments(wait, show_progress, interval_s, on_error, seed)
+        wait, show_progress, interval_s, seed = _run_arguments(
+            wait, show_progress, interval_s, on_error, seed
+        )
         modules.note_importers()
-        # An int of Python's own: that of numpy would have to be imported elsewhere.
-        seed = option_values()["seed"] if seed is None else int(seed)
+        if seed is None and not self._nested:  # calls of calls go by the run that asked for them
+            seed = option_values()["seed"]
         run = Run(
             self.session_id,
             self._realm,
@@ -218,7 +205,12 @@ class Session:
             run.prefix = attempt.place
             if seed is None:
                 run.entropy = attempt.entropy
-        targets = dict.fromkeys([*calls, *(output._call for output in outputs)])
+        targets: dict[Call, None] = {}
+        for handle in handles:
+            if isinstance(handle, Output):  # of most programs all, and many
+                targets[handle._call] = None
+            else:
+                targets.update(dict.fromkeys(handle._calls_in(self._realm)))
         kept = self._checkpoint if checkpoint is None else self._checkpoint_at(checkpoint)
         missing = needed_calls(targets, self._realm, self._adopt)
         self._give_places(missing, targets, seed)
@@ -229,14 +221,15 @@ class Session:
                 task = call.task_in(self._realm)
                 if task is not None:
                     task.asked = True
-        if not missing:
-            run.end()
-        elif wait or self._nested or not self._engine.synchronous:
+        run.beside = not wait and not self._nested
+        if missing and self._timeout_s is not None:
+            self._limit(run, self._timeout_s)
+        if missing and cancelled is not None:
+            self._heed(run, cancelled)
+        if missing:
             self._submit(run, missing, targets)
         else:
-            threading.Thread(
-                target=self._submit, args=(run, missing, targets), name="mars-run", daemon=True
-            ).start()
+            run.end()
         if not wait:
             from mars.execution import Execution
 
@@ -244,16 +237,14 @@ class Session:
                 run,
                 self._engine,
                 lambda: self._finish(run, finish),
-                list(outputs),
+                list(handles),
                 self._listen,
                 plain,
             )
-            if self._timeout_s is not None:
-                self._limit(run, self._timeout_s)
             execution.begin()
             return execution
         try:
-            self._wait(run, show_progress, interval_s, cancelled)
+            self._wait(run, show_progress, interval_s)
         finally:
             if kept is not None:
                 kept.flush()
@@ -301,16 +292,34 @@ class Session:
         return self._checkpoint
 
     def _limit(self, run: Run, timeout_s: float) -> None:
-        """End a run that nobody waits for when its time is over."""
+        """End a run when its time is over."""
 
         def late() -> None:
-            run.error = self._too_late()
-            self._engine.cancel(run)
+            if not run.ended:
+                run.error = self._too_late()
+                self._engine.cancel(run)
 
         timer = threading.Timer(timeout_s, late)
         timer.daemon = True
         timer.start()
         run.on_end(lambda _: timer.cancel())
+
+    def _heed(self, run: Run, cancelled: Any) -> None:
+        """End a run when somebody sets an event of the program's, as the original does."""
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.wait(_REDRAW_S):
+                try:
+                    if not cancelled.is_set():
+                        continue
+                except BaseException as error:  # of the program's own event
+                    run.error = error
+                self._engine.cancel(run)
+                return
+
+        run.on_end(lambda _: ended.set())
+        threading.Thread(target=look, name="mars-cancel", daemon=True).start()
 
     def _too_late(self) -> TimeoutError:
         return TimeoutError(
@@ -329,6 +338,7 @@ class Session:
             return False
         task = Task(call, self._realm)
         task.stage, task.logs, task.timing = Stage.DONE, found.logs, found.timing
+        task.ended = found.attempts()
         self._engine.install(task, value)
         task.elsewhere, call.task = call.task, task
         return True
@@ -363,44 +373,49 @@ class Session:
             raise run.error
         failed = run.failure
         if failed is not None and run.stop_on_error:
-            raise self._engine.failure(failed)
+            error = self._engine.failure(failed)
+            self._tell_exit(error)
+            raise error
         return finish()
 
-    def _wait(
-        self, run: Run, show_progress: bool | str | None, interval_s: float, cancelled: Any
-    ) -> None:
-        deadline = None if self._timeout_s is None else run.started_at + self._timeout_s
+    def _tell_exit(self, error: BaseException) -> None:
+        """Say which call asked for the end, as raising SystemExit ends a program without a word."""
+        if not isinstance(error, SystemExit) or self._nested:
+            return
+        from mars.observe.progress import write_line
+
+        notes = getattr(error, "__notes__", None) or ["a call"]
+        which = notes[0].partition(" ·")[0]
+        write_line(
+            f"mars: {which} ended with sys.exit({'' if error.code is None else repr(error.code)}); "
+            f"that is raised here as SystemExit, and ends the program unless it is caught"
+        )
+
+    def _wait(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
         try:
             if self._nested or run.ended:
                 show_progress = False
             elif show_progress is None:
                 show_progress = option_values()["show_progress"]
-            if deadline is not None or cancelled is not None:
-                self._watch(run, show_progress, interval_s, cancelled, deadline)
-            elif show_progress is False:
+            if show_progress is False:
                 self._wait_listening(run)
             elif not run.wait(_DRAW_AFTER_S):  # most runs end before anything could be drawn
-                self._watch(run, show_progress, interval_s, cancelled, deadline)
+                self._watch(run, show_progress, interval_s)
         except BaseException:
             # Ctrl-C, most likely: what runs is stopped, what is finished stays. Of runs that were
             # cancelled so before, what still runs has had its chance: it is killed.
             for late in [*self._interrupted, run]:
                 self._engine.cancel(late)
             self._interrupted.add(run)
+            if not self._nested:
+                run.wait(_CANCEL_WAIT_S)  # from here on, what it wanted says that it was cancelled
             raise
         if run.cancelled and run.error is None:
             from concurrent.futures import CancelledError
 
             raise CancelledError("the run was cancelled")
 
-    def _watch(
-        self,
-        run: Run,
-        show_progress: bool | str | None,
-        interval_s: float,
-        cancelled: Any,
-        deadline: float | None,
-    ) -> None:
+    def _watch(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
         from mars.observe.progress import display_for
 
         pace: list[Any] = [-1, None]  # total, and the Pace for it
@@ -410,12 +425,6 @@ class Session:
         listener = self._listener(display)
         try:
             while not run.wait(min(interval_s, _REDRAW_S)):
-                if deadline is not None and time.monotonic() > deadline:
-                    self._engine.cancel(run)
-                    raise self._too_late()
-                if cancelled is not None and cancelled.is_set():
-                    self._engine.cancel(run)
-                    cancelled = None
                 if display is not None:
                     display.update(self._progress(run, pace))
                 listener.listen()
@@ -477,22 +486,27 @@ class Session:
         BaseException
             The object's call failed: its own error.
         """
-        if _is_map(objects):
-            return objects[0].fetch(session=self)
-        values = self.values(_flatten(objects))
+        values = self.values(_handles(objects, "fetch"))
         return values[0] if len(values) == 1 else values
 
-    def values(self, outputs: Sequence[Output]) -> list[Any]:
+    def values(self, handles: Sequence[Handle]) -> list[Any]:
         """The values of several objects, as a list; errors as of `fetch`.
 
         Parameters
         ----------
-        outputs : sequence of Object
+        handles : sequence of Object
             Executed in this session.
         """
         self._check_open()
         task, value = self._sound if self._checkpoints else self._task, self._engine.value
-        return [value(task(output), output._index) for output in outputs]
+        try:
+            return [
+                value(task(one), one._index) if isinstance(one, Output) else one._value_in(self)
+                for one in handles
+            ]
+        except SystemExit as error:
+            self._tell_exit(error)
+            raise
 
     def value(self, output: Output) -> Any:
         """The value of one object."""
@@ -513,19 +527,21 @@ class Session:
         return task
 
     def _task(self, output: Output) -> Task:
-        if not isinstance(output, Output):
-            raise TypeError(f"fetch takes objects made by spawn, got {output!r:.80}")
         call = output._call
         task = call.task
         if task is None or task.realm is not self._realm:
             task = self._known(call)
             if task is None:
+                whole = None if call.whole is None else call.whole.task_in(self._realm)
+                if whole is not None and whole.cancelled:
+                    raise cancelled(call)
                 raise NotExecuted(repr(output))
         stage = task.stage
-        if stage is not Stage.DONE and stage is not Stage.FAILED and stage is not Stage.CANCELLED:
-            raise NotExecuted(repr(output))
-        if not task.asked and stage is Stage.DONE:
-            raise NotExecuted(repr(output))
+        if stage is Stage.DONE:
+            if not task.asked:
+                raise NotExecuted(repr(output))
+        elif stage is not Stage.FAILED:
+            raise cancelled(call) if task.cancelled else NotExecuted(repr(output))
         return task
 
     def _known(self, call: Call) -> Task | None:
@@ -561,16 +577,16 @@ class Session:
             Those that have ended. Empty if a checkpoint had the result.
         """
         task = self._known(output._call)
-        if task is not None and task.parts:
-            found = Items(task.parts).find(output._index)
-            task = None if found is None else found[1]
-        return [] if task is None else attempts_of(task, socket.gethostname())
+        return [] if task is None else attempts_of(task)
 
     def error(self, output: Output) -> BaseException | None:
         """The error of an object's call; None when it has a value, or was not run."""
         call = output._call
         task = self._known(call)
-        if task is None or task.stage not in (Stage.FAILED, Stage.CANCELLED, Stage.DONE):
+        if task is None:
+            whole = None if call.whole is None else call.whole.task_in(self._realm)
+            return cancelled(call) if whole is not None and whole.cancelled else None
+        if task.stage not in (Stage.FAILED, Stage.DONE) and not task.cancelled:
             return None
         if task.stage is Stage.DONE and not call.may_hold_errors:
             return None
@@ -598,8 +614,47 @@ class Session:
             own = self._engine.log(task)
         if not call.speaks_for:
             return own
-        sources = [self.log_source(other) for other in call.speaks_for]
-        return JoinedLog([source for source in (*sources, own) if source is not None])
+        sources = []
+        for other in call.speaks_for:
+            # One after the other: what is read has its place, which nothing may move.
+            source = self.log_source(other._call)
+            if source is not None:
+                sources.append(source)
+            if not self._silent_from_here(other._call):
+                break
+        else:
+            sources += [] if own is None else [own]
+        return JoinedLog(sources)
+
+    def _silent_from_here(self, call: Call) -> bool:
+        """Whether a call will print nothing more."""
+        if self._closed:
+            return True
+        if not all(self._silent_from_here(other._call) for other in call.speaks_for):
+            return False
+        task = self._known(call)
+        if task is None and call.whole is not None:
+            task = call.whole.task_in(self._realm)  # it comes with a block of the map
+        if task is None:
+            return True
+        source = self._engine.log(task)
+        return never_again(task) if source is None else source.finished()
+
+    def follow_log(self, call: Call) -> Iterator[str]:
+        """Lines of what a call prints, as they come, until it will print nothing more.
+
+        Parameters
+        ----------
+        call : Call
+            It may run, have ended, or wait for its turn.
+
+        Raises
+        ------
+        SessionClosed
+            The session was closed; if that happens later, the lines end.
+        """
+        self._check_open()
+        return follow(_LogToCome(self, call))
 
     def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:
         """What the calls of objects have printed.
@@ -614,16 +669,16 @@ class Session:
         Returns
         -------
         list of LogFetcher
+            In the place of a map among others, a list of those of its items.
         """
-        given = _flatten(objects)
-        for item in given:
-            if not isinstance(item, Output):
-                raise TypeError(f"fetch_log takes objects made by spawn, got {item!r:.80}")
-        return [output.fetch_log(session=self, offsets=offsets, sizes=sizes) for output in given]
+        given: Sequence[Any] = _handles(objects, "fetch_log")
+        logs = [one.fetch_log(session=self, offsets=offsets, sizes=sizes) for one in given]
+        return logs[0] if len(given) == 1 and not isinstance(given[0], Output) else logs
 
     def fetch_infos(self, *objects: Any, fields: Sequence[str] | None = None) -> list[Any]:
         """Facts about stored results; see `mars.remote.Object._fetch_infos`."""
-        return [output._fetch_infos(fields, session=self) for output in _flatten(objects)]
+        given: Sequence[Any] = _handles(objects, "fetch_infos")
+        return [one._fetch_infos(fields, session=self) for one in given]
 
     # -- the session itself --------------------------------------------------------------------
 
@@ -761,7 +816,40 @@ class Session:
         )
 
 
+class _LogToCome:
+    """The log of a call that may not have begun: each look finds what is there by then."""
+
+    def __init__(self, session: Session, call: Call) -> None:
+        self._session, self._call = session, call
+        self._last: LogSource | None = None
+
+    def _source(self) -> LogSource | None:
+        with contextlib.suppress(SessionClosed):  # what was printed before can still be read
+            self._last = self._session.log_source(self._call) or self._last
+        return self._last
+
+    def size(self) -> int:
+        """Bytes so far."""
+        source = self._source()
+        return 0 if source is None else source.size()
+
+    def read(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes from ``start``."""
+        source = self._source()
+        return b"" if source is None else source.read(start, limit)
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or where the log goes on if what stood there was left out."""
+        source = self._source()
+        return start if source is None else source.kept_from(start)
+
+    def finished(self) -> bool:
+        """Whether no more will come."""
+        return self._session._silent_from_here(self._call)
+
+
 _DRAW_AFTER_S: Final = 0.25
+_CANCEL_WAIT_S: Final = 1.0
 _REDRAW_S: Final = 0.1
 _ACCEPTED: Final = frozenset(
     {
@@ -771,9 +859,12 @@ _ACCEPTED: Final = frozenset(
 )  # fmt: skip
 
 
-def _check_run_arguments(
-    wait: object, show_progress: object, interval_s: object, on_error: object, seed: object
-) -> None:
+def _run_arguments(
+    wait: Any, show_progress: Any, interval_s: Any, on_error: object, seed: Any
+) -> tuple[bool, bool | str | None, float, int | None]:
+    """What `Session.run` was asked for, checked, and without scalars of numpy."""
+    wait, show_progress = plain_scalar(wait), plain_scalar(show_progress)
+    interval_s, seed = plain_scalar(interval_s), plain_scalar(seed)
     if not isinstance(wait, bool):
         raise TypeError(f"wait has to be True or False, got {wait!r}")
     if show_progress not in (None, True, False, "auto"):
@@ -784,22 +875,21 @@ def _check_run_arguments(
         raise ValueError(f"progress_update_interval has to be more than 0, got {interval_s!r}")
     if on_error not in ("raise", "continue"):
         raise ValueError(f"on_error has to be 'raise' or 'continue', got {on_error!r}")
-    if seed is None:
-        return
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise TypeError(f"seed has to be an int, got {seed!r}")
-    if seed < 0:
-        raise ValueError(f"seed has to be 0 or more, got {seed!r}")
+    if seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, Integral):
+            raise TypeError(f"seed has to be an int, got {seed!r}")
+        if seed < 0:
+            raise ValueError(f"seed has to be 0 or more, got {seed!r}")
+    return wait, show_progress, float(interval_s), None if seed is None else int(seed)
 
 
-def _is_map(objects: Sequence[Any]) -> bool:
-    """Whether it is what `mars.remote.map` gives, which knows best how to execute itself."""
-    return len(objects) == 1 and getattr(objects[0], "executes_itself", False)
-
-
-def _flatten(objects: Sequence[Any]) -> Sequence[Any]:
+def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
+    """What a function was given: objects, maps and tuples of such, or one list of them."""
     if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
-        return tuple(objects[0])
+        objects = tuple(objects[0])
+    for one in objects:
+        if not isinstance(one, Handle):
+            raise TypeError(f"{what} takes objects made by spawn or map, got {one!r:.80}")
     return objects
 
 
@@ -954,8 +1044,8 @@ def new_session(
         firewalls between them. It takes the first that is free; sessions that begin at the same
         time, and nodes on one host, need one each. Default: any that is free.
     **accepted
-        Further arguments of the original, without effect: ``config``, ``cuda_devices``, ``loop``,
-        ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
+        Further arguments of the original, without effect: ``config``, ``cuda_devices``,
+        ``init_local``, ``loop``, ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
         ``subprocess_start_method``, ``use_uvloop``.
 
     Returns
@@ -996,6 +1086,7 @@ def new_session(
         raise TypeError(f"new_session() got an unexpected keyword argument {min(unknown)!r}")
     if backend not in ("mars", "oscar"):
         raise UnknownTarget(f"backend {backend!r} is not there; this version has 'mars'")
+    seed, timeout = plain_scalar(seed), plain_scalar(timeout)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise ValueError(f"seed has to be an int from 0 on, or None, got {seed!r}")
     log_bytes = None if log_limit is None else parse_bytes(log_limit, "log_limit")
@@ -1004,6 +1095,8 @@ def new_session(
             f"log_limit has to be at least {LOG_LIMIT_AT_LEAST // KIB} KiB, or None for all of it, "
             f"got {log_limit!r}"
         )
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, Real)):
+        raise TypeError(f"timeout has to be seconds, got {timeout!r}")
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout has to be more than 0 seconds, got {timeout!r}")
     far = engine in ("dask", "ray") or start.is_cluster(address)
@@ -1066,8 +1159,8 @@ def _where(checkpoint: Any) -> str | None:
 
 _SESSION_ACCEPTED: Final = frozenset(
     {
-        "config", "cuda_devices", "loop", "mem_bytes", "n_supervisor_process", "request_rewriter",
-        "subprocess_start_method", "use_uvloop",
+        "config", "cuda_devices", "init_local", "loop", "mem_bytes", "n_supervisor_process",
+        "request_rewriter", "subprocess_start_method", "use_uvloop",
     }
 )  # fmt: skip
 
@@ -1219,6 +1312,28 @@ def fetch(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
     return _existing(session).fetch(*objects, **kwargs)
 
 
+def fetch_infos(*objects: Any, fields: Sequence[str] | None = None, session: Any = None) -> Any:
+    """Facts about stored results, such as their size.
+
+    Parameters
+    ----------
+    objects : Object
+        One or several, or one list or tuple of them.
+    fields : sequence of str, optional
+        Of ``data_key``, ``object_id``, ``level``, ``memory_size``, ``store_size``, ``bands``;
+        default: all.
+    session : Session, optional
+        Default: the default session.
+
+    Returns
+    -------
+    dict or list of dict
+        Of a single object its facts, each in a list with one item; of several a list of those.
+    """
+    infos = _existing(session).fetch_infos(*objects, fields=fields)
+    return infos[0] if len(infos) == 1 else infos
+
+
 def fetch_log(
     *objects: Any, session: Any = None, offsets: Any = None, sizes: Any = None
 ) -> list[LogFetcher]:
@@ -1237,31 +1352,155 @@ def fetch_log(
 
 
 class AsyncSession:
-    """The same session for ``async`` code."""
+    """The same session for ``async`` code: what may take time is to be awaited.
+
+    Notes
+    -----
+    Source: ``AsyncSession`` of Mars; what differs is in docs/differences.md.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
+    @classmethod
+    async def init(
+        cls, address: str | None = None, session_id: str | None = None, **kwargs: Any
+    ) -> AsyncSession:
+        """Make a session, which does not become the default one.
+
+        Parameters
+        ----------
+        address, session_id, **kwargs
+            As of `new_session`.
+        """
+        return cls(await _in_thread(new_session, address, session_id, default=False, **kwargs))
+
     async def execute(self, *objects: Any, **kwargs: Any) -> Execution:
-        """Start a run; await what comes back for its end."""
+        """Start a run; await what comes back for its end.
+
+        Parameters and errors as of `Session.execute`.
+        """
         kwargs["wait"] = False
         execution: Execution = self.session.execute(*objects, **kwargs)
         return execution
 
-    async def fetch(self, *objects: Any) -> list[Any]:
-        """Values of executed objects, as a list."""
-        return self.session.values(_flatten(objects))
+    async def fetch(self, *objects: Any, **_: Any) -> Any:
+        """Values of executed objects: of a single one its value, of several a list."""
+        return await _in_thread(self.session.fetch, *objects)
+
+    async def get_total_n_cpu(self) -> int:
+        """Cores that the calls of this engine share."""
+        return self.session.get_total_n_cpu()
+
+    async def get_cluster_versions(self) -> list[str]:
+        """Versions of mars that run in the engine."""
+        return self.session.get_cluster_versions()
+
+    async def get_web_endpoint(self) -> str | None:
+        """None: nothing listens."""
+        return self.session.get_web_endpoint()
+
+    async def create_remote_object(
+        self, session_id: str, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+    ) -> AsyncRemoteObject:
+        """Make an object that all calls of a session share.
+
+        Parameters
+        ----------
+        session_id : str
+            Id of the session.
+        name : str
+            What to ask for it by, in that session.
+        cls : callable
+            Called with ``*args`` and ``**kw`` to make it.
+
+        Returns
+        -------
+        AsyncRemoteObject
+            Stands for it: a call of a method is to be awaited.
+
+        Raises
+        ------
+        ValueError
+            The session has one of that name.
+        """
+        create = self.session._engine.create_object
+        return AsyncRemoteObject(await _in_thread(create, session_id, name, cls, args, kw))
+
+    async def get_remote_object(self, session_id: str, name: str) -> AsyncRemoteObject:
+        """The shared object of that name.
+
+        Parameters
+        ----------
+        session_id, name : str
+            As given to `create_remote_object`.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+        return AsyncRemoteObject(self.session._engine.get_object(session_id, name))
+
+    async def destroy_remote_object(self, session_id: str, name: str) -> None:
+        """Forget a shared object.
+
+        Parameters
+        ----------
+        session_id, name : str
+            As given to `create_remote_object`.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+        self.session._engine.destroy_object(session_id, name)
+
+    def as_default(self) -> AsyncSession:
+        """Make this the default session.
+
+        Returns
+        -------
+        AsyncSession
+            Itself.
+        """
+        self.session.as_default()
+        return self
 
     async def destroy(self) -> None:
         """End the session."""
-        self.session.close()
+        await _in_thread(self.session.close)
 
     async def stop_server(self) -> None:
         """End the engine."""
-        self.session.stop_server()
+        await _in_thread(self.session.stop_server)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.session, name)
+
+    def __repr__(self) -> str:
+        return repr(self.session).replace("<Session", "<AsyncSession")
+
+
+async def _in_thread(act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Do what may take time without holding up the event loop."""
+    import asyncio
+
+    return await asyncio.to_thread(act, *args, **kwargs)
+
+
+SyncSession = Session
+"""What the original calls it."""
+
+
+def __getattr__(name: str) -> object:
+    # The original's name of what `execute(wait=False)` gives; late, see `mars.errors`.
+    if name != "ExecutionInfo":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mars.execution import Execution
+
+    return Execution
 
 
 def get_default_async_session() -> AsyncSession | None:

@@ -189,7 +189,8 @@ and threads that calls have left take part of it."""
 # -- logs -------------------------------------------------------------------------------------
 
 LOG_LIMIT_AT_LEAST: Final = 256 * KIB
-"""The least that ``log_limit`` can be: errors carry up to 64 KiB from the end of a log."""
+"""The least that ``log_limit`` can be: half of it is kept at each end, and an error looks at the
+last `DEATH_LOG_BYTES` of a log."""
 
 LOG_LOOK_S: Final = 1.0
 """Logs of running calls are held to that limit once in this many seconds. A look takes 2 us per
@@ -321,6 +322,12 @@ slow models are no news, ten minutes each."""
 
 LOG_TAIL_LINES: Final = 20
 """Last lines of a call's log that its error carries."""
+
+LOG_TAIL_BYTES: Final = 8 * KIB
+"""What these lines are taken from, at the most: the error of a call is one message."""
+
+DEATH_LOG_BYTES: Final = 32 * KIB
+"""What is read from the end of a log for `WorkerDied`: the stack of a crash in C can be long."""
 
 # -- clusters ---------------------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from numbers import Integral, Real
 from typing import Any, Final, NewType, Protocol
 
-from mars.errors import UsageError
+from mars.config import plain_scalar
+from mars.errors import TaskTimeout, UsageError
 from mars.settings import DEATH_RETRIES, FUNCTION_BYTES, INLINE_BYTES, RETRY_WHEN_FAIL
 
 RunId = NewType("RunId", int)
@@ -27,6 +29,11 @@ result, in nanoseconds of the program's monotonic clock."""
 
 Buffers = tuple[object, ...]
 """Large buffers of a pickled value, kept beside the pickle and never copied into it."""
+
+
+Ended = tuple[str, int, str]
+"""An attempt that has ended: name of its node, process id of its worker, and how it ended. See
+`mars.observe.attempts.Attempt`."""
 
 
 class Options:
@@ -62,7 +69,7 @@ class Options:
 
     __slots__ = (
         "cache", "cpus", "death_retries", "depends", "gpus", "memory", "name", "priority",
-        "retries", "retry_data", "retry_on", "timeout_s", "worker",
+        "retries", "retry_data", "retry_late", "retry_on", "timeout_s", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +96,7 @@ class Options:
         self.priority = priority
         self.worker = worker
         self.retry_data: bytes | None = None  # `retry_on` as it travels; None: Exception
+        self.retry_late = True  # whether `retry_on` names timeouts, too
         self.cache = True
         self.depends: object = None
 
@@ -131,7 +139,7 @@ def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Op
     for option, value in given.items():
         check = _CHECKS.get(option)
         if check is not None:
-            check(options, value)
+            check(options, value if option == "depends" else plain_scalar(value))
         elif option not in HINTS:
             raise ValueError(f"Unexpected kw: {option}")
     band = given.get("expect_band")
@@ -140,17 +148,18 @@ def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Op
             raise TypeError(f"expect_band has to be (worker's address, device), got {band!r}")
         options.worker = options.worker or band[0]
     _check_output_types(given.get("output_types"))
-    if given.get("idempotent") is False and options.retries:
+    once = not given.get("idempotent", True)
+    if once and options.retries:
         raise ValueError(
             "idempotent=False means that the call is started at most once, "
             f"so retries={options.retries} cannot be kept; drop one of the two"
         )
-    if given.get("idempotent") is False and given.get("death_retries"):
+    if once and given.get("death_retries"):
         raise ValueError(
             "idempotent=False means that the call is started at most once, "
             f"so death_retries={given['death_retries']} cannot be kept; drop one of the two"
         )
-    if retry_when_fail and given.get("retries") is None and given.get("idempotent") is not False:
+    if retry_when_fail and given.get("retries") is None and not once:
         options.retries = RETRY_WHEN_FAIL
     return options
 
@@ -189,6 +198,7 @@ _UNITS: Final = {
 
 def parse_bytes(value: object, option: str) -> int:
     """Bytes from a number or a text such as ``"2GiB"``, ``"500MB"``, ``"1.5g"``."""
+    value = plain_scalar(value)
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise TypeError(f"{option} has to be bytes or a text such as '2GiB', got {value!r}")
     if isinstance(value, str):
@@ -257,6 +267,7 @@ def _take_retry_on(options: Options, value: object) -> None:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
             raise TypeError(f"retry_on has to be an exception class or a tuple of them: {item!r}")
     options.retry_on = classes
+    options.retry_late = issubclass(TaskTimeout, classes)
 
 
 def _take_idempotent(options: Options, value: object) -> None:
@@ -390,7 +401,9 @@ class Call:
         self.identity: tuple[object, Any]
         self.handles = 0
         self.satisfied = False
-        self.speaks_for: tuple[Call, ...] = ()  # calls whose logs come before its own
+        # Calls whose logs come before its own. Held as outputs, so that there is something to read
+        # after it has taken their values.
+        self.speaks_for: tuple[Output, ...] = ()
         self.place: Any = None
         self._serial = next(_serial)
         for source, _ in inputs:
@@ -462,6 +475,17 @@ class Call:
         if self.task is task:
             self.task = task.elsewhere
 
+    def put_out(self, task: Task) -> None:
+        """Part from a task whose place another one takes."""
+        if self.task is task:
+            self.task = task.elsewhere
+            return
+        before = self.task
+        while before is not None and before.elsewhere is not task:
+            before = before.elsewhere
+        if before is not None:
+            before.elsewhere = task.elsewhere
+
     def task_in(self, realm: object) -> Task | None:
         """The call's task in ``realm``, or None when it never came there."""
         task = self.task
@@ -470,7 +494,28 @@ class Call:
         return task
 
 
-class Output:
+class Handle:
+    """What a program holds to execute and to fetch: one value, several together, or a map.
+
+    Sessions ask it which calls it stands for, and have it put together what they know of these.
+    """
+
+    __slots__ = ()
+
+    def _calls_in(self, realm: object) -> Sequence[Call]:
+        """The calls to run so that it is there; those that have run may be among them."""
+        raise NotImplementedError
+
+    def _value_in(self, session: Any) -> Any:
+        """Its value, as `fetch` gives it."""
+        raise NotImplementedError
+
+    def _error_in(self, session: Any) -> Any:
+        """Its error, or those of its parts; None for what has a value or was not run."""
+        raise NotImplementedError
+
+
+class Output(Handle):
     """One value of a call. Opaque: equal only to itself, true, not a sequence."""
 
     __slots__ = ("__weakref__", "_call", "_index")
@@ -482,6 +527,15 @@ class Output:
 
     def __del__(self) -> None:
         self._call.drop()
+
+    def _calls_in(self, realm: object) -> Sequence[Call]:
+        return (self._call,)
+
+    def _value_in(self, session: Any) -> Any:
+        return session.value(self)
+
+    def _error_in(self, session: Any) -> Any:
+        return session.error(self)
 
 
 class Stage(IntEnum):
@@ -515,9 +569,10 @@ class Task:
     __slots__ = (
         "__weakref__",
         "asked", "attempt", "blame", "blocks", "call", "consumers", "deaths", "dependents", "depth",
-        "early", "elsewhere", "failed_input", "home", "items", "last_near", "logs", "near", "parts",
-        "place", "queued_at", "ready_at", "realm", "released", "result", "runs", "sent_at", "size",
-        "source", "sources", "stage", "stored", "timing", "tries", "waiting", "worker",
+        "early", "elsewhere", "ended", "failed_input", "home", "items", "last_near", "logs", "near",
+        "parts", "place", "queued_at", "ready_at", "realm", "released", "result", "runs", "sent_at",
+        "size", "source", "sources", "stage", "stored", "timing", "tries", "waiting", "where",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, call: Call, realm: Realm) -> None:
@@ -533,6 +588,8 @@ class Task:
         self.attempt = 0  # id of the current or last attempt; 0 before the first
         self.tries = 0  # attempts that ended in an exception or a timeout
         self.deaths = 0  # attempts that ended with their worker
+        self.ended: tuple[Ended, ...] = ()  # attempts that ended otherwise than with a value
+        self.where: tuple[str, int] | None = None  # node and process of the one with a value
         self.depth = 0  # how deep nested calls are below the driver's
         # The worker that `near` counts for; once no input is missing, the one that made most of
         # them; once it was given out, the one that got it.
@@ -567,6 +624,27 @@ class Task:
     @property
     def available(self) -> bool:
         return self.stage is Stage.DONE and not self.released
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody cancelled it and nobody wants it: at once, while it is being stopped."""
+        if self.stage >= Stage.DONE:
+            return self.stage is Stage.CANCELLED
+        stopped = False
+        for run in self.runs if self.source is None else self.source.runs:
+            if run.live:
+                return False
+            stopped |= run.cancelled
+        return stopped
+
+    def attempts(self) -> tuple[Ended, ...]:
+        """Its attempts that have ended, first to last; one that is being stopped counts."""
+        if self.stage is Stage.DONE and self.where is not None and self.parts is None:
+            return (*self.ended, (*self.where, "value"))
+        worker = self.worker
+        if worker is not None and worker.stopping == self.attempt and self.cancelled:
+            return (*self.ended, (*worker.where, "stopped"))
+        return self.ended
 
 
 def check_function(func: object) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import mars
 from mars import resources
+from mars.attempt.threads import VARIABLES
 from mars.cli import doctor, main
 from mars.cli.doctor import Finding, Section, examine, write_text
 
@@ -124,6 +125,11 @@ def test_thread_variables_come_with_what_they_mean() -> None:
     found = facts(examine(environ={"OMP_NUM_THREADS": "8"}, engine=False), "threads")
     assert found["OMP_NUM_THREADS"].value == "8"
     assert "task's cpus" in found["OMP_NUM_THREADS"].hint
+
+
+def test_all_variables_that_mars_sets_for_calls_are_shown() -> None:
+    found = facts(examine(environ=dict.fromkeys(VARIABLES, "2"), engine=False), "threads")
+    assert [name for name in VARIABLES if name not in found] == []
 
 
 def test_missing_kernel_features_are_named_with_what_happens_then(

@@ -242,3 +242,23 @@ def test_what_is_no_checkpoint_and_what_is_in_use_is_said(
         assert mars(capsys, "runs", "list", tmp_path / "otto")[0] == 0
         status, _, err = mars(capsys, "runs", "show", tmp_path / "otto", "nothing")
         assert (status, "no call here" in err) == (1, True)
+
+
+def test_replay_knows_items_that_were_taken_one_by_one(
+    tmp_path: Path, run_python: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = f"""
+import dataclasses, mars, mars.remote as mr
+@dataclasses.dataclass
+class Job:
+    sizes: list
+def total(job, factors):
+    return sum(job.sizes) * factors["of"][0]
+with mars.new_session(n_cpu=2, checkpoint={str(tmp_path / "otto")!r}):
+    drawn = mr.map(total, [Job([i, 1]) for i in range(40)], [{{"of": [2]}}] * 40).execute()
+    print("total returned", drawn[37].fetch())
+"""
+    done = run_python(code)
+    assert done.stdout == "total returned 76\n", done.stderr
+    assert mars(capsys, "replay", tmp_path / "otto", "total#0.37") == (0, done.stdout, "")
+    assert mars(capsys, "runs", "verify", tmp_path / "otto")[0] == 0

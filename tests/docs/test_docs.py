@@ -260,6 +260,42 @@ def test_every_tunable_is_used() -> None:
     assert unused == []
 
 
+def _words(count: float) -> str:
+    return {0.5: "half a second", 2: "two seconds", 3: "three times"}[count]
+
+
+def _figures() -> list[tuple[str, str]]:
+    """Figures of `mars.settings` as they stand on pages."""
+    of = mars.settings
+    kept_apart = f"{of.BUFFER_BYTES // of.KIB} KiB on"
+    first, second, later = of.BACKOFF_S
+    return [
+        ("guide.md", f"Buffers from {kept_apart}, such as those of numpy"),
+        ("differences.md", f"only buffers from {kept_apart} at `execute`"),
+        ("promises.md", f"below {of.INLINE_BYTES // of.KIB} KiB, are outside of the budget"),
+        ("guide.md", f"({of.LOG_READ_BYTES // of.MIB} MiB unless you say otherwise)"),
+        ("guide.md", f"runs again in a new worker, up to {_words(of.DEATH_RETRIES)}"),
+        ("guide.md", f"after the call's process died; {of.DEATH_RETRIES} unless"),
+        ("guide.md", f"| `retry_when_fail=True` | as `retries={of.RETRY_WHEN_FAIL}` |"),
+        ("guide.md", f"after a pause of {first:g}, {second:g}, then {later:g} second"),
+        ("guide.md", f"when it has not ended {_words(of.INTERRUPT_GRACE_S)} later"),
+        ("guide.md", f"get a `KeyboardInterrupt` and, {_words(of.CANCEL_GRACE_S)} later"),
+        ("differences.md", f"about {_words(of.CANCEL_GRACE_S)}; `result()` raises"),
+        ("clusters.md", f"Up to {of.WORKING_DIR_BYTES // of.MIB} MiB go to a node"),
+        ("clusters.md", f"is lost after {of.LINE_LOST_S} seconds (Dask)"),
+        ("clusters.md", f"what was printed in the last {of.LOG_SHIP_S:g} seconds"),
+        ("promises.md", f"outlives its node, but for the last {of.LOG_SHIP_S:g} seconds"),
+        ("promises.md", f"| lost after {of.LINE_LOST_S} seconds |"),
+        ("promises.md", f"looked for every {of.JOIN_LOOK_S:g} seconds"),
+    ]
+
+
+@pytest.mark.parametrize(("page", "text"), _figures())
+def test_figures_on_pages_are_those_of_the_settings(page: str, text: str) -> None:
+    """A page that says it in other words has them here as well: who changes one, changes both."""
+    assert " ".join(text.split()) in " ".join(read(page).split())
+
+
 # -- docstrings -----------------------------------------------------------------------------------
 
 

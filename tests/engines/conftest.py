@@ -23,9 +23,15 @@ SLICE = {
         "test_engine_logs",
         "test_engine_nesting",
         "test_engine_programs",
+        "test_engine_same",
         "test_engine_settings",
     },
-    "ray": {"test_engine_failures", "test_engine_nesting", "test_engine_programs"},
+    "ray": {
+        "test_engine_failures",
+        "test_engine_nesting",
+        "test_engine_programs",
+        "test_engine_same",
+    },
 }
 """What `make test` runs on clusters; `make faults` runs the rest, which takes ten minutes."""
 

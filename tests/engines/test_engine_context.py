@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 import mars
@@ -148,3 +153,93 @@ def test_shared_objects_end_with_their_session_and_not_with_another(
     finally:
         one.close()
         other.close()
+
+
+# -- methods that are coroutines ---------------------------------------------------------------
+
+
+class Meeting:
+    """Lets those that arrive go on once two are there; all in one event loop."""
+
+    def __init__(self) -> None:
+        self._both = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._count = 0
+
+    async def arrive(self, name: str) -> str:
+        async with self._lock:
+            self._count += 1
+            if self._count == 2:
+                self._both.set()
+        await self._both.wait()
+        return f"{name} met"
+
+    async def fail(self) -> None:
+        await asyncio.sleep(0)
+        raise LookupError("from the coroutine")
+
+    async def forever(self) -> None:
+        await asyncio.Event().wait()
+
+    def plain(self) -> int:
+        return self._count
+
+
+@pytest.fixture
+def meeting(session: mars.session.Session) -> Iterator[Any]:
+    yield session.create_remote_object("meeting", Meeting)
+    session.destroy_remote_object("meeting")
+
+
+def test_a_method_that_is_a_coroutine_gives_its_value(meeting: Any) -> None:
+    def use(name: str) -> str:
+        return str(mars.get_context().get_remote_object("meeting").arrive(name))
+
+    arrived: list[str] = []
+    thread = threading.Thread(target=lambda: arrived.append(meeting.arrive("program")))
+    thread.start()
+    assert mr.spawn(use, "call").execute().fetch() == "call met"
+    thread.join(20)
+    assert arrived == ["program met"] and meeting.plain() == 2
+
+
+def test_coroutines_of_two_calls_wait_for_each_other(local_only: None, meeting: Any) -> None:
+    def use(name: str) -> str:
+        return str(mars.get_context().get_remote_object("meeting").arrive(name))
+
+    calls = mr.ExecutableTuple([mr.spawn(use, name) for name in ("one", "two")])
+    assert calls.execute().fetch() == ["one met", "two met"]
+
+
+def test_the_error_of_a_coroutine_is_the_calls(meeting: Any) -> None:
+    def use() -> None:
+        mars.get_context().get_remote_object("meeting").fail()
+
+    with pytest.raises(LookupError, match="from the coroutine"):
+        mr.spawn(use).execute()
+    with pytest.raises(LookupError, match="from the coroutine"):
+        meeting.fail()
+
+
+def test_a_coroutine_that_never_ends_ends_with_the_engine(engine: str, keep_default: None) -> None:
+    if engine in ("dask", "ray"):
+        pytest.skip("each session of its own costs a cluster here")
+    before = set(threading.enumerate())
+    session = mars.new_session(engine=engine, n_cpu=1)
+    shared = session.create_remote_object("meeting", Meeting)
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            shared.forever()
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert shared.plain() == 0
+    session.stop_server()
+    thread.join(20)
+    assert not thread.is_alive() and len(ended) == 1
+    left = set(threading.enumerate()) - before
+    assert not [one for one in left if one.name == "mars-shared-objects"]

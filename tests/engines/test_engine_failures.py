@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -693,3 +695,227 @@ def test_a_deep_recursion_is_a_recursion_error() -> None:
     with pytest.raises(RecursionError):
         mr.spawn(dive, args=(0,)).execute()
     assert mr.spawn(int).execute().fetch() == 0
+
+
+def slow_once(flag: Path) -> str:
+    if not flag.exists():
+        flag.touch()
+        time.sleep(60)
+    return "second attempt"
+
+
+@pytest.mark.parametrize(
+    ("named", "again"),
+    [
+        (None, True), (Exception, True), (TimeoutError, True), (mars.errors.TaskTimeout, True),
+        (OSError, True), ((KeyError, TimeoutError), True), (ValueError, False), (KeyError, False),
+        ((KeyError, ValueError), False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_timeout_is_tried_again_when_retry_on_names_it(
+    tmp_path: Path, named: object, again: bool
+) -> None:
+    call = mr.spawn(slow_once, tmp_path / "flag", timeout=0.4, retries=1, retry_on=named)
+    if again:
+        assert call.execute().fetch() == "second attempt"
+    else:
+        with pytest.raises(mars.errors.TaskTimeout):
+            call.execute()
+
+
+def test_a_timeout_is_not_tried_again_unless_asked(tmp_path: Path) -> None:
+    with pytest.raises(mars.errors.TaskTimeout):
+        mr.spawn(slow_once, tmp_path / "flag", timeout=0.4).execute()
+
+
+def test_a_nested_call_with_a_timeout_leaves_that_of_the_call_around_it_alone() -> None:
+    def outer() -> str:
+        mr.spawn(int, timeout=30).execute().fetch()
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            pass
+        return "outer ran to its end"
+
+    with pytest.raises(mars.errors.TaskTimeout, match="outer was stopped"):
+        mr.spawn(outer, timeout=0.7).execute()
+
+
+def test_the_timeout_of_a_call_ends_nested_calls_that_it_waits_for() -> None:
+    def outer() -> None:
+        mr.spawn(time.sleep, 60, name="inner").execute()
+
+    begun = time.monotonic()
+    with pytest.raises(mars.errors.TaskTimeout, match="outer was stopped"):
+        mr.spawn(outer, timeout=0.7).execute()
+    assert time.monotonic() - begun < 30
+
+
+def test_a_nested_timeout_is_the_nested_calls_own_and_can_be_caught() -> None:
+    def outer() -> list[str]:
+        told = []
+        for _ in range(2):
+            try:
+                mr.spawn(time.sleep, 60, timeout=0.3, name="inner").execute()
+            except mars.errors.TaskTimeout as error:
+                told.append(error.call)
+        return told
+
+    assert mr.spawn(outer, timeout=30).execute().fetch() == ["inner", "inner"]
+
+
+def test_a_timeout_of_mars_inside_a_call_is_not_tried_again(
+    tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger = tmp_path / "runs"
+
+    def outer() -> None:
+        note(ledger)
+        mr.spawn(time.sleep, 60, timeout=0.2).execute()
+
+    with pytest.raises(mars.errors.TaskTimeout):
+        mr.spawn(outer, retries=2).execute()
+    assert lines(ledger) == ["run"]
+
+
+def test_a_call_that_ends_well_after_the_interrupt_of_its_timeout_has_its_value() -> None:
+    def tidy() -> str:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            return "tidied up"
+        return "slept"
+
+    assert mr.spawn(tidy, timeout=0.4).execute().fetch() == "tidied up"
+
+
+def test_another_error_after_the_interrupt_of_its_timeout_is_the_timeout() -> None:
+    def untidy() -> None:
+        try:
+            time.sleep(60)
+        finally:
+            raise LookupError("while tidying up")
+
+    with pytest.raises(mars.errors.TaskTimeout):
+        mr.spawn(untidy, timeout=0.4).execute()
+
+
+def test_arguments_that_take_too_long_to_unpickle_count_against_the_timeout() -> None:
+    with pytest.raises(mars.errors.TaskTimeout):
+        mr.spawn(str, args=(SlowToLoad(),), timeout=0.4).execute()
+
+
+class SlowToLoad:
+    def __reduce__(self) -> tuple[object, ...]:
+        return time.sleep, (60,)
+
+
+# -- what is told of the others ----------------------------------------------------------------
+
+
+def test_after_the_first_failure_each_call_tells_why_it_has_no_value() -> None:
+    #  bad ── child ── grandchild        left, which nothing needs
+    bad = mr.spawn(explode, args=(1,), priority=5)
+    child = mr.spawn(abs, (bad,))
+    grandchild = mr.spawn(abs, (child,))
+    calls = mr.ExecutableTuple([bad, child, grandchild])
+    with pytest.raises(ValueError, match="bad 1"):
+        calls.execute()
+    kinds = [type(error) for error in calls.errors()]
+    assert kinds == [ValueError, mars.errors.DependencyFailed, mars.errors.DependencyFailed]
+    for dependent in (child, grandchild):
+        with pytest.raises(mars.errors.DependencyFailed):
+            dependent.fetch()
+
+
+def test_what_was_left_out_after_a_failure_was_not_executed() -> None:
+    calls = mr.ExecutableTuple([mr.spawn(explode, args=(0,), priority=5)])
+    slow = [mr.spawn(time.sleep, args=(0.1,)) for _ in range(20)]
+    with pytest.raises(ValueError):
+        mars.execute(*calls, *slow)
+    with pytest.raises(mars.errors.NotExecuted):
+        slow[-1].fetch()
+    assert mr.ExecutableTuple(slow).errors()[-1] is None
+
+
+def test_inputs_of_a_call_that_failed_are_not_made_again(
+    tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger, fixed = tmp_path / "runs", tmp_path / "fixed"
+
+    def load() -> int:
+        note(ledger)
+        return 7
+
+    def fragile(x: int) -> int:
+        if not fixed.exists():
+            raise OSError("not yet")
+        return x
+
+    call = mr.spawn(fragile, (mr.spawn(load),))  # nobody else holds the input
+    with pytest.raises(OSError):
+        call.execute()
+    fixed.touch()
+    assert call.execute().fetch() == 7
+    assert lines(ledger) == ["run"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit, StopIteration])
+def test_an_exception_that_stands_for_something_else_is_the_calls_own(
+    kind: type[BaseException],
+) -> None:
+    def raises() -> None:
+        raise kind("of the call")
+
+    bad, good = mr.spawn(raises), mr.spawn(abs, -1)
+    mars.execute(bad, good, on_error="continue")
+    assert good.fetch() == 1
+    with pytest.raises(kind, match="of the call"):
+        bad.fetch()
+
+
+def test_a_call_that_nothing_can_run_is_refused_before_anything_runs(
+    tmp_path: Path, note: Note, lines: Lines
+) -> None:
+    ledger = tmp_path / "runs"
+    fine, never = mr.spawn(note, args=(ledger,)), mr.spawn(abs, -1, cpus=1000)
+    for wait in (True, False):
+        with pytest.raises(mars.errors.NoAvailableBand):
+            mars.execute(fine, never, wait=wait)
+    assert lines(ledger) == []
+
+
+@pytest.mark.parametrize("code", [None, 0, 2, "no input"])
+@pytest.mark.parametrize("way", ["execute", "result", "fetch", "map"])
+def test_who_asked_for_the_end_of_the_program_is_told(
+    way: str, code: object, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def step(i: int, code: object) -> int:
+        if i == 1:
+            sys.exit(code)
+        return i
+
+    calls: Any = mr.ExecutableTuple([mr.spawn(step, args=(i, code)) for i in range(3)])
+    if way == "map":
+        calls = mr.map(step, range(3), [code] * 3)
+    with pytest.raises(SystemExit) as caught:
+        if way == "result":
+            calls.execute(wait=False).result(20)
+        elif way == "fetch":
+            calls.execute(on_error="continue")
+            calls.fetch()
+        else:
+            calls.execute()
+    assert caught.value.code == code
+    said = capfd.readouterr().err
+    shown = "" if code is None else repr(code)
+    assert f"mars: task step(1, {code!r}) ended with sys.exit({shown}); " in said
+
+
+def test_a_nested_exit_names_the_call_that_made_it(capfd: pytest.CaptureFixture[str]) -> None:
+    def outer() -> None:
+        mr.spawn(sys.exit, 4, name="inner").execute()
+
+    with pytest.raises(SystemExit):
+        mr.spawn(outer).execute()
+    assert capfd.readouterr().err.startswith("mars: task inner(4) ended with sys.exit(4); ")

@@ -577,3 +577,47 @@ def test_cancelled_is_true_as_soon_as_cancel_has_returned(local_only: None) -> N
     for _ in range(20):
         execution = mr.spawn(time.sleep, args=(200,)).execute(wait=False)
         assert execution.cancel() and execution.cancelled() and execution.done()
+
+
+class Exhausted(StopIteration):
+    """A StopIteration of the program's own."""
+
+
+def exhausted(kind: type[StopIteration]) -> None:
+    raise kind("no more")
+
+
+@pytest.mark.parametrize("kind", [StopIteration, Exhausted])
+@pytest.mark.parametrize("way", ["await", "wrap_future", "to_object", "gather", "tuple", "map"])
+def test_awaiting_a_call_that_raises_stop_iteration_ends(
+    way: str, kind: type[StopIteration]
+) -> None:
+    call = mr.spawn(exhausted, kind)
+
+    async def main() -> None:
+        if way == "wrap_future":
+            await asyncio.wrap_future(call.execute(wait=False))
+        elif way == "to_object":
+            await call.to_object(wait=False)
+        elif way == "gather":
+            await asyncio.gather(call.execute(wait=False), mr.spawn(int).execute(wait=False))
+        elif way == "tuple":
+            await mr.ExecutableTuple([call, mr.spawn(int)]).execute(wait=False)
+        elif way == "map":
+            await mr.map(exhausted, [kind]).execute(wait=False)
+        else:
+            await call.execute(wait=False)
+
+    with pytest.raises(RuntimeError, match="no more") as caught:
+        asyncio.run(asyncio.wait_for(main(), 20))
+    assert type(caught.value.__cause__) is kind
+
+
+def test_a_future_of_a_call_that_raises_stop_iteration_tells_it_the_same_way_everywhere() -> None:
+    run = mr.spawn(next, args=(iter([]),)).execute(wait=False)
+    for error in (run.exception(20), run.exception()):
+        assert isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration)
+    with pytest.raises(RuntimeError):
+        run.result(20)
+    with pytest.raises(StopIteration):  # who waits for the call itself gets its own error
+        mr.spawn(next, args=(iter([]),)).execute()

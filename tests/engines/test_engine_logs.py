@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -437,3 +439,131 @@ def test_a_call_that_replaces_or_closes_stdout_does_not_harm_the_next() -> None:
     mr.spawn(vandal).execute()
     calls = mr.ExecutableTuple([mr.spawn(say, args=(f"call {i}",)) for i in range(6)]).execute()
     assert [str(log) for log in calls.fetch_log()] == [f"call {i}\n" for i in range(6)]
+
+
+# -- following what may never come -----------------------------------------------------------
+
+
+def followed(call: mr.Object, limit_s: float = 20) -> list[str]:
+    """All lines of a call's log, if following it ends in time."""
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.extend(call.fetch_log(follow=True)), daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    assert not thread.is_alive(), "following goes on"
+    return found
+
+
+def boom() -> None:
+    print("about to fail")
+    raise ValueError("boom")
+
+
+def test_following_a_call_that_never_starts_ends() -> None:
+    bad = mr.spawn(boom)
+    dependent = mr.spawn(str, (bad,))
+    last = mr.spawn(str, (dependent,))
+    assert followed(bad) == []  # not executed
+    with pytest.raises(ValueError, match="boom"):
+        last.execute()
+    assert followed(bad) == ["about to fail"]
+    assert followed(dependent) == followed(last) == []
+
+
+def test_following_what_a_failure_left_out_ends() -> None:
+    calls = [mr.spawn(boom, priority=5), *(mr.spawn(print, i) for i in range(50))]
+    with pytest.raises(ValueError):
+        mars.execute(calls)
+    mr.spawn(int).execute()
+    for call in calls[1:]:
+        followed(call)
+
+
+def test_following_a_call_before_its_turn_waits_for_it(
+    tmp_path: Path, pass_gate: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    first = mr.spawn(pass_gate, args=(gate,))
+    second = mr.spawn(lambda _: print("second"), args=(first,))
+    run = mars.execute(first, second, wait=False)
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.extend(second.fetch_log(follow=True)))
+    thread.start()
+    gate.touch()
+    thread.join(20)
+    run.result(20)
+    assert found == ["second"]
+
+
+def test_following_ends_when_the_run_is_cancelled(
+    tmp_path: Path, pass_gate: Callable[..., None], wait_until: Callable[..., None]
+) -> None:
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+
+    def hold() -> None:
+        begun.touch()
+        pass_gate(gate)
+
+    first = mr.spawn(hold)
+    waiting, other = mr.spawn(str, (first,)), mr.map(print, range(3))
+    run = mars.execute(first, waiting, *other, wait=False)
+    wait_until(begun.exists)
+    followers = [
+        threading.Thread(target=lambda c=call: list(c.fetch_log(follow=True)), daemon=True)
+        for call in (first, waiting, *other)
+    ]
+    for follower in followers:
+        follower.start()
+    assert run.cancel()
+    gate.touch()  # the inline engine leaves a call in another thread to its end
+    for follower in followers:
+        follower.join(20)
+        assert not follower.is_alive()
+
+
+def test_following_ends_with_the_session(engine: str, keep_default: None) -> None:
+    if engine in ("dask", "ray"):
+        pytest.skip("each session of its own costs a cluster here")
+    session = mars.new_session(engine=engine, n_cpu=1)
+    first = mr.spawn(time.sleep, args=(0.5,) if engine == "inline" else (60,))
+    second = mr.spawn(str, (first,))
+    mars.execute(first, second, wait=False)
+    followers = [
+        threading.Thread(
+            target=lambda c=call: list(c.fetch_log(session=session, follow=True)), daemon=True
+        )
+        for call in (first, second)
+    ]
+    for follower in followers:
+        follower.start()
+    session.stop_server()
+    for follower in followers:
+        follower.join(20)
+        assert not follower.is_alive()
+
+
+def test_following_an_item_of_a_map_yields_its_lines() -> None:
+    mapped = mr.map(lambda i: print(f"item {i}"), range(5))
+    run = mapped.execute(wait=False)
+    assert [followed(item) for item in mapped] == [[f"item {i}"] for i in range(5)]
+    run.result(20)
+
+
+def test_following_inside_a_call_ends_too() -> None:
+    def outer() -> list[list[str]]:
+        bad = mr.spawn(boom)
+        dependent = mr.spawn(str, (bad,))
+        left_out = [mr.spawn(print, i) for i in range(20)]
+        with contextlib.suppress(ValueError):
+            mars.execute(dependent, *left_out)
+        told = [list(call.fetch_log(follow=True)) for call in (bad, dependent, *left_out)]
+        return told[:2]
+
+    assert mr.spawn(outer, timeout=30).execute().fetch() == [["about to fail"], []]
+
+
+def test_following_several_copies_of_a_script_yields_all_of_them(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, time\nprint('rank', os.environ['RANK'])\ntime.sleep(0.1)\n")
+    status = mr.run_script(script, n_workers=3, run_kwargs={"wait": False})
+    assert followed(status) == ["rank 0", "rank 1", "rank 2"]

@@ -188,3 +188,23 @@ def test_a_script_that_fails_is_tried_again_when_asked(tmp_path: Path) -> None:
     )
     executed = mr.run_script(source(script), retry_when_fail=True)
     assert executed.fetch() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_the_log_of_a_script_is_that_of_all_its_copies(tmp_path: Path, n_workers: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os\nprint('rank', os.environ['RANK'])\n")
+    status = mr.run_script(script, n_workers=n_workers)
+    assert str(status.fetch_log()) == "".join(f"rank {i}\n" for i in range(n_workers))
+    assert str(status.fetch_log(offsets=0, sizes=6)) == "rank 0"
+
+
+@pytest.mark.parametrize(("ending", "fails"), [("()", False), ("(0)", False), ("(3)", True)])
+def test_a_script_may_end_with_sys_exit(ending: str, fails: bool) -> None:
+    script = io.StringIO(f"import sys\nprint('done')\nsys.exit{ending}\n")
+    if fails:
+        with pytest.raises(SystemExit):
+            mr.run_script(script)
+    else:
+        status = mr.run_script(script)
+        assert (status.fetch(), str(status.fetch_log())) == ({"status": "ok"}, "done\n")

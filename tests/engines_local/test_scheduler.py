@@ -784,7 +784,7 @@ def test_a_cancelled_map_stops_its_blocks() -> None:
     desk.on(Cancelled(run))
     assert len(desk.drain(Interrupt)) == 1
     desk.finish(1, INTERRUPTED)
-    assert (stage(whole), run.remaining, desk.queues[1]) == (ABANDONED, 0, [])
+    assert (stage(whole), run.remaining, desk.queues[1]) == (CANCELLED, 0, [])
 
 
 def test_no_item_runs_twice_when_a_cancelled_map_is_asked_for_again() -> None:
@@ -828,6 +828,50 @@ def test_an_item_that_ends_while_its_map_is_asked_for_again_does_not_run_again()
     assert [list(block.items) for queue in desk.queues.values() for block in queue] == [[0]]
     desk.finish(1, result=(b"", {}, None), seconds=1.0)
     assert (stage(whole), run.total, run.done, run.live) == (DONE, 1, 1, False)
+
+
+# -- threads of the program that execute one call ---------------------------------------------
+
+
+def both(desk: Desk, whole: Call) -> tuple[Task, Task]:
+    """Tasks of two threads: the second one's is the call's when both are on their way."""
+    first, second = Task(whole, desk), Task(whole, desk)
+    for task in (first, second):
+        whole.begin(task)
+    whole.task = second
+    return first, second
+
+
+@pytest.mark.parametrize("kind", [call, lambda: mapping(3)], ids=["call", "map"])
+def test_a_call_that_two_threads_submit_runs_once_and_ends_both_runs(kind: Any) -> None:
+    desk = Desk(1)
+    one = kind()
+    first, second = both(desk, one)
+    runs = SimRun("first", stop_on_error=True), SimRun("second", stop_on_error=True)
+    desk.on(Submitted(runs[0], [first]))
+    desk.on(Submitted(runs[1], [second]))
+    sent = []
+    while queue := desk.queues[1]:
+        sent += [item for task in queue for item in task.items or [-1]]
+        desk.finish(1, *[VALUE] * len(queue), result=(b"", {}, None))
+    assert sent == ([0, 1, 2] if isinstance(one, MapCall) else [-1])
+    assert stage(one) == DONE
+    assert [(run.live, run.remaining, run.failed) for run in runs] == [(False, 0, 0)] * 2
+
+
+@pytest.mark.parametrize("kind", [call, lambda: mapping(1)], ids=["call", "map"])
+def test_a_call_that_failed_before_the_second_thread_came_runs_again_for_it(kind: Any) -> None:
+    desk = Desk(1)
+    one = kind()
+    first, second = both(desk, one)
+    runs = SimRun("first", stop_on_error=True), SimRun("second", stop_on_error=True)
+    desk.on(Submitted(runs[0], [first]))
+    desk.finish(1, FATAL, result=b"")
+    desk.on(Submitted(runs[1], [second]))
+    desk.finish(1, VALUE, result=(b"", {}, None))
+    assert stage(one) == DONE
+    told = [(run.live, run.remaining, run.failed, run.done) for run in runs]
+    assert told == [(False, 0, 1, 0), (False, 0, 0, 1)]
 
 
 # -- deaths -----------------------------------------------------------------------------------
@@ -1132,12 +1176,18 @@ def test_a_cancelled_call_is_interrupted_and_then_killed() -> None:
     desk.on(Cancelled(run))
     assert desk.commands[-2] == RunEnded(run)  # type: ignore[arg-type]
     assert len(desk.drain(Interrupt)) == 1
-    assert stage(waiting) is READY or stage(waiting) is ABANDONED
+    assert stage(waiting) is READY or stage(waiting) is CANCELLED
+    # What the program hears, whatever is still to be done about it.
+    assert one.task is not None and waiting.task is not None
+    assert one.task.cancelled and waiting.task.cancelled
+    assert [ending for *_, ending in one.task.attempts()] == ["stopped"]
     desk.now = CANCEL_GRACE_S
     desk.on(Tick())
     assert desk.drain(Kill)
     desk.die(1)
-    assert (stage(one), stage(waiting)) == (CANCELLED, ABANDONED)
+    assert (stage(one), stage(waiting)) == (CANCELLED, CANCELLED)
+    assert [ending for *_, ending in one.task.attempts()] == ["stopped"]
+    assert not waiting.task.attempts()
 
 
 def test_a_call_that_is_cancelled_again_is_killed_at_once() -> None:

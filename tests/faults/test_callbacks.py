@@ -70,7 +70,7 @@ def test_an_argument_whose_repr_raises_harms_neither_the_call_nor_its_error(
 def test_an_exception_of_what_watches_a_run_is_the_program_s_and_stops_the_run(
     session: mars.session.Session,
 ) -> None:
-    """The event that ``cancelled=`` takes is asked by the thread that waits, which may raise."""
+    """The event that ``cancelled=`` takes is the program's own, and may raise."""
 
     class Broken:
         def is_set(self) -> bool:

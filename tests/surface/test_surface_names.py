@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import pickle
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -321,3 +324,103 @@ def test_fetch_infos_tells_the_size_of_a_value(session: mars.session.Session) ->
     call = mr.spawn(bytes, args=(100_000,)).execute()
     (infos,) = session.fetch_infos(call, fields=["memory_size"])
     assert sum(infos["memory_size"]) >= 100_000
+
+
+# -- names of the original's modules -----------------------------------------------------------
+
+
+def test_names_are_where_programs_of_the_original_import_them_from() -> None:
+    import mars.core
+    import mars.core.context
+    import mars.core.session
+    from mars.session import AsyncSession, ExecutionInfo, SyncSession, fetch_infos
+
+    assert mars.core.ExecutableTuple is mr.ExecutableTuple and mars.core.Object is mr.Object
+    assert mars.core.context.get_context is mars.get_context
+    assert mars.core.session.new_session is mars.new_session
+    assert mars.core.session.AsyncSession is AsyncSession
+    assert SyncSession is mars.Session
+    run = mr.spawn(int).execute(wait=False)
+    assert isinstance(run, ExecutionInfo)
+    run.result(20)
+    call, mapped = mr.spawn(bytes, 1000).execute(), mr.map(bytes, [1000]).execute()
+    assert fetch_infos(call, fields=["memory_size"])["memory_size"][0] >= 1000
+    one, items = fetch_infos(call, mapped, fields=["level"])
+    assert one == {"level": ["MEMORY"]} and items == [one]
+
+
+def test_new_session_takes_init_local(session: mars.session.Session) -> None:
+    opened = mars.new_session(n_cpu=1, init_local=True, default=False)
+    opened.stop_server()
+
+
+# -- AsyncSession ------------------------------------------------------------------------------
+
+
+class Tally:
+    def __init__(self, start: int = 0) -> None:
+        self.count = start
+
+    def add(self, n: int) -> int:
+        self.count += n
+        return self.count
+
+    async def later(self, n: int) -> int:
+        return self.add(n)
+
+
+def test_an_async_session_is_used_as_the_original_s(session: mars.session.Session) -> None:
+    async def main() -> None:
+        opened = mars.session.get_default_async_session()
+        assert opened is not None
+        assert opened.session_id == session.session_id and opened.address == session.address
+        call, other = mr.spawn(pow, (2, 5)), mr.spawn(abs, -1)
+        info = await opened.execute(call, other)
+        await info
+        assert info.done() and info.progress() == 1.0
+        assert await opened.fetch(call) == 32
+        assert await opened.fetch(call, other) == await opened.fetch((call, other)) == [32, 1]
+        assert await opened.get_total_n_cpu() == 2
+        assert await opened.get_cluster_versions() == [mars.__version__]
+        assert await opened.get_web_endpoint() is None
+        assert opened.as_default() is opened
+
+    asyncio.run(main())
+
+
+def test_an_async_session_has_shared_objects_whose_methods_are_awaited(
+    session: mars.session.Session,
+) -> None:
+    async def main() -> None:
+        opened = mars.session.AsyncSession(session)
+        tally = await opened.create_remote_object(session.session_id, "tally", Tally, 5)
+        assert await tally.add(1) == 6 and await tally.later(1) == 7
+        again = await opened.get_remote_object(session.session_id, "tally")
+        assert await asyncio.gather(*(again.add(0) for _ in range(5))) == [7] * 5
+        await opened.destroy_remote_object(session.session_id, "tally")
+        with pytest.raises(KeyError):
+            await opened.get_remote_object(session.session_id, "tally")
+
+    asyncio.run(main())
+
+
+def test_an_async_session_can_be_made_cancelled_and_ended(session: mars.session.Session) -> None:
+    async def main() -> None:
+        opened = await mars.session.AsyncSession.init(session.address, "its-own", n_cpu=1)
+        assert opened.session_id == "its-own"
+        assert mars.session.get_default_session() is session
+        cancelled = asyncio.Event()
+        call = mr.spawn(time.sleep, 60)
+        info = await opened.execute(call, cancelled=cancelled)
+        cancelled.set()
+        with pytest.raises(asyncio.CancelledError):
+            await info
+        with pytest.raises(concurrent.futures.CancelledError):
+            info.result(0)
+        with pytest.raises(mars.errors.TaskCancelled):
+            await opened.fetch(call)
+        await opened.destroy()
+        with pytest.raises(mars.errors.SessionClosed):
+            await opened.execute(mr.spawn(int))
+
+    asyncio.run(main())

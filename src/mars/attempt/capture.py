@@ -7,9 +7,11 @@ them at its file only while a call runs.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 from mars import platform
@@ -136,31 +138,131 @@ class _Tee:
         return getattr(self._terminal, name)
 
 
-@contextlib.contextmanager
-def capturing(segment: Segment) -> Iterator[None]:
-    """Send what this process prints, C code and child processes included, to ``segment``.
+class _Routed(io.TextIOBase):
+    """Goes to the log in threads of the call, and in others to where it went before."""
 
-    On a terminal, what Python prints is shown there as well.
+    def __init__(self, inside: Callable[[], bool], log: Any, before: Any) -> None:
+        self._inside, self._log, self._before = inside, log, before
+
+    def _target(self) -> Any:
+        return self._log if self._inside() else self._before
+
+    def write(self, text: str, /) -> int:
+        return int(self._target().write(text) or len(text))
+
+    def flush(self) -> None:
+        self._target().flush()
+
+    def close(self) -> None:
+        self._target().close()
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._target().closed)
+
+    @property
+    def encoding(self) -> Any:  # type: ignore[override]
+        return self._target().encoding
+
+    @property
+    def errors(self) -> Any:  # type: ignore[override]
+        return self._target().errors
+
+    def fileno(self) -> int:
+        return int(self._target().fileno())
+
+    def isatty(self) -> bool:
+        return bool(self._target().isatty())
+
+    def writable(self) -> bool:
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target(), name)
+
+    def __del__(self) -> None:
+        """Close nothing: the streams are others'."""
+
+    def end(self, before: Any) -> None:
+        """The call has ended; somebody may have kept its stream, as a logger does."""
+        if self._before is not before:  # ours, of a descriptor that is about to be closed
+            self._before.flush()
+        self._inside, self._before = bool, before  # bool() is False
+        self._log = None
+
+
+class _Capture:
+    """One call's hold on what this process prints."""
+
+    def __init__(self, segment: Segment, inside: Callable[[], bool]) -> None:
+        self.log = text_stream(segment.descriptor)
+        self.streams: tuple[Any, Any] = sys.stdout, sys.stderr  # they go back when the call ends
+        self.descriptors = [os.dup(descriptor) for descriptor in (1, 2)]
+        for descriptor in (1, 2):
+            os.dup2(segment.descriptor, descriptor)
+        interactive = bool(sys.__stdin__ and sys.__stdin__.isatty())
+        routed = []
+        for before, descriptor, copy in zip(self.streams, (1, 2), self.descriptors, strict=True):
+            elsewhere: Any = before
+            if _descriptor_of(before) == descriptor:
+                elsewhere = text_stream(copy)
+            log = _Tee(self.log, text_stream(copy)) if interactive else self.log
+            routed.append(_Routed(inside, log, elsewhere))
+        self._routed = routed
+        sys.stdout, sys.stderr = routed
+
+    def give_back(self) -> None:
+        sys.stdout, sys.stderr = self.streams
+        for descriptor, copy in zip((1, 2), self.descriptors, strict=True):
+            os.dup2(copy, descriptor)
+
+    def forget(self) -> None:
+        for routed, before in zip(self._routed, self.streams, strict=True):
+            routed.end(before)
+        for copy in self.descriptors:
+            os.close(copy)
+
+
+def _descriptor_of(stream: Any) -> int:
+    if isinstance(stream, _Routed):
+        return -1
+    try:
+        return int(stream.fileno())
+    except Exception:  # the program may have put anything there
+        return -1
+
+
+_captures: list[_Capture] = []  # of calls that run now, one inside the other
+_capturing = threading.Lock()
+
+
+@contextlib.contextmanager
+def capturing(segment: Segment, inside: Callable[[], bool]) -> Iterator[None]:
+    """Send what a call prints, C code and child processes included, to ``segment``.
+
+    What Python prints in other threads goes where it went before: ``inside`` says whether the
+    thread that asks is one of the call. On a terminal, what the call prints is shown there as
+    well. Blocks stand inside each other. One that ends before a block inside of it, in a thread
+    that its call has left behind, leaves the output to that one.
     """
-    log = text_stream(segment.descriptor)
-    streams = sys.stdout, sys.stderr
-    interactive = bool(sys.__stdin__ and sys.__stdin__.isatty())
-    for stream in streams:
+    for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # the program may have put anything there
             stream.flush()
-    saved = [os.dup(descriptor) for descriptor in (1, 2)]
+    with _capturing:
+        capture = _Capture(segment, inside)
+        _captures.append(capture)
     try:
-        os.dup2(segment.descriptor, 1)
-        os.dup2(segment.descriptor, 2)
-        if interactive:
-            terminals = [text_stream(descriptor) for descriptor in saved]
-            sys.stdout, sys.stderr = (_Tee(log, terminal) for terminal in terminals)
-        else:
-            sys.stdout = sys.stderr = log
         yield
     finally:
-        log.flush()
-        sys.stdout, sys.stderr = streams
-        for descriptor, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
+        with _capturing:
+            with contextlib.suppress(ValueError):  # closed by the call
+                capture.log.flush()
+            place = _captures.index(capture)
+            del _captures[place]
+            if place == len(_captures):
+                capture.give_back()
+            else:  # what was before it is what goes back when the inner one ends
+                inner = _captures[place]
+                capture.descriptors, inner.descriptors = inner.descriptors, capture.descriptors
+                inner.streams = capture.streams
+            capture.forget()

@@ -2,7 +2,7 @@
 
 One call runs at a time in a worker process, so there the running attempt belongs to the whole
 process, threads that the call starts included. The inline engine runs in the caller's thread,
-so there it belongs to that thread.
+so there it belongs to that thread, and to those that are started from it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from mars.code import world
 
 
 class Attempt:
@@ -88,6 +90,47 @@ def enter_thread(attempt: Attempt | None) -> Attempt | None:
     """From here on this thread runs ``attempt``; gives back what it ran before."""
     before, _here.attempt = _here.attempt, attempt
     return before
+
+
+def in_thread_of(attempt: Attempt) -> bool:
+    """Whether this thread is one of an attempt that runs in this process."""
+    here = _here.attempt
+    if here is not None:
+        return here is attempt
+    # One that `threading` does not know of was started by code in C, most likely the call's.
+    known: dict[int, threading.Thread] = getattr(threading, "_active", {})
+    return type(known.get(threading.get_ident())) in (type(None), threading._DummyThread)
+
+
+class FollowThreads:
+    """While it is there, threads that calls start in this process belong to these calls.
+
+    Python does not tell who starts a thread, so this stands in for `threading.Thread.start`.
+    """
+
+    def __init__(self) -> None:
+        self._start = start = threading.Thread.start
+
+        def start_in_attempt(self: threading.Thread) -> None:
+            attempt = _here.attempt
+            if attempt is not None:
+                run, code = self.run, world.of_thread()
+
+                def run_in_attempt() -> None:
+                    del self.run
+                    _here.attempt = attempt
+                    world.enter_thread(code)
+                    run()
+
+                self.run = run_in_attempt  # type: ignore[method-assign]
+            start(self)
+
+        self._ours = threading.Thread.start = start_in_attempt  # type: ignore[method-assign]
+
+    def end(self) -> None:
+        """Put back what was there, unless somebody else stands in for it by now."""
+        if threading.Thread.start is self._ours:
+            threading.Thread.start = self._start  # type: ignore[method-assign]
 
 
 class Context:

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from mars.attempt.threads import VARIABLES
 from mars.cli import nodes
 from mars.cli.findings import (
     LOW_DISK_BYTES,
@@ -39,20 +40,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Iterator, Mapping
     from typing import TextIO
-
-THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "LOKY_MAX_CPU_COUNT",
-    "PYTHON_CPU_COUNT",
-)
 
 ENGINE_TIMEOUT_S: Final = 30.0
 """An engine that has not answered by then is reported as stuck: it takes 0.1 s when well."""
@@ -318,7 +305,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _threads(environ: Mapping[str, str]) -> Iterator[Finding]:
-    mine = {name: environ[name] for name in THREAD_VARIABLES if name in environ}
+    mine = {name: environ[name] for name in VARIABLES if name in environ}
     if not mine:
         yield Finding("variables", "none set", {})
     for name, value in mine.items():

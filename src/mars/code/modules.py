@@ -25,7 +25,13 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
 from mars.code.bytecode import codes_in, facts_of, resolved
-from mars.code.origin import is_made_by_hand, is_project_file, is_project_module, module_of
+from mars.code.origin import (
+    found,
+    is_made_by_hand,
+    is_project_file,
+    is_project_module,
+    module_of,
+)
 
 try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
     from _blake2 import blake2b
@@ -111,6 +117,14 @@ def travels_by_value(name: str | None) -> bool:
         return True
     record = record_of(name)
     return record is not None and not record.by_name
+
+
+def is_installed(value: Any) -> bool:
+    """Whether a function or class is found under its name in an installed module."""
+    module = module_of(value)
+    if module == "__main__" or not isinstance(module, str) or record_of(module) is not None:
+        return False
+    return found(module, value.__qualname__) is value
 
 
 def is_being_imported(module: Any) -> bool:

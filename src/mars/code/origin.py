@@ -91,11 +91,3 @@ def found(module: object, qualname: str) -> Any:
         except Exception:  # a module, or a metaclass, that makes its attributes
             return _MISSING
     return value
-
-
-def is_installed(value: Any) -> bool:
-    """Whether a function or class is found under its name in an installed module."""
-    module = module_of(value)
-    if module == "__main__" or not isinstance(module, str) or is_project_module(module):
-        return False
-    return found(module, value.__qualname__) is value

@@ -97,7 +97,7 @@ def _is_default(kind: Any) -> bool:
 _handlers: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
-def _handler_of(kind: type) -> str:
+def handler_of(kind: type) -> str:
     """Which method looks at objects of a type; empty: they are written as they say."""
     try:
         known = _handlers.get(kind)
@@ -269,7 +269,7 @@ class _Plain(_Special, pickle.Pickler):
                     raise NotPlain
                 self.reached[id(value)] = value
             return NotImplemented
-        handler = _handler_of(kind)
+        handler = handler_of(kind)
         return getattr(self, handler)(value) if handler else NotImplemented
 
 
@@ -430,7 +430,7 @@ class _Rich(_Special):
             return NotImplemented
         if issubclass(kind, functools.cached_property):
             return make_cached_property, (kind, value.func, value.attrname, value.__doc__)
-        handler = _handler_of(kind)
+        handler = handler_of(kind)
         if handler:
             return getattr(self, handler)(value)
         custom = kind.__flags__ & _HEAP_TYPE and not _is_default(kind)

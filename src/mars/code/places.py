@@ -54,6 +54,11 @@ def place_of(output: object) -> tuple[Callable[[int], object], tuple[int]]:
     return _input, (len(found) - 1,)
 
 
+def numbered(position: int) -> tuple[Callable[[int], object], tuple[int]]:
+    """What stands for the value of a place inside a pickle, for a reducer."""
+    return _input, (position,)
+
+
 @contextlib.contextmanager
 def collecting(found: list[Any] | None) -> Iterator[None]:
     """Have outputs that are met noted in ``found``; None: refuse them."""

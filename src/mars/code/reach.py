@@ -34,8 +34,8 @@ from typing import Any, Final
 
 from mars.code import modules
 from mars.code.bytecode import Facts, facts_of, names_in_hints, resolved
-from mars.code.modules import Record, record_of, travels_by_value
-from mars.code.origin import found, is_installed, module_of
+from mars.code.modules import Record, is_installed, record_of, travels_by_value
+from mars.code.origin import found, module_of
 from mars.code.world import AS_IMPORTED, MISSING
 
 CachedFunction: Final[Any] = type(functools.lru_cache(len))

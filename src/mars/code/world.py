@@ -552,6 +552,16 @@ def current() -> World | Home:
     return _of_thread.world or _of_process or HOME
 
 
+def of_thread() -> World | None:
+    """The world that this thread is visiting, if any."""
+    return _of_thread.world
+
+
+def enter_thread(world: World | None) -> None:
+    """From here on this thread visits ``world``, which another thread has entered."""
+    _of_thread.world = world
+
+
 def switch(world: World) -> None:
     """From here on this process runs calls of ``world``; for workers."""
     global _of_process

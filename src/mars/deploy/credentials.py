@@ -3,7 +3,8 @@
 `mars cluster up` makes an authority for each cluster. Whoever holds its key makes certificates, so
 every host that joins makes one with its own names. A *bundle* carries the key to another host; one
 for clients carries a finished certificate instead. All of it stands in a directory of mode 0700,
-and is valid for some days. Called by `mars.deploy.clusters` and, through `find`, by sessions.
+and is valid for some days. Called by `mars.deploy.clusters`, which makes them, and by
+`mars.deploy.targets`, which has `load` read them for a session.
 """
 
 from __future__ import annotations

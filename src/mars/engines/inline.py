@@ -3,6 +3,10 @@
 For a debugger, and for reading: it keeps the contract in the plainest way. Arguments and results
 are pickled all the same, so a program behaves as it does with worker processes. It cannot stop
 a call that does not want to stop, nor survive one that ends the process.
+
+One call at a time, as what a call prints is all that the process prints. Threads of the program
+take turns, call by call. Calls that a call asks for run while it waits, in its thread or in
+threads that it has started; these take turns among each other.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-import signal
+import socket
 import sys
 import threading
 import time
@@ -25,14 +29,23 @@ from mars.attempt.diagnose import summarize_call
 from mars.code import world
 from mars.code.pickling import new_world
 from mars.code.world import visiting
+from mars.config import own_options
 from mars.engine import Run
 from mars.engines.given import Given, environment_with
+from mars.engines.main_thread import (
+    Late,
+    Limit,
+    code_of_a_call,
+    code_of_the_engine,
+    interrupts,
+    waiting,
+)
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
-from mars.logs import TAIL_BYTES, LogSource
-from mars.settings import BACKOFF_S, LOG_TAIL_LINES
-from mars.task import TIMING, Call, Stage, Task
+from mars.logs import LogSource
+from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES, LOG_TAIL_LINES
+from mars.task import TIMING, Call, Options, Stage, Task
 
 
 class InlineEngine:
@@ -48,8 +61,6 @@ class InlineEngine:
         What calls have beside what the program has.
     """
 
-    synchronous = True
-
     def __init__(
         self, name: str, n_cpu: int, n_worker: int = 1, given: Given | None = None
     ) -> None:
@@ -59,50 +70,49 @@ class InlineEngine:
         self.worker_addresses: Sequence[str] = context.addresses(name, n_worker)
         self.objects = SharedObjects()
         self._largest = -(-n_cpu // n_worker)
-        self._segments: list[Segment] = []  # one for each depth of nested calls
-        self._lock = threading.RLock()  # one call at a time: its log is the process's output
-        self._running: dict[
-            Task, tuple[Segment, int]
-        ] = {}  # where the log of a running call starts
-        self._stack: list[Task] = []
+        self._pid = os.getpid()
+        self._where = socket.gethostname(), self._pid
+        # Held to look at tasks and runs, never while a call runs. Signalled when something ends.
+        self._changed = threading.Condition(threading.RLock())
+        self._runs: set[Run] = set()
+        self._stack: list[context.Attempt] = []  # attempts that run, one inside the other
+        self._turns: dict[context.Attempt | None, int] = {}  # whose call runs, and its thread
+        self._running: dict[Task, tuple[Segment, int]] = {}  # where the log of a call starts
+        self._limits: dict[Task, Limit] = {}  # of calls that run
+        self._free: list[Segment] = []  # for the logs of further calls
         self._log_limit: int | None = None
         self._closed = False
+        self._threads = context.FollowThreads()
+
+    # -- runs ---------------------------------------------------------------------------------
 
     def submit(
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
     ) -> None:
-        """Run calls to the end of the run; see `mars.engine.Engine`."""
-        self._check_open()
-        tasks = []
-        for call, place in zip(calls, places, strict=True):
-            self._check(call)
-            task = Task(call, run.realm)
-            task.place = place
-            task.asked = call in targets
-            task.queued_at = task.ready_at = time.monotonic()
-            call.begin(task)
-            tasks.append(task)
-        run.total = run.remaining = sum(max(task.size, 1) for task in tasks)
-        run.depth = len(self._stack)
-        try:
-            for task in _by_urgency(tasks):
-                if not run.live or run.ended:
-                    break
-                task = self._join(task)
-                if not task.finished:
-                    self._run_task(task, run)
-                    if task.stage is Stage.DONE and task.parts is None:
-                        _land(task, run)
-                run.remaining -= max(task.size, 1)
-                if task.stage is Stage.DONE:
-                    run.done += max(task.size, 1)
-                else:
-                    run.failed += 1
-                    run.failure = run.failure or task
-                    if run.stop_on_error:
-                        break
-        finally:
-            run.end()
+        """Run calls to the end of the run, here or in a thread; see `mars.engine.Engine`."""
+        with code_of_the_engine():
+            self._check_open()
+            for call in calls:
+                self._check(call)
+            with self._changed:
+                run.depth = len(self._stack)
+                run.tasks = [
+                    self._attach(run, call, place, call in targets)
+                    for call, place in zip(calls, places, strict=True)
+                ]
+                run.total = run.remaining = sum(max(task.size, 1) for task in run.tasks)
+                self._runs.add(run)
+            if not run.beside:
+                self._work(run)
+                return
+            thread = threading.Thread(
+                target=self._work_beside, args=(run,), name="mars-run", daemon=True
+            )
+            try:
+                thread.start()
+            except BaseException as error:
+                self._end(run, error)
+                raise
 
     def _check(self, call: Call) -> None:
         options = call.options
@@ -118,31 +128,148 @@ class InlineEngine:
         if options.gpus:
             raise NoAvailableBand(f"{call.name} asks for gpus={options.gpus}; there is none")
 
-    def _join(self, task: Task) -> Task:
-        call = task.call
-        known = call.task_in(task.realm)
-        if known is None:
-            task.elsewhere, call.task = call.task, task
-            return task
-        if known.available:
-            known.asked |= task.asked
+    def _attach(self, run: Run, call: Call, place: Any, asked: bool) -> Task:
+        """The task of a call in a run: another run's, if that is at it or has made it."""
+        known = call.task_in(run.realm)
+        if known is not None and (known.available or not known.finished):
+            known.asked |= asked
+            if not known.finished:
+                known.runs += (run,)
             return known
-        task.elsewhere, task.logs = known.elsewhere, known.logs
-        if call.task is known:
-            call.task = task
+        task = Task(call, run.realm)
+        task.place = place
+        task.asked = asked
+        task.runs = (run,)
+        task.queued_at = task.ready_at = time.monotonic()
+        call.begin(task)
+        if known is not None:
+            # What earlier attempts printed, and how they ended, stays readable.
+            task.logs, task.ended = known.logs, known.attempts()
+            call.put_out(known)
+        task.elsewhere, call.task = call.task, task
         return task
+
+    def _work_beside(self, run: Run) -> None:
+        with contextlib.suppress(BaseException):  # `run.error` tells it
+            self._work(run)
+
+    def _work(self, run: Run) -> None:
+        error: BaseException | None = None
+        try:
+            for task in _by_urgency(run.tasks):
+                if not run.live:
+                    break
+                with self._turn(run):
+                    if run.live and not task.finished:
+                        self._run_task(task, run)
+                    self._count(task, run)
+        except KeyboardInterrupt:  # Ctrl-C: as if the program had cancelled it
+            self._cancel(run)
+            raise
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self._end(run, error)
+
+    @contextlib.contextmanager
+    def _turn(self, run: Run) -> Iterator[None]:
+        """Wait until no other call of the same asker runs, or the run has ended meanwhile."""
+        thread = threading.get_ident()
+        with self._changed:
+            asker = self._asker()
+            # A thread that has the turn may be here again: for what it does beside a call.
+            while run.live and self._turns.get(asker, thread) != thread:
+                with waiting():
+                    self._changed.wait()
+                asker = self._asker()
+            taken = asker not in self._turns
+            if taken:
+                self._turns[asker] = thread
+        try:
+            yield
+        finally:
+            if taken:
+                with self._changed:
+                    del self._turns[asker]
+                    self._changed.notify_all()
+
+    def _asker(self) -> context.Attempt | None:
+        """The running call that this thread belongs to; None: the program itself."""
+        attempt = context.current()
+        if attempt is None or attempt.engine is not self:
+            return None
+        if attempt in self._stack:
+            return attempt
+        # A call left this thread behind. As in a worker, it is of the call that runs now.
+        return self._stack[-1] if self._stack else None
+
+    def _count(self, task: Task, run: Run) -> None:
+        with self._changed:
+            size = max(task.size, 1)
+            if task.stage is Stage.DONE:
+                run.done += size if task.parts is None else 0  # items have been counted
+            elif task.stage is Stage.FAILED:
+                run.failed += size if task.parts is None else 0
+                if run.failure is None:
+                    run.failure = _first_failure(task)
+                if run.stop_on_error:
+                    run.live = False
+            run.remaining -= size
+
+    def _end(self, run: Run, error: BaseException | None) -> None:
+        """A run is over: what it has not run, it leaves to others, or nobody wants it."""
+        with self._changed:
+            if run.error is None and not run.cancelled:
+                run.error = error
+            run.live = False
+            for task in run.tasks:
+                if not task.finished and not _wanted(task):
+                    failed = _failed_input(task)
+                    if failed is not None:
+                        task.stage, task.failed_input = Stage.FAILED, failed
+                        run.failed += 1
+                    else:
+                        task.stage = Stage.CANCELLED if task.cancelled else Stage.ABANDONED
+                if task.finished:
+                    task.runs = ()
+            run.tasks = ()
+            self._runs.discard(run)
+            self._changed.notify_all()
+        run.end()
+
+    def cancel(self, run: Run) -> None:
+        """End a run now. A call that runs is left to its end, and what comes of it is dropped."""
+        if self._cancel(run):
+            run.end()
+
+    def _cancel(self, run: Run) -> bool:
+        with self._changed:
+            if not run.live:
+                return False
+            run.cancelled = True
+            run.live = False
+            for task in run.tasks:
+                if task.cancelled and not task.finished:
+                    if task.stage is Stage.ASSIGNED and task.parts is None:
+                        task.ended = (*task.ended, (*self._where, "stopped"))
+                    task.stage = Stage.CANCELLED
+            self._interrupt_cancelled()
+            self._changed.notify_all()
+        return True
+
+    def _interrupt_cancelled(self) -> None:
+        """Stop calls that run and that nobody wants any more, where that can be done."""
+        for task, limit in self._limits.items():
+            if not _wanted(task):
+                limit.end_now()
+
+    # -- calls --------------------------------------------------------------------------------
 
     def _run_task(self, task: Task, run: Run) -> None:
         call = task.call
-        failed = next(
-            (
-                source
-                for source in (one.task_in(task.realm) for one, _ in call.inputs)
-                if source is None or not source.available
-            ),
-            None,
-        )
-        if call.inputs and failed is not None:
+        failed = _failed_input(task)
+        if failed is not None:
             task.stage, task.failed_input = Stage.FAILED, failed
             return
         if task.parts is not None:
@@ -150,7 +277,14 @@ class InlineEngine:
         else:
             place = task.place if isinstance(task.place, tuple) else (task.place,)
             self._attempts(task, run, (*run.prefix, *place), lambda: self._outputs(task))
+        if task.stage is not Stage.DONE:
+            return
+        if task.parts is None:
+            _land(task, task.runs)
+        task.runs = ()
         call.satisfy()
+        if not call.handles:
+            self.forget(task)
 
     def _outputs(self, task: Task) -> Any:
         call = task.call
@@ -212,54 +346,69 @@ class InlineEngine:
     def _run_items(self, task: Task, run: Run) -> None:
         call: Any = task.call
         place = task.place if isinstance(task.place, tuple) else (task.place,)
-        for index in list(task.items):
+        items = task.items
+        for count, index in enumerate(items, 1):
             block = Task(call, task.realm)
             block.items, block.source = range(index, index + 1), task
-            data, buffers, _ = codec.encode_arguments((call.items_at(block.items),), {})
 
-            def prepare(data: bytes = data, buffers: Any = buffers) -> Any:
-                copies = [bytearray(buffer.raw()) for buffer in buffers]
+            def prepare(index: int = index) -> Any:
                 function = self._load(call)
-                (items,), _ = codec.decode_arguments(data, copies, ())
-                arguments = tuple(items[0]) if call.spread else (items[0],)  # type: ignore[index]
+                arguments = call.loaded(index)
                 return (lambda: self._packed([function(*arguments)], call.name)), (arguments, {})
 
             self._attempts(block, run, (*run.prefix, *place, index), prepare)
+            if block.stage is Stage.ABANDONED:
+                return  # and the map is cancelled
             if block.stage is Stage.DONE:
                 log = block.logs[-1] if block.logs else None
                 marks = None if log is None else [log.start, log.end]
-                block.result = (block.result, {}, marks)
-                _land(block, run)
+                block.result = (block.result, {}, marks, {})
+                _land(block, task.runs)
             else:
                 task.tries += 1
-            task.parts.append(block)
-            if block.stage is not Stage.DONE and run.stop_on_error:
-                run.failure = block
-                task.stage = Stage.ABANDONED
-                return
-        task.stage = Stage.FAILED if task.tries else Stage.DONE
+            with self._changed:
+                task.parts.append(block)
+                for one in task.runs:
+                    one.done += block.stage is Stage.DONE
+                    one.failed += block.stage is not Stage.DONE
+                    if block.stage is not Stage.DONE:
+                        one.failure = one.failure or block
+                        one.live &= not one.stop_on_error
+                if count == len(items):
+                    task.stage = Stage.FAILED if task.tries else Stage.DONE
+                elif not _wanted(task):
+                    task.stage = Stage.ABANDONED
+                    return
 
     def _attempts(
         self, task: Task, run: Run, place: tuple[int, ...], prepare: Callable[[], Any]
     ) -> None:
         options = task.call.options
+        whole = task if task.source is None else task.source
         while True:
             task.attempt += 1
-            with self._lock, visiting(new_world()):
+            task.stage = whole.stage = Stage.ASSIGNED
+            with visiting(new_world()):
                 error = self._attempt(task, run, place, prepare)
-                retry_on = Exception if options.retry_data is None else loads(options.retry_data)
-                worth_it = isinstance(error, retry_on)
-            if error is None:
-                task.stage = Stage.DONE
-                return
-            task.tries += 1
-            if task.tries > options.retries or not worth_it:
-                task.stage = Stage.FAILED
-                return
-            if isinstance(error, MarsError) and not isinstance(error, TimeoutError):
-                task.stage = Stage.FAILED
-                return
-            time.sleep(BACKOFF_S[min(task.tries, len(BACKOFF_S)) - 1])
+                again = options.retry_late if task.blame else _worth_another(error, options)
+            with self._changed:
+                if whole.stage is Stage.CANCELLED:  # meanwhile: what came of it does not count
+                    if whole is not task:
+                        task.stage = Stage.ABANDONED
+                    return
+                ending = "value" if error is None else "stopped" if task.blame else "error"
+                task.ended = (*task.ended, (*self._where, ending))
+                if error is None:
+                    task.stage = Stage.DONE
+                    return
+                task.tries += 1
+                if task.tries > options.retries or not again or not _wanted(task):
+                    task.stage = Stage.FAILED
+                    return
+                with waiting():
+                    self._changed.wait_for(
+                        lambda: not _wanted(task), BACKOFF_S[min(task.tries, len(BACKOFF_S)) - 1]
+                    )
 
     def _attempt(
         self, task: Task, run: Run, place: tuple[int, ...], prepare: Callable[[], Any]
@@ -267,41 +416,55 @@ class InlineEngine:
         """Run a task once; its result is then in it, and its error comes back."""
         options = task.call.options
         arguments: Any = None
-        while len(self._segments) <= len(self._stack):
-            self._segments.append(Segment())
-        segment = self._segments[len(self._stack)]
-        start = segment.size()
-        self._running[task] = (segment, start)
-        self._stack.append(task)
-        task.stage = Stage.ASSIGNED
+        attempt = context.Attempt(
+            run.session_id, task.call.name, self, options.worker or self.worker_addresses[0],
+            run.entropy, place, lambda progress: _progressed(task, progress),
+        )  # fmt: skip
+        with self._changed:
+            self._check_open()
+            segment = self._free.pop() if self._free else Segment()
+            start = segment.size()
+            self._running[task] = (segment, start)
+            self._stack.append(attempt)
         task.blame = ""
         task.sent_at = time.monotonic()
         received = decoded = returned = time.monotonic_ns()
-        attempt = context.Attempt(
-            run.session_id, task.call.name, self, options.worker or self.worker_addresses[0],
-            run.entropy, place, lambda progress: run.partial.__setitem__(task, progress),
-        )  # fmt: skip
         before = context.enter_thread(attempt)
+        struck = interrupts()
+        limit: Limit | None = None
         try:
             given = self._given.here() if self._given else contextlib.nullcontext()
-            with given, capturing(segment), _threads(options.cpus), filters.by_name():
-                function, arguments = prepare()
-                decoded = time.monotonic_ns()
-                try:
-                    with _deadline(options.timeout_s):
-                        task.result = function()
-                    returned = time.monotonic_ns()
-                except _Late:
-                    task.blame = "timeout"
-                    raise
+            with (
+                given,
+                capturing(segment, lambda: context.in_thread_of(attempt)),
+                _threads(options.cpus),
+                own_options(),
+                filters.by_name(),
+            ):
+                with code_of_a_call(options.timeout_s) as limit:
+                    self._limits[task] = limit
+                    function, arguments = prepare()
+                    decoded = time.monotonic_ns()
+                    result = function()
+                returned = time.monotonic_ns()
+                if limit.passed_s() > (INTERRUPT_GRACE_S if limit.late else 0):
+                    # It took no notice, or could not be interrupted: a worker would be killed.
+                    raise Late(limit)
+            task.result = result
             return None
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
         except BaseException as error:
+            if isinstance(error, Late) and error.limit is not limit:
+                raise  # of the call that waits for this one
+            if isinstance(error, KeyboardInterrupt) and interrupts() > struck:
+                raise  # somebody pressed Ctrl-C
+            if limit is not None and (limit.late or limit.passed_s() > 0):
+                task.blame = "timeout"
+            if isinstance(error, Late):
+                error = KeyboardInterrupt(*error.args).with_traceback(error.__traceback__)
             for note in world.notes():
                 error.add_note(note)
             end = segment.size()
-            tail_start = max(start, end - TAIL_BYTES)
+            tail_start = max(start, end - LOG_TAIL_BYTES)
             tail = (
                 segment.read(tail_start, end - tail_start).decode("utf-8", "replace").splitlines()
             )
@@ -313,19 +476,26 @@ class InlineEngine:
                 where=f"worker {self.worker_addresses[0]} (pid {os.getpid()})",
                 log_tail="\n".join(tail[-LOG_TAIL_LINES:]),
             )
-            return TimeoutError() if task.blame else error
+            return error
         finally:
             stored = time.monotonic_ns()
             returned = max(returned, decoded)
             task.timing = TIMING.pack(received, decoded, decoded, returned, stored)
             context.enter_thread(before)
-            self._stack.pop()
-            del self._running[task]
-            end = segment.size()
-            if end > start:
-                task.logs = (*task.logs, Log(segment, start, end))
-            if self._log_limit is not None and end - start > self._log_limit:
-                segment.trim(start, end, self._log_limit)
+            with self._changed:
+                self._stack.remove(attempt)
+                del self._running[task]
+                self._limits.pop(task, None)
+                end = segment.size()
+                if end > start:
+                    task.logs = (*task.logs, Log(segment, start, end))
+                if self._log_limit is not None and end - start > self._log_limit:
+                    segment.trim(start, end, self._log_limit)
+                if self._closed:
+                    segment.close()
+                else:
+                    self._free.append(segment)
+                self._changed.notify_all()
 
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log, cut when it ends; see `mars.engine.Engine`."""
@@ -337,13 +507,6 @@ class InlineEngine:
             return None
         segment, start = found
         return Log(segment, start, segment.size())
-
-    def cancel(self, run: Run) -> None:
-        """Start nothing more of a run."""
-        run.cancelled |= run.live
-        run.live = False
-        if not any(run.realm is task.realm for task in list(self._running)):
-            run.end()
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
@@ -365,7 +528,7 @@ class InlineEngine:
         """What a task has printed so far."""
         if not task.attempt and not task.logs:
             return None
-        return TaskLog(task, self._running_log)
+        return TaskLog(task, self._running_log, lambda: self._closed)
 
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more."""
@@ -385,24 +548,55 @@ class InlineEngine:
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosed
+        if self._pid != os.getpid():
+            raise SessionClosed(
+                "this session belongs to the process that this one was forked from; "
+                "call mars.new_session() here"
+            )
 
     def close(self) -> None:
-        """Forget everything."""
-        self._closed = True
-        for segment in self._segments:
-            segment.close()
+        """Forget everything. A call that runs is left to its end, and its run hears of that."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            runs = list(self._runs)
+            for run in runs:
+                run.error = run.error or SessionClosed()
+                run.live = False
+            self._interrupt_cancelled()
+            while self._free:
+                self._free.pop().close()
+            self._changed.notify_all()
+        for run in runs:
+            run.end()
+        self.objects.close()
+        self._threads.end()
 
     def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
         """Make a shared object; see `mars.attempt.context.Context`."""
+        cls, args, kwargs = self._as_sent(cls, args, kwargs)
         self.objects.create(session, name, cls, args, kwargs)
         return self.get_object(session, name)
 
     def get_object(self, session: str, name: str) -> Any:
         """The shared object of that name."""
         self.objects.find(session, name)
-        return RemoteObject(
-            name, lambda name, method, args, kw: self.objects.call(session, name, method, args, kw)
-        )
+
+        def call(name: str, method: str, args: Any, kw: Any) -> Any:
+            value = self.objects.call(session, name, method, *self._as_sent(args, kw))
+            if self._asker() is None:
+                return value
+            return self.decode(self._packed(value, name))
+
+        return RemoteObject(name, call)
+
+    def _as_sent(self, *arguments: Any) -> Any:
+        """What a call gives to a shared object, as another process would have it."""
+        if self._asker() is None:
+            return arguments
+        data, buffers, _ = codec.encode_arguments(arguments, {})
+        return codec.decode_arguments(data, [bytearray(one.raw()) for one in buffers], ())[0]
 
     def destroy_object(self, session: str, name: str) -> None:
         """Forget a shared object."""
@@ -413,10 +607,46 @@ class InlineEngine:
         self.objects.drop_session(session)
 
 
-def _land(task: Task, run: Run) -> None:
-    if run.landed is not None:
-        task.call.handles += 1
-        run.landed(task)
+def _wanted(task: Task) -> bool:
+    """Whether a live run still needs the task."""
+    whole = task if task.source is None else task.source
+    return any(run.live for run in whole.runs)
+
+
+def _failed_input(task: Task) -> Task | None:
+    """The first of its inputs that failed."""
+    for call, _ in task.call.inputs:
+        source = call.task_in(task.realm)
+        if source is not None and source.stage is Stage.FAILED:
+            return source
+    return None
+
+
+def _first_failure(task: Task) -> Task:
+    """What tells why a task failed: of a map, its first item that did."""
+    for block in task.parts or ():
+        if block.stage is not Stage.DONE:
+            return block  # type: ignore[no-any-return]
+    return task
+
+
+def _worth_another(error: BaseException | None, options: Options) -> bool:
+    """Whether an error is one to try again after; asked in the world of the call."""
+    retry_on = Exception if options.retry_data is None else loads(options.retry_data)
+    return isinstance(error, retry_on) and not isinstance(error, MarsError)
+
+
+def _progressed(task: Task, progress: float) -> None:
+    for run in task.runs:
+        run.partial[task] = progress
+
+
+def _land(task: Task, runs: Sequence[Run]) -> None:
+    for run in runs:
+        if run.landed is not None:
+            task.call.handles += 1
+            run.landed(task)
+            return
 
 
 def _by_urgency(tasks: Sequence[Task]) -> Iterator[Task]:
@@ -442,35 +672,6 @@ def _by_urgency(tasks: Sequence[Task]) -> Iterator[Task]:
             waiting[dependent] -= 1
             if not waiting[dependent]:
                 heapq.heappush(ready, (-tasks[dependent].call.options.priority, dependent))
-
-
-class _Late(BaseException):
-    """Raised in a call that has taken too long."""
-
-
-@contextlib.contextmanager
-def _deadline(timeout_s: float | None) -> Iterator[None]:
-    """Stop the block after a time; in other threads than the main one, only notice it."""
-    if timeout_s is None:
-        yield
-        return
-    started = time.monotonic()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        if time.monotonic() - started > timeout_s:
-            raise _Late
-        return
-
-    def late(*_: object) -> None:
-        raise _Late
-
-    handler = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
 
 
 _libraries: tuple[int, Any] = (0, None)

@@ -1,14 +1,19 @@
 """Objects that the calls of a session share by name, in the driver's process.
 
 The original keeps them on its supervisor. A method runs in a thread of its own, so one that
-blocks, such as a lock's ``acquire``, holds up nobody else.
+blocks, such as a lock's ``acquire``, holds up nobody else. Methods that are coroutines run in
+one event loop, as they do there, so that they can wait for each other with asyncio's own locks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from mars.errors import SessionClosed
+from mars.settings import STOP_S
 
 
 class SharedObjects:
@@ -17,6 +22,8 @@ class SharedObjects:
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
+        self._coroutines: _EventLoop | None = None
+        self._closed = False
 
     def create(
         self, session: str, name: str, cls: Callable[..., Any], args: Any, kwargs: Any
@@ -69,8 +76,87 @@ class SharedObjects:
     def call(
         self, session: str, name: str, method: str, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
-        """Call a method, in this thread."""
-        return getattr(self.find(session, name), method)(*args, **kwargs)
+        """Call a method, in this thread; one that is a coroutine, in the event loop."""
+        result = getattr(self.find(session, name), method)(*args, **kwargs)
+        if not hasattr(type(result), "__await__"):
+            return result
+        with self._lock:
+            if self._closed:
+                raise SessionClosed
+            if self._coroutines is None:
+                self._coroutines = _EventLoop()
+            coroutines = self._coroutines
+        return coroutines.run(result)
+
+    def close(self) -> None:
+        """End what still runs in the event loop; idempotent."""
+        with self._lock:
+            self._closed = True
+            coroutines, self._coroutines = self._coroutines, None
+        if coroutines is not None:
+            coroutines.close()
+
+
+class _EventLoop:
+    """A thread that runs coroutines."""
+
+    def __init__(self) -> None:
+        import asyncio  # most programs need none of it
+
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="mars-shared-objects", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, awaitable: Any) -> Any:
+        """Wait for it; what it gives."""
+        import asyncio
+
+        async def awaited() -> Any:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result()
+
+    def close(self) -> None:
+        """Cancel what still runs there, and end the thread."""
+        import asyncio
+
+        async def cancel_all() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        if threading.current_thread() is self._thread:  # a coroutine ends the session that it is of
+            self._loop.stop()
+            return
+        with contextlib.suppress(TimeoutError):  # one does not heed it, or holds the thread
+            asyncio.run_coroutine_threadsafe(cancel_all(), self._loop).result(STOP_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+class AsyncRemoteObject:
+    """Stands for a shared object in ``async`` code: a call of a method is to be awaited."""
+
+    def __init__(self, remote: RemoteObject) -> None:
+        self._remote = remote
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        remote_method = getattr(self._remote, method)
+
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            import asyncio
+
+            return await asyncio.to_thread(remote_method, *args, **kwargs)
+
+        return awaited
+
+    def __repr__(self) -> str:
+        return repr(self._remote).replace("<Remote", "<AsyncRemote")
 
 
 class RemoteObject:

@@ -10,17 +10,33 @@ from mars.attempt import failure
 from mars.attempt.capture import Log
 from mars.errors import DependencyFailed, InternalError, NotExecuted, TaskTimeout
 from mars.logs import JoinedLog
-from mars.task import Stage, Task
+from mars.task import Call, Ended, Stage, Task
 
 Decode = Callable[[Any], object]
 
 
 class TaskLog:
-    """What one task has printed, attempt after attempt; still growing while it runs."""
+    """What one task has printed, attempt after attempt; still growing while it runs.
 
-    def __init__(self, task: Task, running: Callable[[Task], Log | None]) -> None:
+    Parameters
+    ----------
+    task : Task
+        Whose log.
+    running : callable
+        The log of its attempt that runs now, if there is one.
+    over : callable
+        Whether its engine has ended, so that nothing more can come.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        running: Callable[[Task], Log | None],
+        over: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._task = task
         self._running = running
+        self._over = over
 
     def _parts(self) -> JoinedLog:
         parts = list(self._task.logs)
@@ -43,7 +59,16 @@ class TaskLog:
 
     def finished(self) -> bool:
         """Whether no more will come."""
-        return self._task.finished
+        return never_again(self._task) or self._over()
+
+
+def never_again(task: Task) -> bool:
+    """Whether a task will not run, or run on: it has ended, or nobody wants it any more."""
+    if task.finished:
+        return True
+    if task.stage is Stage.ASSIGNED or task.blocks:
+        return False
+    return bool(task.runs) and not any(run.live for run in task.runs)
 
 
 def failure_of(task: Task) -> BaseException:
@@ -51,10 +76,8 @@ def failure_of(task: Task) -> BaseException:
     call = task.call
     if task.items is not None and task.stage is Stage.DONE:  # a block: its first failure
         return failure.decode_failure(next(iter(task.result[1].values())))
-    if task.stage is Stage.CANCELLED:
-        from mars.errors import TaskCancelled
-
-        return TaskCancelled(call.name)
+    if task.cancelled:
+        return cancelled(call)
     if task.stage is not Stage.FAILED:
         return NotExecuted(call.name)
     if task.failed_input is not None:
@@ -74,6 +97,13 @@ def failure_of(task: Task) -> BaseException:
     if isinstance(task.result, bytes):
         return failure.decode_failure(task.result)
     return InternalError(f"{call.name} failed without saying how")
+
+
+def cancelled(call: Call) -> BaseException:
+    """The error of a call that was cancelled."""
+    from mars.errors import TaskCancelled
+
+    return TaskCancelled(call.name)
 
 
 class Items:
@@ -112,12 +142,14 @@ class Items:
 def item_of(task: Task, index: int, decode: Decode) -> object:
     """One item's value out of a map's blocks, or its error, raised."""
     found = Items(task.parts).find(index)
+    if found is None and task.cancelled:
+        raise cancelled(task.call)
     if found is None:
         raise NotExecuted(f"item {index} of {task.call.name}")
     offset, block = found
     if block.stage is not Stage.DONE:
         raise failure_of(block)
-    packed, failures, _ = block.result
+    packed, failures, *_ = block.result
     if offset in failures:
         raise failure.decode_failure(failures[offset])
     return decode(packed)[offset]  # type: ignore[index]
@@ -128,9 +160,22 @@ def block_values(block: Task, decode: Decode) -> tuple[Sequence[object], dict[in
     if block.stage is not Stage.DONE:
         error = failure_of(block)
         return [None] * len(block.items), dict.fromkeys(range(len(block.items)), error)
-    packed, failures, _ = block.result
+    packed, failures, *_ = block.result
     errors = {offset: failure.decode_failure(data) for offset, data in failures.items()}
     return decode(packed), errors  # type: ignore[return-value]
+
+
+def item_attempts(block: Task, offset: int) -> tuple[Ended, ...]:
+    """The attempts of one item of a block."""
+    told = block.attempts()
+    if block.stage is not Stage.DONE or not told:  # all fared alike, or a checkpoint had it
+        return told
+    *earlier, (node, worker, ending) = told
+    _, failures, _, tries = block.result
+    if offset in failures:
+        ending = "error"
+    again = [(node, worker, "error")] * tries.get(offset, 0)
+    return (*earlier, *again, (node, worker, ending))
 
 
 def item_log(block: Task, offset: int) -> Log | None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from mars.config import plain_scalar
 from mars.engine import Engine
 from mars.engines.given import Given
 from mars.errors import StartupFailed, UnknownTarget
@@ -45,6 +46,7 @@ def engine(
 ) -> Engine:
     """Start an engine, or connect to a cluster; parameters and errors as of `mars.new_session`."""
     env, folder, ports = _env(env), _folder(working_dir), _ports(node_ports)
+    n_worker = plain_scalar(n_worker)
     object_bytes = None if object_memory is None else parse_bytes(object_memory, "object_memory")
     directory = None if spill_directory is None else os.fspath(spill_directory)
     if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
@@ -123,6 +125,7 @@ def _connect(
 
 def _cores(n_cpu: int | str, n_worker: int) -> int:
     """Cores that so many groups of workers share."""
+    n_cpu = plain_scalar(n_cpu)
     if isinstance(n_worker, bool) or not isinstance(n_worker, int) or n_worker < 1:
         raise ValueError(f"n_worker has to be an int from 1 on, got {n_worker!r}")
     if n_cpu == "auto":
@@ -160,6 +163,7 @@ def _ports(node_ports: int | str | None) -> tuple[int, int]:
     """The first and the last of those that nodes may listen on; (0, 0): any."""
     if node_ports is None:
         return 0, 0
+    node_ports = plain_scalar(node_ports)
     if isinstance(node_ports, bool) or not isinstance(node_ports, (int, str)):
         raise TypeError(f"node_ports has to be a port or '7200-7219', got {node_ports!r}")
     first, dash, last = str(node_ports).partition("-")

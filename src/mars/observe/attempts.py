@@ -1,7 +1,8 @@
 """When an attempt went through its stages, and where each one ran.
 
 `Times` is the one table that all views of time are made from. Pure. On one machine the driver's
-clock and the workers' are one, the machine's monotonic clock.
+clock and the workers' are one, the machine's monotonic clock. Attempts are noted in their task
+where they end, by whoever hears of it: the scheduler, or the inline engine.
 """
 
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
@@ -9,7 +10,7 @@ clock and the workers' are one, the machine's monotonic clock.
 
 from typing import NamedTuple
 
-from mars.task import TIMING, Stage, Task
+from mars.task import TIMING, Task
 
 
 class Times(NamedTuple):
@@ -67,10 +68,10 @@ class Attempt(NamedTuple):
     node : str
         Name of the host; on a cluster with the node's address, as ``two (tls://10.0.0.3:41119)``.
     worker : int
-        Process id of the worker there; 0 where it is not kept, as on one machine.
+        Process id of the worker there.
     ending : str
-        ``"value"``, ``"error"``, ``"stopped"`` (by a timeout or a cancel) or ``"died"`` (its worker
-        did); ``"lost"`` where it is not kept which of the last three, as on one machine.
+        ``"value"``, ``"error"``, ``"stopped"`` (by a timeout or a cancel), ``"died"`` (its worker
+        did) or ``"lost"`` (its value, with its node, before the program had it).
     """
 
     node: str
@@ -78,25 +79,15 @@ class Attempt(NamedTuple):
     ending: str
 
 
-def attempts_of(task: Task, here: str) -> list[Attempt]:
-    """The attempts of a task that have ended, first to last.
+def attempts_of(task: Task) -> list[Attempt]:
+    """The attempts of a task that have ended, first to last; none if a checkpoint had it.
 
     Parameters
     ----------
     task : Task
-        Of an item of a map: its block.
-    here : str
-        What to call this machine.
+        Of an item of a map: the item's own.
     """
-    told = [part for part in task.logs if hasattr(part, "node")]
-    if told:
-        return [Attempt(part.node, part.worker, part.ending) for part in told]
-    if not task.attempt:
-        return []  # it did not run in this session: a checkpoint had it
-    earlier = [Attempt(here, 0, "lost")] * (task.tries + task.deaths)
-    if task.stage is Stage.DONE:
-        return [*earlier, Attempt(here, 0, "value")]
-    return earlier
+    return [Attempt(*one) for one in task.attempts()]
 
 
 def times_of(task: Task) -> Times | None:

@@ -28,7 +28,6 @@ from mars.engines.cluster.line import Line
 from mars.engines.cluster.pairs import Pairs
 from mars.engines.local import events
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
-from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, VALUE
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
 from mars.engines.local.scheduler import Scheduler
@@ -212,19 +211,6 @@ class RemoteMember(Member):
 
     def close(self) -> None:
         self.open = False
-
-
-class NodeLog(Log):
-    """What one attempt printed, if only nothing, and where that was."""
-
-    __slots__ = ("ending", "node", "worker")
-
-    def __init__(self, member: RemoteMember, start: int, end: int, ending: str) -> None:
-        super().__init__(member.segment, start, end)
-        self.node, self.worker, self.ending = member.node.title, member.pid, ending
-
-
-_ENDINGS: Final = {VALUE: "value", EXCEPTION: "error", FATAL: "error", INTERRUPTED: "stopped"}
 
 
 class RemotePool:
@@ -710,7 +696,7 @@ class RemoteLoop(Loop):
             elif kind == carrier.ARENA:
                 member.arenas.add(message[2])
             elif kind == carrier.STARTED:
-                member.pid = message[2]
+                self._started(member, message[2], member.node.title)
                 if member.missed:
                     member.signal(signal.SIGKILL)
             elif kind == carrier.ENDED:
@@ -818,7 +804,7 @@ class RemoteLoop(Loop):
         end = member.segment.size()
         for task in state.queue:
             if task.attempt == known and task is not last:
-                task.logs = (*task.logs, NodeLog(member, start, end, "died"))
+                task.logs = (*task.logs, Log(member.segment, start, end))
         if last.attempt != known:
             member.printed(b"", (last.attempt, end))
 
@@ -866,9 +852,6 @@ class RemoteLoop(Loop):
             if member is not None and not member.node.alive:
                 # Many workers end at once with a node: that says nothing about workers.
                 self.scheduler.forgive_starts()
-            if member is not None and event.log is not None:
-                log = NodeLog(member, event.log.start, event.log.end, "died")
-                event = event._replace(log=log)
         super().on(event)
 
     def _outcomes(self, member: Member, data: memoryview) -> list[events.Outcome]:
@@ -878,11 +861,6 @@ class RemoteLoop(Loop):
             if ahead and outcome.timing is not None:
                 moments = (moment - ahead for moment in TIMING.unpack(outcome.timing))
                 outcome = outcome._replace(timing=TIMING.pack(*moments))
-            ending = _ENDINGS.get(outcome.status)
-            if ending is not None:
-                start, end = (0, 0) if outcome.log is None else (outcome.log.start, outcome.log.end)
-                log = NodeLog(member, start, end, ending)  # type: ignore[arg-type]
-                outcome = outcome._replace(log=log)
             if self._early.pop(outcome.attempt, None) is not None:
                 self.store.expect(outcome.result)
                 outcome = outcome._replace(early=True)

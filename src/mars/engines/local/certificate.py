@@ -11,9 +11,6 @@ from typing import Final
 
 from mars.settings import LOG_TAIL_LINES
 
-TAIL_BYTES: Final = 32 * 1024
-"""As much of a log's end as is looked at: a crash of deep C code has a long stack."""
-
 _CRASH: Final = "Fatal Python error: "
 _LINES_BEFORE_CRASH: Final = 8
 

@@ -81,8 +81,6 @@ class LocalEngine:
     _given = Given()
     _launch: Launch | None = None
 
-    synchronous = False
-
     def __init__(
         self,
         name: str,
@@ -357,7 +355,7 @@ class LocalEngine:
         """What a task has printed so far."""
         if not task.attempt and not task.logs:
             return None
-        return TaskLog(task, self.running_log)
+        return TaskLog(task, self.running_log, lambda: self.loop.over)
 
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log; see `mars.engine.Engine`."""
@@ -397,6 +395,7 @@ class LocalEngine:
             deadline = time.monotonic() + _LINES_S
             for shown in self._lines:
                 shown.wait(max(0.0, deadline - time.monotonic()))
+            self.objects.close()
 
     def inert(self) -> None:
         """In a process forked from the engine's: let go, touch nothing."""

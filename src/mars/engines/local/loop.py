@@ -12,6 +12,7 @@ import math
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 import weakref
@@ -24,7 +25,7 @@ from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engine import Run
 from mars.engines.local import events, messages
-from mars.engines.local.certificate import TAIL_BYTES, ending_name, evidence, last_lines
+from mars.engines.local.certificate import ending_name, evidence, last_lines
 from mars.engines.local.events import Outcome
 from mars.engines.local.messages import (
     FLAG_FAILURES,
@@ -39,7 +40,15 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
-from mars.settings import FUNCTIONS_KEPT, IDLE_ARENA_S, LOG_LOOK_S, OVERDUE_S, REPORT_S, STOP_S
+from mars.settings import (
+    DEATH_LOG_BYTES,
+    FUNCTIONS_KEPT,
+    IDLE_ARENA_S,
+    LOG_LOOK_S,
+    OVERDUE_S,
+    REPORT_S,
+    STOP_S,
+)
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
@@ -82,6 +91,7 @@ class Loop:
         self.runs: set[Run] = set()
         self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
         self.error: BaseException | None = None
+        self._here = socket.gethostname()
         self._oom_kills = oom_kills()
         self._events: deque[events.Event] = deque()
         self._busy = False
@@ -120,6 +130,11 @@ class Loop:
         return Scheduler(groups, room)
 
     # -- from other threads --------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Whether the engine has ended: nothing runs any more."""
+        return self._over
 
     def start(self) -> None:
         """Start the workers and the thread.
@@ -474,16 +489,18 @@ class Loop:
         return extra
 
     def _block_message(self, member: Member, task: Task, number: int, run: Run) -> tuple[Any, ...]:
-        call = task.call
+        call: Any = task.call
         extra = self._extra(task) or {}
         indices = task.items
         extra["items"] = indices[0] if isinstance(indices, range) else -1
         if not isinstance(indices, range):
             extra["indices"] = list(indices)
         extra["spread"] = call.spread
+        if call.taken is not None:
+            extra["spread"], extra["rows"] = False, "plain" if call.taken.plain else "any"
         try:
             payload = self.store.block_arguments(call, indices, run)
-        except Exception as error:  # no room for them, or an item that has changed since `map`
+        except Exception as error:  # no room for them
             # The worker tells it when the block's turn has come: what is queued keeps its order.
             extra["refused"] = failure.encode_failure(error, call=call.name)
             payload = b""
@@ -764,6 +781,13 @@ class Loop:
         elif self.nested is not None:
             self.nested.take(member, message)
 
+    def _started(self, member: Member, pid: int, node: str, descriptor: int = -1) -> None:
+        """The process of a worker is there: attempts are told to have been in it."""
+        member.started(pid, descriptor)
+        state = self.scheduler.workers.get(WorkerId(member.number))
+        if state is not None:
+            state.where = node, pid
+
     # -- ends ---------------------------------------------------------------------------------
 
     def _on_zygote(self, _: Any, __: int) -> None:
@@ -781,7 +805,7 @@ class Loop:
             if message[0] == messages.STARTED:
                 member = self.members.get(message[1])
                 if member is not None:
-                    member.started(message[2], descriptor)
+                    self._started(member, message[2], self._here, descriptor)
                     if member.missed:
                         member.signal(signal.SIGKILL)
                 elif descriptor >= 0:
@@ -1022,5 +1046,5 @@ class Loop:
 
 def _tail(segment: Segment, start: int, end: int) -> str:
     """The last that was printed between two places of a log file."""
-    begin = max(start, end - TAIL_BYTES)
+    begin = max(start, end - DEATH_LOG_BYTES)
     return segment.read(begin, end - begin).decode("utf-8", "replace")

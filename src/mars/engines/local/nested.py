@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import socket
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
@@ -17,12 +18,13 @@ from weakref import WeakValueDictionary
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, failure
+from mars.attempt.capture import Log
 from mars.code.pickling import new_world
 from mars.code.world import settle, visiting
 from mars.engine import Run
 from mars.engines.local import messages
 from mars.engines.objects import RemoteObject
-from mars.engines.outcome import failure_of, item_of
+from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import SessionClosed, UsageError
 from mars.settings import FUNCTION_BYTES, INLINE_BYTES
 from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
@@ -60,8 +62,6 @@ class Channel(Protocol):
 class NestedEngine:
     """The engine of calls that run in this worker."""
 
-    synchronous = False
-
     def __init__(self, worker: Channel) -> None:
         self._worker = worker
         self.address = worker.address.rpartition(":")[0]
@@ -72,24 +72,50 @@ class NestedEngine:
         self._tasks: WeakValueDictionary[int, Task] = WeakValueDictionary()
         self._here: WeakValueDictionary[int, Task] = WeakValueDictionary()  # ran in this process
         self._lock = threading.Lock()
+        self._submitting = threading.Lock()
 
     def submit(
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
     ) -> None:
         """Have the driver run calls; see `mars.engine.Engine`."""
         self._check_process()
+        for call in calls:
+            self._await_here(call, run)
+        with self._submitting:  # threads of the call may share calls
+            if self._ask_for(run, calls, places, targets):
+                return
+        self._run_here(run, run.tasks, places)
+
+    def _ask_for(
+        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+    ) -> bool:
+        """Ask the driver for calls; False: they have to run in this process."""
         tasks = []
-        described = []
+        described: list[tuple[Any, ...]] = []
         for call, place in zip(calls, places, strict=True):
-            task = Task(call, run.realm)
-            task.asked = call in targets
-            task.attempt = next(self._numbers)
-            self._join(task)
-            call.begin(task)
+            asked = call in targets
+            known = call.task_in(run.realm)
+            if known is not None and not known.finished and any(one.live for one in known.runs):
+                # Another thread's run is at it.
+                task = known
+                task.asked |= asked
+                task.runs += (run,)
+                described.append((task.attempt, asked))
+            else:
+                task = Task(call, run.realm)
+                task.runs = (run,)
+                task.asked = asked
+                task.attempt = next(self._numbers)
+                call.begin(task)
+                if known is not None:
+                    call.put_out(known)
+                task.elsewhere, call.task = call.task, task
+                described.append(self._describe(task, place))
             tasks.append(task)
-            described.append(self._describe(task, place))
-        run.total = run.remaining = len(tasks)
-        apart = next((task for task in tasks if self._has_to_be_apart(task)), None)
+        run.tasks = tasks
+        run.total = run.remaining = sum(max(task.size, 1) for task in tasks if not task.finished)
+        new = [task for task, one in zip(tasks, described, strict=True) if one[2:]]
+        apart = next((task for task in new if self._has_to_be_apart(task)), None)
         given = self._given(described)
         kind, value = self._worker.ask(
             messages.SUBMIT,
@@ -98,24 +124,32 @@ class NestedEngine:
             described,
         )  # fmt: skip
         if kind == "error":
+            run.live = False
             raise failure.decode_failure(value)
         if kind == "too many":
             if apart is not None:
+                run.live = False
                 raise UsageError(
                     f"{value} calls wait for calls already, and {apart.call.name} would be one "
                     f"more: it needs a process of its own, for its timeout, memory, cpus or "
                     f"expect_worker, or because it is a map. Let fewer calls wait for each other, "
                     f"or leave these options out below some depth"
                 )
-            self._run_here(run, tasks, places)
-            return
+            return False
         for number in given:
             del self._here[number]  # from here on the driver has it, too
         run.number = value
         with self._lock:
             self._tasks.update((task.attempt, task) for task in tasks)
-        run.tasks = tasks
         run.waits = self._wait
+        return True
+
+    def _await_here(self, call: Call, run: Run) -> None:
+        """Wait for another thread that runs a call in this process, of which no driver knows."""
+        known = call.task_in(run.realm)
+        if known is not None and known.attempt in self._here and not known.finished:
+            for other in known.runs:
+                other.wait()
 
     def _has_to_be_apart(self, task: Task) -> bool:
         """Whether a call asks for what it can have in a process of its own only."""
@@ -135,7 +169,7 @@ class NestedEngine:
         """Inputs that were made in this process and that the driver has not, as it gets them."""
         given: dict[int, tuple[int, Any, Any]] = {}
         for one in described:
-            for number, _ in one[4]:
+            for number, _ in one[4] if one[2:] else ():
                 task = self._here.get(number)
                 if task is not None and number not in given:
                     several = task.call.n_output is not None
@@ -160,6 +194,11 @@ class NestedEngine:
         outer = context.current()
         try:
             for task, place in zip(tasks, places, strict=True):
+                for other in task.runs:
+                    if other is not run:  # of another thread, which has the driver run it
+                        other.wait()
+                if task.finished:
+                    continue
                 self._here[task.attempt] = task
                 with self._lock:
                     self._tasks[task.attempt] = task
@@ -193,6 +232,7 @@ class NestedEngine:
                     (*run.prefix, *place), lambda _: None,
                 )
             )  # fmt: skip
+            where = socket.gethostname(), self._worker.pid
             try:
                 parts = [bytearray(memoryview(x).cast("B")) for x in call.function.buffers]  # type: ignore[arg-type]
                 function = pickle.loads(call.function.data, buffers=parts)
@@ -211,6 +251,7 @@ class NestedEngine:
                 ]
             except Exception as error:
                 task.tries += 1
+                task.ended = (*task.ended, (*where, "error"))
                 task.result = attempt_call.pack_failure(
                     error,
                     name=call.name,
@@ -226,16 +267,9 @@ class NestedEngine:
                 task.stage = Stage.FAILED
                 return
             task.result = outputs[0] if call.n_output is None else tuple(outputs)
+            task.ended = (*task.ended, (*where, "value"))
             task.stage = Stage.DONE
             return
-
-    def _join(self, task: Task) -> None:
-        call = task.call
-        known = call.task_in(task.realm)
-        if known is None:
-            task.elsewhere, call.task = call.task, task
-        elif call.task is known:
-            task.elsewhere, call.task = known.elsewhere, task
 
     def _describe(self, task: Task, place: Any) -> tuple[Any, ...]:
         call = task.call
@@ -255,12 +289,25 @@ class NestedEngine:
         items: Any = None
         if task.parts is not None:
             whole: Any = call
-            items = (whole.columns, list(task.items), whole.spread)
+            items = (self._content(whole), list(task.items), whole.spread)
         payload = call.payload if call.stored is None or len(call.payload) <= INLINE_BYTES else None
         return (
             task.attempt, (function.key, function.name, data, buffers), payload, stored,
             inputs, call.n_output, call.options, place, task.asked, items,
         )  # fmt: skip
+
+    def _content(self, whole: Any) -> Any:
+        """Arguments of all items of a map, as they can be sent."""
+        taken = whole.taken
+        if taken is None:
+            return whole.columns, None
+        rows = [self._sendable(row) for row in taken.rows]
+        return (), (self._sendable(taken.shared), rows, taken.plain)
+
+    def _sendable(self, row: Any) -> Any:
+        if not isinstance(row, tuple):
+            return row
+        return row[0], [(None, *self._worker.put((part,))) for part in row[1]]
 
     def _wait(self, run: Run, timeout_s: float | None) -> bool:
         """Wait for the driver to end a run; the worker's cores are free meanwhile."""
@@ -272,14 +319,24 @@ class NestedEngine:
         if kind == "running":
             return False
         cancelled, failed, results, error = outcome
-        for number, stage, result, stored, blame, broken, parts in results:
+        for number, stage, result, stored, blame, broken, parts, ended, tries in results:
             task = self._tasks[number]
-            task.stage, task.result, task.stored = Stage(stage), result, stored
-            task.blame = blame
+            if task.finished:
+                continue  # a run of another thread has told it
+            task.ended, task.tries = ended, tries
+            task.result, task.stored, task.blame = result, stored, blame
             task.failed_input = self._tasks.get(broken)
             if parts is not None:
-                task.parts[:] = [self._block(task, *part) for part in parts]
-            task.call.satisfy()
+                before = [part for part in task.parts if part.source is not task]
+                told = [self._block(task, place, *part) for place, part in enumerate(parts)]
+                task.parts[:] = [*before, *told]
+                run.done += sum(len(block.items) for block in told if _whole(block))
+            task.stage = Stage(stage)
+            if task.stage is Stage.DONE:
+                run.done += parts is None
+                task.call.satisfy()
+            elif task.stage is Stage.FAILED:
+                run.failed += 1
         run.cancelled = cancelled
         run.failure = self._tasks.get(failed)
         if run.failure is not None and run.failure.parts is not None:
@@ -292,9 +349,16 @@ class NestedEngine:
         run.end()
         return True
 
-    def _block(self, task: Task, items: Any, stage: int, result: Any) -> Task:
+    def _block(
+        self, task: Task, place: int, items: Any, stage: int, result: Any, ended: Any, blame: str,
+        tries: int, log: tuple[int, int] | None,
+    ) -> Task:  # fmt: skip
         block = Task(task.call, task.realm)
         block.items, block.stage, block.result, block.source = items, Stage(stage), result, task
+        block.ended, block.blame, block.tries = ended, blame, tries
+        if log is not None:
+            segment: Any = _RemoteSegment(self._worker, task.attempt, place)
+            block.logs = (Log(segment, *log),)
         return block
 
     def cancel(self, run: Run) -> None:
@@ -330,8 +394,8 @@ class NestedEngine:
 
     def log(self, task: Task) -> Any:
         """What a nested call has printed."""
-        if task.source is not None:
-            return None
+        if task.source is not None or task.logs:  # an item of a map
+            return TaskLog(task, lambda _: None)
         self._check_process()
         return _RemoteLog(self._worker, task)
 
@@ -430,6 +494,27 @@ class _RemoteLog:
     def kept_from(self, start: int) -> int:
         """``start``, or where the log goes on if what stood there was left out."""
         return self._ask(start, 0)[3]
+
+
+class _RemoteSegment:
+    """The file that a block of a map has printed to, read from the driver."""
+
+    def __init__(self, worker: Channel, number: int, place: int) -> None:
+        self._worker, self._block = worker, (number, place)
+
+    def _ask(self, start: int, limit: int) -> tuple[bytes, int]:
+        answer: tuple[bytes, int] = self._worker.ask(
+            messages.ASK, "block's log", (*self._block, start, limit)
+        )
+        return answer
+
+    def read(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes from ``start``."""
+        return self._ask(start, limit)[0]
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or where it goes on if what stood there was left out."""
+        return self._ask(start, 0)[1]
 
 
 def _whole(block: Task) -> bool:

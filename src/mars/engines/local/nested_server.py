@@ -64,6 +64,17 @@ class _Asker:
         self.held: list[tuple[int, Run]] = []  # replies that wait for the worker's cores
 
 
+def _large_parts(function: Any, payload: Any, stored: Any, *rest: Any) -> list[Any]:
+    """What a worker has put apart of a call that it describes."""
+    found = [*function[3], *(stored or ())]
+    items = rest[-1]
+    kept = None if items is None else items[0][1]
+    if kept is not None:
+        shared, rows, _ = kept
+        found += [part for row in (shared, *rows) if isinstance(row, tuple) for part in row[1]]
+    return found
+
+
 class NestedServer:
     """Serves the workers of one engine, in the loop's thread."""
 
@@ -101,6 +112,8 @@ class NestedServer:
                 self._reply(member, request, *self._log(member, *about))
             elif what == "text":
                 self._reply(member, request, modules.packed_text(about))
+            elif what == "block's log":
+                self._reply(member, request, *self._log_of_block(member, *about))
             else:
                 threading.Thread(
                     target=self._call_object, args=(member, request, about), daemon=True,
@@ -143,7 +156,10 @@ class NestedServer:
         for one in given:
             self._take_value(asker, *one)
         try:
-            tasks = [self._task(asker, run, *one) for one in described]
+            tasks = [
+                self._task(asker, run, *one) if one[2:] else self._again(asker, *one)
+                for one in described
+            ]
         except Exception as error:
             self._give_back((), described)
             data = failure.encode_failure(error, call="a nested call")
@@ -182,12 +198,21 @@ class NestedServer:
             for _, n_output, result in given
             for value in ((result,) if n_output is None else result)
         ]
-        for _, function, _, stored, *_ in described:
-            results += [*function[3], *(stored or ())]
+        for _, *parts in described:
+            if len(parts) > 1:  # else a call that is known
+                results += _large_parts(*parts)
         for value in results:
             if type(value) is not bytes:
                 self._loop.store.discard(value)  # nobody has it mapped
         self._loop.collect_regions()
+
+    def _again(self, asker: _Asker, number: int, asked: bool) -> Task:
+        """A task for a call that another thread's run of the same asker is at."""
+        call = asker.calls[number]
+        task = Task(call, asker.realm)
+        task.asked = asked
+        call.begin(task)
+        return task
 
     def _task(
         self, asker: _Asker, run: Run, number: int, function: Any, payload: Any, stored: Any,
@@ -196,10 +221,12 @@ class NestedServer:
         key, name, data, buffers = function
         described = Function(key, name, data, tuple(buffers))
         if items is not None:
+            from mars.attempt.rows import Rows
             from mars.items import MapCall
 
-            columns, _, spread = items
-            whole = MapCall(described, options, columns)
+            (columns, kept), _, spread = items
+            taken = None if kept is None else Rows(*kept)
+            whole = MapCall(described, options, columns, taken)
             whole.spread = spread
             call: Call = whole
         else:
@@ -273,7 +300,11 @@ class NestedServer:
             source = current.failed_input
             parts = None
             if current.parts is not None:
-                parts = [(part.items, int(part.stage), part.result) for part in current.parts]
+                parts = [
+                    (part.items, int(part.stage), part.result, part.attempts(), part.blame,
+                     part.tries, (part.logs[-1].start, part.logs[-1].end) if part.logs else None)
+                    for part in current.parts
+                ]  # fmt: skip
                 for part in current.parts:
                     if part.stored:
                         self._lend(member, part.result[0])
@@ -284,7 +315,8 @@ class NestedServer:
             result = None if parts is not None else current.result
             results.append(
                 (number, int(current.stage), result, current.stored, current.blame,
-                 numbers.get(id(source.call), 0) if source is not None else 0, parts)
+                 numbers.get(id(source.call), 0) if source is not None else 0, parts,
+                 current.attempts(), current.tries)
             )  # fmt: skip
             first = run.failure
             if first is not None and first.call is task.call:
@@ -309,6 +341,18 @@ class NestedServer:
             return 0, b"", task is None or task.finished, start
         data = source.read(start, limit) if limit else b""
         return source.size(), data, source.finished(), source.kept_from(start)
+
+    def _log_of_block(
+        self, member: Member, number: int, place: int, start: int, limit: int
+    ) -> tuple[bytes, int]:
+        """What a block of a map has printed, by its place among those of the map."""
+        asker = self._askers.get(member.number)
+        call = asker.calls.get(number) if asker is not None else None
+        task = call.task_in(asker.realm) if call is not None and asker is not None else None
+        if task is None or not task.parts or not task.parts[place].logs:
+            return b"", start
+        segment = task.parts[place].logs[-1].segment
+        return segment.read(start, limit), segment.kept_from(start)
 
     def _call_object(self, member: Member, request: int, data: bytes) -> None:
         try:

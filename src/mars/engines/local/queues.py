@@ -17,12 +17,13 @@ class WorkerState:
     __slots__ = (
         "asked", "blocked", "claim", "cpus", "due_at", "empty", "group", "id", "kill_at", "load_s",
         "need", "queue", "ready", "reason", "resuming", "stopping", "taking_back", "told", "usable",
-        "watched",
+        "watched", "where",
     )  # fmt: skip
 
     def __init__(self, number: WorkerId, group: int) -> None:
         self.id = number
         self.group = group
+        self.where: tuple[str, int] = ("", 0)  # name of its node, and process id there
         self.ready = False  # False until its process has said so
         self.queue: deque[Task] = deque()  # the first one runs
         self.load_s = 0.0  # predicted work in the queue

@@ -114,6 +114,7 @@ ARROWS: Final = frozenset(
         (MADE, RETRYING),  # its node was lost before
         (MADE, FAILED),
         (MADE, ABANDONED),
+        (MADE, CANCELLED),
         (ASSIGNED, DONE),
         (ASSIGNED, FAILED),
         (ASSIGNED, CANCELLED),
@@ -199,16 +200,6 @@ def _load(worker: WorkerState) -> float:
 def _backoff_s(number: int) -> float:
     """How long to wait before another try, after so many."""
     return BACKOFF_S[min(number, len(BACKOFF_S)) - 1]
-
-
-def _cancelled(task: Task) -> bool:
-    """Whether nobody wants the task any more because somebody cancelled it."""
-    cancelled = False
-    for run in task.runs if task.source is None else task.source.runs:
-        if run.live:
-            return False
-        cancelled |= run.cancelled
-    return cancelled
 
 
 class Scheduler:
@@ -373,7 +364,7 @@ class Scheduler:
             known = call.task
             if known is not task:  # else the engine put it there
                 known = call.task_in(task.realm)
-            if known is task:
+            if known is task and not task.runs and not task.finished:
                 pass
             elif known is None:
                 task.elsewhere = call.task
@@ -385,6 +376,8 @@ class Scheduler:
                 continue
             elif known.finished:
                 run.total -= task.size
+                if known is task:  # another run came first, took it, and has ended already
+                    task = self._anew(known)
                 self._replace(call, known, task)
                 run.total += task.size
             elif known.runs:
@@ -399,7 +392,8 @@ class Scheduler:
                     self._join_map(known, task)
                 continue
             else:
-                # The engine put it there, perhaps for a run that Ctrl-C kept from coming here.
+                # The engine put it there, for a run that is on its way here, or that Ctrl-C kept
+                # from coming.
                 known.asked |= task.asked
                 task = known
             task.runs = runs
@@ -418,9 +412,18 @@ class Scheduler:
         if run.live and run.remaining == run.made:
             self._end(run)
 
+    @staticmethod
+    def _anew(old: Task) -> Task:
+        """A task for a call whose task has ended without a value."""
+        new = Task(old.call, old.realm)
+        new.place, new.asked = old.place, old.asked
+        old.call.begin(new)
+        return new
+
     def _replace(self, call: Call, old: Task, new: Task) -> None:
         new.elsewhere = old.elsewhere
         new.logs = old.logs  # what earlier attempts printed stays readable
+        new.ended = old.attempts()
         if old.parts is not None:
             # Blocks of it may have ended while the new one was on its way here.
             since = old.parts[len(new.parts) :]
@@ -511,6 +514,7 @@ class Scheduler:
                 task.logs = (*task.logs, outcome.log)
             status = outcome.status
             if status == VALUE:
+                task.where = worker.where
                 self._learn(task, outcome.seconds)
                 if outcome.peak:
                     self.admission.learn(task.call.function.key, outcome.peak)
@@ -648,6 +652,7 @@ class Scheduler:
             self._no_longer_made(task)
             task.stage = RETRYING
             task.deaths += 1
+            task.ended = (*task.ended, (*(task.where or ("", 0)), "lost"))
         for task in lost:
             if task.stage is not RETRYING:
                 continue  # it has ended with one before it
@@ -656,7 +661,7 @@ class Scheduler:
             elif task.deaths <= task.call.options.death_retries:
                 self._due(now + _backoff_s(task.deaths), _RETRY, task.attempt, task)
             else:
-                self._terminal(task, FAILED, event.certificate(task), now)
+                self._terminal(task, event.certificate(task))
 
     def _wait_again(self, task: Task) -> None:
         """An input of a task has to be made again."""
@@ -684,7 +689,7 @@ class Scheduler:
             if not worker.watched:
                 worker.watched = True
                 self._due(worker.due_at + OVERDUE_S, _OVERDUE, 0, worker)
-            if not worker.stopping and _cancelled(queue[0]):
+            if not worker.stopping and queue[0].cancelled:
                 # It began before we could take it back, or we thought that another one runs.
                 self._interrupt(worker, queue[0], "cancel", now + CANCEL_GRACE_S)
         else:
@@ -736,25 +741,25 @@ class Scheduler:
     ) -> None:
         status = outcome.status
         reason = worker.reason if worker.stopping == outcome.attempt else ""
-        if status == INTERRUPTED and reason == "cancel":
-            self._cancelled(task, now)
+        task.ended = (*task.ended, (*worker.where, "stopped" if reason else "error"))
+        if reason == "cancel":  # whatever the call made of the interrupt
+            self._stopped(task, now)
             return
         task.blame = reason
         task.tries += 1
         options = task.call.options
-        if status in (EXCEPTION, INTERRUPTED) and task.tries <= options.retries and wanted(task):
+        again = options.retry_late if reason else status in (EXCEPTION, INTERRUPTED)
+        if again and task.tries <= options.retries and wanted(task):
             self._retry(task, task.tries, now)
             return
-        self._terminal(task, FAILED, outcome.result, now)
+        self._terminal(task, outcome.result)
 
-    def _cancelled(self, task: Task, now: float) -> None:
+    def _stopped(self, task: Task, now: float) -> None:
         """An attempt was stopped because nobody wanted it; meanwhile somebody may."""
         if wanted(task):
             self._pause(task, now)
-        elif task.source is not None:
-            self._abandon(task)  # its items have not failed: whoever asks again gets them
-        else:
-            self._terminal(task, CANCELLED, None, now)
+        else:  # it has not failed, nor have items of a block: whoever asks again gets them
+            self._abandon(task)
 
     def _retry(self, task: Task, number: int, now: float) -> None:
         self._pause(task, now + _backoff_s(number))
@@ -770,12 +775,12 @@ class Scheduler:
         self._leave_home(task)
         self._due(until, _RETRY, task.attempt, task)
 
-    def _terminal(self, task: Task, stage: Stage, result: Any, now: float) -> None:
-        """A task ends without a value, and with it all that needs its value."""
+    def _terminal(self, task: Task, result: Any) -> None:
+        """A task fails, and with it all that needs its value."""
         if task.source is not None:
-            self._block_lost(task, stage, result)
+            self._block_lost(task, result)
             return
-        task.stage = stage
+        task.stage = FAILED
         task.result = result
         self._consumed(task)
         self._count_failure(task)
@@ -859,7 +864,10 @@ class Scheduler:
             self.ready.push_front(task)
 
     def _abandon(self, task: Task) -> None:
-        """No live run wants the task, nor, then, what depends on it."""
+        """No live run wants the task, nor, then, what depends on it.
+
+        What somebody cancelled is told to be cancelled; the rest was never executed.
+        """
         if task.source is not None:
             task.stage = ABANDONED
             source = task.source
@@ -873,7 +881,7 @@ class Scheduler:
             dropped = pending.pop()
             if dropped.stage >= DONE:
                 continue
-            dropped.stage = ABANDONED
+            dropped.stage = CANCELLED if dropped.cancelled else ABANDONED
             self._consumed(dropped)
             for run in dropped.runs:
                 run.remaining -= 1
@@ -1018,12 +1026,13 @@ class Scheduler:
             dependent.home, dependent.near = None, 0
         reason = worker.reason if worker.stopping == task.attempt else ""
         options = task.call.options
+        task.ended = (*task.ended, (*worker.where, "stopped" if reason else "died"))
         if reason == "cancel":
-            self._cancelled(task, now)
+            self._stopped(task, now)
             return
         if reason == "timeout":
             task.tries += 1
-            number, limit = task.tries, options.retries
+            number, limit = task.tries, options.retries if options.retry_late else 0
         else:
             task.deaths += 1
             number, limit = task.deaths, options.death_retries
@@ -1041,7 +1050,7 @@ class Scheduler:
         elif number <= limit:
             self._retry(task, number, now)
         else:
-            self._terminal(task, FAILED, event.certificate(task), now)
+            self._terminal(task, event.certificate(task))
 
     def _run_cancelled(self, event: Cancelled, now: float) -> None:
         run = event.run
@@ -1427,11 +1436,11 @@ class Scheduler:
                     self._end(run)
         self._block_ended(task)
 
-    def _block_lost(self, block: Task, stage: Stage, result: Any) -> None:
+    def _block_lost(self, block: Task, result: Any) -> None:
         """A block ended without telling anything of its items, such as by a worker's death."""
         task = block.source
         assert task is not None
-        block.stage, block.result = stage, result
+        block.stage, block.result = FAILED, result
         task.parts.append(block)
         task.blocks -= 1
         task.tries += block.size

@@ -28,7 +28,7 @@ _SETTLED_S: Final = 0.3
 _ZYGOTE: Final = re.compile(
     rb"from mars\.engines\.local\.zygote import main; main\(\d+, (\d+)\)\0$"
 )
-"""End of the command line of a zygote (see `pool`), and of all that was forked from it."""
+"""End of the command line of a zygote (see `launch`), and of all that was forked from it."""
 
 _THREAD: Final = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.* \(most recent call first\):")
 _WORKER_FILE: Final = "engines/local/worker.py"

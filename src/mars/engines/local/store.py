@@ -266,7 +266,7 @@ class Store:
 
     def block_arguments(self, call: Any, indices: Sequence[int], run: Run) -> Any:
         """Arguments of a block of items: their pickle, or stored parts when it is large."""
-        data, buffers, _ = codec.encode_arguments((call.items_at(indices),), {})
+        data, buffers = call.block(indices)
         if not buffers and len(data) <= 4 * INLINE_BYTES:
             return data
         shared = self._shared_in(run)

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from mars import platform
 from mars.attempt import call as attempt_call
-from mars.attempt import codec, context, threads
+from mars.attempt import codec, context, rows, threads
 from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
@@ -61,6 +61,7 @@ from mars.errors import MarsError, SessionClosed, StoreFull
 from mars.settings import (
     AWAKE_S,
     BACKOFF_S,
+    LOG_TAIL_BYTES,
     LOG_TAIL_LINES,
     LOOK_S,
     OUTBOX_BYTES,
@@ -564,7 +565,9 @@ class Worker:
             if values is None:
                 self._finish_unstarted(attempt, log_start)
                 return
-            if type(payload) is bytes:
+            if extra is not None and "rows" in extra:
+                call, arguments = self._rows(call, payload, extra)
+            elif type(payload) is bytes:
                 if values:
                     arguments = codec.decode_arguments(payload, (), values)
                 else:
@@ -782,6 +785,21 @@ class Worker:
             data = parts.pop(0)
         return codec.loads(data, buffers=parts)
 
+    def _rows(
+        self, call: Callable[..., Any], payload: Any, extra: dict[str, Any]
+    ) -> tuple[Callable[..., Any], Any]:
+        """What to call with each of the items of a block, which are loaded one by one."""
+        if type(payload) is bytes:
+            shared, items = rows.unpacked(payload, ())
+        else:
+            data, regions = payload
+            parts = [self._parts(region)[0] for region in regions]
+            shared, items = rows.unpacked(parts.pop(0) if data is None else data, parts)
+        if extra["rows"] == "plain" and "retries" not in extra:  # each try has them fresh
+            extra["spread"] = True
+            return call, (([args for args, _ in map(loads, items)],), {})  # type: ignore[arg-type]
+        return _WithRow(call, shared), ((items,), {})
+
     def _values(self, inputs: Sequence[Any]) -> list[object] | None:
         """Decode inputs; None when one that was to be made here was not."""
         values = []
@@ -834,7 +852,7 @@ class Worker:
     def log_tail(self, start: int) -> str:
         """Last lines that the running call has printed."""
         end = os.lseek(self.log, 0, os.SEEK_CUR)
-        begin = max(start, end - 8192)
+        begin = max(start, end - LOG_TAIL_BYTES)
         text = os.pread(self.log, end - begin, begin).decode("utf-8", "replace")
         return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
 
@@ -856,6 +874,7 @@ class Worker:
         retries: int = extra.get("retries", 0)
         values: list[Any] = []
         failures: dict[int, bytes] = {}
+        failed_before: dict[int, int] = {}  # of items that were tried again: so many times
         logs = [log_start]
         log, seek, ends = self.log, os.lseek, os.SEEK_CUR
         stdout, stderr = self.stdout, self.stderr
@@ -878,6 +897,7 @@ class Worker:
                         raise
                     tries += 1
                     if tries <= retries and isinstance(error, _retry_on(extra, error)):
+                        failed_before[offset] = tries
                         time.sleep(BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
                         continue
                     self._flush()
@@ -885,7 +905,7 @@ class Worker:
                     failures[offset] = attempt_call.pack_failure(
                         error,
                         name=name,
-                        arguments=(tuple(item) if spread else (item,), {}),
+                        arguments=_shown(call, item, spread),
                         attempt=tries,
                         where=f"worker {self.number} (pid {self.pid}, {self.address})",
                         log_tail=self.log_tail(logs[-1]),
@@ -915,7 +935,7 @@ class Worker:
                     failures[offset] = attempt_call.pack_failure(
                         error,
                         name=name,
-                        arguments=(tuple(items[offset]) if spread else (items[offset],), {}),
+                        arguments=_shown(call, items[offset], spread, again=True),
                         attempt=1,
                         where=f"worker {self.number} (pid {self.pid}, {self.address})",
                         log_tail="",
@@ -925,7 +945,7 @@ class Worker:
         if failures:
             flags |= FLAG_FAILURES
         marks = logs if logs[-1] != logs[0] else None
-        return VALUE, flags, pickle.dumps((packed, failures, marks), 5), returned
+        return VALUE, flags, pickle.dumps((packed, failures, marks, failed_before), 5), returned
 
     def _set_progress(self, progress: float) -> None:
         if os.getpid() != self.pid:
@@ -993,6 +1013,33 @@ class Worker:
         return has_open_files(self.descriptors)
 
     engine: Any = None
+
+
+class _WithRow:
+    """Calls a function with what a row of arguments holds."""
+
+    __slots__ = ("_call", "_shared", "arguments")
+
+    def __init__(self, call: Callable[..., Any], shared: Sequence[object]) -> None:
+        self._call, self._shared = call, shared
+        self.arguments: Any = None  # of the last call
+
+    def load(self, row: rows.Row) -> tuple[tuple[object, ...], dict[str, object]]:
+        if type(row) is bytes and not self._shared:
+            return loads(row)  # type: ignore[no-any-return]
+        return codec.decode_arguments(*rows.parts(row), self._shared)
+
+    def __call__(self, row: rows.Row) -> Any:
+        self.arguments = None  # while they are loaded, there are none
+        self.arguments = arguments = self.load(row)
+        return self._call(*arguments[0])
+
+
+def _shown(call: Any, item: Any, spread: bool, again: bool = False) -> Any:
+    """Arguments of an item, for its error; ``again``: others have been called since."""
+    if isinstance(call, _WithRow):
+        return call.load(item) if again else call.arguments
+    return (tuple(item) if spread else (item,)), {}
 
 
 def _retry_on(extra: dict[str, Any], error: BaseException) -> Any:

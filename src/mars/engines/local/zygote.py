@@ -1,6 +1,6 @@
 """The zygote: a clean process with one thread that forks workers, and outlives none of them.
 
-Started by `pool` with exec, so nothing of the user's process is copied: no threads, no locks,
+Started by `launch` with exec, so nothing of the user's process is copied: no threads, no locks,
 no CUDA, no ``__main__``. It forks a worker in about a millisecond, tells how each one ended, and
 kills all of them, with their children, as soon as the driver is gone.
 """
