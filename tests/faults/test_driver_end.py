@@ -211,7 +211,7 @@ def test_a_program_killed_at_any_moment_leaves_nothing(
 
 
 def test_a_killed_program_takes_the_children_of_its_calls_with_it(
-    program: Callable[..., object],
+    program: Callable[..., object], wait_until: Callable[..., None]
 ) -> None:
     """A child in its process group, one in a session of its own, and one whose parent is gone."""
     one = program(
@@ -236,8 +236,8 @@ running.result()
 """
     )
     assert one.line() == "runs"
-    children = [" ".join(p.cmdline()) for p in one.alive()]
-    assert {"sleep 61", "sleep 62", "sleep 63"} <= set(children), children
+    expected = {"sleep 61", "sleep 62", "sleep 63"}
+    wait_until(lambda: expected <= {" ".join(p.cmdline()) for p in one.alive()})
     os.kill(one.process.pid, signal.SIGKILL)
     one.wait()
     one.assert_nothing_left()
