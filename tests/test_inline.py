@@ -192,6 +192,19 @@ def test_threads_are_started_as_ever_once_the_engine_has_ended(
     assert threading.Thread.start.__qualname__ == "Thread.start"
 
 
+def test_threads_of_calls_run_while_two_engines_are_open(session: mars.session.Session) -> None:
+    def in_a_thread() -> list[int]:
+        found: list[int] = []
+        thread = threading.Thread(target=lambda: found.append(mr.spawn(abs, -3).execute().fetch()))
+        thread.start()
+        thread.join(20)
+        return found
+
+    with mars.new_session(engine="inline", default=False) as other:
+        for one in (session, other):
+            assert mr.spawn(in_a_thread).execute(session=one).fetch(session=one) == [3]
+
+
 def test_somebody_who_stands_in_for_thread_start_too_is_left_there(
     session: mars.session.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,10 +33,10 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from mars.attempt import codec
-from mars.code.modules import Source, file_of, record_of
+from mars.code.modules import Source, file_of, record_of, text_of
 from mars.code.origin import is_project_module
 from mars.code.pickling import new_world
-from mars.code.world import visiting
+from mars.code.world import expected, visiting
 from mars.settings import BUFFER_BYTES
 from mars.task import Call, Function
 
@@ -407,12 +407,13 @@ class Walk:
     def module(self, name: str) -> None:
         """A module as a whole: of the project by the code of its file, else by name."""
         self._tag(f"module {name}")
-        path = file_of(name)
+        source = expected(name)  # as it was when the function was spawned
+        path = file_of(name) if source is None else source.file
         if path is None:
             self.package(name)
             return
         self.code.lasting = False
-        code = _compiled(path)
+        code = _compiled(path) if source is None else _compiled_source(source)
         if code is None or self._met(code):
             return
         self._begin_part()
@@ -672,6 +673,24 @@ def _compiled(path: str) -> types.CodeType | None:
 _files: dict[str, tuple[int, types.CodeType]] = {}
 
 
+def _compiled_source(source: Source) -> types.CodeType | None:
+    """The code of a module as the program had it, whatever its file holds by now."""
+    known = _sources.get(source.digest)
+    if known is None:
+        text = text_of(source.digest)
+        if text is None:
+            return _compiled(source.file)
+        try:
+            known = compile(text, source.file, "exec", dont_inherit=True, optimize=0)
+        except (SyntaxError, ValueError):
+            return None
+        _sources[source.digest] = known
+    return known
+
+
+_sources: dict[bytes, types.CodeType] = {}
+
+
 # -- out of pickles -------------------------------------------------------------------------------
 
 
@@ -750,7 +769,7 @@ def code_of(function: Function) -> Code:
     walk._tag(code.parts["python"])
     try:
         # In a world of its own: modules are as they were when the function was spawned.
-        with visiting(new_world()) as world:
+        with visiting(new_world(), unseen=True) as world:
             buffers = [pickle.PickleBuffer(x) for x in _raw(function.buffers)]
             value = codec.loads(function.data, buffers=buffers)
             walk.walk(value)
@@ -842,7 +861,7 @@ def arguments_of(call: Call, arrays: Arrays) -> tuple[bytes, tuple[str, ...], bo
             buffers = [x for x in stored or () if x is not payload]
             places = [Place(number) for number in range(len(call.inputs))]
             if _OURS in payload:  # classes and functions of the program, as they were
-                with visiting(new_world()):
+                with visiting(new_world(), unseen=True):
                     args, kwargs = load(payload, list(_raw(buffers)), places)
                     return digests_of(args, kwargs, arrays)
             args, kwargs = load(payload, list(_raw(buffers)), places)

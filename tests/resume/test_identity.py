@@ -180,6 +180,22 @@ def test_a_recursive_closure_ends() -> None:
     assert function_digest(outer(1)) == function_digest(outer(1)) != function_digest(outer(2))
 
 
+@pytest.mark.parametrize("how", ["late", "early"])
+def test_what_a_module_was_at_spawn_counts_and_not_what_its_file_is_now(
+    project: Any, how: str, tmp_path: Path
+) -> None:
+    main = "def f(x):\n    from helpers import fit\n    return fit(x)\n"
+    if how == "early":
+        main = "import helpers\nfrom helpers import fit\ndef f(x): return fit(x)\n"
+    func = project(main, helpers="def fit(x): return 2 * x\n")
+    function = mr.spawn(func)._call.function
+    before = identity.code_of(function).digest
+    (tmp_path / "helpers.py").write_text("def fit(x): return 3 * x\n")
+    identity.look_again()
+    identity._codes.clear()
+    assert identity.code_of(function).digest == before
+
+
 def test_a_version_of_an_installed_package_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     func = made("import numpy as np\ndef f(x): return np.sum(x)")
     before = function_digest(func)

@@ -117,7 +117,7 @@ class FollowThreads:
                 run, code = self.run, world.of_thread()
 
                 def run_in_attempt() -> None:
-                    del self.run
+                    vars(self).pop("run", None)  # another engine may stand in here, too
                     _here.attempt = attempt
                     world.enter_thread(code)
                     run()

@@ -181,7 +181,20 @@ class _Told(importlib.machinery.SourceFileLoader):
         return self._code
 
     def _make(self, fullname: str) -> CodeType | None:
+        if self._is_newer_than_compiled():
+            return self.source_to_code(self.text, self.path)
         return super().get_code(fullname)
+
+    def _is_newer_than_compiled(self) -> bool:
+        """Whether the file was written after it was compiled, perhaps in the same second.
+
+        Python compares whole seconds and sizes, and would take the code of the text before.
+        """
+        try:
+            compiled = os.stat(importlib.util.cache_from_source(self.path))
+            return compiled.st_mtime_ns <= os.stat(self.path).st_mtime_ns
+        except (OSError, NotImplementedError):  # it is not compiled, or nobody keeps that
+            return False
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)

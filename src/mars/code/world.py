@@ -319,6 +319,7 @@ class World:
         self.settled = False  # the function is here: what comes now belongs to one call
         self.used = False  # something came that does
         self.entered = False
+        self._unseen = False
         self._reading = reading
         self._objects: dict[str, Any] = {}
         self._expected: set[bytes] = set()
@@ -361,12 +362,17 @@ class World:
         if module is None:
             module = self.modules[name] = _made(name, facts)
             if self.entered:
-                self._before[name] = sys.modules.get(name)
-                sys.modules[name] = module
+                self._show(name, module)
         else:
             for fact, value in facts.items():
                 module.__dict__.setdefault(fact, value)
         return module
+
+    def _show(self, name: str, module: ModuleType) -> None:
+        """Have ``import`` find a module."""
+        if not self._unseen:
+            self._before[name] = sys.modules.get(name)
+            sys.modules[name] = module
 
     def namespace(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Global names of such a module."""
@@ -472,22 +478,23 @@ class World:
 
     # -- entering and leaving ------------------------------------------------------------------
 
-    def enter(self, *, as_guest: bool = False) -> None:
+    def enter(self, *, as_guest: bool = False, unseen: bool = False) -> None:
         """From here on this process has the program's code as it was.
 
         Parameters
         ----------
         as_guest : bool, default False
             Whether the process is the program itself: what a call does to its modules is undone.
+        unseen : bool, default False
+            Whether modules that travel by value stay out of ``sys.modules``.
         """
         self.module("__main__", {})
-        self.entered = True
+        self.entered, self._unseen = True, unseen
         if as_guest:
             self._guests = {}
         importing.enter(self.generation, self._imported)
         for name, module in self.modules.items():
-            self._before[name] = sys.modules.get(name)
-            sys.modules[name] = module
+            self._show(name, module)
         for change in self._changes.values():
             change.enter()
         if self._states:
@@ -573,6 +580,12 @@ def switch(world: World) -> None:
     world.enter()
 
 
+def expected(name: str) -> Source | None:
+    """What a module of the project was made from, in the world that this code runs in."""
+    world = current()
+    return world.manifest.get(name) if isinstance(world, World) else None
+
+
 def settle() -> None:
     """The function is here: what comes from now on belongs to one call."""
     world = current()
@@ -599,17 +612,77 @@ def notes() -> list[str]:
     ]
 
 
+class _Visit:
+    """A world that a thread is in for a while."""
+
+    __slots__ = ("around", "generation", "over", "world")
+
+    def __init__(self, world: World, around: World | None) -> None:
+        self.world, self.around = world, around
+        self.generation = importing.current()  # what was in place before
+        self.over = False
+
+    def end(self) -> None:
+        """Put everything back."""
+        self.world.leave()
+        around = self.around
+        importing.enter(self.generation, None if around is None else around._imported)
+
+
+# What a visit puts in place is there for the whole process. So one world at a time is visited, and
+# out of it, those of calls that it asks for. They end in the opposite order.
+_visits: list[_Visit] = []
+_visits_change = threading.Condition(threading.RLock())
+
+
+def _forget_visits() -> None:
+    """In a process that was forked, the threads are gone that were in other worlds."""
+    global _visits_change
+    _visits_change = threading.Condition(threading.RLock())
+    _visits.clear()
+
+
+os.register_at_fork(after_in_child=_forget_visits)
+
+
+def _may_enter(outer: World | None) -> bool:
+    """Whether a thread that is in ``outer`` may go into another world from there."""
+    if not _visits or _visits[-1].world is outer:
+        return True
+    # A call left this thread behind, and nobody waits for it.
+    return outer is not None and all(visit.world is not outer for visit in _visits)
+
+
 @contextlib.contextmanager
-def visiting(world: World) -> Iterator[World]:
-    """Be in another world for a while, in this thread."""
+def visiting(world: World, *, unseen: bool = False) -> Iterator[World]:
+    """Be in another world for a while, in this thread.
+
+    Waits for the end of visits by other threads, unless they asked for this one.
+
+    Parameters
+    ----------
+    world : World
+        Where to be.
+    unseen : bool, default False
+        Whether ``sys.modules`` keeps ``__main__`` and all else that travels by value, as other
+        threads see it: for who reads what came, and runs none of it.
+    """
     outer = _of_thread.world
     around = outer or _of_process
-    before = importing.current()
-    _of_thread.world = world
-    world.enter(as_guest=around is None)
+    with _visits_change:
+        _visits_change.wait_for(lambda: _may_enter(outer))
+        visit = _Visit(world, around)
+        _visits.append(visit)
+        _of_thread.world = world
+        world.enter(as_guest=around is None, unseen=unseen)
     try:
         yield world
     finally:
-        world.leave()
         _of_thread.world = outer
-        importing.enter(before, None if around is None else around._imported)
+        with _visits_change:
+            visit.over = True
+            if visit not in _visits:
+                visit.end()  # in a process that was forked meanwhile
+            while _visits and _visits[-1].over:
+                _visits.pop().end()
+            _visits_change.notify_all()
