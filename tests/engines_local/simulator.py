@@ -1046,6 +1046,28 @@ class World:
 
     # -- checks -------------------------------------------------------------------------------
 
+    def _check_indices(self) -> None:
+        """What is kept so that nobody looks at all groups and workers is what a look would find."""
+        state = self.scheduler
+        groups = state.groups.items()
+        if state._idle.keys() != {number for number, group in groups if group.idle}:
+            raise Broken("groups with idle workers are not those that are noted")
+        if state._idle_workers != sum(len(group.idle) for _, group in groups):
+            raise Broken("the number of idle workers is wrong")
+        if not {number for number, group in groups if group.free > 1e-9} <= state._roomy.keys():
+            raise Broken("a group with free cores is not noted")
+        if state._resuming.keys() != {number for number, group in groups if group.resuming}:
+            raise Broken("groups with workers that resume are not those that are noted")
+        for number, group in groups:
+            busy = [w for w in state.workers.values() if w.group == number and w.queue]
+            needs = [worker.need for worker in busy]
+            if group.taken.running != sum(not worker.blocked for worker in busy):
+                raise Broken(f"{group.address}: the number of calls that run is wrong")
+            if group.taken.whole != needs.count(inf):
+                raise Broken(f"{group.address}: the number of calls that run alone is wrong")
+            if abs(group.taken.finite - sum(need for need in needs if need < inf)) > 1e-3:
+                raise Broken(f"{group.address}: the memory of calls that run is wrong")
+
     def check(self) -> None:
         """What holds after every event."""
         state = self.scheduler
@@ -1077,6 +1099,8 @@ class World:
                 raise Broken(
                     f"{group.address}: {claimed} of {group.cpus} claimed, {group.free} free"
                 )
+        if not state._changed:  # else they are brought up to date with the next event
+            self._check_indices()
         counts: Counter[Any] = Counter()
         made: Counter[Any] = Counter()
         readers: Counter[Any] = Counter()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 from mars.engines.local.admission import OUT_OF_MEMORY, Admission
-from mars.engines.local.queues import WorkerState
+from mars.engines.local.queues import Taken
 from mars.settings import FUNCTIONS_KEPT, PEAK_FLOOR_BYTES
-from mars.task import Call, Function, Options, Task, WorkerId
+from mars.task import Call, Function, Options, Task
 
 GIB = 2**30
 FUNCTION = Function(b"f", "f", b"")
@@ -19,14 +20,14 @@ def task(memory: int | None = None, blame: str = "") -> Task:
     return made
 
 
-def busy(number: int, need: float, *, blocked: bool = False) -> WorkerState:
-    worker = WorkerState(WorkerId(number), 0)
-    worker.need, worker.blocked = need, blocked
-    worker.queue.append(task())
-    return worker
-
-
-IDLE = WorkerState(WorkerId(9), 0)
+def taken(*needs: float, blocked: Sequence[float] = ()) -> Taken:
+    """By calls that run, and by calls that wait for nested ones."""
+    made = Taken()
+    for need in needs:
+        made.count(False, need, 1)
+    for need in blocked:
+        made.count(True, need, 1)
+    return made
 
 
 def test_a_call_needs_what_it_says_else_what_its_function_was_seen_to_use() -> None:
@@ -58,28 +59,27 @@ def test_what_is_remembered_of_functions_does_not_grow_with_their_number() -> No
 
 def test_calls_run_together_while_they_fit() -> None:
     admission = Admission(lambda: 4 * GIB)
-    assert admission.fits(2 * GIB, IDLE, [IDLE, busy(1, 2 * GIB)])
-    assert not admission.fits(2 * GIB + 1, IDLE, [IDLE, busy(1, 2 * GIB)])
-    assert admission.fits(0, IDLE, [IDLE, busy(1, 100 * GIB)])
+    assert admission.fits(2 * GIB, taken(2 * GIB))
+    assert not admission.fits(2 * GIB + 1, taken(2 * GIB))
+    assert admission.fits(0, taken(100 * GIB))
 
 
 def test_room_that_objects_take_is_no_room_for_calls() -> None:
     room = 4 * GIB
     admission = Admission(lambda: room)
-    others = [busy(1, GIB)]
-    assert admission.fits(2 * GIB, IDLE, others)
+    others = taken(GIB)
+    assert admission.fits(2 * GIB, others)
     room = 2 * GIB
-    assert not admission.fits(2 * GIB, IDLE, others)
+    assert not admission.fits(2 * GIB, others)
 
 
 def test_each_node_has_memory_of_its_own() -> None:
     admission = Admission(lambda: GIB)
-    here, there = busy(1, 2 * GIB), busy(2, 3 * GIB)
-    there.group = 1
-    assert admission.fits(2 * GIB, IDLE, [here, there], 4 * GIB)
-    assert not admission.fits(2 * GIB + 1, IDLE, [here, there], 4 * GIB)
-    assert admission.fits(4 * GIB, IDLE, [there], 4 * GIB)
-    assert not admission.fits(4 * GIB + 1, IDLE, [there], 4 * GIB), "another node has more"
+    here, nothing = taken(2 * GIB), taken()
+    assert admission.fits(2 * GIB, here, 4 * GIB)
+    assert not admission.fits(2 * GIB + 1, here, 4 * GIB)
+    assert admission.fits(4 * GIB, nothing, 4 * GIB)
+    assert not admission.fits(4 * GIB + 1, nothing, 4 * GIB), "another node has more"
     admission.learn(FUNCTION.key, 9 * GIB)
     admission.most = 4 * GIB
     assert admission.need(task()) == 4 * GIB, "what ran somewhere can run on the largest node"
@@ -87,9 +87,9 @@ def test_each_node_has_memory_of_its_own() -> None:
 
 def test_what_fits_nowhere_is_tried_when_nothing_else_runs() -> None:
     admission = Admission(lambda: GIB)
-    assert admission.fits(5 * GIB, IDLE, [IDLE])
-    assert admission.fits(5 * GIB, IDLE, [IDLE, busy(1, GIB, blocked=True)])
-    assert not admission.fits(5 * GIB, IDLE, [IDLE, busy(1, 0)])
+    assert admission.fits(5 * GIB, taken())
+    assert admission.fits(5 * GIB, taken(blocked=[GIB]))
+    assert not admission.fits(5 * GIB, taken(0))
 
 
 def test_a_call_that_ran_out_of_memory_runs_alone() -> None:
@@ -97,7 +97,7 @@ def test_a_call_that_ran_out_of_memory_runs_alone() -> None:
     admission.strict = True
     need = admission.need(task(blame=OUT_OF_MEMORY))
     assert need == inf
-    assert not admission.fits(need, IDLE, [busy(1, 0)])
-    assert admission.fits(need, IDLE, [IDLE])
-    assert not admission.fits(0, IDLE, [busy(1, need)]), "nothing starts beside it"
-    assert admission.fits(0, IDLE, [busy(1, 5 * GIB)])
+    assert not admission.fits(need, taken(0))
+    assert admission.fits(need, taken())
+    assert not admission.fits(0, taken(need)), "nothing starts beside it"
+    assert admission.fits(0, taken(5 * GIB))

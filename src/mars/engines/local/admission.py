@@ -6,11 +6,11 @@ that the kernel ended for want of memory runs once more, with nothing beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from mars.engines.local.queues import WorkerState
+from mars.engines.local.queues import Taken
 from mars.settings import FUNCTIONS_KEPT, PEAK_FLOOR_BYTES
 from mars.task import Task
 
@@ -48,33 +48,23 @@ class Admission:
         peaks = self.peaks
         return min(peaks.get(task.call.function.key, 0), self.most) if peaks else 0
 
-    def fits(
-        self,
-        need: float,
-        worker: WorkerState,
-        workers: Iterable[WorkerState],
-        memory: float | None = None,
-    ) -> bool:
-        """Whether ``worker``, which has nothing to do, may start a call that needs ``need``.
+    def fits(self, need: float, taken: Taken, memory: float | None = None) -> bool:
+        """Whether a worker that has nothing to do may start a call that needs ``need``.
 
-        ``memory`` is what calls may take together on the worker's node; None: all workers are on
-        this machine.
+        ``taken`` is what the others need: those of its node, and ``memory`` is then what calls may
+        take there together; or all of them, if ``memory`` is None, as they are on this machine.
         """
         if not need and not self.strict:
             return True
-        others = [other for other in workers if other.queue and other is not worker]
-        if memory is not None:
-            if memory < need < inf:
-                return False  # another node has more
-            others = [other for other in others if other.group == worker.group]
-        if all(other.blocked for other in others):
+        if memory is not None and memory < need < inf:
+            return False  # another node has more
+        if not taken.running:
             return True  # nothing else would make room: it has to be tried
         if need == inf:
             return False
-        taken = sum(other.need for other in others)
         if not need:
-            return taken < inf
-        return taken + need <= (self._room() if memory is None else memory)
+            return taken.bytes < inf
+        return taken.bytes + need <= (self._room() if memory is None else memory)
 
     def learn(self, key: bytes, peak: float) -> None:
         """A call of a function has used ``peak`` bytes."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from math import inf
 
 from mars.task import Options, Task, WorkerId
 
@@ -15,9 +16,9 @@ class WorkerState:
     """One worker process, as the scheduler sees it."""
 
     __slots__ = (
-        "asked", "blocked", "claim", "cpus", "due_at", "empty", "group", "id", "kill_at", "load_s",
-        "need", "queue", "ready", "reason", "resuming", "stopping", "taking_back", "told", "usable",
-        "watched", "where",
+        "asked", "blocked", "claim", "counted", "cpus", "due_at", "empty", "group", "id", "kill_at",
+        "load_s", "need", "queue", "ready", "reason", "resuming", "stopping", "taking_back", "told",
+        "usable", "watched", "where",
     )  # fmt: skip
 
     def __init__(self, number: WorkerId, group: int) -> None:
@@ -42,6 +43,31 @@ class WorkerState:
         self.watched = False  # a timer looks whether it is overdue
         self.empty = False  # counted in `Group.empty`
         self.usable = False  # counted in `Group.usable`
+        self.counted: tuple[bool, float] | None = None  # how it is counted in `Group.taken`
+
+
+class Taken:
+    """What workers that have something queued need together, kept up to date as that changes."""
+
+    __slots__ = ("finite", "running", "whole")
+
+    def __init__(self) -> None:
+        self.running = 0  # workers whose call is not blocked
+        self.finite = 0.0  # bytes, of all that say how many
+        self.whole = 0  # workers whose call needs all that there is
+
+    def count(self, blocked: bool, need: float, change: int) -> None:
+        """Add a worker, or take it away."""
+        self.running += 0 if blocked else change
+        if need == inf:
+            self.whole += change
+        else:
+            self.finite += change * need
+
+    @property
+    def bytes(self) -> float:
+        """All together."""
+        return inf if self.whole else self.finite
 
 
 class Group:
@@ -49,7 +75,7 @@ class Group:
 
     __slots__ = (
         "address", "careful", "cpus", "empty", "free", "idle", "look_at", "memory", "pause_until",
-        "resuming", "usable",
+        "resuming", "taken", "usable",
     )  # fmt: skip
 
     def __init__(self, address: str, cpus: float, memory: float | None = None) -> None:
@@ -64,6 +90,7 @@ class Group:
         self.idle: dict[WorkerState, None] = {}  # could start something now
         self.empty = 0  # workers without a queue, those too that are being started
         self.usable = 0  # workers that are not blocked
+        self.taken = Taken()
 
 
 class ReadyQueue:

@@ -58,7 +58,7 @@ from mars.engines.local.events import (
     Unneeded,
     WorkerReady,
 )
-from mars.engines.local.queues import Group, ReadyQueue, WorkerState, wanted
+from mars.engines.local.queues import Group, ReadyQueue, Taken, WorkerState, wanted
 from mars.settings import (
     ALONE_S,
     AWAITED_REPORT_S,
@@ -229,6 +229,13 @@ class Scheduler:
         self._prefetch_below_s = prefetch_below_s
         self._distance = distance
         self.groups: dict[int, Group] = {}  # by number, which is never used again
+        # Those of them that are looked for, kept up to date as workers change, so that no event
+        # costs a look at all groups.
+        self._idle: dict[int, Group] = {}  # with workers that have nothing to do
+        self._roomy: dict[int, Group] = {}  # with cores that are free
+        self._resuming: dict[int, Group] = {}  # with workers that wait for their cores
+        self._idle_workers = 0
+        self._taken = Taken()  # by calls of all groups
         self._next_group = 0
         for address, cpus in groups:
             self.add_group(address, cpus)
@@ -273,9 +280,8 @@ class Scheduler:
         commands: list[Command] = []
         self._commands = commands
         self._handlers[type(event)](event, now)  # type: ignore[operator]
-        for group in self.groups.values():
-            if group.resuming:
-                self._resume(group)
+        for number in sorted(self._resuming) if self._resuming else ():
+            self._resume(number)
         self._assign(now)
         if self._lost_groups:
             self._forget_groups()
@@ -309,7 +315,7 @@ class Scheduler:
         """Have further workers, which share so many cores; the number of their group."""
         number = self._next_group
         self._next_group += 1
-        self.groups[number] = Group(address, cpus, memory)
+        self.groups[number] = self._roomy[number] = Group(address, cpus, memory)
         return number
 
     def _forget_groups(self) -> None:
@@ -318,6 +324,8 @@ class Scheduler:
         for number in self._lost_groups:
             if number not in there:
                 del self.groups[number]
+                for some in (self._idle, self._roomy, self._resuming):
+                    some.pop(number, None)
         self._lost_groups = [number for number in self._lost_groups if number in there]
 
     def _is_idle(self, worker: WorkerState) -> bool:
@@ -939,7 +947,8 @@ class Scheduler:
         if worker is not None and worker.blocked and not worker.resuming:
             worker.resuming = True
             self._changed[worker] = None
-            self.groups[worker.group].resuming.append(worker)
+            group = self._resuming[worker.group] = self.groups[worker.group]
+            group.resuming.append(worker)
 
     def _unblock(self, worker: WorkerState) -> None:
         """The call that was blocked has ended, such as by its timeout: nobody waits any more."""
@@ -950,8 +959,9 @@ class Scheduler:
             worker.claim = worker.cpus
             self.groups[worker.group].free -= worker.claim
 
-    def _resume(self, group: Group) -> None:
+    def _resume(self, number: int) -> None:
         """Let workers whose nested calls are done go on, before anything new starts."""
+        group = self._resuming[number]
         while group.resuming:
             worker = group.resuming[0]
             if worker.resuming and worker.id in self.workers:
@@ -964,6 +974,7 @@ class Scheduler:
                 group.free -= worker.claim
                 self._commands.append(Resume(worker.id))
             group.resuming.popleft()
+        del self._resuming[number]
 
     def _died(self, event: Died, now: float) -> None:
         worker = self.workers.pop(event.worker, None)
@@ -1157,7 +1168,9 @@ class Scheduler:
             group = self.groups[worker.group]
             usable = here and not worker.blocked
             could = usable and not (worker.taking_back or worker.stopping or worker.resuming)
-            _put(group.idle, worker, could and worker.ready and not depth)
+            idle = could and worker.ready and not depth
+            if idle is not (worker in group.idle):
+                self._count_idle(worker, group, 1 if idle else -1)
             hungry = depth == 1 or (depth > 1 and worker.load_s < BATCH_S / 2)
             _put(self._hungry, worker, could and hungry)
             _put(self._deep, worker, usable and depth > 1 and not worker.taking_back)
@@ -1168,6 +1181,27 @@ class Scheduler:
             if usable is not worker.usable:
                 worker.usable = usable
                 group.usable += 1 if usable else -1
+            counted = (worker.blocked, worker.need) if here and depth else None
+            if counted != worker.counted:
+                for taken in (group.taken, self._taken):
+                    if worker.counted is not None:
+                        taken.count(*worker.counted, -1)
+                    if counted is not None:
+                        taken.count(*counted, 1)
+                worker.counted = counted
+            if group.free > 1e-9:
+                self._roomy[worker.group] = group
+            else:
+                self._roomy.pop(worker.group, None)
+
+    def _count_idle(self, worker: WorkerState, group: Group, change: int) -> None:
+        """A worker has nothing to do, or something again."""
+        _put(group.idle, worker, change > 0)
+        self._idle_workers += change
+        if group.idle:
+            self._idle[worker.group] = group
+        else:
+            del self._idle[worker.group]
 
     def _assign(self, now: float) -> None:
         """Give work to workers that have room for it, and start workers that are missing."""
@@ -1190,21 +1224,18 @@ class Scheduler:
         for worker in _some(self._hungry) if self._hungry else ():
             if worker.queue[-1].dependents is not None:
                 self._lengthen(worker, now)
-        for group in self.groups.values():
-            if group.idle:
-                for worker in changed:
-                    self._retire(worker)
-                if self._deep:
-                    self._balance(now)
-                return
+        if self._idle:
+            for worker in changed:
+                self._retire(worker)
+            if self._deep:
+                self._balance(now)
 
     def _fill_idle(self, now: float) -> None:
         """Share out what is ready among workers that have nothing to do."""
         ready = self.ready
-        left = 0
-        for group in self.groups.values():
-            left += len(group.idle)
-        for group in self.groups.values():
+        left = self._idle_workers
+        for number in sorted(self._idle) if len(self._idle) > 1 else list(self._idle):
+            group = self.groups[number]
             while group.idle and ready.count:
                 task = ready.first()
                 assert task is not None
@@ -1266,7 +1297,7 @@ class Scheduler:
             if queue:
                 if need > worker.need:
                     break  # it was let in for less
-            elif not self.admission.fits(need, worker, self.workers.values(), group.memory):
+            elif not self._fits(need, group):
                 break  # nor may anything behind it start, or it would wait for ever
             if task.items is not None and task.source is None:
                 block = self._carve(task, load if queue else None)
@@ -1307,6 +1338,11 @@ class Scheduler:
                 self._due(worker.due_at + OVERDUE_S, _OVERDUE, 0, worker)
             self._give(worker, batch)
         return bool(batch)
+
+    def _fits(self, need: float, group: Group) -> bool:
+        """Whether an idle worker of a group may start a call that needs so much."""
+        taken = self._taken if group.memory is None else group.taken
+        return self.admission.fits(need, taken, group.memory)
 
     def _give(self, worker: WorkerState, batch: list[Task]) -> None:
         """Send tasks that were queued."""
@@ -1504,8 +1540,7 @@ class Scheduler:
         """
         helpers = 0
         if not self.ready.count:
-            for group in self.groups.values():
-                helpers += len(group.idle) - (worker in group.idle)
+            helpers = self._idle_workers - (worker in self.groups[worker.group].idle)
         frontier = [task]
         while frontier:
             dependents: Sequence[Task] = frontier.pop().dependents or ()
@@ -1571,16 +1606,12 @@ class Scheduler:
     def _could_run(self, task: Task, now: float) -> bool:
         """Whether an idle worker could start the task now."""
         options = task.call.options
-        for index, group in self.groups.items():
-            worker = next(iter(group.idle), None)
+        for index, group in self._idle.items():
             if (
-                worker is not None
-                and options.cpus <= group.free + 1e-9
+                options.cpus <= group.free + 1e-9
                 and options.worker in (None, group.address)
                 and (not task.call.inputs or self._home_until(task, index) <= now)
-                and self.admission.fits(
-                    self.admission.need(task), worker, self.workers.values(), group.memory
-                )
+                and self._fits(self.admission.need(task), group)
             ):
                 return True
         return False
@@ -1596,7 +1627,8 @@ class Scheduler:
 
     def _start_missing(self, now: float) -> None:
         """Start workers for cores that are free while no worker is."""
-        for index, group in self.groups.items():
+        for index in sorted(self._roomy) if len(self._roomy) > 1 else list(self._roomy):
+            group = self.groups[index]
             shelf = self.ready.shelf_for(group, None)
             if shelf is None or group.pause_until > now:
                 continue
