@@ -93,8 +93,8 @@ test-without-clusters: $(VENV)/for-tests  ## one half of the tests, without Dask
 	@$(PYTEST) $(CLUSTERS:%=--ignore=%) $(PYTEST_ARGS) || $(NONE)
 
 test-on-clusters: $(VENV)/for-tests  ## the other half, on Dask and Ray
-	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/engines tests/resume \
-		tests/surface $(PYTEST_ARGS) || $(NONE)
+	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/cli tests/engines \
+		tests/resume tests/surface $(PYTEST_ARGS) || $(NONE)
 
 # Each Python has an environment of its own, .venv-3.12 and so on. Versions that are not in the list
 # yet are tried where they are found, and not missed where they are not.

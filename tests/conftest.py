@@ -11,6 +11,7 @@ import gc
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give this run a temporary directory of its own, so that what appears in it is ours."""
     for name in SWITCHES:
         os.environ.pop(name, None)
+    # A shell starts what runs in the background with SIGINT ignored, and all below it would be.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Ray reads them once, when it is imported.
     os.environ |= {
         "RAY_AUTH_MODE": "token",
