@@ -19,11 +19,12 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults check format bench bench-quick bench-page bench-cluster chaos clean
+.PHONY: help demo test test-without-clusters test-on-clusters test-pythons faults check format \
+	bench bench-quick bench-page bench-cluster chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
-		| awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+		| awk -F ':.*## ' '{ printf "  make %-22s %s\n", $$1, $$2 }'
 
 # --- environments --------------------------------------------------------------------------------
 # Stamp files say what .venv holds; a change of pyproject.toml installs again. The second holds all
@@ -76,11 +77,55 @@ demo: $(VENV)/for-demo  ## run both example programs, serial and spawned (some m
 CLUSTERS := tests/cluster tests/deploy tests/lab
 PYTEST   := $(PY) -m pytest
 NONE     := [ $$? -eq 5 ]
+SUBMAKE  := $(MAKE) --no-print-directory
 
-test: check  ## run all checks, then all tests
+# A failed half does not keep the other from running: one round says all that is wrong. Ctrl-C ends
+# both, though pytest makes an exit status of it.
+test:  ## run all checks, then all tests: the half without clusters, then the half on clusters
+	@$(SUBMAKE) check || { echo "make test: the checks FAILED; no test has run"; exit 1; }
+	@trap 'exit 130' INT; without=passed; on=passed; \
+		$(SUBMAKE) test-without-clusters || without=FAILED; \
+		$(SUBMAKE) test-on-clusters || on=FAILED; \
+		echo "make test: checks passed, half without clusters $$without, half on clusters $$on"; \
+		test "$$without$$on" = passedpassed
+
+test-without-clusters: $(VENV)/for-tests  ## one half of the tests, without Dask and Ray
 	@$(PYTEST) $(CLUSTERS:%=--ignore=%) $(PYTEST_ARGS) || $(NONE)
-	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/engines tests/resume \
-		tests/surface $(PYTEST_ARGS) || $(NONE)
+
+test-on-clusters: $(VENV)/for-tests  ## the other half, on Dask and Ray
+	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/cli tests/engines \
+		tests/resume tests/surface $(PYTEST_ARGS) || $(NONE)
+
+# Each Python has an environment of its own, .venv-3.12 and so on. Versions that are not in the list
+# yet are tried where they are found, and not missed where they are not.
+PYTHONS ?= 3.11 3.12 3.13
+NEWER   := $(if $(filter file,$(origin PYTHONS)),3.14 3.15 3.16 3.17)
+HALVES  ?= test-without-clusters
+PYENV   := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
+
+# A shim of pyenv may stand on PATH for a version that it then refuses to start: each is asked.
+test-pythons:  ## the half without clusters, on every Python from 3.11 on that is found here
+	@trap 'exit 130' INT; said=; failed=0; ran=0; \
+	for version in $(PYTHONS) $(NEWER); do \
+		python=; \
+		for one in "$$(command -v python$$version)" \
+				$$(ls -d "$(PYENV)"/$$version*/bin/python$$version 2>/dev/null | sort -Vr); do \
+			if "$$one" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')" \
+					2>/dev/null; then python=$$one; break; fi; \
+		done; \
+		if test -n "$$python"; then \
+			echo; echo "=== Python $$version: $$python ==="; \
+			result=passed; ran=1; \
+			$(SUBMAKE) -k $(HALVES) VENV=.venv-$$version PYTHON="$$python" \
+				|| { result=FAILED; failed=1; }; \
+		else case " $(NEWER) " in \
+			*" $$version "*) continue;; \
+			*) result="not found on PATH or in $(PYENV)";; \
+		esac; fi; \
+		said="$$said\n  Python $$version: $$result"; \
+	done; \
+	printf "\nmake test-pythons ($(HALVES)):$$said\n"; \
+	test "$$ran$$failed" = 10
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
 	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
@@ -122,5 +167,5 @@ chaos: .venv-bench/made  ## kill a random worker every 200 ms, ours and the peer
 	@.venv-bench/bin/python -m benchmarks.chaos $(CHAOS_ARGS)
 
 clean:  ## remove environments, caches and build results
-	rm -rf .venv .venv-bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-3.* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

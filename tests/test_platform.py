@@ -72,8 +72,8 @@ def test_a_child_that_ends_is_reaped_at_once_and_one_that_does_not_is_told(
         assert not child.reap(0.01)
         os.close(write)
         begin = time.monotonic()
-        assert child.reap(30)
-        assert time.monotonic() - begin < 10
+        assert child.reap(50)
+        assert time.monotonic() - begin < 30
         with pytest.raises(ChildProcessError):
             os.waitpid(pid, 0)
         assert child.reap(30)  # somebody has reaped it

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import timeit
 from collections.abc import Mapping
 
@@ -143,7 +144,8 @@ def test_numba_is_not_asked_before_it_has_threads(
 
 def test_to_ask_libraries_costs_microseconds(budget: ThreadBudget) -> None:
     budget.differs()
-    took = min(timeit.repeat(budget.differs, number=1000, repeat=5)) / 1000
+    # CPU time: the machine may be busy with something else.
+    took = min(timeit.repeat(budget.differs, number=1000, repeat=5, timer=time.process_time)) / 1000
     assert took < 100e-6, "3 us on the reference machine"
 
 

@@ -119,6 +119,7 @@ def test_joining_without_credentials_says_where_they_are_made(say: Say) -> None:
     assert "mars cluster credentials export" in complaint
 
 
+@pytest.mark.clusters  # it imports Dask, which changes how exceptions are pickled
 def test_joining_a_cluster_that_is_gone_says_so(say: Say) -> None:
     pytest.importorskip("distributed")
     known(host="127.0.0.1", port=1)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,11 +21,14 @@ import mars.remote as mr
 from mars import platform
 from mars.cli import main
 from mars.engines.local import stacks
-from mars.engines.local.stacks import State, examine, find_engines
+from mars.engines.local.stacks import Report, State, find_engines
 
 Note = Callable[..., None]
 Lines = Callable[[object], list[str]]
 Wait = Callable[..., None]
+
+# A worker on a machine that has other work may need long for its answer.
+examine = partial(stacks.examine, limit_s=20.0)
 
 pytestmark = [
     pytest.mark.usefixtures("session"),
@@ -37,6 +41,12 @@ def session(leak_guard: None) -> Iterator[mars.session.Session]:
     opened = mars.new_session(n_cpu=2, default=True)
     yield opened
     opened.stop_server()
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command waits as long as the tests do."""
+    monkeypatch.setattr(stacks, "examine", examine)
 
 
 @pytest.fixture
@@ -59,6 +69,29 @@ def start(
     yield start
     for run in runs:
         run.cancel()
+
+
+@pytest.fixture
+def seen_in(wait_until: Wait) -> Callable[..., Report]:
+    """``seen_in(pid, name)``: what a worker says once its call is in that function.
+
+    A call that has told that it began may be on its way back from telling.
+    """
+
+    def seen_in(pid: int, name: str) -> Report:
+        reports: list[Report] = []
+
+        def is_there() -> bool:
+            reports.append(examine(pid))
+            return bool(reports[-1].call) and reports[-1].call[0].endswith(f" in {name}")
+
+        wait_until(is_there)
+        return reports[-1]
+
+    return seen_in
+
+
+Seen = Callable[..., Report]
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -139,13 +172,14 @@ def test_a_process_that_has_nothing_to_do_with_it_is_refused(
     assert capsys.readouterr().err == "process 1 is no worker of mars, and has none\n"
 
 
-def test_a_call_that_holds_the_interpreter_in_c_answers(start: Callable[..., int]) -> None:
+def test_a_call_that_holds_the_interpreter_in_c_answers(
+    start: Callable[..., int], seen_in: Seen
+) -> None:
     def backtrack(tell: Callable[[], None]) -> None:
         tell()
         re.match(r"(a+)+$", "a" * 60 + "b")  # longer than anybody lives, under the lock
 
-    pid = start(backtrack)
-    report = examine(pid)
+    report = seen_in(start(backtrack), "match")
     assert report.state is State.RUNNING
     assert report.call[-1].endswith(" in backtrack")
     assert "re/__init__.py" in report.call[0]
@@ -180,7 +214,7 @@ def test_a_call_that_waits_for_its_calls_is_shown_where_it_asked(
 
 
 def test_threads_of_a_call_are_shown(
-    start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    start: Callable[..., int], capsys: pytest.CaptureFixture[str], wait_until: Wait
 ) -> None:
     def threaded(tell: Callable[[], None]) -> None:
         import threading
@@ -192,21 +226,26 @@ def test_threads_of_a_call_are_shown(
         threading.Thread(target=beside, daemon=True).start()
         time.sleep(60)
 
-    text = shown(capsys, str(start(threaded)))
-    assert re.search(r"in another thread:\n      File .* in beside\n", text)
-    assert "serve_control" not in text
+    pid = start(threaded)
+    texts: list[str] = []
+
+    def is_shown() -> bool:
+        texts.append(shown(capsys, str(pid)))
+        return bool(re.search(r"in another thread:\n      File .* in beside\n", texts[-1]))
+
+    wait_until(is_shown)  # it may be on its way back from telling
+    assert "serve_control" not in texts[-1]
 
 
 def test_a_call_that_blocks_signals_answers_through_another_thread(
-    start: Callable[..., int],
+    start: Callable[..., int], seen_in: Seen
 ) -> None:
     def deaf(tell: Callable[[], None]) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) | {signal.SIGRTMIN + 7})
         tell()
         time.sleep(60)
 
-    report = examine(start(deaf))
-    assert report.call[0].endswith(" in deaf")
+    assert seen_in(start(deaf), "deaf").state is State.RUNNING
 
 
 @pytest.mark.parametrize("loss", ["descriptors", "handler"])
@@ -234,7 +273,7 @@ def test_a_worker_that_cannot_answer_is_not_harmed_by_the_question(
     wait_until(lambda: pid not in workers())
 
 
-def test_a_deep_recursion_is_shown_as_running(start: Callable[..., int]) -> None:
+def test_a_deep_recursion_is_shown_as_running(start: Callable[..., int], seen_in: Seen) -> None:
     def descend(tell: Callable[[], None], depth: int = 300) -> None:
         if depth:
             descend(tell, depth - 1)
@@ -242,9 +281,7 @@ def test_a_deep_recursion_is_shown_as_running(start: Callable[..., int]) -> None
             tell()
             time.sleep(60)
 
-    report = examine(start(descend))
-    assert report.state is State.RUNNING
-    assert report.call[0].endswith(" in descend")
+    assert seen_in(start(descend), "descend").state is State.RUNNING
 
 
 def test_a_process_that_has_ended_is_said_to_have_ended() -> None:
@@ -253,10 +290,13 @@ def test_a_process_that_has_ended_is_said_to_have_ended() -> None:
     assert examine(ended.pid).state is State.GONE
 
 
-def test_several_who_ask_at_once_get_whole_answers(start: Callable[..., int]) -> None:
+def test_several_who_ask_at_once_get_whole_answers(
+    start: Callable[..., int], seen_in: Seen
+) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     pid = start(linger)
+    seen_in(pid, "linger")
     with ThreadPoolExecutor(4) as pool:
         for report in pool.map(examine, [pid] * 40):
             assert [frame.rpartition(" ")[2] for frame in report.call] == ["linger"]

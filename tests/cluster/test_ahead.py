@@ -11,7 +11,7 @@ import mars
 import mars.remote as mr
 from mars.settings import FAR_PREFETCH_BELOW_S, PREFETCH_BELOW_S
 
-NAP_S = 0.15
+NAP_S = 0.25
 
 
 @pytest.mark.parametrize("idempotent", [True, False])

@@ -44,7 +44,7 @@ def sides() -> Iterator[tuple[Side, Side]]:
 
     door = Door("127.0.0.1", KEY, None, come_in)
     driver.begin(*reach(door.place, KEY, None))
-    assert opened.wait(10)
+    assert opened.wait(30)
     driver.line.start()
     yield driver, node
     driver.line.close()
@@ -79,14 +79,14 @@ def test_who_does_not_know_the_key_is_not_let_in_and_does_not_close_the_door() -
         reach(door.place, b"another key", None)
     with socket.create_connection(door.place) as stranger:
         stranger.sendall(b"\x80\x05" + bytes(500))
-        stranger.settimeout(10)
+        stranger.settimeout(30)
         # Closed with what was not read: no answer in any case.
         with pytest.raises(ConnectionResetError):
             assert stranger.recv(1) == b""
             raise ConnectionResetError
     assert not came
     mine = reach(door.place, KEY, None)
-    assert opened.wait(10)
+    assert opened.wait(30)
     for connection in (*mine, *came):
         connection.close()
     door.close()

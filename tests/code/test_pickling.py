@@ -60,8 +60,11 @@ FUNCTIONS = {
         "def outer(n):\n    def get(x): return n, x\n    return get\nf = outer(None)", (2,),
     ),
     "a closure that is not bound yet": (
-        "def outer():\n    def get(): return later\n    def f(): return get\n    f()\n"
-        "    later = 3\n    return get\nf = outer()", (),
+        (
+            "def outer():\n    def get(): return later\n    def f(): return get\n    f()\n"
+            "    later = 3\n    return get\nf = outer()"
+        ),
+        (),
     ),
     "a list": ("seen = []\ndef f(x): return [*seen, x]", (1,)),
     "attributes": ("def f(): return f.n\nf.n = 1", ()),

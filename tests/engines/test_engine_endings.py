@@ -20,7 +20,10 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.settings import STOP_S
+
+PATIENT_S = 25.0
+"""More than a busy machine takes for what STOP_S limits, and less than what hangs here would last.
+"""
 
 Lines = Callable[[object], list[str]]
 Note = Callable[..., None]
@@ -178,7 +181,7 @@ def test_a_handler_that_raises_keeps_no_other_from_running(
 
 
 def hang_in_python() -> None:
-    time.sleep(60)
+    time.sleep(600)
 
 
 def hang_in_c() -> None:
@@ -190,7 +193,7 @@ def hang_in_c() -> None:
 
 def ignore_alarms_and_hang() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    time.sleep(60)
+    time.sleep(600)
 
 
 @pytest.mark.parametrize(
@@ -206,19 +209,19 @@ def test_a_handler_that_hangs_is_killed(
     process = psutil.Process(run(own, work))
     began = time.monotonic()
     own.stop_server()
-    assert time.monotonic() - began < 5 * STOP_S
+    assert time.monotonic() - began < PATIENT_S
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_thread_that_does_not_end_is_killed_with_its_worker(own: mars.session.Session) -> None:
     def work() -> int:
-        threading.Thread(target=time.sleep, args=(60,)).start()
+        threading.Thread(target=time.sleep, args=(600,)).start()
         return os.getpid()
 
     process = psutil.Process(run(own, work))
     began = time.monotonic()
     own.stop_server()
-    assert time.monotonic() - began < 5 * STOP_S
+    assert time.monotonic() - began < PATIENT_S
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -236,22 +239,22 @@ def test_a_handler_that_asks_for_calls_is_told_that_nobody_answers(
         atexit.register(ask)
 
     run(own, work)
-    began = time.monotonic()
     own.stop_server()
-    assert time.monotonic() - began < STOP_S
-    assert lines(tmp_path / "told") == ["SessionClosed"]
+    assert lines(tmp_path / "told") == ["SessionClosed"]  # it was not killed while it waited
 
 
 def test_a_worker_in_a_call_is_not_waited_for(
     own: mars.session.Session, tmp_path: Path, note: Note, wait_until: Wait
 ) -> None:
     def work() -> None:
-        atexit.register(time.sleep, 60)
+        atexit.register(time.sleep, 600)
         note(tmp_path / "started")
-        time.sleep(60)
+        time.sleep(600)
 
     execution = mr.spawn(work).execute(session=own, wait=False)
     wait_until((tmp_path / "started").exists)
+    began = time.monotonic()
     own.stop_server()
+    assert time.monotonic() - began < PATIENT_S
     with pytest.raises(mars.errors.SessionClosed):
-        execution.result(timeout=STOP_S)
+        execution.result(timeout=PATIENT_S)

@@ -49,11 +49,13 @@ def held(session: mars.session.Session) -> int:
 def test_what_results_took_goes_back_when_nothing_more_is_freed(
     session: mars.session.Session, idle_s: Callable[[float], None], wait_until: WaitUntil
 ) -> None:
-    idle_s(0.5)
+    idle_s(600)
     calls = mr.ExecutableTuple([mr.spawn(np.ones, args=(MIB,)) for _ in range(4)]).execute()
     assert counted(session) >= 32 * MIB
     del calls
     assert counted(session) >= 32 * MIB
+    idle_s(0.3)
+    mr.spawn(np.ones, args=(MIB,)).execute()  # is freed at once, and counts from now
     wait_until(lambda: counted(session) == 0)
     wait_until(lambda: held(session) == 0)
     assert mr.spawn(np.ones, args=(MIB,)).execute().fetch().sum() == MIB
@@ -92,7 +94,7 @@ def test_it_goes_back_while_the_worker_runs_a_long_call(
 def test_what_is_used_again_and_again_stays(
     session: mars.session.Session, idle_s: Callable[[float], None]
 ) -> None:
-    idle_s(5.0)
+    idle_s(600)
     for _ in range(5):
         assert mr.spawn(np.ones, args=(MIB,)).execute().fetch().sum() == MIB
         time.sleep(0.02)  # between two results, as in any program

@@ -17,6 +17,10 @@ import pytest
 
 import mars
 
+PATIENT_S = 25.0
+"""Limit for what is promised within a second or two, on a machine that may have other work: far
+beyond that, and less than what a test starts would live if nobody ended it."""
+
 MARKER = "MARS_FAULT_TEST"
 """Environment variable that a program under test, and all that descends from it, carries."""
 
@@ -37,6 +41,17 @@ def still_works(session: mars.session.Session) -> Iterator[None]:
 
     calls = [mr.spawn(pow, args=(i, 2)) for i in range(40)]
     assert mr.ExecutableTuple(calls).execute().fetch() == [i * i for i in range(40)]
+
+
+@pytest.fixture
+def within(request: pytest.FixtureRequest) -> Callable[[float], float]:
+    """``within(2)``: the limit for what is promised within two seconds.
+
+    Campaigns want a machine that has nothing else to do, and hold us to the number. In any other
+    run the limit tells what comes late from what never comes.
+    """
+    exact = request.node.get_closest_marker("campaign") is not None
+    return lambda promised_s: promised_s if exact else PATIENT_S
 
 
 def processes_marked(mark: str) -> list[psutil.Process]:
@@ -106,7 +121,7 @@ class Program:
     def alive(self) -> list[psutil.Process]:
         return processes_marked(self.mark)
 
-    def assert_nothing_left(self, limit_s: float = 2.0) -> None:
+    def assert_nothing_left(self, limit_s: float = PATIENT_S) -> None:
         deadline = time.monotonic() + limit_s
         left: dict[str, object] = {"": "not looked"}
         while left:

@@ -1,4 +1,7 @@
-"""However the program ends: within two seconds nothing of ours is left, and nothing is printed."""
+"""However the program ends: soon nothing of ours is left, and nothing is printed.
+
+That it takes two seconds at most is for the campaigns to say, in `test_campaigns.py`.
+"""
 
 from __future__ import annotations
 
@@ -244,7 +247,7 @@ running.result()
 
 
 def test_a_program_killed_together_with_its_zygote_leaves_nothing(
-    program: Callable[..., object],
+    program: Callable[..., object], wait_until: Callable[..., None]
 ) -> None:
     one = program(BEGIN + "running = begin()\nprint('runs', flush=True)\nrunning.result()\n")
     assert one.line() == "runs"
@@ -254,10 +257,7 @@ def test_a_program_killed_together_with_its_zygote_leaves_nothing(
     os.kill(one.process.pid, signal.SIGKILL)
     zygote.kill()
     one.wait()
-    deadline = time.monotonic() + 2
-    while any("zygote" in " ".join(p.cmdline()) for p in one.alive()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not any("zygote" in " ".join(p.cmdline()) for p in one.alive()))
 
 
 FORKS = {
@@ -326,7 +326,7 @@ def test_a_fork_of_the_program_disturbs_nothing(fork: str, program: Callable[...
 
 
 def test_workers_end_with_the_program_even_if_a_forked_child_of_it_lives_on(
-    program: Callable[..., object],
+    program: Callable[..., object], wait_until: Callable[..., None]
 ) -> None:
     """The child holds the sockets open: their end does not tell that the program is gone."""
     one = program(
@@ -334,7 +334,7 @@ def test_workers_end_with_the_program_even_if_a_forked_child_of_it_lives_on(
         + """
 read, write = os.pipe()
 if os.fork() == 0:
-    time.sleep(30)
+    time.sleep(600)
     os._exit(0)
 running = begin()
 print("runs", flush=True)
@@ -344,7 +344,4 @@ running.result()
     assert one.line() == "runs"
     os.kill(one.process.pid, signal.SIGKILL)
     one.wait()
-    deadline = time.monotonic() + 2
-    while len(one.alive()) > 1:
-        assert time.monotonic() < deadline, one.left_behind()
-        time.sleep(0.01)
+    wait_until(lambda: len(one.alive()) == 1)

@@ -287,7 +287,7 @@ def memory_group() -> Iterator[Path]:
     except OSError:
         pytest.skip("needs the right to make a control group")
     yield group
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         try:
             group.rmdir()

@@ -54,7 +54,7 @@ import mars, mars.remote as mr
 session = mars.new_session(n_cpu=2)
 for _ in range(2):
     try:
-        mr.spawn(abs, args=(-1,)).execute(wait=False).result(10)
+        mr.spawn(abs, args=(-1,)).execute(wait=False).result(20)
         print("runs")
     except mars.errors.StartupFailed as error:
         print("typed", str(error).replace(chr(10), " | "), flush=True)

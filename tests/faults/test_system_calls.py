@@ -148,7 +148,7 @@ def try_out(plan: injection.Plan, folder: Path, patch: pytest.MonkeyPatch) -> bo
                 undo()
                 session.stop_server()
             del session
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 20
     while psutil.Process().children(recursive=True) or len(descriptors()) > len(before):
         gc.collect()
         assert time.monotonic() < deadline, f"{descriptors()} are open, {before} were"

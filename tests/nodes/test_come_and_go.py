@@ -29,7 +29,7 @@ def test_of_nodes_that_left_nothing_stays(
     session, loop, store = there.session, there.loop, there.store
     (stays,) = session.get_worker_addresses()
     kept = [mr.spawn(np.ones, args=(100_000,)).execute()]
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in range(8):
         address = there.carrier.join()
         wait_until(lambda address=address: address in session.get_worker_addresses())
@@ -56,7 +56,7 @@ def test_of_nodes_that_left_nothing_stays(
     assert [value.fetch().sum() for value in kept] == [100_000] * 9
     del kept
     wait_until(lambda: not there.in_loop(lambda: set(store._arenas) - {1} - _of(loop)))
-    wait_until(lambda: threading.active_count() <= before)
+    wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 def _of(loop: Any) -> set[int]:

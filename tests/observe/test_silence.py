@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
+from mars.observe import silence as silence_module
 from mars.observe.progress import Progress, display_for, write_line
 from mars.observe.silence import Listener, RunningCall, Silence
 
@@ -103,11 +105,25 @@ def test_turned_off_nobody_looks(off: float | None) -> None:
     assert waits == [None]
 
 
-def test_a_limit_of_the_wait_is_kept() -> None:
+def test_a_limit_of_the_wait_is_kept_and_it_is_looked_four_times_as_often_as_there_is_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    waits: list[float] = []
+
+    def wait(timeout_s: float | None) -> bool:
+        nonlocal now
+        assert timeout_s is not None
+        waits.append(timeout_s)
+        now += timeout_s
+        return False
+
+    monkeypatch.setattr(silence_module, "time", SimpleNamespace(monotonic=lambda: now))
     lines: list[str] = []
-    listener = Listener(lambda after_s: [f"{after_s}"], 0.004, lines.append)
-    assert not listener.wait(lambda timeout_s: False, 0.02)
-    assert set(lines) == {"0.004"}
+    listener = Listener(lambda after_s: [f"{after_s}"], 2.0, lines.append)
+    assert not listener.wait(wait, 2.25)
+    assert waits == [0.5, 0.5, 0.5, 0.5, 0.25]
+    assert lines == ["2.0"] * 4
 
 
 class Terminal(io.StringIO):

@@ -38,6 +38,8 @@ class Model:
 # --
 def fit(index):
     time.sleep(0.02)
+    while index >= 40 and not os.path.exists(ledger + "-killed"):
+        time.sleep(0.005)
     with open(ledger, "a") as file:
         file.write(f"{index}\\n")
     print("fitted", index)
@@ -92,6 +94,8 @@ def test_a_notebook_whose_kernel_is_killed_goes_on_in_another_one(
     try:
         killed = run_python(DRIVER, CELLS, "30", "", limit_s=100)
         assert killed.stdout == "the kernel died\n", killed.stderr
+        before = len(lines(tmp_path / "ledger"))
+        (tmp_path / "ledger-killed").touch()  # until now the last ones waited
         done = run_python(DRIVER, CELLS, "0", "edited", limit_s=100)
         verdict, of_classes, counts, *_ = done.stdout.splitlines() or pytest.fail(done.stderr)
         again = run_python(DRIVER, CELLS, "0", "", limit_s=100)
@@ -102,8 +106,9 @@ def test_a_notebook_whose_kernel_is_killed_goes_on_in_another_one(
     assert of_classes == "True"
     total, executed = map(int, counts.split())
     assert total == 60
-    assert 25 <= executed <= 35
     ended = collections.Counter(lines(tmp_path / "ledger"))
     assert len(ended) == 60
-    assert sum(ended.values()) <= 60 + 5  # those that were in flight
+    assert sum(ended.values()) == before + executed
+    # Those that were in flight, and a busy machine may be late with some more.
+    assert 30 <= before <= 40 and sum(ended.values()) <= 60 + 10
     assert again.stdout.splitlines()[:3] == ["True fitted 7", "True", "60 0"], again.stderr

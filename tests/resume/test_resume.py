@@ -594,12 +594,14 @@ def test_sessions_of_one_program_share_a_folder(rerun: Any, opened: Any, folder:
     assert rerun(program) == (1, 1)
 
 
-def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_other_things_is_refused(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
     (tmp_path / "thesis.tex").touch()
     before = set(threading.enumerate())
     with pytest.raises(CheckpointUnusable, match="it holds other things"):
         mars.new_session(checkpoint=tmp_path)
-    assert {t for t in threading.enumerate() if t.is_alive()} <= before
+    wait_until(lambda: set(threading.enumerate()) <= before)
     assert issubclass(CheckpointBusy, mars.errors.UsageError)
 
 
