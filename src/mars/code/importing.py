@@ -10,12 +10,13 @@ is not there, as on the nodes of a cluster, the text comes from the program's pr
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType, ModuleType
 from typing import Any, Final
 
@@ -157,10 +158,31 @@ def _holds(spec: importlib.machinery.ModuleSpec, source: Source) -> bool:
     return isinstance(text, str) and _digest(text.encode()) == source.digest
 
 
-def _tell(module: ModuleType) -> None:
-    modules.note_complete(module)
-    if _on_import is not None:
-        _on_import(module.__name__)
+class _Loading(threading.local):
+    depth = 0  # modules that this thread imports inside each other
+
+    def __init__(self) -> None:
+        self.complete: list[str] = []
+
+
+_loading = _Loading()
+
+
+@contextlib.contextmanager
+def _telling_of(module: ModuleType) -> Iterator[None]:
+    """Tell of a module once it is complete, and all that are being imported around it."""
+    _loading.depth += 1
+    try:
+        yield
+        modules.note_complete(module)
+        _loading.complete.append(module.__name__)
+    finally:
+        _loading.depth -= 1
+        if not _loading.depth:
+            complete, _loading.complete = _loading.complete, []
+            for name in complete:
+                if _on_import is not None:
+                    _on_import(name)
 
 
 class _Told(importlib.machinery.SourceFileLoader):
@@ -197,8 +219,8 @@ class _Told(importlib.machinery.SourceFileLoader):
             return False
 
     def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
-        _tell(module)
+        with _telling_of(module):
+            super().exec_module(module)
 
 
 class _FromText(_Told):
@@ -234,8 +256,8 @@ class _Around:
 
     def exec_module(self, module: ModuleType) -> None:
         """As the loader does, and then tell."""
-        self._loader.exec_module(module)
-        _tell(module)
+        with _telling_of(module):
+            self._loader.exec_module(module)
 
 
 FINDER: Final = Finder()

@@ -13,6 +13,7 @@ The decision is made once for a module, and again only when it is loaded again.
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
 # each piece, and the first one in a process takes 2 ms.
 
+import contextlib
 import functools
 import importlib.machinery
 import importlib.util
@@ -21,7 +22,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
 from mars.code.bytecode import codes_in, facts_of, resolved
@@ -40,6 +41,15 @@ except ImportError:
 
 _EXTENSIONS: Final = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 DIGEST_BYTES: Final = 16
+
+
+SETTLED: Final = {
+    "__future__._Feature", "datetime.date", "datetime.datetime", "datetime.timedelta",
+    "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "logging.Logger",
+    "numpy._ArrayFunctionDispatcher", "numpy.ufunc", "pathlib.PosixPath", "pathlib.PurePosixPath",
+    "pathlib.WindowsPath", "re.Pattern", "uuid.UUID",
+}  # fmt: skip
+"""Types whose objects do not change, or travel by their name."""
 
 
 class Source(NamedTuple):
@@ -141,6 +151,75 @@ def note_complete(module: ModuleType) -> None:
     _complete[module.__name__] = module.__spec__
 
 
+class Homes:
+    """Global variables of modules that travel by name, by the objects that they hold.
+
+    A script that imports such an object has it in common with its module.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[int, tuple[str, str]] | None = None
+
+    def home_of(self, value: Any) -> tuple[str, str] | None:
+        """Module and name that an object is known by; None: no module has it for its own."""
+        kind = type(value)
+        if kind in _WITHOUT_HOME or issubclass(kind, (type, FunctionType, ModuleType)):
+            return None
+        if f"{kind.__module__}.{kind.__qualname__}" in SETTLED:
+            return None
+        if self._names is None:
+            self._names = _homes()
+        return self._names.get(id(value))
+
+
+_WITHOUT_HOME: Final = frozenset(
+    {
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        type(None),
+        tuple,
+        frozenset,
+        range,
+        BuiltinFunctionType,
+    }
+)
+
+
+def _homes() -> dict[int, tuple[str, str]]:
+    names: dict[int, tuple[str, str]] = {}
+    for module in [*sys.modules]:
+        record = record_of(module)
+        if record is None or not record.by_name or record.module is not sys.modules.get(module):
+            continue
+        space = vars(record.module)
+        for name in record.bound:
+            value = space.get(name)
+            if type(value) not in _WITHOUT_HOME:
+                names.setdefault(id(value), (module, name))
+    return names
+
+
+class _Looking(threading.local):
+    on = False
+
+
+_looking = _Looking()
+
+
+@contextlib.contextmanager
+def only_looking() -> Iterator[None]:
+    """Ask for modules that are being imported, perhaps, and not out of their own code."""
+    before, _looking.on = _looking.on, True
+    try:
+        yield
+    finally:
+        _looking.on = before
+
+
 def keep_by_value(name: str) -> None:
     """Have a module travel by value from here on: to import it would run the program again."""
     with _lock:
@@ -168,7 +247,7 @@ def _look(name: str, module: Any) -> Record | None:
             _records[name] = module, getattr(module, "__spec__", None), None
         return None
     spec = getattr(module, "__spec__", None)
-    if is_being_imported(module):
+    if is_being_imported(module) and not _looking.on:
         # Whoever asks for it runs because it is being imported.
         _kept_by_value.add(name)
     record = Record(module)

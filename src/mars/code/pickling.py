@@ -18,6 +18,7 @@ import io
 import operator
 import pickle
 import sys
+import threading
 import types
 import weakref
 from collections import ChainMap, deque
@@ -54,7 +55,7 @@ from mars.code.definitions import (
     world_module,
     world_namespace,
 )
-from mars.code.modules import record_of, travels_by_value
+from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.reach import CachedFunction, Reach
 from mars.code.states import prepared_of
@@ -138,6 +139,14 @@ def _choose(kind: type) -> str:
     return "singleton" if kind.__dictoffset__ else ""
 
 
+def _nearness(module: str) -> int:
+    """Where an object is looked for: where it comes from before where it was imported to."""
+    record = record_of(module)
+    if record is not None:
+        return 0 if record.by_name else 1
+    return 2 if module == "__main__" else 3
+
+
 class _Special:
     """Objects that are not written as they say themselves; for every pickler."""
 
@@ -215,19 +224,19 @@ class _Special:
         kind = type(value)
         if getattr(kind, "__slots__", ()):
             return None
-        names = [kind.__module__]
-        if kind is object:
-            names = sorted(sys.modules, key=lambda one: one != "__main__" and not record_of(one))
-        for module in names:
-            known = self.globals_by_identity.get(module)
-            if known is None:
-                space = getattr(sys.modules.get(module), "__dict__", {})
-                known = {id(one): name for name, one in [*space.items()] if name != "_"}
-                self.globals_by_identity[module] = known
-            name = known.get(id(value))
-            if name is not None:
-                return module, name
-        return None
+        names = sorted(sys.modules, key=_nearness) if kind is object else [kind.__module__]
+        places = (self.named_in(module, value) for module in names)
+        return next((place for place in places if place is not None), None)
+
+    def named_in(self, module: str, value: Any) -> tuple[str, str] | None:
+        """The module and the name of its global variable that holds an object; None: none does."""
+        known = self.globals_by_identity.get(module)
+        if known is None:
+            space = getattr(sys.modules.get(module), "__dict__", {})
+            known = {id(one): name for name, one in [*space.items()] if name != "_"}
+            self.globals_by_identity[module] = known
+        name = known.get(id(value))
+        return None if name is None else (module, name)
 
     def says_name(self, value: Any) -> Any:
         """An object that may say nothing but a name."""
@@ -363,6 +372,7 @@ class _Rich(_Special):
     _told: set[tuple[int, str]]
     _pending: deque[tuple[Any, ...]]
     _alive: list[object]
+    _homes: Homes
 
     def begin(
         self, arguments: bool, inside: bool, by_value: tuple[Any, ...],
@@ -377,6 +387,7 @@ class _Rich(_Special):
         self._told = set()
         self._pending = deque()
         self._alive = []  # so that no identity is used again
+        self._homes = Homes()
 
     def items(self, value: Any) -> Iterator[tuple[Any, ...]]:
         """The value, and what its functions refer to, which is known once they are written."""
@@ -405,10 +416,21 @@ class _Rich(_Special):
             if key in self._told or name not in namespace:
                 continue
             self._told.add(key)
-            value = namespace[name]
+            value = self._at_home(namespace[name])
             if space.home not in (None, "__main__"):
                 value = _fresh(value)
             self._pending.append(("name", space, name, value))
+
+    def _at_home(self, value: Any) -> Any:
+        """What stands for an object that a module which travels by name has under a name."""
+        home = self._homes.home_of(value)
+        if home is None:
+            return value
+        module = sys.modules[home[0]]
+        self.reached[id(module)] = module
+        stands = _Call(global_of, home)
+        self._alive.append(stands)
+        return stands
 
     def reducer_override(self, value: Any, /) -> Any:
         kind = type(value)
@@ -425,7 +447,7 @@ class _Rich(_Special):
                 contents = value.cell_contents
             except ValueError:
                 return make_cell, ()
-            return make_cell, (), (contents,), None, None, fill_cell
+            return make_cell, (), (self._at_home(contents),), None, None, fill_cell
         if kind is _Root or kind is _Body or kind is _Space:
             return NotImplemented
         if issubclass(kind, functools.cached_property):
@@ -480,8 +502,13 @@ class _Rich(_Special):
         self._tell(space, facts.globals)
         self._tell(space, names_in_hints(hints))
         self._submodules(space, facts.globals, facts.mentioned, func.__closure__ or ())
+        defaults, kwdefaults = func.__defaults__, func.__kwdefaults__
+        if defaults:
+            defaults = tuple(map(self._at_home, defaults))
+        if kwdefaults:
+            kwdefaults = {key: self._at_home(one) for key, one in kwdefaults.items()}
         state = (
-            func.__name__, func.__doc__, func.__defaults__, func.__kwdefaults__, hints,
+            func.__name__, func.__doc__, defaults, kwdefaults, hints,
             func.__dict__, getattr(func, "__type_params__", None),
         )  # fmt: skip
         made = (tag, module, qualname, named, space, code_bytes(code), func.__closure__)
@@ -613,17 +640,37 @@ def _tag_or_name(value: Any, module: str, name: str) -> str:
         return f"@{module}:{name}"
 
 
+def _is_loaded_module(value: Any) -> bool:
+    return issubclass(type(value), ModuleType) and sys.modules.get(value.__name__) is value
+
+
+class _Listing(threading.local):
+    def __init__(self) -> None:
+        self.modules: list[ModuleType] = []  # that are looked through, one because of the other
+
+
+_listing = _Listing()
+
+
 def _public(module: ModuleType) -> list[str]:
     """Names of a module that pickle, where nobody knows which are needed."""
+    listed = _listing.modules
+    if any(one is module for one in listed):
+        return []  # modules that refer to each other
     names = []
-    for name, value in [*vars(module).items()]:
-        if name.startswith("__"):
-            continue
-        try:
-            dumps(_fresh(value), _InBand())
-        except Exception:
-            continue
-        names.append(name)
+    listed.append(module)
+    try:
+        for name, value in [*vars(module).items()]:
+            if name.startswith("__"):
+                continue
+            try:
+                if not _is_loaded_module(value):
+                    dumps(_fresh(value), _InBand())
+            except Exception:
+                continue
+            names.append(name)
+    finally:
+        listed.pop()
     return names
 
 
@@ -634,7 +681,6 @@ def _fresh(value: Any) -> Any:
     """A lock of a module is another one in each process: it stands for a new one."""
     if not _LOCKS:
         import _thread
-        import threading
 
         _LOCKS.update(
             {
@@ -854,7 +900,7 @@ def definition_of(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], Reach |
     keep = _Apart()
     reach = Reach(value)
     data, _ = _rich_dumps(value, keep, inside=True, asked=reach.asked)
-    if reach.stable and not keep.buffers:
+    if reach.stable and not keep.buffers and not _listing.modules:
         _definitions.put(value, reach, (data, []))
     return data, keep.buffers, reach
 

@@ -34,7 +34,7 @@ from typing import Any, Final
 
 from mars.code import modules
 from mars.code.bytecode import Facts, facts_of, names_in_hints, resolved
-from mars.code.modules import Record, is_installed, record_of, travels_by_value
+from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.world import AS_IMPORTED, MISSING
 
@@ -45,13 +45,6 @@ _ATOMS: Final = (
     GenericAlias, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
 )  # fmt: skip
-_SETTLED: Final = {
-    "__future__._Feature", "datetime.date", "datetime.datetime", "datetime.timedelta",
-    "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "logging.Logger",
-    "numpy._ArrayFunctionDispatcher", "numpy.ufunc", "pathlib.PosixPath", "pathlib.PurePosixPath",
-    "pathlib.WindowsPath", "re.Pattern", "uuid.UUID",
-}  # fmt: skip
-"""Types whose objects do not change, or travel by their name."""
 _NOT_LOOKED_AT: Final = {
     "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
     "_abc_impl", "__slotnames__",
@@ -94,6 +87,7 @@ class Reach:
         self._files: list[tuple[str, tuple[int, int, int]]] = []
         self._seen: set[object] = set()
         self._held_alive: list[object] = []
+        self._homes = Homes()
         self._room = _MOST_HELD
         self._pending: list[Callable[[], object]] = []
         self._value(root, None)
@@ -214,7 +208,7 @@ class Reach:
         elif issubclass(kind, Enum):
             self._later(kind, None)
             self._later(value._value_, None)
-        elif module_of(kind) != "typing" and _title(kind) not in _SETTLED:
+        elif module_of(kind) != "typing" and _title(kind) not in SETTLED:
             self.stable = False
             self._instance(value)
 
@@ -275,11 +269,13 @@ class Reach:
                 self._names_of(func.__globals__, facts, func)
                 return
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
+            self._at_home(value)
             self._later(value, None)
         self._mapping(func.__dict__)
         for cell in func.__closure__ or ():
             value = _contents(cell)
             self._cells.append((cell, value))
+            self._at_home(value)
             self._later(value, facts)
         self._names_of(func.__globals__, facts, func)
 
@@ -328,8 +324,21 @@ class Reach:
                     self.held[home, name] = AS_IMPORTED, True
                 else:
                     self._hold(home, name, value, named=True)
+            elif value is not MISSING:
+                self._at_home(value)
         if value is not MISSING:
             self._later(value, facts)
+
+    def _at_home(self, value: Any) -> None:
+        """What code that travels by value has in common with a module that travels by name."""
+        home = self._homes.home_of(value)
+        if home is not None:
+            module, name = home
+            record = record_of(module)
+            assert record is not None
+            self._take(module, record)
+            self._bind(vars(record.module), name, value)
+            self._hold(module, name, value, named=True)
 
     def _hold(self, module: str, path: str, value: Any, *, named: bool) -> None:
         known = self.held.get((module, path))

@@ -29,6 +29,12 @@ Dumps = Callable[[Any, Any], bytes]
 name."""
 
 
+_WITHOUT_IDENTITY: Final = frozenset(
+    {bool, int, float, complex, str, bytes, type(None), tuple, frozenset, type(MISSING)}
+)
+"""Types of values whose identity tells nothing."""
+
+
 class _Small:
     """Refuses large buffers: a value that has them is no content to compare."""
 
@@ -168,14 +174,21 @@ def prepared_of(reaches: Iterable[Reach], dumps: Callable[..., bytes]) -> Prepar
     if not names and not held:
         return None
     states, large = [], []
+    names_of: dict[int, list[State]] = {}
     for (module, path), (value, named) in held.items():
         state = state_of(module, path, value, named, dumps)
         if state is None:
             continue
         if state.content is None and state.value is not None and state.value is not MISSING:
             large.append(state)
-        else:
-            states.append(state)
+            continue
+        states.append(state)
+        if type(value) not in _WITHOUT_IDENTITY:
+            names_of.setdefault(id(value), []).append(state)
+    several = [same for same in names_of.values() if len(same) > 1]
+    for number, same in enumerate(several):
+        for state in same:
+            state.same = number
     sources = modules.sources(names)
     return Prepared(sources, pickle.dumps(([tuple(one) for one in sources], states), 5), large)
 
@@ -191,6 +204,10 @@ def expect(data: bytes, *large: State) -> None:
 def read(data: bytes) -> tuple[list[Source], list[State]]:
     """What `Prepared` holds."""
     sources, states = pickle.loads(data)
+    of_these = object()
+    for state in states:
+        if state.same is not None:
+            state.same = of_these, state.same  # other pickles count anew
     return [Source(*one) for one in sources], states
 
 

@@ -205,6 +205,43 @@ class _Change:
             vars(self.owner)[self.name] = value
 
 
+class _Content(_Change):
+    """An object of a module that the program had changed in place: it stays, with that content.
+
+    So all that refers to it, such as the default of a parameter, sees the change.
+    """
+
+    __slots__ = ("other",)
+
+    def __init__(self, owner: Any, name: str, value: Any, other: Any) -> None:
+        super().__init__(owner, name, value)
+        self.other = other  # of the same type; has what is not in place
+
+    def enter(self) -> None:
+        """Put the program's content in place."""
+        super().enter()
+        _exchange(self.base, self.other)
+
+    def leave(self) -> None:
+        """Put back what the import made."""
+        super().leave()
+        _exchange(self.base, self.other)
+
+
+def _exchange(one: Any, other: Any) -> None:
+    """Have two objects exchange what they hold."""
+    if type(one) is list:
+        one[:], other[:] = other[:], one[:]
+        return
+    if type(one) not in (dict, set):
+        one, other = vars(one), vars(other)
+    kept = one.copy()
+    one.clear()
+    one.update(other)
+    other.clear()
+    other.update(kept)
+
+
 class _Kept:
     """What a module of the program itself holds, so that a call which runs beside it leaves that.
 
@@ -267,22 +304,24 @@ class State:
         A large value, or `MISSING` when there is no such name, or none of both.
     lost : str
         What cannot travel: its type, and why. Empty: all is here.
+    same : object
+        Equal for names that were bound to one object; None: there was one such name.
     """
 
-    __slots__ = ("content", "lost", "module", "outline", "path", "value")
+    __slots__ = ("content", "lost", "module", "outline", "path", "same", "value")
 
     def __init__(
         self, module: str, path: str, content: bytes | None, outline: bytes | None,
-        value: Any, lost: str,
+        value: Any, lost: str, same: Any = None,
     ) -> None:  # fmt: skip
         self.module, self.path, self.content, self.outline = module, path, content, outline
-        self.value, self.lost = value, lost
+        self.value, self.lost, self.same = value, lost, same
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.value is MISSING:
             return _gone, (self.module, self.path)
         return State, (
-            self.module, self.path, self.content, self.outline, self.value, self.lost,
+            self.module, self.path, self.content, self.outline, self.value, self.lost, self.same,
         )  # fmt: skip
 
 
@@ -325,6 +364,8 @@ class World:
         self._expected: set[bytes] = set()
         self._states: dict[str, list[State]] = {}  # not compared yet, by module
         self._changes: dict[tuple[str, str], _Change] = {}
+        self._one: dict[Any, Any] = {}  # objects that have several names
+        self._named_alike: dict[Any, list[State]] = {}  # what these are
         self._before: dict[str, Any] = {}  # in sys.modules, under the names of ours
         self._guests: dict[str, _Kept] | None = None  # modules of the program, as a guest of it
         # Of the call that runs:
@@ -407,6 +448,8 @@ class World:
                     self._guests[name] = _Kept(sys.modules[name])
         for state in (*states, *large):
             self._states.setdefault(state.module, []).append(state)
+            if state.same is not None:
+                self._named_alike.setdefault(state.same, []).append(state)
             if self.settled:
                 self._undo.append(functools.partial(self._withdraw, state))
         if self.entered:
@@ -429,20 +472,23 @@ class World:
 
     def _imported(self, name: str) -> None:
         """A module was imported: have it hold what it held in the program."""
-        for state in self._states.pop(name, ()):
-            self._settle(state)
+        with modules.only_looking():
+            for state in self._states.pop(name, ()):
+                self._settle(state)
 
     def _settle(self, state: State) -> None:
         """Compare what is there with what the program had, and set what differs."""
-        *steps, name = state.path.split(".")
-        owner = found(state.module, ".".join(steps)) if steps else sys.modules.get(state.module)
-        if owner is MISSING or owner is None or not hasattr(owner, "__dict__"):
+        owner, name = _owner_of(state)
+        if owner is None:
             return
         key = state.module, state.path
         there = self._changes.get(key)
         now = vars(owner).get(name, MISSING)
         base = now if there is None else there.base
-        if state.lost:
+        content = None  # of an object that stays
+        if state.same in self._one:
+            value = self._one[state.same]  # another name of it has been looked at
+        elif state.lost:
             kind = type(base)
             if f"{kind.__module__}.{kind.__qualname__}" != state.lost.partition(":")[0]:
                 self.lost[f"{state.module}.{state.path}"] = state.lost
@@ -458,9 +504,19 @@ class World:
             value = base if other is None else other[0]
             if other is None and self._guests is not None and state.content:
                 value = _for_a_guest(base, state.content)
+            if state.same is not None:
+                # Names of one object in the program are names of one object here.
+                if there is None and value is not base and self._stays(state, base, value):
+                    content, value = (value,), base
+                self._one[state.same] = value
+                if self.settled:
+                    self._undo.append(functools.partial(self._one.pop, state.same, None))
         if there is None:
             # Also what is as the import made it: what calls bind the name to is this world's.
-            change = self._changes[key] = _Change(owner, name, value)
+            change = _Change(owner, name, value)
+            if content is not None:
+                change = _Content(owner, name, value, *content)
+            self._changes[key] = change
             change.enter()
             if self.settled:
                 self._undo.append(functools.partial(self._take_back, key))
@@ -470,6 +526,24 @@ class World:
             there.set(value)
             self._undo.append(functools.partial(there.set, before))
         self._changes[key].content = self._changes[key].content or state.content
+
+    def _stays(self, state: State, base: Any, value: Any) -> bool:
+        """Whether an object gets the content of another one, instead of giving way to it.
+
+        It does if it has several names, as in the program: nobody binds them all anew.
+        """
+        kind = type(base)
+        if self._guests is not None or kind is not type(value):
+            return False
+        if kind not in (list, dict, set) and not _has_plain_attributes(base):
+            return False
+        return any(
+            vars(owner).get(name, MISSING) is base
+            for one in self._named_alike.get(state.same, ())
+            if one is not state
+            for owner, name in [_owner_of(one)]
+            if owner is not None
+        )
 
     def _take_back(self, key: tuple[str, str]) -> None:
         change = self._changes.pop(key, None)
@@ -537,6 +611,13 @@ class World:
 
 
 HOME: Final = Home()
+
+
+def _owner_of(state: State) -> tuple[Any, str]:
+    """What has the name of a state, a module or a class, and that name; None: it is not there."""
+    *steps, name = state.path.split(".")
+    owner = found(state.module, ".".join(steps)) if steps else sys.modules.get(state.module)
+    return (owner if hasattr(owner, "__dict__") else None), name
 
 
 def _for_a_guest(value: Any, content: bytes) -> Any:
