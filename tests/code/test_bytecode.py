@@ -59,3 +59,13 @@ def test_who_may_ask_for_any_name_is_known() -> None:
     assert facts_of(compile("getattr(a, b)", "", "exec")).dynamic
     assert facts_of(compile("a.__dict__", "", "exec")).dynamic
     assert not facts_of(compile("a.b", "", "exec")).dynamic
+
+
+def test_names_of_modules_in_texts_count_where_text_is_imported_or_run() -> None:
+    by_name = facts_of(
+        compile("import importlib\nimportlib.import_module('a.b'); x = 'no name!'", "", "exec")
+    )
+    assert by_name.texts == ("a.b",)
+    run = facts_of(compile("exec('import cfg; y = 1\\nfrom d.e import f')", "", "exec"))
+    assert {"cfg", "d.e"} <= set(run.texts)
+    assert facts_of(compile("x = 'a.b'", "", "exec")).texts == ()

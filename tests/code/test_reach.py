@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from mars.attempt.codec import Keep
+from mars.code import reach
 from mars.code.functions import describe
 from mars.code.reach import Reach
 
@@ -158,7 +159,10 @@ def test_a_class_with_a_name_of_a_module_that_is_none_is_no_obstacle() -> None:
     assert not Reach(namespace.pop("use")).stable  # type: ignore[arg-type]
 
 
-def test_a_large_list_is_not_looked_through(own: ModuleType) -> None:
+def test_a_very_large_list_is_not_looked_through(
+    own: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "_MOST_HELD", 10**4)
     own.TABLE["a"] += range(10**5)
     use = user_of(own)
     before = describe(use, Keep)
@@ -174,3 +178,44 @@ def test_a_remembered_function_can_go(own: ModuleType) -> None:
     del use
     gc.collect()
     assert reference() is None
+
+
+class Plain:
+    """An object that is what its attributes are."""
+
+
+class Own(Plain):
+    def __getstate__(self) -> object:
+        return dict(self.__dict__)
+
+
+def test_objects_are_known_by_their_attributes(own: ModuleType) -> None:
+    own.THINGS = [Plain() for _ in range(3)]
+    own.THINGS[0].inner = Plain()
+    namespace = {"__name__": own.__name__, "own": own}
+    exec("def use(): return own.THINGS", namespace)
+    use: Any = namespace["use"]
+    before = describe(use, Keep)
+    assert describe(use, Keep) is before
+    for change in (
+        lambda: setattr(own.THINGS[0].inner, "deep", 1),
+        lambda: setattr(own.THINGS[1], "new", 2),
+        lambda: setattr(own.THINGS[1], "__class__", Own),
+    ):
+        change()
+        after = describe(use, Keep)
+        assert after is not before
+        before = after
+    assert describe(use, Keep) is not before, "nobody knows what `__getstate__` looks at"
+
+
+def test_a_function_that_its_own_object_holds_can_go() -> None:
+    def use_one() -> weakref.ref[Plain]:
+        one: Any = Plain()
+        one.ask = lambda: one
+        describe(one.ask, Keep)
+        return weakref.ref(one)
+
+    gone = use_one()
+    gc.collect()
+    assert gone() is None

@@ -39,6 +39,9 @@ _DYNAMIC: Final = frozenset(
 )  # fmt: skip
 """Who uses one of these may ask for a name that is not in the code."""
 
+_BY_TEXT: Final = frozenset({"import_module", "__import__", "modules", "exec", "eval"})
+"""Who uses one of these may name a module in a text."""
+
 _IDENTIFIER: Final = "[^\\W\\d]\\w*"
 
 
@@ -55,11 +58,13 @@ class Facts:
         Names that the code itself binds in its own namespace: for modules and class bodies.
     imports : tuple of (int, str, tuple of str)
         Modules that it imports: how far up it starts, the name, and what it takes from there.
+    texts : tuple of str
+        What may be names of modules in texts, if it imports by text or runs text.
     dynamic : bool
         Whether it may ask for names that nobody can see here.
     """
 
-    __slots__ = ("__weakref__", "dynamic", "globals", "imports", "mentioned", "stored")
+    __slots__ = ("__weakref__", "dynamic", "globals", "imports", "mentioned", "stored", "texts")
 
     def __init__(self, code: CodeType) -> None:
         names: dict[str, None] = {}
@@ -71,6 +76,8 @@ class Facts:
             mentioned.update(c for c in inner.co_consts if type(c) is str and c.isidentifier())
             if inner is not code:
                 _scan(inner, names, imports)
+        by_text = not _BY_TEXT.isdisjoint(mentioned)
+        self.texts = tuple(dict.fromkeys(_modules_in_text(code))) if by_text else ()
         self.globals = tuple(names)
         self.mentioned = frozenset(mentioned)
         self.imports = tuple(imports)
@@ -104,6 +111,20 @@ def _scan(
             taken = members if isinstance(members, tuple) else ()
             imports[up, known[argument], taken] = None
     return stored
+
+
+def _modules_in_text(code: CodeType) -> Iterator[str]:
+    """Names in constants that may be those of modules."""
+    for inner in codes_in(code):
+        for text in inner.co_consts:
+            if type(text) is str:
+                if _MODULE.fullmatch(text):
+                    yield text
+                yield from _IMPORT.findall(text)
+
+
+_MODULE: Final = re.compile(f"{_IDENTIFIER}(?:\\.{_IDENTIFIER})*")
+_IMPORT: Final = re.compile(f"(?:^|[;\\n])\\s*(?:import|from)\\s+({_MODULE.pattern})")
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:

@@ -96,8 +96,9 @@ def loose_namespace(facts: dict[str, Any]) -> dict[str, Any]:
 class Definition:
     """What a pickle that holds definitions is read into: the value, then what functions refer to.
 
-    Functions do not hold their global names: these come after the value, one after the other, so
-    that functions which call each other in a long chain need no deep stack.
+    Functions come with the global names that they need, so that values which are made with them
+    can be made. Of functions that call each other in a long chain the names of later ones come
+    after the value, one after the other, so that no deep stack is needed.
     """
 
     def __init__(self, _: object = None) -> None:
@@ -169,9 +170,13 @@ def make_function(
 
 def fill_function(func: FunctionType, state: tuple[Any, ...]) -> None:
     """Give a function the rest."""
+    name, doc, defaults, by_name, hints, attributes, parameters, names = state
+    if names is not None:
+        _, namespace, told, _ = names
+        for key, value in told:
+            current().define(namespace, key, value)
     if not is_new(func):
         return
-    name, doc, defaults, by_name, hints, attributes, parameters = state
     func.__name__, func.__doc__ = name, doc
     func.__defaults__, func.__kwdefaults__ = defaults, by_name
     if hints:
@@ -212,6 +217,18 @@ def fill_singledispatch(func: Any, state: tuple[Any, ...]) -> None:
 def with_cache(func: Any, parameters: dict[str, Any]) -> Any:
     """A function under a cache of its own, empty at first."""
     return functools.lru_cache(**parameters)(func)
+
+
+def make_accessor(kind: Any, base: Any, parts: tuple[Any, ...]) -> Any:
+    """An object of a class below property, staticmethod or classmethod; no code of it runs."""
+    made = base.__new__(kind)
+    base.__init__(made, *parts)
+    return made
+
+
+def fill_accessor(accessor: Any, state: dict[str, Any]) -> None:
+    """Give it what is its own."""
+    vars(accessor).update(state)
 
 
 def make_cached_property(cls: Any, func: Any, name: str | None, doc: str | None) -> Any:
@@ -426,7 +443,9 @@ def _bare_enum(
     for key, value in body.items():
         space[key] = value
 
-    def new(cls: Any, number: int) -> Any:
+    def new(cls: Any, number: Any) -> Any:
+        if type(number) is tuple:  # what an enum of tuples makes of it
+            (number,) = number
         _, _, value, raw = members[number]
         kind = cls._member_type_
         if kind.__new__ is object.__new__:
@@ -457,10 +476,22 @@ def _bare_enum(
     return cls
 
 
+FIRST: Final = ""
+"""In place of the name of an attribute: methods, which are in the class before the rest is made."""
+
+
+def fill_methods(cls: Any, methods: dict[str, Any]) -> None:
+    """Give a class its methods, past what its metaclass would say to it."""
+    if _made.objects.get(id(cls)) is cls:
+        for name, method in methods.items():
+            type.__setattr__(cls, name, method)
+
+
 def fill_class(cls: Any, state: dict[str, Any]) -> None:
     """Give a class the rest, past what its metaclass would say to it."""
     if not is_new(cls):
         return
+    state.pop(FIRST, None)
     put = functools.partial(type.__setattr__, cls)
     registered = state.pop("_abc_impl", ())
     for name, attributes in state.pop(_MEMBERS, {}).items():

@@ -30,18 +30,22 @@ from mars.code import arrays, places
 from mars.code import states as states_module
 from mars.code.bytecode import facts_of, names_in_hints
 from mars.code.definitions import (
+    FIRST,
     Definition,
     bare,
     code_bytes,
+    fill_accessor,
     fill_cell,
     fill_class,
     fill_function,
+    fill_methods,
     fill_named,
     fill_singledispatch,
     global_of,
     imported,
     imported_namespace,
     loose_namespace,
+    make_accessor,
     make_cached_property,
     make_cell,
     make_class,
@@ -284,6 +288,10 @@ class _Plain(_Special, pickle.Pickler):
 
 # -- definitions ----------------------------------------------------------------------------------
 
+_METHODS: Final = frozenset({FunctionType, staticmethod, classmethod, property})
+_SIMPLE: Final = _METHODS | {bool, int, float, str, bytes, type(None)}
+_ACCESSORS: Final = (property, staticmethod, classmethod)
+
 _DISPATCH_CODE: Final = (
     functools.singledispatch.__code__.co_filename, "singledispatch.<locals>.wrapper",
 )  # fmt: skip
@@ -348,6 +356,21 @@ class _Body:
         return Definition, (root.prepared,), None, root.pickler.items(root.value)
 
 
+class _Deeper:
+    """Stands before and behind what is written inside something else, to count how deep it is."""
+
+    def __init__(self, pickler: _Rich, change: int) -> None:
+        self.pickler, self.change = pickler, change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.pickler.depth += self.change
+        return bool, ()
+
+
+_DEEPEST: Final = 20
+"""Functions that are written inside each other; each takes some levels of the C stack."""
+
+
 class _Rich(_Special):
     """Writes definitions of what travels by value; a part of two picklers.
 
@@ -373,6 +396,7 @@ class _Rich(_Special):
     _pending: deque[tuple[Any, ...]]
     _alive: list[object]
     _homes: Homes
+    depth: int
 
     def begin(
         self, arguments: bool, inside: bool, by_value: tuple[Any, ...],
@@ -388,6 +412,7 @@ class _Rich(_Special):
         self._pending = deque()
         self._alive = []  # so that no identity is used again
         self._homes = Homes()
+        self.depth = 0
 
     def items(self, value: Any) -> Iterator[tuple[Any, ...]]:
         """The value, and what its functions refer to, which is known once they are written."""
@@ -408,6 +433,20 @@ class _Rich(_Special):
 
     def _tell(self, space: _Space, names: Iterable[str]) -> None:
         """Have names of a namespace written, later."""
+        for name, value in self._untold(space, names):
+            self._pending.append(("name", space, name, value))
+
+    def _names(self, space: _Space, *names: Iterable[str]) -> tuple[Any, ...] | None:
+        """A namespace, and names of it that are written together with a function."""
+        if self.depth >= _DEEPEST:
+            for some in names:
+                self._tell(space, some)
+            return None
+        told = [one for some in names for one in self._untold(space, some)]
+        return (_Deeper(self, 1), space, told, _Deeper(self, -1)) if told else None
+
+    def _untold(self, space: _Space, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Names of a namespace that are not written yet, and what stands for their values."""
         if space.by_name:
             return
         namespace = space.namespace
@@ -419,7 +458,7 @@ class _Rich(_Special):
             value = self._at_home(namespace[name])
             if space.home not in (None, "__main__"):
                 value = _fresh(value)
-            self._pending.append(("name", space, name, value))
+            yield name, value
 
     def _at_home(self, value: Any) -> Any:
         """What stands for an object that a module which travels by name has under a name."""
@@ -448,8 +487,10 @@ class _Rich(_Special):
             except ValueError:
                 return make_cell, ()
             return make_cell, (), (self._at_home(contents),), None, None, fill_cell
-        if kind is _Root or kind is _Body or kind is _Space:
+        if kind is _Root or kind is _Body or kind is _Space or kind is _Deeper:
             return NotImplemented
+        if issubclass(kind, _ACCESSORS) and kind not in _ACCESSORS:
+            return self._accessor(value)
         if issubclass(kind, functools.cached_property):
             return make_cached_property, (kind, value.func, value.attrname, value.__doc__)
         handler = handler_of(kind)
@@ -459,6 +500,22 @@ class _Rich(_Special):
         if custom and kind not in self.dispatch_table:
             return self.says_name(value)
         return NotImplemented
+
+    @staticmethod
+    def _accessor(value: Any) -> tuple[Any, ...]:
+        """An object of a class below property, staticmethod or classmethod."""
+        kind = type(value)
+        base = next(one for one in _ACCESSORS if issubclass(kind, one))
+        parts: tuple[Any, ...]
+        if base is property:
+            parts = value.fget, value.fset, value.fdel, value.__doc__
+        else:
+            parts = (value.__func__,)
+        state = dict(getattr(value, "__dict__", {}))
+        for key, one in getattr(base(parts[0]), "__dict__", {}).items():
+            if state.get(key) is one:
+                del state[key]  # of the function, as everywhere
+        return make_accessor, (kind, base, parts), state or None, None, None, fill_accessor
 
     def _by_name(self, value: Any) -> bool:
         """Whether a function or class is found under its name where it is read."""
@@ -499,8 +556,7 @@ class _Rich(_Special):
         space = self._space(func.__globals__)
         hints = func.__annotations__
         facts = facts_of(code)
-        self._tell(space, facts.globals)
-        self._tell(space, names_in_hints(hints))
+        names = self._names(space, facts.globals, names_in_hints(hints))
         self._submodules(space, facts.globals, facts.mentioned, func.__closure__ or ())
         defaults, kwdefaults = func.__defaults__, func.__kwdefaults__
         if defaults:
@@ -509,7 +565,7 @@ class _Rich(_Special):
             kwdefaults = {key: self._at_home(one) for key, one in kwdefaults.items()}
         state = (
             func.__name__, func.__doc__, defaults, kwdefaults, hints,
-            func.__dict__, getattr(func, "__type_params__", None),
+            func.__dict__, getattr(func, "__type_params__", None), names,
         )  # fmt: skip
         made = (tag, module, qualname, named, space, code_bytes(code), func.__closure__)
         return make_function, made, state, None, None, fill_function
@@ -562,6 +618,17 @@ class _Rich(_Special):
             space = self._space(vars(sys.modules[module]))
             self._tell(space, names_in_hints(state.get("__annotations__")))
         made = (tag_of(cls), module, qualname, named, meta, name, bases, body, members)
+        methods = {
+            key: one
+            for key, one in state.items()
+            if type(one) in _METHODS and key not in ("__new__", "__init__")
+        }
+        if methods and any(type(one) not in _SIMPLE for one in state.values()):
+            # First of all: what is made next may need them, such as keys of a mapping. But what
+            # makes instances may look for the very instances that are attributes of the class.
+            rest = {key: one for key, one in state.items() if key not in methods}
+            state = {FIRST: _Call(fill_methods, (cls, methods)), **rest}
+            self._alive.append((methods, state))
         return make_class, made, state, None, None, fill_class
 
     def _reference(self, value: Any, *, is_class: bool) -> Any:
@@ -1075,6 +1142,7 @@ class _Reading:
     """Reads what came beside a pickle, and compares it with what is there."""
 
     read = staticmethod(states_module.read)
+    outline = staticmethod(states_module.outline_of)
     compare = staticmethod(states_module.comparing(_content_dumps))
 
 

@@ -8,6 +8,7 @@ that imports them may find something else there: the program may have set it.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import itertools
 import operator
@@ -45,14 +46,15 @@ _ATOMS: Final = (
     GenericAlias, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
 )  # fmt: skip
+_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
 _NOT_LOOKED_AT: Final = {
     "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
     "_abc_impl", "__slotnames__",
 }  # fmt: skip
 """What Python keeps in a class for itself, and nobody changes in place."""
-_MOST_HELD: Final = 10_000
+_MOST_HELD: Final = 1_000_000
 """Items of containers, classes and modules that a function refers to, up to which we look at all of
-them at each `spawn`; that takes 0.2 ms."""
+them at each `spawn`, 20 ns an item; to pickle one takes some fifty times as long."""
 
 
 class Reach:
@@ -90,16 +92,22 @@ class Reach:
         self._homes = Homes()
         self._room = _MOST_HELD
         self._pending: list[Callable[[], object]] = []
+        self._instances: tuple[list[Any], list[Any]] = [], []
+        self._plain: dict[type, bool] = {}
+        self._root: object = root
         self._value(root, None)
         while self._pending:  # a stack of our own: a chain of functions may be long
             self._pending.pop()()
+        self._root = None
+        self._plain.clear()
         self._bound = [
             (space, tuple(names), tuple(values)) for space, names, values in self._globals.values()
         ]
         self._globals.clear()
         self._is_short = not (
             self._cells or self._mappings or self._collections or self._specs or self._files
-        )
+            or self._instances[0]
+        )  # fmt: skip
         self._seen.clear()
         self._held_alive.clear()  # the root has to be able to go
 
@@ -139,6 +147,9 @@ class Reach:
                 or not all(map(operator.is_, mapping, keys))
             ):
                 return False
+        instances, kinds = self._instances
+        if not all(map(operator.is_, map(type, instances), kinds)):
+            return False
         for module, spec in self._specs:
             if getattr(module, "__spec__", None) is not spec:
                 return False
@@ -170,7 +181,11 @@ class Reach:
         if issubclass(kind, ModuleType):
             self._module(value, facts)
             return
-        if issubclass(kind, _ATOMS) or value is MISSING or id(value) in self._seen:
+        if issubclass(kind, _ATOMS) or value is MISSING:
+            return
+        if id(value) in self._seen:
+            if value is self._root and not _is_global(value):
+                self.stable = False  # it would be held by what is remembered of it
             return
         self._seen.add(id(value))
         self._held_alive.append(value)
@@ -209,18 +224,29 @@ class Reach:
             self._later(kind, None)
             self._later(value._value_, None)
         elif module_of(kind) != "typing" and _title(kind) not in SETTLED:
-            self.stable = False
             self._instance(value)
 
     def _instance(self, value: Any) -> None:
-        """An object of a class whose insides we do not know: its class, and what it holds."""
-        module = module_of(type(value))
-        if travels_by_value(module) or record_of(module) is not None:
-            self._later(type(value), None)
-            attributes = getattr(value, "__dict__", None)
-            if type(attributes) is dict and self._has_room(len(attributes)):
-                for one in attributes.values():
-                    self._later(one, None)
+        """An object: its class, and what it holds, as far as that is known."""
+        kind = type(value)
+        module = module_of(kind)
+        if not (travels_by_value(module) or record_of(module) is not None):
+            self.stable = False
+            return
+        self._later(kind, None)
+        attributes = getattr(value, "__dict__", None)
+        plain = self._plain.get(kind)
+        if plain is None:
+            plain = self._plain[kind] = _is_plain(kind)
+        if type(attributes) is dict and plain:
+            for some, one in zip(self._instances, (value, kind), strict=True):
+                some.append(one)
+            self._mapping(attributes)
+            return
+        self.stable = False
+        if type(attributes) is dict and self._has_room(len(attributes)):
+            for one in attributes.values():
+                self._later(one, None)
 
     def _bind(self, namespace: dict[str, Any], name: str, value: object) -> None:
         """Watch what a name is bound to."""
@@ -306,6 +332,8 @@ class Reach:
             full = resolved(level, imported, package if isinstance(package, str) else "")
             for one in (full, *(f"{full}.{member}" for member in members)):
                 self._import(one, facts)
+        for one in facts.texts:
+            self._import(one, facts)
 
     def _name(
         self, namespace: dict[str, Any], name: str, facts: Facts | None, home: str | None,
@@ -453,6 +481,12 @@ class Reach:
         if not self._has_room(len(names)):
             return
         self._mappings.append((vars(cls), names, tuple(vars(cls).values())))
+        if any(
+            record_of(base.__module__) is not None
+            and found(base.__module__, base.__qualname__) is not base
+            for base in cls.__bases__
+        ):  # its module was loaded again, or it was replaced
+            self._hold(module, f"{cls.__qualname__}.__bases__", cls.__bases__, named=True)
         members: Any = cls.__members__ if isinstance(cls, EnumMeta) else {}
         for name in names:
             value = vars(cls)[name]
@@ -502,9 +536,32 @@ def _functions_in(value: Any) -> tuple[FunctionType, ...]:
 
 def _is_generated(func: FunctionType, cls: type) -> bool:
     """Whether a method was made for the class from text, as those of data classes are."""
-    return func.__code__.co_filename.startswith("<") and func.__qualname__.startswith(
-        f"{cls.__qualname__}."
+    name = func.__qualname__.removeprefix(f"{cls.__qualname__}.")
+    return (
+        func.__code__.co_filename.startswith("<") and name.startswith("__") and name.endswith("__")
     )
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether objects of a class are what their attributes are, and pickle as such."""
+    copyreg._slotnames(kind)  # type: ignore[attr-defined]  # pickle would note it in the class
+    return (
+        all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__)
+        and all(
+            getattr(kind, name, None) is getattr(object, name, None)
+            for name in ("__reduce__", "__reduce_ex__", "__getstate__", "__getattribute__")
+        )
+        and not hasattr(kind, "__getnewargs__")
+        and not hasattr(kind, "__getnewargs_ex__")
+        and not any("__slots__" in vars(base) for base in kind.__mro__)
+        and kind not in copyreg.dispatch_table
+    )
+
+
+def _is_global(value: Any) -> bool:
+    """Whether a function or class is found under its name, and so lasts as long as its module."""
+    name = getattr(value, "__qualname__", None)
+    return isinstance(name, str) and found(module_of(value), name) is value
 
 
 def _title(kind: type) -> str:

@@ -135,7 +135,9 @@ def state_of(module: str, path: str, value: Any, named: bool, dumps: Callable[..
         return None
     except Exception as error:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        return State(module, path, None, None, None, f"{kind}: {error}")
+        is_code = type(value) is FunctionType
+        outline = outline_of(value) if is_code else None
+        return State(module, path, None, outline, None, f"{kind}: {error}")
 
 
 class Prepared:

@@ -33,6 +33,7 @@ from mars.code import importing, modules
 from mars.code.importing import Generation
 from mars.code.modules import Source
 from mars.code.origin import found, is_project_module
+from mars.errors import UsageError
 
 MISSING: Final = object()
 """In place of a value: there is no such name."""
@@ -167,6 +168,13 @@ def _made(name: str, facts: Mapping[str, Any]) -> ModuleType:
 _OF_EMPTY_MODULE: Final = frozenset({*vars(ModuleType("")), "__builtins__"})
 
 
+def _value_in(owner: Any, name: str) -> Any:
+    """What a module or class has under a name itself; `MISSING`: nothing."""
+    if name == "__bases__" and isinstance(owner, type):
+        return owner.__bases__
+    return vars(owner).get(name, MISSING)
+
+
 class _Change:
     """One name of a module or class that the program had bound to something else."""
 
@@ -189,7 +197,7 @@ class _Change:
 
     def now(self) -> Any:
         """What is there."""
-        return vars(self.owner).get(self.name, MISSING)
+        return _value_in(self.owner, self.name)
 
     def set(self, value: Any) -> None:
         """Bind the name; `MISSING`: remove it."""
@@ -340,6 +348,9 @@ class Reading(Protocol):
     ) -> tuple[Any] | None:
         """Whether what is there is what the program had: None, or the value to be set."""
 
+    def outline(self, value: Any) -> bytes | None:
+        """What tells one function from another, without what it holds."""
+
 
 class World:
     """What the program's code was when a call was spawned.
@@ -483,7 +494,7 @@ class World:
             return
         key = state.module, state.path
         there = self._changes.get(key)
-        now = vars(owner).get(name, MISSING)
+        now = _value_in(owner, name)
         base = now if there is None else there.base
         content = None  # of an object that stays
         if state.same in self._one:
@@ -493,6 +504,9 @@ class World:
             if f"{kind.__module__}.{kind.__qualname__}" != state.lost.partition(":")[0]:
                 self.lost[f"{state.module}.{state.path}"] = state.lost
             value = base
+            assert self._reading is not None
+            if state.outline is not None and self._reading.outline(base) != state.outline:
+                value = _refusing(f"{state.module}.{state.path}", state.lost)
         else:
             assert self._reading is not None
             held = self.generation.held if self.generation is not None else {}
@@ -611,6 +625,18 @@ class World:
 
 
 HOME: Final = Home()
+
+
+def _refusing(name: str, lost: str) -> Callable[..., object]:
+    """What stands for a function of the program that cannot travel, and is not the module's own."""
+
+    def refuse(*_: object, **__: object) -> object:
+        raise UsageError(
+            f"the program has replaced {name}, and what stands there now cannot travel ({lost}); "
+            f"replace it inside the call, or with a plain function"
+        )
+
+    return refuse
 
 
 def _owner_of(state: State) -> tuple[Any, str]:

@@ -595,3 +595,105 @@ except Failed as error:
         (error.b, error.args, "attempt 2" in str(error.__notes__)),
         (2, (1,), True),
     )
+
+
+# -- what is made while a pickle is read ------------------------------------------------------
+
+
+class Spot(typing.NamedTuple):
+    x: int = 0
+    y: int = 0
+
+
+@dataclasses.dataclass
+class Outline:
+    origin: Spot = Spot(1, 2)  # noqa: RUF009
+
+
+class Corner(enum.Enum):
+    FIRST = Spot(0, 0)
+    SECOND = Spot(1, 0)
+
+
+class Pair(tuple, enum.Enum):
+    ONE = (1, 2)
+    TWO = (3, 4)
+
+
+def folded(text):
+    return text.lower()
+
+
+class Key:
+    def __init__(self, text):
+        self.text = text
+
+    def __hash__(self):
+        return hash(folded(self.text))
+
+    def __eq__(self, other):
+        return folded(self.text) == folded(other.text)
+
+
+def looking_up():
+    table = {Key("A"): 1}
+    return lambda text: table[Key(text)]
+
+
+class once(property):  # noqa: N801
+    pass
+
+
+class tagged(staticmethod):  # noqa: N801
+    def __init__(self, func):
+        super().__init__(func)
+        self.tag = func.__name__
+
+
+class Accessors:
+    @once
+    def value(self):
+        return self.kept
+
+    @value.setter
+    def value(self, kept):
+        self.kept = kept
+
+    @tagged
+    def static():
+        return 5
+
+
+def accessed(one):
+    one.value = 3
+    tags = type(vars(Accessors)["value"]).__name__, vars(Accessors)["static"].tag
+    return one.value, one.static(), tags
+
+
+def several(depth):
+    return depth if depth > 30 else CHAIN[depth + 1](depth + 1)
+
+
+CHAIN = [lambda depth: several(depth) for _ in range(40)]
+
+check_call("a named tuple as a default", lambda: Outline().origin, want=Spot(1, 2))
+check_call(
+    "members that are named tuples",
+    lambda c: (c is Corner.SECOND, c.value.x),
+    Corner.SECOND,
+    want=(True, 1),
+)
+check_call(
+    "members of an enum of tuples",
+    lambda p: (p is Pair.TWO, p[0], Pair((1, 2)) is Pair.ONE),
+    Pair.TWO,
+    want=(True, 3, True),
+)
+check_call("keys whose hash calls a function", looking_up(), "a", want=1)
+check_call(
+    "classes below property and staticmethod",
+    accessed,
+    Accessors(),
+    want=(3, 5, ("once", "static")),
+)
+check_call("functions that call each other", several, 0, want=31)

@@ -1,0 +1,29 @@
+"""What takes from there."""
+
+import ring
+
+from . import base
+from .base import COUNT, FLAGS, LIMITS, Base
+
+
+class Derived(Base):
+    table = FLAGS
+
+
+def version():
+    return ring.VERSION
+
+
+def name_of(module):
+    return module.__name__.partition(".")[0]
+
+
+def put(key, limits=LIMITS):
+    FLAGS[key], COUNT.n = 1, COUNT.n + 1
+    limits.append(9)
+    return base.see()
+
+
+def are_one(flags=FLAGS):
+    one = FLAGS is base.FLAGS is flags is Derived.table
+    return one, COUNT is base.COUNT, LIMITS is base.LIMITS
