@@ -17,7 +17,7 @@ HERE = Path(__file__).parent / "programs"
 CHECKS = {
     "modules_of_a_project": 37,
     "modules_that_share": 17,
-    "code_that_changes": 19,
+    "code_that_changes": 20,
     "classes_of_a_script": 62,
 }
 """How many lines each prints, so that one which ends early is noticed."""

@@ -509,7 +509,9 @@ class World:
                 value = _refusing(f"{state.module}.{state.path}", state.lost)
         else:
             assert self._reading is not None
-            held = self.generation.held if self.generation is not None else {}
+            # The program goes on changing what it holds; in a worker that is what an import made.
+            generation = self.generation if self._guests is None else None
+            held = {} if generation is None else generation.held
             try:
                 other = self._reading.compare(state, base, held)
             except Exception as error:

@@ -198,3 +198,15 @@ def nested():
 check_call("fetching inside a call changes nothing, either", nested, want=(True, 8))
 check("the program runs once", os.environ.pop("RUN_AGAIN", None) is None)
 os.environ["RUN_AGAIN"] = "1"
+
+
+# -- state that goes on changing --------------------------------------------------------------
+
+import shop  # noqa: E402
+
+calls, want = [], []
+for number in range(12):
+    shop.state.SETTINGS["rate"], shop.Item.scale = number % 4, number % 2
+    want.append((number % 4, number % 2))
+    calls.append(mr.spawn(lambda: (shop.state.rate(), shop.Item.scale)))
+check_calls("each call has the state at its spawn", calls, want)
