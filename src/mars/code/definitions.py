@@ -168,11 +168,16 @@ def make_function(
     return _new(func)  # type: ignore[no-any-return]
 
 
+def names_in(_: bool, namespace: dict[str, Any], told: Any, __: bool) -> tuple[Any, Any]:
+    """Names that a function needs, and where."""
+    return namespace, told
+
+
 def fill_function(func: FunctionType, state: tuple[Any, ...]) -> None:
     """Give a function the rest."""
     name, doc, defaults, by_name, hints, attributes, parameters, names = state
-    if names is not None:
-        _, namespace, told, _ = names
+    if names:
+        namespace, told = names
         for key, value in told:
             current().define(namespace, key, value)
     if not is_new(func):

@@ -163,7 +163,7 @@ class Homes:
     def home_of(self, value: Any) -> tuple[str, str] | None:
         """Module and name that an object is known by; None: no module has it for its own."""
         kind = type(value)
-        if kind in _WITHOUT_HOME or issubclass(kind, (type, FunctionType, ModuleType)):
+        if id(kind) in _WITHOUT_HOME or issubclass(kind, (type, FunctionType, ModuleType)):
             return None
         if f"{kind.__module__}.{kind.__qualname__}" in SETTLED:
             return None
@@ -173,20 +173,15 @@ class Homes:
 
 
 _WITHOUT_HOME: Final = frozenset(
-    {
-        bool,
-        int,
-        float,
-        complex,
-        str,
-        bytes,
-        type(None),
-        tuple,
-        frozenset,
-        range,
-        BuiltinFunctionType,
-    }
-)
+    map(
+        id,
+        (
+            bool, int, float, complex, str, bytes, type(None), tuple, frozenset, range,
+            BuiltinFunctionType,
+        ),
+    )
+)  # fmt: skip
+"""Identities of types, as a metaclass may have no hash."""
 
 
 def _homes() -> dict[int, tuple[str, str]]:
@@ -198,7 +193,7 @@ def _homes() -> dict[int, tuple[str, str]]:
         space = vars(record.module)
         for name in record.bound:
             value = space.get(name)
-            if type(value) not in _WITHOUT_HOME:
+            if id(type(value)) not in _WITHOUT_HOME:
                 names.setdefault(id(value), (module, name))
     return names
 

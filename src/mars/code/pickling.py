@@ -53,6 +53,7 @@ from mars.code.definitions import (
     make_named,
     make_singledispatch,
     making,
+    names_in,
     pieces_of_class,
     value_of,
     with_cache,
@@ -356,6 +357,20 @@ class _Body:
         return Definition, (root.prepared,), None, root.pickler.items(root.value)
 
 
+class _Names:
+    """Stands for names that a function needs.
+
+    They are looked up when they are written. A function that refers to itself is begun twice, and
+    pickle drops what was begun first.
+    """
+
+    def __init__(self, pickler: _Rich, space: _Space, names: list[str]) -> None:
+        self.pickler, self.space, self.names = pickler, space, names
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.pickler.names_now(self.space, self.names)
+
+
 class _Deeper:
     """Stands before and behind what is written inside something else, to count how deep it is."""
 
@@ -369,6 +384,9 @@ class _Deeper:
 
 _DEEPEST: Final = 20
 """Functions that are written inside each other; each takes some levels of the C stack."""
+
+
+_OURS: Final = frozenset(map(id, (_Root, _Body, _Space, _Names, _Deeper)))
 
 
 class _Rich(_Special):
@@ -436,14 +454,15 @@ class _Rich(_Special):
         for name, value in self._untold(space, names):
             self._pending.append(("name", space, name, value))
 
-    def _names(self, space: _Space, *names: Iterable[str]) -> tuple[Any, ...] | None:
-        """A namespace, and names of it that are written together with a function."""
+    def names_now(self, space: _Space, names: Iterable[str]) -> tuple[Any, ...]:
+        """Names of a namespace that are written together with a function, unless it is too deep."""
         if self.depth >= _DEEPEST:
-            for some in names:
-                self._tell(space, some)
-            return None
-        told = [one for some in names for one in self._untold(space, some)]
-        return (_Deeper(self, 1), space, told, _Deeper(self, -1)) if told else None
+            self._tell(space, names)
+            return bool, ()
+        told = list(self._untold(space, names))
+        if not told:
+            return bool, ()
+        return names_in, (_Deeper(self, 1), space, told, _Deeper(self, -1))
 
     def _untold(self, space: _Space, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
         """Names of a namespace that are not written yet, and what stands for their values."""
@@ -487,7 +506,7 @@ class _Rich(_Special):
             except ValueError:
                 return make_cell, ()
             return make_cell, (), (self._at_home(contents),), None, None, fill_cell
-        if kind is _Root or kind is _Body or kind is _Space or kind is _Deeper:
+        if id(kind) in _OURS:  # by identity: a metaclass may have no hash
             return NotImplemented
         if issubclass(kind, _ACCESSORS) and kind not in _ACCESSORS:
             return self._accessor(value)
@@ -556,7 +575,7 @@ class _Rich(_Special):
         space = self._space(func.__globals__)
         hints = func.__annotations__
         facts = facts_of(code)
-        names = self._names(space, facts.globals, names_in_hints(hints))
+        names = _Names(self, space, [*facts.globals, *names_in_hints(hints)])
         self._submodules(space, facts.globals, facts.mentioned, func.__closure__ or ())
         defaults, kwdefaults = func.__defaults__, func.__kwdefaults__
         if defaults:

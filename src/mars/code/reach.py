@@ -93,7 +93,7 @@ class Reach:
         self._room = _MOST_HELD
         self._pending: list[Callable[[], object]] = []
         self._instances: tuple[list[Any], list[Any]] = [], []
-        self._plain: dict[type, bool] = {}
+        self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
         self._root: object = root
         self._value(root, None)
         while self._pending:  # a stack of our own: a chain of functions may be long
@@ -235,9 +235,9 @@ class Reach:
             return
         self._later(kind, None)
         attributes = getattr(value, "__dict__", None)
-        plain = self._plain.get(kind)
+        plain = self._plain.get(id(kind))
         if plain is None:
-            plain = self._plain[kind] = _is_plain(kind)
+            plain = self._plain[id(kind)] = _is_plain(kind)
         if type(attributes) is dict and plain:
             for some, one in zip(self._instances, (value, kind), strict=True):
                 some.append(one)
@@ -554,7 +554,7 @@ def _is_plain(kind: type) -> bool:
         and not hasattr(kind, "__getnewargs__")
         and not hasattr(kind, "__getnewargs_ex__")
         and not any("__slots__" in vars(base) for base in kind.__mro__)
-        and kind not in copyreg.dispatch_table
+        and not any(kind is one for one in copyreg.dispatch_table)
     )
 
 

@@ -30,9 +30,12 @@ name."""
 
 
 _WITHOUT_IDENTITY: Final = frozenset(
-    {bool, int, float, complex, str, bytes, type(None), tuple, frozenset, type(MISSING)}
+    map(
+        id,
+        (bool, int, float, complex, str, bytes, type(None), tuple, frozenset, type(MISSING)),
+    )
 )
-"""Types of values whose identity tells nothing."""
+"""Identities of types of values whose own identity tells nothing."""
 
 
 class _Small:
@@ -185,7 +188,7 @@ def prepared_of(reaches: Iterable[Reach], dumps: Callable[..., bytes]) -> Prepar
             large.append(state)
             continue
         states.append(state)
-        if type(value) not in _WITHOUT_IDENTITY:
+        if id(type(value)) not in _WITHOUT_IDENTITY:
             names_of.setdefault(id(value), []).append(state)
     several = [same for same in names_of.values() if len(same) > 1]
     for number, same in enumerate(several):

@@ -697,3 +697,13 @@ check_call(
     want=(3, 5, ("once", "static")),
 )
 check_call("functions that call each other", several, 0, want=31)
+
+
+def of_itself():
+    def descend(depth=3):
+        return descend(depth - 1) if depth else datetime.date.today().year > 0
+
+    return descend
+
+
+check_call("a closure over itself that needs a global name", of_itself())
