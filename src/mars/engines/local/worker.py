@@ -185,6 +185,7 @@ class Worker:
         self.lock = threading.RLock()  # outbox and sending
         self.reading = threading.Lock()  # receiving
         self.answered = threading.Condition()
+        self.attempt = 0  # that this process is at, from reading its function to its outcome
         self.in_call = 0  # the attempt whose function runs right now: SIGINT may reach it
         self.shielded = 0
         self.interrupted = 0
@@ -537,6 +538,10 @@ class Worker:
         # are dear on many machines: a small call has one of ours, `lseek` at its end.
         log_start = self.log_end
         self.outbox.started(attempt, log_start)
+        # To read its function and its arguments is to run code of the program, too, which may ask
+        # for calls. The attempt that `get_context` and `rng` tell of is made when somebody asks.
+        self.attempt = attempt
+        context.enter_process_lazily(self._attempt_of, task)
         arguments: Any = None
         flags = 0
         try:
@@ -579,8 +584,6 @@ class Worker:
             cpus = 1 if extra is None else extra.get("cpus", 1)
             if cpus != self.budget.cpus:
                 self.ambient.keep(self.budget.apply, cpus)
-            # The attempt that `get_context` and `rng` tell of is made when somebody asks.
-            context.enter_process_lazily(self._attempt_of, task)
             called = now()
             if extra is not None and "items" in extra:
                 status, flags, data, returned = self._perform_block(
@@ -951,7 +954,7 @@ class Worker:
         if os.getpid() != self.pid:
             return  # a process that the call forked: its socket is ours
         with self.shield():
-            self.send(messages.PROGRESS, self.in_call, progress)
+            self.send(messages.PROGRESS, self.attempt, progress)
 
     def _restore_streams(self, function: int) -> int:
         """The call closed or replaced its output: the next one begins with its own again."""
