@@ -5,12 +5,13 @@ from __future__ import annotations
 import dis
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType
+from typing import Annotated, Any, Generic, Optional, ParamSpec, Required, TypedDict, TypeVar
 
 import pytest
 
-from mars.code.bytecode import codes_in, facts_of, resolved
+from mars.code.bytecode import codes_in, facts_of, names_in_hints, resolved
 
 MODULES = ["argparse", "dataclasses", "enum", "inspect", "pickle", "typing", "unittest.mock"]
 
@@ -59,3 +60,57 @@ def test_who_may_ask_for_any_name_is_known() -> None:
     assert facts_of(compile("getattr(a, b)", "", "exec")).dynamic
     assert facts_of(compile("a.__dict__", "", "exec")).dynamic
     assert not facts_of(compile("a.b", "", "exec")).dynamic
+
+
+class Near:
+    pass
+
+
+class Far:
+    pass
+
+
+class Tree:
+    pass
+
+
+class Marked(TypedDict):
+    first: "Near | None"  # noqa: UP037  text twice, by the future import
+    second: Required[Far]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Hook(Generic[P, T]):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("hint", "names"),
+    [
+        ("Optional[Near]", {"Optional", "Near"}),
+        (dict[str, "Tree"], {"Tree"}),
+        (list[dict[str, "Tree | None"]] | int, {"Tree", "None"}),
+        (Optional["Near"], {"Near"}),
+        (Annotated[list["Near"], "a note"], {"Near"}),
+        (Callable[["Near"], "Far"], {"Near", "Far"}),
+        (Hook[["Near", int], "Far"], {"Near", "Far"}),
+        (T, set()),
+        (int, set()),
+        (None, set()),
+        (Any, set()),
+        (object(), set()),
+    ],
+)
+def test_names_are_found_in_text_anywhere_in_annotations(hint: object, names: set[str]) -> None:
+    assert set(names_in_hints({"value": hint})) == names
+
+
+def test_names_are_found_in_annotations_of_a_typed_dictionary() -> None:
+    assert {"Near", "Required", "Far"} <= set(names_in_hints(Marked.__annotations__))
+
+
+def test_what_is_no_annotation_has_no_names() -> None:
+    assert list(names_in_hints(None)) == []
