@@ -524,9 +524,15 @@ class World:
         )
 
     def clear(self) -> None:
-        """Let go of all that its modules hold, in the order in which it came, as Python does it."""
+        """Let go of all that it holds and its modules hold, in the order in which it came.
+
+        As Python does it: for the end of a process, after the last call.
+        """
         for module in self.modules.values():
             module.__dict__.clear()
+        for held in (self._changes, self._states, self._objects, self._passing, self._before):
+            held.clear()
+        self._undo.clear()
 
     def end_call(self) -> None:
         """What came with the arguments of one call does not stay."""

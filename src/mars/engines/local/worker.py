@@ -33,7 +33,7 @@ from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
 from mars.attempt.memory import MemoryLimit, take_peak_kib
-from mars.attempt.process_end import has_open_files, open_descriptors, run_handlers
+from mars.attempt.process_end import flush_files, has_open_files, open_descriptors, run_handlers
 from mars.code import importing, modules, world
 from mars.code.pickling import new_world
 from mars.code.world import World
@@ -1009,10 +1009,14 @@ class Worker:
         self.ending = True
         run_handlers(STOP_S)
         self._flush()
-        for _, code in self.loaded.values():
-            code.clear()  # what only functions refer to ends before the interpreter does
+        if has_open_files(self.descriptors):
+            flush_files()
+        # What only functions refer to, or we, ends before the interpreter does.
+        for code in {self.code, *(code for _, code in self.loaded.values())}:
+            code.clear()
         self.loaded.clear()
         self.kept.clear()
+        importing.clear_parked()
         return has_open_files(self.descriptors)
 
     engine: Any = None
