@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import decimal
+import importlib
+import io
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -289,3 +294,95 @@ class TestLimits:
 
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             assert pool.submit(work).result() == (False, True)
+
+
+# -- what a call changes -----------------------------------------------------------------------
+
+
+def of_process() -> dict[str, object]:
+    return {
+        "filters": list(warnings.filters),
+        "stdout": sys.stdout,
+        "stderr": sys.stderr,
+        "progress": mars.options.show_progress,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "folder": os.getcwd(),
+        "variable": os.environ.get("MARS_TEST_INLINE"),
+        "limit": sys.getrecursionlimit(),
+        "precision": decimal.getcontext().prec,
+    }
+
+
+def test_what_a_call_changes_in_its_process_stays_but_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(os.getcwd())
+    monkeypatch.setenv("MARS_TEST_INLINE", "before")
+    limit, precision = sys.getrecursionlimit(), decimal.getcontext().prec
+
+    def change(folder: str) -> None:
+        warnings.simplefilter("ignore")
+        sys.stdout = sys.stderr = io.StringIO()
+        mars.options.show_progress = not mars.options.show_progress
+        os.environ["OMP_NUM_THREADS"] = "77"
+        os.chdir(folder)
+        os.environ["MARS_TEST_INLINE"] = "call"
+        sys.setrecursionlimit(sys.getrecursionlimit() + 1)
+        decimal.getcontext().prec += 1
+
+    before = of_process()
+    try:
+        mr.spawn(change, args=(str(tmp_path),)).execute()
+        after = of_process()
+    finally:
+        sys.setrecursionlimit(limit)
+        decimal.getcontext().prec = precision
+    changed = {name for name, value in before.items() if after[name] != value}
+    assert changed == {"folder", "variable", "limit", "precision"}
+
+
+MODULE = """
+class Item:
+    count = 0
+    def __init__(self):
+        self.parts = [{"deep": [1]}]
+NUMBER, LIST, ITEM = 1, [1], Item()
+SET, ORDER = {1, None}, {"x": 1, "y": 2}
+NESTED = {"a": ([1], {2}), "b": [Item()]}
+def change():
+    global NUMBER, NEW
+    NUMBER = NEW = 2
+    LIST.append(2)
+    Item.count += 1
+    ITEM.parts[0]["deep"].append(2)
+    NESTED["a"][0].append(2)
+    NESTED["a"][1].clear()
+    NESTED["b"][0].parts.clear()
+    NESTED["c"] = 3
+    SET.discard(1); SET.add(2); ORDER["x"] = ORDER.pop("x")
+    return look()
+def look():
+    return repr((
+        NUMBER, LIST, Item.count, ITEM.parts, NESTED["a"], NESTED["b"][0].parts, len(NESTED),
+        "NEW" in globals(), 1 in SET, 2 in SET, list(ORDER),
+    ))
+"""
+
+
+def test_what_a_call_changes_in_a_module_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "changed_by_calls.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("changed_by_calls")
+    try:
+        before = module.look()
+        for _ in range(2):
+            found = mr.spawn(module.change).to_object()
+            assert found == (
+                "(2, [1, 2], 1, [{'deep': [1, 2]}], ([1, 2], set()), [], 3, "
+                "True, False, True, ['y', 'x'])"
+            )
+            assert module.look() == before
+    finally:
+        del sys.modules["changed_by_calls"]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import os
 import struct
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from numbers import Integral, Real
 from typing import Any, Final, NewType, Protocol
@@ -525,8 +526,10 @@ class Output(Handle):
         self._index = index
         call.handles += 1
 
-    def __del__(self) -> None:
-        self._call.drop()
+    def __del__(self, is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At the end of a program the names of modules may be gone, and engines have been closed.
+        if not is_the_end():
+            self._call.drop()
 
     def _calls_in(self, realm: object) -> Sequence[Call]:
         return (self._call,)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dis
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType
+from typing import Annotated, Any, Generic, Optional, ParamSpec, Required, TypedDict, TypeVar
 
 import pytest
 
-from mars.code.bytecode import codes_in, facts_of, resolved
+from mars.code.bytecode import codes_in, facts_of, names_in_hints, resolved
 
 MODULES = ["argparse", "dataclasses", "enum", "inspect", "pickle", "typing", "unittest.mock"]
 
@@ -69,3 +70,57 @@ def test_names_of_modules_in_texts_count_where_text_is_imported_or_run() -> None
     run = facts_of(compile("exec('import cfg; y = 1\\nfrom d.e import f')", "", "exec"))
     assert {"cfg", "d.e"} <= set(run.texts)
     assert facts_of(compile("x = 'a.b'", "", "exec")).texts == ()
+
+
+class Near:
+    pass
+
+
+class Far:
+    pass
+
+
+class Tree:
+    pass
+
+
+class Marked(TypedDict):
+    first: "Near | None"  # noqa: UP037  text twice, by the future import
+    second: Required[Far]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Hook(Generic[P, T]):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("hint", "names"),
+    [
+        ("Optional[Near]", {"Optional", "Near"}),
+        (dict[str, "Tree"], {"Tree"}),
+        (list[dict[str, "Tree | None"]] | int, {"Tree", "None"}),
+        (Optional["Near"], {"Near"}),
+        (Annotated[list["Near"], "a note"], {"Near"}),
+        (Callable[["Near"], "Far"], {"Near", "Far"}),
+        (Hook[["Near", int], "Far"], {"Near", "Far"}),
+        (T, set()),
+        (int, set()),
+        (None, set()),
+        (Any, set()),
+        (object(), set()),
+    ],
+)
+def test_names_are_found_in_text_anywhere_in_annotations(hint: object, names: set[str]) -> None:
+    assert set(names_in_hints({"value": hint})) == names
+
+
+def test_names_are_found_in_annotations_of_a_typed_dictionary() -> None:
+    assert {"Near", "Required", "Far"} <= set(names_in_hints(Marked.__annotations__))
+
+
+def test_what_is_no_annotation_has_no_names() -> None:
+    assert list(names_in_hints(None)) == []

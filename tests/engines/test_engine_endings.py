@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import gzip
+import importlib
 import logging.handlers
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -85,7 +87,7 @@ KINDS = ["atexit", "finalizer", "log", "pool", "text", "thread", "zipped"]
 
 def read_all(folder: Path) -> dict[str, str]:
     return {
-        file.name: gzip.open(file, "rt").read() if file.name == "zipped" else file.read_text()
+        file.name: gzip.open(file, "rt").read() if "zipped" in file.name else file.read_text()
         for file in sorted(folder.iterdir())
         if file.is_file()
     }
@@ -258,3 +260,74 @@ def test_a_worker_in_a_call_is_not_waited_for(
     assert time.monotonic() - began < PATIENT_S
     with pytest.raises(mars.errors.SessionClosed):
         execution.result(timeout=PATIENT_S)
+
+
+HOLDER = """
+import gzip, os
+MARK = {mark}
+def new(kind, how=open):
+    return how("{folder}/" + kind if os.getpid() != {pid} else os.devnull, "wt")
+plain = new("plain-{mark}")
+zipped = new("zipped-{mark}", gzip.open)
+inside = [dict(file=new("inside-{mark}"))]
+class Held:
+    first = None
+    def keep(self):
+        self.file = new("held-{mark}")
+        self.file.write("done")
+        Held.first = self
+def close():
+    for file in (plain, zipped, inside[0]["file"]):
+        file.close()
+def write():
+    for file in (plain, zipped, inside[0]["file"]):
+        file.write("done")
+    Held().keep()
+    return MARK
+"""
+
+
+def test_files_that_modules_and_classes_hold_are_written(
+    own: mars.session.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, modules = tmp_path / "files", tmp_path / "modules"
+    folder.mkdir()
+    modules.mkdir()
+    monkeypatch.syspath_prepend(str(modules))
+    module: Any = None
+    for mark in (1, 2):  # the first one is put aside when the second one runs
+        text = HOLDER.format(mark=mark, pid=os.getpid(), folder=folder)
+        (modules / "holder_of_files.py").write_text(text)
+        importlib.invalidate_caches()
+        if module is None:
+            module = importlib.import_module("holder_of_files")
+        else:
+            importlib.reload(module)
+        assert run(own, module.write) == mark
+        module.close()
+    own.stop_server()
+    del sys.modules["holder_of_files"]
+    assert {name: text.strip() for name, text in read_all(folder).items()} == {
+        f"{kind}-{mark}": "done"
+        for kind in ("held", "inside", "plain", "zipped")
+        for mark in (1, 2)
+    }
+
+
+class Keeper:
+    """Of a module that travels by value here."""
+
+    first: Any = None
+
+    def keep(self, path: str) -> None:
+        self.file = open(path, "w")  # noqa: SIM115
+        self.file.write("done")
+        Keeper.first = self
+
+
+def test_a_file_that_an_instance_at_its_own_class_holds_is_written(
+    own: mars.session.Session, tmp_path: Path
+) -> None:
+    run(own, Keeper().keep, str(tmp_path / "kept"))
+    own.stop_server()
+    assert (tmp_path / "kept").read_text() == "done"

@@ -341,6 +341,42 @@ def test_what_the_program_shows_of_logging_is_in_the_log_of_a_call(
     assert len(log_of(work)) == 3
 
 
+@pytest.fixture
+def names_of_levels() -> Iterator[None]:
+    before = dict(logging._levelToName), dict(logging._nameToLevel)
+    yield
+    for names, kept in zip((logging._levelToName, logging._nameToLevel), before, strict=True):
+        names.clear()  # type: ignore[attr-defined]
+        names.update(kept)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("names_of_levels")
+def test_names_of_levels_are_those_of_the_program(
+    show: Callable[..., logging.Handler], engine: str
+) -> None:
+    def chat() -> str:
+        logging.getLogger("settings.named").log(25, "said")
+        logging.getLogger("settings.named").info("too")
+        return logging.getLevelName(25)
+
+    logging.root.setLevel(logging.INFO)
+    show(logging.root, "%(levelname)s|%(message)s")
+    assert log_of(chat) == ["Level 25|said", "INFO|too"]
+    logging.addLevelName(25, "NOTE")
+    assert log_of(chat) == ["NOTE|said", "INFO|too"]
+    logging.addLevelName(25, "NOTICE")
+    logging.addLevelName(logging.INFO, "info")
+    assert log_of(chat) == ["NOTICE|said", "info|too"]
+    assert mr.spawn(logging.getLevelName, args=("NOTICE",)).to_object() == 25
+
+    def rename() -> None:
+        logging.addLevelName(25, "MINE")
+
+    if engine != "inline":
+        mr.ExecutableTuple([mr.spawn(rename) for _ in range(2)]).execute()
+    assert log_of(chat) == ["NOTICE|said", "info|too"]
+
+
 def test_levels_of_single_loggers_hold_in_calls(show: Callable[..., logging.Handler]) -> None:
     def work() -> None:
         for name in ("settings.loud", "settings.loud.below", "settings.quiet", "settings.other"):

@@ -83,8 +83,9 @@ class Segment:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def __del__(self) -> None:
-        if getattr(self, "descriptor", -1) >= 0:
+    def __del__(self, is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At the end of a program the names of modules may be gone; files end with it.
+        if getattr(self, "descriptor", -1) >= 0 and not is_the_end():
             self.close()
 
 

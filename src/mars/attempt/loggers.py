@@ -1,4 +1,4 @@
-"""Levels and formats of a program's loggers, as its calls have them."""
+"""Levels and formats of a program's loggers, and names of levels, as its calls have them."""
 
 from __future__ import annotations
 
@@ -42,15 +42,24 @@ class Logging(Setting):
             self._known = everything, loggers
         # Lists of numbers compare three times as fast as one of tuples; there may be hundreds.
         return (
-            root.manager.disable, loggers, [one.level for one in loggers],
+            root.manager.disable, dict(sys.modules["logging"]._levelToName),
+            loggers, [one.level for one in loggers],
             [one.propagate for one in loggers], [one.disabled for one in loggers],
             [[*map(_LOOKS, one.handlers)] for one in loggers if one.handlers],
         )  # fmt: skip
 
     @staticmethod
     def _all_told(found: Any) -> Any:
-        """How much is to be logged at all, and of each logger what is not as at its beginning."""
-        disable, loggers, *levels, _ = found
+        """How much is to be logged at all, and of each logger what is not as at its beginning.
+
+        Between the two, the names of levels, as `logging.addLevelName` gives them.
+        """
+        disable, names, loggers, *levels, _ = found
+        names = {
+            int(level): str(name)
+            for level, name in names.items()
+            if isinstance(level, int) and isinstance(name, str)
+        }
         told: dict[str, Any] = {}
         root = sys.modules["logging"].root
         for logger, level, propagate, disabled in zip(loggers, *levels, strict=True):
@@ -58,12 +67,15 @@ class Logging(Setting):
             look = _look_of(logger.handlers)
             if look is not None or plain != (_ROOT_UNTOUCHED if logger is root else _UNTOUCHED):
                 told["" if logger is root else str(logger.name)] = (*plain, look)
-        return int(disable), told
+        return int(disable), names, told
 
     def _put_all(self, value: Any) -> None:
         logging: Any = sys.modules["logging"]
-        disable, told = value
+        disable, names, told = value
         logging.disable(disable)
+        for level, name in names.items():
+            if logging._levelToName.get(level) != name:
+                logging.addLevelName(level, name)
         for name in {*told, *self._ours}:
             logger = logging.getLogger(name) if name else logging.root
             before = _ROOT_UNTOUCHED if logger is logging.root else _UNTOUCHED
@@ -90,8 +102,10 @@ class Logging(Setting):
         if self._kept is None:
             return False
         logging: Any = sys.modules["logging"]
-        disable, told = self._kept
-        if logging.root.manager.disable != disable:
+        disable, names, told = self._kept
+        if logging.root.manager.disable != disable or not (
+            names.items() <= logging._levelToName.items()
+        ):
             return True
         return any(
             _LEVELS(logging.getLogger(name) if name else logging.root) != value[:3]

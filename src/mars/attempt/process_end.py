@@ -7,8 +7,11 @@ for a limited time. Called by the worker, in its main thread, after its last cal
 
 from __future__ import annotations
 
+import _io
 import atexit
+import contextlib
 import fcntl
+import gc
 import os
 import signal
 import sys
@@ -33,6 +36,19 @@ def run_handlers(limit_s: float) -> None:
             act()
         except BaseException as error:
             sys.__excepthook__(type(error), error, error.__traceback__)
+
+
+def flush_files() -> None:
+    """Write out what is in the buffers of files, whoever holds them.
+
+    Python closes a file when nobody needs it any more. Where that is found out for a whole circle
+    of objects, such as a class and its instance, it may close what lies below a buffer before the
+    buffer, which is lost then.
+    """
+    for found in gc.get_objects():
+        if _io._IOBase in type(found).__mro__:
+            with contextlib.suppress(Exception):  # closed, only to be read, or the disk is full
+                found.flush()
 
 
 def open_descriptors() -> frozenset[int]:

@@ -155,11 +155,30 @@ def _forget(known: dict[int, Any], key: int, _: object) -> None:
     known.pop(key, None)
 
 
+_OF_TYPING: Final = frozenset(
+    {"typing", "types", "collections.abc", "annotationlib", "typing_extensions"}
+)
+"""Modules whose objects in annotations may have text inside."""
+
+
 def names_in_hints(hints: Any) -> Iterator[str]:
-    """Names in annotations that are text, as all are under ``from __future__``."""
-    for hint in hints.values() if type(hints) is dict else ():
-        if type(hint) is str:
+    """Names in annotations that are text, as all are under ``from __future__``.
+
+    Also in text inside of what `typing` makes, which may be deep: ``dict[str, Optional["Node"]]``.
+    """
+    pending = list(hints.values()) if type(hints) is dict else []
+    while pending:
+        hint = pending.pop()
+        kind = type(hint)
+        if kind is type:
+            continue
+        if kind is str:
             yield from re.findall(_IDENTIFIER, hint)
+        elif kind is list or kind is tuple:  # parameters of a callable
+            pending.extend(hint)
+        elif kind.__module__ in _OF_TYPING:
+            pending.append(getattr(hint, "__forward_arg__", ()))
+            pending.extend(getattr(hint, "__args__", ()) or ())
 
 
 def resolved(level: int, name: str, package: str) -> str:

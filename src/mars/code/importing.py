@@ -109,6 +109,16 @@ def enter(generation: Generation | None, on_import: Callable[[str], object] | No
         generation.parked.clear()
 
 
+def clear_parked() -> None:
+    """Let go of what modules hold that are put aside; at its end, Python clears the others only."""
+    with _lock:
+        for generation in _generations:
+            for module in reversed(generation.parked.values()):
+                module.__dict__.clear()
+            generation.parked.clear()
+            generation.held.clear()
+
+
 class Finder:
     """Finds modules of the project as the program had them; first in ``sys.meta_path``."""
 

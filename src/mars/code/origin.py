@@ -71,7 +71,14 @@ def _is_class(value: Any) -> bool:
 
 def is_installed_package(name: str) -> bool:
     """Whether a package is loaded that is not the project's."""
-    return name in sys.modules and not is_project_module(name)
+    if name not in sys.modules or is_project_module(name):
+        return False
+    package = sys.modules[name]
+    if isinstance(getattr(package, "__file__", None), str):
+        return True
+    # One without an __init__.py is whose folders it has.
+    folders = getattr(package, "__path__", ())
+    return not any(isinstance(path, str) and is_project_file(path) for path in folders)
 
 
 def module_of(value: Any) -> Any:

@@ -26,6 +26,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import is_
 from types import FunctionType, ModuleType
 from typing import Any, Final, Protocol
 
@@ -254,8 +255,8 @@ class _Kept:
     """What a module of the program itself holds, so that a call which runs beside it leaves that.
 
     Its names, those of its classes, what is in its own lists, dictionaries and sets, and the
-    attributes of its objects. Other objects, such as counters, are copied for the call: see
-    `World._settle`.
+    attributes of its objects, at any depth. Other objects, such as counters, are copied for the
+    call: see `World._settle`.
     """
 
     def __init__(self, module: ModuleType) -> None:
@@ -264,18 +265,36 @@ class _Kept:
         for value in self._owners[0][1].values():
             if isinstance(value, type) and value.__module__ == module.__name__:
                 self._owners.append((value, dict(vars(value))))
-        for _, names in self._owners:
-            for name, value in names.items():
-                if name.startswith("__"):
-                    continue
-                if type(value) in (list, dict, set):
-                    self._containers.append((value, value.copy()))
-                elif _has_plain_attributes(value):
-                    self._containers.append((vars(value), vars(value).copy()))
+        pending = [
+            value
+            for _, names in self._owners
+            for name, value in names.items()
+            if not name.startswith("__")
+        ]
+        seen: set[int] = set()
+        while pending:
+            value = pending.pop()
+            kind = type(value)
+            if kind in _ATOMS or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if kind in (tuple, frozenset):
+                pending.extend(value)
+            elif kind in (list, dict, set):
+                self._keep(value, pending)
+            elif _has_plain_attributes(value):
+                self._keep(vars(value), pending)
+
+    def _keep(self, value: Any, pending: list[Any]) -> None:
+        before = value.copy()
+        self._containers.append((value, before))
+        pending.extend(before.values() if type(before) is dict else before)
 
     def restore(self) -> None:
         """Put back what was changed."""
         for value, before in self._containers:
+            if _holds_the_same(value, before):
+                continue  # nor may another thread find it empty for a moment
             if type(value) is list:
                 value[:] = before
             else:
@@ -288,6 +307,21 @@ class _Kept:
             for name, value in names.items():
                 if now.get(name, MISSING) is not value:
                     _Change(owner, name, value).set(value)
+
+
+_ATOMS: Final = frozenset({int, float, str, bytes, bool, type(None), complex, FunctionType, type})
+"""Types of what holds nothing, or has to be left as it is, so that they are soon passed by."""
+
+
+def _holds_the_same(value: Any, before: Any) -> bool:
+    """Whether the very same things are in it."""
+    if len(value) != len(before):
+        return False
+    if type(value) is set:
+        return set(map(id, value)) == set(map(id, before))
+    if type(value) is dict and not all(map(is_, value.values(), before.values())):
+        return False
+    return all(map(is_, value, before))
 
 
 def _has_plain_attributes(value: Any) -> bool:
@@ -614,9 +648,15 @@ class World:
         )
 
     def clear(self) -> None:
-        """Let go of all that its modules hold, in the order in which it came, as Python does it."""
+        """Let go of all that it holds and its modules hold, in the order in which it came.
+
+        As Python does it: for the end of a process, after the last call.
+        """
         for module in self.modules.values():
             module.__dict__.clear()
+        for held in (self._changes, self._states, self._objects, self._passing, self._before):
+            held.clear()
+        self._undo.clear()
 
     def end_call(self) -> None:
         """What came with the arguments of one call does not stay."""

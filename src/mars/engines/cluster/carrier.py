@@ -73,9 +73,10 @@ class File:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = os.dup(descriptor)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # At the end of a program the names of modules may be gone.
         if hasattr(self, "descriptor"):  # else there was none left
-            os.close(self.descriptor)
+            close(self.descriptor)
 
 
 class Part:

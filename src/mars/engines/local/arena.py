@@ -603,7 +603,9 @@ class Inputs:
         view = self._views.pop(key)
         length = self._lengths.pop(key)
 
-        def unused(_: Any) -> None:
+        def unused(_: Any, is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
+            if is_the_end():  # the names of modules may be gone, and nobody is there to be told
+                return
             number, offset = key
             here = number in self._arenas
             if here:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 import weakref
@@ -56,7 +57,10 @@ class _StoredFunction:
         known = self._holders.get(id(function))
         if known is None or known() is not function:
             key, unheld = function.key, self._unheld
-            self._holders[id(function)] = weakref.ref(function, lambda _: unheld(key))
+            at_end = sys.is_finalizing  # of the program: the names of modules may be gone
+            self._holders[id(function)] = weakref.ref(
+                function, lambda _: None if at_end() else unheld(key)
+            )
 
     def held(self) -> bool:
         """Whether anybody has it."""

@@ -33,7 +33,7 @@ from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
 from mars.attempt.call import Value
 from mars.attempt.capture import text_stream
 from mars.attempt.memory import MemoryLimit, take_peak_kib
-from mars.attempt.process_end import has_open_files, open_descriptors, run_handlers
+from mars.attempt.process_end import flush_files, has_open_files, open_descriptors, run_handlers
 from mars.code import importing, modules, world
 from mars.code.pickling import new_world
 from mars.code.world import World
@@ -185,6 +185,7 @@ class Worker:
         self.lock = threading.RLock()  # outbox and sending
         self.reading = threading.Lock()  # receiving
         self.answered = threading.Condition()
+        self.attempt = 0  # that this process is at, from reading its function to its outcome
         self.in_call = 0  # the attempt whose function runs right now: SIGINT may reach it
         self.shielded = 0
         self.interrupted = 0
@@ -537,6 +538,10 @@ class Worker:
         # are dear on many machines: a small call has one of ours, `lseek` at its end.
         log_start = self.log_end
         self.outbox.started(attempt, log_start)
+        # To read its function and its arguments is to run code of the program, too, which may ask
+        # for calls. The attempt that `get_context` and `rng` tell of is made when somebody asks.
+        self.attempt = attempt
+        context.enter_process_lazily(self._attempt_of, task)
         arguments: Any = None
         flags = 0
         try:
@@ -579,8 +584,6 @@ class Worker:
             cpus = 1 if extra is None else extra.get("cpus", 1)
             if cpus != self.budget.cpus:
                 self.ambient.keep(self.budget.apply, cpus)
-            # The attempt that `get_context` and `rng` tell of is made when somebody asks.
-            context.enter_process_lazily(self._attempt_of, task)
             called = now()
             if extra is not None and "items" in extra:
                 status, flags, data, returned = self._perform_block(
@@ -951,7 +954,7 @@ class Worker:
         if os.getpid() != self.pid:
             return  # a process that the call forked: its socket is ours
         with self.shield():
-            self.send(messages.PROGRESS, self.in_call, progress)
+            self.send(messages.PROGRESS, self.attempt, progress)
 
     def _restore_streams(self, function: int) -> int:
         """The call closed or replaced its output: the next one begins with its own again."""
@@ -1006,10 +1009,14 @@ class Worker:
         self.ending = True
         run_handlers(STOP_S)
         self._flush()
-        for _, code in self.loaded.values():
-            code.clear()  # what only functions refer to ends before the interpreter does
+        if has_open_files(self.descriptors):
+            flush_files()
+        # What only functions refer to, or we, ends before the interpreter does.
+        for code in {self.code, *(code for _, code in self.loaded.values())}:
+            code.clear()
         self.loaded.clear()
         self.kept.clear()
+        importing.clear_parked()
         return has_open_files(self.descriptors)
 
     engine: Any = None
