@@ -10,8 +10,8 @@ import dis
 import functools
 import re
 import weakref
-from collections.abc import Iterator
-from types import CodeType
+from collections.abc import Iterable, Iterator
+from types import CodeType, GenericAlias, UnionType
 from typing import Any, Final
 
 _OP: Final = dis.opmap
@@ -159,6 +159,14 @@ _OF_TYPING: Final = frozenset(
     {"typing", "types", "collections.abc", "annotationlib", "typing_extensions"}
 )
 """Modules whose objects in annotations may have text inside."""
+
+
+def names_in_alias(value: Any) -> Iterable[str]:
+    """Names in texts inside an alias of a type, such as ``dict[str, "Tree"]``."""
+    kind = type(value)
+    if kind is GenericAlias or kind is UnionType or kind.__module__ == "typing":
+        return names_in_hints({"": value})
+    return ()
 
 
 def names_in_hints(hints: Any) -> Iterator[str]:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from mars.code import arrays, places
 from mars.code import states as states_module
-from mars.code.bytecode import facts_of, names_in_hints
+from mars.code.bytecode import facts_of, names_in_alias, names_in_hints
 from mars.code.definitions import (
     FIRST,
     Definition,
@@ -469,11 +469,14 @@ class _Rich(_Special):
         if space.by_name:
             return
         namespace = space.namespace
-        for name in names:
+        waiting = deque(names)
+        while waiting:
+            name = waiting.popleft()
             key = id(namespace), name
             if key in self._told or name not in namespace:
                 continue
             self._told.add(key)
+            waiting.extend(names_in_alias(namespace[name]))
             value = self._at_home(namespace[name])
             if space.home not in (None, "__main__"):
                 value = _fresh(value)

@@ -34,7 +34,7 @@ from types import (
 from typing import Any, Final
 
 from mars.code import modules
-from mars.code.bytecode import Facts, facts_of, names_in_hints, resolved
+from mars.code.bytecode import Facts, facts_of, names_in_alias, names_in_hints, resolved
 from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.world import AS_IMPORTED, MISSING
@@ -356,6 +356,9 @@ class Reach:
                 self._at_home(value)
         if value is not MISSING:
             self._later(value, facts)
+            for one in names_in_alias(value):
+                if ("name", id(namespace), one) not in self._seen:
+                    self._name(namespace, one, facts, home, record)
 
     def _at_home(self, value: Any) -> None:
         """What code that travels by value has in common with a module that travels by name."""
