@@ -109,7 +109,8 @@ class Executable(Handle):
         if wait and self._is_empty():
             return self
         chosen = _choose(session, accepted)
-        _drop_unused(accepted)
+        if accepted:
+            _drop_unused(accepted)
         result = self if wait else self._executed()
         return chosen.run(
             [self],
@@ -400,6 +401,8 @@ def _drop_unused(kwargs: dict[str, Any]) -> None:
 
 
 def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if not kwargs:
+        return kwargs
     known = {"show_progress", "on_error", "seed", "cancelled", "checkpoint"}
     if "progress_update_interval" in kwargs:
         kwargs["interval_s"] = kwargs.pop("progress_update_interval")

@@ -863,6 +863,9 @@ def _run_arguments(
     wait: Any, show_progress: Any, interval_s: Any, on_error: object, seed: Any
 ) -> tuple[bool, bool | str | None, float, int | None]:
     """What `Session.run` was asked for, checked, and without scalars of numpy."""
+    usual = wait is True and show_progress is None and seed is None and on_error == "raise"
+    if usual and type(interval_s) in (int, float) and interval_s > 0:
+        return True, None, interval_s, None
     wait, show_progress = plain_scalar(wait), plain_scalar(show_progress)
     interval_s, seed = plain_scalar(interval_s), plain_scalar(seed)
     if not isinstance(wait, bool):

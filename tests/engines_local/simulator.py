@@ -1058,9 +1058,12 @@ class World:
             raise Broken("a group with free cores is not noted")
         if state._resuming.keys() != {number for number, group in groups if group.resuming}:
             raise Broken("groups with workers that resume are not those that are noted")
-        for number, group in groups:
-            busy = [w for w in state.workers.values() if w.group == number and w.queue]
+        for _, group in groups:
+            sharing = {number for number, other in groups if other.taken is group.taken}
+            busy = [w for w in state.workers.values() if w.group in sharing and w.queue]
             needs = [worker.need for worker in busy]
+            if not state._counts_memory:
+                continue
             if group.taken.running != sum(not worker.blocked for worker in busy):
                 raise Broken(f"{group.address}: the number of calls that run is wrong")
             if group.taken.whole != needs.count(inf):

@@ -106,21 +106,37 @@ class Program:
 
     def __init__(self) -> None:
         self._settings = _settings()
+        self._looks: list[Callable[[], Any]] = []  # of what is loaded
+        self._modules = 0  # how many were loaded then
         self._known: tuple[list[Any], dict[str, Any]] = [], {}
 
     def look(self) -> dict[str, Any]:
         """All that is set: the same object until something changes."""
         loaded = sys.modules
-        found = [
-            setting.found() if not setting.library or setting.library in loaded else None
-            for setting in self._settings
-        ]
         seen, known = self._known  # threads may be here at once
-        if found != seen:
-            names = [setting.name for setting in self._settings]
-            known = {name: one for name, one in zip(names, found, strict=True) if one is not None}
-            self._known = found, known
-        return known
+        if len(loaded) != self._modules:
+            self._modules = len(loaded)
+            self._looks = [
+                setting.look
+                for setting in self._settings
+                if (not setting.library or setting.library in loaded)
+                # To ask C for it takes as long as all else. Nobody sets it but with this module.
+                and (setting.name != "locale" or "locale" in loaded)
+            ]
+        try:
+            now = [look() for look in self._looks]
+            if now == seen:
+                return known
+        except Exception:  # a library is not what we know, or half imported in another thread
+            now = []
+        found = {
+            setting.name: setting.found()
+            for setting in self._settings
+            if not setting.library or setting.library in loaded
+        }
+        found = {name: one for name, one in found.items() if one is not None}
+        self._known = now, known if found == known else found
+        return self._known[1]
 
 
 class Followed:

@@ -42,7 +42,7 @@ class Setting:
         told: Callable[[Any], Any] | None = None,
     ) -> None:
         self.name, self.library = name, library
-        self._look, self._put, self._as_told = look, put, told
+        self.look, self._put, self._as_told = look, put, told
         self._seen: tuple[Any, Any] = None, None  # here at last, and as told
         self._told: Any = None  # by the program; None: nothing
         self._kept: Any = None  # as calls should find it
@@ -53,7 +53,7 @@ class Setting:
     def found(self) -> Any:
         """What is set here, the same object until it changes; None: the library is not known."""
         try:
-            now = self._look()
+            now = self.look()
             seen, told = self._seen  # threads may be here at once
             if now != seen:
                 told = now if self._as_told is None else self._as_told(now)
@@ -92,7 +92,7 @@ class Setting:
 
     def _now(self) -> Any:
         try:
-            return self._look()
+            return self.look()
         except Exception:  # a call has put something there that is none
             return None
 

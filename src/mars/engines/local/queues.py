@@ -78,7 +78,9 @@ class Group:
         "resuming", "taken", "usable",
     )  # fmt: skip
 
-    def __init__(self, address: str, cpus: float, memory: float | None = None) -> None:
+    def __init__(
+        self, address: str, cpus: float, memory: float | None = None, taken: Taken | None = None
+    ) -> None:
         self.address = address
         self.cpus = cpus
         self.memory = memory  # bytes for running calls, on a node of its own; None: the engine's
@@ -90,7 +92,7 @@ class Group:
         self.idle: dict[WorkerState, None] = {}  # could start something now
         self.empty = 0  # workers without a queue, those too that are being started
         self.usable = 0  # workers that are not blocked
-        self.taken = Taken()
+        self.taken = taken or Taken()  # by calls that have to fit into the same memory
 
 
 class ReadyQueue:

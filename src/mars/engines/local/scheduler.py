@@ -176,13 +176,6 @@ def _report_within(task: Task) -> float:
     return within
 
 
-def _put(workers: dict[WorkerState, None], worker: WorkerState, belongs: bool) -> None:
-    if belongs:
-        workers[worker] = None
-    else:
-        workers.pop(worker, None)
-
-
 def _some(workers: dict[WorkerState, None]) -> list[WorkerState]:
     """A few workers, other ones each time."""
     some = list(islice(workers, LOOK_AT))
@@ -235,7 +228,8 @@ class Scheduler:
         self._roomy: dict[int, Group] = {}  # with cores that are free
         self._resuming: dict[int, Group] = {}  # with workers that wait for their cores
         self._idle_workers = 0
-        self._taken = Taken()  # by calls of all groups
+        self._counts_memory = False  # whether some call has needed any
+        self._taken = Taken()  # by calls of all groups that share the memory of this machine
         self._next_group = 0
         for address, cpus in groups:
             self.add_group(address, cpus)
@@ -315,7 +309,8 @@ class Scheduler:
         """Have further workers, which share so many cores; the number of their group."""
         number = self._next_group
         self._next_group += 1
-        self.groups[number] = self._roomy[number] = Group(address, cpus, memory)
+        taken = self._taken if memory is None else Taken()
+        self.groups[number] = self._roomy[number] = Group(address, cpus, memory, taken)
         return number
 
     def _forget_groups(self) -> None:
@@ -1161,19 +1156,29 @@ class Scheduler:
 
     def _sort(self) -> None:
         """Put the workers that changed where they are looked for."""
-        changed, self._changed = self._changed, {}
+        changed = self._changed
+        if not changed:
+            return
+        self._changed = {}
+        workers, some_hungry, some_deep = self.workers, self._hungry, self._deep
         for worker in changed:
-            here = worker.id in self.workers
+            number = worker.group
+            group = self.groups[number]
             depth = len(worker.queue)
-            group = self.groups[worker.group]
+            here = worker.id in workers
             usable = here and not worker.blocked
             could = usable and not (worker.taking_back or worker.stopping or worker.resuming)
             idle = could and worker.ready and not depth
             if idle is not (worker in group.idle):
                 self._count_idle(worker, group, 1 if idle else -1)
-            hungry = depth == 1 or (depth > 1 and worker.load_s < BATCH_S / 2)
-            _put(self._hungry, worker, could and hungry)
-            _put(self._deep, worker, usable and depth > 1 and not worker.taking_back)
+            if could and (depth == 1 or (depth > 1 and worker.load_s < BATCH_S / 2)):
+                some_hungry[worker] = None
+            elif worker in some_hungry:
+                del some_hungry[worker]
+            if depth > 1 and usable and not worker.taking_back:
+                some_deep[worker] = None
+            elif worker in some_deep:
+                del some_deep[worker]
             empty = here and not depth
             if empty is not worker.empty:
                 worker.empty = empty
@@ -1181,22 +1186,35 @@ class Scheduler:
             if usable is not worker.usable:
                 worker.usable = usable
                 group.usable += 1 if usable else -1
-            counted = (worker.blocked, worker.need) if here and depth else None
-            if counted != worker.counted:
-                for taken in (group.taken, self._taken):
-                    if worker.counted is not None:
-                        taken.count(*worker.counted, -1)
-                    if counted is not None:
-                        taken.count(*counted, 1)
-                worker.counted = counted
+            if self._counts_memory:
+                self._count_memory(worker)
             if group.free > 1e-9:
-                self._roomy[worker.group] = group
-            else:
-                self._roomy.pop(worker.group, None)
+                self._roomy[number] = group
+            elif number in self._roomy:
+                del self._roomy[number]
+
+    def _count_memory(self, worker: WorkerState) -> None:
+        """Keep up to date what the calls of a group need, by what one of its workers has."""
+        counted = worker.counted
+        if not worker.queue or worker.id not in self.workers:
+            now = None
+        elif counted is not None and counted[1] == worker.need and counted[0] is worker.blocked:
+            return
+        else:
+            now = worker.blocked, worker.need
+        taken = self.groups[worker.group].taken
+        if counted is not None:
+            taken.count(*counted, -1)
+        if now is not None:
+            taken.count(*now, 1)
+        worker.counted = now
 
     def _count_idle(self, worker: WorkerState, group: Group, change: int) -> None:
         """A worker has nothing to do, or something again."""
-        _put(group.idle, worker, change > 0)
+        if change > 0:
+            group.idle[worker] = None
+        else:
+            del group.idle[worker]
         self._idle_workers += change
         if group.idle:
             self._idle[worker.group] = group
@@ -1341,8 +1359,13 @@ class Scheduler:
 
     def _fits(self, need: float, group: Group) -> bool:
         """Whether an idle worker of a group may start a call that needs so much."""
-        taken = self._taken if group.memory is None else group.taken
-        return self.admission.fits(need, taken, group.memory)
+        if not need and not self.admission.strict:
+            return True
+        if not self._counts_memory:
+            self._counts_memory = True  # most programs have no such call
+            for worker in self.workers.values():
+                self._count_memory(worker)
+        return self.admission.fits(need, group.taken, group.memory)
 
     def _give(self, worker: WorkerState, batch: list[Task]) -> None:
         """Send tasks that were queued."""
