@@ -15,6 +15,7 @@ import contextlib
 import os
 import pickle
 import secrets
+import shutil
 import socket
 import ssl
 import sys
@@ -23,6 +24,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from mars import platform
+from mars.deploy.ray_programs import BELOW
 from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
@@ -58,6 +61,19 @@ class _Own:
         self.lock = threading.Lock()
         self.engines = 0
         self.ours = False  # whether we called `ray.init`, not the program
+        self.directory = ""  # of a Ray that we have started
+
+    def end(self, ray: Any) -> None:
+        """End the connection, and a Ray of ours; the lock is held."""
+        self.ours = False
+        ray.shutdown()
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what a Ray of ours has kept."""
+        directory, self.directory = self.directory, ""
+        if directory:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 _own = _Own()
@@ -248,6 +264,8 @@ class RayLink:
             ) from error
 
     def _init(self, ray: Any, options: dict[str, Any]) -> None:
+        if self._mapped:
+            options = {**options, "job_config": _without_path(ray)}
         try:
             ray.init(address=self.address, **options)
         except ConnectionAbortedError as error:
@@ -410,8 +428,7 @@ class RayLink:
             with _own.lock:
                 _own.engines -= 1
                 if not _own.engines and _own.ours:
-                    _own.ours = False
-                    self._ray.shutdown()
+                    _own.end(self._ray)
         self._undo.close()
 
 
@@ -475,6 +492,22 @@ def _check_tls(address: str, security: Any) -> None:
         )
 
 
+def _without_path(ray: Any) -> Any:
+    """A job whose processes on other nodes do not import from where the program is.
+
+    Ray puts the program's folders first in their ``sys.path``, whosever they are on a node. Calls
+    import by way of `mars.engines.cluster.surroundings`, which looks.
+    """
+
+    class Nothing(list[str]):
+        def extend(self, _: object) -> None:
+            pass
+
+    config = ray.job_config.JobConfig()
+    config._py_driver_sys_path = Nothing()
+    return config
+
+
 def _start_on_loopback(ray: Any, options: dict[str, Any]) -> None:
     """Start a Ray that listens on the loopback address only, as it does on Windows and macOS.
 
@@ -485,13 +518,20 @@ def _start_on_loopback(ray: Any, options: dict[str, Any]) -> None:
     # Not by its variable, which is read once, and would hold for clusters that are met later.
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
+    _own.directory = platform.private_directory("mars-ray-")
     try:
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+        ray.init(
+            address="local", include_dashboard=False, _node_ip_address="127.0.0.1",
+            _temp_dir=os.path.join(_own.directory, BELOW), **options,
+        )  # fmt: skip
+    except BaseException:
+        _own.remove()
+        raise
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
     addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
     if addresses != {"127.0.0.1"}:
-        ray.shutdown()
+        _own.end(ray)
         raise StartupFailed(
             f"ray {ray.__version__} does not keep to the loopback address, it took "
             f"{', '.join(addresses)}; use engine='dask', or start Ray yourself and pass its address"
