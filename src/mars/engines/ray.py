@@ -160,11 +160,12 @@ def _tls(purpose: ssl.Purpose) -> ssl.SSLContext | None:
 
 
 class _Held:
-    """One node, as the driver holds its actor."""
+    """One node, as the driver holds its actor; ``place`` is where Ray listens there."""
 
-    def __init__(self, name: str, actor: Any) -> None:
+    def __init__(self, name: str, actor: Any, place: tuple[str, int] | None) -> None:
         self.name = name
         self.actor = actor
+        self.place = place
         self.queue: deque[Item] = deque()
         self.filled = threading.Event()
         self.gone = False
@@ -305,9 +306,9 @@ class RayLink:
         actor = remote(NodeActor).remote(facts, address, cpus, host, self._mapped)
         with self._lock:
             self._started += 1
-            held = _Held(f"{address} {self._started}", actor)
+            held = _Held(f"{address} {self._started}", actor, _place(address) if asked else None)
             self._held[held.name] = held
-        for act in (self._poll, self._write):
+        for act in (self._knock, self._poll, self._write):
             thread = threading.Thread(target=act, args=(held,), name="mars-ray", daemon=True)
             held.threads.append(thread)
             thread.start()
@@ -337,6 +338,26 @@ class RayLink:
                 return
             self._gone = True
         self._listener.ended(reason)
+
+    def _knock(self, held: _Held) -> None:
+        """See whether a node may be one: Ray itself lists it for long before it gives it up.
+
+        Who cannot be reached from here may be, as Ray asks each for its certificate, too.
+        """
+        context = self.context()
+        if held.place is None or context is None:
+            return
+        context.set_alpn_protocols(["h2"])
+        try:
+            with (
+                socket.create_connection(held.place, _ANSWER_S) as plain,
+                context.wrap_socket(plain, server_hostname=held.place[0]),
+            ):
+                pass
+        except ssl.SSLCertVerificationError as error:
+            self._lost(held, f"its certificate is not one of a node ({error.verify_message})")
+        except OSError:
+            pass
 
     def _poll(self, held: _Held) -> None:
         assert self._listener is not None
