@@ -74,7 +74,8 @@ LAYERS = """
     mars
     cli.findings
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs cli.replay
+    cli.cluster cli.doctor cli.stack cli.runs
+    cli.replay
     cli
     cli.original
     __main__

@@ -36,7 +36,7 @@ def writers(path: str, facts: os.stat_result) -> str:
         return ""  # nobody can change a link but by removing it, which is up to its folder
     if facts.st_mode & stat.S_IWOTH:
         return f"every user may write to {path} (mode {stat.S_IMODE(facts.st_mode):o})"
-    if facts.st_mode & stat.S_IWGRP and not _is_alone_in(facts.st_gid, path):
+    if facts.st_mode & stat.S_IWGRP and not _is_of_one(facts.st_gid, facts.st_uid, path):
         return f"group {facts.st_gid} may write to {path} (mode {stat.S_IMODE(facts.st_mode):o})"
     return ""
 
@@ -90,8 +90,8 @@ def _parts(path: str) -> list[str]:
     return [part for part in reversed(path.split(os.sep)) if part not in ("", os.curdir)]
 
 
-def _is_alone_in(group: int, path: str) -> bool:
-    """Whether nobody but us and root is in a group, as where each user has one of their own."""
+def _is_of_one(group: int, owner: int, path: str) -> bool:
+    """Whether nobody but the owner, we and root is in a group, as where each user has their own."""
     import grp
     import pwd
 
@@ -102,7 +102,24 @@ def _is_alone_in(group: int, path: str) -> bool:
         pass
     try:
         known = grp.getgrgid(group)
-        us = {pwd.getpwuid(os.geteuid()).pw_name, "root"}
+        users = {pwd.getpwuid(user).pw_name for user in (owner, os.geteuid(), 0)}
     except KeyError:
         return False
-    return known.gr_name in us and us.issuperset(known.gr_mem)
+    return known.gr_name in users and users.issuperset(known.gr_mem)
+
+
+def strangers_below(folder: str) -> tuple[str, str]:
+    """Who else than its owner may change what is in a folder, and whose it is if not ours.
+
+    Looks at the folder and those below it, as whoever can write to none of them cannot put a file
+    there. Empty where there is nothing to say.
+    """
+    owner = ""
+    for path, _, _ in os.walk(folder):
+        facts = os.lstat(path)
+        found = writers(path, facts)
+        if found:
+            return found, owner
+        if facts.st_uid not in (0, os.geteuid()):
+            owner = owner or f"{path} belongs to user {facts.st_uid}"
+    return "", owner

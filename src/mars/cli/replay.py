@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from mars.attempt import context
+from mars.cli.runs import add_trust
 from mars.code import importing, world
 from mars.code.pickling import new_world
 from mars.engines.inline import InlineEngine
@@ -26,6 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add what ``mars replay`` understands."""
     parser.add_argument("where", metavar="DIR", help="folder or URL of the checkpoint")
     parser.add_argument("call", metavar="CALL", help="a name, name#place, or how its key begins")
+    add_trust(parser)
     parser.add_argument("--pdb", action="store_true", help="step through it in Python's debugger")
 
 
@@ -42,6 +44,7 @@ def run(options: Namespace) -> int:
             print(f"no call here is meant by {options.call!r}", file=sys.stderr)
             return 1
         entry = found[-1]
+        history.trust("mars replay", given=options.trust)
         _find_modules(entry)
         importing.install(history.module_text)
         world.switch(new_world())
@@ -55,6 +58,9 @@ def run(options: Namespace) -> int:
             )
             return 1
         return _call(entry, function, args, kwargs, debug=options.pdb)
+    except CheckpointUnusable as error:
+        print(error, file=sys.stderr)
+        return 1
     finally:
         history.close()
 
