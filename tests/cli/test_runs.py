@@ -302,3 +302,18 @@ def test_a_file_of_somebody_else_in_a_checkpoint_of_ours_is_not_loaded(
     os.chown(large, 4321, 4321)
     status, out, _ = mars(capsys, "runs", "verify", copy)
     assert status == 1 and "is damaged or missing" in out
+
+
+def test_replay_imports_nothing_from_a_folder_that_all_may_write_to(
+    otto: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = otto[0].parent
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one != str(folder)])
+    mode = folder.stat().st_mode
+    folder.chmod(0o777)
+    try:
+        status, _, said = mars(capsys, "replay", otto[0], "load")
+    finally:
+        folder.chmod(mode)
+    assert (status, str(folder) in sys.path) == (0, False)
+    assert f"nothing is imported from {folder}: every user may write to {folder}" in said

@@ -11,6 +11,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from mars import owners
 from mars.attempt import context
 from mars.cli.runs import add_trust
 from mars.code import importing, world
@@ -45,7 +46,7 @@ def run(options: Namespace) -> int:
             return 1
         entry = found[-1]
         history.trust("mars replay", given=options.trust)
-        _find_modules(entry)
+        _find_modules(entry, trusted=options.trust)
         importing.install(history.module_text)
         world.switch(new_world())
         try:
@@ -65,13 +66,19 @@ def run(options: Namespace) -> int:
         history.close()
 
 
-def _find_modules(entry: Entry) -> None:
-    """Import from where the program did."""
+def _find_modules(entry: Entry, *, trusted: bool) -> None:
+    """Import from where the program did, if that is still its owner's."""
     facts = entry.run.facts
-    if facts.get("program"):
-        folder = os.path.dirname(os.path.join(facts["folder"], facts["program"][0]))
-        if os.path.isdir(folder):
-            sys.path.insert(0, folder)
+    if not facts.get("program"):
+        return
+    folder = os.path.dirname(os.path.join(facts["folder"], facts["program"][0]))
+    if not os.path.isdir(folder):
+        return
+    found = "" if trusted else owners.stranger_on_the_way(folder)
+    if found:
+        print(f"mars replay: nothing is imported from {folder}: {found}", file=sys.stderr)
+    else:
+        sys.path.insert(0, folder)
 
 
 def _call(entry: Entry, function: Any, args: Any, kwargs: Any, *, debug: bool) -> int:
