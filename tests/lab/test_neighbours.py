@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.clusters import NODES, WEB, Driver, LabCluster
+from tests.lab.clusters import HEAD, NODES, WEB, Driver, LabCluster
 from tests.lab.hosts import Host, Lab, why_not
 
 pytest.importorskip("distributed")
@@ -149,12 +149,14 @@ def test_another_user_gets_nothing_of_an_engine_of_ones_own(lab: Lab, engine: st
 FOLLOWED = """
 import json, os, sys
 import mars, mars.remote as mr
+from mars.deploy import credentials
 
 def where():
     import statistics
     return statistics.__file__, os.getcwd(), os.uname().nodename
 
-with mars.new_session(sys.argv[1]) as session:
+inside = {"engine": "ray", "security": credentials.find(sys.argv[1])}
+with mars.new_session(sys.argv[1], **({} if "http" in sys.argv[1] else inside)) as session:
     for address in session.get_worker_addresses():
         print("found", json.dumps(mr.spawn(where, expect_worker=address).execute().fetch()))
 """
@@ -163,26 +165,34 @@ TRAP = """
 import os, sys
 folder = sys.argv[1]
 os.makedirs(folder)
-open(f"{folder}/statistics.py", "w").write(f"open('{folder}/trapped', 'w')")
-for path in (folder, f"{folder}/statistics.py"):
+for name in ("statistics", "mars"):
+    open(f"{folder}/{name}.py", "w").write(f"open('{folder}/trapped', 'w')")
+for path in (folder, *(f"{folder}/{name}" for name in os.listdir(folder))):
     os.chown(path, 4321, 4321)
 """
 
 
+@pytest.mark.parametrize("host", ["client", "one"])
 def test_nothing_of_another_user_is_imported_because_the_program_has_a_folder_of_that_name(
-    cluster: LabCluster,
+    cluster: LabCluster, host: str
 ) -> None:
-    folder = f"/tmp/job-{cluster.engine}"
-    cluster["one"].run(sys.executable, "-c", TRAP, folder)
-    host = cluster["client"]
-    host.run("mkdir", folder)
-    host.run("tee", f"{folder}/program.py", stdin=FOLLOWED)
-    ran = host.run("sh", "-c", f"cd {folder} && {sys.executable} program.py {WEB} 2>&1")
+    """Also by Ray itself, for programs on a host of it."""
+    if host == "one" and cluster.engine == "dask":
+        pytest.skip("to Dask programs are outside wherever they are")
+    folder = f"/tmp/job-{cluster.engine}-{host}"
+    cluster["two"].run(sys.executable, "-c", TRAP, folder)
+    cluster[host].run("mkdir", folder)
+    cluster[host].run("tee", f"{folder}/program.py", stdin=FOLLOWED)
+    address = WEB if host == "client" else HEAD
+    ran = cluster[host].run(
+        "sh", "-c", f"cd {folder} && {sys.executable} program.py {address} 2>&1"
+    )
     found = [json.loads(line[6:]) for line in ran.stdout.splitlines() if line.startswith("found")]
     assert sorted(node for _, _, node in found) == ["one", "two"]
-    for module, here, _ in found:
-        assert not module.startswith(folder) and here != folder
-    assert not cluster["one"].run("ls", f"{folder}/trapped", check=False).stdout
+    for module, here, node in found:
+        assert not module.startswith(folder)
+        assert (here == folder) == (node == host)
+    assert not cluster["two"].run("ls", f"{folder}/trapped", check=False).stdout
     said = [line for line in ran.stdout.splitlines() if "does not follow" in line]
     assert len(said) == 1, ran.stdout
     assert f"to {folder}: {folder} belongs to user {SOMEBODY}" in said[0]
