@@ -197,6 +197,22 @@ def test_a_bundle_lets_another_host_find_and_join(
             assert not path.lstat().st_mode & 0o077, path
 
 
+def test_a_bundle_of_another_authority_does_not_take_the_place_of_known_credentials(
+    known: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = clusters.export(known())
+    with elsewhere(monkeypatch, tmp_path / "other"):
+        record = clusters.import_bundle(bundle)
+        before = (record.credentials / credentials.CA).read_bytes()
+        false = json.loads(bundle)
+        forged = credentials.create(tmp_path / "forged", ["x"], datetime.timedelta(days=1))
+        for name in (credentials.CA, CA_KEY):
+            false["credentials"][name] = Path(forged.ca_path).with_name(name).read_text()
+        with pytest.raises(CredentialsError, match="is not of it"):
+            clusters.import_bundle(json.dumps(false).encode(), host="10.0.0.9")
+        assert (record.credentials / credentials.CA).read_bytes() == before
+
+
 def test_no_host_but_the_first_keeps_the_key_of_the_authority(
     known: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,11 @@ def unpack(texts: Mapping[str, str], directory: Path, names: Iterable[str]) -> C
     if set(texts) not in ({CA, TOKEN, CA_KEY}, {CA, TOKEN, CERTIFICATE, KEY}):
         raise CredentialsError("the bundle is damaged: parts are missing; export it again")
     there = directory.exists()
+    if there and private_files.read(directory / CA) != texts[CA].encode():
+        raise CredentialsError(
+            "the bundle has the name of a cluster that is known here, and is not of it; end that "
+            "one with `mars cluster down`, or remove it with `mars cluster credentials forget`"
+        )
     if there and (CA_KEY not in texts or _is_as_good(directory, names)):
         return load(directory)
     fresh = private_files.directory(directory.with_name(f".{directory.name}-{os.urandom(4).hex()}"))
