@@ -12,6 +12,7 @@ without the death of a worker that Ray blames on all, and each would cost Ray a 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import secrets
@@ -20,6 +21,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -54,6 +56,13 @@ _TOO_SLOW: Final = "Proxy failed to Connect to backend"
 on a busy machine: a head of `mars cluster` waits long enough, others wait 30 seconds."""
 
 
+_PREFIX: Final = "mars-ray-"
+"""Of directories for Rays of our own."""
+
+_NOT_LOCKED_YET_S: Final = 60.0
+"""Younger ones may be of a program that has just made it."""
+
+
 class _Own:
     """The connection to Ray, of which a process has one: it ends with the last engine on it."""
 
@@ -62,6 +71,18 @@ class _Own:
         self.engines = 0
         self.ours = False  # whether we called `ray.init`, not the program
         self.directory = ""  # of a Ray that we have started
+        self.held = -1  # that directory, open and locked for as long as we are there
+
+    def make_directory(self) -> str:
+        """A directory for a Ray of ours, which goes with it, or with the next one if we are killed.
+
+        The folder in it is for Ray, which lets everybody into its own.
+        """
+        self.directory = platform.private_directory(_PREFIX)
+        self.held = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self.held, fcntl.LOCK_EX)
+        remove_left(os.path.dirname(self.directory))
+        return os.path.join(self.directory, BELOW)
 
     def end(self, ray: Any) -> None:
         """End the connection, and a Ray of ours; the lock is held."""
@@ -74,6 +95,25 @@ class _Own:
         directory, self.directory = self.directory, ""
         if directory:
             shutil.rmtree(directory, ignore_errors=True)
+            os.close(self.held)
+
+
+def remove_left(parent: str) -> None:
+    """Remove directories in ``parent`` of programs of ours that were killed."""
+    for entry in list(os.scandir(parent)):
+        if not entry.name.startswith(_PREFIX):
+            continue
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError):  # it is gone, somebody else's, or in use
+            descriptor = os.open(entry.path, flags)
+            try:
+                facts = os.fstat(descriptor)
+                is_new = time.time() - facts.st_mtime < _NOT_LOCKED_YET_S
+                if facts.st_uid == os.geteuid() and not is_new:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(entry.path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 _own = _Own()
@@ -539,11 +579,11 @@ def _start_on_loopback(ray: Any, options: dict[str, Any]) -> None:
     # Not by its variable, which is read once, and would hold for clusters that are met later.
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
-    _own.directory = platform.private_directory("mars-ray-")
+    directory = _own.make_directory()
     try:
         ray.init(
             address="local", include_dashboard=False, _node_ip_address="127.0.0.1",
-            _temp_dir=os.path.join(_own.directory, BELOW), **options,
+            _temp_dir=directory, **options,
         )  # fmt: skip
     except BaseException:
         _own.remove()
