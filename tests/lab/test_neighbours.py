@@ -181,7 +181,7 @@ def test_nothing_of_another_user_is_imported_because_the_program_has_a_folder_of
         pytest.skip("to Dask programs are outside wherever they are")
     folder = f"/tmp/job-{cluster.engine}-{host}"
     cluster["two"].run(sys.executable, "-c", TRAP, folder)
-    cluster[host].run("mkdir", folder)
+    cluster[host].run("mkdir", "-m", "700", folder)
     cluster[host].run("tee", f"{folder}/program.py", stdin=FOLLOWED)
     address = WEB if host == "client" else HEAD
     ran = cluster[host].run(
