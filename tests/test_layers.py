@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
     errors settings config resources platform _version observe.progress
-    logs task delivery
+    logs task delivery owners
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials
     deploy.knock deploy.programs
-    deploy.answer deploy.dask_programs deploy.ray_programs deploy.ray_start
+    deploy.answer deploy.dask_programs deploy.dask_scheduler deploy.ray_programs deploy.ray_start
     deploy.census deploy.targets
     deploy.clusters
     deploy.ssh
@@ -74,7 +74,8 @@ LAYERS = """
     mars
     cli.findings
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs cli.replay
+    cli.cluster cli.doctor cli.stack cli.runs
+    cli.replay
     cli
     cli.original
     __main__

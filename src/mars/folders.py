@@ -26,6 +26,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
+from mars import owners
 from mars.errors import CheckpointBusy, CheckpointUnusable
 from mars.platform import machine
 from mars.settings import (
@@ -56,6 +57,13 @@ class Folder(Protocol):
     window_s: float  # how long records are gathered until they are written
     eager: bool  # whether one that comes after a rest is written at once
     remark: str  # something that its user should know; empty: nothing
+    trusting: bool  # whether files of other users are read, too
+
+    def strangers(self) -> tuple[str, str]:
+        """Who else than its owner can write there, and whose it is if not ours; or nothing.
+
+        Of what is not on this machine nobody knows.
+        """
 
     def lock(self, tell: Callable[[str], object] = ...) -> None:
         """Keep other writers out until `close`.
@@ -139,6 +147,7 @@ class LocalFolder:
     def __init__(self, path: str, *, create: bool) -> None:
         self.name = path
         self.remark = ""
+        self.trusting = False
         self._path = os.path.abspath(os.path.expanduser(path))
         self._lock = -1
         journal = os.path.join(self._path, "journal.mars")
@@ -146,6 +155,8 @@ class LocalFolder:
             if create:
                 os.makedirs(self._path, mode=0o700, exist_ok=True)
             others = set(os.listdir(self._path)) - {"lock"}
+            if create:
+                _refuse_strangers(path, self._path)
         except OSError as error:
             raise CheckpointUnusable(path, _reason(error)) from None
         if not os.path.exists(journal) and (others or not create):
@@ -155,11 +166,25 @@ class LocalFolder:
         self._descriptor = -1
         flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         try:
-            self._descriptor = os.open(journal, flags | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(journal, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise CheckpointUnusable(path, _reason(error)) from None
-        self._size = os.fstat(self._descriptor).st_size
+        facts = os.fstat(self._descriptor)
+        found = owners.stranger(journal, facts) if create else ""
+        if found:
+            self.close()
+            raise CheckpointUnusable(path, f"{found}, so it may not be yours; {_WAY_OUT}")
+        self._size = facts.st_size
         _open.add(self)
+
+    def strangers(self) -> tuple[str, str]:
+        """Who else than its owner can write there, and whose it is; see `Folder.strangers`."""
+        written, owner = owners.strangers_below(self._path)
+        journal = os.path.join(self._path, "journal.mars")
+        facts = os.fstat(self._descriptor)
+        if not owner and facts.st_uid not in (0, os.geteuid()):
+            owner = f"{journal} belongs to user {facts.st_uid}"
+        return written or owners.writers(journal, facts), owner
 
     def lock(self, tell: Callable[[str], object] = _say_nothing) -> None:
         """Keep other writers out; see `Folder.lock`."""
@@ -167,7 +192,8 @@ class LocalFolder:
 
         path = os.path.join(self._path, "lock")
         try:
-            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._lock = os.open(path, flags, 0o600)
         except OSError as error:
             raise CheckpointUnusable(self.name, f"lock: {_reason(error)}") from None
         try:
@@ -268,8 +294,12 @@ class LocalFolder:
 
     def read_file(self, name: str) -> Any:
         """A file's bytes, mapped: what is written to them is the reader's own."""
-        with open(os.path.join(self._path, name), "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
+        path = os.path.join(self._path, name)
+        with open(path, "rb", opener=_not_a_link) as file:
+            facts = os.fstat(file.fileno())
+            if not self.trusting and owners.stranger(path, facts):
+                raise FileNotFoundError(errno.ENOENT, "that is somebody else's", path)
+            if not facts.st_size:
                 return b""
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
@@ -330,7 +360,28 @@ if sys.platform != "win32":
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _not_a_link(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileNotFoundError(errno.ENOENT, "that is a link", path) from None
+        raise
+
+
+_WAY_OUT: Final = (
+    "a program runs code of its checkpoint: use a folder of your own to which nobody else can write"
+)
+
+
+def _refuse_strangers(where: str, path: str) -> None:
+    """Refuse a folder in which somebody else may have put what a program would unpickle."""
+    for found in owners.strangers_below(path):
+        if found:
+            raise CheckpointUnusable(where, f"{found}; {_WAY_OUT}")
 
 
 def _myself() -> bytes:
@@ -401,6 +452,9 @@ class RemoteFolder:
             self._path = str(path).rstrip("/")
             if options:
                 os.stat(os.path.dirname(self._path))
+                if create and os.path.exists(self._path):
+                    _refuse_strangers(url, self._path)
+            self._here = bool(options)
             self._names = self._listed("journal")
         if not create and not self._names:
             raise CheckpointUnusable(url, "there is no journal")
@@ -408,6 +462,7 @@ class RemoteFolder:
             f"{url.partition('://')[0]} has no locks, so two runs that begin at the same moment "
             f"do not notice each other; see that there is one only"
         )
+        self.trusting = False
         self._parts: list[bytes] = []  # of the first so many of `_names`: all, or none
         self._count = 0
         self._stamp = f"{time.time_ns():020d}-{os.getpid()}"
@@ -419,10 +474,14 @@ class RemoteFolder:
         self._tell: Callable[[str], object] = _say_nothing
         self._told = False
 
+    def strangers(self) -> tuple[str, str]:
+        """What is known of that, which is of this machine's own files only."""
+        return owners.strangers_below(self._path) if self._here else ("", "")
+
     @contextlib.contextmanager
     def _unusable(self, *passing: type[Exception]) -> Iterator[None]:
         """Whatever the protocol raises, but for some, means that the checkpoint cannot be used."""
-        passed: tuple[type[Exception], ...] = (CheckpointBusy, *passing)
+        passed: tuple[type[Exception], ...] = (CheckpointBusy, CheckpointUnusable, *passing)
         try:
             yield
         except passed:

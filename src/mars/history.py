@@ -21,6 +21,7 @@ from typing import Any, Final
 from mars import identity, journal
 from mars.attempt import rows
 from mars.checkpoint import Journal, values_of
+from mars.errors import CheckpointUnusable
 from mars.folders import Folder, open_folder
 from mars.journal import Block, Damaged, Index, Kept, Raw
 
@@ -136,6 +137,7 @@ class History:
     """
 
     def __init__(self, where: str) -> None:
+        self.where = where
         self.folder = open_folder(where, create=False)
         self.runs: list[Run] = []
         self.entries: dict[bytes, Entry] = {}
@@ -228,6 +230,29 @@ class History:
         if entry.found.flags & journal.AS_FILE:
             return self.folder.file_size(journal.result_file(entry.key)) or 0
         return entry.found.sizes[2]
+
+    def trust(self, what: str, *, given: bool) -> None:
+        """Be ready to unpickle what is there, which runs whatever code it names.
+
+        Parameters
+        ----------
+        what : str
+            The command that is to do so.
+        given : bool
+            Whether its user trusts whoever the checkpoint belongs to.
+
+        Raises
+        ------
+        CheckpointUnusable
+            It is somebody else's and not trusted, or anybody may have written to it.
+        """
+        written, owner = self.folder.strangers()
+        runs = f"`{what}` runs code that it finds there, with your rights"
+        if written:
+            raise CheckpointUnusable(self.where, f"{written}; {runs}, and that may be anybody's")
+        if owner and not given:
+            raise CheckpointUnusable(self.where, f"{owner}; {runs}; if you trust them, add --trust")
+        self.folder.trusting = given
 
     def value(self, entry: Entry, index: int = 0) -> Any:
         """A value of the call.

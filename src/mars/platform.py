@@ -143,6 +143,24 @@ def _temporary_directory() -> str:
     return tempfile.gettempdir()
 
 
+def private_directory(prefix: str) -> str:
+    """A new folder that nobody else can enter; sockets that an engine makes below have short names.
+
+    Engines make folders in there for everybody (Ray: mode 777), so what they are given has to be
+    below it, not it.
+    """
+    import tempfile
+
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent)) > _SOCKETS_BELOW:
+        parent = "/tmp"  # noqa: S108 (the new folder is ours alone)
+    return tempfile.mkdtemp(prefix=prefix, dir=parent)
+
+
+_SOCKETS_BELOW: Final = 22
+"""Bytes of its name so that 107 are enough for Ray's sockets below ``mars-ray-…/r`` in it."""
+
+
 def offer_to_oom_killer() -> None:
     """When memory runs out the kernel is to end this process, and its children, first."""
     if LINUX:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -262,3 +264,56 @@ with mars.new_session(n_cpu=2, checkpoint={str(tmp_path / "otto")!r}):
     assert done.stdout == "total returned 76\n", done.stderr
     assert mars(capsys, "replay", tmp_path / "otto", "total#0.37") == (0, done.stdout, "")
     assert mars(capsys, "runs", "verify", tmp_path / "otto")[0] == 0
+
+
+def copied(otto: Any, tmp_path: Path, owner: int) -> Path:
+    """The checkpoint, as one of another user."""
+    if os.geteuid():
+        pytest.skip("only root may give a folder to somebody else")
+    copy = shutil.copytree(otto[0], tmp_path / "copy")
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, owner, owner)
+    return copy
+
+
+@pytest.mark.parametrize("words", [("runs", "verify"), ("replay",)])
+def test_code_of_another_users_checkpoint_runs_only_if_they_are_trusted(
+    otto: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    copy = copied(otto, tmp_path, 4321)
+    call = ["load"] if words == ("replay",) else []
+    status, out, said = mars(capsys, *words, copy, *call)
+    assert (status, out) == (1, "")
+    assert "belongs to user 4321" in said and "--trust" in said
+    assert f"`mars {' '.join(words)}` runs code that it finds there, with your rights" in said
+    assert mars(capsys, "runs", "list", copy)[0] == 0  # which runs none
+    assert mars(capsys, *words, copy, *call, "--trust")[0] == 0
+    (copy / "results").chmod(0o777)
+    status, out, said = mars(capsys, *words, copy, *call, "--trust")
+    assert (status, out) == (1, "")
+    assert f"every user may write to {copy / 'results'}" in said
+
+
+def test_a_file_of_somebody_else_in_a_checkpoint_of_ours_is_not_loaded(
+    otto: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copied(otto, tmp_path, 0)
+    (large, *_) = (path for path in (copy / "results").rglob("*") if path.is_file())
+    os.chown(large, 4321, 4321)
+    status, out, _ = mars(capsys, "runs", "verify", copy)
+    assert status == 1 and "is damaged or missing" in out
+
+
+def test_replay_imports_nothing_from_a_folder_that_all_may_write_to(
+    otto: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = otto[0].parent
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one != str(folder)])
+    mode = folder.stat().st_mode
+    folder.chmod(0o777)
+    try:
+        status, _, said = mars(capsys, "replay", otto[0], "load")
+    finally:
+        folder.chmod(mode)
+    assert (status, str(folder) in sys.path) == (0, False)
+    assert f"nothing is imported from {folder}: every user may write to {folder}" in said

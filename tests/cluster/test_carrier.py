@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mars._version import __version__
-from mars.engines.cluster import carrier
+from mars.engines.cluster import carrier, surroundings
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import stored_values_in
 from mars.engines.cluster.surroundings import Surroundings
@@ -78,3 +78,30 @@ def test_the_path_of_another_installation_is_put_together_on_the_node(tmp_path: 
     path, here, _, settings = pickle.loads(pickle.dumps(told))
     assert path == [str(tmp_path), *sys.path]
     assert (here, settings) == ("", {"argv": ["program"]})
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_node_follows_the_program_only_where_nobody_else_can_write(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    import sys
+
+    folder, gone = tmp_path / "job", tmp_path / "not there yet"
+    folder.mkdir()
+    folder.chmod(mode)
+    path = ["", str(folder), str(gone), *sys.path]
+    told = pickle.dumps(Surroundings(path, [], str(folder), {}, {}))
+    asked = surroundings.whereabouts(path, [], str(folder))
+    # On the program's own machine the program itself has run from there.
+    assert pickle.loads(told)[:2] == (path, str(folder))
+    assert surroundings.not_followed(asked) == []
+    monkeypatch.setattr(surroundings, "_place", lambda: "another machine")
+    followed, here, *_ = pickle.loads(told)
+    assert str(gone) not in followed
+    lines = surroundings.not_followed(asked)
+    if mode == 0o755:
+        assert (followed[:2], here, lines) == (["", str(folder)], str(folder), [])
+    else:
+        assert str(folder) not in followed and here == ""
+        (line,) = lines
+        assert line.startswith(f"does not follow this program to {folder}: every user may write")

@@ -38,6 +38,20 @@ def test_what_is_no_part_of_the_work_stays_and_links_go_as_what_they_lead_to(
     assert not made.exists()
 
 
+def test_a_copy_is_made_where_nobody_else_can_put_another_one_in_its_place(tmp_path: Path) -> None:
+    project, theirs, ours = (tmp_path / name for name in ("project", "theirs", "ours"))
+    for one in (project, theirs, ours):
+        one.mkdir(mode=0o755)
+    theirs.chmod(0o777)
+    descriptor = folder.pack(str(project))
+    for directory in (theirs, ours):
+        made = Path(folder.unpack(descriptor, str(directory)))
+        assert (made.parent == directory) == (directory == ours)
+        assert made.stat().st_mode & 0o777 == 0o700
+        folder.remove(str(made))
+    os.close(descriptor)
+
+
 def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from pathlib import Path
+
 import pytest
 
 from mars.engines import ray as adapter
@@ -43,3 +47,20 @@ def test_it_is_not_asked_for_ever_nor_after_another_answer(
     with pytest.raises(StartupFailed, match=said[-1].splitlines()[0]):
         link._connect(ray)
     assert ray.tries == tries
+
+
+def test_what_a_killed_program_left_goes_with_the_next_and_nothing_that_is_in_use(
+    tmp_path: Path,
+) -> None:
+    old, used, new, other = (
+        tmp_path / name for name in ("mars-ray-old", "mars-ray-used", "mars-ray-new", "ray-old")
+    )
+    for folder in (old, used, new, other):
+        (folder / "r" / "logs").mkdir(parents=True)
+        if folder != new:
+            os.utime(folder, (1.0, 1.0))
+    descriptor = os.open(used, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    adapter.remove_left(str(tmp_path))
+    os.close(descriptor)
+    assert sorted(tmp_path.iterdir()) == [new, used, other]

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +22,7 @@ import psutil
 import pytest
 
 from mars.cli import main
-from mars.deploy import clusters, credentials, processes, records
+from mars.deploy import clusters, credentials, knock, processes, records
 from mars.deploy.answer import ask
 from mars.deploy.programs import Node
 from mars.deploy.records import Record
@@ -264,6 +266,68 @@ def test_a_server_that_is_no_cluster_is_not_believed(cluster: Record) -> None:
         with pytest.MonkeyPatch.context() as patch, hung:
             patch.setattr("mars.deploy.answer.KNOCK_S", 0.3)
             ask("127.0.0.1", port, files)
+
+
+@contextmanager
+def half_open(port: int, count: int, hello: bytes) -> Iterator[list[socket.socket]]:
+    """Connections that begin and do not go on."""
+    made: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            made.append(socket.create_connection(("127.0.0.1", port), 5))
+            made[-1].sendall(hello)
+        yield made
+    finally:
+        for one in made:
+            one.close()
+
+
+@pytest.mark.parametrize("hello", [b"\x16\x03\x01\x02\x00\x01\x00", b"\x16", b"G"])
+def test_connections_that_say_nothing_do_not_keep_the_web_port_from_others(
+    cluster: Record, hello: bytes
+) -> None:
+    files = credentials.load(cluster.credentials)
+    with half_open(cluster.web_port, 100, hello):
+        began = time.monotonic()
+        assert ask("127.0.0.1", cluster.web_port, files).id == cluster.id
+        assert time.monotonic() - began < 3
+
+
+def test_a_connection_that_says_little_at_a_time_is_hung_up_on(cluster: Record) -> None:
+    files = credentials.load(cluster.credentials)
+    with (
+        socket.create_connection(("127.0.0.1", cluster.web_port), 5) as plain,
+        knock.context(files).wrap_socket(plain) as slow,
+    ):
+        slow.settimeout(0.5)
+        began = time.monotonic()
+        with suppress(ConnectionError, ssl.SSLError):
+            slow.sendall(b"GET / HTTP/1.1\r\n")
+            while True:
+                with suppress(TimeoutError):
+                    slow.sendall(b"X")
+                    if not slow.recv(1):
+                        break
+                assert time.monotonic() - began < 10
+
+
+def test_a_web_port_that_hangs_up_is_not_taken_for_another_cluster(cluster: Record) -> None:
+    files = credentials.load(cluster.credentials)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    busy.accept()[0].close()
+
+        hanging = threading.Thread(target=hang_up)
+        hanging.start()
+        try:
+            with pytest.raises(ClusterUnreachable, match=r"does not answer .* try again"):
+                ask("127.0.0.1", busy.getsockname()[1], files)
+        finally:
+            busy.shutdown(socket.SHUT_RDWR)
+            hanging.join()
 
 
 def test_addresses_without_a_record_keep_their_scheme(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def expired(directory: Path) -> None:
     past = datetime.timedelta(minutes=-1)
     certificates.make_authority(directory / credentials.CA, directory / CA_KEY, past)
     certificates.issue(
-        (directory / credentials.CA, directory / CA_KEY),
+        (directory / credentials.CA, (directory / CA_KEY).read_bytes()),
         directory / credentials.CERTIFICATE,
         directory / credentials.KEY,
         ["127.0.0.1"],
@@ -189,9 +189,45 @@ def test_a_bundle_lets_another_host_find_and_join(
         assert found is not None
         assert found.token == own.token
         assert Path(found.key_path).read_bytes() != Path(own.key_path).read_bytes()
+        with pytest.raises(CredentialsError, match=r"not for 10\.0\.0\.2; pass the bundle"):
+            credentials.for_host(imported.credentials, tmp_path / "node", ["10.0.0.2"])
+        clusters.import_bundle(bundle, host="10.0.0.2")
         credentials.for_host(imported.credentials, tmp_path / "node", ["10.0.0.2"])
         for path in (tmp_path / "other").rglob("mars/**/*"):
             assert not path.lstat().st_mode & 0o077, path
+
+
+def test_a_bundle_of_another_authority_does_not_take_the_place_of_known_credentials(
+    known: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = clusters.export(known())
+    with elsewhere(monkeypatch, tmp_path / "other"):
+        record = clusters.import_bundle(bundle)
+        before = (record.credentials / credentials.CA).read_bytes()
+        false = json.loads(bundle)
+        forged = credentials.create(tmp_path / "forged", ["x"], datetime.timedelta(days=1))
+        for name in (credentials.CA, CA_KEY):
+            false["credentials"][name] = Path(forged.ca_path).with_name(name).read_text()
+        with pytest.raises(CredentialsError, match="is not of it"):
+            clusters.import_bundle(json.dumps(false).encode(), host="10.0.0.9")
+        assert (record.credentials / credentials.CA).read_bytes() == before
+
+
+def test_no_host_but_the_first_keeps_the_key_of_the_authority(
+    known: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = known()
+    bundle, for_clients = clusters.export(record), clusters.export(record, client_only=True)
+    key = json.loads(bundle)["credentials"]["ca.key"].encode()
+    with elsewhere(monkeypatch, tmp_path / "other"):
+        clusters.import_bundle(for_clients)
+        imported = clusters.import_bundle(bundle)  # it is for more, and takes the place
+        credentials.for_host(imported.credentials, tmp_path / "other" / "node", ["localhost"])
+        files = [path for path in (tmp_path / "other").rglob("*") if path.is_file()]
+        assert len(files) > 6 and not [path for path in files if key in path.read_bytes()]
+        for client_only in (False, True):  # its own certificate is a server's
+            with pytest.raises(CredentialsError, match="where the cluster was started"):
+                clusters.export(imported, client_only=client_only)
 
 
 def test_a_bundle_for_clients_has_no_key_of_the_authority(

@@ -27,14 +27,17 @@ _INIT = f"""
 import os, signal, socket, subprocess, sys
 def run(*command):
     subprocess.run(command, check=True)
-name, names = sys.argv[1:]
+name, names, own_tmp = sys.argv[1:]
 socket.sethostname(name)
 run("mount", "--make-rprivate", "/")
 run("mount", "-t", "proc", "proc", "/proc")
 run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "{OWN}")
 run("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")
 os.mkdir("{OWN}/home", 0o700)
-os.mkdir("{OWN}/tmp", 0o1777)
+os.mkdir("{OWN}/tmp")
+os.chmod("{OWN}/tmp", 0o1777)
+for place in ["/tmp", "/var/tmp"] if own_tmp else []:
+    run("mount", "--bind", "{OWN}/tmp", place)
 with open("{OWN}/hosts", "w") as file:
     file.write(names)
 run("mount", "--bind", "{OWN}/hosts", "/etc/hosts")
@@ -77,7 +80,7 @@ def why_not() -> str:
 class Host:
     """One host of a lab."""
 
-    def __init__(self, name: str, address: str, names: str, up_s: int) -> None:
+    def __init__(self, name: str, address: str, names: str, up_s: int, own_tmp: bool) -> None:
         self.name, self.address = name, address
         self._holder = subprocess.Popen(
             [
@@ -85,7 +88,7 @@ class Host:
                 "setpriv", "--pdeathsig", "KILL",
                 "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child",
                 "--time", "--monotonic", str(up_s),
-                sys.executable, "-c", _INIT, name, names,
+                sys.executable, "-c", _INIT, name, names, "own" if own_tmp else "",
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -190,9 +193,12 @@ class Lab:
     ----------
     names : sequence of str
         Of the hosts.
+    own_tmp : bool, default False
+        Whether each has a ``/tmp`` of its own, too, and does not see that of the machine.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], *, own_tmp: bool = False) -> None:
+        self._own_tmp = own_tmp
         self._made: list[Host] = []
         addresses = {name: f"{NETWORK}.{n}" for n, name in enumerate(names, 1)}
         table = "127.0.0.1 localhost\n" + "".join(f"{a} {n}\n" for n, a in addresses.items())
@@ -236,7 +242,7 @@ class Lab:
 
     def _add(self, name: str, address: str, table: str) -> Host:
         # Hosts count `time.monotonic` from their own start.
-        host = Host(name, address, table, up_s=3600 * len(self._made))
+        host = Host(name, address, table, 3600 * len(self._made), self._own_tmp)
         self._made.append(host)
         return host
 

@@ -670,3 +670,34 @@ def test_a_result_that_the_program_dropped_before_it_came_is_kept(rerun: Any, ra
 
     assert rerun(longer) == 11
     assert ran() == ["10"]
+
+
+@pytest.mark.parametrize("where", ["{}", "file://{}"])
+@pytest.mark.parametrize("whose", ["anybody's", "somebody else's"])
+def test_a_folder_in_which_others_may_have_put_something_is_no_checkpoint(
+    tmp_path: Path, where: str, whose: str
+) -> None:
+    folder = tmp_path / "otto"
+    with mars.new_session(engine="inline", checkpoint=where.format(folder)):
+        assert mr.spawn(abs, (-1,)).execute().fetch() == 1
+    if whose == "anybody's":
+        folder.chmod(0o777)
+        told = r"every user may write to .*otto \(mode 777\)"
+    elif os.geteuid():
+        pytest.skip("only root may give a folder to somebody else")
+    else:
+        os.chown(folder, 4321, 4321)
+        told = "otto belongs to user 4321"
+    with pytest.raises(CheckpointUnusable, match=f"{told}; a program runs code of its checkpoint"):
+        mars.new_session(engine="inline", checkpoint=where.format(folder))
+
+
+@pytest.mark.parametrize("name", ["journal.mars", "lock"])
+def test_nothing_is_written_through_a_link_in_a_checkpoint(tmp_path: Path, name: str) -> None:
+    folder, target = tmp_path / "otto", tmp_path / "precious"
+    folder.mkdir(mode=0o700)
+    target.touch()
+    (folder / name).symlink_to(target)
+    with pytest.raises(CheckpointUnusable):
+        mars.new_session(engine="inline", checkpoint=folder)
+    assert not target.read_bytes()

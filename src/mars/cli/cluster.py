@@ -209,7 +209,7 @@ def _up(options: Namespace) -> int:
 
 def _join(options: Namespace) -> int:
     if options.credentials is not None:
-        clusters.import_bundle(_read(options.credentials), origin="join")
+        clusters.import_bundle(_read(options.credentials), origin="join", host=options.host)
     record = records.find(options.address)
     if record is None:
         raise UsageError(

@@ -11,7 +11,9 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from mars import owners
 from mars.attempt import context
+from mars.cli.runs import add_trust
 from mars.code import importing, world
 from mars.code.pickling import new_world
 from mars.engines.inline import InlineEngine
@@ -26,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add what ``mars replay`` understands."""
     parser.add_argument("where", metavar="DIR", help="folder or URL of the checkpoint")
     parser.add_argument("call", metavar="CALL", help="a name, name#place, or how its key begins")
+    add_trust(parser)
     parser.add_argument("--pdb", action="store_true", help="step through it in Python's debugger")
 
 
@@ -42,7 +45,8 @@ def run(options: Namespace) -> int:
             print(f"no call here is meant by {options.call!r}", file=sys.stderr)
             return 1
         entry = found[-1]
-        _find_modules(entry)
+        history.trust("mars replay", given=options.trust)
+        _find_modules(entry, trusted=options.trust)
         importing.install(history.module_text)
         world.switch(new_world())
         try:
@@ -55,17 +59,26 @@ def run(options: Namespace) -> int:
             )
             return 1
         return _call(entry, function, args, kwargs, debug=options.pdb)
+    except CheckpointUnusable as error:
+        print(error, file=sys.stderr)
+        return 1
     finally:
         history.close()
 
 
-def _find_modules(entry: Entry) -> None:
-    """Import from where the program did."""
+def _find_modules(entry: Entry, *, trusted: bool) -> None:
+    """Import from where the program did, if that is still its owner's."""
     facts = entry.run.facts
-    if facts.get("program"):
-        folder = os.path.dirname(os.path.join(facts["folder"], facts["program"][0]))
-        if os.path.isdir(folder):
-            sys.path.insert(0, folder)
+    if not facts.get("program"):
+        return
+    folder = os.path.dirname(os.path.join(facts["folder"], facts["program"][0]))
+    if not os.path.isdir(folder):
+        return
+    found = "" if trusted else owners.stranger_on_the_way(folder)
+    if found:
+        print(f"mars replay: nothing is imported from {folder}: {found}", file=sys.stderr)
+    else:
+        sys.path.insert(0, folder)
 
 
 def _call(entry: Entry, function: Any, args: Any, kwargs: Any, *, debug: bool) -> int:

@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         ("show", "one call: what it is, when it ran, what it printed"),
         ("why", "what differs between a call and the most similar one of an earlier run"),
         ("prune", "remove what the last run neither used nor made"),
-        ("verify", "look at every byte"),
+        ("verify", "look at every byte, and load each result, which runs code"),
     ):
         action = actions.add_parser(name, help=purpose, description=purpose)
         action.add_argument("where", metavar="DIR", help="folder or URL of the checkpoint")
@@ -35,10 +35,21 @@ def add_arguments(parser: ArgumentParser) -> None:
             action.add_argument(
                 "call", metavar="CALL", help="a name, name#place, or how its key begins"
             )
+        if name == "verify":
+            add_trust(action)
         if name == "prune":
             action.add_argument(
                 "--runs", type=int, default=1, help="how many runs count (default: 1)"
             )
+
+
+def add_trust(parser: ArgumentParser) -> None:
+    """Add ``--trust``."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="the folder is another user's, and code that is in it may run with your rights",
+    )
 
 
 def run(options: Namespace) -> int:
@@ -53,6 +64,9 @@ def run(options: Namespace) -> int:
     try:
         status: int = _ACTIONS[options.action](history, options)
         return status
+    except CheckpointUnusable as error:
+        print(error, file=sys.stderr)
+        return 1
     finally:
         history.close()
 
@@ -134,6 +148,7 @@ def _why(history: History, options: Namespace) -> int:
 
 
 def _verify(history: History, options: Namespace) -> int:
+    history.trust("mars runs verify", given=options.trust)
     found = damages(history)
     for line in found:
         print(line)

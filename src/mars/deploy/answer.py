@@ -3,20 +3,25 @@
 A program of its own, ``python -m mars.deploy.answer DIRECTORY``, started by `mars.deploy.clusters`.
 It says nothing to whom it does not know: the connection is TLS, both sides prove themselves, and
 the request carries the token. Only for a cluster without credentials, which is on loopback, it is
-plain; then the request must name a loopback host, so that no web page can make a browser ask.
-Asked by `ask`.
+plain; then the request must name a loopback host, so that no web page can make a browser ask. Who
+comes and says nothing, or little at a time, is hung up on, and cannot keep others out. Asked by
+`ask`.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import hmac
 import http.client
+import ipaddress
 import json
 import signal
 import socket
 import ssl
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +30,23 @@ import mars._version
 from mars.deploy import credentials, knock, records
 from mars.deploy.credentials import Credentials
 from mars.deploy.records import Record
-from mars.errors import CredentialsError
+from mars.errors import ClusterUnreachable, CredentialsError
 from mars.settings import KNOCK_S
 
-CONNECTIONS: Final = 16
-"""As many are served at once; further ones wait for their turn, or are hung up on."""
+CONNECTIONS: Final = 64
+"""As many are served at once. One more takes the place of the oldest of who has most of them."""
+
+CONNECTIONS_OF_A_PEER: Final = 8
+"""As many of one address, or of one network of version 6. One more takes the place of the oldest:
+who has something to say has said it long before."""
+
+VISIT_S: Final = KNOCK_S
+"""How long a connection may take from its beginning to its end, seconds."""
+
+_LOOK_S: Final = 0.5
+
+_TRIES: Final = 3
+"""So often it is asked if it hangs up."""
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Names by which a request may call a host that is plain."""
@@ -58,29 +75,43 @@ def ask(host: str, port: int, files: Credentials) -> Record:
     Raises
     ------
     ClusterUnreachable
-        Nobody listens there.
+        Nobody listens there, or it has no time for us.
     CredentialsError
         It is another cluster, or something else.
     """
     knock.knock(host, port, None)
+    where = records.joined(host, port)
+    for left in reversed(range(_TRIES)):
+        try:
+            status, reason, text = _ask(host, port, files)
+        except (ssl.SSLEOFError, ConnectionError, TimeoutError) as error:
+            if left and not isinstance(error, TimeoutError):
+                continue  # somebody else has taken our place
+            raise ClusterUnreachable(
+                f"the web port {where} does not answer ({error}); it hangs up on who keeps it "
+                f"busy: try again, or use the address of the engine, which `mars cluster status` "
+                f"prints where the cluster was started"
+            ) from error
+        except (ssl.SSLError, http.client.HTTPException, OSError) as error:
+            raise CredentialsError(
+                f"what answers at {where} is not the cluster of these credentials ({error})"
+            ) from error
+        if status == 200:
+            return records.parse(text, f"the answer of {where}")
+        raise CredentialsError(
+            f"the cluster at {where} refuses these credentials ({status} {reason})"
+        )
+    raise AssertionError("the last try returns or raises")
+
+
+def _ask(host: str, port: int, files: Credentials) -> tuple[int, str, bytes]:
     client = http.client.HTTPSConnection(host, port, timeout=KNOCK_S, context=knock.context(files))
     try:
         client.request("GET", "/", headers={"Authorization": f"Bearer {files.token}"})
         answer = client.getresponse()
-        text = answer.read(ANSWER_BYTES)
-    except (ssl.SSLError, http.client.HTTPException, OSError) as error:
-        raise CredentialsError(
-            f"what answers at {records.joined(host, port)} is not the cluster of these "
-            f"credentials ({error})"
-        ) from error
+        return answer.status, answer.reason, answer.read(ANSWER_BYTES)
     finally:
         client.close()
-    if answer.status != 200:
-        raise CredentialsError(
-            f"the cluster at {records.joined(host, port)} refuses these credentials "
-            f"({answer.status} {answer.reason})"
-        )
-    return records.parse(text, f"the answer of {records.joined(host, port)}")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -123,6 +154,40 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class _Visit:
+    """One connection, from its beginning to its end."""
+
+    def __init__(self, connection: socket.socket, address: str) -> None:
+        self.connection = connection
+        self.peer = _network(address)
+        self.until = time.monotonic() + VISIT_S
+        self._lock = threading.Lock()
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Go on over TLS."""
+        with self._lock:  # the first object lets go of the connection, the second one takes it
+            self.connection = context.wrap_socket(
+                self.connection, server_side=True, do_handshake_on_connect=False
+            )
+        self.connection.do_handshake()
+
+    def hang_up(self) -> None:
+        """Have whoever reads or writes see an end; from any thread."""
+        with self._lock, contextlib.suppress(OSError):
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
+
+
+def _network(address: str) -> str:
+    """Who has an address; of version 6 everybody has very many, which begin alike."""
+    try:
+        known = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if known.version == 4:
+        return address
+    return str(ipaddress.ip_network((int(known), 64), strict=False))
+
+
 class _Server(ThreadingHTTPServer):
     """Serves a record to whom may see it."""
 
@@ -136,7 +201,8 @@ class _Server(ThreadingHTTPServer):
             "address": record.address,
             "mars": mars._version.__version__,
         }
-        self._turns = threading.BoundedSemaphore(CONNECTIONS)
+        self._visits: list[_Visit] = []  # the oldest first
+        self._guard = threading.Lock()
         self._context = None if files is None else knock.context(files, server=True)
         self.address_family = socket.AF_INET6 if ":" in record.host else socket.AF_INET
         super().__init__((record.host, record.web_port), _Handler)
@@ -149,21 +215,55 @@ class _Server(ThreadingHTTPServer):
         right = hmac.compare_digest(token.encode(), self.files.token.encode())
         return None if right else (401, "the token of the cluster is missing or wrong")
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: Any, client_address: Any) -> None:
         """Answer one connection, in a thread of its own."""
-        with self._turns:
-            request.settimeout(KNOCK_S)
-            try:
-                if self._context is not None:
-                    if request.recv(1, socket.MSG_PEEK) != _TLS_HANDSHAKE:
-                        request.sendall(_NOT_TLS)
-                        self.shutdown_request(request)
-                        return
-                    request = self._context.wrap_socket(request, server_side=True)
-            except OSError:  # no certificate, a wrong one, or silence: there is nothing to say
-                self.shutdown_request(request)
-                return
-            super().process_request_thread(request, client_address)
+        visit = _Visit(request, client_address[0])
+        with self._guard:
+            self._visits.append(visit)
+            crowded = self._one_too_many(visit.peer)
+            if crowded is not None:
+                self._visits.remove(crowded)
+        if crowded is not None:
+            crowded.hang_up()
+        serving = threading.Thread(target=self._serve, args=(visit, client_address), daemon=True)
+        try:
+            serving.start()
+        except RuntimeError:  # there are no more threads
+            self._end(visit)
+
+    def _one_too_many(self, peer: str) -> _Visit | None:
+        """Whose turn is over, as somebody of ``peer`` has come; the guard is held."""
+        counts = collections.Counter(one.peer for one in self._visits)
+        if counts[peer] <= CONNECTIONS_OF_A_PEER:
+            if len(self._visits) <= CONNECTIONS:
+                return None
+            peer = max(counts, key=counts.__getitem__)
+        return next(one for one in self._visits if one.peer == peer)
+
+    def service_actions(self) -> None:
+        """Hang up on those whose time is over; called twice a second."""
+        now = time.monotonic()
+        with self._guard:
+            late = [one for one in self._visits if one.until < now]
+        for one in late:
+            one.hang_up()
+
+    def _serve(self, visit: _Visit, client_address: Any) -> None:
+        with contextlib.suppress(Exception):  # there is nothing to say to who has gone
+            visit.connection.settimeout(VISIT_S)
+            if self._context is not None:
+                if visit.connection.recv(1, socket.MSG_PEEK) != _TLS_HANDSHAKE:
+                    visit.connection.sendall(_NOT_TLS)
+                    self._end(visit)
+                    return
+                visit.secure(self._context)
+            self.finish_request(visit.connection, client_address)
+        self._end(visit)
+
+    def _end(self, visit: _Visit) -> None:
+        with self._guard, contextlib.suppress(ValueError):  # somebody has taken its place
+            self._visits.remove(visit)
+        self.shutdown_request(visit.connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of connections that broke."""
@@ -175,7 +275,7 @@ def main(directory: str) -> None:
     files = credentials.load(record.credentials) if record.secure else None
     with _Server(record, files) as server:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        server.serve_forever()
+        server.serve_forever(_LOOK_S)
 
 
 if __name__ == "__main__":

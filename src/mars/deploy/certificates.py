@@ -44,14 +44,14 @@ def make_authority(certificate: Path, key: Path, valid_for: datetime.timedelta) 
 
 
 def issue(
-    authority: tuple[Path, Path], certificate: Path, key: Path, names: Iterable[str], server: bool
+    authority: tuple[Path, bytes], certificate: Path, key: Path, names: Iterable[str], server: bool
 ) -> None:
     """Write a key, and a certificate for it that is valid as long as its authority.
 
     Parameters
     ----------
-    authority : pair of Path
-        Its certificate and its key.
+    authority : pair of Path and bytes
+        Where its certificate is, and its key, which need not be in a file.
     certificate, key : Path
         Where they are written.
     names : iterable of str
@@ -63,9 +63,12 @@ def issue(
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    ca_key = serialization.load_pem_private_key(private_files.read(authority[1]), password=None)
+    try:
+        ca_key = serialization.load_pem_private_key(authority[1], password=None)
+    except ValueError:
+        ca_key = None
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-        raise CredentialsError(f"{authority[1]} is no key of an authority that mars made")
+        raise CredentialsError(f"the key for {authority[0]} is none of an authority that mars made")
     ca = _read(authority[0])
     own = ec.generate_private_key(ec.SECP256R1())
     oids = x509.oid.ExtendedKeyUsageOID
@@ -86,6 +89,46 @@ def issue(
 def expiry(certificate: Path) -> datetime.datetime:
     """When a certificate ends."""
     return _read(certificate).not_valid_after_utc
+
+
+def missing_names(certificate: Path, names: Iterable[str]) -> set[str]:
+    """Which of some names and addresses a certificate is not for."""
+    from cryptography import x509
+
+    try:
+        found = _read(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return set(names)
+    return {text for text in names if _alternative(text) not in found.value}
+
+
+def is_for_servers(certificate: Path) -> bool:
+    """Whether the holder of a certificate may be a server, too, and so a node."""
+    return _may_serve(_read(certificate))
+
+
+def may_serve(certificate: bytes) -> bool:
+    """The same of one in DER, as a TLS connection shows it.
+
+    One that names no purposes is for all of them, as of authorities that are not ours.
+    """
+    from cryptography import x509
+
+    try:
+        return _may_serve(x509.load_der_x509_certificate(certificate))
+    except ValueError:
+        return False
+
+
+def _may_serve(certificate: x509.Certificate) -> bool:
+    from cryptography import x509
+
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    oids = x509.oid.ExtendedKeyUsageOID
+    return oids.SERVER_AUTH in usages or oids.ANY_EXTENDED_KEY_USAGE in usages
 
 
 def _read(certificate: Path) -> x509.Certificate:

@@ -7,6 +7,7 @@ exactly that. Nothing listens beyond this machine without TLS and a token. Calle
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -14,13 +15,13 @@ import os
 import secrets
 import socket
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mars import platform
 from mars.deploy import (
     census,
     credentials,
@@ -201,6 +202,8 @@ def join(record: Record, node: Node) -> Joined:
     try:
         if files is not None:
             files = credentials.for_host(record.credentials, own / "files", _names(node.host))
+            if record.origin != "up":
+                credentials.forget_authority(record.credentials)  # of a mars that kept it
         directory = _temporary()
         programs = dask_programs if record.engine == "dask" else ray_programs
         program = programs.node(Place(record, files, directory), node)
@@ -312,8 +315,8 @@ def export(record: Record, *, client_only: bool = False) -> bytes:
     return json.dumps({"mars_cluster": 1, **facts}, indent=1).encode() + b"\n"
 
 
-def import_bundle(data: bytes, origin: records.Origin = "import") -> Record:
-    """Keep what `export` returned elsewhere.
+def import_bundle(data: bytes, origin: records.Origin = "import", host: str = "") -> Record:
+    """Keep what `export` returned elsewhere, but for the key of the authority.
 
     Parameters
     ----------
@@ -321,6 +324,8 @@ def import_bundle(data: bytes, origin: records.Origin = "import") -> Record:
         The bundle.
     origin : {"import", "join"}
         "join": it is forgotten when this host leaves the cluster.
+    host : str, optional
+        Name or address of this machine that others reach.
 
     Raises
     ------
@@ -340,11 +345,11 @@ def import_bundle(data: bytes, origin: records.Origin = "import") -> Record:
     record = records.parse(json.dumps({**facts, "origin": origin}).encode(), "the bundle")
     if record.directory.exists():
         known = records.load(record.directory)
-        credentials.load(known.credentials)
+        credentials.unpack(texts, known.credentials, _own_names(known, host))
         return known
     records.save(record)
     try:
-        credentials.unpack(texts, record.credentials, _names(socket.gethostname()))
+        credentials.unpack(texts, record.credentials, _own_names(record, host))
     except BaseException:
         records.forget(record)
         raise
@@ -435,9 +440,8 @@ def _tail(record: Record, process: Process) -> str:
 
 
 def _temporary() -> Path:
-    """Directory for what a process keeps: short, because sockets get their names there."""
-    parent = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="mars-", dir=parent if len(parent) < 32 else "/tmp"))
+    """Directory for what a process keeps."""
+    return Path(platform.private_directory("mars-"))
 
 
 def _check_engine(engine: EngineName) -> None:
@@ -469,6 +473,18 @@ def _check_free(host: str, port: int) -> None:
 def _names(host: str) -> list[str]:
     """Under which names and addresses this machine may be called, in a certificate."""
     return [host, socket.gethostname(), "localhost", "127.0.0.1", "::1"]
+
+
+def _own_names(record: Record, host: str) -> list[str]:
+    """Under which of them it is called by a cluster that it may join."""
+    found = [*_names(socket.gethostname())]
+    with contextlib.suppress(OSError):  # it has no name, or there is no way to the head now
+        found.append(_address_towards(record.host, record.port))
+    if host:
+        found.append(host)
+        with contextlib.suppress(OSError):
+            found.append(_number(host))
+    return found
 
 
 def _address_towards(host: str, port: int) -> str:

@@ -1,15 +1,17 @@
 """What proves that a process belongs to a cluster: certificates of its own authority, and a token.
 
 `mars cluster up` makes an authority for each cluster. Whoever holds its key makes certificates, so
-every host that joins makes one with its own names. A *bundle* carries the key to another host; one
-for clients carries a finished certificate instead. All of it stands in a directory of mode 0700,
-and is valid for some days. Called by `mars.deploy.clusters`, which makes them, and by
+every host that joins makes one with its own names. A *bundle* carries the key to another host,
+which makes its certificate and does not keep the key: calls that run there can read what is kept. A
+bundle for clients carries a finished certificate instead. All of it stands in a directory of mode
+0700, and is valid for some days. Called by `mars.deploy.clusters`, which makes them, and by
 `mars.deploy.targets`, which has `load` read them for a session.
 """
 
 from __future__ import annotations
 
 import datetime
+import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +118,7 @@ def create(directory: Path, names: Iterable[str], valid_for: datetime.timedelta)
     private_files.directory(directory)
     certificates.make_authority(directory / CA, directory / CA_KEY, valid_for)
     private_files.write_new(directory / TOKEN, secrets.token_hex(TOKEN_BYTES).encode())
-    _issue(directory, directory, names)
+    _issue(private_files.read(directory / CA_KEY), directory, names)
     return load(directory)
 
 
@@ -126,7 +128,7 @@ def for_host(source: Path, directory: Path, names: Iterable[str]) -> Credentials
     Parameters
     ----------
     source : Path
-        Credentials of the cluster, with the key of its authority.
+        Credentials of the cluster, with the key of its authority; else those of this host.
     directory : Path
         Where the host's own go; it is made.
     names : iterable of str
@@ -135,14 +137,33 @@ def for_host(source: Path, directory: Path, names: Iterable[str]) -> Credentials
     Raises
     ------
     CredentialsError
-        Those of the cluster are for clients only.
+        Those of the cluster are for clients only, or this host's are for other names.
     """
     load(source)
+    names = list(names)
+    if not (source / CA_KEY).exists():
+        if not certificates.is_for_servers(source / CERTIFICATE):
+            raise CredentialsError(_FOR_CLIENTS)
+        missing = certificates.missing_names(source / CERTIFICATE, names)
+        if missing:
+            raise CredentialsError(
+                f"the certificate of this host is not for {', '.join(sorted(missing))}; pass the "
+                f"bundle of the cluster again, with --credentials FILE"
+            )
     private_files.directory(directory)
     for name in (CA, TOKEN):
         private_files.write_new(directory / name, private_files.read(source / name))
-    _issue(source, directory, names)
+    if (source / CA_KEY).exists():
+        _issue(private_files.read(source / CA_KEY), directory, names)
+    else:
+        for name in (CERTIFICATE, KEY):
+            private_files.write_new(directory / name, private_files.read(source / name))
     return load(directory)
+
+
+def forget_authority(directory: Path) -> None:
+    """Remove the key of the authority, which a host that has joined does not need."""
+    (directory / CA_KEY).unlink(missing_ok=True)
 
 
 def pack(directory: Path, *, client_only: bool) -> dict[str, str]:
@@ -158,15 +179,19 @@ def pack(directory: Path, *, client_only: bool) -> dict[str, str]:
     Raises
     ------
     CredentialsError
-        Hosts shall join with it, but the credentials here are for clients only.
+        The key of the authority is not here, and what is here is not for clients.
     """
     load(directory)
-    if not client_only and not (directory / CA_KEY).exists():
+    known = (directory / CA_KEY).exists()
+    if not known and certificates.is_for_servers(directory / CERTIFICATE):
+        raise CredentialsError(_NOT_HERE)
+    if not client_only and not known:
         raise CredentialsError(_FOR_CLIENTS)
-    if client_only and (directory / CA_KEY).exists():
+    if client_only and known:
         fresh = private_files.directory(directory / f".client-{secrets.token_hex(4)}")
         try:
-            _issue(directory, fresh, ["client"], server=False)
+            private_files.write_new(fresh / CA, private_files.read(directory / CA))
+            _issue(private_files.read(directory / CA_KEY), fresh, ["client"], server=False)
             return _texts(directory, CA, TOKEN) | _texts(fresh, CERTIFICATE, KEY)
         finally:
             private_files.remove(fresh)
@@ -176,30 +201,59 @@ def pack(directory: Path, *, client_only: bool) -> dict[str, str]:
 def unpack(texts: Mapping[str, str], directory: Path, names: Iterable[str]) -> Credentials:
     """Write what `pack` returned, and make this host's certificate if that is allowed.
 
+    The key of the authority is not kept.
+
     Parameters
     ----------
     texts : mapping
         What `pack` returned.
     directory : Path
-        Where; it is made.
+        Where; it is made. Credentials of the same cluster that are there are replaced if those of
+        the bundle are for more.
     names : iterable of str
         Names and addresses of this host.
     """
     if set(texts) not in ({CA, TOKEN, CA_KEY}, {CA, TOKEN, CERTIFICATE, KEY}):
         raise CredentialsError("the bundle is damaged: parts are missing; export it again")
-    private_files.directory(directory)
-    for name, text in texts.items():
-        private_files.write_new(directory / name, text.encode())
-    if CA_KEY in texts:
-        _issue(directory, directory, names)
+    there = directory.exists()
+    if there and private_files.read(directory / CA) != texts[CA].encode():
+        raise CredentialsError(
+            "the bundle has the name of a cluster that is known here, and is not of it; end that "
+            "one with `mars cluster down`, or remove it with `mars cluster credentials forget`"
+        )
+    if there and (CA_KEY not in texts or _is_as_good(directory, names)):
+        return load(directory)
+    fresh = private_files.directory(directory.with_name(f".{directory.name}-{os.urandom(4).hex()}"))
+    try:
+        for name in texts.keys() - {CA_KEY}:
+            private_files.write_new(fresh / name, texts[name].encode())
+        if CA_KEY in texts:
+            _issue(texts[CA_KEY].encode(), fresh, names)
+        load(fresh)
+        if there:
+            for name in (CA, TOKEN, KEY, CERTIFICATE):
+                (fresh / name).replace(directory / name)
+        else:
+            fresh.rename(directory)
+    finally:
+        private_files.remove(fresh)
     return load(directory)
 
 
-def _issue(source: Path, directory: Path, names: Iterable[str], *, server: bool = True) -> None:
-    if not (source / CA_KEY).exists():
-        raise CredentialsError(_FOR_CLIENTS)
-    authority = (source / CA, source / CA_KEY)
-    certificates.issue(authority, directory / CERTIFICATE, directory / KEY, names, server)
+def _is_as_good(directory: Path, names: Iterable[str]) -> bool:
+    """Whether what is there is for as much as what a bundle for hosts gives."""
+    load(directory)
+    own = directory / CERTIFICATE
+    return (directory / CA_KEY).exists() or (
+        certificates.is_for_servers(own) and not certificates.missing_names(own, names)
+    )
+
+
+def _issue(key: bytes, directory: Path, names: Iterable[str], *, server: bool = True) -> None:
+    """Have the authority, whose certificate is in the directory, make one for this host."""
+    certificates.issue(
+        (directory / CA, key), directory / CERTIFICATE, directory / KEY, names, server
+    )
 
 
 def _texts(directory: Path, *names: str) -> dict[str, str]:
@@ -209,4 +263,8 @@ def _texts(directory: Path, *names: str) -> dict[str, str]:
 _FOR_CLIENTS: Final = (
     "these credentials are for clients: no host can join with them, and they cannot be passed on "
     "for that; export them without --client-only where the cluster was started"
+)
+
+_NOT_HERE: Final = (
+    "this host has joined, and has only its own certificate: export where the cluster was started"
 )

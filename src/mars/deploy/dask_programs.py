@@ -30,7 +30,7 @@ def head(place: Place) -> Program:
     return Program(
         "scheduler",
         [
-            *_PYTHON, "distributed.cli.dask_scheduler",
+            *_PYTHON, "mars.deploy.dask_scheduler",
             "--host", f"{_protocol(place)}://{joined(record.host, record.port)}",
             "--no-jupyter", *_NO_PAGES, *_files(place),
         ],

@@ -55,6 +55,9 @@ Otherwise it replaces 127.0.0.1 by the address of the way out."""
 UNSET: Final = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
 """Variables of the user that would lead what we start to another cluster, or keep it out."""
 
+BELOW: Final = "r"
+"""Name of Ray's folder in one that only we can enter: Ray lets everybody into its own, to write."""
+
 _LABEL: Final = "mars-node"
 _MEMORY: Final = ("memory", "object_store_memory")
 
@@ -168,7 +171,7 @@ def _program(
         | options
         | {
             "node-ip-address": node.host,
-            "temp-dir": str(place.directory),
+            "temp-dir": str(place.directory / BELOW),
             "log-style": "record",
         }
     )

@@ -12,17 +12,22 @@ without the death of a worker that Ray blames on all, and each would cost Ray a 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import secrets
+import shutil
 import socket
 import ssl
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from mars import platform
+from mars.deploy.ray_programs import BELOW
 from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
@@ -51,6 +56,13 @@ _TOO_SLOW: Final = "Proxy failed to Connect to backend"
 on a busy machine: a head of `mars cluster` waits long enough, others wait 30 seconds."""
 
 
+_PREFIX: Final = "mars-ray-"
+"""Of directories for Rays of our own."""
+
+_NOT_LOCKED_YET_S: Final = 60.0
+"""Younger ones may be of a program that has just made it."""
+
+
 class _Own:
     """The connection to Ray, of which a process has one: it ends with the last engine on it."""
 
@@ -58,6 +70,50 @@ class _Own:
         self.lock = threading.Lock()
         self.engines = 0
         self.ours = False  # whether we called `ray.init`, not the program
+        self.directory = ""  # of a Ray that we have started
+        self.held = -1  # that directory, open and locked for as long as we are there
+
+    def make_directory(self) -> str:
+        """A directory for a Ray of ours, which goes with it, or with the next one if we are killed.
+
+        The folder in it is for Ray, which lets everybody into its own.
+        """
+        self.directory = platform.private_directory(_PREFIX)
+        self.held = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self.held, fcntl.LOCK_EX)
+        remove_left(os.path.dirname(self.directory))
+        return os.path.join(self.directory, BELOW)
+
+    def end(self, ray: Any) -> None:
+        """End the connection, and a Ray of ours; the lock is held."""
+        self.ours = False
+        ray.shutdown()
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what a Ray of ours has kept."""
+        directory, self.directory = self.directory, ""
+        if directory:
+            shutil.rmtree(directory, ignore_errors=True)
+            os.close(self.held)
+
+
+def remove_left(parent: str) -> None:
+    """Remove directories in ``parent`` of programs of ours that were killed."""
+    for entry in list(os.scandir(parent)):
+        if not entry.name.startswith(_PREFIX):
+            continue
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError):  # it is gone, somebody else's, or in use
+            descriptor = os.open(entry.path, flags)
+            try:
+                facts = os.fstat(descriptor)
+                is_new = time.time() - facts.st_mtime < _NOT_LOCKED_YET_S
+                if facts.st_uid == os.geteuid() and not is_new:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(entry.path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 _own = _Own()
@@ -144,11 +200,12 @@ def _tls(purpose: ssl.Purpose) -> ssl.SSLContext | None:
 
 
 class _Held:
-    """One node, as the driver holds its actor."""
+    """One node, as the driver holds its actor; ``place`` is where Ray listens there."""
 
-    def __init__(self, name: str, actor: Any) -> None:
+    def __init__(self, name: str, actor: Any, place: tuple[str, int] | None) -> None:
         self.name = name
         self.actor = actor
+        self.place = place
         self.queue: deque[Item] = deque()
         self.filled = threading.Event()
         self.gone = False
@@ -248,6 +305,8 @@ class RayLink:
             ) from error
 
     def _init(self, ray: Any, options: dict[str, Any]) -> None:
+        if self._mapped:
+            options = {**options, "job_config": _without_path(ray)}
         try:
             ray.init(address=self.address, **options)
         except ConnectionAbortedError as error:
@@ -287,9 +346,9 @@ class RayLink:
         actor = remote(NodeActor).remote(facts, address, cpus, host, self._mapped)
         with self._lock:
             self._started += 1
-            held = _Held(f"{address} {self._started}", actor)
+            held = _Held(f"{address} {self._started}", actor, _place(address) if asked else None)
             self._held[held.name] = held
-        for act in (self._poll, self._write):
+        for act in (self._knock, self._poll, self._write):
             thread = threading.Thread(target=act, args=(held,), name="mars-ray", daemon=True)
             held.threads.append(thread)
             thread.start()
@@ -319,6 +378,26 @@ class RayLink:
                 return
             self._gone = True
         self._listener.ended(reason)
+
+    def _knock(self, held: _Held) -> None:
+        """See whether a node may be one: Ray itself lists it for long before it gives it up.
+
+        Who cannot be reached from here may be, as Ray asks each for its certificate, too.
+        """
+        context = self.context()
+        if held.place is None or context is None:
+            return
+        context.set_alpn_protocols(["h2"])
+        try:
+            with (
+                socket.create_connection(held.place, _ANSWER_S) as plain,
+                context.wrap_socket(plain, server_hostname=held.place[0]),
+            ):
+                pass
+        except ssl.SSLCertVerificationError as error:
+            self._lost(held, f"its certificate is not one of a node ({error.verify_message})")
+        except OSError:
+            pass
 
     def _poll(self, held: _Held) -> None:
         assert self._listener is not None
@@ -410,8 +489,7 @@ class RayLink:
             with _own.lock:
                 _own.engines -= 1
                 if not _own.engines and _own.ours:
-                    _own.ours = False
-                    self._ray.shutdown()
+                    _own.end(self._ray)
         self._undo.close()
 
 
@@ -475,6 +553,22 @@ def _check_tls(address: str, security: Any) -> None:
         )
 
 
+def _without_path(ray: Any) -> Any:
+    """A job whose processes on other nodes do not import from where the program is.
+
+    Ray puts the program's folders first in their ``sys.path``, whosever they are on a node. Calls
+    import by way of `mars.engines.cluster.surroundings`, which looks.
+    """
+
+    class Nothing(list[str]):
+        def extend(self, _: object) -> None:
+            pass
+
+    config = ray.job_config.JobConfig()
+    config._py_driver_sys_path = Nothing()
+    return config
+
+
 def _start_on_loopback(ray: Any, options: dict[str, Any]) -> None:
     """Start a Ray that listens on the loopback address only, as it does on Windows and macOS.
 
@@ -485,13 +579,20 @@ def _start_on_loopback(ray: Any, options: dict[str, Any]) -> None:
     # Not by its variable, which is read once, and would hold for clusters that are met later.
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
+    directory = _own.make_directory()
     try:
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+        ray.init(
+            address="local", include_dashboard=False, _node_ip_address="127.0.0.1",
+            _temp_dir=directory, **options,
+        )  # fmt: skip
+    except BaseException:
+        _own.remove()
+        raise
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
     addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
     if addresses != {"127.0.0.1"}:
-        ray.shutdown()
+        _own.end(ray)
         raise StartupFailed(
             f"ray {ray.__version__} does not keep to the loopback address, it took "
             f"{', '.join(addresses)}; use engine='dask', or start Ray yourself and pass its address"

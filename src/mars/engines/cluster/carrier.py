@@ -211,12 +211,14 @@ def node_facts(
     reads: bool = False,
     door: tuple[str, int] | None = None,
     trouble: str = "",
+    not_followed: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a node says of itself first.
 
     ``file`` is one that it has open, for the driver to see whether it can open such files;
     ``reads`` is whether the node can open those of the driver; ``door`` is where the driver can
-    come in, see `line`; ``trouble`` is why it cannot do what it was asked for.
+    come in, see `line`; ``trouble`` is why it cannot do what it was asked for; ``not_followed`` is
+    where it does not follow the program, see `surroundings`.
     """
     return {
         "address": address,
@@ -228,6 +230,7 @@ def node_facts(
         "reads": reads,
         "door": door,
         "trouble": trouble,
+        "not_followed": list(not_followed),
         "mars": __version__,
         "python": system.python_version(),
         "packages": {name: _version_of(name) for name in packages},
@@ -277,8 +280,8 @@ def refusal(facts: Mapping[str, Any]) -> str:
 
 
 def differences(facts: Mapping[str, Any], packages: Mapping[str, str]) -> list[str]:
-    """Packages that a node has in another version than this program, or not at all."""
-    lines = []
+    """What a node has otherwise than this program: packages, and places that it does not follow."""
+    lines = [f"node {facts['address']} {line}" for line in facts["not_followed"]]
     for name, here in sorted(packages.items()):
         there = facts["packages"].get(name)
         if there != here and name != "mars":

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mars._version import __version__
+from mars.deploy.dask_scheduler import guard, peer_may_serve
 from mars.engines.cluster.carrier import Message
 from mars.engines.cluster.line import host_of
 from mars.engines.cluster.node import Node
@@ -122,6 +123,7 @@ class Relay:
     async def start(self, scheduler: Any) -> None:
         """Take connections of drivers and nodes."""
         self._scheduler = scheduler
+        guard(scheduler)  # also one that others have started
         scheduler.handlers[DRIVER_OP] = self.serve_driver
         scheduler.handlers[NODE_OP] = self.serve_node
 
@@ -136,6 +138,9 @@ class Relay:
         """A driver's connection, until it ends; with it end its nodes."""
         from distributed.core import Status
 
+        if key in self._drivers:  # each has its own: this one wants another's nodes
+            await comm.close()
+            return Status.dont_reply
         pipe = _Pipe(comm)
         driver = self._drivers[key] = _Driver(pipe)
         pipe.put(("version", __version__), 0)
@@ -163,7 +168,7 @@ class Relay:
         from distributed.core import Status
 
         driver = self._drivers.get(key)
-        if driver is None:
+        if driver is None or not peer_may_serve(comm):
             await comm.close()
             return Status.dont_reply
         pipe = _Pipe(comm)

@@ -20,7 +20,7 @@ from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Carrier
 from mars.engines.cluster.line import Line, reach
 from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
-from mars.engines.cluster.surroundings import Surroundings, installed_entries
+from mars.engines.cluster.surroundings import Surroundings, installed_entries, whereabouts
 from mars.engines.given import Given
 from mars.engines.local.engine import Groups, LocalEngine
 from mars.engines.local.launch import as_started
@@ -94,6 +94,7 @@ class ClusterEngine(LocalEngine):
             "spill_directory": spill_directory,
             "memory": None,
             "packages": self._packages,
+            "whereabouts": self._whereabouts(working_dir is None),
         }
         try:
             if working_dir is not None:
@@ -266,6 +267,13 @@ class ClusterEngine(LocalEngine):
     ) -> Any:
         told = None if self._folder >= 0 else here
         return Surroundings(path, self._installed, told, self._given.variables(variables), settings)
+
+    def _whereabouts(self, here_too: bool) -> Any:
+        try:
+            here = os.getcwd() if here_too else None
+        except OSError:  # somebody removed the folder
+            here = None
+        return whereabouts(import_path(), self._installed, here)
 
     def close(self) -> None:
         """Stop everything; returns when no process of ours is left."""

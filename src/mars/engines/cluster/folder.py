@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final
 
-from mars import platform
+from mars import owners, platform
 from mars.errors import UsageError
 from mars.settings import WORKING_DIR_BYTES
 
@@ -96,6 +96,8 @@ def unpack(descriptor: int, directory: str | None = None) -> str:
         There is no room for it.
     """
     os.lseek(descriptor, 0, os.SEEK_SET)
+    if directory is not None and owners.stranger_on_the_way(directory):
+        directory = None  # somebody else could put another folder in the place of ours
     folder = tempfile.mkdtemp(prefix="mars-working-dir-", dir=directory)
     try:
         with (

@@ -25,6 +25,7 @@ from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Item, Message
 from mars.engines.cluster.line import Door, Line, NoFreePort
 from mars.engines.cluster.peers import Peers
+from mars.engines.cluster.surroundings import not_followed
 from mars.engines.local import messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
 from mars.engines.local.endings import VALUE
@@ -77,8 +78,8 @@ class Node:
         must not wait.
     facts : mapping
         What the driver says: ``object_memory``, ``spill_directory``, ``packages``, ``file``,
-        ``key``, ``ports``, ``started``; and the foreign engine: ``directory``, which it removes
-        some day if we cannot, and ``memory``, what the node may use, else None.
+        ``key``, ``ports``, ``started``, ``whereabouts``; and the foreign engine: ``directory``,
+        which it removes some day if we cannot, and ``memory``, what the node may use, else None.
     address : str
         What the foreign engine calls this node.
     cpus : float
@@ -159,6 +160,7 @@ class Node:
         told = carrier.node_facts(
             address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs),
             None if self._door is None else self._door.place, trouble,
+            not_followed(facts.get("whereabouts")),
         )  # fmt: skip
         self._peers = Peers(
             host, facts["ports"], context, going, self._soon, self._say, self._copy, self._put_off,

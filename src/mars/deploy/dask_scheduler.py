@@ -1,0 +1,81 @@
+"""Dask's scheduler of a cluster that mars starts, a program: who may be a worker of it.
+
+``python -m mars.deploy.dask_scheduler`` takes what Dask's own command takes. To Dask whoever has a
+certificate of the authority may be anything. But a worker gets the calls of all programs, and
+certificates for clients are handed to who shall have programs of their own only. So who wants to be
+a worker, by whatever command, has to show a certificate that is for servers, too. Clusters that
+others have started get the same with the first session (`guard`), from
+`mars.engines.cluster.dask_parts`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import Any, Final
+
+from mars.deploy import certificates
+
+_GUARDED: Final = ("register-worker", "register_nanny")
+
+Handler = Callable[..., Awaitable[Any]]
+
+
+def peer_may_serve(comm: Any) -> bool:
+    """Whether who is at the other end of a connection of Dask may be a node.
+
+    It has to show so by its certificate. Without TLS nobody shows one, and anybody may.
+    """
+    if not comm.peer_address.startswith("tls://"):
+        return True
+    try:
+        shown = comm.stream.socket.getpeercert(binary_form=True)
+    except (AttributeError, OSError, ValueError):  # it has gone already
+        return False
+    return bool(shown) and certificates.may_serve(shown)
+
+
+def guard(scheduler: Any) -> None:
+    """Have a scheduler take for workers only who may serve; idempotent."""
+    for name in _GUARDED:
+        handler = scheduler.handlers[name]
+        if not getattr(handler, "guarded", False):
+            scheduler.handlers[name] = guarded(handler)
+
+
+def guarded(handler: Handler) -> Handler:
+    """Return what handles a message as ``handler`` does, of peers that may serve."""
+
+    async def handle(comm: Any, **facts: Any) -> Any:
+        if peer_may_serve(comm):
+            return await handler(comm, **facts)
+        await comm.write({"status": "error", "message": REFUSAL, "time": time.time()})
+        await comm.close()
+        return None
+
+    handle.guarded = True  # type: ignore[attr-defined]
+    return handle
+
+
+REFUSAL: Final = (
+    "this certificate is for clients: no host can join with it; use a bundle that was exported "
+    "without --client-only"
+)
+
+
+def main() -> None:
+    """Have each scheduler of this process guarded from its beginning; be Dask's own command."""
+    scheduler: Any = import_module("distributed.scheduler").Scheduler
+    begin = scheduler.__init__
+
+    def begin_guarded(self: Any, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
+        guard(self)
+
+    scheduler.__init__ = begin_guarded
+    import_module("distributed.cli.dask_scheduler").main()
+
+
+if __name__ == "__main__":
+    main()
