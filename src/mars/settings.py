@@ -124,6 +124,9 @@ CALL_MEMORY_SHARE: Final = 0.9
 ROOM_WAIT_S: Final = 0.5
 """How long a result waits for memory or disk that is being given back, in seconds."""
 
+FAR_ROOM_WAIT_S: Final = 5.0
+"""How long a value that is read on its node waits for room on the program's host, in seconds."""
+
 PEAK_FLOOR_BYTES: Final = 64 * MIB
 """Calls that need less memory than this are started without a look at memory."""
 
@@ -245,6 +248,10 @@ can be missing when a node is lost."""
 
 LOG_CHUNK_BYTES: Final = MIB
 """What a node sends of a log at once, at the most."""
+
+LOG_BLOCK_BYTES: Final = MIB // 4
+"""What the log of a worker takes at once, at the driver, of the file that the workers of its node
+share. It is a hole there until something is printed."""
 
 LOG_LEFT_BYTES: Final = 16 * MIB
 """What was sent of a worker's log takes about this much disk on its node until it is given back."""

@@ -77,13 +77,49 @@ class File:
         if hasattr(self, "descriptor"):  # else there was none left
             os.close(self.descriptor)
 
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill a buffer from a place in it; what was never written is zeros."""
+        _read_into(self.descriptor, buffer, offset)
+
+
+class Copy:
+    """A part of a file in memory, where no descriptor is left for a `File`."""
+
+    def __init__(self, descriptor: int, offset: int, length: int) -> None:
+        self._data = memoryview(bytearray(length))
+        self._offset = offset
+        _read_into(descriptor, self._data, offset)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """As that of a `File`."""
+        start = offset - self._offset
+        buffer[:] = self._data[start : start + len(buffer)]
+
+
+def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(buffer):
+        count = os.preadv(descriptor, [buffer[done:]], offset + done)
+        if not count:
+            buffer[done:] = bytes(len(buffer) - done)
+            return
+        done += count
+
+
+def readable(descriptor: int, offset: int, length: int) -> File | Copy:
+    """A part of a file, to be read later, whatever becomes of the descriptor."""
+    try:
+        return File(descriptor)
+    except OSError:
+        return Copy(descriptor, offset, length)
+
 
 class Part:
     """A part of a file as the end of a message, read when its turn has come.
 
     Parameters
     ----------
-    file : File
+    file : File or Copy
         Where it is.
     begin : tuple
         The message up to the offset.
@@ -93,7 +129,7 @@ class Part:
 
     __slots__ = ("begin", "file", "length", "offset")
 
-    def __init__(self, file: File, begin: Message, offset: int, length: int) -> None:
+    def __init__(self, file: File | Copy, begin: Message, offset: int, length: int) -> None:
         self.file, self.begin, self.offset, self.length = file, begin, offset, length
 
     def __call__(self) -> Message:
@@ -103,16 +139,10 @@ class Part:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill a buffer from a place in the file; what was never written is zeros."""
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(self.file.descriptor, [buffer[done:]], offset + done)
-            if not count:
-                buffer[done:] = bytes(len(buffer) - done)
-                return
-            done += count
+        self.file.read_into(buffer, offset)
 
 
-def parts(file: File, begin: Message, offset: int, length: int) -> Iterator[Part]:
+def parts(file: File | Copy, begin: Message, offset: int, length: int) -> Iterator[Part]:
     """A part of a file in messages of a size that others do not wait behind for long."""
     for position in range(offset, offset + length, SHIP_BYTES):
         yield Part(file, begin, position, min(SHIP_BYTES, offset + length - position))
@@ -148,6 +178,23 @@ def size_of(message: Message) -> int:
         elif type(part) is pickle.PickleBuffer:
             size += part.raw().nbytes
     return size
+
+
+def stored_values_in(message: object) -> Iterator[Any]:
+    """The stored values anywhere in a message."""
+    pending = [message]
+    while pending:
+        one = pending.pop()
+        if _is_stored(one):
+            yield one
+        elif type(one) in (tuple, list):
+            pending.extend(one)  # type: ignore[arg-type]
+
+
+def _is_stored(one: object) -> bool:
+    if type(one) is not tuple or len(one) != 5 or type(one[4]) is not tuple:
+        return False
+    return (one[0] is None or type(one[0]) is bytes) and all(type(x) is int for x in one[1:4])
 
 
 def can_open(address: platform.FileAddress | None) -> bool:

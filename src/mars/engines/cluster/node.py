@@ -524,7 +524,7 @@ class Node:
             if message[0] == messages.LEAVING:
                 member.leaving = True
             if message[0] == messages.SUBMIT:
-                self._ship_values(list(stored_values_in(message)))
+                self._ship_values(list(carrier.stored_values_in(message)))
         self._say(carrier.DATA, number, records, content)
 
     def _may_be_early(self, result: Any) -> bool:
@@ -568,7 +568,7 @@ class Node:
 
     def _copy(self, number: int, offset: int, length: int) -> Iterator[carrier.Part]:
         arena = self._arenas[number]
-        file = carrier.File(arena.descriptor)  # lives as long as what is still to be read
+        file = carrier.readable(arena.descriptor, offset, length)
         return carrier.parts(file, (carrier.BYTES, number, arena.size), offset, length)
 
     def _put_off(self, attempt: int) -> None:
@@ -691,20 +691,3 @@ def stored_results(records: bytes) -> Iterator[tuple[int, int, Any]]:
         if flags & FLAG_PACKED and flags & FLAG_STORED:
             yield attempt, status, pickle.loads(records[position : position + size])
         position += size
-
-
-def stored_values_in(message: object) -> Iterator[Any]:
-    """The stored values anywhere in a message."""
-    pending = [message]
-    while pending:
-        one = pending.pop()
-        if _is_stored(one):
-            yield one
-        elif type(one) in (tuple, list):
-            pending.extend(one)  # type: ignore[arg-type]
-
-
-def _is_stored(one: object) -> bool:
-    if type(one) is not tuple or len(one) != 5 or type(one[4]) is not tuple:
-        return False
-    return (one[0] is None or type(one[0]) is bytes) and all(type(x) is int for x in one[1:4])

@@ -55,6 +55,7 @@ from mars.engines.local.events import (
     TakeBack,
     Tick,
     Unblocked,
+    Unkept,
     Unneeded,
     WorkerReady,
 )
@@ -257,6 +258,7 @@ class Scheduler:
             WorkerReady: self._worker_ready,
             Finished: self._finished,
             Arrived: self._arrived,
+            Unkept: self._unkept,
             Lost: self._group_lost,
             GaveBack: self._gave_back,
             Blocked: self._worker_blocked,
@@ -616,6 +618,22 @@ class Scheduler:
                 task, _ = self.made_in.pop(attempt)
                 self._end_made(task, now)
 
+    def _unkept(self, event: Unkept, now: float) -> None:
+        if event.attempt in self.made_in:
+            task, _ = self.made_in.pop(event.attempt)
+            self._unmake(task)
+            task.ended = (*task.ended, (*(task.where or ("", 0)), "error"))
+            self._terminal(task, event.failure)
+
+    def _unmake(self, task: Task) -> None:
+        """The value of a task is lost before it has come here."""
+        self._commands.append(Discard(task.result))
+        task.result, task.stored = None, False
+        if task.early:
+            for dependent in task.dependents or ():
+                self._wait_again(dependent)
+        self._no_longer_made(task)
+
     def _end_made(self, task: Task, now: float) -> None:
         if task.early:
             task.dependents = None  # they have been told
@@ -644,12 +662,7 @@ class Scheduler:
         lost = [task for task, group in self.made_in.values() if group == event.group]
         for task in lost:
             del self.made_in[task.attempt]
-            self._commands.append(Discard(task.result))
-            task.result, task.stored = None, False
-            if task.early:
-                for dependent in task.dependents or ():
-                    self._wait_again(dependent)
-            self._no_longer_made(task)
+            self._unmake(task)
             task.stage = RETRYING
             task.deaths += 1
             task.ended = (*task.ended, (*(task.where or ("", 0)), "lost"))

@@ -146,7 +146,8 @@ class Store:
         with self._lock:
             if self._closed or not self._lives(number >> OWNER_SHIFT):
                 # Its maker has ended: nobody will ask for what is there.
-                os.close(descriptor)
+                if descriptor >= 0:
+                    os.close(descriptor)
                 return
             self._arenas[number] = (descriptor, size)
             self._live[number] = 0
@@ -392,7 +393,8 @@ class Store:
         descriptor, _ = self._arenas.pop(number)
         del self._live[number]
         self._inputs.remove_arena(number)
-        os.close(descriptor)
+        if descriptor >= 0:  # else the system has refused one
+            os.close(descriptor)
 
     def _inherits(self, number: int) -> bool:
         """Whether this process counts what an arena holds, as its maker has ended."""
@@ -513,7 +515,8 @@ class Store:
             self.ledger.close()
             self._inputs.close()
             for descriptor, _ in self._arenas.values():
-                os.close(descriptor)
+                if descriptor >= 0:
+                    os.close(descriptor)
             self._arenas.clear()
             self._regions.clear()
             self._shared.clear()
