@@ -180,7 +180,11 @@ CANCEL_GRACE_S: Final = 0.5
 """Between SIGINT and SIGKILL for a cancelled call, seconds."""
 
 STARTS_WITHOUT_RESULT: Final = 6
-"""Worker processes that may end before any call has finished until the engine gives up."""
+"""Worker processes of a node that may end before any call has finished there until it is closed; if
+all are, the engine gives up."""
+
+CLOSED_S: Final = 30.0
+"""How long a node is closed on which workers do not start, seconds; then another one is tried."""
 
 START_PAUSE_S: Final = 1.0
 """Until another process is tried after one that did not start while others run, seconds."""

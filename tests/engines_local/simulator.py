@@ -617,6 +617,20 @@ class World:
                 run.given_up = True
                 self.on(Cancelled(run))
 
+    def _do_Closed(self, command: Any) -> None:
+        self.faults["closed"] += 1
+        there = [group for group in self.scheduler.groups.values() if not group.closed]
+        for task in list(self.scheduler.ready):
+            options = task.call.options
+            if any(
+                options.cpus <= one.cpus and options.worker in (None, one.address) for one in there
+            ):
+                continue
+            for run in task.runs if task.source is None else task.source.runs:
+                if run.live:
+                    run.given_up = True  # type: ignore[attr-defined]
+                    self.on(Cancelled(run))
+
     # -- the program --------------------------------------------------------------------------
 
     def forget(self, task: Task) -> None:

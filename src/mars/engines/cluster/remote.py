@@ -950,6 +950,8 @@ class RemoteLoop(Loop):
             del node.coming[key]
             self.store.got(key, node)
         self._pairs.lost(node)
+        self._last_words.pop(node.index, None)
+        self._told_closed.pop(node.index, None)
         self._early = {attempt: one for attempt, one in self._early.items() if one is not node}
         for member in self.members.values():
             if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
@@ -1030,7 +1032,7 @@ class RemoteLoop(Loop):
         """Runs with calls that no node could run ``since`` then do not wait for ever."""
         if self._lost_at > since:
             return
-        groups = self.scheduler.groups.values()
+        groups = [group for group in self.scheduler.groups.values() if not group.closed]
         for task in list(self.scheduler.ready):
             options = task.call.options
             if task.ready_at > since or any(
@@ -1040,18 +1042,7 @@ class RemoteLoop(Loop):
                 for group in groups
             ):
                 continue
-            for run in task.runs if task.source is None else task.source.runs:
-                if run.live:
-                    run.error = _unschedulable(task, self._lost)
-                    self.on(events.Cancelled(run))
-
-    def on(self, event: events.Event) -> None:
-        if type(event) is events.Died:
-            member: Any = self._burying.get(event.worker)
-            if member is not None and not member.node.alive:
-                # Many workers end at once with a node: that says nothing about workers.
-                self.scheduler.forgive_starts()
-        super().on(event)
+            self._fail_runs(task, _unschedulable(task, self._lost))
 
     def _outcomes(self, member: Member, data: memoryview) -> list[events.Outcome]:
         told = []
@@ -1068,11 +1059,16 @@ class RemoteLoop(Loop):
             told.append(outcome)
         return told
 
-    _burying: dict[int, Member] = {}  # noqa: RUF012 (replaced, never changed)
+    def _title(self, group: int) -> str:
+        node = self.pool.node(group)
+        return f"node {node.title}" if node is not None else super()._title(group)
 
-    def _bury(self) -> None:
-        self._burying = {member.number: member for member in self._dead}
-        super()._bury()
+    def _closed(self, number: int) -> None:
+        group = self.scheduler.groups[number]
+        why = [*self._last_words.get(number, ())][-1:] or ["no worker process starts"]
+        self._lost.append(f"{group.address} (closed: {why[0]})")
+        self._lost_at = time.monotonic()
+        super()._closed(number)
 
     def _starved(self, member: Member) -> bool:
         return bool(member.starved) and not member.broken  # type: ignore[attr-defined]
@@ -1100,7 +1096,7 @@ class RemoteLoop(Loop):
         try:
             member = RemoteMember(command.worker, node)
         except OSError as error:
-            self._last_words.append(f"no descriptor left: {error}")
+            self._note_words(command.group, f"no descriptor left: {platform.refusal(error)}")
             self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
             return
         self.members[command.worker] = member

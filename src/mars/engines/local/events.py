@@ -266,8 +266,14 @@ class Fewer(NamedTuple):
     worker: WorkerId
 
 
+class Closed(NamedTuple):
+    """Worker processes of a group end before they are ready, again and again: others go on."""
+
+    group: int
+
+
 class GiveUp:
-    """Worker processes end before they are ready, again and again."""
+    """The same, of all groups."""
 
 
 Event = (
@@ -276,5 +282,6 @@ Event = (
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | Fetch | Needed | Unneeded | Landed | RunEnded | Fewer | GiveUp
+    | Discard | Fetch | Needed | Unneeded | Landed | RunEnded | Fewer | Closed
+    | GiveUp
 )  # fmt: skip

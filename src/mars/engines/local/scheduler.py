@@ -27,6 +27,7 @@ from mars.engines.local.events import (
     Assign,
     Blocked,
     Cancelled,
+    Closed,
     Command,
     Died,
     Discard,
@@ -69,6 +70,7 @@ from mars.settings import (
     BLOCK_ITEMS,
     BLOCK_S,
     CANCEL_GRACE_S,
+    CLOSED_S,
     EVEN_S,
     FOLLOW_S,
     FUNCTIONS_KEPT,
@@ -248,7 +250,6 @@ class Scheduler:
         self._changed: dict[WorkerState, None] = {}
         self._hungry: dict[WorkerState, None] = {}  # run something, and have room for more
         self._deep: dict[WorkerState, None] = {}  # have something queued behind what runs
-        self._starts_without_result = 0
         self._commands: list[Command] = []
         self._releases: list[Task] = []
         self._lost_groups: list[int] = []  # of which workers are left
@@ -487,14 +488,15 @@ class Scheduler:
         worker = self.workers.get(event.worker)
         if worker is not None:
             worker.ready = True
-            self.groups[worker.group].pause_until = 0.0
+            group = self.groups[worker.group]
+            group.pause_until, group.closed = 0.0, False
             self._changed[worker] = None
 
     def _finished(self, event: Finished, now: float) -> None:
         worker = self.workers.get(event.worker)
         if worker is None:
             return
-        self._starts_without_result = 0
+        self.groups[worker.group].failed_starts = 0
         queue = worker.queue
         for outcome in event.outcomes:
             if not queue or queue[0].attempt != outcome.attempt:
@@ -1009,11 +1011,27 @@ class Scheduler:
             self._pause_starts(group, now)
             self._commands.append(Fewer(worker.id))
             return
+        if not group.cpus:
+            return  # it is lost, which says nothing about workers
         group.pause_until = 0.0
         if not worker.ready or queue:
-            self._starts_without_result += 1
-            if self._starts_without_result >= STARTS_WITHOUT_RESULT:
-                self._commands.append(GiveUp())
+            group.failed_starts += 1
+            if group.failed_starts >= STARTS_WITHOUT_RESULT:
+                self._close(worker.group, now)
+
+    def _close(self, number: int, now: float) -> None:
+        """Expect nothing of a group for a while, as its workers do not start."""
+        group = self.groups[number]
+        group.closed = group.careful = True
+        if self._all_closed():
+            self._commands.append(GiveUp())
+            return
+        group.pause_until = now + CLOSED_S
+        self._due(group.pause_until, _START, 0, group)
+        self._commands.append(Closed(number))
+
+    def _all_closed(self) -> bool:
+        return all(group.closed for group in self.groups.values() if group.cpus)
 
     def _left(self, event: Left, now: float) -> None:
         worker = self.workers.pop(event.worker, None)
@@ -1149,10 +1167,6 @@ class Scheduler:
             self._take_back(worker, behind)
         else:
             self._commands.append(Report(worker.id))
-
-    def forgive_starts(self) -> None:
-        """Workers that ended had a reason that says nothing of whether others can start."""
-        self._starts_without_result = 0
 
     # -- giving out work ----------------------------------------------------------------------
 
