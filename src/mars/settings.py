@@ -279,6 +279,12 @@ JOIN_LOOK_S: Final = 2.0
 NODES_START_S: Final = 60.0
 """Time for the nodes of a cluster to say what they are, seconds."""
 
+NODES_SILENT_S: Final = 3.0
+"""How long the nodes of a cluster that do not answer are waited for while others have, seconds; or
+as long as `NODES_SILENT_TIMES` the first one took, as on a busy machine."""
+
+NODES_SILENT_TIMES: Final = 3.0
+
 CONNECT_S: Final = 10.0
 """Time for a connection to a cluster, seconds."""
 

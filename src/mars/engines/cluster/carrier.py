@@ -214,6 +214,9 @@ class Listener(Protocol):
     def joined(self, node: str) -> None:
         """A node can be told things from here on."""
 
+    def failed(self, address: str, reason: str) -> None:
+        """Our part cannot be started on the node of that address."""
+
     def told(self, node: str, messages: Sequence[Message]) -> None:
         """Messages of a node, in the order in which it sent them."""
 
@@ -232,8 +235,11 @@ class Carrier(Protocol):
     def context(self) -> ssl.SSLContext | None:
         """TLS for going to a node, as the foreign engine has it, once begun; None: it has none."""
 
-    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
-        """Start our nodes wherever the foreign engine has workers; how many there are now.
+    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> Sequence[str]:
+        """Start our nodes wherever the foreign engine has workers; the addresses of those now.
+
+        It does not wait for them: one that cannot be reached shall not hold up the others. The
+        name of a node is its address, a space, and what makes it unique.
 
         Raises
         ------
