@@ -42,8 +42,10 @@ def test_when_no_node_answers_the_error_names_them(
         on_nodes(0, silent=("far-1",))
 
 
-def test_nodes_on_which_our_part_does_not_start_are_not_waited_for(
-    on_nodes: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_nodes_on_which_our_part_does_not_start_are_named_and_not_waited_for(
+    on_nodes: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     from tests.nodes.conftest import Nodes
 
@@ -59,4 +61,5 @@ def test_nodes_on_which_our_part_does_not_start_are_not_waited_for(
     there = on_nodes(1, silent=("far-1",))
     assert time.monotonic() - begun < NODES_SILENT_S
     (refused,) = there.engine.refused
+    assert f"mars: {refused}" in capfd.readouterr().err
     assert "test://far-1" in refused and "No module named 'mars'" in refused

@@ -142,6 +142,8 @@ class ClusterEngine(LocalEngine):
                 self._greeted.wait(left)
             if there:
                 self.silent = missing
+        for refusal in self.refused if there else ():
+            write_line(f"mars: {refusal}")
         for address in self.silent:
             write_line(
                 f"mars: node {address} has not answered within {time.monotonic() - begun:.1f} s; "
@@ -260,7 +262,9 @@ class ClusterEngine(LocalEngine):
                 # Refused, or lost before it was met; or told twice, by its line and by Dask or Ray.
                 if not self._begun:
                     self._known.add(_address_in(node))
-                    self._refuse(f"node {node} was lost before it could be used: {reason}")
+                    self._refuse(
+                        f"node {_address_in(node)} was lost before it could be used: {reason}"
+                    )
                 return
             if known.lost or self._ended:
                 return  # its line and the foreign engine both tell; or we are ending it
