@@ -127,6 +127,10 @@ ROOM_WAIT_S: Final = 0.5
 FAR_ROOM_WAIT_S: Final = 5.0
 """How long a value that is read on its node waits for room on the program's host, in seconds."""
 
+SPARE_DESCRIPTORS: Final = 64
+"""So many descriptors are left to the program where the system allows more of them: the soft limit
+is raised, and else no further worker is started, nor a value kept that needs one."""
+
 PEAK_FLOOR_BYTES: Final = 64 * MIB
 """Calls that need less memory than this are started without a look at memory."""
 

@@ -29,7 +29,13 @@ from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
 from mars.errors import ClusterUnreachable, StartupFailed
 from mars.observe.progress import write_line
-from mars.settings import DIRECT_S, NODES_SILENT_S, NODES_SILENT_TIMES, NODES_START_S
+from mars.settings import (
+    DIRECT_S,
+    NODES_SILENT_S,
+    NODES_SILENT_TIMES,
+    NODES_START_S,
+    SPARE_DESCRIPTORS,
+)
 from mars.task import Call
 
 _REFUSALS_KEPT = 64
@@ -221,6 +227,7 @@ class ClusterEngine(LocalEngine):
             sending, receiving = reach(facts["door"], self._key, self._link.context())
         except OSError:  # we are outside of the cluster's network, most likely
             return None
+        platform.have_descriptors(receiving.fileno(), SPARE_DESCRIPTORS)
         return Line(
             sending,
             receiving,

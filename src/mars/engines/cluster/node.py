@@ -408,7 +408,7 @@ class Node:
         place = -1
         try:
             place = self._ledger.open_place()
-            member = Member(number)
+            member = Member(number, alone=not self._members)
         except OSError as error:
             if place >= 0:
                 self._ledger.close_place(place)

@@ -45,6 +45,7 @@ from mars.settings import (
     NODE_WAIT_S,
     ROOM_WAIT_S,
     SHIP_BYTES_PER_S,
+    SPARE_DESCRIPTORS,
 )
 from mars.task import TIMING, Stage, Task, WorkerId
 
@@ -361,7 +362,11 @@ class RemoteStore(Store):
         """Whether an arena is there from here on."""
         if self._closed or not self._lives(number >> OWNER_SHIFT):
             return False  # its maker has ended: nobody will ask for what is there
-        self.add_arena(number, make(), size)
+        descriptor = make()
+        if not platform.have_descriptors(descriptor, SPARE_DESCRIPTORS):
+            os.close(descriptor)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.add_arena(number, descriptor, size)
         return True
 
     def _add_absent(self, number: int, size: int, make: Callable[[], int], error: OSError) -> bool:

@@ -6,6 +6,7 @@ Nothing here decides when: `loop` carries out the scheduler's commands with it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import signal
@@ -19,13 +20,26 @@ from mars.attempt.capture import Segment
 from mars.engines.local import messages
 from mars.engines.local.launch import Launch
 from mars.engines.local.messages import Inbox, Outgoing
-from mars.settings import OUTBOX_BYTES
+from mars.settings import OUTBOX_BYTES, SPARE_DESCRIPTORS
 
 
 class Member:
-    """One worker process, as the driver holds it."""
+    """One worker process, as the driver holds it.
 
-    def __init__(self, number: int) -> None:
+    Parameters
+    ----------
+    number : int
+        Its number.
+    alone : bool, default True
+        It is the first one, and may take the last descriptors; others leave some to the program.
+
+    Raises
+    ------
+    OSError
+        The system refuses what it needs.
+    """
+
+    def __init__(self, number: int, *, alone: bool = True) -> None:
         self.number = number
         self.pid = 0
         self.process = -1  # its descriptor: a number can be that of another process by now
@@ -40,6 +54,8 @@ class Member:
             undo.callback(os.close, self._outbox_file)
             os.ftruncate(self._outbox_file, OUTBOX_BYTES)
             self.outbox = mmap.mmap(self._outbox_file, OUTBOX_BYTES)
+            if not platform.have_descriptors(self._outbox_file, SPARE_DESCRIPTORS) and not alone:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             undo.pop_all()
         self.inbox = Inbox(self.data)
         self.outgoing = Outgoing()  # through `data`

@@ -1024,6 +1024,8 @@ class Scheduler:
         group = self.groups[number]
         group.closed = group.careful = True
         if self._all_closed():
+            for group in self.groups.values():  # whoever asks next has them tried anew
+                group.failed_starts, group.pause_until = 0, 0.0
             self._commands.append(GiveUp())
             return
         group.pause_until = now + CLOSED_S

@@ -22,7 +22,7 @@ from mars.engine import Run
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
 from mars.engines.local.large_pages import LargePages
 from mars.errors import SessionClosed, StoreFull
-from mars.settings import IDLE_ARENA_S, INLINE_BYTES
+from mars.settings import IDLE_ARENA_S, INLINE_BYTES, SPARE_DESCRIPTORS
 from mars.task import Call, Function, Task
 
 _DRIVER: Final = 0
@@ -149,6 +149,7 @@ class Store:
                 if descriptor >= 0:
                     os.close(descriptor)
                 return
+            platform.have_descriptors(descriptor, SPARE_DESCRIPTORS)
             self._arenas[number] = (descriptor, size)
             self._live[number] = 0
             self._inputs.add_arena(number, descriptor, size)
