@@ -989,6 +989,9 @@ class Scheduler:
         # More than one when what it told of the first ones was lost with it.
         while queue and queue[0].attempt <= event.started:
             begun.append(queue.popleft())
+        if not self.groups[worker.group].cpus:
+            for task in queue:  # its node was lost: nobody knows how far it comes there
+                task.ended = (*task.ended, (*worker.where, "unknown"))
         self._vacate(worker, now)
         for task in begun:
             if task.stage is not ASSIGNED:
