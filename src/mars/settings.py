@@ -131,6 +131,10 @@ SPARE_DESCRIPTORS: Final = 64
 """So many descriptors are left to the program where the system allows more of them: the soft limit
 is raised, and else no further worker is started, nor a value kept that needs one."""
 
+TRY_AGAIN_S: Final = 2.0
+"""How long a node, or the program, tries again what the system refuses, such as room for a value
+that is under way, seconds. After that the node ends, and says why."""
+
 PEAK_FLOOR_BYTES: Final = 64 * MIB
 """Calls that need less memory than this are started without a look at memory."""
 

@@ -147,22 +147,28 @@ class DaskLink:
         reason = "the connection to Dask's scheduler ended"
         try:
             while True:
-                for kind, node, *rest in await self._comm.read():
-                    if kind == "joined":
-                        route = self._routes[node] = _Route(node)
-                        listener.joined(node)
-                        self._go(self._write_all(route))
-                    elif kind == "told":
-                        listener.told(node, unpack(rest[0]))
-                    elif kind == "failed":
-                        listener.failed(node, rest[0])
-                    elif kind == "left":
-                        self._left(node, rest[0], listener)
+                for message in await self._comm.read():
+                    try:
+                        self._take(listener, *message)
+                    except Exception as error:  # of one message, which is of one node
+                        self._left(message[1], f"{type(error).__name__}: {error}", listener)
         except OSError as error:
             reason += f": {type(error).__name__}"
         finally:
             if not self._closed:
                 listener.ended(reason)
+
+    def _take(self, listener: Listener, kind: str, node: str, *rest: Any) -> None:
+        if kind == "joined":
+            route = self._routes[node] = _Route(node)
+            listener.joined(node)
+            self._go(self._write_all(route))
+        elif kind == "told":
+            listener.told(node, unpack(rest[0]))
+        elif kind == "failed":
+            listener.failed(node, rest[0])
+        elif kind == "left":
+            self._left(node, rest[0], listener)
 
     def _left(self, node: str, reason: str, listener: Listener) -> None:
         if self._routes.pop(node, None) is not None and not self._closed:

@@ -91,6 +91,9 @@ class _Pipe:
                         self._room.set()
         except OSError:  # CommClosedError is one: whoever reads sees it, too
             self._room.set()
+        except Exception:  # such as no memory: nobody may wait for what does not come
+            self._room.set()
+            self.comm.abort()
 
     async def close(self) -> None:
         self._room.set()
@@ -193,8 +196,9 @@ class Relay:
                 if answer["status"] != "error":
                     return
                 reason = str(answer.get("exception_text") or answer.get("text") or answer)
-            needs = f"mars {__version__} and what it needs have to be installed there"
-            driver.pipe.put(("failed", address, f"{reason}; {needs}"), 0)
+            if "Import" in reason or "ModuleNotFound" in reason or "Attribute" in reason:
+                reason += f"; mars {__version__} and what it needs have to be installed there"
+            driver.pipe.put(("failed", address, reason), 0)
             return
 
     async def _forget_plugin(self, key: str) -> None:
@@ -277,7 +281,11 @@ class NodePlugin:
             {"op": NODE_OP, "key": self._key, "address": worker.address, "reply": False}
         )
         self._pipe = _Pipe(comm)
-        self._node = self._start(worker, self._pipe)
+        try:
+            self._node = self._start(worker, self._pipe)
+        except BaseException:
+            await self._pipe.close()
+            raise
         self._task = asyncio.ensure_future(self._serve(self._node, self._pipe))
 
     def _start(self, worker: Any, pipe: _Pipe) -> Node:

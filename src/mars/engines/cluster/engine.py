@@ -210,9 +210,15 @@ class ClusterEngine(LocalEngine):
             target=self._greet, args=(name, facts), name="mars-reach", daemon=True
         )
         with self._greeted:
-            if not self._ended:
-                self._reaching[name] = thread
+            if self._ended:
+                return
+            self._reaching[name] = thread
+            try:
                 thread.start()
+                return
+            except RuntimeError:  # the system refuses one
+                pass
+        self._greet(name, {**facts, "door": None})
 
     def _refuse(self, why: str) -> None:
         """A node cannot be used; the lock is held."""
@@ -335,7 +341,7 @@ class ClusterEngine(LocalEngine):
         """End the lines; by now the nodes have ended."""
         with self._greeted:
             self._ended = True
-            reaching = list(self._reaching.values())
+            reaching = [one for one in self._reaching.values() if one.ident is not None]
         for thread in reaching:
             thread.join()
         for node in self._nodes.values():

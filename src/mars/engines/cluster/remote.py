@@ -100,9 +100,13 @@ class RemoteNode:
 
     def begin(self, line: Line | None) -> None:
         """Choose the way: what the node hears from first is the one that it uses, too."""
-        self.line = line
         if line is not None:
-            line.start()
+            try:
+                line.start()
+            except RuntimeError:  # no thread is left
+                line.close()
+                line = None
+        self.line = line
         self.tell(carrier.HERE)
         if self.kept:
             self.tell(carrier.KEEP)
@@ -1124,6 +1128,14 @@ class RemoteLoop(Loop):
         if member.open:
             content = pickle.dumps(message, 5)
             member.node.tell(carrier.DATA, member.number, False, content)  # type: ignore[attr-defined]
+
+    def _assign(self, command: events.Assign) -> None:
+        try:
+            super()._assign(command)
+        except OSError:  # a value cannot be read here: the worker has not got what it was to get
+            member = self.members.get(command.worker)
+            if member is not None:
+                self._unreachable(member)
 
     def _tell_control(self, member: Member, *message: Any) -> None:
         content = pickle.dumps(message, 5)

@@ -642,7 +642,10 @@ class Loop:
         self._segments.add(member.segment)
         try:
             self.pool.fork(member, {"address": group.address, "place": place})
-        except OSError:  # the zygote is gone, which `_on_zygote` will see
+        except OSError as error:  # if the zygote is gone, `_on_zygote` will see it, too
+            note = f"cannot start it: {platform.refusal(error)}"
+            self._endings[member.number] = (0, None, 0, note)
+            self.post(lambda: self._dead.append(member))
             return
         self._watch(member.data.fileno(), self._on_member, member)
 
