@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -24,8 +24,8 @@ def full(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
     nodes: set[Any] = set()
 
     class Full(Member):
-        def __init__(self, number: int, *, alone: bool = True) -> None:
-            super().__init__(number, alone=alone)
+        def __init__(self, number: int, others: Iterable[Member] = ()) -> None:
+            super().__init__(number, others)
             if any(threading.current_thread() is node._thread for node in nodes):
                 device = os.open("/dev/full", os.O_RDWR)
                 os.dup2(device, self.segment.descriptor, inheritable=False)

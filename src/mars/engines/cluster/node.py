@@ -418,7 +418,7 @@ class Node:
         place = -1
         try:
             place = self._ledger.open_place()
-            member = Member(number, alone=not self._members)
+            member = Member(number, self._members.values())
         except OSError as error:
             if place >= 0:
                 self._ledger.close_place(place)

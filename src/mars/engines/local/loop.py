@@ -630,7 +630,7 @@ class Loop:
         group = self.scheduler.groups[command.group]
         try:
             place = self.store.worker_starts(command.worker)
-            member = Member(command.worker, alone=not self.members)
+            member = Member(command.worker, self.members.values())
         except OSError as error:
             self.store.worker_ended(command.worker)
             self._note_words(

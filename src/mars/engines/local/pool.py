@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mars import platform
@@ -30,8 +30,9 @@ class Member:
     ----------
     number : int
         Its number.
-    alone : bool, default True
-        It is the first one, and may take the last descriptors; others leave some to the program.
+    others : iterable of Member, optional
+        Those that are there. The first one may take the last descriptors of this process, others
+        leave some to the program.
 
     Raises
     ------
@@ -39,7 +40,7 @@ class Member:
         The system refuses what it needs.
     """
 
-    def __init__(self, number: int, *, alone: bool = True) -> None:
+    def __init__(self, number: int, others: Iterable[Member] = ()) -> None:
         self.number = number
         self.pid = 0
         self.process = -1  # its descriptor: a number can be that of another process by now
@@ -54,7 +55,7 @@ class Member:
             undo.callback(os.close, self._outbox_file)
             os.ftruncate(self._outbox_file, OUTBOX_BYTES)
             self.outbox = mmap.mmap(self._outbox_file, OUTBOX_BYTES)
-            if not platform.have_descriptors(self._outbox_file, SPARE_DESCRIPTORS) and not alone:
+            if not self._leaves_some(list(others)):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             undo.pop_all()
         self.inbox = Inbox(self.data)
@@ -72,6 +73,12 @@ class Member:
         self.missed = False  # a message to it was lost
         self.leaving = False  # it ends by itself, and has said so
         self.broken = ""  # why nothing that it sends is believed any more
+
+    def _leaves_some(self, others: Sequence[Member]) -> bool:
+        """Whether descriptors are left, also when each has that of its process and an arena."""
+        expected = 2 + sum((one.process < 0) + (not one.arenas) for one in others)
+        newest = self._outbox_file + expected
+        return platform.have_descriptors(newest, SPARE_DESCRIPTORS) or not others
 
     @property
     def title(self) -> str:
