@@ -288,10 +288,10 @@ NODES_START_S: Final = 60.0
 """Time for the nodes of a cluster to say what they are, seconds."""
 
 NODES_SILENT_S: Final = 3.0
-"""How long the nodes of a cluster that do not answer are waited for while others have, seconds; or
-as long as `NODES_SILENT_TIMES` the first one took, as on a busy machine."""
+"""How long the nodes of a cluster that do not answer are waited for while others have, seconds."""
 
 NODES_SILENT_TIMES: Final = 3.0
+"""Or so many times as long as the first one took, if that is longer, as on a busy machine."""
 
 CONNECT_S: Final = 10.0
 """Time for a connection to a cluster, seconds."""
