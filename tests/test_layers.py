@@ -51,14 +51,14 @@ LAYERS = """
     engines.local.large_pages
     engines.main_thread engines.objects engines.given
     engines.local.arena engines.local.messages engines.local.events
-    engines.local.endings engines.local.queues engines.local.stack_answer engines.local.certificate
-    engines.local.admission engines.local.launch
+    engines.local.endings engines.local.queues engines.local.stack_answer
+    engines.local.admission engines.local.launch engines.local.certificate
     engines.local.scheduler engines.local.pool engines.local.store engines.local.stacks
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
     engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
-    engines.cluster.folder engines.cluster.line engines.cluster.pairs
+    engines.cluster.folder engines.cluster.line engines.cluster.logs engines.cluster.pairs
     engines.cluster.peers
     engines.cluster.node engines.cluster.remote
     engines.cluster.engine engines.cluster.dask_parts

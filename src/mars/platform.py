@@ -46,6 +46,66 @@ def refusal(error: OSError) -> str:
     return reason
 
 
+class _Descriptors:
+    """The soft limit of descriptors of this process, which is the program's, or raised by us."""
+
+    def __init__(self) -> None:
+        self.given = self.raised = -1
+
+    def have(self, newest: int, spare: int) -> bool:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard not in (-1, resource.RLIM_INFINITY):
+            spare = min(spare, hard // 4)
+        if soft in (-1, resource.RLIM_INFINITY) or newest + spare < soft:
+            return True
+        most = max(2 * soft, newest + 2 * spare)
+        more = most if hard in (-1, resource.RLIM_INFINITY) else min(most, hard)
+        if more <= soft:
+            return False
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        except (OSError, ValueError):  # some systems have a limit beside that
+            return False
+        if soft != self.raised:
+            self.given = soft
+        self.raised = more
+        return newest + spare < more
+
+    def limit(self) -> int:
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return self.given if soft == self.raised else soft
+
+
+_descriptors = _Descriptors()
+
+
+def have_descriptors(newest: int, spare: int) -> bool:
+    """Whether so many are left after the newest one, which has the lowest number that was free.
+
+    If not, the soft limit is raised, as far as the hard one allows. A program that needs no more
+    keeps its limit, as `select` and the like take small numbers only.
+    """
+    return _descriptors.have(newest, spare)
+
+
+def descriptor_limit() -> int:
+    """The soft limit of descriptors as the program has it, without what we have added."""
+    return _descriptors.limit()
+
+
+def limit_descriptors(soft: int) -> None:
+    """Have a soft limit of so many from here on, as far as that can be."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def memory_file(name: str) -> int:
     """Descriptor of a nameless file in memory; it is gone with its last descriptor.
 

@@ -124,6 +124,17 @@ CALL_MEMORY_SHARE: Final = 0.9
 ROOM_WAIT_S: Final = 0.5
 """How long a result waits for memory or disk that is being given back, in seconds."""
 
+FAR_ROOM_WAIT_S: Final = 5.0
+"""How long a value that is read on its node waits for room on the program's host, in seconds."""
+
+SPARE_DESCRIPTORS: Final = 64
+"""So many descriptors are left to the program where the system allows more of them: the soft limit
+is raised, and else no further worker is started, nor a value kept that needs one."""
+
+TRY_AGAIN_S: Final = 2.0
+"""How long a node, or the program, tries again what the system refuses, such as room for a value
+that is under way, seconds. After that the node ends, and says why."""
+
 PEAK_FLOOR_BYTES: Final = 64 * MIB
 """Calls that need less memory than this are started without a look at memory."""
 
@@ -177,7 +188,11 @@ CANCEL_GRACE_S: Final = 0.5
 """Between SIGINT and SIGKILL for a cancelled call, seconds."""
 
 STARTS_WITHOUT_RESULT: Final = 6
-"""Worker processes that may end before any call has finished until the engine gives up."""
+"""Worker processes of a node that may end before any call has finished there until it is closed; if
+all are, the engine gives up."""
+
+CLOSED_S: Final = 30.0
+"""How long a node is closed on which workers do not start, seconds; then another one is tried."""
 
 START_PAUSE_S: Final = 1.0
 """Until another process is tried after one that did not start while others run, seconds."""
@@ -246,6 +261,10 @@ can be missing when a node is lost."""
 LOG_CHUNK_BYTES: Final = MIB
 """What a node sends of a log at once, at the most."""
 
+LOG_BLOCK_BYTES: Final = MIB // 4
+"""What the log of a worker takes at once, at the driver, of the file that the workers of its node
+share. It is a hole there until something is printed."""
+
 LOG_LEFT_BYTES: Final = 16 * MIB
 """What was sent of a worker's log takes about this much disk on its node until it is given back."""
 
@@ -267,6 +286,12 @@ JOIN_LOOK_S: Final = 2.0
 
 NODES_START_S: Final = 60.0
 """Time for the nodes of a cluster to say what they are, seconds."""
+
+NODES_SILENT_S: Final = 3.0
+"""How long the nodes of a cluster that do not answer are waited for while others have, seconds."""
+
+NODES_SILENT_TIMES: Final = 3.0
+"""Or so many times as long as the first one took, if that is longer, as on a busy machine."""
 
 CONNECT_S: Final = 10.0
 """Time for a connection to a cluster, seconds."""

@@ -11,7 +11,6 @@ import pytest
 from mars._version import __version__
 from mars.engines.cluster import carrier, surroundings
 from mars.engines.cluster.engine import ClusterEngine
-from mars.engines.cluster.node import stored_values_in
 from mars.engines.cluster.surroundings import Surroundings
 from mars.errors import StartupFailed
 
@@ -25,10 +24,10 @@ class OneNode:
         self.facts = {**carrier.node_facts("test://node", 1.0, 1 << 30, {}), **facts}
         self.closed = False
 
-    def begin(self, listener: carrier.Listener, facts: Mapping[str, Any]) -> int:
+    def begin(self, listener: carrier.Listener, facts: Mapping[str, Any]) -> list[str]:
         listener.joined("a")
         listener.told("a", [(carrier.HELLO, self.facts)])
-        return 1
+        return ["test://node"]
 
     def send(self, node: str, item: carrier.Item) -> None:
         raise AssertionError("a refused node is told nothing")
@@ -65,7 +64,7 @@ def test_packages_that_differ_are_named_with_both_versions() -> None:
 def test_stored_values_are_found_in_nested_messages() -> None:
     value = (None, 1, 4096, 8192, (5000,))
     message = ("submit", 3, ("s", True), [(1, ("key", "f", b"", (value,)), None, (value, b"x"))])
-    assert list(stored_values_in(message)) == [value, value]
+    assert list(carrier.stored_values_in(message)) == [value, value]
 
 
 def test_the_path_of_another_installation_is_put_together_on_the_node(tmp_path: Any) -> None:

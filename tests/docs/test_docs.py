@@ -282,10 +282,13 @@ def _figures() -> list[tuple[str, str]]:
         ("guide.md", f"get a `KeyboardInterrupt` and, {_words(of.CANCEL_GRACE_S)} later"),
         ("differences.md", f"about {_words(of.CANCEL_GRACE_S)}; `result()` raises"),
         ("clusters.md", f"Up to {of.WORKING_DIR_BYTES // of.MIB} MiB go to a node"),
-        ("clusters.md", f"is lost after {of.LINE_LOST_S} seconds (Dask)"),
+        ("clusters.md", f"is lost after about {of.LINE_LOST_S} seconds."),
         ("clusters.md", f"what was printed in the last {of.LOG_SHIP_S:g} seconds"),
         ("promises.md", f"outlives its node, but for the last {of.LOG_SHIP_S:g} seconds"),
-        ("promises.md", f"| lost after {of.LINE_LOST_S} seconds |"),
+        ("promises.md", f"| lost after about {of.LINE_LOST_S} seconds |"),
+        ("promises.md", f"for the others for {of.NODES_SILENT_S:g} seconds, or"),
+        ("promises.md", f"tried again every {of.CLOSED_S:g} seconds"),
+        ("clusters.md", f"tried again every {of.CLOSED_S:g} seconds"),
         ("promises.md", f"looked for every {of.JOIN_LOOK_S:g} seconds"),
     ]
 

@@ -34,6 +34,7 @@ from mars.engines.local.events import (
     Submitted,
     Tick,
     Unblocked,
+    Unkept,
     WorkerReady,
 )
 from mars.engines.local.scheduler import (
@@ -224,6 +225,8 @@ class World:
         self.memory = inf  # bytes of the machine
         self.objects = 0.0  # and those of them that objects take
         self.object_bytes = 0.0  # size of a stored result
+        self.unkept: set[Call] = set()
+        self.no_room = 0.1  # and of them, so many have none when they arrive
         self.early = 0.0  # so many large values are told of before they are here
         self.copies: dict[int, int] = {}  # attempts whose values another group has got: which
         self.copying = random.Random(f"copies {seed}")
@@ -298,8 +301,23 @@ class World:
                     )  # type: ignore[misc]
                 self.after(
                     self.rng.choice((0.01, 1.0)) * self.rng.random(),
-                    lambda attempt=attempt: self.on(Arrived([attempt])),  # type: ignore[misc]
+                    lambda attempt=attempt: self._value_comes(attempt),  # type: ignore[misc]
                 )
+
+    def _value_comes(self, attempt: int) -> None:
+        task, _ = self.scheduler.made_in.get(attempt, (None, 0))
+        read = task is not None and any(one.stage is ASSIGNED for one in task.dependents or ())
+        if task is None or read or self.copying.random() > self.no_room:
+            self.on(Arrived([attempt]))
+            return
+        self.faults["no room"] += 1
+        self.copies.pop(attempt, None)
+        self.accepted.discard(attempt)
+        self.behaviours[task.call].fatal = True  # what the model goes by
+        self.unkept.add(task.call)
+        for run in task.wanted_by:  # type: ignore[attr-defined]
+            run.joined = True  # it may have ended without what was only needed to feed others
+        self.on(Unkept(attempt, ("no room", attempt)))
 
     def _copy(self, attempt: int) -> None:
         """Another group has got a value from the one that made it, if that is still early."""
@@ -616,6 +634,20 @@ class World:
             if run.submitted and run.live:
                 run.given_up = True
                 self.on(Cancelled(run))
+
+    def _do_Closed(self, command: Any) -> None:
+        self.faults["closed"] += 1
+        there = [group for group in self.scheduler.groups.values() if not group.closed]
+        for task in list(self.scheduler.ready):
+            options = task.call.options
+            if any(
+                options.cpus <= one.cpus and options.worker in (None, one.address) for one in there
+            ):
+                continue
+            for run in task.runs if task.source is None else task.source.runs:
+                if run.live:
+                    run.given_up = True  # type: ignore[attr-defined]
+                    self.on(Cancelled(run))
 
     # -- the program --------------------------------------------------------------------------
 

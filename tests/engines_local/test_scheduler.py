@@ -16,6 +16,7 @@ from mars.engines.local.events import (
     Assign,
     Blocked,
     Cancelled,
+    Closed,
     Died,
     Discard,
     Fewer,
@@ -56,6 +57,7 @@ from mars.settings import (
     BATCH_TASKS,
     BLOCK_S,
     CANCEL_GRACE_S,
+    CLOSED_S,
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     PREFETCH_BELOW_S,
@@ -986,6 +988,54 @@ def test_workers_that_cannot_start_are_given_up_when_none_is_left_that_runs() ->
             desk.queues.pop(worker)
             desk.on(Died(worker, 0, unable=True))
     assert desk.drain(GiveUp)
+
+
+def test_a_group_whose_workers_do_not_start_is_closed_and_the_others_go_on() -> None:
+    desk = Desk(1, 1, ready=0)
+
+    def told() -> list[Any]:
+        kinds = (Closed, GiveUp, StartWorker)
+        found = [command for command in desk.commands if type(command) in kinds]
+        desk.commands.clear()
+        return found
+
+    (bad, good) = [command.worker for command in told()]
+    desk.submit(*calls(4, LONG))
+    for _ in range(STARTS_WITHOUT_RESULT - 1):
+        desk.queues.pop(bad)
+        desk.on(Died(bad, 0, unable=True))
+        (started,) = told()
+        bad = started.worker
+    desk.queues.pop(bad)
+    desk.on(Died(bad, 0, unable=True))
+    assert told() == [Closed(0)]
+    desk.get_ready()
+    desk.finish(good, seconds=1.0)
+    assert not told()
+    for _ in range(2):
+        desk.now += CLOSED_S
+        desk.on(Tick())
+        (started,) = told()  # one, to see whether it is better now
+        desk.queues.pop(started.worker)
+        desk.on(Died(started.worker, 0, unable=True))
+        assert told() == [Closed(0)]
+    desk.now += CLOSED_S
+    desk.on(Tick())
+    (started,) = told()
+    desk.get_ready()
+    desk.finish(started.worker, seconds=1.0)
+    assert not desk.scheduler.groups[0].closed
+
+
+def test_when_all_groups_are_closed_the_engine_gives_up() -> None:
+    desk = Desk(1, 1, ready=0)
+    desk.submit(*calls(4, LONG))
+    while not (gave_up := desk.drain(GiveUp)):
+        assert len(desk.scheduler.workers) > 0
+        for worker in sorted(desk.scheduler.workers):
+            desk.queues.pop(worker)
+            desk.on(Died(worker, 0, unable=True))
+    assert len(gave_up) == 1
 
 
 def test_a_worker_that_waits_for_a_call_that_nobody_can_run_does_not_wait_for_ever() -> None:

@@ -269,3 +269,77 @@ session.stop_server()
     )
     assert one.wait() == 0, one.errors()
     assert one.line() == "[]"
+
+
+def test_more_workers_than_the_soft_limit_has_descriptors_for_raise_it_and_calls_do_not_see_that(
+    program: Callable[..., object],
+) -> None:
+    one = program(
+        """
+import os, resource, time
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (96, hard))
+import mars, mars.remote as mr
+def look(gate):
+    while not os.path.exists(gate):
+        time.sleep(0.005)
+    return os.getpid(), resource.getrlimit(resource.RLIMIT_NOFILE)
+session = mars.new_session(n_cpu=2)
+print(mr.spawn(look, args=("/",)).execute().fetch()[1] == (96, hard),
+      resource.getrlimit(resource.RLIMIT_NOFILE) == (96, hard), flush=True)
+session.stop_server()
+import tempfile
+gate = tempfile.mktemp()
+session = mars.new_session(n_cpu=40)
+calls = [mr.spawn(look, args=(gate,), cpus=1) for _ in range(40)]
+run = mr.ExecutableTuple(calls).execute(wait=False)
+deadline = time.monotonic() + 30
+def running():
+    workers = list(session._engine.loop.scheduler.workers.values())
+    return sum(bool(worker.queue) for worker in workers)
+while running() < 40:
+    assert time.monotonic() < deadline, "they do not all start"
+    time.sleep(0.01)
+files = [open(os.devnull) for _ in range(50)]
+open(gate, "w").close()
+run.result(30)
+os.unlink(gate)
+found = [call.fetch() for call in calls]
+print(len({pid for pid, _ in found}), {limit for _, limit in found} == {(96, hard)}, flush=True)
+session.stop_server()
+session = mars.new_session(n_cpu=1)  # its zygote is started with the higher limit
+print(mr.spawn(look, args=("/",)).execute().fetch()[1] == (96, hard), flush=True)
+session.stop_server()
+"""
+    )
+    assert one.wait(60) == 0, one.errors()
+    assert [one.line() for _ in range(3)] == ["True True", "40 True", "True"]
+    assert one.errors() == ""
+    one.assert_nothing_left()
+
+
+def test_where_no_more_descriptors_are_allowed_some_are_left_to_the_program_and_it_is_told(
+    program: Callable[..., object],
+) -> None:
+    one = program(
+        """
+import os, resource, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+import mars, mars.remote as mr
+def nap(i):
+    time.sleep(0.01)
+    return i, bytes(70_000)
+session = mars.new_session(n_cpu=40)
+calls = [mr.spawn(nap, args=(i,)) for i in range(200)]
+mr.ExecutableTuple(calls).execute()
+files = [open(os.devnull) for _ in range(8)]
+print([call.fetch()[0] for call in calls] == list(range(200)), flush=True)
+session.stop_server()
+"""
+    )
+    assert one.wait(60) == 0, one.errors()
+    assert one.line() == "True"
+    told = one.errors()
+    assert "fewer worker processes than cores" in told
+    assert "this process may have 128 (ulimit -n)" in told
+    one.assert_nothing_left()

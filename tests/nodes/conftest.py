@@ -25,10 +25,11 @@ class Nodes:
 
     address = "test://nodes"
 
-    def __init__(self, count: int, *, direct: bool) -> None:
+    def __init__(self, count: int, *, direct: bool, silent: tuple[str, ...] = ()) -> None:
         self._count = count
         self._host = "127.0.0.1" if direct else NOWHERE
         self.nodes: dict[str, Node] = {}
+        self.silent: tuple[str, ...] = silent  # names of nodes that should be there, and are not
         self._made = 0
         self._said: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._carry, name="test-carrier")
@@ -37,12 +38,10 @@ class Nodes:
     def context(self) -> None:
         """No TLS."""
 
-    def begin(self, listener: carrier.Listener, facts: Mapping[str, Any]) -> int:
+    def begin(self, listener: carrier.Listener, facts: Mapping[str, Any]) -> list[str]:
         self._listener, self._facts = listener, facts
         self._thread.start()
-        for _ in range(self._count):
-            self.join()
-        return self._count
+        return [self.join() for _ in range(self._count)] + [f"test://{one}" for one in self.silent]
 
     def join(self, cpus: float = 1.0, memory: int | None = None, name: str = "") -> str:
         """Another node comes; its address."""
@@ -100,8 +99,8 @@ def _sent(message: carrier.Message) -> carrier.Message:
 class OnNodes:
     """A session on such nodes."""
 
-    def __init__(self, count: int, *, direct: bool) -> None:
-        self.carrier = Nodes(count, direct=direct)
+    def __init__(self, count: int, *, direct: bool, silent: tuple[str, ...] = ()) -> None:
+        self.carrier = Nodes(count, direct=direct, silent=silent)
         self.engine = ClusterEngine(self.carrier)  # type: ignore[arg-type]
         self.session = Session(self.engine, "on-nodes").as_default()
         self.loop: Any = self.engine.loop
@@ -127,8 +126,8 @@ def on_nodes(leak_guard: None) -> Iterator[Callable[..., OnNodes]]:
     """``on_nodes(2)``: a default session on so many nodes."""
     made: list[OnNodes] = []
 
-    def make(count: int, *, direct: bool = False) -> OnNodes:
-        made.append(OnNodes(count, direct=direct))
+    def make(count: int, *, direct: bool = False, silent: tuple[str, ...] = ()) -> OnNodes:
+        made.append(OnNodes(count, direct=direct, silent=silent))
         return made[-1]
 
     yield make

@@ -154,3 +154,37 @@ def test_a_call_that_becomes_ready_long_after_its_only_node_was_lost_does_not_wa
     gate.touch()
     with pytest.raises(NoAvailableBand, match="no node has any more"):
         future.result(20)
+
+
+def test_attempts_tell_of_each_call_that_may_have_run_on_a_node_that_was_lost(
+    on_nodes: Callable[..., Any],
+    wait_until: WaitUntil,
+    tmp_path: Path,
+    pass_gate: Callable[..., None],
+) -> None:
+    def work(gate: Path) -> None:
+        pass_gate(gate)
+
+    there = on_nodes(2)
+    first, second = there.session.get_worker_addresses()
+    (tmp_path / "open").touch()
+    mr.ExecutableTuple([mr.spawn(work, args=(tmp_path / "open",)) for _ in range(100)]).execute()
+    calls = [mr.spawn(work, args=(tmp_path / "gate",)) for _ in range(20)]
+    run = mr.ExecutableTuple(calls).execute(wait=False)
+
+    def queued() -> int:
+        workers = there.loop.scheduler.workers.values()
+        return sum(len(worker.queue) for worker in workers if worker.group == 0)
+
+    wait_until(lambda: there.in_loop(queued) > 2)
+    before = there.in_loop(queued)
+    there.carrier.lose(first)
+    wait_until(lambda: there.session.get_worker_addresses() == [second])
+    (tmp_path / "gate").touch()
+    run.result(20)
+    told = [[(one.node.split()[-1], one.ending) for one in call.attempts()] for call in calls]
+    assert all(one[-1] == (f"({second})", "value") for one in told)
+    again = [one[0] for one in told if len(one) > 1]
+    assert sorted(again) == sorted(
+        [(f"({first})", "died")] + [(f"({first})", "unknown")] * (before - 1)
+    )

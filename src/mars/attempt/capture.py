@@ -43,7 +43,7 @@ class Segment:
                 if start < end:
                     limit = min(limit, max(begin - start, 0))
                     break
-            data = os.pread(self.descriptor, limit, start)
+            data = self._at(start, limit)
             if self._gaps is gaps:  # else a hole may have been made under what was read
                 return data
 
@@ -70,12 +70,20 @@ class Segment:
         if begin >= last:
             return
         self._gaps = (*others, (first, last))  # told of before it is there: see `read`
-        if not platform.punch(self.descriptor, begin, last - begin):
+        if not self._make_hole(begin, last):
             self._gaps = before
 
     def _line_end(self, position: int) -> int:
         """The first place from ``position`` on where a line begins, or ``position``."""
-        return position + os.pread(self.descriptor, _LONG_LINE_BYTES, position).find(b"\n") + 1
+        return position + self._at(position, _LONG_LINE_BYTES).find(b"\n") + 1
+
+    def _at(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes as they stand in the file."""
+        return os.pread(self.descriptor, limit, start)
+
+    def _make_hole(self, begin: int, end: int) -> bool:
+        """Whether the disk behind a part could be given back."""
+        return platform.punch(self.descriptor, begin, end - begin)
 
     def close(self) -> None:
         """Forget what was printed; idempotent."""

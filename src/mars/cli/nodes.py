@@ -68,6 +68,10 @@ def examine(address: str, node_ports: str | None = None) -> list[Section]:
         cluster.findings.append(Finding("nodes", str(len(nodes)), nodes))
         for refusal in session._engine.refused:
             cluster.findings.append(Finding("refused", refusal, refusal, ok=False))
+        for silent in session._engine.silent:
+            cluster.findings.append(
+                Finding("silent", f"{silent} does not answer", silent, ok=False)
+            )
         report += [_node(session, node) for node in nodes]
     finally:
         session.stop_server()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import ssl
 import threading
 from collections import deque
@@ -87,7 +88,7 @@ class DaskLink:
         self._closed = False
         self._lock = threading.Lock()
 
-    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
+    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> Sequence[str]:
         """Connect, and have Dask start our nodes; see `Carrier`."""
         distributed = import_distributed()
         try:
@@ -107,27 +108,27 @@ class DaskLink:
                 f"certificate that it asks for (security=), and does it use TLS (tls://)?"
             ) from error
         try:
-            expected = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            expected = list(self._client.scheduler_info(n_workers=-1)["workers"])
             self._client.register_plugin(as_plugin(distributed.SchedulerPlugin, Relay()), RELAY)
-            self._client.sync(self._connect, listener)
             plugin = as_plugin(distributed.WorkerPlugin, NodePlugin(self._key, dict(facts)))
-            self._client.register_plugin(plugin, plugin_name(self._key))
+            self._client.sync(self._connect, listener, pickle.dumps(plugin, 5))
         except StartupFailed:
             raise
         except Exception as error:  # whatever Dask, or our part in another process, raises
             raise StartupFailed(
                 f"the Dask cluster at {self.address} does not take our part "
                 f"({type(error).__name__}: {error}); mars {__version__} and what it needs have to "
-                f"be installed where its scheduler and its workers run"
+                f"be installed where its scheduler runs"
             ) from error
         return expected
 
-    async def _connect(self, listener: Listener) -> None:
+    async def _connect(self, listener: Listener, plugin: bytes) -> None:
         from distributed.comm import connect
 
         client = self._client
         self._comm = await connect(client.scheduler.address, **client.connection_args)
-        await self._comm.write({"op": DRIVER_OP, "key": self._key, "reply": False})
+        hello = {"op": DRIVER_OP, "key": self._key, "plugin": plugin, "reply": False}
+        await self._comm.write(hello)
         ((kind, version), *_) = await self._comm.read()
         if kind != "version" or version != __version__:
             raise StartupFailed(
@@ -146,20 +147,28 @@ class DaskLink:
         reason = "the connection to Dask's scheduler ended"
         try:
             while True:
-                for kind, node, *rest in await self._comm.read():
-                    if kind == "joined":
-                        route = self._routes[node] = _Route(node)
-                        listener.joined(node)
-                        self._go(self._write_all(route))
-                    elif kind == "told":
-                        listener.told(node, unpack(rest[0]))
-                    elif kind == "left":
-                        self._left(node, rest[0], listener)
+                for message in await self._comm.read():
+                    try:
+                        self._take(listener, *message)
+                    except Exception as error:  # of one message, which is of one node
+                        self._left(message[1], f"{type(error).__name__}: {error}", listener)
         except OSError as error:
             reason += f": {type(error).__name__}"
         finally:
             if not self._closed:
                 listener.ended(reason)
+
+    def _take(self, listener: Listener, kind: str, node: str, *rest: Any) -> None:
+        if kind == "joined":
+            route = self._routes[node] = _Route(node)
+            listener.joined(node)
+            self._go(self._write_all(route))
+        elif kind == "told":
+            listener.told(node, unpack(rest[0]))
+        elif kind == "failed":
+            listener.failed(node, rest[0])
+        elif kind == "left":
+            self._left(node, rest[0], listener)
 
     def _left(self, node: str, reason: str, listener: Listener) -> None:
         if self._routes.pop(node, None) is not None and not self._closed:

@@ -245,7 +245,7 @@ class RayLink:
         self._gone = False  # Ray has ended under us: asking it takes half a minute
         self._lock = threading.Lock()
 
-    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
+    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> Sequence[str]:
         """Connect, and have Ray start our nodes; see `Carrier`."""
         self._listener, self._facts = listener, facts
         self._undo.enter_context(environment_with(self._settings()))
@@ -269,7 +269,7 @@ class RayLink:
             self._start_missing()
         self._looker = threading.Thread(target=self._look, name="mars-ray-nodes", daemon=True)
         self._looker.start()
-        return len(self._held)
+        return [name.rpartition(" ")[0] for name in list(self._held)]
 
     def _settings(self) -> dict[str, str]:
         """What Ray is told by variables, most of which it reads while it is imported."""

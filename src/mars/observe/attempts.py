@@ -71,7 +71,8 @@ class Attempt(NamedTuple):
         Process id of the worker there.
     ending : str
         ``"value"``, ``"error"``, ``"stopped"`` (by a timeout or a cancel), ``"died"`` (its worker
-        did) or ``"lost"`` (its value, with its node, before the program had it).
+        did), ``"lost"`` (its value, with its node, before the program had it) or ``"unknown"``
+        (its node was lost while it was queued there, so nobody knows whether it has begun).
     """
 
     node: str

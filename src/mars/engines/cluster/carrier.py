@@ -13,19 +13,21 @@ node is lost, is decided by the scheduler in the driver, the same as on one mach
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import pickle
 import platform as system
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mars import platform
 from mars._version import __version__
-from mars.settings import SHIP_BYTES
+from mars.settings import SHIP_BYTES, TRY_AGAIN_S
 
 if TYPE_CHECKING:
     import ssl
@@ -67,6 +69,13 @@ BROKEN: Final = "broken"  # why the node ends itself
 Message = tuple[Any, ...]
 
 
+PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC,
+                            errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR})  # fmt: skip
+"""What the system says when it lacks something, which may be there again in a moment."""
+
+_AGAIN_S: Final = 0.02
+
+
 class File:
     """A descriptor of our own to a file, closed with its last user."""
 
@@ -78,13 +87,67 @@ class File:
         if hasattr(self, "descriptor"):  # else there was none left
             close(self.descriptor)
 
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill a buffer from a place in it; what was never written is zeros."""
+        _read_into(self.descriptor, buffer, offset)
+
+
+class Copy:
+    """A part of a file in memory, where no descriptor is left for a `File`."""
+
+    def __init__(self, descriptor: int, offset: int, length: int) -> None:
+        self._data = memoryview(bytearray(length))
+        self._offset = offset
+        _read_into(descriptor, self._data, offset)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """As that of a `File`."""
+        start = offset - self._offset
+        buffer[:] = self._data[start : start + len(buffer)]
+
+
+def patiently(act: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``act`` gives; tried again for a while if the system lacks something.
+
+    Raises
+    ------
+    OSError
+        It still does.
+    """
+    until = time.monotonic() + TRY_AGAIN_S
+    while True:
+        try:
+            return act(*arguments)
+        except OSError as error:
+            if error.errno not in PASSING or time.monotonic() > until:
+                raise
+        time.sleep(_AGAIN_S)
+
+
+def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(buffer):
+        count = patiently(os.preadv, descriptor, [buffer[done:]], offset + done)
+        if not count:
+            buffer[done:] = bytes(len(buffer) - done)
+            return
+        done += count
+
+
+def readable(descriptor: int, offset: int, length: int) -> File | Copy:
+    """A part of a file, to be read later, whatever becomes of the descriptor."""
+    try:
+        return File(descriptor)
+    except OSError:
+        return Copy(descriptor, offset, length)
+
 
 class Part:
     """A part of a file as the end of a message, read when its turn has come.
 
     Parameters
     ----------
-    file : File
+    file : File or Copy
         Where it is.
     begin : tuple
         The message up to the offset.
@@ -94,7 +157,7 @@ class Part:
 
     __slots__ = ("begin", "file", "length", "offset")
 
-    def __init__(self, file: File, begin: Message, offset: int, length: int) -> None:
+    def __init__(self, file: File | Copy, begin: Message, offset: int, length: int) -> None:
         self.file, self.begin, self.offset, self.length = file, begin, offset, length
 
     def __call__(self) -> Message:
@@ -104,16 +167,10 @@ class Part:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill a buffer from a place in the file; what was never written is zeros."""
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(self.file.descriptor, [buffer[done:]], offset + done)
-            if not count:
-                buffer[done:] = bytes(len(buffer) - done)
-                return
-            done += count
+        self.file.read_into(buffer, offset)
 
 
-def parts(file: File, begin: Message, offset: int, length: int) -> Iterator[Part]:
+def parts(file: File | Copy, begin: Message, offset: int, length: int) -> Iterator[Part]:
     """A part of a file in messages of a size that others do not wait behind for long."""
     for position in range(offset, offset + length, SHIP_BYTES):
         yield Part(file, begin, position, min(SHIP_BYTES, offset + length - position))
@@ -151,6 +208,23 @@ def size_of(message: Message) -> int:
     return size
 
 
+def stored_values_in(message: object) -> Iterator[Any]:
+    """The stored values anywhere in a message."""
+    pending = [message]
+    while pending:
+        one = pending.pop()
+        if _is_stored(one):
+            yield one
+        elif type(one) in (tuple, list):
+            pending.extend(one)  # type: ignore[arg-type]
+
+
+def _is_stored(one: object) -> bool:
+    if type(one) is not tuple or len(one) != 5 or type(one[4]) is not tuple:
+        return False
+    return (one[0] is None or type(one[0]) is bytes) and all(type(x) is int for x in one[1:4])
+
+
 def can_open(address: platform.FileAddress | None) -> bool:
     """Whether a file that another process has open can be opened here, too."""
     if address is None:
@@ -167,6 +241,9 @@ class Listener(Protocol):
 
     def joined(self, node: str) -> None:
         """A node can be told things from here on."""
+
+    def failed(self, address: str, reason: str) -> None:
+        """Our part cannot be started on the node of that address."""
 
     def told(self, node: str, messages: Sequence[Message]) -> None:
         """Messages of a node, in the order in which it sent them."""
@@ -186,8 +263,11 @@ class Carrier(Protocol):
     def context(self) -> ssl.SSLContext | None:
         """TLS for going to a node, as the foreign engine has it, once begun; None: it has none."""
 
-    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> int:
-        """Start our nodes wherever the foreign engine has workers; how many there are now.
+    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> Sequence[str]:
+        """Start our nodes wherever the foreign engine has workers; the addresses of those now.
+
+        It does not wait for them: one that cannot be reached shall not hold up the others. The
+        name of a node is its address, a space, and what makes it unique.
 
         Raises
         ------

@@ -19,7 +19,7 @@ from mars.engines.cluster.carrier import Message
 from mars.engines.cluster.line import host_of
 from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
-from mars.settings import RELAY_BYTES, SHIP_BYTES
+from mars.settings import CONNECT_S, JOIN_LOOK_S, RELAY_BYTES, SHIP_BYTES
 
 RELAY: Final = "mars-relay"
 DRIVER_OP: Final = "mars_driver"
@@ -92,6 +92,9 @@ class _Pipe:
                         self._room.set()
         except OSError:  # CommClosedError is one: whoever reads sees it, too
             self._room.set()
+        except Exception:  # such as no memory: nobody may wait for what does not come
+            self._room.set()
+            self.comm.abort()
 
     async def close(self) -> None:
         self._room.set()
@@ -107,6 +110,21 @@ class _Driver:
     def __init__(self, pipe: _Pipe) -> None:
         self.pipe = pipe
         self.nodes: dict[str, _Pipe] = {}
+        self._tasks: set[Any] = set()
+
+    def start(self, work: Any) -> None:
+        """Do something for this driver as long as it is there."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    def has(self, address: str) -> bool:
+        """Whether a worker has a node for it."""
+        return any(name.rpartition(" ")[0] == address for name in self.nodes)
 
 
 class Relay:
@@ -134,7 +152,7 @@ class Relay:
                 if name.startswith(f"{worker} "):
                     pipe.comm.abort()
 
-    async def serve_driver(self, comm: Any, key: str) -> Any:
+    async def serve_driver(self, comm: Any, key: str, plugin: bytes) -> Any:
         """A driver's connection, until it ends; with it end its nodes."""
         from distributed.core import Status
 
@@ -144,6 +162,11 @@ class Relay:
         pipe = _Pipe(comm)
         driver = self._drivers[key] = _Driver(pipe)
         pipe.put(("version", __version__), 0)
+        # Dask gives it to workers that come later. Those that are there get it from us, each by
+        # itself: Dask itself gives up on all if one of them does not answer.
+        self._scheduler.worker_plugins[plugin_name(key)] = plugin
+        for address in list(self._scheduler.workers):
+            driver.start(self._begin_node(driver, address, key, plugin))
         try:
             while True:
                 for node, data in await comm.read():
@@ -155,13 +178,44 @@ class Relay:
             pass  # it has ended, or was killed
         finally:
             del self._drivers[key]
-            # Also for workers that come later: they have nobody to serve.
-            with contextlib.suppress(ValueError):  # the driver has done so
-                await self._scheduler.unregister_worker_plugin(None, plugin_name(key))
+            driver.stop()
             for node_pipe in list(driver.nodes.values()):
                 await node_pipe.close()
             await pipe.close()
+            await self._forget_plugin(key)
         return Status.dont_reply
+
+    async def _begin_node(self, driver: _Driver, address: str, key: str, plugin: bytes) -> None:
+        """Have a worker start our part; one that cannot be reached is asked again."""
+        message = {"op": "plugin-add", "plugin": plugin, "name": plugin_name(key)}
+        while address in self._scheduler.workers and not driver.has(address):
+            try:
+                told = await self._scheduler.broadcast(msg=message, workers=[address])
+            except OSError:
+                await asyncio.sleep(JOIN_LOOK_S)
+                continue
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+            else:
+                answer = told[address]
+                if answer["status"] != "error":
+                    return
+                reason = str(answer.get("exception_text") or answer.get("text") or answer)
+            if "Import" in reason or "ModuleNotFound" in reason or "Attribute" in reason:
+                reason += f"; mars {__version__} and what it needs have to be installed there"
+            driver.pipe.put(("failed", address, reason), 0)
+            return
+
+    async def _forget_plugin(self, key: str) -> None:
+        """Workers that come later have nobody to serve, and those that are there no more."""
+        name = plugin_name(key)
+        if self._scheduler.worker_plugins.pop(name, None) is None:
+            return  # the driver has done so
+        message = {"op": "plugin-remove", "name": name}
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(
+                self._scheduler.broadcast(msg=message, on_error="ignore"), CONNECT_S
+            )
 
     async def serve_node(self, comm: Any, key: str, address: str) -> Any:
         """A node's connection, until it ends."""
@@ -232,7 +286,11 @@ class NodePlugin:
             {"op": NODE_OP, "key": self._key, "address": worker.address, "reply": False}
         )
         self._pipe = _Pipe(comm)
-        self._node = self._start(worker, self._pipe)
+        try:
+            self._node = self._start(worker, self._pipe)
+        except BaseException:
+            await self._pipe.close()
+            raise
         self._task = asyncio.ensure_future(self._serve(self._node, self._pipe))
 
     def _start(self, worker: Any, pipe: _Pipe) -> Node:

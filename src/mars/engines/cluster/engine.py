@@ -29,7 +29,13 @@ from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
 from mars.errors import ClusterUnreachable, StartupFailed
 from mars.observe.progress import write_line
-from mars.settings import NODES_START_S
+from mars.settings import (
+    DIRECT_S,
+    NODES_SILENT_S,
+    NODES_SILENT_TIMES,
+    NODES_START_S,
+    SPARE_DESCRIPTORS,
+)
 from mars.task import Call
 
 _REFUSALS_KEPT = 64
@@ -79,9 +85,14 @@ class ClusterEngine(LocalEngine):
         self._packages = carrier.packages_here()
         self._nodes: dict[str, RemoteNode] = {}
         self.refused: list[str] = []
+        self.silent: list[str] = []  # addresses of nodes that the session began without
+        self._heard: set[str] = set()  # addresses of nodes that have answered
+        self._known: set[str] = set()  # and of those that were met or refused
+        self._met_at = 0.0  # the first of them
         self._greeted = threading.Condition()
         self._begun = False
         self._ended = False
+        self._over = False  # the cluster has ended before we began
         self._key = os.urandom(32)  # by which driver and nodes know each other
         self._reaching: dict[str, threading.Thread] = {}  # nodes that we try to reach directly
         self._probe = platform.memory_file("probe")  # for nodes to see whether they can open it
@@ -117,21 +128,43 @@ class ClusterEngine(LocalEngine):
             if not node.alive:
                 self._lose(node, node.reason)
 
-    def _wait_for_nodes(self, expected: int) -> list[RemoteNode]:
-        deadline = time.monotonic() + NODES_START_S
+    def _wait_for_nodes(self, expected: Sequence[str]) -> list[RemoteNode]:
+        """Begin with the nodes that answer; the others are taken when they come."""
+        begun = time.monotonic()
         with self._greeted:
             while True:
                 there = [node for node in self._nodes.values() if node.alive]
-                if there and len(there) + len(self.refused) >= expected:
+                missing = [address for address in expected if address not in self._known]
+                if self._over or ((there or self.refused) and not missing):
                     break
-                left = deadline - time.monotonic()
-                if left <= 0 or (self.refused and len(self.refused) >= expected):
+                until = begun + NODES_START_S
+                if there:
+                    wait_s = NODES_SILENT_TIMES * (self._met_at - begun)
+                    until = begun + max(NODES_SILENT_S, wait_s)
+                    if any(address in self._heard for address in missing):
+                        until += 2 * DIRECT_S  # the driver is trying to reach them
+                left = until - time.monotonic()
+                if left <= 0:
                     break
                 self._greeted.wait(left)
+            if there:
+                self.silent = missing
+        for refusal in self.refused if there else ():
+            write_line(f"mars: {refusal}")
+        for address in self.silent:
+            write_line(
+                f"mars: node {address} has not answered within {time.monotonic() - begun:.1f} s; "
+                f"the session begins without it, and takes it when it comes"
+            )
         if there:
             return there
         if self.refused:
             raise StartupFailed("\n".join(self.refused))
+        if expected:
+            raise StartupFailed(
+                f"of the cluster at {self._link.address} no node answered within "
+                f"{NODES_START_S:g} s: {', '.join(expected[:_REFUSALS_KEPT])}"
+            )
         raise StartupFailed(
             f"the cluster at {self._link.address} has no worker; none came within "
             f"{NODES_START_S:g} s"
@@ -141,6 +174,20 @@ class ClusterEngine(LocalEngine):
 
     def joined(self, node: str) -> None:
         """A node is there; it says what it is next."""
+        with self._greeted:
+            self._heard.add(_address_in(node))
+            self._greeted.notify_all()
+
+    def failed(self, address: str, reason: str) -> None:
+        """Our part cannot be started on a node."""
+        self._refuse_node(address, f"node {address} cannot be used: {reason}")
+
+    def _refuse_node(self, address: str, why: str) -> None:
+        with self._greeted:
+            self._known.add(address)
+            self._refuse(why)
+        if self._begun:
+            write_line(f"mars: {why}")
 
     def told(self, node: str, messages: Sequence[carrier.Message]) -> None:
         """Messages of a node."""
@@ -155,10 +202,7 @@ class ClusterEngine(LocalEngine):
     def _meet(self, name: str, facts: dict[str, Any]) -> None:
         refusal = carrier.refusal(facts)
         if refusal:
-            with self._greeted:
-                self._refuse(refusal)
-            if self._begun:
-                write_line(f"mars: {refusal}")
+            self._refuse_node(facts["address"], refusal)
             return
         for line in carrier.differences(facts, self._packages):
             write_line(f"mars: {line}")
@@ -167,9 +211,15 @@ class ClusterEngine(LocalEngine):
             target=self._greet, args=(name, facts), name="mars-reach", daemon=True
         )
         with self._greeted:
-            if not self._ended:
-                self._reaching[name] = thread
+            if self._ended:
+                return
+            self._reaching[name] = thread
+            try:
                 thread.start()
+                return
+            except RuntimeError:  # the system refuses one
+                pass
+        self._greet(name, {**facts, "door": None})
 
     def _refuse(self, why: str) -> None:
         """A node cannot be used; the lock is held."""
@@ -184,6 +234,7 @@ class ClusterEngine(LocalEngine):
             sending, receiving = reach(facts["door"], self._key, self._link.context())
         except OSError:  # we are outside of the cluster's network, most likely
             return None
+        platform.have_descriptors(receiving.fileno(), SPARE_DESCRIPTORS)
         return Line(
             sending,
             receiving,
@@ -204,8 +255,15 @@ class ClusterEngine(LocalEngine):
             if self._folder >= 0:
                 node.give_folder(self._folder)
             self._nodes[name] = node
+            self._known.add(node.address)
+            self._met_at = self._met_at or time.monotonic()
             begun = self._begun
+            missed = node.address in self.silent
+            if missed:
+                self.silent.remove(node.address)
             self._greeted.notify_all()
+        if missed:
+            write_line(f"mars: node {node.title} is there now, and takes part")
         if begun:
             self.loop.post(lambda: self.loop.node_joined(node))  # type: ignore[attr-defined]
 
@@ -217,7 +275,10 @@ class ClusterEngine(LocalEngine):
             if known is None:
                 # Refused, or lost before it was met; or told twice, by its line and by Dask or Ray.
                 if not self._begun:
-                    self._refuse(f"node {node} was lost before it could be used: {reason}")
+                    self._known.add(_address_in(node))
+                    self._refuse(
+                        f"node {_address_in(node)} was lost before it could be used: {reason}"
+                    )
                 return
             if known.lost or self._ended:
                 return  # its line and the foreign engine both tell; or we are ending it
@@ -232,6 +293,7 @@ class ClusterEngine(LocalEngine):
         with self._greeted:
             if not self._begun:
                 self._refuse(f"the cluster at {self._link.address} ended: {reason}")
+                self._over = True
                 return
         error = ClusterUnreachable(
             f"the cluster at {self._link.address} is gone ({reason}); what was finished can still "
@@ -287,7 +349,7 @@ class ClusterEngine(LocalEngine):
         """End the lines; by now the nodes have ended."""
         with self._greeted:
             self._ended = True
-            reaching = list(self._reaching.values())
+            reaching = [one for one in self._reaching.values() if one.ident is not None]
         for thread in reaching:
             thread.join()
         for node in self._nodes.values():
@@ -326,3 +388,8 @@ class ClusterEngine(LocalEngine):
         loop.start_on(self._first)
         self._groups = Groups([(node.address, node.cpus, node.memory) for node in self._first])
         return loop
+
+
+def _address_in(node: str) -> str:
+    """The address in the name that the carrier has for a node: others may follow on it."""
+    return node.rpartition(" ")[0] or node

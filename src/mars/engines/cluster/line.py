@@ -136,7 +136,7 @@ class Line:
             self._threads[0].join(limit_s)
         self._hang_up()
         for thread in self._threads:
-            if thread is not here:
+            if thread is not here and thread.ident is not None:  # else the system refused it
                 thread.join()
         self.forget()
 

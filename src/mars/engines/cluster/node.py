@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mars import platform
 from mars.attempt.setting import import_path
 from mars.engines.cluster import carrier, folder
-from mars.engines.cluster.carrier import Item, Message
+from mars.engines.cluster.carrier import Item, Message, patiently
 from mars.engines.cluster.line import Door, Line, NoFreePort
 from mars.engines.cluster.peers import Peers
 from mars.engines.cluster.surroundings import not_followed
@@ -206,6 +206,8 @@ class Node:
         self._wake()
 
     def _line_ended(self, reason: str) -> None:
+        if not self._direct:
+            return  # the driver goes another way; if it has ended, that says so
         self._closing = True  # as nobody hears of what we do
         self._wake()
 
@@ -364,7 +366,7 @@ class Node:
         """Count what an arena holds, by what the system has given for it."""
         with self._writing:
             if arena.ours:
-                holds = platform.held_bytes(arena.descriptor)
+                holds = patiently(platform.held_bytes, arena.descriptor)
                 self._ledger.change(holds - arena.counted)
                 arena.counted = holds
 
@@ -383,16 +385,24 @@ class Node:
     def _known_arena(self, number: int, size: int, address: platform.FileAddress | None) -> _Arena:
         arena = self._arenas.get(number)
         if arena is None and address is not None:
-            arena = self._arenas[number] = _Arena(platform.open_at(address), size)
+            arena = self._arenas[number] = _Arena(patiently(platform.open_at, address), size)
         elif arena is None:
             on_disk = number & ON_DISK or self._ledger.total() + size > self._budget
-            if on_disk:
-                descriptor = platform.nameless_file(self._spill, append=False)
-            else:
-                descriptor = platform.memory_file(f"arena-{number}")
-            os.ftruncate(descriptor, size)
+            descriptor = patiently(self._new_file, number, size, bool(on_disk))
             arena = self._arenas[number] = _Arena(descriptor, size, ours=not on_disk)
         return arena
+
+    def _new_file(self, number: int, size: int, on_disk: bool) -> int:
+        if on_disk:
+            descriptor = platform.nameless_file(self._spill, append=False)
+        else:
+            descriptor = platform.memory_file(f"arena-{number}")
+        try:
+            os.ftruncate(descriptor, size)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def _take_folder(self, size: int, offset: int, data: bytes) -> None:
         """A part of the program's folder, which is there before any worker is."""
@@ -410,7 +420,7 @@ class Node:
         place = -1
         try:
             place = self._ledger.open_place()
-            member = Member(number)
+            member = Member(number, self._members.values())
         except OSError as error:
             if place >= 0:
                 self._ledger.close_place(place)
@@ -421,9 +431,11 @@ class Node:
         self._places[number] = place
         self._shipped[number] = (0, 0)
         self._by_descriptor[member.data.fileno()] = member
-        self._poller.register(member.data.fileno(), platform.READABLE)
-        with contextlib.suppress(OSError):  # the zygote is gone, which `_on_zygote` will see
+        patiently(self._poller.register, member.data.fileno(), platform.READABLE)
+        try:
             self._pool.fork(member, {**facts, "place": place})
+        except OSError as error:  # if the zygote is gone, `_on_zygote` will see it, too
+            self._endings.append((member, None, 0, f"cannot start it: {platform.refusal(error)}"))
 
     # -- to a worker --------------------------------------------------------------------------
 
@@ -431,7 +443,7 @@ class Node:
         data = member.outgoing.wrap(content)
         if descriptors:
             # Duplicates: ours may be closed before its turn has come.
-            descriptors = [os.dup(one) for one in descriptors]
+            descriptors = [patiently(os.dup, one) for one in descriptors]
         member.pending.append((memoryview(data), descriptors))
         if len(member.pending) == 1 and not self._send_pending(member):
             self._poller.modify(member.data.fileno(), platform.READABLE | platform.WRITABLE)
@@ -520,13 +532,13 @@ class Node:
                     raise BadFrame("an arena without its file")
                 descriptor = member.inbox.descriptors.pop(0)
                 self._arenas[message[1]] = _Arena(descriptor, message[2])
-                address = platform.file_address(descriptor) if self._kept else None
+                address = patiently(platform.file_address, descriptor) if self._kept else None
                 self._say(carrier.ARENA, number, message[1], message[2], address)
                 return
             if message[0] == messages.LEAVING:
                 member.leaving = True
             if message[0] == messages.SUBMIT:
-                self._ship_values(list(stored_values_in(message)))
+                self._ship_values(list(carrier.stored_values_in(message)))
         self._say(carrier.DATA, number, records, content)
 
     def _may_be_early(self, result: Any) -> bool:
@@ -570,7 +582,7 @@ class Node:
 
     def _copy(self, number: int, offset: int, length: int) -> Iterator[carrier.Part]:
         arena = self._arenas[number]
-        file = carrier.File(arena.descriptor)  # lives as long as what is still to be read
+        file = carrier.readable(arena.descriptor, offset, length)
         return carrier.parts(file, (carrier.BYTES, number, arena.size), offset, length)
 
     def _put_off(self, attempt: int) -> None:
@@ -587,10 +599,10 @@ class Node:
     def _ship_log(self, member: Member) -> None:
         """Send what a worker has printed since the last time."""
         sent, told = self._shipped[member.number]
-        size = member.segment.size()
+        size = patiently(member.segment.size)
         attempt, start = member.running()
         while sent < size or attempt != told:
-            data = member.segment.read(sent, min(size - sent, LOG_CHUNK_BYTES))
+            data = self._printed(member, sent, min(size - sent, LOG_CHUNK_BYTES))
             self._say(carrier.LOG, member.number, data, attempt, start)
             told = attempt
             sent += len(data)
@@ -600,6 +612,13 @@ class Node:
             # The driver has it. Errors made here still quote the end.
             platform.punch(member.segment.descriptor, 0, sent - LOG_CHUNK_BYTES)
         self._shipped[member.number] = (sent, told)
+
+    @staticmethod
+    def _printed(member: Member, start: int, count: int) -> bytes:
+        try:
+            return patiently(member.segment.read, start, count)  # type: ignore[no-any-return]
+        except OSError:  # a place in a log has to stay one
+            return b"?" * count
 
     # -- ends ---------------------------------------------------------------------------------
 
@@ -678,7 +697,7 @@ class Node:
 def _write(descriptor: int, offset: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
-        done = os.pwrite(descriptor, view, offset)
+        done = patiently(os.pwrite, descriptor, view, offset)
         offset += done
         view = view[done:]
 
@@ -693,20 +712,3 @@ def stored_results(records: bytes) -> Iterator[tuple[int, int, Any]]:
         if flags & FLAG_PACKED and flags & FLAG_STORED:
             yield attempt, status, pickle.loads(records[position : position + size])
         position += size
-
-
-def stored_values_in(message: object) -> Iterator[Any]:
-    """The stored values anywhere in a message."""
-    pending = [message]
-    while pending:
-        one = pending.pop()
-        if _is_stored(one):
-            yield one
-        elif type(one) in (tuple, list):
-            pending.extend(one)  # type: ignore[arg-type]
-
-
-def _is_stored(one: object) -> bool:
-    if type(one) is not tuple or len(one) != 5 or type(one[4]) is not tuple:
-        return False
-    return (one[0] is None or type(one[0]) is bytes) and all(type(x) is int for x in one[1:4])

@@ -8,6 +8,8 @@ node has a *mirror* here, a file in which its values stand at the same places.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import os
 import pickle
@@ -25,20 +27,25 @@ from mars.engines.cluster import carrier
 from mars.engines.cluster.carrier import Carrier, File, Item
 from mars.engines.cluster.clock import Clock
 from mars.engines.cluster.line import Line
+from mars.engines.cluster.logs import NodeLogs, WorkerLog
 from mars.engines.cluster.pairs import Pairs
-from mars.engines.local import events
+from mars.engines.local import events, messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
+from mars.engines.local.endings import FATAL
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
 from mars.engines.local.scheduler import Scheduler
-from mars.engines.local.store import Store
-from mars.errors import MarsError, NoAvailableBand, WorkerDied
+from mars.engines.local.store import Store, parts_of
+from mars.errors import MarsError, NoAvailableBand, StoreFull, WorkerDied
 from mars.settings import (
     CALL_MEMORY_SHARE,
     CLOCK_S,
     FAR_PREFETCH_BELOW_S,
+    FAR_ROOM_WAIT_S,
     NODE_WAIT_S,
+    ROOM_WAIT_S,
     SHIP_BYTES_PER_S,
+    SPARE_DESCRIPTORS,
 )
 from mars.task import TIMING, Stage, Task, WorkerId
 
@@ -48,6 +55,13 @@ _HOPS: Final = 2
 _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
 
+
+_OURS_TO_BEAR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EIO,
+                                  errno.EDQUOT, errno.EFBIG, errno.EINTR})  # fmt: skip
+"""What the system says when it is this process that lacks something, not a node that has ended."""
+
+_NONE: Final = -1
+"""In place of a descriptor."""
 
 _LOST_TOLD: Final = 8
 """Of lost nodes, how many errors name: with autoscaling there may be hundreds."""
@@ -81,13 +95,18 @@ class RemoteNode:
         self.line: Line | None = None  # instead of the link, if the node can be reached
         self.lost = False  # and the loop told of it
         self.clock = Clock()
+        self.logs = NodeLogs()
         self._ask_clock_ns = 0  # when, at the earliest
 
     def begin(self, line: Line | None) -> None:
         """Choose the way: what the node hears from first is the one that it uses, too."""
-        self.line = line
         if line is not None:
-            line.start()
+            try:
+                line.start()
+            except RuntimeError:  # no thread is left
+                line.close()
+                line = None
+        self.line = line
         self.tell(carrier.HERE)
         if self.kept:
             self.tell(carrier.KEEP)
@@ -128,7 +147,7 @@ class RemoteNode:
         self.held.add((number, offset))
         self.arenas.add(number)
         descriptor, size = arena
-        file = File(descriptor)  # lives as long as what is still to be read
+        file = carrier.readable(descriptor, offset, length)  # as long as there is more to be read
         for part in carrier.parts(file, (carrier.BYTES, number, size), offset, length):
             self.send(part)
 
@@ -174,7 +193,7 @@ class RemoteMember(Member):
         self.pid = 0
         self.data = self.control = _NoSocket()  # type: ignore[assignment]
         self.inbox = _Frames()  # type: ignore[assignment]
-        self.segment = Segment()
+        self.segment: WorkerLog = node.logs.begin()
         self.pending = deque()
         self.functions, self.runs, self.arenas = set(), set(), set()
         self.surroundings = None
@@ -190,12 +209,10 @@ class RemoteMember(Member):
     def title(self) -> str:
         return f"{self.number} (pid {self.pid}) on node {self.node.title}"
 
-    def printed(self, data: bytes, running: tuple[int, int]) -> None:
-        """More of its log has come, and which attempt it belongs to."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self.segment.descriptor, view) :]
+    def printed(self, data: bytes, running: tuple[int, int]) -> OSError | None:
+        """More of its log has come, and which attempt it belongs to; why it could not be kept."""
         self._running = running
+        return self.segment.append(data)
 
     def running(self) -> tuple[int, int]:
         return self._running
@@ -253,24 +270,27 @@ class RemotePool:
 class _Coming:
     """A value on its way here, and to nodes that get each part as soon as it is here."""
 
-    def __init__(self, descriptor: int, size: int, number: int, start: int, length: int) -> None:
+    def __init__(self, size: int, number: int, start: int, length: int) -> None:
         self.start, self.end = start, start + length
         self._begin = (carrier.BYTES, number, size)
-        self._file = File(descriptor)
+        self._file: File | None = None  # a descriptor, which few of them need
         self.position = start  # up to here it has come
         self.nodes: list[RemoteNode] = []
 
-    def advance(self, position: int) -> None:
-        if position > self.position:  # else it is sent once more, from another node
+    def advance(self, begin: int, position: int) -> None:
+        # Else it is sent once more, from another node; or a part before it could not be kept.
+        if begin <= self.position < position:
             for node in self.nodes:
                 self._send(node, self.position, position)
             self.position = position
 
-    def pass_on(self, node: RemoteNode) -> None:
+    def pass_on(self, node: RemoteNode, descriptor: int) -> None:
+        self._file = self._file or File(descriptor)
         self.nodes.append(node)
         self._send(node, self.start, self.position)
 
     def _send(self, node: RemoteNode, start: int, end: int) -> None:
+        assert self._file is not None
         for part in carrier.parts(self._file, self._begin, start, end - start):
             node.send(part)
 
@@ -287,12 +307,17 @@ class RemoteStore(Store):
         self, wake: Callable[[Callable[[], object]], None], budget_bytes: int, directory: str
     ) -> None:
         super().__init__(wake, budget_bytes, directory)
-        self._directory = directory
+        self.directory = directory
         self.nodes: list[RemoteNode] = []
         self._opened: dict[int, RemoteNode] = {}  # arenas of nodes on this machine: no mirrors
         self._on_disk: set[int] = set()  # mirrors that are files on disk
         self._orphaned: set[int] = set()  # of the opened ones, those whose node is lost
         self._coming: dict[int, list[_Coming]] = {}  # by arena
+        # Arenas that have no descriptor here yet, as the system refused it, and how to get one.
+        self._absent: dict[int, Callable[[], int]] = {}
+        # Parts of arenas whose bytes have come and could not be kept, in order, and why.
+        self._unkept: dict[int, list[tuple[int, int]]] = {}
+        self._trouble: dict[int, str] = {}
 
     def open(self, number: int, size: int, address: platform.FileAddress, node: RemoteNode) -> None:
         """An arena has come about on a node of this machine: nothing of it is copied.
@@ -302,61 +327,153 @@ class RemoteStore(Store):
         OSError
             The node has ended.
         """
-        descriptor = platform.open_at(address)
         with self._lock:
-            self.add_arena(number, descriptor, size)
-            if number in self._arenas:
+            try:
+                there = self._add(number, size, lambda: platform.open_at(address))
+            except OSError as error:
+                if error.errno not in _OURS_TO_BEAR:
+                    raise
+                there = self._add_absent(number, size, lambda: platform.open_at(address), error)
+            if there:
                 self._opened[number] = node
 
     def mirror(self, number: int, size: int) -> None:
         """An arena has come about on a node."""
-        budget = self.ledger.budget_bytes
-        on_disk = number & ON_DISK or self.ledger.total() > _MOST_OF_BUDGET * budget
-        if on_disk:
-            descriptor = platform.nameless_file(self._directory, append=False)
-        else:
-            descriptor = platform.memory_file(f"mirror-{number}")
-        os.ftruncate(descriptor, size)
-        with self._lock:
-            self.add_arena(number, descriptor, size)
-            if on_disk and number in self._arenas:
+
+        def make() -> int:
+            budget = self.ledger.budget_bytes
+            on_disk = bool(number & ON_DISK) or self.ledger.total() > _MOST_OF_BUDGET * budget
+            if on_disk:
+                descriptor = platform.nameless_file(self.directory, append=False)
+            else:
+                descriptor = platform.memory_file(f"mirror-{number}")
+            try:
+                os.ftruncate(descriptor, size)
+            except OSError:
+                os.close(descriptor)
+                raise
+            if on_disk:
                 self._on_disk.add(number)
+            return descriptor
+
+        with self._lock:
+            try:
+                self._add(number, size, make)
+            except OSError as error:
+                self._add_absent(number, size, make, error)
+
+    def _add(self, number: int, size: int, make: Callable[[], int]) -> bool:
+        """Whether an arena is there from here on."""
+        if self._closed or not self._lives(number >> OWNER_SHIFT):
+            return False  # its maker has ended: nobody will ask for what is there
+        descriptor = make()
+        if not platform.have_descriptors(descriptor, SPARE_DESCRIPTORS):
+            os.close(descriptor)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.add_arena(number, descriptor, size)
+        return True
+
+    def _add_absent(self, number: int, size: int, make: Callable[[], int], error: OSError) -> bool:
+        """The same of one without a descriptor, which the system has refused."""
+        if not self._add(number, size, lambda: _NONE):
+            return False
+        self._absent[number], self._trouble[number] = make, platform.refusal(error)
+        return True
+
+    def _descriptor(self, number: int) -> int:
+        """That of an arena; the lock is held.
+
+        Raises
+        ------
+        OSError
+            It has none, and the system still refuses one.
+        """
+        make = self._absent.get(number)
+        if make is not None:
+            descriptor, size = make(), self._arenas[number][1]
+            del self._absent[number]
+            self._arenas[number] = descriptor, size
+            self._inputs.add_arena(number, descriptor, size)
+        return self._arenas[number][0]
 
     def write(self, number: int, offset: int, data: bytes | memoryview) -> None:
-        """A part of a value has come."""
-        with self._lock:
-            if number not in self._arenas:
-                return  # the engine has ended meanwhile
-            descriptor = os.dup(self._arenas[number][0])
+        """A part of a value has come; if there is no room for it, `trouble` tells so."""
+        begin, end = offset, offset + len(data)
         try:
-            view = memoryview(data)
-            while view:  # without the lock: a disk may be slow
-                done = os.pwrite(descriptor, view, offset)
-                offset += done
-                view = view[done:]
-        finally:
-            os.close(descriptor)
+            with self._lock:
+                if number not in self._arenas:
+                    return  # the engine has ended meanwhile
+                descriptor = os.dup(self._descriptor(number))
+            try:
+                view = memoryview(data)
+                while view:  # without the lock: a disk may be slow
+                    done = os.pwrite(descriptor, view, offset)
+                    offset += done
+                    view = view[done:]
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._mark(number, begin, end, error)
+            return
+        if number in self._unkept:
+            self._mark(number, begin, end, None)
         with self._lock:
             for coming in self._coming.get(number, ()):
-                if coming.start < offset <= coming.end:
-                    coming.advance(offset)
+                if coming.start < end <= coming.end:
+                    coming.advance(begin, end)
+
+    def _mark(self, number: int, begin: int, end: int, error: OSError | None) -> None:
+        """A part of an arena could not be kept, or has come again and could."""
+        with self._lock:
+            if number not in self._arenas:
+                return
+            parts: list[tuple[int, int]] = []
+            for first, last in self._unkept.pop(number, ()):
+                parts += [(first, min(last, begin)), (max(first, end), last)]
+            if error is not None:
+                parts.append((begin, end))
+                self._trouble[number] = platform.refusal(error)
+            parts = sorted(part for part in parts if part[0] < part[1])
+            if parts:
+                self._unkept[number] = parts
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is any value whose bytes are not all here."""
+        return bool(self._unkept or self._absent)
+
+    def trouble(self, value: Any) -> str:
+        """Why the bytes of a value that have come are not all here; empty: they are."""
+        _, number, offset, length, _ = value
+        if number not in self._unkept and number not in self._absent:
+            return ""
+        with self._lock:
+            if number in self._absent:
+                try:
+                    self._descriptor(number)
+                except OSError as error:
+                    return platform.refusal(error)
+            unkept = self._unkept.get(number, ())
+            if any(first < offset + length and offset < last for first, last in unkept):
+                return self._trouble[number]
+        return ""
 
     def expect(self, value: Any) -> None:
         """A value is on its way here, from its beginning to its end."""
         _, number, offset, length, _ = value
         with self._lock:
-            coming = _Coming(*self._arenas[number], number, offset, length)
+            coming = _Coming(self._arenas[number][1], number, offset, length)
             self._coming.setdefault(number, []).append(coming)
 
     def pass_on(self, value: Any, node: RemoteNode) -> None:
         """Have a node get a value while it comes here."""
         _, number, offset, _, _ = value
-        node.held.add((number, offset))  # once it has come: before, nobody there may read it
-        node.arenas.add(number)
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):  # then it gets it once that is here
             for coming in self._coming.get(number, ()):
                 if coming.start == offset:
-                    coming.pass_on(node)
+                    coming.pass_on(node, self._descriptor(number))
+            node.held.add((number, offset))  # once it has come: before, nobody there may read it
+            node.arenas.add(number)
 
     def has_come(self, value: Any) -> None:
         """A value is here."""
@@ -445,6 +562,8 @@ class RemoteStore(Store):
     def _free(self, key: tuple[int, int], region: Any) -> None:
         number, offset = key
         coming = self._forget_coming(number, offset)
+        if number in self._unkept:
+            self._mark(number, offset, offset + region.length, None)
         owner = number >> OWNER_SHIFT
         if owner and self._counts(number):
             self.ledger.change(-region.length)
@@ -467,6 +586,8 @@ class RemoteStore(Store):
 
     def _remove_arena(self, number: int) -> None:
         super()._remove_arena(number)
+        for about in (self._absent, self._unkept, self._trouble):
+            about.pop(number, None)
         self._opened.pop(number, None)
         self._on_disk.discard(number)
         self._orphaned.discard(number)
@@ -504,6 +625,10 @@ class RemoteLoop(Loop):
         self._lost_at = 0.0  # the last of them
         self._give_up_at = 0.0  # when to look for calls that no node can run
         self._lost: deque[str] = deque(maxlen=_LOST_TOLD)  # nodes, and why
+        # Attempts whose values were told of early, and for which there was no room as they came:
+        # when they fail, and when their nodes are asked for them again.
+        self._no_room: dict[int, tuple[float, float]] = {}
+        self._told_logs = False
         self._pairs = Pairs(lambda node, *key: self._got(node, key, 0, False))
 
     def _new_scheduler(
@@ -676,10 +801,7 @@ class RemoteLoop(Loop):
                 self._early.update(dict.fromkeys(message[1], node))
                 continue
             if kind == carrier.ARRIVED:
-                for attempt in message[1]:
-                    if attempt in self.scheduler.made_in:
-                        self.store.has_come(self.scheduler.made_in[attempt][0].result)
-                self.on(events.Arrived(message[1]))
+                self._values_came(message[1])
                 continue
             member: Any = self.members.get(message[1])
             if member is None:
@@ -692,7 +814,9 @@ class RemoteLoop(Loop):
                     if member.broken:
                         member.signal(signal.SIGKILL)
             elif kind == carrier.LOG:
-                member.printed(message[2], message[3:5])
+                trouble = member.printed(message[2], message[3:5])
+                if trouble is not None:
+                    self._tell_logs(trouble)
             elif kind == carrier.ARENA:
                 member.arenas.add(message[2])
             elif kind == carrier.STARTED:
@@ -705,6 +829,88 @@ class RemoteLoop(Loop):
                 member.starved = starved
                 self._endings[number] = (member.pid, status, peak_kib, note)
                 self._dead.append(member)
+
+    # -- values and logs that this host has no room for ----------------------------------------
+
+    def _values_came(self, attempts: Sequence[int]) -> None:
+        """Values that were told of early are here, unless there was no room for them."""
+        kept = []
+        for attempt in attempts:
+            task, _ = self.scheduler.made_in.get(attempt, (None, 0))
+            if task is None:
+                continue
+            if self.store.trouble(task.result):
+                now = time.monotonic()
+                give_up, _ = self._no_room.get(attempt, (now + FAR_ROOM_WAIT_S, 0.0))
+                self._no_room[attempt] = give_up, now + ROOM_WAIT_S
+            else:
+                self._no_room.pop(attempt, None)
+                self.store.has_come(task.result)
+                kept.append(attempt)
+        if kept:
+            self.on(events.Arrived(kept))
+
+    def _look_for_room(self, now: float) -> None:
+        """Have values sent again for which there was no room, or let their calls fail.
+
+        Calls that have one of them in reach go on meanwhile, and may be all that wants it.
+        """
+        for attempt, (give_up, again) in list(self._no_room.items()):
+            task, group = self.scheduler.made_in.get(attempt, (None, 0))
+            if task is None:
+                del self._no_room[attempt]
+                continue
+            reason = self.store.trouble(task.result)
+            read = any(one.stage is Stage.ASSIGNED for one in task.dependents or ())
+            if now >= give_up and reason and not read:
+                del self._no_room[attempt]
+                self.on(events.Unkept(attempt, self._no_room_for(task, task.result, reason)))
+            elif now >= again:
+                self._no_room[attempt] = give_up, now + ROOM_WAIT_S
+                self._tell_group(group, carrier.HAND, attempt, *task.result[1:4])
+
+    def _no_room_for(self, task: Task, value: Any, reason: str) -> bytes:
+        """The failure of a task whose value cannot be kept here."""
+        name = task.call.name
+        return failure.encode_failure(self._full(f"the result of {name}", value, reason), call=name)
+
+    def _full(self, what: str, value: Any, reason: str) -> StoreFull:
+        return StoreFull(
+            what, value[3], f"on the host of the program, in {self.store.directory}: {reason}"
+        )
+
+    def _refused(self, member: Member, outcome: events.Outcome) -> events.Outcome:
+        """An outcome, or a failure in its place if its value cannot be kept here."""
+        if not outcome.stored or not self.store.is_short:
+            return outcome
+        for value in parts_of(outcome.result):
+            reason = self.store.trouble(value)
+            state = self.scheduler.workers.get(WorkerId(member.number))
+            task = next((one for one in (state.queue if state is not None else ())
+                         if one.attempt == outcome.attempt), None)  # fmt: skip
+            if reason and task is not None:
+                self.store.discard(outcome.result)
+                result = self._no_room_for(task, value, reason)
+                return outcome._replace(status=FATAL, result=result, stored=False, failures=0)
+        return outcome
+
+    def _take(self, member: Member, message: tuple[Any, ...]) -> None:
+        if message[0] == messages.SUBMIT and self.store.is_short:
+            for value in carrier.stored_values_in(message):
+                reason = self.store.trouble(value)
+                if reason:
+                    error = self._full("what a nested call is given", value, reason)
+                    self.nested.refuse(member, message, error)
+                    return
+        super()._take(member, message)
+
+    def _tell_logs(self, error: OSError) -> None:
+        if not self._told_logs:
+            self._told_logs = True
+            self._tell(
+                f"mars: no room for logs on the host of the program ({platform.refusal(error)}); "
+                f"what calls print meanwhile is left out"
+            )
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -753,6 +959,8 @@ class RemoteLoop(Loop):
             del node.coming[key]
             self.store.got(key, node)
         self._pairs.lost(node)
+        self._last_words.pop(node.index, None)
+        self._told_closed.pop(node.index, None)
         self._early = {attempt: one for attempt, one in self._early.items() if one is not node}
         for member in self.members.values():
             if member.node is node and member not in self._dead:  # type: ignore[attr-defined]
@@ -823,6 +1031,8 @@ class RemoteLoop(Loop):
 
     def _look(self, now: float) -> None:
         super()._look(now)
+        if self._no_room:
+            self._look_for_room(now)
         if now >= self._give_up_at and (self._lost or not self.pool.nodes):
             self._give_up_at = now + NODE_WAIT_S / 10
             self._give_up_waiting(now - NODE_WAIT_S)
@@ -831,7 +1041,7 @@ class RemoteLoop(Loop):
         """Runs with calls that no node could run ``since`` then do not wait for ever."""
         if self._lost_at > since:
             return
-        groups = self.scheduler.groups.values()
+        groups = [group for group in self.scheduler.groups.values() if not group.closed]
         for task in list(self.scheduler.ready):
             options = task.call.options
             if task.ready_at > since or any(
@@ -841,18 +1051,7 @@ class RemoteLoop(Loop):
                 for group in groups
             ):
                 continue
-            for run in task.runs if task.source is None else task.source.runs:
-                if run.live:
-                    run.error = _unschedulable(task, self._lost)
-                    self.on(events.Cancelled(run))
-
-    def on(self, event: events.Event) -> None:
-        if type(event) is events.Died:
-            member: Any = self._burying.get(event.worker)
-            if member is not None and not member.node.alive:
-                # Many workers end at once with a node: that says nothing about workers.
-                self.scheduler.forgive_starts()
-        super().on(event)
+            self._fail_runs(task, _unschedulable(task, self._lost))
 
     def _outcomes(self, member: Member, data: memoryview) -> list[events.Outcome]:
         told = []
@@ -864,14 +1063,21 @@ class RemoteLoop(Loop):
             if self._early.pop(outcome.attempt, None) is not None:
                 self.store.expect(outcome.result)
                 outcome = outcome._replace(early=True)
+            else:
+                outcome = self._refused(member, outcome)
             told.append(outcome)
         return told
 
-    _burying: dict[int, Member] = {}  # noqa: RUF012 (replaced, never changed)
+    def _title(self, group: int) -> str:
+        node = self.pool.node(group)
+        return f"node {node.title}" if node is not None else super()._title(group)
 
-    def _bury(self) -> None:
-        self._burying = {member.number: member for member in self._dead}
-        super()._bury()
+    def _closed(self, number: int) -> None:
+        group = self.scheduler.groups[number]
+        why = [*self._last_words.get(number, ())][-1:] or ["no worker process starts"]
+        self._lost.append(f"{group.address} (closed: {why[0]})")
+        self._lost_at = time.monotonic()
+        super()._closed(number)
 
     def _starved(self, member: Member) -> bool:
         return bool(member.starved) and not member.broken  # type: ignore[attr-defined]
@@ -899,7 +1105,7 @@ class RemoteLoop(Loop):
         try:
             member = RemoteMember(command.worker, node)
         except OSError as error:
-            self._last_words.append(f"no descriptor left: {error}")
+            self._note_words(command.group, f"no descriptor left: {platform.refusal(error)}")
             self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
             return
         self.members[command.worker] = member
@@ -922,6 +1128,14 @@ class RemoteLoop(Loop):
         if member.open:
             content = pickle.dumps(message, 5)
             member.node.tell(carrier.DATA, member.number, False, content)  # type: ignore[attr-defined]
+
+    def _assign(self, command: events.Assign) -> None:
+        try:
+            super()._assign(command)
+        except OSError:  # a value cannot be read here: the worker has not got what it was to get
+            member = self.members.get(command.worker)
+            if member is not None:
+                self._unreachable(member)
 
     def _tell_control(self, member: Member, *message: Any) -> None:
         content = pickle.dumps(message, 5)

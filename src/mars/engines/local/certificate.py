@@ -5,10 +5,12 @@ Pure: `loop` has the facts, and calls `evidence` for a death under a call and `e
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Final
 
+from mars.engines.local.endings import START_REFUSED
 from mars.settings import LOG_TAIL_LINES
 
 _CRASH: Final = "Fatal Python error: "
@@ -26,6 +28,20 @@ def ending_name(status: int | None) -> str:
         except ValueError:
             return f"signal {number}"
     return f"exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def start_ending(status: int | None) -> str:
+    """How a worker ended that never was ready."""
+    code = None if status is None else os.waitstatus_to_exitcode(status)
+    if code is None or code <= START_REFUSED:
+        return f"ended with {ending_name(status)} before it was ready"
+    number = code - START_REFUSED
+    hint = {
+        errno.ENOSPC: "; temporary files have no room there (TMPDIR)",
+        errno.EDQUOT: "; temporary files have no room there (TMPDIR)",
+        errno.EMFILE: " (ulimit -n)",
+    }
+    return f"could not begin: {os.strerror(number)}{hint.get(number, '')}"
 
 
 def last_lines(text: str) -> list[str]:

@@ -17,5 +17,9 @@ FATAL: Final = 2
 RETURNED: Final = 3
 """Not started: an input in the worker's queue failed."""
 
+START_REFUSED: Final = 100
+"""An exit code from this on is that of a worker to which the system refused something as it began:
+100 and the number of the error. Its log may be what was refused."""
+
 INTERRUPTED: Final = 4
 """SIGINT reached it: a timeout, or a cancel."""

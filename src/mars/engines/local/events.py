@@ -74,6 +74,16 @@ class Arrived(NamedTuple):
     attempts: Sequence[int]
 
 
+class Unkept(NamedTuple):
+    """A value that was told of early is not to be had here, as there is no room: its task fails.
+
+    Nothing that could read it elsewhere is in the queue of a worker.
+    """
+
+    attempt: int
+    failure: Any
+
+
 class Lost(NamedTuple):
     """A group is lost, and with it what is not here; the deaths of its workers follow.
 
@@ -256,15 +266,22 @@ class Fewer(NamedTuple):
     worker: WorkerId
 
 
+class Closed(NamedTuple):
+    """Worker processes of a group end before they are ready, again and again: others go on."""
+
+    group: int
+
+
 class GiveUp:
-    """Worker processes end before they are ready, again and again."""
+    """The same, of all groups."""
 
 
 Event = (
-    Submitted | WorkerReady | Finished | Arrived | Lost | GaveBack | Blocked | Unblocked | Died
-    | Left | Cancelled | Forgotten | Tick
+    Submitted | WorkerReady | Finished | Arrived | Unkept | Lost | GaveBack | Blocked | Unblocked
+    | Died | Left | Cancelled | Forgotten | Tick
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | Fetch | Needed | Unneeded | Landed | RunEnded | Fewer | GiveUp
+    | Discard | Fetch | Needed | Unneeded | Landed | RunEnded | Fewer | Closed
+    | GiveUp
 )  # fmt: skip

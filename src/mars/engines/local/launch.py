@@ -98,7 +98,7 @@ class Launch:
             f"import os, sys; sys.path[:] = {import_path()!r}; {seed}; {more}"
             f"sys._xoptions.clear(); sys._xoptions.update({self._more!r}); "
             f"from mars.engines.local.zygote import main; "
-            f"main({_CONTROL_DESCRIPTOR}, {os.getpid()})"
+            f"main({_CONTROL_DESCRIPTOR}, {os.getpid()}, {platform.descriptor_limit()})"
         )
         if not sys.executable:
             raise StartupFailed(

@@ -25,7 +25,7 @@ from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engine import Run
 from mars.engines.local import events, messages
-from mars.engines.local.certificate import ending_name, evidence, last_lines
+from mars.engines.local.certificate import ending_name, evidence, last_lines, start_ending
 from mars.engines.local.events import Outcome
 from mars.engines.local.messages import (
     FLAG_FAILURES,
@@ -41,6 +41,7 @@ from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
 from mars.settings import (
+    CLOSED_S,
     DEATH_LOG_BYTES,
     FUNCTIONS_KEPT,
     IDLE_ARENA_S,
@@ -52,6 +53,9 @@ from mars.settings import (
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
+
+_WORDS_TOLD: Final = 8
+"""Of workers that did not start, how many an error quotes."""
 
 
 def _function_key(function: Function, run: Run) -> bytes:
@@ -115,11 +119,13 @@ class Loop:
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
         self._dead: list[Member] = []
         self._endings: dict[int, tuple[Any, ...]] = {}
-        self._last_words: deque[str] = deque(maxlen=2)  # of workers that never were ready
+        # Of workers that never were ready, by group; the last one's at the end.
+        self._last_words: dict[int, deque[str]] = {}
         self.log_limit: float = math.inf  # bytes of one attempt's log
         self._look_at = 0.0
         self._tell = tell
         self._told_fewer = False
+        self._told_closed: dict[int, str] = {}  # and why
         self._watch(self._wake_read, self._on_wake, None)
         self._watch(pool.socket.fileno(), self._on_zygote, None)
         self.thread = threading.Thread(target=self._run, name="mars-engine", daemon=True)
@@ -389,6 +395,9 @@ class Loop:
         if isinstance(command, events.GiveUp):
             self._give_up()
             return
+        if isinstance(command, events.Closed):
+            self._closed(command.group)
+            return
         if isinstance(command, events.Fewer):
             self._tell_fewer()
             return
@@ -621,17 +630,22 @@ class Loop:
         group = self.scheduler.groups[command.group]
         try:
             place = self.store.worker_starts(command.worker)
-            member = Member(command.worker)
+            member = Member(command.worker, self.members.values())
         except OSError as error:
             self.store.worker_ended(command.worker)
-            self._last_words.append(f"no descriptor or memory left: {platform.refusal(error)}")
+            self._note_words(
+                command.group, f"no descriptor or memory left: {platform.refusal(error)}"
+            )
             self.post(lambda: self.on(events.Died(command.worker, 0, unable=True)))
             return
         self.members[command.worker] = member
         self._segments.add(member.segment)
         try:
             self.pool.fork(member, {"address": group.address, "place": place})
-        except OSError:  # the zygote is gone, which `_on_zygote` will see
+        except OSError as error:  # if the zygote is gone, `_on_zygote` will see it, too
+            note = f"cannot start it: {platform.refusal(error)}"
+            self._endings[member.number] = (0, None, 0, note)
+            self.post(lambda: self._dead.append(member))
             return
         self._watch(member.data.fileno(), self._on_member, member)
 
@@ -879,8 +893,8 @@ class Loop:
                 if task.attempt <= started
             }
             unable = state is not None and not state.ready
-            if unable:
-                self._last_words.append(self._words_of(member))
+            if state is not None and unable:
+                self._note_words(state.group, self._words_of(member))
             self._unwatch(member.data.fileno())
             self._dirty.discard(member)
             self._warm.pop(member, None)
@@ -937,22 +951,72 @@ class Loop:
         """How a worker ended that never was ready, and what it said."""
         _pid, status, _, note = self._endings.get(member.number, (0, None, 0, ""))
         said = "\n".join(last_lines(_tail(member.segment, 0, member.segment.size())))
-        ending = "" if note else f"a worker ended with {ending_name(status)} before it was ready"
+        ending = "" if note else f"a worker {start_ending(status)}"
         return "\n".join(part for part in (note, ending, said.strip()) if part)
 
     def _tell_fewer(self) -> None:
         if not self._told_fewer:
             self._told_fewer = True
-            words = self._last_words[-1] if self._last_words else "it does not say why"
+            words = [words[-1] for words in self._last_words.values()] or ["it does not say why"]
             self._tell(
                 f"mars: fewer worker processes than cores, as another one does not start "
-                f"({words.splitlines()[-1]}); calls run on those that are there"
+                f"({_last_line(words[-1])}); calls run on those that are there"
             )
+
+    def _note_words(self, group: int, words: str) -> None:
+        before = self._last_words.pop(group, deque(maxlen=2))
+        self._last_words[group] = before
+        before.append(words)
+
+    def _closed(self, number: int) -> None:
+        """Worker processes of a group do not start: calls for it end, the others run elsewhere."""
+        group = self.scheduler.groups[number]
+        words = [*self._last_words.get(number, ())] or ["they do not say why"]
+        why = _last_line(words[-1])
+        if self._told_closed.get(number) != why:
+            self._told_closed[number] = why
+            self._tell(
+                f"mars: {self._title(number)} is closed, as worker processes do not start there "
+                f"({why}); its calls run elsewhere, and it is tried again every {CLOSED_S:g} s"
+            )
+        there = [one for one in self.scheduler.groups.values() if not one.closed]
+        for task in list(self.scheduler.ready):
+            options = task.call.options
+            if not any(
+                options.cpus <= one.cpus
+                and options.worker in (None, one.address)
+                and (one.memory is None or (options.memory or 0) <= one.memory)
+                for one in there
+            ):
+                self._fail_runs(
+                    task,
+                    StartupFailed(
+                        f"{task.call.name} can run on {group.address} alone, and worker processes "
+                        f"do not start there:\n" + "\n".join(words)
+                    ),
+                )
+
+    def _title(self, group: int) -> str:
+        """What messages call a group."""
+        return f"worker {self.scheduler.groups[group].address}"
+
+    def _fail_runs(self, task: Task, error: MarsError) -> None:
+        """End the runs of a task with an error."""
+        for run in task.runs if task.source is None else task.source.runs:
+            if run.live:
+                run.error = error
+                self.on(events.Cancelled(run))
 
     def _give_up(self) -> None:
         """Workers end before they are ready, again and again."""
         # Most often all say the same, and so does the zygote, which prints what ended at once.
-        told = dict.fromkeys((*self._last_words, self.pool.complaint()))
+        several = len(self.scheduler.groups) > 1
+        words = [
+            f"{self._title(group)}: {one}" if several and group in self.scheduler.groups else one
+            for group, some in self._last_words.items()
+            for one in some
+        ]
+        told = dict.fromkeys((*words[-_WORDS_TOLD:], self.pool.complaint()))
         detail = "\n".join(words for words in told if words)
         self._fail(
             StartupFailed(
@@ -1042,6 +1106,10 @@ class Loop:
         os.close(self._wake_read)
         write, self._wake_write = self._wake_write, -1
         os.close(write)
+
+
+def _last_line(text: str) -> str:
+    return (text.splitlines() or [""])[-1]
 
 
 def _tail(segment: Segment, start: int, end: int) -> str:

@@ -120,6 +120,13 @@ class NestedServer:
                     name="mars-shared-object",
                 ).start()  # fmt: skip
 
+    def refuse(self, member: Member, message: tuple[Any, ...], error: BaseException) -> None:
+        """Do not take a worker's request for calls."""
+        _, request, facts, described = message
+        self._give_back(facts[-1], described)
+        data = failure.encode_failure(error, call="a nested call")
+        self._reply(member, request, "error", data)
+
     def _asker(self, member: Member) -> _Asker:
         state = self._loop.scheduler.workers.get(WorkerId(member.number))
         attempt = state.queue[0].attempt if state is not None and state.queue else 0

@@ -6,12 +6,13 @@ Nothing here decides when: `loop` carries out the scheduler's commands with it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mars import platform
@@ -19,13 +20,27 @@ from mars.attempt.capture import Segment
 from mars.engines.local import messages
 from mars.engines.local.launch import Launch
 from mars.engines.local.messages import Inbox, Outgoing
-from mars.settings import OUTBOX_BYTES
+from mars.settings import OUTBOX_BYTES, SPARE_DESCRIPTORS
 
 
 class Member:
-    """One worker process, as the driver holds it."""
+    """One worker process, as the driver holds it.
 
-    def __init__(self, number: int) -> None:
+    Parameters
+    ----------
+    number : int
+        Its number.
+    others : iterable of Member, optional
+        Those that are there. The first one may take the last descriptors of this process, others
+        leave some to the program.
+
+    Raises
+    ------
+    OSError
+        The system refuses what it needs.
+    """
+
+    def __init__(self, number: int, others: Iterable[Member] = ()) -> None:
         self.number = number
         self.pid = 0
         self.process = -1  # its descriptor: a number can be that of another process by now
@@ -40,6 +55,8 @@ class Member:
             undo.callback(os.close, self._outbox_file)
             os.ftruncate(self._outbox_file, OUTBOX_BYTES)
             self.outbox = mmap.mmap(self._outbox_file, OUTBOX_BYTES)
+            if not self._leaves_some(list(others)):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             undo.pop_all()
         self.inbox = Inbox(self.data)
         self.outgoing = Outgoing()  # through `data`
@@ -56,6 +73,12 @@ class Member:
         self.missed = False  # a message to it was lost
         self.leaving = False  # it ends by itself, and has said so
         self.broken = ""  # why nothing that it sends is believed any more
+
+    def _leaves_some(self, others: Sequence[Member]) -> bool:
+        """Whether descriptors are left, also when each has that of its process and an arena."""
+        expected = 2 + sum((one.process < 0) + (not one.arenas) for one in others)
+        newest = self._outbox_file + expected
+        return platform.have_descriptors(newest, SPARE_DESCRIPTORS) or not others
 
     @property
     def title(self) -> str:

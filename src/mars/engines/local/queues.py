@@ -74,8 +74,8 @@ class Group:
     """Workers that share cores: one per ``n_worker``."""
 
     __slots__ = (
-        "address", "careful", "cpus", "empty", "free", "idle", "look_at", "memory", "pause_until",
-        "resuming", "taken", "usable",
+        "address", "careful", "closed", "cpus", "empty", "failed_starts", "free", "idle", "look_at",
+        "memory", "pause_until", "resuming", "taken", "usable",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +88,8 @@ class Group:
         self.resuming: deque[WorkerState] = deque()  # blocked, and could go on
         self.careful = False  # one could not start: from then on, one at a time
         self.pause_until = 0.0  # no process is started before this time
+        self.failed_starts = 0  # workers that have ended since one of them has finished a call
+        self.closed = False  # too many: until one is ready, nothing is expected of it
         self.look_at = 0.0  # when tasks that were left to other groups are looked at again
         self.idle: dict[WorkerState, None] = {}  # could start something now
         self.empty = 0  # workers without a queue, those too that are being started

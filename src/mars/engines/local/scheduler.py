@@ -27,6 +27,7 @@ from mars.engines.local.events import (
     Assign,
     Blocked,
     Cancelled,
+    Closed,
     Command,
     Died,
     Discard,
@@ -55,6 +56,7 @@ from mars.engines.local.events import (
     TakeBack,
     Tick,
     Unblocked,
+    Unkept,
     Unneeded,
     WorkerReady,
 )
@@ -68,6 +70,7 @@ from mars.settings import (
     BLOCK_ITEMS,
     BLOCK_S,
     CANCEL_GRACE_S,
+    CLOSED_S,
     EVEN_S,
     FOLLOW_S,
     FUNCTIONS_KEPT,
@@ -248,7 +251,6 @@ class Scheduler:
         self._changed: dict[WorkerState, None] = {}
         self._hungry: dict[WorkerState, None] = {}  # run something, and have room for more
         self._deep: dict[WorkerState, None] = {}  # have something queued behind what runs
-        self._starts_without_result = 0
         self._commands: list[Command] = []
         self._releases: list[Task] = []
         self._lost_groups: list[int] = []  # of which workers are left
@@ -258,6 +260,7 @@ class Scheduler:
             WorkerReady: self._worker_ready,
             Finished: self._finished,
             Arrived: self._arrived,
+            Unkept: self._unkept,
             Lost: self._group_lost,
             GaveBack: self._gave_back,
             Blocked: self._worker_blocked,
@@ -488,14 +491,15 @@ class Scheduler:
         worker = self.workers.get(event.worker)
         if worker is not None:
             worker.ready = True
-            self.groups[worker.group].pause_until = 0.0
+            group = self.groups[worker.group]
+            group.pause_until, group.closed = 0.0, False
             self._changed[worker] = None
 
     def _finished(self, event: Finished, now: float) -> None:
         worker = self.workers.get(event.worker)
         if worker is None:
             return
-        self._starts_without_result = 0
+        self.groups[worker.group].failed_starts = 0
         queue = worker.queue
         for outcome in event.outcomes:
             if not queue or queue[0].attempt != outcome.attempt:
@@ -619,6 +623,22 @@ class Scheduler:
                 task, _ = self.made_in.pop(attempt)
                 self._end_made(task, now)
 
+    def _unkept(self, event: Unkept, now: float) -> None:
+        if event.attempt in self.made_in:
+            task, _ = self.made_in.pop(event.attempt)
+            self._unmake(task)
+            task.ended = (*task.ended, (*(task.where or ("", 0)), "error"))
+            self._terminal(task, event.failure)
+
+    def _unmake(self, task: Task) -> None:
+        """The value of a task is lost before it has come here."""
+        self._commands.append(Discard(task.result))
+        task.result, task.stored = None, False
+        if task.early:
+            for dependent in task.dependents or ():
+                self._wait_again(dependent)
+        self._no_longer_made(task)
+
     def _end_made(self, task: Task, now: float) -> None:
         if task.early:
             task.dependents = None  # they have been told
@@ -647,12 +667,7 @@ class Scheduler:
         lost = [task for task, group in self.made_in.values() if group == event.group]
         for task in lost:
             del self.made_in[task.attempt]
-            self._commands.append(Discard(task.result))
-            task.result, task.stored = None, False
-            if task.early:
-                for dependent in task.dependents or ():
-                    self._wait_again(dependent)
-            self._no_longer_made(task)
+            self._unmake(task)
             task.stage = RETRYING
             task.deaths += 1
             task.ended = (*task.ended, (*(task.where or ("", 0)), "lost"))
@@ -980,6 +995,9 @@ class Scheduler:
         # More than one when what it told of the first ones was lost with it.
         while queue and queue[0].attempt <= event.started:
             begun.append(queue.popleft())
+        if not self.groups[worker.group].cpus:
+            for task in queue:  # its node was lost: nobody knows how far it comes there
+                task.ended = (*task.ended, (*worker.where, "unknown"))
         self._vacate(worker, now)
         for task in begun:
             if task.stage is not ASSIGNED:
@@ -1002,11 +1020,29 @@ class Scheduler:
             self._pause_starts(group, now)
             self._commands.append(Fewer(worker.id))
             return
+        if not group.cpus:
+            return  # it is lost, which says nothing about workers
         group.pause_until = 0.0
         if not worker.ready or queue:
-            self._starts_without_result += 1
-            if self._starts_without_result >= STARTS_WITHOUT_RESULT:
-                self._commands.append(GiveUp())
+            group.failed_starts += 1
+            if group.failed_starts >= STARTS_WITHOUT_RESULT:
+                self._close(worker.group, now)
+
+    def _close(self, number: int, now: float) -> None:
+        """Expect nothing of a group for a while, as its workers do not start."""
+        group = self.groups[number]
+        group.closed = group.careful = True
+        if self._all_closed():
+            for group in self.groups.values():  # whoever asks next has them tried anew
+                group.failed_starts, group.pause_until = 0, 0.0
+            self._commands.append(GiveUp())
+            return
+        group.pause_until = now + CLOSED_S
+        self._due(group.pause_until, _START, 0, group)
+        self._commands.append(Closed(number))
+
+    def _all_closed(self) -> bool:
+        return all(group.closed for group in self.groups.values() if group.cpus)
 
     def _left(self, event: Left, now: float) -> None:
         worker = self.workers.pop(event.worker, None)
@@ -1142,10 +1178,6 @@ class Scheduler:
             self._take_back(worker, behind)
         else:
             self._commands.append(Report(worker.id))
-
-    def forgive_starts(self) -> None:
-        """Workers that ended had a reason that says nothing of whether others can start."""
-        self._starts_without_result = 0
 
     # -- giving out work ----------------------------------------------------------------------
 

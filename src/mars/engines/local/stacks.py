@@ -26,7 +26,7 @@ _SETTLED_S: Final = 0.3
 """An answer whose end we do not recognize is whole when it has not grown for so long, seconds."""
 
 _ZYGOTE: Final = re.compile(
-    rb"from mars\.engines\.local\.zygote import main; main\(\d+, (\d+)\)\0$"
+    rb"from mars\.engines\.local\.zygote import main; main\(\d+, (\d+), -?\d+\)\0$"
 )
 """End of the command line of a zygote (see `launch`), and of all that was forked from it."""
 

@@ -23,7 +23,7 @@ from mars.engine import Run
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
 from mars.engines.local.large_pages import LargePages
 from mars.errors import SessionClosed, StoreFull
-from mars.settings import IDLE_ARENA_S, INLINE_BYTES
+from mars.settings import IDLE_ARENA_S, INLINE_BYTES, SPARE_DESCRIPTORS
 from mars.task import Call, Function, Task
 
 _DRIVER: Final = 0
@@ -150,8 +150,10 @@ class Store:
         with self._lock:
             if self._closed or not self._lives(number >> OWNER_SHIFT):
                 # Its maker has ended: nobody will ask for what is there.
-                os.close(descriptor)
+                if descriptor >= 0:
+                    os.close(descriptor)
                 return
+            platform.have_descriptors(descriptor, SPARE_DESCRIPTORS)
             self._arenas[number] = (descriptor, size)
             self._live[number] = 0
             self._inputs.add_arena(number, descriptor, size)
@@ -396,7 +398,8 @@ class Store:
         descriptor, _ = self._arenas.pop(number)
         del self._live[number]
         self._inputs.remove_arena(number)
-        os.close(descriptor)
+        if descriptor >= 0:  # else the system has refused one
+            os.close(descriptor)
 
     def _inherits(self, number: int) -> bool:
         """Whether this process counts what an arena holds, as its maker has ended."""
@@ -517,7 +520,8 @@ class Store:
             self.ledger.close()
             self._inputs.close()
             for descriptor, _ in self._arenas.values():
-                os.close(descriptor)
+                if descriptor >= 0:
+                    os.close(descriptor)
             self._arenas.clear()
             self._regions.clear()
             self._shared.clear()

@@ -39,7 +39,14 @@ from mars.code.pickling import new_world
 from mars.code.world import World
 from mars.engines.local import messages
 from mars.engines.local.arena import Allocator, Inputs, Ledger
-from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
+from mars.engines.local.endings import (
+    EXCEPTION,
+    FATAL,
+    INTERRUPTED,
+    RETURNED,
+    START_REFUSED,
+    VALUE,
+)
 from mars.engines.local.large_pages import LargePages
 from mars.engines.local.messages import (
     FLAG_FAILURES,
@@ -1095,9 +1102,14 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int 
     with contextlib.suppress(OSError):  # it is gone meanwhile
         os.chdir(facts["cwd"])
     platform.offer_to_oom_killer()
-    worker = Worker(number, facts, descriptors, pages)
-    worker.open_streams()
-    os.write(1, b"\n")  # position 0 is what /dev/null has, too: see `_has_streams`
+    try:
+        worker = Worker(number, facts, descriptors, pages)
+        worker.open_streams()
+        os.write(1, b"\n")  # position 0 is what /dev/null has, too: see `_has_streams`
+    except OSError as error:
+        with contextlib.suppress(OSError):  # it may be the log that is refused
+            os.write(descriptors[2], f"{type(error).__name__}: {error}\n".encode())
+        return START_REFUSED + (error.errno or 0)
     import faulthandler
 
     faulthandler.enable(file=2, all_threads=False)

@@ -208,8 +208,9 @@ def _kill(pid: int, number: int) -> None:
         return
 
 
-def main(descriptor: int, driver: int) -> None:
-    """Entry point of the process that `launch` starts."""
+def main(descriptor: int, driver: int, descriptors: int) -> None:
+    """Entry point of the process that `launch` starts; calls have the program's limit."""
+    platform.limit_descriptors(descriptors)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
     mounting = Mounting()

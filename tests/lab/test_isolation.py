@@ -1,0 +1,188 @@
+"""What one host has, such as a full disk or a link that is cut, ends no session.
+
+On Dask and on Ray; the tests of an engine share a cluster, so their order counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab.clusters import WEB, Driver, LabCluster
+from tests.lab.hosts import Lab
+
+pytest.importorskip("distributed")
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
+
+BEGIN = """
+import collections, json, os, socket, sys, time
+import numpy as np
+import mars, mars.remote as mr
+
+def say(word, value=""):
+    print(word, json.dumps(value), flush=True)
+
+def host(i=0, seconds=0.0):
+    time.sleep(seconds)
+    return socket.gethostname()
+
+def ending(session, call):
+    error = session.error(call)
+    return type(error).__name__ if error is not None else "value"
+"""
+
+
+@pytest.fixture(scope="module", params=["dask", pytest.param("ray", marks=pytest.mark.campaign)])
+def cluster(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LabCluster]:
+    """Head, two nodes of one core, and a client; each on a host of its own."""
+    made = LabCluster(lab, request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def drive(cluster: LabCluster) -> Iterator[Callable[..., Driver]]:
+    """``drive(program, *arguments)``: start it on the fourth host, with the web address."""
+    started: list[Driver] = []
+
+    def start(program: str, *arguments: str) -> Driver:
+        started.append(Driver(cluster["client"], BEGIN + program, WEB, *arguments))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        driver.close()
+
+
+FULL_HERE = """
+MIB = 1 << 20
+def make(i):
+    print("made", i)
+    return np.full(10 * MIB, i, "u1")
+
+def first(array):
+    return int(array[0])
+
+how = dict(object_memory=24 * MIB, spill_directory="/mnt/small")
+with mars.new_session(sys.argv[1], **how) as session:
+    calls = [mr.spawn(make, (i,)) for i in range(12)]
+    mr.ExecutableTuple(calls).execute(on_error="continue")
+    ends = [ending(session, call) for call in calls]
+    say("ends", dict(collections.Counter(ends)))
+    kept = [(i, call) for i, call in enumerate(calls) if ends[i] == "value"]
+    say("right", all(int(call.fetch()[-1]) == i for i, call in kept))
+    why = str(session.error(calls[ends.index("StoreFull")]))
+    say("why", why)
+    say("nodes", len(session.get_worker_addresses()))
+    del calls
+    readers = [mr.spawn(first, (mr.spawn(make, (i,)),)) for i in range(30)]
+    mr.ExecutableTuple(readers).execute()
+    say("reduced", [one.fetch() for one in readers] == list(range(30)))
+    say("nodes", len(session.get_worker_addresses()))
+"""
+
+
+def test_a_full_disk_of_the_program_s_host_fails_calls_and_costs_no_node(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    make = "mkdir -p /mnt/small; mountpoint -q /mnt/small || mount -t tmpfs -o size=50m small"
+    cluster["client"].run("sh", "-c", f"{make} /mnt/small")
+    for name in ("one", "two"):
+        cluster[name].run("mkdir", "-p", "/mnt/small")  # with room
+    driver = drive(FULL_HERE)
+    ends = driver.json("ends")
+    assert ends.keys() == {"value", "StoreFull"}, ends
+    assert driver.json("right") is True
+    why = driver.json("why")
+    assert "the result of make" in why and "No space left on device" in why
+    assert driver.json("nodes") == 2
+    assert driver.json("reduced") is True
+    assert driver.json("nodes") == 2
+    assert driver.end() == 0, driver.said
+    assert "was lost" not in driver.said
+
+
+FULL_THERE = """
+with mars.new_session(sys.argv[1]) as session:
+    mr.ExecutableTuple([mr.spawn(host, (i,)) for i in range(8)]).execute()
+say("first")
+input()
+for seconds in (0.0, 0.1, 0.5):
+    with mars.new_session(sys.argv[1]) as session:
+        calls = [mr.spawn(host, (i, seconds)) for i in range(8)]
+        mr.ExecutableTuple(calls).execute()
+        say("ran on", sorted({call.fetch() for call in calls}))
+"""
+
+
+FILL = """
+for size in 1M 64k 4k; do for cpu in $(seq 0 $(($(nproc) - 1))); do
+    taskset -c $cpu dd if=/dev/zero of=/mnt/fill-$size-$cpu bs=$size count=300 2>/dev/null
+done; done; true
+"""
+"""From each core, as each has a count of its own of what is free."""
+
+
+def test_a_node_whose_disk_is_full_is_closed_and_the_others_go_on(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    driver = drive(FULL_THERE)
+    driver.until("first")
+    one = cluster["one"]
+    used = int(one.run("sh", "-c", "du -sm /mnt | cut -f1").stdout)
+    try:
+        one.run("mount", "-o", f"remount,size={used + 20}m", "/mnt")
+        one.run("sh", "-c", FILL)
+        probe = one.run("sh", "-c", "echo full > /mnt/probe", check=False)
+        assert probe.returncode, "it is not full"
+        driver.go()
+        assert [driver.json("ran on") for _ in range(3)] == [["two"]] * 3
+        assert driver.end() == 0, driver.said
+    finally:
+        one.run("sh", "-c", "rm -f /mnt/probe /mnt/fill*")
+        one.run("mount", "-o", "remount,size=50%", "/mnt")
+    told = [line for line in driver.said.splitlines() if line.startswith("mars: node")]
+    assert told, driver.said
+    for line in told:
+        assert one.address in line
+        # Ray itself does not start our part there.
+        assert "No space left on device" in line or cluster.engine == "ray", line
+
+
+UNREACHABLE = """
+begun = time.monotonic()
+with mars.new_session(sys.argv[1]) as session:
+    say("took", time.monotonic() - begun)
+    say("nodes", len(session.get_worker_addresses()))
+    calls = [mr.spawn(host, (i,)) for i in range(20)]
+    mr.ExecutableTuple(calls).execute()
+    say("ran on", sorted({call.fetch() for call in calls}))
+    deadline = time.monotonic() + float(sys.argv[2])
+    while len(session.get_worker_addresses()) < 2 and time.monotonic() < deadline:
+        calls = [mr.spawn(host, (i, 0.1)) for i in range(2)]
+        mr.ExecutableTuple(calls).execute()
+    addresses = session.get_worker_addresses()
+    calls = [mr.spawn(host, expect_worker=address) for address in addresses]
+    mr.ExecutableTuple(calls).execute()
+    say("then on", sorted(call.fetch() for call in calls))
+"""
+
+
+def test_a_session_begins_with_the_nodes_that_answer_and_takes_the_others_when_they_come(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    cluster.lab.cut("two")
+    try:
+        driver = drive(UNREACHABLE, "60")
+        took = driver.json("took")
+        assert driver.json("nodes") == 1
+        assert took < 15, took
+        assert driver.json("ran on") == ["one"]
+    finally:
+        cluster.lab.mend("two")
+    assert driver.json("then on") == ["one", "two"]
+    assert driver.end() == 0, driver.said
+    assert f"node {'tls://' if cluster.engine == 'dask' else ''}10.77.0.3:" in driver.said
+    assert "has not answered" in driver.said

@@ -1,0 +1,119 @@
+"""A node on which no worker starts is closed and named with its cause; the others go on."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+import mars.remote as mr
+from mars.engines.cluster import node as node_module
+from mars.engines.local import loop as local_loop
+from mars.engines.local import scheduler
+from mars.engines.local.pool import Member
+from mars.errors import StartupFailed
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
+    """Nodes in this set have no room for temporary files: logs of workers that they start."""
+    nodes: set[Any] = set()
+
+    class Full(Member):
+        def __init__(self, number: int, others: Iterable[Member] = ()) -> None:
+            super().__init__(number, others)
+            if any(threading.current_thread() is node._thread for node in nodes):
+                device = os.open("/dev/full", os.O_RDWR)
+                os.dup2(device, self.segment.descriptor, inheritable=False)
+                os.close(device)
+
+    monkeypatch.setattr(node_module, "Member", Full)
+    return nodes
+
+
+def fill(there: Any, full: set[Any], *nodes: str) -> None:
+    """The disks of nodes get full, and all workers end, so that others have to start."""
+    for address in there.session.get_worker_addresses():
+        mr.spawn(abs, args=(-1,), expect_worker=address).execute()
+    full.update(map(there.carrier.node, nodes))
+    calls = [
+        mr.spawn(os._exit, args=(1,), expect_worker=address, death_retries=0)
+        for address in there.session.get_worker_addresses()
+    ]
+    mr.ExecutableTuple(calls).execute(on_error="continue")
+
+
+def where(seconds: float) -> Any:
+    from mars.attempt import context
+
+    time.sleep(seconds)
+    session = context.current()
+    assert session is not None
+    return session.worker_address
+
+
+def test_a_node_with_a_full_disk_is_closed_and_the_others_go_on(
+    on_nodes: Callable[..., Any],
+    full: set[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    wait_until: Callable[..., None],
+) -> None:
+    monkeypatch.setattr(scheduler, "CLOSED_S", 0.5)
+    there = on_nodes(2)
+    bad, good = there.session.get_worker_addresses()
+    fill(there, full, bad)
+    while not there.loop.scheduler.groups[0].closed:
+        calls = [mr.spawn(where, args=(0.0,)) for _ in range(20)]
+        mr.ExecutableTuple(calls).execute()
+        assert {call.fetch() for call in calls} == {good}
+    wait_until(lambda: bad in capfd.readouterr().err)
+    with pytest.raises(StartupFailed, match=r"No space left on device.*TMPDIR"):
+        mr.spawn(where, args=(0.0,), expect_worker=bad).execute()
+    full.clear()
+    assert mr.spawn(where, args=(0.0,), expect_worker=bad).execute().fetch() == bad
+    assert not there.loop.scheduler.groups[0].closed
+
+
+def test_the_line_of_a_closed_node_names_it_with_its_cause_and_comes_once(
+    on_nodes: Callable[..., Any],
+    full: set[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., None],
+) -> None:
+    monkeypatch.setattr(scheduler, "CLOSED_S", 0.5)
+    lines: list[str] = []
+    there = on_nodes(2)
+    monkeypatch.setattr(there.loop, "_tell", lines.append)
+    bad, _ = there.session.get_worker_addresses()
+    fill(there, full, bad)
+    closed = []
+    tell = local_loop.Loop._closed
+    monkeypatch.setattr(
+        local_loop.Loop, "_closed", lambda loop, number: (closed.append(number), tell(loop, number))
+    )
+    while len(closed) < 2:
+        mr.ExecutableTuple([mr.spawn(where, args=(0.1,)) for _ in range(4)]).execute()
+    (line,) = [line for line in lines if "closed" in line]
+    assert bad in line and "No space left on device" in line and "run elsewhere" in line
+
+
+def test_when_all_nodes_are_closed_the_run_ends_and_says_why_of_each(
+    on_nodes: Callable[..., Any], full: set[Any]
+) -> None:
+    there = on_nodes(2)
+    addresses = there.session.get_worker_addresses()
+    fill(there, full, *addresses)
+    for _ in range(2):
+        with pytest.raises(StartupFailed, match="No space left on device") as told:
+            mr.ExecutableTuple([mr.spawn(where, args=(0.0,)) for _ in range(4)]).execute()
+    for address in addresses:
+        assert address in str(told.value)
+    full.clear()
+    calls = [mr.spawn(where, args=(0.0,)) for _ in range(4)]
+    mr.ExecutableTuple(calls).execute()
+    assert {call.fetch() for call in calls} <= {*addresses}
