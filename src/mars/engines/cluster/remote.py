@@ -868,6 +868,7 @@ class RemoteLoop(Loop):
             elif now >= again:
                 self._no_room[attempt] = give_up, now + ROOM_WAIT_S
                 self._tell_group(group, carrier.HAND, attempt, *task.result[1:4])
+                self._tell_group(group, carrier.HURRY, attempt)  # or the next try begins anew
 
     def _no_room_for(self, task: Task, value: Any, reason: str) -> bytes:
         """The failure of a task whose value cannot be kept here."""
