@@ -236,6 +236,7 @@ class RayLink:
         self._listener: Listener | None = None
         self._facts: Mapping[str, Any] = {}
         self._held: dict[str, _Held] = {}  # by name
+        self._impostors: list[_Held] = []  # no nodes; Ray may not know it yet
         self._started = 0  # so many, which makes their names unique
         self._known: set[str] = set()  # nodes of Ray that have an actor, or had one
         self._joined = False  # counted in `_own`
@@ -395,7 +396,12 @@ class RayLink:
             ):
                 pass
         except ssl.SSLCertVerificationError as error:
+            with self._lock:
+                self._impostors.append(held)
             self._lost(held, f"its certificate is not one of a node ({error.verify_message})")
+            # Else `_poll` would wait until Ray gives it up, and then ask a Ray that we have left.
+            with contextlib.suppress(Exception):
+                self._ray.kill(held.actor)
         except OSError:
             pass
 
@@ -407,6 +413,8 @@ class RayLink:
             polls = [held.actor.poll.remote() for _ in range(_POLLS)]
             while not self._closed.is_set():
                 done, polls = self._ray.wait(polls, num_returns=1)
+                if held.gone:
+                    return
                 number, packed = self._ray.get(done[0])
                 polls.append(held.actor.poll.remote())
                 came[number] = _unpack(packed)
@@ -470,7 +478,7 @@ class RayLink:
             if self._closed.is_set():
                 return
             self._closed.set()
-            nodes = list(self._held.values())
+            nodes = [*self._held.values(), *self._impostors]
         if self._ray is not None and not self._gone and self._ray.is_initialized():
             ends = [held.actor.end.remote() for held in nodes if not held.gone]
             with contextlib.suppress(Exception):  # what does not answer is killed
