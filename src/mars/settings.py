@@ -268,6 +268,10 @@ JOIN_LOOK_S: Final = 2.0
 NODES_START_S: Final = 60.0
 """Time for the nodes of a cluster to say what they are, seconds."""
 
+PACKAGES_S: Final = 2.0
+"""How long a run waits for nodes to say whether they have the packages that its functions need,
+seconds: a node looks in a few milliseconds, and one that does not answer shall hold up nobody."""
+
 CONNECT_S: Final = 10.0
 """Time for a connection to a cluster, seconds."""
 

@@ -49,6 +49,10 @@ _MOST_OF_BUDGET: Final = 0.9
 """Mirrors that come when this part of the budget is taken are files on disk."""
 
 
+_TOLD_AFTER_S: Final = 1.0
+"""A node that is lost is told of so much later: if Dask's scheduler or Ray's head has ended, all
+nodes are lost within that, in any order, and it is not true that their calls run elsewhere."""
+
 _LOST_TOLD: Final = 8
 """Of lost nodes, how many errors name: with autoscaling there may be hundreds."""
 
@@ -495,15 +499,18 @@ class RemoteLoop(Loop):
         memory: int,
         tell: Callable[[str], object],
         changed: Callable[[], object],
+        lacks: Callable[[RemoteNode, int, Sequence[str]], object],
     ) -> None:
         super().__init__(groups, pool, store, memory, tell)
         self._changed = changed
+        self.lacks = lacks  # called with what a node says of packages, in a thread of the carrier
         self._gone: MarsError | None = None
         # Attempts whose values come after what is told of them, and which node says so.
         self._early: dict[int, RemoteNode] = {}
         self._lost_at = 0.0  # the last of them
         self._give_up_at = 0.0  # when to look for calls that no node can run
         self._lost: deque[str] = deque(maxlen=_LOST_TOLD)  # nodes, and why
+        self._untold: deque[tuple[float, str]] = deque()  # lines about lost nodes, and when to tell
         self._pairs = Pairs(lambda node, *key: self._got(node, key, 0, False))
 
     def _new_scheduler(
@@ -637,6 +644,8 @@ class RemoteLoop(Loop):
             kind = message[0]
             if kind == carrier.BYTES:
                 self.store.write(message[1], message[3], message[4])
+            elif kind == carrier.LACK:
+                self.lacks(node, *message[1:])
             elif kind == carrier.CLOCK:
                 node.clock.learn(message[1], message[2], time.monotonic_ns())
             elif kind == carrier.ARENA:
@@ -763,7 +772,8 @@ class RemoteLoop(Loop):
         self._learn_memory()
         self._changed()
         if self._gone is None:
-            self._tell(f"mars: node {node.title} was lost ({reason}); its calls run elsewhere")
+            line = f"mars: node {node.title} was lost ({reason}); its calls run elsewhere"
+            self._untold.append((self._lost_at + _TOLD_AFTER_S, line))
 
     def _lost_value(self, node: RemoteNode, task: Task) -> bytes:
         """The failure of a task that had ended, but whose value had not come here."""
@@ -811,6 +821,7 @@ class RemoteLoop(Loop):
     def cluster_ended(self, error: MarsError) -> None:
         """No node is left, and none will come: end what runs, and what comes later, with that."""
         self._gone = error
+        self._untold.clear()  # the error says it all
         self._fail(error)
         for node in list(self.pool.nodes):
             self.node_left(node, "the cluster is gone")
@@ -821,8 +832,20 @@ class RemoteLoop(Loop):
         if self._gone is not None:
             self._fail(self._gone)
 
+    def _has_to_look(self) -> bool:
+        return bool(self._untold) or super()._has_to_look()
+
+    def _end_all(self) -> None:
+        super()._end_all()
+        self._tell_of_losses(math.inf)
+
+    def _tell_of_losses(self, until: float) -> None:
+        while self._untold and self._untold[0][0] <= until:
+            self._tell(self._untold.popleft()[1])
+
     def _look(self, now: float) -> None:
         super()._look(now)
+        self._tell_of_losses(now)
         if now >= self._give_up_at and (self._lost or not self.pool.nodes):
             self._give_up_at = now + NODE_WAIT_S / 10
             self._give_up_waiting(now - NODE_WAIT_S)
