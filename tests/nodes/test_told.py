@@ -164,6 +164,24 @@ def _waits() -> None:
     threading.Event().wait()
 
 
+def test_a_lost_node_is_told_of_before_a_run_ends(
+    on_nodes: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: WaitUntil,
+) -> None:
+    monkeypatch.setattr(remote, "_TOLD_AFTER_S", 1000.0)
+    there = on_nodes(2)
+    told: list[str] = []
+    monkeypatch.setattr(there.loop, "_tell", told.append)
+    first, last = there.session.get_worker_addresses()
+    there.carrier.lose(first)
+    wait_until(lambda: there.session.get_worker_addresses() == [last])
+    assert told == []
+    mr.spawn(abs, args=(-3,)).execute()
+    (line,) = told
+    assert "its calls run elsewhere" in line
+
+
 def test_a_lost_node_is_told_of_at_the_end_at_the_latest(
     on_nodes: Callable[..., Any],
     capfd: pytest.CaptureFixture[str],

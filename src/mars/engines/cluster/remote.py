@@ -50,8 +50,9 @@ _MOST_OF_BUDGET: Final = 0.9
 
 
 _TOLD_AFTER_S: Final = 1.0
-"""A node that is lost is told of so much later: if Dask's scheduler or Ray's head has ended, all
-nodes are lost within that, in any order, and it is not true that their calls run elsewhere."""
+"""A node that is lost is told of so much later, in seconds, or when a run ends. If Dask's scheduler
+or Ray's head has ended, all nodes are lost until then, in any order, and it is not true that their
+calls run elsewhere."""
 
 _LOST_TOLD: Final = 8
 """Of lost nodes, how many errors name: with autoscaling there may be hundreds."""
@@ -838,6 +839,10 @@ class RemoteLoop(Loop):
     def _end_all(self) -> None:
         super()._end_all()
         self._tell_of_losses(math.inf)
+
+    def _run_ended(self, run: Run) -> None:
+        self._tell_of_losses(math.inf)  # who waits for it goes on, and has a right to know
+        super()._run_ended(run)
 
     def _tell_of_losses(self, until: float) -> None:
         while self._untold and self._untold[0][0] <= until:
