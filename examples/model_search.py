@@ -5,6 +5,10 @@ Run it::
     python examples/model_search.py --rows 8_000            # as in `make demo`
     python examples/model_search.py                         # all 61 878 rows
     python examples/model_search.py --csv otto/train.csv    # the real data set, from Kaggle
+    python examples/model_search.py --address http://10.0.0.1:7104    # on a cluster
+
+On a cluster every host needs scikit-learn and xgboost (``mars-remote[ml]``), and ``--csv`` has to
+name a file that is there on all of them; the plain loop runs where the program runs.
 
 On two cores the first takes about a minute and a half, the second about ten minutes: it grows
 36 models of up to 1.5 GB each, so have 12 GB of memory.
@@ -275,6 +279,9 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A search over 36 models, serial and spawned.")
     parser.add_argument("--csv", help="Otto's train.csv; default: a set like it, made on the spot")
     parser.add_argument("--rows", type=int, help="use so many rows; default: all (61 878)")
+    parser.add_argument(
+        "--address", help="of a cluster, as http://HOST:7104; default: this machine"
+    )
     parser.add_argument("--skip-serial", action="store_true", help="no plain loop to compare with")
     parser.add_argument(
         "--trees-scale",
@@ -315,7 +322,7 @@ def main() -> None:
 
     # The start of the worker processes is inside the measured time.
     started = time.perf_counter()
-    with mars.new_session() as session:
+    with mars.new_session(options.address) as session:
         models, results = spawned(options.csv, options.rows, search)
         spawned_s = time.perf_counter() - started
         cores = f"{session.get_total_n_cpu():g}"

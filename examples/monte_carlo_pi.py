@@ -4,6 +4,9 @@ Run it::
 
     python examples/monte_carlo_pi.py                                  # 200 million points
     python examples/monte_carlo_pi.py --points 2_000_000 --chunks 4    # a quick look
+    python examples/monte_carlo_pi.py --address http://10.0.0.1:7104   # on a cluster
+
+On a cluster every host needs numpy, too; the plain loop runs where the program runs.
 
 Each chunk draws its points from its own seed, so both runs print the same digits, on any number
 of cores. One chunk holds its points in memory: about 0.5 GB for 10 million of them, in every
@@ -51,6 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pi by Monte Carlo: a plain loop, then spawned.")
     parser.add_argument("--points", type=int, default=200_000_000, help="points in all chunks")
     parser.add_argument("--chunks", type=int, default=20, help="calls to split them into")
+    parser.add_argument(
+        "--address", help="of a cluster, as http://HOST:7104; default: this machine"
+    )
     options = parser.parse_args()
     if not 1 <= options.chunks <= options.points:
         parser.error("--chunks must lie between 1 and --points")
@@ -66,7 +72,7 @@ def main() -> None:
 
     # The start of the worker processes is inside the measured time.
     started = time.perf_counter()
-    with mars.new_session() as session:
+    with mars.new_session(options.address) as session:
         fs = [mr.spawn(calc_chunk, args=(n, i)) for i in range(options.chunks)]
         pi = mr.spawn(calc_pi, args=(fs, points))
         spawned_pi = pi.execute().fetch()

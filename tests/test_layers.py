@@ -33,6 +33,7 @@ LAYERS = """
     code.importing
     code.world
     code.definitions code.reach
+    code.needs
     code.states
     code.pickling
     code.functions

@@ -1119,11 +1119,16 @@ def new_session(
                 f"('ray://host:port'; 'ray' for the one on this host)"
             )
         else:
-            started = start.engine(
-                engine, n_worker, n_cpu, object_memory, spill_directory,
-                None if address in start.LOCAL else address, security, env, working_dir,
-                node_ports,
-            )  # fmt: skip
+            try:
+                started = start.engine(
+                    engine, n_worker, n_cpu, object_memory, spill_directory,
+                    None if address in start.LOCAL else address, security, env, working_dir,
+                    node_ports,
+                )  # fmt: skip
+            except MarsError as error:
+                # It says what to do; where in our files it was raised tells a user nothing. What
+                # led to it, such as an error of Dask, stays in `__context__`.
+                raise error.with_traceback(None) from None
             started.limit_logs(log_bytes)
             _state.engines[started.address] = (started, set())
             if far:

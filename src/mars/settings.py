@@ -293,6 +293,10 @@ NODES_SILENT_S: Final = 3.0
 NODES_SILENT_TIMES: Final = 3.0
 """Or so many times as long as the first one took, if that is longer, as on a busy machine."""
 
+PACKAGES_S: Final = 2.0
+"""How long a run waits for nodes to say whether they have the packages that its functions need,
+seconds: a node looks in a few milliseconds, and one that does not answer shall hold up nobody."""
+
 CONNECT_S: Final = 10.0
 """Time for a connection to a cluster, seconds."""
 

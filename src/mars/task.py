@@ -333,13 +333,16 @@ class Function:
         The pickle, and large buffers beside it. No pickle: it is the first of the buffers.
     large : bool
         It does not travel in a message, or not all of it.
+    packages : callable
+        Gives the packages that it certainly needs; see `mars.code.needs`.
     """
 
-    __slots__ = ("__weakref__", "buffers", "data", "key", "large", "name")
+    __slots__ = ("__weakref__", "buffers", "data", "key", "large", "name", "packages")
 
     def __init__(self, key: bytes, name: str, data: bytes, buffers: Buffers = ()) -> None:
         self.key, self.name, self.data, self.buffers = key, name, data, buffers
         self.large = bool(buffers) or len(data) > FUNCTION_BYTES
+        self.packages: Callable[[], frozenset[str]] = frozenset
 
 
 _serial = itertools.count(1)

@@ -57,7 +57,7 @@ def test_packages_that_differ_are_named_with_both_versions() -> None:
     facts = carrier.node_facts("test://node", 1.0, 1 << 30, {"numpy": "1.0", "nowhere": "2.0"})
     lines = carrier.differences(facts, {"numpy": "1.0", "nowhere": "2.0"})
     assert any("has numpy " in line and "numpy 1.0" in line for line in lines)
-    assert "node test://node has no nowhere, this program has nowhere 2.0" in lines
+    assert not any("nowhere" in line for line in lines)  # told of when a call needs it
     assert not carrier.differences(facts, {"numpy": facts["packages"]["numpy"]})
 
 

@@ -24,6 +24,7 @@ class Nodes:
     """A foreign engine whose nodes are threads of this process, each with a zygote and workers."""
 
     address = "test://nodes"
+    own = False
 
     def __init__(self, count: int, *, direct: bool, silent: tuple[str, ...] = ()) -> None:
         self._count = count

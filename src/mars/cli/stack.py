@@ -1,19 +1,24 @@
 """``mars stack``: what each worker does now, with the Python stack of the call that it runs.
 
 For a run that seems to hang. It looks from outside, so it needs nothing of the program, and
-changes nothing in it. Called by `mars.cli`.
+changes nothing in it. On a cluster each node looks at its own workers: it is asked by a short call,
+of a session that takes no cores. Called by `mars.cli`.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
 from mars.engines.local import stacks
 from mars.engines.local.stacks import Processes, Report, State
+from mars.errors import MarsError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,20 +26,27 @@ if TYPE_CHECKING:
 
 _COMMAND_COLUMNS: Final = 80
 
+ANSWER_S: Final = 60.0
+"""A node that has not said by then what its workers do, seconds, does not answer: hundreds of
+workers take a few."""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what ``mars stack`` understands."""
     parser.add_argument(
-        "pid",
-        type=int,
+        "pid_or_address",
         nargs="?",
-        help="process of a program or of one worker; default: all programs of this user",
+        help="process of a program or of one worker here, or the address of a cluster, for the "
+        "workers on its nodes; default: all programs of this user on this machine",
     )
 
 
 def run(options: Namespace) -> int:
     """Print what the workers do; 1 if the asked process has nothing to do with mars."""
-    pid: int | None = options.pid
+    what: str | None = options.pid_or_address
+    if what is not None and not what.isdigit():
+        return _on_nodes(what)
+    pid = None if what is None else int(what)
     try:
         found = _chosen(stacks.find_engines(os.getuid() if pid is None else None), pid)
     except FileNotFoundError:
@@ -42,13 +54,69 @@ def run(options: Namespace) -> int:
         return 1
     if not found:
         if pid is None:
-            print("no program of yours runs an engine of mars on this machine")
+            print(
+                "no program of yours runs an engine of mars on this machine; for the nodes of a "
+                "cluster: mars stack ADDRESS"
+            )
             return 0
         print(f"process {pid} is no worker of mars, and has none", file=sys.stderr)
         return 1
     for engine in found:
         _write(engine, sys.stdout)
     return 0
+
+
+def _on_nodes(address: str) -> int:
+    """Print what the workers on each node of a cluster do; 1 if one of them does not say."""
+    start: Any = import_module("mars.engines.start")
+    if not start.is_cluster(address):
+        print(f"{address!r} is no process, and no address of a cluster", file=sys.stderr)
+        return 2
+    remote: Any = import_module("mars.remote")
+    sessions: Any = import_module("mars.session")
+    try:
+        engine = start.beside(address)
+    except (MarsError, OSError, ValueError) as error:
+        print(f"mars stack: {error}", file=sys.stderr)
+        return 1
+    try:
+        session = sessions.Session(engine, "stack")
+        nodes = session.get_worker_addresses()
+        asked = [
+            remote.spawn(look, expect_worker=node, timeout=ANSWER_S, idempotent=False)
+            for node in nodes
+        ]
+        session.execute(*asked, show_progress=False, on_error="continue")
+        missing, seen = 0, set[tuple[str, int]]()
+        for node, call in zip(nodes, asked, strict=True):
+            try:
+                host, found = call.fetch(session=session)
+            except Exception as error:  # the others have answered
+                print(f"node {node} does not say: {type(error).__name__}: {error}")
+                missing += 1
+                continue
+            new = {zygote: text for zygote, text in found.items() if (host, zygote) not in seen}
+            seen.update((host, zygote) for zygote in new)  # a host may have several nodes
+            print(f"node {host} ({node}){'' if new else ': no worker of yours'}")
+            for text in new.values():
+                print(text, end="")
+        session.close()
+    finally:
+        engine.close()
+    return 1 if missing else 0
+
+
+def look() -> tuple[str, dict[int, str]]:
+    """What the workers of others on this host do, by their zygote; runs on a node."""
+    found = {}
+    for engine in stacks.find_engines(os.getuid()):
+        if engine.zygote == os.getppid():
+            continue  # it is ours
+        text = io.StringIO()
+        _write(engine, text)
+        if f"{__file__}" not in text.getvalue():  # of a node beside us that looks, too
+            found[engine.zygote] = text.getvalue()
+    return socket.gethostname(), found
 
 
 def _chosen(engines: Sequence[Processes], pid: int | None) -> list[Processes]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Final
 
+from mars.code.needs import packages_of
 from mars.code.pickling import Keeper, Memory, dumps_function
 from mars.task import Function
 
@@ -55,6 +56,10 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
         view = buffer.raw()
         digest.update(f"{id(view.obj)}:{view.nbytes}".encode())
     function = Function(digest.digest(), name_of(func), data, buffers)
+    # What is asked for later keeps code and names, not the values that the function refers to.
+    function.packages = functools.partial(
+        packages_of, tuple(reach.codes), tuple(reach.modules), tuple(reach.installed)
+    )
     if isinstance(func, FunctionType) and reach.stable and not buffers:
         _described.put(func, reach, function)
     return function

@@ -71,6 +71,10 @@ class Reach:
         What these hold, by module and path; with it whether code names it.
     asked : dict of str to dict of str
         Names that are asked for of modules which travel by value.
+    codes : list of (CodeType, str)
+        Code of the functions, and the package that each one's imports start from.
+    installed : dict of str
+        Names of modules that something was taken from which is installed.
     """
 
     def __init__(self, root: object) -> None:
@@ -78,6 +82,8 @@ class Reach:
         self.modules: dict[str, None] = {}
         self.held: dict[tuple[str, str], tuple[Any, bool]] = {}
         self.asked: dict[str, dict[str, None]] = {}
+        self.codes: list[tuple[CodeType, str]] = []
+        self.installed: dict[str, None] = {}
         self._globals: dict[int, tuple[dict[str, Any], list[str], list[object]]] = {}
         self._cells: list[tuple[CellType, object]] = []
         # Weak: the one that is remembered has to be able to go, and what it refers to is held.
@@ -175,6 +181,7 @@ class Reach:
         # type(), because isinstance() also asks the value, which may answer anything.
         kind = type(value)
         if kind is BuiltinFunctionType:
+            self._is_installed(value.__module__)
             if not issubclass(type(value.__self__), (ModuleType, type(None), type)):
                 self._later(value.__self__, None)  # a method: of a list that grows, perhaps
             return
@@ -223,8 +230,15 @@ class Reach:
         elif issubclass(kind, Enum):
             self._later(kind, None)
             self._later(value._value_, None)
-        elif module_of(kind) != "typing" and _title(kind) not in SETTLED:
-            self._instance(value)
+        else:
+            self._is_installed(module_of(kind))
+            if module_of(kind) != "typing" and _title(kind) not in SETTLED:
+                self._instance(value)
+
+    def _is_installed(self, module: object) -> None:
+        """Something comes from a module which is installed, most likely: there it is looked for."""
+        if isinstance(module, str):
+            self.installed[module] = None
 
     def _instance(self, value: Any) -> None:
         """An object: its class, and what it holds, as far as that is known."""
@@ -285,7 +299,8 @@ class Reach:
         module = module_of(func)
         record = record_of(module)
         if record is None and module != "__main__" and found(module, func.__qualname__) is func:
-            return  # installed: nothing of it travels
+            self._is_installed(module)
+            return  # nothing of it travels
         self._watch(func)
         facts = facts_of(func.__code__)
         if record is not None and record.by_name and found(module, func.__qualname__) is func:
@@ -328,6 +343,8 @@ class Reach:
         for name in names:
             self._name(namespace, name, facts, home if here else None, record)
         package = namespace.get("__package__") or ""
+        if facts.imports:
+            self.codes.append((func.__code__, package if isinstance(package, str) else ""))
         for level, imported, members in facts.imports:
             full = resolved(level, imported, package if isinstance(package, str) else "")
             for one in (full, *(f"{full}.{member}" for member in members)):
@@ -412,6 +429,8 @@ class Reach:
         name = module.__name__
         record = record_of(name)
         is_main = name == "__main__" and module is sys.modules.get(name)
+        if record is None and not is_main:
+            self._is_installed(name)
         if (record is None and not is_main) or ("module", id(module), id(facts)) in self._seen:
             return
         self._seen.add(("module", id(module), id(facts)))
@@ -459,6 +478,7 @@ class Reach:
         module = module_of(cls)
         record = record_of(module)
         if record is None and module != "__main__":
+            self._is_installed(module)
             if found(module, cls.__qualname__) is not cls:  # made by a function, say
                 for base in cls.__bases__:
                     self._later(base, None)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import pickle
 import ssl
@@ -77,6 +78,7 @@ class DaskLink:
         owned: Callable[[], object] | None = None,
     ) -> None:
         self.address = address
+        self.own = owned is not None
         self._security = security
         self._owned = owned
         self._key = os.urandom(8).hex()
@@ -105,8 +107,12 @@ class DaskLink:
             raise StartupFailed(
                 f"no connection to a Dask scheduler at {self.address} "
                 f"({type(error).__name__}: {error}); is it there, does this program have the "
-                f"certificate that it asks for (security=), and does it use TLS (tls://)?"
+                f"certificate that it asks for (security=, or, of a cluster that `mars cluster` "
+                f"started, `mars cluster credentials import` here), and does it use TLS (tls://)?"
             ) from error
+        # Who lost the scheduler has lost our relay in it, too: another one would not know us. And a
+        # client that is closed while it tries to come back shows a traceback of its own.
+        self._client._reconnect = functools.partial(_stay_lost, self._client)
         try:
             expected = list(self._client.scheduler_info(n_workers=-1)["workers"])
             self._client.register_plugin(as_plugin(distributed.SchedulerPlugin, Relay()), RELAY)
@@ -224,6 +230,11 @@ class DaskLink:
         await self._client.scheduler.unregister_worker_plugin(name=plugin_name(self._key))
         if self._comm is not None:
             await self._comm.close()
+
+
+async def _stay_lost(client: Any) -> None:
+    """What a client of Dask does instead of coming back: it reads no more, and waits to end."""
+    client.scheduler_comm = None
 
 
 def _check_address(address: str, security: Any) -> None:

@@ -17,6 +17,7 @@ import os
 import pickle
 import secrets
 import shutil
+import signal
 import socket
 import ssl
 import sys
@@ -50,6 +51,13 @@ _REFUSALS: Final = 2
 _POLL_S: Final = 10.0
 """How long a node waits for something to tell, seconds, before it answers with nothing."""
 
+
+_COME_BACK_S: Final = 5
+"""How long a program outside of Ray may be without a connection to it, whole seconds, until Ray
+takes it for ended and gives its cores to others. Ray's own 30 s are what a program would wait that
+was killed and is started again; a connection that is cut for a moment does not break."""
+
+_COME_BACK: Final = "RAY_CLIENT_RECONNECT_GRACE_PERIOD"
 
 _TOO_SLOW: Final = "Proxy failed to Connect to backend"
 """What Ray's client server says when the process that it started for us was not there in time, as
@@ -151,11 +159,22 @@ class NodeActor:
         self._came: dict[int, _Packed] = {}
         self._next = 0
         self._told = 0  # batches
+        self._is_over = False
         self._lock = threading.Condition()
         # Ray sets this for each of its workers, as if their user had asked for so many threads.
         os.environ.pop("OMP_NUM_THREADS", None)
         contexts = [_tls(purpose) for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)]
         self._node = Node(self._tell, facts, address, cpus, host, *contexts)
+        threading.Thread(target=self._end_alone, name="mars-alone", daemon=True).start()
+
+    def _end_alone(self) -> None:
+        """Give the cores back at once when the driver has gone: Ray waits for it to come back."""
+        self._node.wait_ended()
+        if self._node.is_orphan:
+            with self._lock:
+                self._is_over = True  # for Ray's worker waits for the calls under way
+                self._lock.notify_all()
+            os.kill(os.getpid(), signal.SIGTERM)  # on which Ray's worker ends in order
 
     def _tell(self, messages: Sequence[Message]) -> None:
         with self._lock:
@@ -176,7 +195,7 @@ class NodeActor:
         Two of them are under way, so that one is being sent while the next is put together.
         """
         with self._lock:
-            self._lock.wait_for(lambda: self._outgoing, _POLL_S)
+            self._lock.wait_for(lambda: self._outgoing or self._is_over, _POLL_S)
             messages = next_messages(self._outgoing, RAY_SHIP_BYTES)
             number = self._told
             self._told += 1
@@ -223,12 +242,21 @@ class RayLink:
         Has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files, and ``token``.
     cpus : sequence of int, optional
         Of a cluster of our own: cores of each of the nodes on it.
+    beside : bool, default False
+        Ask Ray for no cores, so that it starts our nodes though all are taken.
     """
 
     def __init__(
-        self, address: str, security: Any = None, cpus: Sequence[int] | None = None
+        self,
+        address: str,
+        security: Any = None,
+        cpus: Sequence[int] | None = None,
+        *,
+        beside: bool = False,
     ) -> None:
+        self._beside = beside
         self.address = address
+        self.own = cpus is not None
         self._security = security
         self._cpus = cpus
         self._mapped = not address.startswith("ray://")
@@ -276,6 +304,8 @@ class RayLink:
         """What Ray is told by variables, most of which it reads while it is imported."""
         # Without the second one Ray tries a wrong token for 20 seconds.
         variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": "5"}
+        if _COME_BACK not in os.environ:  # else its user has decided
+            variables[_COME_BACK] = str(_COME_BACK_S)
         if self._security is not None:
             return variables | {
                 "RAY_AUTH_MODE": "token",
@@ -328,7 +358,8 @@ class RayLink:
                 offer = node["Resources"]
                 cpus = float(int(offer["CPU"]))
                 memory = sum(int(offer.get(kind, 0)) for kind in ("memory", "object_store_memory"))
-                self._start(address, node["NodeID"], cpus, host, asked=cpus, memory=memory)
+                asked = 0.0 if self._beside else cpus
+                self._start(address, node["NodeID"], cpus, host, asked=asked, memory=memory)
 
     def _start(
         self, address: str, node: str, cpus: float, host: str, asked: float, memory: int = 0
@@ -557,7 +588,8 @@ def _check_tls(address: str, security: Any) -> None:
         raise StartupFailed(f"nothing listens at {address} ({error}); is Ray there?") from error
     if security is None:
         raise StartupFailed(
-            f"Ray at {address} uses TLS: pass its certificate and token with security="
+            f"Ray at {address} uses TLS: pass its certificate and token with security=; those of a "
+            f"cluster that `mars cluster` started come here by `mars cluster credentials import`"
         )
 
 
@@ -635,15 +667,19 @@ def connect(
     spill_directory: str | None = None,
     working_dir: str | None = None,
     node_ports: tuple[int, int] = (0, 0),
+    *,
+    beside: bool = False,
 ) -> ClusterEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
+
+    ``beside``: it has no cores of its own, see `RayLink`.
 
     Raises
     ------
     StartupFailed
         It is not there, has no usable node, or refuses us.
     """
-    link = RayLink("auto" if address == "ray" else address, security)
+    link = RayLink("auto" if address == "ray" else address, security, beside=beside)
     return ClusterEngine(link, environment, object_memory, spill_directory, working_dir, node_ports)
 
 

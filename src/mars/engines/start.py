@@ -106,8 +106,11 @@ def _connect(
     directory: str | None,
     folder: str | None,
     ports: tuple[int, int],
+    *,
+    beside: bool = False,
 ) -> Engine:
     """Join a cluster that is there."""
+    known_as = address if security is None and is_cluster(address) else None
     if security is None and address.partition("://")[0] in _RESOLVED:
         from mars.deploy.targets import resolve
 
@@ -117,10 +120,26 @@ def _connect(
     if kind == "ray" or address.startswith(_RAY):
         from mars.engines import ray
 
-        return ray.connect(address, security, env, object_bytes, directory, folder, ports)
-    from mars.engines import dask
+        made = ray.connect(
+            address, security, env, object_bytes, directory, folder, ports, beside=beside
+        )
+    else:
+        from mars.engines import dask
 
-    return dask.connect(address, security, env, object_bytes, directory, folder, ports)
+        made = dask.connect(address, security, env, object_bytes, directory, folder, ports)
+    made.known_as = known_as
+    return made
+
+
+def beside(address: str) -> Engine:
+    """Join a cluster for a short look, also while all of its cores are taken.
+
+    Parameters
+    ----------
+    address : str
+        As `mars.new_session` takes it.
+    """
+    return _connect("local", address, None, {}, None, None, None, (0, 0), beside=True)
 
 
 def _cores(n_cpu: int | str, n_worker: int) -> int:

@@ -53,10 +53,18 @@ class Silence:
     ----------
     is_stopped : callable
         Whether a process is kept from running by a signal; asked about late calls only.
+    advise : callable, optional
+        For a late call, and whether there are more of them: on which node it runs, as it is to be
+        written behind the worker, and what shows where it is. Default: as on this machine.
     """
 
-    def __init__(self, is_stopped: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        is_stopped: Callable[[int], bool],
+        advise: Callable[[RunningCall, bool], tuple[str, str]] | None = None,
+    ) -> None:
         self._is_stopped = is_stopped
+        self._advise = advise_here if advise is None else advise
         self._since: dict[int, tuple[object, float, float]] = {}  # sign, since, times told as 2**n
         self._told_at: float | None = None
         self._lock = threading.Lock()
@@ -89,7 +97,7 @@ class Silence:
             self._lock.release()
         busy = [(call, silent_s) for call, silent_s, stopped in late if not stopped]
         lines = [_stopped_line(call) for call, _, stopped in late if stopped]
-        return [*lines, _silent_line(busy)] if busy else lines
+        return [*lines, self._silent_line(busy)] if busy else lines
 
     def _late(
         self, running: Iterable[RunningCall], now: float, after_s: float
@@ -110,6 +118,23 @@ class Silence:
                     late.append((call, silent_s, stopped))
         return late
 
+    def _silent_line(self, late: Sequence[tuple[RunningCall, float]]) -> str:
+        from mars.observe.progress import format_duration
+
+        call, silent_s = max(late, key=lambda pair: pair[1])
+        took = format_duration(silent_s)
+        node, look = self._advise(call, len(late) > 1)
+        worker = f"in worker {call.worker} (pid {call.pid}){node}"
+        if len(late) == 1:
+            return (
+                f"mars: {call.name}(...) has run for {took} without output {worker}; "
+                f"{look} shows where it is"
+            )
+        return (
+            f"mars: {len(late)} calls have run without output, such as {call.name}(...) for {took} "
+            f"{worker}; {look} shows where they are"
+        )
+
 
 def _stopped_line(call: RunningCall) -> str:
     return (
@@ -118,20 +143,9 @@ def _stopped_line(call: RunningCall) -> str:
     )
 
 
-def _silent_line(late: Sequence[tuple[RunningCall, float]]) -> str:
-    from mars.observe.progress import format_duration
-
-    call, silent_s = max(late, key=lambda pair: pair[1])
-    took = format_duration(silent_s)
-    if len(late) == 1:
-        return (
-            f"mars: {call.name}(...) has run for {took} without output in worker {call.worker} "
-            f'(pid {call.pid}); "mars stack {call.pid}" shows where it is'
-        )
-    return (
-        f"mars: {len(late)} calls have run without output, such as {call.name}(...) for {took} in "
-        f'worker {call.worker} (pid {call.pid}); "mars stack {os.getpid()}" shows where they are'
-    )
+def advise_here(call: RunningCall, several: bool) -> tuple[str, str]:
+    """On which node a call runs, which need not be said here, and what shows where it is."""
+    return "", f'"mars stack {os.getpid() if several else call.pid}"'
 
 
 class Listener:

@@ -14,7 +14,9 @@ node is lost, is decided by the scheduler in the driver, the same as on one mach
 from __future__ import annotations
 
 import errno
+import importlib.machinery
 import importlib.metadata
+import importlib.util
 import os
 import pickle
 import platform as system
@@ -51,6 +53,7 @@ PART: Final = "part"  # meeting: expect nothing of that node any more
 GET: Final = "get"  # meeting, attempt, arena, its size, offset, length: have that from the node
 UNGET: Final = "unget"  # arena, offset: nobody will read what was to be had there
 HAND: Final = "hand"  # attempt, arena, offset, length: send this copy, as its maker is lost
+NEED: Final = "need"  # question, packages, the program's path: which of them are missing?
 ASK_CLOCK: Final = "ask clock"  # the driver's clock, ns: what does the node's show?
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
@@ -63,6 +66,7 @@ LOG: Final = "log"  # worker, more of what it has printed, attempt, where the lo
 OPENED: Final = "opened"  # meeting, where its door is: None, there is none
 PARTED: Final = "parted"  # meeting: it has no line to that node, or none any more
 GOT: Final = "got"  # arena, offset, bytes that came from another node, whether it is all
+LACK: Final = "lack"  # question, packages that are missing
 CLOCK: Final = "clock"  # what the driver said as it asked, the node's clock, ns
 BROKEN: Final = "broken"  # why the node ends itself
 
@@ -256,9 +260,18 @@ class Listener(Protocol):
 
 
 class Carrier(Protocol):
-    """One foreign engine."""
+    """One foreign engine.
+
+    Attributes
+    ----------
+    address : str
+        Where it is.
+    own : bool
+        Whether we have started it, so that it is as large as the program wants it.
+    """
 
     address: str
+    own: bool
 
     def context(self) -> ssl.SSLContext | None:
         """TLS for going to a node, as the foreign engine has it, once begun; None: it has none."""
@@ -336,6 +349,50 @@ def _version_of(name: str) -> str | None:
         return None
 
 
+def missing_here(packages: Sequence[str], path: Sequence[str]) -> list[str]:
+    """Those of some packages that cannot be imported here, also not from the program's path."""
+    return [name for name in packages if not _is_here(name, path)]
+
+
+def _is_here(name: str, path: Sequence[str]) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    try:
+        return (
+            importlib.util.find_spec(name) is not None
+            or importlib.machinery.PathFinder.find_spec(name, path) is not None
+        )
+    except ModuleNotFoundError:
+        return False
+    except Exception:  # somebody's own way of finding modules, which may find it when it is asked
+        return True
+
+
+def line_about_missing(node: str, packages: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    """What to tell of packages that a node lacks.
+
+    Parameters
+    ----------
+    node : str
+        Its title.
+    packages : mapping
+        Which function needs which package.
+    versions : mapping
+        Packages that the program has imported, and their versions.
+    """
+    functions = ", ".join(sorted(set(packages.values())))
+    titles = importlib.metadata.packages_distributions()
+    installs = []
+    for name in packages:
+        title = titles.get(name, [_DISTRIBUTIONS.get(name, name)])[0]
+        version = versions.get(name) or _version_of(title)
+        installs.append(f"'{title}=={version}'" if version else title)
+    return (
+        f"node {node} has no {' and no '.join(packages)}, which calls of {functions} need: they "
+        f"will fail there; on that host: pip install {' '.join(installs)}"
+    )
+
+
 _DISTRIBUTIONS: Final = {"sklearn": "scikit-learn", "cv2": "opencv-python", "PIL": "pillow",
                          "yaml": "PyYAML", "mars": "mars-remote"}  # fmt: skip
 """Packages whose module has another name, of those that values are often made of."""
@@ -360,11 +417,15 @@ def refusal(facts: Mapping[str, Any]) -> str:
 
 
 def differences(facts: Mapping[str, Any], packages: Mapping[str, str]) -> list[str]:
-    """What a node has otherwise than this program: packages, and places that it does not follow."""
+    """What a node has otherwise than this program: versions, and places that it does not follow.
+
+    Packages that it has not at all are told of when a call needs them.
+    """
     lines = [f"node {facts['address']} {line}" for line in facts["not_followed"]]
     for name, here in sorted(packages.items()):
         there = facts["packages"].get(name)
-        if there != here and name != "mars":
-            has = f"{name} {there}" if there else f"no {name}"
-            lines.append(f"node {facts['address']} has {has}, this program has {name} {here}")
+        if there not in (None, here) and name != "mars":
+            lines.append(
+                f"node {facts['address']} has {name} {there}, this program has {name} {here}"
+            )
     return lines

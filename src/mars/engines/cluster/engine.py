@@ -8,14 +8,17 @@ means, such as bundles, chains, retries, timeouts and nested calls, is the embed
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from mars import platform
 from mars.attempt.setting import import_path
+from mars.engine import Run
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Carrier
 from mars.engines.cluster.line import Line, reach
@@ -29,20 +32,30 @@ from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
 from mars.errors import ClusterUnreachable, StartupFailed
 from mars.observe.progress import write_line
+from mars.observe.silence import RunningCall
 from mars.settings import (
     DIRECT_S,
     NODES_SILENT_S,
     NODES_SILENT_TIMES,
     NODES_START_S,
+    PACKAGES_S,
     SPARE_DESCRIPTORS,
 )
-from mars.task import Call
+from mars.task import Call, Function
 
 _REFUSALS_KEPT = 64
 """Of nodes that were refused, how many are remembered with the reason."""
 
 _MEMORY_OF_A_NODE = 1 << 60
 """No limit for all nodes together: each says what calls may take there."""
+
+
+class _Asked:
+    """Nodes that were asked for packages and have not answered yet, and what to tell."""
+
+    def __init__(self) -> None:
+        self.waiting: set[RemoteNode] = set()
+        self.lines: list[str] = []
 
 
 class ClusterEngine(LocalEngine):
@@ -79,11 +92,16 @@ class ClusterEngine(LocalEngine):
         node_ports: tuple[int, int] = (0, 0),
     ) -> None:
         self._link = link
+        self.known_as: str | None = None  # the address by which other programs get here, too
         self._given = Given(environment, working_dir)
         self._folder = -1
         self._installed = installed_entries(import_path())
         self._packages = carrier.packages_here()
         self._nodes: dict[str, RemoteNode] = {}
+        self._looked_at: weakref.WeakSet[Function] = weakref.WeakSet()  # for what they need
+        self._needed: dict[str, str] = {}  # packages, and a function that needs each
+        self._questions = itertools.count(1)
+        self._asked: dict[int, _Asked] = {}
         self.refused: list[str] = []
         self.silent: list[str] = []  # addresses of nodes that the session began without
         self._heard: set[str] = set()  # addresses of nodes that have answered
@@ -262,6 +280,8 @@ class ClusterEngine(LocalEngine):
             if missed:
                 self.silent.remove(node.address)
             self._greeted.notify_all()
+            if self._needed:
+                list(self._ask(0, [node], self._needed))
         if missed:
             write_line(f"mars: node {node.title} is there now, and takes part")
         if begun:
@@ -313,6 +333,73 @@ class ClusterEngine(LocalEngine):
         with self._greeted:
             there = self._nodes.items()
             self._nodes = {name: node for name, node in there if node.alive and not node.lost}
+
+    # -- packages that calls need ---------------------------------------------------------------
+
+    def submit(
+        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+    ) -> None:
+        """Start calls, after it was seen whether the nodes have what their functions import."""
+        self._check_open()
+        self._see_to_packages(calls)
+        super().submit(run, calls, places, targets)
+
+    def _see_to_packages(self, calls: Sequence[Call]) -> None:
+        """Tell of packages that calls need and nodes lack, before calls are sent.
+
+        Each function is looked at once, and each node asked once for each package.
+        """
+        new: dict[str, str] = {}
+        last = None
+        for call in calls:
+            function = call.function
+            if function is last or function in self._looked_at:
+                continue
+            last = function
+            self._looked_at.add(function)
+            for name in function.packages():
+                if name not in self._needed:
+                    new.setdefault(name, function.name)
+        if not new:
+            return
+        with self._greeted:
+            self._needed.update(new)
+            question = next(self._questions)
+            nodes = [node for node in self._nodes.values() if node.alive and not node.lost]
+            asked = self._asked[question] = _Asked()
+            asked.waiting.update(self._ask(question, nodes, new))
+            self._greeted.wait_for(
+                lambda: not any(node.alive and not node.lost for node in asked.waiting),
+                PACKAGES_S,
+            )
+            del self._asked[question]  # what comes now is told at once
+        for line in asked.lines:
+            write_line(line)
+
+    def _ask(
+        self, question: int, nodes: Sequence[RemoteNode], packages: Mapping[str, str]
+    ) -> Iterator[RemoteNode]:
+        """Ask nodes whether they have packages, if that is not known; those that were asked."""
+        for node in nodes:
+            has = node.facts["packages"]
+            unknown = [name for name in packages if not has.get(name)]
+            if unknown:
+                node.tell(carrier.NEED, question, unknown, import_path())
+                yield node
+
+    def _lacks(self, node: RemoteNode, question: int, packages: Sequence[str]) -> None:
+        needed = {name: self._needed[name] for name in packages}
+        line = needed and f"mars: {carrier.line_about_missing(node.title, needed, self._packages)}"
+        with self._greeted:
+            asked = self._asked.get(question)
+            if asked is not None:
+                asked.waiting.discard(node)
+                if line:
+                    asked.lines.append(line)
+                self._greeted.notify_all()
+                return
+        if line:
+            write_line(line)
 
     # -- what differs from the embedded engine -------------------------------------------------
 
@@ -374,8 +461,23 @@ class ClusterEngine(LocalEngine):
     def _memory_bytes(self) -> int:
         return _MEMORY_OF_A_NODE
 
+    def _more_cores(self) -> str:
+        if self._link.own:
+            return super()._more_cores()
+        return "let a node with more cores join"
+
     def _is_stopped(self, pid: int) -> bool:
         return False  # the number is of a process elsewhere
+
+    def _how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
+        member: Any = self.loop.members.get(call.worker)
+        node = None if member is None else member.node
+        if node is None or node.kept:  # its processes are those of this machine
+            return "", '"mars stack"' if several else f'"mars stack {call.pid}"'
+        on = f" on node {node.title}"
+        if self.known_as is not None:
+            return on, f'"mars stack {self.known_as}"'
+        return on, f'"mars stack{"" if several else f" {call.pid}"}" on {node.facts["host"]}'
 
     def _new_store(self, object_memory: int, spill_directory: str) -> Store:
         return RemoteStore(self._wake, object_memory, spill_directory)
@@ -384,7 +486,9 @@ class ClusterEngine(LocalEngine):
         return RemotePool(self._link)  # type: ignore[return-value]
 
     def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
-        loop = RemoteLoop(groups, pool, self.store, self.memory, self._tell, self._nodes_changed)
+        loop = RemoteLoop(
+            groups, pool, self.store, self.memory, self._tell, self._nodes_changed, self._lacks
+        )
         loop.start_on(self._first)
         self._groups = Groups([(node.address, node.cpus, node.memory) for node in self._first])
         return loop

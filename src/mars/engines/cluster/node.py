@@ -106,6 +106,7 @@ class Node:
         self._outgoing: list[Item] = []
         self._line: Line | None = None
         self._direct = False  # the driver has chosen the line
+        self.is_orphan = False  # it has ended because its driver is gone
         self._settled = threading.Condition()  # all that was posted has been acted on
         self._acting = False
         self._trouble: OSError | None = None
@@ -208,6 +209,7 @@ class Node:
     def _line_ended(self, reason: str) -> None:
         if not self._direct:
             return  # the driver goes another way; if it has ended, that says so
+        self.is_orphan = True
         self._closing = True  # as nobody hears of what we do
         self._wake()
 
@@ -217,6 +219,10 @@ class Node:
         self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def wait_ended(self) -> None:
+        """Wait until no worker is left."""
+        self._thread.join()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # closed, or full: then it is awake anyway
@@ -342,6 +348,8 @@ class Node:
             self._forget_arena(message[1])
         elif kind == carrier.ASK_CLOCK:
             self._say(carrier.CLOCK, message[1], time.monotonic_ns())
+        elif kind == carrier.NEED:
+            self._say(carrier.LACK, message[1], carrier.missing_here(message[2], message[3]))
         elif kind == carrier.KEEP:
             self._kept = True
         elif kind == carrier.FOLDER:

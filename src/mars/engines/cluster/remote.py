@@ -63,6 +63,11 @@ _OURS_TO_BEAR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errn
 _NONE: Final = -1
 """In place of a descriptor."""
 
+_TOLD_AFTER_S: Final = 1.0
+"""A node that is lost is told of so much later, in seconds, or when a run ends. If Dask's scheduler
+or Ray's head has ended, all nodes are lost until then, in any order, and it is not true that their
+calls run elsewhere."""
+
 _LOST_TOLD: Final = 8
 """Of lost nodes, how many errors name: with autoscaling there may be hundreds."""
 
@@ -616,9 +621,11 @@ class RemoteLoop(Loop):
         memory: int,
         tell: Callable[[str], object],
         changed: Callable[[], object],
+        lacks: Callable[[RemoteNode, int, Sequence[str]], object],
     ) -> None:
         super().__init__(groups, pool, store, memory, tell)
         self._changed = changed
+        self.lacks = lacks  # called with what a node says of packages, in a thread of the carrier
         self._gone: MarsError | None = None
         # Attempts whose values come after what is told of them, and which node says so.
         self._early: dict[int, RemoteNode] = {}
@@ -629,6 +636,7 @@ class RemoteLoop(Loop):
         # when they fail, and when their nodes are asked for them again.
         self._no_room: dict[int, tuple[float, float]] = {}
         self._told_logs = False
+        self._untold: deque[tuple[float, str]] = deque()  # lines about lost nodes, and when to tell
         self._pairs = Pairs(lambda node, *key: self._got(node, key, 0, False))
 
     def _new_scheduler(
@@ -762,6 +770,8 @@ class RemoteLoop(Loop):
             kind = message[0]
             if kind == carrier.BYTES:
                 self.store.write(message[1], message[3], message[4])
+            elif kind == carrier.LACK:
+                self.lacks(node, *message[1:])
             elif kind == carrier.CLOCK:
                 node.clock.learn(message[1], message[2], time.monotonic_ns())
             elif kind == carrier.ARENA:
@@ -972,7 +982,8 @@ class RemoteLoop(Loop):
         self._learn_memory()
         self._changed()
         if self._gone is None:
-            self._tell(f"mars: node {node.title} was lost ({reason}); its calls run elsewhere")
+            line = f"mars: node {node.title} was lost ({reason}); its calls run elsewhere"
+            self._untold.append((self._lost_at + _TOLD_AFTER_S, line))
 
     def _lost_value(self, node: RemoteNode, task: Task) -> bytes:
         """The failure of a task that had ended, but whose value had not come here."""
@@ -1020,6 +1031,7 @@ class RemoteLoop(Loop):
     def cluster_ended(self, error: MarsError) -> None:
         """No node is left, and none will come: end what runs, and what comes later, with that."""
         self._gone = error
+        self._untold.clear()  # the error says it all
         self._fail(error)
         for node in list(self.pool.nodes):
             self.node_left(node, "the cluster is gone")
@@ -1030,10 +1042,26 @@ class RemoteLoop(Loop):
         if self._gone is not None:
             self._fail(self._gone)
 
+    def _has_to_look(self) -> bool:
+        return bool(self._untold) or super()._has_to_look()
+
+    def _end_all(self) -> None:
+        super()._end_all()
+        self._tell_of_losses(math.inf)
+
+    def _run_ended(self, run: Run) -> None:
+        self._tell_of_losses(math.inf)  # who waits for it goes on, and has a right to know
+        super()._run_ended(run)
+
+    def _tell_of_losses(self, until: float) -> None:
+        while self._untold and self._untold[0][0] <= until:
+            self._tell(self._untold.popleft()[1])
+
     def _look(self, now: float) -> None:
         super()._look(now)
         if self._no_room:
             self._look_for_room(now)
+        self._tell_of_losses(now)
         if now >= self._give_up_at and (self._lost or not self.pool.nodes):
             self._give_up_at = now + NODE_WAIT_S / 10
             self._give_up_waiting(now - NODE_WAIT_S)

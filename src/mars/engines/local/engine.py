@@ -30,7 +30,7 @@ from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
 from mars.observe.progress import write_line
-from mars.observe.silence import RunningCall, Silence
+from mars.observe.silence import RunningCall, Silence, advise_here
 from mars.resources import memory_limit_bytes
 from mars.settings import CALL_MEMORY_SHARE, OBJECT_MEMORY_SHARE
 from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
@@ -114,7 +114,7 @@ class LocalEngine:
         self._closed = False
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
-        self._silence = Silence(self._is_stopped)
+        self._silence = Silence(self._is_stopped, self._how_to_look)
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
         self._settings = Program()
@@ -160,8 +160,16 @@ class LocalEngine:
         """Memory that objects and calls may take together."""
         return memory_limit_bytes()[0] or _UNKNOWN_MEMORY
 
+    def _more_cores(self) -> str:
+        """What its user can do about a call that asks for more cores than there are."""
+        return "new_session(n_cpu=...) with more"
+
     def _is_stopped(self, pid: int) -> bool:
         return platform.is_stopped(pid)
+
+    def _how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
+        """On which node a call runs, and what shows where it is; see `Silence`."""
+        return advise_here(call, several)
 
     def _new_store(self, object_memory: int, spill_directory: str) -> Store:
         return Store(self._wake, object_memory, spill_directory)
@@ -282,7 +290,7 @@ class LocalEngine:
         if options.cpus > largest:
             raise NoAvailableBand(
                 f"{call.name} asks for cpus={options.cpus:g}, but a worker has {largest:g}; "
-                f"ask for less, or new_session(n_cpu=...) with more"
+                f"ask for less, or {self._more_cores()}"
             )
         if options.memory is not None and options.memory > self.memory:
             raise NoAvailableBand(

@@ -217,7 +217,7 @@ class Loop:
         now = time.monotonic()
         due = self.scheduler.next_timer()
         timeout = None if due is None else max(0.0, due - now)
-        if self.runs or self._late:
+        if self._has_to_look():
             if now >= self._look_at:
                 self._look_at = now + LOG_LOOK_S
                 self._look(now)
@@ -752,6 +752,10 @@ class Loop:
             )
             position = payload + size
         return outcomes
+
+    def _has_to_look(self) -> bool:
+        """Whether `_look` is to be called now and then."""
+        return bool(self.runs or self._late)
 
     def _look(self, now: float) -> None:
         """What has to be done now and then while calls run."""
