@@ -321,3 +321,10 @@ def test_c_code_without_a_python_function_around_it_is_named_as_such(
         wait_until(lambda: "running a call; it is in C code" in shown(capsys, str(os.getpid())))
     finally:
         run.cancel()
+
+
+def test_what_is_no_process_and_no_cluster_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stack", "nonsense"]) == 2
+    assert "no process, and no address of a cluster" in capsys.readouterr().err
+    assert main(["stack", "tcp://127.0.0.1:1"]) == 1
+    assert "mars stack: no connection to a Dask scheduler" in capsys.readouterr().err

@@ -174,7 +174,7 @@ class NodeActor:
             with self._lock:
                 self._is_over = True  # for Ray's worker waits for the calls under way
                 self._lock.notify_all()
-            os.kill(os.getpid(), signal.SIGTERM)  # on which Ray's worker ends in order
+            signal.raise_signal(signal.SIGTERM)  # on which Ray's worker ends in order
 
     def _tell(self, messages: Sequence[Message]) -> None:
         with self._lock:
