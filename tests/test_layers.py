@@ -60,7 +60,7 @@ LAYERS = """
     engines.local.zygote engines.local.engine engines.inline
     engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
     engines.cluster.folder engines.cluster.line engines.cluster.logs engines.cluster.pairs
-    engines.cluster.peers
+    engines.cluster.peers engines.cluster.whereabouts
     engines.cluster.node engines.cluster.remote
     engines.cluster.engine engines.cluster.dask_parts
     engines.cluster.dask_own

@@ -29,6 +29,7 @@ from mars.engines.cluster.clock import Clock
 from mars.engines.cluster.line import Line
 from mars.engines.cluster.logs import NodeLogs, WorkerLog
 from mars.engines.cluster.pairs import Pairs
+from mars.engines.cluster.whereabouts import Coming, Key, Lacking, Noted, Whereabouts
 from mars.engines.local import events, messages
 from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
 from mars.engines.local.endings import FATAL
@@ -71,8 +72,6 @@ calls run elsewhere."""
 _LOST_TOLD: Final = 8
 """Of lost nodes, how many errors name: with autoscaling there may be hundreds."""
 
-Key = tuple[int, int]  # arena, offset
-
 
 class RemoteNode:
     """One node, as the driver knows it."""
@@ -91,10 +90,7 @@ class RemoteNode:
         self.kept = carrier.can_open(facts["file"])  # we open its arenas
         self.unreadable = False  # we could not open one
         self.reads: bool = facts["reads"]  # it opens ours
-        self.workers: set[int] = set()  # that are there, or whose arenas are
-        self.held: set[Key] = set()  # regions of others that it has a copy of, or is sent one
-        self.copies: set[Key] = set()  # those of them that it has got from another node
-        self.coming: dict[Key, RemoteNode] = {}  # what it gets from which other node
+        self.stands_in(Whereabouts())
         self.arenas: set[int] = set()  # of others
         self._link = link
         self.line: Line | None = None  # instead of the link, if the node can be reached
@@ -102,6 +98,16 @@ class RemoteNode:
         self.clock = Clock()
         self.logs = NodeLogs()
         self._ask_clock_ns = 0  # when, at the earliest
+
+    def stands_in(self, where: Whereabouts) -> None:
+        """What it has is noted there together with what others have; it has nothing yet."""
+        self.workers = Noted(where.makers, self, where)  # that are there, or whose arenas are
+        # Regions of others that it has a copy of, or is sent one.
+        self.held = Noted(where.holders, self, where)
+        self.copies = Noted(where.copies, self, where)  # those that it got from another node
+        self.coming = Coming(self, where)  # what it gets from which other node
+        if self.reads:
+            where.readers[self] = None
 
     def begin(self, line: Line | None) -> None:
         """Choose the way: what the node hears from first is the one that it uses, too."""
@@ -241,6 +247,8 @@ class RemotePool:
     def __init__(self, link: Carrier) -> None:
         self._link = link
         self.nodes: list[RemoteNode] = []  # that are there
+        self.where = Whereabouts()
+        self._by_index: dict[int, RemoteNode] = {}
         self.pid = 1
         self.errors = Segment()
         self.socket, self._other_end = platform.socket_pair()  # nothing ever comes: nodes tell
@@ -250,7 +258,29 @@ class RemotePool:
 
     def node(self, index: int) -> RemoteNode | None:
         """The node of a group; None: it is lost."""
-        return next((node for node in self.nodes if node.index == index), None)
+        return self._by_index.get(index)
+
+    def add(self, node: RemoteNode) -> None:
+        """A node is there."""
+        node.stands_in(self.where)
+        self.nodes.append(node)
+        self._by_index[node.index] = node
+
+    def has(self, node: RemoteNode) -> bool:
+        """Whether a node is there."""
+        return self._by_index.get(node.index) is node
+
+    def remove(self, node: RemoteNode) -> None:
+        """A node is lost; what it had is still known."""
+        if self.has(node):
+            self.nodes.remove(node)
+            del self._by_index[node.index]
+
+    def forget_all_of(self, node: RemoteNode) -> None:
+        """Nobody asks any more what a lost node had."""
+        for noted in (node.held, node.copies, node.workers):
+            noted.forget()
+        self.where.readers.pop(node, None)
 
     def stop(self) -> None:
         """End all nodes."""
@@ -298,6 +328,22 @@ class _Coming:
         assert self._file is not None
         for part in carrier.parts(self._file, self._begin, start, end - start):
             node.send(part)
+
+
+class _There:
+    """The nodes of a pool, as a collection that knows at once whether it has a node."""
+
+    def __init__(self, pool: RemotePool) -> None:
+        self._pool = pool
+
+    def __contains__(self, node: Any) -> bool:
+        return self._pool.has(node)
+
+    def __len__(self) -> int:
+        return len(self._pool.nodes)
+
+    def __iter__(self) -> Iterator[RemoteNode]:
+        return iter(self._pool.nodes)
 
 
 def _as_reader(node: RemoteNode) -> int:
@@ -502,7 +548,7 @@ class RemoteStore(Store):
         for node in self.nodes:
             if node.coming:
                 for reader, key, _ in news:
-                    if reader == _as_reader(node) and key in node.coming:
+                    if key is not None and reader == _as_reader(node) and key in node.coming:
                         node.tell(carrier.UNGET, *key)
         return news
 
@@ -574,7 +620,7 @@ class RemoteStore(Store):
             self.ledger.change(-region.length)
         if owner and self._lives(owner) and number not in self._opened:
             platform.punch(self._arenas[number][0], offset, region.length)
-        for node in self.nodes:
+        for node in self.nodes:  # once a value, whatever reads it
             if key in node.held:
                 partly = coming is not None and node in coming.nodes
                 length = coming.position - offset if partly else region.length  # type: ignore[union-attr]
@@ -637,6 +683,8 @@ class RemoteLoop(Loop):
         self._no_room: dict[int, tuple[float, float]] = {}
         self._told_logs = False
         self._untold: deque[tuple[float, str]] = deque()  # lines about lost nodes, and when to tell
+        # For which task nodes were asked for last, when, and what came of it.
+        self._lacking: tuple[Task | None, int, Lacking, float] = None, -1, Lacking(), 0
         self._pairs = Pairs(lambda node, *key: self._got(node, key, 0, False))
 
     def _new_scheduler(
@@ -644,24 +692,27 @@ class RemoteLoop(Loop):
     ) -> Scheduler:
         return Scheduler(groups, room, self._distance, FAR_PREFETCH_BELOW_S)
 
+    def on(self, event: events.Event) -> None:
+        self._lacking = None, -1, Lacking(), 0
+        super().on(event)
+
     def _distance(self, task: Task, index: int) -> float:
         """How much longer large inputs take to a node than to the one that has most of them."""
-        missing = {node.index: 0.0 for node in self.pool.nodes}
-        if index not in missing:
+        node = self.pool.node(index)
+        if node is None:
             return math.inf  # it is lost
-        large = False
-        for value, source in self._large_inputs(task):
-            large = True
-            for node in self.pool.nodes:
-                early = source.early and not node.may_read_early(value)
-                if early or (value[1], value[2]) in node.coming:
-                    missing[node.index] = math.inf
-                elif not node.has(value):
-                    missing[node.index] += value[3]
-        if not large or missing[index] == math.inf:
-            return missing[index]
-        least = min(missing.values())
-        return (missing[index] - least) / SHIP_BYTES_PER_S
+        where = self.pool.where
+        about, changes, lacking, least = self._lacking
+        if about is not task or changes != where.changes:
+            lacking = where.lacking(
+                (value[1] >> OWNER_SHIFT, (value[1], value[2]), value[3], source.early)
+                for value, source in self._large_inputs(task)
+            )
+            there = _There(self.pool)
+            least = lacking.least(there, where.readers) if lacking.any else 0
+            self._lacking = task, where.changes, lacking, least  # others are asked for next
+        missing = lacking.bytes(node) if lacking.any else 0
+        return missing if missing == math.inf else (missing - least) / SHIP_BYTES_PER_S
 
     @staticmethod
     def _large_inputs(task: Task) -> Iterator[tuple[Any, Task]]:
@@ -729,24 +780,25 @@ class RemoteLoop(Loop):
         """Which node another one can get a value from that is not here yet; None: from none."""
         if not source.early or node.line is None:
             return None
+        _, number, offset, _, _ = value
+        where = self.pool.where
         having = [
-            one for one in self.pool.nodes
-            if one.may_read_early(value) and self._pairs.may_meet(one, node)
+            one for one in where.may_read_early(number >> OWNER_SHIFT, (number, offset))
+            if self.pool.has(one) and self._pairs.may_meet(one, node)
         ]  # fmt: skip
-        gets = [source for one in self.pool.nodes for source in one.coming.values()]
-        return min(having, key=gets.count, default=None)
+        return min(having, key=lambda one: where.sending.get(one, 0), default=None)
 
     def _get(self, attempt: int, value: Any, source: RemoteNode, node: RemoteNode) -> None:
         """Have a node get a value from another one."""
         _, number, offset, length, _ = value
         _, size = self.store.arena(number)
         self.store.get(value, node)
-        node.coming[number, offset] = source
+        node.coming.begin((number, offset), source)
         self._pairs.get(source, node, (attempt, number, size, offset, length))
 
     def _got(self, node: RemoteNode, key: Key, count: int, whole: bool) -> None:
         """A node has got a value from another one, or a part of it; in any case no more comes."""
-        if node.coming.pop(key, None) is None:
+        if not node.coming.end(key):
             return  # the node is lost
         if count:
             node.arenas.add(key[0])
@@ -930,7 +982,7 @@ class RemoteLoop(Loop):
         if not node.alive:
             return  # it was lost before we began
         node.index = self.scheduler.add_group(node.address, node.cpus, node.memory)
-        self.pool.nodes.append(node)
+        self.pool.add(node)
         self.store.nodes.append(node)
         self._learn_memory()
         self._changed()
@@ -941,7 +993,7 @@ class RemoteLoop(Loop):
         """The nodes that an engine begins with; before `start`."""
         for index, node in enumerate(nodes):
             node.index = index
-            self.pool.nodes.append(node)
+            self.pool.add(node)
             self.store.nodes.append(node)
             self.scheduler.groups[index].memory = node.memory
         self._learn_memory()
@@ -956,9 +1008,9 @@ class RemoteLoop(Loop):
             return
         node.alive = False
         node.reason = reason
-        for nodes in (self.pool.nodes, self.store.nodes):
-            if node in nodes:
-                nodes.remove(node)
+        self.pool.remove(node)
+        if node in self.store.nodes:
+            self.store.nodes.remove(node)
         self._lost.append(f"{node.address} ({reason})")
         self._lost_at = time.monotonic()
         self.store.node_lost(node)
@@ -967,8 +1019,9 @@ class RemoteLoop(Loop):
         handed = self._hand_on(node)
         self.on(events.Lost(node.index, lambda task: self._lost_value(node, task), handed))
         for key in list(node.coming):
-            del node.coming[key]
+            node.coming.end(key)
             self.store.got(key, node)
+        self.pool.forget_all_of(node)
         self._pairs.lost(node)
         self._last_words.pop(node.index, None)
         self._told_closed.pop(node.index, None)
@@ -1003,8 +1056,8 @@ class RemoteLoop(Loop):
             if made_in != lost.index:
                 continue
             _, number, offset, length, _ = task.result
-            for node in self.pool.nodes:
-                if (number, offset) in node.copies:
+            for node in self.pool.where.copies.get((number, offset), ()):
+                if self.pool.has(node):
                     node.tell(carrier.HAND, task.attempt, number, offset, length)
                     handed[task.attempt] = node.index
                     break
