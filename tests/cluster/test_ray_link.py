@@ -61,6 +61,6 @@ def test_what_a_killed_program_left_goes_with_the_next_and_nothing_that_is_in_us
             os.utime(folder, (1.0, 1.0))
     descriptor = os.open(used, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    adapter.remove_left(str(tmp_path))
+    adapter.remove_left(str(tmp_path), new.stat().st_mtime)
     os.close(descriptor)
     assert sorted(tmp_path.iterdir()) == [new, used, other]

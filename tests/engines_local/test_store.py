@@ -116,3 +116,13 @@ def test_the_ledger_is_right_in_any_history_of_workers_and_values(
         worker.end()
     assert store.ledger.total() == in_memory(store) == 0
     assert not store._arenas and not store._regions and not store._places
+
+
+def test_a_value_whose_arena_has_gone_can_be_dropped(store: Store, tmp_path: Path) -> None:
+    worker = Worker(store, 1, str(tmp_path))
+    value = worker.make(MIB)
+    store.discard(value)
+    worker.end()
+    assert value[1] not in store._live
+    store.discard(value)
+    assert (store._regions, in_memory(store)) == ({}, 0)

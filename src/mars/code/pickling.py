@@ -415,6 +415,7 @@ class _Rich(_Special):
     _alive: list[object]
     _homes: Homes
     depth: int
+    clear_memo: Callable[[], None]  # of the pickler
 
     def begin(
         self, arguments: bool, inside: bool, by_value: tuple[Any, ...],
@@ -431,6 +432,12 @@ class _Rich(_Special):
         self._alive = []  # so that no identity is used again
         self._homes = Homes()
         self.depth = 0
+
+    def let_go(self) -> None:
+        """Forget what was written: some of it refers to the pickler, and would stay with it."""
+        self.clear_memo()
+        self._alive.clear()
+        self._spaces.clear()
 
     def items(self, value: Any) -> Iterator[tuple[Any, ...]]:
         """The value, and what its functions refer to, which is known once they are written."""
@@ -937,6 +944,7 @@ def _rich_dumps(
                 raise
             made = _full()
             continue
+        pickler.let_go()
         return file.getvalue(), pickler
 
 

@@ -22,7 +22,6 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -89,7 +88,7 @@ class _Own:
         self.directory = platform.private_directory(_PREFIX)
         self.held = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self.held, fcntl.LOCK_EX)
-        remove_left(os.path.dirname(self.directory))
+        remove_left(os.path.dirname(self.directory), os.fstat(self.held).st_mtime)
         return os.path.join(self.directory, BELOW)
 
     def end(self, ray: Any) -> None:
@@ -106,8 +105,11 @@ class _Own:
             os.close(self.held)
 
 
-def remove_left(parent: str) -> None:
-    """Remove directories in ``parent`` of programs of ours that were killed."""
+def remove_left(parent: str, now_s: float) -> None:
+    """Remove directories in ``parent`` of programs of ours that were killed.
+
+    ``now_s`` is the time of a directory that was made there just now.
+    """
     for entry in list(os.scandir(parent)):
         if not entry.name.startswith(_PREFIX):
             continue
@@ -116,7 +118,7 @@ def remove_left(parent: str) -> None:
             descriptor = os.open(entry.path, flags)
             try:
                 facts = os.fstat(descriptor)
-                is_new = time.time() - facts.st_mtime < _NOT_LOCKED_YET_S
+                is_new = now_s - facts.st_mtime < _NOT_LOCKED_YET_S
                 if facts.st_uid == os.geteuid() and not is_new:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(entry.path, ignore_errors=True)

@@ -349,6 +349,8 @@ class Store:
 
     def _drop(self, value: Any) -> None:
         with self._lock:
+            if value[1] not in self._live:
+                return  # the arena has gone, with the worker or the node that had it
             region = self._region(value)
             region.dropped = True
             key = (value[1], value[2])
