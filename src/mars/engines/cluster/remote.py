@@ -995,7 +995,7 @@ class RemoteLoop(Loop):
             node.index = index
             self.pool.add(node)
             self.store.nodes.append(node)
-            self.scheduler.groups[index].memory = node.memory
+            self.scheduler.give_memory(index, node.memory)
         self._learn_memory()
 
     def _learn_memory(self) -> None:

@@ -316,6 +316,11 @@ class Scheduler:
         self.groups[number] = self._roomy[number] = Group(address, cpus, memory, taken)
         return number
 
+    def give_memory(self, number: int, memory: float) -> None:
+        """A group has memory of its own, on a node; before any of its workers is started."""
+        group = self.groups[number]
+        group.memory, group.taken = memory, Taken()
+
     def _forget_groups(self) -> None:
         """Groups that were lost are gone when the deaths of all their workers have been told."""
         there = {worker.group for worker in self.workers.values()}
