@@ -209,7 +209,8 @@ class _Capture:
         self.descriptors = [os.dup(descriptor) for descriptor in (1, 2)]
         for descriptor in (1, 2):
             os.dup2(segment.descriptor, descriptor)
-        interactive = bool(sys.__stdin__ and sys.__stdin__.isatty())
+        given = sys.__stdin__
+        interactive = given is not None and not given.closed and given.isatty()
         routed = []
         for before, descriptor, copy in zip(self.streams, (1, 2), self.descriptors, strict=True):
             elsewhere: Any = before

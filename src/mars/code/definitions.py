@@ -72,6 +72,7 @@ def imported_namespace(name: str) -> dict[str, Any]:
 def global_of(module: str, name: str) -> Any:
     """What a module holds under a name, dots included."""
     value: Any = importlib.import_module(module)
+    current().ready(module, name)
     for step in name.split("."):
         value = getattr(value, step)
     return value

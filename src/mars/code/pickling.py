@@ -123,6 +123,8 @@ def _choose(kind: type) -> str:
         return "module"
     if kind is object:
         return "singleton"
+    if kind in _BARE_LOCKS:
+        return "lock"
     module = getattr(kind, "__module__", None)
     if module in _GENERATORS and kind.__name__ == _GENERATORS[module][0]:
         return "generator"
@@ -152,11 +154,15 @@ def _nearness(module: str) -> int:
     return 2 if module == "__main__" else 3
 
 
+_BARE_LOCKS: Final = (type(threading.Lock()), type(threading.RLock()))
+
+
 class _Special:
     """Objects that are not written as they say themselves; for every pickler."""
 
     reached: dict[int, Any]
     arguments: bool
+    locks: bool  # whether a new one stands for each
     globals_by_identity: dict[str, dict[int, str]]
 
     def method(self, value: Any) -> Any:
@@ -180,6 +186,10 @@ class _Special:
         if getattr(sys.modules.get(module), name, None) is value:
             return global_of, (module, name)
         return NotImplemented
+
+    def lock(self, value: Any) -> Any:
+        """A lock in what a module holds: each process has its own."""
+        return (_locks()[type(value)], ()) if self.locks else NotImplemented
 
     def kind_of_field(self, value: Any) -> Any:
         """What data classes compare by identity."""
@@ -263,10 +273,16 @@ class _Plain(_Special, pickle.Pickler):
         Classes, functions and modules of the project that it wrote as names.
     """
 
-    def __init__(self, file: io.BytesIO, keep: Callable[[Any], object], arguments: bool) -> None:
+    def __init__(
+        self,
+        file: io.BytesIO,
+        keep: Callable[[Any], object],
+        arguments: bool,
+        locks: bool = False,
+    ) -> None:
         super().__init__(file, 5, buffer_callback=keep)
         self.reached, self.globals_by_identity = {}, {}
-        self.arguments = arguments
+        self.arguments, self.locks = arguments, locks
 
     def reducer_override(self, value: Any, /) -> Any:
         # type(), because isinstance() also asks the value, which may answer anything.
@@ -419,10 +435,10 @@ class _Rich(_Special):
 
     def begin(
         self, arguments: bool, inside: bool, by_value: tuple[Any, ...],
-        asked: dict[str, dict[str, None]],
+        asked: dict[str, dict[str, None]], locks: bool = False,
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
-        self.arguments, self.inside = arguments, inside
+        self.arguments, self.inside, self.locks = arguments, inside, locks
         self.by_value, self.asked = by_value, asked
         self.reached, self.globals_by_identity = {}, {}
         self.reaches = {}
@@ -770,24 +786,22 @@ def _public(module: ModuleType) -> list[str]:
     return names
 
 
-_LOCKS: dict[type, Callable[[], Any]] = {}
+@functools.cache
+def _locks() -> dict[type, Callable[[], Any]]:
+    import _thread
+
+    return {
+        type(_thread.allocate_lock()): threading.Lock,
+        type(threading.RLock()): threading.RLock,
+        threading.Condition: threading.Condition,
+        threading.Event: threading.Event,
+        threading.local: threading.local,
+    }
 
 
 def _fresh(value: Any) -> Any:
     """A lock of a module is another one in each process: it stands for a new one."""
-    if not _LOCKS:
-        import _thread
-
-        _LOCKS.update(
-            {
-                type(_thread.allocate_lock()): threading.Lock,
-                type(threading.RLock()): threading.RLock,
-                threading.Condition: threading.Condition,
-                threading.Event: threading.Event,
-                threading.local: threading.local,
-            }
-        )
-    maker = _LOCKS.get(type(value))
+    maker = _locks().get(type(value))
     return value if maker is None else _New(maker)
 
 
@@ -927,6 +941,7 @@ def _rich_dumps(
     prepared: object = None,
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
+    locks: bool = False,
 ) -> tuple[bytes, _Rich]:
     """Pickle with definitions."""
     made: Any = _Quick
@@ -936,7 +951,7 @@ def _rich_dumps(
         pickler = made(file, 5, buffer_callback=keep)
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
-        pickler.begin(arguments, inside, by_value, asked or {})
+        pickler.begin(arguments, inside, by_value, asked or {}, locks)
         try:
             pickler.dump(_Root(pickler, value, prepared))
         except Exception:
@@ -1079,11 +1094,12 @@ def _dumps(
     arguments: bool,
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
+    locks: bool = False,
 ) -> tuple[bytes, Any, Any]:
     """A pickle, the definitions that it names, and what those that it holds reach."""
     keep.restart()
     file = new_file()
-    plain = _Plain(file, keep, arguments)
+    plain = _Plain(file, keep, arguments, locks)
     if table is not None:
         plain.dispatch_table = table
     try:
@@ -1093,7 +1109,9 @@ def _dumps(
             return data, plain.reached.values(), ()
     except Exception:  # the next one takes more, and its error is the better one
         pass
-    data, rich = _rich_dumps(value, keep, arguments=arguments, new_file=new_file, table=table)
+    data, rich = _rich_dumps(
+        value, keep, arguments=arguments, new_file=new_file, table=table, locks=locks
+    )
     return data, rich.reached.values(), rich.reaches.values()
 
 
@@ -1138,8 +1156,8 @@ def _prepared(reaches: list[Reach]) -> Any:
 
 def _content_dumps(value: Any, keep: Any, by_value: tuple[Any, ...] = ()) -> bytes:
     if not by_value:
-        return dumps(value, keep)
-    return _rich_dumps(value, keep, by_value=by_value)[0]
+        return _dumps(value, keep, arguments=False, locks=True)[0]
+    return _rich_dumps(value, keep, by_value=by_value, locks=True)[0]
 
 
 def dumps_function(func: Any, keep: Keeper) -> tuple[bytes, Reach]:

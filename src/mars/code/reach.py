@@ -37,7 +37,7 @@ from mars.code import modules
 from mars.code.bytecode import Facts, facts_of, names_in_alias, names_in_hints, resolved
 from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.world import AS_IMPORTED, MISSING
+from mars.code.world import AS_IMPORTED, MISSING, Seen
 
 CachedFunction: Final[Any] = type(functools.lru_cache(len))
 
@@ -322,8 +322,18 @@ class Reach:
 
     def _attributes_of(self, func: FunctionType, module: str, path: str) -> None:
         """What is in a function of a module that travels by name, beside its code."""
-        for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
-            self._later(value, None)
+        for name, given in (
+            ("__defaults__", func.__defaults__), ("__kwdefaults__", func.__kwdefaults__),
+        ):  # fmt: skip
+            values = tuple(given.values() if type(given) is dict else given or ())
+            if values and all(type(one) in _QUICK for one in values):  # others stay themselves
+                self._hold(module, f"{path}.{name}", given, named=False)
+            for one in values:
+                self._later(one, None)
+        for place, one in enumerate(func.__defaults__ or ()):
+            if type(one) not in _QUICK:
+                self.held[module, f"{path}.__defaults__.{place}"] = Seen(one), False
+                self._at_home(one)
         attributes = func.__dict__
         if not attributes:
             self._empty.append(attributes)

@@ -18,8 +18,13 @@ from mars.code import modules
 from mars.code.modules import Source
 from mars.code.origin import found
 from mars.code.reach import Reach
-from mars.code.world import AS_IMPORTED, MISSING, State, World, current
+from mars.code.world import AS_IMPORTED, MISSING, Seen, State, World, current
 from mars.settings import BUFFER_BYTES
+
+try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
 
 _READ: Final = 64
 """So many of the last ones are kept: calls in a row have the same."""
@@ -57,6 +62,17 @@ class _Large(Exception):
     pass
 
 
+class _Apart(_Small):
+    """Leaves all buffers out of the pickle."""
+
+    def restart(self) -> None:
+        self.buffers.clear()
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        self.buffers.append(buffer)
+        return False
+
+
 class _All(_Small):
     """Takes all buffers into the pickle."""
 
@@ -76,6 +92,18 @@ def content_of(value: Any, dumps: Callable[..., bytes], by_value: tuple[Any, ...
     if len(data) > BUFFER_BYTES:
         raise _Large
     return data
+
+
+def _digest_of(value: Any, dumps: Callable[..., bytes]) -> bytes | None:
+    """What tells one large value from another; None: nobody can say."""
+    keep = _Apart()
+    try:
+        digest = blake2b(dumps(value, keep, ()), digest_size=16)
+    except Exception:
+        return None
+    for buffer in keep.buffers:
+        digest.update(buffer.raw())
+    return digest.digest()
 
 
 def outline_of(value: Any) -> bytes | None:
@@ -133,7 +161,9 @@ def state_of(module: str, path: str, value: Any, named: bool, dumps: Callable[..
             return State(module, path, content, outline, None, "")
         return State(module, path, content_of(value, dumps), None, None, "")
     except _Large:
-        return State(module, path, None, None, value, "") if named else None
+        if not named:
+            return None
+        return State(module, path, None, _digest_of(value, dumps), value, "")
     except RecursionError:
         return None
     except Exception as error:
@@ -181,7 +211,11 @@ def prepared_of(reaches: Iterable[Reach], dumps: Callable[..., bytes]) -> Prepar
     states, large = [], []
     names_of: dict[int, list[State]] = {}
     for (module, path), (value, named) in held.items():
-        state = state_of(module, path, value, named, dumps)
+        if type(value) is Seen:
+            value = value.value
+            state = State(module, path, None, None, None, "")
+        else:
+            state = state_of(module, path, value, named, dumps)
         if state is None:
             continue
         if state.content is None and state.value is not None and state.value is not MISSING:
@@ -241,9 +275,13 @@ def comparing(dumps: Callable[..., bytes]) -> Callable[[State, Any, Any], tuple[
             return None if now is MISSING else (MISSING,)
         if state.content == AS_IMPORTED:
             return None
-        if state.content is None and state.outline is None:
-            return (state.value,)  # large
         key = state.module, state.path
+        if state.content is None and state.value is not None:  # it is large
+            large = state.module, f"{state.path} as a digest"
+            same = held.get(large)
+            if same is None:
+                same = held[large] = _digest_of(now, dumps)
+            return None if same is not None and same == state.outline else (state.value,)
         fresh = held.get(key)
         if fresh is None:
             fresh = held[key] = _fresh(now, state.outline is not None, dumps)

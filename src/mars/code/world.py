@@ -142,6 +142,9 @@ class Home:
         """Global names for functions that nobody here has: names of their own."""
         return {**facts, "__name__": name, "__builtins__": builtins.__dict__}
 
+    def ready(self, module: str, path: str) -> None:
+        """What modules of the program hold is what it is."""
+
     def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
         """Give a function that came back what it refers to."""
         namespace.setdefault(name, value)
@@ -173,7 +176,12 @@ def _value_in(owner: Any, name: str) -> Any:
     """What a module or class has under a name itself; `MISSING`: nothing."""
     if name == "__bases__" and isinstance(owner, type):
         return owner.__bases__
+    if name in _OF_FUNCTION and type(owner) is FunctionType:
+        return getattr(owner, name) or MISSING
     return vars(owner).get(name, MISSING)
+
+
+_OF_FUNCTION: Final = ("__defaults__", "__kwdefaults__")
 
 
 class _Change:
@@ -202,7 +210,9 @@ class _Change:
 
     def set(self, value: Any) -> None:
         """Bind the name; `MISSING`: remove it."""
-        if isinstance(self.owner, type):
+        if self.name in _OF_FUNCTION and type(self.owner) is FunctionType:
+            setattr(self.owner, self.name, None if value is MISSING else value)
+        elif isinstance(self.owner, type):
             if value is MISSING:
                 with contextlib.suppress(AttributeError):
                     type.__delattr__(self.owner, self.name)
@@ -332,6 +342,18 @@ def _has_plain_attributes(value: Any) -> bool:
     ) is dict
 
 
+class Seen:
+    """Stands for an object that a function of a module has for the default of a parameter.
+
+    It does not travel there. But it tells which names it is known by.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 class State:
     """What the program had under one name of a module that travels by name.
 
@@ -410,7 +432,8 @@ class World:
         self._states: dict[str, list[State]] = {}  # not compared yet, by module
         self._changes: dict[tuple[str, str], _Change] = {}
         self._one: dict[Any, Any] = {}  # objects that have several names
-        self._named_alike: dict[Any, list[State]] = {}  # what these are
+        self._told: list[State] = []  # all that came
+        self._pending: list[State] = []  # of modules that are being looked at
         self._before: dict[str, Any] = {}  # in sys.modules, under the names of ours
         self._guests: dict[str, _Kept] | None = None  # modules of the program, as a guest of it
         # Of the call that runs:
@@ -451,7 +474,8 @@ class World:
                 self._show(name, module)
         else:
             for fact, value in facts.items():
-                module.__dict__.setdefault(fact, value)
+                if module.__dict__.get(fact) is None:  # as in a module that is new
+                    module.__dict__[fact] = value
         return module
 
     def _show(self, name: str, module: ModuleType) -> None:
@@ -466,7 +490,7 @@ class World:
 
     def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
         """Give a module a name that functions refer to; what is there stays."""
-        if name not in namespace:
+        if namespace.get(name) is None and (name not in namespace or name in _OF_EMPTY_MODULE):
             if self.settled:
                 self.used = True
                 self._undo.append(functools.partial(namespace.pop, name, None))
@@ -493,8 +517,7 @@ class World:
                     self._guests[name] = _Kept(sys.modules[name])
         for state in (*states, *large):
             self._states.setdefault(state.module, []).append(state)
-            if state.same is not None:
-                self._named_alike.setdefault(state.same, []).append(state)
+            self._told.append(state)
             if self.settled:
                 self._undo.append(functools.partial(self._withdraw, state))
         if self.entered:
@@ -505,9 +528,9 @@ class World:
     # -- what modules held ---------------------------------------------------------------------
 
     def _withdraw(self, state: State) -> None:
-        states = self._states.get(state.module, [])
-        if state in states:
-            states.remove(state)
+        for states in (self._states.get(state.module, []), self._told):
+            if state in states:
+                states.remove(state)
 
     def _look_at_modules(self) -> None:
         for name in list(self._states):
@@ -517,12 +540,29 @@ class World:
 
     def _imported(self, name: str) -> None:
         """A module was imported: have it hold what it held in the program."""
+        states = self._states.pop(name, [])
+        self._pending += states
         with modules.only_looking():
-            for state in self._states.pop(name, ()):
-                self._settle(state)
+            for state in states:
+                if state in self._pending:
+                    self._pending.remove(state)
+                    self._settle(state)
+
+    def ready(self, module: str, path: str) -> None:
+        """Somebody reads what a module holds under a name: first it has to be what it was."""
+        loaded = sys.modules.get(module)
+        if loaded is None or modules.is_being_imported(loaded):
+            return
+        for states in (self._pending, self._states.get(module, [])):
+            for state in [one for one in states if (one.module, one.path) == (module, path)]:
+                states.remove(state)
+                with modules.only_looking():
+                    self._settle(state)
 
     def _settle(self, state: State) -> None:
         """Compare what is there with what the program had, and set what differs."""
+        if _DEFAULT in state.path:
+            return  # it tells only what is one object
         owner, name = _owner_of(state)
         if owner is None:
             return
@@ -587,13 +627,13 @@ class World:
             return False
         if kind not in (list, dict, set) and not _has_plain_attributes(base):
             return False
-        return any(
-            vars(owner).get(name, MISSING) is base
-            for one in self._named_alike.get(state.same, ())
-            if one is not state
-            for owner, name in [_owner_of(one)]
-            if owner is not None
-        )
+        alike = 0
+        for one in self._told:
+            if one is not state and _bound(one) is base:
+                if one.same != state.same:
+                    return False  # there it was another object: some names were bound anew
+                alike += 1
+        return alike > 0
 
     def _take_back(self, key: tuple[str, str]) -> None:
         change = self._changes.pop(key, None)
@@ -667,6 +707,20 @@ class World:
 
 
 HOME: Final = Home()
+
+
+def _bound(state: State) -> Any:
+    """What is there, under the name of a state or as a default; `MISSING`: nothing."""
+    path, default, index = state.path.rpartition(_DEFAULT)
+    if default:
+        values = getattr(found(state.module, path), "__defaults__", None) or ()
+        return values[int(index)] if int(index) < len(values) else MISSING
+    owner, name = _owner_of(state)
+    return MISSING if owner is None else _value_in(owner, name)
+
+
+_DEFAULT: Final = ".__defaults__."
+"""Between the path of a function and the place of a default."""
 
 
 def _refusing(name: str, lost: str) -> Callable[..., object]:

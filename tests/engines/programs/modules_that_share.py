@@ -77,6 +77,38 @@ else:
     print("BAD a mock that cannot travel is not told of")
 
 
+# -- what stays itself, and what does not ------------------------------------------------------
+
+rebound = [7]
+with mock.patch("ring.base.LIMITS", rebound), mock.patch("ring.core.LIMITS", rebound):
+    both = mr.spawn(lambda: [base.LIMITS, core.LIMITS, core.put.__defaults__[0][:2]])
+check_calls(
+    "names that are bound anew leave the old object",
+    [both, mr.spawn(core.put, "k")],
+    [[[7], [7], [1, 2]], ({"a": 2, "k": 1}, 6, [1, 2, 3, 9])],
+)
+
+
+def by_registry():
+    return base.LIMITS[-1]
+
+
+base.HANDLERS["mine"] = by_registry
+base.LIMITS.append(4)
+check_call("a function in a registry finds what its module is", base.handle, "mine", want=4)
+base.GUARDED.add("kept")
+check_call("what stands beside a lock", base.guarded, want=["kept"])
+check_call("large values and parts of them", core.large_parts, want=(5, 5.0))
+
+
+def ask_for_facts():
+    return __doc__.partition(",")[0], __name__
+
+
+check_call(
+    "the script's own facts", ask_for_facts, want=("Modules that import each other", "__main__")
+)
+
 # -- a module that is loaded again ------------------------------------------------------------
 
 sys.dont_write_bytecode = True

@@ -1,5 +1,7 @@
 """What others take from here."""
 
+import threading
+
 import ring
 
 FLAGS = {"a": 1}
@@ -13,6 +15,20 @@ class Count:
 
 
 COUNT = Count()
+HANDLERS = {}
+ROWS = [[0] * 10 for _ in range(20_000)]
+
+
+class Guarded:
+    def __init__(self):
+        self.lock, self.items = threading.RLock(), []
+
+    def add(self, item):
+        with self.lock:
+            self.items.append(item)
+
+
+GUARDED = Guarded()
 
 
 class Base:
@@ -26,6 +42,15 @@ def given(value=MISSING):
 
 def see():
     return dict(FLAGS), COUNT.n, list(LIMITS)
+
+
+def handle(name):
+    return HANDLERS[name]()
+
+
+def guarded():
+    with GUARDED.lock:
+        return GUARDED.items
 
 
 def whole():

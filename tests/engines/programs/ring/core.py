@@ -3,7 +3,9 @@
 import ring
 
 from . import base
-from .base import COUNT, FLAGS, LIMITS, Base
+from .base import COUNT, FLAGS, LIMITS, ROWS, Base
+
+FIRST = ROWS[0]
 
 
 class Derived(Base):
@@ -27,3 +29,8 @@ def put(key, limits=LIMITS):
 def are_one(flags=FLAGS):
     one = FLAGS is base.FLAGS is flags is Derived.table
     return one, COUNT is base.COUNT, LIMITS is base.LIMITS
+
+
+def large_parts():
+    base.ROWS[0][0] = 5
+    return FIRST[0], float(ROWS[0][0])
