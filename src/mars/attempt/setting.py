@@ -113,15 +113,25 @@ def importing() -> bool:
     return False
 
 
+_last_path: list[str] = []
+
+
 def import_path() -> list[str]:
-    """``sys.path`` without what Python ignores in it: it may hold anything."""
+    """``sys.path`` without what Python ignores in it: it may hold anything.
+
+    The same list as long as nothing changes, so nobody may change it.
+    """
+    global _last_path
     path = getattr(sys, "path", None)
     if type(path) is list:
+        if path == _last_path:
+            return _last_path
         for entry in path:
             if type(entry) is not str:
                 break
         else:
-            return list(path)
+            _last_path = list(path)
+            return _last_path
     if not isinstance(path, Iterable):
         return []
     # Of a subclass of `str` the text, as its class may not be known elsewhere.
