@@ -434,6 +434,8 @@ class World:
         self._one: dict[Any, Any] = {}  # objects that have several names
         self._told: list[State] = []  # all that came
         self._pending: list[State] = []  # of modules that are being looked at
+        self._nested = 0  # looks inside each other
+        self._settled_now: list[_Change] = []  # by them
         self._before: dict[str, Any] = {}  # in sys.modules, under the names of ours
         self._guests: dict[str, _Kept] | None = None  # modules of the program, as a guest of it
         # Of the call that runs:
@@ -542,11 +544,21 @@ class World:
         """A module was imported: have it hold what it held in the program."""
         states = self._states.pop(name, [])
         self._pending += states
-        with modules.only_looking():
-            for state in states:
-                if state in self._pending:
-                    self._pending.remove(state)
-                    self._settle(state)
+        self._nested += 1
+        try:
+            with modules.only_looking():
+                for state in states:
+                    if state in self._pending:
+                        self._pending.remove(state)
+                        self._settle(state)
+        finally:
+            self._nested -= 1
+        if not self._nested:
+            # To read one state may import a module that changes what another one has set.
+            settled, self._settled_now = self._settled_now, []
+            for change in settled:
+                if change.now() is not change.value:
+                    change.set(change.value)
 
     def ready(self, module: str, path: str) -> None:
         """Somebody reads what a module holds under a name: first it has to be what it was."""
@@ -608,6 +620,8 @@ class World:
                 change = _Content(owner, name, value, *content)
             self._changes[key] = change
             change.enter()
+            if self._nested:
+                self._settled_now.append(change)
             if self.settled:
                 self._undo.append(functools.partial(self._take_back, key))
         elif self.settled and there.now() is not value and state.content != there.content:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import plugged
 import ring
 from checks import check_call, check_calls, start
 from ring import base, core
@@ -84,8 +85,8 @@ with mock.patch("ring.base.LIMITS", rebound), mock.patch("ring.core.LIMITS", reb
     both = mr.spawn(lambda: [base.LIMITS, core.LIMITS, core.put.__defaults__[0][:2]])
 check_calls(
     "names that are bound anew leave the old object",
-    [both, mr.spawn(core.put, "k")],
-    [[[7], [7], [1, 2]], ({"a": 2, "k": 1}, 6, [1, 2, 3, 9])],
+    [both, mr.spawn(core.are_one)],
+    [[[7], [7], [1, 2]], (True, True, True)],
 )
 
 
@@ -99,6 +100,14 @@ check_call("a function in a registry finds what its module is", base.handle, "mi
 base.GUARDED.add("kept")
 check_call("what stands beside a lock", base.guarded, want=["kept"])
 check_call("large values and parts of them", core.large_parts, want=(5, 5.0))
+
+
+def counted():
+    return base.REGISTERED, len(base.ALL)
+
+
+base.register(counted)
+check_call("what an import registers is counted once", counted, want=(2, 2))
 
 
 def ask_for_facts():

@@ -55,3 +55,14 @@ def guarded():
 
 def whole():
     return ring.core.FLAGS is FLAGS
+
+
+REGISTERED = 0
+ALL = []
+
+
+def register(func):
+    global REGISTERED
+    REGISTERED += 1
+    ALL.append(func)
+    return func
