@@ -78,7 +78,7 @@ def project(tmp_path: Path) -> Path:
 def run(project: Path, environment: dict[str, str], *command: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *command],
-        capture_output=True, text=True, cwd=project, env=environment, timeout=50, check=False,
+        capture_output=True, text=True, cwd=project, env=environment, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

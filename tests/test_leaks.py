@@ -96,7 +96,7 @@ def test_nothing_is_left_after_a_program_that_ends_by(
         f"{ENDINGS[ending]}\n"
     )
     process = start(code, private_environment, tmp_path)
-    out, err = process.communicate(timeout=50)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert err == ""
     pids = [int(pid) for pid in out.split()]
@@ -132,7 +132,7 @@ tell(before == after, before, after)
 tell(os.listdir(os.environ["TMPDIR"]))
 """
     process = start(code, private_environment, tmp_path)
-    out, err = process.communicate(timeout=50)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     first, second = out.splitlines()
     assert first.startswith("True"), first
@@ -189,7 +189,7 @@ for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
 tell([c for connections in found for c in connections])
 """
     process = start(code, private_environment, tmp_path)
-    out, err = process.communicate(timeout=50)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert out == "[]\n"
 
@@ -208,7 +208,7 @@ for folder, _, names in os.walk(os.environ["TMPDIR"]):
                 tell("open to others:", path)
 """
     process = start(code, private_environment, tmp_path)
-    out, err = process.communicate(timeout=50)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert out == ""
 

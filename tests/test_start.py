@@ -130,7 +130,7 @@ def test_the_first_use_works_under_warnings_as_errors(
     program.write_text("import mars.remote as mr\nprint(mr.spawn(abs, -1).to_object())\n")
     done = subprocess.run(
         [sys.executable, *options.split(), str(program)],
-        capture_output=True, text=True, timeout=50, env=script_environment, check=False,
+        capture_output=True, text=True, timeout=200, env=script_environment, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     assert done.stderr == TOLD
@@ -148,7 +148,7 @@ def test_a_test_suite_with_warnings_as_errors_can_use_mars_at_once(
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        capture_output=True, text=True, timeout=50, env=script_environment, check=False,
+        capture_output=True, text=True, timeout=200, env=script_environment, check=False,
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -65,7 +65,7 @@ def otto(
         program.write_text(text)
         done = subprocess.run(
             [sys.executable, program, folder / "otto"],
-            env=script_environment, capture_output=True, text=True, timeout=50, check=False,
+            env=script_environment, capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -183,7 +183,7 @@ def test_replay_steps_through_a_call_in_the_debugger(
     done = subprocess.run(
         [sys.executable, "-m", "mars", "replay", otto[0], "fails", "--pdb"],
         input="p bound\nn\nn\np 'at the error', data.shape\nq\nq\n",
-        env=script_environment, capture_output=True, text=True, timeout=50, check=False,
+        env=script_environment, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert "10" in done.stdout
     assert "('at the error', (50000,))" in done.stdout

@@ -195,7 +195,7 @@ def test_a_program_of_functions_and_classes_needs_no_cloudpickle(tmp_path: Path)
         "print('cloudpickle' in sys.modules)\n"
     )
     done = subprocess.run(
-        [sys.executable, program], capture_output=True, text=True, timeout=50, check=True
+        [sys.executable, program], capture_output=True, text=True, timeout=200, check=True
     )
     assert done.stdout.splitlines() == ["(3, False)", "False"]
 

@@ -117,7 +117,7 @@ def client(record: Record, files: str, tmp_path: Path) -> subprocess.CompletedPr
         [sys.executable, str(program), record.address, *files.split()],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
     )
 
 

@@ -32,7 +32,7 @@ def test_a_program_finds_in_calls_what_it_has_itself(
         [sys.executable, f"{program}.py", engine],
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=200,
         env=script_environment,
         cwd=tmp_path,
         check=False,

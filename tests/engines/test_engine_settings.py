@@ -519,7 +519,7 @@ def test_calls_have_the_options_that_the_program_was_started_with(
     options = ["-O", "-X", "own=3", "-X", "utf8=0", "-W", "ignore::BytesWarning"]
     done = subprocess.run(
         [sys.executable, *options, str(program), engine],
-        capture_output=True, text=True, timeout=55, env=script_environment, check=False,
+        capture_output=True, text=True, timeout=200, env=script_environment, check=False,
     )  # fmt: skip
     assert done.stdout == "right\n", done.stderr
 

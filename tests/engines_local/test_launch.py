@@ -51,7 +51,7 @@ def test_workers_have_the_flags_of_the_program(
     file.write_text(f"import sys; sys.path[:0] = {source!r}\n{LOOK}")
     done = subprocess.run(
         [sys.executable, *options.split(), str(file)],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=50,
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200,
         env=script_environment, check=False,
     )  # fmt: skip
     assert done.stdout == "''\n", done.stderr

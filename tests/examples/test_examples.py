@@ -24,7 +24,7 @@ def run_example(script_environment: dict[str, str], tmp_path: Path) -> RunExampl
             [sys.executable, str(EXAMPLES / name), *arguments],
             capture_output=True,
             text=True,
-            timeout=55,
+            timeout=200,
             env=script_environment,
             cwd=tmp_path,
             check=False,
@@ -112,7 +112,7 @@ class TestModelSearch:
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            timeout=55,
+            timeout=200,
             env={**script_environment, "PYTHONPATH": path},
             check=True,
         ).stdout.splitlines()

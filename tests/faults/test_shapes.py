@@ -191,7 +191,7 @@ def test_code_that_is_removed_or_made_while_the_program_runs_is_the_code_it_had(
         command, given = [*command, "-"], code
     done = subprocess.run(
         command, input=given, env=script_environment, capture_output=True, text=True,
-        cwd=tmp_path, timeout=50, check=False,
+        cwd=tmp_path, timeout=200, check=False,
     )  # fmt: skip
     assert done.stdout.split("\n") == ["41", "late", "made here", ""], done.stderr
 

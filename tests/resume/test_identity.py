@@ -417,7 +417,7 @@ def test_equal_programs_agree_across_processes_hash_seeds_and_files(
             cwd=program.parent,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0, done.stderr

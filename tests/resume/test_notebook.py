@@ -65,7 +65,7 @@ cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in text.split("# --")]
 if above:  # the notebook was edited meanwhile: other numbers of cells and of lines
     cells.insert(1, nbformat.v4.new_code_cell("import math\\nmath.pi"))
     cells[3].source = "# a remark\\n\\n" + cells[3].source
-client = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=50, kernel_name="python3")
+client = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=200, kernel_name="python3")
 
 def kill_when_due(pid):
     while not os.path.exists("ledger") or open("ledger").read().count("\\n") < lines_until_the_kill:

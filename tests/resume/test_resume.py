@@ -569,7 +569,7 @@ def test_a_second_program_on_the_folder_is_refused_and_told_who_is_there(
             env=script_environment,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=200,
             check=False,
         )
 
