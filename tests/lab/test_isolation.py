@@ -5,6 +5,7 @@ On Dask and on Ray; the tests of an engine share a cluster, so their order count
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -186,3 +187,38 @@ def test_a_session_begins_with_the_nodes_that_answer_and_takes_the_others_when_t
     assert driver.end() == 0, driver.said
     assert f"node {'tls://' if cluster.engine == 'dask' else ''}10.77.0.3:" in driver.said
     assert "has not answered" in driver.said
+
+
+BY_WAY_OF_THE_HEAD = """
+with mars.new_session(sys.argv[1]) as session:
+    say("nodes", len(session.get_worker_addresses()))
+    input()
+    while len(session.get_worker_addresses()) == 2:
+        mr.ExecutableTuple([mr.spawn(host, (i, 0.1)) for i in range(4)]).execute()
+    say("lost")
+"""
+
+
+@pytest.mark.campaign
+def test_a_node_that_only_the_head_reaches_is_lost_as_soon_as_others(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    two, way = cluster["two"], ("blackhole", cluster["client"].address)
+    two.run("ip", "route", "add", *way)
+    try:
+        driver = drive(BY_WAY_OF_THE_HEAD)
+        while driver.json("nodes") != 2:
+            driver.close()  # the node has answered later than the others
+            driver = drive(BY_WAY_OF_THE_HEAD)
+        cluster.lab.cut("two")
+        begun = time.monotonic()
+        driver.go()
+        driver.until("lost")
+        took = time.monotonic() - begun
+        assert driver.end() == 0, driver.said
+    finally:
+        cluster.lab.mend("two")
+        two.run("ip", "route", "delete", *way)
+    two.mars("cluster", "down", check=False)
+    cluster.join("two")
+    assert 15 < took < 45, took  # about 30, as is promised
