@@ -222,3 +222,35 @@ def test_a_node_that_only_the_head_reaches_is_lost_as_soon_as_others(
     two.mars("cluster", "down", check=False)
     cluster.join("two")
     assert 15 < took < 45, took  # about 30, as is promised
+
+
+APART = """
+with mars.new_session(sys.argv[1]) as session:
+    say("nodes", len(session.get_worker_addresses()))
+    for count in (1, 2):
+        while len(session.get_worker_addresses()) != count:
+            mr.ExecutableTuple([mr.spawn(host, (i, 0.1)) for i in range(4)]).execute()
+        say("nodes", count)
+    calls = [mr.spawn(host, expect_worker=a) for a in session.get_worker_addresses()]
+    mr.ExecutableTuple(calls).execute()
+    say("ran on", sorted(call.fetch() for call in calls))
+"""
+
+
+@pytest.mark.campaign
+def test_a_node_of_ray_that_only_the_program_lost_is_taken_again(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    if cluster.engine == "dask":
+        pytest.skip("on Dask it comes back when Dask has lost it, too, or in the next session")
+    two, way = cluster["two"], ("blackhole", cluster["client"].address)
+    driver = drive(APART)
+    assert driver.json("nodes") == 2
+    two.run("ip", "route", "add", *way)
+    try:
+        assert driver.json("nodes") == 1  # its line has ended
+        assert driver.json("nodes") == 2  # and it has been started again, by way of the head
+        assert driver.json("ran on") == ["one", "two"]
+        assert driver.end() == 0, driver.said
+    finally:
+        two.run("ip", "route", "delete", *way)
