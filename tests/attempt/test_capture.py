@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mars.attempt.capture import Segment
+from mars.attempt.capture import Segment, log_stream
 
 LINE = b"line %09d\n"
 
@@ -118,3 +120,34 @@ def test_who_reads_while_it_is_trimmed_never_reads_a_hole(segment: Segment) -> N
     over.set()
     reader.join(30)
     assert not holes
+
+
+def test_a_log_on_a_full_disk_loses_what_is_printed_meanwhile_and_says_so(tmp_path: Path) -> None:
+    log = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    place = os.open("/dev/full", os.O_WRONLY)
+    stream = log_stream(place)
+    print("lost", file=stream)
+    stream.write("lost")
+    stream.flush()
+    os.dup2(log, place)  # there is room again
+    print("after", file=stream)
+    told, after = os.pread(log, 1000, 0).decode().splitlines()
+    assert told.startswith("mars: 9 bytes that were printed before are missing")
+    assert after == "after"
+    stream.close()
+    os.close(place)
+    os.close(log)
+
+
+def test_who_prints_into_a_file_of_its_own_is_told_that_the_disk_is_full(tmp_path: Path) -> None:
+    place = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
+    full = os.open("/dev/full", os.O_WRONLY)
+    stream = log_stream(place)
+    os.dup2(full, place)
+    with pytest.raises(OSError, match="No space left"):
+        print("lost", file=stream)
+    os.dup2(full, place)
+    with contextlib.suppress(OSError):
+        stream.close()
+    os.close(place)
+    os.close(full)

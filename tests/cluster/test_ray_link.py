@@ -64,3 +64,27 @@ def test_what_a_killed_program_left_goes_with_the_next_and_nothing_that_is_in_us
     adapter.remove_left(str(tmp_path), new.stat().st_mtime)
     os.close(descriptor)
     assert sorted(tmp_path.iterdir()) == [new, used, other]
+
+
+class Told:
+    """Listens, and does nothing."""
+
+    def left(self, node: str, reason: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("met", "impostor", "taken_again"),
+    [(True, False, True), (False, False, False), (True, True, False)],
+)
+def test_a_node_that_was_lost_and_that_ray_still_has_is_taken_again(
+    link: adapter.RayLink, met: bool, impostor: bool, taken_again: bool
+) -> None:
+    held = adapter._Held("10.0.0.2:7105 1", "node", None, None)
+    link._listener = Told()  # type: ignore[assignment]
+    link._held[held.name] = held
+    link._known.add("node")
+    held.met = met
+    if impostor:
+        link._impostors.append(held)
+    link._lost(held, "the way was cut")
+    assert link._known == (set() if taken_again else {"node"})

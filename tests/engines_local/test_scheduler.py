@@ -431,6 +431,24 @@ def test_what_a_worker_had_begun_before_its_last_call_has_begun() -> None:
     assert once.task.result == b"died"
 
 
+def test_what_had_begun_and_ends_with_its_input_has_an_attempt() -> None:
+    # once ── reader     both have begun when their worker dies, and nothing was told of the first
+    desk = Desk(1)
+    once = call("once", death_retries=0)
+    reader, behind = call("reader", once), call("behind", once)
+    desk.submit(once, reader, behind)
+    assert desk.sent()[1] == ["once", "reader", "behind"]
+    tasks = [one.task for one in (once, reader, behind)]
+    assert all(tasks)
+    desk.on(Died(WorkerId(1), tasks[1].attempt, lambda _: b"died"))
+    assert [stage(one) for one in (once, reader, behind)] == [FAILED] * 3
+    assert [[ending for *_, ending in task.attempts()] for task in tasks] == [
+        ["died"],
+        ["died"],
+        [],
+    ]
+
+
 def test_a_call_behind_one_that_retries_is_not_counted_twice() -> None:
     # a ──┐
     # b ──┼── d       a fails once, and is queued again where it was

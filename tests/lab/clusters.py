@@ -76,7 +76,7 @@ class LabCluster:
 
     def close(self) -> None:
         """Take it down everywhere, whatever is left of it."""
-        for name in (*NODES, "head", "client"):
+        for name in sorted(self.lab.hosts, key=lambda name: name == "head"):
             self.lab[name].mars("cluster", "down", "--all", check=False)
             self.kill(name)
             self.lab[name].run(

@@ -5,6 +5,7 @@ On Dask and on Ray; the tests of an engine share a cluster, so their order count
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -186,3 +187,70 @@ def test_a_session_begins_with_the_nodes_that_answer_and_takes_the_others_when_t
     assert driver.end() == 0, driver.said
     assert f"node {'tls://' if cluster.engine == 'dask' else ''}10.77.0.3:" in driver.said
     assert "has not answered" in driver.said
+
+
+BY_WAY_OF_THE_HEAD = """
+with mars.new_session(sys.argv[1]) as session:
+    say("nodes", len(session.get_worker_addresses()))
+    input()
+    while len(session.get_worker_addresses()) == 2:
+        mr.ExecutableTuple([mr.spawn(host, (i, 0.1)) for i in range(4)]).execute()
+    say("lost")
+"""
+
+
+@pytest.mark.campaign
+def test_a_node_that_only_the_head_reaches_is_lost_as_soon_as_others(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    two, way = cluster["two"], ("blackhole", cluster["client"].address)
+    two.run("ip", "route", "add", *way)
+    try:
+        driver = drive(BY_WAY_OF_THE_HEAD)
+        while driver.json("nodes") != 2:
+            driver.close()  # the node has answered later than the others
+            driver = drive(BY_WAY_OF_THE_HEAD)
+        cluster.lab.cut("two")
+        begun = time.monotonic()
+        driver.go()
+        driver.until("lost")
+        took = time.monotonic() - begun
+        assert driver.end() == 0, driver.said
+    finally:
+        cluster.lab.mend("two")
+        two.run("ip", "route", "delete", *way)
+    two.mars("cluster", "down", check=False)
+    cluster.join("two")
+    assert 15 < took < 45, took  # about 30, as is promised
+
+
+APART = """
+with mars.new_session(sys.argv[1]) as session:
+    say("nodes", len(session.get_worker_addresses()))
+    for count in (1, 2):
+        while len(session.get_worker_addresses()) != count:
+            mr.ExecutableTuple([mr.spawn(host, (i, 0.1)) for i in range(4)]).execute()
+        say("nodes", count)
+    calls = [mr.spawn(host, expect_worker=a) for a in session.get_worker_addresses()]
+    mr.ExecutableTuple(calls).execute()
+    say("ran on", sorted(call.fetch() for call in calls))
+"""
+
+
+@pytest.mark.campaign
+def test_a_node_of_ray_that_only_the_program_lost_is_taken_again(
+    cluster: LabCluster, drive: Callable[..., Driver]
+) -> None:
+    if cluster.engine == "dask":
+        pytest.skip("on Dask it comes back when Dask has lost it, too, or in the next session")
+    two, way = cluster["two"], ("blackhole", cluster["client"].address)
+    driver = drive(APART)
+    assert driver.json("nodes") == 2
+    two.run("ip", "route", "add", *way)
+    try:
+        assert driver.json("nodes") == 1  # its line has ended
+        assert driver.json("nodes") == 2  # and it has been started again, by way of the head
+        assert driver.json("ran on") == ["one", "two"]
+        assert driver.end() == 0, driver.said
+    finally:
+        two.run("ip", "route", "delete", *way)

@@ -7,6 +7,7 @@ them at its file only while a call runs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -17,6 +18,8 @@ from typing import IO, Any, Final
 from mars import platform
 
 _LONG_LINE_BYTES: Final = 4096
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM})
+_MISSING: Final = "that were printed before are missing, as there was no room for logs (TMPDIR)"
 
 
 class Segment:
@@ -129,6 +132,52 @@ def text_stream(descriptor: int) -> IO[str]:
     )
 
 
+def log_stream(descriptor: int) -> IO[str]:
+    """The same for a log: what it has no room for is lost, and fails no call that prints."""
+    buffer = io.BufferedWriter(_LogFile(descriptor))
+    stream = io.TextIOWrapper(
+        buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
+    stream.mode = "w"  # type: ignore[misc]
+    return stream
+
+
+class _LogFile(io.FileIO):
+    """The file of a log. A call did not ask for it, so it does not hear of a disk that is full.
+
+    What comes when there is room again begins with a line that says what is missing.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._file = self._identity()
+        self._lost = 0
+        self._cut = False  # within a line
+
+    def write(self, data: Any, /) -> int:
+        try:
+            if self._lost:
+                line = f"mars: {self._lost:,} bytes {_MISSING}\n"
+                new_line = "\n" * self._cut
+                super().write(f"{new_line}{line}".encode())
+                self._lost, self._cut = 0, False
+            done = super().write(data)
+            if done < len(data):  # the last room
+                self._cut = bytes(data[done - 1 : done]) != b"\n"
+            return done
+        except OSError as error:
+            # A call may have put a file of its own there, and is told of its trouble.
+            if error.errno not in _NO_ROOM or self._identity() != self._file:
+                raise
+        size = memoryview(data).nbytes
+        self._lost += size
+        return size
+
+    def _identity(self) -> tuple[int, int]:
+        found = os.fstat(self.fileno())
+        return found.st_dev, found.st_ino
+
+
 class _Tee:
     """Writes to the log and to the terminal, so that a debugger can talk to its user."""
 
@@ -204,7 +253,7 @@ class _Capture:
     """One call's hold on what this process prints."""
 
     def __init__(self, segment: Segment, inside: Callable[[], bool]) -> None:
-        self.log = text_stream(segment.descriptor)
+        self.log = log_stream(segment.descriptor)
         self.streams: tuple[Any, Any] = sys.stdout, sys.stderr  # they go back when the call ends
         self.descriptors = [os.dup(descriptor) for descriptor in (1, 2)]
         for descriptor in (1, 2):

@@ -16,7 +16,7 @@ from mars.deploy.credentials import TOKEN
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import is_loopback, joined
 from mars.errors import ClusterUnreachable, CredentialsError, UsageError
-from mars.settings import KNOCK_S, MIB, RAY_PROGRAM_START_S
+from mars.settings import KNOCK_S, LINE_LOST_S, MIB, RAY_PROGRAM_START_S
 
 if TYPE_CHECKING:
     from mars.deploy.credentials import Credentials
@@ -51,6 +51,17 @@ _ANY_QUESTION: Final = "/ray.rpc.RayletDriver/ClusterInfo"
 LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray, told that it is for one machine: it takes 127.0.0.1 for its address and listens there only.
 Otherwise it replaces 127.0.0.1 by the address of the way out."""
+
+_ASKED: Final = 5
+"""How often Ray's head asks a node in vain before it gives it up."""
+
+_PATIENCE: Final = {
+    "RAY_health_check_failure_threshold": str(_ASKED),
+    "RAY_health_check_period_ms": str(1000 * LINE_LOST_S // _ASKED // 2),
+    "RAY_health_check_timeout_ms": str(1000 * LINE_LOST_S // _ASKED // 2),
+}
+"""A node that our driver does not reach itself is lost as soon as others: Ray by itself takes twice
+as long."""
 
 UNSET: Final = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
 """Variables of the user that would lead what we start to another cluster, or keep it out."""
@@ -181,6 +192,7 @@ def _program(
     # abort the child then: a third of all first programs on a cluster waited 40 seconds in vain.
     variables["GRPC_ENABLE_FORK_SUPPORT"] = "false"
     variables["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = str(RAY_PROGRAM_START_S)
+    variables |= _PATIENCE
     if is_loopback(place.record.host):
         variables |= LOOPBACK
     return Program(

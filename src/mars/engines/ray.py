@@ -223,8 +223,10 @@ def _tls(purpose: ssl.Purpose) -> ssl.SSLContext | None:
 class _Held:
     """One node, as the driver holds its actor; ``place`` is where Ray listens there."""
 
-    def __init__(self, name: str, actor: Any, place: tuple[str, int] | None) -> None:
+    def __init__(self, name: str, node: str, actor: Any, place: tuple[str, int] | None) -> None:
         self.name = name
+        self.node = node  # what Ray calls it
+        self.met = False  # it has answered
         self.actor = actor
         self.place = place
         self.queue: deque[Item] = deque()
@@ -380,7 +382,8 @@ class RayLink:
         actor = remote(NodeActor).remote(facts, address, cpus, host, self._mapped)
         with self._lock:
             self._started += 1
-            held = _Held(f"{address} {self._started}", actor, _place(address) if asked else None)
+            place = _place(address) if asked else None
+            held = _Held(f"{address} {self._started}", node, actor, place)
             self._held[held.name] = held
         for act in (self._knock, self._poll, self._write):
             thread = threading.Thread(target=act, args=(held,), name="mars-ray", daemon=True)
@@ -453,6 +456,7 @@ class RayLink:
                 came[number] = _unpack(packed)
                 while following in came:
                     if not following:
+                        held.met = True
                         self._listener.joined(held.name)
                     messages = came.pop(following)
                     following += 1
@@ -491,6 +495,10 @@ class RayLink:
                 return
             held.gone = True
             del self._held[held.name]
+            # If Ray still has the node, only the way to it was cut: it is taken again. Where our
+            # part did not even begin, or must not, it would not begin the next time either.
+            if held.met and held not in self._impostors:
+                self._known.discard(held.node)
         held.filled.set()
         self._listener.left(held.name, reason)
 

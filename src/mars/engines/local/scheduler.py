@@ -1004,8 +1004,11 @@ class Scheduler:
             for task in queue:  # its node was lost: nobody knows how far it comes there
                 task.ended = (*task.ended, (*worker.where, "unknown"))
         self._vacate(worker, now)
+        had_begun = bool(begun)
+        begun = [task for task in begun if task.stage is ASSIGNED]
         for task in begun:
-            if task.stage is not ASSIGNED:
+            if task.stage is not ASSIGNED:  # it has ended with its input, one before it
+                task.ended = (*task.ended, (*worker.where, "died"))
                 continue
             task.worker = None
             if task.attempt == event.started:
@@ -1014,7 +1017,7 @@ class Scheduler:
                 if event.starved:
                     self.admission.learn(task.call.function.key, event.peak)
             self._attempt_died(task, worker, event, now)
-        if begun:
+        if had_begun:
             return
         group = self.groups[worker.group]
         group.careful |= event.unable

@@ -31,7 +31,7 @@ from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, rows, threads
 from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
 from mars.attempt.call import Value
-from mars.attempt.capture import text_stream
+from mars.attempt.capture import log_stream
 from mars.attempt.memory import MemoryLimit, take_peak_kib
 from mars.attempt.process_end import flush_files, has_open_files, open_descriptors, run_handlers
 from mars.code import importing, modules, world
@@ -997,8 +997,8 @@ class Worker:
             os.set_inheritable(0, True)
         os.dup2(self.log, 1)
         os.dup2(self.log, 2)
-        self.stdout = text_stream(1)
-        self.stderr = text_stream(2)
+        self.stdout = log_stream(1)
+        self.stderr = log_stream(2)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (open for good)
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc, assignment]
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc, assignment]
