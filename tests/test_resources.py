@@ -192,7 +192,7 @@ def test_any_tree_gives_a_whole_number_from_one_within_every_limit(
 
 
 def test_import_is_cheap() -> None:
-    # Every worker imports it: `os` is loaded in any interpreter that imports `site`; more is not needed.
+    # Every worker imports it: `os` is loaded in any interpreter that imports `site`, and no more.
     code = (
         "import os, sys, importlib.util as u; before = set(sys.modules)\n"
         "spec = u.spec_from_file_location('r', sys.argv[1]); m = u.module_from_spec(spec)\n"
