@@ -28,7 +28,7 @@ LAYERS = """
     deploy.census deploy.targets
     deploy.clusters
     deploy.ssh
-    code.bytecode code.origin code.places code.arrays
+    code.bytecode code.digest code.keepers code.origin code.places code.arrays
     code.modules
     code.importing
     code.world
@@ -90,7 +90,7 @@ TO_MEND: set[tuple[str, str]] = set()
 
 PURE = {
     "code.bytecode", "graph", "task", "observe.attempts",
-    "engines.cluster.clock",
+    "engines.cluster.clock", "engines.cluster.whereabouts",
     "engines.local.endings", "engines.local.events", "engines.local.queues",
     "engines.local.scheduler",
 }  # fmt: skip

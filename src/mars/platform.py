@@ -119,6 +119,23 @@ def memory_file(name: str) -> int:
     return nameless_file()
 
 
+def sized_file(size: int, name: str, *, on_disk: bool, directory: str | None = None) -> int:
+    """Descriptor of a nameless file of ``size`` bytes, in memory or in a directory on disk.
+
+    Raises
+    ------
+    OSError
+        There is no room for it, or no descriptor is left.
+    """
+    descriptor = nameless_file(directory, append=False) if on_disk else memory_file(name)
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def nameless_file(directory: str | None = None, *, append: bool = True) -> int:
     """Descriptor of a file on disk without a name, opened to append unless told otherwise.
 

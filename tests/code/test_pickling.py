@@ -23,7 +23,7 @@ import pytest
 
 from mars.attempt.codec import Keep
 from mars.code import world
-from mars.code.pickling import dumps, dumps_function, new_world
+from mars.code.pickling import dumps, dumps_function, names_main, new_world
 
 PREAMBLE = "import math, os, json\nfrom math import sqrt\nfrom os.path import join\nLIMIT = 7\n"
 
@@ -289,3 +289,23 @@ def test_a_module_without_a_file_travels_by_value(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(sys.modules, "own_made")
     with world.visiting(new_world()):
         assert pickle.loads(data)() == 5
+
+
+@pytest.mark.parametrize("text", ["__main__", b"__main__", ["__main__", "x", "__main__"]])
+def test_a_text_is_no_name_in_main(text: object) -> None:
+    assert not names_main(pickle.dumps((text, datetime.date, text), 5))
+
+
+def test_a_name_in_main_is_seen_also_where_its_texts_stood_before() -> None:
+    class Said:
+        def __reduce__(self) -> str:
+            return "said"
+
+    main: Any = sys.modules["__main__"]
+    main.said = said = Said()
+    Said.__module__ = "__main__"
+    try:
+        assert names_main(pickle.dumps(said, 5))
+        assert names_main(pickle.dumps(["__main__", "said", datetime.date, said], 5))
+    finally:
+        del main.said

@@ -94,7 +94,7 @@ def test_the_index_says_what_a_look_at_all_nodes_says(
     found = where.lacking(asked)
     wanted = [looked_at(node, asked) for node in there]
     assert [found.bytes(node) for node in there] == wanted
-    assert found.least(there, where.readers) == min(wanted)
+    assert found.least(len(there), there.__contains__, where.readers) == min(wanted)
     gets = [source for node in nodes for source in node.coming.values()]
     assert where.sending == {node: gets.count(node) for node in nodes if node in gets}
 

@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from mars.code.keepers import InBand
 from mars.code.pickling import dumps, dumps_arguments
 from mars.code.places import HoldsObject, collecting, place_of, standing_for
 from mars.settings import BUFFER_BYTES
@@ -87,12 +88,7 @@ def encode_in_band(value: object) -> bytes:
     Exception
         Whatever the value's pickling raises.
     """
-    return dumps(value, _InBand())
-
-
-class _InBand(Keep):
-    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
-        return True
+    return dumps(value, InBand())
 
 
 def encode_arguments(

@@ -22,7 +22,7 @@ from typing import Any, Final
 from mars.attempt import codec
 from mars.code import places
 from mars.code.modules import is_installed
-from mars.code.pickling import handler_of
+from mars.code.pickling import handler_of, names_main
 
 Row = bytes | tuple[bytes, Sequence[Any]]
 """Pickle of ``(args, {})``, and its large buffers if it has any."""
@@ -215,7 +215,7 @@ class Rows:
             with contextlib.suppress(Exception):
                 pickler.dump((args, _NO_KWARGS))
                 data = file.getvalue()
-                if not keep.found and b"__main__" not in data:
+                if not keep.found and not names_main(data):
                     return data
             keep.restart()
         data, buffers, found = codec.encode_arguments(args, _NO_KWARGS)

@@ -7,14 +7,11 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Final
 
+from mars.code.digest import blake2b
+from mars.code.keepers import Keeper
 from mars.code.needs import packages_of
-from mars.code.pickling import Keeper, Memory, dumps_function
+from mars.code.pickling import Memory, dumps_function
 from mars.task import Function
-
-try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
-    from _blake2 import blake2b
-except ImportError:
-    from hashlib import blake2b
 
 _described: Final = Memory()
 

@@ -21,13 +21,9 @@ from types import CodeType, ModuleType
 from typing import Any, Final
 
 from mars.code import modules
+from mars.code.digest import blake2b
 from mars.code.modules import DIGEST_BYTES, Source
 from mars.code.origin import is_project_module
-
-try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
-    from _blake2 import blake2b
-except ImportError:
-    from hashlib import blake2b
 
 fetch_text: Callable[[bytes], bytes | None] = modules.text_of
 """Where the text of a module comes from that has no file here; a worker asks its driver."""

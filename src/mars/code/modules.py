@@ -26,6 +26,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
 from mars.code.bytecode import codes_in, facts_of, resolved
+from mars.code.digest import blake2b
 from mars.code.origin import (
     found,
     is_made_by_hand,
@@ -33,11 +34,6 @@ from mars.code.origin import (
     is_project_module,
     module_of,
 )
-
-try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
-    from _blake2 import blake2b
-except ImportError:
-    from hashlib import blake2b
 
 _EXTENSIONS: Final = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 DIGEST_BYTES: Final = 16
@@ -190,10 +186,8 @@ def _homes() -> dict[int, tuple[str, str]]:
         record = record_of(module)
         if record is None or not record.by_name or record.module is not sys.modules.get(module):
             continue
-        space = vars(record.module)
-        for name in record.bound:
-            value = space.get(name)
-            if id(type(value)) not in _WITHOUT_HOME:
+        for name, value in [*vars(record.module).items()]:
+            if name in record.bound and id(type(value)) not in _WITHOUT_HOME:
                 names.setdefault(id(value), (module, name))
     return names
 

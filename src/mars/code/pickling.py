@@ -24,7 +24,7 @@ import weakref
 from collections import ChainMap, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 from mars.code import arrays, places
 from mars.code import states as states_module
@@ -60,21 +60,12 @@ from mars.code.definitions import (
     world_module,
     world_namespace,
 )
+from mars.code.keepers import Apart, InBand, Keeper
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.reach import CachedFunction, Reach
+from mars.code.reach import HEAP_TYPE, CachedFunction, Reach, reduces_as_any_object
 from mars.code.states import prepared_of
 from mars.code.world import MISSING, World, current, tag_of
-
-
-class Keeper(Protocol):
-    """Takes the large buffers that a pickle leaves out; falsy: the buffer is taken."""
-
-    buffers: list[pickle.PickleBuffer]
-
-    def __call__(self, buffer: pickle.PickleBuffer) -> bool: ...
-
-    def restart(self) -> None: ...
 
 
 class NotPlain(Exception):
@@ -92,12 +83,6 @@ _GENERATORS: Final = {
     "numpy.random.mtrand": ("RandomState", "_rand"),
 }
 """The random generators of whole modules: a copy would draw the same numbers in each process."""
-_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
-
-
-def _is_default(kind: Any) -> bool:
-    return kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
-
 
 # What has to be looked at before it is written, by type: a name of a method of `_Special`.
 _handlers: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
@@ -123,7 +108,7 @@ def _choose(kind: type) -> str:
         return "module"
     if kind is object:
         return "singleton"
-    if kind in _BARE_LOCKS:
+    if any(kind is one for one in _BARE_LOCKS):
         return "lock"
     module = getattr(kind, "__module__", None)
     if module in _GENERATORS and kind.__name__ == _GENERATORS[module][0]:
@@ -134,13 +119,13 @@ def _choose(kind: type) -> str:
         return "kind_of_field"
     if any("__wrapped__" in vars(one) for one in kind.__mro__):
         return "decorated"  # a proxy, such as those of wrapt
-    if not kind.__flags__ & _HEAP_TYPE:
+    if not kind.__flags__ & HEAP_TYPE:
         return ""
     if module == "typing" and kind.__name__ in _NAMED_TYPES:
         return "says_name"
     if kind in copyreg.dispatch_table:
         return ""
-    if not _is_default(kind):
+    if not reduces_as_any_object(kind):
         ours = module == "__main__" or record_of(module) is not None
         return "says_name" if ours else ""
     return "singleton" if kind.__dictoffset__ else ""
@@ -541,7 +526,7 @@ class _Rich(_Special):
         handler = handler_of(kind)
         if handler:
             return getattr(self, handler)(value)
-        custom = kind.__flags__ & _HEAP_TYPE and not _is_default(kind)
+        custom = kind.__flags__ & HEAP_TYPE and not reduces_as_any_object(kind)
         if custom and kind not in self.dispatch_table:
             return self.says_name(value)
         return NotImplemented
@@ -777,7 +762,7 @@ def _public(module: ModuleType) -> list[str]:
                 continue
             try:
                 if not _is_loaded_module(value):
-                    dumps(_fresh(value), _InBand())
+                    dumps(_fresh(value), InBand())
             except Exception:
                 continue
             names.append(name)
@@ -839,31 +824,6 @@ def make_typevar(
     return typing.TypeVar(
         name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant
     )
-
-
-class _InBand:
-    """Takes no buffer: all of them stay in the pickle."""
-
-    def __init__(self) -> None:
-        self.buffers: list[pickle.PickleBuffer] = []
-
-    def restart(self) -> None:
-        """There is nothing to forget."""
-
-    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
-        return True
-
-
-class _Apart(_InBand):
-    """Takes all buffers."""
-
-    def restart(self) -> None:
-        """Forget all: the pickle is made again."""
-        self.buffers.clear()
-
-    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
-        self.buffers.append(buffer)
-        return False
 
 
 # -- picklers for definitions ---------------------------------------------------------------------
@@ -1009,7 +969,7 @@ def definition_of(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], Reach |
     known = _definitions.get(value)
     if known is not None:
         return (*known.made, known.reach)
-    keep = _Apart()
+    keep = Apart()
     reach = Reach(value)
     data, _ = _rich_dumps(value, keep, inside=True, asked=reach.asked)
     if reach.stable and not keep.buffers and not _listing.modules:
@@ -1084,7 +1044,7 @@ def dumps_apart(value: Any, new_file: Callable[[], Any], leave_out: type) -> byt
         for cls, reduce in copyreg.dispatch_table.items()
         if not (isinstance(cls, type) and issubclass(cls, leave_out))
     }
-    return _dumps(value, _InBand(), arguments=False, new_file=new_file, table=table)[0]
+    return _dumps(value, InBand(), arguments=False, new_file=new_file, table=table)[0]
 
 
 def _dumps(
@@ -1105,7 +1065,7 @@ def _dumps(
     try:
         plain.dump(value)
         data = file.getvalue()
-        if b"__main__" not in data:  # else an object may say that it is found there
+        if not names_main(data):  # else an object says that it is found there
             return data, plain.reached.values(), ()
     except Exception:  # the next one takes more, and its error is the better one
         pass
@@ -1113,6 +1073,27 @@ def _dumps(
         value, keep, arguments=arguments, new_file=new_file, table=table, locks=locks
     )
     return data, rich.reached.values(), rich.reaches.values()
+
+
+def names_main(data: bytes) -> bool:
+    """Whether a pickle of protocol 5 refers to something by a name in ``__main__``."""
+    if b"__main__" not in data:
+        return False
+    import pickletools
+
+    # The two texts before `STACK_GLOBAL` are a module and a name; they may be repeated ones.
+    last: deque[Any] = deque((None, None), 2)
+    memo: list[Any] = []
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name == "MEMOIZE":
+            memo.append(last[-1])
+        elif isinstance(argument, int) and opcode.name in ("BINGET", "LONG_BINGET"):
+            last.append(memo[argument])
+        elif opcode.name == "STACK_GLOBAL" and last[0] == "__main__":
+            return True
+        elif isinstance(argument, str):
+            last.append(argument)
+    return False
 
 
 class _Call:
@@ -1176,7 +1157,7 @@ def dumps_function(func: Any, keep: Keeper) -> tuple[bytes, Reach]:
         try:
             _Plain(file, keep, True).dump(func)
             data = file.getvalue()
-            if b"__main__" not in data:
+            if not names_main(data):
                 return data, reach
         except Exception:  # the next one takes more, and its error is the better one
             keep.restart()

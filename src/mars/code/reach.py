@@ -37,7 +37,7 @@ from mars.code import modules
 from mars.code.bytecode import Facts, facts_of, names_in_alias, names_in_hints, resolved
 from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.world import AS_IMPORTED, MISSING, Seen
+from mars.code.world import AS_IMPORTED, DEFAULT, MISSING, Seen
 
 CachedFunction: Final[Any] = type(functools.lru_cache(len))
 
@@ -46,7 +46,7 @@ _ATOMS: Final = (
     GenericAlias, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
 )  # fmt: skip
-_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
+HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
 _NOT_LOOKED_AT: Final = {
     "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
     "_abc_impl", "__slotnames__",
@@ -332,7 +332,7 @@ class Reach:
                 self._later(one, None)
         for place, one in enumerate(func.__defaults__ or ()):
             if type(one) not in _QUICK:
-                self.held[module, f"{path}.__defaults__.{place}"] = Seen(one), False
+                self.held[module, f"{path}{DEFAULT}{place}"] = Seen(one), False
                 self._at_home(one)
         attributes = func.__dict__
         if not attributes:
@@ -575,15 +575,19 @@ def _is_generated(func: FunctionType, cls: type) -> bool:
     )
 
 
-def _is_plain(kind: type) -> bool:
+def reduces_as_any_object(kind: Any) -> bool:
+    """Whether a class says nothing of its own about how its objects pickle."""
+    return kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+
+
+def _is_plain(kind: Any) -> bool:
     """Whether objects of a class are what their attributes are, and pickle as such."""
     copyreg._slotnames(kind)  # type: ignore[attr-defined]  # pickle would note it in the class
     return (
-        all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__)
-        and all(
-            getattr(kind, name, None) is getattr(object, name, None)
-            for name in ("__reduce__", "__reduce_ex__", "__getstate__", "__getattribute__")
-        )
+        all(base is object or base.__flags__ & HEAP_TYPE for base in kind.__mro__)
+        and reduces_as_any_object(kind)
+        and kind.__getstate__ is object.__getstate__
+        and kind.__getattribute__ is object.__getattribute__
         and not hasattr(kind, "__getnewargs__")
         and not hasattr(kind, "__getnewargs_ex__")
         and not any("__slots__" in vars(base) for base in kind.__mro__)

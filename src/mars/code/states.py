@@ -15,16 +15,13 @@ from types import FunctionType
 from typing import Any, Final
 
 from mars.code import modules
+from mars.code.digest import blake2b
+from mars.code.keepers import Apart, InBand
 from mars.code.modules import Source
 from mars.code.origin import found
 from mars.code.reach import Reach
 from mars.code.world import AS_IMPORTED, MISSING, Seen, State, World, current
 from mars.settings import BUFFER_BYTES
-
-try:  # where `hashlib` has it from, which takes 4 ms to load OpenSSL
-    from _blake2 import blake2b
-except ImportError:
-    from hashlib import blake2b
 
 _READ: Final = 64
 """So many of the last ones are kept: calls in a row have the same."""
@@ -43,14 +40,8 @@ _WITHOUT_IDENTITY: Final = frozenset(
 """Identities of types of values whose own identity tells nothing."""
 
 
-class _Small:
+class _Small(InBand):
     """Refuses large buffers: a value that has them is no content to compare."""
-
-    def __init__(self) -> None:
-        self.buffers: list[pickle.PickleBuffer] = []
-
-    def restart(self) -> None:
-        """There is nothing to forget."""
 
     def __call__(self, buffer: pickle.PickleBuffer) -> bool:
         if buffer.raw().nbytes >= BUFFER_BYTES:
@@ -60,24 +51,6 @@ class _Small:
 
 class _Large(Exception):
     pass
-
-
-class _Apart(_Small):
-    """Leaves all buffers out of the pickle."""
-
-    def restart(self) -> None:
-        self.buffers.clear()
-
-    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
-        self.buffers.append(buffer)
-        return False
-
-
-class _All(_Small):
-    """Takes all buffers into the pickle."""
-
-    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
-        return True
 
 
 def content_of(value: Any, dumps: Callable[..., bytes], by_value: tuple[Any, ...] = ()) -> bytes:
@@ -96,7 +69,7 @@ def content_of(value: Any, dumps: Callable[..., bytes], by_value: tuple[Any, ...
 
 def _digest_of(value: Any, dumps: Callable[..., bytes]) -> bytes | None:
     """What tells one large value from another; None: nobody can say."""
-    keep = _Apart()
+    keep = Apart()
     try:
         digest = blake2b(dumps(value, keep, ()), digest_size=16)
     except Exception:
@@ -189,7 +162,7 @@ class Prepared:
         large = []
         for state in self.large:
             try:
-                content = dumps(state.value, _All())
+                content = dumps(state.value, InBand())
             except Exception as error:
                 kind = type(state.value)
                 lost = f"{kind.__module__}.{kind.__qualname__}: {error}"

@@ -342,6 +342,10 @@ def _has_plain_attributes(value: Any) -> bool:
     ) is dict
 
 
+DEFAULT: Final = ".__defaults__."
+"""Between the path of a function and the place of a default."""
+
+
 class Seen:
     """Stands for an object that a function of a module has for the default of a parameter.
 
@@ -573,7 +577,7 @@ class World:
 
     def _settle(self, state: State) -> None:
         """Compare what is there with what the program had, and set what differs."""
-        if _DEFAULT in state.path:
+        if DEFAULT in state.path:
             return  # it tells only what is one object
         owner, name = _owner_of(state)
         if owner is None:
@@ -725,16 +729,12 @@ HOME: Final = Home()
 
 def _bound(state: State) -> Any:
     """What is there, under the name of a state or as a default; `MISSING`: nothing."""
-    path, default, index = state.path.rpartition(_DEFAULT)
+    path, default, index = state.path.rpartition(DEFAULT)
     if default:
         values = getattr(found(state.module, path), "__defaults__", None) or ()
         return values[int(index)] if int(index) < len(values) else MISSING
     owner, name = _owner_of(state)
     return MISSING if owner is None else _value_in(owner, name)
-
-
-_DEFAULT: Final = ".__defaults__."
-"""Between the path of a function and the place of a default."""
 
 
 def _refusing(name: str, lost: str) -> Callable[..., object]:

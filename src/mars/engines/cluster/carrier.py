@@ -110,7 +110,7 @@ class Copy:
         buffer[:] = self._data[start : start + len(buffer)]
 
 
-def patiently(act: Callable[..., Any], *arguments: Any) -> Any:
+def patiently(act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """What ``act`` gives; tried again for a while if the system lacks something.
 
     Raises
@@ -121,7 +121,7 @@ def patiently(act: Callable[..., Any], *arguments: Any) -> Any:
     until = time.monotonic() + TRY_AGAIN_S
     while True:
         try:
-            return act(*arguments)
+            return act(*arguments, **named)
         except OSError as error:
             if error.errno not in PASSING or time.monotonic() > until:
                 raise

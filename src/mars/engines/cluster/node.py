@@ -396,21 +396,12 @@ class Node:
             arena = self._arenas[number] = _Arena(patiently(platform.open_at, address), size)
         elif arena is None:
             on_disk = number & ON_DISK or self._ledger.total() + size > self._budget
-            descriptor = patiently(self._new_file, number, size, bool(on_disk))
+            descriptor = patiently(
+                platform.sized_file, size, f"arena-{number}",
+                on_disk=bool(on_disk), directory=self._spill,
+            )  # fmt: skip
             arena = self._arenas[number] = _Arena(descriptor, size, ours=not on_disk)
         return arena
-
-    def _new_file(self, number: int, size: int, on_disk: bool) -> int:
-        if on_disk:
-            descriptor = platform.nameless_file(self._spill, append=False)
-        else:
-            descriptor = platform.memory_file(f"arena-{number}")
-        try:
-            os.ftruncate(descriptor, size)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
 
     def _take_folder(self, size: int, offset: int, data: bytes) -> None:
         """A part of the program's folder, which is there before any worker is."""

@@ -330,22 +330,6 @@ class _Coming:
             node.send(part)
 
 
-class _There:
-    """The nodes of a pool, as a collection that knows at once whether it has a node."""
-
-    def __init__(self, pool: RemotePool) -> None:
-        self._pool = pool
-
-    def __contains__(self, node: Any) -> bool:
-        return self._pool.has(node)
-
-    def __len__(self) -> int:
-        return len(self._pool.nodes)
-
-    def __iter__(self) -> Iterator[RemoteNode]:
-        return iter(self._pool.nodes)
-
-
 def _as_reader(node: RemoteNode) -> int:
     """A node among the processes that read a region, the others of which are workers."""
     return -1 - node.index
@@ -394,15 +378,9 @@ class RemoteStore(Store):
         def make() -> int:
             budget = self.ledger.budget_bytes
             on_disk = bool(number & ON_DISK) or self.ledger.total() > _MOST_OF_BUDGET * budget
-            if on_disk:
-                descriptor = platform.nameless_file(self.directory, append=False)
-            else:
-                descriptor = platform.memory_file(f"mirror-{number}")
-            try:
-                os.ftruncate(descriptor, size)
-            except OSError:
-                os.close(descriptor)
-                raise
+            descriptor = platform.sized_file(
+                size, f"mirror-{number}", on_disk=on_disk, directory=self.directory
+            )
             if on_disk:
                 self._on_disk.add(number)
             return descriptor
@@ -708,8 +686,8 @@ class RemoteLoop(Loop):
                 (value[1] >> OWNER_SHIFT, (value[1], value[2]), value[3], source.early)
                 for value, source in self._large_inputs(task)
             )
-            there = _There(self.pool)
-            least = lacking.least(there, where.readers) if lacking.any else 0
+            pool = self.pool
+            least = lacking.least(len(pool.nodes), pool.has, where.readers) if lacking.any else 0
             self._lacking = task, where.changes, lacking, least  # others are asked for next
         missing = lacking.bytes(node) if lacking.any else 0
         return missing if missing == math.inf else (missing - least) / SHIP_BYTES_PER_S

@@ -7,7 +7,7 @@ to count are the inputs of a call, and for each of them the few nodes that have 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -92,17 +92,15 @@ class Lacking:
             return math.inf
         return 0 if node.reads else self.total - self._have.get(node, 0)
 
-    def least(self, nodes: Collection[Any], readers: Collection[Any]) -> float:
-        """What the node lacks that lacks least."""
+    def least(self, count: int, has: Callable[[Any], bool], readers: Iterable[Any]) -> float:
+        """What the node lacks that lacks least, of so many that are there; ``has`` says which."""
         if self._able is not None:
             some: Iterable[Any] = self._able
         else:
             some = {*self._have, *readers}
-        least = min((self.bytes(node) for node in some if node in nodes), default=math.inf)
-        if self._able is None and least > self.total:
-            others = len(nodes) - sum(node in nodes for node in self._barred)
-            if others > 0:  # one that has none of them
-                least = self.total
+        least = min((self.bytes(node) for node in some if has(node)), default=math.inf)
+        if self._able is None and least > self.total and count > sum(map(has, self._barred)):
+            return self.total  # one that has none of them
         return least
 
     def count(self, size: int, having: Iterable[Any], able: Iterable[Any] | None) -> None:

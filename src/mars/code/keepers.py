@@ -1,0 +1,38 @@
+"""Who is asked about the buffers of a pickle: to take them, or to leave them in it."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Protocol
+
+
+class Keeper(Protocol):
+    """Takes the large buffers that a pickle leaves out; falsy: the buffer is taken."""
+
+    buffers: list[pickle.PickleBuffer]
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool: ...
+
+    def restart(self) -> None: ...
+
+
+class InBand:
+    """Takes no buffer: all of them stay in the pickle."""
+
+    def __init__(self) -> None:
+        self.buffers: list[pickle.PickleBuffer] = []
+
+    def restart(self) -> None:
+        """Forget all: the pickle is made again."""
+        self.buffers.clear()
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        return True
+
+
+class Apart(InBand):
+    """Takes all buffers."""
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        self.buffers.append(buffer)
+        return False
