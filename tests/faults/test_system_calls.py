@@ -6,9 +6,7 @@ that it can give. Nothing hangs, no value is wrong, the engine works on, nothing
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import os
 import random
 import time
 from collections.abc import Callable
@@ -20,9 +18,9 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.errors import InternalError, MarsError
 from tests.faults import injection
 from tests.faults.campaign import SEED
+from tests.faults.typed_work import BIG, TYPED, descriptors, double, nest, size, typed_errors
 
 CASES = [
     ("driver", "os.pwrite", ("ENOSPC", "short")),
@@ -60,27 +58,10 @@ CASES = [
 ]
 EACH = [(where, name, error) for where, name, errors in CASES for error in errors]
 
-BIG = random.Random(1).randbytes(300_000)
-TYPED = (OSError, MarsError)
-LIMIT_S = 20.0
-
-
-def size(data: bytes) -> int:
-    print("size", len(data))
-    return len(data)
-
-
-def double(data: bytes) -> bytes:
-    return data + data
-
 
 def fail() -> None:
     print("before it fails")
     raise ValueError("as it should")
-
-
-def nest() -> Any:
-    return mr.spawn(double, args=(b"n" * 70_000,)).execute().fetch()
 
 
 def work(session: mars.session.Session) -> list[BaseException]:
@@ -93,36 +74,10 @@ def work(session: mars.session.Session) -> list[BaseException]:
         mr.spawn(nest): b"n" * 140_000,
         **{mr.spawn(pow, args=(i, 2)): i * i for i in range(10)},
     }
-    errors: list[BaseException] = []
-    try:
-        run = mr.ExecutableTuple(list(expected)).execute(
-            session=session, wait=False, on_error="continue"
-        )
-        with contextlib.suppress(TimeoutError):
-            run.exception(timeout=LIMIT_S)
-        assert run.done(), "it hangs"
-    except TYPED as error:
-        errors.append(error)
-    for call, value in expected.items():
-        try:
-            assert call.fetch(session=session) == value
-        except TYPED as error:
-            errors.append(error)
-    for call in expected:
-        with contextlib.suppress(*TYPED):
-            str(call.fetch_log(session=session))
+    errors = typed_errors(session, expected)
     with pytest.raises((ValueError, *TYPED)):
         mr.spawn(fail).execute(session=session)
-    assert not any(isinstance(error, InternalError) for error in errors), errors
     return errors
-
-
-def descriptors() -> list[str]:
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-    return sorted(found)
 
 
 def try_out(plan: injection.Plan, folder: Path, patch: pytest.MonkeyPatch) -> bool:

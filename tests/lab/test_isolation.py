@@ -6,12 +6,11 @@ On Dask and on Ray; the tests of an engine share a cluster, so their order count
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.lab.clusters import WEB, Driver, LabCluster
-from tests.lab.hosts import Lab
+from tests.lab.clusters import Driver, LabCluster
 
 pytest.importorskip("distributed")
 pytest.importorskip("ray")
@@ -33,28 +32,6 @@ def ending(session, call):
     error = session.error(call)
     return type(error).__name__ if error is not None else "value"
 """
-
-
-@pytest.fixture(scope="module", params=["dask", pytest.param("ray", marks=pytest.mark.campaign)])
-def cluster(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LabCluster]:
-    """Head, two nodes of one core, and a client; each on a host of its own."""
-    made = LabCluster(lab, request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def drive(cluster: LabCluster) -> Iterator[Callable[..., Driver]]:
-    """``drive(program, *arguments)``: start it on the fourth host, with the web address."""
-    started: list[Driver] = []
-
-    def start(program: str, *arguments: str) -> Driver:
-        started.append(Driver(cluster["client"], BEGIN + program, WEB, *arguments))
-        return started[-1]
-
-    yield start
-    for driver in started:
-        driver.close()
 
 
 FULL_HERE = """

@@ -45,20 +45,6 @@ def cluster(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LabCluster]:
     made.close()
 
 
-@pytest.fixture
-def drive(cluster: LabCluster) -> Iterator[Callable[..., Driver]]:
-    """``drive(program, host)``: start it there, with the web address."""
-    started: list[Driver] = []
-
-    def start(program: str, host: str = "client") -> Driver:
-        started.append(Driver(cluster[host], BEGIN + program, WEB))
-        return started[-1]
-
-    yield start
-    for driver in started:
-        driver.close()
-
-
 BEGIN = """
 import json, os, socket, sys, time
 import mars, mars.remote as mr
@@ -317,7 +303,7 @@ def test_a_bundle_for_clients_makes_no_node_that_gets_calls_also_without_our_com
     cluster: LabCluster, drive: Callable[..., Driver], wait_until: Callable[..., None]
 ) -> None:
     """A program runs on the head all the while."""
-    program = drive(ROUNDS, "head")
+    program = drive(ROUNDS, host="head")
     assert set(program.json("before")) <= set(NODES)
     if cluster.engine == "dask":
         tried = cluster["client"].run(sys.executable, "-W", "ignore", "-c", AS_DASK, limit_s=120)

@@ -55,20 +55,6 @@ def cluster(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LabCluster]:
     made.close()
 
 
-@pytest.fixture
-def drive(cluster: LabCluster) -> Iterator[Callable[..., Driver]]:
-    """``drive(program, *arguments)``: start it on the fourth host, with the web address."""
-    started: list[Driver] = []
-
-    def start(program: str, *arguments: str) -> Driver:
-        started.append(Driver(cluster["client"], BEGIN + program, WEB, *arguments))
-        return started[-1]
-
-    yield start
-    for driver in started:
-        driver.close()
-
-
 BEGIN = """
 import json, os, socket, sys, threading, time
 import mars, mars.remote as mr

@@ -12,7 +12,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from tests.lab.clusters import NODES, WEB, Driver, LabCluster
-from tests.lab.hosts import Lab
 from tests.lab.scan import TRACE
 
 pytest.importorskip("distributed")
@@ -30,28 +29,6 @@ pytestmark = [pytest.mark.hosts, pytest.mark.timeout(500)]
 
 LEFT_S = 90.0
 """What is promised: so long after a driver or head is killed nothing of ours is on the nodes."""
-
-
-@pytest.fixture(scope="module", params=["dask", pytest.param("ray", marks=pytest.mark.campaign)])
-def cluster(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LabCluster]:
-    """Head, two nodes of one core, and a client; each on a host of its own."""
-    made = LabCluster(lab, request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def drive(cluster: LabCluster) -> Iterator[Callable[..., Driver]]:
-    """``drive(program, *arguments)``: start it on the fourth host, with the web address."""
-    started: list[Driver] = []
-
-    def start(program: str, *arguments: str) -> Driver:
-        started.append(Driver(cluster["client"], BEGIN + program, WEB, *arguments))
-        return started[-1]
-
-    yield start
-    for driver in started:
-        driver.close()
 
 
 BEGIN = """

@@ -8,7 +8,6 @@ tell where a call is made.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import random
 import threading
@@ -22,10 +21,9 @@ import pytest
 import mars.remote as mr
 from mars.engines.cluster import remote
 from mars.engines.local import loop as local_loop
-from mars.errors import InternalError, MarsError
 from tests.faults import injection
 from tests.faults.campaign import SEED
-from tests.faults.test_system_calls import descriptors
+from tests.faults.typed_work import BIG, TYPED, descriptors, double, nest, size, typed_errors
 
 THREADS = {
     "program": ("mars-engine", "MainThread", "mars-reach", "test-carrier"),
@@ -72,23 +70,7 @@ EACH = [(where, name, error) for where, name, errors in CASES for error in error
 ENDS_A_LINE = ("socket.socket.sendall", "socket.socket.recv_into")
 """What fails in these is the connection, and with it a node is lost."""
 
-TYPED = (OSError, MarsError)
-LIMIT_S = 20.0
-BIG = random.Random(1).randbytes(300_000)
 LARGE = 5_000_000
-
-
-def size(data: bytes) -> int:
-    print("size", len(data))
-    return len(data)
-
-
-def double(data: bytes) -> bytes:
-    return data + data
-
-
-def nest() -> Any:
-    return mr.spawn(double, args=(b"n" * 70_000,)).execute().fetch()
 
 
 def work(session: Any) -> list[BaseException]:
@@ -106,26 +88,7 @@ def work(session: Any) -> list[BaseException]:
         mr.spawn(nest): b"n" * 140_000,
         **{mr.spawn(pow, args=(i, 2)): i * i for i in range(10)},
     }
-    errors: list[BaseException] = []
-    try:
-        run = mr.ExecutableTuple(list(expected)).execute(
-            session=session, wait=False, on_error="continue"
-        )
-        with contextlib.suppress(TimeoutError):
-            run.exception(timeout=LIMIT_S)
-        assert run.done(), "it hangs"
-    except TYPED as error:
-        errors.append(error)
-    for call, value in expected.items():
-        try:
-            assert call.fetch(session=session) == value
-        except TYPED as error:
-            errors.append(error)
-    for call in expected:
-        with contextlib.suppress(*TYPED):
-            str(call.fetch_log(session=session))
-    assert not any(isinstance(error, InternalError) for error in errors), errors
-    return errors
+    return typed_errors(session, expected)
 
 
 def try_out(plan: injection.Plan, make: Callable[..., Any], direct: bool) -> bool:
