@@ -64,6 +64,8 @@ _OURS_TO_BEAR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errn
 _NONE: Final = -1
 """In place of a descriptor."""
 
+_NOBODY_ASKED: Final[tuple[Task | None, int, Lacking, float]] = None, -1, Lacking(), 0
+
 _TOLD_AFTER_S: Final = 1.0
 """A node that is lost is told of so much later, in seconds, or when a run ends. If Dask's scheduler
 or Ray's head has ended, all nodes are lost until then, in any order, and it is not true that their
@@ -662,7 +664,7 @@ class RemoteLoop(Loop):
         self._told_logs = False
         self._untold: deque[tuple[float, str]] = deque()  # lines about lost nodes, and when to tell
         # For which task nodes were asked for last, when, and what came of it.
-        self._lacking: tuple[Task | None, int, Lacking, float] = None, -1, Lacking(), 0
+        self._lacking = _NOBODY_ASKED
         self._pairs = Pairs(lambda node, *key: self._got(node, key, 0, False))
 
     def _new_scheduler(
@@ -671,7 +673,7 @@ class RemoteLoop(Loop):
         return Scheduler(groups, room, self._distance, FAR_PREFETCH_BELOW_S)
 
     def on(self, event: events.Event) -> None:
-        self._lacking = None, -1, Lacking(), 0
+        self._lacking = _NOBODY_ASKED
         super().on(event)
 
     def _distance(self, task: Task, index: int) -> float:
