@@ -9,12 +9,19 @@ import plugged
 import ring
 from checks import check_call, check_calls, start
 from ring import base, core
-from ring.base import COUNT, FLAGS, MISSING, given
+from ring.base import COUNT, FLAGS, GUARDED, MISSING, given
 
 import mars.remote as mr
 
 start()
 
+
+def counted():
+    return base.REGISTERED, len(base.ALL)
+
+
+base.register(counted)  # before a worker has imported the plugin
+check_call("what an import registers is counted once", counted, want=(2, 2))
 check_call("a package and a module of it that import each other", ring.version, want=1)
 check_call("what runs while they are imported", lambda: ring.NAME, want="ring")
 check_call("one of them as an argument", lambda module: module.VERSION, ring, want=1)
@@ -91,23 +98,20 @@ check_calls(
 
 
 def by_registry():
-    return base.LIMITS[-1]
+    return base.LIMITS[-1], GUARDED.items, GUARDED is base.GUARDED
 
 
 base.HANDLERS["mine"] = by_registry
 base.LIMITS.append(4)
-check_call("a function in a registry finds what its module is", base.handle, "mine", want=4)
 base.GUARDED.add("kept")
+check_call(
+    "a function in a registry finds what its module is",
+    base.handle,
+    "mine",
+    want=(4, ["kept"], True),
+)
 check_call("what stands beside a lock", base.guarded, want=["kept"])
 check_call("large values and parts of them", core.large_parts, want=(5, 5.0))
-
-
-def counted():
-    return base.REGISTERED, len(base.ALL)
-
-
-base.register(counted)
-check_call("what an import registers is counted once", counted, want=(2, 2))
 
 
 def ask_for_facts():
