@@ -62,9 +62,9 @@ def first(array: Any) -> int:
         (os, "pwrite", errno.ENOSPC),
         (os, "pwrite", errno.EIO),
         (os, "dup", errno.EMFILE),
-        (os, "ftruncate", errno.ENOSPC),
-        (platform, "memory_file", errno.EMFILE),
-        (platform, "memory_file", errno.ENOMEM),
+        (platform, "sized_file", errno.ENOSPC),
+        (platform, "sized_file", errno.EMFILE),
+        (platform, "sized_file", errno.ENOMEM),
     ],
 )
 def test_a_host_without_room_fails_the_call_whose_value_comes_and_no_node(
