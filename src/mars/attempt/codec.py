@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mars.code.keepers import InBand
 from mars.code.pickling import dumps, dumps_arguments
-from mars.code.places import HoldsObject, collecting, place_of, standing_for
+from mars.code.places import HoldsObject, collecting, place_of, stand_for
 from mars.settings import BUFFER_BYTES
 from mars.task import Output
 
@@ -135,8 +135,11 @@ def decode_arguments(
     """Arguments for one attempt, with ``inputs`` in their places."""
     if not inputs:
         return load(data, buffers=buffers)  # type: ignore[no-any-return]
-    with standing_for(inputs):
+    before = stand_for(inputs)
+    try:
         return load(data, buffers=buffers)  # type: ignore[no-any-return]
+    finally:
+        stand_for(before)
 
 
 __all__ = [

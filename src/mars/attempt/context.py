@@ -29,12 +29,14 @@ class Attempt:
         The worker group that it runs in.
     entropy, place : int or None, tuple of int
         What `mars.remote.rng` is seeded with: the run's seed, and the call's place in it.
+    item : int or None
+        Which item of a block runs; None: it is a call by itself.
     spawned : int
         Nested calls so far, for their places.
     """
 
     __slots__ = (
-        "cpus", "engine", "entropy", "generator", "name", "place", "report_progress",
+        "_place", "cpus", "engine", "entropy", "generator", "item", "name", "report_progress",
         "session", "session_id", "spawned", "worker_address",
     )  # fmt: skip
 
@@ -53,11 +55,17 @@ class Attempt:
         self.engine = engine
         self.worker_address = worker_address
         self.entropy = entropy
-        self.place = place
+        self._place = place
+        self.item: int | None = None
         self.report_progress = report_progress
         self.spawned = 0
         self.session: Any = None  # made when the call asks for it
         self.generator: Any = None
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Made when somebody asks, as a block may have a million items that do not."""
+        return self._place if self.item is None else (*self._place, self.item)
 
 
 class _Here(threading.local):

@@ -6,15 +6,15 @@ Called by whoever has to know what a function reaches.
 
 from __future__ import annotations
 
-import dis
 import functools
+import opcode
 import re
 import weakref
 from collections.abc import Iterable, Iterator
 from types import CodeType, GenericAlias, UnionType
 from typing import Any, Final
 
-_OP: Final = dis.opmap
+_OP: Final = opcode.opmap
 _LOAD_GLOBAL: Final = _OP["LOAD_GLOBAL"]  # its argument has a flag in the lowest bit
 _BY_NAME: Final = frozenset(
     _OP[name]

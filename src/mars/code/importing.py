@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.machinery
-import importlib.util
 import os
 import sys
 import threading
@@ -137,8 +136,10 @@ class Finder:
             if text is None:
                 return None
             loader = _FromText(name, source.file, text)
+        from importlib.util import spec_from_file_location  # late: a plain call imports nothing
+
         folder = [os.path.dirname(source.file)] if source.package else None
-        return importlib.util.spec_from_file_location(
+        return spec_from_file_location(
             name, source.file, loader=loader, submodule_search_locations=folder
         )
 
@@ -218,8 +219,10 @@ class _Told(importlib.machinery.SourceFileLoader):
 
         Python compares whole seconds and sizes, and would take the code of the text before.
         """
+        from importlib.util import cache_from_source
+
         try:
-            compiled = os.stat(importlib.util.cache_from_source(self.path))
+            compiled = os.stat(cache_from_source(self.path))
             return compiled.st_mtime_ns <= os.stat(self.path).st_mtime_ns
         except (OSError, NotImplementedError):  # it is not compiled, or nobody keeps that
             return False

@@ -16,7 +16,6 @@ The decision is made once for a module, and again only when it is loaded again.
 import contextlib
 import functools
 import importlib.machinery
-import importlib.util
 import os
 import sys
 import threading
@@ -444,8 +443,10 @@ def file_of(name: str) -> str | None:
     top, *rest = name.split(".")
     if top in sys.stdlib_module_names:
         return None
+    from importlib.util import find_spec  # late, as most programs never come here
+
     try:
-        spec = importlib.util.find_spec(top)
+        spec = find_spec(top)
     except (ImportError, AttributeError, ValueError):
         return None
     path = None if spec is None else spec.origin

@@ -8,7 +8,7 @@ are no packages here. Called by engines whose workers run elsewhere, once for ea
 
 from __future__ import annotations
 
-import dis
+import opcode
 import sys
 from collections.abc import Iterable, Iterator
 from types import CodeType
@@ -19,13 +19,15 @@ from mars.code.origin import is_made_by_hand, is_project_module
 
 _HERE = __name__.partition(".")[0]
 
-_JUMPS = frozenset({*dis.hasjrel, *dis.hasjabs})
+_JUMPS = frozenset({*opcode.hasjrel, *opcode.hasjabs})
 
 
 def certain_imports(code: CodeType) -> Iterator[tuple[int, str]]:
     """What code imports whichever way it takes: how far up it starts, and the name."""
     if not facts_of(code).imports:
         return
+    import dis  # late, as on one machine nobody comes here
+
     caught = [(one.start, one.end) for one in dis.Bytecode(code).exception_entries]  # type: ignore[attr-defined]
     passed_over_until = 0
     constants: list[object] = []

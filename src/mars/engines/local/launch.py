@@ -95,7 +95,8 @@ class Launch:
         # Workers share what the zygote has loaded. Where the program needed it, they do, too.
         more = "import cloudpickle; " if "cloudpickle" in sys.modules else ""
         code = (
-            f"import os, sys; sys.path[:] = {import_path()!r}; {seed}; {more}"
+            # The collector would look through all that is imported, several times.
+            f"import gc, os, sys; gc.disable(); sys.path[:] = {import_path()!r}; {seed}; {more}"
             f"sys._xoptions.clear(); sys._xoptions.update({self._more!r}); "
             f"from mars.engines.local.zygote import main; "
             f"main({_CONTROL_DESCRIPTOR}, {os.getpid()}, {platform.descriptor_limit()})"

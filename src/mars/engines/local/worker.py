@@ -879,7 +879,6 @@ class Worker:
         attempt = task[0]
         session = context.current()
         assert session is not None
-        place = session.place
         spread: bool = extra["spread"]
         retries: int = extra.get("retries", 0)
         values: list[Any] = []
@@ -889,10 +888,11 @@ class Worker:
         log, seek, ends = self.log, os.lseek, os.SEEK_CUR
         stdout, stderr = self.stdout, self.stderr
         first: int = extra["items"]
+        indices = extra["indices"] if first < 0 else range(first, first + len(items))
         function, tame = task[2], self.tame
         few = len(items) <= _FEW_ITEMS  # so each of them takes a while, or it matters little
-        for offset, item in enumerate(items):
-            session.place = (*place, extra["indices"][offset] if first < 0 else first + offset)
+        for index, item in zip(indices, items, strict=True):
+            session.item = index
             session.generator = None
             tries = 0
             while True:
@@ -906,6 +906,7 @@ class Worker:
                     if self.interrupted == attempt:
                         raise
                     tries += 1
+                    offset = len(values)
                     if tries <= retries and isinstance(error, _retry_on(extra, error)):
                         failed_before[offset] = tries
                         time.sleep(BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
@@ -1119,7 +1120,7 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int 
     from mars.engines.local.nested import NestedEngine
 
     worker.engine = NestedEngine(worker)
-    gc.freeze()  # what the zygote loaded stays as it is: the collector need not look at it
+    gc.freeze()  # what was loaded since the fork, too
     worker.run()
     if (worker.stopping or worker.spoiled) and worker.end():
         return ENDS_BY_ITSELF

@@ -7,6 +7,7 @@ kills all of them, with their children, as soon as the driver is gone.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import pickle
@@ -217,6 +218,8 @@ def main(descriptor: int, driver: int, descriptors: int) -> None:
     # Imported before the first fork, so that all workers share it.
     for name in ("mars.engines.local.worker", "mars.engines.local.nested"):
         importlib.import_module(name)
+    gc.freeze()  # what all workers share stays as it is: no collector need look at it
+    gc.enable()
     platform.unbuffer_c_output()
     _Zygote(socket.socket(fileno=descriptor), driver, mounting.wait()).run()
     sys.stdout.flush()
