@@ -22,6 +22,7 @@ if str(ROOT / "src") not in sys.path:
     sys.path.insert(0, str(ROOT / "src"))
 
 import mars  # noqa: E402  # this checkout's, not one that happens to be installed
+import mars.calls.options  # noqa: E402
 import mars.cli  # noqa: E402
 import mars.config  # noqa: E402
 import mars.errors  # noqa: E402
@@ -30,7 +31,6 @@ import mars.logs  # noqa: E402
 import mars.remote  # noqa: E402
 import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
-import mars.task  # noqa: E402
 from mars.attempt.context import Context  # noqa: E402
 from mars.engines.objects import RemoteObject  # noqa: E402
 
@@ -98,8 +98,13 @@ VARIABLES = {
 }
 
 FOR_MARS_ONLY = frozenset({
-    "choose", "Session.run", "Session.value", "Session.error", "Session.executed",
-    "Session.log_source", "Execution.begin",
+    "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
+    "Session.close_checkpoints", "Execution.begin",
+    *(
+        f"{kind}.{name}"
+        for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
+        for name in ("calls_in", "value_in", "error_in", "infos_in")
+    ),
 })  # fmt: skip
 """Public names that other modules of mars call, and programs need not."""
 
@@ -263,7 +268,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def call_options() -> str:
     """Options of a call, all of them."""
-    known = {*mars.task._CHECKS, *mars.task.HINTS}
+    known = {*mars.calls.options.CHECKS, *mars.calls.options.HINTS}
     if known != CALL_OPTIONS.keys():
         raise SystemExit(f"describe in {__file__}: {sorted(known ^ CALL_OPTIONS.keys())}")
     rows = [(f"`{name}`", *facts) for name, facts in CALL_OPTIONS.items()]
@@ -349,7 +354,7 @@ def build() -> str:
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
         klass("mars.remote.Executable", remote.Executable),
-        "Objects, tuples of them and maps have these two beside their own methods.",
+        "Objects, tuples of them and maps have all of these beside their own methods.",
         klass("mars.remote.Object", remote.Object),
         klass("mars.remote.ExecutableTuple", remote.ExecutableTuple),
         klass("mars.remote.MapObjects", remote.MapObjects),

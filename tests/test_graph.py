@@ -9,8 +9,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mars.calls.options import Options
 from mars.graph import needed_calls
-from mars.task import Call, Function, Options, Stage, Task
+from mars.task import Call, Function, Stage, Task
 
 FUNCTION = Function(b"f", "f", b"")
 

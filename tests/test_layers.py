@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
     errors settings config resources platform _version observe.progress
+    calls.options
     logs task delivery owners
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
@@ -47,7 +48,7 @@ LAYERS = """
     attempt.call attempt.rows
     graph engine observe.attempts observe.silence folders identity
     engines.outcome
-    items journal
+    calls.maps journal
     checkpoint
     engines.local.large_pages
     engines.main_thread engines.objects engines.given
@@ -67,8 +68,13 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     execution
-    session history
+    sessions.runs history
+    sessions.session
+    sessions.opening
+    sessions.aio calls.executable
+    session calls.objects
     script
+    calls.spawn
     remote
     core.context core.session
     core
@@ -83,13 +89,16 @@ LAYERS = """
 """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
-EMPTY = {"attempt", "code", "deploy", "engines", "engines.cluster", "engines.local", "observe"}
+EMPTY = {
+    "attempt", "calls", "code", "deploy", "engines", "engines.cluster", "engines.local", "observe",
+    "sessions",
+}  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
-    "code.bytecode", "graph", "task", "observe.attempts",
+    "calls.options", "code.bytecode", "graph", "task", "observe.attempts",
     "engines.cluster.clock", "engines.cluster.whereabouts",
     "engines.local.endings", "engines.local.events", "engines.local.queues",
     "engines.local.scheduler",
@@ -195,9 +204,9 @@ def test_the_scheduler_knows_tasks_and_tunables_only() -> None:
     }
     for name in parts:
         known = {ours(what) for what, _ in imported(parse(name))}
-        assert known <= {None, "settings", "task", "engines.local.queues"}
+        assert known <= {None, "settings", "task", "calls.options", "engines.local.queues"}
     known = {ours(what) for what, _ in imported(parse("engines.local.scheduler"))}
-    assert known == {None, "settings", "task", *parts}
+    assert known == {None, "settings", "task", "calls.options", *parts}
 
 
 def test_optional_packages_are_imported_late() -> None:

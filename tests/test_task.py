@@ -6,20 +6,16 @@ from typing import Any
 
 import pytest
 
-from mars.settings import DEATH_RETRIES, RETRY_WHEN_FAIL
-from mars.task import (
+from mars.calls.options import (
     DEFAULT_OPTIONS,
     HINTS,
-    Call,
-    Function,
     Options,
-    Output,
-    Stage,
-    Task,
     check_function,
     parse_bytes,
     parse_options,
 )
+from mars.settings import DEATH_RETRIES, RETRY_WHEN_FAIL
+from mars.task import Call, Function, Output, Stage, Task
 
 FUNCTION = Function(b"f", "f", b"")
 

@@ -90,7 +90,8 @@ class Cluster:
 
 def run(peer: Peer, params: Params) -> Metrics:
     """Submit all tasks at once, and let simulated workers run them in virtual time."""
-    from mars.task import DEFAULT_OPTIONS, Call, Function, Task
+    from mars.calls.options import DEFAULT_OPTIONS
+    from mars.task import Call, Function, Task
 
     cluster = Cluster(params["workers"])
     function = Function(b"function", "function", b"")

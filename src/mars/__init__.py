@@ -57,6 +57,6 @@ def __dir__() -> list[str]:
 def _close_all() -> None:
     # Registered here, not where engines are made: what a program registers after `import mars` is
     # called before, and can still make calls.
-    loaded = sys.modules.get(f"{__name__}.session")
+    loaded = sys.modules.get(f"{__name__}.sessions.session")
     if loaded is not None:
-        loaded.close_all()
+        loaded.opened.close()

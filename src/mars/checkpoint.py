@@ -32,12 +32,12 @@ from typing import Any, Final
 
 from mars import identity, journal
 from mars.attempt.capture import Log
+from mars.calls.maps import ItemCall, MapCall
 from mars.code.modules import text_of
 from mars.engine import Engine, Run
 from mars.engines.outcome import TaskLog
 from mars.folders import open_folder
 from mars.identity import Arrays, Code, Identity, Unidentified
-from mars.items import ItemCall, MapCall
 from mars.journal import Block, Damaged, Entry, Index, Kept, Writer
 from mars.logs import last_bytes
 from mars.settings import (

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-from mars.errors import UsageError
+from mars.errors import SessionClosed, UsageError
 from mars.logs import LogSource
 from mars.task import Call, Realm, Stage, Task
 
@@ -264,3 +264,36 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop everything the engine started; idempotent."""
+
+
+class SessionRealm:
+    """What the tasks of one session belong to.
+
+    Attributes
+    ----------
+    engine : Engine
+        The engine that the session uses.
+    closed : bool
+        Whether the session has ended.
+    """
+
+    __slots__ = ("closed", "engine")
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.closed = False
+
+    def forget(self, task: Task) -> None:
+        """The program no longer holds an output of the task."""
+        self.engine.forget(task)
+
+    def check_open(self) -> None:
+        """Refuse to go on if the session has ended.
+
+        Raises
+        ------
+        SessionClosed
+            It has.
+        """
+        if self.closed:
+            raise SessionClosed

@@ -1,8 +1,10 @@
-"""What one call is: its function, arguments, options, and how far it has come.
+"""The records of one call: what it is, how far it has come, and what stands for its values.
 
-`Call` is what a program described (`spawn` makes it, it never changes). `Task` is that call on
-its way through one engine, and belongs to the engine's scheduler. `Output` is one value of a
-call: users hold it as `mars.remote.Object`. Pure facts: no I/O, threads or clocks.
+`Call` is what a program described; `spawn` makes it. `Task` is that call on its way through one
+engine, and belongs to the scheduler of the engine. `Output` is one value of a call; users hold it
+as `mars.remote.Object`. `Call` and `Task` stand in one module because each of them holds the
+other. Sessions, engines and workers use all of these. Everything here is pure: no I/O, threads or
+clocks.
 """
 
 from __future__ import annotations
@@ -13,328 +15,44 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from numbers import Integral, Real
 from typing import Any, Final, NewType, Protocol
 
-from mars.config import plain_scalar
-from mars.errors import TaskTimeout, UsageError
-from mars.settings import DEATH_RETRIES, FUNCTION_BYTES, INLINE_BYTES, RETRY_WHEN_FAIL
+from mars.calls.options import Options
+from mars.settings import FUNCTION_BYTES, INLINE_BYTES
 
 RunId = NewType("RunId", int)
 WorkerId = NewType("WorkerId", int)
 AttemptId = NewType("AttemptId", int)
 
 TIMING: Final = struct.Struct("<5q")
-"""`Task.timing`: when a worker received a call, had its inputs, called, returned and stored the
-result, in nanoseconds of the program's monotonic clock."""
+"""The format of `Task.timing`: the moments at which a worker received the call, had its inputs,
+called the function, got its result and had stored that. They are nanoseconds of the monotonic clock
+of the program."""
 
 Buffers = tuple[object, ...]
-"""Large buffers of a pickled value, kept beside the pickle and never copied into it."""
-
+"""The large buffers of a pickled value. They are kept beside the pickle, never copied into it."""
 
 Ended = tuple[str, int, str]
-"""An attempt that has ended: name of its node, process id of its worker, and how it ended. See
-`mars.observe.attempts.Attempt`."""
-
-
-class Options:
-    """How a call is to be run. Immutable; one instance serves all calls that ask the same.
-
-    Attributes
-    ----------
-    name : str or None
-        Shown in logs, errors and progress instead of the function's name.
-    cpus : float
-        Cores that the call owns while it runs.
-    memory : int or None
-        Bytes that the call may use.
-    gpus : int
-        GPUs that the call owns.
-    timeout_s : float or None
-        Limit for one attempt, in seconds of wall clock, from when it is sent to a free worker.
-    retries : int
-        Further attempts after an exception that `retry_on` names.
-    retry_on : tuple of exception classes
-        Which exceptions are worth another attempt.
-    death_retries : int
-        Further attempts after the worker process died under the call.
-    priority : int
-        Calls with a higher number start first.
-    worker : str or None
-        Address of the worker group that must run the call.
-    cache : bool
-        Whether a checkpoint may keep the call.
-    depends : object
-        What else the result depends on: part of the call's identity in a checkpoint.
-    """
-
-    __slots__ = (
-        "cache", "cpus", "death_retries", "depends", "gpus", "memory", "name", "priority",
-        "retries", "retry_data", "retry_late", "retry_on", "timeout_s", "worker",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str | None = None,
-        cpus: float = 1,
-        memory: int | None = None,
-        gpus: int = 0,
-        timeout_s: float | None = None,
-        retries: int = 0,
-        retry_on: tuple[type[BaseException], ...] = (Exception,),
-        death_retries: int = DEATH_RETRIES,
-        priority: int = 0,
-        worker: str | None = None,
-    ) -> None:
-        self.name = name
-        self.cpus = cpus
-        self.memory = memory
-        self.gpus = gpus
-        self.timeout_s = timeout_s
-        self.retries = retries
-        self.retry_on = retry_on
-        self.death_retries = death_retries
-        self.priority = priority
-        self.worker = worker
-        self.retry_data: bytes | None = None  # `retry_on` as it travels; None: Exception
-        self.retry_late = True  # whether `retry_on` names timeouts, too
-        self.cache = True
-        self.depends: object = None
-
-    def __reduce__(self) -> Any:
-        # Without the exception classes: they may be the program's own, and travel pickled. Nor
-        # with what is the driver's business.
-        staying = ("retry_on", "cache", "depends")
-        travelling = [name for name in self.__slots__ if name not in staying]
-        return _options_from, ({name: getattr(self, name) for name in travelling},)
-
-
-def _options_from(fields: dict[str, Any]) -> Options:
-    options = Options()
-    for name, value in fields.items():
-        setattr(options, name, value)
-    return options
-
-
-DEFAULT_OPTIONS: Final = Options()
-
-HINTS: Final = frozenset(
-    {"expect_band", "reassign_worker", "fuseable", "memory_scale", "output_types"}
-)
-"""Scheduling hints of the original that mean nothing here: accepted, without effect."""
-
-
-def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Options:
-    """Check what `spawn` was given beyond the function and its arguments.
-
-    Raises
-    ------
-    ValueError
-        An option that does not exist (``Unexpected kw: <name>``), or a value out of range.
-    TypeError
-        A value of the wrong type; the message names the option.
-    """
-    if not given and not retry_when_fail:
-        return DEFAULT_OPTIONS
-    options = Options()
-    for option, value in given.items():
-        check = _CHECKS.get(option)
-        if check is not None:
-            check(options, value if option == "depends" else plain_scalar(value))
-        elif option not in HINTS:
-            raise ValueError(f"Unexpected kw: {option}")
-    band = given.get("expect_band")
-    if band is not None:
-        if not isinstance(band, (tuple, list)) or not band or not isinstance(band[0], str):
-            raise TypeError(f"expect_band has to be (worker's address, device), got {band!r}")
-        options.worker = options.worker or band[0]
-    _check_output_types(given.get("output_types"))
-    once = not given.get("idempotent", True)
-    if once and options.retries:
-        raise ValueError(
-            "idempotent=False means that the call is started at most once, "
-            f"so retries={options.retries} cannot be kept; drop one of the two"
-        )
-    if once and given.get("death_retries"):
-        raise ValueError(
-            "idempotent=False means that the call is started at most once, "
-            f"so death_retries={given['death_retries']} cannot be kept; drop one of the two"
-        )
-    if retry_when_fail and given.get("retries") is None and not once:
-        options.retries = RETRY_WHEN_FAIL
-    return options
-
-
-_OUTPUT_TYPES: Final = frozenset({"object", "dataframe", "series", "df_or_series", "tensor"})
-
-
-def _check_output_types(given: object) -> None:
-    for one in given if isinstance(given, (list, tuple)) else (given,):
-        if one is not None and not (isinstance(one, str) and one in _OUTPUT_TYPES):
-            raise ValueError(f"output_types has to be of {sorted(_OUTPUT_TYPES)}, got {one!r}")
-
-
-def _take_name(options: Options, value: object) -> None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"name has to be a str, got {value!r}")
-    options.name = value
-
-
-def _take_cpus(options: Options, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"cpus has to be a number, got {value!r}")
-    cpus = float(value)
-    if not 0 < cpus < float("inf"):
-        raise ValueError(f"cpus has to be more than 0, got {value!r}")
-    if cpus > 1 and cpus != int(cpus):
-        raise ValueError(f"cpus above 1 have to be whole cores, got {value!r}")
-    options.cpus = int(cpus) if cpus == int(cpus) else cpus
-
-
-_UNITS: Final = {
-    "": 1, "b": 1, "k": 2**10, "kb": 10**3, "kib": 2**10, "m": 2**20, "mb": 10**6, "mib": 2**20,
-    "g": 2**30, "gb": 10**9, "gib": 2**30, "t": 2**40, "tb": 10**12, "tib": 2**40,
-}  # fmt: skip
-
-
-def parse_bytes(value: object, option: str) -> int:
-    """Bytes from a number or a text such as ``"2GiB"``, ``"500MB"``, ``"1.5g"``."""
-    value = plain_scalar(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise TypeError(f"{option} has to be bytes or a text such as '2GiB', got {value!r}")
-    if isinstance(value, str):
-        text = value.strip().lower()
-        number = text.rstrip("bkmgti ")
-        unit = text[len(number) :].strip()
-        try:
-            size = float(number) * _UNITS[unit]
-        except (ValueError, KeyError):
-            raise ValueError(f"{option}={value!r} is no size; write it as '2GiB'") from None
-    else:
-        size = float(value)
-    if not 0 < size < float("inf"):
-        raise ValueError(f"{option} has to be more than 0 bytes, got {value!r}")
-    return int(size)
-
-
-def _take_memory(options: Options, value: object) -> None:
-    options.memory = None if value is None else parse_bytes(value, "memory")
-
-
-def _take_gpus(options: Options, value: object) -> None:
-    options.gpus = _count(value, "gpus")
-
-
-def _take_gpu(options: Options, value: object) -> None:
-    if value is not None and not isinstance(value, bool):
-        raise TypeError(f"gpu has to be True or False, got {value!r}")
-    options.gpus = max(options.gpus, int(bool(value)))
-
-
-def _take_timeout(options: Options, value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"timeout has to be seconds, got {value!r}")
-    if not 0 < float(value) < float("inf"):
-        raise ValueError(f"timeout has to be more than 0 seconds, got {value!r}")
-    options.timeout_s = float(value)
-
-
-def _take_retries(options: Options, value: object) -> None:
-    if value is None:
-        return
-    options.retries = _count(value, "retries")
-
-
-def _count(value: object, option: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{option} has to be an int, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{option} has to be 0 or more, got {value!r}")
-    return int(value)
-
-
-def _take_death_retries(options: Options, value: object) -> None:
-    if value is not None:
-        options.death_retries = _count(value, "death_retries")
-
-
-def _take_retry_on(options: Options, value: object) -> None:
-    if value is None:
-        return
-    classes = value if isinstance(value, tuple) else (value,)
-    for item in classes:
-        if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise TypeError(f"retry_on has to be an exception class or a tuple of them: {item!r}")
-    options.retry_on = classes
-    options.retry_late = issubclass(TaskTimeout, classes)
-
-
-def _take_idempotent(options: Options, value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"idempotent has to be True or False, got {value!r}")
-    if not value:
-        options.death_retries = 0
-
-
-def _take_priority(options: Options, value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"priority has to be an int, got {value!r}")
-    options.priority = int(value)
-
-
-def _take_cache(options: Options, value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"cache has to be True or False, got {value!r}")
-    options.cache = value
-
-
-def _take_depends(options: Options, value: object) -> None:
-    options.depends = value
-
-
-def _take_worker(options: Options, value: object) -> None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"expect_worker has to be a worker's address, got {value!r}")
-    options.worker = value
-
-
-_CHECKS: Final = {
-    "name": _take_name,
-    "cpus": _take_cpus,
-    "memory": _take_memory,
-    "gpus": _take_gpus,
-    "gpu": _take_gpu,
-    "timeout": _take_timeout,
-    "retries": _take_retries,
-    "retry_on": _take_retry_on,
-    "death_retries": _take_death_retries,
-    "idempotent": _take_idempotent,
-    "priority": _take_priority,
-    "expect_worker": _take_worker,
-    "cache": _take_cache,
-    "depends": _take_depends,
-}
+"""An attempt that has ended: the name of its node, the process id of its worker, and how it ended.
+`mars.observe.attempts.Attempt` explains these."""
 
 
 class Function:
-    """A function as it travels: pickled once, known by its content.
+    """A function as it travels: it is pickled once and known by its content.
 
     Attributes
     ----------
     key : bytes
-        Digest of the pickle: equal functions have equal keys.
+        Digest of the pickle. Equal functions have equal keys.
     name : str
-        For logs and errors.
+        Name of the function in logs and errors.
     data, buffers : bytes, tuple
-        The pickle, and large buffers beside it. No pickle: it is the first of the buffers.
+        The pickle, and the large buffers beside it. If ``data`` is empty, the first buffer is the
+        pickle.
     large : bool
-        It does not travel in a message, or not all of it.
+        Whether the function, or a part of it, does not travel in a message.
     packages : callable
-        Gives the packages that it certainly needs; see `mars.code.needs`.
+        Returns the packages that the function certainly needs; see `mars.code.needs`.
     """
 
     __slots__ = ("__weakref__", "buffers", "data", "key", "large", "name", "packages")
@@ -350,32 +68,38 @@ _KEY_PREFIX: Final = os.urandom(8).hex()
 
 
 class Call:
-    """One call that a program described. Nothing in it changes but `task` and `handles`.
+    """One call that a program described.
+
+    What it describes never changes. Its state does: `task`, `place`, `handles`, `satisfied` and
+    `identity`.
 
     Attributes
     ----------
     function : Function
-        What to call.
+        The function to call.
     payload : bytes
-        Pickle of ``(args, kwargs)`` in which every input is a numbered place.
+        Pickle of ``(args, kwargs)``, in which every input is a numbered place.
     stored : tuple or None
-        What of the arguments is too large for a message: buffers, and the payload itself.
+        The parts of the arguments that are too large for a message: the buffers, and the payload
+        if that is large itself.
     inputs : tuple of (Call, int)
-        The values for these places: which output of which call.
+        The value for each of these places: a call, and which of its outputs.
     n_output : int or None
-        None: one value. k: the result is a sequence of k values.
+        None: the result is one value. A number k: the result is a sequence of k values.
     task : Task or None
-        How far the call has come; further sessions' tasks hang on it.
+        The task that was made last. Its `Task.elsewhere` leads to the tasks of other sessions.
     place : int, tuple of int or None
-        Its place among the calls of a session, given when it is first executed.
+        The place of the call among the calls of a session. The call gets it when it is first
+        executed.
     handles : int
-        How many may still ask for a result: outputs that the program holds, and calls not done
-        yet that have it as an input. Changed in any thread, by ``+=`` alone, which CPython does
-        not interrupt.
+        How many may still ask for a result: the outputs that the program holds, and the calls that
+        have this one as an input and are not done yet. Any thread may change it, with ``+=`` only,
+        because CPython does not interrupt that.
     satisfied : bool
-        The call needs its inputs no more: it is done, or nobody can ask for it.
+        Whether the call no longer needs its inputs, because it is done or nobody can ask for it.
     identity : tuple
-        Whose checkpoint asked what the call is, and the answer. Not there before that.
+        The checkpoint that asked for the identity of the call, and the identity. The attribute is
+        missing until a checkpoint asks.
     """
 
     __slots__ = (
@@ -405,8 +129,8 @@ class Call:
         self.identity: tuple[object, Any]
         self.handles = 0
         self.satisfied = False
-        # Calls whose logs come before its own. Held as outputs, so that there is something to read
-        # after it has taken their values.
+        # The logs of these calls come before the log of this one. They are held as outputs, so
+        # that the logs can be read after the call has taken the values.
         self.speaks_for: tuple[Output, ...] = ()
         self.place: Any = None
         self._serial = next(_serial)
@@ -423,30 +147,30 @@ class Call:
         return f"{_KEY_PREFIX}{self._serial:016x}"
 
     whole: Call | None = None
-    """The map that it is an item of."""
+    """The map that this call is an item of; None if it is not an item."""
 
     spread = False
-    """Of a map: whether each item is a tuple of arguments."""
+    """For a map: whether each item is a tuple of arguments."""
 
     adoptable = False
-    """Whether its result may have come about in another way; see `adopt`."""
+    """Whether the result may be there although the call did not run by itself; see `adopt`."""
 
     may_hold_errors = False
-    """Whether single outputs can have failed although the call as a whole is done."""
+    """Whether single outputs can have failed although the task of the call is done."""
 
     def own_place(self, place: int) -> int | tuple[int, ...]:
-        """Its place for `mars.remote.rng`, given the next free one of the session."""
+        """The place of the call for `mars.remote.rng`, made from the next free number."""
         return place
 
     def adopt(self, realm: Realm) -> Task | None:
-        """A result that came about in another way; for items of a map."""
+        """A task for a result that is there without a run of this call; for items of a map."""
         return None
 
     def begin(self, task: Task) -> None:
-        """A chance to prepare ``task`` before it goes to its engine; for maps."""
+        """Prepare ``task`` before it goes to its engine; for maps."""
 
     def satisfy(self) -> None:
-        """The call needs its inputs no more."""
+        """Let go of the inputs: the call no longer needs them."""
         if not self.satisfied:
             self.satisfied = True
             for source, _ in self.inputs:
@@ -456,7 +180,7 @@ class Call:
                     source.drop()
 
     def drop(self) -> None:
-        """One less may ask for a result; the last one frees it, and inputs that only it needs."""
+        """Count one handle less. The last one frees the result, and inputs that only it needs."""
         pending = [self]
         while pending:
             call = pending.pop()
@@ -474,13 +198,18 @@ class Call:
             if call.whole is not None:
                 pending.append(call.whole)
 
+    def attach(self, task: Task) -> None:
+        """Make ``task`` the latest task of the call."""
+        task.elsewhere = self.task
+        self.task = task
+
     def leave(self, task: Task) -> None:
-        """Part from a task whose result nobody can ask for, so that both can be freed."""
+        """Let go of a task whose result nobody can ask for, so that both can be freed."""
         if self.task is task:
             self.task = task.elsewhere
 
     def put_out(self, task: Task) -> None:
-        """Part from a task whose place another one takes."""
+        """Let go of a task that another task replaces."""
         if self.task is task:
             self.task = task.elsewhere
             return
@@ -491,7 +220,7 @@ class Call:
             before.elsewhere = task.elsewhere
 
     def task_in(self, realm: object) -> Task | None:
-        """The call's task in ``realm``, or None when it never came there."""
+        """The task of the call in ``realm``; None if the call was never executed there."""
         task = self.task
         while task is not None and task.realm is not realm:
             task = task.elsewhere
@@ -499,59 +228,68 @@ class Call:
 
 
 class Handle:
-    """What a program holds to execute and to fetch: one value, several together, or a map.
+    """What a program holds to execute and to fetch: one value, several values, or a map.
 
-    Sessions ask it which calls it stands for, and have it put together what they know of these.
+    A session asks a handle which calls it stands for. The handle puts together what the session
+    knows about these calls.
     """
 
     __slots__ = ()
 
-    def _calls_in(self, realm: object) -> Sequence[Call]:
-        """The calls to run so that it is there; those that have run may be among them."""
+    def calls_in(self, realm: object) -> Sequence[Call]:
+        """The calls that have to be done in ``realm``; some of them may be done already."""
         raise NotImplementedError
 
-    def _value_in(self, session: Any) -> Any:
-        """Its value, as `fetch` gives it."""
+    def value_in(self, session: Any) -> Any:
+        """The value, as `fetch` returns it."""
         raise NotImplementedError
 
-    def _error_in(self, session: Any) -> Any:
-        """Its error, or those of its parts; None for what has a value or was not run."""
+    def error_in(self, session: Any) -> Any:
+        """The error, or a list of those of its parts. None: it has a value, or was not run."""
         raise NotImplementedError
 
 
 class Output(Handle):
-    """One value of a call. Opaque: equal only to itself, true, not a sequence."""
+    """One value of a call. It is opaque: equal only to itself, true, and not a sequence.
 
-    __slots__ = ("__weakref__", "_call", "_index")
+    Attributes
+    ----------
+    call : Call
+        The call.
+    index : int
+        Which of its values.
+    """
+
+    __slots__ = ("__weakref__", "call", "index")
 
     def __init__(self, call: Call, index: int) -> None:
-        self._call = call
-        self._index = index
+        self.call = call
+        self.index = index
         call.handles += 1
 
     def __del__(self, is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
-        # At the end of a program the names of modules may be gone, and engines have been closed.
+        # At the end of a program the names of modules may be gone. By then the engines are closed.
         if not is_the_end():
-            self._call.drop()
+            self.call.drop()
 
-    def _calls_in(self, realm: object) -> Sequence[Call]:
-        return (self._call,)
+    def calls_in(self, realm: object) -> Sequence[Call]:
+        return (self.call,)
 
-    def _value_in(self, session: Any) -> Any:
+    def value_in(self, session: Any) -> Any:
         return session.value(self)
 
-    def _error_in(self, session: Any) -> Any:
+    def error_in(self, session: Any) -> Any:
         return session.error(self)
 
 
 class Stage(IntEnum):
-    """Where a task is. `ARROWS` in the scheduler has every legal step."""
+    """Where a task is. `ARROWS` in the scheduler lists every legal step."""
 
     WAITING = 0
     READY = 1
     ASSIGNED = 2
     RETRYING = 3
-    MADE = 4  # there is a value, but on the node that made it alone, which may be lost
+    MADE = 4  # only the node that made the value has it, and that node may be lost
     DONE = 5
     FAILED = 6
     CANCELLED = 7
@@ -559,17 +297,17 @@ class Stage(IntEnum):
 
 
 class Realm(Protocol):
-    """Where a task's result can be asked for: one session."""
+    """What a task belongs to: one session. The result can be asked for there."""
 
     def forget(self, task: Task) -> None:
-        """The program holds no output of the task any more; called in any thread, at any time."""
+        """The program no longer holds an output of the task; any thread may say so at any time."""
 
 
 class Task:
-    """One call to make in one session: the scheduler's record of it.
+    """One call that is to be made in one session, as the scheduler records it.
 
-    The fields above the line belong to the scheduler; those below it are the engine's, and the
-    scheduler only carries them.
+    The attributes above the line in `__init__` belong to the scheduler. Those below the line belong
+    to the engine; the scheduler only carries them.
     """
 
     __slots__ = (
@@ -597,17 +335,17 @@ class Task:
         self.ended: tuple[Ended, ...] = ()  # attempts that ended otherwise than with a value
         self.where: tuple[str, int] | None = None  # node and process of the one with a value
         self.depth = 0  # how deep nested calls are below the driver's
-        # The worker that `near` counts for; once no input is missing, the one that made most of
-        # them; once it was given out, the one that got it.
+        # The worker that `near` counts for. Once no input is missing: the worker that made most of
+        # them. Once the task was given out: the worker that got it.
         self.home: Any = None
         self.near = 0  # waiting inputs that are queued in `home`
         self.last_near = 0  # the attempt of the one that was queued last
         self.early = False  # MADE, and its dependents may run where the value is
         self.size = 1  # how many calls it counts for in progress
-        self.items: Any = None  # of a map: items not given out yet; of a block: its items
-        self.source: Task | None = None  # of a block: the map that it is a part of
-        self.blocks = 0  # of a map: blocks that are on their way
-        self.parts: Any = None  # of a map: blocks that are done
+        self.items: Any = None  # map: items not given out yet; block: its items
+        self.source: Task | None = None  # block: the map that it is a part of
+        self.blocks = 0  # map: blocks that are on their way
+        self.parts: Any = None  # map: blocks that are done
         # ---------------------------------------------------------------------------------
         self.elsewhere: Task | None = None  # the same call in another session
         self.asked = False  # the program executed it, not only something that needs it
@@ -633,7 +371,7 @@ class Task:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody cancelled it and nobody wants it: at once, while it is being stopped."""
+        """Whether it was cancelled and nobody wants it. This is true while it is being stopped."""
         if self.stage >= Stage.DONE:
             return self.stage is Stage.CANCELLED
         stopped = False
@@ -644,7 +382,7 @@ class Task:
         return stopped
 
     def attempts(self) -> tuple[Ended, ...]:
-        """Its attempts that have ended, first to last; one that is being stopped counts."""
+        """The attempts that have ended, first to last. One that is being stopped counts."""
         if self.stage is Stage.DONE and self.where is not None and self.parts is None:
             return (*self.ended, (*self.where, "value"))
         worker = self.worker
@@ -653,13 +391,7 @@ class Task:
         return self.ended
 
 
-def check_function(func: object) -> None:
-    """Refuse what cannot be called."""
-    if not callable(func):
-        raise TypeError(f"func has to be callable, got {type(func).__name__}: {func!r:.80}")
-
-
 __all__ = [
-    "DEFAULT_OPTIONS", "AttemptId", "Buffers", "Call", "Function", "Options", "Output", "RunId",
-    "Stage", "Task", "UsageError", "WorkerId", "check_function", "parse_bytes", "parse_options",
+    "AttemptId", "Buffers", "Call", "Ended", "Function", "Handle", "Output", "Realm", "RunId",
+    "Stage", "Task", "TIMING", "WorkerId",
 ]  # fmt: skip

@@ -220,7 +220,7 @@ def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
         return np.arange(size)
 
     with dask_hosts.session(1, node_ports="21300-21399") as session:
-        (node,) = session._engine._nodes.values()  # type: ignore[attr-defined]
+        (node,) = session.engine._nodes.values()  # type: ignore[attr-defined]
         assert (node.line is not None) is direct
         if direct:
             assert 21_300 <= node.line._sending.getpeername()[1] <= 21_399

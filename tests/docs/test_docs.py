@@ -24,13 +24,13 @@ from typing import Any
 import pytest
 
 import mars
+import mars.calls.options
 import mars.cli
 import mars.config
 import mars.errors
 import mars.execution
 import mars.remote as mr
 import mars.settings
-import mars.task
 from mars.attempt.context import Context
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -232,7 +232,7 @@ def test_the_reference_has(name: str) -> None:
 
 def test_every_option_of_a_call_is_documented() -> None:
     page = read("reference.md")
-    for name in {*mars.task._CHECKS, *mars.task.HINTS}:
+    for name in {*mars.calls.options.CHECKS, *mars.calls.options.HINTS}:
         assert re.search(rf"^\| `{name}` \|", page, re.M), name
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+from mars.calls.options import Options
 from mars.engines.local.admission import OUT_OF_MEMORY, Admission
 from mars.engines.local.queues import Taken
 from mars.settings import FUNCTIONS_KEPT, PEAK_FLOOR_BYTES
-from mars.task import Call, Function, Options, Task
+from mars.task import Call, Function, Task
 
 GIB = 2**30
 FUNCTION = Function(b"f", "f", b"")

@@ -33,7 +33,7 @@ def in_the_engine_s_thread(session: mars.session.Session, act: Any) -> Any:
             found.append(error)
         done.set()
 
-    session._engine.loop.post(finalize)  # type: ignore[attr-defined]
+    session.engine.loop.post(finalize)  # type: ignore[attr-defined]
     assert done.wait(20)
     return found[0]
 
@@ -69,10 +69,10 @@ def test_a_stderr_that_takes_nothing_holds_up_no_engine(
 
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", Full())
-        loop = session._engine.loop  # type: ignore[attr-defined]
+        loop = session.engine.loop  # type: ignore[attr-defined]
         loop.post(lambda: loop._tell("mars: something that the engine tells"))
         assert asked.wait(20)
         assert mr.spawn(abs, args=(-3,)).execute().fetch() == 3
         gate.set()
-        session._engine._lines[-1].wait(20)  # type: ignore[attr-defined]
+        session.engine._lines[-1].wait(20)  # type: ignore[attr-defined]
     assert written == ["mars: something that the engine tells\n"]

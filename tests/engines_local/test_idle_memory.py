@@ -37,12 +37,12 @@ def idle_s(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def counted(session: mars.session.Session) -> int:
-    total: int = session._engine.store.ledger.total()  # type: ignore[attr-defined]
+    total: int = session.engine.store.ledger.total()  # type: ignore[attr-defined]
     return total
 
 
 def held(session: mars.session.Session) -> int:
-    arenas: dict[int, Any] = session._engine.store._arenas  # type: ignore[attr-defined]
+    arenas: dict[int, Any] = session.engine.store._arenas  # type: ignore[attr-defined]
     return sum(platform.held_bytes(descriptor) for descriptor, _ in list(arenas.values()))
 
 
@@ -83,7 +83,7 @@ def test_it_goes_back_while_the_worker_runs_a_long_call(
     made = mr.spawn(np.ones, args=(MIB,)).execute()
     gate = tmp_path / "gate"
     long = mr.spawn(pass_gate, args=(gate,)).execute(wait=False)
-    wait_until(lambda: session._engine.running(long._run) == 1)
+    wait_until(lambda: session.engine.running(long._run) == 1)
     del made
     wait_until(lambda: counted(session) == 0)
     assert not long.done()

@@ -25,7 +25,7 @@ def session(leak_guard: None) -> Iterator[mars.session.Session]:
 
 @pytest.fixture
 def store(session: mars.session.Session) -> Any:
-    return session._engine.store  # type: ignore[attr-defined]
+    return session.engine.store  # type: ignore[attr-defined]
 
 
 def large_function(number: int) -> Callable[[], int]:
@@ -50,7 +50,7 @@ def test_large_functions_are_given_back_once_the_program_has_them_no_more(
     wait_until(lambda: sum(one.length for one in store._regions.values()) < 8 * MIB)
     del held
     wait_until(lambda: len(store._functions) == 1)
-    loop = session._engine.loop  # type: ignore[attr-defined]
+    loop = session.engine.loop  # type: ignore[attr-defined]
     known = set(loop._functions.values())
     assert all(member.functions <= known for member in list(loop.members.values()))
     assert mr.spawn(large_function(-1)).execute().fetch() == -1
@@ -164,7 +164,7 @@ def test_while_a_large_value_is_copied_all_other_calls_go_on(
     first = made.fetch()  # as long as it is there, the next one is a copy
     slow = Slow(monkeypatch, "_copy_of")
     found: list[Any] = []
-    value = made._call.task.result  # type: ignore[union-attr]
+    value = made.call.task.result  # type: ignore[union-attr]
     thread = threading.Thread(target=lambda: found.append(store.decode(value)))
     thread.start()
     assert slow.reached.wait(20)

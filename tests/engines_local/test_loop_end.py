@@ -25,7 +25,7 @@ def test_an_error_in_the_loop_ends_every_run_with_an_internal_error(
         def broken() -> None:
             raise RuntimeError("a bug")
 
-        session._engine.loop.post(broken)  # type: ignore[attr-defined]
+        session.engine.loop.post(broken)  # type: ignore[attr-defined]
         with pytest.raises(mars.errors.InternalError, match="a bug"):
             running.result(timeout=20)
         with pytest.raises(mars.errors.InternalError, match="new_session"):
@@ -45,7 +45,7 @@ def test_an_error_of_the_scheduler_is_ours_and_not_taken_for_a_forged_frame(
     session = mars.new_session(n_cpu=1, default=False)
     try:
         mr.spawn(abs, args=(-1,)).execute(session=session)
-        loop = session._engine.loop  # type: ignore[attr-defined]
+        loop = session.engine.loop  # type: ignore[attr-defined]
 
         def broken(event: object, now: float) -> None:
             raise RuntimeError("a bug of the scheduler")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from mars.calls.maps import MapCall
+from mars.calls.options import Options
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.events import (
     Assign,
@@ -50,7 +52,6 @@ from mars.engines.local.scheduler import (
     WAITING,
     Scheduler,
 )
-from mars.items import MapCall
 from mars.settings import (
     AWAITED_REPORT_S,
     BATCH_S,
@@ -66,7 +67,7 @@ from mars.settings import (
     START_PAUSE_S,
     STARTS_WITHOUT_RESULT,
 )
-from mars.task import Call, Function, Options, Task, WorkerId
+from mars.task import Call, Function, Task, WorkerId
 from tests.engines_local.simulator import SimRun
 
 QUICK = Function(b"quick", "quick", b"")  # predicted: 1 ms

@@ -19,10 +19,11 @@ from typing import Final
 
 import pytest
 
+from mars.calls.maps import MapCall
+from mars.calls.options import Options
 from mars.engines.local.scheduler import DONE, FAILED
-from mars.items import MapCall
 from mars.settings import OVERDUE_S
-from mars.task import Call, Function, Options, Output
+from mars.task import Call, Function, Output
 from tests.engines_local.simulator import (
     FOREVER,
     Behaviour,

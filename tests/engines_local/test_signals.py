@@ -77,7 +77,7 @@ def test_without_a_descriptor_the_zygote_passes_signals_on(
     monkeypatch.setattr(platform, "is_of_process", lambda *_: False)
     with mars.new_session(n_cpu=1) as session:
         first: int = mr.spawn(os.getpid).execute().fetch()
-        members: Any = session._engine.loop.members  # type: ignore[attr-defined]
+        members: Any = session.engine.loop.members  # type: ignore[attr-defined]
         assert all(member.process < 0 for member in list(members.values()))
 
         def hang() -> None:

@@ -295,7 +295,7 @@ calls = [mr.spawn(look, args=(gate,), cpus=1) for _ in range(40)]
 run = mr.ExecutableTuple(calls).execute(wait=False)
 deadline = time.monotonic() + 30
 def running():
-    workers = list(session._engine.loop.scheduler.workers.values())
+    workers = list(session.engine.loop.scheduler.workers.values())
     return sum(bool(worker.queue) for worker in workers)
 while running() < 40:
     assert time.monotonic() < deadline, "they do not all start"

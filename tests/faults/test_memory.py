@@ -93,7 +93,7 @@ def spill(count: int, size: int, budget: int, folder: Path) -> None:
             # All are alive now, and most of them on disk.
             taken = sum(
                 os.fstat(arena[0]).st_blocks * 512
-                for number, arena in session._engine.store._arenas.items()
+                for number, arena in session.engine.store._arenas.items()
                 if number & (1 << 19)
             )
             assert taken >= count * size - budget - 64 * MIB
@@ -124,7 +124,7 @@ def test_the_memory_of_dropped_objects_is_used_before_the_disk(tmp_path: Path) -
             call = mr.spawn(block, args=(seed, 24 * MIB))
             assert (call.execute(session=session).fetch() == block(seed, 24 * MIB)).all()
             del call
-        store = session._engine.store
+        store = session.engine.store
         assert store.spilled_bytes == 0
         assert store.ledger.total() <= 64 * MIB
         session.stop_server()

@@ -426,7 +426,7 @@ def test_the_other_core_works_on_while_a_dead_worker_is_replaced(
         return index
 
     mr.ExecutableTuple([mr.spawn(meet) for _ in range(2)]).execute(wait=False).result(30)
-    loop = session._engine.loop  # type: ignore[attr-defined]
+    loop = session.engine.loop  # type: ignore[attr-defined]
     withheld: list[tuple[Any, ...]] = []
     calls = [mr.spawn(step, args=(i,)) for i in range(40)]
     with monkeypatch.context() as patch:

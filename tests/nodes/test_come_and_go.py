@@ -87,7 +87,7 @@ def test_calls_are_checked_against_the_nodes_of_one_moment(
     there = on_nodes(2)
     engine, session = there.engine, there.session
     second = session.get_worker_addresses()[1]
-    call = mr.spawn(abs, args=(-1,), expect_worker=second, memory=1)._call
+    call = mr.spawn(abs, args=(-1,), expect_worker=second, memory=1).call
     nodes = list(there.loop.pool.nodes)
     done = threading.Event()
 

@@ -64,7 +64,7 @@ def test_without_a_checkpoint_nothing_is_hashed(monkeypatch: pytest.MonkeyPatch)
         calls = [mr.spawn(abs, -index) for index in range(50)]
         assert session.fetch(session.execute(calls)) == list(range(50))
         assert mr.map(abs, range(-3, 0)).execute().fetch() == [3, 2, 1]
-        assert not any(hasattr(one._call, "identity") for one in calls)
+        assert not any(hasattr(one.call, "identity") for one in calls)
 
 
 def test_import_mars_loads_nothing_of_checkpoints(run_python: Any) -> None:

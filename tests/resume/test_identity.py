@@ -29,12 +29,12 @@ from mars.identity import Arrays, Unidentified
 def function_digest(func: Callable[..., Any]) -> str:
     """Of a function as it travels."""
     identity._codes.clear()
-    return identity.code_of(mr.spawn(func)._call.function).digest.hex()
+    return identity.code_of(mr.spawn(func).call.function).digest.hex()
 
 
 def value_digest(value: object) -> str:
     """Of an argument as it travels."""
-    call = mr.spawn(len, args=(value,))._call
+    call = mr.spawn(len, args=(value,)).call
     return identity.arguments_of(call, Arrays())[0].hex()
 
 
@@ -188,7 +188,7 @@ def test_what_a_module_was_at_spawn_counts_and_not_what_its_file_is_now(
     if how == "early":
         main = "import helpers\nfrom helpers import fit\ndef f(x): return fit(x)\n"
     func = project(main, helpers="def fit(x): return 2 * x\n")
-    function = mr.spawn(func)._call.function
+    function = mr.spawn(func).call.function
     before = identity.code_of(function).digest
     (tmp_path / "helpers.py").write_text("def fit(x): return 3 * x\n")
     identity.look_again()
@@ -336,7 +336,7 @@ def test_arrays_frames_and_the_like_are_their_content() -> None:
 def test_a_large_array_of_several_calls_is_read_once() -> None:
     array = np.arange(100_000)
     arrays = Arrays()
-    calls = [mr.spawn(len, args=(array,))._call for _ in range(3)]
+    calls = [mr.spawn(len, args=(array,)).call for _ in range(3)]
     assert len({identity.arguments_of(call, arrays)[0] for call in calls}) == 1
     assert len(arrays._known) == 1
 
@@ -395,7 +395,7 @@ calls = [
 ]
 found = []
 for spawned in calls:
-    call = spawned._call
+    call = spawned.call
     found.append(identity.code_of(call.function).digest.hex())
     found.append(identity.arguments_of(call, identity.Arrays())[0].hex())
 print(json.dumps(found))

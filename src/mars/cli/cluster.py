@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mars.calls.options import parse_bytes
 from mars.deploy import clusters, credentials, private_files, records, ssh
 from mars.deploy.programs import Node
 from mars.deploy.records import Record, joined
 from mars.errors import MarsError, UsageError
 from mars.resources import cpu_count, memory_limit_bytes
 from mars.settings import CLUSTER_PORT, CLUSTER_WEB_PORT, CREDENTIALS_DAYS, RAY_CLIENT_PORT
-from mars.task import parse_bytes
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -26,6 +26,7 @@ from mars.attempt import codec, context, filters, threads
 from mars.attempt.capture import Log, Segment, capturing
 from mars.attempt.codec import loads
 from mars.attempt.diagnose import summarize_call
+from mars.calls.options import Options
 from mars.code import world
 from mars.code.pickling import new_world
 from mars.code.world import visiting
@@ -45,7 +46,7 @@ from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES, LOG_TAIL_LINES
-from mars.task import TIMING, Call, Options, Stage, Task
+from mars.task import TIMING, Call, Stage, Task
 
 
 class InlineEngine:
@@ -146,7 +147,7 @@ class InlineEngine:
             # What earlier attempts printed, and how they ended, stays readable.
             task.logs, task.ended = known.logs, known.attempts()
             call.put_out(known)
-        task.elsewhere, call.task = call.task, task
+        call.attach(task)
         return task
 
     def _work_beside(self, run: Run) -> None:

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from mars.calls.options import parse_bytes
 from mars.config import plain_scalar
 from mars.engine import Engine
 from mars.engines.given import Given
 from mars.errors import StartupFailed, UnknownTarget
-from mars.task import parse_bytes
 
 LOCAL: Final = frozenset({None, "127.0.0.1", "localhost", "local"})
 """Addresses that mean an engine of one's own, on this machine."""

@@ -18,6 +18,7 @@ from mars.attempt import codec, context, threads
 from mars.attempt.capture import Log
 from mars.attempt.followed import Program
 from mars.attempt.setting import import_path
+from mars.calls.options import DEFAULT_OPTIONS
 from mars.engine import Run
 from mars.engines.given import Given
 from mars.engines.local.launch import Launch
@@ -33,7 +34,7 @@ from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence, advise_here
 from mars.resources import memory_limit_bytes
 from mars.settings import CALL_MEMORY_SHARE, OBJECT_MEMORY_SHARE
-from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
+from mars.task import Call, Stage, Task
 
 _UNKNOWN_MEMORY: Final = 4 * 1024**3
 """Bytes that we think a process may use where nothing tells."""

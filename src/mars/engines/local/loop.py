@@ -23,6 +23,7 @@ from typing import Any, Final
 from mars import platform
 from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
+from mars.calls.options import DEFAULT_OPTIONS
 from mars.engine import Run
 from mars.engines.local import events, messages
 from mars.engines.local.certificate import ending_name, evidence, last_lines, start_ending
@@ -50,7 +51,7 @@ from mars.settings import (
     REPORT_S,
     STOP_S,
 )
-from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
+from mars.task import Function, RunId, Stage, Task, WorkerId
 
 _POLL_AGAIN_S: Final = OVERDUE_S
 

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, failure
 from mars.attempt.capture import Log
+from mars.calls.options import DEFAULT_OPTIONS
 from mars.code.pickling import new_world
 from mars.code.world import settle, visiting
 from mars.engine import Run
@@ -27,7 +28,7 @@ from mars.engines.objects import RemoteObject
 from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.errors import SessionClosed, UsageError
 from mars.settings import FUNCTION_BYTES, INLINE_BYTES
-from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
+from mars.task import Call, Stage, Task
 
 
 class Channel(Protocol):

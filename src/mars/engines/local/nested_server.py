@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, failure
+from mars.calls.options import DEFAULT_OPTIONS
 from mars.code import modules
 from mars.engine import Run
 from mars.engines.local import events, messages
@@ -20,7 +21,7 @@ from mars.engines.objects import SharedObjects
 from mars.errors import SessionClosed
 from mars.logs import LogSource
 from mars.settings import BLOCKED_WORKERS, BLOCKED_WORKERS_AT_MOST
-from mars.task import DEFAULT_OPTIONS, Call, Function, Stage, Task, WorkerId
+from mars.task import Call, Function, Stage, Task, WorkerId
 
 _MADE_THERE: Final = Function(b"", "a call inside its worker", b"")
 """Function of calls that a worker has run by itself."""
@@ -229,7 +230,7 @@ class NestedServer:
         described = Function(key, name, data, tuple(buffers))
         if items is not None:
             from mars.attempt.rows import Rows
-            from mars.items import MapCall
+            from mars.calls.maps import MapCall
 
             (columns, kept), _, spread = items
             taken = None if kept is None else Rows(*kept)

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from math import inf
 
-from mars.task import Options, Task, WorkerId
+from mars.calls.options import Options
+from mars.task import Task, WorkerId
 
 
 class WorkerState:

@@ -20,6 +20,7 @@ from itertools import islice
 from math import inf
 from typing import Any, Final
 
+from mars.calls.options import DEFAULT_OPTIONS, Options
 from mars.engines.local.admission import OUT_OF_MEMORY, Admission
 from mars.engines.local.endings import EXCEPTION, INTERRUPTED, RETURNED, VALUE
 from mars.engines.local.events import (
@@ -85,11 +86,9 @@ from mars.settings import (
     TASK_FLOOR_S,
 )
 from mars.task import (
-    DEFAULT_OPTIONS,
     AttemptId,
     Call,
     Function,
-    Options,
     Stage,
     Task,
     WorkerId,

@@ -1,8 +1,9 @@
-"""The calls of `mars.remote.map`: one record for all items, calls of their own where needed.
+"""The calls of `mars.remote.map`: one record for all items, and calls for single items.
 
-An item becomes a call of its own when it is indexed, or when it holds an object. All others are
-run in blocks that the scheduler cuts to size. Items that cannot change are kept as they are, and
-pickled with their block; others are pickled when they are taken, each by itself.
+An item becomes a call of its own when the program indexes it, or when it holds an object. All other
+items are run in blocks, whose size the scheduler decides. If no item can change, the items are kept
+as they are and pickled with their block. Otherwise each item is pickled by itself when `map` is
+called. `mars.calls.spawn` makes a `MapCall`; `mars.calls.objects` shows it to the program.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 from mars.attempt import codec
 from mars.attempt.rows import Rows, is_fixed
+from mars.calls.options import Options
+from mars.engine import SessionRealm
 from mars.engines.outcome import (
     Items,
     block_values,
@@ -22,7 +25,7 @@ from mars.engines.outcome import (
     item_log,
 )
 from mars.errors import NotExecuted
-from mars.task import Call, Ended, Function, Options, Realm, Stage, Task
+from mars.task import Call, Ended, Function, Realm, Stage, Task
 
 
 class ItemCall(Call):
@@ -34,7 +37,7 @@ class ItemCall(Call):
 
     def __init__(self, whole: MapCall, index: int) -> None:
         payload, buffers, found = whole.encoded(index)
-        inputs = tuple([(output._call, output._index) for output in found])
+        inputs = tuple([(output.call, output.index) for output in found])
         super().__init__(whole.function, payload, tuple(buffers), inputs, whole.options, None)
         self.map = whole
         self.index = index
@@ -51,7 +54,7 @@ class ItemCall(Call):
         return (self.map.place, self.index)
 
     def adopt(self, realm: Realm) -> Task | None:
-        """The item's part in a block of the map that has run; None when it has not."""
+        """The part of the item in a block that has run; None if no block with it has run."""
         whole = self.map.task_in(realm)
         if whole is None or whole.parts is None:
             return None
@@ -63,7 +66,7 @@ class ItemCall(Call):
 
 
 class _ItemTask(Task):
-    """A view of one item in a block; not known to the scheduler."""
+    """One item of a block, shown as a task. The scheduler does not know it."""
 
     __slots__ = ("_offset",)
 
@@ -90,15 +93,15 @@ class MapCall(Call):
     Attributes
     ----------
     count : int
-        How many items.
+        Number of items.
     spread : bool
-        Whether an item is a tuple of arguments, not one argument.
+        Whether an item is a tuple of arguments. If not, it is one argument.
     columns : sequence of sequences
-        First arguments of all items, second ones, and so on; empty once they are in `taken`.
+        The first arguments of all items, the second ones, and so on. Empty if `taken` has them.
     taken : Rows or None
-        Arguments of all items as they were at `map`; None: they cannot change.
+        The arguments of all items as they were when `map` was called. None: they cannot change.
     own : set of int
-        Items that have to be calls of their own, because they hold objects.
+        The items that have to be calls of their own, because they hold objects.
     """
 
     __slots__ = ("columns", "count", "made", "own", "spread", "taken")
@@ -117,7 +120,7 @@ class MapCall(Call):
         self.taken = taken
         self.count = min(map(len, columns)) if taken is None else len(taken.rows)
         self.spread = len(columns) > 1
-        self.made: dict[int, ItemCall] = {}  # items that are calls of their own
+        self.made: dict[int, ItemCall] = {}  # the items that are calls of their own
         self.own: set[int] = set()
 
     @classmethod
@@ -128,9 +131,9 @@ class MapCall(Call):
         iterables: Sequence[Iterable[Any]],
         before: Sequence[Any] = (),
     ) -> MapCall:
-        """The calls of ``map(function, *iterables)``; the shortest iterable decides.
+        """The calls of ``map(function, *iterables)``; the shortest iterable decides their number.
 
-        ``before`` are arguments that stand before those of each item, the same for all.
+        ``before`` are further arguments. They come first in every call.
         """
         known = [len(one) for one in iterables if isinstance(one, (range, list, tuple))]
         limit = min(known, default=None)
@@ -150,20 +153,20 @@ class MapCall(Call):
         return tuple([column[index] for column in self.columns])
 
     def loaded(self, index: int) -> tuple[Any, ...]:
-        """Arguments of one item, as another process would have them."""
+        """Arguments of one item, as another process would get them."""
         return self.arguments(index) if self.taken is None else self.taken.loaded(index)
 
     def encoded(self, index: int) -> tuple[bytes, Sequence[Any], Sequence[Any]]:
-        """One item as the arguments of a call: a pickle, large buffers, and objects in it."""
+        """The arguments of one item: a pickle, its large buffers, and the objects in it."""
         if self.taken is None:
             return codec.encode_arguments(self.arguments(index), {})
         return *self.taken.alone(index), ()
 
     def block(self, indices: Sequence[int]) -> tuple[bytes, list[Any]]:
-        """Arguments of a block: a pickle and large buffers.
+        """The arguments of a block: a pickle and its large buffers.
 
-        If they are `taken`, as `mars.attempt.rows` has them; else of a list of values, or of
-        tuples of them when `spread`, as the only argument.
+        If the items are `taken`, the pickle is one of `mars.attempt.rows`. Otherwise the only
+        argument is a list of values; it is a list of tuples if `spread` is set.
         """
         if self.taken is not None:
             return self.taken.block(indices)
@@ -176,7 +179,7 @@ class MapCall(Call):
         return data, buffers
 
     def take(self, explain: Callable[[tuple[Any, ...]], Exception]) -> None:
-        """Take the items as they are now, and find those that hold objects.
+        """Keep the items as they are now, and find those that hold objects.
 
         Raises
         ------
@@ -191,7 +194,7 @@ class MapCall(Call):
         except Exception:
             raise explain(self.arguments(min(len(taken.rows), self.count - 1))) from None
         for index in taken.with_objects:
-            self.item(index)  # while its arguments are there
+            self.item(index)  # it needs the arguments, which go away below
         self.own = set(taken.with_objects)
         self.columns, self.taken = (), taken
 
@@ -211,7 +214,7 @@ class MapCall(Call):
         calls: list[Call] = []
         have = self._have(realm)
         for index, call in self.made.items():
-            # One that ran as an input of another call is there, and is now asked for as well.
+            # An item may have run as an input of another call. Now the program asks for it, too.
             if call.task_in(realm) is not None or not _succeeded(have.find(index)):
                 calls.append(call)
         if len(self.made) < self.count:
@@ -219,7 +222,7 @@ class MapCall(Call):
         return calls
 
     def begin(self, task: Task) -> None:
-        """Which items the blocks of ``task`` have to run."""
+        """Say which items the blocks of ``task`` have to run."""
         old = self.task_in(task.realm)
         task.parts = [] if old is None or old.parts is None else list(old.parts)
         have = Items(task.parts)
@@ -233,8 +236,8 @@ class MapCall(Call):
             ]
         task.size = len(task.items)
 
-    def values(self, session: Any) -> list[Any]:
-        """Values of all items.
+    def values(self, realm: SessionRealm) -> list[Any]:
+        """The values of all items.
 
         Raises
         ------
@@ -243,7 +246,7 @@ class MapCall(Call):
         BaseException
             An item failed: its own error.
         """
-        values, errors, have = self._collect(session)
+        values, errors, have = self._collect(realm)
         for index in range(self.count):
             if index in errors:
                 raise errors[index]
@@ -251,18 +254,20 @@ class MapCall(Call):
                 raise NotExecuted(f"item {index} of {self.name}")
         return values
 
-    def errors(self, session: Any) -> list[BaseException | None]:
-        """The error of each item, None for those without."""
-        _, errors, _ = self._collect(session)
+    def errors(self, realm: SessionRealm) -> list[BaseException | None]:
+        """The error of each item; None for an item without one."""
+        _, errors, _ = self._collect(realm)
         return [errors.get(index) for index in range(self.count)]
 
-    def _collect(self, session: Any) -> tuple[list[Any], dict[int, BaseException], bytearray]:
-        session._check_open()
+    def _collect(
+        self, realm: SessionRealm
+    ) -> tuple[list[Any], dict[int, BaseException], bytearray]:
+        realm.check_open()
         values: list[Any] = [None] * self.count
         errors: dict[int, BaseException] = {}
         have = bytearray(self.count)
-        task = self.task_in(session._realm)
-        decode = session._engine.decode
+        task = self.task_in(realm)
+        decode = realm.engine.decode
         for block in list(task.parts) if task is not None and task.parts else ():
             results, failed = block_values(block, decode)
             if isinstance(block.items, range):
@@ -279,11 +284,11 @@ class MapCall(Call):
             for offset, error in failed.items():
                 errors[block.items[offset]] = error
         for index, call in self.made.items():
-            own = call.task_in(session._realm)
+            own = call.task_in(realm)
             if own is None:
                 continue
             if own.stage is Stage.DONE:
-                values[index] = session._engine.value(own, 0)
+                values[index] = realm.engine.value(own, 0)
                 have[index] = 1
                 errors.pop(index, None)
             elif (own.stage is Stage.FAILED or own.cancelled) and not have[index]:

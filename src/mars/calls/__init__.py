@@ -1,0 +1,1 @@
+"""Calls as a program describes them, and the objects that stand for their results."""

@@ -1,0 +1,284 @@
+"""What a program can execute and fetch, whatever it stands for.
+
+`Executable` has all that objects, tuples of objects and maps have in common. To bring in another
+kind of handle, such as a tensor or a table, make a subclass; the docstring of the class says what
+it has to provide. Nothing runs here: the session does that, see `mars.sessions.runs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from mars.errors import NotExecuted, SessionClosed
+from mars.sessions.opening import choose, get_default_session
+from mars.sessions.session import Session
+from mars.task import Call, Handle
+
+V = TypeVar("V")
+
+_UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
+_ARGUMENTS_OF_RUN: Final = frozenset(
+    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "interval_s"}
+)
+
+
+class Executable(Handle, Generic[V]):
+    """What can be executed and fetched: an object, several objects together, or a map.
+
+    Notes
+    -----
+    To add a kind of handle, write a subclass that provides two methods: `_parts` returns the
+    executables that it consists of, and `_shaped` makes its value of their values. All else follows
+    from these two. A dict of calls, for example, has the calls as its parts, and puts their values
+    under the same keys::
+
+        class Calls(dict, Executable):
+            def _parts(self):
+                return list(self.values())
+
+            def _shaped(self, values):
+                return dict(zip(self, values))
+
+    A subclass whose values are not those of separate parts overrides `calls_in`, `value_in` and
+    `error_in` instead. A map does so, because it keeps its values in blocks. If a handle can stand
+    for no call at all, `_is_empty` says when it does, and `_nothing` is its value then.
+    """
+
+    __slots__ = ()
+    __module__ = "mars.remote"  # where programs find it
+
+    _nothing: ClassVar[Any] = None
+
+    # -- what a program calls ------------------------------------------------------------------
+
+    def execute(
+        self,
+        session: Any = None,
+        wait: bool = True,
+        show_progress: bool | str | None = None,
+        progress_update_interval: float = 1,
+        on_error: str = "raise",
+        seed: int | None = None,
+        **accepted: Any,
+    ) -> Any:
+        """Run what this stands for, and all that it needs. What is done already is not run again.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session. If there is none, one is made, with a warning.
+        wait : bool, default True
+            False: return a future at once.
+        show_progress : bool or "auto", optional
+            Default: ``mars.options.show_progress``, which is "auto".
+        progress_update_interval : float, default 1
+            Seconds between two looks at the progress, at most.
+        on_error : {"raise", "continue"}
+            See `mars.session.Session.execute`.
+        seed : int, optional
+            Seed of `rng` in this run. Default: the session's.
+
+        Returns
+        -------
+        Executable or Execution
+            Itself. With ``wait=False`` a `concurrent.futures.Future` of itself; for a tuple, a
+            future of the list of its members.
+
+        Raises
+        ------
+        BaseException
+            The error of the first call that failed.
+
+        Examples
+        --------
+        >>> spawn(sum, args=([1, 2, 3],)).execute().fetch()
+        6
+        """
+        if wait and self._is_empty():
+            return self
+        chosen = _choose(session, accepted)
+        if accepted:
+            _drop_unused(accepted)
+        result = self if wait else self._executed()
+        return chosen.runs.run(
+            [self],
+            wait=wait,
+            show_progress=show_progress,
+            interval_s=progress_update_interval,
+            on_error=on_error,
+            seed=seed,
+            finish=lambda: result,
+            **_run_arguments(accepted),
+        )
+
+    def fetch(self, session: Any = None, **_: Any) -> V:
+        """The value. What that is depends on the kind of handle.
+
+        A single object: what its call returned. Several objects: a list of their values;
+        ``(value,)`` if there is one object, ``()`` if there is none; a namedtuple if they were
+        given as one. A map: a list of the values of its items.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        object
+            A new value each time. Large arrays are not copied: they show the stored bytes until
+            the program writes to them. Nobody else sees what it writes.
+
+        Raises
+        ------
+        NotExecuted
+            A call was not executed in the session (a ValueError).
+        BaseException
+            A call failed: its own error.
+        """
+        if self._is_empty():
+            return self._nothing  # type: ignore[no-any-return]
+        return self.value_in(existing(session, self))  # type: ignore[no-any-return]
+
+    def to_object(self, session: Any = None, wait: bool = True, **kwargs: Any) -> Any:
+        """Execute, unless that has been done, and fetch.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+        wait : bool, default True
+            False: return a future of the value at once.
+        **kwargs
+            As of `execute`.
+
+        Returns
+        -------
+        object or Execution
+
+        Raises
+        ------
+        BaseException
+            A call failed: its own error.
+        """
+        if wait and self._is_empty():
+            return self._nothing
+        chosen = _choose(session, kwargs)
+        if wait and self._is_done(chosen):
+            return self.value_in(chosen)
+        _drop_unused(kwargs)
+        return chosen.runs.run(
+            [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
+        )
+
+    def errors(self, session: Any = None) -> list[Any]:
+        """The error of each part; None for a part that has a value or was not run.
+
+        A single object has one part. In the place of a map among several objects is the list of the
+        errors of its items.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+        """
+        if self._is_empty():
+            return []
+        found = self.error_in(existing(session, self))
+        return found if isinstance(found, list) else [found]
+
+    def fetch_log(self, session: Any = None, offsets: Any = None, sizes: Any = None) -> Any:
+        """The logs of all parts, as a list. The log of a map is a list of the logs of its items.
+
+        For the parameters, and for what each log is, see `Object.fetch_log`.
+        """
+        return [
+            one.fetch_log(session=session, offsets=offsets, sizes=sizes) for one in self._parts()
+        ]
+
+    def _fetch_infos(self, fields: Sequence[str] | None = None, session: Any = None) -> Any:
+        """Facts about the stored results; programs of the original call it by this name."""
+        return [] if self._is_empty() else self.infos_in(existing(session, self), fields)
+
+    # -- what the session asks -----------------------------------------------------------------
+
+    def calls_in(self, realm: object) -> Sequence[Call]:
+        return [call for one in self._parts() for call in one.calls_in(realm)]
+
+    def value_in(self, session: Any) -> Any:
+        return self._shaped(session.values(self._parts()))
+
+    def error_in(self, session: Any) -> Any:
+        return [one.error_in(session) for one in self._parts()]
+
+    def infos_in(self, session: Any, fields: Sequence[str] | None = None) -> Any:
+        """Facts about the stored result, or a list of those of its parts."""
+        return [one.infos_in(session, fields) for one in self._parts()]
+
+    # -- what a subclass provides --------------------------------------------------------------
+
+    def _parts(self) -> Sequence[Any]:
+        """The executables that it consists of, in the order of their values."""
+        raise NotImplementedError
+
+    def _shaped(self, values: list[Any]) -> Any:
+        """Its value, made of the values of its parts."""
+        return values
+
+    def _is_empty(self) -> bool:
+        """Whether it stands for no call at all."""
+        return False
+
+    def _is_done(self, session: Session) -> bool:
+        """Whether it is known to have its value in the session."""
+        return False
+
+    def _was_executed(self) -> bool:
+        """Whether a call of it was executed, in whichever session."""
+        return any(one._was_executed() for one in self._parts())
+
+    def _executed(self) -> Any:
+        """What a future returns once it was executed."""
+        return self
+
+
+def _drop_unused(kwargs: dict[str, Any]) -> None:
+    for unused in _UNUSED:
+        kwargs.pop(unused, None)
+
+
+def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if not kwargs:
+        return kwargs
+    if "progress_update_interval" in kwargs:
+        kwargs["interval_s"] = kwargs.pop("progress_update_interval")
+    unknown = kwargs.keys() - _ARGUMENTS_OF_RUN
+    if unknown:
+        raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+    return kwargs
+
+
+def _choose(given: Any, accepted: dict[str, Any]) -> Session:
+    return choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
+
+
+def existing(given: Any, handle: Executable[Any]) -> Session:
+    """The session to read from. To read never starts an engine.
+
+    Raises
+    ------
+    NotExecuted
+        No session was given, there is no default session, and the handle was never executed.
+    SessionClosed
+        The same, but the handle was executed in a session that has ended, or is not the default.
+    """
+    found = get_default_session() if given is None else choose(given)
+    if found is None:
+        if handle._was_executed():
+            raise SessionClosed("Session closed already, or not the default one")
+        raise NotExecuted(repr(handle[0] if isinstance(handle, tuple) else handle))
+    return found
+
+
+__all__ = ["Executable", "existing"]

@@ -1,0 +1,366 @@
+"""The objects that stand for results: of one call, of several calls, and of a map.
+
+`mars.calls.spawn` makes them. What they have in common is in `mars.calls.executable`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
+
+from mars.attempt import codec
+from mars.calls.executable import Executable, existing
+from mars.calls.maps import MapCall
+from mars.logs import LogFetcher
+from mars.observe.attempts import Attempt, Times
+from mars.sessions.opening import get_default_session
+from mars.sessions.session import Session
+from mars.task import Call, Handle, Output
+
+R = TypeVar("R")
+
+_INFO_FIELDS: Final = (
+    "data_key", "object_id", "level", "memory_size", "store_size", "bands",
+)  # fmt: skip
+
+
+class Object(Output, Executable[R], Generic[R]):
+    """One value of a call that was described with `spawn`.
+
+    It is opaque: equal only to itself, hashable, true, and not a sequence. So it can go into any
+    container, also into a numpy array of objects. As an argument of another `spawn` it stands for
+    its value, however deep in containers it is.
+    """
+
+    __slots__ = ("_log",)
+    __module__ = "mars.remote"  # where programs find it
+
+    _log: tuple[Session, LogFetcher]
+
+    @overload
+    def fetch_log(
+        self, session: Any = None, offsets: Any = None, sizes: Any = None,
+        follow: Literal[False] = False,
+    ) -> LogFetcher: ...  # fmt: skip
+
+    @overload
+    def fetch_log(
+        self, session: Any = None, offsets: Any = None, sizes: Any = None, *, follow: Literal[True]
+    ) -> Iterator[str]: ...
+
+    def fetch_log(
+        self, session: Any = None, offsets: Any = None, sizes: Any = None, follow: bool = False
+    ) -> LogFetcher | Iterator[str]:
+        """What the call has printed. Python code, C code, threads and child processes count alike.
+
+        The log can be read while the call runs, and after it failed or its worker died.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+        offsets : int, str, dict or list, optional
+            Where to start, in bytes, or as a text such as ``"-0.5k"``. A negative number counts
+            from the end. None: where the last `fetch_log` of this object ended.
+        sizes : int, str, dict or list, optional
+            How much to read at most, in bytes. Default: 1 MiB.
+        follow : bool, default False
+            True: return an iterator of the lines, as they are printed, until the call ends.
+
+        Returns
+        -------
+        LogFetcher or iterator of str
+            The same LogFetcher each time. Its text is that of the latest read.
+
+        Examples
+        --------
+        >>> hello = spawn(print, args=("hello",)).execute()
+        >>> print(hello.fetch_log())
+        hello
+        <BLANKLINE>
+        """
+        call = self.call
+        if session is None and call.task is None and get_default_session() is None:
+            return iter(()) if follow else LogFetcher(self.key, lambda: None)
+        chosen = existing(session, self)
+        if follow:
+            return chosen.follow_log(call)
+        known = getattr(self, "_log", None)
+        if known is None or known[0] is not chosen:
+            # It holds the call, not this object: the object would keep itself and its value alive.
+            known = (chosen, LogFetcher(call.key, lambda: chosen.log_source(call)))
+            self._log = known
+        known[1].fetch(offsets=offsets, sizes=sizes)
+        return known[1]
+
+    def infos_in(
+        self, session: Session, fields: Sequence[str] | None = None
+    ) -> dict[str, list[Any]]:
+        task = session.task_of(self)
+        size = sum(_size_of(value) for value in _values(task, self.index)) // _sharers(task)
+        facts = {
+            "data_key": self.key,
+            "object_id": f"{self.key}_{self.index}",
+            "level": "MEMORY",
+            "memory_size": size,
+            "store_size": size,
+            "bands": [((*session.get_worker_addresses(), session.address)[0], "numa-0")],
+        }
+        unknown = set(fields or ()) - set(_INFO_FIELDS)
+        if unknown:
+            raise ValueError(f"there is no field {min(unknown)!r}; known: {_INFO_FIELDS}")
+        return {field: [facts[field]] for field in fields or _INFO_FIELDS}
+
+    def _is_done(self, session: Session) -> bool:
+        return session.executed(self)
+
+    def _was_executed(self) -> bool:
+        return self.call.task is not None
+
+    def times(self, session: Any = None) -> Times | None:
+        """When the call went through its stages, from queued to stored.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        Times or None
+            Eight moments, in seconds of `time.monotonic`. None: the call has not ended.
+
+        Examples
+        --------
+        >>> spawn(abs, -1).execute().times().running_s < 60
+        True
+        """
+        return existing(session, self).times(self)
+
+    def attempts(self, session: Any = None) -> list[Attempt]:
+        """Where each attempt of the call ran, and how it ended, in the order of the attempts.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        list of Attempt
+            The attempts that have ended, each with its node, the process id of its worker, and how
+            it ended. Empty if the result came from a checkpoint.
+
+        Examples
+        --------
+        >>> [attempt.ending for attempt in spawn(abs, -1).execute().attempts()]
+        ['value']
+        """
+        return existing(session, self).attempts(self)
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits that no other call has."""
+        return self.call.key
+
+    @property
+    def name(self) -> str:
+        """The call's name."""
+        return self.call.name
+
+    @property
+    def op(self) -> Object[R]:
+        """The object itself. In the original it is an operand, which has the same ``key``."""
+        return self
+
+    data = op
+
+    @property
+    def inputs(self) -> list[Object[Any]]:
+        """The objects that are inputs of the call."""
+        return [Object(call, index) for call, index in self.call.inputs]
+
+    @property
+    def cache(self) -> bool:
+        """True. A result is kept as long as anything holds its object."""
+        return True
+
+    @cache.setter
+    def cache(self, _: bool) -> None:
+        """Accepted for programs of the original, without effect: results are kept anyway."""
+
+    def copy(self) -> Object[R]:
+        """Another object for the same value."""
+        return Object(self.call, self.index)
+
+    def __reduce__(self) -> Any:
+        return codec.place_of(self)
+
+    def __copy__(self) -> Object[R]:
+        return self.copy()
+
+    def __repr__(self) -> str:
+        return f"Object <op=RemoteFunction, key={self.key}_{self.index}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        task = self.call.task
+        state = "not executed" if task is None else task.stage.name.lower()
+        return (
+            f"<table><tr><th>Object</th><td>{escape(self.name)}</td></tr>"
+            f"<tr><th>state</th><td>{state}</td></tr>"
+            f"<tr><th>inputs</th><td>{len(self.call.inputs)}</td></tr></table>"
+        )
+
+
+def _sharers(task: Any) -> int:
+    """How many values are stored together: the values of a whole block, if it is an item of one."""
+    return len(task.source.items) if task.source is not None else 1
+
+
+def _values(task: Any, index: int) -> Iterable[Any]:
+    if task.source is not None:
+        return [task.source.result[0]]
+    return [task.result if task.call.n_output is None else task.result[index]]
+
+
+def _size_of(value: Any) -> int:
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value[1], int):  # in an arena: pickle, arena, offset, length, sizes
+        return len(value[0] or b"") + int(sum(value[4]))
+    return len(value[0]) + sum(len(buffer) for buffer in value[1])
+
+
+class ExecutableTuple(tuple[Any, ...], Executable[Any]):
+    """Objects that are executed and fetched together.
+
+    Parameters
+    ----------
+    objects : iterable of Object
+        Maps, and tuples of objects, can be among them. A namedtuple keeps its fields, and `fetch`
+        returns a namedtuple of the same type.
+
+    Examples
+    --------
+    >>> ExecutableTuple([spawn(abs, -1), spawn(abs, -2)]).execute().fetch()
+    [1, 2]
+    """
+
+    __module__ = "mars.remote"  # where programs find it
+
+    _named: Any
+    _nothing: ClassVar[Any] = ()
+
+    def __new__(cls, objects: Iterable[Any] = ()) -> ExecutableTuple:
+        made = super().__new__(cls, objects)
+        # The type of a namedtuple has fields.
+        made._named = type(objects) if hasattr(type(objects), "_fields") else None
+        return made
+
+    def __reduce__(self) -> Any:
+        return _remade, (tuple(self), self._named)
+
+    def __getattr__(self, name: str) -> Any:
+        named = self.__dict__.get("_named")
+        if named is not None and name in named._fields:
+            return self[named._fields.index(name)]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        fields = self._named._fields if self._named is not None else ()
+        return [*super().__dir__(), *fields]
+
+    def __repr__(self) -> str:
+        if self._named is not None:
+            return repr(self._named(*self))
+        return super().__repr__()
+
+    def _parts(self) -> ExecutableTuple:
+        for one in self:
+            if not isinstance(one, Handle):
+                raise TypeError(
+                    f"an ExecutableTuple holds objects of spawn or map, got {one!r:.80}"
+                )
+        return self
+
+    def _shaped(self, values: list[Any]) -> Any:
+        if self._named is not None:
+            return self._named(*values)
+        return values if len(values) > 1 else tuple(values)
+
+    def _is_empty(self) -> bool:
+        return not self
+
+    def _executed(self) -> list[Any]:
+        return list(self)
+
+
+def _remade(objects: tuple[Any, ...], named: Any) -> ExecutableTuple:
+    return ExecutableTuple(objects if named is None else named(*objects))
+
+
+class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
+    """The calls of `map`: a sequence with one object per item. Indexing it makes the object."""
+
+    __module__ = "mars.remote"  # where programs find it
+
+    _nothing: ClassVar[Any] = []
+
+    def __init__(self, call: MapCall) -> None:
+        self._whole: Output = Output(call, 0)
+        self._call = call
+        self._made: dict[int, Object[R]] = {}
+        for index in sorted(call.own):
+            self[index]  # it has inputs, so it is a call of its own, which its object holds
+
+    def __len__(self) -> int:
+        return self._call.count
+
+    @overload
+    def __getitem__(self, index: int) -> Object[R]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Object[R]]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = operator.index(index)
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError("map index out of range")
+        made = self._made.get(index)
+        if made is None:
+            made = self._made[index] = Object(self._call.item(index), 0)
+        return made
+
+    def calls_in(self, realm: Any) -> Sequence[Call]:
+        return self._call.pieces(realm) if len(self) else ()
+
+    def value_in(self, session: Session) -> list[R]:
+        return self._call.values(session.realm)
+
+    def error_in(self, session: Session) -> list[BaseException | None]:
+        return self._call.errors(session.realm)
+
+    def _parts(self) -> list[Object[R]]:
+        return list(self)
+
+    def _is_empty(self) -> bool:
+        return not len(self)
+
+    def _was_executed(self) -> bool:
+        return self._call.task is not None
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+    def __repr__(self) -> str:
+        return f"<map of {self._call.name} over {len(self)} items>"
+
+
+__all__ = ["ExecutableTuple", "MapObjects", "Object"]

@@ -1,0 +1,312 @@
+"""How a call is to be run: the options of `spawn` and `map`, checked.
+
+`mars.calls.spawn` calls `parse_options` with what the program gave. The engines and the
+schedulers read the `Options` that it returns. Everything here is pure: no I/O, threads or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, Final
+
+from mars.config import plain_scalar
+from mars.errors import TaskTimeout
+from mars.settings import DEATH_RETRIES, RETRY_WHEN_FAIL
+
+
+class Options:
+    """How a call is to be run. Nobody changes it: one instance serves many calls.
+
+    Attributes
+    ----------
+    name : str or None
+        Shown in logs, errors and progress instead of the function's name.
+    cpus : float
+        Cores that the call owns while it runs.
+    memory : int or None
+        Bytes that the call may use.
+    gpus : int
+        GPUs that the call owns.
+    timeout_s : float or None
+        Limit for one attempt, in seconds of wall clock. It counts from when the attempt is sent
+        to a free worker.
+    retries : int
+        Further attempts after an exception that `retry_on` names.
+    retry_on : tuple of exception classes
+        Which exceptions are worth another attempt.
+    death_retries : int
+        Further attempts after the worker process died under the call.
+    priority : int
+        Calls with a higher number start first.
+    worker : str or None
+        Address of the worker group that must run the call.
+    cache : bool
+        Whether a checkpoint may keep the call.
+    depends : object
+        What else the result depends on. It is a part of the identity of the call in a checkpoint.
+    """
+
+    __slots__ = (
+        "cache", "cpus", "death_retries", "depends", "gpus", "memory", "name", "priority",
+        "retries", "retry_data", "retry_late", "retry_on", "timeout_s", "worker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str | None = None,
+        cpus: float = 1,
+        memory: int | None = None,
+        gpus: int = 0,
+        timeout_s: float | None = None,
+        retries: int = 0,
+        retry_on: tuple[type[BaseException], ...] = (Exception,),
+        death_retries: int = DEATH_RETRIES,
+        priority: int = 0,
+        worker: str | None = None,
+    ) -> None:
+        self.name = name
+        self.cpus = cpus
+        self.memory = memory
+        self.gpus = gpus
+        self.timeout_s = timeout_s
+        self.retries = retries
+        self.retry_on = retry_on
+        self.death_retries = death_retries
+        self.priority = priority
+        self.worker = worker
+        self.retry_data: bytes | None = None  # the pickle of `retry_on`; None: Exception
+        self.retry_late = True  # whether `retry_on` names timeouts, too
+        self.cache = True
+        self.depends: object = None
+
+    def __reduce__(self) -> Any:
+        # The exception classes stay behind: they may be the program's own, so they travel as
+        # `retry_data`. The other two matter to the driver only.
+        staying = ("retry_on", "cache", "depends")
+        travelling = [name for name in self.__slots__ if name not in staying]
+        return _options_from, ({name: getattr(self, name) for name in travelling},)
+
+
+def _options_from(fields: dict[str, Any]) -> Options:
+    options = Options()
+    for name, value in fields.items():
+        setattr(options, name, value)
+    return options
+
+
+DEFAULT_OPTIONS: Final = Options()
+
+HINTS: Final = frozenset(
+    {"expect_band", "reassign_worker", "fuseable", "memory_scale", "output_types"}
+)
+"""Scheduling hints of the original. They are accepted and have no effect."""
+
+
+def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Options:
+    """Check the options that `spawn` or `map` was given.
+
+    Raises
+    ------
+    ValueError
+        There is no such option (``Unexpected kw: <name>``), or a value is out of range.
+    TypeError
+        A value has the wrong type. The message names the option.
+    """
+    if not given and not retry_when_fail:
+        return DEFAULT_OPTIONS
+    options = Options()
+    for option, value in given.items():
+        check = CHECKS.get(option)
+        if check is not None:
+            check(options, value if option == "depends" else plain_scalar(value))
+        elif option not in HINTS:
+            raise ValueError(f"Unexpected kw: {option}")
+    band = given.get("expect_band")
+    if band is not None:
+        if not isinstance(band, (tuple, list)) or not band or not isinstance(band[0], str):
+            raise TypeError(f"expect_band has to be (worker's address, device), got {band!r}")
+        options.worker = options.worker or band[0]
+    _check_output_types(given.get("output_types"))
+    once = not given.get("idempotent", True)
+    if once and options.retries:
+        raise ValueError(
+            "idempotent=False means that the call is started at most once, "
+            f"so retries={options.retries} cannot be kept; drop one of the two"
+        )
+    if once and given.get("death_retries"):
+        raise ValueError(
+            "idempotent=False means that the call is started at most once, "
+            f"so death_retries={given['death_retries']} cannot be kept; drop one of the two"
+        )
+    if retry_when_fail and given.get("retries") is None and not once:
+        options.retries = RETRY_WHEN_FAIL
+    return options
+
+
+_OUTPUT_TYPES: Final = frozenset({"object", "dataframe", "series", "df_or_series", "tensor"})
+
+
+def _check_output_types(given: object) -> None:
+    for one in given if isinstance(given, (list, tuple)) else (given,):
+        if one is not None and not (isinstance(one, str) and one in _OUTPUT_TYPES):
+            raise ValueError(f"output_types has to be of {sorted(_OUTPUT_TYPES)}, got {one!r}")
+
+
+def _take_name(options: Options, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"name has to be a str, got {value!r}")
+    options.name = value
+
+
+def _take_cpus(options: Options, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"cpus has to be a number, got {value!r}")
+    cpus = float(value)
+    if not 0 < cpus < float("inf"):
+        raise ValueError(f"cpus has to be more than 0, got {value!r}")
+    if cpus > 1 and cpus != int(cpus):
+        raise ValueError(f"cpus above 1 have to be whole cores, got {value!r}")
+    options.cpus = int(cpus) if cpus == int(cpus) else cpus
+
+
+_UNITS: Final = {
+    "": 1, "b": 1, "k": 2**10, "kb": 10**3, "kib": 2**10, "m": 2**20, "mb": 10**6, "mib": 2**20,
+    "g": 2**30, "gb": 10**9, "gib": 2**30, "t": 2**40, "tb": 10**12, "tib": 2**40,
+}  # fmt: skip
+
+
+def parse_bytes(value: object, option: str) -> int:
+    """The bytes that a number or a text such as ``"2GiB"``, ``"500MB"`` or ``"1.5g"`` means."""
+    value = plain_scalar(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError(f"{option} has to be bytes or a text such as '2GiB', got {value!r}")
+    if isinstance(value, str):
+        text = value.strip().lower()
+        number = text.rstrip("bkmgti ")
+        unit = text[len(number) :].strip()
+        try:
+            size = float(number) * _UNITS[unit]
+        except (ValueError, KeyError):
+            raise ValueError(f"{option}={value!r} is no size; write it as '2GiB'") from None
+    else:
+        size = float(value)
+    if not 0 < size < float("inf"):
+        raise ValueError(f"{option} has to be more than 0 bytes, got {value!r}")
+    return int(size)
+
+
+def _take_memory(options: Options, value: object) -> None:
+    options.memory = None if value is None else parse_bytes(value, "memory")
+
+
+def _take_gpus(options: Options, value: object) -> None:
+    options.gpus = _count(value, "gpus")
+
+
+def _take_gpu(options: Options, value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"gpu has to be True or False, got {value!r}")
+    options.gpus = max(options.gpus, int(bool(value)))
+
+
+def _take_timeout(options: Options, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"timeout has to be seconds, got {value!r}")
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(f"timeout has to be more than 0 seconds, got {value!r}")
+    options.timeout_s = float(value)
+
+
+def _take_retries(options: Options, value: object) -> None:
+    if value is None:
+        return
+    options.retries = _count(value, "retries")
+
+
+def _count(value: object, option: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{option} has to be an int, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{option} has to be 0 or more, got {value!r}")
+    return int(value)
+
+
+def _take_death_retries(options: Options, value: object) -> None:
+    if value is not None:
+        options.death_retries = _count(value, "death_retries")
+
+
+def _take_retry_on(options: Options, value: object) -> None:
+    if value is None:
+        return
+    classes = value if isinstance(value, tuple) else (value,)
+    for item in classes:
+        if not (isinstance(item, type) and issubclass(item, BaseException)):
+            raise TypeError(f"retry_on has to be an exception class or a tuple of them: {item!r}")
+    options.retry_on = classes
+    options.retry_late = issubclass(TaskTimeout, classes)
+
+
+def _take_idempotent(options: Options, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"idempotent has to be True or False, got {value!r}")
+    if not value:
+        options.death_retries = 0
+
+
+def _take_priority(options: Options, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"priority has to be an int, got {value!r}")
+    options.priority = int(value)
+
+
+def _take_cache(options: Options, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"cache has to be True or False, got {value!r}")
+    options.cache = value
+
+
+def _take_depends(options: Options, value: object) -> None:
+    options.depends = value
+
+
+def _take_worker(options: Options, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"expect_worker has to be a worker's address, got {value!r}")
+    options.worker = value
+
+
+CHECKS: Final[dict[str, Callable[[Options, object], None]]] = {
+    "name": _take_name,
+    "cpus": _take_cpus,
+    "memory": _take_memory,
+    "gpus": _take_gpus,
+    "gpu": _take_gpu,
+    "timeout": _take_timeout,
+    "retries": _take_retries,
+    "retry_on": _take_retry_on,
+    "death_retries": _take_death_retries,
+    "idempotent": _take_idempotent,
+    "priority": _take_priority,
+    "expect_worker": _take_worker,
+    "cache": _take_cache,
+    "depends": _take_depends,
+}
+"""Every option of a call, and the function that checks its value and keeps it."""
+
+
+def check_function(func: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(func):
+        raise TypeError(f"func has to be callable, got {type(func).__name__}: {func!r:.80}")
+
+
+__all__ = [
+    "CHECKS", "DEFAULT_OPTIONS", "HINTS", "Options", "check_function", "parse_bytes",
+    "parse_options",
+]  # fmt: skip

@@ -1,0 +1,470 @@
+"""Opening sessions, the default session, and the functions that use the default session.
+
+`new_session` makes a session; `get_default_or_create` makes one if a call is executed and there is
+none. Programs find all of this in `mars.session`, and most of it in `mars`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
+from typing import Any, Final
+
+from mars.attempt import context
+from mars.calls.options import parse_bytes
+from mars.config import plain_scalar
+from mars.engines import start
+from mars.errors import MarsError, NotExecuted, UnknownTarget
+from mars.logs import LogFetcher
+from mars.sessions.session import Session, SessionView, opened
+from mars.settings import KIB, LOG_LIMIT_AT_LEAST
+
+_NO_SESSION: Final = """
+No session found, local session will be created in background, \
+it may take a while before execution. \
+If you want to new a local session by yourself, run code below:
+
+```
+import mars
+
+mars.new_session()
+```
+"""
+_NO_SESSION_LINE: Final = (
+    "mars: there was no session, so one on all cores was started; "
+    "mars.new_session() lets you choose"
+)
+
+
+def new_session(
+    address: str | None = None,
+    session_id: str | None = None,
+    backend: str = "mars",
+    default: bool = True,
+    new: bool = True,
+    *,
+    engine: str = "local",
+    n_worker: int = 1,
+    n_cpu: int | str = "auto",
+    object_memory: int | str | None = None,
+    spill_directory: str | os.PathLike[str] | None = None,
+    log_limit: int | str | None = "1GiB",  # more than anybody reads, less than fills a disk
+    seed: int | None = 0,
+    timeout: float | None = None,
+    checkpoint: str | os.PathLike[str] | bool | None = None,
+    web: bool = False,
+    security: object | None = None,
+    env: Mapping[str, str] | None = None,
+    working_dir: str | os.PathLike[str] | None = None,
+    node_ports: int | str | None = None,
+    **accepted: Any,
+) -> Session:
+    """Start an engine, or join one, and make a session on it.
+
+    Parameters
+    ----------
+    address : str, optional
+        None: start an engine on this machine. The ``address`` of another session: join its
+        engine. Of a cluster: ``"http://host:web_port"`` as ``mars cluster up`` or
+        ``mars-supervisor`` prints it; ``"tls://host:port"``, ``"tcp://host:port"`` or
+        ``"dask://host:port"`` of a Dask scheduler, ``"ray://host:port"`` of a Ray client server,
+        ``"ray"`` for the Ray on this host. With ``engine="dask"`` or ``"ray"`` also what these
+        call an address, such as ``"host:6379"``.
+    session_id : str, optional
+        Default: one is made up.
+    backend : {"mars", "oscar"}, default "mars"
+        The original's two names of one thing; nothing else is there.
+    default : bool, default True
+        Whether it becomes the default session.
+    new : bool, default True
+        False: with ``address`` and ``session_id``, give the session of that id if it is open.
+    engine : {"local", "inline", "dask", "ray"}
+        "local": worker processes. "inline": calls run in the calling thread, for a debugger.
+        "dask", "ray": worker processes on a cluster; without an address, on one of its own on
+        this machine, which ends with the session.
+    n_worker : int, default 1
+        Groups that the workers are divided into; ``expect_worker=`` chooses one.
+    n_cpu : int or "auto"
+        Cores that running calls share; "auto": those that this process may use.
+    object_memory : int or str, optional
+        Memory for large results and arguments, of all processes together, in bytes or as
+        ``"2GiB"``; further ones go to disk until there is room again. Default: 40 % of the
+        memory that this process may use.
+    spill_directory : path, optional
+        Where they go then, in files without a name. Default: ``TMPDIR``, or ``/var/tmp``.
+    log_limit : int or str or None, default "1GiB"
+        How much is kept of what one call prints, or one block of items of a map, in bytes or as
+        ``"10MiB"``, at least 256 KiB. Of more, the middle is left out: a line in the log says
+        how much. None: all is kept.
+    seed : int or None, default 0
+        Seed of `mars.remote.rng`; None: different numbers each time.
+    timeout : float, optional
+        Seconds that one `execute` may take.
+    checkpoint : path, URL or False, optional
+        Folder where each result is kept as soon as it is there. The same program, run again,
+        finds it and runs only what is missing. Default: the environment variable
+        ``MARS_CHECKPOINT``; without it, or with False, nothing is kept.
+    web : bool, default False
+        Accepted for programs of the original; nothing listens.
+    security : object, optional
+        For a cluster: has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files, and for Ray
+        ``token``. Default: the credentials that this user has of a cluster of ``mars cluster``.
+    env : mapping of str to str, optional
+        Environment variables that calls have; those that the program changes later win.
+    working_dir : path, optional
+        Folder that calls run in, and can import from. On this machine it is that folder; each node
+        of a cluster gets a copy of its content now, up to 256 MiB, without ``.git`` and the like,
+        which is removed with the session. Default: where the program is.
+    node_ports : int or str, optional
+        Where each node of a cluster listens for this program while the session begins, and for
+        another node when a large value first goes there, as ``7200`` or ``"7200-7219"``: for
+        firewalls between them. It takes the first that is free; sessions that begin at the same
+        time, and nodes on one host, need one each. Default: any that is free.
+    **accepted
+        Further arguments of the original, without effect: ``config``, ``cuda_devices``,
+        ``init_local``, ``loop``, ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
+        ``subprocess_start_method``, ``use_uvloop``.
+
+    Returns
+    -------
+    Session
+
+    Raises
+    ------
+    UnknownTarget
+        The address, engine or backend is unknown (a ValueError).
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    CredentialsError
+        The credentials of a cluster are not here, or expired, or other users could read them.
+    ClusterUnreachable
+        Nobody answers there (a ConnectionError).
+    StartupFailed
+        The system refuses to start processes; a cluster is not there, refuses this program, or
+        has no node with the same versions and a free one of ``node_ports``.
+    CheckpointBusy
+        Another process writes to the checkpoint.
+    CheckpointUnusable
+        It is no folder for checkpoints (a ValueError).
+
+    Notes
+    -----
+    Source: ``mars.new_session``; what differs is in docs/differences.md.
+
+    Examples
+    --------
+    >>> import mars, mars.remote as mr
+    >>> with mars.new_session(n_cpu=2):
+    ...     mr.spawn(sum, args=([1, 2, 3],)).execute().fetch()
+    6
+    """
+    unknown = accepted.keys() - _SESSION_ACCEPTED
+    if unknown:
+        raise TypeError(f"new_session() got an unexpected keyword argument {min(unknown)!r}")
+    if backend not in ("mars", "oscar"):
+        raise UnknownTarget(f"backend {backend!r} is not there; this version has 'mars'")
+    seed, timeout = plain_scalar(seed), plain_scalar(timeout)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise ValueError(f"seed has to be an int from 0 on, or None, got {seed!r}")
+    log_bytes = None if log_limit is None else parse_bytes(log_limit, "log_limit")
+    if log_bytes is not None and log_bytes < LOG_LIMIT_AT_LEAST:
+        raise ValueError(
+            f"log_limit has to be at least {LOG_LIMIT_AT_LEAST // KIB} KiB, or None for all of it, "
+            f"got {log_limit!r}"
+        )
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, Real)):
+        raise TypeError(f"timeout has to be seconds, got {timeout!r}")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout has to be more than 0 seconds, got {timeout!r}")
+    far = engine in ("dask", "ray") or start.is_cluster(address)
+    with opened.lock:
+        known = opened.engines.get(address) if address is not None else None
+        if known is not None:
+            started = known[0]
+            if not new and session_id is not None:
+                for session in known[1]:
+                    if session.session_id == session_id:
+                        return session.as_default() if default else session
+        elif not (far or address in start.LOCAL):
+            raise UnknownTarget(
+                f"there is no engine at {address!r}; leave the address out to start one on this "
+                f"machine, or pass the address of a session of this process, of a Dask scheduler "
+                f"('tls://host:port', 'tcp://host:port' or 'dask://host:port') or of Ray "
+                f"('ray://host:port'; 'ray' for the one on this host)"
+            )
+        else:
+            try:
+                started = start.engine(
+                    engine, n_worker, n_cpu, object_memory, spill_directory,
+                    None if address in start.LOCAL else address, security, env, working_dir,
+                    node_ports,
+                )  # fmt: skip
+            except MarsError as error:
+                # It says what to do; where in our files it was raised tells a user nothing. What
+                # led to it, such as an error of Dask, stays in `__context__`.
+                raise error.with_traceback(None) from None
+            started.limit_logs(log_bytes)
+            opened.engines[started.address] = (started, set())
+            if far:
+                # Before the handlers that Ray or Dask registered when it was imported: what they
+                # end would look lost, and Ray ends a program that uses it then, with status 1.
+                atexit.unregister(opened.close)
+                atexit.register(opened.close)
+        where = _where(checkpoint)
+        try:
+            session = Session(
+                started,
+                session_id or os.urandom(12).hex(),
+                seed=seed,
+                timeout_s=timeout,
+                checkpoint=where,
+            )
+        except BaseException:
+            if not opened.engines[started.address][1]:
+                del opened.engines[started.address]
+                started.close()
+            raise
+        opened.engines[started.address][1].add(session)
+    if default:
+        session.as_default()
+    return session
+
+
+def _where(checkpoint: Any) -> str | None:
+    """The checkpoint that was asked for, by argument or environment."""
+    if checkpoint is not None:
+        return None if checkpoint is False else os.fspath(checkpoint)
+    if context.current() is not None:  # inside a call, whose result is kept
+        return None
+    return os.environ.get("MARS_CHECKPOINT") or None
+
+
+_SESSION_ACCEPTED: Final = frozenset(
+    {
+        "config", "cuda_devices", "init_local", "loop", "mem_bytes", "n_supervisor_process",
+        "request_rewriter", "subprocess_start_method", "use_uvloop",
+    }
+)  # fmt: skip
+
+
+def get_default_session() -> Session | None:
+    """The default session; inside a call, the session that asked for the call."""
+    attempt = context.current()
+    if attempt is not None:
+        return _session_of(attempt)
+    session = opened.default
+    return None if session is None or session.closed else session
+
+
+def _session_of(attempt: context.Attempt) -> Session:
+    session = attempt.session
+    if session is None:
+        session = attempt.session = Session(attempt.engine, attempt.session_id, nested=True)
+    return session  # type: ignore[no-any-return]
+
+
+def get_default_or_create(**kwargs: Any) -> Session:
+    """The default session; when there is none, a new one, with a warning that is never an error.
+
+    Parameters
+    ----------
+    **kwargs
+        As of `new_session`, for a new one.
+    """
+    session = get_default_session()
+    if session is None:
+        with opened.lock:
+            session = get_default_session()
+            if session is None:
+                session = new_session(**kwargs)
+                _tell_of_session(_outside())
+    return session
+
+
+def _tell_of_session(level: int) -> None:
+    """Say that there was no session, as the original does: by a warning.
+
+    Nothing is wrong, so a program that makes errors of warnings, as many a test suite does, gets a
+    line on stderr in its place.
+    """
+    try:
+        warnings.warn(_NO_SESSION, stacklevel=level + 1)
+    except Warning:
+        from mars.observe.progress import write_line
+
+        write_line(_NO_SESSION_LINE)
+
+
+def _outside() -> int:
+    """Stack level of the first caller that is not mars."""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(own):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def clear_default_session() -> None:
+    """Have no default session any more; the session itself stays."""
+    opened.default = None
+
+
+def stop_server() -> None:
+    """End the default session's engine, if there is one."""
+    session = get_default_session()
+    if session is not None:
+        session.stop_server()
+
+
+def get_context() -> context.Context | None:
+    """What a running call can ask about itself; None outside of a call.
+
+    Returns
+    -------
+    Context or None
+
+    Examples
+    --------
+    >>> import mars.remote as mr
+    >>> def where() -> str:
+    ...     return get_context().session_id
+    >>> mr.spawn(where).execute().fetch() == get_default_session().session_id
+    True
+    """
+    attempt = context.current()
+    if attempt is None:
+        return None
+    return context.Context(attempt, lambda: _session_of(attempt))
+
+
+def choose(session: Any, **kwargs: Any) -> Session:
+    """The session given, or the default one."""
+    if session is None:
+        return get_default_or_create(**kwargs)
+    if isinstance(session, SessionView):
+        return session.session
+    if not isinstance(session, Session):
+        raise TypeError(f"session has to be a Session, got {session!r:.80}")
+    return session
+
+
+def _existing(session: Any) -> Session:
+    """The session to read from: reading never starts an engine."""
+    if session is None:
+        session = get_default_session()
+        if session is None:
+            raise NotExecuted("there is no session")
+    return choose(session)
+
+
+def execute(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
+    """Execute objects in a session; everything else as of `Session.execute`.
+
+    Parameters
+    ----------
+    objects : Object
+        What to execute, or one list or tuple of them.
+    session : Session, optional
+        Default: the default session; one is made, with a warning, when there is none.
+    **kwargs
+        As of `Session.execute`.
+
+    Examples
+    --------
+    >>> import mars.remote as mr
+    >>> one, two = execute(mr.spawn(abs, -1), mr.spawn(abs, -2))
+    >>> fetch(one, two)
+    [1, 2]
+    """
+    return choose(session).execute(*objects, **kwargs)
+
+
+def fetch(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
+    """Values of executed objects; everything else as of `Session.fetch`.
+
+    Parameters
+    ----------
+    objects : Object
+        One or several, or one list or tuple of them; of a single one, its value.
+    session : Session, optional
+        Default: the default session.
+    **kwargs
+        Accepted for programs of the original, without effect.
+    """
+    return _existing(session).fetch(*objects, **kwargs)
+
+
+def fetch_infos(*objects: Any, fields: Sequence[str] | None = None, session: Any = None) -> Any:
+    """Facts about stored results, such as their size.
+
+    Parameters
+    ----------
+    objects : Object
+        One or several, or one list or tuple of them.
+    fields : sequence of str, optional
+        Of ``data_key``, ``object_id``, ``level``, ``memory_size``, ``store_size``, ``bands``;
+        default: all.
+    session : Session, optional
+        Default: the default session.
+
+    Returns
+    -------
+    dict or list of dict
+        Of a single object its facts, each in a list with one item; of several a list of those.
+    """
+    infos = _existing(session).fetch_infos(*objects, fields=fields)
+    return infos[0] if len(infos) == 1 else infos
+
+
+def fetch_log(
+    *objects: Any, session: Any = None, offsets: Any = None, sizes: Any = None
+) -> list[LogFetcher]:
+    """Logs of objects, as a list; everything else as of `Session.fetch_log`.
+
+    Parameters
+    ----------
+    objects : Object
+        One or several, or one list or tuple of them.
+    session : Session, optional
+        Default: the default session.
+    offsets, sizes : int, str, dict or list, optional
+        See `mars.remote.Object.fetch_log`.
+    """
+    return _existing(session).fetch_log(*objects, offsets=offsets, sizes=sizes)
+
+
+@contextlib.contextmanager
+def default_session(session: Session) -> Iterator[Session]:
+    """Have ``session`` as the default for a block.
+
+    Parameters
+    ----------
+    session : Session
+        It stays open after the block; the default from before comes back.
+    """
+    before = opened.default
+    opened.default = session
+    try:
+        yield session
+    finally:
+        opened.default = before
+
+
+# Programs find these in `mars.session`. So that is the name by which pickles and identities of
+# calls know them.
+for _function in (
+    new_session, get_default_session, get_default_or_create, clear_default_session, stop_server,
+    get_context, choose, execute, fetch, fetch_infos, fetch_log, default_session,
+):  # fmt: skip
+    _function.__module__ = "mars.session"
+
+__all__ = [
+    "choose", "clear_default_session", "default_session", "execute", "fetch", "fetch_infos",
+    "fetch_log", "get_context", "get_default_or_create", "get_default_session", "new_session",
+    "stop_server",
+]  # fmt: skip

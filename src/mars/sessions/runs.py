@@ -1,0 +1,399 @@
+"""How a session runs calls: it prepares a run, hands it to the engine, and waits for it.
+
+A `Session` has one `Runs`; `mars.calls.executable` and the session itself call its `run`. What runs
+where is decided by the engine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any, Final
+
+from mars.attempt import context
+from mars.code import modules
+from mars.config import option_values, options, plain_scalar
+from mars.engine import Run, SessionRealm
+from mars.graph import needed_calls
+from mars.task import Call, Handle, Output, Stage, Task
+
+_DRAW_AFTER_S: Final = 0.25
+"""How long a run goes on before its progress is drawn, in seconds. Most runs end earlier."""
+
+_CANCEL_WAIT_S: Final = 1.0
+"""How long Ctrl-C waits for what it stops, in seconds, before it is raised in the program."""
+
+_REDRAW_S: Final = 0.1
+"""The longest time between two looks at a run, in seconds, while somebody waits for it."""
+
+
+class Runs:
+    """Runs calls for one session.
+
+    Parameters
+    ----------
+    realm : SessionRealm
+        What the tasks of the session belong to.
+    session_id : str
+        The session.
+    seed : int or None
+        Seed of `mars.remote.rng`, if neither the run nor the program has another one.
+    timeout_s : float or None
+        How long one run may take, in seconds.
+    nested : bool
+        Whether the session is one inside a call. Who waits in the program itself then shows the
+        progress and tells of silent calls.
+
+    Attributes
+    ----------
+    checkpoints : dict of str to Checkpoint
+        The checkpoints that runs have used, each by its folder or URL.
+    checkpoint : Checkpoint or None
+        The one for runs that name no other.
+    """
+
+    def __init__(
+        self,
+        realm: SessionRealm,
+        session_id: str,
+        *,
+        seed: int | None,
+        timeout_s: float | None,
+        nested: bool,
+    ) -> None:
+        self._realm = realm
+        self._engine = realm.engine
+        self._session_id = session_id
+        self._seed = seed
+        self._timeout_s = timeout_s
+        self._nested = nested
+        self._places = itertools.count()
+        self._interrupted: weakref.WeakSet[Run] = weakref.WeakSet()
+        self.checkpoints: dict[str, Any] = {}
+        self.checkpoint: Any = None
+
+    def run(
+        self,
+        handles: Sequence[Handle],
+        *,
+        finish: Callable[[], Any],
+        plain: bool = False,
+        wait: bool = True,
+        show_progress: bool | str | None = None,
+        interval_s: float = 1,
+        on_error: str = "raise",
+        seed: int | None = None,
+        cancelled: Any = None,
+        checkpoint: Any = None,
+    ) -> Any:
+        """Run what handles stand for, as `Session.execute` does.
+
+        ``finish`` makes the result once all is done. ``plain`` says that it unpickles nothing of
+        the program for that.
+        """
+        self._realm.check_open()
+        wait, show_progress, interval_s, seed = _run_arguments(
+            wait, show_progress, interval_s, on_error, seed
+        )
+        modules.note_importers()
+        if seed is None and not self._nested:  # nested calls have the seed of the run they are in
+            seed = option_values()["seed"]
+        run = Run(
+            self._session_id,
+            self._realm,
+            stop_on_error=on_error == "raise",
+            entropy=self._seed if seed is None else seed,
+        )
+        attempt = context.current() if self._nested else None
+        if attempt is not None:
+            run.prefix = attempt.place
+            if seed is None:
+                run.entropy = attempt.entropy
+        targets: dict[Call, None] = {}
+        for handle in handles:
+            if isinstance(handle, Output):  # most programs have only these, and many
+                targets[handle.call] = None
+            else:
+                targets.update(dict.fromkeys(handle.calls_in(self._realm)))
+        kept = self.checkpoint if checkpoint is None else self.checkpoint_at(checkpoint)
+        missing = needed_calls(targets, self._realm, self._adopt)
+        self._give_places(missing, targets, seed)
+        if kept is not None and missing:
+            missing = self._recall(kept, targets, missing, run, show_progress)
+        for call in targets:
+            if call.task is not None:
+                task = call.task_in(self._realm)
+                if task is not None:
+                    task.asked = True
+        run.beside = not wait and not self._nested
+        if missing and self._timeout_s is not None:
+            self._limit(run, self._timeout_s)
+        if missing and cancelled is not None:
+            self._heed(run, cancelled)
+        if missing:
+            self._submit(run, missing, targets)
+        else:
+            run.end()
+        if not wait:
+            from mars.execution import Execution
+
+            execution = Execution(
+                run,
+                self._engine,
+                lambda: self._finish(run, finish),
+                list(handles),
+                self._listen,
+                plain,
+            )
+            execution.begin()
+            return execution
+        try:
+            self._wait(run, show_progress, interval_s)
+        finally:
+            if kept is not None:
+                kept.flush()
+        return self._finish(run, finish)
+
+    def checkpoint_at(self, where: Any) -> Any:
+        """The checkpoint in a folder or at an URL. A session opens each of them once."""
+        if where is False or self._nested:
+            return None  # nested calls are kept with the call that asks for them
+        where = os.fspath(where)
+        known = self.checkpoints.get(where)
+        if known is None:
+            from mars.checkpoint import Checkpoint
+            from mars.observe.progress import write_line
+
+            known = Checkpoint(where, self._realm, self._engine, write_line)
+            self.checkpoints[where] = known
+        return known
+
+    def _recall(
+        self, kept: Any, targets: Any, needed: Sequence[Call], run: Run, show_progress: Any
+    ) -> list[Call]:
+        """Leave out of a run what a checkpoint has. The engine tells the checkpoint of the rest."""
+        kept.identify(needed, run.entropy)
+        missing = needed_calls(targets, self._realm, self._adopt, kept.recall)
+        while not kept.load_inputs(missing):
+            missing = needed_calls(targets, self._realm, self._adopt, kept.recall)
+        kept.count(needed, missing, run)
+        kept.run_begins()
+        run.on_end(kept.run_over)
+        run.landed = kept.landed
+        run.on_end(lambda run: kept.failed(missing) if run.failure is not None else None)
+        if run.reused:
+            from mars.observe.progress import display_for, reused_line
+
+            shown = options.show_progress if show_progress is None else show_progress
+            display = display_for(shown)
+            if display is not None:
+                display.note(reused_line(run.reused, kept.where, run.saved_s))
+        return missing
+
+    def _limit(self, run: Run, timeout_s: float) -> None:
+        """End a run when it has taken ``timeout_s`` seconds."""
+
+        def late() -> None:
+            if not run.ended:
+                run.error = self._too_late()
+                self._engine.cancel(run)
+
+        timer = threading.Timer(timeout_s, late)
+        timer.daemon = True
+        timer.start()
+        run.on_end(lambda _: timer.cancel())
+
+    def _heed(self, run: Run, cancelled: Any) -> None:
+        """End a run when the program sets an event, as the original does."""
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.wait(_REDRAW_S):
+                try:
+                    if not cancelled.is_set():
+                        continue
+                except BaseException as error:  # the event is the program's own
+                    run.error = error
+                self._engine.cancel(run)
+                return
+
+        run.on_end(lambda _: ended.set())
+        threading.Thread(target=look, name="mars-cancel", daemon=True).start()
+
+    def _too_late(self) -> TimeoutError:
+        return TimeoutError(
+            f"the run took longer than the session's timeout of {self._timeout_s:g} s; "
+            f"what was finished stays, execute() runs the rest"
+        )
+
+    def _adopt(self, call: Call) -> bool:
+        """Give a call the value that a block of its map has, if there is one."""
+        found = call.adopt(self._realm)
+        if found is None:
+            return False
+        try:
+            value = self._engine.value(found, 0)
+        except Exception:  # the item failed, so the call is run by itself
+            return False
+        task = Task(call, self._realm)
+        task.stage, task.logs, task.timing = Stage.DONE, found.logs, found.timing
+        task.ended = found.attempts()
+        self._engine.install(task, value)
+        call.attach(task)
+        return True
+
+    def _submit(self, run: Run, missing: Sequence[Call], targets: Any) -> None:
+        try:
+            self._engine.submit(run, missing, [call.place for call in missing], targets)
+        except BaseException as error:
+            if not run.ended:
+                run.error = error
+                run.end()
+            raise
+
+    def _give_places(self, missing: Sequence[Call], targets: Any, seed: int | None) -> None:
+        if seed is not None:
+            # A run with a seed of its own counts from 0. Calls that are done already count, too.
+            for place, call in enumerate(needed_calls(targets, None)):
+                call.place = call.own_place(place)
+            return
+        attempt = context.current() if self._nested else None
+        for call in missing:
+            if call.place is None:
+                if attempt is None:
+                    place = next(self._places)
+                else:
+                    place = attempt.spawned
+                    attempt.spawned += 1
+                call.place = place if type(call) is Call else call.own_place(place)
+
+    def _finish(self, run: Run, finish: Callable[[], Any]) -> Any:
+        if run.error is not None:
+            raise run.error
+        failed = run.failure
+        if failed is not None and run.stop_on_error:
+            error = self._engine.failure(failed)
+            self.tell_exit(error)
+            raise error
+        return finish()
+
+    def tell_exit(self, error: BaseException) -> None:
+        """Say which call asked for the end: a SystemExit ends a program without a word."""
+        if not isinstance(error, SystemExit) or self._nested:
+            return
+        from mars.observe.progress import write_line
+
+        notes = getattr(error, "__notes__", None) or ["a call"]
+        which = notes[0].partition(" ·")[0]
+        write_line(
+            f"mars: {which} ended with sys.exit({'' if error.code is None else repr(error.code)}); "
+            f"that is raised here as SystemExit, and ends the program unless it is caught"
+        )
+
+    def _wait(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
+        try:
+            if self._nested or run.ended:
+                show_progress = False
+            elif show_progress is None:
+                show_progress = option_values()["show_progress"]
+            if show_progress is False:
+                self._wait_listening(run)
+            elif not run.wait(_DRAW_AFTER_S):
+                self._watch(run, show_progress, interval_s)
+        except BaseException:
+            # Most likely this is Ctrl-C. What runs is stopped, and what is finished stays. Earlier
+            # runs that ended so are cancelled once more, which kills what of them still runs.
+            for late in [*self._interrupted, run]:
+                self._engine.cancel(late)
+            self._interrupted.add(run)
+            if not self._nested:
+                run.wait(_CANCEL_WAIT_S)  # after that, its calls say that they were cancelled
+            raise
+        if run.cancelled and run.error is None:
+            from concurrent.futures import CancelledError
+
+            raise CancelledError("the run was cancelled")
+
+    def _watch(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
+        from mars.observe.progress import display_for
+
+        pace: list[Any] = [-1, None]  # total, and the Pace for it
+        display = None if show_progress is False else display_for(show_progress)  # type: ignore[arg-type]
+        if display is not None:
+            display.start(run.total)
+        listener = self._listener(display)
+        try:
+            while not run.wait(min(interval_s, _REDRAW_S)):
+                if display is not None:
+                    display.update(self._progress(run, pace))
+                listener.listen()
+        finally:
+            if display is not None:
+                display.finish(self._progress(run, pace))
+
+    def _wait_listening(self, run: Run) -> None:
+        """Wait for a run. The waiting thread tells of silent calls meanwhile."""
+        if not run.ended:
+            self._listen(run.wait, None)
+
+    def _listen(self, wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
+        """Wait as ``wait(timeout_s)`` does. The waiting thread tells of silent calls meanwhile."""
+        if self._nested:
+            return wait(timeout_s)
+        return bool(self._listener(None).wait(wait, timeout_s))
+
+    def _listener(self, display: Any) -> Any:
+        """What tells of silent calls. If there is a display, it tells of them there."""
+        from mars.observe.progress import write_line
+        from mars.observe.silence import Listener
+
+        show = write_line if display is None else display.note
+        return Listener(self._engine.silent_calls, options.silent_notice, show)
+
+    def _progress(self, run: Run, pace: list[Any]) -> Any:
+        from mars.observe.progress import Pace
+
+        if pace[0] != run.total:
+            pace[:] = [run.total, Pace(run.total, run.reused, run.saved_s)]
+        return pace[1].progress(
+            done=run.done,
+            failed=run.failed,
+            running=self._engine.running(run),
+            partial=run.partial_sum(),
+            elapsed_s=time.monotonic() - run.started_at,
+        )
+
+
+def _run_arguments(
+    wait: Any, show_progress: Any, interval_s: Any, on_error: object, seed: Any
+) -> tuple[bool, bool | str | None, float, int | None]:
+    """The arguments of `Runs.run`, checked. Scalars of numpy become plain ones."""
+    usual = wait is True and show_progress is None and seed is None and on_error == "raise"
+    if usual and type(interval_s) in (int, float) and interval_s > 0:
+        return True, None, interval_s, None
+    wait, show_progress = plain_scalar(wait), plain_scalar(show_progress)
+    interval_s, seed = plain_scalar(interval_s), plain_scalar(seed)
+    if not isinstance(wait, bool):
+        raise TypeError(f"wait has to be True or False, got {wait!r}")
+    if show_progress not in (None, True, False, "auto"):
+        raise ValueError(f"show_progress has to be True, False or 'auto', got {show_progress!r}")
+    if isinstance(interval_s, bool) or not isinstance(interval_s, (int, float)):
+        raise TypeError(f"progress_update_interval has to be seconds, got {interval_s!r}")
+    if not interval_s > 0:
+        raise ValueError(f"progress_update_interval has to be more than 0, got {interval_s!r}")
+    if on_error not in ("raise", "continue"):
+        raise ValueError(f"on_error has to be 'raise' or 'continue', got {on_error!r}")
+    if seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, Integral):
+            raise TypeError(f"seed has to be an int, got {seed!r}")
+        if seed < 0:
+            raise ValueError(f"seed has to be 0 or more, got {seed!r}")
+    return wait, show_progress, float(interval_s), None if seed is None else int(seed)
+
+
+__all__ = ["Runs"]

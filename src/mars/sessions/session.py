@@ -1,0 +1,617 @@
+"""A session: what a program has executed on an engine, with its values, errors and logs.
+
+`execute` has the missing calls run, see `mars.sessions.runs`. `fetch` and `fetch_log` read what the
+engine keeps. `mars.sessions.opening` makes sessions. The sessions and engines that are open are in
+`opened`; it is the only global state of mars that changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from mars.engine import Engine, SessionRealm
+from mars.engines.outcome import TaskLog, cancelled, never_again
+from mars.errors import NotExecuted, SessionClosed
+from mars.logs import JoinedLog, LogFetcher, LogSource, follow
+from mars.observe.attempts import Attempt, Times, attempts_of, times_of
+from mars.sessions.runs import Runs
+from mars.task import Call, Handle, Output, Stage, Task
+
+_ACCEPTED: Final = frozenset(
+    {
+        "cancelled", "extra_config", "fuse_enabled", "new_session_kwargs",
+        "warn_duplicated_execution",
+    }
+)  # fmt: skip
+
+
+class Session:
+    """What a program has executed on an engine.
+
+    `new_session` makes it. As a context manager it closes itself at the end. The engine stays if
+    other sessions use it.
+
+    Attributes
+    ----------
+    session_id : str
+    address : str
+        Address of the engine: ``new_session(address)`` makes another session on it.
+    """
+
+    __module__ = "mars.session"  # where programs find it
+
+    def __init__(
+        self,
+        engine: Engine,
+        session_id: str,
+        *,
+        seed: int | None = 0,
+        timeout_s: float | None = None,
+        nested: bool = False,
+        checkpoint: str | None = None,
+    ) -> None:
+        self.session_id = session_id
+        self.address = engine.address
+        self.engine = engine
+        self.realm = SessionRealm(engine)
+        self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
+        self._nested = nested
+        self._lock = threading.Lock()
+        if checkpoint is not None:
+            self.runs.checkpoint = self.runs.checkpoint_at(checkpoint)
+
+    # -- executing ----------------------------------------------------------------------------
+
+    def execute(
+        self,
+        *objects: Any,
+        wait: bool = True,
+        show_progress: bool | str | None = None,
+        progress_update_interval: float = 1,
+        on_error: str = "raise",
+        seed: int | None = None,
+        checkpoint: Any = None,
+        **accepted: Any,
+    ) -> Any:
+        """Run all that ``objects`` need and that is not done yet.
+
+        Parameters
+        ----------
+        objects : Object
+            What to execute, or one list or tuple of them.
+        wait : bool, default True
+            False: give a future at once.
+        show_progress : bool or "auto", optional
+            Default: ``mars.options.show_progress``.
+        progress_update_interval : float, default 1
+            Seconds between two looks, at the most.
+        on_error : {"raise", "continue"}
+            "raise": the first failure ends the run and is raised; what was finished stays, what
+            runs goes on, nothing more is started. "continue": run all that can run; an object
+            that failed raises its own error on `fetch`.
+        seed : int, optional
+            Seed of `mars.remote.rng` in this run; default: the session's.
+        checkpoint : path, URL or False, optional
+            Where this run keeps its results, and looks for them. False: nowhere. Default: the
+            session's.
+
+        Returns
+        -------
+        Object, list or Execution
+            The object; several: a list of them; with ``wait=False``: a future of that.
+
+        Raises
+        ------
+        BaseException
+            The first failing call's own error.
+        SessionClosed
+            The session was closed.
+        NoAvailableBand
+            A call asks for more than any worker has.
+        """
+        unknown = accepted.keys() - _ACCEPTED
+        if unknown:
+            raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+        given = _handles(objects, "execute")
+        result: Any = given[0] if len(given) == 1 else list(given)
+        return self.runs.run(
+            given,
+            wait=wait,
+            show_progress=show_progress,
+            interval_s=progress_update_interval,
+            on_error=on_error,
+            seed=seed,
+            finish=lambda: result,
+            plain=True,
+            cancelled=accepted.get("cancelled"),
+            checkpoint=checkpoint,
+        )
+
+    @property
+    def checkpoint(self) -> Any:
+        """What the session keeps, with ``reused``, ``executed`` and ``saved_s``; or None."""
+        return self.runs.checkpoint
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def fetch(self, *objects: Any, **_: Any) -> Any:
+        """Values of objects that were executed in this session.
+
+        Parameters
+        ----------
+        objects : Object
+            One or several, or one list or tuple of them.
+
+        Returns
+        -------
+        object or list
+            The value of a single object; several: a list.
+
+        Raises
+        ------
+        NotExecuted
+            An object was not executed here (a ValueError).
+        BaseException
+            The object's call failed: its own error.
+        """
+        values = self.values(_handles(objects, "fetch"))
+        return values[0] if len(values) == 1 else values
+
+    def values(self, handles: Sequence[Handle]) -> list[Any]:
+        """The values of several objects, as a list; errors as of `fetch`.
+
+        Parameters
+        ----------
+        handles : sequence of Object
+            Executed in this session.
+        """
+        self.realm.check_open()
+        task, value = self._sound if self.runs.checkpoints else self.task_of, self.engine.value
+        try:
+            return [
+                value(task(one), one.index) if isinstance(one, Output) else one.value_in(self)
+                for one in handles
+            ]
+        except SystemExit as error:
+            self.runs.tell_exit(error)
+            raise
+
+    def value(self, output: Output) -> Any:
+        """The value of one object."""
+        return self.values((output,))[0]
+
+    def _sound(self, output: Output) -> Task:
+        """The task, when what a checkpoint has of it can be read; else it is run again."""
+        from mars.checkpoint import Damaged, KeptTask
+
+        task = self.task_of(output)
+        if isinstance(task, KeptTask):
+            try:
+                task.load()
+            except Damaged:
+                task.checkpoint.forget(task)
+                self.runs.run([output], finish=lambda: None, show_progress=False)
+                return self.task_of(output)
+        return task
+
+    def task_of(self, output: Output) -> Task:
+        """The task that has the value or the error of an object.
+
+        Raises
+        ------
+        NotExecuted
+            The object was not executed here.
+        CancelledError
+            It was cancelled.
+        """
+        call = output.call
+        task = call.task
+        if task is None or task.realm is not self.realm:
+            task = self._known(call)
+            if task is None:
+                whole = None if call.whole is None else call.whole.task_in(self.realm)
+                if whole is not None and whole.cancelled:
+                    raise cancelled(call)
+                raise NotExecuted(repr(output))
+        stage = task.stage
+        if stage is Stage.DONE:
+            if not task.asked:
+                raise NotExecuted(repr(output))
+        elif stage is not Stage.FAILED:
+            raise cancelled(call) if task.cancelled else NotExecuted(repr(output))
+        return task
+
+    def _known(self, call: Call) -> Task | None:
+        return call.task_in(self.realm) or call.adopt(self.realm)
+
+    def times(self, output: Output) -> Times | None:
+        """When the last attempt of an object's call went through its stages.
+
+        Parameters
+        ----------
+        output : Object
+            Whose call.
+
+        Returns
+        -------
+        Times or None
+            Eight moments in seconds of `time.monotonic`; None before the call has ended.
+        """
+        task = self._known(output.call)
+        return None if task is None else times_of(task)
+
+    def attempts(self, output: Output) -> list[Attempt]:
+        """Where each attempt of an object's call ran, and how it ended; first to last.
+
+        Parameters
+        ----------
+        output : Object
+            Whose call.
+
+        Returns
+        -------
+        list of Attempt
+            Those that have ended. Empty if a checkpoint had the result.
+        """
+        task = self._known(output.call)
+        return [] if task is None else attempts_of(task)
+
+    def error(self, output: Output) -> BaseException | None:
+        """The error of an object's call; None when it has a value, or was not run."""
+        call = output.call
+        task = self._known(call)
+        if task is None:
+            whole = None if call.whole is None else call.whole.task_in(self.realm)
+            return cancelled(call) if whole is not None and whole.cancelled else None
+        if task.stage not in (Stage.FAILED, Stage.DONE) and not task.cancelled:
+            return None
+        if task.stage is Stage.DONE and not call.may_hold_errors:
+            return None
+        try:
+            self.engine.value(task, output.index)
+        except BaseException as error:
+            return error
+        return None
+
+    def executed(self, output: Output) -> bool:
+        """Whether the object has a value here."""
+        task = output.call.task_in(self.realm)
+        return task is not None and task.available and task.asked
+
+    def log_source(self, call: Call) -> LogSource | None:
+        """What a call has printed so far; None before it was started."""
+        self.realm.check_open()
+        task = self._known(call)
+        own: LogSource | None = None
+        if task is not None and self.runs.checkpoints and type(task) is not Task:
+            own = TaskLog(task, lambda _: None)  # of an earlier run: no engine knows it
+        elif task is not None:
+            own = self.engine.log(task)
+        if not call.speaks_for:
+            return own
+        sources = []
+        for other in call.speaks_for:
+            # One after the other: what is read has its place, which nothing may move.
+            source = self.log_source(other.call)
+            if source is not None:
+                sources.append(source)
+            if not self._silent_from_here(other.call):
+                break
+        else:
+            sources += [] if own is None else [own]
+        return JoinedLog(sources)
+
+    def _silent_from_here(self, call: Call) -> bool:
+        """Whether a call will print nothing more."""
+        if self.realm.closed:
+            return True
+        if not all(self._silent_from_here(other.call) for other in call.speaks_for):
+            return False
+        task = self._known(call)
+        if task is None and call.whole is not None:
+            task = call.whole.task_in(self.realm)  # it comes with a block of the map
+        if task is None:
+            return True
+        source = self.engine.log(task)
+        return never_again(task) if source is None else source.finished()
+
+    def follow_log(self, call: Call) -> Iterator[str]:
+        """Lines of what a call prints, as they come, until it will print nothing more.
+
+        Parameters
+        ----------
+        call : Call
+            It may run, have ended, or wait for its turn.
+
+        Raises
+        ------
+        SessionClosed
+            The session was closed; if that happens later, the lines end.
+        """
+        self.realm.check_open()
+        return follow(_LogToCome(self, call))
+
+    def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:
+        """What the calls of objects have printed.
+
+        Parameters
+        ----------
+        objects : Object
+            One or several, or one list or tuple of them.
+        offsets, sizes : int, str, dict or list, optional
+            See `mars.remote.Object.fetch_log`.
+
+        Returns
+        -------
+        list of LogFetcher
+            In the place of a map among others, a list of those of its items.
+        """
+        given: Sequence[Any] = _handles(objects, "fetch_log")
+        logs = [one.fetch_log(session=self, offsets=offsets, sizes=sizes) for one in given]
+        return logs[0] if len(given) == 1 and not isinstance(given[0], Output) else logs
+
+    def fetch_infos(self, *objects: Any, fields: Sequence[str] | None = None) -> list[Any]:
+        """Facts about stored results; see `mars.remote.Object._fetch_infos`."""
+        given: Sequence[Any] = _handles(objects, "fetch_infos")
+        return [one.infos_in(self, fields) for one in given]
+
+    # -- the session itself --------------------------------------------------------------------
+
+    def as_default(self) -> Session:
+        """Make this the default session.
+
+        Returns
+        -------
+        Session
+            Itself.
+
+        Raises
+        ------
+        SessionClosed
+            The session was closed.
+        """
+        self.realm.check_open()
+        opened.default = self
+        return self
+
+    def close(self) -> None:
+        """End the session; the engine ends with its last session. Idempotent."""
+        with self._lock:
+            if self.realm.closed or self._nested:
+                return
+            self.realm.closed = True
+        if opened.default is self:
+            opened.default = None
+        with contextlib.ExitStack() as ending:  # all of it is done, whatever fails
+            ending.callback(opened.leave, self)
+            ending.callback(self.close_checkpoints)
+
+    destroy = close
+
+    def close_checkpoints(self) -> None:
+        """Have all that was kept on the disk; the engine is needed for that."""
+        with contextlib.ExitStack() as ending:
+            for checkpoint in self.runs.checkpoints.values():
+                ending.callback(checkpoint.close)
+
+    def stop_server(self) -> None:
+        """End the engine and all sessions on it. Idempotent."""
+        if self._nested:
+            return
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.close)
+            ending.callback(opened.stop, self.engine)
+
+    def __enter__(self) -> Session:
+        self.realm.check_open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended."""
+        return self.realm.closed
+
+    def get_total_n_cpu(self) -> int:
+        """Cores that the calls of this engine share."""
+        return int(self.engine.n_cpu)
+
+    def get_worker_addresses(self) -> list[str]:
+        """Addresses of worker groups, for ``spawn(..., expect_worker=address)``."""
+        return list(self.engine.worker_addresses)
+
+    def get_cluster_versions(self) -> list[str]:
+        """Versions of mars that run in the engine."""
+        from mars._version import __version__
+
+        return [__version__]
+
+    def get_web_endpoint(self) -> str | None:
+        """None: the embedded engine listens on nothing."""
+        return None
+
+    def create_remote_object(
+        self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+    ) -> Any:
+        """Make an object that all calls of the session share, in this process.
+
+        As of `mars.attempt.context.Context.create_remote_object`, without pickling.
+        """
+        return self.engine.create_object(self.session_id, name, cls, args, kw)
+
+    def get_remote_object(self, name: str) -> Any:
+        """The shared object of that name.
+
+        Parameters
+        ----------
+        name : str
+            As given to `create_remote_object`.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+        return self.engine.get_object(self.session_id, name)
+
+    def destroy_remote_object(self, name: str) -> None:
+        """Forget a shared object.
+
+        Parameters
+        ----------
+        name : str
+            As given to `create_remote_object`.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+        self.engine.destroy_object(self.session_id, name)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.realm.closed else f"{self.engine.n_cpu:g} cpus"
+        return f"<Session {self.session_id} on {self.address}, {state}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        state = "closed" if self.realm.closed else "open"
+        return (
+            f"<table><tr><th>Session</th><td>{escape(self.session_id)}</td></tr>"
+            f"<tr><th>engine</th><td>{escape(self.address)}</td></tr>"
+            f"<tr><th>cpus</th><td>{self.engine.n_cpu:g}</td></tr>"
+            f"<tr><th>state</th><td>{state}</td></tr></table>"
+        )
+
+
+class SessionView:
+    """A session with another surface, such as the one for ``async`` code.
+
+    Attributes
+    ----------
+    session : Session
+        The session.
+    """
+
+    session: Session
+
+
+class _LogToCome:
+    """The log of a call that may not have begun: each look finds what is there by then."""
+
+    def __init__(self, session: Session, call: Call) -> None:
+        self._session, self._call = session, call
+        self._last: LogSource | None = None
+
+    def _source(self) -> LogSource | None:
+        with contextlib.suppress(SessionClosed):  # what was printed before can still be read
+            self._last = self._session.log_source(self._call) or self._last
+        return self._last
+
+    def size(self) -> int:
+        """Bytes so far."""
+        source = self._source()
+        return 0 if source is None else source.size()
+
+    def read(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes from ``start``."""
+        source = self._source()
+        return b"" if source is None else source.read(start, limit)
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or where the log goes on if what stood there was left out."""
+        source = self._source()
+        return start if source is None else source.kept_from(start)
+
+    def finished(self) -> bool:
+        """Whether no more will come."""
+        return self._session._silent_from_here(self._call)
+
+
+def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
+    """What a function was given: objects, maps and tuples of such, or one list of them."""
+    if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
+        objects = tuple(objects[0])
+    for one in objects:
+        if not isinstance(one, Handle):
+            raise TypeError(f"{what} takes objects made by spawn or map, got {one!r:.80}")
+    return objects
+
+
+# -- what is open -----------------------------------------------------------------------------
+
+
+class Opened:
+    """The sessions and engines that are open in this process, and the default session.
+
+    Attributes
+    ----------
+    default : Session or None
+        The default session.
+    engines : dict of str to (Engine, set of Session)
+        Each engine by its address, with the sessions that use it.
+    lock : threading.RLock
+        Who reads and changes `engines` holds it.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin without sessions, as a child does that the program forks."""
+        self.default: Session | None = None
+        self.engines: dict[str, tuple[Engine, set[Session]]] = {}
+        self.lock = threading.RLock()
+
+    def leave(self, session: Session) -> None:
+        """A session has ended. Its engine ends with the last session on it."""
+        engine = session.engine
+        with self.lock:
+            _, sessions = self.engines.get(engine.address, (engine, set()))
+            sessions.discard(session)
+            if sessions:
+                known = {other.session_id for other in sessions}
+            else:
+                self.engines.pop(engine.address, None)
+                known = set()
+        with contextlib.ExitStack() as ending:
+            if not known:
+                ending.callback(engine.close)
+            if session.session_id not in known:
+                engine.drop_objects(session.session_id)
+
+    def stop(self, engine: Engine) -> None:
+        """End an engine, and all sessions on it."""
+        with self.lock:
+            _, sessions = self.engines.pop(engine.address, (engine, set()))
+        with contextlib.ExitStack() as ending:  # whatever fails, no process is left
+            ending.callback(engine.close)
+            for session in list(sessions):
+                session.realm.closed = True
+                if self.default is session:
+                    self.default = None
+                ending.callback(engine.drop_objects, session.session_id)
+                ending.callback(session.close_checkpoints)
+
+    def close(self) -> None:
+        """End all engines, at the end of the program."""
+        with self.lock:
+            engines = list(self.engines.values())
+        with contextlib.ExitStack() as ending:  # whatever fails, no process is left
+            for engine, sessions in engines:
+                ending.callback(engine.close)
+                for session in list(sessions):
+                    ending.callback(session.close_checkpoints)
+
+
+opened: Final = Opened()
+os.register_at_fork(after_in_child=opened.clear)
+
+__all__ = ["Opened", "Session", "SessionView", "opened"]
