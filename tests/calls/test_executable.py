@@ -54,7 +54,7 @@ def test_errors_and_logs_of_a_new_kind_are_those_of_its_parts() -> None:
     good, bad = calls.errors()
     assert good is None
     assert isinstance(bad, LookupError)
-    assert [str(log) for log in calls.fetch_log()][0] == "hello\n"
+    assert str(calls.fetch_log()[0]) == "hello\n"
 
 
 def test_a_new_kind_goes_with_others_in_one_execute() -> None:

@@ -38,6 +38,7 @@ class Session:
     Attributes
     ----------
     session_id : str
+        Id of the session.
     address : str
         Address of the engine: ``new_session(address)`` makes another session on it.
     """
@@ -77,37 +78,38 @@ class Session:
         checkpoint: Any = None,
         **accepted: Any,
     ) -> Any:
-        """Run all that ``objects`` need and that is not done yet.
+        """Run everything that ``objects`` need and that is not done yet.
 
         Parameters
         ----------
         objects : Object
             What to execute, or one list or tuple of them.
         wait : bool, default True
-            False: give a future at once.
+            False: return a future at once.
         show_progress : bool or "auto", optional
             Default: ``mars.options.show_progress``.
         progress_update_interval : float, default 1
-            Seconds between two looks, at the most.
+            Seconds between two looks at the progress, at most.
         on_error : {"raise", "continue"}
-            "raise": the first failure ends the run and is raised; what was finished stays, what
-            runs goes on, nothing more is started. "continue": run all that can run; an object
-            that failed raises its own error on `fetch`.
+            "raise": the first failure ends the run and is raised. Results that are there stay,
+            calls that run go on, and no further call is started. "continue": everything that can
+            run does. An object that failed raises its own error when it is fetched.
         seed : int, optional
-            Seed of `mars.remote.rng` in this run; default: the session's.
+            Seed of `mars.remote.rng` in this run. Default: the session's.
         checkpoint : path, URL or False, optional
-            Where this run keeps its results, and looks for them. False: nowhere. Default: the
-            session's.
+            Where this run keeps its results and looks for earlier ones. False: nowhere. Default:
+            the session's.
 
         Returns
         -------
         Object, list or Execution
-            The object; several: a list of them; with ``wait=False``: a future of that.
+            One object: that object. Several objects: a list of them. With ``wait=False``: a future
+            of that.
 
         Raises
         ------
         BaseException
-            The first failing call's own error.
+            The error of the first call that failed.
         SessionClosed
             The session was closed.
         NoAvailableBand
@@ -133,7 +135,7 @@ class Session:
 
     @property
     def checkpoint(self) -> Any:
-        """What the session keeps, with ``reused``, ``executed`` and ``saved_s``; or None."""
+        """The checkpoint, with ``reused``, ``executed`` and ``saved_s``. None: there is none."""
         return self.runs.checkpoint
 
     # -- reading ------------------------------------------------------------------------------
@@ -149,25 +151,25 @@ class Session:
         Returns
         -------
         object or list
-            The value of a single object; several: a list.
+            One object: its value. Several objects: a list of their values.
 
         Raises
         ------
         NotExecuted
             An object was not executed here (a ValueError).
         BaseException
-            The object's call failed: its own error.
+            The call of an object failed: its own error.
         """
         values = self.values(_handles(objects, "fetch"))
         return values[0] if len(values) == 1 else values
 
     def values(self, handles: Sequence[Handle]) -> list[Any]:
-        """The values of several objects, as a list; errors as of `fetch`.
+        """The values of several objects, as a list. It raises what `fetch` raises.
 
         Parameters
         ----------
         handles : sequence of Object
-            Executed in this session.
+            Objects, maps and the like that were executed in this session.
         """
         self.realm.check_open()
         task, value = self._sound if self.runs.checkpoints else self.task_of, self.engine.value
@@ -185,7 +187,7 @@ class Session:
         return self.values((output,))[0]
 
     def _sound(self, output: Output) -> Task:
-        """The task, when what a checkpoint has of it can be read; else it is run again."""
+        """The task of an object. If a checkpoint has a damaged result of it, it is run again."""
         from mars.checkpoint import Damaged, KeptTask
 
         task = self.task_of(output)
@@ -229,39 +231,39 @@ class Session:
         return call.task_in(self.realm) or call.adopt(self.realm)
 
     def times(self, output: Output) -> Times | None:
-        """When the last attempt of an object's call went through its stages.
+        """When the last attempt of the call of an object went through its stages.
 
         Parameters
         ----------
         output : Object
-            Whose call.
+            The object.
 
         Returns
         -------
         Times or None
-            Eight moments in seconds of `time.monotonic`; None before the call has ended.
+            Eight moments, in seconds of `time.monotonic`. None: the call has not ended.
         """
         task = self._known(output.call)
         return None if task is None else times_of(task)
 
     def attempts(self, output: Output) -> list[Attempt]:
-        """Where each attempt of an object's call ran, and how it ended; first to last.
+        """Where each attempt of the call of an object ran, and how it ended, first to last.
 
         Parameters
         ----------
         output : Object
-            Whose call.
+            The object.
 
         Returns
         -------
         list of Attempt
-            Those that have ended. Empty if a checkpoint had the result.
+            The attempts that have ended. Empty if the result came from a checkpoint.
         """
         task = self._known(output.call)
         return [] if task is None else attempts_of(task)
 
     def error(self, output: Output) -> BaseException | None:
-        """The error of an object's call; None when it has a value, or was not run."""
+        """The error of the call of an object. None: it has a value, or was not run."""
         call = output.call
         task = self._known(call)
         if task is None:
@@ -283,19 +285,19 @@ class Session:
         return task is not None and task.available and task.asked
 
     def log_source(self, call: Call) -> LogSource | None:
-        """What a call has printed so far; None before it was started."""
+        """What a call has printed so far. None: it was not started."""
         self.realm.check_open()
         task = self._known(call)
         own: LogSource | None = None
         if task is not None and self.runs.checkpoints and type(task) is not Task:
-            own = TaskLog(task, lambda _: None)  # of an earlier run: no engine knows it
+            own = TaskLog(task, lambda _: None)  # it is of an earlier run: no engine knows it
         elif task is not None:
             own = self.engine.log(task)
         if not call.speaks_for:
             return own
         sources = []
         for other in call.speaks_for:
-            # One after the other: what is read has its place, which nothing may move.
+            # Each log begins when the one before it is complete: what was read may not move.
             source = self.log_source(other.call)
             if source is not None:
                 sources.append(source)
@@ -306,31 +308,31 @@ class Session:
         return JoinedLog(sources)
 
     def _silent_from_here(self, call: Call) -> bool:
-        """Whether a call will print nothing more."""
+        """Whether a call is sure to print nothing more."""
         if self.realm.closed:
             return True
         if not all(self._silent_from_here(other.call) for other in call.speaks_for):
             return False
         task = self._known(call)
         if task is None and call.whole is not None:
-            task = call.whole.task_in(self.realm)  # it comes with a block of the map
+            task = call.whole.task_in(self.realm)  # the item may run in a block of the map
         if task is None:
             return True
         source = self.engine.log(task)
         return never_again(task) if source is None else source.finished()
 
     def follow_log(self, call: Call) -> Iterator[str]:
-        """Lines of what a call prints, as they come, until it will print nothing more.
+        """The lines that a call prints, as it prints them, until it has ended.
 
         Parameters
         ----------
         call : Call
-            It may run, have ended, or wait for its turn.
+            The call. It may run, have ended, or wait for its turn.
 
         Raises
         ------
         SessionClosed
-            The session was closed; if that happens later, the lines end.
+            The session was closed. If it is closed later, the lines end.
         """
         self.realm.check_open()
         return follow(_LogToCome(self, call))
@@ -348,14 +350,15 @@ class Session:
         Returns
         -------
         list of LogFetcher
-            In the place of a map among others, a list of those of its items.
+            The log of each object. In the place of a map among several objects is a list of the
+            logs of its items.
         """
         given: Sequence[Any] = _handles(objects, "fetch_log")
         logs = [one.fetch_log(session=self, offsets=offsets, sizes=sizes) for one in given]
         return logs[0] if len(given) == 1 and not isinstance(given[0], Output) else logs
 
     def fetch_infos(self, *objects: Any, fields: Sequence[str] | None = None) -> list[Any]:
-        """Facts about stored results; see `mars.remote.Object._fetch_infos`."""
+        """Facts about stored results; see `mars.session.fetch_infos`."""
         given: Sequence[Any] = _handles(objects, "fetch_infos")
         return [one.infos_in(self, fields) for one in given]
 
@@ -379,7 +382,7 @@ class Session:
         return self
 
     def close(self) -> None:
-        """End the session; the engine ends with its last session. Idempotent."""
+        """End the session. The engine ends with its last session. A second call does nothing."""
         with self._lock:
             if self.realm.closed or self._nested:
                 return
@@ -393,13 +396,13 @@ class Session:
     destroy = close
 
     def close_checkpoints(self) -> None:
-        """Have all that was kept on the disk; the engine is needed for that."""
+        """Write to the disk what checkpoints keep. It needs the engine, so it comes before its end."""
         with contextlib.ExitStack() as ending:
             for checkpoint in self.runs.checkpoints.values():
                 ending.callback(checkpoint.close)
 
     def stop_server(self) -> None:
-        """End the engine and all sessions on it. Idempotent."""
+        """End the engine and all sessions on it. A second call does nothing."""
         if self._nested:
             return
         with contextlib.ExitStack() as ending:
@@ -439,9 +442,9 @@ class Session:
     def create_remote_object(
         self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
     ) -> Any:
-        """Make an object that all calls of the session share, in this process.
+        """Make an object in this process that all calls of the session share.
 
-        As of `mars.attempt.context.Context.create_remote_object`, without pickling.
+        It does what `mars.attempt.context.Context.create_remote_object` does, without pickling.
         """
         return self.engine.create_object(self.session_id, name, cls, args, kw)
 
@@ -504,7 +507,7 @@ class SessionView:
 
 
 class _LogToCome:
-    """The log of a call that may not have begun: each look finds what is there by then."""
+    """The log of a call that may not have begun. Each look finds what is there at that moment."""
 
     def __init__(self, session: Session, call: Call) -> None:
         self._session, self._call = session, call
@@ -526,7 +529,7 @@ class _LogToCome:
         return b"" if source is None else source.read(start, limit)
 
     def kept_from(self, start: int) -> int:
-        """``start``, or where the log goes on if what stood there was left out."""
+        """``start``; if what stood there was left out, the place where the log goes on."""
         source = self._source()
         return start if source is None else source.kept_from(start)
 
@@ -536,7 +539,7 @@ class _LogToCome:
 
 
 def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
-    """What a function was given: objects, maps and tuples of such, or one list of them."""
+    """The objects, maps and tuples that a function was given; they may come in one list."""
     if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
         objects = tuple(objects[0])
     for one in objects:
@@ -558,14 +561,14 @@ class Opened:
     engines : dict of str to (Engine, set of Session)
         Each engine by its address, with the sessions that use it.
     lock : threading.RLock
-        Who reads and changes `engines` holds it.
+        Whoever reads or changes `engines` holds it.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Begin without sessions, as a child does that the program forks."""
+        """Begin without sessions, as a process does that the program forks."""
         self.default: Session | None = None
         self.engines: dict[str, tuple[Engine, set[Session]]] = {}
         self.lock = threading.RLock()
