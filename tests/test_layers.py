@@ -20,12 +20,14 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 LAYERS = """
     errors settings config resources platform _version observe.progress
     calls.options
+    engines.kinds
     logs task delivery owners
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials
     deploy.knock deploy.programs
     deploy.answer deploy.dask_programs deploy.dask_scheduler deploy.ray_programs deploy.ray_start
+    deploy.engine_programs
     deploy.census deploy.targets
     deploy.clusters
     deploy.ssh

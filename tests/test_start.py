@@ -28,7 +28,16 @@ def loaded(run_python: Callable[..., Any], statement: str, *names: str) -> set[s
 
 
 def test_import_mars_loads_nothing_of_sessions(run_python: Callable[..., Any]) -> None:
-    names = "mars.session", "mars.config", "pickle", "socket", "threading", "typing", "re"
+    names = (
+        "mars.session",
+        "mars.sessions.session",
+        "mars.config",
+        "pickle",
+        "socket",
+        "threading",
+        "typing",
+        "re",
+    )
     assert loaded(run_python, "import mars", *names) == set()
 
 
@@ -62,7 +71,7 @@ import sys
 import mars.remote as mr
 
 def names(x):
-    return sorted({{"cloudpickle", "logging", "mars.session"}} & set(sys.modules))
+    return sorted({{"cloudpickle", "logging", "mars.sessions.session"}} & set(sys.modules))
 
 {more}
 print(mr.spawn(names, args=(1,)).execute().fetch(), "cloudpickle" in sys.modules)

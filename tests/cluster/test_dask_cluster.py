@@ -19,6 +19,7 @@ import mars
 import mars.remote as mr
 from mars.engines.cluster import remote
 from mars.engines.cluster.pairs import Pairs
+from mars.engines.kinds import EngineOptions
 from tests.cluster.conftest import DaskHosts, node_process
 
 pytestmark = pytest.mark.timeout(120)
@@ -113,7 +114,7 @@ def test_two_programs_share_a_cluster(dask_hosts: DaskHosts) -> None:
     first = dask_hosts.session(1, default=False)
     from mars.engines import dask
 
-    engine = dask.connect(dask_hosts.address, dask_hosts.credentials)
+    engine = dask.connect(dask_hosts.address, EngineOptions(security=dask_hosts.credentials))
     second = mars.session.Session(engine, "second")
     try:
         one, two = mr.spawn(abs, -1), mr.spawn(abs, -2)

@@ -17,6 +17,7 @@ from mars.calls.options import parse_bytes
 from mars.deploy import clusters, credentials, private_files, records, ssh
 from mars.deploy.programs import Node
 from mars.deploy.records import Record, joined
+from mars.engines.kinds import CLUSTERS
 from mars.errors import MarsError, UsageError
 from mars.resources import cpu_count, memory_limit_bytes
 from mars.settings import CLUSTER_PORT, CLUSTER_WEB_PORT, CREDENTIALS_DAYS, RAY_CLIENT_PORT
@@ -24,9 +25,7 @@ from mars.settings import CLUSTER_PORT, CLUSTER_WEB_PORT, CREDENTIALS_DAYS, RAY_
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from mars.deploy.records import EngineName
-
-ENGINES: Final = ("ray", "dask")
+ENGINES: Final = tuple([kind.name for kind in CLUSTERS])
 GIB: Final = 1 << 30
 
 
@@ -121,13 +120,13 @@ def run(options: Namespace) -> int:
         return 2 if isinstance(error, UsageError) else 1
 
 
-def choose_engine(asked: EngineName | None) -> EngineName:
+def choose_engine(asked: str | None) -> str:
     """The engine that was asked for, or one that is installed."""
     if asked is not None:
         return asked
-    for engine in ("ray", "dask"):
-        if not clusters.missing_package(engine):
-            return engine
+    for kind in CLUSTERS:
+        if not clusters.missing_package(kind):
+            return kind.name
     raise UsageError(
         "neither Ray nor Dask is installed here; python -m pip install 'mars-remote[ray]', or "
         "'mars-remote[dask]'"

@@ -82,7 +82,7 @@ def _find_modules(entry: Entry, *, trusted: bool) -> None:
 
 
 def _call(entry: Entry, function: Any, args: Any, kwargs: Any, *, debug: bool) -> int:
-    engine = InlineEngine("replay", 1)
+    engine = InlineEngine("replay")
     attempt = context.Attempt(
         "replay", entry.name, engine, engine.worker_addresses[0], entry.run.entropy, entry.place,
         lambda _: None,

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
+from mars.engines.kinds import is_cluster
 from mars.engines.local import stacks
 from mars.engines.local.stacks import Processes, Report, State
 from mars.errors import MarsError
@@ -69,7 +70,7 @@ def run(options: Namespace) -> int:
 def _on_nodes(address: str) -> int:
     """Print what the workers on each node of a cluster do; 1 if one of them does not say."""
     start: Any = import_module("mars.engines.start")
-    if not start.is_cluster(address):
+    if not is_cluster(address):
         print(f"{address!r} is no process, and no address of a cluster", file=sys.stderr)
         return 2
     remote: Any = import_module("mars.remote")

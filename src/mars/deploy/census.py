@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mars.deploy import credentials, dask_programs, ray_programs, records
+from mars.deploy import credentials, records
+from mars.deploy.engine_programs import PROGRAMS
 from mars.deploy.programs import Node
 from mars.errors import ClusterUnreachable
 
@@ -84,10 +85,7 @@ def main(directory: str, limit: str, awaited: str = "") -> None:
     deadline = time.monotonic() + float(limit)
     while True:
         left_s = max(1.0, deadline - time.monotonic())
-        if record.engine == "ray":
-            found = ray_programs.nodes(record, left_s)
-        else:
-            found = dask_programs.nodes(record, files, left_s)
+        found = PROGRAMS[record.engine].nodes(record, files, left_s)
         if not awaited or any(node.name == awaited for node in found):
             break
         if time.monotonic() > deadline:

@@ -25,16 +25,16 @@ from mars import platform
 from mars.deploy import (
     census,
     credentials,
-    dask_programs,
     private_files,
     processes,
-    ray_programs,
     records,
 )
+from mars.deploy.engine_programs import PROGRAMS
 from mars.deploy.knock import knock
 from mars.deploy.processes import MARK, Process
 from mars.deploy.programs import Node, Place, Program
-from mars.deploy.records import EngineName, Record, is_loopback, joined
+from mars.deploy.records import Record, is_loopback, joined
+from mars.engines.kinds import KINDS, EngineKind
 from mars.errors import ClusterUnreachable, CredentialsError, StartupFailed, UsageError
 from mars.platform import machine
 from mars.settings import (
@@ -82,7 +82,7 @@ class Joined:
 
 
 def up(
-    engine: EngineName,
+    engine: str,
     host: str,
     port: int,
     web_port: int,
@@ -95,8 +95,8 @@ def up(
 
     Parameters
     ----------
-    engine : {"dask", "ray"}
-        What it runs on.
+    engine : str
+        What it runs on, "dask" or "ray".
     host : str
         Name or address of this machine that others reach; one of loopback: for this machine only;
         "0.0.0.0": the address of the way out.
@@ -119,8 +119,9 @@ def up(
     StartupFailed
         The head does not answer.
     """
-    _check_engine(engine)
-    if engine == "ray" and not secure:
+    kind = KINDS[engine]
+    _check_engine(kind)
+    if kind.only_secure and not secure:
         raise UsageError(
             "mars starts Ray with TLS and a token only; leave out --insecure, or use --engine dask"
         )
@@ -131,9 +132,9 @@ def up(
         )
     if host in _ANY:
         host = own_address()  # others need one that leads here
-    if engine == "dask":
+    if kind.one_port:
         client_port = port
-    else:
+    if kind.takes_numbers:
         host = _number(host)
     for number in {port, web_port or port, client_port}:
         _check_free(host, number)
@@ -147,8 +148,8 @@ def up(
             valid_for = datetime.timedelta(days=valid_days)
             files = credentials.create(record.credentials, _names(host), valid_for)
         directory = _temporary()
-        programs = dask_programs if engine == "dask" else ray_programs
-        started = _start(record, programs.head(Place(record, files, directory)), directory)
+        head = PROGRAMS[engine].head(Place(record, files, directory))
+        started = _start(record, head, directory)
         _wait(record, started, HEAD_START_S, lambda: _knock(record, files))
         if web_port:
             command = [sys.executable, "-P", "-m", "mars.deploy.answer", str(record.directory)]
@@ -185,12 +186,12 @@ def join(record: Record, node: Node) -> Joined:
     StartupFailed
         The node does not become a part of the cluster.
     """
-    _check_engine(record.engine)
+    _check_engine(record.kind)
     files = credentials.load(record.credentials) if record.secure else None
     knock(record.host, record.port, files)
     if not node.host:
         node = dataclasses.replace(node, host=_address_towards(record.host, record.port))
-    elif record.engine == "ray":
+    elif record.kind.takes_numbers:
         node = dataclasses.replace(node, host=_number(node.host))
     if files is None and not is_loopback(node.host):
         raise UsageError(f"the cluster has no credentials, so {node.host} cannot listen for it")
@@ -205,8 +206,7 @@ def join(record: Record, node: Node) -> Joined:
             if record.origin != "up":
                 credentials.forget_authority(record.credentials)  # of a mars that kept it
         directory = _temporary()
-        programs = dask_programs if record.engine == "dask" else ray_programs
-        program = programs.node(Place(record, files, directory), node)
+        program = PROGRAMS[record.engine].node(Place(record, files, directory), node)
         started = _start(record, program, directory)
     except BaseException:
         private_files.remove(own)
@@ -255,11 +255,9 @@ def nodes(
     ClusterUnreachable
         The engine does not answer, or the node does not appear.
     """
-    variables = dict(os.environ)
-    if record.engine == "ray":
-        for name in ray_programs.UNSET:
-            variables.pop(name, None)
-        variables |= ray_programs.environment(credentials.load(record.credentials))
+    programs = PROGRAMS[record.engine]
+    variables = {name: text for name, text in os.environ.items() if name not in programs.UNSET}
+    variables |= programs.asking(record)
     return census.take(record.directory, variables, limit_s, awaited, while_)
 
 
@@ -444,19 +442,18 @@ def _temporary() -> Path:
     return Path(platform.private_directory("mars-"))
 
 
-def _check_engine(engine: EngineName) -> None:
-    missing = missing_package(engine)
+def _check_engine(kind: EngineKind) -> None:
+    missing = missing_package(kind)
     if missing:
         raise UsageError(
             f"the package {missing} is not installed here; "
-            f"python -m pip install 'mars-remote[{engine}]'"
+            f"python -m pip install 'mars-remote[{kind.name}]'"
         )
 
 
-def missing_package(engine: EngineName) -> str:
-    """Name of a package that the engine's cluster needs and that is not installed, or ""."""
-    needed = {"dask": ("distributed", "cryptography"), "ray": ("ray", "grpc", "cryptography")}
-    return next((name for name in needed[engine] if find_spec(name) is None), "")
+def missing_package(kind: EngineKind) -> str:
+    """Name of a package that a cluster on this engine needs and that is not installed, or ""."""
+    return next((name for name in kind.packages if find_spec(name) is None), "")
 
 
 def _check_free(host: str, port: int) -> None:
@@ -495,7 +492,7 @@ def _address_towards(host: str, port: int) -> str:
 
 
 def _number(host: str) -> str:
-    """The address behind a name: Ray takes numbers only."""
+    """The numeric address behind a name."""
     return str(socket.getaddrinfo(host, None)[0][4][0])
 
 

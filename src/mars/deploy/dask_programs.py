@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import joined
+from mars.engines.kinds import DASK
 from mars.settings import HEAD_LOST_S
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mars.deploy.credentials import Credentials
     from mars.deploy.records import Record
 
 # With -P no file in the current directory takes the place of a module.
 _PYTHON: Final = (sys.executable, "-P", "-m")
+UNSET: Final[Sequence[str]] = ()
+"""Variables of the user that would lead a program to another cluster: there are none."""
+
 _NO_PAGES: Final = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 
 
@@ -78,8 +84,17 @@ def nodes(record: Record, credentials: Credentials | None, limit_s: float) -> li
     ]
 
 
+def asking(_: Record) -> dict[str, str]:
+    """Variables for a process that asks the scheduler: it needs none."""
+    return {}
+
+
+def check(host: str, port: int, credentials: Credentials) -> None:
+    """See whether the scheduler takes the credentials: TLS has shown that, as there is no token."""
+
+
 def _protocol(place: Place) -> str:
-    return "tcp" if place.credentials is None else "tls"
+    return DASK.open_scheme if place.credentials is None else DASK.secure_scheme
 
 
 def _files(place: Place) -> list[str]:

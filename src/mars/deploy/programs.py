@@ -1,12 +1,13 @@
-"""What an engine's processes are started with: the interface of `dask_programs`, `ray_programs`.
+"""What the processes of a cluster are started with, and what a module for an engine provides.
 
-Facts only. Called by `mars.deploy.clusters`.
+`Programs` is that interface; `mars.deploy.dask_programs` and `mars.deploy.ray_programs` fulfil it.
+Nothing here starts a process; `mars.deploy.clusters` does that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,17 +23,17 @@ class Program:
 
     role: str
     command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)  # beyond the caller's own
-    unset: Sequence[str] = ()  # variables of the caller that it does not get
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside those of the caller
+    unset: Sequence[str] = ()  # variables of the caller that the process does not get
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a process of a cluster is given on this machine."""
+    """What a process of a cluster gets on this machine."""
 
     record: Record
     credentials: Credentials | None
-    directory: Path  # of its own, for what it keeps
+    directory: Path  # the process keeps its files there, and nobody else does
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +44,34 @@ class Node:
     host: str  # where others reach it; "": the address from which it reaches the head
     n_cpu: int
     memory_bytes: int
-    port: int = 0  # the first of those that it listens on; 0: the system chooses
+    port: int = 0  # the first port that it listens on; 0: the system chooses
+
+
+class Programs(Protocol):
+    """What a module provides for the clusters of one engine."""
+
+    UNSET: Sequence[str]
+    """Variables of the user that would lead a program to another cluster, or keep it out."""
+
+    def head(self, place: Place) -> Program:
+        """The process that a cluster begins with."""
+
+    def node(self, place: Place, node: Node) -> Program:
+        """A process that runs calls."""
+
+    def nodes(self, record: Record, credentials: Credentials | None, limit_s: float) -> list[Node]:
+        """Ask the head for its nodes; the variables of `asking` have to be set."""
+
+    def asking(self, record: Record) -> dict[str, str]:
+        """Variables for a process that asks the head of a cluster."""
+
+    def check(self, host: str, port: int, credentials: Credentials) -> None:
+        """See whether the head takes the credentials, as far as TLS does not show that.
+
+        Raises
+        ------
+        CredentialsError
+            It does not.
+        ClusterUnreachable
+            It does not answer.
+        """

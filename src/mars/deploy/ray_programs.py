@@ -12,13 +12,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mars.deploy.credentials import TOKEN
+from mars.deploy.credentials import TOKEN, load
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import is_loopback, joined
 from mars.errors import ClusterUnreachable, CredentialsError, UsageError
 from mars.settings import KNOCK_S, LINE_LOST_S, MIB, RAY_PROGRAM_START_S
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mars.deploy.credentials import Credentials
     from mars.deploy.records import Record
 
@@ -63,7 +65,7 @@ _PATIENCE: Final = {
 """A node that our driver does not reach itself is lost as soon as others: Ray by itself takes twice
 as long."""
 
-UNSET: Final = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+UNSET: Final[Sequence[str]] = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
 """Variables of the user that would lead what we start to another cluster, or keep it out."""
 
 BELOW: Final = "r"
@@ -101,8 +103,8 @@ def node(place: Place, node: Node) -> Program:
     return _program("node", place, node, [], options)
 
 
-def nodes(record: Record, limit_s: float) -> list[Node]:
-    """Ask the head for its nodes; the variables of `environment` have to be set."""
+def nodes(record: Record, credentials: Credentials | None, limit_s: float) -> list[Node]:
+    """Ask the head for its nodes; the variables of `asking` have to be set."""
     raylet: Any = import_module("ray._raylet")  # compiled, without types
     client = raylet.GcsClient(address=joined(record.host, record.port))
     found = client.get_all_node_info(timeout=limit_s).values()
@@ -118,7 +120,7 @@ def nodes(record: Record, limit_s: float) -> list[Node]:
     ]
 
 
-def check_token(host: str, port: int, files: Credentials, limit_s: float = KNOCK_S) -> None:
+def check(host: str, port: int, credentials: Credentials, limit_s: float = KNOCK_S) -> None:
     """See at once whether Ray takes the token: its own client asks for half a minute.
 
     Raises
@@ -129,12 +131,13 @@ def check_token(host: str, port: int, files: Credentials, limit_s: float = KNOCK
         It does not answer.
     """
     grpc: Any = import_module("grpc")
-    pem = (Path(path).read_bytes() for path in (files.ca_path, files.key_path, files.cert_path))
+    paths = credentials.ca_path, credentials.key_path, credentials.cert_path
+    pem = (Path(path).read_bytes() for path in paths)
     where = joined(host, port)
     with grpc.secure_channel(where, grpc.ssl_channel_credentials(*pem)) as channel:
         ask = channel.unary_unary(_ANY_QUESTION)
         try:
-            ask(b"", metadata=[("authorization", f"Bearer {files.token}")], timeout=limit_s)
+            ask(b"", metadata=[("authorization", f"Bearer {credentials.token}")], timeout=limit_s)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 raise CredentialsError(
@@ -148,15 +151,20 @@ def check_token(host: str, port: int, files: Credentials, limit_s: float = KNOCK
             # Any other complaint is about the question, and comes after the token was taken.
 
 
-def environment(files: Credentials) -> dict[str, str]:
+def asking(record: Record) -> dict[str, str]:
+    """Variables for a process that asks the head."""
+    return environment(load(record.credentials))
+
+
+def environment(credentials: Credentials) -> dict[str, str]:
     """Variables with which a process takes part in a cluster, or asks it."""
     return {
         "RAY_USE_TLS": "1",
-        "RAY_TLS_CA_CERT": files.ca_path,
-        "RAY_TLS_SERVER_CERT": files.cert_path,
-        "RAY_TLS_SERVER_KEY": files.key_path,
+        "RAY_TLS_CA_CERT": credentials.ca_path,
+        "RAY_TLS_SERVER_CERT": credentials.cert_path,
+        "RAY_TLS_SERVER_KEY": credentials.key_path,
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(Path(files.ca_path).with_name(TOKEN)),
+        "RAY_AUTH_TOKEN_PATH": str(Path(credentials.ca_path).with_name(TOKEN)),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 

@@ -18,12 +18,13 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from mars.deploy import private_files
+from mars.engines.kinds import CLUSTERS, KINDS, EngineKind
 from mars.errors import CredentialsError, UnknownTarget
 
-EngineName = Literal["dask", "ray"]
 Origin = Literal["up", "join", "import"]
 
 _RECORD: Final = "cluster.json"
+_ENGINES: Final = frozenset(kind.name for kind in CLUSTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Record:
     """A cluster that this user started, joined, or has the credentials of."""
 
     id: str
-    engine: EngineName
+    engine: str  # its name, one of a cluster
     host: str  # where other hosts reach it
     port: int  # where hosts join
     client_port: int  # where programs connect; Dask: the same
@@ -52,9 +53,12 @@ class Record:
     @property
     def address(self) -> str:
         """Where programs connect, as the engine writes it."""
-        if self.engine == "ray":
-            return f"ray://{joined(self.host, self.client_port)}"
-        return f"{'tls' if self.secure else 'tcp'}://{joined(self.host, self.port)}"
+        return self.kind.address(joined(self.host, self.client_port), secure=self.secure)
+
+    @property
+    def kind(self) -> EngineKind:
+        """The engine that it runs on."""
+        return KINDS[self.engine]
 
     @property
     def web_address(self) -> str:
@@ -108,7 +112,7 @@ def parse(data: bytes, where: str) -> Record:
         for field in fields(Record):
             if type(getattr(record, field.name)) is not kinds.get(field.name, int):
                 raise TypeError(field.name)
-        if not record.id.isalnum() or record.engine not in ("dask", "ray"):
+        if not record.id.isalnum() or record.engine not in _ENGINES:
             raise ValueError(record.engine)
     except (KeyError, TypeError, ValueError) as error:
         raise CredentialsError(

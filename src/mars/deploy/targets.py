@@ -9,20 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mars.deploy import credentials, ray_programs, records
+from mars.deploy import credentials, records
 from mars.deploy.answer import ask
 from mars.deploy.credentials import Credentials
+from mars.deploy.engine_programs import PROGRAMS
 from mars.deploy.knock import knock
-from mars.deploy.records import EngineName, Record, joined
+from mars.deploy.records import Record, joined
+from mars.engines import kinds
+from mars.engines.kinds import EngineKind
 from mars.errors import ClusterUnreachable, CredentialsError, UnknownTarget
-
-SCHEMES: dict[str, EngineName | None] = {
-    "dask": "dask",
-    "tls": "dask",
-    "ray": "ray",
-    "http": None,
-    "https": None,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +26,22 @@ class Target:
 
     Attributes
     ----------
-    engine : {"dask", "ray"}
-        What runs there.
+    kind : EngineKind
+        The engine that runs there.
     address : str
         Where programs connect, as the engine writes it.
     credentials : Credentials or None
         None: no cluster with credentials is known there.
     """
 
-    engine: EngineName
+    kind: EngineKind
     address: str
     credentials: Credentials | None
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine."""
+        return self.kind.name
 
     def check(self) -> None:
         """See within seconds whether it answers, and accepts the credentials.
@@ -55,8 +55,8 @@ class Target:
         """
         host, port = records.split(self.address)
         knock(host, port, self.credentials)
-        if self.engine == "ray" and self.credentials is not None:
-            ray_programs.check_token(host, port, self.credentials)
+        if self.credentials is not None:
+            PROGRAMS[self.engine].check(host, port, self.credentials)
 
 
 def resolve(address: str) -> Target:
@@ -81,28 +81,28 @@ def resolve(address: str) -> Target:
         or that other users could read.
     """
     scheme = urlsplit(address).scheme
-    if scheme not in SCHEMES:
+    schemes = kinds.known_schemes()
+    if scheme not in schemes:
         raise UnknownTarget(
             f"{address!r} is no address of a cluster; it begins with one of "
-            f"{', '.join(f'{name}://' for name in SCHEMES)}"
+            f"{', '.join(f'{name}://' for name in schemes)}"
         )
     host, port = records.split(address)
-    engine = SCHEMES[scheme]
+    kind = schemes[scheme]
     known = records.find(address)
-    if known is None and engine is None:
+    if known is None and kind is None:
         known = _ask_around(host, port)
-    if known is not None and engine in (None, known.engine):
+    if known is not None and kind in (None, known.kind):
         files = credentials.load(known.credentials) if known.secure else None
-        return Target(known.engine, known.address, files)
+        return Target(known.kind, known.address, files)
     if known is not None:
         raise UnknownTarget(
             f"the cluster at {joined(host, port)} runs on {known.engine}; its address is "
             f"{known.address}"
         )
-    where = joined(host, port)
-    if engine == "ray":
-        return Target("ray", f"ray://{where}", None)
-    return Target("dask", f"{'tls' if scheme == 'tls' else 'tcp'}://{where}", None)
+    assert kind is not None
+    secure = scheme == kind.secure_scheme
+    return Target(kind, kind.address(joined(host, port), secure=secure), None)
 
 
 def _ask_around(host: str, port: int) -> Record:

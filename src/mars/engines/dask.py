@@ -43,6 +43,7 @@ from mars.engines.cluster.dask_parts import (
     unpack,
 )
 from mars.engines.cluster.engine import ClusterEngine
+from mars.engines.kinds import DASK, EngineOptions
 from mars.errors import StartupFailed
 from mars.settings import CONNECT_S, SHIP_BYTES, STOP_S
 
@@ -272,15 +273,7 @@ def _dask_security(distributed: Any, security: Any) -> Any:
     )
 
 
-def connect(
-    address: str,
-    security: object | None = None,
-    environment: Mapping[str, str] | None = None,
-    object_memory: int | None = None,
-    spill_directory: str | None = None,
-    working_dir: str | None = None,
-    node_ports: tuple[int, int] = (0, 0),
-) -> ClusterEngine:
+def connect(address: str, options: EngineOptions) -> ClusterEngine:
     """An engine on the Dask cluster whose scheduler is at ``address``.
 
     Raises
@@ -288,26 +281,20 @@ def connect(
     StartupFailed
         It is not there, has no usable worker, or refuses us.
     """
-    link = DaskLink(_dask_address(address, security), security)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir, node_ports)
+    link = DaskLink(_dask_address(address, options.security), options.security)
+    return ClusterEngine(link, options)
 
 
 def _dask_address(address: str, security: object | None) -> str:
-    """``dask://host:port`` and ``host:port`` leave open how it is spoken to."""
+    """The address as Dask has it: ``dask://host:port`` and ``host:port`` do not say TLS or not."""
     scheme, found, rest = address.rpartition("://")
-    if found and scheme != "dask":
+    if found and scheme != DASK.name:
         return address
-    return f"{'tls' if security is not None else 'tcp'}://{rest}"
+    return DASK.address(rest, secure=security is not None)
 
 
-def start(
-    cpus: Sequence[int],
-    environment: Mapping[str, str] | None = None,
-    object_memory: int | None = None,
-    spill_directory: str | None = None,
-    working_dir: str | None = None,
-) -> ClusterEngine:
-    """An engine on a Dask cluster of its own, with a worker of so many cores each."""
-    cluster = OwnCluster(cpus)
+def start(options: EngineOptions) -> ClusterEngine:
+    """An engine on a Dask cluster of its own, which has a worker for each group of cores."""
+    cluster = OwnCluster(options.cores)
     link = DaskLink(cluster.address, cluster.security, cluster.close)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
+    return ClusterEngine(link, options)

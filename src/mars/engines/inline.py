@@ -33,6 +33,7 @@ from mars.code.world import visiting
 from mars.config import own_options
 from mars.engine import Run
 from mars.engines.given import Given, environment_with
+from mars.engines.kinds import EngineOptions
 from mars.engines.main_thread import (
     Late,
     Limit,
@@ -56,21 +57,18 @@ class InlineEngine:
     ----------
     name : str
         Its address.
-    n_cpu, n_worker : int
-        What calls are told; one call runs at a time whatever they say.
-    given : Given, optional
-        What calls have beside what the program has.
+    options : EngineOptions, optional
+        What it is started with. Calls are told of its cores, but one call runs at a time.
     """
 
-    def __init__(
-        self, name: str, n_cpu: int, n_worker: int = 1, given: Given | None = None
-    ) -> None:
+    def __init__(self, name: str, options: EngineOptions | None = None) -> None:
+        options = options or EngineOptions()
         self.address = name
-        self._given = given or Given()
-        self.n_cpu: float = n_cpu
-        self.worker_addresses: Sequence[str] = context.addresses(name, n_worker)
+        self._given = Given(options.env, options.working_dir)
+        self.n_cpu: float = sum(options.cores)
+        self.worker_addresses: Sequence[str] = context.addresses(name, len(options.cores))
         self.objects = SharedObjects()
-        self._largest = -(-n_cpu // n_worker)
+        self._largest = max(options.cores)
         self._pid = os.getpid()
         self._where = socket.gethostname(), self._pid
         # Held to look at tasks and runs, never while a call runs. Signalled when something ends.

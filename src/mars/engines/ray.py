@@ -32,6 +32,7 @@ from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.engines.given import environment_with
+from mars.engines.kinds import RAY, EngineOptions
 from mars.errors import StartupFailed
 from mars.settings import CONNECT_S, JOIN_LOOK_S, RAY_SHIP_BYTES, STOP_S
 
@@ -669,39 +670,21 @@ def _import_ray() -> Any:
     return ray
 
 
-def connect(
-    address: str,
-    security: object | None = None,
-    environment: Mapping[str, str] | None = None,
-    object_memory: int | None = None,
-    spill_directory: str | None = None,
-    working_dir: str | None = None,
-    node_ports: tuple[int, int] = (0, 0),
-    *,
-    beside: bool = False,
-) -> ClusterEngine:
+def connect(address: str, options: EngineOptions) -> ClusterEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
-
-    ``beside``: it has no cores of its own, see `RayLink`.
 
     Raises
     ------
     StartupFailed
         It is not there, has no usable node, or refuses us.
     """
-    link = RayLink("auto" if address == "ray" else address, security, beside=beside)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir, node_ports)
+    where = "auto" if address == RAY.here else address
+    link = RayLink(where, options.security, beside=options.beside)
+    return ClusterEngine(link, options)
 
 
-def start(
-    name: str,
-    cpus: Sequence[int],
-    environment: Mapping[str, str] | None = None,
-    object_memory: int | None = None,
-    spill_directory: str | None = None,
-    working_dir: str | None = None,
-) -> ClusterEngine:
-    """An engine on a Ray of its own, with nodes of so many cores each."""
+def start(name: str, options: EngineOptions) -> ClusterEngine:
+    """An engine on a Ray of its own, which has a node for each group of cores."""
     _protect_own()
-    link = RayLink(name, None, cpus)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
+    link = RayLink(name, None, options.cores)
+    return ClusterEngine(link, options)

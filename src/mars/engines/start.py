@@ -1,6 +1,8 @@
-"""Which engine a name or an address means, and starting it.
+"""Starting an engine, and connecting to a cluster.
 
-Engines are loaded when they are asked for: no program waits for one that it does not use.
+`mars.sessions.opening` calls `engine` for a new session; ``mars stack`` calls `beside`. What each
+engine is stands in `mars.engines.kinds`. An engine is imported when it is asked for: no program
+waits for one that it does not use.
 """
 
 from __future__ import annotations
@@ -8,71 +10,94 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-from mars.calls.options import parse_bytes
-from mars.config import plain_scalar
 from mars.engine import Engine
-from mars.engines.given import Given
+from mars.engines.kinds import (
+    DASK,
+    INLINE,
+    KINDS,
+    LOCAL,
+    RAY,
+    EngineKind,
+    EngineOptions,
+    is_cluster,
+    may_be_known,
+)
 from mars.errors import StartupFailed, UnknownTarget
 
-LOCAL: Final = frozenset({None, "127.0.0.1", "localhost", "local"})
-"""Addresses that mean an engine of one's own, on this machine."""
-
-_RAY: Final = "ray"  # with nothing behind it: the one on this host
-_RESOLVED: Final = ("http", "https", "dask", "tls", "ray")  # what `mars cluster` may know of
-_CLUSTERS: Final = ("tcp", *_RESOLVED)
+if TYPE_CHECKING:
+    from mars.engines.cluster.engine import ClusterEngine
 
 _count = itertools.count(1)
 
 
-def is_cluster(address: object) -> bool:
-    """Whether an address is one of a cluster, by its form."""
-    return address == _RAY or str(address).partition("://")[0] in _CLUSTERS
+def engine(name: str, address: str | None, options: EngineOptions) -> Engine:
+    """Start an engine, or connect to a cluster.
 
+    Parameters
+    ----------
+    name : str
+        The engine. If there is an address, its form decides, where it can.
+    address : str or None
+        Address of a cluster. None: start an engine of one's own.
+    options : EngineOptions
+        What it is started with.
 
-def engine(
-    kind: str,
-    n_worker: int,
-    n_cpu: int | str,
-    object_memory: int | str | None,
-    spill_directory: str | os.PathLike[str] | None,
-    address: str | None = None,
-    security: object | None = None,
-    env: Mapping[str, str] | None = None,
-    working_dir: str | os.PathLike[str] | None = None,
-    node_ports: int | str | None = None,
-) -> Engine:
-    """Start an engine, or connect to a cluster; parameters and errors as of `mars.new_session`."""
-    env, folder, ports = _env(env), _folder(working_dir), _ports(node_ports)
-    n_worker = plain_scalar(n_worker)
-    object_bytes = None if object_memory is None else parse_bytes(object_memory, "object_memory")
-    directory = None if spill_directory is None else os.fspath(spill_directory)
-    if directory is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
-        raise ValueError(f"spill_directory={directory!r} is no folder that can be written to")
+    Raises
+    ------
+    UnknownTarget
+        There is no engine of that name, or not on this system.
+    StartupFailed
+        The engine does not start, or the cluster does not let this program in.
+    CredentialsError, ClusterUnreachable
+        As of `mars.new_session`.
+    """
+    kind = KINDS.get(name)
     if address is not None:
-        return _connect(kind, address, security, env, object_bytes, directory, folder, ports)
-    cpus = _cores(n_cpu, n_worker)
-    name = f"{kind}-{os.getpid()}-{next(_count)}"
-    if kind == "inline":
-        from mars.engines.inline import InlineEngine
-
-        return InlineEngine(name, cpus, n_worker, Given(env, folder))
-    if kind in ("dask", "ray"):
-        share, rest = divmod(cpus, n_worker)
-        parts = [share + (index < rest) for index in range(n_worker)]
-        if kind == "ray":
-            from mars.engines import ray
-
-            return ray.start(name, parts, env, object_bytes, directory, folder)
-        from mars.engines import dask
-
-        return dask.start(parts, env, object_bytes, directory, folder)
-    if kind != "local":
+        return _connect(kind, address, options)
+    if kind is None:
+        *others, last = [repr(known) for known in KINDS]
         raise UnknownTarget(
-            f"engine {kind!r} is not there; this version has 'local', 'inline', 'dask' and 'ray'"
+            f"engine {name!r} is not there; this version has {', '.join(others)} and {last}"
         )
+    return _STARTS[kind](f"{kind.name}-{os.getpid()}-{next(_count)}", options)
+
+
+def beside(address: str) -> Engine:
+    """Connect to a cluster for a short look, also while all of its cores are taken.
+
+    Parameters
+    ----------
+    address : str
+        As `mars.new_session` takes it.
+    """
+    return _connect(LOCAL, address, EngineOptions(beside=True))
+
+
+def _connect(kind: EngineKind | None, address: str, options: EngineOptions) -> Engine:
+    known_as = address if options.security is None and is_cluster(address) else None
+    if options.security is None and may_be_known(address):
+        from mars.deploy.targets import resolve
+
+        target = resolve(address)
+        target.check()
+        kind, address = target.kind, target.address
+        options = options.with_security(target.credentials)
+    on_ray = kind is RAY or address.startswith(RAY.schemes)
+    made = _CONNECTS[RAY if on_ray else DASK](address, options)
+    made.known_as = known_as
+    return made
+
+
+def _start_inline(name: str, options: EngineOptions) -> Engine:
+    from mars.engines.inline import InlineEngine
+
+    return InlineEngine(name, options)
+
+
+def _start_local(name: str, options: EngineOptions) -> Engine:
     if sys.platform == "win32":
         raise UnknownTarget("the local engine needs Linux or macOS; use engine='inline' on Windows")
     from mars.engines.local.launch import Launch
@@ -82,8 +107,7 @@ def engine(
         launch = Launch()  # it starts while the engine is loaded, which takes about as long
         from mars.engines.local.engine import LocalEngine
 
-        given = Given(env, folder)
-        return LocalEngine(name, cpus, n_worker, object_bytes, directory, given, launch)
+        return LocalEngine(name, options, launch)
     except BaseException as error:
         if launch is not None:
             launch.close()
@@ -97,102 +121,40 @@ def engine(
         raise
 
 
-def _connect(
-    kind: str,
-    address: str,
-    security: object | None,
-    env: Mapping[str, str],
-    object_bytes: int | None,
-    directory: str | None,
-    folder: str | None,
-    ports: tuple[int, int],
-    *,
-    beside: bool = False,
-) -> Engine:
-    """Join a cluster that is there."""
-    known_as = address if security is None and is_cluster(address) else None
-    if security is None and address.partition("://")[0] in _RESOLVED:
-        from mars.deploy.targets import resolve
+def _start_dask(_: str, options: EngineOptions) -> Engine:
+    from mars.engines import dask
 
-        target = resolve(address)
-        target.check()
-        kind, address, security = target.engine, target.address, target.credentials
-    if kind == "ray" or address.startswith(_RAY):
-        from mars.engines import ray
-
-        made = ray.connect(
-            address, security, env, object_bytes, directory, folder, ports, beside=beside
-        )
-    else:
-        from mars.engines import dask
-
-        made = dask.connect(address, security, env, object_bytes, directory, folder, ports)
-    made.known_as = known_as
-    return made
+    return dask.start(options)
 
 
-def beside(address: str) -> Engine:
-    """Join a cluster for a short look, also while all of its cores are taken.
+def _start_ray(name: str, options: EngineOptions) -> Engine:
+    from mars.engines import ray
 
-    Parameters
-    ----------
-    address : str
-        As `mars.new_session` takes it.
-    """
-    return _connect("local", address, None, {}, None, None, None, (0, 0), beside=True)
+    return ray.start(name, options)
 
 
-def _cores(n_cpu: int | str, n_worker: int) -> int:
-    """Cores that so many groups of workers share."""
-    n_cpu = plain_scalar(n_cpu)
-    if isinstance(n_worker, bool) or not isinstance(n_worker, int) or n_worker < 1:
-        raise ValueError(f"n_worker has to be an int from 1 on, got {n_worker!r}")
-    if n_cpu == "auto":
-        from mars.resources import cpu_count
+def _connect_dask(address: str, options: EngineOptions) -> ClusterEngine:
+    from mars.engines import dask
 
-        return max(cpu_count().n, n_worker)
-    if isinstance(n_cpu, bool) or not isinstance(n_cpu, int) or n_cpu < 1:
-        raise ValueError(f"n_cpu has to be 'auto' or an int from 1 on, got {n_cpu!r}")
-    if n_cpu < n_worker:
-        raise ValueError(f"n_cpu={n_cpu} cores cannot be divided into n_worker={n_worker} groups")
-    return n_cpu
+    return dask.connect(address, options)
 
 
-def _env(env: Mapping[str, str] | None) -> dict[str, str]:
-    """Variables for calls, looked at before anything is started."""
-    given = dict(env or {})
-    for name, text in given.items():
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError(f"env has to map names to texts, got {name!r}: {text!r}")
-        if not name or "=" in name or "\0" in name + text:
-            raise ValueError(f"env[{name!r}] cannot be a variable of the environment")
-    return given
+def _connect_ray(address: str, options: EngineOptions) -> ClusterEngine:
+    from mars.engines import ray
+
+    return ray.connect(address, options)
 
 
-def _folder(working_dir: str | os.PathLike[str] | None) -> str | None:
-    if working_dir is None:
-        return None
-    folder = os.path.abspath(os.fsdecode(working_dir))
-    if not os.path.isdir(folder):
-        raise ValueError(f"working_dir={folder!r} is no folder")
-    return folder
+_STARTS: Final[dict[EngineKind, Callable[[str, EngineOptions], Engine]]] = {
+    LOCAL: _start_local,
+    INLINE: _start_inline,
+    DASK: _start_dask,
+    RAY: _start_ray,
+}
+"""How each engine is started, given its name and its options."""
 
-
-def _ports(node_ports: int | str | None) -> tuple[int, int]:
-    """The first and the last of those that nodes may listen on; (0, 0): any."""
-    if node_ports is None:
-        return 0, 0
-    node_ports = plain_scalar(node_ports)
-    if isinstance(node_ports, bool) or not isinstance(node_ports, (int, str)):
-        raise TypeError(f"node_ports has to be a port or '7200-7219', got {node_ports!r}")
-    first, dash, last = str(node_ports).partition("-")
-    try:
-        ports = int(first), int(last if dash else first)
-    except ValueError:
-        ports = 0, 0
-    if not 1 <= ports[0] <= ports[1] <= 65_535:
-        raise ValueError(
-            f"node_ports={node_ports!r} are no ports; write one from 1 to 65535, or the first and "
-            f"the last of a range, as '7200-7219'"
-        )
-    return ports
+_CONNECTS: Final[dict[EngineKind, Callable[[str, EngineOptions], ClusterEngine]]] = {
+    DASK: _connect_dask,
+    RAY: _connect_ray,
+}
+"""How a program connects to each engine that runs on clusters."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 from mars.attempt import context
 from mars.calls.options import parse_bytes
 from mars.config import plain_scalar
-from mars.engines import start
+from mars.engines import kinds, start
 from mars.errors import MarsError, NotExecuted, UnknownTarget
 from mars.logs import LogFetcher
 from mars.sessions.session import Session, SessionView, opened
@@ -181,7 +181,8 @@ def new_session(
         raise TypeError(f"timeout has to be seconds, got {timeout!r}")
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout has to be more than 0 seconds, got {timeout!r}")
-    far = engine in ("dask", "ray") or start.is_cluster(address)
+    kind = kinds.KINDS.get(engine)
+    is_far = kind in kinds.CLUSTERS or kinds.is_cluster(address)
     with opened.lock:
         known = opened.engines.get(address) if address is not None else None
         if known is not None:
@@ -190,7 +191,7 @@ def new_session(
                 for session in known[1]:
                     if session.session_id == session_id:
                         return session.as_default() if default else session
-        elif not (far or address in start.LOCAL):
+        elif not (is_far or address in kinds.HERE):
             raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "
                 f"machine, or pass the address of a session of this process, of a Dask scheduler "
@@ -198,21 +199,28 @@ def new_session(
                 f"('ray://host:port'; 'ray' for the one on this host)"
             )
         else:
+            is_own = address in kinds.HERE
+            options = kinds.parse_options(
+                env=env,
+                working_dir=working_dir,
+                node_ports=node_ports,
+                object_memory=object_memory,
+                spill_directory=spill_directory,
+                security=security,
+                cores=kinds.divide(n_cpu, n_worker) if is_own else (),
+            )
             try:
-                started = start.engine(
-                    engine, n_worker, n_cpu, object_memory, spill_directory,
-                    None if address in start.LOCAL else address, security, env, working_dir,
-                    node_ports,
-                )  # fmt: skip
+                started = start.engine(engine, None if is_own else address, options)
             except MarsError as error:
-                # It says what to do; where in our files it was raised tells a user nothing. What
-                # led to it, such as an error of Dask, stays in `__context__`.
+                # The error says what to do. Where in our files it was raised tells a user nothing.
+                # What led to it, such as an error of Dask, stays in `__context__`.
                 raise error.with_traceback(None) from None
             started.limit_logs(log_bytes)
             opened.engines[started.address] = (started, set())
-            if far:
-                # Before the handlers that Ray or Dask registered when it was imported: what they
-                # end would look lost, and Ray ends a program that uses it then, with status 1.
+            if is_far:
+                # Ours has to be called before the handlers that Ray or Dask registered when they
+                # were imported. What these end would look lost, and Ray ends a program that uses it
+                # then, with status 1.
                 atexit.unregister(opened.close)
                 atexit.register(opened.close)
         where = _where(checkpoint)

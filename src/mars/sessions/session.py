@@ -396,7 +396,7 @@ class Session:
     destroy = close
 
     def close_checkpoints(self) -> None:
-        """Write to the disk what checkpoints keep. It needs the engine, so it comes before its end."""
+        """Write to the disk what checkpoints keep. That needs the engine, so it is done first."""
         with contextlib.ExitStack() as ending:
             for checkpoint in self.runs.checkpoints.values():
                 ending.callback(checkpoint.close)
@@ -444,7 +444,8 @@ class Session:
     ) -> Any:
         """Make an object in this process that all calls of the session share.
 
-        It does what `mars.attempt.context.Context.create_remote_object` does, without pickling.
+        Parameters and errors as of `mars.attempt.context.Context.create_remote_object`. Nothing is
+        pickled here.
         """
         return self.engine.create_object(self.session_id, name, cls, args, kw)
 

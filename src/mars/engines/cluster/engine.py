@@ -25,6 +25,7 @@ from mars.engines.cluster.line import Line, reach
 from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
 from mars.engines.cluster.surroundings import Surroundings, installed_entries, whereabouts
 from mars.engines.given import Given
+from mars.engines.kinds import EngineOptions
 from mars.engines.local.engine import Groups, LocalEngine
 from mars.engines.local.launch import as_started
 from mars.engines.local.loop import Loop
@@ -65,14 +66,8 @@ class ClusterEngine(LocalEngine):
     ----------
     link : Carrier
         The foreign engine.
-    environment : mapping, optional
-        Variables that calls have.
-    object_memory, spill_directory
-        As of `LocalEngine`, for this process and each node.
-    working_dir : str, optional
-        Folder that each node gets a copy of, for calls to run in.
-    node_ports : pair of int, default (0, 0)
-        The first and the last port that a node may wait for us on; zeros: any.
+    options : EngineOptions, optional
+        What the engine is started with. Limits of memory hold for this process and each node.
 
     Raises
     ------
@@ -85,15 +80,12 @@ class ClusterEngine(LocalEngine):
     def __init__(
         self,
         link: Carrier,
-        environment: Mapping[str, str] | None = None,
-        object_memory: int | None = None,
-        spill_directory: str | None = None,
-        working_dir: str | None = None,
-        node_ports: tuple[int, int] = (0, 0),
+        options: EngineOptions | None = None,
     ) -> None:
+        options = options or EngineOptions()
         self._link = link
+        self._given = Given(options.env, options.working_dir)
         self.known_as: str | None = None  # the address by which other programs get here, too
-        self._given = Given(environment, working_dir)
         self._folder = -1
         self._installed = installed_entries(import_path())
         self._packages = carrier.packages_here()
@@ -117,21 +109,21 @@ class ClusterEngine(LocalEngine):
         facts = {
             "file": platform.file_address(self._probe),
             "key": self._key,
-            "ports": node_ports,
+            "ports": options.node_ports,
             "started": as_started(),
-            "object_memory": object_memory,
-            "spill_directory": spill_directory,
+            "object_memory": options.object_memory,
+            "spill_directory": options.spill_directory,
             "memory": None,
             "packages": self._packages,
-            "whereabouts": self._whereabouts(working_dir is None),
+            "whereabouts": self._whereabouts(options.working_dir is None),
         }
         try:
-            if working_dir is not None:
-                self._folder = folder.pack(working_dir)
+            if options.working_dir is not None:
+                self._folder = folder.pack(options.working_dir)
             first = self._wait_for_nodes(link.begin(self, facts))
             groups = [(node.address, node.cpus) for node in first]
             self._first = first
-            self._begin(link.address, groups, object_memory, spill_directory)
+            self._begin(link.address, groups, options)
         except BaseException:
             link.close()
             self._hang_up()

@@ -21,6 +21,7 @@ from mars.attempt.setting import import_path
 from mars.calls.options import DEFAULT_OPTIONS
 from mars.engine import Run
 from mars.engines.given import Given
+from mars.engines.kinds import EngineOptions
 from mars.engines.local.launch import Launch
 from mars.engines.local.loop import Loop
 from mars.engines.local.nested_server import NestedServer
@@ -64,19 +65,10 @@ class LocalEngine:
     ----------
     name : str
         What the addresses of its workers begin with.
-    n_cpu : int
-        Cores that running calls share.
-    n_worker : int
-        Groups that the workers are divided into.
-    object_memory : int or None
-        Bytes that objects take in memory until further ones go to disk; None: a part of the
-        memory that this process may use.
-    spill_directory : str or None
-        Where they go then; None: ``TMPDIR``, or ``/var/tmp``.
-    given : Given, optional
-        What calls have beside what the program has.
+    options : EngineOptions
+        What the engine is started with.
     launch : Launch, optional
-        The process that workers are forked from, on its way already; the engine ends it.
+        The process that workers are forked from, which is starting already. The engine ends it.
     """
 
     _given = Given()
@@ -85,26 +77,17 @@ class LocalEngine:
     def __init__(
         self,
         name: str,
-        n_cpu: int,
-        n_worker: int,
-        object_memory: int | None = None,
-        spill_directory: str | None = None,
-        given: Given | None = None,
+        options: EngineOptions,
         launch: Launch | None = None,
     ) -> None:
-        self._given = given or Given()
+        self._given = Given(options.env, options.working_dir)
         self._launch = launch
-        share, rest = divmod(n_cpu, n_worker)
-        cpus = [float(share + (index < rest)) for index in range(n_worker)]
-        groups = list(zip(context.addresses(name, n_worker), cpus, strict=True))
-        self._begin(name, groups, object_memory, spill_directory)
+        cpus = [float(count) for count in options.cores]
+        groups = list(zip(context.addresses(name, len(cpus)), cpus, strict=True))
+        self._begin(name, groups, options)
 
     def _begin(
-        self,
-        name: str,
-        groups: Sequence[tuple[str, float]],
-        object_memory: int | None,
-        spill_directory: str | None,
+        self, name: str, groups: Sequence[tuple[str, float]], options: EngineOptions
     ) -> None:
         """Start the processes of groups, each an address and its cores."""
         self.address = name
@@ -123,9 +106,10 @@ class LocalEngine:
         path, here, *_ = self._surroundings()
         memory = self._memory_bytes()
         self.memory = int(CALL_MEMORY_SHARE * memory)
+        object_memory = options.object_memory
         if object_memory is None:
             object_memory = int(OBJECT_MEMORY_SHARE * (memory_limit_bytes()[0] or _UNKNOWN_MEMORY))
-        spill_directory = spill_directory or platform.disk_directory()
+        spill_directory = options.spill_directory or platform.disk_directory()
         facts = {
             "object_memory": object_memory,
             "spill_directory": spill_directory,
