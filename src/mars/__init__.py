@@ -1,10 +1,13 @@
 """Plain Python functions, on all cores or many machines.
 
-The public names. To follow one call from `spawn` to `fetch`, read: `remote` (describing calls),
-`task` (what a call is), `graph` (what an `execute` needs), `session` (what was executed),
-`engine` (the contract), `engines.local.scheduler` (what runs where), `engines.local.loop` (the
-shell around it), `engines.local.worker` (the process that runs it), `attempt.call` (what
-surrounds the function), `engines.local.store` (large results), `logs` (what it printed).
+These are the public names. To follow one call from `spawn` to `fetch`, read these modules in
+order: `calls.spawn` describes calls, `task` says what a call is, and `calls.executable` has it
+run. `graph` finds the calls that are missing, `sessions.runs` hands them to an engine, and
+`engine` is the contract of engines. `engines.kinds` says which engines there are.
+`engines.local.scheduler` decides what runs where, `engines.local.loop` is the shell around it,
+`engines.local.worker` is the process that runs the call, and `attempt.call` is what surrounds the
+function there. `engines.local.store` keeps large results, `sessions.session` fetches them, and
+`logs` reads what a call printed.
 """
 
 from __future__ import annotations

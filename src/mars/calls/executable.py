@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
-from mars.sessions.session import Session
+from mars.sessions.session import AnySession, Session
 from mars.task import Call, Handle
 
 V = TypeVar("V")
@@ -54,7 +54,7 @@ class Executable(Handle, Generic[V]):
 
     def execute(
         self,
-        session: Any = None,
+        session: AnySession | None = None,
         wait: bool = True,
         show_progress: bool | str | None = None,
         progress_update_interval: float = 1,
@@ -112,7 +112,7 @@ class Executable(Handle, Generic[V]):
             **_run_arguments(accepted),
         )
 
-    def fetch(self, session: Any = None, **_: Any) -> V:
+    def fetch(self, session: AnySession | None = None, **_: Any) -> V:
         """The value. What that is depends on the kind of handle.
 
         A single object: what its call returned. Several objects: a list of their values;
@@ -141,7 +141,7 @@ class Executable(Handle, Generic[V]):
             return self._nothing  # type: ignore[no-any-return]
         return self.value_in(existing(session, self))  # type: ignore[no-any-return]
 
-    def to_object(self, session: Any = None, wait: bool = True, **kwargs: Any) -> Any:
+    def to_object(self, session: AnySession | None = None, wait: bool = True, **kwargs: Any) -> Any:
         """Execute, unless that has been done, and fetch.
 
         Parameters
@@ -172,7 +172,7 @@ class Executable(Handle, Generic[V]):
             [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
         )
 
-    def errors(self, session: Any = None) -> list[Any]:
+    def errors(self, session: AnySession | None = None) -> list[Any]:
         """The error of each part; None for a part that has a value or was not run.
 
         A single object has one part. In the place of a map among several objects is the list of the
@@ -188,7 +188,9 @@ class Executable(Handle, Generic[V]):
         found = self.error_in(existing(session, self))
         return found if isinstance(found, list) else [found]
 
-    def fetch_log(self, session: Any = None, offsets: Any = None, sizes: Any = None) -> Any:
+    def fetch_log(
+        self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None
+    ) -> Any:
         """The logs of all parts, as a list. The log of a map is a list of the logs of its items.
 
         For the parameters, and for what each log is, see `Object.fetch_log`.
@@ -197,7 +199,9 @@ class Executable(Handle, Generic[V]):
             one.fetch_log(session=session, offsets=offsets, sizes=sizes) for one in self._parts()
         ]
 
-    def _fetch_infos(self, fields: Sequence[str] | None = None, session: Any = None) -> Any:
+    def _fetch_infos(
+        self, fields: Sequence[str] | None = None, session: AnySession | None = None
+    ) -> Any:
         """Facts about the stored results; programs of the original call it by this name."""
         return [] if self._is_empty() else self.infos_in(existing(session, self), fields)
 
@@ -259,11 +263,11 @@ def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs
 
 
-def _choose(given: Any, accepted: dict[str, Any]) -> Session:
+def _choose(given: AnySession | None, accepted: dict[str, Any]) -> Session:
     return choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
 
 
-def existing(given: Any, handle: Executable[Any]) -> Session:
+def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
     """The session to read from. To read never starts an engine.
 
     Raises

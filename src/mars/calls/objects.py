@@ -15,7 +15,7 @@ from mars.calls.maps import MapCall
 from mars.logs import LogFetcher
 from mars.observe.attempts import Attempt, Times
 from mars.sessions.opening import get_default_session
-from mars.sessions.session import Session
+from mars.sessions.session import AnySession, Session
 from mars.task import Call, Handle, Output
 
 R = TypeVar("R")
@@ -40,17 +40,26 @@ class Object(Output, Executable[R], Generic[R]):
 
     @overload
     def fetch_log(
-        self, session: Any = None, offsets: Any = None, sizes: Any = None,
+        self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None,
         follow: Literal[False] = False,
     ) -> LogFetcher: ...  # fmt: skip
 
     @overload
     def fetch_log(
-        self, session: Any = None, offsets: Any = None, sizes: Any = None, *, follow: Literal[True]
+        self,
+        session: AnySession | None = None,
+        offsets: Any = None,
+        sizes: Any = None,
+        *,
+        follow: Literal[True],
     ) -> Iterator[str]: ...
 
     def fetch_log(
-        self, session: Any = None, offsets: Any = None, sizes: Any = None, follow: bool = False
+        self,
+        session: AnySession | None = None,
+        offsets: Any = None,
+        sizes: Any = None,
+        follow: bool = False,
     ) -> LogFetcher | Iterator[str]:
         """What the call has printed. Python code, C code, threads and child processes count alike.
 
@@ -118,7 +127,7 @@ class Object(Output, Executable[R], Generic[R]):
     def _was_executed(self) -> bool:
         return self.call.task is not None
 
-    def times(self, session: Any = None) -> Times | None:
+    def times(self, session: AnySession | None = None) -> Times | None:
         """When the call went through its stages, from queued to stored.
 
         Parameters
@@ -138,7 +147,7 @@ class Object(Output, Executable[R], Generic[R]):
         """
         return existing(session, self).times(self)
 
-    def attempts(self, session: Any = None) -> list[Attempt]:
+    def attempts(self, session: AnySession | None = None) -> list[Attempt]:
         """Where each attempt of the call ran, and how it ended, in the order of the attempts.
 
         Parameters

@@ -20,6 +20,7 @@ from mars.calls.options import DEFAULT_OPTIONS, Options, check_function, parse_o
 from mars.code import functions
 from mars.config import is_eager, plain_scalar
 from mars.errors import EncodeError
+from mars.sessions.session import AnySession
 from mars.task import Call, Function
 
 R = TypeVar("R")
@@ -280,7 +281,7 @@ def run_script(
     data: dict[str, Any] | None = None,
     n_workers: int = 1,
     command_argv: Sequence[str] | None = None,
-    session: Any = None,
+    session: AnySession | None = None,
     retry_when_fail: bool = False,
     run_kwargs: dict[str, Any] | None = None,
 ) -> Object[dict[str, str]]:

@@ -21,7 +21,7 @@ from mars.config import plain_scalar
 from mars.engines import kinds, start
 from mars.errors import MarsError, NotExecuted, UnknownTarget
 from mars.logs import LogFetcher
-from mars.sessions.session import Session, SessionView, opened
+from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 
 _NO_SESSION: Final = """
@@ -69,62 +69,64 @@ def new_session(
     Parameters
     ----------
     address : str, optional
-        None: start an engine on this machine. The ``address`` of another session: join its
-        engine. Of a cluster: ``"http://host:web_port"`` as ``mars cluster up`` or
+        None: start an engine on this machine. The ``address`` of another session: join its engine.
+        The address of a cluster: ``"http://host:web_port"`` as ``mars cluster up`` or
         ``mars-supervisor`` prints it; ``"tls://host:port"``, ``"tcp://host:port"`` or
-        ``"dask://host:port"`` of a Dask scheduler, ``"ray://host:port"`` of a Ray client server,
-        ``"ray"`` for the Ray on this host. With ``engine="dask"`` or ``"ray"`` also what these
-        call an address, such as ``"host:6379"``.
+        ``"dask://host:port"`` of a Dask scheduler; ``"ray://host:port"`` of a Ray client server;
+        ``"ray"`` for the Ray on this host. With ``engine="dask"`` or ``"ray"`` it can also be what
+        these call an address, such as ``"host:6379"``.
     session_id : str, optional
-        Default: one is made up.
+        Id of the session. Default: one is made up.
     backend : {"mars", "oscar"}, default "mars"
-        The original's two names of one thing; nothing else is there.
+        The original has these two names for one thing. No other backend is there.
     default : bool, default True
-        Whether it becomes the default session.
+        Whether the session becomes the default session.
     new : bool, default True
-        False: with ``address`` and ``session_id``, give the session of that id if it is open.
+        False: return the open session of that ``address`` and ``session_id``, if there is one.
     engine : {"local", "inline", "dask", "ray"}
         "local": worker processes. "inline": calls run in the calling thread, for a debugger.
-        "dask", "ray": worker processes on a cluster; without an address, on one of its own on
-        this machine, which ends with the session.
+        "dask", "ray": worker processes on a cluster. Without an address, a cluster is started on
+        this machine; it ends with the session.
     n_worker : int, default 1
-        Groups that the workers are divided into; ``expect_worker=`` chooses one.
+        Number of groups that the workers are divided into. ``expect_worker=`` chooses a group.
     n_cpu : int or "auto"
-        Cores that running calls share; "auto": those that this process may use.
+        Cores that running calls share. "auto": the cores that this process may use.
     object_memory : int or str, optional
-        Memory for large results and arguments, of all processes together, in bytes or as
-        ``"2GiB"``; further ones go to disk until there is room again. Default: 40 % of the
-        memory that this process may use.
+        Memory for large results and arguments of all processes together, in bytes or as ``"2GiB"``.
+        Further ones go to disk until there is room again. Default: 40 % of the memory that this
+        process may use.
     spill_directory : path, optional
-        Where they go then, in files without a name. Default: ``TMPDIR``, or ``/var/tmp``.
+        Folder on disk for these further ones. The files have no name. Default: ``TMPDIR``, or
+        ``/var/tmp``.
     log_limit : int or str or None, default "1GiB"
-        How much is kept of what one call prints, or one block of items of a map, in bytes or as
-        ``"10MiB"``, at least 256 KiB. Of more, the middle is left out: a line in the log says
-        how much. None: all is kept.
+        How much is kept of what one call prints, in bytes or as ``"10MiB"``, at least 256 KiB. For
+        a map it holds for each block of items. If a call prints more, the middle is left out, and a
+        line in the log says how much. None: all is kept.
     seed : int or None, default 0
-        Seed of `mars.remote.rng`; None: different numbers each time.
+        Seed of `mars.remote.rng`. None: different numbers each time.
     timeout : float, optional
         Seconds that one `execute` may take.
     checkpoint : path, URL or False, optional
-        Folder where each result is kept as soon as it is there. The same program, run again,
-        finds it and runs only what is missing. Default: the environment variable
-        ``MARS_CHECKPOINT``; without it, or with False, nothing is kept.
+        Folder where each result is kept as soon as it is there. The same program, run again, finds
+        it and runs only what is missing. Default: the environment variable ``MARS_CHECKPOINT``. If
+        that is not set, or with False, nothing is kept.
     web : bool, default False
-        Accepted for programs of the original; nothing listens.
+        Accepted for programs of the original, without effect: nothing listens.
     security : object, optional
-        For a cluster: has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files, and for Ray
-        ``token``. Default: the credentials that this user has of a cluster of ``mars cluster``.
+        Credentials for a cluster. The object has ``ca_path``, ``cert_path`` and ``key_path``, the
+        paths of PEM files, and for Ray ``token``. Default: the credentials that this user has, if
+        it is a cluster of ``mars cluster``.
     env : mapping of str to str, optional
-        Environment variables that calls have; those that the program changes later win.
+        Environment variables of calls. Variables that the program changes later win.
     working_dir : path, optional
-        Folder that calls run in, and can import from. On this machine it is that folder; each node
-        of a cluster gets a copy of its content now, up to 256 MiB, without ``.git`` and the like,
-        which is removed with the session. Default: where the program is.
+        Folder that calls run in and can import from. On this machine it is the folder itself. Each
+        node of a cluster gets a copy of what is in it now, up to 256 MiB, without ``.git`` and the
+        like; the copy is removed with the session. Default: where the program is.
     node_ports : int or str, optional
-        Where each node of a cluster listens for this program while the session begins, and for
-        another node when a large value first goes there, as ``7200`` or ``"7200-7219"``: for
-        firewalls between them. It takes the first that is free; sessions that begin at the same
-        time, and nodes on one host, need one each. Default: any that is free.
+        Ports on which the nodes of a cluster listen, as ``7200`` or ``"7200-7219"``, for firewalls
+        between the hosts. A node listens for this program while the session begins, and for another
+        node when a large value first goes there. It takes the first port that is free. Sessions
+        that begin at the same time, and nodes on one host, need a port each. Default: any port.
     **accepted
         Further arguments of the original, without effect: ``config``, ``cuda_devices``,
         ``init_local``, ``loop``, ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
@@ -139,18 +141,18 @@ def new_session(
     UnknownTarget
         The address, engine or backend is unknown (a ValueError).
     TypeError, ValueError
-        A wrong argument; the message names it.
+        An argument is wrong. The message names it.
     CredentialsError
-        The credentials of a cluster are not here, or expired, or other users could read them.
+        The credentials of a cluster are not here or expired, or other users could read them.
     ClusterUnreachable
         Nobody answers there (a ConnectionError).
     StartupFailed
-        The system refuses to start processes; a cluster is not there, refuses this program, or
-        has no node with the same versions and a free one of ``node_ports``.
+        The system refuses to start processes. Or a cluster is not there, refuses this program, or
+        has no node with the same versions and a free port of ``node_ports``.
     CheckpointBusy
         Another process writes to the checkpoint.
     CheckpointUnusable
-        It is no folder for checkpoints (a ValueError).
+        The folder is none for checkpoints (a ValueError).
 
     Notes
     -----
@@ -247,7 +249,7 @@ def _where(checkpoint: Any) -> str | None:
     """The checkpoint that was asked for, by argument or environment."""
     if checkpoint is not None:
         return None if checkpoint is False else os.fspath(checkpoint)
-    if context.current() is not None:  # inside a call, whose result is kept
+    if context.current() is not None:  # inside a call: the result of that call is kept
         return None
     return os.environ.get("MARS_CHECKPOINT") or None
 
@@ -261,7 +263,7 @@ _SESSION_ACCEPTED: Final = frozenset(
 
 
 def get_default_session() -> Session | None:
-    """The default session; inside a call, the session that asked for the call."""
+    """The default session. Inside a call it is the session that asked for the call."""
     attempt = context.current()
     if attempt is not None:
         return _session_of(attempt)
@@ -277,12 +279,12 @@ def _session_of(attempt: context.Attempt) -> Session:
 
 
 def get_default_or_create(**kwargs: Any) -> Session:
-    """The default session; when there is none, a new one, with a warning that is never an error.
+    """The default session. If there is none, a new one, with a warning that is never an error.
 
     Parameters
     ----------
     **kwargs
-        As of `new_session`, for a new one.
+        As of `new_session`; for a new session.
     """
     session = get_default_session()
     if session is None:
@@ -295,10 +297,10 @@ def get_default_or_create(**kwargs: Any) -> Session:
 
 
 def _tell_of_session(level: int) -> None:
-    """Say that there was no session, as the original does: by a warning.
+    """Warn that there was no session, as the original does.
 
-    Nothing is wrong, so a program that makes errors of warnings, as many a test suite does, gets a
-    line on stderr in its place.
+    Some programs, such as many test suites, make errors of warnings. As nothing is wrong, they get
+    a line on stderr instead.
     """
     try:
         warnings.warn(_NO_SESSION, stacklevel=level + 1)
@@ -309,7 +311,7 @@ def _tell_of_session(level: int) -> None:
 
 
 def _outside() -> int:
-    """Stack level of the first caller that is not mars."""
+    """The stack level of the nearest caller that is not a part of mars."""
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(own):
@@ -318,19 +320,19 @@ def _outside() -> int:
 
 
 def clear_default_session() -> None:
-    """Have no default session any more; the session itself stays."""
+    """Have no default session any more. The session itself stays open."""
     opened.default = None
 
 
 def stop_server() -> None:
-    """End the default session's engine, if there is one."""
+    """End the engine of the default session, if there is one."""
     session = get_default_session()
     if session is not None:
         session.stop_server()
 
 
 def get_context() -> context.Context | None:
-    """What a running call can ask about itself; None outside of a call.
+    """What a running call can ask about itself. Outside of a call: None.
 
     Returns
     -------
@@ -350,7 +352,7 @@ def get_context() -> context.Context | None:
     return context.Context(attempt, lambda: _session_of(attempt))
 
 
-def choose(session: Any, **kwargs: Any) -> Session:
+def choose(session: AnySession | None, **kwargs: Any) -> Session:
     """The session given, or the default one."""
     if session is None:
         return get_default_or_create(**kwargs)
@@ -361,8 +363,8 @@ def choose(session: Any, **kwargs: Any) -> Session:
     return session
 
 
-def _existing(session: Any) -> Session:
-    """The session to read from: reading never starts an engine."""
+def _existing(session: AnySession | None) -> Session:
+    """The session to read from. To read never starts an engine."""
     if session is None:
         session = get_default_session()
         if session is None:
@@ -370,15 +372,15 @@ def _existing(session: Any) -> Session:
     return choose(session)
 
 
-def execute(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
-    """Execute objects in a session; everything else as of `Session.execute`.
+def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> Any:
+    """Execute objects in a session. Everything else is as of `Session.execute`.
 
     Parameters
     ----------
     objects : Object
         What to execute, or one list or tuple of them.
     session : Session, optional
-        Default: the default session; one is made, with a warning, when there is none.
+        Default: the default session. If there is none, one is made, with a warning.
     **kwargs
         As of `Session.execute`.
 
@@ -392,13 +394,13 @@ def execute(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
     return choose(session).execute(*objects, **kwargs)
 
 
-def fetch(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
-    """Values of executed objects; everything else as of `Session.fetch`.
+def fetch(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> Any:
+    """Fetch the values of executed objects. Everything else is as of `Session.fetch`.
 
     Parameters
     ----------
     objects : Object
-        One or several, or one list or tuple of them; of a single one, its value.
+        One or several, or one list or tuple of them. A single object gives its value.
     session : Session, optional
         Default: the default session.
     **kwargs
@@ -407,7 +409,9 @@ def fetch(*objects: Any, session: Any = None, **kwargs: Any) -> Any:
     return _existing(session).fetch(*objects, **kwargs)
 
 
-def fetch_infos(*objects: Any, fields: Sequence[str] | None = None, session: Any = None) -> Any:
+def fetch_infos(
+    *objects: Any, fields: Sequence[str] | None = None, session: AnySession | None = None
+) -> Any:
     """Facts about stored results, such as their size.
 
     Parameters
@@ -415,24 +419,24 @@ def fetch_infos(*objects: Any, fields: Sequence[str] | None = None, session: Any
     objects : Object
         One or several, or one list or tuple of them.
     fields : sequence of str, optional
-        Of ``data_key``, ``object_id``, ``level``, ``memory_size``, ``store_size``, ``bands``;
-        default: all.
+        Which facts: ``data_key``, ``object_id``, ``level``, ``memory_size``, ``store_size`` or
+        ``bands``. Default: all of them.
     session : Session, optional
         Default: the default session.
 
     Returns
     -------
     dict or list of dict
-        Of a single object its facts, each in a list with one item; of several a list of those.
+        One object: its facts, each in a list with one item. Several objects: a list of these.
     """
     infos = _existing(session).fetch_infos(*objects, fields=fields)
     return infos[0] if len(infos) == 1 else infos
 
 
 def fetch_log(
-    *objects: Any, session: Any = None, offsets: Any = None, sizes: Any = None
+    *objects: Any, session: AnySession | None = None, offsets: Any = None, sizes: Any = None
 ) -> list[LogFetcher]:
-    """Logs of objects, as a list; everything else as of `Session.fetch_log`.
+    """The logs of objects, as a list. Everything else is as of `Session.fetch_log`.
 
     Parameters
     ----------
@@ -453,7 +457,7 @@ def default_session(session: Session) -> Iterator[Session]:
     Parameters
     ----------
     session : Session
-        It stays open after the block; the default from before comes back.
+        The session. It stays open after the block, and the default from before comes back.
     """
     before = opened.default
     opened.default = session

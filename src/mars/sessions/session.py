@@ -507,6 +507,10 @@ class SessionView:
     session: Session
 
 
+AnySession = Session | SessionView
+"""What programs may pass where a session is asked for."""
+
+
 class _LogToCome:
     """The log of a call that may not have begun. Each look finds what is there at that moment."""
 
@@ -618,4 +622,4 @@ class Opened:
 opened: Final = Opened()
 os.register_at_fork(after_in_child=opened.clear)
 
-__all__ = ["Opened", "Session", "SessionView", "opened"]
+__all__ = ["AnySession", "Opened", "Session", "SessionView", "opened"]
