@@ -21,6 +21,7 @@ from mars import folders, journal
 from mars.checkpoint import Checkpoint
 from mars.errors import CheckpointBusy, CheckpointUnusable
 from mars.history import History, damages, prune
+from mars.sessions.session import opened
 
 URL = "memory://bucket/otto"
 
@@ -349,7 +350,7 @@ def test_a_checkpoint_that_cannot_be_closed_keeps_no_process(
         "close": [one.close, two.close, three.close],
         "stop_server": [one.stop_server, three.stop_server],
         "exit": [lambda: one.__exit__(None, None, None), two.close, three.close],
-        "program": [mars.session.close_all],
+        "program": [opened.close],
     }
     for act in ends[end]:
         with pytest.raises(RuntimeError, match="not today"):
