@@ -4,7 +4,7 @@ Before a run: every call that it needs gets an identity, in the order in which a
 would go, so that places for random numbers and equal calls are counted alike however much is
 there already. What the journal has becomes a task that is done; its result is read when somebody
 asks. During a run the engine says what has landed, and the journal's thread writes it down.
-Called by `mars.session`; knows engines by their contract only.
+Called by `mars.sessions.runs`; knows engines by their contract only.
 
 ::
 

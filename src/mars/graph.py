@@ -1,7 +1,7 @@
 """Which calls an `execute` needs, inputs before the calls that read them.
 
 Pure and without recursion, so chains of a million calls are no problem. A call's inputs exist
-before the call does, so there are no cycles to look for. Called by `mars.session`.
+before the call does, so there are no cycles to look for. Called by `mars.sessions.runs`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Pickling is also how inputs are found: an `Output` met while arguments are pickled becomes a
 place, whatever container it sits in, and no container is rebuilt. The worker puts the values
-back while it unpickles. Called by `mars.remote` (arguments), by the attempt (results) and by
+back while it unpickles. Called by `mars.calls.spawn` (arguments), by the attempt (results) and by
 whoever reads a result.
 """
 

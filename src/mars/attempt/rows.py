@@ -3,8 +3,8 @@
 So an item of a map is taken as the arguments of a `spawn` are: a later change is not seen, an
 object that several items share is each item's own, and one that does not unpickle spoils no
 other. Classes and functions of the program would stand in each of these pickles. They stand in
-one beside them, `shared`, and an item refers to them by numbered places. Called by `mars.items`
-(taking), by the worker and by whoever reads a checkpoint (giving back).
+one beside them, `shared`, and an item refers to them by numbered places. Items are taken for
+`mars.calls.maps`, and given back in workers and where a checkpoint is read.
 """
 
 from __future__ import annotations

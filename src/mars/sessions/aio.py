@@ -30,7 +30,7 @@ class AsyncSession(SessionView):
     async def init(
         cls, address: str | None = None, session_id: str | None = None, **kwargs: Any
     ) -> AsyncSession:
-        """Make a session, which does not become the default one.
+        """Make a session. It does not become the default session.
 
         Parameters
         ----------
@@ -40,7 +40,7 @@ class AsyncSession(SessionView):
         return cls(await _in_thread(new_session, address, session_id, default=False, **kwargs))
 
     async def execute(self, *objects: Any, **kwargs: Any) -> Execution:
-        """Start a run; await what comes back for its end.
+        """Start a run, and return a future that can be awaited for its end.
 
         Parameters and errors as of `Session.execute`.
         """
@@ -49,7 +49,7 @@ class AsyncSession(SessionView):
         return execution
 
     async def fetch(self, *objects: Any, **_: Any) -> Any:
-        """Values of executed objects: of a single one its value, of several a list."""
+        """The values of executed objects. One object: its value. Several objects: a list."""
         return await _in_thread(self.session.fetch, *objects)
 
     async def get_total_n_cpu(self) -> int:
@@ -74,19 +74,19 @@ class AsyncSession(SessionView):
         session_id : str
             Id of the session.
         name : str
-            What to ask for it by, in that session.
+            Name of the object in that session.
         cls : callable
-            Called with ``*args`` and ``**kw`` to make it.
+            It is called with ``*args`` and ``**kw`` to make the object.
 
         Returns
         -------
         AsyncRemoteObject
-            Stands for it: a call of a method is to be awaited.
+            It stands for the object. A call of a method has to be awaited.
 
         Raises
         ------
         ValueError
-            The session has one of that name.
+            The session has an object of that name.
         """
         create = self.session.engine.create_object
         return AsyncRemoteObject(await _in_thread(create, session_id, name, cls, args, kw))
@@ -148,7 +148,7 @@ class AsyncSession(SessionView):
 
 
 async def _in_thread(act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Do what may take time without holding up the event loop."""
+    """Do what may take time in a thread, so that the event loop goes on meanwhile."""
     import asyncio
 
     return await asyncio.to_thread(act, *args, **kwargs)

@@ -71,7 +71,6 @@ class LocalEngine:
         The process that workers are forked from, which is starting already. The engine ends it.
     """
 
-    _given = Given()
     _launch: Launch | None = None
 
     def __init__(
