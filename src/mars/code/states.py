@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable, Iterable
-from types import FunctionType, ModuleType
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, Final
 
 from mars.code import modules
@@ -140,12 +140,21 @@ def outline_of(value: Any) -> bytes | None:
                     pending.append(inside)
                 else:
                     parts.append(type(inside).__qualname__.encode())
+            for kind, made in _dispatched(one):
+                parts.append(f"{kind.__module__}.{kind.__qualname__}".encode())
+                pending.append(made)
         else:
             parts.append(type(one).__qualname__.encode())
         below = getattr(one, "__wrapped__", None)
         if below is not None:
             pending.append(below)
     return b"\0".join(parts)
+
+
+def _dispatched(func: Any) -> Iterable[tuple[type, Any]]:
+    """The functions of a `functools.singledispatch`, by class; of other functions none."""
+    registry = vars(func).get("registry")
+    return registry.items() if type(registry) is MappingProxyType else ()
 
 
 def _is_decorated(module: str, path: str, value: Any) -> bool:

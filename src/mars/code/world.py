@@ -17,6 +17,7 @@ that they call when they are read ask `current` for the world.
 
 from __future__ import annotations
 
+import abc
 import builtins
 import contextlib
 import functools
@@ -25,6 +26,7 @@ import pickle
 import sys
 import threading
 import weakref
+from abc import ABCMeta
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import is_
@@ -179,7 +181,28 @@ def _value_in(owner: Any, name: str) -> Any:
         return owner.__bases__
     if name in _OF_FUNCTION and type(owner) is FunctionType:
         return getattr(owner, name) or MISSING
+    if name == REGISTERED and isinstance(owner, ABCMeta):
+        return registered_at(owner)
     return vars(owner).get(name, MISSING)
+
+
+REGISTERED: Final = "_abc_registry"
+"""In place of the name of an attribute: the classes that are registered at an abstract class."""
+
+
+def registered_at(cls: Any) -> tuple[Any, ...]:
+    """Classes that were registered as subclasses of an abstract class, in an order of their own."""
+    references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
+    found = [one for one in (reference() for reference in references) if one is not None]
+    return tuple(sorted(found, key=lambda one: (str(one.__module__), str(one.__qualname__))))
+
+
+def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
+    if set(map(id, registered_at(cls))) != set(map(id, wanted)):
+        cls._abc_registry_clear()
+        cls._abc_caches_clear()
+        for one in wanted:
+            ABCMeta.register(cls, one)
 
 
 _OF_FUNCTION: Final = ("__defaults__", "__kwdefaults__")
@@ -213,6 +236,8 @@ class _Change:
         """Bind the name; `MISSING`: remove it."""
         if self.name in _OF_FUNCTION and type(self.owner) is FunctionType:
             setattr(self.owner, self.name, None if value is MISSING else value)
+        elif self.name == REGISTERED and isinstance(self.owner, ABCMeta):
+            _register_only(self.owner, value)
         elif isinstance(self.owner, type):
             if value is MISSING:
                 with contextlib.suppress(AttributeError):
@@ -685,8 +710,10 @@ class World:
         return [one for one in self._told if one.group is not None and one.group[0] is group]
 
     def _is_copied(self, group: Group) -> bool:
-        """Whether something in a group cannot be put back after a call."""
-        return not all(_is_put_back(_bound(one)) for one in self._members(group))
+        """Whether a call in the program itself gets a copy of something in a group."""
+        return not all(
+            _stays_with_a_guest(_bound(one), one.content) for one in self._members(group)
+        )
 
     def _set_again(self, state: State, value: Any) -> None:
         """Bind a name that has been looked at, or the default of a parameter, to another object."""
@@ -835,14 +862,22 @@ def _owner_of(state: State) -> tuple[Any, str]:
 
 def _for_a_guest(value: Any, content: bytes) -> Any:
     """What a call that runs in the program itself gets for an object of the program's modules."""
-    return value if _is_put_back(value) else pickle.loads(content)
+    return value if _stays_with_a_guest(value, content) else pickle.loads(content)
 
 
-def _is_put_back(value: Any) -> bool:
-    """Whether `_Kept` undoes what a call changes in an object; else the call gets a copy."""
+def _stays_with_a_guest(value: Any, content: bytes | None) -> bool:
+    """Whether such a call gets the object itself, and `_Kept` undoes what it changes.
+
+    Classes of the script are other ones in the call, so an object that refers to one is copied.
+    """
+    if content is not None and _DEFINES in content:
+        return False
     kind = type(value)
     return kind in _CONTAINERS or kind in _HOLDING or _has_plain_attributes(value)
 
+
+_DEFINES: Final = b"mars.code.pickling"
+"""In pickles that refer to what travels by value."""
 
 _HOLDING: Final = frozenset({tuple, frozenset, MethodType})
 """Types of what cannot be changed itself, but holds what can."""
