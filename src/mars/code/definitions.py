@@ -78,6 +78,15 @@ def global_of(module: str, name: str) -> Any:
     return value
 
 
+def singleton_of(module: str, name: str, kind: type) -> Any:
+    """An object without content that a module holds under a name; else another one like it."""
+    try:
+        value = global_of(module, name)
+    except (ImportError, AttributeError):
+        value = MISSING
+    return value if type(value) is kind else bare(kind)
+
+
 def world_module(name: str, facts: Mapping[str, Any]) -> ModuleType:
     """A module that travels by value."""
     return current().module(name, facts)
@@ -415,7 +424,10 @@ def make_class(
 def _is_ours(cls: type) -> bool:
     module = cls.__module__
     return isinstance(module, str) and (
-        module == "__main__" or travels_by_value(module) or is_project_module(module)
+        module == "__main__"
+        or module in getattr(current(), "modules", ())  # as a part of it has come
+        or travels_by_value(module)
+        or is_project_module(module)
     )
 
 

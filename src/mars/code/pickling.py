@@ -55,6 +55,7 @@ from mars.code.definitions import (
     making,
     names_in,
     pieces_of_class,
+    singleton_of,
     value_of,
     with_cache,
     world_module,
@@ -148,6 +149,7 @@ class _Special:
     reached: dict[int, Any]
     arguments: bool
     locks: bool  # whether a new one stands for each
+    itself: object = None  # what a module holds under the name that is asked about
     globals_by_identity: dict[str, dict[int, str]]
 
     def method(self, value: Any) -> Any:
@@ -208,7 +210,7 @@ class _Special:
 
     def singleton(self, value: Any) -> Any:
         """An object without content that is known by its name, such as `dataclasses.MISSING`."""
-        if getattr(value, "__dict__", None):
+        if value is self.itself or getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
         if where is None:
@@ -217,7 +219,7 @@ class _Special:
             raise NotPlain
         if record_of(where[0]) is not None:
             self.reached[id(sys.modules[where[0]])] = sys.modules[where[0]]
-        return global_of, where
+        return singleton_of, (*where, type(value))
 
     def place_of(self, value: Any) -> tuple[str, str] | None:
         """Module and name of a global variable that holds an object; None: there is none."""
@@ -699,7 +701,7 @@ class _Rich(_Special):
         )  # fmt: skip
 
     def singleton(self, value: Any) -> Any:
-        if getattr(value, "__dict__", None):
+        if value is self.itself or getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
         if where is None:
@@ -913,6 +915,8 @@ def _rich_dumps(
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
         pickler.begin(arguments, inside, by_value, asked or {}, locks)
+        if locks:
+            pickler.itself = value
         try:
             pickler.dump(_Root(pickler, value, prepared))
         except Exception:
@@ -1067,6 +1071,8 @@ def _dumps(
     keep.restart()
     file = new_file()
     plain = _Plain(file, keep, arguments, locks)
+    if locks:
+        plain.itself = value
     if table is not None:
         plain.dispatch_table = table
     try:

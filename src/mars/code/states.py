@@ -8,19 +8,31 @@ What is equal stays as the import made it, and so keeps its identity.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
 from collections.abc import Callable, Iterable
-from types import FunctionType, MappingProxyType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, Final
 
 from mars.code import modules
+from mars.code.bytecode import codes_in
 from mars.code.digest import blake2b
 from mars.code.keepers import Apart, InBand
 from mars.code.modules import Source
 from mars.code.origin import found
-from mars.code.reach import HEAP_TYPE, Reach
-from mars.code.world import AS_IMPORTED, MISSING, Group, Seen, State, World, current
+from mars.code.reach import HEAP_TYPE, CachedFunction, Reach
+from mars.code.world import (
+    AS_IMPORTED,
+    MISSING,
+    Group,
+    Seen,
+    State,
+    World,
+    current,
+    is_plain,
+    without_objects,
+)
 from mars.settings import BUFFER_BYTES
 
 _READ: Final = 64
@@ -63,6 +75,9 @@ class _Small(InBand):
 
 class _Large(Exception):
     pass
+
+
+_DEFINED: Final = (type, ModuleType, FunctionType, BuiltinFunctionType, CachedFunction)
 
 
 def note_changeable(pickler: Any, met: dict[int, Any]) -> None:
@@ -130,7 +145,11 @@ def outline_of(value: Any) -> bytes | None:
         if type(one) is FunctionType:
             code = one.__code__
             parts.append(f"{one.__globals__.get('__name__')}.{code.co_qualname}".encode())
-            parts.append(code.co_code)
+            for inner in codes_in(code):
+                parts.append(inner.co_code)
+                parts.append(_told((inner.co_names, [*filter(is_plain, inner.co_consts)])))
+            parts.append(_told(without_objects(one.__defaults__)))
+            parts.append(_told(without_objects(one.__kwdefaults__)))
             for cell in one.__closure__ or ():
                 try:
                     inside = cell.cell_contents
@@ -140,15 +159,27 @@ def outline_of(value: Any) -> bytes | None:
                     pending.append(inside)
                 else:
                     parts.append(type(inside).__qualname__.encode())
+                    if is_plain(inside):
+                        parts.append(_told(inside))
             for kind, made in _dispatched(one):
                 parts.append(f"{kind.__module__}.{kind.__qualname__}".encode())
                 pending.append(made)
         else:
             parts.append(type(one).__qualname__.encode())
+            if type(one) is CachedFunction:
+                parts.append(_told(tuple(one.cache_parameters().values())))
+        for name, value in getattr(one, "__dict__", {}).items():
+            if is_plain(value) and not name.startswith("__"):
+                parts.append(_told((name, value)))
         below = getattr(one, "__wrapped__", None)
         if below is not None:
             pending.append(below)
     return b"\0".join(parts)
+
+
+def _told(value: Any) -> bytes:
+    """A plain value, or a dictionary of such, as bytes that can be compared."""
+    return repr(value).encode("utf-8", "backslashreplace")
 
 
 def _dispatched(func: Any) -> Iterable[tuple[type, Any]]:
@@ -181,13 +212,12 @@ def state_of(
             except Exception:
                 content = None
             return State(module, path, content, outline, None, "")
-        return State(module, path, content_of(value, dumps, (), met), None, None, "")
+        content = content_of(value, dumps, (), met)
+        return State(module, path, content, None, None, "")
     except _Large:
         if not named:
             return None
         return State(module, path, None, _digest_of(value, dumps), value, "")
-    except RecursionError:
-        return None
     except Exception as error:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         is_code = type(value) is FunctionType
@@ -279,6 +309,9 @@ def prepared_of(reaches: Iterable[Reach], dumps: Dumps) -> Prepared | None:
         if type(value) is Seen:
             value = value.value
             state = State(module, path, None, None, None, "")
+            if not isinstance(value, _DEFINED):
+                with contextlib.suppress(Exception):  # as imported, then
+                    state.content = content_of(value, dumps, (), met)
             if _is_changeable(value):
                 met[id(value)] = value
         else:
