@@ -1010,8 +1010,12 @@ def dumps(value: Any, keep: Keeper) -> bytes:
     return _dumps(value, keep, arguments=False)[0]
 
 
-def dumps_arguments(value: Any, keep: Keeper) -> bytes:
+def dumps_arguments(
+    value: Any, keep: Keeper, origins: Callable[[], Iterable[Any]] = tuple
+) -> bytes:
     """Pickle what a call is given, and what modules hold that it reaches.
+
+    ``origins`` gives functions, or None in their place, that make what is put into it later.
 
     Raises
     ------
@@ -1019,6 +1023,9 @@ def dumps_arguments(value: Any, keep: Keeper) -> bytes:
         Whatever its pickling raises.
     """
     data, reached, reaches = _dumps(value, keep, arguments=True)
+    makers = [one for one in origins() if one is not None]
+    if makers:
+        reached = [*reached, *{id(one): one for one in makers}.values()]
     if not reached and not reaches:
         return data
     with places.collecting(None):  # what modules hold is no part of the arguments
