@@ -155,6 +155,26 @@ def test_modules_that_a_page_names_exist(name: str) -> None:
             value = getattr(value, part)
 
 
+# -- the site -------------------------------------------------------------------------------------
+
+
+def test_a_page_of_the_site_loads_nothing_from_the_network(tmp_path: Path) -> None:
+    """`make check` builds the whole site; all its pages load what this one loads."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    source.mkdir()
+    (source / "index.md").write_text("# A page\n\n```python\nprint(1)\n```\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", str(DOCS), str(source), str(site)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    loaded = re.compile(
+        r"""(?:src=|<link\b[^>]*\bhref=|url\(|@import)\s*["']?(?:https?:)?//[^"')]*"""
+    )
+    files = [file for kind in ("html", "css") for file in site.rglob(f"*.{kind}")]
+    assert files
+    for file in files:
+        assert loaded.findall(file.read_text(encoding="utf-8")) == [], file
+
+
 # -- promises -------------------------------------------------------------------------------------
 
 
