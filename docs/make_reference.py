@@ -158,7 +158,8 @@ def prose(lines: Iterable[str]) -> str:
 
 
 def inline(line: str) -> str:
-    """One line; outside of literals, ``<`` must not begin a tag."""
+    """One line; outside of literals, ``<`` must not begin a tag. Names of pages become links."""
+    line = re.sub(r"\bdocs/([\w-]+\.md)\b", r"[\1](\1)", line)
     return re.sub(r"``(.+?)``", r"`\1`", line) if "`" in line else line.replace("<", "&lt;")
 
 
