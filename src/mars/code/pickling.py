@@ -64,7 +64,7 @@ from mars.code.keepers import Apart, InBand, Keeper
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.reach import HEAP_TYPE, CachedFunction, Reach, reduces_as_any_object
-from mars.code.states import prepared_of
+from mars.code.states import note_changeable, prepared_of
 from mars.code.world import MISSING, World, current, tag_of
 
 
@@ -902,6 +902,7 @@ def _rich_dumps(
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
     locks: bool = False,
+    met: dict[int, Any] | None = None,
 ) -> tuple[bytes, _Rich]:
     """Pickle with definitions."""
     made: Any = _Quick
@@ -919,6 +920,8 @@ def _rich_dumps(
                 raise
             made = _full()
             continue
+        if met is not None:
+            note_changeable(pickler, met)
         pickler.let_go()
         return file.getvalue(), pickler
 
@@ -1055,8 +1058,12 @@ def _dumps(
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
     locks: bool = False,
+    met: dict[int, Any] | None = None,
 ) -> tuple[bytes, Any, Any]:
-    """A pickle, the definitions that it names, and what those that it holds reach."""
+    """A pickle, the definitions that it names, and what those that it holds reach.
+
+    ``met`` gets the objects that it holds and that can be changed, by identity.
+    """
     keep.restart()
     file = new_file()
     plain = _Plain(file, keep, arguments, locks)
@@ -1066,11 +1073,13 @@ def _dumps(
         plain.dump(value)
         data = file.getvalue()
         if not names_main(data):  # else an object says that it is found there
+            if met is not None:
+                note_changeable(plain, met)
             return data, plain.reached.values(), ()
     except Exception:  # the next one takes more, and its error is the better one
         pass
     data, rich = _rich_dumps(
-        value, keep, arguments=arguments, new_file=new_file, table=table, locks=locks
+        value, keep, arguments=arguments, new_file=new_file, table=table, locks=locks, met=met
     )
     return data, rich.reached.values(), rich.reaches.values()
 
@@ -1135,9 +1144,11 @@ def _prepared(reaches: list[Reach]) -> Any:
     return prepared
 
 
-def _content_dumps(value: Any, keep: Any, by_value: tuple[Any, ...] = ()) -> bytes:
+def _content_dumps(
+    value: Any, keep: Any, by_value: tuple[Any, ...] = (), met: dict[int, Any] | None = None
+) -> bytes:
     if not by_value:
-        return _dumps(value, keep, arguments=False, locks=True)[0]
+        return _dumps(value, keep, arguments=False, locks=True, met=met)[0]
     return _rich_dumps(value, keep, by_value=by_value, locks=True)[0]
 
 

@@ -8,6 +8,7 @@ that imports them may find something else there: the program may have set it.
 
 from __future__ import annotations
 
+import abc
 import copyreg
 import functools
 import itertools
@@ -37,7 +38,7 @@ from mars.code import modules
 from mars.code.bytecode import Facts, facts_of, names_in_alias, names_in_hints, resolved
 from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.world import AS_IMPORTED, DEFAULT, MISSING, Seen
+from mars.code.world import AS_IMPORTED, DEFAULT, MISSING, REGISTERED, Seen, registered_at
 
 CachedFunction: Final[Any] = type(functools.lru_cache(len))
 
@@ -93,6 +94,7 @@ class Reach:
         self._collections: list[tuple[Collection[Any], tuple[Any, ...]]] = []
         self._specs: list[tuple[ModuleType, object]] = []
         self._files: list[tuple[str, tuple[int, int, int]]] = []
+        self._registrations: object = None  # of subclasses at abstract classes, so many so far
         self._seen: set[object] = set()
         self._held_alive: list[object] = []
         self._homes = Homes()
@@ -155,6 +157,8 @@ class Reach:
                 return False
         instances, kinds = self._instances
         if not all(map(operator.is_, map(type, instances), kinds)):
+            return False
+        if self._registrations not in (None, abc.get_cache_token()):
             return False
         for module, spec in self._specs:
             if getattr(module, "__spec__", None) is not spec:
@@ -495,6 +499,7 @@ class Reach:
                 if "<locals>" in cls.__qualname__:
                     self._mapping(vars(cls), _NOT_LOOKED_AT)
             return
+        self._registrations = abc.get_cache_token()
         if record is not None and record.by_name and found(module, cls.__qualname__) is cls:
             self._take(module, record)
             self._class_by_name(cls, module, record)
@@ -520,6 +525,10 @@ class Reach:
             for base in cls.__bases__
         ):  # its module was loaded again, or it was replaced
             self._hold(module, f"{cls.__qualname__}.__bases__", cls.__bases__, named=True)
+        if issubclass(type(cls), abc.ABCMeta):
+            registered = registered_at(cls)
+            if registered:
+                self._hold(module, f"{cls.__qualname__}.{REGISTERED}", registered, named=False)
         members: Any = cls.__members__ if isinstance(cls, EnumMeta) else {}
         for name in names:
             value = vars(cls)[name]

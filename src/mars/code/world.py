@@ -17,6 +17,7 @@ that they call when they are read ask `current` for the world.
 
 from __future__ import annotations
 
+import abc
 import builtins
 import contextlib
 import functools
@@ -25,9 +26,11 @@ import pickle
 import sys
 import threading
 import weakref
+from abc import ABCMeta
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import is_
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, Protocol
 
 from mars.code import importing, modules
@@ -178,7 +181,28 @@ def _value_in(owner: Any, name: str) -> Any:
         return owner.__bases__
     if name in _OF_FUNCTION and type(owner) is FunctionType:
         return getattr(owner, name) or MISSING
+    if name == REGISTERED and isinstance(owner, ABCMeta):
+        return registered_at(owner)
     return vars(owner).get(name, MISSING)
+
+
+REGISTERED: Final = "_abc_registry"
+"""In place of the name of an attribute: the classes that are registered at an abstract class."""
+
+
+def registered_at(cls: Any) -> tuple[Any, ...]:
+    """Classes that were registered as subclasses of an abstract class, in an order of their own."""
+    references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
+    found = [one for one in (reference() for reference in references) if one is not None]
+    return tuple(sorted(found, key=lambda one: (str(one.__module__), str(one.__qualname__))))
+
+
+def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
+    if set(map(id, registered_at(cls))) != set(map(id, wanted)):
+        cls._abc_registry_clear()
+        cls._abc_caches_clear()
+        for one in wanted:
+            ABCMeta.register(cls, one)
 
 
 _OF_FUNCTION: Final = ("__defaults__", "__kwdefaults__")
@@ -212,6 +236,8 @@ class _Change:
         """Bind the name; `MISSING`: remove it."""
         if self.name in _OF_FUNCTION and type(self.owner) is FunctionType:
             setattr(self.owner, self.name, None if value is MISSING else value)
+        elif self.name == REGISTERED and isinstance(self.owner, ABCMeta):
+            _register_only(self.owner, value)
         elif isinstance(self.owner, type):
             if value is MISSING:
                 with contextlib.suppress(AttributeError):
@@ -264,9 +290,9 @@ def _exchange(one: Any, other: Any) -> None:
 class _Kept:
     """What a module of the program itself holds, so that a call which runs beside it leaves that.
 
-    Its names, those of its classes, what is in its own lists, dictionaries and sets, and the
-    attributes of its objects, at any depth. Other objects, such as counters, are copied for the
-    call: see `World._settle`.
+    Its names, those of its classes, what is in its own lists, dictionaries, sets and queues, and
+    the attributes of its objects, at any depth. Other objects, such as counters, are copied for
+    the call: see `World._settle`.
     """
 
     def __init__(self, module: ModuleType) -> None:
@@ -290,7 +316,9 @@ class _Kept:
             seen.add(id(value))
             if kind in (tuple, frozenset):
                 pending.extend(value)
-            elif kind in (list, dict, set):
+            elif kind is MethodType:
+                pending.append(value.__self__)
+            elif kind in _CONTAINERS:
                 self._keep(value, pending)
             elif _has_plain_attributes(value):
                 self._keep(vars(value), pending)
@@ -298,17 +326,17 @@ class _Kept:
     def _keep(self, value: Any, pending: list[Any]) -> None:
         before = value.copy()
         self._containers.append((value, before))
-        pending.extend(before.values() if type(before) is dict else before)
+        pending.extend(before.values() if isinstance(before, dict) else before)
 
     def restore(self) -> None:
         """Put back what was changed."""
         for value, before in self._containers:
             if _holds_the_same(value, before):
                 continue  # nor may another thread find it empty for a moment
-            if type(value) is list:
-                value[:] = before
+            value.clear()
+            if isinstance(value, list | deque):
+                value.extend(before)
             else:
-                value.clear()
                 value.update(before)
         for owner, names in self._owners:
             now = vars(owner)
@@ -318,6 +346,9 @@ class _Kept:
                 if now.get(name, MISSING) is not value:
                     _Change(owner, name, value).set(value)
 
+
+_CONTAINERS: Final = frozenset({list, dict, set, deque, OrderedDict, defaultdict})
+"""Types of what can be given back what it held."""
 
 _ATOMS: Final = frozenset({int, float, str, bytes, bool, type(None), complex, FunctionType, type})
 """Types of what holds nothing, or has to be left as it is, so that they are soon passed by."""
@@ -374,23 +405,35 @@ class State:
         What cannot travel: its type, and why. Empty: all is here.
     same : object
         Equal for names that were bound to one object; None: there was one such name.
+    group : tuple or None
+        The `Group` that the value is part of, and its place there; None: it shares no object.
     """
 
-    __slots__ = ("content", "lost", "module", "outline", "path", "same", "value")
+    __slots__ = ("content", "group", "lost", "module", "outline", "path", "same", "value")
 
     def __init__(
         self, module: str, path: str, content: bytes | None, outline: bytes | None,
-        value: Any, lost: str, same: Any = None,
+        value: Any, lost: str, same: Any = None, group: Any = None,
     ) -> None:  # fmt: skip
         self.module, self.path, self.content, self.outline = module, path, content, outline
-        self.value, self.lost, self.same = value, lost, same
+        self.value, self.lost, self.same, self.group = value, lost, same, group
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.value is MISSING:
             return _gone, (self.module, self.path)
         return State, (
             self.module, self.path, self.content, self.outline, self.value, self.lost, self.same,
+            self.group,
         )  # fmt: skip
+
+
+class Group:
+    """Values of several names that hold an object together, as one pickle: a list of them."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 def _gone(module: str, path: str) -> State:
@@ -436,6 +479,7 @@ class World:
         self._states: dict[str, list[State]] = {}  # not compared yet, by module
         self._changes: dict[tuple[str, str], _Change] = {}
         self._one: dict[Any, Any] = {}  # objects that have several names
+        self._groups: dict[Group, list[Any]] = {}  # those that were read; empty: just now
         self._told: list[State] = []  # all that came
         self._pending: list[State] = []  # of modules that are being looked at
         self._nested = 0  # looks inside each other
@@ -608,11 +652,21 @@ class World:
                 self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
                 other = None
             value = base if other is None else other[0]
-            if other is None and self._guests is not None and state.content:
+            together = None
+            if state.group is not None:
+                # A call in the program itself gets copies of all, or of none.
+                differs = self._guests is not None and self._is_copied(state.group[0])
+                if other is not None and (there is None or state.content != there.content):
+                    differs = True
+                together = self._in_group(state, differs)
+                if together is not None:
+                    value = together[0]
+            if together is None and other is None and self._guests is not None and state.content:
                 value = _for_a_guest(base, state.content)
             if state.same is not None:
                 # Names of one object in the program are names of one object here.
-                if there is None and value is not base and self._stays(state, base, value):
+                stays = together is None and there is None and value is not base
+                if stays and self._stays(state, base, value):
                     content, value = (value,), base
                 self._one[state.same] = value
                 if self.settled:
@@ -634,6 +688,56 @@ class World:
             there.set(value)
             self._undo.append(functools.partial(there.set, before))
         self._changes[key].content = self._changes[key].content or state.content
+
+    def _in_group(self, state: State, differs: bool) -> tuple[Any] | None:
+        """The value of a name that holds objects with others; None: it stays what it is.
+
+        As soon as one of a group differs, all of them are what the program had.
+        """
+        group, place = state.group
+        values = self._groups.get(group)
+        if values is None and differs:
+            self._groups[group] = []
+            values = self._groups[group] = pickle.loads(group.data)
+            if self.settled:
+                self._undo.append(functools.partial(self._groups.pop, group, None))
+            for one in self._members(group):  # also those that were looked at while it was read
+                if one is not state:
+                    self._set_again(one, values[one.group[1]])
+        return (values[place],) if values else None
+
+    def _members(self, group: Group) -> list[State]:
+        return [one for one in self._told if one.group is not None and one.group[0] is group]
+
+    def _is_copied(self, group: Group) -> bool:
+        """Whether a call in the program itself gets a copy of something in a group."""
+        return not all(
+            _stays_with_a_guest(_bound(one), one.content) for one in self._members(group)
+        )
+
+    def _set_again(self, state: State, value: Any) -> None:
+        """Bind a name that has been looked at, or the default of a parameter, to another object."""
+        path, is_default, place = state.path.rpartition(DEFAULT)
+        key = state.module, f"{path}.__defaults__" if is_default else state.path
+        change = self._changes.get(key)
+        if is_default:
+            func = found(state.module, path)
+            if change is None and type(func) is FunctionType and func.__defaults__:
+                change = self._changes[key] = _Change(func, "__defaults__", func.__defaults__)
+                change.enter()
+                if self.settled:
+                    self._undo.append(functools.partial(self._take_back, key))
+            if change is not None:
+                values = change.now()
+                value = (*values[: int(place)], value, *values[int(place) + 1 :])
+        if change is None:
+            return
+        if self.settled:
+            self._undo.append(functools.partial(change.set, change.now()))
+        change.set(value)
+        change.value = value
+        if state.same in self._one:
+            self._one[state.same] = value
 
     def _stays(self, state: State, base: Any, value: Any) -> bool:
         """Whether an object gets the content of another one, instead of giving way to it.
@@ -758,9 +862,25 @@ def _owner_of(state: State) -> tuple[Any, str]:
 
 def _for_a_guest(value: Any, content: bytes) -> Any:
     """What a call that runs in the program itself gets for an object of the program's modules."""
-    if type(value) in (list, dict, set) or _has_plain_attributes(value):
-        return value  # put back afterwards
-    return pickle.loads(content)  # itself, where it travels by name
+    return value if _stays_with_a_guest(value, content) else pickle.loads(content)
+
+
+def _stays_with_a_guest(value: Any, content: bytes | None) -> bool:
+    """Whether such a call gets the object itself, and `_Kept` undoes what it changes.
+
+    Classes of the script are other ones in the call, so an object that refers to one is copied.
+    """
+    if content is not None and _DEFINES in content:
+        return False
+    kind = type(value)
+    return kind in _CONTAINERS or kind in _HOLDING or _has_plain_attributes(value)
+
+
+_DEFINES: Final = b"mars.code.pickling"
+"""In pickles that refer to what travels by value."""
+
+_HOLDING: Final = frozenset({tuple, frozenset, MethodType})
+"""Types of what cannot be changed itself, but holds what can."""
 
 
 class _OfThread(threading.local):
