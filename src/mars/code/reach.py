@@ -350,6 +350,7 @@ class Reach:
                 self._attributes_of(func, module, func.__qualname__)
                 self._names_of(func.__globals__, facts, func)
                 return
+            self._hold(module, func.__qualname__, func, named=True)  # a decorator made it
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
             self._at_home(value)
             self._later(value, None)
@@ -591,6 +592,7 @@ class Reach:
             if name in members:
                 if not is_plain(value._value_) or body is None or _computes(body):
                     self._hold(module, f"{path}._value_", value._value_, named=False)
+                self._later(value, None)
                 for attribute, one in vars(value).items():
                     if attribute not in _OF_MEMBER:
                         self._hold(module, f"{path}.{attribute}", one, named=True)

@@ -29,10 +29,10 @@ import weakref
 from abc import ABCMeta
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import EnumMeta
+from enum import Enum, EnumMeta
 from importlib.machinery import ModuleSpec
 from operator import is_
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, Protocol
 
 from mars.code import importing, modules
@@ -448,8 +448,7 @@ def _base_of(value: Any) -> Any:
 def _is_small_array(value: Any) -> bool:
     kind = type(value)
     return (
-        kind.__module__ == "numpy"
-        and kind.__name__ == "ndarray"
+        any(base.__module__ == "numpy" and base.__name__ == "ndarray" for base in kind.__mro__)
         and value.nbytes <= BUFFER_BYTES
         and value.flags.writeable
         and not value.dtype.hasobject
@@ -464,9 +463,9 @@ def _holds_the_same(value: Any, before: Any) -> bool:
     """Whether the very same things are in it."""
     if len(value) != len(before):
         return False
-    if type(value) is set:
+    if isinstance(value, set):
         return set(map(id, value)) == set(map(id, before))
-    if type(value) is dict and not all(map(is_, value.values(), before.values())):
+    if isinstance(value, dict) and not all(map(is_, value.values(), before.values())):
         return False
     return all(map(is_, value, before))
 
@@ -781,7 +780,7 @@ class World:
                 if there is not None and not self.settled:  # an object among them was set before
                     there.value = _with_objects(other[0], there.now())
                     there.set(there.value)
-            if type(value) is _CachedFunction and value is base and there is None:
+            if value is base and there is None:
                 value = _with_own_cache(base)
             together = None
             if state.group is not None:
@@ -1003,7 +1002,15 @@ _CachedFunction: Final[Any] = type(functools.lru_cache(len))
 
 
 def _with_own_cache(func: Any) -> Any:
-    """A function of `functools.lru_cache` without what calls in another state have put there."""
+    """A function of `functools.lru_cache` without what calls in another state have put there.
+
+    All else is given back as it is.
+    """
+    if type(func) in (classmethod, staticmethod):
+        inner = _with_own_cache(func.__func__)
+        return func if inner is func.__func__ else type(func)(inner)
+    if type(func) is not _CachedFunction:
+        return func
     given = func.cache_parameters()
     made = functools.lru_cache(given["maxsize"], given["typed"])(func.__wrapped__)
     vars(made).update(vars(func))
@@ -1039,22 +1046,40 @@ def _stays_with_a_guest(value: Any, content: bytes | None) -> bool:
 
     Classes of the script are other ones in the call, so an object that refers to one is copied.
     """
-    if content is not None and _DEFINES in content:
+    if type(value) is FunctionType or (content is not None and _DEFINES in content):
         return False
+    pending, seen = [value], set[int]()
+    while pending:
+        one = pending.pop()
+        kind = type(one)
+        if kind in _ATOMS or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if issubclass(kind, _CONTAINERS):
+            pending += one.values() if isinstance(one, dict) else one
+        elif kind in (tuple, frozenset):
+            pending += one
+        elif kind is MethodType:
+            pending.append(one.__self__)
+        elif _has_plain_attributes(one):
+            pending += vars(one).values()
+        elif not (_is_small_array(one) or _never_changes(one)):
+            return False
+    return True
+
+
+def _never_changes(value: Any) -> bool:
+    """Whether an object has nothing that a call could change, or belongs to its process."""
     kind = type(value)
     return (
-        issubclass(kind, _CONTAINERS)
-        or kind in _HOLDING
-        or _has_plain_attributes(value)
-        or _is_small_array(value)
+        issubclass(kind, (type, ModuleType, BuiltinFunctionType, Enum, range))
+        or kind is object
+        or f"{kind.__module__}.{kind.__qualname__}" in modules.SETTLED
     )
 
 
 _DEFINES: Final = b"mars.code.pickling"
 """In pickles that refer to what travels by value."""
-
-_HOLDING: Final = frozenset({tuple, frozenset, MethodType, object})
-"""Types of what cannot be changed itself, but holds what can."""
 
 
 class _OfThread(threading.local):
