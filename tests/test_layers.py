@@ -45,10 +45,12 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph engine observe.attempts observe.silence folders identity
+    graph engine observe.attempts observe.silence
+    checkpoint.folder checkpoint.holder checkpoint.identity
     engines.outcome
-    items journal
-    checkpoint
+    items checkpoint.journal checkpoint.local_folder checkpoint.remote_folder
+    checkpoint.opening
+    checkpoint.checkpoint
     engines.local.large_pages
     engines.main_thread engines.objects engines.given
     engines.local.arena engines.local.messages engines.local.events
@@ -67,7 +69,7 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     execution
-    session history
+    session checkpoint.history
     script
     remote
     core.context core.session
@@ -83,13 +85,16 @@ LAYERS = """
 """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
-EMPTY = {"attempt", "code", "deploy", "engines", "engines.cluster", "engines.local", "observe"}
+EMPTY = {
+    "attempt", "checkpoint", "code", "deploy", "engines", "engines.cluster", "engines.local",
+    "observe",
+}  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
-    "code.bytecode", "graph", "task", "observe.attempts",
+    "checkpoint.folder", "code.bytecode", "graph", "task", "observe.attempts",
     "engines.cluster.clock", "engines.cluster.whereabouts",
     "engines.local.endings", "engines.local.events", "engines.local.queues",
     "engines.local.scheduler",

@@ -257,7 +257,7 @@ class Session:
         where = os.fspath(where)
         known = self._checkpoints.get(where)
         if known is None:
-            from mars.checkpoint import Checkpoint
+            from mars.checkpoint.checkpoint import Checkpoint
             from mars.observe.progress import write_line
 
             known = Checkpoint(where, self._realm, self._engine, write_line)
@@ -514,7 +514,7 @@ class Session:
 
     def _sound(self, output: Output) -> Task:
         """The task, when what a checkpoint has of it can be read; else it is run again."""
-        from mars.checkpoint import Damaged, KeptTask
+        from mars.checkpoint.checkpoint import Damaged, KeptTask
 
         task = self._task(output)
         if isinstance(task, KeptTask):

@@ -218,12 +218,27 @@ CHECKPOINT_WINDOW_S: Final = 0.02
 once: a wake-up of the writing thread costs the program about 100 us. What is gathered is lost with
 the program."""
 
+CHECKPOINT_REMOTE_WINDOW_S: Final = 1.0
+"""Results for a checkpoint at an URL are gathered for this long, in seconds. There each write is a
+request to a server and makes an object, so fewer and larger writes are better."""
+
 CHECKPOINT_SYNC_S: Final = 1.0
 """What was written is on the disk itself at the latest after this time, seconds. A sync takes
 5 to 20 ms."""
 
 CHECKPOINT_INLINE_BYTES: Final = 256 * KIB
 """Results up to this size stand in the journal, larger ones are files: opening one takes 30 us."""
+
+CHECKPOINT_REMOTE_INLINE_BYTES: Final = 16 * KIB
+"""Results up to this size stand in the journal of a checkpoint at an URL. Larger ones are objects
+of their own: whoever opens the checkpoint has to fetch the whole journal, but not these objects."""
+
+CHECKPOINT_MERGE_SEGMENTS: Final = 32
+"""If the journal at an URL has at least this many objects, whoever opens it to write makes one
+object of them. Each object costs a request when the checkpoint is opened."""
+
+CHECKPOINT_LOOKS: Final = 3
+"""How many times a reader tries to read a journal at an URL while somebody else changes it."""
 
 CHECKPOINT_CHECK_BYTES: Final = 4 * KIB
 """Results up to this size are checked when a journal is opened, larger ones when they are read."""

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import mars.remote as mr
-from mars import identity
+from mars.checkpoint import identity
+from mars.checkpoint.identity import Arrays, Unidentified
 from mars.code import pickling
-from mars.identity import Arrays, Unidentified
 
 
 def function_digest(func: Callable[..., Any]) -> str:
@@ -364,7 +364,7 @@ def test_what_has_no_lasting_content_says_where_it_is() -> None:
 PROGRAM = """
 import dataclasses, enum, functools, json, sys
 import mars.remote as mr
-from mars import identity
+from mars.checkpoint import identity
 
 class Kind(enum.Enum):
     SMALL = "s"

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 import mars
 import mars.remote as mr
-from mars import journal
-from mars.checkpoint import problem_lines
-from mars.folders import LocalFolder
-from mars.journal import Damaged, Entry, Index, Writer, framed, record, scan, unframed
+from mars.checkpoint import journal
+from mars.checkpoint.journal import Damaged, Entry, Index, Writer, framed, record, scan, unframed
+from mars.checkpoint.local_folder import LocalFolder
+from mars.checkpoint.opening import problem_lines
 
 SEED = int(os.environ.get("MARS_SEED", "1"))
 

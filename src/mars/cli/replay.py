@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from mars import owners
 from mars.attempt import context
+from mars.checkpoint.history import Damaged, Entry, History
 from mars.cli.runs import add_trust
 from mars.code import importing, world
 from mars.code.pickling import new_world
 from mars.engines.inline import InlineEngine
 from mars.errors import CheckpointUnusable
-from mars.history import Damaged, Entry, History
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -9,8 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from mars.checkpoint.history import Damaged, Entry, History, damages, differences, nearest, prune
 from mars.errors import CheckpointBusy, CheckpointUnusable
-from mars.history import Damaged, Entry, History, damages, differences, nearest, prune
 from mars.observe.progress import format_duration, write_line
 
 if TYPE_CHECKING:

@@ -30,15 +30,15 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, Final
 
-from mars import identity, journal
 from mars.attempt.capture import Log
+from mars.checkpoint import identity, journal
+from mars.checkpoint.identity import Arrays, Code, Identity, Unidentified
+from mars.checkpoint.journal import Block, Damaged, Entry, Index, Kept
+from mars.checkpoint.opening import close_journal, open_journal
 from mars.code.modules import text_of
 from mars.engine import Engine, Run
 from mars.engines.outcome import TaskLog
-from mars.folders import open_folder
-from mars.identity import Arrays, Code, Identity, Unidentified
 from mars.items import ItemCall, MapCall
-from mars.journal import Block, Damaged, Entry, Index, Kept, Writer
 from mars.logs import last_bytes
 from mars.settings import (
     CHECKPOINT_ARGUMENT_BYTES,
@@ -47,83 +47,6 @@ from mars.settings import (
     CHECKPOINT_LOG_BYTES,
 )
 from mars.task import TIMING, Call, Stage, Task
-
-
-class Journal:
-    """An open journal. Sessions of one process that name the same folder share it."""
-
-    def __init__(self, where: str, tell: Callable[[str], object]) -> None:
-        self.where = where
-        self.users = 0
-        self.folder = open_folder(where, create=True)
-        try:
-            self.folder.lock(tell)
-            self.index = Index(self.folder)
-            if self.index.torn_at is not None:
-                self.folder.truncate(self.index.torn_at)
-        except BaseException:
-            self.folder.close()
-            raise
-        if self.folder.remark:
-            tell(f"mars: checkpoint {where}: {self.folder.remark}")
-        for line in problem_lines(self.index):
-            tell(f"mars: checkpoint {where}: {line}")
-        self.writer = Writer(self.index, tell)
-
-
-def problem_lines(index: Index) -> list[str]:
-    """What is wrong with a journal, in words."""
-    lines = []
-    damaged = sum(not problem.torn for problem in index.problems)
-    if damaged:
-        lines.append(
-            f"{damaged} damaged place{'s' if damaged > 1 else ''} skipped; what stood there runs "
-            f"again"
-        )
-    if len(index.problems) > damaged:
-        lines.append(
-            "the last record is cut off, as a crash leaves it; what it was about runs again"
-        )
-    return lines
-
-
-_journals: dict[str, Journal] = {}
-_journals_lock = threading.Lock()
-
-
-def _open_journal(where: str, tell: Callable[[str], object]) -> Journal:
-    name = where if "://" in where else os.path.realpath(os.path.expanduser(where))
-    with _journals_lock:
-        known = _journals.get(name)
-        if known is None:
-            known = _journals[name] = Journal(where, tell)
-        known.users += 1
-        return known
-
-
-def _close_journal(used: Journal) -> None:
-    used.writer.flush()
-    with _journals_lock:
-        used.users -= 1
-        if used.users:
-            return
-        for name, one in list(_journals.items()):
-            if one is used:
-                del _journals[name]
-        try:
-            used.writer.close()
-        finally:
-            used.folder.close()
-
-
-def _after_fork() -> None:
-    global _journals_lock
-    _journals_lock = threading.Lock()
-    _journals.clear()
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class MapIdentity:
@@ -253,7 +176,7 @@ class Checkpoint:
         self.offset_s = time.monotonic() - time.time()
         self._engine = engine
         self._tell = tell
-        self._journal = _open_journal(where, tell)
+        self._journal = open_journal(where, tell)
         self.index = self._journal.index
         self._writer = self._journal.writer
         self._argument_bytes = self.index.folder.inline_bytes // 16  # in a record; beyond, a file
@@ -626,7 +549,7 @@ class Checkpoint:
             if self._closed:
                 return
             self._closed = True
-        _close_journal(self._journal)
+        close_journal(self._journal)
         if self._writer.lost:
             self._tell(
                 f"mars: {self._writer.lost} result(s) of this program are not in the checkpoint "
@@ -899,4 +822,4 @@ def _about_us() -> dict[str, Any]:
     }  # fmt: skip
 
 
-__all__ = ["Checkpoint", "Damaged", "KeptTask", "problem_lines", "values_of"]
+__all__ = ["Checkpoint", "Damaged", "KeptTask", "values_of"]

@@ -18,12 +18,13 @@ from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
-from mars import identity, journal
 from mars.attempt import rows
-from mars.checkpoint import Journal, values_of
+from mars.checkpoint import identity, journal
+from mars.checkpoint.checkpoint import values_of
+from mars.checkpoint.folder import Folder
+from mars.checkpoint.journal import Block, Damaged, Index, Kept, Raw
+from mars.checkpoint.opening import Journal, open_folder
 from mars.errors import CheckpointUnusable
-from mars.folders import Folder, open_folder
-from mars.journal import Block, Damaged, Index, Kept, Raw
 
 
 class Run:

@@ -30,8 +30,8 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from mars.checkpoint.folder import SEGMENT_SHIFT, Folder
 from mars.errors import CheckpointUnusable
-from mars.folders import SEGMENT_SHIFT, Folder
 from mars.settings import (
     CHECKPOINT_CHECK_BYTES,
     CHECKPOINT_PENDING,
