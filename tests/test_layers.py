@@ -46,10 +46,13 @@ LAYERS = """
     attempt.codec attempt.failure
     attempt.call attempt.rows
     graph engine observe.attempts observe.silence
-    checkpoint.folder checkpoint.holder checkpoint.identity
+    checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.loader
+    checkpoint.identity checkpoint.journal checkpoint.local_folder checkpoint.remote_folder
+    checkpoint.reading
+    checkpoint.index
+    checkpoint.writer
     engines.outcome
-    items checkpoint.journal checkpoint.local_folder checkpoint.remote_folder
-    checkpoint.opening
+    items checkpoint.opening
     checkpoint.checkpoint
     engines.local.large_pages
     engines.main_thread engines.objects engines.given
@@ -94,7 +97,8 @@ TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
-    "checkpoint.folder", "code.bytecode", "graph", "task", "observe.attempts",
+    "checkpoint.folder", "checkpoint.framing", "checkpoint.journal",
+    "code.bytecode", "graph", "task", "observe.attempts",
     "engines.cluster.clock", "engines.cluster.whereabouts",
     "engines.local.endings", "engines.local.events", "engines.local.queues",
     "engines.local.scheduler",

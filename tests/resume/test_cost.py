@@ -14,7 +14,7 @@ import pytest
 import mars
 import mars.remote as mr
 from mars.checkpoint import checkpoint, identity, journal
-from mars.checkpoint.journal import Index
+from mars.checkpoint.index import Index
 from mars.checkpoint.local_folder import LocalFolder
 
 

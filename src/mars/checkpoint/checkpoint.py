@@ -32,9 +32,13 @@ from typing import Any, Final
 
 from mars.attempt.capture import Log
 from mars.checkpoint import identity, journal
+from mars.checkpoint.framing import ALIGN, framed, framed_bytes
 from mars.checkpoint.identity import Arrays, Code, Identity, Unidentified
-from mars.checkpoint.journal import Block, Damaged, Entry, Index, Kept
+from mars.checkpoint.index import Index
+from mars.checkpoint.journal import NO_ITEM, Block, Kept
 from mars.checkpoint.opening import close_journal, open_journal
+from mars.checkpoint.reading import Damaged, body_of, is_whole, result_of, values_of
+from mars.checkpoint.writer import Entry
 from mars.code.modules import text_of
 from mars.engine import Engine, Run
 from mars.engines.outcome import TaskLog
@@ -68,9 +72,6 @@ class MapIdentity:
     def key(self, item: int) -> bytes:
         """Of one item."""
         return bytes(self.keys[16 * item : 16 * item + 16])
-
-
-_NONE: Final = bytes(16)
 
 
 class KeptTask(Task):
@@ -141,7 +142,7 @@ class _KeptLog:
     def read(self, start: int, limit: int) -> bytes:
         """Up to ``limit`` bytes from ``start``."""
         try:
-            body = journal.body_of(self._index.folder, self._raw)
+            body = body_of(self._index.folder, self._raw)
         except Damaged:
             return b""
         begin, size = self._sizes[0], self._sizes[1]
@@ -256,7 +257,7 @@ class Checkpoint:
             if of_map is None:
                 return None
             key = of_map.key(call.index)
-            if key == _NONE:
+            if key == NO_ITEM:
                 return None
             digests = bytes(of_map.arguments[8 * call.index : 8 * call.index + 8])
             return Identity(key, of_map.code, digests, (), (), 0, _place(call))
@@ -331,16 +332,15 @@ class Checkpoint:
         """Whether a result can be read. One that is a file is looked at when it is needed."""
         if not found.flags & journal.AS_FILE and found.raw.body_size <= CHECKPOINT_CHECK_BYTES:
             return True  # its check fitted when the journal was opened
+        folder = self.index.folder
         try:
             if isinstance(found, Block):  # many objects will want it, and none can do without
-                _values(self.index, found)
+                result_of(folder, found, body_of(folder, found.raw))
                 return True
-            body = journal.body_of(self.index.folder, found.raw)
+            body = body_of(folder, found.raw)
         except Damaged:
             return False
-        return journal.whole(
-            self.index.folder, journal.file_key(found), found.flags, _result(body, found)
-        )
+        return is_whole(folder, found, body)
 
     def _recall_map(self, call: MapCall, of_map: MapIdentity) -> bool:
         """Take the items that are there as blocks of the map; the others are missing."""
@@ -395,7 +395,7 @@ class Checkpoint:
             if not self._sound(block):
                 return False
             try:
-                self._last = raw.position, values_of(self.index, block)[0]
+                self._last = raw.position, values_of(self.index.folder, block)[0]
             except Damaged:
                 return False
         task = Task(call, self.realm)
@@ -413,7 +413,7 @@ class Checkpoint:
             It is not what was written.
         """
         found = task.found
-        values = values_of(self.index, found)
+        values = values_of(self.index.folder, found)
         if task.items is not None:  # some of a map
             items = values[0] if isinstance(found, Block) else values
             self._engine.install(task, items)
@@ -630,7 +630,7 @@ class Checkpoint:
             return self._stored(key, [self._parts(value) for value in task.result])
         data, buffers = self._engine.pickled(task.result)
         if type(data) is bytes and not buffers and len(data) <= self.index.folder.inline_bytes:
-            return journal.framed_bytes(data), 0
+            return framed_bytes(data), 0
         return self._stored(key, [[data, *buffers]])
 
     def _block_record(self, task: Task, of_map: MapIdentity) -> list[list[Any]]:
@@ -638,7 +638,8 @@ class Checkpoint:
         packed, failures, marks, _ = task.result
         items = task.items
         keys = b"".join(
-            _NONE if offset in failures else of_map.key(index) for offset, index in enumerate(items)
+            NO_ITEM if offset in failures else of_map.key(index)
+            for offset, index in enumerate(items)
         )
         digests = b"".join(bytes(of_map.arguments[8 * i : 8 * i + 8]) for i in items)
         result, flags = self._stored(journal.block_key(keys), [self._parts(packed)])
@@ -671,13 +672,13 @@ class Checkpoint:
         else:
             size = sum(memoryview(part).nbytes for parts in values for part in parts)
         if size <= folder.inline_bytes:
-            return journal.framed(values), 0
-        framed = journal.framed(values, journal.ALIGN)
+            return framed(values), 0
+        parts = framed(values, ALIGN)
         check = size = 0
-        for part in framed:
+        for part in parts:
             check = zlib.crc32(part, check)
             size += len(part)
-        folder.write_file(journal.result_file(key), framed)
+        folder.write_file(journal.result_file(key), parts)
         return [journal.file_note(size, check)], journal.AS_FILE
 
     def _arguments(self, payload: bytes, buffers: Sequence[Any]) -> tuple[bytes, int]:
@@ -753,28 +754,6 @@ def _place(call: Call) -> tuple[int, ...]:
     return place if isinstance(place, tuple) else (place,)
 
 
-def _result(body: bytes, found: Kept | Block) -> bytes:
-    return body[found.sizes[0] + found.sizes[1] :]
-
-
-def _values(index: Index, found: Kept | Block) -> list[list[memoryview]]:
-    body = journal.body_of(index.folder, found.raw)
-    return journal.result_of(
-        index.folder, journal.file_key(found), found.flags, _result(body, found)
-    )
-
-
-def values_of(index: Index, found: Kept | Block) -> list[Any]:
-    """The values that a record has.
-
-    Raises
-    ------
-    Damaged
-        It is not what was written.
-    """
-    return [identity.load(parts[0], parts[1:]) for parts in _values(index, found)]
-
-
 def _log(task: Task) -> bytes:
     """What a call printed; of very much, the end."""
     if not task.logs:
@@ -822,4 +801,4 @@ def _about_us() -> dict[str, Any]:
     }  # fmt: skip
 
 
-__all__ = ["Checkpoint", "Damaged", "KeptTask", "values_of"]
+__all__ = ["Checkpoint", "Damaged", "KeptTask"]

@@ -19,11 +19,13 @@ from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from mars.attempt import rows
-from mars.checkpoint import identity, journal
-from mars.checkpoint.checkpoint import values_of
+from mars.checkpoint import journal
 from mars.checkpoint.folder import Folder
-from mars.checkpoint.journal import Block, Damaged, Index, Kept, Raw
+from mars.checkpoint.index import Index
+from mars.checkpoint.journal import Block, Kept, Raw
+from mars.checkpoint.loader import load
 from mars.checkpoint.opening import Journal, open_folder
+from mars.checkpoint.reading import Damaged, body_of, values_of
 from mars.errors import CheckpointUnusable
 
 
@@ -164,7 +166,7 @@ class History:
 
     def _facts(self, raw: Raw) -> dict[str, Any]:
         try:
-            return journal.unpacked(journal.body_of(self.folder, raw))
+            return journal.unpacked(body_of(self.folder, raw))
         except Damaged:
             return {}
 
@@ -213,7 +215,7 @@ class History:
         Damaged
             It is not what was written.
         """
-        return journal.body_of(self.folder, entry.found.raw)
+        return body_of(self.folder, entry.found.raw)
 
     def log(self, entry: Entry) -> bytes:
         """What the call printed."""
@@ -263,7 +265,7 @@ class History:
         Damaged
             It is not what was written.
         """
-        values = values_of(self.index, entry.found)
+        values = values_of(self.folder, entry.found)
         return values[index] if entry.offset < 0 else values[0][entry.offset]
 
     def function(self, entry: Entry) -> Callable[..., Any]:
@@ -277,7 +279,7 @@ class History:
         if not entry.code:
             raise Damaged
         data, buffers = self._unpack(entry.code["pickle"], entry.code["flags"])
-        function: Callable[..., Any] = identity.load(data, buffers)
+        function: Callable[..., Any] = load(data, buffers)
         return function
 
     def module_text(self, digest: bytes) -> bytes | None:
@@ -304,11 +306,11 @@ class History:
                 raise Damaged
             inputs.append(self.value(source, index))
         if isinstance(found, Block) and found.flags & journal.ROWS:
-            shared, kept = rows.unpacked(data, buffers, identity.load)
+            shared, kept = rows.unpacked(data, buffers, load)
             row, large = rows.parts(kept[entry.offset])
-            args, kwargs = identity.load(row, large, shared)
+            args, kwargs = load(row, large, shared)
             return args, kwargs
-        args, kwargs = identity.load(data, buffers, inputs)
+        args, kwargs = load(data, buffers, inputs)
         if isinstance(found, Block):
             item = args[0][entry.offset]
             return (tuple(item) if found.flags & journal.SPREAD else (item,)), {}
@@ -477,7 +479,7 @@ def damages(history: History) -> list[str]:
         try:
             body = history.body(entry)
             if not entry.failed:
-                values_of(history.index, entry.found)
+                values_of(history.folder, entry.found)
         except Damaged:
             lines.append(f"the result of {name} is damaged or missing")
             continue
@@ -493,7 +495,7 @@ def damages(history: History) -> list[str]:
 
 def _files_of(folder: Folder, raw: Raw, found: Kept | Block | None) -> set[str]:
     """Files that a record of a call, or of a function, refers to."""
-    body = journal.body_of(folder, raw)
+    body = body_of(folder, raw)
     names: set[str] = set()
     if found is None:
         facts = journal.unpacked(body)
@@ -568,7 +570,7 @@ def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]
             gone += raw.kind in (journal.CALL, journal.BLOCK, journal.FAILED)
             continue
         try:
-            body: Any = journal.body_of(folder, raw)
+            body: Any = body_of(folder, raw)
         except Damaged:
             gone += 1
             continue

@@ -21,7 +21,6 @@ import copyreg
 import dis
 import functools
 import importlib.util
-import io
 import marshal
 import os
 import pickle
@@ -33,6 +32,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from mars.attempt import codec
+from mars.checkpoint.loader import MISSING, load, named
 from mars.code.modules import Source, file_of, record_of, text_of
 from mars.code.origin import is_project_module
 from mars.code.pickling import new_world
@@ -337,10 +337,10 @@ class Walk:
     def _function(self, func: types.FunctionType) -> None:
         if self._met(func):
             return
-        if not _own(func.__module__) and _found(func.__module__, func.__qualname__) is func:
+        if not _own(func.__module__) and named(func.__module__, func.__qualname__) is func:
             self._name(func.__module__, func.__qualname__, func)
             return
-        if record_of(func.__module__) and _found(func.__module__, func.__qualname__) is func:
+        if record_of(func.__module__) and named(func.__module__, func.__qualname__) is func:
             self.code.lasting = False  # its pickle is a name
         name = func.__qualname__.rpartition("<locals>.")[2]
         code = func.__code__
@@ -376,8 +376,8 @@ class Walk:
             if name == "import":
                 self._imported(chain[0], namespace)
                 continue
-            value = namespace.get(name, _MISSING)
-            if value is _MISSING:
+            value = namespace.get(name, MISSING)
+            if value is MISSING:
                 if not hasattr(builtins, name):
                     self._tag(f"no {name}")
                 continue
@@ -388,10 +388,10 @@ class Walk:
                 value.__name__
             ):  # fmt: skip
                 step = steps.pop(0)
-                value = getattr(value, step, _MISSING)
+                value = getattr(value, step, MISSING)
                 label = f"{label}.{step}"
             self._tag(label)
-            if value is not _MISSING:
+            if value is not MISSING:
                 self._value_part(f"value of {label}", value)
 
     def _imported(self, name: str, namespace: dict[str, Any]) -> None:
@@ -466,7 +466,7 @@ class Walk:
     def _class(self, cls: type) -> None:
         if self._met(cls):
             return
-        if not _own(cls.__module__) and _found(cls.__module__, cls.__qualname__) is cls:
+        if not _own(cls.__module__) and named(cls.__module__, cls.__qualname__) is cls:
             self._name(cls.__module__, cls.__qualname__, cls)
             return
         self._tag(f"class {cls.__name__}")
@@ -511,7 +511,7 @@ class Walk:
 
     def _cached(self, value: Any) -> None:
         module, name = value.__module__, value.__qualname__
-        if not _own(module) and _found(module, name) is value:
+        if not _own(module) and named(module, name) is value:
             self._name(module, name, value)
             return
         self._out(b"R")
@@ -542,7 +542,6 @@ class Walk:
         self.code.parts[name] = part.hexdigest()
 
 
-_MISSING: Final = object()
 _HAVE_PARTS: Final = (
     types.FunctionType, types.MethodType, types.ModuleType, type, staticmethod, classmethod,
     property, types.BuiltinFunctionType,
@@ -587,14 +586,6 @@ _HANDLERS: Final[dict[type, Callable[[Walk, Any], None]]] = {
 
 def _own(module: str | None) -> bool:
     return module == "__main__" or record_of(module) is not None
-
-
-def _found(module: str | None, qualified: str) -> Any:
-    """What an import of a name would give."""
-    value: Any = sys.modules.get(module or "", _MISSING)
-    for step in qualified.split("."):
-        value = getattr(value, step, _MISSING)
-    return value
 
 
 @functools.cache
@@ -689,56 +680,6 @@ def _compiled_source(source: Source) -> types.CodeType | None:
 
 
 _sources: dict[bytes, types.CodeType] = {}
-
-
-# -- out of pickles -------------------------------------------------------------------------------
-
-
-class Loader(pickle.Unpickler):
-    """Unpickles with the program's own classes where their pickles carry a copy of them.
-
-    cloudpickle knows a class that travels by value by a number of this process. In the pickles
-    of another process it has another number, and its copy would be a stranger to `isinstance`.
-    """
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        if module == "cloudpickle.cloudpickle":
-            if name in ("_make_skeleton_class", "_make_skeleton_enum"):
-                return functools.partial(_skeleton, super().find_class(module, name), name)
-            if name == "_class_setstate":
-                return functools.partial(_set_state, super().find_class(module, name))
-        return super().find_class(module, name)
-
-
-_untouched: weakref.WeakSet[type] = weakref.WeakSet()
-"""Classes of the program that stand in for copies: what a copy brings is not written to them."""
-
-
-def _skeleton(make: Callable[..., type], kind: str, *parts: Any) -> type:
-    if kind == "_make_skeleton_class":
-        module, name = parts[3].get("__module__"), parts[1]
-    else:
-        module, name = parts[4], parts[2]
-    live = _found(module, name)
-    if isinstance(live, type):
-        _untouched.add(live)
-        return live
-    made = make(*parts)
-    _untouched.discard(made)
-    return made
-
-
-def _set_state(apply: Callable[[Any, Any], Any], cls: Any, state: Any) -> Any:
-    return cls if cls in _untouched else apply(cls, state)
-
-
-def load(data: Any, buffers: Sequence[Any] = (), inputs: Sequence[object] = ()) -> Any:
-    """Unpickle with the program's own classes."""
-    return codec.decode_arguments(data, buffers, inputs, _load)
-
-
-def _load(data: Any, buffers: Sequence[Any]) -> Any:
-    return Loader(io.BytesIO(data), buffers=buffers).load()
 
 
 _codes: dict[bytes, Code] = {}

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable
 
 from mars.checkpoint.folder import Folder
-from mars.checkpoint.journal import Index, Writer
+from mars.checkpoint.index import Index
 from mars.checkpoint.local_folder import LocalFolder
 from mars.checkpoint.remote_folder import RemoteFolder
+from mars.checkpoint.writer import Writer
 
 
 def open_folder(where: str, *, create: bool) -> Folder:
