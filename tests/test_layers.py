@@ -46,13 +46,16 @@ LAYERS = """
     attempt.codec attempt.failure
     attempt.call attempt.rows
     graph engine observe.attempts observe.silence
-    checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.loader
-    checkpoint.identity checkpoint.journal checkpoint.local_folder checkpoint.remote_folder
-    checkpoint.reading
+    checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
+    checkpoint.module_code
+    checkpoint.journal checkpoint.local_folder checkpoint.remote_folder checkpoint.walk
+    checkpoint.declared checkpoint.digests checkpoint.reading
     checkpoint.index
-    checkpoint.writer
+    checkpoint.kept checkpoint.writer
     engines.outcome
     items checkpoint.opening
+    checkpoint.identifier checkpoint.records
+    checkpoint.recall
     checkpoint.checkpoint
     engines.local.large_pages
     engines.main_thread engines.objects engines.given
@@ -97,7 +100,7 @@ TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
-    "checkpoint.folder", "checkpoint.framing", "checkpoint.journal",
+    "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
     "code.bytecode", "graph", "task", "observe.attempts",
     "engines.cluster.clock", "engines.cluster.whereabouts",
     "engines.local.endings", "engines.local.events", "engines.local.queues",

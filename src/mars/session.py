@@ -514,14 +514,14 @@ class Session:
 
     def _sound(self, output: Output) -> Task:
         """The task, when what a checkpoint has of it can be read; else it is run again."""
-        from mars.checkpoint.checkpoint import Damaged, KeptTask
+        from mars.checkpoint.kept import Damaged, KeptTask
 
         task = self._task(output)
         if isinstance(task, KeptTask):
             try:
                 task.load()
             except Damaged:
-                task.checkpoint.forget(task)
+                task.forget()
                 self.run([output], finish=lambda: None, show_progress=False)
                 return self._task(output)
         return task

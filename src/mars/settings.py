@@ -246,6 +246,14 @@ CHECKPOINT_CHECK_BYTES: Final = 4 * KIB
 CHECKPOINT_ARGUMENT_BYTES: Final = 256 * MIB
 """Parts of arguments beyond this size are not kept for ``mars replay``."""
 
+CHECKPOINT_SOURCE_LINES: Final = 2000
+"""Source text of functions up to this many lines is kept, to show where they changed. Longer text
+is hardly ever written by a person."""
+
+CHECKPOINT_FUNCTIONS: Final = 4096
+"""A program remembers what this many functions amount to. Each takes a few KB, and a program that
+makes a new closure for each call would need more and more memory without a limit."""
+
 CHECKPOINT_LOG_BYTES: Final = 16 * MIB
 """Of a longer log the last bytes are kept."""
 

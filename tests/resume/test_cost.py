@@ -13,7 +13,7 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.checkpoint import checkpoint, identity, journal
+from mars.checkpoint import checkpoint, digests, journal
 from mars.checkpoint.index import Index
 from mars.checkpoint.local_folder import LocalFolder
 
@@ -57,8 +57,8 @@ def test_without_a_checkpoint_nothing_is_hashed(monkeypatch: pytest.MonkeyPatch)
     def refuse(*_: Any) -> Any:
         raise AssertionError("it was asked what a call is")
 
-    monkeypatch.setattr(identity, "code_of", refuse)
-    monkeypatch.setattr(identity, "arguments_of", refuse)
+    monkeypatch.setattr(digests, "code_of", refuse)
+    monkeypatch.setattr(digests, "arguments_of", refuse)
     monkeypatch.setattr(checkpoint.Checkpoint, "landed", refuse)
     with mars.new_session(n_cpu=1) as session:
         calls = [mr.spawn(abs, -index) for index in range(50)]

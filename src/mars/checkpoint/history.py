@@ -6,16 +6,13 @@ Reads a journal that nobody or somebody else writes; only `prune` takes the lock
 
 from __future__ import annotations
 
-import array
 import io
 import itertools
 import marshal
 import pickle
 import tokenize
-import zlib
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from mars.attempt import rows
@@ -355,8 +352,7 @@ def _count(run: Run, facts: dict[str, Any]) -> None:
     run.reused += facts["reused"]
     run.saved_s += facts["saved_s"]
     run.entropy = facts["entropy"]
-    deltas = array.array("Q", zlib.decompress(facts["used"]))
-    run.used.extend(accumulate(deltas))
+    run.used.extend(journal.unpacked_positions(facts["used"]))
 
 
 # -- why two calls differ -------------------------------------------------------------------------
@@ -592,10 +588,8 @@ def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]
 
 
 def _moved_tally(facts: dict[str, Any], moved: dict[int, int]) -> bytes:
-    positions = accumulate(array.array("Q", zlib.decompress(facts["used"])))
-    now = sorted(moved[old] for old in positions if old in moved)
-    deltas = array.array("Q", [b - a for a, b in pairwise([0, *now])])
-    return journal.packed({**facts, "used": zlib.compress(deltas.tobytes(), 1)})
+    now = [moved[old] for old in journal.unpacked_positions(facts["used"]) if old in moved]
+    return journal.packed({**facts, "used": journal.packed_positions(now)})
 
 
 __all__ = ["Damaged", "Entry", "History", "Run", "damages", "differences", "nearest", "prune"]

@@ -19,11 +19,13 @@ Called by the modules of this package that read and write journals.
 
 from __future__ import annotations
 
+import array
 import pickle
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import accumulate, pairwise
 from typing import Any, Final, NamedTuple
 
 from mars.checkpoint.folder import SEGMENT_SHIFT
@@ -254,6 +256,17 @@ def argument_file(digest: bytes) -> str:
 def packed(facts: dict[str, Any]) -> bytes:
     """Turn facts into a body."""
     return zlib.compress(pickle.dumps(facts, 5), 1)
+
+
+def packed_positions(positions: Iterable[int]) -> bytes:
+    """Turn positions of records into few bytes."""
+    deltas = array.array("Q", [b - a for a, b in pairwise([0, *sorted(positions)])])
+    return zlib.compress(deltas.tobytes(), 1)
+
+
+def unpacked_positions(data: bytes) -> list[int]:
+    """Return the positions that `packed_positions` was given, in order."""
+    return list(accumulate(array.array("Q", zlib.decompress(data))))
 
 
 def unpacked(body: bytes) -> dict[str, Any]:
