@@ -76,6 +76,7 @@ LAYERS = """
     engines.start
     execution
     session checkpoint.history
+    checkpoint.upkeep checkpoint.why
     script
     remote
     core.context core.session

@@ -19,7 +19,8 @@ import mars
 import mars.remote as mr
 from mars.checkpoint import journal, remote_folder
 from mars.checkpoint.checkpoint import Checkpoint
-from mars.checkpoint.history import History, damages, prune
+from mars.checkpoint.history import History
+from mars.checkpoint.upkeep import damages, prune
 from mars.errors import CheckpointBusy, CheckpointUnusable
 
 URL = "memory://bucket/otto"

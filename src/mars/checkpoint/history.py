@@ -1,16 +1,13 @@
-"""What a checkpoint holds, for people: its runs and calls, why two calls differ, what is damaged.
+"""What a checkpoint holds, for people: its runs and its calls.
 
-Reads a journal that nobody or somebody else writes; only `prune` takes the lock. Called by
-``mars runs`` and ``mars replay``.
+Reads a journal, whether somebody writes to it or not, and takes no lock. Called by ``mars runs``
+and ``mars replay``.
 """
 
 from __future__ import annotations
 
-import io
-import itertools
 import marshal
 import pickle
-import tokenize
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any, Final
@@ -21,12 +18,12 @@ from mars.checkpoint.folder import Folder
 from mars.checkpoint.index import Index
 from mars.checkpoint.journal import Block, Kept, Raw
 from mars.checkpoint.loader import load
-from mars.checkpoint.opening import Journal, open_folder
+from mars.checkpoint.opening import open_folder
 from mars.checkpoint.reading import Damaged, body_of, values_of
 from mars.errors import CheckpointUnusable
 
 
-class Run:
+class PastRun:
     """One program's use of a checkpoint.
 
     Attributes
@@ -34,11 +31,15 @@ class Run:
     number : int
         Counted from 1.
     facts : dict
-        When, where and what; empty when that record is damaged.
+        When and where it ran, and what program it was. Empty if that record is damaged.
     executed, reused : int
-        Calls that it ran and kept, and that it found.
+        How many calls it ran and kept, and how many it found.
     saved_s : float
-        Seconds that those took.
+        How many seconds the found ones took when they ran.
+    entropy : int or None
+        The seed of its random numbers.
+    used : list of int
+        Positions of the records that it found.
     """
 
     def __init__(self, number: int, facts: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ class Run:
         self.used: list[int] = []
 
 
-class Entry:
+class PastCall:
     """One call that a checkpoint knows.
 
     Attributes
@@ -57,14 +58,14 @@ class Entry:
     key : bytes
         Its identity.
     name : str
-        Of its function; "?" when the record of that is damaged.
-    run : Run
-        Who ran it.
+        Name of its function; "?" if the record of the function is damaged.
+    run : PastRun
+        The run that made it.
     failed : bool
-        It has no result, and is there for ``mars replay``.
+        Whether it has no result. It is there for ``mars replay``.
     """
 
-    def __init__(self, key: bytes, run: Run, found: Kept | Block, offset: int) -> None:
+    def __init__(self, key: bytes, run: PastRun, found: Kept | Block, offset: int) -> None:
         self.key, self.run, self.found, self.offset = key, run, found, offset
         self.name = "?"
         self.code: dict[str, Any] = {}
@@ -80,7 +81,7 @@ class Entry:
 
     @property
     def seconds(self) -> float:
-        """How long its function ran; of an item of a map a part of its block's time."""
+        """How long its function ran, in seconds; of an item of a map, its share of the block."""
         share = self.found.size if isinstance(self.found, Block) else 1
         return self.found.spans[2] / share
 
@@ -94,7 +95,7 @@ class Entry:
 
     @property
     def inputs(self) -> list[tuple[bytes, int]]:
-        """Beginnings of the keys of its inputs' calls, and which of their values."""
+        """Beginnings of the keys of the calls that make its inputs, and which value of each."""
         if isinstance(self.found, Block):
             return []
         step = journal.INPUT_BYTES
@@ -106,7 +107,7 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of arguments given by name."""
+        """Names of the arguments that were given by name."""
         if isinstance(self.found, Block) or not self.found.names:
             return ()
         used = journal.CALL_META.size + len(self.found.arguments) + len(self.found.inputs)
@@ -114,7 +115,7 @@ class Entry:
         return names
 
     def label(self, position: int) -> str:
-        """What an argument is called."""
+        """Return the name of an argument."""
         count = len(self.arguments) - len(self.names)
         if position >= count:
             return self.names[position - count]
@@ -139,27 +140,27 @@ class History:
     def __init__(self, where: str) -> None:
         self.where = where
         self.folder = open_folder(where, create=False)
-        self.runs: list[Run] = []
-        self.entries: dict[bytes, Entry] = {}
-        self.failures: list[Entry] = []
+        self.runs: list[PastRun] = []
+        self.entries: dict[bytes, PastCall] = {}
+        self.failures: list[PastCall] = []
         self.index = Index(self.folder)
         self._codes: dict[bytes, dict[str, Any] | None] = {}
-        self._beginnings: dict[bytes, Entry] = {}
-        current = Run(0, {})
-        for raw in _records(self.folder):
+        self._beginnings: dict[bytes, PastCall] = {}
+        current = PastRun(0, {})
+        for raw in records_of(self.folder):
             if raw.kind == journal.SESSION:
-                current = Run(len(self.runs) + 1, self._facts(raw))
+                current = PastRun(len(self.runs) + 1, self._facts(raw))
                 self.runs.append(current)
             elif raw.kind == journal.TALLY:
                 _count(current, self._facts(raw))
             elif raw.kind in (journal.CALL, journal.FAILED):
-                self._take(Entry(raw.meta[:16], current, journal.kept(raw), -1))
+                self._take(PastCall(raw.meta[:16], current, journal.kept(raw), -1))
             elif raw.kind == journal.BLOCK:
                 block = journal.block(raw)
                 for offset in range(block.size):
                     key = block.keys[16 * offset : 16 * offset + 16]
                     if any(key):
-                        self._take(Entry(key, current, block, offset))
+                        self._take(PastCall(key, current, block, offset))
 
     def _facts(self, raw: Raw) -> dict[str, Any]:
         try:
@@ -167,7 +168,7 @@ class History:
         except Damaged:
             return {}
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: PastCall) -> None:
         code = self._code(entry.found.function)
         if code is not None:
             entry.code, entry.name = code, code["name"]
@@ -182,8 +183,8 @@ class History:
             self._codes[digest] = self.index.code(digest)
         return self._codes[digest]
 
-    def find(self, text: str) -> list[Entry]:
-        """Calls that a text means: the beginning of a key, a name, or ``name#place``.
+    def find(self, text: str) -> list[PastCall]:
+        """Find the calls that a text means: the beginning of a key, a name, or ``name#place``.
 
         The latest comes last.
         """
@@ -198,14 +199,14 @@ class History:
             found = [entry for entry in everything if entry.key.hex().startswith(text.lower())]
         return found
 
-    def input(self, beginning: bytes) -> Entry | None:
-        """The call whose key begins like that."""
+    def input(self, beginning: bytes) -> PastCall | None:
+        """Find the call whose key begins like that."""
         if not self._beginnings:
             self._beginnings = {key[:8]: entry for key, entry in self.entries.items()}
         return self._beginnings.get(beginning)
 
-    def body(self, entry: Entry) -> bytes:
-        """The record's body.
+    def body(self, entry: PastCall) -> bytes:
+        """Read the body of a call's record.
 
         Raises
         ------
@@ -214,8 +215,8 @@ class History:
         """
         return body_of(self.folder, entry.found.raw)
 
-    def log(self, entry: Entry) -> bytes:
-        """What the call printed."""
+    def log(self, entry: PastCall) -> bytes:
+        """Return what the call printed."""
         start, size = entry.found.sizes[:2]
         text = self.body(entry)[start : start + size]
         if isinstance(entry.found, Block) and entry.found.marks:
@@ -223,8 +224,8 @@ class History:
             return text[begin:end]
         return text
 
-    def size(self, entry: Entry) -> int:
-        """Bytes of the call's result."""
+    def size(self, entry: PastCall) -> int:
+        """Return the size of the call's result in bytes."""
         if isinstance(entry.found, Block):
             return entry.found.sizes[2] // entry.found.size
         if entry.found.flags & journal.AS_FILE:
@@ -232,19 +233,19 @@ class History:
         return entry.found.sizes[2]
 
     def trust(self, what: str, *, given: bool) -> None:
-        """Be ready to unpickle what is there, which runs whatever code it names.
+        """Get ready to unpickle what is there. That runs whatever code the pickles name.
 
         Parameters
         ----------
         what : str
-            The command that is to do so.
+            The command that is to unpickle, for messages.
         given : bool
-            Whether its user trusts whoever the checkpoint belongs to.
+            Whether the user of the command trusts the owner of the checkpoint.
 
         Raises
         ------
         CheckpointUnusable
-            It is somebody else's and not trusted, or anybody may have written to it.
+            It belongs to somebody else who is not trusted, or anybody may have written to it.
         """
         written, owner = self.folder.strangers()
         runs = f"`{what}` runs code that it finds there, with your rights"
@@ -254,8 +255,8 @@ class History:
             raise CheckpointUnusable(self.where, f"{owner}; {runs}; if you trust them, add --trust")
         self.folder.trusting = given
 
-    def value(self, entry: Entry, index: int = 0) -> Any:
-        """A value of the call.
+    def value(self, entry: PastCall, index: int = 0) -> Any:
+        """Read a value of the call.
 
         Raises
         ------
@@ -265,8 +266,8 @@ class History:
         values = values_of(self.folder, entry.found)
         return values[index] if entry.offset < 0 else values[0][entry.offset]
 
-    def function(self, entry: Entry) -> Callable[..., Any]:
-        """The call's function.
+    def function(self, entry: PastCall) -> Callable[..., Any]:
+        """Read the call's function.
 
         Raises
         ------
@@ -275,27 +276,27 @@ class History:
         """
         if not entry.code:
             raise Damaged
-        data, buffers = self._unpack(entry.code["pickle"], entry.code["flags"])
+        data, buffers = self.unpack(entry.code["pickle"], entry.code["flags"])
         function: Callable[..., Any] = load(data, buffers)
         return function
 
     def module_text(self, digest: bytes) -> bytes | None:
-        """The file of a module, as a run had it; None: it was not kept."""
+        """Return the file of a module as a run had it; None: it was not kept."""
         try:
             return bytes(self._part(digest))
         except Damaged:
             return None
 
-    def arguments(self, entry: Entry) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call's arguments, with the values of its inputs.
+    def arguments(self, entry: PastCall) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Read the call's arguments, with the values of its inputs.
 
         Raises
         ------
         Damaged
-            They are not there, or an input is not.
+            The arguments or an input are not there.
         """
         found = entry.found
-        data, buffers = self._unpack(self.body(entry)[: found.sizes[0]], found.flags)
+        data, buffers = self.unpack(self.body(entry)[: found.sizes[0]], found.flags)
         inputs = []
         for beginning, index in entry.inputs:
             source = self.input(beginning)
@@ -313,7 +314,14 @@ class History:
             return (tuple(item) if found.flags & journal.SPREAD else (item,)), {}
         return args, kwargs
 
-    def _unpack(self, packed: bytes, flags: int) -> tuple[Any, list[Any]]:
+    def unpack(self, packed: bytes, flags: int) -> tuple[Any, list[Any]]:
+        """Return the pickle of arguments or of a function, and its large parts.
+
+        Raises
+        ------
+        Damaged
+            They were not kept, or a part is gone or damaged.
+        """
         if flags & journal.NO_ARGUMENTS:
             raise Damaged
         if not flags & journal.PARTED:
@@ -339,14 +347,15 @@ class History:
 _KEY_LETTERS: Final = 4
 
 
-def _records(folder: Folder) -> Iterator[Raw]:
+def records_of(folder: Folder) -> Iterator[Raw]:
+    """Give all records of a journal that are whole."""
     for number, view in folder.segments():
         for one in journal.scan(number, view):
             if isinstance(one, Raw):
                 yield one
 
 
-def _count(run: Run, facts: dict[str, Any]) -> None:
+def _count(run: PastRun, facts: dict[str, Any]) -> None:
     if not facts:
         return
     run.reused += facts["reused"]
@@ -355,241 +364,4 @@ def _count(run: Run, facts: dict[str, Any]) -> None:
     run.used.extend(journal.unpacked_positions(facts["used"]))
 
 
-# -- why two calls differ -------------------------------------------------------------------------
-
-
-def nearest(history: History, entry: Entry) -> Entry | None:
-    """The earlier call that an entry has most in common with; None: there is none of its name."""
-    best, best_score = None, (-1, -1)
-    for other in history.entries.values():
-        if other.name != entry.name or other.found.raw.position >= entry.found.raw.position:
-            continue
-        if other.run is entry.run:
-            continue
-        same = sum(a == b for a, b in zip(other.arguments, entry.arguments, strict=False))
-        same += 2 * (other.found.function == entry.found.function)
-        same += sum(a == b for a, b in zip(other.inputs, entry.inputs, strict=False))
-        score = (2 * same + (other.place == entry.place), other.found.raw.position)
-        if score > best_score:
-            best, best_score = other, score
-    return best
-
-
-def differences(history: History, old: Entry, new: Entry) -> list[str]:
-    """What makes two calls two, in words."""
-    lines = []
-    if old.found.function != new.found.function:
-        lines += _code_differences(old.code, new.code)
-    before, after = old.arguments, new.arguments
-    if len(before) != len(after) or old.names != new.names:
-        lines.append(f"it has {len(after)} argument(s) instead of {len(before)}, or other names")
-    else:
-        lines += [
-            f"argument `{new.label(position)}` differs"
-            for position, (a, b) in enumerate(zip(before, after, strict=True))
-            if a != b
-        ]
-    for position, pair in enumerate(itertools.zip_longest(old.inputs, new.inputs)):
-        if pair[0] != pair[1]:
-            source = history.input(pair[1][0]) if pair[1] else None
-            name = "?" if source is None else f"{source.name} ({source.key.hex()[:8]})"
-            lines.append(f"input {position} comes from another call: {name}")
-    one, two = old.found, new.found
-    if isinstance(one, Kept) and isinstance(two, Kept):
-        if one.n_output != two.n_output:
-            lines.append(f"n_output is {two.n_output} instead of {one.n_output}")
-        if one.ordinal != two.ordinal:
-            lines.append(f"{two.ordinal} equal call(s) stand before it instead of {one.ordinal}")
-    if new.code.get("draws") and (old.place != new.place or old.run.entropy != new.run.entropy):
-        lines.append(
-            "it may draw from mars.remote.rng, and its seed or its place among the calls is another"
-        )
-    return lines or ["what depends= declares differs, or a seed"]
-
-
-def _code_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    if not old or not new:
-        return ["its function, of which no more is known: that record is damaged"]
-    before, after = old["parts"], new["parts"]
-    lines = []
-    for part in sorted(before.keys() | after.keys()):
-        if before.get(part) == after.get(part):
-            continue
-        if part not in after:
-            lines.append(f"{part} is not reached any more")
-        elif part not in before:
-            lines.append(f"{part} is reached now")
-        elif part.startswith(("package ", "python")):
-            lines.append(f"{part} is {after[part]} instead of {before[part]}")
-        elif part in new["sources"] and part in old["sources"]:
-            lines.append(f"{part} changed{_where(old['sources'][part], new['sources'][part])}")
-        else:
-            lines.append(f"{part} changed")
-    return lines or ["its function reaches the same parts in another way"]
-
-
-def _where(old: tuple[str, int, str], new: tuple[str, int, str]) -> str:
-    """At which line a source differs, comments aside."""
-    before, after = _meaning(old[2]), _meaning(new[2])
-    for number, line in after:
-        if before and before[0][1] == line:
-            before.pop(0)
-        else:
-            return f" at line {new[1] + number - 1} of {new[0]}"
-    return f" at the end, line {new[1] + new[2].count(chr(10))} of {new[0]}" if before else ""
-
-
-def _meaning(text: str) -> list[tuple[int, str]]:
-    """Numbers and tokens of the lines that have any, without comments."""
-    lines: dict[int, list[str]] = {}
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type not in _SILENT and token.string.strip():
-                lines.setdefault(token.start[0], []).append(token.string)
-    except (tokenize.TokenError, IndentationError):  # a lambda in the middle of something
-        pass
-    return [(number, " ".join(words)) for number, words in lines.items()]
-
-
-_SILENT: Final = frozenset(
-    {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
-)
-
-
-# -- integrity, and less of it --------------------------------------------------------------------
-
-
-def damages(history: History) -> list[str]:
-    """What is damaged or missing, after a look at every byte."""
-    lines = [
-        f"{problem.size} bytes at {problem.position} are {'cut off' if problem.torn else 'damaged'}"
-        for problem in history.index.problems
-    ]
-    blocks: set[int] = set()
-    for entry in [*history.entries.values(), *history.failures]:
-        position = entry.found.raw.position
-        if position in blocks:
-            continue
-        blocks.add(position)
-        name = f"{entry.name} ({entry.key.hex()[:8]})"
-        try:
-            body = history.body(entry)
-            if not entry.failed:
-                values_of(history.folder, entry.found)
-        except Damaged:
-            lines.append(f"the result of {name} is damaged or missing")
-            continue
-        try:
-            history._unpack(body[: entry.found.sizes[0]], entry.found.flags & ~journal.NO_ARGUMENTS)
-        except Damaged:
-            lines.append(f"the arguments of {name} are damaged or missing; only replay needs them")
-    unknown = sum(history.index.code(digest) is None for digest in history.index.codes)
-    if unknown:
-        lines.append(f"the records of {unknown} function(s) are damaged; their calls are unharmed")
-    return lines
-
-
-def _files_of(folder: Folder, raw: Raw, found: Kept | Block | None) -> set[str]:
-    """Files that a record of a call, or of a function, refers to."""
-    body = body_of(folder, raw)
-    names: set[str] = set()
-    if found is None:
-        facts = journal.unpacked(body)
-        packed, flags = facts["pickle"], facts["flags"]
-        names.update(map(journal.argument_file, facts.get("modules", ())))
-    else:
-        packed, flags = body[: found.sizes[0]], found.flags
-        if flags & journal.AS_FILE:
-            names.add(journal.result_file(journal.file_key(found)))
-    if flags & journal.PARTED:
-        names.update(journal.argument_file(digest) for digest in pickle.loads(packed)[1])
-    return names
-
-
-def prune(where: str, runs: int, tell: Callable[[str], object]) -> tuple[int, int]:
-    """Keep only what the last ``runs`` runs used or made.
-
-    Returns
-    -------
-    tuple of int
-        Records that went, and bytes that are free.
-
-    Raises
-    ------
-    CheckpointBusy
-        A run is using it.
-    """
-    history = History(where)
-    try:
-        last = {run.number for run in history.runs[-runs:]}
-        wanted = {p for run in history.runs[-runs:] for p in run.used}
-        wanted |= {
-            entry.found.raw.position
-            for entry in [*history.entries.values(), *history.failures]
-            if entry.run.number in last
-        }
-    finally:
-        history.close()
-    held = Journal(where, tell)
-    try:
-        return _rewrite(held, wanted, last)
-    finally:
-        held.folder.close()
-
-
-def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]:
-    folder = held.folder
-    # Before the records are read: a file that comes later is of somebody whose record comes, too.
-    there = list(folder.files())
-    raws = list(_records(folder))
-    found: dict[int, Kept | Block] = {}
-    functions = set()
-    for raw in raws:
-        if raw.position in wanted:
-            one = journal.block(raw) if raw.kind == journal.BLOCK else journal.kept(raw)
-            found[raw.position] = one
-            functions.add(one.function)
-    records: list[bytes] = []
-    files: set[str] = set()
-    moved: dict[int, int] = {}
-    position = gone = run = before = 0
-    for raw in raws:
-        before += journal.HEADER.size + len(raw.meta) + raw.body_size
-        if raw.kind == journal.SESSION:
-            run += 1
-        keep = raw.position in found or (
-            raw.meta[:8] in functions
-            if raw.kind == journal.CODE
-            else raw.kind in (journal.SESSION, journal.TALLY)
-        )
-        if not keep:
-            gone += raw.kind in (journal.CALL, journal.BLOCK, journal.FAILED)
-            continue
-        try:
-            body: Any = body_of(folder, raw)
-        except Damaged:
-            gone += 1
-            continue
-        if raw.kind == journal.TALLY:
-            body = _moved_tally(journal.unpacked(body), moved if run in last else {})
-        elif raw.kind != journal.SESSION:
-            files |= _files_of(folder, raw, found.get(raw.position))
-        data = b"".join(journal.record(raw.kind, raw.meta, [body]))
-        moved[raw.position] = position
-        records.append(data)
-        position += len(data)
-    folder.replace(iter(records))
-    free = before - position
-    for name, size in there:
-        if name not in files:
-            folder.remove(name)
-            free += size
-    return gone, free
-
-
-def _moved_tally(facts: dict[str, Any], moved: dict[int, int]) -> bytes:
-    now = [moved[old] for old in journal.unpacked_positions(facts["used"]) if old in moved]
-    return journal.packed({**facts, "used": journal.packed_positions(now)})
-
-
-__all__ = ["Damaged", "Entry", "History", "Run", "damages", "differences", "nearest", "prune"]
+__all__ = ["Damaged", "History", "PastCall", "PastRun", "records_of"]
