@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
-    errors settings config resources platform _version observe.progress
-    logs task delivery owners
+    errors settings config resources platform _version
+    logs task delivery owners observe.progress
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials

@@ -38,6 +38,7 @@ from mars.code.bytecode import Facts, facts_of, names_in_alias, names_in_hints, 
 from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.world import AS_IMPORTED, DEFAULT, MISSING, Seen
+from mars.settings import REACH_ITEMS
 
 CachedFunction: Final[Any] = type(functools.lru_cache(len))
 
@@ -52,9 +53,6 @@ _NOT_LOOKED_AT: Final = {
     "_abc_impl", "__slotnames__",
 }  # fmt: skip
 """What Python keeps in a class for itself, and nobody changes in place."""
-_MOST_HELD: Final = 1_000_000
-"""Items of containers, classes and modules that a function refers to, up to which we look at all of
-them at each `spawn`, 20 ns an item; to pickle one takes some fifty times as long."""
 
 
 class Reach:
@@ -96,7 +94,7 @@ class Reach:
         self._seen: set[object] = set()
         self._held_alive: list[object] = []
         self._homes = Homes()
-        self._room = _MOST_HELD
+        self._room = REACH_ITEMS
         self._pending: list[Callable[[], object]] = []
         self._instances: tuple[list[Any], list[Any]] = [], []
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash

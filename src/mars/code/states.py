@@ -21,10 +21,7 @@ from mars.code.modules import Source
 from mars.code.origin import found
 from mars.code.reach import Reach
 from mars.code.world import AS_IMPORTED, MISSING, Seen, State, World, current
-from mars.settings import BUFFER_BYTES
-
-_READ: Final = 64
-"""So many of the last ones are kept: calls in a row have the same."""
+from mars.settings import BUFFER_BYTES, STATES_READ
 
 Dumps = Callable[[Any, Any], bytes]
 """Pickles a value, or raises; with a collection of functions that travel by value whatever their
@@ -212,7 +209,7 @@ def expect(data: bytes, *large: State) -> None:
         world.expect(data, large)
 
 
-@functools.lru_cache(maxsize=_READ)
+@functools.lru_cache(maxsize=STATES_READ)
 def read(data: bytes) -> tuple[list[Source], list[State]]:
     """What `Prepared` holds."""
     sources, states = pickle.loads(data)

@@ -39,12 +39,10 @@ from mars.settings import (
     NODES_SILENT_TIMES,
     NODES_START_S,
     PACKAGES_S,
+    REFUSED_NODES_KEPT,
     SPARE_DESCRIPTORS,
 )
 from mars.task import Call, Function
-
-_REFUSALS_KEPT = 64
-"""Of nodes that were refused, how many are remembered with the reason."""
 
 _MEMORY_OF_A_NODE = 1 << 60
 """No limit for all nodes together: each says what calls may take there."""
@@ -181,7 +179,7 @@ class ClusterEngine(LocalEngine):
         if expected:
             raise StartupFailed(
                 f"of the cluster at {self._link.address} no node answered within "
-                f"{NODES_START_S:g} s: {', '.join(expected[:_REFUSALS_KEPT])}"
+                f"{NODES_START_S:g} s: {', '.join(expected[:REFUSED_NODES_KEPT])}"
             )
         raise StartupFailed(
             f"the cluster at {self._link.address} has no worker; none came within "
@@ -242,7 +240,7 @@ class ClusterEngine(LocalEngine):
     def _refuse(self, why: str) -> None:
         """A node cannot be used; the lock is held."""
         self.refused.append(why)
-        del self.refused[:-_REFUSALS_KEPT]
+        del self.refused[:-REFUSED_NODES_KEPT]
         self._greeted.notify_all()
 
     def _reach(self, name: str, facts: dict[str, Any]) -> Line | None:

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mars import delivery, platform
 from mars.attempt import call as attempt_call
@@ -32,14 +32,8 @@ from mars.logs import LogSource
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence, advise_here
 from mars.resources import memory_limit_bytes
-from mars.settings import CALL_MEMORY_SHARE, OBJECT_MEMORY_SHARE
+from mars.settings import CALL_MEMORY_SHARE, LAST_LINES_S, OBJECT_MEMORY_SHARE, UNKNOWN_MEMORY_BYTES
 from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
-
-_UNKNOWN_MEMORY: Final = 4 * 1024**3
-"""Bytes that we think a process may use where nothing tells."""
-
-_LINES_S: Final = 1.0
-"""How long an engine that ends waits until its last lines are shown, seconds."""
 
 
 class Groups:
@@ -123,7 +117,9 @@ class LocalEngine:
         memory = self._memory_bytes()
         self.memory = int(CALL_MEMORY_SHARE * memory)
         if object_memory is None:
-            object_memory = int(OBJECT_MEMORY_SHARE * (memory_limit_bytes()[0] or _UNKNOWN_MEMORY))
+            object_memory = int(
+                OBJECT_MEMORY_SHARE * (memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES)
+            )
         spill_directory = spill_directory or platform.disk_directory()
         facts = {
             "object_memory": object_memory,
@@ -158,7 +154,7 @@ class LocalEngine:
 
     def _memory_bytes(self) -> int:
         """Memory that objects and calls may take together."""
-        return memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+        return memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES
 
     def _more_cores(self) -> str:
         """What its user can do about a call that asks for more cores than there are."""
@@ -400,7 +396,7 @@ class LocalEngine:
         _engines.discard(self)
         if self._pid == os.getpid():
             self.loop.close()
-            deadline = time.monotonic() + _LINES_S
+            deadline = time.monotonic() + LAST_LINES_S
             for shown in self._lines:
                 shown.wait(max(0.0, deadline - time.monotonic()))
             self.objects.close()

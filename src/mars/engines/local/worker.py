@@ -66,16 +66,20 @@ from mars.engines.local.messages import (
 from mars.engines.local.stack_answer import answer_requests
 from mars.errors import MarsError, SessionClosed, StoreFull
 from mars.settings import (
+    AWAKE_PAUSE_MS,
     AWAKE_S,
     BACKOFF_S,
+    FEW_ITEMS,
     LOG_TAIL_BYTES,
     LOG_TAIL_LINES,
     LOOK_S,
     OUTBOX_BYTES,
     PEAK_AFTER_S,
     REPORT_S,
+    RESULTS_KEPT,
     ROOM_WAIT_S,
     STOP_S,
+    THREADS_ASKED_AFTER_S,
 )
 
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
@@ -89,10 +93,7 @@ _REPORT_NS: Final = int(REPORT_S * 1e9)
 _NEVER_NS: Final = 1 << 63
 _LOOK_NS: Final = int(LOOK_S * 1e9)
 _AWAKE_NS: Final = int(AWAKE_S * 1e9)
-_PAUSE_MS: Final = 1
-_ASK_NS: Final = 1_000_000
-_FEW_ITEMS: Final = 100
-_KEPT_RESULTS: Final = 1024
+_ASK_NS: Final = int(THREADS_ASKED_AFTER_S * 1e9)
 _FOR_CALLS: Final = set(range(1, 32)) - {
     signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
     signal.SIGSYS,
@@ -529,7 +530,7 @@ class Worker:
         until = time.monotonic_ns() + _AWAKE_NS
         while not comes(0):
             if time.monotonic_ns() > until:
-                return bool(comes(_PAUSE_MS))
+                return bool(comes(AWAKE_PAUSE_MS))
             os.sched_yield()
         return True
 
@@ -828,7 +829,7 @@ class Worker:
         """Keep a result for calls queued behind it."""
         kept = self.kept
         kept[attempt] = result
-        if len(kept) > _KEPT_RESULTS:
+        if len(kept) > RESULTS_KEPT:
             del kept[next(iter(kept))]
 
     def _finish_unstarted(self, attempt: int, log_start: int) -> None:
@@ -890,7 +891,7 @@ class Worker:
         first: int = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         function, tame = task[2], self.tame
-        few = len(items) <= _FEW_ITEMS  # so each of them takes a while, or it matters little
+        few = len(items) <= FEW_ITEMS  # so each of them takes a while, or it matters little
         for index, item in zip(indices, items, strict=True):
             session.item = index
             session.generator = None
