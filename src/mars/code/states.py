@@ -23,11 +23,6 @@ from mars.code.reach import Reach
 from mars.code.world import AS_IMPORTED, MISSING, Seen, State, World, current
 from mars.settings import BUFFER_BYTES, STATES_READ
 
-Dumps = Callable[[Any, Any], bytes]
-"""Pickles a value, or raises; with a collection of functions that travel by value whatever their
-name."""
-
-
 _WITHOUT_IDENTITY: Final = frozenset(
     map(
         id,

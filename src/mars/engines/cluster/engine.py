@@ -30,6 +30,7 @@ from mars.engines.local.launch import as_started
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
+from mars.engines.outcome import check_open
 from mars.errors import ClusterUnreachable, StartupFailed
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall
@@ -338,7 +339,7 @@ class ClusterEngine(LocalEngine):
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
     ) -> None:
         """Start calls, after it was seen whether the nodes have what their functions import."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         self._see_to_packages(calls)
         super().submit(run, calls, places, targets)
 

@@ -26,8 +26,8 @@ from mars.engines.local.nested_server import NestedServer
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, failure_of, item_of
-from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
+from mars.errors import NoAvailableBand, NotExecuted
 from mars.logs import LogSource
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence, advise_here
@@ -201,7 +201,7 @@ class LocalEngine:
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
     ) -> None:
         """Start calls; see `mars.engine.Engine`."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         tasks = []
         realm = run.realm
         for call in calls:
@@ -305,15 +305,6 @@ class LocalEngine:
                 f"{call.name} asks for gpus={options.gpus}, but this engine knows of no GPU"
             )
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SessionClosed
-        if self._pid != os.getpid():
-            raise SessionClosed(
-                "this session belongs to the process that this one was forked from; "
-                "call mars.new_session() here"
-            )
-
     def cancel(self, run: Run) -> None:
         """End a run early."""
         if not self._closed:
@@ -321,7 +312,7 @@ class LocalEngine:
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         if task.stage is not Stage.DONE:
             raise failure_of(task)
         if task.released:
@@ -333,12 +324,12 @@ class LocalEngine:
 
     def decode(self, value: Any) -> object:
         """A fresh object from a value."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         return self.store.decode(value)
 
     def pickled(self, value: Any) -> tuple[Any, Sequence[Any]]:
         """A value as its pickle and its large buffers."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         return self.store.pickled(value)
 
     def install(self, task: Task, value: object) -> None:

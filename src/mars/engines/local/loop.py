@@ -18,7 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mars import platform
 from mars.attempt import failure
@@ -46,14 +46,11 @@ from mars.settings import (
     FUNCTIONS_KEPT,
     IDLE_ARENA_S,
     LOG_LOOK_S,
-    OVERDUE_S,
     REPORT_S,
     START_FAILURES_QUOTED,
     STOP_S,
 )
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
-
-_POLL_AGAIN_S: Final = OVERDUE_S
 
 
 def _function_key(function: Function, run: Run) -> bytes:

@@ -71,7 +71,6 @@ from mars.settings import (
     BACKOFF_S,
     FEW_ITEMS,
     LOG_TAIL_BYTES,
-    LOG_TAIL_LINES,
     LOOK_S,
     OUTBOX_BYTES,
     PEAK_AFTER_S,
@@ -856,16 +855,15 @@ class Worker:
             arguments=arguments,
             attempt=extra.get("try", 1),
             where=f"worker {self.number} (pid {self.pid}, {self.address})",
-            log_tail=self.log_tail(log_start),
+            printed=self.last_printed(log_start),
         )
         return status, packed
 
-    def log_tail(self, start: int) -> str:
-        """Last lines that the running call has printed."""
+    def last_printed(self, start: int) -> bytes:
+        """Return the end of what the running call has printed."""
         end = os.lseek(self.log, 0, os.SEEK_CUR)
         begin = max(start, end - LOG_TAIL_BYTES)
-        text = os.pread(self.log, end - begin, begin).decode("utf-8", "replace")
-        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+        return os.pread(self.log, end - begin, begin)
 
     def _perform_block(
         self,
@@ -920,7 +918,7 @@ class Worker:
                         arguments=_shown(call, item, spread),
                         attempt=tries,
                         where=f"worker {self.number} (pid {self.pid}, {self.address})",
-                        log_tail=self.log_tail(logs[-1]),
+                        printed=self.last_printed(logs[-1]),
                     )
                 break
             try:
@@ -950,7 +948,7 @@ class Worker:
                         arguments=_shown(call, items[offset], spread, again=True),
                         attempt=1,
                         where=f"worker {self.number} (pid {self.pid}, {self.address})",
-                        log_tail="",
+                        printed=b"",
                     )
             packed = attempt_call.pack(values, name, self.put)
         flags = FLAG_PACKED if type(packed) is bytes else FLAG_PACKED | FLAG_STORED
