@@ -55,6 +55,7 @@ from mars.code.definitions import (
     making,
     names_in,
     pieces_of_class,
+    singleton_of,
     value_of,
     with_cache,
     world_module,
@@ -64,7 +65,7 @@ from mars.code.keepers import Apart, InBand, Keeper
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.reach import HEAP_TYPE, CachedFunction, Reach, reduces_as_any_object
-from mars.code.states import prepared_of
+from mars.code.states import note_changeable, prepared_of
 from mars.code.world import MISSING, World, current, tag_of
 from mars.settings import PICKLE_DEPTH
 
@@ -149,6 +150,7 @@ class _Special:
     reached: dict[int, Any]
     arguments: bool
     locks: bool  # whether a new one stands for each
+    itself: object = None  # what a module holds under the name that is asked about
     globals_by_identity: dict[str, dict[int, str]]
 
     def method(self, value: Any) -> Any:
@@ -209,7 +211,7 @@ class _Special:
 
     def singleton(self, value: Any) -> Any:
         """An object without content that is known by its name, such as `dataclasses.MISSING`."""
-        if getattr(value, "__dict__", None):
+        if value is self.itself or getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
         if where is None:
@@ -218,7 +220,7 @@ class _Special:
             raise NotPlain
         if record_of(where[0]) is not None:
             self.reached[id(sys.modules[where[0]])] = sys.modules[where[0]]
-        return global_of, where
+        return singleton_of, (*where, type(value))
 
     def place_of(self, value: Any) -> tuple[str, str] | None:
         """Module and name of a global variable that holds an object; None: there is none."""
@@ -696,7 +698,7 @@ class _Rich(_Special):
         )  # fmt: skip
 
     def singleton(self, value: Any) -> Any:
-        if getattr(value, "__dict__", None):
+        if value is self.itself or getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
         if where is None:
@@ -899,6 +901,7 @@ def _rich_dumps(
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
     locks: bool = False,
+    met: dict[int, Any] | None = None,
 ) -> tuple[bytes, _Rich]:
     """Pickle with definitions."""
     made: Any = _Quick
@@ -909,6 +912,8 @@ def _rich_dumps(
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
         pickler.begin(arguments, inside, by_value, asked or {}, locks)
+        if locks:
+            pickler.itself = value
         try:
             pickler.dump(_Root(pickler, value, prepared))
         except Exception:
@@ -916,6 +921,8 @@ def _rich_dumps(
                 raise
             made = _full()
             continue
+        if met is not None:
+            note_changeable(pickler, met)
         pickler.let_go()
         return file.getvalue(), pickler
 
@@ -1052,22 +1059,30 @@ def _dumps(
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
     locks: bool = False,
+    met: dict[int, Any] | None = None,
 ) -> tuple[bytes, Any, Any]:
-    """A pickle, the definitions that it names, and what those that it holds reach."""
+    """A pickle, the definitions that it names, and what those that it holds reach.
+
+    ``met`` gets the objects that it holds and that can be changed, by identity.
+    """
     keep.restart()
     file = new_file()
     plain = _Plain(file, keep, arguments, locks)
+    if locks:
+        plain.itself = value
     if table is not None:
         plain.dispatch_table = table
     try:
         plain.dump(value)
         data = file.getvalue()
         if not names_main(data):  # else an object says that it is found there
+            if met is not None:
+                note_changeable(plain, met)
             return data, plain.reached.values(), ()
     except Exception:  # the next one takes more, and its error is the better one
         pass
     data, rich = _rich_dumps(
-        value, keep, arguments=arguments, new_file=new_file, table=table, locks=locks
+        value, keep, arguments=arguments, new_file=new_file, table=table, locks=locks, met=met
     )
     return data, rich.reached.values(), rich.reaches.values()
 
@@ -1132,9 +1147,11 @@ def _prepared(reaches: list[Reach]) -> Any:
     return prepared
 
 
-def _content_dumps(value: Any, keep: Any, by_value: tuple[Any, ...] = ()) -> bytes:
+def _content_dumps(
+    value: Any, keep: Any, by_value: tuple[Any, ...] = (), met: dict[int, Any] | None = None
+) -> bytes:
     if not by_value:
-        return _dumps(value, keep, arguments=False, locks=True)[0]
+        return _dumps(value, keep, arguments=False, locks=True, met=met)[0]
     return _rich_dumps(value, keep, by_value=by_value, locks=True)[0]
 
 
