@@ -67,6 +67,7 @@ from mars.code.origin import found, module_of
 from mars.code.reach import HEAP_TYPE, CachedFunction, Reach, reduces_as_any_object
 from mars.code.states import note_changeable, prepared_of
 from mars.code.world import MISSING, World, current, tag_of
+from mars.settings import PICKLE_DEPTH
 
 
 class NotPlain(Exception):
@@ -385,10 +386,6 @@ class _Deeper:
         return bool, ()
 
 
-_DEEPEST: Final = 20
-"""Functions that are written inside each other; each takes some levels of the C stack."""
-
-
 _OURS: Final = frozenset(map(id, (_Root, _Body, _Space, _Names, _Deeper)))
 
 
@@ -466,7 +463,7 @@ class _Rich(_Special):
 
     def names_now(self, space: _Space, names: Iterable[str]) -> tuple[Any, ...]:
         """Names of a namespace that are written together with a function, unless it is too deep."""
-        if self.depth >= _DEEPEST:
+        if self.depth >= PICKLE_DEPTH:
             self._tell(space, names)
             return bool, ()
         told = list(self._untold(space, names))

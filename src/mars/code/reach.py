@@ -56,6 +56,7 @@ from mars.code.world import (
     registered_at,
     without_objects,
 )  # fmt: skip
+from mars.settings import REACH_ITEMS
 
 CachedFunction: Final[Any] = type(functools.lru_cache(len))
 
@@ -72,9 +73,6 @@ _NOT_LOOKED_AT: Final = {
 """What Python keeps in a class for itself, and nobody changes in place."""
 _CONTAINERS_OF: Final = frozenset({"builtins", "collections", "types", "weakref", "_weakrefset"})
 """Modules of Python whose objects hold what others put into them."""
-_MOST_HELD: Final = 1_000_000
-"""Items of containers, classes and modules that a function refers to, up to which we look at all of
-them at each `spawn`, 20 ns an item; to pickle one takes some fifty times as long."""
 
 
 class Reach:
@@ -117,7 +115,7 @@ class Reach:
         self._seen: set[object] = set()
         self._held_alive: list[object] = []
         self._homes = Homes()
-        self._room = _MOST_HELD
+        self._room = REACH_ITEMS
         self._pending: list[Callable[[], object]] = []
         self._instances: tuple[list[Any], list[Any]] = [], []
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash

@@ -33,10 +33,7 @@ from mars.code.world import (
     is_plain,
     without_objects,
 )
-from mars.settings import BUFFER_BYTES
-
-_READ: Final = 64
-"""So many of the last ones are kept: calls in a row have the same."""
+from mars.settings import BUFFER_BYTES, STATES_READ
 
 Dumps = Callable[..., bytes]
 """Pickles a value, or raises. Takes the value, a keeper of buffers, a collection of functions that
@@ -342,7 +339,7 @@ def expect(data: bytes, *large: State) -> None:
         world.expect(data, large)
 
 
-@functools.lru_cache(maxsize=_READ)
+@functools.lru_cache(maxsize=STATES_READ)
 def read(data: bytes) -> tuple[list[Source], list[State]]:
     """What `Prepared` holds."""
     sources, states, together = pickle.loads(data)
