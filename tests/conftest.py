@@ -21,8 +21,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
+
+hypothesis.settings.register_profile("mars", deadline=None)  # no test is judged by its time
+hypothesis.settings.load_profile("mars")
 
 SETTLE_S = 20.0
 """Time for what was stopped to be gone. Processes are reaped in milliseconds; a loaded machine
