@@ -43,10 +43,10 @@ from mars.engines.main_thread import (
     waiting,
 )
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, failure_of, item_of
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
-from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES, LOG_TAIL_LINES
+from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
 from mars.task import TIMING, Call, Stage, Task
 
 
@@ -90,7 +90,7 @@ class InlineEngine:
     ) -> None:
         """Run calls to the end of the run, here or in a thread; see `mars.engine.Engine`."""
         with code_of_the_engine():
-            self._check_open()
+            check_open(self._closed, self._pid)
             for call in calls:
                 self._check(call)
             with self._changed:
@@ -420,7 +420,7 @@ class InlineEngine:
             run.entropy, place, lambda progress: _progressed(task, progress),
         )  # fmt: skip
         with self._changed:
-            self._check_open()
+            check_open(self._closed, self._pid)
             segment = self._free.pop() if self._free else Segment()
             start = segment.size()
             self._running[task] = (segment, start)
@@ -464,16 +464,13 @@ class InlineEngine:
                 error.add_note(note)
             end = segment.size()
             tail_start = max(start, end - LOG_TAIL_BYTES)
-            tail = (
-                segment.read(tail_start, end - tail_start).decode("utf-8", "replace").splitlines()
-            )
             task.result = attempt_call.pack_failure(
                 error,
                 name=task.call.name,
                 arguments=arguments,
                 attempt=task.attempt,
                 where=f"worker {self.worker_addresses[0]} (pid {os.getpid()})",
-                log_tail="\n".join(tail[-LOG_TAIL_LINES:]),
+                printed=segment.read(tail_start, end - tail_start),
             )
             return error
         finally:
@@ -509,7 +506,7 @@ class InlineEngine:
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         if task.stage is not Stage.DONE:
             raise failure_of(task)
         call = task.call
@@ -543,15 +540,6 @@ class InlineEngine:
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""
         return ()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SessionClosed
-        if self._pid != os.getpid():
-            raise SessionClosed(
-                "this session belongs to the process that this one was forked from; "
-                "call mars.new_session() here"
-            )
 
     def close(self) -> None:
         """Forget everything. A call that runs is left to its end, and its run hears of that."""

@@ -13,23 +13,15 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, Final
+from typing import Any
 
 from mars.attempt import context
 from mars.code import modules
 from mars.config import option_values, options, plain_scalar
 from mars.engine import Run, SessionRealm
 from mars.graph import needed_calls
+from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
-
-_DRAW_AFTER_S: Final = 0.25
-"""How long a run goes on before its progress is drawn, in seconds. Most runs end earlier."""
-
-_CANCEL_WAIT_S: Final = 1.0
-"""How long Ctrl-C waits for what it stops, in seconds, before it is raised in the program."""
-
-_REDRAW_S: Final = 0.1
-"""The longest time between two looks at a run, in seconds, while somebody waits for it."""
 
 
 class Runs:
@@ -166,7 +158,7 @@ class Runs:
         where = os.fspath(where)
         known = self.checkpoints.get(where)
         if known is None:
-            from mars.checkpoint import Checkpoint
+            from mars.checkpoint.checkpoint import Checkpoint
             from mars.observe.progress import write_line
 
             known = Checkpoint(where, self._realm, self._engine, write_line)
@@ -213,7 +205,7 @@ class Runs:
         ended = threading.Event()
 
         def look() -> None:
-            while not ended.wait(_REDRAW_S):
+            while not ended.wait(PROGRESS_REDRAW_S):
                 try:
                     if not cancelled.is_set():
                         continue
@@ -303,7 +295,7 @@ class Runs:
                 show_progress = option_values()["show_progress"]
             if show_progress is False:
                 self._wait_listening(run)
-            elif not run.wait(_DRAW_AFTER_S):
+            elif not run.wait(PROGRESS_LOAD_S):
                 self._watch(run, show_progress, interval_s)
         except BaseException:
             # Most likely this is Ctrl-C. What runs is stopped, and what is finished stays. Earlier
@@ -312,7 +304,7 @@ class Runs:
                 self._engine.cancel(late)
             self._interrupted.add(run)
             if not self._nested:
-                run.wait(_CANCEL_WAIT_S)  # after that, its calls say that they were cancelled
+                run.wait(CANCEL_WAIT_S)  # after that, its calls say that they were cancelled
             raise
         if run.cancelled and run.error is None:
             from concurrent.futures import CancelledError
@@ -328,7 +320,7 @@ class Runs:
             display.start(run.total)
         listener = self._listener(display)
         try:
-            while not run.wait(min(interval_s, _REDRAW_S)):
+            while not run.wait(min(interval_s, PROGRESS_REDRAW_S)):
                 if display is not None:
                     display.update(self._progress(run, pace))
                 listener.listen()

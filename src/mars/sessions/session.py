@@ -188,14 +188,14 @@ class Session:
 
     def _sound(self, output: Output) -> Task:
         """The task of an object. If a checkpoint has a damaged result of it, it is run again."""
-        from mars.checkpoint import Damaged, KeptTask
+        from mars.checkpoint.kept import Damaged, KeptTask
 
         task = self.task_of(output)
         if isinstance(task, KeptTask):
             try:
                 task.load()
             except Damaged:
-                task.checkpoint.forget(task)
+                task.forget()
                 self.runs.run([output], finish=lambda: None, show_progress=False)
                 return self.task_of(output)
         return task

@@ -73,6 +73,7 @@ from mars.settings import (
     CANCEL_GRACE_S,
     CLOSED_S,
     EVEN_S,
+    FEW_INPUTS,
     FOLLOW_S,
     FUNCTIONS_KEPT,
     INTERRUPT_GRACE_S,
@@ -81,6 +82,7 @@ from mars.settings import (
     PREFETCH_BELOW_S,
     REPORT_S,
     SOON_REPORT_S,
+    STALE_TIMERS,
     START_PAUSE_S,
     STARTS_WITHOUT_RESULT,
     TASK_FLOOR_S,
@@ -133,11 +135,6 @@ ARROWS: Final = frozenset(
 )
 """Every legal step of a task. `DONE`, `FAILED`, `CANCELLED` and `ABANDONED` are final."""
 
-_FEW: Final = 8
-"""Inputs up to which a list is searched faster than a set is made."""
-
-_TIMERS: Final = 64
-"""So many timers may be out of date before they are looked through."""
 
 _RETRY: Final = 0
 _DEADLINE: Final = 1
@@ -149,7 +146,7 @@ _START: Final = 4
 def _origin(task: Task) -> WorkerState | None:
     """The worker that made most of its inputs, the large ones if there are any."""
     sources = task.sources
-    if len(sources) > _FEW:
+    if len(sources) > FEW_INPUTS:
         return None
     large = [source for source in sources if source.stored]
     homes: list[WorkerState | None] = [source.home for source in large or sources]
@@ -168,7 +165,7 @@ def _report_within(task: Task) -> float:
             dependent.stage is ASSIGNED or dependent.last_near != task.attempt
         ):
             continue
-        if len(dependent.sources) > _FEW:  # nobody looks at all of them for each message
+        if len(dependent.sources) > FEW_INPUTS:  # nobody looks at all of them for each message
             later = dependent.near < dependent.waiting
         else:
             later = any(source.stage is WAITING for source in dependent.sources)
@@ -245,7 +242,7 @@ class Scheduler:
         # A deadline does not hold its task, whose result may be dropped long before.
         self._timers: list[tuple[float, int, int, int, Any]] = []
         self._timer_count = 0
-        self._timers_limit = _TIMERS
+        self._timers_limit = STALE_TIMERS
         # Kept up to date by `_sort`, so that no event costs a look at all workers.
         self._changed: dict[WorkerState, None] = {}
         self._hungry: dict[WorkerState, None] = {}  # run something, and have room for more
@@ -348,7 +345,7 @@ class Scheduler:
             # had an hour and took a millisecond.
             self._timers = [timer for timer in self._timers if self._matters(*timer[2:])]
             heapq.heapify(self._timers)
-            self._timers_limit = max(_TIMERS, 2 * len(self._timers))
+            self._timers_limit = max(STALE_TIMERS, 2 * len(self._timers))
 
     def _matters(self, kind: int, attempt: int, about: Any) -> bool:
         """Whether `_tick` will have something to do when a timer is due, for all that is known."""
@@ -463,9 +460,9 @@ class Scheduler:
                 source = call.task_in(realm)
                 # Inputs are submitted before, or together with, what reads them.
                 assert source is not None
-            if len(sources) > _FEW or source not in sources:
+            if len(sources) > FEW_INPUTS or source not in sources:
                 sources.append(source)
-        if len(sources) > _FEW:
+        if len(sources) > FEW_INPUTS:
             sources = list(dict.fromkeys(sources))
         task.sources = sources
         for source in sources:
