@@ -2,7 +2,7 @@
 
 The public names. To follow one call from `spawn` to `fetch`, read: `remote` (describing calls),
 `task` (what a call is), `graph` (what an `execute` needs), `session` (what was executed),
-`engine` (the contract), `engines.local.scheduler` (what runs where), `engines.local.loop` (the
+`engine` (the contract), `engines.driver.scheduler` (what runs where), `engines.local.loop` (the
 shell around it), `engines.local.worker` (the process that runs it), `attempt.call` (what
 surrounds the function), `engines.local.store` (large results), `logs` (what it printed).
 """

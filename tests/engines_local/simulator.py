@@ -16,10 +16,18 @@ from contextlib import contextmanager
 from math import inf
 from typing import Any, Final
 
-from mars.engines.local import scheduler as module
-from mars.engines.local.admission import OUT_OF_MEMORY
-from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
-from mars.engines.local.events import (
+from mars.engines.driver import blocks, reactor
+from mars.engines.driver.core import (
+    ARROWS,
+    ASSIGNED,
+    DONE,
+    MADE,
+    READY,
+    RETRYING,
+    WAITING,
+)
+from mars.engines.driver.estimates import OUT_OF_MEMORY
+from mars.engines.driver.events import (
     Arrived,
     Assign,
     Blocked,
@@ -37,16 +45,8 @@ from mars.engines.local.events import (
     Unkept,
     WorkerReady,
 )
-from mars.engines.local.scheduler import (
-    ARROWS,
-    ASSIGNED,
-    DONE,
-    MADE,
-    READY,
-    RETRYING,
-    WAITING,
-    Scheduler,
-)
+from mars.engines.driver.scheduler import Scheduler
+from mars.engines.wire.status import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.graph import needed_calls
 from mars.settings import (
     CANCEL_GRACE_S,
@@ -106,12 +106,12 @@ class Watched(Task):
 @contextmanager
 def watching() -> Iterator[None]:
     """Have the scheduler make watched tasks for blocks of maps, too."""
-    plain = module.Task
-    module.Task = Watched  # type: ignore[misc]
+    plain = blocks.Task
+    blocks.Task = reactor.Task = Watched  # type: ignore[misc]
     try:
         yield
     finally:
-        module.Task = plain  # type: ignore[misc]
+        blocks.Task = reactor.Task = plain  # type: ignore[misc]
         _made.clear()
 
 
@@ -1080,21 +1080,21 @@ class World:
 
     def _check_indices(self) -> None:
         """What is kept so that nobody looks at all groups and workers is what a look would find."""
-        state = self.scheduler
+        state = self.scheduler.core
         groups = state.groups.items()
-        if state._idle.keys() != {number for number, group in groups if group.idle}:
+        if state.idle.keys() != {number for number, group in groups if group.idle}:
             raise Broken("groups with idle workers are not those that are noted")
-        if state._idle_workers != sum(len(group.idle) for _, group in groups):
+        if state.idle_workers != sum(len(group.idle) for _, group in groups):
             raise Broken("the number of idle workers is wrong")
-        if not {number for number, group in groups if group.free > 1e-9} <= state._roomy.keys():
+        if not {number for number, group in groups if group.free > 1e-9} <= state.roomy.keys():
             raise Broken("a group with free cores is not noted")
-        if state._resuming.keys() != {number for number, group in groups if group.resuming}:
+        if state.resuming.keys() != {number for number, group in groups if group.resuming}:
             raise Broken("groups with workers that resume are not those that are noted")
         for _, group in groups:
             sharing = {number for number, other in groups if other.taken is group.taken}
             busy = [w for w in state.workers.values() if w.group in sharing and w.queue]
             needs = [worker.need for worker in busy]
-            if not state._counts_memory:
+            if not state.counts_memory:
                 continue
             if group.taken.running != sum(not worker.blocked for worker in busy):
                 raise Broken(f"{group.address}: the number of calls that run is wrong")
@@ -1134,7 +1134,7 @@ class World:
                 raise Broken(
                     f"{group.address}: {claimed} of {group.cpus} claimed, {group.free} free"
                 )
-        if not state._changed:  # else they are brought up to date with the next event
+        if not state.core.changed:  # else they are brought up to date with the next event
             self._check_indices()
         counts: Counter[Any] = Counter()
         made: Counter[Any] = Counter()

@@ -11,8 +11,17 @@ from typing import Any
 
 import pytest
 
-from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
-from mars.engines.local.events import (
+from mars.engines.driver.core import (
+    ABANDONED,
+    ASSIGNED,
+    CANCELLED,
+    DONE,
+    FAILED,
+    READY,
+    RETRYING,
+    WAITING,
+)
+from mars.engines.driver.events import (
     Assign,
     Blocked,
     Cancelled,
@@ -39,17 +48,8 @@ from mars.engines.local.events import (
     Unblocked,
     WorkerReady,
 )
-from mars.engines.local.scheduler import (
-    ABANDONED,
-    ASSIGNED,
-    CANCELLED,
-    DONE,
-    FAILED,
-    READY,
-    RETRYING,
-    WAITING,
-    Scheduler,
-)
+from mars.engines.driver.scheduler import Scheduler
+from mars.engines.wire.status import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.items import MapCall
 from mars.settings import (
     AWAITED_REPORT_S,
@@ -1198,7 +1198,7 @@ def test_a_timeout_of_long_ago_holds_no_result() -> None:
     one = call("one", timeout_s=3600)
     desk.submit(one)
     desk.finish(1)
-    assert not any(one.task in entry for entry in desk.scheduler._timers)
+    assert not any(one.task in entry for entry in desk.scheduler.core.timers.heap)
 
 
 def test_timers_of_calls_that_ended_do_not_grow_with_their_number() -> None:
@@ -1213,7 +1213,7 @@ def test_timers_of_calls_that_ended_do_not_grow_with_their_number() -> None:
         desk.on(Tick())
         desk.finish(next(worker for worker, queue in desk.queues.items() if queue))
         assert (stage(one), stage(two)) == (DONE, DONE)
-    assert len(desk.scheduler._timers) < 200
+    assert len(desk.scheduler.core.timers.heap) < 200
 
 
 def test_timers_that_matter_outlive_those_of_calls_that_ended() -> None:

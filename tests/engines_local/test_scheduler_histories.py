@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from mars.engines.local.scheduler import DONE, FAILED
+from mars.engines.driver.core import DONE, FAILED
 from mars.items import MapCall
 from mars.settings import OVERDUE_S
 from mars.task import Call, Function, Options, Output

@@ -24,9 +24,11 @@ from mars import platform
 from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engine import Run
-from mars.engines.local import events, messages
+from mars.engines.driver import events
+from mars.engines.driver.events import Outcome
+from mars.engines.driver.scheduler import Scheduler
+from mars.engines.local import messages
 from mars.engines.local.certificate import ending_name, evidence, last_lines, start_ending
-from mars.engines.local.events import Outcome
 from mars.engines.local.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
@@ -36,7 +38,6 @@ from mars.engines.local.messages import (
     BadFrame,
 )
 from mars.engines.local.pool import Member, Pool
-from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills

@@ -1,8 +1,8 @@
 """What happens to the scheduler, and what it wants done: its whole interface.
 
-Pure facts. `loop` makes events of what happened and carries out commands; a simulator in the
-tests does the same without processes. Tuples, as data classes of their number take 15 ms to make,
-which every program would wait for.
+Pure facts. `loop` makes events of what happened and carries out commands; `simulation` does the
+same without processes. They are tuples, because so many data classes take 15 ms to make, and every
+program would wait for that.
 """
 
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles

@@ -1,15 +1,17 @@
-"""What waits where: tasks that could start, and the queue of each worker.
+"""What waits where, and until when: the queue of each worker, tasks that are ready, and timers.
 
-Pure: the scheduler's state, without its decisions.
+These are parts of the scheduler's state, without its decisions. Pure.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from math import inf
+from typing import Any, Final
 
-from mars.task import Options, Task, WorkerId
+from mars.task import Options, Stage, Task, WorkerId
 
 
 class WorkerState:
@@ -204,3 +206,68 @@ def wanted(task: Task) -> bool:
         if run.live:
             return True
     return False
+
+
+_TIMERS: Final = 64
+"""So many timers may be out of date before they are looked through."""
+
+RETRY: Final = 0
+"""A kind of timer: the pause before another attempt of a task is over."""
+
+DEADLINE: Final = 1
+"""A kind of timer: an attempt has had all its time."""
+
+KILL: Final = 2
+"""A kind of timer: an interrupted attempt has had enough time to end."""
+
+OVERDUE: Final = 3
+"""A kind of timer: a worker should have told something."""
+
+START: Final = 4
+"""A kind of timer: work may be given out, or workers started, that had to wait until now."""
+
+
+class Timers:
+    """What waits for time to pass.
+
+    Parameters
+    ----------
+    workers : dict
+        The workers that are there; the scheduler changes it.
+
+    Attributes
+    ----------
+    heap : list
+        The soonest first. Each is a time, a number that makes it unique, its kind, an attempt, and
+        a task, a worker or a group. A deadline holds the worker and not the task, because the
+        task's result may be dropped long before.
+    """
+
+    __slots__ = ("_count", "_limit", "_workers", "heap")
+
+    def __init__(self, workers: dict[WorkerId, WorkerState]) -> None:
+        self.heap: list[tuple[float, int, int, int, Any]] = []
+        self._count = 0
+        self._limit = _TIMERS
+        self._workers = workers
+
+    def add(self, when: float, kind: int, attempt: int, about: Any) -> None:
+        """Have `Tick` look at something at a time."""
+        self._count += 1
+        heapq.heappush(self.heap, (when, self._count, kind, attempt, about))
+        if len(self.heap) > self._limit:
+            # All of them are looked through now and then. Otherwise they would grow with the
+            # number of calls that had an hour and took a millisecond.
+            self.heap = [timer for timer in self.heap if self._matters(*timer[2:])]
+            heapq.heapify(self.heap)
+            self._limit = max(_TIMERS, 2 * len(self.heap))
+
+    def _matters(self, kind: int, attempt: int, about: Any) -> bool:
+        """Whether there will be something to do when a timer is due, for all that is known."""
+        if kind == RETRY:
+            return about.stage is Stage.RETRYING and bool(about.attempt == attempt)
+        if kind == DEADLINE:
+            return bool(about.queue) and bool(about.queue[0].attempt == attempt)
+        if kind == KILL:
+            return about.id in self._workers and bool(about.stopping == attempt)
+        return kind == START or about.id in self._workers
