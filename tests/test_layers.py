@@ -58,6 +58,9 @@ LAYERS = """
     engines.driver.blocks engines.driver.early
     engines.driver.placement engines.driver.reactor
     engines.driver.scheduler
+    engines.driver.simulation.machine
+    engines.driver.simulation.checks engines.driver.simulation.processes
+    engines.driver.simulation.world
     engines.local.arena engines.local.messages engines.local.stack_answer
     engines.local.launch engines.local.certificate
     engines.local.pool engines.local.store engines.local.stacks
@@ -90,8 +93,8 @@ LAYERS = """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
 EMPTY = {
-    "attempt", "code", "deploy", "engines", "engines.cluster", "engines.driver", "engines.local",
-    "engines.wire", "observe",
+    "attempt", "code", "deploy", "engines", "engines.cluster", "engines.driver",
+    "engines.driver.simulation", "engines.local", "engines.wire", "observe",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()

@@ -1,6 +1,6 @@
 """The scheduler without processes.
 
-The simulator of the tests checks the whole state after each event and would be all that is seen
+`mars.engines.driver.simulation` imitates messages and processes, and that would be all that is seen
 here. This one only delivers: assigned tasks take their time in a virtual clock, then they are done.
 """
 

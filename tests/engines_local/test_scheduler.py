@@ -49,6 +49,7 @@ from mars.engines.driver.events import (
     WorkerReady,
 )
 from mars.engines.driver.scheduler import Scheduler
+from mars.engines.driver.simulation.machine import SimulatedRun
 from mars.engines.wire.status import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.items import MapCall
 from mars.settings import (
@@ -67,7 +68,6 @@ from mars.settings import (
     STARTS_WITHOUT_RESULT,
 )
 from mars.task import Call, Function, Options, Task, WorkerId
-from tests.engines_local.simulator import SimRun
 
 QUICK = Function(b"quick", "quick", b"")  # predicted: 1 ms
 LONG = Function(b"long", "long", b"")  # predicted: 1 s
@@ -114,8 +114,8 @@ class Desk:
 
     def submit(
         self, *calls: Call, stop_on_error: bool = True, depth: int = 0, realm: Any = None
-    ) -> SimRun:
-        run = SimRun("run", stop_on_error=stop_on_error, depth=depth)
+    ) -> SimulatedRun:
+        run = SimulatedRun("run", stop_on_error=stop_on_error, depth=depth)
         tasks = []
         for call in calls:
             task = Task(call, realm or self)
@@ -843,7 +843,7 @@ def test_an_item_that_ends_while_its_map_is_asked_for_again_does_not_run_again()
     again = Task(whole, desk)
     whole.begin(again)  # in the program's thread, while item 1 still runs
     desk.finish(2, result=(b"", {}, None), seconds=1.0)
-    run = SimRun("again", stop_on_error=True)
+    run = SimulatedRun("again", stop_on_error=True)
     desk.on(Submitted(run, [again]))
     assert [list(block.items) for queue in desk.queues.values() for block in queue] == [[0]]
     desk.finish(1, result=(b"", {}, None), seconds=1.0)
@@ -867,7 +867,7 @@ def test_a_call_that_two_threads_submit_runs_once_and_ends_both_runs(kind: Any) 
     desk = Desk(1)
     one = kind()
     first, second = both(desk, one)
-    runs = SimRun("first", stop_on_error=True), SimRun("second", stop_on_error=True)
+    runs = SimulatedRun("first", stop_on_error=True), SimulatedRun("second", stop_on_error=True)
     desk.on(Submitted(runs[0], [first]))
     desk.on(Submitted(runs[1], [second]))
     sent = []
@@ -884,7 +884,7 @@ def test_a_call_that_failed_before_the_second_thread_came_runs_again_for_it(kind
     desk = Desk(1)
     one = kind()
     first, second = both(desk, one)
-    runs = SimRun("first", stop_on_error=True), SimRun("second", stop_on_error=True)
+    runs = SimulatedRun("first", stop_on_error=True), SimulatedRun("second", stop_on_error=True)
     desk.on(Submitted(runs[0], [first]))
     desk.finish(1, FATAL, result=b"")
     desk.on(Submitted(runs[1], [second]))
