@@ -349,6 +349,11 @@ _serial = itertools.count(1)
 _KEY_PREFIX: Final = os.urandom(8).hex()
 
 
+def key_of(serial: int) -> str:
+    """The key of the call with a number; see `Call.key`."""
+    return f"{_KEY_PREFIX}{serial:016x}"
+
+
 class Call:
     """One call that a program described. Nothing in it changes but `task` and `handles`.
 
@@ -372,6 +377,8 @@ class Call:
         How many may still ask for a result: outputs that the program holds, and calls not done
         yet that have it as an input. Changed in any thread, by ``+=`` alone, which CPython does
         not interrupt.
+    serial : int
+        Its number in this process; `key` is made of it.
     satisfied : bool
         The call needs its inputs no more: it is done, or nobody can ask for it.
     identity : tuple
@@ -379,8 +386,8 @@ class Call:
     """
 
     __slots__ = (
-        "_serial", "function", "handles", "identity", "inputs", "n_output", "options", "payload",
-        "place", "satisfied", "speaks_for", "stored",
+        "function", "handles", "identity", "inputs", "n_output", "options", "payload",
+        "place", "satisfied", "serial", "speaks_for", "stored",
         "task",
     )  # fmt: skip
 
@@ -409,7 +416,7 @@ class Call:
         # after it has taken their values.
         self.speaks_for: tuple[Output, ...] = ()
         self.place: Any = None
-        self._serial = next(_serial)
+        self.serial = next(_serial)
         for source, _ in inputs:
             source.handles += 1
 
@@ -420,7 +427,7 @@ class Call:
     @property
     def key(self) -> str:
         """32 hexadecimal digits that no other call has."""
-        return f"{_KEY_PREFIX}{self._serial:016x}"
+        return key_of(self.serial)
 
     whole: Call | None = None
     """The map that it is an item of."""

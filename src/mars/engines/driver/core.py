@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from mars.engines.driver.estimates import Admission, Estimates
 from mars.engines.driver.events import (
@@ -31,6 +31,7 @@ from mars.engines.driver.queues import (
     Timers,
     WorkerState,
 )
+from mars.observe.attempts import Attempts
 from mars.settings import BACKOFF_S, BATCH_S, CANCEL_GRACE_S, OVERDUE_S, START_PAUSE_S
 from mars.task import AttemptId, Stage, Task, WorkerId
 
@@ -131,7 +132,7 @@ class Core:
 
     __slots__ = (
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
-        "distance", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
+        "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
         "made_in", "next_group", "next_worker", "ready", "releases", "resuming", "roomy", "taken",
         "timers", "workers",
     )  # fmt: skip
@@ -170,6 +171,7 @@ class Core:
         self.ready = ReadyQueue(lambda task: abandon(self, task))
         self.timers = Timers(self.workers)
         self.attempts = 0  # number of the last one
+        self.ended = Attempts()
         self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self.commands: list[Command] = []  # of the event that is being handled
         self.releases: list[Task] = []  # results that are given back at its end
@@ -200,7 +202,7 @@ class Core:
     def start_worker(self, group: int) -> WorkerId:
         """Have a process started for a new worker of a group. Returns the worker's id."""
         self.next_worker += 1
-        worker = WorkerState(WorkerId(self.next_worker), group)
+        worker = WorkerState(WorkerId(self.next_worker), group, self.groups[group].address)
         self.workers[worker.id] = worker
         self.changed[worker] = None
         self.sort()
@@ -305,6 +307,32 @@ class Core:
         if len(worker.queue) > 1 and not worker.taking_back:
             # Nothing else may begin there: a SIGKILL that has to follow would hit it.
             self.take_back(worker, len(worker.queue) - 1)
+
+    def note(
+        self,
+        task: Task,
+        worker: WorkerState,
+        ending: str,
+        timing: bytes | None = None,
+        log: Any = None,
+        peak: int = 0,
+        failed_items: int = 0,
+    ) -> None:
+        """Record that an attempt has ended, before that changes its task; see `EndedAttempt`."""
+        call = task.call
+        whole = task.source or task
+        runs = whole.runs
+        ended = self.ended
+        ended.count += 1
+        ended.kept.append(
+            (
+                task.attempt, call.serial, call.options.name or call.function.name, task.size,
+                runs[0].number if runs else 0, task.depth, task.tries + task.deaths,
+                worker.address, worker.id, worker.where, ending,
+                whole.queued_at, whole.ready_at, task.sent_at, timing,
+                log and log.size(), peak, failed_items,
+            )
+        )  # fmt: skip
 
     def take_back(self, worker: WorkerState, count: int) -> None:
         """Ask a worker for the last calls of its queue."""

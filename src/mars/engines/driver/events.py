@@ -17,6 +17,7 @@ from mars.task import AttemptId, Task, WorkerId
 class RunState(Protocol):
     """What the scheduler needs of a run."""
 
+    number: int
     live: bool
     total: int
     remaining: int
@@ -56,7 +57,7 @@ class Outcome(NamedTuple):
     stored: bool = False
     failures: int = 0  # items of a block that raised
     timing: bytes | None = None
-    log: Any = None
+    log: Any = None  # the part of a log that it wrote
     peak: int = 0  # bytes of memory that the process took; 0: not looked at
     early: bool = False  # its value is still on its way here: `Arrived` follows
 

@@ -18,14 +18,15 @@ class WorkerState:
     """One worker process, as the scheduler sees it."""
 
     __slots__ = (
-        "asked", "blocked", "claim", "counted", "cpus", "due_at", "empty", "group", "id", "kill_at",
-        "load_s", "need", "queue", "ready", "reason", "resuming", "stopping", "taking_back", "told",
-        "usable", "watched", "where",
+        "address", "asked", "blocked", "claim", "counted", "cpus", "due_at", "empty", "group",
+        "id", "kill_at", "load_s", "need", "queue", "ready", "reason", "resuming", "stopping",
+        "taking_back", "told", "usable", "watched", "where",
     )  # fmt: skip
 
-    def __init__(self, number: WorkerId, group: int) -> None:
+    def __init__(self, number: WorkerId, group: int, address: str) -> None:
         self.id = number
         self.group = group
+        self.address = address  # of its group
         self.where: tuple[str, int] = ("", 0)  # name of its node, and process id there
         self.ready = False  # False until its process has said so
         self.queue: deque[Task] = deque()  # the first one runs
@@ -46,6 +47,10 @@ class WorkerState:
         self.empty = False  # counted in `Group.empty`
         self.usable = False  # counted in `Group.usable`
         self.counted: tuple[bool, float] | None = None  # how it is counted in `Group.taken`
+
+
+NOBODY: Final = WorkerState(WorkerId(0), -1, "")
+"""Stands for a worker that nobody knows any more."""
 
 
 class Taken:

@@ -242,6 +242,11 @@ def _finished(core: Core, event: Finished, now: float) -> None:
             task.logs = (*task.logs, outcome.log)
         status = outcome.status
         if status == VALUE:
+            if outcome.failures or core.ended.watched:
+                core.note(
+                    task, worker, "error" if outcome.failures else "value", outcome.timing,
+                    outcome.log, outcome.peak, outcome.failures,
+                )  # fmt: skip
             task.where = worker.where
             core.estimates.learn(task, outcome.seconds)
             if outcome.peak:
@@ -267,7 +272,9 @@ def _attempt_failed(
 ) -> None:
     status = outcome.status
     reason = worker.reason if worker.stopping == outcome.attempt else ""
-    task.ended = (*task.ended, (*worker.where, "stopped" if reason else "error"))
+    ending = "stopped" if reason else "error"
+    core.note(task, worker, ending, outcome.timing, outcome.log, outcome.peak)
+    task.ended = (*task.ended, (*worker.where, ending))
     if reason == "cancel":  # whatever the call made of the interrupt
         _end_stopped(core, task, now)
         return
@@ -376,6 +383,7 @@ def _died(core: Core, event: Died, now: float) -> None:
         begun.append(queue.popleft())
     if not core.groups[worker.group].cpus:
         for task in queue:  # its node was lost: nobody knows whether they have begun there
+            core.note(task, worker, "unknown")
             task.ended = (*task.ended, (*worker.where, "unknown"))
     _vacate(core, worker, now)
     had_begun = bool(begun)
@@ -385,12 +393,14 @@ def _died(core: Core, event: Died, now: float) -> None:
             task.ended = (*task.ended, (*worker.where, "died"))
             continue
         task.worker = None
+        log = None
         if task.attempt == event.started:
-            if event.log is not None:
-                task.logs = (*task.logs, event.log)
+            log = event.log
+            if log is not None:
+                task.logs = (*task.logs, log)
             if event.starved:
                 core.admission.learn(task.call.function.key, event.peak)
-        _attempt_died(core, task, worker, event, now)
+        _attempt_died(core, task, worker, event, log, now)
     if had_begun:
         return
     group = core.groups[worker.group]
@@ -411,12 +421,16 @@ def _died(core: Core, event: Died, now: float) -> None:
             _close_group(core, worker.group, now)
 
 
-def _attempt_died(core: Core, task: Task, worker: WorkerState, event: Died, now: float) -> None:
+def _attempt_died(
+    core: Core, task: Task, worker: WorkerState, event: Died, log: Any, now: float
+) -> None:
     task.home, task.near = None, 0
     leave_home(task)
     reason = worker.reason if worker.stopping == task.attempt else ""
     options = task.call.options
-    task.ended = (*task.ended, (*worker.where, "stopped" if reason else "died"))
+    ending = "stopped" if reason else "died"
+    core.note(task, worker, ending, None, log, event.peak)
+    task.ended = (*task.ended, (*worker.where, ending))
     if reason == "cancel":
         _end_stopped(core, task, now)
         return

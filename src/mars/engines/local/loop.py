@@ -18,7 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mars import platform
 from mars.attempt import failure
@@ -26,6 +26,7 @@ from mars.attempt.capture import Log, Segment
 from mars.engine import Run
 from mars.engines.driver import events
 from mars.engines.driver.events import Outcome
+from mars.engines.driver.queues import WorkerState
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.local import messages
 from mars.engines.local.certificate import ending_name, evidence, last_lines, start_ending
@@ -57,6 +58,9 @@ _POLL_AGAIN_S: Final = OVERDUE_S
 
 _WORDS_TOLD: Final = 8
 """Of workers that did not start, how many an error quotes."""
+
+
+Answer = TypeVar("Answer")
 
 
 def _function_key(function: Function, run: Run) -> bytes:
@@ -170,6 +174,31 @@ class Loop:
             self._act_on_posted()  # nobody else will: a run that comes too late ends at once
         else:
             self.wake()
+
+    def ask(self, question: Callable[[], Answer]) -> Answer:
+        """Have something looked up in the loop's thread, and wait for the answer.
+
+        Other threads read what the loop has in this way only.
+        """
+        if threading.current_thread() is self.thread:
+            return question()
+        answers: list[Answer] = []
+        failures: list[BaseException] = []
+        answered = threading.Lock()
+        answered.acquire()
+
+        def look() -> None:
+            try:
+                answers.append(question())
+            except BaseException as error:  # it is the asker's, and must not end the loop
+                failures.append(error)
+            answered.release()
+
+        self.post(look)
+        answered.acquire()
+        if failures:
+            raise failures[0]
+        return answers[0]
 
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more. May be called by the collector."""
@@ -295,6 +324,26 @@ class Loop:
             except IndexError:  # another thread was faster, after the end
                 return
             action()
+
+    # -- what others ask for ------------------------------------------------------------------
+
+    def printed(self, worker: WorkerState) -> int:
+        """Bytes that a worker has printed, with all its calls."""
+        member = self.members.get(worker.id)
+        try:
+            return 0 if member is None else member.segment.size()
+        except OSError:  # it has just ended
+            return 0
+
+    def running_log(self, task: Task) -> Log | None:
+        """The log of the attempt that runs now."""
+        member = None if task.worker is None else self.members.get(task.worker.id)
+        if member is None or not member.open:
+            return None
+        attempt, start = member.running()
+        if attempt != task.attempt:
+            return None
+        return Log(member.segment, start, member.segment.size())
 
     # -- runs ---------------------------------------------------------------------------------
 

@@ -167,6 +167,20 @@ def check_quiet(ledger: Ledger) -> None:
             raise Broken(f"worker {worker.id} never was ready")
     if any(state.ready) or state.ready.count:
         raise Broken("tasks are left in the ready queue")
+    _check_attempts(ledger)
+
+
+def _check_attempts(ledger: Ledger) -> None:
+    """Each attempt is noted once; a value that is lost afterwards is noted once more."""
+    endings: dict[int, list[str]] = {}
+    for fact in ledger.scheduler.core.ended.kept:
+        endings.setdefault(fact[0], []).append(fact[10])
+    for number, noted in endings.items():
+        if len(noted) > 1 and noted not in (["value", "lost"], ["value", "error"]):
+            raise Broken(f"attempt {number} is noted as {noted}")
+    for number in ledger.accepted:
+        if number not in endings:
+            raise Broken(f"attempt {number} has ended and is not noted")
 
 
 def check_freed(ledger: Ledger) -> None:

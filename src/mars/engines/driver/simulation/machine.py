@@ -116,6 +116,7 @@ class SimulatedRun:
 
     def __init__(self, name: str, *, stop_on_error: bool, depth: int = 0) -> None:
         self.name = name
+        self.number = 0
         self.live = True
         self.total = self.remaining = self.made = self.done = self.failed = 0
         self.failure: Task | None = None
