@@ -42,7 +42,7 @@ class WorkerState:
         self.stopping = 0  # the attempt that was interrupted
         self.kill_at = 0.0  # when an interrupted attempt has had enough time; 0: never
         self.reason = ""  # why it was interrupted
-        self.need = 0.0  # bytes of memory that the most demanding call of the queue needs
+        self.need = 0.0  # bytes of memory that the most demanding call of its queue needs
         self.watched = False  # a timer looks whether it is overdue
         self.empty = False  # counted in `Group.empty`
         self.usable = False  # counted in `Group.usable`
@@ -93,10 +93,10 @@ class Group:
         self.memory = memory  # bytes for running calls, on a node of its own; None: the engine's
         self.free = cpus
         self.resuming: deque[WorkerState] = deque()  # blocked, and could go on
-        self.careful = False  # one could not start: from then on, one at a time
+        self.careful = False  # a worker could not start: from then on, start one at a time
         self.pause_until = 0.0  # no process is started before this time
         self.failed_starts = 0  # workers that have ended since one of them has finished a call
-        self.closed = False  # too many: until one is ready, nothing is expected of it
+        self.closed = False  # too many have ended: nothing is expected until one is ready
         self.look_at = 0.0  # when tasks that were left to other groups are looked at again
         self.idle: dict[WorkerState, None] = {}  # could start something now
         self.empty = 0  # workers without a queue, those too that are being started
@@ -112,7 +112,7 @@ class ReadyQueue:
         self._abandon = abandon  # what to do with a task that no live run wants
         self._levels: dict[tuple[int, int], dict[tuple[float, str | None], deque[Task]]] = {}
         self._order: list[tuple[int, int]] = []
-        # Where the last task went: the next one most likely goes there, too.
+        # Where the last task went. The next one most likely goes there, too.
         self._last_options: Options | None = None
         self._last_depth = 0
         self._last_shelf: deque[Task] = deque()
@@ -128,7 +128,7 @@ class ReadyQueue:
         shelf = level.get(shape)
         if shelf is None:
             shelf = level[shape] = deque()
-            # The largest first: tasks that need several cores would starve behind small ones.
+            # The largest come first. Tasks that need several cores would starve behind small ones.
             self._levels[urgency] = dict(sorted(level.items(), key=lambda item: -item[0][0]))
         return shelf
 
@@ -163,12 +163,12 @@ class ReadyQueue:
                 if cpus <= group.free + 1e-9:
                     return shelf
                 if cpus <= group.cpus:
-                    return None  # keep the cores that are free for it
+                    return None  # the cores that are free are kept for it
         self._tidy()
         return None
 
     def first(self) -> Task | None:
-        """What is most urgent; perhaps nobody wants it any more."""
+        """The most urgent task. Perhaps nobody wants it any more."""
         for urgency in self._order:
             for shelf in self._levels[urgency].values():
                 if shelf:

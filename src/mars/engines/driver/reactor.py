@@ -95,7 +95,7 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
         call = task.call
         run.total += task.size
         known = call.task
-        if known is not task:  # else the engine put it there
+        if known is not task:  # otherwise the engine has put it there
             known = call.task_in(task.realm)
         if known is task and not task.runs and not task.finished:
             pass
@@ -125,8 +125,8 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
                 join_map(core, known, task)
             continue
         else:
-            # The engine put it there, for a run that is on its way here, or that Ctrl-C kept
-            # from coming.
+            # The engine put it there for another run, which is on its way here or which Ctrl-C
+            # kept from coming.
             known.asked |= task.asked
             task = known
         task.runs = runs
@@ -147,7 +147,7 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
 
 
 def _anew(old: Task) -> Task:
-    """A task for a call whose task has ended without a value."""
+    """A new task for a call whose task has ended without a value."""
     new = Task(old.call, old.realm)
     new.place, new.asked = old.place, old.asked
     old.call.begin(new)
@@ -328,7 +328,7 @@ def _pull(core: Core, worker: WorkerState, tasks: Sequence[Task], now: float) ->
     worker.queue = deque(task for task in worker.queue if task not in pulled)
     for task in reversed(tasks):
         worker.load_s -= core.estimates.predict(task)
-        if task.stage is ASSIGNED:  # it has not ended with one behind it
+        if task.stage is ASSIGNED:  # it has not ended with a task behind it
             put_back(core, task, now)
 
 
@@ -389,7 +389,7 @@ def _died(core: Core, event: Died, now: float) -> None:
     had_begun = bool(begun)
     begun = [task for task in begun if task.stage is ASSIGNED]
     for task in begun:
-        if task.stage is not ASSIGNED:  # it has ended with its input, one before it
+        if task.stage is not ASSIGNED:  # it has ended with its input, a task before it
             task.ended = (*task.ended, (*worker.where, "died"))
             continue
         task.worker = None
@@ -467,7 +467,7 @@ def _vacate(core: Core, worker: WorkerState, now: float) -> None:
         worker.blocked = False
     queue, worker.queue = worker.queue, deque()
     for task in reversed(queue):
-        if task.stage is ASSIGNED:  # it has not ended with one behind it
+        if task.stage is ASSIGNED:  # it has not ended with a task behind it
             put_back(core, task, now)
 
 
