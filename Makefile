@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons faults check format \
-	bench bench-quick bench-page bench-cluster chaos clean
+	docs bench bench-quick bench-page bench-cluster chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -131,11 +131,21 @@ faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_C
 	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
 	@$(PYTEST) -m 'campaign and clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
 
-check: $(VENV)/for-tests  ## format, lint, types, import layers; changes nothing
+check: $(VENV)/for-tests  ## format, lint, types, import layers, site; changes no source
 	@$(PY) -m ruff format --check . || { echo "not formatted; run: make format"; exit 1; }
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@$(PY) -m pytest --quiet --no-header tests/test_layers.py
+	@$(SITE)
+
+# A link that leads nowhere is a warning, and a warning ends the build. Sphinx says it again only of
+# pages that it reads again, so all pages are read each time.
+SITE := $(PY) -m sphinx --quiet --fail-on-warning --keep-going --fresh-env \
+	-d build/site-cache docs build/site
+
+docs: $(VENV)/for-tests  ## make the documentation site, from the pages in docs/
+	@$(SITE)
+	@echo "the site: build/site/index.html"
 
 format: $(VENV)/for-tests  ## format, and fix what ruff can fix
 	@$(PY) -m ruff check --fix-only --quiet .
@@ -155,9 +165,9 @@ bench: .venv-bench/made  ## compare with the peers, full sizes (an hour; wants a
 bench-quick: .venv-bench/made  ## the same at small sizes, one round (some minutes)
 	@.venv-bench/bin/python -m benchmarks --quick --json $(BENCH_JSON) $(BENCH_ARGS)
 
-# From all runs in benchmarks/results, in the order of their names; a later one replaces the rows
-# that it has too. Needs no peer.
-bench-page:  ## write docs/benchmarks.md from benchmarks/results
+# From all runs in benchmarks/results, in the order of their names. A later run replaces the rows
+# that it has as well. Needs no peer.
+bench-page:  ## write docs/benchmarks.md and docs/plots from benchmarks/results
 	@$(PYTHON) -m benchmarks.report benchmarks/results/*.jsonl --output docs/benchmarks.md
 
 bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and Ray (some minutes)

@@ -152,35 +152,37 @@ _NOOP: Final = ("noop", "100 000 tasks", "tasks_per_s", "higher")
 _MILLION: Final = ("memory_tasks", "1 000 000 tasks")
 
 _TWO_CORES: Final = (
-    "All calls are described before the first one runs, by the program's thread; then the engine's "
-    "thread and two workers share two cores. `cost_of_a_call` has what each of them takes, and how "
-    "much of it is Python's collector, which is the program's to switch off."
+    "The program's thread describes all calls before the first one runs. Then the engine's thread "
+    "and two workers share two cores. `cost_of_a_call` says how much time each of them takes, and "
+    "how much of it is Python's collector, which only the program should switch off."
 )
 _HALF_OF_IT: Final = (
-    "On two busy cores a call loses half of what `cost_of_a_call` counts. The peers' figures that "
-    "the target was made of are those of `map`."
+    "On two busy cores a call loses half of the time that `cost_of_a_call` counts. The target was "
+    "made from figures of the peers for `map`."
 )
 _BLOCKS: Final = (
-    "Two forked processes reach what `granularity` has for `bare`. Ours sends a message for each "
-    "0.1 s of work, so that calls that take longer than others do not keep one worker waiting."
+    "Two forked processes without a runtime reach the row `bare` of `granularity`. mars sends a "
+    "message for each 0.1 s of work, so that calls that take longer than others do not keep one "
+    "worker waiting."
 )
 _ONE_COPY: Final = (
-    "The best peer reads the array in the process that made it, and copies nothing; ours writes it "
-    "once to memory that all workers read, so that both can."
+    "The best peer reads the array in the process that made it, and copies nothing. mars writes it "
+    "once to memory that all workers read, so that both workers can read it."
 )
 _FRESH_MEMORY: Final = (
-    "To make such arrays and to write each once is most of it: `shared_write` of `physical_limits` "
-    "is that without any runtime, and without the large pages that ours has where it may. Memory "
-    "that was never touched before costs more than the copy."
+    "Most of the time goes into making such arrays and writing each of them once. `shared_write` "
+    "of `physical_limits` measures this without any runtime, and without the large pages that mars "
+    "uses where it may. Memory that was never used before costs more than the copy."
 )
 _MESSAGES: Final = (
-    "Calls of 50 us would have to cost no more than 50 us: `cost_of_a_call` has what they take. A "
-    "link of a chain, which waits for no other worker, takes a quarter; the rest is messages, as "
-    "each step needs what the other worker has told the engine, and to be awake for them."
+    "Calls of 50 µs would have to cost no more than 50 µs; `cost_of_a_call` says what they cost. A "
+    "link of a chain, which waits for no other worker, costs a quarter of this. The rest is the "
+    "cost of messages, and of staying awake for them: each step needs what the other worker has "
+    "told the engine."
 )
 _COLLECTOR: Final = (
-    "Python's collector looks at all that the program holds, at a million calls three objects "
-    "each, with nothing in between. To switch it off, or `gc.freeze()`, is the program's decision."
+    "Python's collector looks at the whole heap of the program in one go. With a million calls it "
+    "finds three objects for each. Only the program should switch it off or call `gc.freeze()`."
 )
 
 TARGETS: Final = (

@@ -1,7 +1,7 @@
 """JSON lines -> the results page. `python -m benchmarks.report RUN.jsonl... [--output PAGE.md]`.
 
 Losses stand in the same column as wins. Called by `__main__` after a run, and by `make bench-page`
-to write `docs/benchmarks.md` from the measurements in `benchmarks/results/`.
+to write `docs/benchmarks.md` and `docs/plots/` from the measurements in `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import cases, peers
+from benchmarks import cases, peers, plots
 from benchmarks.case import Case
 from benchmarks.figures import (
     BARE,
@@ -34,44 +34,50 @@ from benchmarks.runner import LEAST_ROUNDS, SHARE_S
 NOISY_CORES: Final = 0.25
 """Load by others from which a row is marked."""
 
+PLOT_FOLDER: Final = "plots"
+"""Beside the page."""
+
 METHOD: Final = f"""
 ## How it was measured
 
-- **One question per file** in `benchmarks/cases/`, one adapter per file in `benchmarks/peers/`.
-  What the tasks do stands in `benchmarks/workload.py` and is the same for everybody.
-- **Taking turns.** A few neighbouring cases go round and round through all peers, each round
-  beginning with another one, so that a slow minute of the machine falls on everybody. The tables
-  show the median over the rounds, the smallest and the largest value.
-- **A fresh process for each peer and round.** The peer starts, runs 64 empty tasks, and only then
-  is asked those cases, except where starting is the question. Where memory that is warm already
-  would answer, each case and size has a process of its own. Whatever a peer leaves behind is ended
-  before the next one starts.
-- **Nobody waits for the slowest.** Each size has a time budget, which stands in its file. Small
-  runs first tell what a peer can do. One that is slower gets a smaller problem (*cut to* says how
-  small); if not even half of it fits, it is left out, and its row says how long it would have
-  taken. Ours is under the same rule. A peer gets {LEAST_ROUNDS} rounds of a case, and up to the
-  run's number as long as all of them took less than {SHARE_S:g} s.
-- **Everybody's best way.** Futures as arguments where a runtime takes them; level by level, in one
-  message for each worker, where it does not; each runtime's own chunks, stores and shared memory.
-  Ours runs as it comes: logs, timestamps and fault handling cannot be turned off, and are not.
+- **One question per file.** Each file in `benchmarks/cases/` asks one question. Each file in
+  `benchmarks/peers/` is the adapter of one peer. The tasks stand in `benchmarks/workload.py` and
+  are the same for all peers.
+- **The peers take turns.** In each round all peers run a few neighbouring cases, and each round
+  begins with another peer. So a slow minute of the machine hits all of them. The tables show the
+  median over the rounds, and the smallest and the largest value.
+- **Each peer has a fresh process in each round.** The peer starts and runs 64 empty tasks before it
+  is asked the cases, except where starting is the question. Where warm memory would change the
+  answer, each case and size has a process of its own. Processes that a peer leaves behind are ended
+  before the next peer starts.
+- **Each size has a time budget,** which stands in its file. Small runs first find out how fast a
+  peer is. A slower peer gets a smaller problem, and *cut to* says how small. If not even half of it
+  fits into the budget, the peer is left out, and its row says how long it would have taken. The
+  rule holds for mars as well. A peer gets {LEAST_ROUNDS} rounds of a case. It gets more, up to the
+  number of the run, as long as all of them together took less than {SHARE_S:g} s.
+- **Each peer is used in its best way.** A peer that takes futures as arguments gets them. Other
+  peers run level by level, with one message for each worker. Each peer uses its own chunks, stores
+  and shared memory. mars runs with its defaults: its logs, timestamps and fault handling cannot be
+  switched off.
 - **Results are checked.** A wrong answer is no measurement.
-- Working threads of numerical libraries are set to one for everybody, and numpy is loaded before
-  the cases about arrays begin. Ray's workers run at nice 15
-  unless told otherwise, which hands the machine to everybody else: here they are told.
+- Numerical libraries have one working thread for all peers, and numpy is loaded before the cases
+  about arrays begin. Ray's workers run at nice 15 by default, which gives the machine to all other
+  processes. Here they run at normal priority.
 
 ## How far to trust it
 
-- Two workers on few cores of a virtual machine say little about large machines and nothing about
-  clusters, which is what Ray, Dask and Parsl are made for.
-- Neighbours closer than their min .. max are equal.
-- Fine-grained numbers move by a factor of two with where the system places processes: a message to
-  a process on the same core takes a fifth of what one to another, idle core takes.
-- ‡ marks rows during which others used more than {NOISY_CORES} cores. Ray's daemons leave no
-  record of their CPU time, so Ray is judged by the load just before it starts.
-- † marks rows that were measured in another run than ours.
-- Pools do less than the others: no graphs, no logs of a call, no second attempt when a worker
-  dies. Their rows show what that buys.
-- `python -m benchmarks --cases CASE --peers PEER,PEER` repeats any row; `make bench` repeats all.
+- Two workers on a virtual machine with few cores say little about large machines. They say nothing
+  about clusters, and Ray, Dask and Parsl are made for clusters.
+- Two rows are equal if their medians are closer to each other than the range min .. max.
+- Numbers of small tasks change by a factor of two with the cores on which the system places the
+  processes. A message to a process on the same core takes a fifth of the time of a message to
+  another, idle core.
+- ‡ marks rows during which other processes used more than {NOISY_CORES} cores. Ray's daemons leave
+  no record of their CPU time, so Ray is judged by the load just before it starts.
+- † marks rows that were measured in another run than the row of mars.
+- Pools do less than the other peers: they have no graphs, no log of a call, and no second attempt
+  when a worker dies. Their rows show how much time that saves.
+- `python -m benchmarks --cases CASE --peers PEER,PEER` repeats any row. `make bench` repeats all.
 """.strip()
 
 
@@ -214,7 +220,7 @@ def target_lines(results: Results) -> Iterator[str]:
     reached = sum(verdict.reached is True for verdict in known)
     yield from ["", "## Targets", ""]
     yield (
-        f"What this project set out to reach, beside the best peer of the same table below. "
+        f"These are the goals of this project, next to the best peer of the same table below. "
         f"Reached: {reached} of {len(known)}"
         + (
             f"; not in these runs: {len(verdicts) - len(known)}."
@@ -232,7 +238,7 @@ def target_lines(results: Results) -> Iterator[str]:
         if verdict.reached is False and verdict.target.why:
             reasons.setdefault(verdict.target.why, []).append(verdict.target.what)
     if reasons:
-        yield from ["", "What keeps ours from those that are missed:", ""]
+        yield from ["", "Why mars misses the others:", ""]
     for why, missed in reasons.items():
         yield f"- *{'; '.join(missed)}*. {why}"
 
@@ -245,8 +251,8 @@ def growth_lines(results: Results) -> Iterator[str]:
         return
     yield from ["", "## How cost grows", ""]
     yield (
-        "Ours: what one costs when there are so many. Linear growth is a row of equal numbers; a "
-        "first number that is larger is what starting costs."
+        "The cost of one call, item or argument of mars, by how many there are. If the cost grows "
+        "linearly, all numbers of a row are equal. A larger first number is the cost of starting."
     )
     yield ""
     yield from table(
@@ -294,18 +300,34 @@ def machine_lines(results: Results) -> Iterator[str]:
             yield f"- `{name}`: {words.splitlines()[0]}"
 
 
-def render(records: Iterable[Record]) -> str:
-    """The results page."""
+def plot_lines(results: Results, folder: str) -> Iterator[str]:
+    """The plots, which are in a folder beside the page."""
+    yield from ["", "## Plots", ""]
+    yield (
+        "Bars are medians. The line on a bar goes from the smallest to the largest measurement. "
+        "The red bar is `mars`. The grey bar is `bare`, the machine without any runtime. The "
+        "tables under [Cases](#cases) have all numbers."
+    )
+    for title, name, _ in plots.plots(results):
+        yield from ["", f"![{title}]({folder}/{name})"]
+
+
+def render(records: Iterable[Record], plot_folder: str | None = None) -> str:
+    """The results page; with plots if they are in a folder beside it."""
     results = Results(records)
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench-page` from measurements; do not edit. Ours is `mars`; the peers",
-        "are what people use today, in the versions named below, each in its best way.",
+        "`make bench-page` writes this page from measurements. Do not edit it. The page compares",
+        "mars (*ours*) with what people use today (*peers*), in the versions named below, each in",
+        "its best way.",
     ]
     if any(head["size"] != "full" for head in results.heads):
         lines += ["", "**Small sizes and few rounds: to see that all works, not to be quoted.**"]
-    lines += [*target_lines(results), *growth_lines(results), *machine_lines(results), "", METHOD]
+    lines += target_lines(results)
+    if plot_folder is not None:
+        lines += plot_lines(results, plot_folder)
+    lines += [*growth_lines(results), *machine_lines(results), "", METHOD]
     lines += ["", "## Cases"]
     for name in results.cases():
         lines += case_lines(name, results)
@@ -326,13 +348,19 @@ def main() -> None:
     """Write the page for stored measurements."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="JSON lines, oldest run first")
-    parser.add_argument("--output", type=Path, help="default: standard output")
+    parser.add_argument("--output", type=Path, help="default: standard output, without plots")
     options = parser.parse_args()
-    page = render(read(options.runs))
-    if options.output:
-        options.output.write_text(page, encoding="utf-8")
-    else:
-        print(page, end="")
+    records = read(options.runs)
+    if not options.output:
+        print(render(records), end="")
+        return
+    folder = options.output.parent / PLOT_FOLDER
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for _, name, drawing in plots.plots(Results(records)):
+        (folder / name).write_text(drawing, encoding="utf-8")
+    options.output.write_text(render(records, PLOT_FOLDER), encoding="utf-8")
 
 
 if __name__ == "__main__":

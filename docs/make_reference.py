@@ -1,7 +1,9 @@
 """Write docs/reference.md from the docstrings, options, tunables and commands of mars.
 
-``python docs/make_reference.py`` writes the page; ``--check`` only says whether it is up to date.
-A test does the same. Nothing is described here that the code can describe itself.
+``python docs/make_reference.py`` writes the page. With ``--check`` it only says whether the page is
+up to date, as a test does. The site takes the page as it is: docstrings are the only source of the
+reference, for readers of the repository and of the site. This file describes only what the code
+cannot describe by itself.
 """
 
 from __future__ import annotations
@@ -40,33 +42,33 @@ CALL_OPTIONS = {
     "name": ("str", "the function's name", "what progress, errors and logs call it"),
     "cpus": (
         "float", "1",
-        "cores that the call owns, and threads of its libraries; above 1 whole numbers only",
+        "cores that the call owns, and threads that its libraries use; above 1 a whole number",
     ),
-    "memory": ("int or str", "none", "bytes, or such as `'2GiB'`, that the call may take"),
-    "gpus": ("int", "0", "above 0 the call is refused when it is executed: there is none"),
+    "memory": ("int or str", "none", "what the call may take, in bytes or as `'2GiB'`"),
+    "gpus": ("int", "0", "above 0 the call is refused at `execute`: there is no GPU"),
     "timeout": (
         "float", "none",
         "seconds for one attempt, from when it is sent to a free worker; then `TaskTimeout`",
     ),
     "retries": ("int", "0", "further attempts after an exception or a timeout"),
-    "retry_on": ("exception class or tuple", "`Exception`", "which exceptions are worth a retry"),
+    "retry_on": ("exception class or tuple", "`Exception`", "exceptions after which to try again"),
     "death_retries": ("int", "3", "further attempts after the worker died"),
     "idempotent": (
         "bool", "`True`",
-        "`False`: not started again when its worker dies; together with `retries` refused",
+        "`False`: no second start after a death of its worker; not together with `retries`",
     ),
     "cache": (
         "bool", "`True`",
-        "`False`: a checkpoint does not keep the call, nor what needs it; it runs each time",
+        "`False`: a checkpoint keeps neither the call nor calls that need it; they run each time",
     ),
     "depends": (
         "any", "none",
-        "what else the result depends on, for checkpoints; of paths, the content of the files",
+        "what else the result depends on, for checkpoints; a path means the content of its file",
     ),
     "priority": ("int", "0", "ready calls of higher priority start first"),
-    "expect_worker": ("str", "any", "address of the worker group that has to run it"),
-    "expect_band": ("tuple", "any", "`(address, band)`; the address is taken as `expect_worker`"),
-    "gpu": ("bool", "none", "`True` is `gpus=1`"),
+    "expect_worker": ("str", "any", "address of the worker group in which the call runs"),
+    "expect_band": ("tuple", "any", "`(address, band)`; the address is as for `expect_worker`"),
+    "gpu": ("bool", "none", "`True` means `gpus=1`"),
     "fuseable": ("any", "none", "a hint of the original, without effect"),
     "memory_scale": ("any", "none", "a hint of the original, without effect"),
     "output_types": ("any", "none", "an option of Xorbits, without effect"),
@@ -77,24 +79,24 @@ PROGRAM_OPTIONS = {
     "show_progress": 'whether `execute` shows its progress; `"auto"`: on a terminal, in a '
     "notebook and in CI",
     "eager_mode": "whether `spawn` executes at once",
-    "seed": "seed of `mars.remote.rng`; `None`: that of the session",
-    "silent_notice": "seconds without output after which whoever waits for a call gets a line "
-    "about it; `None`: never",
+    "seed": "seed of `mars.remote.rng`; `None`: the seed of the session",
+    "silent_notice": "seconds without output of a call after which a line on stderr names it; "
+    "`None`: never",
 }
 
 VARIABLES = {
-    "MARS_CPUS": 'cores that `n_cpu="auto"` means; wins over every limit that was found',
-    "MARS_CHECKPOINT": "checkpoint of sessions that `new_session` is given none for",
-    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, heeded",
-    "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; a number that you "
-    "set is the most that a call gives its libraries",
-    "CI": "progress as plain lines",
+    "MARS_CPUS": 'number of cores that `n_cpu="auto"` means; overrides every limit that was found',
+    "MARS_CHECKPOINT": "checkpoint of each session that is made without `checkpoint=`",
+    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, which mars keeps",
+    "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; if you set a "
+    "number, libraries in a call never use more",
+    "CI": "if it is set, progress is shown as plain lines",
     "TERM, NO_COLOR": "how the progress bar is drawn",
-    "XDG_STATE_HOME": "where clusters are written down, in `mars/clusters`; default: "
-    "`~/.local/state`",
-    "MARS_BIND_HOST, MARS_CONTAINER_IP, MARS_BIND_PORT": "for `mars-supervisor` and `mars-worker`, "
-    "where they are not given `-H` and `-p`",
-    "TMPDIR": "where the nameless files for logs are",
+    "XDG_STATE_HOME": "the folder in which `mars/clusters` has the files of known clusters; "
+    "default: `~/.local/state`",
+    "MARS_BIND_HOST, MARS_CONTAINER_IP, MARS_BIND_PORT": "used by `mars-supervisor` and "
+    "`mars-worker` without `-H` and `-p`",
+    "TMPDIR": "the folder of the nameless files that hold logs",
 }
 
 FOR_MARS_ONLY = frozenset({
@@ -156,7 +158,8 @@ def prose(lines: Iterable[str]) -> str:
 
 
 def inline(line: str) -> str:
-    """One line; outside of literals, ``<`` must not begin a tag."""
+    """One line; outside of literals, ``<`` must not begin a tag. Names of pages become links."""
+    line = re.sub(r"\bdocs/([\w-]+\.md)\b", r"[\1](\1)", line)
     return re.sub(r"``(.+?)``", r"`\1`", line) if "`" in line else line.replace("<", "&lt;")
 
 
@@ -281,7 +284,7 @@ def program_options() -> str:
     return "\n\n".join(
         [
             table(("option", "default", "meaning"), rows),
-            prose(["Options of the original that can be set and read, and have no effect:"])
+            prose(["These options of the original can be set and read, and have no effect:"])
             + f" {inert}; and every name in the sections {inert_sections}.",
         ]
     )
@@ -328,7 +331,7 @@ def commands() -> Iterator[str]:
         importlib.import_module(f"mars.cli.{name}").add_arguments(parser)
         yield f"### `mars {name}`\n\n{purpose[:1].upper()}{purpose[1:]}."
         yield from arguments(parser)
-    yield "Exit status: 0 all is well, 1 a problem was found, 2 a wrong command."
+    yield "Exit status: 0 if all is well, 1 if a problem was found, 2 if the command is wrong."
 
 
 def build() -> str:
@@ -336,8 +339,8 @@ def build() -> str:
     remote, session = mars.remote, mars.session
     parts = [
         "# Reference",
-        ("Made from the code by `docs/make_reference.py`; do not edit. How things are used "
-         "together stands in the [guide](guide.md)."),
+        ("`docs/make_reference.py` makes this page from the docstrings. Do not edit it. The "
+         "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
          "[mars.session](#marssession) · [Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
@@ -349,17 +352,17 @@ def build() -> str:
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
         klass("mars.remote.Executable", remote.Executable),
-        "Objects, tuples of them and maps have these two beside their own methods.",
+        "Objects, tuples of objects and maps have these two methods as well.",
         klass("mars.remote.Object", remote.Object),
         klass("mars.remote.ExecutableTuple", remote.ExecutableTuple),
         klass("mars.remote.MapObjects", remote.MapObjects),
         klass("mars.remote.Execution", remote.Execution),
-        ("`running`, `cancelled` and `add_done_callback` are those of "
+        ("An `Execution` also has `running`, `cancelled` and `add_done_callback` of "
          "`concurrent.futures.Future`. It can be awaited."),
         klass("mars.logs.LogFetcher", mars.logs.LogFetcher),
         "## Options of a call",
-        ("Keyword arguments of `spawn` and `map` beyond the function's own arguments. A name that "
-         "is not here is refused: `ValueError: Unexpected kw: <name>`."),
+        ("These are keyword arguments of `spawn` and `map`. A name that is not in the table is "
+         "refused: `ValueError: Unexpected kw: <name>`."),
         call_options(),
         "## mars",
         function("mars.new_session", session.new_session),
@@ -385,9 +388,9 @@ def build() -> str:
         function("mars.session.default_session", session.default_session),
         klass("mars.session.AsyncSession", session.AsyncSession),
         function("mars.session.fetch_infos", session.fetch_infos),
-        ("`SyncSession` is `Session`, and `ExecutionInfo` is `mars.remote.Execution`. `mars.core`, "
-         "`mars.core.context` and `mars.core.session` have some of these names, too, as the "
-         "original's have."),
+        ("`SyncSession` is `Session`, and `ExecutionInfo` is `mars.remote.Execution`. Some of "
+         "these names are also in `mars.core`, `mars.core.context` and `mars.core.session`, "
+         "where programs of the original import them from."),
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),
@@ -406,7 +409,7 @@ def build() -> str:
         ),
         "## Tunables",
         prose((mars.settings.__doc__ or "").splitlines()),
-        "They stand in `src/mars/settings.py`.",
+        "All of them stand in `src/mars/settings.py`.",
         tunables(),
     ]  # fmt: skip
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

@@ -21,8 +21,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
+
+hypothesis.settings.register_profile("mars", deadline=None)  # no test is judged by its time
+hypothesis.settings.load_profile("mars")
 
 SETTLE_S = 20.0
 """Time for what was stopped to be gone. Processes are reaped in milliseconds; a loaded machine
@@ -318,3 +322,14 @@ def ray_here(leak_guard: None, ray_head: str) -> Iterator[None]:
         ray.init(address=ray_head, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of the program's own modules, on `sys.path`."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
-    errors settings config resources platform _version observe.progress
-    logs task delivery owners
+    errors settings config resources platform _version
+    logs task delivery owners observe.progress
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials
@@ -45,12 +45,20 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph observe.attempts observe.silence folders identity
+    graph observe.attempts observe.silence
     observe.observation
     engine
+    checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
+    checkpoint.module_code
+    checkpoint.journal checkpoint.local_folder checkpoint.remote_folder checkpoint.walk
+    checkpoint.declared checkpoint.digests checkpoint.reading
+    checkpoint.index
+    checkpoint.kept checkpoint.writer
     engines.outcome
-    items journal
-    checkpoint
+    items checkpoint.opening
+    checkpoint.identifier checkpoint.records
+    checkpoint.recall
+    checkpoint.checkpoint
     engines.local.large_pages
     engines.main_thread engines.objects engines.given
     engines.wire.status engines.driver.events engines.driver.queues
@@ -78,7 +86,8 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     execution
-    session history
+    session checkpoint.history
+    checkpoint.upkeep checkpoint.why
     script
     remote
     core.context core.session
@@ -95,7 +104,7 @@ LAYERS = """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
 EMPTY = {
-    "attempt", "code", "deploy", "engines", "engines.cluster", "engines.driver",
+    "attempt", "checkpoint", "code", "deploy", "engines", "engines.cluster", "engines.driver",
     "engines.driver.simulation", "engines.local", "engines.wire", "observe",
 }  # fmt: skip
 
@@ -103,6 +112,7 @@ TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
+    "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
     "code.bytecode", "graph", "task", "observe.attempts", "observe.observation",
     "engines.cluster.clock", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",

@@ -17,7 +17,6 @@ from mars.logs import (
     gap_line,
     last_bytes,
     parse_size,
-    tail,
 )
 from mars.settings import LOG_READ_BYTES
 
@@ -328,21 +327,6 @@ def test_the_end_of_a_log_begins_behind_the_last_gap(
     assert last_bytes(JoinedLog([Log(b"first\n", gap=(2, 4)), log]), limit).endswith(data[first:])
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 60), st.integers(100, 20_000))
-def test_tail_does_not_reach_over_a_gap(head: int, cut: int, count: int, limit: int) -> None:
-    lines = [b"%d " % i + b"x" * 300 for i in range(100)]
-    data = b"\n".join(lines)
-    places = [0]
-    for line in lines:
-        places.append(places[-1] + len(line) + 1)
-    gap = (places[head], places[min(head + cut, 99)])
-    shown = tail(Log(data, gap=gap if cut else (0, 0)), count, limit)
-    kept = shown.removeprefix("…").encode()
-    assert data.endswith(kept)
-    assert not cut or len(kept) <= len(data) - gap[1]
-    assert len(kept.split(b"\n")) <= count
-
-
 def test_joined_logs_are_read_over_their_gaps() -> None:
     joined = JoinedLog([Log(b"abcdef", gap=(2, 4)), Log(b"uvwxyz", gap=(0, 3)), Log(b"!")])
     assert joined.read(0, 100) == b"ab"
@@ -352,37 +336,6 @@ def test_joined_logs_are_read_over_their_gaps() -> None:
     got = LogFetcher("key", lambda: joined)
     got.fetch()
     assert got.raw == b"abefxyz!"
-
-
-# -- the end of a log -------------------------------------------------------------------------
-
-
-@given(
-    st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))),
-    st.integers(-1, 12),
-)
-def test_tail_is_the_last_lines(lines: list[str], count: int) -> None:
-    text = "".join(line + "\n" for line in lines)
-    assert tail(Log(text.encode()), count) == "\n".join(lines[-count:] if count > 0 else [])
-
-
-def test_tail_of_an_unfinished_line() -> None:
-    assert tail(Log(b"one\ntwo\nthr"), 2) == "two\nthr"
-
-
-def test_tail_of_a_large_log_reads_only_its_end() -> None:
-    log = Log(b"".join(b"line %d\n" % i for i in range(1_000_000)))
-    read: list[int] = []
-    original = log.read
-    log.read = lambda start, limit: read.append(limit) or original(start, limit)  # type: ignore[method-assign,func-returns-value]
-    assert tail(log, 20).splitlines()[-1] == "line 999999"
-    assert len(tail(log, 20).splitlines()) == 20
-    assert sum(read) < 64 * 1024
-
-
-def test_tail_cuts_an_endless_line() -> None:
-    text = tail(Log("é".encode() * 100_000), 5, limit_bytes=1_001)
-    assert text == "…" + "é" * 500
 
 
 # -- sizes and showing ------------------------------------------------------------------------

@@ -95,12 +95,12 @@ CASE = Case(
     },
     only=("mars", "ppe", "pool"),
     note=(
-        "Where all cores are busy all the time, this is what decides: on two cores a call takes "
-        "at least half of its own work and this together, and a call of half the work that "
-        "METG(50 %) asks for must cost no more than that. `program`: the thread that describes "
-        "the calls and waits; `its_threads`: the runtime's own in that process, ours the engine. "
-        "All in microseconds of a call. That a worker of ours is awake for up to 0.3 ms while it "
-        "waits for a small call is counted. Asked of peers without daemons, whose time could not "
-        "be seen."
+        "All numbers are microseconds for one call. If all cores are always busy, this cost "
+        "decides: on two cores a call takes at least half of the sum of its own work and this "
+        "cost. `program` is the thread that describes the calls and waits. `its_threads` are the "
+        "threads of the runtime in the same process; for mars this is the engine. A worker of "
+        "mars stays awake for up to 0.3 ms while it waits for a small call, and this time is "
+        "counted. Only peers without daemons are asked, because the time of a daemon could not be "
+        "seen."
     ),
 )

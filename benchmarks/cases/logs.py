@@ -36,8 +36,9 @@ CASE = Case(
     tiny={"5 lines": {"tasks": 5, "budget_s": 1.0}},
     size="tasks",
     note=(
-        "Ours keeps every line, findable by its call, and cannot be told not to. Ray's lines stay "
-        "in files of its workers (`log_to_driver=False`); with all others a line goes where the "
-        "worker's output goes, and nobody knows whose it is. `silent`: the same without printing."
+        "mars keeps every line and knows which call printed it, and this cannot be switched off. "
+        "Ray's lines stay in files of its workers (`log_to_driver=False`). With all other peers a "
+        "line goes where the worker's output goes, and nobody knows which call printed it. "
+        "`silent` is the same case without printing."
     ),
 )

@@ -87,8 +87,9 @@ CASE = Case(
     fresh="always",
     size="tasks",
     note=(
-        "`submitted`: when all calls are described and, with runtimes that begin at once, under "
-        "way. `longest_pause` is the longest time in which another thread of the driver did not "
-        "get to run, whoever held it up. Fewer tasks would measure pages rather than tasks."
+        "`submitted` is the time until all calls are described and, with runtimes that begin at "
+        "once, under way. `longest_pause` is the longest time in which another thread of the "
+        "driver could not run, whatever the reason. With fewer tasks the case would measure pages "
+        "and not tasks."
     ),
 )

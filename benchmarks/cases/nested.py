@@ -25,7 +25,7 @@ CASE = Case(
     tiny={"depth 1": {"depth": 1}},
     limit_s=45,
     note=(
-        "Plain pools and executorlib would wait for ever. Parsl alone starts the inner calls from "
-        "its driver (join apps), where they hold no worker."
+        "With plain pools and executorlib the outer calls would wait for ever. Only Parsl starts "
+        "the inner calls from its driver (join apps), where they hold no worker."
     ),
 )

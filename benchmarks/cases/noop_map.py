@@ -36,7 +36,7 @@ CASE = Case(
     tiny={"50 items": _variant(50)},
     size="items",
     note=(
-        "The items are a `range`: a sequence whose objects appear when it is indexed. Runtimes "
-        "without chunks get blocks made by hand, as their manuals advise."
+        "The items are a `range`, a sequence whose objects appear when it is indexed. Runtimes "
+        "without chunks get blocks that are made by hand, as their manuals advise."
     ),
 )

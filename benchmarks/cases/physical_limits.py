@@ -56,8 +56,8 @@ CASE = Case(
     tiny={"100 B ping-pong, 1 MiB copy": {"trips": 20, "mib": 1, "result_mib": 1, "results": 2}},
     only=("bare",),
     note=(
-        "`shared_write`: a process for each worker makes arrays of 32 MiB and writes each once to "
-        "new shared memory, in pages as the system gives them; nothing reads them. A runtime that "
-        "has large pages, or warm ones, can pass this one."
+        "`shared_write`: one process for each worker makes arrays of 32 MiB and writes each of "
+        "them once to new shared memory, in pages as the system gives them. Nobody reads them. A "
+        "runtime with large or warm pages can be faster than this."
     ),
 )

@@ -135,7 +135,8 @@ CASE = Case(
     only=("mars",),
     size="tasks",
     note=(
-        "A decision is a task given to a worker and taken back as done. Time counts inside the "
-        "scheduler only; bytes are those of the tasks' records, what was described included."
+        "One decision is the whole way of a task through the scheduler: the task is given to a "
+        "worker, and its end is noted. Only time inside the scheduler counts. Bytes are those of "
+        "the records of tasks, including the described calls."
     ),
 )

@@ -41,7 +41,7 @@ CASE = Case(
     fresh="full",
     note=(
         "joblib maps large arguments by itself, mpire inherits them by fork, Ray and Dask have "
-        "stores. The others pass a segment of shared memory that is made by hand: pickling the "
-        "array for every reader takes them half a minute, so nobody would do that twice."
+        "stores. The other peers pass a segment of shared memory that is made by hand. Without it "
+        "they would pickle the array for every reader, which takes them half a minute."
     ),
 )

@@ -169,9 +169,10 @@ CASE = Case(
     limit_s=90,
     size="steps",
     note=(
-        "METG(50 %) of the Task Bench paper: wall clock times workers over tasks, where the "
-        "tasks' own work is half of that. Runtimes with graphs get the whole grid at once; the "
-        "others go level by level, with one message for each worker and level. On two workers 50 % "
-        "is as fast as a plain serial loop: the figure is where parallel work begins to pay."
+        "METG(50 %) is from the Task Bench paper: wall clock time multiplied by workers and "
+        "divided by tasks, at the size where the own work of the tasks is half of it. Runtimes "
+        "with graphs get the whole grid at once. The others go level by level, with one message "
+        "for each worker and level. On two workers 50 % is as fast as a plain serial loop. So the "
+        "figure says from which size of task on parallel work pays."
     ),
 )

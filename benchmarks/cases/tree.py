@@ -29,7 +29,8 @@ CASE = Case(
     tiny={"8 leaves": {"leaves": 8, "budget_s": 1.0}},
     size="leaves",
     note=(
-        "Pools have no graphs: they run the tree level by level, in a few messages a level, with "
-        "the driver between the levels. Runtimes with graphs get every node as a task of its own."
+        "Pools have no graphs. They run the tree level by level, with a few messages for each "
+        "level, and the driver works between the levels. Runtimes with graphs get every node as a "
+        "task of its own."
     ),
 )

@@ -16,14 +16,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from mars.settings import DELIVERY_IDLE_S, DELIVERY_STALL_S
+from mars.settings import DELIVERY_IDLE_S, DELIVERY_STALL_S, DELIVERY_WAITING
 
 Action = Callable[[], object]
-
-_MOST_WAITING: Final = 2
-"""Threads that wait for something to do: one for the next action, one beside it if that stalls."""
 
 
 class Delivery:
@@ -98,7 +95,7 @@ class Delivery:
             stalls_in_s = DELIVERY_STALL_S - (time.monotonic() - self._since)
             if self._actions and (self._turn is None or stalls_in_s <= 0):
                 return self._actions.popleft()
-            if self._waiting >= _MOST_WAITING:
+            if self._waiting >= DELIVERY_WAITING:
                 return None
             watches = bool(self._actions) and not self._watching
             self._waiting += 1

@@ -16,6 +16,7 @@ from typing import Any
 from mars import delivery
 from mars.engine import Engine, Run
 from mars.errors import UsageError
+from mars.settings import FUTURE_CANCEL_WAIT_S
 
 
 class Execution(Future[Any]):
@@ -218,7 +219,7 @@ class Execution(Future[Any]):
             return self.cancelled()
         run = self._run
         self._engine.cancel(run)
-        if run.wait(_CANCEL_WAIT_S) and run.cancelled and run.error is None:
+        if run.wait(FUTURE_CANCEL_WAIT_S) and run.cancelled and run.error is None:
             self._settle()
         return self.cancelled()
 
@@ -288,7 +289,6 @@ class Execution(Future[Any]):
         return f"<Execution of {len(self._objects)} object(s), {state}>"
 
 
-_CANCEL_WAIT_S = 5.0
 _log = logging.getLogger("concurrent.futures")
 
 __all__ = ["CancelledError", "Execution"]

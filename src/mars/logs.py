@@ -1,4 +1,4 @@
-"""Reading a call's log: as the original does it, live, or its last lines only.
+"""Reading a call's log: as the original does it, live, or its end only.
 
 A log is bytes that grow at one end while the call runs. What is read here are slices of them,
 made text without ever cutting a character in two. This module knows no engine: an engine hands
@@ -6,7 +6,7 @@ in a `LogSource`. Called by the session for ``fetch_log`` and by whoever shows t
 
 ::
 
-    LogSource.read(start, limit) ─► whole characters ─► LogFetcher / follow / tail ─► user
+    LogSource.read(start, limit) ─► whole characters ─► LogFetcher / follow ─► user
 """
 
 from __future__ import annotations
@@ -23,10 +23,6 @@ from mars.settings import KIB, LOG_READ_BYTES
 Offsets = int | str | Mapping[str, int | str] | Sequence[int | str]
 """Forms in which ``offsets`` and ``sizes`` may be given."""
 
-TAIL_BYTES: Final = 64 * KIB
-"""`tail` gives this much at the most: it goes into error messages."""
-
-_BLOCK_BYTES: Final = 8 * KIB
 _CHARACTER_BYTES: Final = 4  # longest UTF-8 sequence
 _UNITS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 # Texts, which `re` compiles when they are first needed, and keeps.
@@ -383,41 +379,6 @@ def follow(
         yield last
 
 
-def tail(source: LogSource, lines: int, limit_bytes: int = TAIL_BYTES) -> str:
-    """Return the last lines of a log, without the newline that ends it.
-
-    Parameters
-    ----------
-    source : LogSource
-        The log.
-    lines : int
-        How many lines at the most.
-    limit_bytes : int, default 64 KiB
-        How many bytes at the most; a line cut by this begins with ``…``.
-    """
-    end = source.size()
-    if lines <= 0 or end <= 0:
-        return ""
-    data = b""
-    start = end
-    while start > max(0, end - limit_bytes) and data.rstrip(b"\n").count(b"\n") < lines:
-        first = max(0, end - limit_bytes, start - _BLOCK_BYTES)
-        block = source.read(first, start - first)
-        if first + len(block) < start:  # a gap ends there
-            first = source.kept_from(first + len(block))
-            block = source.read(first, start - first)
-        if not block:
-            break
-        start, data = first, block + data
-    text = data.removesuffix(b"\n")
-    kept = text.split(b"\n")[-lines:]
-    shown = b"\n".join(kept)
-    cut = start > 0 and len(shown) == len(text)  # the first line began before what was read
-    if cut:
-        shown = shown[_continuation(shown) :]
-    return ("…" if cut else "") + shown.decode("utf-8", "replace")
-
-
 def _read_characters(source: LogSource, start: int, limit: int, ended: bool) -> tuple[bytes, str]:
     """Read whole characters only: at most ``limit`` bytes, but at least one character."""
     data = source.read(start, limit) if limit > 0 else b""
@@ -453,11 +414,3 @@ def _character_start(source: LogSource, start: int) -> int:
             except UnicodeDecodeError:
                 continue
     return start
-
-
-def _continuation(data: bytes) -> int:
-    """How many bytes at the start of ``data`` belong to a character that began before it."""
-    count = 0
-    while count < min(len(data), _CHARACTER_BYTES - 1) and data[count] & 0xC0 == 0x80:
-        count += 1
-    return count

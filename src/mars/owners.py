@@ -1,7 +1,7 @@
 """Who could have put a file where it is: only we and root, or somebody else, too.
 
 What others can write must not be imported, unpickled or written to with our rights. Looks at
-owners, modes and links, and changes nothing. Called by `mars.folders`, `mars.cli` and
+owners, modes and links, and changes nothing. Called by `mars.checkpoint`, `mars.cli` and
 `mars.engines.cluster.surroundings`.
 """
 

@@ -30,7 +30,7 @@ from mars.errors import MarsError, NotExecuted, SessionClosed, UnknownTarget
 from mars.graph import needed_calls
 from mars.logs import JoinedLog, LogFetcher, LogSource, follow
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
-from mars.settings import KIB, LOG_LIMIT_AT_LEAST
+from mars.settings import CANCEL_WAIT_S, KIB, LOG_LIMIT_AT_LEAST, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task, parse_bytes
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class Session:
         where = os.fspath(where)
         known = self._checkpoints.get(where)
         if known is None:
-            from mars.checkpoint import Checkpoint
+            from mars.checkpoint.checkpoint import Checkpoint
             from mars.observe.progress import write_line
 
             known = Checkpoint(where, self._realm, self._engine, write_line)
@@ -309,7 +309,7 @@ class Session:
         ended = threading.Event()
 
         def look() -> None:
-            while not ended.wait(_REDRAW_S):
+            while not ended.wait(PROGRESS_REDRAW_S):
                 try:
                     if not cancelled.is_set():
                         continue
@@ -399,7 +399,7 @@ class Session:
                 show_progress = option_values()["show_progress"]
             if show_progress is False:
                 self._wait_listening(run)
-            elif not run.wait(_DRAW_AFTER_S):  # most runs end before anything could be drawn
+            elif not run.wait(PROGRESS_LOAD_S):  # most runs end before anything could be drawn
                 self._watch(run, show_progress, interval_s)
         except BaseException:
             # Ctrl-C, most likely: what runs is stopped, what is finished stays. Of runs that were
@@ -408,7 +408,7 @@ class Session:
                 self._engine.cancel(late)
             self._interrupted.add(run)
             if not self._nested:
-                run.wait(_CANCEL_WAIT_S)  # from here on, what it wanted says that it was cancelled
+                run.wait(CANCEL_WAIT_S)  # from here on, what it wanted says that it was cancelled
             raise
         if run.cancelled and run.error is None:
             from concurrent.futures import CancelledError
@@ -424,7 +424,7 @@ class Session:
             display.start(run.total)
         listener = self._listener(display)
         try:
-            while not run.wait(min(interval_s, _REDRAW_S)):
+            while not run.wait(min(interval_s, PROGRESS_REDRAW_S)):
                 if display is not None:
                     display.update(self._progress(run, pace))
                 listener.listen()
@@ -514,14 +514,14 @@ class Session:
 
     def _sound(self, output: Output) -> Task:
         """The task, when what a checkpoint has of it can be read; else it is run again."""
-        from mars.checkpoint import Damaged, KeptTask
+        from mars.checkpoint.kept import Damaged, KeptTask
 
         task = self._task(output)
         if isinstance(task, KeptTask):
             try:
                 task.load()
             except Damaged:
-                task.checkpoint.forget(task)
+                task.forget()
                 self.run([output], finish=lambda: None, show_progress=False)
                 return self._task(output)
         return task
@@ -848,9 +848,6 @@ class _LogToCome:
         return self._session._silent_from_here(self._call)
 
 
-_DRAW_AFTER_S: Final = 0.25
-_CANCEL_WAIT_S: Final = 1.0
-_REDRAW_S: Final = 0.1
 _ACCEPTED: Final = frozenset(
     {
         "cancelled", "extra_config", "fuse_enabled", "new_session_kwargs",

@@ -1,7 +1,9 @@
-"""Every tunable of the embedded engine: unit, default, and where the default comes from.
+"""Every tunable of the library: its unit, its default, and the reason for the default.
 
-Constants, not options: what a user may change is an argument of `new_session`, `spawn` or
-`execute`, or stands in `mars.config`. Nothing here is read from the environment.
+These are constants, not options. What a user may change is an argument of `new_session`, `spawn` or
+`execute`, or stands in `mars.config`. Nothing here is read from the environment. What a format or a
+protocol fixes stands with that format. Read by all other modules. The list is long, and stays in
+one place: whoever tunes the library reads it from top to bottom.
 """
 
 from __future__ import annotations
@@ -11,386 +13,767 @@ from typing import Final
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-# -- messages ---------------------------------------------------------------------------------
+# -- giving out calls -------------------------------------------------------------------------
 
 BATCH_S: Final = 0.03
-"""Predicted work given to a worker at once, seconds. A message costs both sides ~0.2 ms where cores
-are few, as it wakes a process, so 30 ms keep that under 1 %; more would delay a rebalance."""
+"""How much predicted work a worker is given at once, in seconds. A message costs both sides about
+0.2 ms where cores are few, as it wakes a process. So 30 ms keep that cost under 1 %. With more,
+work could be divided anew only later."""
 
 EVEN_S: Final = 0.002
-"""When all that is ready takes idle workers less than this each, in seconds, it is divided evenly
-among them at once; a wrong prediction then costs no more. What others depend on is divided so up to
-`BATCH_S`, because it is worth more that neighbours are made in one place."""
+"""If everything that is ready takes each idle worker less than this, in seconds, it is divided
+evenly among them at once. A wrong prediction then costs no more than this. Calls that others depend
+on are divided like this up to `BATCH_S`, because it is worth more that neighbours are made in one
+place."""
 
 ALONE_S: Final = 0.0003
-"""When all that is ready takes less than this together, in seconds, one worker gets it: to wake
-another one takes as long."""
+"""If everything that is ready takes less than this together, in seconds, one worker gets all of it.
+To wake another worker takes as long."""
 
 FOLLOW_S: Final = 0.002
-"""Predicted work in a queue, seconds, up to which calls follow their inputs there although another
-worker has nothing to do and could take some of them as soon as their inputs are known."""
+"""Up to this much predicted work in a queue, in seconds, calls follow their inputs into that queue.
+That holds even if another worker has nothing to do and could take some of them soon."""
 
 LOOK_AT: Final = 8
-"""Workers that an event makes the scheduler look at beyond those that it concerns, so that its work
-does not grow with their number."""
+"""How many workers the scheduler looks at after an event, beyond those that the event concerns.
+With a limit, the work per event does not grow with the number of workers."""
+
+FEW_INPUTS: Final = 8
+"""Up to this many inputs of a call are searched as a list. For more, a set is made: that takes
+longer to make than a short list takes to search."""
+
+STALE_TIMERS: Final = 64
+"""At least this many timers may be out of date before the scheduler sorts them out. To look through
+them more often would cost more than the memory that they take."""
 
 BATCH_TASKS: Final = 512
-"""Tasks in one message at the most, whatever their predicted time."""
+"""The most tasks in one message, whatever their predicted time, so that no message is very
+large."""
 
 TASK_FLOOR_S: Final = 4e-6
-"""What a call costs a worker at least, seconds, so that no-ops are not predicted as free."""
+"""The least time that a call is predicted to take, in seconds. Calls that do nothing would
+otherwise be predicted to cost nothing, and one worker would get all of them."""
 
 PREFETCH_BELOW_S: Final = 0.05
-"""Calls predicted longer than this, in seconds, are not sent ahead: the gap between two calls
-is ~0.1 ms, 0.2 % of 50 ms, and a call that waits in a worker cannot start elsewhere."""
+"""Calls that are predicted to take longer than this, in seconds, are not sent ahead. Without
+sending ahead, the gap between two calls is about 0.1 ms, which is 0.2 % of 50 ms. A call that waits
+in a worker cannot start elsewhere."""
 
 FAR_PREFETCH_BELOW_S: Final = 0.5
-"""The same for workers on nodes, where that gap is ~2 ms, and calls that may run twice."""
+"""Calls that may run twice are sent ahead to workers on nodes up to this predicted time, in
+seconds. There the gap between two calls is about 2 ms."""
 
 BLOCK_S: Final = 0.1
-"""Predicted work in one block of `mars.remote.map`, seconds. A block costs both sides ~0.4 ms:
-half as long ones took 0.5 % more time for items of 1 ms. Its results come and are kept together."""
+"""Predicted work in one block of `mars.remote.map`, in seconds. A block costs both sides about 0.4
+ms: with blocks half as long, items of 1 ms took 0.5 % more time. The results of a block come
+together."""
 
 BLOCK_ITEMS: Final = 16_384
-"""Items in one block at the most."""
+"""The most items in one block, whatever their predicted time, so that no block is very large."""
 
 ATTEMPTS_KEPT: Final = 2_000
 """Attempts that have ended and that an engine keeps for `Engine.observe`, the newest of them. Each
 takes about 350 bytes. Whoever looks twice a second misses none up to 4 000 calls a second."""
 
 FUNCTIONS_KEPT: Final = 512
-"""Functions that a worker keeps. Each takes it 2 KB or so, and a program that makes a closure for
-each call would have it grow without end; one that is needed again is sent again, ~0.1 ms."""
+"""How many functions a worker keeps. Each takes about 2 KB, and a program that makes a closure for
+each call would need more and more memory. A function that is needed again is sent again: 0.1 ms."""
+
+RESULTS_KEPT: Final = 1024
+"""How many results a worker keeps for calls that are queued behind them. That is twice the number
+of calls in one message, so that a queue hardly ever lacks one."""
+
+FEW_ITEMS: Final = 100
+"""In blocks of up to this many items, a worker asks native libraries after each item how many
+threads they use now. In larger blocks items are short, and asking would cost too much."""
+
+ROWS_AT_ONCE: Final = 4096
+"""How many rows of arguments of a map are looked at together. To look at many at once is faster
+than at one by one, and the limit keeps memory small."""
+
+ROW_DEPTH: Final = 4
+"""How deep tuples in tuples are looked into to see whether an argument can change. Deeper ones are
+rare, and are taken for arguments that can change."""
 
 REPORT_S: Final = 0.008
-"""A worker reports finished calls at the latest after this time, seconds, when it can."""
+"""A worker reports finished calls at the latest after this time, in seconds, if it can. Each report
+wakes the program's engine."""
 
 AWAITED_REPORT_S: Final = 0.0001
-"""The same for a call whose result others need: they may run in another worker, idle now."""
+"""A worker reports a call whose result other calls need at the latest after this time, in seconds.
+Those calls may run in another worker, which is idle meanwhile."""
 
 SOON_REPORT_S: Final = 0.001
-"""The same when those others also need something that cannot begin yet."""
+"""A worker reports a call whose result is needed by calls that cannot begin yet for another reason
+at the latest after this time, in seconds. Nobody is idle because of it."""
 
 AWAKE_S: Final = 0.0003
-"""A worker that has run small calls looks for the next one without sleeping for so long, seconds,
-and yields its core at each look: a round trip takes 130 us where it took 250, as no core has
-to be woken for it."""
+"""How long a worker that has run small calls looks for the next one without sleeping, in seconds.
+At each look it yields its core. A round trip takes 130 us instead of 250, as no core has to be
+woken."""
+
+AWAKE_PAUSE_MS: Final = 1
+"""How long a worker that found no message while it was awake waits until it counts as pausing, in
+milliseconds. A message that is on its way comes within this time."""
 
 LOOK_S: Final = 0.05
-"""A worker looks at what calls did to its process at the latest after this time, seconds, when
-it can. To look takes 20 to 200 us."""
+"""How often a worker looks at what calls did to its process, in seconds, if it can. A look takes 20
+to 200 us."""
+
+THREADS_ASKED_AFTER_S: Final = 0.001
+"""After calls that took longer than this, in seconds, a worker asks native libraries how many
+threads they use now. To ask them takes some microseconds, which matters for shorter calls only."""
 
 OVERDUE_S: Final = 0.01
-"""A worker that is silent this long over its prediction, in seconds, is asked for finished
-results, and gives up calls it has not started when another worker is idle."""
+"""A worker that is silent for this long beyond its prediction, in seconds, is asked for its
+finished results. If another worker is idle, it also gives up calls that it has not started."""
 
 INLINE_BYTES: Final = 64 * KIB
-"""Results up to this size travel in the message; larger ones go to an arena."""
+"""Results up to this size, in bytes, travel in the message. Larger ones go to an arena, which saves
+copies but costs a few system calls."""
 
 FUNCTION_BYTES: Final = MIB
-"""Functions whose pickle is up to this size travel in messages to each worker, larger ones are
-stored once, and read there."""
+"""Functions whose pickle has up to this size, in bytes, travel in messages to each worker. Larger
+ones are stored once, and each worker reads them there."""
 
 BUFFER_BYTES: Final = 64 * KIB
-"""Buffers of pickled values from this size on are kept apart and never copied into a pickle."""
+"""Buffers of pickled values from this size on, in bytes, are kept apart and never copied into a
+pickle. For smaller ones a copy is faster than the bookkeeping."""
 
 OUTBOX_BYTES: Final = 256 * KIB
-"""Shared memory in which a worker keeps finished results until it reports them."""
+"""Shared memory in which a worker keeps finished results until it reports them, in bytes: room for
+some thousand small results."""
 
 RECEIVE_BYTES: Final = 64 * KIB
-"""Read from a socket at once: less than what makes malloc ask the system for fresh pages."""
+"""How much is read from a socket at once, in bytes. For larger buffers malloc would ask the system
+for fresh pages each time."""
+
+# -- functions as they travel -----------------------------------------------------------------
+
+REACH_ITEMS: Final = 1_000_000
+"""All items of containers, classes and modules that a function refers to are looked at at each
+`spawn`, up to this many. A look takes 20 ns for each; to pickle it takes fifty times as long."""
+
+STATES_READ: Final = 64
+"""How many descriptions of modules a worker keeps in the form in which it has read them. Calls in a
+row have the same descriptions."""
+
+PICKLE_DEPTH: Final = 20
+"""How deep functions are written inside each other. Each takes some levels of the C stack, which
+must not be used up. Deeper ones are written one after the other."""
+
+DIAGNOSE_VISITS: Final = 2_000
+"""How often a part of a value is pickled, at the most, to find out which part does not pickle. To
+find one among a million items takes 40."""
+
+DIAGNOSE_DEPTH: Final = 40
+"""The most steps in the path to a part that does not pickle. A longer path tells nobody
+anything."""
 
 # -- objects ----------------------------------------------------------------------------------
 
 ARENA_BYTES: Final = 64 * MIB
-"""Size of an arena that holds several objects; a larger object has an arena of its own."""
+"""Size of an arena that holds several objects, in bytes. A larger object has an arena of its
+own."""
 
 LARGE_PAGE_BYTES: Final = 32 * KIB
-"""Written to an arena at once; where pages of files in memory may be large, they become that large.
-Linux keeps free pieces up to this size at hand for each core. Larger ones are written up to a fifth
-faster yet, but a virtual machine has often only lent them to its host, and then it takes 20 times
-as long to touch one."""
+"""How much is written to an arena at once, in bytes. Where pages of files in memory may be large,
+they become that large. Linux keeps free pieces up to this size ready for each core. Larger pages
+are written up to a fifth faster, but a virtual machine has often lent its large pieces back to its
+host. Then it takes 20 times as long to touch one."""
 
 DISK_ARENA_BYTES: Final = 256 * MIB
-"""Size of an arena on disk: larger, because each costs a descriptor and objects that do not fit
-in memory are many. Only what is written takes disk."""
+"""Size of an arena on disk, in bytes. It is larger than an arena in memory, because each arena
+costs a descriptor, and objects that do not fit in memory are many. Only what is written takes
+disk."""
 
 OBJECT_MEMORY_SHARE: Final = 0.4
-"""Part of the memory that this process may use which objects take until they go to disk."""
+"""The part of the memory that this process may use that objects may take. Beyond it they go to
+disk. The rest is for calls and for the program."""
+
+UNKNOWN_MEMORY_BYTES: Final = 4 * 1024 * MIB
+"""The memory that a process is thought to be allowed, in bytes, if the system does not tell: what a
+small machine has."""
 
 LEDGER_BYTES: Final = 64 * KIB
-"""Shared memory in which each process counts what its arenas take, in 8 bytes: room for 8,000 at a
-time, more than a machine has."""
+"""Shared memory in which each process counts, in 8 bytes, what its arenas take. There is room for
+8,000 processes at a time, which is more than a machine has."""
 
 CALL_MEMORY_SHARE: Final = 0.9
-"""Part of the memory that this process may use which is given to objects and running calls."""
+"""The part of the memory that this process may use that objects and running calls may take
+together. The rest is for what cannot be predicted."""
+
+MIRRORS_IN_MEMORY_SHARE: Final = 0.9
+"""The part of the budget for objects up to which copies of values from nodes stay in memory. Beyond
+it, such a copy is a file on disk, so that values of the program have room."""
 
 ROOM_WAIT_S: Final = 0.5
-"""How long a result waits for memory or disk that is being given back, in seconds."""
+"""How long a result waits for memory or disk that is just being given back, in seconds."""
 
 FAR_ROOM_WAIT_S: Final = 5.0
-"""How long a value that is read on its node waits for room on the program's host, in seconds."""
+"""How long a value that can be read on its node waits for room on the program's host, in seconds.
+Nobody waits for it meanwhile."""
 
 SPARE_DESCRIPTORS: Final = 64
-"""So many descriptors are left to the program where the system allows more of them: the soft limit
-is raised, and else no further worker is started, nor a value kept that needs one."""
+"""How many descriptors are left to the program. The soft limit is raised for that if the system
+allows it. Otherwise no further worker is started, and no value is kept that needs a descriptor."""
 
 TRY_AGAIN_S: Final = 2.0
-"""How long a node, or the program, tries again what the system refuses, such as room for a value
-that is under way, seconds. After that the node ends, and says why."""
+"""How long a node, or the program, tries again what the system refuses for now, in seconds, such as
+room for a value that is under way. After that the node ends, and says why."""
+
+TRY_AGAIN_EVERY_S: Final = 0.02
+"""The pause between two attempts at something that the system refuses for now, in seconds. A system
+call takes far less, so trying costs little."""
 
 PEAK_FLOOR_BYTES: Final = 64 * MIB
-"""Calls that need less memory than this are started without a look at memory."""
+"""Calls that need less memory than this, in bytes, are started without a look at memory."""
 
 PEAK_AFTER_S: Final = 0.02
-"""The memory of calls shorter than this, in seconds, is not looked at: asking takes 15 us."""
+"""The memory of calls that are shorter than this, in seconds, is not looked at. A look takes 15
+us."""
 
 IDLE_ARENA_BYTES: Final = 512 * MIB
-"""Memory of freed objects that each process keeps to write to again: warm pages take 5 GB/s,
-fresh ones 2 GB/s."""
+"""How much memory of freed objects each process keeps to write to again, in bytes. Pages that were
+used before take 5 GB/s, fresh ones 2 GB/s."""
 
 IDLE_ARENA_S: Final = 10.0
-"""It goes back to the system when nothing more has been freed there for so long, seconds. To write
-512 MiB to fresh pages takes 0.15 s longer, 1.5 % of that time."""
+"""Memory of freed objects goes back to the system if nothing more was freed for so long, in
+seconds. To write 512 MiB to fresh pages takes 0.15 s longer, which is 1.5 % of this time."""
 
 MAPPED_CACHE_BYTES: Final = 2048 * MIB
-"""Mapped inputs that a worker keeps for its next calls, at the most."""
+"""How many bytes of mapped inputs a worker keeps for its next calls, at the most. To map an input
+again costs time, but addresses cost nothing."""
+
+MOUNT_S: Final = 1.0
+"""How long the child that makes a file system with large pages may take, in seconds. It takes 3 ms;
+after this time, pages are small."""
 
 # -- results of futures -------------------------------------------------------------------------
 
 DELIVERY_IDLE_S: Final = 0.2
-"""How long the thread that delivers results of futures stays when it has nothing to do, seconds: to
-start one takes 0.1 ms."""
+"""How long the thread that delivers results of futures stays if it has nothing to do, in seconds.
+To start one takes 0.1 ms."""
 
 DELIVERY_STALL_S: Final = 0.1
-"""If a callback, or the unpickling of a result, takes longer than this, in seconds, a second thread
-goes on with what waits behind it. Shorter, and callbacks would often not run in order."""
+"""If a callback or the unpickling of a result takes longer than this, in seconds, a second thread
+goes on with what waits behind it. With less, callbacks would often not run in order."""
+
+DELIVERY_WAITING: Final = 2
+"""How many threads wait for results to deliver. One is for the next result, and one goes on beside
+it if that takes long."""
+
+CANCEL_WAIT_S: Final = 1.0
+"""How long a program that got a Ctrl-C waits until its run has ended, in seconds. From then on what
+the run wanted says that it was cancelled."""
+
+FUTURE_CANCEL_WAIT_S: Final = 5.0
+"""How long `cancel` of a future waits until its run has ended, in seconds. That is time enough for
+the end of a call that ignores the first signal, and of its process."""
+
+LAST_LINES_S: Final = 1.0
+"""How long an engine that closes waits until its last lines are shown, in seconds. To show a line
+takes less than a millisecond if stderr takes it."""
 
 # -- workers ----------------------------------------------------------------------------------
 
 BLOCKED_WORKERS: Final = 64
-"""Worker processes that may wait for nested calls at once; past it, nested calls run inside
+"""How many worker processes may wait for nested calls at once. Beyond it, nested calls run inside
 the worker that asks, unless they need a process of their own."""
 
 BLOCKED_WORKERS_AT_MOST: Final = 512
-"""The same for nested calls with `timeout`, `memory`, other `cpus` or `expect_worker`, which only a
-process of their own can keep, and for maps; past it, they are refused. A process takes ~10 MB."""
+"""How many worker processes may wait for nested calls that need a process of their own. Such calls
+have `timeout`, `memory`, other `cpus` or `expect_worker`, or are maps. Beyond it they are refused.
+A process takes about 10 MB."""
 
 DEATH_RETRIES: Final = 3
-"""Further attempts after a worker's death under a call, as Ray and Dask have it."""
+"""How many further attempts a call has after its worker died. Ray and Dask have as many."""
 
 RETRY_WHEN_FAIL: Final = 3
-"""Further attempts that ``retry_when_fail=True`` means."""
+"""How many further attempts ``retry_when_fail=True`` means, which is a hint of the original."""
 
 BACKOFF_S: Final = (0.0, 0.1, 1.0)
-"""Pause before the first, second, and every later further attempt, seconds."""
+"""The pause before the first, the second, and each later further attempt, in seconds. What failed
+by chance is tried again at once; what is overloaded gets time."""
 
 INTERRUPT_GRACE_S: Final = 2.0
-"""Between SIGINT and SIGKILL for a call past its timeout, seconds."""
+"""The time between SIGINT and SIGKILL for a call that is past its timeout, in seconds, in which it
+may clean up."""
 
 CANCEL_GRACE_S: Final = 0.5
-"""Between SIGINT and SIGKILL for a cancelled call, seconds."""
+"""The time between SIGINT and SIGKILL for a call that was cancelled, in seconds. Somebody waits for
+it, so it is short."""
 
 STARTS_WITHOUT_RESULT: Final = 6
-"""Worker processes of a node that may end before any call has finished there until it is closed; if
-all are, the engine gives up."""
+"""How many worker processes of a node may end before any call has finished there. Then the node is
+closed. If all nodes are closed, the engine gives up."""
+
+START_FAILURES_QUOTED: Final = 8
+"""How many workers that did not start an error quotes, at the most, so that it stays readable."""
 
 CLOSED_S: Final = 30.0
-"""How long a node is closed on which workers do not start, seconds; then another one is tried."""
+"""How long a node is closed if workers do not start there, in seconds. Then another worker is
+tried, because what was in the way may be gone."""
 
 START_PAUSE_S: Final = 1.0
-"""Until another process is tried after one that did not start while others run, seconds."""
+"""The pause after a worker that did not start while others run, in seconds, until another one is
+tried."""
 
 STOP_S: Final = 2.0
-"""Time for workers and zygote to end by themselves when an engine closes, seconds. Exit handlers
-and threads that calls have left take part of it."""
+"""How long workers and zygote may take to end by themselves when an engine closes, in seconds. Exit
+handlers, and threads that calls have left, take part of it."""
 
-# -- logs -------------------------------------------------------------------------------------
+KILLED_S: Final = 10.0
+"""How long the end of a process that was killed is waited for, in seconds. It takes milliseconds; a
+process that waits for a disk takes longer."""
+
+STACK_ANSWER_S: Final = 2.0
+"""How long a worker may take to write its stack, in seconds. It takes 1 ms; a worker that needs
+longer does not answer."""
+
+STACK_SETTLED_S: Final = 0.3
+"""A worker's stack whose end is not recognized counts as whole if it has not grown for so long, in
+seconds."""
+
+# -- logs and errors --------------------------------------------------------------------------
 
 LOG_LIMIT_AT_LEAST: Final = 256 * KIB
-"""The least that ``log_limit`` can be: half of it is kept at each end, and an error looks at the
-last `DEATH_LOG_BYTES` of a log."""
+"""The least that ``log_limit`` can be, in bytes. Half of a log is kept at each end, and an error
+looks at the last `DEATH_LOG_BYTES` of a log."""
 
 LOG_LOOK_S: Final = 1.0
-"""Logs of running calls are held to that limit once in this many seconds. A look takes 2 us per
-worker; what a call prints meanwhile comes on top of the limit."""
+"""How often logs of running calls are cut to ``log_limit``, in seconds. A look takes 2 us per
+worker. What a call prints between two looks comes on top of the limit."""
+
+LOG_LINE_BYTES: Final = 4 * KIB
+"""Where a log is cut, the beginning of a line is looked for within this many bytes. Lines that are
+longer are cut in the middle."""
+
+LOG_TAIL_LINES: Final = 20
+"""How many last lines of a call's log its error carries: about what fits on a screen."""
+
+LOG_TAIL_BYTES: Final = 8 * KIB
+"""From how many last bytes of a log the last lines are taken. The error of a call is one message,
+so it must stay small."""
+
+DEATH_LOG_BYTES: Final = 32 * KIB
+"""How many bytes are read from the end of a log for `WorkerDied`. The stack of a crash in C can be
+long."""
+
+CRASH_LINES_BEFORE: Final = 8
+"""How many lines before the headline of a crash an error shows. They often say what the call did
+last."""
+
+ERROR_MESSAGE_CHARS: Final = MIB
+"""The longest text in an error that travels, in characters. Some people put their data frame into a
+message."""
+
+ERROR_PICKLE_BYTES: Final = 8 * MIB
+"""The largest pickle of one exception, in bytes, so that one with data in it does not fill the
+program's memory."""
+
+ERROR_FRAMES_HEAD: Final = 16
+"""How many first frames are kept of a long traceback: where it came from."""
+
+ERROR_FRAMES_TAIL: Final = 48
+"""How many last frames are kept of a long traceback: what it died of."""
+
+ERROR_CHAIN_LENGTH: Final = 64
+"""How many exceptions are kept of one chain or group, counted over all its branches. A chain can be
+as long as a loop that catches and raises."""
 
 # -- checkpoints ------------------------------------------------------------------------------
 
 CHECKPOINT_WINDOW_S: Final = 0.02
-"""Results that come soon after others are gathered for this long, in seconds, and then written at
-once: a wake-up of the writing thread costs the program about 100 us. What is gathered is lost with
-the program."""
+"""How long results that come soon after others are gathered, in seconds, before they are written at
+once. To wake the writing thread costs the program about 100 us. What is gathered is lost if the
+program is killed."""
+
+CHECKPOINT_REMOTE_WINDOW_S: Final = 1.0
+"""How long results for a checkpoint at an URL are gathered, in seconds. There each write is a
+request to a server and makes an object, so few and large writes are better."""
 
 CHECKPOINT_SYNC_S: Final = 1.0
-"""What was written is on the disk itself at the latest after this time, seconds. A sync takes
-5 to 20 ms."""
+"""What was written is on the disk itself at the latest after this time, in seconds. A sync takes 5
+to 20 ms."""
 
 CHECKPOINT_INLINE_BYTES: Final = 256 * KIB
-"""Results up to this size stand in the journal, larger ones are files: opening one takes 30 us."""
+"""Results up to this size, in bytes, stand in the journal. Larger ones are files: to open one takes
+30 us."""
+
+CHECKPOINT_REMOTE_INLINE_BYTES: Final = 16 * KIB
+"""Results up to this size, in bytes, stand in the journal of a checkpoint at an URL. Larger ones
+are objects of their own: whoever opens the checkpoint has to fetch the journal, but not these
+objects."""
+
+CHECKPOINT_MERGE_SEGMENTS: Final = 32
+"""If the journal at an URL has at least this many objects, whoever opens it to write makes one
+object of them. Each object costs a request when the checkpoint is opened."""
+
+CHECKPOINT_LOOKS: Final = 3
+"""How often a reader tries to read a journal at an URL while somebody else changes it. One change
+is likely, and more in a row are not."""
 
 CHECKPOINT_CHECK_BYTES: Final = 4 * KIB
-"""Results up to this size are checked when a journal is opened, larger ones when they are read."""
+"""Results up to this size, in bytes, are checked when a journal is opened. Larger ones are checked
+when they are read, so that opening stays fast."""
 
 CHECKPOINT_ARGUMENT_BYTES: Final = 256 * MIB
-"""Parts of arguments beyond this size are not kept for ``mars replay``."""
+"""Parts of arguments beyond this size, in bytes, are not kept. Only ``mars replay`` would need
+them."""
+
+CHECKPOINT_SOURCE_LINES: Final = 2000
+"""Source text of functions up to this many lines is kept, to show where they changed. Longer text
+is hardly ever written by a person."""
+
+CHECKPOINT_FUNCTIONS: Final = 4096
+"""For how many functions a program remembers what they amount to. Each takes a few KB, and a
+program that makes a closure for each call would need more and more memory."""
 
 CHECKPOINT_LOG_BYTES: Final = 16 * MIB
-"""Of a longer log the last bytes are kept."""
+"""How many last bytes of a log are kept. The error of a call stands at the end of its log."""
 
 CHECKPOINT_PENDING_BYTES: Final = 64 * MIB
-"""Small results that wait for the disk; beyond it the engine takes no further ones for a while."""
+"""How many bytes of small results may wait for the disk. Beyond it the engine takes no further
+results for a while."""
 
 CHECKPOINT_PENDING: Final = 20_000
-"""Records that wait for the disk, likewise."""
+"""How many records may wait for the disk. Beyond it the engine takes no further results for a
+while."""
 
 CHECKPOINT_LARGE_COST: Final = MIB
-"""What a result in the engine's store counts for among them: it has a budget of its own."""
+"""For how many bytes a large result that waits for the disk counts. It is in the engine's store,
+which has a budget of its own."""
 
 CHECKPOINT_PRESSURE_S: Final = 0.2
-"""How long the engine waits for the disk before it looks for a Ctrl-C, seconds."""
+"""How long the engine waits for the disk at a time, in seconds, so that a Ctrl-C is noticed."""
 
 CHECKPOINT_LOCK_S: Final = 60.0
-"""Where there are no locks, who writes gives a sign of life three times in this many seconds."""
+"""Where a folder cannot be locked, a writer counts as ended this long after its last sign of life,
+in seconds. It gives three signs in this time, so two of them may fail."""
 
-# -- clusters ---------------------------------------------------------------------------------
+# -- calls on nodes of a cluster --------------------------------------------------------------
 
 CLOCK_S: Final = 10.0
-"""A node that has something to say is asked for its clock once in this many seconds."""
+"""How often a node that has something to say is asked for its clock, in seconds. In that time a bad
+clock goes wrong by 1 ms."""
+
+CLOCK_DRIFT: Final = 1e-4
+"""By how much two clocks may go apart, in seconds per second. A bad crystal goes wrong by as much,
+and so does a clock that is being set."""
 
 LOG_SHIP_S: Final = 0.1
-"""A node sends what its workers print at the latest after this time, seconds: that much of a log
-can be missing when a node is lost."""
+"""A node sends what its workers print at the latest after this time, in seconds. If a node is lost,
+that much of a log can be missing."""
 
 LOG_CHUNK_BYTES: Final = MIB
-"""What a node sends of a log at once, at the most."""
+"""How much of a log a node sends at once, in bytes, so that other messages do not wait for long."""
 
 LOG_BLOCK_BYTES: Final = MIB // 4
-"""What the log of a worker takes at once, at the driver, of the file that the workers of its node
-share. It is a hole there until something is printed."""
+"""How much of the file that the workers of a node share the log of one worker takes at once, in
+bytes. It takes no disk until something is printed."""
 
 LOG_LEFT_BYTES: Final = 16 * MIB
-"""What was sent of a worker's log takes about this much disk on its node until it is given back."""
+"""Up to this many bytes of a worker's log that were sent stay on its node. Then that disk is given
+back; to do so more often would cost more."""
 
 SHIP_BYTES: Final = 4 * MIB
-"""Of a large value at once, so that small messages do not wait behind it for long."""
-
-EARLY_BYTES: Final = 4 * MIB
-"""Calls on a node may read values from this size on before they have come to the driver."""
-
-LATER_S: Final = 0.1
-"""A value that only feeds other calls leaves its node after this time, seconds: what was read and
-dropped until then need not travel."""
+"""How much of a large value is sent at once, in bytes, so that small messages do not wait behind it
+for long."""
 
 RAY_SHIP_BYTES: Final = 16 * MIB
-"""The same with Ray, which takes some 2 ms for each batch."""
+"""How much of a large value is sent at once by way of Ray, in bytes. Ray takes about 2 ms for each
+batch."""
 
-JOIN_LOOK_S: Final = 2.0
-"""How often a cluster that does not say so is asked for nodes that have come, seconds."""
+EARLY_BYTES: Final = 4 * MIB
+"""Calls on a node may read values from this size on, in bytes, before these have come to the
+program. Smaller ones come quickly enough."""
 
-NODES_START_S: Final = 60.0
-"""Time for the nodes of a cluster to say what they are, seconds."""
-
-NODES_SILENT_S: Final = 3.0
-"""How long the nodes of a cluster that do not answer are waited for while others have, seconds."""
-
-NODES_SILENT_TIMES: Final = 3.0
-"""Or so many times as long as the first one took, if that is longer, as on a busy machine."""
-
-PACKAGES_S: Final = 2.0
-"""How long a run waits for nodes to say whether they have the packages that its functions need,
-seconds: a node looks in a few milliseconds, and one that does not answer shall hold up nobody."""
-
-CONNECT_S: Final = 10.0
-"""Time for a connection to a cluster, seconds."""
-
-DIRECT_S: Final = 3.0
-"""Time for a line to a node, seconds, until all goes by way of the foreign engine."""
-
-MEET_S: Final = 1.0
-"""The same between two nodes, each step of it: until then what one needs of the other waits."""
-
-APART_S: Final = 60.0
-"""Nodes that could not reach each other try again after this time, seconds; until then the driver
-passes on what one needs of the other."""
+LATER_S: Final = 0.1
+"""A value that only feeds other calls leaves its node after this time, in seconds. A value that was
+read and dropped until then need not travel."""
 
 SPARED_S: Final = 5.0
-"""A value that another node fetches where it was made goes to the driver so long after it was made,
-seconds, if nobody asks: then two nodes have it, and their cores have something else to do."""
+"""If another node already copies a value, its copy to the program is delayed by this time, in
+seconds, unless somebody asks for it. Two nodes have the value then, and their cores have other
+things to do."""
+
+JOIN_LOOK_S: Final = 2.0
+"""How often a cluster that does not say so by itself is asked for nodes that have come, in
+seconds."""
+
+NODES_START_S: Final = 60.0
+"""How long the nodes of a cluster may take to say what they are, in seconds. A node has to start a
+process and import the library first."""
+
+NODES_SILENT_S: Final = 3.0
+"""How long nodes of a cluster that do not answer are waited for once others have answered, in
+seconds."""
+
+NODES_SILENT_TIMES: Final = 3.0
+"""Silent nodes are waited for at least this many times as long as the first node took. On a busy
+machine that is longer than `NODES_SILENT_S`."""
+
+REFUSED_NODES_KEPT: Final = 64
+"""For how many nodes that were refused the reason is remembered, and told. A large cluster may
+refuse hundreds for one reason."""
+
+PACKAGES_S: Final = 2.0
+"""How long a run waits for nodes to say whether they have the packages that its functions need, in
+seconds. A node looks in a few milliseconds, and a node that does not answer must not hold up
+others."""
+
+CONNECT_S: Final = 10.0
+"""How long a connection to a cluster may take, in seconds. A loaded scheduler needs several."""
+
+DIRECT_S: Final = 3.0
+"""How long a direct line to a node may take to be made, in seconds. After that everything goes by
+way of the foreign engine."""
+
+MEET_S: Final = 1.0
+"""How long each step of connecting two nodes may take, in seconds. Values that one node needs from
+the other wait meanwhile."""
+
+APART_S: Final = 60.0
+"""Nodes that could not reach each other try again after this time, in seconds. Until then values
+between them go by way of the program."""
 
 LINE_LOST_S: Final = 30
-"""How long a line may be cut, whole seconds, until the node is lost; Dask waits as long."""
+"""How long a line may be cut until its node counts as lost, in whole seconds. Dask waits as
+long."""
 
 PEER_LOST_S: Final = 10
-"""The same of a line between two nodes, which costs no more than a way round by the driver."""
+"""How long a line between two nodes may be cut until it counts as lost, in whole seconds. That
+costs little: values then go by way of the program."""
 
 SHIP_BYTES_PER_S: Final = 250e6
-"""What a line takes between machines. A call is left to the node that has its large inputs for as
-long as they would be on their way to another one."""
+"""How fast a line between machines is thought to be, in bytes per second: 2 Gbit/s. A call is left
+to the node that has its large inputs if to send them elsewhere would take longer."""
 
 PART_BYTES: Final = 256 * KIB
-"""Of a large value in one step of a line: what stays in a core's cache between two copies."""
+"""How much of a large value one step of a line takes, in bytes. That much stays in a core's cache
+between two copies."""
 
 RELAY_BYTES: Final = 64 * MIB
-"""What may wait in a relay for one that reads slowly, until who sends has to wait, too."""
+"""How many bytes may wait in a relay for a reader that is slow. Beyond it the sender has to wait,
+too."""
 
 WORKING_DIR_BYTES: Final = 256 * MIB
-"""What a folder that goes to the nodes, `working_dir=`, may hold: each of them gets all of it."""
+"""How much a folder that goes to the nodes, `working_dir=`, may hold, in bytes. Each node gets all
+of it."""
+
+WORKING_DIR_NAMED: Final = 5
+"""How many of the largest files an error names if `working_dir=` is too large."""
 
 NODE_WAIT_S: Final = 60.0
-"""How long calls that no node can run any more wait for one that can, seconds: a node that was
-lost is often replaced by the cluster."""
+"""How long calls that no node can run any more wait for a node that can, in seconds. A node that
+was lost is often replaced by the cluster."""
+
+NODE_LOST_TOLD_S: Final = 1.0
+"""How long after the loss of a node a line tells of it, in seconds, unless a run ends before. If
+Dask's scheduler or Ray's head has ended, all nodes are lost within this time. Then it would be
+wrong to say that their calls run elsewhere."""
+
+NODES_LOST_NAMED: Final = 8
+"""How many lost nodes an error names, at the most. With autoscaling there may be hundreds."""
+
+RAY_UNDER_WAY: Final = 8
+"""How many actor calls may be under way to a node of Ray: so much is sent ahead of what it has
+taken."""
+
+RAY_POLLS: Final = 2
+"""In how many actor calls a node of Ray waits for something to tell. While one brings an answer,
+the other waits."""
+
+RAY_POLL_S: Final = 10.0
+"""How long a node of Ray waits for something to tell, in seconds, before it answers with nothing.
+Each answer costs a few milliseconds."""
+
+RAY_ANSWER_S: Final = 3.0
+"""How long a server of Ray that has taken our certificate may be silent, in seconds. It speaks
+first."""
+
+RAY_REFUSALS: Final = 2
+"""How often in a row Ray's host has to refuse a connection until Ray counts as gone. One refusal
+may be a restart."""
+
+RAY_COME_BACK_S: Final = 5
+"""How long a program outside of Ray may be without a connection to it, in whole seconds, until Ray
+takes it for ended and gives its cores to others. With Ray's own 30 s, a program that was killed and
+is started again would wait for so long. A connection that is cut for a moment does not break."""
+
+RAY_NOT_LOCKED_S: Final = 60.0
+"""A folder of Ray without a lock that is younger than this, in seconds, is not removed. A program
+may have just made it, and may lock it next."""
 
 # -- what people see --------------------------------------------------------------------------
 
 LOG_READ_BYTES: Final = MIB
-"""`fetch_log` reads this much at once unless ``sizes`` says otherwise, as the original does."""
+"""How many bytes `fetch_log` reads at once unless ``sizes`` says otherwise. The original reads as
+many."""
+
+PROGRESS_LOAD_S: Final = 0.25
+"""How long a run has to last, in seconds, until what shows progress is loaded. Most runs end before
+anything could be drawn."""
+
+PROGRESS_QUIET_S: Final = 0.5
+"""A run that is shorter than this, in seconds, shows no progress unless asked. Nobody can read a
+bar that flashes by."""
+
+PROGRESS_REDRAW_S: Final = 0.1
+"""How often a terminal is redrawn at the most, in seconds. That is smooth to the eye, and takes
+about 0.5 % of a core."""
+
+PROGRESS_REDRAW_HTML_S: Final = 0.25
+"""How often a bar in a notebook is redrawn at the most, in seconds. There each update is a message
+to a browser, which may be far away."""
+
+PROGRESS_LINE_S: Final = 10.0
+"""The longest pause between two plain lines of progress of a short run, in seconds, so that CI sees
+a sign of life."""
+
+PROGRESS_LINE_MAX_S: Final = 60.0
+"""The longest pause between two plain lines of progress of a long run, in seconds. So an hour does
+not take 360 lines of log."""
+
+PROGRESS_LINE_SHARE: Final = 0.1
+"""A plain line of progress is also shown whenever this further part of the run has ended."""
 
 SILENCE_LOOK_S: Final = 1.0
-"""A thread that waits looks for silent calls this often, seconds: it takes 10 us per call."""
+"""How often a thread that waits looks for silent calls, in seconds. A look takes 10 us per call."""
 
 SILENCE_OF_EXPECTED: Final = 2.0
-"""A silent call is told of when it has taken this many times as long as others of its function:
-slow models are no news, ten minutes each."""
+"""A silent call is told of once it has taken this many times as long as others of its function.
+That slow models take ten minutes each is no news."""
 
-LOG_TAIL_LINES: Final = 20
-"""Last lines of a call's log that its error carries."""
+DOCTOR_ENGINE_S: Final = 30.0
+"""How long an engine may take to answer the doctor, in seconds, until it is reported as stuck. A
+healthy one takes 0.1 s."""
 
-LOG_TAIL_BYTES: Final = 8 * KIB
-"""What these lines are taken from, at the most: the error of a call is one message."""
+DOCTOR_ROUND_TRIPS: Final = 20
+"""How many calls the doctor times to tell how long a round trip takes: enough for a median."""
 
-DEATH_LOG_BYTES: Final = 32 * KIB
-"""What is read from the end of a log for `WorkerDied`: the stack of a crash in C can be long."""
+LOW_FILES: Final = 1024
+"""If a process may open fewer files than this, the doctor says so. Most systems allow as many, so
+less is somebody's decision."""
 
-# -- clusters ---------------------------------------------------------------------------------
+LOW_DISK_BYTES: Final = 1024 * MIB
+"""If a disk has less than this free, in bytes, the doctors say so. Large results and logs need
+it."""
+
+NODE_ROUND_TRIPS: Final = 10
+"""How many calls ``mars doctor`` times on each node of a cluster: enough for a median."""
+
+NODE_SENT_BYTES: Final = 16 * MIB
+"""How many bytes the doctor sends to a node to tell how fast the line is. The fixed cost of a
+transfer then matters little, and a line of 128 Mbit/s takes a second."""
+
+NODE_SKEW_S: Final = 1.0
+"""Clocks of hosts that are further apart than this, in seconds, are told of. Certificates and logs
+look wrong then."""
+
+NODE_STACK_S: Final = 60.0
+"""How long a node may take to say what its workers do, in seconds. Hundreds of workers take a
+few."""
+
+# -- starting and finding clusters ------------------------------------------------------------
 
 KNOCK_S: Final = 5.0
-"""How long a cluster may take to say its first word, seconds: a loaded head takes one."""
+"""How long a cluster may take to say its first word, in seconds. A loaded head takes one."""
 
 HEAD_START_S: Final = 60.0
-"""How long the head of a cluster may take to answer, seconds: Ray with TLS needs 6 to 12."""
+"""How long the head of a cluster may take to answer, in seconds. Ray with TLS needs 6 to 12."""
 
 NODE_START_S: Final = 60.0
-"""How long a node may take to be known to the head, seconds."""
+"""How long a node may take until the head knows it, in seconds. It starts as slowly as a head."""
+
+CLUSTER_POLL_S: Final = 0.05
+"""How often a cluster that starts is asked whether it is ready, in seconds. It takes seconds to
+start."""
+
+PROCESS_POLL_S: Final = 0.02
+"""How often processes that were told to end are looked at, in seconds. Most end within a tenth of a
+second."""
+
+CLUSTER_SAID_BYTES: Final = 4 * KIB
+"""How many last bytes of the output of a cluster's process an error shows."""
 
 RAY_PROGRAM_START_S: Final = 120
-"""How long Ray's client server waits for the process that it starts for a program, whole seconds.
-That takes 2, on a busy machine more than the 30 that Ray would wait."""
+"""How long Ray's client server waits for the process that it starts for a program, in whole
+seconds. That takes 2, and on a busy machine more than the 30 that Ray would wait."""
+
+RAY_WORKER_PORTS: Final = 1000
+"""How many ports a node of Ray has for its processes. Ray starts a process for each waiting call
+with others inside, so it needs many more than it has cores."""
+
+RAY_STORE_SHARE: Final = 0.3
+"""The part of a node's memory that Ray's object store gets. Ray itself divides it like this."""
+
+RAY_HEALTH_CHECKS: Final = 5
+"""How often Ray's head asks a node in vain before it gives the node up."""
 
 HEAD_LOST_S: Final = 60.0
-"""A node on Dask that does not reach its head gives up after this time, seconds."""
+"""A node on Dask that does not reach its head gives up after this time, in seconds. A head may take
+as long to start again."""
 
 CLUSTER_END_S: Final = 5.0
-"""How long a cluster's processes may take to end by themselves, seconds, before SIGKILL."""
+"""How long a cluster's processes may take to end by themselves, in seconds, before SIGKILL."""
+
+CENSUS_AGAIN_S: Final = 0.2
+"""How often an engine that does not answer yet is asked for its nodes, in seconds. It takes seconds
+to start."""
+
+ENGINE_IMPORT_S: Final = 20.0
+"""How long a loaded machine may need to import Dask or Ray, in seconds. This comes on top of the
+time that the engine has to answer."""
+
+SSH_AT_ONCE: Final = 16
+"""How many hosts are talked to by ssh at the same time. Each takes a process here."""
 
 CREDENTIALS_DAYS: Final = 30.0
-"""How long the credentials of a cluster are valid, days: longer than most jobs run."""
+"""How long the credentials of a cluster are valid, in days: longer than most jobs run."""
+
+CREDENTIALS_SOON_DAYS: Final = 3.0
+"""The doctor says so if credentials are valid for less than this, in days: time enough to act after
+a weekend."""
+
+CREDENTIALS_SKEW_S: Final = 3600.0
+"""Certificates are valid from this long before they were made, in seconds. Clocks of hosts
+differ."""
 
 CLUSTER_PORT: Final = 7103
-"""Where a cluster listens for hosts that join, unless told otherwise: the original's port."""
+"""The port on which a cluster listens for hosts that join, unless told otherwise. It is the
+original's."""
 
 CLUSTER_WEB_PORT: Final = 7104
-"""Where it says what it is, unless told otherwise: the original's web port."""
+"""The port on which a cluster says what it is, unless told otherwise. It is the original's web
+port."""
 
 RAY_CLIENT_PORT: Final = 7105
-"""Where programs connect to a cluster on Ray, unless told otherwise."""
+"""The port on which programs connect to a cluster on Ray, unless told otherwise. It follows the
+other ports of a cluster."""
+
+WEB_CONNECTIONS: Final = 64
+"""How many connections the web port of a cluster serves at once. A further one takes the place of
+the oldest of the host that has most, so one host cannot keep others out."""
+
+WEB_CONNECTIONS_OF_A_PEER: Final = 8
+"""How many connections one address, or one network of version 6, may have to a web port. A further
+one takes the place of the oldest: whoever has something to say has said it long before."""
+
+WEB_VISIT_S: Final = 5.0
+"""How long a connection to a web port may take from its beginning to its end, in seconds. A loaded
+cluster may take as long for its first word."""
+
+WEB_LOOK_S: Final = 0.5
+"""How often the server of a web port looks whether it is to end, in seconds."""
+
+WEB_TRIES: Final = 3
+"""How often a web port is asked if it hangs up. A busy one may have had to choose."""
+
+WEB_ANSWER_BYTES: Final = 64 * KIB
+"""How many bytes of the answer of a web port are read, at the most. An answer has some hundred."""
+
+ORIGINAL_LOOK_S: Final = 0.5
+"""How often the original's commands look whether the processes of their cluster still run, in
+seconds. They end when one of these processes has ended."""

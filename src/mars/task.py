@@ -11,6 +11,7 @@ import itertools
 import os
 import struct
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from numbers import Integral, Real
@@ -335,14 +336,18 @@ class Function:
         It does not travel in a message, or not all of it.
     packages : callable
         Gives the packages that it certainly needs; see `mars.code.needs`.
+    origin : weakref or None
+        The function itself, if it refers to modules of the project: what these hold goes along
+        with its results, too. None: it does not.
     """
 
-    __slots__ = ("__weakref__", "buffers", "data", "key", "large", "name", "packages")
+    __slots__ = ("__weakref__", "buffers", "data", "key", "large", "name", "origin", "packages")
 
     def __init__(self, key: bytes, name: str, data: bytes, buffers: Buffers = ()) -> None:
         self.key, self.name, self.data, self.buffers = key, name, data, buffers
         self.large = bool(buffers) or len(data) > FUNCTION_BYTES
         self.packages: Callable[[], frozenset[str]] = frozenset
+        self.origin: weakref.ref[Any] | None = None
 
 
 _serial = itertools.count(1)

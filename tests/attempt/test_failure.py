@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars.attempt import failure
-from mars.attempt.failure import MESSAGE_CHARS, decode_failure, encode_failure
+from mars.attempt.failure import decode_failure, encode_failure
 from mars.errors import EncodeError, InternalError, TaskTimeout, WorkerDied
+from mars.settings import ERROR_MESSAGE_CHARS
 
 # These modules are imported under a name that pickle cannot find again in some runs of pytest;
 # a real program's module is importable.
@@ -353,7 +354,7 @@ def test_deep_recursion_keeps_head_and_tail() -> None:
     copy = decode_failure(data)
     assert isinstance(copy, RecursionError)
     frames = traceback.extract_tb(copy.__traceback__)
-    assert len(frames) == failure.FRAMES_HEAD + 1 + failure.FRAMES_TAIL
+    assert len(frames) == failure.ERROR_FRAMES_HEAD + 1 + failure.ERROR_FRAMES_TAIL
     assert "frames left out" in shown(copy)
 
 
@@ -474,9 +475,9 @@ def test_notes_of_the_user_come_first_and_ours_say_the_task() -> None:
 
 
 def test_huge_messages_are_cut_in_the_middle() -> None:
-    text = "a" * (3 * MESSAGE_CHARS) + "end"
+    text = "a" * (3 * ERROR_MESSAGE_CHARS) + "end"
     data = encode_failure(ValueError(text), call="f()")
-    assert len(data) < 3 * MESSAGE_CHARS
+    assert len(data) < 3 * ERROR_MESSAGE_CHARS
     copy = decode_failure(data)
     assert isinstance(copy, ValueError)
     assert "characters left out" in str(copy)

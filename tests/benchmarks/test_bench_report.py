@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import number, ratio, read, render
+import pytest
+
+from benchmarks.figures import Results
+from benchmarks.plots import plots
+from benchmarks.report import PLOT_FOLDER, number, ratio, read, render
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -92,7 +97,27 @@ def test_the_published_page_is_what_the_stored_measurements_say() -> None:
     """Whoever edits the page, the measurements or the report: `make bench-page`."""
     runs = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl"))
     assert runs
-    assert PAGE.read_text(encoding="utf-8") == render(read(runs))
+    records = read(runs)
+    assert PAGE.read_text(encoding="utf-8") == render(records, PLOT_FOLDER)
+    made = {name: drawing for _, name, drawing in plots(Results(records))}
+    stored = {p.name: p.read_text(encoding="utf-8") for p in (PAGE.parent / PLOT_FOLDER).iterdir()}
+    assert stored == made
+
+
+def test_a_plot_has_the_best_first_and_says_when_its_scale_is_logarithmic() -> None:
+    results = Results([head(), *map(at_100_000, ("pool", "mars", "ray"), (100, 4_000, 10))])
+    ((_, name, drawing),) = plots(results)
+    assert name == "noop-100-000-tasks.svg"
+    assert re.findall(r">(pool|mars|ray)<", drawing) == ["mars", "pool", "ray"]
+    assert "tasks_per_s, higher is better, logarithmic scale" in drawing
+
+
+def test_a_plot_of_like_numbers_begins_at_zero() -> None:
+    results = Results([head(), at_100_000("pool", 100), at_100_000("mars", 200)])
+    ((_, _, drawing),) = plots(results)
+    assert "logarithmic" not in drawing
+    ours, theirs = (float(w) for w in re.findall(r'<rect x="120" [^>]*width="([\d.]+)"', drawing))
+    assert ours == pytest.approx(2 * theirs, abs=0.2)
 
 
 def test_stored_measurements_are_small() -> None:
@@ -107,9 +132,9 @@ def at_100_000(peer: str, value: float) -> dict[str, Any]:
 
 
 def test_targets_that_are_missed_say_why_and_no_others() -> None:
-    missed = "What keeps ours from those that are missed:\n\n- *empty tasks, one by one*. All calls"
+    missed = "Why mars misses the others:\n\n- *empty tasks, one by one*. The program's thread"
     assert missed in render([head(), at_100_000("mars", 99_000.0)])
-    assert "What keeps ours" not in render([head(), at_100_000("mars", 100_000.0)])
+    assert "Why mars misses" not in render([head(), at_100_000("mars", 100_000.0)])
 
 
 def test_targets_by_a_peer_say_what_that_is_here() -> None:

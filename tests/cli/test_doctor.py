@@ -177,7 +177,7 @@ def test_stuck_engine_does_not_take_the_doctor_with_it(
         return session
 
     monkeypatch.setattr(mars, "new_session", stuck)
-    monkeypatch.setattr(doctor, "ENGINE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(doctor, "DOCTOR_ENGINE_S", 0.01)
     try:
         found = facts(examine(environ={}), "engine")
     finally:

@@ -33,7 +33,7 @@ def test_versions_that_differ_and_packages_that_are_missing_are_named_with_both(
 def test_a_clock_that_is_off_is_told_of_within_what_the_way_takes(
     monkeypatch: pytest.MonkeyPatch, skew_s: float, told: bool
 ) -> None:
-    monkeypatch.setattr(nodes, "SENT_BYTES", 1024)
+    monkeypatch.setattr(nodes, "NODE_SENT_BYTES", 1024)
 
     def call(func: Callable[..., Any], *args: Any) -> Any:
         return time.time() + skew_s if func is time.time else func(*args)

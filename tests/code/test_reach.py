@@ -162,7 +162,7 @@ def test_a_class_with_a_name_of_a_module_that_is_none_is_no_obstacle() -> None:
 def test_a_very_large_list_is_not_looked_through(
     own: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "_MOST_HELD", 10**4)
+    monkeypatch.setattr(reach, "REACH_ITEMS", 10**4)
     own.TABLE["a"] += range(10**5)
     use = user_of(own)
     before = describe(use, Keep)

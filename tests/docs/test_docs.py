@@ -35,8 +35,8 @@ from mars.attempt.context import Context
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
-NAMES = [page.name for page in PAGES]
+PAGES = sorted(DOCS.rglob("*.md"))
+NAMES = [page.relative_to(DOCS).as_posix() for page in PAGES]
 PAGE_LIMIT_S = 50.0
 
 FOR_MARS_ONLY = runpy.run_path(str(DOCS / "make_reference.py"))["FOR_MARS_ONLY"]
@@ -70,7 +70,7 @@ def program_of(page: str) -> tuple[str, dict[int, list[str]]]:
     return "\n".join(lines), expected
 
 
-@pytest.mark.parametrize("name", [page.name for page in PAGES if "```python" in read(page.name)])
+@pytest.mark.parametrize("name", [name for name in NAMES if "```python" in read(name)])
 def test_the_blocks_of_a_page_run_and_print_what_they_say(
     name: str, run_python: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -124,15 +124,17 @@ def anchors(page: str) -> set[str]:
 def test_links_of_a_page_lead_somewhere(name: str) -> None:
     page = read(name)
     for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", page):
-        file = (DOCS / target).resolve() if target else DOCS / name
+        page_file = DOCS / name
+        file = (page_file.parent / target).resolve() if target else page_file
         assert file.exists(), f"{name} links to {target}"
         if anchor:
             assert anchor in anchors(file.read_text(encoding="utf-8")), f"{target}#{anchor}"
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
+    """Pages in folders are linked from the site's first page; Sphinx sees to that."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in NAMES if f"docs/{name}" not in readme] == []
+    assert [name for name in NAMES if "/" not in name and f"docs/{name}" not in readme] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -153,15 +155,41 @@ def test_modules_that_a_page_names_exist(name: str) -> None:
             value = getattr(value, part)
 
 
+# -- the site -------------------------------------------------------------------------------------
+
+
+def test_a_page_of_the_site_loads_nothing_from_the_network(tmp_path: Path) -> None:
+    """`make check` builds the whole site; all its pages load what this one loads."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    source.mkdir()
+    (source / "index.md").write_text("# A page\n\n```python\nprint(1)\n```\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", str(DOCS), str(source), str(site)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    loaded = re.compile(
+        r"""(?:src=|<link\b[^>]*\bhref=|url\(|@import)\s*["']?(?:https?:)?//[^"')]*"""
+    )
+    files = [file for kind in ("html", "css") for file in site.rglob(f"*.{kind}")]
+    assert files
+    for file in files:
+        assert loaded.findall(file.read_text(encoding="utf-8")) == [], file
+
+
 # -- promises -------------------------------------------------------------------------------------
 
 
 def test_every_promise_names_tests_that_exist() -> None:
-    page = read("promises.md")
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
-    assert len(named) >= 40
+    assert len(_named_tests("promises.md")) >= 40
+
+
+def _named_tests(name: str) -> list[tuple[str, str]]:
+    return re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", read(name))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if _named_tests(name)])
+def test_tests_that_a_page_names_exist(name: str) -> None:
     known: dict[str, set[str]] = {}
-    for file, test in named:
+    for file, test in _named_tests(name):
         if file not in known:
             tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
             functions = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -16,17 +16,6 @@ import mars.remote as mr
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of the program's own modules, on `sys.path`."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
-
 def module(folder: Path, name: str, text: str) -> ModuleType:
     (folder / f"{name}.py").write_text(text)
     importlib.invalidate_caches()

@@ -17,6 +17,9 @@ HERE = Path(__file__).parent / "programs"
 CHECKS = {
     "modules_of_a_project": 37,
     "modules_that_share": 23,
+    "objects_in_objects": 8,
+    "registrations": 9,
+    "states_of_modules": 21,
     "code_that_changes": 20,
     "classes_of_a_script": 63,
 }

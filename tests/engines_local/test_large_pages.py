@@ -93,7 +93,7 @@ def test_where_it_is_refused_there_is_none_and_nothing_waits() -> None:
 
 
 def test_a_child_that_hangs_is_given_up() -> None:
-    hang = "import time\nlarge_pages._mount = lambda: time.sleep(60)\nlarge_pages._WAIT_S = 0.05"
+    hang = "import time\nlarge_pages._mount = lambda: time.sleep(60)\nlarge_pages.MOUNT_S = 0.05"
     assert root(hang) is None
 
 

@@ -139,7 +139,7 @@ def test_a_process_that_took_a_worker_s_number_is_not_asked_for_its_stack(
 SIGNALS_BY_NUMBER = {
     "platform.py": 1,  # `Process`, where the system has no descriptors
     "engines/local/zygote.py": 2,  # children that it has not reaped
-    "folders.py": 1,  # signal 0, which does nothing
+    "checkpoint/holder.py": 1,  # signal 0, which does nothing
 }
 """Where the source sends a signal by a process number, and how often."""
 

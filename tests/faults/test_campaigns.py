@@ -496,9 +496,18 @@ KINDS: Sequence[str] = ("quick", "once", "large", "joins", "asks", "fails", "lea
 WEIGHTS: Sequence[int] = (8, 6, 4, 4, 3, 3, 2, 1)
 
 
-def disturb(chance: random.Random, counts: Counter[str]) -> bool:
-    """Kill a worker, or stop it for a while; rarely the zygote."""
+def disturb(chance: random.Random, counts: Counter[str], begun_now: Callable[[], int]) -> bool:
+    """Kill a worker, or stop it for a while; rarely the zygote.
+
+    Nothing is killed before a call has begun since the last kill. On a machine that is too busy to
+    start a worker meanwhile, kills alone would make the engine give up, as it should.
+    """
     what = chance.choices(("kill", "stop", "zygote"), (6, 5, 1))[0]
+    if what != "stop":
+        now = begun_now()
+        if now == counts["begun at the last kill"]:
+            return False
+        counts["begun at the last kill"] = now
     victim = zygote() if what == "zygote" else chance.choice(workers() or [None])
     if victim is None:
         return False
@@ -527,7 +536,11 @@ def test_whatever_happens_each_call_ends_once_as_it_may_and_no_attempts_overlap(
     clients = [Client(ledger, random.Random(SEED + k), indices) for k in (1, 2, 3)]
     until = time.monotonic() + seconds
     threads = [threading.Thread(target=client.serve, args=(until,)) for client in clients]
-    with Striker(chance, 0.2, lambda: disturb(chance, faults)):
+
+    def begun_now() -> int:
+        return ledger.stat().st_size if ledger.exists() else 0
+
+    with Striker(chance, 0.2, lambda: disturb(chance, faults, begun_now)):
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -169,7 +169,7 @@ def test_a_lost_node_is_told_of_before_a_run_ends(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: WaitUntil,
 ) -> None:
-    monkeypatch.setattr(remote, "_TOLD_AFTER_S", 1000.0)
+    monkeypatch.setattr(remote, "NODE_LOST_TOLD_S", 1000.0)
     there = on_nodes(2)
     told: list[str] = []
     monkeypatch.setattr(there.loop, "_tell", told.append)
@@ -188,7 +188,7 @@ def test_a_lost_node_is_told_of_at_the_end_at_the_latest(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: WaitUntil,
 ) -> None:
-    monkeypatch.setattr(remote, "_TOLD_AFTER_S", 1000.0)
+    monkeypatch.setattr(remote, "NODE_LOST_TOLD_S", 1000.0)
     there = on_nodes(2)
     first, last = there.session.get_worker_addresses()
     there.carrier.lose(first)

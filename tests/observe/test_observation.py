@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from mars.observe.attempts import Attempts
 from mars.observe.observation import Observation, ended_attempts
 from mars.task import TIMING
 
+WORKER = SimpleNamespace(address="w0", id=3, where=("host", 4))
+
 
 def fact(number: int, timing: bytes | None = None) -> tuple[Any, ...]:
     """An attempt as engines note it."""
     return (
-        number, 7, "name", 1, 2, 0, 0, "w0", 3, ("host", 4), "value", 1.0, 2.0, 3.0, timing,
+        number, 7, "name", 1, 2, 0, 0, WORKER, "value", 1.0, 2.0, 3.0, timing,
         None, 0, 0,
     )  # fmt: skip
 

@@ -13,9 +13,9 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars import checkpoint, identity, journal
-from mars.folders import LocalFolder
-from mars.journal import Index
+from mars.checkpoint import checkpoint, digests, journal
+from mars.checkpoint.index import Index
+from mars.checkpoint.local_folder import LocalFolder
 
 
 def test_a_journal_of_a_hundred_thousand_calls_opens_within_two_seconds(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_without_a_checkpoint_nothing_is_hashed(monkeypatch: pytest.MonkeyPatch)
     def refuse(*_: Any) -> Any:
         raise AssertionError("it was asked what a call is")
 
-    monkeypatch.setattr(identity, "code_of", refuse)
-    monkeypatch.setattr(identity, "arguments_of", refuse)
+    monkeypatch.setattr(digests, "code_of", refuse)
+    monkeypatch.setattr(digests, "arguments_of", refuse)
     monkeypatch.setattr(checkpoint.Checkpoint, "landed", refuse)
     with mars.new_session(n_cpu=1) as session:
         calls = [mr.spawn(abs, -index) for index in range(50)]
@@ -71,8 +71,8 @@ def test_import_mars_loads_nothing_of_checkpoints(run_python: Any) -> None:
     code = (
         "import sys, mars\n"
         "with mars.new_session(engine='inline'): pass\n"
-        "print(sorted(name for name in sys.modules if name in ('mars.checkpoint', "
-        "'mars.identity', 'mars.journal', 'mars.folders', 'mars.history', 'fsspec')))"
+        "print(sorted(name for name in sys.modules "
+        "if name.startswith('mars.checkpoint') or name == 'fsspec'))"
     )
     assert run_python(code).stdout == "[]\n"
 

@@ -17,10 +17,11 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars import folders, journal
-from mars.checkpoint import Checkpoint
+from mars.checkpoint import journal, remote_folder
+from mars.checkpoint.checkpoint import Checkpoint
+from mars.checkpoint.history import History
+from mars.checkpoint.upkeep import damages, prune
 from mars.errors import CheckpointBusy, CheckpointUnusable
-from mars.history import History, damages, prune
 
 URL = "memory://bucket/otto"
 
@@ -72,7 +73,7 @@ def test_who_gave_a_sign_of_life_lately_is_left_alone(store: Any) -> None:
 def test_a_run_gives_signs_of_life_also_while_nothing_is_written(
     store: Any, monkeypatch: pytest.MonkeyPatch, wait_until: Any
 ) -> None:
-    monkeypatch.setattr(folders.RemoteFolder, "sign_s", 0.05)
+    monkeypatch.setattr(remote_folder.RemoteFolder, "sign_s", 0.05)
 
     def told() -> float:
         return float(json.loads(store.cat_file("/bucket/otto/lock"))["told"])
@@ -95,7 +96,7 @@ def test_an_object_that_is_cut_off_or_changed_costs_what_is_in_it(store: Any) ->
 
 
 def test_many_objects_become_one(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "_MERGE_FROM", 3)
+    monkeypatch.setattr(remote_folder, "CHECKPOINT_MERGE_SEGMENTS", 3)
     for count in range(2, 7):
         assert program(count)[0] == list(range(count))
     assert len(store.find("/bucket/otto/journal")) <= 3
@@ -159,8 +160,8 @@ def test_a_file_system_without_locks_is_told_of(
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> float:
     """Signs of life count for so many seconds."""
-    monkeypatch.setattr(folders, "CHECKPOINT_LOCK_S", 0.6)
-    monkeypatch.setattr(folders.RemoteFolder, "sign_s", 0.05)
+    monkeypatch.setattr(remote_folder, "CHECKPOINT_LOCK_S", 0.6)
+    monkeypatch.setattr(remote_folder.RemoteFolder, "sign_s", 0.05)
     return 0.6
 
 
@@ -172,7 +173,7 @@ def test_who_has_written_nothing_keeps_the_lock(store: Any, brief: float, wait_u
     with mars.new_session(engine="inline", n_cpu=1, checkpoint=URL):
         first = lock_of(store)["told"]
         wait_until(lambda: lock_of(store)["told"] > first + 2 * brief)  # it would have ended
-        other = folders.RemoteFolder(URL, create=True)
+        other = remote_folder.RemoteFolder(URL, create=True)
         with pytest.raises(CheckpointBusy, match="gave a sign of life 0 s ago"):
             other.lock()
     other.lock()
@@ -268,7 +269,7 @@ def record(number: int) -> bytes:
     return b"".join(journal.record(journal.CALL, meta, []))
 
 
-def numbers(*opened: folders.RemoteFolder) -> list[set[int]]:
+def numbers(*opened: remote_folder.RemoteFolder) -> list[set[int]]:
     return [
         {
             int.from_bytes(one.meta[:16], "little")
@@ -281,24 +282,24 @@ def numbers(*opened: folders.RemoteFolder) -> list[set[int]]:
 
 
 def test_what_comes_after_the_listing_is_not_merged_away(store: Any) -> None:
-    first = folders.RemoteFolder(URL, create=True)
+    first = remote_folder.RemoteFolder(URL, create=True)
     for number in range(40):
         first.append([record(number)])
-    second = folders.RemoteFolder(URL, create=True)
+    second = remote_folder.RemoteFolder(URL, create=True)
     first.append([record(99)])  # it does not know that it counts as ended
     second._locked = True
     assert numbers(second) == [set(range(40))]
     first.append([record(100)])
     assert len(store.find("/bucket/otto/journal")) == 3
     second.append([record(7777)])
-    assert numbers(folders.RemoteFolder(URL, create=False)) == [{*range(40), 99, 100, 7777}]
+    assert numbers(remote_folder.RemoteFolder(URL, create=False)) == [{*range(40), 99, 100, 7777}]
 
 
 def test_objects_that_are_merged_while_they_are_read_are_read_all_the_same(store: Any) -> None:
-    first = folders.RemoteFolder(URL, create=True)
+    first = remote_folder.RemoteFolder(URL, create=True)
     for number in range(5):
         first.append([record(number)])
-    reader = folders.RemoteFolder(URL, create=False)
+    reader = remote_folder.RemoteFolder(URL, create=False)
     first.replace(iter([record(number) for number in range(5)]))
     assert numbers(reader) == [set(range(5))]
 

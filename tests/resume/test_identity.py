@@ -21,21 +21,22 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import mars.remote as mr
-from mars import identity
+from mars.checkpoint import digests, module_code, walk
+from mars.checkpoint.identity import Unidentified
+from mars.checkpoint.walk import Arrays
 from mars.code import pickling
-from mars.identity import Arrays, Unidentified
 
 
 def function_digest(func: Callable[..., Any]) -> str:
     """Of a function as it travels."""
-    identity._codes.clear()
-    return identity.code_of(mr.spawn(func)._call.function).digest.hex()
+    digests._codes.clear()
+    return digests.code_of(mr.spawn(func)._call.function).digest.hex()
 
 
 def value_digest(value: object) -> str:
     """Of an argument as it travels."""
     call = mr.spawn(len, args=(value,))._call
-    return identity.arguments_of(call, Arrays())[0].hex()
+    return digests.arguments_of(call, Arrays())[0].hex()
 
 
 def made(text: str, name: str = "f", file: str = "<cell>", **space: Any) -> Any:
@@ -189,17 +190,17 @@ def test_what_a_module_was_at_spawn_counts_and_not_what_its_file_is_now(
         main = "import helpers\nfrom helpers import fit\ndef f(x): return fit(x)\n"
     func = project(main, helpers="def fit(x): return 2 * x\n")
     function = mr.spawn(func)._call.function
-    before = identity.code_of(function).digest
+    before = digests.code_of(function).digest
     (tmp_path / "helpers.py").write_text("def fit(x): return 3 * x\n")
-    identity.look_again()
-    identity._codes.clear()
-    assert identity.code_of(function).digest == before
+    digests.look_again()
+    digests._codes.clear()
+    assert digests.code_of(function).digest == before
 
 
 def test_a_version_of_an_installed_package_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     func = made("import numpy as np\ndef f(x): return np.sum(x)")
     before = function_digest(func)
-    monkeypatch.setattr(identity, "_version", lambda top: "9.9" if top == "numpy" else None)
+    monkeypatch.setattr(walk, "_version", lambda top: "9.9" if top == "numpy" else None)
     assert function_digest(func) != before
 
 
@@ -212,7 +213,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def load(main: str, **files: str) -> Any:
         for name in [*files, "deeper", "main_of_test"]:
             sys.modules.pop(name, None)
-        identity._files.clear()
+        module_code._of_files.clear()
         for name, text in files.items():
             (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
         (tmp_path / "main_of_test.py").write_text(textwrap.dedent(main))
@@ -337,7 +338,7 @@ def test_a_large_array_of_several_calls_is_read_once() -> None:
     array = np.arange(100_000)
     arrays = Arrays()
     calls = [mr.spawn(len, args=(array,))._call for _ in range(3)]
-    assert len({identity.arguments_of(call, arrays)[0] for call in calls}) == 1
+    assert len({digests.arguments_of(call, arrays)[0] for call in calls}) == 1
     assert len(arrays._known) == 1
 
 
@@ -358,13 +359,13 @@ def test_what_has_no_lasting_content_says_where_it_is() -> None:
             raise TypeError("it is open")
 
     with pytest.raises(Unidentified, match=r"args\[0\]\[1\]\['k'\]: Open has no lasting content"):
-        identity.digests_of(([0, {"k": Open()}],), {}, Arrays())
+        digests.digests_of(([0, {"k": Open()}],), {}, Arrays())
 
 
 PROGRAM = """
 import dataclasses, enum, functools, json, sys
 import mars.remote as mr
-from mars import identity
+from mars.checkpoint import digests, module_code, walk
 
 class Kind(enum.Enum):
     SMALL = "s"
@@ -396,8 +397,8 @@ calls = [
 found = []
 for spawned in calls:
     call = spawned._call
-    found.append(identity.code_of(call.function).digest.hex())
-    found.append(identity.arguments_of(call, identity.Arrays())[0].hex())
+    found.append(digests.code_of(call.function).digest.hex())
+    found.append(digests.arguments_of(call, walk.Arrays())[0].hex())
 print(json.dumps(found))
 """
 

@@ -21,10 +21,15 @@ from hypothesis import strategies as st
 
 import mars
 import mars.remote as mr
-from mars import journal
-from mars.checkpoint import problem_lines
-from mars.folders import LocalFolder
-from mars.journal import Damaged, Entry, Index, Writer, framed, record, scan, unframed
+from mars.checkpoint import journal
+from mars.checkpoint import writer as writing
+from mars.checkpoint.framing import framed, unframed
+from mars.checkpoint.index import Index
+from mars.checkpoint.journal import record, scan
+from mars.checkpoint.local_folder import LocalFolder
+from mars.checkpoint.opening import problem_lines
+from mars.checkpoint.reading import Damaged, body_of
+from mars.checkpoint.writer import Entry, Writer
 
 SEED = int(os.environ.get("MARS_SEED", "1"))
 
@@ -191,8 +196,8 @@ class SlowFolder:
 def test_a_slow_disk_holds_back_whoever_adds_to_the_journal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(journal, "CHECKPOINT_PENDING_BYTES", 10_000)
-    monkeypatch.setattr(journal, "CHECKPOINT_PRESSURE_S", 0.3)
+    monkeypatch.setattr(writing, "CHECKPOINT_PENDING_BYTES", 10_000)
+    monkeypatch.setattr(writing, "CHECKPOINT_PRESSURE_S", 0.3)
     folder: Any = SlowFolder()
     writer = Writer(Index(folder), print)
     done: list[int] = []
@@ -282,5 +287,5 @@ def test_a_result_that_changed_after_it_was_found_is_never_given(kept: Any) -> N
     changed[raw.body_at + raw.body_size - 1] ^= 1
     (folder / "journal.mars").write_bytes(changed)
     with pytest.raises(Damaged):
-        journal.body_of(source, raw)
+        body_of(source, raw)
     source.close()

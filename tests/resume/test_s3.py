@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from mars import journal
+from mars.checkpoint import journal
 
 MISSING = [name for name in ("moto", "flask", "flask_cors", "s3fs") if find_spec(name) is None]
 pytestmark = [

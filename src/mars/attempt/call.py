@@ -13,7 +13,7 @@ from typing import Any
 
 from mars.attempt import codec, diagnose, failure
 from mars.errors import EncodeError
-from mars.settings import INLINE_BYTES
+from mars.settings import INLINE_BYTES, LOG_TAIL_LINES
 
 Stored = tuple[Any, int, int, int, tuple[int, ...]]
 """A value with parts in an arena: the pickle (None: it is the first part), and the region."""
@@ -99,12 +99,16 @@ def pack_failure(
     arguments: tuple[tuple[object, ...], dict[str, object]] | None,
     attempt: int,
     where: str,
-    log_tail: str,
+    printed: bytes,
 ) -> bytes:
-    """A failure as it travels: the exception with its frames, the call, and the log's end."""
+    """Pack a failure as it travels: the exception with its frames, the call, and its last lines.
+
+    ``printed`` is the end of what the call printed. The last `LOG_TAIL_LINES` lines of it are told.
+    """
     args, kwargs = arguments if arguments is not None else ((), {})
     described = diagnose.summarize_call(name, args, kwargs)
     notes = [f"attempt {attempt} on {where}"]  # completes "task <described> · "
+    log_tail = "\n".join(printed.decode("utf-8", "replace").splitlines()[-LOG_TAIL_LINES:])
     if log_tail:
         notes.append("its log ends with:\n" + "\n".join("  " + x for x in log_tail.splitlines()))
     return failure.encode_failure(error, call=described, notes=notes, skip_files=_OWN_FILES)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 from mars import platform
+from mars.settings import LOG_LINE_BYTES
 
-_LONG_LINE_BYTES: Final = 4096
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM})
 _MISSING: Final = "that were printed before are missing, as there was no room for logs (TMPDIR)"
 
@@ -78,7 +78,7 @@ class Segment:
 
     def _line_end(self, position: int) -> int:
         """The first place from ``position`` on where a line begins, or ``position``."""
-        return position + self._at(position, _LONG_LINE_BYTES).find(b"\n") + 1
+        return position + self._at(position, LOG_LINE_BYTES).find(b"\n") + 1
 
     def _at(self, start: int, limit: int) -> bytes:
         """Up to ``limit`` bytes as they stand in the file."""

@@ -111,10 +111,17 @@ def encode_arguments(
     with collecting(keep.found):
         if _are_simple(args) and (not kwargs or _are_simple(kwargs.values())):
             data = _simply((args, kwargs), keep)
-            if data is not None:
+            if data is not None and not any(map(_made_by, keep.found)):
                 return data, keep.buffers, keep.found
-        data = dumps_arguments((args, kwargs), keep)
+        # Classes of the project whose objects these outputs are have to be what they are now.
+        data = dumps_arguments((args, kwargs), keep, lambda: map(_made_by, keep.found))
     return data, keep.buffers, keep.found
+
+
+def _made_by(output: Any) -> Any:
+    """The function whose result an output is, if it refers to modules of the project."""
+    origin = output._call.function.origin
+    return None if origin is None else origin()
 
 
 def _are_simple(values: Iterable[object]) -> bool:

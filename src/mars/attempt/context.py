@@ -36,7 +36,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "_place", "cpus", "engine", "entropy", "generator", "item", "name", "report_progress",
+        "_place", "engine", "entropy", "generator", "item", "name", "report_progress",
         "session", "session_id", "spawned", "worker_address",
     )  # fmt: skip
 

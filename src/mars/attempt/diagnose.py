@@ -14,11 +14,7 @@ from itertools import islice
 from reprlib import Repr
 from typing import Any, Final
 
-VISITS: Final = 2_000
-"""Attempts to pickle a part, at the most; finding one among a million items takes 40."""
-
-DEPTH: Final = 40
-"""Steps in a path, at the most: a longer one tells nobody anything."""
+from mars.settings import DIAGNOSE_DEPTH, DIAGNOSE_VISITS
 
 _PLAIN: Final = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None)})
 
@@ -74,7 +70,7 @@ class _Search:
     ) -> tuple[str, str] | None:
         """The culprit in or at ``value``; None if only a value above it on the path fails."""
         here = f"{_shown(path)}: {_type_name(value)}", _reason(trouble)
-        if _too_much(trouble) or len(above) > DEPTH:
+        if _too_much(trouble) or len(above) > DIAGNOSE_DEPTH:
             return here
         only_above = False
         try:
@@ -108,7 +104,7 @@ class _Search:
 
     def _trouble(self, value: object) -> BaseException | None:
         self._visits += 1
-        if self._visits > VISITS:
+        if self._visits > DIAGNOSE_VISITS:
             raise _OutOfBudget
         try:
             self._dumps(value)

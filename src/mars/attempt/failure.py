@@ -26,20 +26,14 @@ from typing import Any, Final, NamedTuple
 
 from mars.code.pickling import dumps_apart
 from mars.errors import InternalError
-from mars.settings import MIB
-
-MESSAGE_CHARS: Final = MIB
-"""Longest text in an error: some people put their data frame into the message."""
-
-BLOB_BYTES: Final = 8 * MIB
-"""Largest pickle of one exception, so that one with data in it does not fill the driver."""
-
-FRAMES_HEAD: Final = 16
-FRAMES_TAIL: Final = 48
-"""Frames kept of a longer traceback: where it came from, and what it died of."""
-
-CHAIN_LENGTH: Final = 64
-"""Exceptions kept of one chain or group, counted over all its branches."""
+from mars.settings import (
+    ERROR_CHAIN_LENGTH,
+    ERROR_FRAMES_HEAD,
+    ERROR_FRAMES_TAIL,
+    ERROR_MESSAGE_CHARS,
+    ERROR_PICKLE_BYTES,
+    MIB,
+)
 
 _MARS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
@@ -142,7 +136,7 @@ def _collect(root: BaseException, skip_files: Collection[str]) -> list[_Sent]:
         if not isinstance(other, BaseException):
             return None
         if id(other) not in place:
-            if len(found) >= CHAIN_LENGTH:
+            if len(found) >= ERROR_CHAIN_LENGTH:
                 return None
             place[id(other)] = len(found)
             found.append(other)
@@ -201,9 +195,9 @@ def _bases(cls: type) -> tuple[tuple[str, str], ...]:
 def _cut(text: str) -> str:
     # str() of a subclass may be anything; an exact str cannot raise any more.
     text = str.__str__(text)
-    if len(text) <= MESSAGE_CHARS:
+    if len(text) <= ERROR_MESSAGE_CHARS:
         return text
-    half = MESSAGE_CHARS // 2 - 64  # with the words between, not longer than allowed itself
+    half = ERROR_MESSAGE_CHARS // 2 - 64  # with the words between, not longer than allowed itself
     return f"{text[:half]} … ({len(text) - 2 * half:,} characters left out) … {text[-half:]}"
 
 
@@ -235,7 +229,9 @@ def _pickled(error: BaseException) -> tuple[bytes, bool, list[str]]:
     """The exception as bytes, if they are the whole of it, and notes on what is missing."""
     text = _text(error)
     try:
-        if any(type(one) is str and len(one) > MESSAGE_CHARS for one in _field(error, "args")):
+        if any(
+            type(one) is str and len(one) > ERROR_MESSAGE_CHARS for one in _field(error, "args")
+        ):
             raise _TooLarge("its message is too long")
         blob = _dumps(error)
         copy = pickle.loads(blob)
@@ -291,12 +287,12 @@ class _Limited:
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
-        self.room = BLOB_BYTES
+        self.room = ERROR_PICKLE_BYTES
 
     def write(self, data: Any) -> None:
         self.room -= memoryview(data).nbytes
         if self.room < 0:
-            raise _TooLarge(f"larger than {BLOB_BYTES // MIB} MiB")
+            raise _TooLarge(f"larger than {ERROR_PICKLE_BYTES // MIB} MiB")
         self.parts.append(bytes(data))
 
     def getvalue(self) -> bytes:
@@ -317,7 +313,7 @@ def _dumps_bare(error: BaseException) -> tuple[bytes, list[str]]:
     lost: list[str] = []
 
     def tried(value: object, where: str) -> object:
-        if isinstance(value, str) and len(value) > MESSAGE_CHARS:
+        if isinstance(value, str) and len(value) > ERROR_MESSAGE_CHARS:
             return _cut(value)
         try:
             pickle.loads(_dumps(value))
@@ -372,11 +368,11 @@ def _frames(traceback: TracebackType | None, hidden: Callable[[str], bool]) -> t
         if not hidden(traceback.tb_frame.f_code.co_filename):
             shown.append(traceback)
         traceback = traceback.tb_next
-    left_out = len(shown) - FRAMES_HEAD - FRAMES_TAIL
+    left_out = len(shown) - ERROR_FRAMES_HEAD - ERROR_FRAMES_TAIL
     if left_out <= 1:
         return tuple(map(_frame, shown))
     gap = _Frame(f"<{left_out} frames left out>", "…", "…", "", 0, None, "")
-    head, tail = shown[:FRAMES_HEAD], shown[-FRAMES_TAIL:]
+    head, tail = shown[:ERROR_FRAMES_HEAD], shown[-ERROR_FRAMES_TAIL:]
     return (*map(_frame, head), gap, *map(_frame, tail))
 
 

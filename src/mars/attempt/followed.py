@@ -23,6 +23,7 @@ from mars.attempt.filters import Filters
 from mars.attempt.libraries import library_settings
 from mars.attempt.loggers import Logging
 from mars.attempt.setting import PLAIN, Setting, importing
+from mars.code import world
 
 
 class _Recursion(Setting):
@@ -86,8 +87,14 @@ def _set_locale(value: str) -> None:
     _locale.setlocale(_locale.LC_ALL, value)
 
 
+def _main_file() -> Any:
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return path if type(path) is str else None
+
+
 def _settings() -> list[Setting]:
     return [
+        Setting("main", _main_file, world.set_main_file),
         Setting("argv", _argv, _set_argv, told=_words),
         _Recursion(),
         Setting("interpreter", _interpreter, _set_interpreter),

@@ -23,6 +23,7 @@ from mars.attempt import codec
 from mars.code import places
 from mars.code.modules import is_installed
 from mars.code.pickling import handler_of, names_main
+from mars.settings import ROW_DEPTH, ROWS_AT_ONCE
 
 Row = bytes | tuple[bytes, Sequence[Any]]
 """Pickle of ``(args, {})``, and its large buffers if it has any."""
@@ -34,7 +35,6 @@ _FIXED_BY_NAME: Final = frozenset({
     "pathlib.WindowsPath", "uuid.UUID",
 })  # fmt: skip
 _HOLDERS: Final = frozenset({tuple, frozenset})
-_DEEPEST: Final = 4  # of tuples in tuples that are looked into
 
 
 def is_fixed(values: Iterable[object]) -> bool:
@@ -43,7 +43,7 @@ def is_fixed(values: Iterable[object]) -> bool:
     One that cannot need not be taken before it is sent.
     """
     level: Any = values
-    for _ in range(_DEEPEST):
+    for _ in range(ROW_DEPTH):
         try:
             kinds = set(map(type, level))
         except TypeError:  # a metaclass whose classes have no hash
@@ -67,7 +67,6 @@ def _is_fixed_type(kind: type) -> bool:
 
 _CODE: Final = (FunctionType, type, type(lru_cache(len)))
 _NO_KWARGS: Final[dict[str, object]] = {}  # never changed
-_AT_ONCE: Final = 4096  # rows that are looked at together
 
 
 class _NotPlain(Exception):
@@ -188,7 +187,7 @@ class Rows:
         self.plain = True
         waiting = iter(arguments)
         with places.collecting(keep.found):
-            while part := list(islice(waiting, _AT_ONCE)):
+            while part := list(islice(waiting, ROWS_AT_ONCE)):
                 plain = _plain_rows(part) if self.plain else None
                 if plain is not None and not keep.found:
                     rows += plain

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Final
 from mars.attempt.threads import VARIABLES
 from mars.cli import nodes
 from mars.cli.findings import (
-    LOW_DISK_BYTES,
     Finding,
     Section,
     package_versions,
@@ -35,18 +34,13 @@ from mars.cli.findings import (
 )
 from mars.observe.progress import format_duration
 from mars.resources import cpu_count, memory_limit_bytes, memory_limits
+from mars.settings import DOCTOR_ENGINE_S, DOCTOR_ROUND_TRIPS, LOW_DISK_BYTES, LOW_FILES
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Iterator, Mapping
     from typing import TextIO
 
-ENGINE_TIMEOUT_S: Final = 30.0
-"""An engine that has not answered by then is reported as stuck: it takes 0.1 s when well."""
-
-ROUND_TRIPS: Final = 20
-
-LOW_FILES: Final = 1024  # what most systems give; less is somebody's decision
 
 NAME_COLUMNS: Final = 22
 LINE_COLUMNS: Final = 96
@@ -330,12 +324,12 @@ def _engine() -> Iterator[Finding]:
 
     thread = threading.Thread(target=attempt, name="mars-doctor", daemon=True)
     thread.start()
-    thread.join(ENGINE_TIMEOUT_S)
+    thread.join(DOCTOR_ENGINE_S)
     for name, seconds in dict(outcome).items():
         text = format_duration(seconds) if seconds >= 1e-3 else f"{seconds * 1e6:.0f} us"
         yield Finding(name, text, seconds)
     if thread.is_alive():
-        problem = f"no answer within {format_duration(ENGINE_TIMEOUT_S)}"
+        problem = f"no answer within {format_duration(DOCTOR_ENGINE_S)}"
     elif errors:
         problem = said(errors[0])
     else:
@@ -361,7 +355,7 @@ def _time_engine(outcome: dict[str, float]) -> None:
         # Not the constructor alone: workers may start while it already returns.
         outcome["start, first result"] = time.perf_counter() - began
         outcome["round trip"] = statistics.median(
-            _round_trip(session, remote) for _ in range(ROUND_TRIPS)
+            _round_trip(session, remote) for _ in range(DOCTOR_ROUND_TRIPS)
         )
     finally:
         began = time.perf_counter()

@@ -23,8 +23,6 @@ PACKAGES: Final = (
     "distributed",
 )
 
-LOW_DISK_BYTES: Final = 1 << 30
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -15,29 +15,26 @@ import statistics
 import tempfile
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from mars._version import __version__
-from mars.cli.findings import LOW_DISK_BYTES, Finding, Section, package_versions, said, size_text
+from mars.cli.findings import Finding, Section, package_versions, said, size_text
 from mars.deploy import credentials, records
 from mars.deploy.targets import resolve
 from mars.errors import MarsError
 from mars.observe.progress import format_duration
 from mars.resources import cpu_count, memory_limit_bytes
-from mars.settings import DIRECT_S, MIB
+from mars.settings import (
+    CREDENTIALS_SOON_DAYS,
+    DIRECT_S,
+    LOW_DISK_BYTES,
+    NODE_ROUND_TRIPS,
+    NODE_SENT_BYTES,
+    NODE_SKEW_S,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-ROUND_TRIPS: Final = 10
-
-SENT_BYTES: Final = 16 * MIB
-"""Enough to outlast what is fixed in a transfer, and a second on a slow line of 128 Mbit/s."""
-
-SKEW_S: Final = 1.0
-"""Clocks that are further apart are told of: certificates and logs then look wrong."""
-
-EXPIRES_SOON_DAYS: Final = 3.0
 
 
 def examine(address: str, node_ports: str | None = None) -> list[Section]:
@@ -87,7 +84,7 @@ def _way_in(address: str) -> Iterator[Finding]:
     elif known is not None:
         end = credentials.expiry(known.credentials)
         days = (end - datetime.datetime.now(datetime.UTC)).total_seconds() / 86_400
-        hint = "take the cluster down and up for new ones" if days < EXPIRES_SOON_DAYS else ""
+        hint = "take the cluster down and up for new ones" if days < CREDENTIALS_SOON_DAYS else ""
         yield Finding("credentials", f"valid for {days:.1f} days", end.isoformat(), hint)
     target.check()
     yield Finding("head", "answers, and accepts the credentials", True)
@@ -173,7 +170,7 @@ def _versions(facts: dict[str, Any]) -> Iterator[Finding]:
 
 def _line(call: Callable[..., Any], address: str) -> Iterator[Finding]:
     trips, skews = [], []
-    for _ in range(ROUND_TRIPS):
+    for _ in range(NODE_ROUND_TRIPS):
         sent, began = time.time(), time.perf_counter()
         there = call(time.time)
         trips.append(time.perf_counter() - began)
@@ -182,14 +179,17 @@ def _line(call: Callable[..., Any], address: str) -> Iterator[Finding]:
     trip = statistics.median(trips)
     yield Finding("round trip of a call", format_duration(trip), trip)
     error, skew = min(skews)
-    hint = "set the clocks by NTP" if abs(skew) - error > SKEW_S else ""
+    hint = "set the clocks by NTP" if abs(skew) - error > NODE_SKEW_S else ""
     text = f"{skew * 1e3:+.1f} ms from ours, give or take {error * 1e3:.1f}"
     yield Finding("clock", text, skew, hint)
-    data = os.urandom(SENT_BYTES)
-    for name, func, argument in (("to the node", len, data), ("from the node", give, SENT_BYTES)):
+    data = os.urandom(NODE_SENT_BYTES)
+    for name, func, argument in (
+        ("to the node", len, data),
+        ("from the node", give, NODE_SENT_BYTES),
+    ):
         began = time.perf_counter()
         call(func, argument)
-        rate = SENT_BYTES / max(time.perf_counter() - began - trip, 1e-6)
+        rate = NODE_SENT_BYTES / max(time.perf_counter() - began - trip, 1e-6)
         yield Finding(name, f"{size_text(rate)} a second", rate)
     if address.startswith(("tls://", "tcp://")):
         yield _port(address)

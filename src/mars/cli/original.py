@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from mars.cli import cluster
 from mars.deploy import clusters, processes, records
 from mars.errors import MarsError, UsageError
-from mars.settings import CLUSTER_PORT, CLUSTER_WEB_PORT, RAY_CLIENT_PORT
+from mars.settings import CLUSTER_PORT, CLUSTER_WEB_PORT, ORIGINAL_LOOK_S, RAY_CLIENT_PORT
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _ANY_HOST: Final = "0.0.0.0"
 """What the original listens on if it is told nothing."""
 
-_LOOK_S: Final = 0.5
 
 _INERT: Final = (
     "config", "config_file", "log_level", "log_format", "log_conf", "load_modules", "use_uvloop",
@@ -130,7 +129,7 @@ def _stay(
             # Only now: what was started would inherit it.
             signal.pthread_sigmask(signal.SIG_BLOCK, ending)
             while all(map(processes.is_running, known)):
-                if signal.sigtimedwait(ending, _LOOK_S) is not None:
+                if signal.sigtimedwait(ending, ORIGINAL_LOOK_S) is not None:
                     return 0
             print(f"{name}: a process of {record.address} has ended", file=sys.stderr)
             return 1

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from mars import owners
 from mars.attempt import context
+from mars.checkpoint.history import Damaged, History, PastCall
 from mars.cli.runs import add_trust
 from mars.code import importing, world
 from mars.code.pickling import new_world
 from mars.engines.inline import InlineEngine
 from mars.errors import CheckpointUnusable
-from mars.history import Damaged, Entry, History
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -66,7 +66,7 @@ def run(options: Namespace) -> int:
         history.close()
 
 
-def _find_modules(entry: Entry, *, trusted: bool) -> None:
+def _find_modules(entry: PastCall, *, trusted: bool) -> None:
     """Import from where the program did, if that is still its owner's."""
     facts = entry.run.facts
     if not facts.get("program"):
@@ -81,7 +81,7 @@ def _find_modules(entry: Entry, *, trusted: bool) -> None:
         sys.path.insert(0, folder)
 
 
-def _call(entry: Entry, function: Any, args: Any, kwargs: Any, *, debug: bool) -> int:
+def _call(entry: PastCall, function: Any, args: Any, kwargs: Any, *, debug: bool) -> int:
     engine = InlineEngine("replay", 1)
     attempt = context.Attempt(
         "replay", entry.name, engine, engine.worker_addresses[0], entry.run.entropy, entry.place,

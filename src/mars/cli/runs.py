@@ -9,8 +9,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from mars.checkpoint.history import Damaged, History, PastCall
+from mars.checkpoint.upkeep import damages, prune
+from mars.checkpoint.why import differences, nearest
 from mars.errors import CheckpointBusy, CheckpointUnusable
-from mars.history import Damaged, Entry, History, damages, differences, nearest, prune
 from mars.observe.progress import format_duration, write_line
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ def _prune(options: Namespace) -> int:
     return 0
 
 
-def _one(history: History, text: str) -> Entry | None:
+def _one(history: History, text: str) -> PastCall | None:
     found = history.find(text)
     if not found:
         print(f"no call here is meant by {text!r}; mars runs list has the names", file=sys.stderr)

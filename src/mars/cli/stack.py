@@ -19,16 +19,13 @@ from mars import platform
 from mars.engines.local import stacks
 from mars.engines.local.stacks import Processes, Report, State
 from mars.errors import MarsError
+from mars.settings import NODE_STACK_S
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from typing import TextIO
 
 _COMMAND_COLUMNS: Final = 80
-
-ANSWER_S: Final = 60.0
-"""A node that has not said by then what its workers do, seconds, does not answer: hundreds of
-workers take a few."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -83,7 +80,7 @@ def _on_nodes(address: str) -> int:
         session = sessions.Session(engine, "stack")
         nodes = session.get_worker_addresses()
         asked = [
-            remote.spawn(look, expect_worker=node, timeout=ANSWER_S, idempotent=False)
+            remote.spawn(look, expect_worker=node, timeout=NODE_STACK_S, idempotent=False)
             for node in nodes
         ]
         session.execute(*asked, show_progress=False, on_error="continue")

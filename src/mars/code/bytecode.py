@@ -42,6 +42,9 @@ _DYNAMIC: Final = frozenset(
 _BY_TEXT: Final = frozenset({"import_module", "__import__", "modules", "exec", "eval"})
 """Who uses one of these may name a module in a text."""
 
+_OF_NAMESPACE: Final = frozenset({"globals", "eval", "exec"})
+"""Who uses one of these may ask for a global name that is not in the code."""
+
 _IDENTIFIER: Final = "[^\\W\\d]\\w*"
 
 
@@ -82,6 +85,13 @@ class Facts:
         self.mentioned = frozenset(mentioned)
         self.imports = tuple(imports)
         self.dynamic = not _DYNAMIC.isdisjoint(mentioned)
+
+
+def asks_by_text(facts: Facts) -> bool:
+    """Whether code may ask for global names of its own module that nobody can see in it."""
+    return not _OF_NAMESPACE.isdisjoint(facts.globals) or (
+        "__name__" in facts.globals and "modules" in facts.mentioned
+    )
 
 
 def _scan(

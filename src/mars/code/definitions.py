@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from mars.code.modules import travels_by_value
 from mars.code.origin import is_project_module
-from mars.code.world import MISSING, current
+from mars.code.world import MISSING, current, registered_at
 
 CODE_VERSION: Final = 2
 """Of `marshal`: later ones write the same code in several ways, by how often it is referred to."""
@@ -76,6 +76,15 @@ def global_of(module: str, name: str) -> Any:
     for step in name.split("."):
         value = getattr(value, step)
     return value
+
+
+def singleton_of(module: str, name: str, kind: type) -> Any:
+    """An object without content that a module holds under a name; else another one like it."""
+    try:
+        value = global_of(module, name)
+    except (ImportError, AttributeError):
+        value = MISSING
+    return value if type(value) is kind else bare(kind)
 
 
 def world_module(name: str, facts: Mapping[str, Any]) -> ModuleType:
@@ -295,14 +304,36 @@ def pieces_of_class(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if name not in _LEFT_OUT and name != "__dict__" and not _is_of_layout(value, cls)
     }
     if issubclass(type(cls), abc.ABCMeta):
-        state["_abc_impl"] = _registered(cls)
+        state["_abc_impl"] = registered_at(cls)
+    registered = _abstract_classes_of(cls)
+    if registered:
+        state[_REGISTERED_AT] = registered
     return (type(cls), cls.__name__, cls.__bases__, body, None), state
 
 
-def _registered(cls: Any) -> list[Any]:
-    """Classes that were registered as its subclasses."""
-    references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
-    return [one for one in (reference() for reference in references) if one is not None]
+_REGISTERED_AT: Final = "abstract classes"
+"""Beside the attributes of a class, which are names."""
+
+_ABSTRACT: Final = ("_collections_abc", "contextlib", "io", "numbers", "os")
+"""Modules of Python with abstract classes at which programs register their own."""
+
+_registrations: tuple[object, dict[int, list[tuple[Any, Any]]]] = None, {}
+
+
+def _abstract_classes_of(cls: type) -> list[Any]:
+    """Abstract classes of Python at which a class was registered as a subclass."""
+    global _registrations
+    token = abc.get_cache_token()
+    known, found = _registrations
+    if known != token:
+        found = {}
+        for name in _ABSTRACT:
+            for one in list(vars(sys.modules.get(name, abc)).values()):
+                if type(one) is abc.ABCMeta:
+                    for reference in abc._get_dump(one)[0]:  # type: ignore[attr-defined]
+                        found.setdefault(id(reference()), []).append((reference, one))
+        _registrations = token, found
+    return [one for reference, one in found.get(id(cls), ()) if reference() is cls]
 
 
 def _has_getset(own: Mapping[str, Any], cls: type, name: str) -> bool:
@@ -393,7 +424,10 @@ def make_class(
 def _is_ours(cls: type) -> bool:
     module = cls.__module__
     return isinstance(module, str) and (
-        module == "__main__" or travels_by_value(module) or is_project_module(module)
+        module == "__main__"
+        or module in getattr(current(), "modules", ())  # as a part of it has come
+        or travels_by_value(module)
+        or is_project_module(module)
     )
 
 
@@ -500,6 +534,7 @@ def fill_class(cls: Any, state: dict[str, Any]) -> None:
     state.pop(FIRST, None)
     put = functools.partial(type.__setattr__, cls)
     registered = state.pop("_abc_impl", ())
+    abstract_classes = state.pop(_REGISTERED_AT, ())
     for name, attributes in state.pop(_MEMBERS, {}).items():
         cls._member_map_[name].__dict__.update(attributes)
     for name, value in state.items():
@@ -508,6 +543,8 @@ def fill_class(cls: Any, state: dict[str, Any]) -> None:
         put("__firstlineno__", state["__firstlineno__"])  # setting `__module__` took it away
     for subclass in registered:
         abc.ABCMeta.register(cls, subclass)
+    for abstract in abstract_classes:
+        abc.ABCMeta.register(abstract, cls)
 
 
 # -- what is known by a name ----------------------------------------------------------------------

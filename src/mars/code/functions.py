@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import weakref
 from collections.abc import Callable
 from types import FunctionType
 from typing import Final
@@ -57,6 +59,9 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     function.packages = functools.partial(
         packages_of, tuple(reach.codes), tuple(reach.modules), tuple(reach.installed)
     )
+    if reach.modules:
+        with contextlib.suppress(TypeError):
+            function.origin = weakref.ref(func)
     if isinstance(func, FunctionType) and reach.stable and not buffers:
         _described.put(func, reach, function)
     return function

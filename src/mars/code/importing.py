@@ -123,8 +123,10 @@ class Finder:
     ) -> Any:
         """The spec of a module that calls expect; None: let others look for it."""
         source = _current.sources.get(name)
-        if source is None or (_is_program and _current is _generations[0]):
+        if _is_program and _current is _generations[0]:
             return None
+        if source is None:
+            return _namespace_package(name, path)
         text = _read(source.file)
         if text is not None and _digest(text) == source.digest:
             loader: Any = _Told(name, source.file, text)
@@ -142,6 +144,18 @@ class Finder:
         return spec_from_file_location(
             name, source.file, loader=loader, submodule_search_locations=folder
         )
+
+
+def _namespace_package(name: str, path: Sequence[str] | None) -> Any:
+    """The spec of a package without a file of which calls expect a module; None: it is none."""
+    inside = f"{name}."
+    if not any(one.startswith(inside) for one in _current.sources):
+        return None
+    if importlib.machinery.PathFinder.find_spec(name, path) is not None:
+        return None  # it is here, too
+    spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = []
+    return spec
 
 
 def _read(file: str) -> bytes | None:

@@ -86,6 +86,11 @@ class Record:
         self.bound: frozenset[str] = frozenset()
         self.links: tuple[str, ...] = ()
 
+    def body_of(self, qualname: str) -> CodeType | None:
+        """The code of a class body; None: there are none or several of that name."""
+        found = self.codes.get(qualname, ())
+        return found[0] if len(found) == 1 else None
+
     def has(self, code: CodeType) -> bool:
         """Whether code is that of the module's file."""
         return code in self.codes.get(code.co_qualname, ())

@@ -55,6 +55,7 @@ from mars.code.definitions import (
     making,
     names_in,
     pieces_of_class,
+    singleton_of,
     value_of,
     with_cache,
     world_module,
@@ -64,8 +65,9 @@ from mars.code.keepers import Apart, InBand, Keeper
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.reach import HEAP_TYPE, CachedFunction, Reach, reduces_as_any_object
-from mars.code.states import prepared_of
+from mars.code.states import note_changeable, prepared_of
 from mars.code.world import MISSING, World, current, tag_of
+from mars.settings import PICKLE_DEPTH
 
 
 class NotPlain(Exception):
@@ -148,6 +150,7 @@ class _Special:
     reached: dict[int, Any]
     arguments: bool
     locks: bool  # whether a new one stands for each
+    itself: object = None  # what a module holds under the name that is asked about
     globals_by_identity: dict[str, dict[int, str]]
 
     def method(self, value: Any) -> Any:
@@ -208,7 +211,7 @@ class _Special:
 
     def singleton(self, value: Any) -> Any:
         """An object without content that is known by its name, such as `dataclasses.MISSING`."""
-        if getattr(value, "__dict__", None):
+        if value is self.itself or getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
         if where is None:
@@ -217,7 +220,7 @@ class _Special:
             raise NotPlain
         if record_of(where[0]) is not None:
             self.reached[id(sys.modules[where[0]])] = sys.modules[where[0]]
-        return global_of, where
+        return singleton_of, (*where, type(value))
 
     def place_of(self, value: Any) -> tuple[str, str] | None:
         """Module and name of a global variable that holds an object; None: there is none."""
@@ -383,10 +386,6 @@ class _Deeper:
         return bool, ()
 
 
-_DEEPEST: Final = 20
-"""Functions that are written inside each other; each takes some levels of the C stack."""
-
-
 _OURS: Final = frozenset(map(id, (_Root, _Body, _Space, _Names, _Deeper)))
 
 
@@ -464,7 +463,7 @@ class _Rich(_Special):
 
     def names_now(self, space: _Space, names: Iterable[str]) -> tuple[Any, ...]:
         """Names of a namespace that are written together with a function, unless it is too deep."""
-        if self.depth >= _DEEPEST:
+        if self.depth >= PICKLE_DEPTH:
             self._tell(space, names)
             return bool, ()
         told = list(self._untold(space, names))
@@ -699,7 +698,7 @@ class _Rich(_Special):
         )  # fmt: skip
 
     def singleton(self, value: Any) -> Any:
-        if getattr(value, "__dict__", None):
+        if value is self.itself or getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
         if where is None:
@@ -902,6 +901,7 @@ def _rich_dumps(
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
     locks: bool = False,
+    met: dict[int, Any] | None = None,
 ) -> tuple[bytes, _Rich]:
     """Pickle with definitions."""
     made: Any = _Quick
@@ -912,6 +912,8 @@ def _rich_dumps(
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
         pickler.begin(arguments, inside, by_value, asked or {}, locks)
+        if locks:
+            pickler.itself = value
         try:
             pickler.dump(_Root(pickler, value, prepared))
         except Exception:
@@ -919,6 +921,8 @@ def _rich_dumps(
                 raise
             made = _full()
             continue
+        if met is not None:
+            note_changeable(pickler, met)
         pickler.let_go()
         return file.getvalue(), pickler
 
@@ -1003,8 +1007,12 @@ def dumps(value: Any, keep: Keeper) -> bytes:
     return _dumps(value, keep, arguments=False)[0]
 
 
-def dumps_arguments(value: Any, keep: Keeper) -> bytes:
+def dumps_arguments(
+    value: Any, keep: Keeper, origins: Callable[[], Iterable[Any]] = tuple
+) -> bytes:
     """Pickle what a call is given, and what modules hold that it reaches.
+
+    ``origins`` gives functions, or None in their place, that make what is put into it later.
 
     Raises
     ------
@@ -1012,6 +1020,9 @@ def dumps_arguments(value: Any, keep: Keeper) -> bytes:
         Whatever its pickling raises.
     """
     data, reached, reaches = _dumps(value, keep, arguments=True)
+    makers = [one for one in origins() if one is not None]
+    if makers:
+        reached = [*reached, *{id(one): one for one in makers}.values()]
     if not reached and not reaches:
         return data
     with places.collecting(None):  # what modules hold is no part of the arguments
@@ -1055,22 +1066,30 @@ def _dumps(
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
     locks: bool = False,
+    met: dict[int, Any] | None = None,
 ) -> tuple[bytes, Any, Any]:
-    """A pickle, the definitions that it names, and what those that it holds reach."""
+    """A pickle, the definitions that it names, and what those that it holds reach.
+
+    ``met`` gets the objects that it holds and that can be changed, by identity.
+    """
     keep.restart()
     file = new_file()
     plain = _Plain(file, keep, arguments, locks)
+    if locks:
+        plain.itself = value
     if table is not None:
         plain.dispatch_table = table
     try:
         plain.dump(value)
         data = file.getvalue()
         if not names_main(data):  # else an object says that it is found there
+            if met is not None:
+                note_changeable(plain, met)
             return data, plain.reached.values(), ()
     except Exception:  # the next one takes more, and its error is the better one
         pass
     data, rich = _rich_dumps(
-        value, keep, arguments=arguments, new_file=new_file, table=table, locks=locks
+        value, keep, arguments=arguments, new_file=new_file, table=table, locks=locks, met=met
     )
     return data, rich.reached.values(), rich.reaches.values()
 
@@ -1135,9 +1154,11 @@ def _prepared(reaches: list[Reach]) -> Any:
     return prepared
 
 
-def _content_dumps(value: Any, keep: Any, by_value: tuple[Any, ...] = ()) -> bytes:
+def _content_dumps(
+    value: Any, keep: Any, by_value: tuple[Any, ...] = (), met: dict[int, Any] | None = None
+) -> bytes:
     if not by_value:
-        return _dumps(value, keep, arguments=False, locks=True)[0]
+        return _dumps(value, keep, arguments=False, locks=True, met=met)[0]
     return _rich_dumps(value, keep, by_value=by_value, locks=True)[0]
 
 

@@ -8,8 +8,10 @@ that imports them may find something else there: the program may have set it.
 
 from __future__ import annotations
 
+import abc
 import copyreg
 import functools
+import gc
 import itertools
 import operator
 import sys
@@ -34,10 +36,27 @@ from types import (
 from typing import Any, Final
 
 from mars.code import modules
-from mars.code.bytecode import Facts, facts_of, names_in_alias, names_in_hints, resolved
+from mars.code.bytecode import (
+    Facts,
+    asks_by_text,
+    facts_of,
+    names_in_alias,
+    names_in_hints,
+    resolved,
+)  # fmt: skip
 from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.world import AS_IMPORTED, DEFAULT, MISSING, Seen
+from mars.code.world import (
+    AS_IMPORTED,
+    DEFAULT,
+    MISSING,
+    REGISTERED,
+    Seen,
+    is_plain,
+    registered_at,
+    without_objects,
+)  # fmt: skip
+from mars.settings import REACH_ITEMS
 
 CachedFunction: Final[Any] = type(functools.lru_cache(len))
 
@@ -52,9 +71,8 @@ _NOT_LOOKED_AT: Final = {
     "_abc_impl", "__slotnames__",
 }  # fmt: skip
 """What Python keeps in a class for itself, and nobody changes in place."""
-_MOST_HELD: Final = 1_000_000
-"""Items of containers, classes and modules that a function refers to, up to which we look at all of
-them at each `spawn`, 20 ns an item; to pickle one takes some fifty times as long."""
+_CONTAINERS_OF: Final = frozenset({"builtins", "collections", "types", "weakref", "_weakrefset"})
+"""Modules of Python whose objects hold what others put into them."""
 
 
 class Reach:
@@ -93,10 +111,11 @@ class Reach:
         self._collections: list[tuple[Collection[Any], tuple[Any, ...]]] = []
         self._specs: list[tuple[ModuleType, object]] = []
         self._files: list[tuple[str, tuple[int, int, int]]] = []
+        self._registrations: object = None  # of subclasses at abstract classes, so many so far
         self._seen: set[object] = set()
         self._held_alive: list[object] = []
         self._homes = Homes()
-        self._room = _MOST_HELD
+        self._room = REACH_ITEMS
         self._pending: list[Callable[[], object]] = []
         self._instances: tuple[list[Any], list[Any]] = [], []
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
@@ -156,6 +175,8 @@ class Reach:
         instances, kinds = self._instances
         if not all(map(operator.is_, map(type, instances), kinds)):
             return False
+        if self._registrations not in (None, abc.get_cache_token()):
+            return False
         for module, spec in self._specs:
             if getattr(module, "__spec__", None) is not spec:
                 return False
@@ -188,7 +209,7 @@ class Reach:
         if issubclass(kind, ModuleType):
             self._module(value, facts)
             return
-        if issubclass(kind, _ATOMS) or value is MISSING:
+        if value is MISSING or (issubclass(kind, _ATOMS) and not kind.__flags__ & HEAP_TYPE):
             return
         if id(value) in self._seen:
             if value is self._root and not _is_global(value):
@@ -201,6 +222,8 @@ class Reach:
         elif issubclass(kind, (tuple, frozenset)):
             for item in value:
                 self._later(item, None)
+            if kind.__flags__ & HEAP_TYPE:
+                self._instance(value)
         elif issubclass(kind, type):
             self._class(value)
         elif kind is list or kind is set:
@@ -215,6 +238,12 @@ class Reach:
         elif issubclass(kind, CachedFunction):
             if not is_installed(value):
                 self._later(value.__wrapped__, None)
+                record = record_of(module_of(value))
+                if record is not None and record.by_name:
+                    name = value.__qualname__
+                    if found(value.__module__, name) is value:
+                        self._take(value.__module__, record)
+                        self._hold(value.__module__, name, value, named=True)
         elif issubclass(kind, (staticmethod, classmethod)):
             self._later(value.__func__, None)
         elif issubclass(kind, property):
@@ -229,7 +258,7 @@ class Reach:
             self._mapping(value.__dict__)
         elif issubclass(kind, Enum):
             self._later(kind, None)
-            self._later(value._value_, None)
+            self._mapping(vars(value))
         else:
             self._is_installed(module_of(kind))
             if module_of(kind) != "typing" and _title(kind) not in SETTLED:
@@ -246,6 +275,8 @@ class Reach:
         module = module_of(kind)
         if not (travels_by_value(module) or record_of(module) is not None):
             self.stable = False
+            if module in _CONTAINERS_OF:
+                self._inside(value)
             return
         self._later(kind, None)
         attributes = getattr(value, "__dict__", None)
@@ -258,8 +289,16 @@ class Reach:
             self._mapping(attributes)
             return
         self.stable = False
-        if type(attributes) is dict and self._has_room(len(attributes)):
-            for one in attributes.values():
+        self._inside(value)
+
+    def _inside(self, value: Any) -> None:
+        """What an object refers to that does not tell when it changes."""
+        if issubclass(type(value), weakref.ref):
+            self._later(value(), None)
+            return
+        inside = [one for one in gc.get_referents(value) if type(one) is not ModuleType]
+        if self._has_room(len(inside)):
+            for one in inside:
                 self._later(one, None)
 
     def _bind(self, namespace: dict[str, Any], name: str, value: object) -> None:
@@ -309,6 +348,7 @@ class Reach:
                 self._attributes_of(func, module, func.__qualname__)
                 self._names_of(func.__globals__, facts, func)
                 return
+            self._hold(module, func.__qualname__, func, named=True)  # a decorator made it
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
             self._at_home(value)
             self._later(value, None)
@@ -325,13 +365,13 @@ class Reach:
         for name, given in (
             ("__defaults__", func.__defaults__), ("__kwdefaults__", func.__kwdefaults__),
         ):  # fmt: skip
-            values = tuple(given.values() if type(given) is dict else given or ())
-            if values and all(type(one) in _QUICK for one in values):  # others stay themselves
-                self._hold(module, f"{path}.{name}", given, named=False)
-            for one in values:
+            plain = without_objects(given)
+            if plain:  # others stay themselves
+                self._hold(module, f"{path}.{name}", plain, named=False)
+            for one in given.values() if type(given) is dict else given or ():
                 self._later(one, None)
         for place, one in enumerate(func.__defaults__ or ()):
-            if type(one) not in _QUICK:
+            if not is_plain(one):
                 self.held[module, f"{path}{DEFAULT}{place}"] = Seen(one), False
                 self._at_home(one)
         attributes = func.__dict__
@@ -352,6 +392,8 @@ class Reach:
         names = dict.fromkeys((*facts.globals, *names_in_hints(func.__annotations__)))
         for name in names:
             self._name(namespace, name, facts, home if here else None, record)
+        if module is not None and here and asks_by_text(facts):
+            self._module(module, None)
         package = namespace.get("__package__") or ""
         if facts.imports:
             self.codes.append((func.__code__, package if isinstance(package, str) else ""))
@@ -402,14 +444,22 @@ class Reach:
         known = self.held.get((module, path))
         self.held[module, path] = value, named or (known is not None and known[1])
         self._later(value, None)
+        if _says_little(value):
+            for name, one in list(vars(value).items()):
+                self._hold(module, f"{path}.{name}", one, named=named)
 
-    def _is_own(self, value: Any, record: Record, path: str) -> Any:
-        """Whether a module that travels by name has it from its own file."""
+    def _is_own(self, value: Any, record: Record, path: str, *, several: bool = False) -> Any:
+        """Whether a module that travels by name has it from its own file.
+
+        If the file defines several functions of that name, an import may choose another one than
+        this; with ``several`` they are parts of one thing, such as a property.
+        """
         if type(value) is FunctionType:
             return (
                 value.__module__ == record.module.__name__
                 and value.__qualname__ == value.__code__.co_qualname == path
                 and record.has(value.__code__)
+                and (several or len(record.codes[path]) == 1)
             )
         if issubclass(type(value), type):
             return module_of(value) == record.module.__name__ and value.__qualname__ == path
@@ -441,9 +491,13 @@ class Reach:
         is_main = name == "__main__" and module is sys.modules.get(name)
         if record is None and not is_main:
             self._is_installed(name)
-        if (record is None and not is_main) or ("module", id(module), id(facts)) in self._seen:
+        if ("module", id(module), id(facts)) in self._seen:
             return
         self._seen.add(("module", id(module), id(facts)))
+        if record is None and not is_main:
+            if facts is not None and getattr(module, "__file__", None) is None:
+                self._submodules(module, facts)  # it may be a package of the project
+            return
         namespace = vars(module)
         if record is None:  # of the script: only what code names
             names = [] if facts is None else [one for one in facts.mentioned if one in namespace]
@@ -477,10 +531,14 @@ class Reach:
                 else:
                     self._hold(name, one, value, named=False)
                 self._later(value, None)
-        # A package's modules are asked for as its attributes.
-        if facts is not None and hasattr(module, "__path__"):
+        if facts is not None:
+            self._submodules(module, facts)
+
+    def _submodules(self, package: ModuleType, facts: Facts) -> None:
+        """A package's modules, which are asked for as its attributes."""
+        if hasattr(package, "__path__"):
             for one in facts.mentioned:
-                inner = sys.modules.get(f"{name}.{one}")
+                inner = sys.modules.get(f"{package.__name__}.{one}")
                 if inner is not None:
                     self._later(inner, facts)
 
@@ -495,6 +553,7 @@ class Reach:
                 if "<locals>" in cls.__qualname__:
                     self._mapping(vars(cls), _NOT_LOOKED_AT)
             return
+        self._registrations = abc.get_cache_token()
         if record is not None and record.by_name and found(module, cls.__qualname__) is cls:
             self._take(module, record)
             self._class_by_name(cls, module, record)
@@ -514,19 +573,27 @@ class Reach:
         if not self._has_room(len(names)):
             return
         self._mappings.append((vars(cls), names, tuple(vars(cls).values())))
-        if any(
-            record_of(base.__module__) is not None
-            and found(base.__module__, base.__qualname__) is not base
-            for base in cls.__bases__
-        ):  # its module was loaded again, or it was replaced
+        if cls.__bases__ != (object,) and not isinstance(cls, EnumMeta):
             self._hold(module, f"{cls.__qualname__}.__bases__", cls.__bases__, named=True)
+        body = record.body_of(cls.__qualname__)
+        for name in () if body is None else facts_of(body).stored:
+            if name not in vars(cls) and name not in _OF_BODY:
+                self.held[module, f"{cls.__qualname__}.{name}"] = MISSING, False
+        if issubclass(type(cls), abc.ABCMeta):
+            registered = registered_at(cls)
+            if registered:
+                self._hold(module, f"{cls.__qualname__}.{REGISTERED}", registered, named=False)
         members: Any = cls.__members__ if isinstance(cls, EnumMeta) else {}
         for name in names:
             value = vars(cls)[name]
             path = f"{cls.__qualname__}.{name}"
             if name in members:
-                if type(value._value_) not in _QUICK:
+                if not is_plain(value._value_) or body is None or _computes(body):
                     self._hold(module, f"{path}._value_", value._value_, named=False)
+                self._later(value, None)
+                for attribute, one in vars(value).items():
+                    if attribute not in _OF_MEMBER:
+                        self._hold(module, f"{path}.{attribute}", one, named=True)
                 continue
             if name in _NOT_LOOKED_AT or name.startswith("_abc_"):
                 continue
@@ -534,22 +601,60 @@ class Reach:
                 continue  # made by its metaclass
             own = True
             for part in _functions_in(value):
-                if not self._is_own(part, record, path) and not _is_generated(part, cls):
+                if _is_generated(part, cls):
+                    self._attributes_of(part, module, path)
+                elif not self._is_own(part, record, path, several=part is not value):
                     own = False
                 self._later(part, None)
             if issubclass(type(value), type):
                 own = self._is_own(value, record, path)
                 self._later(value, None)
             elif not _functions_in(value):
-                own = name.startswith("__") or type(value) in (
-                    MemberDescriptorType, GetSetDescriptorType,
+                own = (
+                    name in _OF_CLASS or type(value) in (MemberDescriptorType, GetSetDescriptorType)
                 )  # fmt: skip
             if not own:
-                self._hold(module, path, value, named=False)
+                self._hold(module, path, value, named=True)
 
 
 _MISSINGS: Final = itertools.repeat(MISSING)
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
+
+
+_OF_BODY: Final = frozenset(
+    {
+        "__qualname__", "__classcell__", "__classdictcell__", "__static_attributes__",
+        "__classdict__", "__type_params__", "__annotations__", "__conditional_annotations__",
+    }
+)  # fmt: skip
+"""Names in the body of a class that the class does not have."""
+
+_OF_MEMBER: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
+"""What each member of an enum has."""
+
+_OF_CLASS: Final = frozenset(
+    {
+        "__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__slots__",
+        "__orig_bases__", "__parameters__", "__match_args__", "__hash__", "__annotations_cache__",
+        "__classcell__", "__firstlineno__", "__static_attributes__", "__annotate_func__",
+        "__non_callable_proto_members__", "__protocol_attrs__", "__callable_proto_members_only__",
+        "__required_keys__", "__optional_keys__", "__total__", "__readonly_keys__",
+        "__mutable_keys__", "__type_params__", "__final__",
+    }
+)  # fmt: skip
+"""What Python and `typing` put into a class, and nobody sets."""
+
+_WITHOUT_CALLS: Final = frozenset(
+    {
+        "__name__", "__module__", "__qualname__", "auto", "enum", "member", "nonmember", "property",
+        "staticmethod", "classmethod", "__doc__",
+    }
+)  # fmt: skip
+
+
+def _computes(body: CodeType) -> bool:
+    """Whether the values of an enum may be others at each import, as far as its body tells."""
+    return not (set(body.co_names) - facts_of(body).stored) <= _WITHOUT_CALLS
 
 
 def _functions_in(value: Any) -> tuple[FunctionType, ...]:
@@ -592,6 +697,18 @@ def _is_plain(kind: Any) -> bool:
         and not hasattr(kind, "__getnewargs_ex__")
         and not any("__slots__" in vars(base) for base in kind.__mro__)
         and not any(kind is one for one in copyreg.dispatch_table)
+    )
+
+
+def _says_little(value: Any) -> bool:
+    """Whether an object of the project says itself how it pickles, perhaps without what it has."""
+    kind = type(value)
+    return (
+        bool(kind.__flags__ & HEAP_TYPE)
+        and not reduces_as_any_object(kind)
+        and not issubclass(kind, (type, Enum, BaseException, ModuleType))
+        and record_of(module_of(kind)) is not None
+        and type(getattr(value, "__dict__", None)) is dict
     )
 
 

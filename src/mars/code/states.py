@@ -8,28 +8,49 @@ What is equal stays as the import made it, and so keeps its identity.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
 from collections.abc import Callable, Iterable
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, Final
 
 from mars.code import modules
+from mars.code.bytecode import codes_in
 from mars.code.digest import blake2b
 from mars.code.keepers import Apart, InBand
 from mars.code.modules import Source
 from mars.code.origin import found
-from mars.code.reach import Reach
-from mars.code.world import AS_IMPORTED, MISSING, Seen, State, World, current
-from mars.settings import BUFFER_BYTES
+from mars.code.reach import HEAP_TYPE, CachedFunction, Reach
+from mars.code.world import (
+    AS_IMPORTED,
+    MISSING,
+    Group,
+    Seen,
+    State,
+    World,
+    current,
+    is_plain,
+    without_objects,
+)
+from mars.settings import BUFFER_BYTES, STATES_READ
 
-_READ: Final = 64
-"""So many of the last ones are kept: calls in a row have the same."""
+Dumps = Callable[..., bytes]
+"""Pickles a value, or raises. Takes the value, a keeper of buffers, a collection of functions that
+travel by value whatever their name, and a dictionary that gets the objects of the pickle that can
+be changed, by identity."""
 
-Dumps = Callable[[Any, Any], bytes]
-"""Pickles a value, or raises; with a collection of functions that travel by value whatever their
-name."""
+_CHANGEABLE: Final = frozenset(
+    {
+        "array.array", "builtins.bytearray", "builtins.dict", "builtins.list", "builtins.set",
+        "collections.OrderedDict", "collections.defaultdict", "collections.deque", "numpy.ndarray",
+    }
+)  # fmt: skip
+"""Types written in C whose objects can be changed."""
 
+_UNCHANGING: Final = (
+    bool, int, float, complex, str, bytes, tuple, frozenset, type, ModuleType, FunctionType,
+)  # fmt: skip
 
 _WITHOUT_IDENTITY: Final = frozenset(
     map(
@@ -53,7 +74,36 @@ class _Large(Exception):
     pass
 
 
-def content_of(value: Any, dumps: Callable[..., bytes], by_value: tuple[Any, ...] = ()) -> bytes:
+_DEFINED: Final = (type, ModuleType, FunctionType, BuiltinFunctionType, CachedFunction)
+
+
+def note_changeable(pickler: Any, met: dict[int, Any]) -> None:
+    """Add what a pickler has written and what can be changed, by identity."""
+    for _, value in pickler.memo.copy().values():
+        if _is_changeable(value):
+            met[id(value)] = value
+
+
+def _is_changeable(value: Any) -> bool:
+    """Whether an object may be changed, as far as its type tells."""
+    kind = type(value)
+    title = f"{kind.__module__}.{kind.__qualname__}"
+    if not kind.__flags__ & HEAP_TYPE:
+        return title in _CHANGEABLE
+    return (
+        title not in modules.SETTLED
+        and not issubclass(kind, _UNCHANGING)
+        and not title.startswith(("mars.", "typing.", "types."))
+        and not any(base.__module__ == "enum" for base in kind.__mro__)
+    )
+
+
+def content_of(
+    value: Any,
+    dumps: Dumps,
+    by_value: tuple[Any, ...] = (),
+    met: dict[int, Any] | None = None,
+) -> bytes:
     """A value as a pickle that can be compared.
 
     Raises
@@ -61,13 +111,13 @@ def content_of(value: Any, dumps: Callable[..., bytes], by_value: tuple[Any, ...
     Exception
         It does not pickle, or it is large.
     """
-    data = dumps(value, _Small(), by_value)
+    data = dumps(value, _Small(), by_value, met)
     if len(data) > BUFFER_BYTES:
         raise _Large
     return data
 
 
-def _digest_of(value: Any, dumps: Callable[..., bytes]) -> bytes | None:
+def _digest_of(value: Any, dumps: Dumps) -> bytes | None:
     """What tells one large value from another; None: nobody can say."""
     keep = Apart()
     try:
@@ -92,7 +142,11 @@ def outline_of(value: Any) -> bytes | None:
         if type(one) is FunctionType:
             code = one.__code__
             parts.append(f"{one.__globals__.get('__name__')}.{code.co_qualname}".encode())
-            parts.append(code.co_code)
+            for inner in codes_in(code):
+                parts.append(inner.co_code)
+                parts.append(_told((inner.co_names, [*filter(is_plain, inner.co_consts)])))
+            parts.append(_told(without_objects(one.__defaults__)))
+            parts.append(_told(without_objects(one.__kwdefaults__)))
             for cell in one.__closure__ or ():
                 try:
                     inside = cell.cell_contents
@@ -102,12 +156,33 @@ def outline_of(value: Any) -> bytes | None:
                     pending.append(inside)
                 else:
                     parts.append(type(inside).__qualname__.encode())
+                    if is_plain(inside):
+                        parts.append(_told(inside))
+            for kind, made in _dispatched(one):
+                parts.append(f"{kind.__module__}.{kind.__qualname__}".encode())
+                pending.append(made)
         else:
             parts.append(type(one).__qualname__.encode())
+            if type(one) is CachedFunction:
+                parts.append(_told(tuple(one.cache_parameters().values())))
+        for name, value in getattr(one, "__dict__", {}).items():
+            if is_plain(value) and not name.startswith("__"):
+                parts.append(_told((name, value)))
         below = getattr(one, "__wrapped__", None)
         if below is not None:
             pending.append(below)
     return b"\0".join(parts)
+
+
+def _told(value: Any) -> bytes:
+    """A plain value, or a dictionary of such, as bytes that can be compared."""
+    return repr(value).encode("utf-8", "backslashreplace")
+
+
+def _dispatched(func: Any) -> Iterable[tuple[type, Any]]:
+    """The functions of a `functools.singledispatch`, by class; of other functions none."""
+    registry = vars(func).get("registry")
+    return registry.items() if type(registry) is MappingProxyType else ()
 
 
 def _is_decorated(module: str, path: str, value: Any) -> bool:
@@ -118,8 +193,10 @@ def _is_decorated(module: str, path: str, value: Any) -> bool:
     return names == (module, path) and found(module, path) is value
 
 
-def state_of(module: str, path: str, value: Any, named: bool, dumps: Callable[..., bytes]) -> Any:
-    """What a module holds; None: it does not matter."""
+def state_of(
+    module: str, path: str, value: Any, named: bool, dumps: Dumps, met: dict[int, Any]
+) -> Any:
+    """What a module holds; None: it does not matter. ``met`` gets what its content holds."""
     if value is MISSING:
         return State(module, path, None, None, MISSING, "")
     if value is AS_IMPORTED:
@@ -132,13 +209,12 @@ def state_of(module: str, path: str, value: Any, named: bool, dumps: Callable[..
             except Exception:
                 content = None
             return State(module, path, content, outline, None, "")
-        return State(module, path, content_of(value, dumps), None, None, "")
+        content = content_of(value, dumps, (), met)
+        return State(module, path, content, None, None, "")
     except _Large:
         if not named:
             return None
         return State(module, path, None, _digest_of(value, dumps), value, "")
-    except RecursionError:
-        return None
     except Exception as error:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         is_code = type(value) is FunctionType
@@ -172,7 +248,48 @@ class Prepared:
         return Prepared(self.sources, self.data, large)
 
 
-def prepared_of(reaches: Iterable[Reach], dumps: Callable[..., bytes]) -> Prepared | None:
+class _Holders:
+    """Names whose values hold an object together, such as an entry of a dictionary.
+
+    Each such group is pickled once more as one, so that a call finds one object, too.
+    """
+
+    def __init__(self) -> None:
+        self._groups: list[tuple[dict[int, Any], list[tuple[State, Any]]]] = []
+
+    def add(self, state: State, value: Any, met: dict[int, Any]) -> None:
+        """Take a name, its value, and the objects in it that can be changed."""
+        if not met:
+            return
+        members = [(state, value)]
+        apart = []
+        for group in self._groups:
+            if group[0].keys().isdisjoint(met):
+                apart.append(group)
+            else:
+                met = {**group[0], **met}
+                members = [*group[1], *members]
+        self._groups = [*apart, (met, members)]
+
+    def together(self, dumps: Dumps) -> list[bytes]:
+        """The pickles, each a list of values; what is in which place is noted in the states."""
+        made: list[bytes] = []
+        for _, members in self._groups:
+            values = list({id(value): value for _, value in members}.values())
+            if len(values) == 1:
+                continue  # names of one object
+            try:
+                data = content_of(values, dumps)
+            except Exception:  # together they are large, or nested too deep: each by itself, then
+                continue
+            places = {id(value): place for place, value in enumerate(values)}
+            for state, value in members:
+                state.group = len(made), places[id(value)]
+            made.append(data)
+        return made
+
+
+def prepared_of(reaches: Iterable[Reach], dumps: Dumps) -> Prepared | None:
     """What goes beside a pickle of something that reaches so far; None: nothing has to."""
     names: dict[str, None] = {}
     held: dict[tuple[str, str], tuple[Any, bool]] = {}
@@ -183,12 +300,19 @@ def prepared_of(reaches: Iterable[Reach], dumps: Callable[..., bytes]) -> Prepar
         return None
     states, large = [], []
     names_of: dict[int, list[State]] = {}
+    holders = _Holders()
     for (module, path), (value, named) in held.items():
+        met: dict[int, Any] = {}
         if type(value) is Seen:
             value = value.value
             state = State(module, path, None, None, None, "")
+            if not isinstance(value, _DEFINED):
+                with contextlib.suppress(Exception):  # as imported, then
+                    state.content = content_of(value, dumps, (), met)
+            if _is_changeable(value):
+                met[id(value)] = value
         else:
-            state = state_of(module, path, value, named, dumps)
+            state = state_of(module, path, value, named, dumps, met)
         if state is None:
             continue
         if state.content is None and state.value is not None and state.value is not MISSING:
@@ -197,12 +321,15 @@ def prepared_of(reaches: Iterable[Reach], dumps: Callable[..., bytes]) -> Prepar
         states.append(state)
         if id(type(value)) not in _WITHOUT_IDENTITY:
             names_of.setdefault(id(value), []).append(state)
+        holders.add(state, value, met)
     several = [same for same in names_of.values() if len(same) > 1]
     for number, same in enumerate(several):
         for state in same:
             state.same = number
     sources = modules.sources(names)
-    return Prepared(sources, pickle.dumps(([tuple(one) for one in sources], states), 5), large)
+    together = holders.together(dumps)
+    facts = [tuple(one) for one in sources], states, together
+    return Prepared(sources, pickle.dumps(facts, 5), large)
 
 
 def expect(data: bytes, *large: State) -> None:
@@ -212,14 +339,18 @@ def expect(data: bytes, *large: State) -> None:
         world.expect(data, large)
 
 
-@functools.lru_cache(maxsize=_READ)
+@functools.lru_cache(maxsize=STATES_READ)
 def read(data: bytes) -> tuple[list[Source], list[State]]:
     """What `Prepared` holds."""
-    sources, states = pickle.loads(data)
+    sources, states, together = pickle.loads(data)
     of_these = object()
+    groups = [Group(one) for one in together]
     for state in states:
         if state.same is not None:
             state.same = of_these, state.same  # other pickles count anew
+        if state.group is not None:
+            number, place = state.group
+            state.group = groups[number], place
     return [Source(*one) for one in sources], states
 
 

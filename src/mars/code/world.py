@@ -17,6 +17,7 @@ that they call when they are read ask `current` for the world.
 
 from __future__ import annotations
 
+import abc
 import builtins
 import contextlib
 import functools
@@ -25,9 +26,13 @@ import pickle
 import sys
 import threading
 import weakref
+from abc import ABCMeta
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum, EnumMeta
+from importlib.machinery import ModuleSpec
 from operator import is_
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, Protocol
 
 from mars.code import importing, modules
@@ -35,6 +40,7 @@ from mars.code.importing import Generation
 from mars.code.modules import Source
 from mars.code.origin import found, is_project_module
 from mars.errors import UsageError
+from mars.settings import BUFFER_BYTES
 
 MISSING: Final = object()
 """In place of a value: there is no such name."""
@@ -150,22 +156,57 @@ class Home:
         namespace.setdefault(name, value)
 
 
-class _Main(ModuleType):
-    """A ``__main__`` that has no file to run again.
+class _Outer:
+    """Stands for a class of the script that did not come, as one that is defined in it did."""
 
-    ``multiprocessing`` runs the file of ``__main__`` in each process that it starts anew. Functions
-    of the program find ``__file__`` among their global names all the same.
+    @staticmethod
+    def holding(outer: Any, path: list[str], value: Any) -> Any:
+        """Such a class with something at the end of a path of attributes."""
+        made = outer if type(outer) is _Outer else _Outer()
+        inside = made
+        for step in path[:-1]:
+            if not hasattr(inside, step):
+                setattr(inside, step, _Outer())
+            inside = getattr(inside, step)
+        if type(inside) is _Outer:
+            setattr(inside, path[-1], value)
+        return made
+
+
+_main_file: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
+
+
+def main_file() -> str | None:
+    """The file of the program's script; None: it has none."""
+    return _main_file
+
+
+def set_main_file(path: str | None) -> None:
+    """Have calls find the file of the program's script."""
+    global _main_file
+    _main_file = path
+
+
+class _Main(ModuleType):
+    """The ``__main__`` of a call, with the file of the program's script.
+
+    ``multiprocessing`` runs that file in each process that it starts anew, but not if the module
+    says in its spec that it is ``__main__`` itself.
     """
 
     @property
     def __file__(self) -> str:  # type: ignore[override]
-        raise AttributeError("the module __main__ of a call has no file: nobody runs it again")
+        if _main_file is None:
+            raise AttributeError("the program has no script with a file")
+        return _main_file
 
 
 def _made(name: str, facts: Mapping[str, Any]) -> ModuleType:
     module = _Main(name) if name == "__main__" else ModuleType(name)
     module.__dict__.update(facts)
     module.__dict__["__builtins__"] = builtins.__dict__
+    if name == "__main__":
+        module.__spec__ = ModuleSpec(name, None)
     return module
 
 
@@ -178,10 +219,74 @@ def _value_in(owner: Any, name: str) -> Any:
         return owner.__bases__
     if name in _OF_FUNCTION and type(owner) is FunctionType:
         return getattr(owner, name) or MISSING
+    if name == REGISTERED and isinstance(owner, ABCMeta):
+        return registered_at(owner)
     return vars(owner).get(name, MISSING)
 
 
+REGISTERED: Final = "_abc_registry"
+"""In place of the name of an attribute: the classes that are registered at an abstract class."""
+
+
+def registered_at(cls: Any) -> tuple[Any, ...]:
+    """Classes that were registered as subclasses of an abstract class, in an order of their own."""
+    references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
+    found = [one for one in (reference() for reference in references) if one is not None]
+    return tuple(sorted(found, key=lambda one: (str(one.__module__), str(one.__qualname__))))
+
+
+def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
+    if set(map(id, registered_at(cls))) != set(map(id, wanted)):
+        cls._abc_registry_clear()
+        cls._abc_caches_clear()
+        for one in wanted:
+            ABCMeta.register(cls, one)
+
+
+def _rename_member(member: Any, value: Any) -> None:
+    """Have an enum find a member by another value."""
+    by_value = type(member)._value2member_map_
+    for one in [one for one, there in by_value.items() if there is member]:
+        del by_value[one]
+    with contextlib.suppress(TypeError):  # it has no hash: it is looked for among all
+        by_value[value] = member
+
+
 _OF_FUNCTION: Final = ("__defaults__", "__kwdefaults__")
+
+_PLAIN: Final = frozenset({int, float, complex, str, bytes, bool, type(None), type(Ellipsis)})
+
+_OBJECT: Final = "\0an object"
+"""In place of a default that is no plain value, and stays the object that it is."""
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, a text, or a tuple of such, which nobody can change."""
+    kind = type(value)
+    return kind in _PLAIN or (kind in (tuple, frozenset) and all(map(is_plain, value)))
+
+
+def without_objects(defaults: Any) -> Any:
+    """Defaults of a function, a mark in place of each object; None: they hold no plain value."""
+    if not defaults or not any(map(is_plain, _items_of(defaults))):
+        return None
+    if type(defaults) is dict:
+        return {name: one if is_plain(one) else _OBJECT for name, one in defaults.items()}
+    return tuple([one if is_plain(one) else _OBJECT for one in defaults])
+
+
+def _with_objects(plain: Any, defaults: Any) -> Any:
+    """The other way: objects of ``defaults`` in place of the marks."""
+    if type(plain) is dict:
+        named = defaults if type(defaults) is dict else {}
+        return {name: named.get(name) if one == _OBJECT else one for name, one in plain.items()}
+    given = defaults if type(defaults) is tuple else ()
+    given = (*given, *[None] * (len(plain) - len(given)))
+    return tuple([given[at] if one == _OBJECT else one for at, one in enumerate(plain)])
+
+
+def _items_of(defaults: Any) -> Any:
+    return defaults.values() if type(defaults) is dict else defaults
 
 
 class _Change:
@@ -212,6 +317,8 @@ class _Change:
         """Bind the name; `MISSING`: remove it."""
         if self.name in _OF_FUNCTION and type(self.owner) is FunctionType:
             setattr(self.owner, self.name, None if value is MISSING else value)
+        elif self.name == REGISTERED and isinstance(self.owner, ABCMeta):
+            _register_only(self.owner, value)
         elif isinstance(self.owner, type):
             if value is MISSING:
                 with contextlib.suppress(AttributeError):
@@ -221,6 +328,8 @@ class _Change:
         elif value is MISSING:
             vars(self.owner).pop(self.name, None)
         else:
+            if self.name == "_value_" and isinstance(type(self.owner), EnumMeta):
+                _rename_member(self.owner, value)
             vars(self.owner)[self.name] = value
 
 
@@ -264,14 +373,15 @@ def _exchange(one: Any, other: Any) -> None:
 class _Kept:
     """What a module of the program itself holds, so that a call which runs beside it leaves that.
 
-    Its names, those of its classes, what is in its own lists, dictionaries and sets, and the
-    attributes of its objects, at any depth. Other objects, such as counters, are copied for the
-    call: see `World._settle`.
+    Its names, those of its classes, what is in its own lists, dictionaries, sets and queues, and
+    the attributes of its objects, at any depth. Other objects, such as counters, are copied for
+    the call: see `World._settle`.
     """
 
     def __init__(self, module: ModuleType) -> None:
         self._owners: list[tuple[Any, dict[str, Any]]] = [(module, dict(vars(module)))]
         self._containers: list[tuple[Any, Any]] = []
+        self._arrays: list[tuple[Any, Any]] = []
         for value in self._owners[0][1].values():
             if isinstance(value, type) and value.__module__ == module.__name__:
                 self._owners.append((value, dict(vars(value))))
@@ -290,26 +400,34 @@ class _Kept:
             seen.add(id(value))
             if kind in (tuple, frozenset):
                 pending.extend(value)
-            elif kind in (list, dict, set):
+            elif kind is MethodType:
+                pending.append(value.__self__)
+            elif issubclass(kind, _CONTAINERS):
                 self._keep(value, pending)
+                if _has_plain_attributes(value):
+                    self._keep(vars(value), pending)
+            elif _is_small_array(value):
+                self._arrays.append((value, value.copy()))
             elif _has_plain_attributes(value):
                 self._keep(vars(value), pending)
 
     def _keep(self, value: Any, pending: list[Any]) -> None:
-        before = value.copy()
+        base = _base_of(value)
+        before = base(value)
         self._containers.append((value, before))
-        pending.extend(before.values() if type(before) is dict else before)
+        pending.extend(before.values() if isinstance(before, dict) else before)
 
     def restore(self) -> None:
         """Put back what was changed."""
         for value, before in self._containers:
             if _holds_the_same(value, before):
                 continue  # nor may another thread find it empty for a moment
-            if type(value) is list:
-                value[:] = before
-            else:
-                value.clear()
-                value.update(before)
+            base = _base_of(value)
+            base.clear(value)
+            (base.extend if issubclass(base, (list, deque)) else base.update)(value, before)
+        for array, before in self._arrays:
+            if array.tobytes() != before.tobytes():
+                array[...] = before
         for owner, names in self._owners:
             now = vars(owner)
             for name in [name for name in now if name not in names]:
@@ -317,6 +435,24 @@ class _Kept:
             for name, value in names.items():
                 if now.get(name, MISSING) is not value:
                     _Change(owner, name, value).set(value)
+
+
+_CONTAINERS: Final = (OrderedDict, dict, list, set, deque)
+"""Types of what can be given back what it held, by their own methods, also in classes below."""
+
+
+def _base_of(value: Any) -> Any:
+    return next(one for one in _CONTAINERS if isinstance(value, one))
+
+
+def _is_small_array(value: Any) -> bool:
+    kind = type(value)
+    return (
+        any(base.__module__ == "numpy" and base.__name__ == "ndarray" for base in kind.__mro__)
+        and value.nbytes <= BUFFER_BYTES
+        and value.flags.writeable
+        and not value.dtype.hasobject
+    )
 
 
 _ATOMS: Final = frozenset({int, float, str, bytes, bool, type(None), complex, FunctionType, type})
@@ -327,9 +463,9 @@ def _holds_the_same(value: Any, before: Any) -> bool:
     """Whether the very same things are in it."""
     if len(value) != len(before):
         return False
-    if type(value) is set:
+    if isinstance(value, set):
         return set(map(id, value)) == set(map(id, before))
-    if type(value) is dict and not all(map(is_, value.values(), before.values())):
+    if isinstance(value, dict) and not all(map(is_, value.values(), before.values())):
         return False
     return all(map(is_, value, before))
 
@@ -374,23 +510,35 @@ class State:
         What cannot travel: its type, and why. Empty: all is here.
     same : object
         Equal for names that were bound to one object; None: there was one such name.
+    group : tuple or None
+        The `Group` that the value is part of, and its place there; None: it shares no object.
     """
 
-    __slots__ = ("content", "lost", "module", "outline", "path", "same", "value")
+    __slots__ = ("content", "group", "lost", "module", "outline", "path", "same", "value")
 
     def __init__(
         self, module: str, path: str, content: bytes | None, outline: bytes | None,
-        value: Any, lost: str, same: Any = None,
+        value: Any, lost: str, same: Any = None, group: Any = None,
     ) -> None:  # fmt: skip
         self.module, self.path, self.content, self.outline = module, path, content, outline
-        self.value, self.lost, self.same = value, lost, same
+        self.value, self.lost, self.same, self.group = value, lost, same, group
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.value is MISSING:
             return _gone, (self.module, self.path)
         return State, (
             self.module, self.path, self.content, self.outline, self.value, self.lost, self.same,
+            self.group,
         )  # fmt: skip
+
+
+class Group:
+    """Values of several names that hold an object together, as one pickle: a list of them."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 def _gone(module: str, path: str) -> State:
@@ -436,6 +584,7 @@ class World:
         self._states: dict[str, list[State]] = {}  # not compared yet, by module
         self._changes: dict[tuple[str, str], _Change] = {}
         self._one: dict[Any, Any] = {}  # objects that have several names
+        self._groups: dict[Group, list[Any]] = {}  # those that were read; empty: just now
         self._told: list[State] = []  # all that came
         self._pending: list[State] = []  # of modules that are being looked at
         self._nested = 0  # looks inside each other
@@ -465,11 +614,23 @@ class World:
             (self._passing if self.settled else self._objects)[tag] = value
             with _tag_lock:
                 _note(value, tag)
-        if qualname is not None and "." not in qualname:
-            namespace = self.module(module, {}).__dict__
-            if self.settled and qualname not in namespace:
-                self._undo.append(functools.partial(namespace.pop, qualname, None))
-            namespace.setdefault(qualname, value)
+        if qualname is None or "<" in qualname:
+            return
+        namespace = self.module(module, {}).__dict__
+        name, *inner = qualname.split(".")
+        if inner:  # a class inside of one that may never come: pickle finds it on that way
+            outer = namespace.get(name, MISSING)
+            if outer is MISSING or type(outer) is _Outer:
+                self._bind(namespace, name, _Outer.holding(outer, inner, value))
+        elif type(namespace.get(name)) is _Outer:
+            namespace[name] = value
+        else:
+            self._bind(namespace, name, value)
+
+    def _bind(self, namespace: dict[str, Any], name: str, value: Any) -> None:
+        if self.settled and name not in namespace:
+            self._undo.append(functools.partial(namespace.pop, name, None))
+        namespace.setdefault(name, value)
 
     def module(self, name: str, facts: Mapping[str, Any]) -> ModuleType:
         """A module that travels by value; an empty one at first."""
@@ -496,7 +657,10 @@ class World:
 
     def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
         """Give a module a name that functions refer to; what is there stays."""
-        if namespace.get(name) is None and (name not in namespace or name in _OF_EMPTY_MODULE):
+        there = namespace.get(name)
+        if type(there) is _Outer or (
+            there is None and (name not in namespace or name in _OF_EMPTY_MODULE)
+        ):
             if self.settled:
                 self.used = True
                 self._undo.append(functools.partial(namespace.pop, name, None))
@@ -578,7 +742,8 @@ class World:
     def _settle(self, state: State) -> None:
         """Compare what is there with what the program had, and set what differs."""
         if DEFAULT in state.path:
-            return  # it tells only what is one object
+            self._settle_default(state)
+            return
         owner, name = _owner_of(state)
         if owner is None:
             return
@@ -602,28 +767,55 @@ class World:
             # The program goes on changing what it holds; in a worker that is what an import made.
             generation = self.generation if self._guests is None else None
             held = {} if generation is None else generation.held
+            of_function = name in _OF_FUNCTION and type(owner) is FunctionType
+            there_is = without_objects(base) if of_function else base
             try:
-                other = self._reading.compare(state, base, held)
+                other = self._reading.compare(state, there_is, held)
             except Exception as error:
                 self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
                 other = None
             value = base if other is None else other[0]
-            if other is None and self._guests is not None and state.content:
+            if of_function and other is not None:
+                value = _with_objects(value, base)
+                if there is not None and not self.settled:  # an object among them was set before
+                    there.value = _with_objects(other[0], there.now())
+                    there.set(there.value)
+            if value is base and there is None:
+                value = _with_own_cache(base)
+            together = None
+            if state.group is not None:
+                # A call in the program itself gets copies of all, or of none.
+                differs = self._guests is not None and self._is_copied(state.group[0])
+                if other is not None and (there is None or state.content != there.content):
+                    differs = True
+                together = self._in_group(state, differs)
+                if together is not None:
+                    value = together[0]
+            if together is None and other is None and self._guests is not None and state.content:
                 value = _for_a_guest(base, state.content)
             if state.same is not None:
                 # Names of one object in the program are names of one object here.
-                if there is None and value is not base and self._stays(state, base, value):
+                stays = together is None and there is None and value is not base
+                if stays and self._stays(state, base, value):
                     content, value = (value,), base
                 self._one[state.same] = value
                 if self.settled:
                     self._undo.append(functools.partial(self._one.pop, state.same, None))
+                for one in self._told if value is not base else ():
+                    if one.same == state.same and DEFAULT in one.path:
+                        self._set_again(one, value)
         if there is None:
             # Also what is as the import made it: what calls bind the name to is this world's.
             change = _Change(owner, name, value)
             if content is not None:
                 change = _Content(owner, name, value, *content)
             self._changes[key] = change
-            change.enter()
+            try:
+                change.enter()
+            except TypeError as error:  # bases of another layout
+                del self._changes[key]
+                self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
+                return
             if self._nested:
                 self._settled_now.append(change)
             if self.settled:
@@ -634,6 +826,75 @@ class World:
             there.set(value)
             self._undo.append(functools.partial(there.set, before))
         self._changes[key].content = self._changes[key].content or state.content
+
+    def _settle_default(self, state: State) -> None:
+        """The default of a parameter that has no name besides; others tell what is one object."""
+        if state.same is not None or state.group is not None:
+            if state.same in self._one and _bound(state) is not self._one[state.same]:
+                self._set_again(state, self._one[state.same])
+            return
+        if state.content is None:
+            return
+        assert self._reading is not None
+        generation = self.generation if self._guests is None else None
+        held = {} if generation is None else generation.held
+        try:
+            other = self._reading.compare(state, _bound(state), held)
+        except Exception as error:
+            self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
+            return
+        if other is not None:
+            self._set_again(state, other[0])
+
+    def _in_group(self, state: State, differs: bool) -> tuple[Any] | None:
+        """The value of a name that holds objects with others; None: it stays what it is.
+
+        As soon as one of a group differs, all of them are what the program had.
+        """
+        group, place = state.group
+        values = self._groups.get(group)
+        if values is None and differs:
+            self._groups[group] = []
+            values = self._groups[group] = pickle.loads(group.data)
+            if self.settled:
+                self._undo.append(functools.partial(self._groups.pop, group, None))
+            for one in self._members(group):  # also those that were looked at while it was read
+                if one is not state:
+                    self._set_again(one, values[one.group[1]])
+        return (values[place],) if values else None
+
+    def _members(self, group: Group) -> list[State]:
+        return [one for one in self._told if one.group is not None and one.group[0] is group]
+
+    def _is_copied(self, group: Group) -> bool:
+        """Whether a call in the program itself gets a copy of something in a group."""
+        return not all(
+            _stays_with_a_guest(_bound(one), one.content) for one in self._members(group)
+        )
+
+    def _set_again(self, state: State, value: Any) -> None:
+        """Bind a name that has been looked at, or the default of a parameter, to another object."""
+        path, is_default, place = state.path.rpartition(DEFAULT)
+        key = state.module, f"{path}.__defaults__" if is_default else state.path
+        change = self._changes.get(key)
+        if is_default:
+            func = found(state.module, path)
+            if change is None and type(func) is FunctionType and func.__defaults__:
+                change = self._changes[key] = _Change(func, "__defaults__", func.__defaults__)
+                change.enter()
+                if self.settled:
+                    self._undo.append(functools.partial(self._take_back, key))
+            if change is not None:
+                values = change.now()
+                value = (*values[: int(place)], value, *values[int(place) + 1 :])
+        if change is None:
+            return
+        if self.settled:
+            self._undo.append(functools.partial(change.set, change.now()))
+        change.set(value)
+        change.value = value
+        if state.same in self._one and not is_default:
+            self._one[state.same] = value
 
     def _stays(self, state: State, base: Any, value: Any) -> bool:
         """Whether an object gets the content of another one, instead of giving way to it.
@@ -737,6 +998,25 @@ def _bound(state: State) -> Any:
     return MISSING if owner is None else _value_in(owner, name)
 
 
+_CachedFunction: Final[Any] = type(functools.lru_cache(len))
+
+
+def _with_own_cache(func: Any) -> Any:
+    """A function of `functools.lru_cache` without what calls in another state have put there.
+
+    All else is given back as it is.
+    """
+    if type(func) in (classmethod, staticmethod):
+        inner = _with_own_cache(func.__func__)
+        return func if inner is func.__func__ else type(func)(inner)
+    if type(func) is not _CachedFunction:
+        return func
+    given = func.cache_parameters()
+    made = functools.lru_cache(given["maxsize"], given["typed"])(func.__wrapped__)
+    vars(made).update(vars(func))
+    return made
+
+
 def _refusing(name: str, lost: str) -> Callable[..., object]:
     """What stands for a function of the program that cannot travel, and is not the module's own."""
 
@@ -758,9 +1038,48 @@ def _owner_of(state: State) -> tuple[Any, str]:
 
 def _for_a_guest(value: Any, content: bytes) -> Any:
     """What a call that runs in the program itself gets for an object of the program's modules."""
-    if type(value) in (list, dict, set) or _has_plain_attributes(value):
-        return value  # put back afterwards
-    return pickle.loads(content)  # itself, where it travels by name
+    return value if _stays_with_a_guest(value, content) else pickle.loads(content)
+
+
+def _stays_with_a_guest(value: Any, content: bytes | None) -> bool:
+    """Whether such a call gets the object itself, and `_Kept` undoes what it changes.
+
+    Classes of the script are other ones in the call, so an object that refers to one is copied.
+    """
+    if type(value) is FunctionType or (content is not None and _DEFINES in content):
+        return False
+    pending, seen = [value], set[int]()
+    while pending:
+        one = pending.pop()
+        kind = type(one)
+        if kind in _ATOMS or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if issubclass(kind, _CONTAINERS):
+            pending += one.values() if isinstance(one, dict) else one
+        elif kind in (tuple, frozenset):
+            pending += one
+        elif kind is MethodType:
+            pending.append(one.__self__)
+        elif _has_plain_attributes(one):
+            pending += vars(one).values()
+        elif not (_is_small_array(one) or _never_changes(one)):
+            return False
+    return True
+
+
+def _never_changes(value: Any) -> bool:
+    """Whether an object has nothing that a call could change, or belongs to its process."""
+    kind = type(value)
+    return (
+        issubclass(kind, (type, ModuleType, BuiltinFunctionType, Enum, range))
+        or kind is object
+        or f"{kind.__module__}.{kind.__qualname__}" in modules.SETTLED
+    )
+
+
+_DEFINES: Final = b"mars.code.pickling"
+"""In pickles that refer to what travels by value."""
 
 
 class _OfThread(threading.local):

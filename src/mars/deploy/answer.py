@@ -31,27 +31,19 @@ from mars.deploy import credentials, knock, records
 from mars.deploy.credentials import Credentials
 from mars.deploy.records import Record
 from mars.errors import ClusterUnreachable, CredentialsError
-from mars.settings import KNOCK_S
-
-CONNECTIONS: Final = 64
-"""As many are served at once. One more takes the place of the oldest of who has most of them."""
-
-CONNECTIONS_OF_A_PEER: Final = 8
-"""As many of one address, or of one network of version 6. One more takes the place of the oldest:
-who has something to say has said it long before."""
-
-VISIT_S: Final = KNOCK_S
-"""How long a connection may take from its beginning to its end, seconds."""
-
-_LOOK_S: Final = 0.5
-
-_TRIES: Final = 3
-"""So often it is asked if it hangs up."""
+from mars.settings import (
+    KNOCK_S,
+    WEB_ANSWER_BYTES,
+    WEB_CONNECTIONS,
+    WEB_CONNECTIONS_OF_A_PEER,
+    WEB_LOOK_S,
+    WEB_TRIES,
+    WEB_VISIT_S,
+)
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Names by which a request may call a host that is plain."""
 
-ANSWER_BYTES: Final = 65_536
 
 _TLS_HANDSHAKE: Final = b"\x16"
 
@@ -81,7 +73,7 @@ def ask(host: str, port: int, files: Credentials) -> Record:
     """
     knock.knock(host, port, None)
     where = records.joined(host, port)
-    for left in reversed(range(_TRIES)):
+    for left in reversed(range(WEB_TRIES)):
         try:
             status, reason, text = _ask(host, port, files)
         except (ssl.SSLEOFError, ConnectionError, TimeoutError) as error:
@@ -109,7 +101,7 @@ def _ask(host: str, port: int, files: Credentials) -> tuple[int, str, bytes]:
     try:
         client.request("GET", "/", headers={"Authorization": f"Bearer {files.token}"})
         answer = client.getresponse()
-        return answer.status, answer.reason, answer.read(ANSWER_BYTES)
+        return answer.status, answer.reason, answer.read(WEB_ANSWER_BYTES)
     finally:
         client.close()
 
@@ -160,7 +152,7 @@ class _Visit:
     def __init__(self, connection: socket.socket, address: str) -> None:
         self.connection = connection
         self.peer = _network(address)
-        self.until = time.monotonic() + VISIT_S
+        self.until = time.monotonic() + WEB_VISIT_S
         self._lock = threading.Lock()
 
     def secure(self, context: ssl.SSLContext) -> None:
@@ -193,7 +185,7 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = CONNECTIONS
+    request_queue_size = WEB_CONNECTIONS
 
     def __init__(self, record: Record, files: Credentials | None) -> None:
         self.record, self.files = record, files
@@ -234,8 +226,8 @@ class _Server(ThreadingHTTPServer):
     def _one_too_many(self, peer: str) -> _Visit | None:
         """Whose turn is over, as somebody of ``peer`` has come; the guard is held."""
         counts = collections.Counter(one.peer for one in self._visits)
-        if counts[peer] <= CONNECTIONS_OF_A_PEER:
-            if len(self._visits) <= CONNECTIONS:
+        if counts[peer] <= WEB_CONNECTIONS_OF_A_PEER:
+            if len(self._visits) <= WEB_CONNECTIONS:
                 return None
             peer = max(counts, key=counts.__getitem__)
         return next(one for one in self._visits if one.peer == peer)
@@ -250,7 +242,7 @@ class _Server(ThreadingHTTPServer):
 
     def _serve(self, visit: _Visit, client_address: Any) -> None:
         with contextlib.suppress(Exception):  # there is nothing to say to who has gone
-            visit.connection.settimeout(VISIT_S)
+            visit.connection.settimeout(WEB_VISIT_S)
             if self._context is not None:
                 if visit.connection.recv(1, socket.MSG_PEEK) != _TLS_HANDSHAKE:
                     visit.connection.sendall(_NOT_TLS)
@@ -275,7 +267,7 @@ def main(directory: str) -> None:
     files = credentials.load(record.credentials) if record.secure else None
     with _Server(record, files) as server:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        server.serve_forever(_LOOK_S)
+        server.serve_forever(WEB_LOOK_S)
 
 
 if __name__ == "__main__":

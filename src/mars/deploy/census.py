@@ -13,18 +13,15 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mars.deploy import credentials, dask_programs, ray_programs, records
 from mars.deploy.programs import Node
 from mars.errors import ClusterUnreachable
+from mars.settings import CENSUS_AGAIN_S, ENGINE_IMPORT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-ASK_AGAIN_S: Final = 0.2
-IMPORT_S: Final = 20.0
-"""What a loaded machine may need to load an engine, seconds, beyond the limit."""
 
 
 def take(
@@ -63,11 +60,11 @@ def take(
         stderr=subprocess.PIPE,
         encoding="utf-8",
     ) as asking:
-        deadline = time.monotonic() + limit_s + IMPORT_S
+        deadline = time.monotonic() + limit_s + ENGINE_IMPORT_S
         printed = complaint = None
         while printed is None:
             try:
-                printed, complaint = asking.communicate(timeout=ASK_AGAIN_S)
+                printed, complaint = asking.communicate(timeout=CENSUS_AGAIN_S)
             except subprocess.TimeoutExpired:
                 if time.monotonic() > deadline or not while_():
                     asking.kill()
@@ -92,7 +89,7 @@ def main(directory: str, limit: str, awaited: str = "") -> None:
             break
         if time.monotonic() > deadline:
             raise SystemExit(f"node {awaited} does not appear among {len(found)} nodes")
-        time.sleep(ASK_AGAIN_S)
+        time.sleep(CENSUS_AGAIN_S)
     print(json.dumps([asdict(node) for node in found]))
 
 

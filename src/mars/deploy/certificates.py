@@ -10,19 +10,17 @@ import datetime
 import ipaddress
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mars.deploy import private_files
 from mars.errors import CredentialsError
+from mars.settings import CREDENTIALS_SKEW_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
-
-CLOCK_SKEW: Final = datetime.timedelta(hours=1)
-"""Certificates are valid from this long ago: clocks of hosts differ."""
 
 
 def make_authority(certificate: Path, key: Path, valid_for: datetime.timedelta) -> None:
@@ -164,7 +162,8 @@ def _builder(
 ) -> x509.CertificateBuilder:
     from cryptography import x509
 
-    since = min(datetime.datetime.now(datetime.UTC), until) - CLOCK_SKEW
+    skew = datetime.timedelta(seconds=CREDENTIALS_SKEW_S)
+    since = min(datetime.datetime.now(datetime.UTC), until) - skew
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -39,6 +39,8 @@ from mars.errors import ClusterUnreachable, CredentialsError, StartupFailed, Usa
 from mars.platform import machine
 from mars.settings import (
     CLUSTER_END_S,
+    CLUSTER_POLL_S,
+    CLUSTER_SAID_BYTES,
     CREDENTIALS_DAYS,
     HEAD_START_S,
     KNOCK_S,
@@ -48,8 +50,6 @@ from mars.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-POLL_S: Final = 0.05
-TAIL_BYTES: Final = 4096
 
 _ANY: Final = ("", "0.0.0.0", "::")
 """What stands for all addresses of a machine; a cluster listens on one."""
@@ -418,7 +418,7 @@ def _wait(record: Record, started: Process, limit_s: float, attempt: Callable[[]
             elif time.monotonic() > deadline:
                 why = f"no answer within {limit_s:g} s ({error})"
             else:
-                time.sleep(POLL_S)
+                time.sleep(CLUSTER_POLL_S)
                 continue
             said = _tail(record, started)
             raise StartupFailed(f"the {started.role} did not start: {why}{said}") from error
@@ -433,7 +433,7 @@ def _tail(record: Record, process: Process) -> str:
     """The last of what a process printed, as the end of a message."""
     path = record.directory / "output" / f"{process.mark}.log"
     try:
-        text = path.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace").strip()
+        text = path.read_bytes()[-CLUSTER_SAID_BYTES:].decode("utf-8", "replace").strip()
     except OSError:
         return ""
     return f"; its output ends with:\n{text}" if text else ""

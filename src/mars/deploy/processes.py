@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from mars import platform
 from mars.deploy import private_files
 from mars.platform import machine
+from mars.settings import PROCESS_POLL_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 MARK: Final = "MARS_CLUSTER"
 """Variable that a process of a cluster and all that it starts carry, with a value of its own."""
 
-POLL_S: Final = 0.02
 
 _LIST: Final = "processes.json"
 _ENDED: Final = ("", "Z", "X")
@@ -97,7 +97,7 @@ def end(process: Process, grace_s: float) -> None:
             for orphan in left - asked:
                 _signal(orphan, signal.SIGTERM)
             asked |= left
-        time.sleep(POLL_S)
+        time.sleep(PROCESS_POLL_S)
         seen |= _family(process)
 
 

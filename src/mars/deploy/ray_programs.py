@@ -16,7 +16,15 @@ from mars.deploy.credentials import TOKEN
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import is_loopback, joined
 from mars.errors import ClusterUnreachable, CredentialsError, UsageError
-from mars.settings import KNOCK_S, LINE_LOST_S, MIB, RAY_PROGRAM_START_S
+from mars.settings import (
+    KNOCK_S,
+    LINE_LOST_S,
+    MIB,
+    RAY_HEALTH_CHECKS,
+    RAY_PROGRAM_START_S,
+    RAY_STORE_SHARE,
+    RAY_WORKER_PORTS,
+)
 
 if TYPE_CHECKING:
     from mars.deploy.credentials import Credentials
@@ -36,15 +44,11 @@ _LISTENERS: Final = (
 )
 """Of each node, on its first ports, also those that are off or of the head only: Ray checks its
 plan for overlaps, with its own numbers for what is not given. Its worker processes have the
-`_WORKER_PORTS` that follow."""
+`RAY_WORKER_PORTS` that follow."""
 
-_WORKER_PORTS: Final = 1000
-"""Ray starts a process for each waiting call with others inside, so many more than cores."""
 
 _LAST_PORT: Final = 65_535
 
-_STORE_SHARE: Final = 0.3
-"""Part of a node's memory for its object store, as Ray itself divides."""
 
 _ANY_QUESTION: Final = "/ray.rpc.RayletDriver/ClusterInfo"
 
@@ -52,13 +56,11 @@ LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray, told that it is for one machine: it takes 127.0.0.1 for its address and listens there only.
 Otherwise it replaces 127.0.0.1 by the address of the way out."""
 
-_ASKED: Final = 5
-"""How often Ray's head asks a node in vain before it gives it up."""
 
 _PATIENCE: Final = {
-    "RAY_health_check_failure_threshold": str(_ASKED),
-    "RAY_health_check_period_ms": str(1000 * LINE_LOST_S // _ASKED // 2),
-    "RAY_health_check_timeout_ms": str(1000 * LINE_LOST_S // _ASKED // 2),
+    "RAY_health_check_failure_threshold": str(RAY_HEALTH_CHECKS),
+    "RAY_health_check_period_ms": str(1000 * LINE_LOST_S // RAY_HEALTH_CHECKS // 2),
+    "RAY_health_check_timeout_ms": str(1000 * LINE_LOST_S // RAY_HEALTH_CHECKS // 2),
 }
 """A node that our driver does not reach itself is lost as soon as others: Ray by itself takes twice
 as long."""
@@ -90,7 +92,7 @@ def head(place: Place) -> Program:
 def node(place: Place, node: Node) -> Program:
     """Return a node that runs calls."""
     record = place.record
-    store = max(128 * MIB, int(node.memory_bytes * _STORE_SHARE))
+    store = max(128 * MIB, int(node.memory_bytes * RAY_STORE_SHARE))
     options: dict[str, int | str] = {
         "address": joined(record.host, record.port),
         "num-cpus": node.n_cpu,
@@ -171,11 +173,11 @@ def _program(
     if node.port:
         ports = {name: node.port + place for place, name in enumerate(_LISTENERS)}
         first = node.port + len(_LISTENERS)
-        ports |= {"min-worker-port": first, "max-worker-port": first + _WORKER_PORTS - 1}
+        ports |= {"min-worker-port": first, "max-worker-port": first + RAY_WORKER_PORTS - 1}
         if ports["max-worker-port"] > _LAST_PORT:
             raise UsageError(
-                f"a node of Ray takes {len(_LISTENERS) + _WORKER_PORTS} ports from its first one "
-                f"on, and from {node.port} there are not as many; choose a lower one"
+                f"a node of Ray takes {len(_LISTENERS) + RAY_WORKER_PORTS} ports from its first "
+                f"one on, and from {node.port} there are not as many; choose a lower one"
             )
     given = (
         ports

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from mars.deploy import clusters, private_files
 from mars.deploy.records import Record, joined
 from mars.errors import StartupFailed
-from mars.settings import NODE_START_S
+from mars.settings import NODE_START_S, SSH_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,6 @@ _OPTIONS: Final = (
     "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10",
 )  # fmt: skip
 
-AT_ONCE: Final = 16
-"""Hosts that are talked to at the same time."""
 
 _HOSTS: Final = "ssh.json"
 
@@ -107,7 +105,7 @@ def join(record: Record, hosts: Sequence[str], shell: Shell, share: Sequence[str
     facts = {"hosts": list(hosts), "python": shell.python, "options": list(shell.options)}
     # Before they join: whatever happens then, `leave` knows them.
     private_files.replace(record.directory / _HOSTS, json.dumps(facts).encode())
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(SSH_AT_ONCE) as pool:
         joining = [pool.submit(shell.run, host, command, bundle) for host in hosts]
     for one in joining:
         one.result()
@@ -121,6 +119,6 @@ def leave(record: Record) -> list[str]:
         return []
     shell = Shell(facts["python"], facts["options"])
     command = ["cluster", "down", "--if-known", joined(record.host, record.port)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(SSH_AT_ONCE) as pool:
         leaving = [pool.submit(shell.run, host, command) for host in facts["hosts"]]
     return [str(error) for error in map(Future.exception, leaving) if error is not None]

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from mars.attempt import call as attempt_call
@@ -42,11 +43,11 @@ from mars.engines.main_thread import (
     waiting,
 )
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, failure_of, item_of
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
 from mars.observe.attempts import Attempts
-from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES, LOG_TAIL_LINES
+from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
 from mars.task import TIMING, Call, Options, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
@@ -88,6 +89,8 @@ class InlineEngine:
         self._run_numbers, self._attempt_numbers = itertools.count(1), itertools.count(1)
         self._numbers: dict[Task, int] = {}  # of attempts that run
         self._ended = Attempts()
+        address = self.worker_addresses[0]
+        self._as_noted = SimpleNamespace(address=address, id=1, where=self._where)
         self._free: list[Segment] = []  # for the logs of further calls
         self._log_limit: int | None = None
         self._closed = False
@@ -100,7 +103,7 @@ class InlineEngine:
     ) -> None:
         """Run calls to the end of the run, here or in a thread; see `mars.engine.Engine`."""
         with code_of_the_engine():
-            self._check_open()
+            check_open(self._closed, self._pid)
             for call in calls:
                 self._check(call)
             with self._changed:
@@ -438,7 +441,7 @@ class InlineEngine:
             run.entropy, place, lambda progress: _progressed(task, progress),
         )  # fmt: skip
         with self._changed:
-            self._check_open()
+            check_open(self._closed, self._pid)
             self._numbers[task] = next(self._attempt_numbers)
             segment = self._free.pop() if self._free else Segment()
             start = segment.size()
@@ -483,16 +486,13 @@ class InlineEngine:
                 error.add_note(note)
             end = segment.size()
             tail_start = max(start, end - LOG_TAIL_BYTES)
-            tail = (
-                segment.read(tail_start, end - tail_start).decode("utf-8", "replace").splitlines()
-            )
             task.result = attempt_call.pack_failure(
                 error,
                 name=task.call.name,
                 arguments=arguments,
                 attempt=task.attempt,
                 where=f"worker {self.worker_addresses[0]} (pid {os.getpid()})",
-                log_tail="\n".join(tail[-LOG_TAIL_LINES:]),
+                printed=segment.read(tail_start, end - tail_start),
             )
             return error
         finally:
@@ -528,7 +528,7 @@ class InlineEngine:
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         if task.stage is not Stage.DONE:
             raise failure_of(task)
         call = task.call
@@ -607,7 +607,7 @@ class InlineEngine:
             self._ended.kept.append(
                 (
                     number, task.call.serial, task.call.name, max(task.size, 1), run.number,
-                    run.depth, task.tries, self.worker_addresses[0], 1, self._where, ending,
+                    run.depth, task.tries, self._as_noted, ending,
                     whole.queued_at, whole.ready_at, task.sent_at, task.timing, log_bytes, 0,
                     int(ending == "error" and task.source is not None),
                 )
@@ -617,15 +617,6 @@ class InlineEngine:
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""
         return ()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SessionClosed
-        if self._pid != os.getpid():
-            raise SessionClosed(
-                "this session belongs to the process that this one was forked from; "
-                "call mars.new_session() here"
-            )
 
     def close(self) -> None:
         """Forget everything. A call that runs is left to its end, and its run hears of that."""

@@ -1,18 +1,46 @@
-"""What a task in any engine has come to: its log, its error, and the items of a map."""
+"""What a task in any engine has come to: its log, its error, and the items of a map.
+
+Called by all engines, so that they say these things alike. That includes what they say when they
+are closed.
+"""
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mars.attempt import failure
 from mars.attempt.capture import Log
-from mars.errors import DependencyFailed, InternalError, NotExecuted, TaskTimeout
+from mars.errors import (
+    DependencyFailed,
+    InternalError,
+    NotExecuted,
+    SessionClosed,
+    TaskTimeout,
+)
 from mars.logs import JoinedLog
 from mars.task import Call, Ended, Stage, Task
 
 Decode = Callable[[Any], object]
+
+
+def check_open(closed: bool, pid: int) -> None:
+    """Refuse the use of an engine that is closed, or that another process started.
+
+    Raises
+    ------
+    SessionClosed
+        Nothing can be asked of it here.
+    """
+    if closed:
+        raise SessionClosed
+    if pid != os.getpid():
+        raise SessionClosed(
+            "this session belongs to the process that this one was forked from; "
+            "call mars.new_session() here"
+        )
 
 
 class TaskLog:

@@ -33,28 +33,19 @@ from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
 from mars.engines.given import environment_with
 from mars.errors import StartupFailed
-from mars.settings import CONNECT_S, JOIN_LOOK_S, RAY_SHIP_BYTES, STOP_S
-
-_UNDER_WAY: Final = 8
-"""Actor calls that may be under way to a node: so much is sent ahead of what it has taken."""
-
-_ANSWER_S: Final = 3.0
-"""How long a server that has taken our certificate may be silent, seconds; it speaks first."""
-
-_POLLS: Final = 2
-"""Actor calls in which a node waits for something to tell."""
-
-_REFUSALS: Final = 2
-"""So often in a row Ray's host refuses us until Ray is taken for gone: one may be a restart."""
-
-_POLL_S: Final = 10.0
-"""How long a node waits for something to tell, seconds, before it answers with nothing."""
-
-
-_COME_BACK_S: Final = 5
-"""How long a program outside of Ray may be without a connection to it, whole seconds, until Ray
-takes it for ended and gives its cores to others. Ray's own 30 s are what a program would wait that
-was killed and is started again; a connection that is cut for a moment does not break."""
+from mars.settings import (
+    CONNECT_S,
+    JOIN_LOOK_S,
+    RAY_ANSWER_S,
+    RAY_COME_BACK_S,
+    RAY_NOT_LOCKED_S,
+    RAY_POLL_S,
+    RAY_POLLS,
+    RAY_REFUSALS,
+    RAY_SHIP_BYTES,
+    RAY_UNDER_WAY,
+    STOP_S,
+)
 
 _COME_BACK: Final = "RAY_CLIENT_RECONNECT_GRACE_PERIOD"
 
@@ -65,9 +56,6 @@ on a busy machine: a head of `mars cluster` waits long enough, others wait 30 se
 
 _PREFIX: Final = "mars-ray-"
 """Of directories for Rays of our own."""
-
-_NOT_LOCKED_YET_S: Final = 60.0
-"""Younger ones may be of a program that has just made it."""
 
 
 class _Own:
@@ -118,7 +106,7 @@ def remove_left(parent: str, now_s: float) -> None:
             descriptor = os.open(entry.path, flags)
             try:
                 facts = os.fstat(descriptor)
-                is_new = now_s - facts.st_mtime < _NOT_LOCKED_YET_S
+                is_new = now_s - facts.st_mtime < RAY_NOT_LOCKED_S
                 if facts.st_uid == os.geteuid() and not is_new:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(entry.path, ignore_errors=True)
@@ -197,7 +185,7 @@ class NodeActor:
         Two of them are under way, so that one is being sent while the next is put together.
         """
         with self._lock:
-            self._lock.wait_for(lambda: self._outgoing or self._is_over, _POLL_S)
+            self._lock.wait_for(lambda: self._outgoing or self._is_over, RAY_POLL_S)
             messages = next_messages(self._outgoing, RAY_SHIP_BYTES)
             number = self._told
             self._told += 1
@@ -309,7 +297,7 @@ class RayLink:
         # Without the second one Ray tries a wrong token for 20 seconds.
         variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": "5"}
         if _COME_BACK not in os.environ:  # else its user has decided
-            variables[_COME_BACK] = str(_COME_BACK_S)
+            variables[_COME_BACK] = str(RAY_COME_BACK_S)
         if self._security is not None:
             return variables | {
                 "RAY_AUTH_MODE": "token",
@@ -375,7 +363,7 @@ class RayLink:
             num_cpus=asked,
             max_restarts=0,  # what it knew is gone: another one is another node
             max_task_retries=0,
-            max_concurrency=_POLLS + 2,  # they wait, while the others are served
+            max_concurrency=RAY_POLLS + 2,  # they wait, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         facts = {**self._facts, "memory": memory or None}
@@ -401,7 +389,7 @@ class RayLink:
         place = _place(self.address) or _place(self._ray.get_runtime_context().gcs_address)
         while not self._closed.wait(JOIN_LOOK_S):
             refusals = refusals + 1 if _is_refused(place) else 0
-            if refusals == _REFUSALS:
+            if refusals == RAY_REFUSALS:
                 self._ended(f"nothing listens at {self.address} any more")
                 return
             if not refusals:
@@ -427,7 +415,7 @@ class RayLink:
         context.set_alpn_protocols(["h2"])
         try:
             with (
-                socket.create_connection(held.place, _ANSWER_S) as plain,
+                socket.create_connection(held.place, RAY_ANSWER_S) as plain,
                 context.wrap_socket(plain, server_hostname=held.place[0]),
             ):
                 pass
@@ -446,7 +434,7 @@ class RayLink:
         came: dict[int, list[Message]] = {}
         following = 0
         try:
-            polls = [held.actor.poll.remote() for _ in range(_POLLS)]
+            polls = [held.actor.poll.remote() for _ in range(RAY_POLLS)]
             while not self._closed.is_set():
                 done, polls = self._ray.wait(polls, num_returns=1)
                 if held.gone:
@@ -479,7 +467,7 @@ class RayLink:
                     batch = next_messages(held.queue, RAY_SHIP_BYTES)
                     under_way.append(held.actor.take.remote(number, _pack(batch, self._mapped)))
                     number += 1
-                    if len(under_way) > _UNDER_WAY:
+                    if len(under_way) > RAY_UNDER_WAY:
                         done, under_way = self._ray.wait(under_way, num_returns=1)
                         self._ray.get(done)
                 if held.gone or self._closed.is_set():
@@ -584,7 +572,7 @@ def _check_tls(address: str, security: Any) -> None:
         context.load_cert_chain(os.fspath(security.cert_path), os.fspath(security.key_path))
     try:
         with socket.create_connection(place, CONNECT_S) as raw:
-            raw.settimeout(_ANSWER_S)
+            raw.settimeout(RAY_ANSWER_S)
             with context.wrap_socket(raw) as secure, contextlib.suppress(TimeoutError):
                 secure.recv(1)  # only here does the other side refuse our certificate
     except (ssl.SSLError, ConnectionResetError, TimeoutError) as error:

@@ -175,14 +175,16 @@ def ended_attempts(kept: Iterable[tuple[Any, ...]]) -> tuple[EndedAttempt, ...]:
     """Records of attempts that `mars.observe.attempts.Attempts` keeps as plain tuples."""
     records = []
     for fact in kept:
-        (number, serial, name, size, run, depth, before, group, worker, (node, pid), ending,
+        (number, serial, name, size, run, depth, before, worker, ending,
          queued, ready, sent, timing, printed, peak, failed_items) = fact  # fmt: skip
+        node, pid = worker.where  # known now, if not when the attempt ended
         times = None
         if timing is not None:
             there = [moment * 1e-9 for moment in TIMING.unpack(timing)]
             times = Times(queued, ready, sent or there[0], *there)
         records.append(
-            EndedAttempt(number, key_of(serial), name, size, run, depth, before + 1, group, worker,
-                         node, pid, ending, times, printed or 0, peak, failed_items)
+            EndedAttempt(number, key_of(serial), name, size, run, depth, before + 1,
+                         worker.address, worker.id, node, pid, ending, times, printed or 0, peak,
+                         failed_items)
         )  # fmt: skip
     return tuple(records)

@@ -19,26 +19,17 @@ import sys
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
+from mars.settings import (
+    PROGRESS_LINE_MAX_S,
+    PROGRESS_LINE_S,
+    PROGRESS_LINE_SHARE,
+    PROGRESS_QUIET_S,
+    PROGRESS_REDRAW_HTML_S,
+    PROGRESS_REDRAW_S,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-QUIET_S = 0.5
-"""A run shorter than this shows nothing unless asked: nobody can read a bar that flashes by."""
-
-REDRAW_S = 0.1
-"""A terminal is redrawn at most this often, seconds: smooth to the eye, ~0.5 % of a core."""
-
-REDRAW_HTML_S = 0.25
-"""The same for a notebook, where each update is a message to a browser, perhaps far away."""
-
-LINE_S = 10.0
-"""Plain lines: at the latest after this time, seconds, so that CI sees a sign of life..."""
-
-LINE_MAX_S = 60.0
-"""...which grows with the run up to this time, so that an hour is not 360 lines of log."""
-
-LINE_SHARE = 0.1
-"""Plain lines: also whenever this much more of the run has ended."""
 
 
 class Progress:
@@ -330,7 +321,7 @@ def display_for(
         return None
     environ = os.environ if environ is None else environ
     stream = sys.stderr if stream is None else stream
-    quiet_s = 0.0 if mode is True else QUIET_S
+    quiet_s = 0.0 if mode is True else PROGRESS_QUIET_S
     if _in_notebook():
         return _Guarded(_HtmlDisplay, quiet_s)
     if stream is None:  # a program without a console, such as pythonw
@@ -433,9 +424,9 @@ class _LineDisplay:
     def update(self, progress: Progress) -> None:
         if progress.total <= progress.ended:
             return  # `finish` says it
-        pause_s = min(LINE_MAX_S, max(LINE_S, progress.elapsed_s * 0.05))
+        pause_s = min(PROGRESS_LINE_MAX_S, max(PROGRESS_LINE_S, progress.elapsed_s * 0.05))
         if (
-            progress.fraction - self._shown_fraction >= LINE_SHARE - 1e-9
+            progress.fraction - self._shown_fraction >= PROGRESS_LINE_SHARE - 1e-9
             or progress.elapsed_s - self._shown_s >= pause_s
         ):
             self._shown_s, self._shown_fraction = progress.elapsed_s, progress.fraction
@@ -477,14 +468,14 @@ class _BarDisplay:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._shown_s = -REDRAW_S
+        self._shown_s = -PROGRESS_REDRAW_S
 
     def start(self, total: int) -> None:
         self._task = self._bar.add_task("", total=1.0, text="")
         self._bar.start()
 
     def update(self, progress: Progress) -> None:
-        if progress.elapsed_s - self._shown_s >= REDRAW_S:
+        if progress.elapsed_s - self._shown_s >= PROGRESS_REDRAW_S:
             self._shown_s = progress.elapsed_s
             self._show(progress, final=False)
 
@@ -526,14 +517,14 @@ class _HtmlDisplay:
 
         self._ipython: Any = import_module("IPython.display")
         self._handle: Any = None
-        self._shown_s = -REDRAW_HTML_S
+        self._shown_s = -PROGRESS_REDRAW_HTML_S
 
     def start(self, total: int) -> None:
         html = self._ipython.HTML(format_html(Progress(total)))
         self._handle = self._ipython.display(html, display_id=True)
 
     def update(self, progress: Progress) -> None:
-        if progress.elapsed_s - self._shown_s >= REDRAW_HTML_S:
+        if progress.elapsed_s - self._shown_s >= PROGRESS_REDRAW_HTML_S:
             self._shown_s = progress.elapsed_s
             self._handle.update(self._ipython.HTML(format_html(progress)))
 

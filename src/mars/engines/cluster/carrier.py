@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mars import platform
 from mars._version import __version__
-from mars.settings import SHIP_BYTES, TRY_AGAIN_S
+from mars.settings import SHIP_BYTES, TRY_AGAIN_EVERY_S, TRY_AGAIN_S
 
 if TYPE_CHECKING:
     import ssl
@@ -77,8 +77,6 @@ PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOB
                             errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR})  # fmt: skip
 """What the system says when it lacks something, which may be there again in a moment."""
 
-_AGAIN_S: Final = 0.02
-
 
 class File:
     """A descriptor of our own to a file, closed with its last user."""
@@ -125,7 +123,7 @@ def patiently(act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         except OSError as error:
             if error.errno not in PASSING or time.monotonic() > until:
                 raise
-        time.sleep(_AGAIN_S)
+        time.sleep(TRY_AGAIN_EVERY_S)
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:

@@ -9,11 +9,8 @@ at the most. Pure.
 from __future__ import annotations
 
 import math
-from typing import Final
 
-_DRIFT: Final = 1e-4
-"""By how much two clocks go apart, seconds a second: what a bad crystal does, and a clock that is
-being set."""
+from mars.settings import CLOCK_DRIFT
 
 
 class Clock:
@@ -41,7 +38,7 @@ class Clock:
             What the node's clock showed between the two.
         """
         error = (heard_ns - asked_ns) / 2
-        if error > self._error_ns + _DRIFT * (heard_ns - self._learned_ns):
+        if error > self._error_ns + CLOCK_DRIFT * (heard_ns - self._learned_ns):
             return
         ahead = there_ns - (asked_ns + heard_ns) // 2
         self.ahead_ns = 0 if abs(ahead) <= error else ahead

@@ -30,6 +30,7 @@ from mars.engines.local.launch import as_started
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
+from mars.engines.outcome import check_open
 from mars.errors import ClusterUnreachable, StartupFailed
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall
@@ -39,12 +40,10 @@ from mars.settings import (
     NODES_SILENT_TIMES,
     NODES_START_S,
     PACKAGES_S,
+    REFUSED_NODES_KEPT,
     SPARE_DESCRIPTORS,
 )
 from mars.task import Call, Function
-
-_REFUSALS_KEPT = 64
-"""Of nodes that were refused, how many are remembered with the reason."""
 
 _MEMORY_OF_A_NODE = 1 << 60
 """No limit for all nodes together: each says what calls may take there."""
@@ -181,7 +180,7 @@ class ClusterEngine(LocalEngine):
         if expected:
             raise StartupFailed(
                 f"of the cluster at {self._link.address} no node answered within "
-                f"{NODES_START_S:g} s: {', '.join(expected[:_REFUSALS_KEPT])}"
+                f"{NODES_START_S:g} s: {', '.join(expected[:REFUSED_NODES_KEPT])}"
             )
         raise StartupFailed(
             f"the cluster at {self._link.address} has no worker; none came within "
@@ -242,7 +241,7 @@ class ClusterEngine(LocalEngine):
     def _refuse(self, why: str) -> None:
         """A node cannot be used; the lock is held."""
         self.refused.append(why)
-        del self.refused[:-_REFUSALS_KEPT]
+        del self.refused[:-REFUSED_NODES_KEPT]
         self._greeted.notify_all()
 
     def _reach(self, name: str, facts: dict[str, Any]) -> Line | None:
@@ -340,7 +339,7 @@ class ClusterEngine(LocalEngine):
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
     ) -> None:
         """Start calls, after it was seen whether the nodes have what their functions import."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         self._see_to_packages(calls)
         super().submit(run, calls, places, targets)
 

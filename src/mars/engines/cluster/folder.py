@@ -17,7 +17,7 @@ from typing import Final
 
 from mars import owners, platform
 from mars.errors import UsageError
-from mars.settings import WORKING_DIR_BYTES
+from mars.settings import WORKING_DIR_BYTES, WORKING_DIR_NAMED
 
 SKIPPED: Final = frozenset(
     {
@@ -26,9 +26,6 @@ SKIPPED: Final = frozenset(
     }
 )  # fmt: skip
 """Names of folders that stay where they are."""
-
-_NAMED: Final = 5
-"""So many of the largest files are named when all together are too large."""
 
 
 def pack(folder: str) -> int:
@@ -44,7 +41,7 @@ def pack(folder: str) -> int:
         sizes = [(os.path.getsize(path), name) for path, name in files]
         total = sum(size for size, _ in sizes)
         if total > WORKING_DIR_BYTES:
-            largest = sorted(sizes, reverse=True)[:_NAMED]
+            largest = sorted(sizes, reverse=True)[:WORKING_DIR_NAMED]
             named = ", ".join(f"{name} ({size:,})" for size, name in largest)
             raise UsageError(
                 f"working_dir={folder!r} has {total:,} bytes, and {WORKING_DIR_BYTES:,} may go to "

@@ -43,13 +43,13 @@ from mars.settings import (
     OBJECT_MEMORY_SHARE,
     SPARED_S,
     STOP_S,
+    UNKNOWN_MEMORY_BYTES,
 )
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
-_UNKNOWN_MEMORY: Final = 4 * 1024**3
 
 _OF_PEERS: Final = {carrier.OPEN, carrier.MEET, carrier.PART, carrier.GET, carrier.UNGET}
 _DO: Final = "do"  # what another thread of ours has for the node's
@@ -110,7 +110,7 @@ class Node:
         self._settled = threading.Condition()  # all that was posted has been acted on
         self._acting = False
         self._trouble: OSError | None = None
-        memory = facts["memory"] or memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+        memory = facts["memory"] or memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES
         self._budget = facts["object_memory"] or int(OBJECT_MEMORY_SHARE * memory)
         self._spill = facts["spill_directory"] or platform.disk_directory()
         self._members: dict[int, Member] = {}

@@ -44,7 +44,10 @@ from mars.settings import (
     CLOCK_S,
     FAR_PREFETCH_BELOW_S,
     FAR_ROOM_WAIT_S,
+    MIRRORS_IN_MEMORY_SHARE,
+    NODE_LOST_TOLD_S,
     NODE_WAIT_S,
+    NODES_LOST_NAMED,
     ROOM_WAIT_S,
     SHIP_BYTES_PER_S,
     SPARE_DESCRIPTORS,
@@ -53,9 +56,6 @@ from mars.task import TIMING, Stage, Task, WorkerId
 
 _HOPS: Final = 2
 """Of a value that goes to another node by way of this process."""
-
-_MOST_OF_BUDGET: Final = 0.9
-"""Mirrors that come when this part of the budget is taken are files on disk."""
 
 
 _OURS_TO_BEAR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EIO,
@@ -66,14 +66,6 @@ _NONE: Final = -1
 """In place of a descriptor."""
 
 _NOBODY_ASKED: Final[tuple[Task | None, int, Lacking, float]] = None, -1, Lacking(), 0
-
-_TOLD_AFTER_S: Final = 1.0
-"""A node that is lost is told of so much later, in seconds, or when a run ends. If Dask's scheduler
-or Ray's head has ended, all nodes are lost until then, in any order, and it is not true that their
-calls run elsewhere."""
-
-_LOST_TOLD: Final = 8
-"""Of lost nodes, how many errors name: with autoscaling there may be hundreds."""
 
 
 class RemoteNode:
@@ -380,7 +372,9 @@ class RemoteStore(Store):
 
         def make() -> int:
             budget = self.ledger.budget_bytes
-            on_disk = bool(number & ON_DISK) or self.ledger.total() > _MOST_OF_BUDGET * budget
+            on_disk = (
+                bool(number & ON_DISK) or self.ledger.total() > MIRRORS_IN_MEMORY_SHARE * budget
+            )
             descriptor = platform.sized_file(
                 size, f"mirror-{number}", on_disk=on_disk, directory=self.directory
             )
@@ -658,7 +652,7 @@ class RemoteLoop(Loop):
         self._early: dict[int, RemoteNode] = {}
         self._lost_at = 0.0  # the last of them
         self._give_up_at = 0.0  # when to look for calls that no node can run
-        self._lost: deque[str] = deque(maxlen=_LOST_TOLD)  # nodes, and why
+        self._lost: deque[str] = deque(maxlen=NODES_LOST_NAMED)  # nodes, and why
         # Attempts whose values were told of early, and for which there was no room as they came:
         # when they fail, and when their nodes are asked for them again.
         self._no_room: dict[int, tuple[float, float]] = {}
@@ -1017,7 +1011,7 @@ class RemoteLoop(Loop):
         self._changed()
         if self._gone is None:
             line = f"mars: node {node.title} was lost ({reason}); its calls run elsewhere"
-            self._untold.append((self._lost_at + _TOLD_AFTER_S, line))
+            self._untold.append((self._lost_at + NODE_LOST_TOLD_S, line))
 
     def _lost_value(self, node: RemoteNode, task: Task) -> bytes:
         """The failure of a task that had ended, but whose value had not come here."""

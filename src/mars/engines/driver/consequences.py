@@ -15,7 +15,6 @@ from mars.engines.driver.core import (
     CANCELLED,
     DONE,
     FAILED,
-    FEW,
     MADE,
     READY,
     RETRYING,
@@ -26,6 +25,7 @@ from mars.engines.driver.core import (
 )
 from mars.engines.driver.events import RunEnded, RunState, Unneeded
 from mars.engines.driver.queues import RETRY, WorkerState, wanted
+from mars.settings import FEW_INPUTS
 from mars.task import Stage, Task
 
 
@@ -251,7 +251,7 @@ def drop_made(core: Core, task: Task) -> None:
 def _origin(task: Task) -> WorkerState | None:
     """The worker that made most of a task's inputs; only large ones count if there are any."""
     sources = task.sources
-    if len(sources) > FEW:
+    if len(sources) > FEW_INPUTS:
         return None
     large = [source for source in sources if source.stored]
     homes: list[WorkerState | None] = [source.home for source in large or sources]

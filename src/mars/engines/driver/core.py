@@ -79,9 +79,6 @@ _NEXT: Final = tuple(
 )
 """For each stage the stages that may follow it."""
 
-FEW: Final = 8
-"""Inputs up to which a list is searched faster than a set is made."""
-
 
 class IllegalMove(RuntimeError):
     """A task was about to make a step that is not in `ARROWS`. This is a bug of the scheduler."""
@@ -328,7 +325,7 @@ class Core:
             (
                 task.attempt, call.serial, call.options.name or call.function.name, task.size,
                 runs[0].number if runs else 0, task.depth, task.tries + task.deaths,
-                worker.address, worker.id, worker.where, ending,
+                worker, ending,
                 whole.queued_at, whole.ready_at, task.sent_at, timing,
                 log and log.size(), peak, failed_items,
             )

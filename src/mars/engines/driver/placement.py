@@ -15,7 +15,7 @@ from itertools import islice
 from math import inf
 
 from mars.engines.driver.blocks import carve
-from mars.engines.driver.core import ASSIGNED, FEW, WAITING, Core
+from mars.engines.driver.core import ASSIGNED, WAITING, Core
 from mars.engines.driver.events import Assign, Fetch, StopWorker
 from mars.engines.driver.queues import DEADLINE, OVERDUE, START, WorkerState, wanted
 from mars.settings import (
@@ -24,6 +24,7 @@ from mars.settings import (
     BATCH_S,
     BATCH_TASKS,
     EVEN_S,
+    FEW_INPUTS,
     FOLLOW_S,
     LOOK_AT,
     OVERDUE_S,
@@ -337,7 +338,7 @@ def _report_within(task: Task) -> float:
             dependent.stage is ASSIGNED or dependent.last_near != task.attempt
         ):
             continue
-        if len(dependent.sources) > FEW:  # nobody looks at all of them for each message
+        if len(dependent.sources) > FEW_INPUTS:  # nobody looks at all of them for each message
             later = dependent.near < dependent.waiting
         else:
             later = any(source.stage is WAITING for source in dependent.sources)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, Final
 
+from mars.settings import STALE_TIMERS
 from mars.task import Options, Stage, Task, WorkerId
 
 
@@ -213,9 +214,6 @@ def wanted(task: Task) -> bool:
     return False
 
 
-_TIMERS: Final = 64
-"""So many timers may be out of date before they are looked through."""
-
 RETRY: Final = 0
 """A kind of timer: the pause before another attempt of a task is over."""
 
@@ -253,7 +251,7 @@ class Timers:
     def __init__(self, workers: dict[WorkerId, WorkerState]) -> None:
         self.heap: list[tuple[float, int, int, int, Any]] = []
         self._count = 0
-        self._limit = _TIMERS
+        self._limit = STALE_TIMERS
         self._workers = workers
 
     def add(self, when: float, kind: int, attempt: int, about: Any) -> None:
@@ -265,7 +263,7 @@ class Timers:
             # number of calls that had an hour and took a millisecond.
             self.heap = [timer for timer in self.heap if self._matters(*timer[2:])]
             heapq.heapify(self.heap)
-            self._limit = max(_TIMERS, 2 * len(self.heap))
+            self._limit = max(STALE_TIMERS, 2 * len(self.heap))
 
     def _matters(self, kind: int, attempt: int, about: Any) -> bool:
         """Whether there will be something to do when a timer is due, for all that is known."""

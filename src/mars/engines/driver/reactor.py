@@ -29,7 +29,6 @@ from mars.engines.driver.consequences import (
 from mars.engines.driver.core import (
     ASSIGNED,
     DONE,
-    FEW,
     MADE,
     READY,
     RETRYING,
@@ -77,6 +76,7 @@ from mars.engines.wire.status import EXCEPTION, INTERRUPTED, RETURNED, VALUE
 from mars.settings import (
     CANCEL_GRACE_S,
     CLOSED_S,
+    FEW_INPUTS,
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     STARTS_WITHOUT_RESULT,
@@ -188,9 +188,9 @@ def _link(core: Core, task: Task) -> None:
             source = call.task_in(realm)
             # Inputs are submitted before, or together with, what reads them.
             assert source is not None
-        if len(sources) > FEW or source not in sources:
+        if len(sources) > FEW_INPUTS or source not in sources:
             sources.append(source)
-    if len(sources) > FEW:
+    if len(sources) > FEW_INPUTS:
         sources = list(dict.fromkeys(sources))
     task.sources = sources
     for source in sources:

@@ -11,10 +11,9 @@ import signal
 from typing import Final
 
 from mars.engines.wire.status import START_REFUSED
-from mars.settings import LOG_TAIL_LINES
+from mars.settings import CRASH_LINES_BEFORE, LOG_TAIL_LINES
 
 _CRASH: Final = "Fatal Python error: "
-_LINES_BEFORE_CRASH: Final = 8
 
 
 def ending_name(status: int | None) -> str:
@@ -50,7 +49,7 @@ def last_lines(text: str) -> list[str]:
     crashes = [index for index, line in enumerate(lines) if line.startswith(_CRASH)]
     if not crashes:
         return lines[-LOG_TAIL_LINES:]
-    begin = max(0, crashes[-1] - _LINES_BEFORE_CRASH)
+    begin = max(0, crashes[-1] - CRASH_LINES_BEFORE)
     end = crashes[-1] + LOG_TAIL_LINES
     left = len(lines) - end
     return lines[begin:end] + ([f"... and {left} more lines"] if left > 0 else [])

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mars import delivery, platform
 from mars.attempt import call as attempt_call
@@ -26,24 +26,18 @@ from mars.engines.local.nested_server import NestedServer
 from mars.engines.local.pool import Pool
 from mars.engines.local.store import Store
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, failure_of, item_of
-from mars.errors import NoAvailableBand, NotExecuted, SessionClosed
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
+from mars.errors import NoAvailableBand, NotExecuted
 from mars.logs import LogSource
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence, advise_here
 from mars.resources import memory_limit_bytes
-from mars.settings import CALL_MEMORY_SHARE, OBJECT_MEMORY_SHARE
+from mars.settings import CALL_MEMORY_SHARE, LAST_LINES_S, OBJECT_MEMORY_SHARE, UNKNOWN_MEMORY_BYTES
 from mars.task import DEFAULT_OPTIONS, Call, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
     from mars.observe.observation import Observation
-
-_UNKNOWN_MEMORY: Final = 4 * 1024**3
-"""Bytes that we think a process may use where nothing tells."""
-
-_LINES_S: Final = 1.0
-"""How long an engine that ends waits until its last lines are shown, seconds."""
 
 
 class Groups:
@@ -127,7 +121,9 @@ class LocalEngine:
         memory = self._memory_bytes()
         self.memory = int(CALL_MEMORY_SHARE * memory)
         if object_memory is None:
-            object_memory = int(OBJECT_MEMORY_SHARE * (memory_limit_bytes()[0] or _UNKNOWN_MEMORY))
+            object_memory = int(
+                OBJECT_MEMORY_SHARE * (memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES)
+            )
         spill_directory = spill_directory or platform.disk_directory()
         facts = {
             "object_memory": object_memory,
@@ -162,7 +158,7 @@ class LocalEngine:
 
     def _memory_bytes(self) -> int:
         """Memory that objects and calls may take together."""
-        return memory_limit_bytes()[0] or _UNKNOWN_MEMORY
+        return memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES
 
     def _more_cores(self) -> str:
         """What its user can do about a call that asks for more cores than there are."""
@@ -209,7 +205,7 @@ class LocalEngine:
         self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
     ) -> None:
         """Start calls; see `mars.engine.Engine`."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         tasks = []
         realm = run.realm
         for call in calls:
@@ -313,15 +309,6 @@ class LocalEngine:
                 f"{call.name} asks for gpus={options.gpus}, but this engine knows of no GPU"
             )
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SessionClosed
-        if self._pid != os.getpid():
-            raise SessionClosed(
-                "this session belongs to the process that this one was forked from; "
-                "call mars.new_session() here"
-            )
-
     def cancel(self, run: Run) -> None:
         """End a run early."""
         if not self._closed:
@@ -329,7 +316,7 @@ class LocalEngine:
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         if task.stage is not Stage.DONE:
             raise failure_of(task)
         if task.released:
@@ -341,12 +328,12 @@ class LocalEngine:
 
     def decode(self, value: Any) -> object:
         """A fresh object from a value."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         return self.store.decode(value)
 
     def pickled(self, value: Any) -> tuple[Any, Sequence[Any]]:
         """A value as its pickle and its large buffers."""
-        self._check_open()
+        check_open(self._closed, self._pid)
         return self.store.pickled(value)
 
     def install(self, task: Task, value: object) -> None:
@@ -397,7 +384,7 @@ class LocalEngine:
         _engines.discard(self)
         if self._pid == os.getpid():
             self.loop.close()
-            deadline = time.monotonic() + _LINES_S
+            deadline = time.monotonic() + LAST_LINES_S
             for shown in self._lines:
                 shown.wait(max(0.0, deadline - time.monotonic()))
             self.objects.close()

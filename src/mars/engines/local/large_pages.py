@@ -24,9 +24,7 @@ import socket
 from typing import Final
 
 from mars import platform
-
-_WAIT_S: Final = 1.0
-"""For the child, which takes 3 ms."""
+from mars.settings import MOUNT_S
 
 # System calls that C libraries learned late; their numbers are the same on all usual machines.
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
@@ -107,7 +105,7 @@ class Mounting:
             return None
         descriptors: list[int] = []
         with self._socket:
-            self._socket.settimeout(_WAIT_S)
+            self._socket.settimeout(MOUNT_S)
             try:
                 platform.receive(self._socket, 1, descriptors)
             except OSError:

@@ -18,7 +18,7 @@ from mars.attempt import threads
 from mars.attempt.capture import Segment
 from mars.attempt.setting import import_path
 from mars.errors import StartupFailed
-from mars.settings import STOP_S
+from mars.settings import KILLED_S, STOP_S
 
 _CONTROL_DESCRIPTOR: Final = 3
 
@@ -30,9 +30,6 @@ _NOT_PASSED_ON: Final = frozenset(
 
 _OF_THE_PLACE: Final = frozenset({"frozen_modules", "pycache_prefix"})
 """Those that say something of a host."""
-
-_KILLED_S: Final = 10.0
-"""How long the end of a process that was killed is waited for, seconds; it takes milliseconds."""
 
 
 class Launch:
@@ -150,7 +147,7 @@ class Launch:
         self.pid = 0
         if self._process is not None and not self._process.reap(STOP_S):
             self._process.signal(signal.SIGKILL)
-            self._process.reap(_KILLED_S)
+            self._process.reap(KILLED_S)
         self._let_go()
 
     def _let_go(self) -> None:

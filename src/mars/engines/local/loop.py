@@ -18,7 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from mars import platform
 from mars.attempt import failure
@@ -48,17 +48,11 @@ from mars.settings import (
     FUNCTIONS_KEPT,
     IDLE_ARENA_S,
     LOG_LOOK_S,
-    OVERDUE_S,
     REPORT_S,
+    START_FAILURES_QUOTED,
     STOP_S,
 )
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
-
-_POLL_AGAIN_S: Final = OVERDUE_S
-
-_WORDS_TOLD: Final = 8
-"""Of workers that did not start, how many an error quotes."""
-
 
 Answer = TypeVar("Answer")
 
@@ -1070,7 +1064,7 @@ class Loop:
             for group, some in self._last_words.items()
             for one in some
         ]
-        told = dict.fromkeys((*words[-_WORDS_TOLD:], self.pool.complaint()))
+        told = dict.fromkeys((*words[-START_FAILURES_QUOTED:], self.pool.complaint()))
         detail = "\n".join(words for words in told if words)
         self._fail(
             StartupFailed(

@@ -259,7 +259,7 @@ class NestedEngine:
                     arguments=arguments,
                     attempt=task.tries,
                     where=f"worker {self._worker.number} (pid {self._worker.pid})",
-                    log_tail="",
+                    printed=b"",
                 )
                 data = call.options.retry_data
                 retry_on = Exception if data is None else codec.loads(data)  # as this world has it

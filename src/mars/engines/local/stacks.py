@@ -18,12 +18,7 @@ from typing import Final, NamedTuple
 
 from mars import platform
 from mars.engines.local.stack_answer import FILE, SIGNAL
-
-ANSWER_S: Final = 2.0
-"""A worker that has not written its stack by then, seconds, does not answer: it takes 1 ms."""
-
-_SETTLED_S: Final = 0.3
-"""An answer whose end we do not recognize is whole when it has not grown for so long, seconds."""
+from mars.settings import STACK_ANSWER_S, STACK_SETTLED_S
 
 _ZYGOTE: Final = re.compile(
     rb"from mars\.engines\.local\.zygote import main; main\(\d+, (\d+), -?\d+\)\0$"
@@ -123,7 +118,7 @@ def _status(pid: int) -> tuple[str, int] | None:
     return state.decode(), int(parent)
 
 
-def examine(pid: int, limit_s: float = ANSWER_S) -> Report:
+def examine(pid: int, limit_s: float = STACK_ANSWER_S) -> Report:
     """Ask a worker what it does.
 
     Its call notices nothing, except that a system call of C code which ends early when a signal
@@ -177,7 +172,7 @@ def _ask_process(process: platform.Process, pid: int, limit_s: float) -> str:
                 size, grown_at = len(answer), now
             # The main thread is the last one, and its outermost frame the zygote's command.
             whole = answer.endswith(b'File "<string>", line 1 in <module>\n')
-            if whole or now > deadline or now - grown_at > _SETTLED_S:
+            if whole or now > deadline or now - grown_at > STACK_SETTLED_S:
                 return answer.decode("utf-8", "replace")
             time.sleep(0.002)
 

@@ -66,16 +66,19 @@ from mars.engines.wire.status import (
 )
 from mars.errors import MarsError, SessionClosed, StoreFull
 from mars.settings import (
+    AWAKE_PAUSE_MS,
     AWAKE_S,
     BACKOFF_S,
+    FEW_ITEMS,
     LOG_TAIL_BYTES,
-    LOG_TAIL_LINES,
     LOOK_S,
     OUTBOX_BYTES,
     PEAK_AFTER_S,
     REPORT_S,
+    RESULTS_KEPT,
     ROOM_WAIT_S,
     STOP_S,
+    THREADS_ASKED_AFTER_S,
 )
 
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
@@ -89,10 +92,7 @@ _REPORT_NS: Final = int(REPORT_S * 1e9)
 _NEVER_NS: Final = 1 << 63
 _LOOK_NS: Final = int(LOOK_S * 1e9)
 _AWAKE_NS: Final = int(AWAKE_S * 1e9)
-_PAUSE_MS: Final = 1
-_ASK_NS: Final = 1_000_000
-_FEW_ITEMS: Final = 100
-_KEPT_RESULTS: Final = 1024
+_ASK_NS: Final = int(THREADS_ASKED_AFTER_S * 1e9)
 _FOR_CALLS: Final = set(range(1, 32)) - {
     signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
     signal.SIGSYS,
@@ -529,7 +529,7 @@ class Worker:
         until = time.monotonic_ns() + _AWAKE_NS
         while not comes(0):
             if time.monotonic_ns() > until:
-                return bool(comes(_PAUSE_MS))
+                return bool(comes(AWAKE_PAUSE_MS))
             os.sched_yield()
         return True
 
@@ -828,7 +828,7 @@ class Worker:
         """Keep a result for calls queued behind it."""
         kept = self.kept
         kept[attempt] = result
-        if len(kept) > _KEPT_RESULTS:
+        if len(kept) > RESULTS_KEPT:
             del kept[next(iter(kept))]
 
     def _finish_unstarted(self, attempt: int, log_start: int) -> None:
@@ -855,16 +855,15 @@ class Worker:
             arguments=arguments,
             attempt=extra.get("try", 1),
             where=f"worker {self.number} (pid {self.pid}, {self.address})",
-            log_tail=self.log_tail(log_start),
+            printed=self.last_printed(log_start),
         )
         return status, packed
 
-    def log_tail(self, start: int) -> str:
-        """Last lines that the running call has printed."""
+    def last_printed(self, start: int) -> bytes:
+        """Return the end of what the running call has printed."""
         end = os.lseek(self.log, 0, os.SEEK_CUR)
         begin = max(start, end - LOG_TAIL_BYTES)
-        text = os.pread(self.log, end - begin, begin).decode("utf-8", "replace")
-        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+        return os.pread(self.log, end - begin, begin)
 
     def _perform_block(
         self,
@@ -890,7 +889,7 @@ class Worker:
         first: int = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         function, tame = task[2], self.tame
-        few = len(items) <= _FEW_ITEMS  # so each of them takes a while, or it matters little
+        few = len(items) <= FEW_ITEMS  # so each of them takes a while, or it matters little
         for index, item in zip(indices, items, strict=True):
             session.item = index
             session.generator = None
@@ -919,7 +918,7 @@ class Worker:
                         arguments=_shown(call, item, spread),
                         attempt=tries,
                         where=f"worker {self.number} (pid {self.pid}, {self.address})",
-                        log_tail=self.log_tail(logs[-1]),
+                        printed=self.last_printed(logs[-1]),
                     )
                 break
             try:
@@ -949,7 +948,7 @@ class Worker:
                         arguments=_shown(call, items[offset], spread, again=True),
                         attempt=1,
                         where=f"worker {self.number} (pid {self.pid}, {self.address})",
-                        log_tail="",
+                        printed=b"",
                     )
             packed = attempt_call.pack(values, name, self.put)
         flags = FLAG_PACKED if type(packed) is bytes else FLAG_PACKED | FLAG_STORED

@@ -174,7 +174,7 @@ def _check_attempts(ledger: Ledger) -> None:
     """Each attempt is noted once; a value that is lost afterwards is noted once more."""
     endings: dict[int, list[str]] = {}
     for fact in ledger.scheduler.core.ended.kept:
-        endings.setdefault(fact[0], []).append(fact[10])
+        endings.setdefault(fact[0], []).append(fact[8])
     for number, noted in endings.items():
         if len(noted) > 1 and noted not in (["value", "lost"], ["value", "error"]):
             raise Broken(f"attempt {number} is noted as {noted}")

@@ -1,0 +1,74 @@
+"""Unpickling what another process pickled, with this program's own classes.
+
+Called by the modules of this package that find out what a call is, and that read values.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mars.attempt import codec
+
+MISSING: Final = object()
+
+
+def named(module: str | None, qualified: str) -> Any:
+    """Return what an import of a name would give; `MISSING`: nothing."""
+    value: Any = sys.modules.get(module or "", MISSING)
+    for step in qualified.split("."):
+        value = getattr(value, step, MISSING)
+    return value
+
+
+class Loader(pickle.Unpickler):
+    """Unpickles with the program's own classes where a pickle carries a copy of them.
+
+    A class that travels by value has a number in cloudpickle, which is valid in one process only.
+    In a pickle of another process the class has another number. Its copy would then be a class of
+    its own, and `isinstance` would not know it.
+    """
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if module == "cloudpickle.cloudpickle":
+            if name in ("_make_skeleton_class", "_make_skeleton_enum"):
+                return functools.partial(_skeleton, super().find_class(module, name), name)
+            if name == "_class_setstate":
+                return functools.partial(_set_state, super().find_class(module, name))
+        return super().find_class(module, name)
+
+
+_untouched: weakref.WeakSet[type] = weakref.WeakSet()
+"""Classes of the program that stand in for copies. What a copy brings is not written to them."""
+
+
+def _skeleton(make: Callable[..., type], kind: str, *parts: Any) -> type:
+    if kind == "_make_skeleton_class":
+        module, name = parts[3].get("__module__"), parts[1]
+    else:
+        module, name = parts[4], parts[2]
+    live = named(module, name)
+    if isinstance(live, type):
+        _untouched.add(live)
+        return live
+    made = make(*parts)
+    _untouched.discard(made)
+    return made
+
+
+def _set_state(apply: Callable[[Any, Any], Any], cls: Any, state: Any) -> Any:
+    return cls if cls in _untouched else apply(cls, state)
+
+
+def load(data: Any, buffers: Sequence[Any] = (), inputs: Sequence[object] = ()) -> Any:
+    """Unpickle with the program's own classes."""
+    return codec.decode_arguments(data, buffers, inputs, _load)
+
+
+def _load(data: Any, buffers: Sequence[Any]) -> Any:
+    return Loader(io.BytesIO(data), buffers=buffers).load()

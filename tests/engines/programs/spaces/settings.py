@@ -1,0 +1,7 @@
+"""A module of a package without a file of its own."""
+
+LEVEL = 1
+
+
+def level():
+    return LEVEL
