@@ -48,7 +48,9 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph engine observe.attempts observe.silence
+    graph observe.attempts observe.silence
+    observe.observation
+    engine
     checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
     checkpoint.module_code
     checkpoint.journal checkpoint.local_folder checkpoint.remote_folder checkpoint.walk
@@ -62,10 +64,19 @@ LAYERS = """
     checkpoint.checkpoint
     engines.local.large_pages
     engines.main_thread engines.objects engines.given
-    engines.local.arena engines.local.messages engines.local.events
-    engines.local.endings engines.local.queues engines.local.stack_answer
-    engines.local.admission engines.local.launch engines.local.certificate
-    engines.local.scheduler engines.local.pool engines.local.store engines.local.stacks
+    engines.wire.status engines.driver.events engines.driver.queues
+    engines.driver.estimates
+    engines.driver.core
+    engines.driver.consequences
+    engines.driver.blocks engines.driver.early
+    engines.driver.placement engines.driver.reactor
+    engines.driver.scheduler
+    engines.driver.observing engines.driver.simulation.machine
+    engines.driver.simulation.checks engines.driver.simulation.processes
+    engines.driver.simulation.world
+    engines.local.arena engines.local.messages engines.local.stack_answer
+    engines.local.launch engines.local.certificate
+    engines.local.pool engines.local.store engines.local.stacks
     engines.local.nested engines.local.nested_server
     engines.local.worker engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
@@ -101,7 +112,8 @@ LAYERS = """
 
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "deploy", "engines", "engines.cluster",
-    "engines.local", "observe", "sessions",
+    "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire", "observe",
+    "sessions",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
@@ -110,10 +122,12 @@ TO_MEND: set[tuple[str, str]] = set()
 PURE = {
     "calls.options",
     "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
-    "code.bytecode", "graph", "task", "observe.attempts",
+    "code.bytecode", "graph", "task", "observe.attempts", "observe.observation",
     "engines.cluster.clock", "engines.cluster.whereabouts",
-    "engines.local.endings", "engines.local.events", "engines.local.queues",
-    "engines.local.scheduler",
+    "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
+    "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
+    "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
+    "engines.driver.scheduler", "engines.wire.status",
 }  # fmt: skip
 """They decide and do nothing else."""
 
@@ -208,17 +222,26 @@ def test_pure_modules_hold_no_socket_thread_clock_or_file(name: str) -> None:
 
 
 def test_the_scheduler_knows_tasks_and_tunables_only() -> None:
-    parts = {
-        "engines.local.endings",
-        "engines.local.events",
-        "engines.local.queues",
-        "engines.local.admission",
-    }
+    parts = {name for name in PURE if name.startswith("engines.driver.")}
     for name in parts:
         known = {ours(what) for what, _ in imported(parse(name))}
-        assert known <= {None, "settings", "task", "calls.options", "engines.local.queues"}
-    known = {ours(what) for what, _ in imported(parse("engines.local.scheduler"))}
-    assert known == {None, "settings", "task", "calls.options", *parts}
+        lower = {"calls.options", "observe.attempts", "settings", "task", "engines.wire.status"}
+        assert known <= {None, *lower, *parts}, name
+
+
+def test_the_scheduler_changes_the_stage_of_a_task_in_one_place() -> None:
+    found = [
+        (name, target.lineno)
+        for name in PURE
+        if name.startswith("engines.driver.")
+        for node in ast.walk(parse(name))
+        for target in ast.walk(node)
+        if isinstance(target, ast.Attribute)
+        and target.attr == "stage"
+        and isinstance(target.ctx, ast.Store)
+    ]
+    assert {name for name, _ in found} == {"engines.driver.core"}
+    assert len(set(found)) == 1, "`move` checks each step"
 
 
 def test_optional_packages_are_imported_late() -> None:

@@ -1,6 +1,6 @@
 """The scheduler without processes.
 
-The simulator of the tests checks the whole state after each event and would be all that is seen
+`mars.engines.driver.simulation` imitates messages and processes, and that would be all that is seen
 here. This one only delivers: assigned tasks take their time in a virtual clock, then they are done.
 """
 
@@ -25,8 +25,8 @@ class Cluster:
     """Simulated workers in virtual time. Only what happens inside the scheduler is timed."""
 
     def __init__(self, workers: int) -> None:
-        from mars.engines.local.events import WorkerReady
-        from mars.engines.local.scheduler import Scheduler
+        from mars.engines.driver.events import WorkerReady
+        from mars.engines.driver.scheduler import Scheduler
 
         self.scheduler = Scheduler([("cluster", float(workers))])
         self.now = 0.0
@@ -64,8 +64,8 @@ class Cluster:
     def run(self, tasks: list[Any], seconds: float) -> None:
         """Run independent tasks that take ``seconds`` each."""
         from mars.engine import Run
-        from mars.engines.local.endings import VALUE
-        from mars.engines.local.events import Finished, Outcome, Submitted, Tick
+        from mars.engines.driver.events import Finished, Outcome, Submitted, Tick
+        from mars.engines.wire.status import VALUE
 
         self.seconds = seconds
         run = Run("benchmark", self)

@@ -4,7 +4,7 @@ These are the public names. To follow one call from `spawn` to `fetch`, read the
 order: `calls.spawn` describes calls, `task` says what a call is, and `calls.executable` has it
 run. `graph` finds the calls that are missing, `sessions.runs` hands them to an engine, and
 `engine` is the contract of engines. `engines.kinds` says which engines there are.
-`engines.local.scheduler` decides what runs where, `engines.local.loop` is the shell around it,
+`engines.driver.scheduler` decides what runs where, `engines.local.loop` is the shell around it,
 `engines.local.worker` is the process that runs the call, and `attempt.call` is what surrounds the
 function there. `engines.local.store` keeps large results, `sessions.session` fetches them, and
 `logs` reads what a call printed.

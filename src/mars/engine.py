@@ -15,6 +15,10 @@ from mars.errors import SessionClosed, UsageError
 from mars.logs import LogSource
 from mars.task import Call, Realm, Stage, Task
 
+TYPE_CHECKING = False  # known to type checkers; the module is loaded by engines that are asked
+if TYPE_CHECKING:
+    from mars.observe.observation import Observation
+
 
 class Run:
     """One `execute`: the tasks it waits for, how many have ended, and how.
@@ -59,7 +63,7 @@ class Run:
         # What calls have of the program: sys.path, folder, the variables that it has changed, and
         # its settings, see `mars.attempt.followed`. None: as the calls before.
         self.surroundings: tuple[Any, Any, Any, Any] | None = None
-        self.number = 0  # how an engine's messages call it
+        self.number = 0  # how its engine calls it, in messages and in observations
         self.tasks: Sequence[Task] = ()  # of a nested run
         self.member: Any = None  # the worker that asked for it, when it is nested
         self.server: threading.Thread | None = None  # which ends it, and must not wait for it
@@ -223,8 +227,19 @@ class Engine(Protocol):
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more."""
 
-    def running(self, run: Run) -> int:
-        """How many calls of the run are being run right now."""
+    def observe(self, since: int | None = None) -> Observation:
+        """What there is now, and which attempts have ended since; see `Observation`.
+
+        It may be called at any time, also after `close`. It is made where the engine decides, so it
+        shows one moment. An attempt is there as soon as anything that follows from its end is seen.
+
+        Parameters
+        ----------
+        since : int, optional
+            `Observation.next` of an earlier observation, 0 for all attempts that are kept.
+            Default: no attempts. From the first time that it is given, the engine also keeps
+            attempts that end with a value; all others it keeps from the start.
+        """
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about running calls that have printed nothing for so many seconds.

@@ -71,6 +71,10 @@ together."""
 BLOCK_ITEMS: Final = 16_384
 """The most items in one block, whatever their predicted time, so that no block is very large."""
 
+ATTEMPTS_KEPT: Final = 2_000
+"""Attempts that have ended and that an engine keeps for `Engine.observe`, the newest of them. Each
+takes about 350 bytes. Whoever looks twice a second misses none up to 4 000 calls a second."""
+
 FUNCTIONS_KEPT: Final = 512
 """How many functions a worker keeps. Each takes about 2 KB, and a program that makes a closure for
 each call would need more and more memory. A function that is needed again is sent again: 0.1 ms."""

@@ -72,6 +72,11 @@ _serial = itertools.count(1)
 _KEY_PREFIX: Final = os.urandom(8).hex()
 
 
+def key_of(serial: int) -> str:
+    """The key of the call with a number; see `Call.key`."""
+    return f"{_KEY_PREFIX}{serial:016x}"
+
+
 class Call:
     """One call that a program described.
 
@@ -100,6 +105,8 @@ class Call:
         How many may still ask for a result: the outputs that the program holds, and the calls that
         have this one as an input and are not done yet. Any thread may change it, with ``+=`` only,
         because CPython does not interrupt that.
+    serial : int
+        The number of the call in this process. `key` is made of it.
     satisfied : bool
         Whether the call no longer needs its inputs, because it is done or nobody can ask for it.
     identity : tuple
@@ -108,8 +115,8 @@ class Call:
     """
 
     __slots__ = (
-        "_serial", "function", "handles", "identity", "inputs", "n_output", "options", "payload",
-        "place", "satisfied", "speaks_for", "stored",
+        "function", "handles", "identity", "inputs", "n_output", "options", "payload",
+        "place", "satisfied", "serial", "speaks_for", "stored",
         "task",
     )  # fmt: skip
 
@@ -138,7 +145,7 @@ class Call:
         # that the logs can be read after the call has taken the values.
         self.speaks_for: tuple[Output, ...] = ()
         self.place: Any = None
-        self._serial = next(_serial)
+        self.serial = next(_serial)
         for source, _ in inputs:
             source.handles += 1
 
@@ -149,7 +156,7 @@ class Call:
     @property
     def key(self) -> str:
         """32 hexadecimal digits that no other call has."""
-        return f"{_KEY_PREFIX}{self._serial:016x}"
+        return key_of(self.serial)
 
     whole: Call | None = None
     """The map that this call is an item of; None if it is not an item."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import inf
 
 from mars.calls.options import Options
-from mars.engines.local.admission import OUT_OF_MEMORY, Admission
-from mars.engines.local.queues import Taken
+from mars.engines.driver.estimates import OUT_OF_MEMORY, Admission
+from mars.engines.driver.queues import Taken
 from mars.settings import FUNCTIONS_KEPT, PEAK_FLOOR_BYTES
 from mars.task import Call, Function, Task
 

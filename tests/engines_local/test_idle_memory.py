@@ -83,7 +83,7 @@ def test_it_goes_back_while_the_worker_runs_a_long_call(
     made = mr.spawn(np.ones, args=(MIB,)).execute()
     gate = tmp_path / "gate"
     long = mr.spawn(pass_gate, args=(gate,)).execute(wait=False)
-    wait_until(lambda: session.engine.running(long._run) == 1)
+    wait_until(lambda: session.engine.observe().running(long._run.number) == 1)
     del made
     wait_until(lambda: counted(session) == 0)
     assert not long.done()

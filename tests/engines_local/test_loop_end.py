@@ -10,7 +10,7 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.engines.local import events
+from mars.engines.driver import events, reactor
 
 
 def test_an_error_in_the_loop_ends_every_run_with_an_internal_error(
@@ -47,10 +47,10 @@ def test_an_error_of_the_scheduler_is_ours_and_not_taken_for_a_forged_frame(
         mr.spawn(abs, args=(-1,)).execute(session=session)
         loop = session.engine.loop  # type: ignore[attr-defined]
 
-        def broken(event: object, now: float) -> None:
+        def broken(core: object, event: object, now: float) -> None:
             raise RuntimeError("a bug of the scheduler")
 
-        monkeypatch.setitem(loop.scheduler._handlers, events.Finished, broken)
+        monkeypatch.setitem(reactor.HANDLERS, events.Finished, broken)
         if dies:
             # What it has finished is found in its outbox, when it is buried.
             monkeypatch.setattr(loop, "_on_member", lambda member, mask: None)

@@ -13,8 +13,17 @@ import pytest
 
 from mars.calls.maps import MapCall
 from mars.calls.options import Options
-from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
-from mars.engines.local.events import (
+from mars.engines.driver.core import (
+    ABANDONED,
+    ASSIGNED,
+    CANCELLED,
+    DONE,
+    FAILED,
+    READY,
+    RETRYING,
+    WAITING,
+)
+from mars.engines.driver.events import (
     Assign,
     Blocked,
     Cancelled,
@@ -41,17 +50,9 @@ from mars.engines.local.events import (
     Unblocked,
     WorkerReady,
 )
-from mars.engines.local.scheduler import (
-    ABANDONED,
-    ASSIGNED,
-    CANCELLED,
-    DONE,
-    FAILED,
-    READY,
-    RETRYING,
-    WAITING,
-    Scheduler,
-)
+from mars.engines.driver.scheduler import Scheduler
+from mars.engines.driver.simulation.machine import SimulatedRun
+from mars.engines.wire.status import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.settings import (
     AWAITED_REPORT_S,
     BATCH_S,
@@ -68,7 +69,6 @@ from mars.settings import (
     STARTS_WITHOUT_RESULT,
 )
 from mars.task import Call, Function, Task, WorkerId
-from tests.engines_local.simulator import SimRun
 
 QUICK = Function(b"quick", "quick", b"")  # predicted: 1 ms
 LONG = Function(b"long", "long", b"")  # predicted: 1 s
@@ -115,8 +115,8 @@ class Desk:
 
     def submit(
         self, *calls: Call, stop_on_error: bool = True, depth: int = 0, realm: Any = None
-    ) -> SimRun:
-        run = SimRun("run", stop_on_error=stop_on_error, depth=depth)
+    ) -> SimulatedRun:
+        run = SimulatedRun("run", stop_on_error=stop_on_error, depth=depth)
         tasks = []
         for call in calls:
             task = Task(call, realm or self)
@@ -844,7 +844,7 @@ def test_an_item_that_ends_while_its_map_is_asked_for_again_does_not_run_again()
     again = Task(whole, desk)
     whole.begin(again)  # in the program's thread, while item 1 still runs
     desk.finish(2, result=(b"", {}, None), seconds=1.0)
-    run = SimRun("again", stop_on_error=True)
+    run = SimulatedRun("again", stop_on_error=True)
     desk.on(Submitted(run, [again]))
     assert [list(block.items) for queue in desk.queues.values() for block in queue] == [[0]]
     desk.finish(1, result=(b"", {}, None), seconds=1.0)
@@ -868,7 +868,7 @@ def test_a_call_that_two_threads_submit_runs_once_and_ends_both_runs(kind: Any) 
     desk = Desk(1)
     one = kind()
     first, second = both(desk, one)
-    runs = SimRun("first", stop_on_error=True), SimRun("second", stop_on_error=True)
+    runs = SimulatedRun("first", stop_on_error=True), SimulatedRun("second", stop_on_error=True)
     desk.on(Submitted(runs[0], [first]))
     desk.on(Submitted(runs[1], [second]))
     sent = []
@@ -885,7 +885,7 @@ def test_a_call_that_failed_before_the_second_thread_came_runs_again_for_it(kind
     desk = Desk(1)
     one = kind()
     first, second = both(desk, one)
-    runs = SimRun("first", stop_on_error=True), SimRun("second", stop_on_error=True)
+    runs = SimulatedRun("first", stop_on_error=True), SimulatedRun("second", stop_on_error=True)
     desk.on(Submitted(runs[0], [first]))
     desk.finish(1, FATAL, result=b"")
     desk.on(Submitted(runs[1], [second]))
@@ -1199,7 +1199,7 @@ def test_a_timeout_of_long_ago_holds_no_result() -> None:
     one = call("one", timeout_s=3600)
     desk.submit(one)
     desk.finish(1)
-    assert not any(one.task in entry for entry in desk.scheduler._timers)
+    assert not any(one.task in entry for entry in desk.scheduler.core.timers.heap)
 
 
 def test_timers_of_calls_that_ended_do_not_grow_with_their_number() -> None:
@@ -1214,7 +1214,7 @@ def test_timers_of_calls_that_ended_do_not_grow_with_their_number() -> None:
         desk.on(Tick())
         desk.finish(next(worker for worker, queue in desk.queues.items() if queue))
         assert (stage(one), stage(two)) == (DONE, DONE)
-    assert len(desk.scheduler._timers) < 200
+    assert len(desk.scheduler.core.timers.heap) < 200
 
 
 def test_timers_that_matter_outlive_those_of_calls_that_ended() -> None:

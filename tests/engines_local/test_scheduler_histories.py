@@ -21,19 +21,17 @@ import pytest
 
 from mars.calls.maps import MapCall
 from mars.calls.options import Options
-from mars.engines.local.scheduler import DONE, FAILED
-from mars.settings import OVERDUE_S
-from mars.task import Call, Function, Output
-from tests.engines_local.simulator import (
+from mars.engines.driver.core import DONE, FAILED
+from mars.engines.driver.simulation.machine import (
     FOREVER,
     Behaviour,
     Broken,
-    Member,
-    SimRun,
-    World,
+    SimulatedRun,
     named,
-    watching,
 )
+from mars.engines.driver.simulation.world import World
+from mars.settings import OVERDUE_S
+from mars.task import Call, Function, Output
 
 CHUNK: Final = 1000
 """Seeds in one test; ten such tests take about 20 s on one slow core."""
@@ -110,24 +108,25 @@ class History:
         )
         self.rng = rng
         self.groups = groups
-        world.death_rate = plan.deaths
-        world.start_death_rate = plan.start_deaths
-        world.leave_rate = plan.leaves
-        world.duplicates = 0.0 if self.calm else rng.choice((0.0, 0.1))
-        world.torn = 0.0 if self.calm else rng.choice((0.0, 0.0, 0.01))
-        world.lazy_reports = rng.random()
-        world.latency_s = rng.choice((1e-5, 1e-4, 1e-3))
+        world.chances.death = plan.deaths
+        world.chances.start_death = plan.start_deaths
+        world.chances.leave = plan.leaves
+        world.chances.duplicates = 0.0 if self.calm else rng.choice((0.0, 0.1))
+        world.chances.torn = 0.0 if self.calm else rng.choice((0.0, 0.0, 0.01))
+        world.chances.lazy_reports = rng.random()
+        world.chances.latency_s = rng.choice((1e-5, 1e-4, 1e-3))
         world.make_nested = self._nested
-        world.memory = MACHINE
-        world.object_bytes = 0.0 if self.calm else MACHINE * rng.choice((0.0, 0.05, 0.3))
+        world.machine.memory = MACHINE
+        world.machine.object_bytes = 0.0 if self.calm else MACHINE * rng.choice((0.0, 0.05, 0.3))
         world.on_run_end = self._run_ended
         self.losses = 0
+        self.made = 0
         far = random.Random(f"far {seed}")  # one of its own, so that seeds keep their histories
         if far.random() < 0.4:
             plan.stored = 0.9
-            world.early = far.choice((0.3, 1.0))
+            world.chances.early = far.choice((0.3, 1.0))
             self.losses = 0 if self.calm else far.choice((0, 1, 3))
-            world.lost_makers = 0.3 if self.losses else 0.0
+            world.chances.lost_makers = 0.3 if self.losses else 0.0
         for function, seconds in plan.functions:
             if rng.random() < 0.5:
                 world.scheduler.seconds[function.key] = seconds
@@ -151,8 +150,8 @@ class History:
         seconds = usual
         if chance() < plan.wild:
             seconds = min(usual * rng.choice((0.01, 0.1, 10, 100, 10_000)), 20.0)
-        options = Options(name=f"c{self.world.calls_made}")
-        self.world.calls_made += 1
+        options = Options(name=f"c{self.made}")
+        self.made += 1
         behaviour = Behaviour(seconds)
         if chance() < plan.shapes:
             if chance() < 0.3:
@@ -197,7 +196,7 @@ class History:
         self.world.behaviours[call] = behaviour
         return call
 
-    def _nested(self, _world: World, _member: Member, depth: int) -> list[Call]:
+    def _nested(self, depth: int) -> list[Call]:
         calls: list[Call] = []
         for inputs in shape(self.rng, self.rng.randint(1, 4)):
             found = [calls[index] for index in inputs if type(calls[index]) is Call]
@@ -213,14 +212,14 @@ class History:
         self._submit(self.stop_on_error)
         if rng.random() < 0.5:
             for _ in range(rng.randint(1, 3)):
-                world.after(self._moment(), lambda: self._submit(rng.random() < 0.3))
+                world.machine.after(self._moment(), lambda: self._submit(rng.random() < 0.3))
         dropped = rng.sample(self.calls, rng.randint(1, len(self.calls)))
-        if rng.random() < plan.drops or (world.early and not self.calm):
+        if rng.random() < plan.drops or (world.chances.early and not self.calm):
             for call in dropped:
-                world.after(self._moment(), lambda call=call: self.outputs.pop(call, None))
+                world.machine.after(self._moment(), lambda call=call: self.outputs.pop(call, None))
         for _ in range(self.losses):
             index = rng.randrange(len(self.groups))
-            world.after(self._moment(), lambda index=index: world.lose(index))
+            world.machine.after(self._moment(), lambda index=index: world.lose(index))
         world.play()
         world.check_quiet()
         if self.calm:
@@ -248,16 +247,16 @@ class History:
         if self.calm:
             stop_on_error = False
         targets = known if rng.random() < 0.5 else rng.sample(known, rng.randint(1, len(known)))
-        if world.early:  # what only feeds others is what may be used early
+        if world.chances.early:  # what only feeds others is what may be used early
             targets = known[-rng.randint(1, 2) :]
         run = world.submit(targets, stop_on_error=stop_on_error)
         if run is not None and rng.random() < self.plan.cancels:
-            world.after(self._moment(), lambda: world.cancel(run))
+            world.machine.after(self._moment(), lambda: world.cancel(run))
 
-    def _run_ended(self, run: SimRun) -> None:
-        if run.member is None and self.resubmits and self.rng.random() < 0.5:
+    def _run_ended(self, run: SimulatedRun) -> None:
+        if run.worker is None and self.resubmits and self.rng.random() < 0.5:
             self.resubmits -= 1
-            self.world.after(self._moment() / 10, lambda: self._submit(self.stop_on_error))
+            self.world.machine.after(self._moment() / 10, lambda: self._submit(self.stop_on_error))
 
     # -- the model ----------------------------------------------------------------------------
 
@@ -266,7 +265,7 @@ class History:
         world = self.world
         wanted: set[Call] = set()
         for run in world.runs:
-            if run.member is None:
+            if run.worker is None:
                 wanted.update(task.call for task in run.tasks)
         good: dict[Call, bool] = {}
         for call in self.calls:
@@ -305,14 +304,13 @@ class History:
 
 def run_history(seed: int, *, log: bool = False, largest: int = 12) -> History:
     """Play one seed; `Broken` or any other error when a promise does not hold."""
-    with watching():
-        history = History(seed, log=log, largest=largest)
-        try:
-            history.play()
-        except BaseException:
-            if log:
-                print("\n".join((history.world.log or [])[-400:]))
-            raise
+    history = History(seed, log=log, largest=largest)
+    try:
+        history.play()
+    except BaseException:
+        if log:
+            print("\n".join((history.world.machine.log or [])[-400:]))
+        raise
     return history
 
 
@@ -346,7 +344,7 @@ def test_no_history_breaks_a_promise(chunk: int) -> None:
         faults += world.faults
         faults["kill"] += world.kills
         faults["take back"] += world.take_backs
-        faults["nested"] += sum(run.member is not None for run in world.runs)
+        faults["nested"] += sum(run.worker is not None for run in world.runs)
     # Nothing is proved unless it happened.
     for fault in (
         "death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested", "starved",
@@ -361,7 +359,7 @@ def test_replay() -> None:
     """Not a test of its own: plays MARS_SEED and prints it."""
     seed = int(os.environ.get("MARS_SEED", "0"))
     history = run_history(seed, log=True)
-    print("\n".join(history.world.log or ()))
+    print("\n".join(history.world.machine.log or ()))
 
 
 @pytest.mark.slow
@@ -390,7 +388,7 @@ def makespan(seed: int) -> tuple[float, float, int]:
     rng = random.Random(f"makespan {seed}")
     cores = rng.choice((1, 2, 4))
     world = World(seed, [("w0", float(cores))])
-    world.latency_s = 1e-5
+    world.chances.latency_s = 1e-5
     functions = [rng.choice(FUNCTIONS) for _ in range(rng.choice((1, 2, 3)))]
     wild = rng.choice((0.0, 0.0, 0.1, 0.5))
     count = rng.randint(1, 60)
@@ -422,8 +420,7 @@ def makespan(seed: int) -> tuple[float, float, int]:
 
 def test_calls_of_one_core_take_at_most_twice_as_long_as_they_must() -> None:
     for seed in range(400):
-        with watching():
-            took, bound, count = makespan(seed)
+        took, bound, count = makespan(seed)
         # A worker needs up to 50 ms to start here; a message takes about 0.01 ms; a call that is
         # stuck behind one that takes longer than predicted waits until that is noticed.
         overhead = 0.06 + count * 2e-4 + 10 * OVERDUE_S

@@ -73,9 +73,10 @@ def test_an_interrupt_at_any_moment_loses_nothing_and_hangs_nothing(tmp_path: Pa
 STUBBORN = """
 import os, signal, sys, threading, time
 import mars, mars.remote as mr
-import mars.engines.local.scheduler as scheduler
+from mars.engines.driver import core, reactor
 
-scheduler.CANCEL_GRACE_S = 1000.0  # what is not killed by the second Ctrl-C stays for ever
+# What is not killed by the second Ctrl-C stays for ever.
+core.CANCEL_GRACE_S = reactor.CANCEL_GRACE_S = 1000.0
 
 def stubborn(path):
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,8 +12,8 @@ import pytest
 
 import mars.remote as mr
 from mars.engines.cluster import node as node_module
+from mars.engines.driver import reactor
 from mars.engines.local import loop as local_loop
-from mars.engines.local import scheduler
 from mars.engines.local.pool import Member
 from mars.errors import StartupFailed
 
@@ -63,7 +63,7 @@ def test_a_node_with_a_full_disk_is_closed_and_the_others_go_on(
     capfd: pytest.CaptureFixture[str],
     wait_until: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(scheduler, "CLOSED_S", 0.5)
+    monkeypatch.setattr(reactor, "CLOSED_S", 0.5)
     there = on_nodes(2)
     bad, good = there.session.get_worker_addresses()
     fill(there, full, bad)
@@ -85,7 +85,7 @@ def test_the_line_of_a_closed_node_names_it_with_its_cause_and_comes_once(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(scheduler, "CLOSED_S", 0.5)
+    monkeypatch.setattr(reactor, "CLOSED_S", 0.5)
     lines: list[str] = []
     there = on_nodes(2)
     monkeypatch.setattr(there.loop, "_tell", lines.append)

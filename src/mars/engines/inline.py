@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from mars.attempt import call as attempt_call
@@ -46,8 +48,13 @@ from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
+from mars.observe.attempts import Attempts
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
 from mars.task import TIMING, Call, Stage, Task
+
+TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
+if TYPE_CHECKING:
+    from mars.observe.observation import Observation, WorkerFacts
 
 
 class InlineEngine:
@@ -78,6 +85,11 @@ class InlineEngine:
         self._turns: dict[context.Attempt | None, int] = {}  # whose call runs, and its thread
         self._running: dict[Task, tuple[Segment, int]] = {}  # where the log of a call starts
         self._limits: dict[Task, Limit] = {}  # of calls that run
+        self._run_numbers, self._attempt_numbers = itertools.count(1), itertools.count(1)
+        self._numbers: dict[Task, int] = {}  # of attempts that run
+        self._ended = Attempts()
+        address = self.worker_addresses[0]
+        self._as_noted = SimpleNamespace(address=address, id=1, where=self._where)
         self._free: list[Segment] = []  # for the logs of further calls
         self._log_limit: int | None = None
         self._closed = False
@@ -94,6 +106,7 @@ class InlineEngine:
             for call in calls:
                 self._check(call)
             with self._changed:
+                run.number = next(self._run_numbers)
                 run.depth = len(self._stack)
                 run.tasks = [
                     self._attach(run, call, place, call in targets)
@@ -387,15 +400,22 @@ class InlineEngine:
         while True:
             task.attempt += 1
             task.stage = whole.stage = Stage.ASSIGNED
+            printed = len(task.logs)
             with visiting(new_world()):
-                error = self._attempt(task, run, place, prepare)
+                try:
+                    error = self._attempt(task, run, place, prepare)
+                except BaseException:  # Ctrl-C, or the end of the call that waits for this one
+                    self._note(task, run, "stopped", printed)
+                    raise
                 again = options.retry_late if task.blame else _worth_another(error, options)
             with self._changed:
                 if whole.stage is Stage.CANCELLED:  # meanwhile: what came of it does not count
+                    self._note(task, run, "stopped", printed)
                     if whole is not task:
                         task.stage = Stage.ABANDONED
                     return
                 ending = "value" if error is None else "stopped" if task.blame else "error"
+                self._note(task, run, ending, printed)
                 task.ended = (*task.ended, (*self._where, ending))
                 if error is None:
                     task.stage = Stage.DONE
@@ -421,6 +441,7 @@ class InlineEngine:
         )  # fmt: skip
         with self._changed:
             check_open(self._closed, self._pid)
+            self._numbers[task] = next(self._attempt_numbers)
             segment = self._free.pop() if self._free else Segment()
             start = segment.size()
             self._running[task] = (segment, start)
@@ -533,9 +554,64 @@ class InlineEngine:
             task.result = None
             task.call.leave(task)
 
-    def running(self, run: Run) -> int:
-        """One, while a run runs."""
-        return int(run.live)
+    def observe(self, since: int | None = None) -> Observation:
+        """What there is now, and which attempts have ended; see `mars.engine.Engine`."""
+        from mars.observe import observation as made  # late: most programs never look
+
+        if self._pid != os.getpid():
+            return made.Observation(time.monotonic())  # the engine is the parent's
+        with self._changed:
+            runs = [run for run in self._runs if run.live]
+            kept = [] if since is None else self._ended.since(since)
+            return made.Observation(
+                time.monotonic(),
+                tuple([
+                    made.RunFacts(run.number, run.session_id, run.depth, run.total, run.done,
+                                  run.failed, 1)
+                    for run in runs
+                ]),
+                tuple([
+                    made.GroupFacts(address, self._largest, 0 if runs else self._largest, 1)
+                    for address in self.worker_addresses
+                ]),
+                (self._as_worker(made.WorkerFacts, tuple([run.number for run in runs])),),
+                made.ended_attempts(kept),
+                self._ended.count,
+                0 if since is None else max(0, self._ended.count - since - len(kept)),
+            )  # fmt: skip
+
+    def _as_worker(self, facts: type[WorkerFacts], runs: tuple[int, ...]) -> WorkerFacts:
+        """The one worker is this process; of calls inside calls it runs the innermost."""
+        group, (node, pid) = self.worker_addresses[0], self._where
+        if not self._running:
+            return facts(1, group, node, pid, True, 0, False, "", "", runs, 0, 0.0, 0, (), 0.0)
+        task, (segment, _) = next(reversed(self._running.items()))
+        asking = task.runs if task.source is None else task.source.runs
+        return facts(
+            1, group, node, pid, True, len(self._running), False, task.call.key, task.call.name,
+            runs, self._numbers[task], task.sent_at, segment.size(),
+            tuple([run.partial.get(task) for run in asking]), 0.0,
+        )  # fmt: skip
+
+    def _note(self, task: Task, run: Run, ending: str, printed: int) -> None:
+        """Record that an attempt has ended; ``printed`` is how many logs there were before it."""
+        whole = task if task.source is None else task.source
+        log_bytes = sum(log.size() for log in task.logs[printed:])
+        with self._changed:
+            number = self._numbers.pop(task, 0)
+            if not number:
+                return  # the engine was closed before it began
+            if ending == "value" and not self._ended.watched:
+                return
+            self._ended.kept.append(
+                (
+                    number, task.call.serial, task.call.name, max(task.size, 1), run.number,
+                    run.depth, task.tries, self._as_noted, ending,
+                    whole.queued_at, whole.ready_at, task.sent_at, task.timing, log_bytes, 0,
+                    int(ending == "error" and task.source is not None),
+                )
+            )  # fmt: skip
+            self._ended.count += 1
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""

@@ -355,7 +355,7 @@ class Runs:
         return pace[1].progress(
             done=run.done,
             failed=run.failed,
-            running=self._engine.running(run),
+            running=self._engine.observe().running(run.number),
             partial=run.partial_sum(),
             elapsed_s=time.monotonic() - run.started_at,
         )

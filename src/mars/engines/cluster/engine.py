@@ -461,7 +461,7 @@ class ClusterEngine(LocalEngine):
         return False  # the number is of a process elsewhere
 
     def _how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
-        member: Any = self.loop.members.get(call.worker)
+        member: Any = self.loop.ask(lambda: self.loop.members.get(call.worker))
         node = None if member is None else member.node
         if node is None or node.kept:  # its processes are those of this machine
             return "", '"mars stack"' if several else f'"mars stack {call.pid}"'

@@ -10,7 +10,7 @@ import os
 import signal
 from typing import Final
 
-from mars.engines.local.endings import START_REFUSED
+from mars.engines.wire.status import START_REFUSED
 from mars.settings import CRASH_LINES_BEFORE, LOG_TAIL_LINES
 
 _CRASH: Final = "Fatal Python error: "

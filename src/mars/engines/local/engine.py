@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mars import delivery, platform
@@ -36,6 +36,10 @@ from mars.observe.silence import RunningCall, Silence, advise_here
 from mars.resources import memory_limit_bytes
 from mars.settings import CALL_MEMORY_SHARE, LAST_LINES_S, OBJECT_MEMORY_SHARE, UNKNOWN_MEMORY_BYTES
 from mars.task import Call, Stage, Task
+
+TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
+if TYPE_CHECKING:
+    from mars.observe.observation import Observation
 
 
 class Groups:
@@ -342,16 +346,9 @@ class LocalEngine:
 
     def running_log(self, task: Task) -> Log | None:
         """The log of the attempt that runs now."""
-        state = task.worker
-        if state is None:
+        if task.worker is None or self._pid != os.getpid():
             return None
-        member = self.loop.members.get(state.id)
-        if member is None or not member.open:
-            return None
-        attempt, start = member.running()
-        if attempt != task.attempt:
-            return None
-        return Log(member.segment, start, member.segment.size())
+        return self.loop.ask(lambda: self.loop.running_log(task))
 
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more."""
@@ -381,41 +378,31 @@ class LocalEngine:
         self._closed = True
         self.loop.forget_in_child()
 
-    def running(self, run: Run) -> int:
-        """How many calls of the run are being run right now."""
-        count = 0
-        for worker in list(self.loop.scheduler.workers.values()):
-            queue = worker.queue
-            try:
-                task = queue[0]
-            except IndexError:  # it has just finished its last
-                continue
-            runs = task.runs if task.source is None else task.source.runs
-            count += run in runs
-        return count
+    def observe(self, since: int | None = None) -> Observation:
+        """What there is now, and which attempts have ended; see `mars.engine.Engine`."""
+        from mars.engines.driver.observing import observe  # late: most programs never look
+        from mars.observe.observation import Observation
+
+        loop = self.loop
+        if self._pid != os.getpid():
+            return Observation(time.monotonic())  # the engine is the parent's
+        return loop.ask(
+            lambda: observe(loop.scheduler, loop.runs, loop.printed, since, time.monotonic())
+        )
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""
         return self._silence.lines(self._running_calls(), time.monotonic(), after_s)
 
-    def _running_calls(self) -> Iterator[RunningCall]:
-        seconds = self.loop.scheduler.seconds
-        for worker in list(self.loop.scheduler.workers.values()):
-            member = self.loop.members.get(worker.id)
-            if member is None or worker.blocked:  # what it waits for is looked at, too
-                continue
-            try:
-                task = worker.queue[0]
-                printed = member.segment.size()
-            except (IndexError, OSError):  # it has just finished its last, or ended
-                continue
-            runs = task.runs if task.source is None else task.source.runs
-            told = [run.partial.get(task) for run in runs]
-            expected_s = seconds.get(task.call.function.key, 0.0)
-            if task.items is not None:
-                expected_s *= len(task.items)
-            sign = task.attempt, printed, told
-            yield RunningCall(worker.id, member.pid, task.call.name, sign, expected_s)
+    def _running_calls(self) -> list[RunningCall]:
+        return [
+            RunningCall(
+                one.number, one.pid, one.name,
+                (one.attempt, one.printed_bytes, one.progress), one.expected_s,
+            )
+            for one in self.observe().workers
+            if one.attempt and not one.blocked  # what a blocked call waits for is looked at, too
+        ]  # fmt: skip
 
     # -- shared objects -----------------------------------------------------------------------
 

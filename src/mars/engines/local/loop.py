@@ -18,16 +18,19 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from mars import platform
 from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.calls.options import DEFAULT_OPTIONS
 from mars.engine import Run
-from mars.engines.local import events, messages
+from mars.engines.driver import events
+from mars.engines.driver.events import Outcome
+from mars.engines.driver.queues import WorkerState
+from mars.engines.driver.scheduler import Scheduler
+from mars.engines.local import messages
 from mars.engines.local.certificate import ending_name, evidence, last_lines, start_ending
-from mars.engines.local.events import Outcome
 from mars.engines.local.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
@@ -37,7 +40,6 @@ from mars.engines.local.messages import (
     BadFrame,
 )
 from mars.engines.local.pool import Member, Pool
-from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
@@ -52,6 +54,8 @@ from mars.settings import (
     STOP_S,
 )
 from mars.task import Function, RunId, Stage, Task, WorkerId
+
+Answer = TypeVar("Answer")
 
 
 def _function_key(function: Function, run: Run) -> bytes:
@@ -165,6 +169,31 @@ class Loop:
             self._act_on_posted()  # nobody else will: a run that comes too late ends at once
         else:
             self.wake()
+
+    def ask(self, question: Callable[[], Answer]) -> Answer:
+        """Have something looked up in the loop's thread, and wait for the answer.
+
+        Other threads read what the loop has in this way only.
+        """
+        if threading.current_thread() is self.thread:
+            return question()
+        answers: list[Answer] = []
+        failures: list[BaseException] = []
+        answered = threading.Lock()
+        answered.acquire()
+
+        def look() -> None:
+            try:
+                answers.append(question())
+            except BaseException as error:  # it is the asker's, and must not end the loop
+                failures.append(error)
+            answered.release()
+
+        self.post(look)
+        answered.acquire()
+        if failures:
+            raise failures[0]
+        return answers[0]
 
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more. May be called by the collector."""
@@ -290,6 +319,26 @@ class Loop:
             except IndexError:  # another thread was faster, after the end
                 return
             action()
+
+    # -- what others ask for ------------------------------------------------------------------
+
+    def printed(self, worker: WorkerState) -> int:
+        """Bytes that a worker has printed, with all its calls."""
+        member = self.members.get(worker.id)
+        try:
+            return 0 if member is None else member.segment.size()
+        except OSError:  # it has just ended
+            return 0
+
+    def running_log(self, task: Task) -> Log | None:
+        """The log of the attempt that runs now."""
+        member = None if task.worker is None else self.members.get(task.worker.id)
+        if member is None or not member.open:
+            return None
+        attempt, start = member.running()
+        if attempt != task.attempt:
+            return None
+        return Log(member.segment, start, member.segment.size())
 
     # -- runs ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import os
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -403,9 +404,11 @@ class NestedEngine:
     def forget(self, task: Task) -> None:
         """The call that asked holds the object no more; its driver drops it with the call."""
 
-    def running(self, run: Run) -> int:
-        """Not known here."""
-        return 0
+    def observe(self, since: int | None = None) -> Any:
+        """Nothing: the program's own engine runs these calls, and tells of them."""
+        from mars.observe.observation import Observation  # late: hardly ever asked for in a worker
+
+        return Observation(time.monotonic())
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Not known here: the program's own process tells of them."""

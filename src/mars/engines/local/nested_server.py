@@ -15,7 +15,8 @@ from mars.attempt import codec, failure
 from mars.calls.options import DEFAULT_OPTIONS
 from mars.code import modules
 from mars.engine import Run
-from mars.engines.local import events, messages
+from mars.engines.driver import events
+from mars.engines.local import messages
 from mars.engines.local.pool import Member
 from mars.engines.objects import SharedObjects
 from mars.errors import SessionClosed

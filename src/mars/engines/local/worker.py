@@ -39,14 +39,6 @@ from mars.code.pickling import new_world
 from mars.code.world import World
 from mars.engines.local import messages
 from mars.engines.local.arena import Allocator, Inputs, Ledger
-from mars.engines.local.endings import (
-    EXCEPTION,
-    FATAL,
-    INTERRUPTED,
-    RETURNED,
-    START_REFUSED,
-    VALUE,
-)
 from mars.engines.local.large_pages import LargePages
 from mars.engines.local.messages import (
     FLAG_FAILURES,
@@ -64,6 +56,14 @@ from mars.engines.local.messages import (
     Outgoing,
 )
 from mars.engines.local.stack_answer import answer_requests
+from mars.engines.wire.status import (
+    EXCEPTION,
+    FATAL,
+    INTERRUPTED,
+    RETURNED,
+    START_REFUSED,
+    VALUE,
+)
 from mars.errors import MarsError, SessionClosed, StoreFull
 from mars.settings import (
     AWAKE_PAUSE_MS,

@@ -1,30 +1,34 @@
-"""What waits where: tasks that could start, and the queue of each worker.
+"""What waits where, and until when: the queue of each worker, tasks that are ready, and timers.
 
-Pure: the scheduler's state, without its decisions.
+These are parts of the scheduler's state, without its decisions. Pure.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from math import inf
+from typing import Any, Final
 
 from mars.calls.options import Options
-from mars.task import Task, WorkerId
+from mars.settings import STALE_TIMERS
+from mars.task import Stage, Task, WorkerId
 
 
 class WorkerState:
     """One worker process, as the scheduler sees it."""
 
     __slots__ = (
-        "asked", "blocked", "claim", "counted", "cpus", "due_at", "empty", "group", "id", "kill_at",
-        "load_s", "need", "queue", "ready", "reason", "resuming", "stopping", "taking_back", "told",
-        "usable", "watched", "where",
+        "address", "asked", "blocked", "claim", "counted", "cpus", "due_at", "empty", "group",
+        "id", "kill_at", "load_s", "need", "queue", "ready", "reason", "resuming", "stopping",
+        "taking_back", "told", "usable", "watched", "where",
     )  # fmt: skip
 
-    def __init__(self, number: WorkerId, group: int) -> None:
+    def __init__(self, number: WorkerId, group: int, address: str) -> None:
         self.id = number
         self.group = group
+        self.address = address  # of its group
         self.where: tuple[str, int] = ("", 0)  # name of its node, and process id there
         self.ready = False  # False until its process has said so
         self.queue: deque[Task] = deque()  # the first one runs
@@ -40,11 +44,15 @@ class WorkerState:
         self.stopping = 0  # the attempt that was interrupted
         self.kill_at = 0.0  # when an interrupted attempt has had enough time; 0: never
         self.reason = ""  # why it was interrupted
-        self.need = 0.0  # bytes of memory that the most demanding call of the queue needs
+        self.need = 0.0  # bytes of memory that the most demanding call of its queue needs
         self.watched = False  # a timer looks whether it is overdue
         self.empty = False  # counted in `Group.empty`
         self.usable = False  # counted in `Group.usable`
         self.counted: tuple[bool, float] | None = None  # how it is counted in `Group.taken`
+
+
+NOBODY: Final = WorkerState(WorkerId(0), -1, "")
+"""Stands for a worker that nobody knows any more."""
 
 
 class Taken:
@@ -87,10 +95,10 @@ class Group:
         self.memory = memory  # bytes for running calls, on a node of its own; None: the engine's
         self.free = cpus
         self.resuming: deque[WorkerState] = deque()  # blocked, and could go on
-        self.careful = False  # one could not start: from then on, one at a time
+        self.careful = False  # a worker could not start: from then on, start one at a time
         self.pause_until = 0.0  # no process is started before this time
         self.failed_starts = 0  # workers that have ended since one of them has finished a call
-        self.closed = False  # too many: until one is ready, nothing is expected of it
+        self.closed = False  # too many have ended: nothing is expected until one is ready
         self.look_at = 0.0  # when tasks that were left to other groups are looked at again
         self.idle: dict[WorkerState, None] = {}  # could start something now
         self.empty = 0  # workers without a queue, those too that are being started
@@ -106,7 +114,7 @@ class ReadyQueue:
         self._abandon = abandon  # what to do with a task that no live run wants
         self._levels: dict[tuple[int, int], dict[tuple[float, str | None], deque[Task]]] = {}
         self._order: list[tuple[int, int]] = []
-        # Where the last task went: the next one most likely goes there, too.
+        # Where the last task went. The next one most likely goes there, too.
         self._last_options: Options | None = None
         self._last_depth = 0
         self._last_shelf: deque[Task] = deque()
@@ -122,7 +130,7 @@ class ReadyQueue:
         shelf = level.get(shape)
         if shelf is None:
             shelf = level[shape] = deque()
-            # The largest first: tasks that need several cores would starve behind small ones.
+            # The largest come first. Tasks that need several cores would starve behind small ones.
             self._levels[urgency] = dict(sorted(level.items(), key=lambda item: -item[0][0]))
         return shelf
 
@@ -157,12 +165,12 @@ class ReadyQueue:
                 if cpus <= group.free + 1e-9:
                     return shelf
                 if cpus <= group.cpus:
-                    return None  # keep the cores that are free for it
+                    return None  # the cores that are free are kept for it
         self._tidy()
         return None
 
     def first(self) -> Task | None:
-        """What is most urgent; perhaps nobody wants it any more."""
+        """The most urgent task. Perhaps nobody wants it any more."""
         for urgency in self._order:
             for shelf in self._levels[urgency].values():
                 if shelf:
@@ -205,3 +213,65 @@ def wanted(task: Task) -> bool:
         if run.live:
             return True
     return False
+
+
+RETRY: Final = 0
+"""A kind of timer: the pause before another attempt of a task is over."""
+
+DEADLINE: Final = 1
+"""A kind of timer: an attempt has had all its time."""
+
+KILL: Final = 2
+"""A kind of timer: an interrupted attempt has had enough time to end."""
+
+OVERDUE: Final = 3
+"""A kind of timer: a worker should have told something."""
+
+START: Final = 4
+"""A kind of timer: work may be given out, or workers started, that had to wait until now."""
+
+
+class Timers:
+    """What waits for time to pass.
+
+    Parameters
+    ----------
+    workers : dict
+        The workers that are there; the scheduler changes it.
+
+    Attributes
+    ----------
+    heap : list
+        The soonest first. Each is a time, a number that makes it unique, its kind, an attempt, and
+        a task, a worker or a group. A deadline holds the worker and not the task, because the
+        task's result may be dropped long before.
+    """
+
+    __slots__ = ("_count", "_limit", "_workers", "heap")
+
+    def __init__(self, workers: dict[WorkerId, WorkerState]) -> None:
+        self.heap: list[tuple[float, int, int, int, Any]] = []
+        self._count = 0
+        self._limit = STALE_TIMERS
+        self._workers = workers
+
+    def add(self, when: float, kind: int, attempt: int, about: Any) -> None:
+        """Have `Tick` look at something at a time."""
+        self._count += 1
+        heapq.heappush(self.heap, (when, self._count, kind, attempt, about))
+        if len(self.heap) > self._limit:
+            # All of them are looked through now and then. Otherwise they would grow with the
+            # number of calls that had an hour and took a millisecond.
+            self.heap = [timer for timer in self.heap if self._matters(*timer[2:])]
+            heapq.heapify(self.heap)
+            self._limit = max(STALE_TIMERS, 2 * len(self.heap))
+
+    def _matters(self, kind: int, attempt: int, about: Any) -> bool:
+        """Whether there will be something to do when a timer is due, for all that is known."""
+        if kind == RETRY:
+            return about.stage is Stage.RETRYING and bool(about.attempt == attempt)
+        if kind == DEADLINE:
+            return bool(about.queue) and bool(about.queue[0].attempt == attempt)
+        if kind == KILL:
+            return about.id in self._workers and bool(about.stopping == attempt)
+        return kind == START or about.id in self._workers

@@ -1,6 +1,6 @@
-"""How an attempt ended, as a worker says it.
+"""How an attempt ended, as a worker tells the program.
 
-Apart from `events`, because a worker needs no more of that.
+Written by `worker`, read by the scheduler. It is small because every worker process loads it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What happens to the scheduler, and what it wants done: its whole interface.
 
-Pure facts. `loop` makes events of what happened and carries out commands; a simulator in the
-tests does the same without processes. Tuples, as data classes of their number take 15 ms to make,
-which every program would wait for.
+Pure facts. `loop` makes events of what happened and carries out commands; `simulation` does the
+same without processes. They are tuples, because so many data classes take 15 ms to make, and every
+program would wait for that.
 """
 
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
@@ -17,6 +17,7 @@ from mars.task import AttemptId, Task, WorkerId
 class RunState(Protocol):
     """What the scheduler needs of a run."""
 
+    number: int
     live: bool
     total: int
     remaining: int
@@ -56,9 +57,9 @@ class Outcome(NamedTuple):
     stored: bool = False
     failures: int = 0  # items of a block that raised
     timing: bytes | None = None
-    log: Any = None
+    log: Any = None  # the part of a log that it wrote
     peak: int = 0  # bytes of memory that the process took; 0: not looked at
-    early: bool = False  # its value is still on its way here: `Arrived` follows
+    early: bool = False  # its value is still on its way here, and `Arrived` follows
 
 
 class Finished(NamedTuple):
@@ -69,15 +70,15 @@ class Finished(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """Values that were told of early are here."""
+    """Values that had been told of before they were here have arrived."""
 
     attempts: Sequence[int]
 
 
 class Unkept(NamedTuple):
-    """A value that was told of early is not to be had here, as there is no room: its task fails.
+    """There is no room here for a value that had been told of before: its task fails.
 
-    Nothing that could read it elsewhere is in the queue of a worker.
+    No worker has a call in its queue that could read the value where it is.
     """
 
     attempt: int
@@ -85,11 +86,11 @@ class Unkept(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A group is lost, and with it what is not here; the deaths of its workers follow.
+    """A group is lost, and with it all values that are nowhere else.
 
-    After these, nothing of it is left, and its number is not used again.
-
-    ``copied`` are attempts whose values are not here, but in another group, too, and in which.
+    The deaths of its workers follow. After these nothing of the group is left, and its number is
+    not used again. ``copied`` has attempts whose values are not here but in another group as well,
+    and the number of that group.
     """
 
     group: int
@@ -98,7 +99,7 @@ class Lost(NamedTuple):
 
 
 class GaveBack(NamedTuple):
-    """A worker took these attempts out of its queue; it never started them."""
+    """A worker took these attempts out of its queue. It has not started them, and never will."""
 
     worker: WorkerId
     attempts: Sequence[int]
@@ -111,7 +112,7 @@ class Blocked(NamedTuple):
 
 
 class Unblocked(NamedTuple):
-    """What the running call of a worker waited for is there; it wants its cores back."""
+    """What the running call of a worker waited for is there. The worker wants its cores back."""
 
     worker: WorkerId
 
@@ -119,11 +120,11 @@ class Unblocked(NamedTuple):
 class Died(NamedTuple):
     """A worker process has ended, for certain.
 
-    ``started`` is the last attempt that it began, 0 for none: it had begun all in its queue up to
-    that; ``certificate`` makes the failure of a task that it had begun; ``log`` is what it had
-    printed for the last one. ``starved``: the kernel ended it because memory ran out; ``peak`` is
-    the memory that the process had taken, in bytes. ``unable``: the system refused to start it, or
-    it ended by itself before it was ready.
+    ``started`` is the last attempt that it began, 0 for none. It had begun all attempts of its
+    queue up to that one. ``certificate`` makes the failure of a task that it had begun. ``log`` is
+    what it had printed for the last attempt. ``starved`` says that the kernel ended it because
+    memory ran out, and ``peak`` is the memory that the process had taken, in bytes. ``unable`` says
+    that the system refused to start it, or that it ended by itself before it was ready.
     """
 
     worker: WorkerId
@@ -136,7 +137,7 @@ class Died(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A worker is about to end, since a call spoiled its process; it starts nothing more."""
+    """A worker is about to end, because a call spoiled its process. It starts nothing more."""
 
     worker: WorkerId
 
@@ -169,7 +170,7 @@ class Assign(NamedTuple):
 
 
 class TakeBack(NamedTuple):
-    """Ask a worker to give back tasks that it has not started, last ones first."""
+    """Ask a worker to give back tasks that it has not started. The last ones come first."""
 
     worker: WorkerId
     most: int
@@ -202,7 +203,7 @@ class StartWorker(NamedTuple):
 
 
 class StopWorker(NamedTuple):
-    """A worker is not needed any more; it has nothing queued. No event follows."""
+    """A worker is not needed any more. It has nothing queued, and no event follows."""
 
     worker: WorkerId
 
@@ -214,19 +215,22 @@ class Resume(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Nobody can ask for the results of these tasks any more: give their memory back."""
+    """Nobody can ask for the results of these tasks any more. Give their memory back."""
 
     tasks: list[Task]
 
 
 class Discard(NamedTuple):
-    """A result was not accepted: give its memory back."""
+    """A result was not accepted. Give its memory back."""
 
     result: Any
 
 
 class Fetch(NamedTuple):
-    """A group could take a task, and its inputs are in another one, which has so much to do."""
+    """`group` could take `task`, but its inputs are in another group.
+
+    That one has work for `work_s` seconds. Having the inputs sent over may be faster.
+    """
 
     group: int
     task: Task
@@ -248,7 +252,10 @@ class Unneeded(NamedTuple):
 
 
 class Landed(NamedTuple):
-    """Tell a run that keeps its results of one. Its call has one handle more until it is kept."""
+    """Tell a run that keeps its results about one.
+
+    The call of that task has one more handle until the result is kept.
+    """
 
     run: RunState
     task: Task
@@ -261,19 +268,19 @@ class RunEnded(NamedTuple):
 
 
 class Fewer(NamedTuple):
-    """A worker did not start; the others of its group go on without it. Say so once."""
+    """A worker did not start, and the others of its group go on without it. Say so once."""
 
     worker: WorkerId
 
 
 class Closed(NamedTuple):
-    """Worker processes of a group end before they are ready, again and again: others go on."""
+    """The workers of a group end before they are ready, again and again. Other groups go on."""
 
     group: int
 
 
 class GiveUp:
-    """The same, of all groups."""
+    """The workers of all groups end before they are ready, again and again."""
 
 
 Event = (
