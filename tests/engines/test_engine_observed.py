@@ -24,7 +24,7 @@ class Watch:
     """Asks the engine again and again for what is new."""
 
     def __init__(self, session: mars.session.Session) -> None:
-        self._engine: Any = session._engine
+        self._engine: Any = session.engine
         self._cursor = self.now().next
 
     def now(self) -> Observation:
@@ -193,6 +193,6 @@ def test_an_engine_that_was_closed_still_tells(engine: str) -> None:
     opened = mars.new_session(engine=engine, n_cpu=1, default=False)
     with contextlib.closing(opened), pytest.raises(ZeroDivisionError):
         mr.spawn(divmod, (1, 0)).execute(session=opened)
-    told = opened._engine.observe(0)
+    told = opened.engine.observe(0)
     assert endings(list(told.attempts)) == ["error"]
     assert told.runs == ()

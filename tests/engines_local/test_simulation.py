@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mars.calls.options import DEFAULT_OPTIONS
 from mars.engines.driver.core import ARROWS, IllegalMove, move
 from mars.engines.driver.simulation.machine import Behaviour, Broken
 from mars.engines.driver.simulation.world import World
-from mars.task import DEFAULT_OPTIONS, Call, Function, Stage, Task
+from mars.task import Call, Function, Stage, Task
 
 SECOND = Function(b"second", "second", b"")
 
