@@ -49,9 +49,10 @@ LAYERS = """
     engines.outcome
     items journal
     checkpoint
-    engines.local.large_pages
+    engines.wire.large_pages engines.wire.frames engines.wire.ledger engines.wire.regions
+    engines.wire.arena engines.wire.messages
     engines.main_thread engines.objects engines.given
-    engines.local.arena engines.local.messages engines.local.events
+    engines.local.events
     engines.local.endings engines.local.queues engines.local.stack_answer
     engines.local.admission engines.local.launch engines.local.certificate
     engines.local.scheduler engines.local.pool engines.local.store engines.local.stacks
@@ -83,7 +84,10 @@ LAYERS = """
 """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
-EMPTY = {"attempt", "code", "deploy", "engines", "engines.cluster", "engines.local", "observe"}
+EMPTY = {
+    "attempt", "code", "deploy", "engines", "engines.cluster", "engines.local", "engines.wire",
+    "observe",
+}  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
@@ -92,7 +96,7 @@ PURE = {
     "code.bytecode", "graph", "task", "observe.attempts",
     "engines.cluster.clock", "engines.cluster.whereabouts",
     "engines.local.endings", "engines.local.events", "engines.local.queues",
-    "engines.local.scheduler",
+    "engines.local.scheduler", "engines.wire.regions",
 }  # fmt: skip
 """They decide and do nothing else."""
 

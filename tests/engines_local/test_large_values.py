@@ -11,7 +11,8 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.engines.local import arena, nested_server
+from mars.engines.local import nested_server
+from mars.engines.wire import arena
 
 MIB = 1024 * 1024
 WaitUntil = Callable[..., None]

@@ -12,7 +12,7 @@ import pytest
 import mars.remote as mr
 from mars import platform
 from mars.engines.local import loop, store
-from mars.engines.local.arena import OWNER_SHIFT
+from mars.engines.wire.regions import OWNER_SHIFT
 
 MIB = 1024 * 1024
 

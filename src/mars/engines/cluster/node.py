@@ -26,13 +26,14 @@ from mars.engines.cluster.carrier import Item, Message, patiently
 from mars.engines.cluster.line import Door, Line, NoFreePort
 from mars.engines.cluster.peers import Peers
 from mars.engines.cluster.surroundings import not_followed
-from mars.engines.local import messages
-from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
 from mars.engines.local.endings import VALUE
 from mars.engines.local.launch import Launch
-from mars.engines.local.messages import FLAG_PACKED, FLAG_STORED, RECORD, BadFrame
 from mars.engines.local.pool import Member, Pool
-from mars.engines.local.store import parts_of
+from mars.engines.wire import messages
+from mars.engines.wire.frames import BadFrame
+from mars.engines.wire.ledger import Ledger
+from mars.engines.wire.messages import FLAG_PACKED, FLAG_STORED, RECORD
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, parts_of
 from mars.errors import StartupFailed
 from mars.resources import memory_limit_bytes, oom_kills
 from mars.settings import (

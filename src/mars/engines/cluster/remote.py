@@ -30,13 +30,14 @@ from mars.engines.cluster.line import Line
 from mars.engines.cluster.logs import NodeLogs, WorkerLog
 from mars.engines.cluster.pairs import Pairs
 from mars.engines.cluster.whereabouts import Coming, Key, Lacking, Noted, Whereabouts
-from mars.engines.local import events, messages
-from mars.engines.local.arena import ON_DISK, OWNER_SHIFT
+from mars.engines.local import events
 from mars.engines.local.endings import FATAL
 from mars.engines.local.loop import Loop
 from mars.engines.local.pool import Member
 from mars.engines.local.scheduler import Scheduler
-from mars.engines.local.store import Store, parts_of
+from mars.engines.local.store import Store
+from mars.engines.wire import messages
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, parts_of
 from mars.errors import MarsError, NoAvailableBand, StoreFull, WorkerDied
 from mars.settings import (
     CALL_MEMORY_SHARE,

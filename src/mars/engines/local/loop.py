@@ -24,20 +24,15 @@ from mars import platform
 from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engine import Run
-from mars.engines.local import events, messages
+from mars.engines.local import events
 from mars.engines.local.certificate import ending_name, evidence, last_lines, start_ending
 from mars.engines.local.events import Outcome
-from mars.engines.local.messages import (
-    FLAG_FAILURES,
-    FLAG_PACKED,
-    FLAG_STORED,
-    RECORD,
-    TIMES,
-    BadFrame,
-)
 from mars.engines.local.pool import Member, Pool
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.store import Store
+from mars.engines.wire import messages
+from mars.engines.wire.frames import BadFrame
+from mars.engines.wire.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED, RECORD, TIMES
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed, WorkerDied
 from mars.resources import oom_kills
 from mars.settings import (

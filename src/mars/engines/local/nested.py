@@ -22,9 +22,9 @@ from mars.attempt.capture import Log
 from mars.code.pickling import new_world
 from mars.code.world import settle, visiting
 from mars.engine import Run
-from mars.engines.local import messages
 from mars.engines.objects import RemoteObject
 from mars.engines.outcome import TaskLog, failure_of, item_of
+from mars.engines.wire import messages
 from mars.errors import SessionClosed, UsageError
 from mars.settings import FUNCTION_BYTES, INLINE_BYTES
 from mars.task import DEFAULT_OPTIONS, Call, Stage, Task

@@ -14,9 +14,10 @@ from mars.attempt import call as attempt_call
 from mars.attempt import codec, failure
 from mars.code import modules
 from mars.engine import Run
-from mars.engines.local import events, messages
+from mars.engines.local import events
 from mars.engines.local.pool import Member
 from mars.engines.objects import SharedObjects
+from mars.engines.wire import messages
 from mars.errors import SessionClosed
 from mars.logs import LogSource
 from mars.settings import BLOCKED_WORKERS, BLOCKED_WORKERS_AT_MOST

@@ -17,9 +17,9 @@ from typing import Any
 
 from mars import platform
 from mars.attempt.capture import Segment
-from mars.engines.local import messages
 from mars.engines.local.launch import Launch
-from mars.engines.local.messages import Inbox, Outgoing
+from mars.engines.wire import messages
+from mars.engines.wire.frames import Inbox, Outgoing
 from mars.settings import OUTBOX_BYTES, SPARE_DESCRIPTORS
 
 

@@ -20,15 +20,15 @@ from typing import Any, Final
 from mars import platform
 from mars.attempt import codec
 from mars.engine import Run
-from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
-from mars.engines.local.large_pages import LargePages
+from mars.engines.wire.arena import Allocator, Inputs
+from mars.engines.wire.large_pages import LargePages
+from mars.engines.wire.ledger import Ledger
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, Key, parts_of
 from mars.errors import SessionClosed, StoreFull
 from mars.settings import IDLE_ARENA_S, INLINE_BYTES, SPARE_DESCRIPTORS
 from mars.task import Call, Function, Task
 
 _DRIVER: Final = 0
-
-Key = tuple[int, int]  # arena, offset
 
 
 class _Region:
@@ -527,13 +527,6 @@ class Store:
             self._arenas.clear()
             self._regions.clear()
             self._shared.clear()
-
-
-def parts_of(result: Any) -> list[Any]:
-    """The stored values in a result: of one output, of several, or of a block of items."""
-    if len(result) == 5 and type(result[1]) is int:
-        return [result]
-    return [value for value in result if type(value) is tuple and len(value) == 5]
 
 
 def stored_values(task: Task) -> list[Any]:

@@ -37,8 +37,6 @@ from mars.attempt.process_end import flush_files, has_open_files, open_descripto
 from mars.code import importing, modules, world
 from mars.code.pickling import new_world
 from mars.code.world import World
-from mars.engines.local import messages
-from mars.engines.local.arena import Allocator, Inputs, Ledger
 from mars.engines.local.endings import (
     EXCEPTION,
     FATAL,
@@ -47,8 +45,13 @@ from mars.engines.local.endings import (
     START_REFUSED,
     VALUE,
 )
-from mars.engines.local.large_pages import LargePages
-from mars.engines.local.messages import (
+from mars.engines.local.stack_answer import answer_requests
+from mars.engines.wire import messages
+from mars.engines.wire.arena import Allocator, Inputs
+from mars.engines.wire.frames import RECORDS_FLAG, Inbox, Outgoing
+from mars.engines.wire.large_pages import LargePages
+from mars.engines.wire.ledger import Ledger
+from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
     FLAG_STORED,
@@ -59,11 +62,7 @@ from mars.engines.local.messages import (
     OUTBOX_RUNNING,
     OUTBOX_RUNNING_AT,
     RECORD,
-    RECORDS_FLAG,
-    Inbox,
-    Outgoing,
 )
-from mars.engines.local.stack_answer import answer_requests
 from mars.errors import MarsError, SessionClosed, StoreFull
 from mars.settings import (
     AWAKE_S,

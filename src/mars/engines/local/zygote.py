@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mars import platform
-from mars.engines.local import messages
-from mars.engines.local.large_pages import Mounting
-from mars.engines.local.messages import DESCRIPTORS, Inbox, Outgoing
+from mars.engines.wire import messages
+from mars.engines.wire.frames import Inbox, Outgoing
+from mars.engines.wire.large_pages import Mounting
+from mars.engines.wire.messages import DESCRIPTORS
 
 
 class _Zygote:
