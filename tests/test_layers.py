@@ -53,11 +53,13 @@ LAYERS = """
     engines.wire.arena engines.wire.messages
     engines.main_thread engines.objects engines.given
     engines.local.events
-    engines.local.endings engines.local.queues engines.local.stack_answer
+    engines.local.endings engines.local.queues
     engines.local.admission engines.local.launch engines.local.certificate
+    engines.worker.outbox engines.worker.stack_answer engines.worker.requests
+    engines.worker.process
     engines.local.scheduler engines.local.pool engines.local.store engines.local.stacks
-    engines.local.nested engines.local.nested_server
-    engines.local.worker engines.local.loop
+    engines.local.nested_server
+    engines.local.loop
     engines.local.zygote engines.local.engine engines.inline
     engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
     engines.cluster.folder engines.cluster.line engines.cluster.logs engines.cluster.pairs
@@ -86,7 +88,7 @@ LAYERS = """
 
 EMPTY = {
     "attempt", "code", "deploy", "engines", "engines.cluster", "engines.local", "engines.wire",
-    "observe",
+    "engines.worker", "observe",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()

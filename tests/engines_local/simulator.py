@@ -2,7 +2,7 @@
 
 Nothing is real but `Scheduler`, `Task` and `Call`. Time is a number; what crosses between two
 processes waits in a queue for a random while, in order on one channel, in any order on two. The
-simulated worker does what `mars.engines.local.worker` does, the driver what `loop` and `nested`
+simulated worker does what `mars.engines.worker.process` does, the driver what `loop` and `nested`
 do. After every event the whole state is checked. Called by `test_scheduler_histories`.
 """
 

@@ -121,14 +121,14 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
-            from mars.engines.local import worker as program
+            from mars.engines.worker import process as program
 
             status = program.main(worker, facts, descriptors, self.pages)
         except BaseException as error:
             # Nothing is loaded for it: there may be no memory left for that.
             sys.__excepthook__(type(error), error, error.__traceback__)
         finally:
-            if status >= 0:  # else Python is to end it, see `worker.ENDS_BY_ITSELF`
+            if status >= 0:  # else Python is to end it, see `process.ENDS_BY_ITSELF`
                 os._exit(status)
         raise SystemExit  # through all of the zygote's own frames, of which none holds it up
 
@@ -217,7 +217,7 @@ def main(descriptor: int, driver: int, descriptors: int) -> None:
     platform.adopt_orphans()
     mounting = Mounting()
     # Imported before the first fork, so that all workers share it.
-    for name in ("mars.engines.local.worker", "mars.engines.local.nested"):
+    for name in ("mars.engines.worker.process", "mars.engines.worker.requests"):
         importlib.import_module(name)
     gc.freeze()  # what all workers share stays as it is: no collector need look at it
     gc.enable()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import mmap
 import os
 import pickle
 import select
@@ -45,7 +44,6 @@ from mars.engines.local.endings import (
     START_REFUSED,
     VALUE,
 )
-from mars.engines.local.stack_answer import answer_requests
 from mars.engines.wire import messages
 from mars.engines.wire.arena import Allocator, Inputs
 from mars.engines.wire.frames import RECORDS_FLAG, Inbox, Outgoing
@@ -55,14 +53,10 @@ from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
     FLAG_STORED,
-    OUTBOX,
-    OUTBOX_FILLED,
-    OUTBOX_INTERRUPT,
-    OUTBOX_INTERRUPT_AT,
-    OUTBOX_RUNNING,
-    OUTBOX_RUNNING_AT,
     RECORD,
 )
+from mars.engines.worker.outbox import Outbox
+from mars.engines.worker.stack_answer import answer_requests
 from mars.errors import MarsError, SessionClosed, StoreFull
 from mars.settings import (
     AWAKE_S,
@@ -70,7 +64,6 @@ from mars.settings import (
     LOG_TAIL_BYTES,
     LOG_TAIL_LINES,
     LOOK_S,
-    OUTBOX_BYTES,
     PEAK_AFTER_S,
     REPORT_S,
     ROOM_WAIT_S,
@@ -98,52 +91,7 @@ _FOR_CALLS: Final = set(range(1, 32)) - {
 }  # fmt: skip
 """Signals that only the thread which runs calls takes: all but those of faults in a thread."""
 
-_RECORD_SIZE: Final = RECORD.size
-_OUTBOX_HEAD: Final = OUTBOX.size
-_pack_record = RECORD.pack_into
-_pack_filled = OUTBOX_FILLED.pack_into
-_pack_running = OUTBOX_RUNNING.pack_into
-
 Message = tuple[Any, ...]
-
-
-class Outbox:
-    """Finished calls in memory shared with the driver, until they are reported."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.memory = mmap.mmap(descriptor, OUTBOX_BYTES)
-        self.filled = 0  # bytes of records
-
-    def started(self, attempt: int, log_start: int) -> None:
-        """From here on, a death of this process is a death under ``attempt``."""
-        _pack_running(self.memory, OUTBOX_RUNNING_AT, attempt, log_start)
-
-    def interrupts(self) -> int:
-        """The attempt that the driver wants stopped."""
-        return int(OUTBOX_INTERRUPT.unpack_from(self.memory, OUTBOX_INTERRUPT_AT)[0])
-
-    def add(self, facts: Sequence[int], payload: bytes) -> bool:
-        """Keep a finished call, by what its `RECORD` says; False when there is no room."""
-        start = _OUTBOX_HEAD + self.filled
-        middle = start + _RECORD_SIZE
-        end = middle + len(payload)
-        if end > OUTBOX_BYTES:
-            return False
-        memory = self.memory
-        _pack_record(memory, start, *facts)
-        memory[middle:end] = payload
-        # The count comes last: what it covers is whole, whenever this process dies.
-        self.filled = end - _OUTBOX_HEAD
-        _pack_filled(memory, 0, self.filled)
-        return True
-
-    def take(self) -> bytes:
-        """All records."""
-        return self.memory[OUTBOX.size : OUTBOX.size + self.filled]
-
-    def clear(self) -> None:
-        self.filled = 0
-        OUTBOX_FILLED.pack_into(self.memory, 0, 0)
 
 
 class Worker:
@@ -1116,7 +1064,7 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int 
     importing.install(worker.text_of_module)
     world.switch(worker.plain)
     answer_requests()
-    from mars.engines.local.nested import NestedEngine
+    from mars.engines.worker.requests import NestedEngine
 
     worker.engine = NestedEngine(worker)
     gc.freeze()  # what was loaded since the fork, too
