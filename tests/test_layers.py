@@ -52,19 +52,28 @@ LAYERS = """
     engines.wire.large_pages engines.wire.frames engines.wire.ledger engines.wire.regions
     engines.wire.arena engines.wire.messages
     engines.main_thread engines.objects engines.given
-    engines.local.events
-    engines.local.endings engines.local.queues
-    engines.local.admission engines.local.launch engines.local.certificate
+    engines.local.endings
     engines.worker.outbox engines.worker.stack_answer engines.worker.requests
     engines.worker.process
-    engines.local.scheduler engines.local.pool engines.local.store engines.local.stacks
-    engines.local.nested_server
-    engines.local.loop
-    engines.local.zygote engines.local.engine engines.inline
+    engines.local.launch engines.local.stacks engines.local.zygote
+    engines.local.process
+    engines.local.workers
+    engines.local.events engines.local.queues
+    engines.local.admission
+    engines.local.scheduler
+    engines.driver.certificate engines.driver.store
+    engines.driver.workers
+    engines.driver.deaths engines.driver.dispatch engines.driver.nested
+    engines.driver.loop
+    engines.driver.engine
+    engines.inline engines.one_machine
     engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
     engines.cluster.folder engines.cluster.line engines.cluster.logs engines.cluster.pairs
     engines.cluster.peers engines.cluster.whereabouts
-    engines.cluster.node engines.cluster.remote
+    engines.cluster.node engines.cluster.remote_node engines.cluster.shipping
+    engines.cluster.mirrors
+    engines.cluster.nodes
+    engines.cluster.workers
     engines.cluster.engine engines.cluster.dask_parts
     engines.cluster.dask_own
     engines.dask engines.ray
@@ -87,7 +96,8 @@ LAYERS = """
 """Modules of one line do not import each other. Packages without code stand nowhere."""
 
 EMPTY = {
-    "attempt", "code", "deploy", "engines", "engines.cluster", "engines.local", "engines.wire",
+    "attempt", "code", "deploy", "engines", "engines.cluster", "engines.driver",
+    "engines.local", "engines.wire",
     "engines.worker", "observe",
 }  # fmt: skip
 
@@ -96,7 +106,7 @@ TO_MEND: set[tuple[str, str]] = set()
 
 PURE = {
     "code.bytecode", "graph", "task", "observe.attempts",
-    "engines.cluster.clock", "engines.cluster.whereabouts",
+    "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.local.endings", "engines.local.events", "engines.local.queues",
     "engines.local.scheduler", "engines.wire.regions",
 }  # fmt: skip

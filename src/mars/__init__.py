@@ -2,9 +2,10 @@
 
 The public names. To follow one call from `spawn` to `fetch`, read: `remote` (describing calls),
 `task` (what a call is), `graph` (what an `execute` needs), `session` (what was executed),
-`engine` (the contract), `engines.local.scheduler` (what runs where), `engines.local.loop` (the
-shell around it), `engines.local.worker` (the process that runs it), `attempt.call` (what
-surrounds the function), `engines.local.store` (large results), `logs` (what it printed).
+`engine` (the contract), `engines.driver.loop` (the thread that sees to it),
+`engines.local.scheduler` (what runs where), `engines.worker.process` (the process that runs it),
+`attempt.call` (what surrounds the function), `engines.driver.store` (large results), `logs` (what
+it printed). Workers of this machine are in `engines.local`, those on nodes in `engines.cluster`.
 """
 
 from __future__ import annotations

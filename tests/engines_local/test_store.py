@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mars import platform
-from mars.engines.local.store import Store
+from mars.engines.driver.store import Store
 from mars.engines.wire.arena import Allocator
 from mars.engines.wire.ledger import Ledger
 from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT

@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mars._version import __version__
+from mars.engines.cluster import engine as cluster_engine
 from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.dask_own import OwnCluster
 from mars.engines.cluster.dask_parts import (
@@ -42,7 +43,7 @@ from mars.engines.cluster.dask_parts import (
     plugin_name,
     unpack,
 )
-from mars.engines.cluster.engine import ClusterEngine
+from mars.engines.driver.engine import DriverEngine
 from mars.errors import StartupFailed
 from mars.settings import CONNECT_S, SHIP_BYTES, STOP_S
 
@@ -280,7 +281,7 @@ def connect(
     spill_directory: str | None = None,
     working_dir: str | None = None,
     node_ports: tuple[int, int] = (0, 0),
-) -> ClusterEngine:
+) -> DriverEngine:
     """An engine on the Dask cluster whose scheduler is at ``address``.
 
     Raises
@@ -289,7 +290,9 @@ def connect(
         It is not there, has no usable worker, or refuses us.
     """
     link = DaskLink(_dask_address(address, security), security)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir, node_ports)
+    return cluster_engine.start(
+        link, environment, object_memory, spill_directory, working_dir, node_ports
+    )
 
 
 def _dask_address(address: str, security: object | None) -> str:
@@ -306,8 +309,8 @@ def start(
     object_memory: int | None = None,
     spill_directory: str | None = None,
     working_dir: str | None = None,
-) -> ClusterEngine:
+) -> DriverEngine:
     """An engine on a Dask cluster of its own, with a worker of so many cores each."""
     cluster = OwnCluster(cpus)
     link = DaskLink(cluster.address, cluster.security, cluster.close)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
+    return cluster_engine.start(link, environment, object_memory, spill_directory, working_dir)

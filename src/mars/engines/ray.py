@@ -28,9 +28,10 @@ from typing import Any, Final
 
 from mars import platform
 from mars.deploy.ray_programs import BELOW
+from mars.engines.cluster import engine as cluster_engine
 from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
-from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
+from mars.engines.driver.engine import DriverEngine
 from mars.engines.given import environment_with
 from mars.errors import StartupFailed
 from mars.settings import CONNECT_S, JOIN_LOOK_S, RAY_SHIP_BYTES, STOP_S
@@ -679,7 +680,7 @@ def connect(
     node_ports: tuple[int, int] = (0, 0),
     *,
     beside: bool = False,
-) -> ClusterEngine:
+) -> DriverEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
 
     ``beside``: it has no cores of its own, see `RayLink`.
@@ -690,7 +691,9 @@ def connect(
         It is not there, has no usable node, or refuses us.
     """
     link = RayLink("auto" if address == "ray" else address, security, beside=beside)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir, node_ports)
+    return cluster_engine.start(
+        link, environment, object_memory, spill_directory, working_dir, node_ports
+    )
 
 
 def start(
@@ -700,8 +703,8 @@ def start(
     object_memory: int | None = None,
     spill_directory: str | None = None,
     working_dir: str | None = None,
-) -> ClusterEngine:
+) -> DriverEngine:
     """An engine on a Ray of its own, with nodes of so many cores each."""
     _protect_own()
     link = RayLink(name, None, cpus)
-    return ClusterEngine(link, environment, object_memory, spill_directory, working_dir)
+    return cluster_engine.start(link, environment, object_memory, spill_directory, working_dir)

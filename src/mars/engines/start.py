@@ -80,10 +80,10 @@ def engine(
     launch = None
     try:
         launch = Launch()  # it starts while the engine is loaded, which takes about as long
-        from mars.engines.local.engine import LocalEngine
+        from mars.engines import one_machine
 
         given = Given(env, folder)
-        return LocalEngine(name, cpus, n_worker, object_bytes, directory, given, launch)
+        return one_machine.start(name, cpus, n_worker, object_bytes, directory, given, launch)
     except BaseException as error:
         if launch is not None:
             launch.close()
@@ -127,7 +127,7 @@ def _connect(
         from mars.engines import dask
 
         made = dask.connect(address, security, env, object_bytes, directory, folder, ports)
-    made.known_as = known_as
+    made.site.known_as = known_as
     return made
 
 

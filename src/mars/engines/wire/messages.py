@@ -22,6 +22,13 @@ from mars.engines.wire.frames import BadFrame
 
 # driver -> worker
 TASKS: Final = "tasks"
+CallMessage = tuple[
+    int, int, int, Any, "list[Any] | None", "int | None", Any, "dict[str, Any] | None"
+]
+"""One call in TASKS: attempt, run, function (all three are numbers), arguments (bytes, or a pickle
+and stored values), inputs, number of outputs (None: its value is the one output), place, and what
+only some calls need to say."""
+
 FREE: Final = "free"
 REPLY: Final = "reply"
 STOP: Final = "stop"

@@ -1,7 +1,7 @@
 """Calls that ask for calls, the worker's end: an engine that asks the driver, by messages.
 
 `NestedEngine` fulfils the `Engine` contract in a worker process. Its other end is
-`nested_server`, in the driver.
+`mars.engines.driver.nested`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from mars.attempt import call as attempt_call
 from mars.attempt import codec, failure
 from mars.code import modules
 from mars.engine import Run
+from mars.engines.driver.workers import Member
 from mars.engines.local import events
-from mars.engines.local.pool import Member
 from mars.engines.objects import SharedObjects
 from mars.engines.wire import messages
 from mars.errors import SessionClosed
@@ -336,7 +336,7 @@ class NestedServer:
 
     def _lend(self, member: Member, value: Any) -> None:
         if type(value) is not bytes and value is not None:
-            self._loop.lend(member, value)
+            self._loop.dispatch.lend(member, value)
 
     def _log(
         self, member: Member, number: int, start: int, limit: int
@@ -382,7 +382,7 @@ class NestedServer:
         self._loop.post(lambda: self._reply(member, request, *reply))
 
     def _reply(self, member: Member, request: int, *answer: Any) -> None:
-        self._loop.send(member, (messages.REPLY, request, *answer))
+        member.process.send((messages.REPLY, request, *answer))
 
     def attempt_ended(self, member: Member) -> None:
         """An attempt of the worker has ended: nobody waits any more for what it asked for."""
@@ -404,7 +404,7 @@ class NestedServer:
         for run in asker.runs.values():
             if not run.ended:
                 self._loop.cancel(run)
-        if member.open:
+        if not member.process.deaf:
             # A thread that the call left behind may still wait: it learns that nothing comes.
             waiting = [request for requests in asker.waiting.values() for request in requests]
             for request in (*waiting, *(request for request, _ in asker.held)):
