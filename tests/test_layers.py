@@ -53,7 +53,8 @@ LAYERS = """
     engines.wire.arena engines.wire.messages
     engines.main_thread engines.objects engines.given
     engines.local.endings
-    engines.worker.outbox engines.worker.stack_answer engines.worker.requests
+    engines.worker.aftermath engines.worker.outbox engines.worker.stack_answer
+    engines.worker.requests engines.worker.perform
     engines.worker.process
     engines.local.launch engines.local.stacks engines.local.zygote
     engines.local.process
