@@ -22,6 +22,7 @@ from mars.engines.cluster.shipping import Get, Hurry, PassOn, Ship, Shipping, St
 from mars.engines.driver.workers import Driver
 from mars.engines.local import events
 from mars.engines.local.endings import FATAL
+from mars.engines.wire.messages import Submit
 from mars.engines.wire.regions import Key, Stored, parts_of
 from mars.errors import MarsError, NoAvailableBand, StoreFull, WorkerDied
 from mars.settings import FAR_ROOM_WAIT_S, NODE_WAIT_S, ROOM_WAIT_S
@@ -409,7 +410,7 @@ class Nodes:
                 return outcome._replace(status=FATAL, result=result, stored=False, failures=0)
         return outcome
 
-    def trouble(self, message: tuple[Any, ...]) -> MarsError | None:
+    def trouble(self, message: Submit) -> MarsError | None:
         """Why a request for calls cannot be taken: a value in it could not be kept here."""
         if self.mirrors.is_short:
             for value in carrier.stored_values_in(message):

@@ -23,6 +23,7 @@ from mars.engines.cluster.shipping import has
 from mars.engines.driver.workers import Driver, GroupLost
 from mars.engines.local.process import Watch
 from mars.engines.local.workers import Ended
+from mars.engines.wire.messages import Order, ToWorker
 from mars.engines.wire.regions import OWNER_SHIFT, Stored
 
 
@@ -50,12 +51,12 @@ class NodeProcess:
         """What errors call it."""
         return f"{self.number} (pid {self.pid}) on node {self.node.title}"
 
-    def send(self, message: tuple[Any, ...]) -> None:
+    def send(self, message: ToWorker) -> None:
         """Send a message, after those before it."""
         if not self.deaf:
             self.node.tell(carrier.DATA, self.number, False, pickle.dumps(message, 5))
 
-    def order(self, message: tuple[Any, ...]) -> None:
+    def order(self, message: Order) -> None:
         """Send a message that a running call does not hold up."""
         self.node.tell(carrier.CONTROL, self.number, pickle.dumps(message, 5))
 

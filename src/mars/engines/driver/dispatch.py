@@ -15,7 +15,7 @@ from mars.engines.driver.workers import Member
 from mars.engines.local import events
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.wire import messages
-from mars.engines.wire.messages import CallMessage
+from mars.engines.wire.messages import CallMessage, FunctionMessage, RunMessage
 from mars.settings import FUNCTIONS_KEPT, REPORT_S
 from mars.task import DEFAULT_OPTIONS, Function, RunId, Stage, Task, WorkerId
 
@@ -57,8 +57,8 @@ class Dispatch:
             return
         if len(member.functions) > FUNCTIONS_KEPT:
             self._forget_functions(member)
-        functions: dict[int, tuple[Any, ...]] = {}
-        runs: dict[int, tuple[Any, ...]] = {}
+        functions: dict[int, FunctionMessage] = {}
+        runs: dict[int, RunMessage] = {}
         outgoing: list[CallMessage] = []
         numbers = self.functions
         known = member.functions

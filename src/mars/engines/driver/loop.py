@@ -33,7 +33,15 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.workers import Ended
 from mars.engines.wire import messages
 from mars.engines.wire.frames import BadFrame
-from mars.engines.wire.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED, RECORD, TIMES
+from mars.engines.wire.messages import (
+    FLAG_FAILURES,
+    FLAG_PACKED,
+    FLAG_STORED,
+    RECORD,
+    TIMES,
+    FromWorker,
+    Request,
+)
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
 from mars.task import RunId, Task, WorkerId
@@ -374,9 +382,8 @@ class Loop:
         if member.unmap or member.free:
             self._warm.pop(member, None)
             self._warm[member] = time.monotonic() + IDLE_ARENA_S
-            message = (messages.FREE, member.unmap, member.free)
-            member.unmap, member.free = [], []
-            member.process.send(message)
+            unmap, free, member.unmap, member.free = member.unmap, member.free, [], []
+            member.process.send((messages.FREE, unmap, free))
 
     # -- workers ------------------------------------------------------------------------------
 
@@ -413,7 +420,7 @@ class Loop:
         outcomes: list[Outcome] = []  # of frames in a row: one event costs less than several
         for records, data in frames:
             # Only decoding is inside `try`: an error in what follows is ours, not the worker's.
-            message: tuple[Any, ...] = ()
+            message: FromWorker | None = None
             try:
                 if records:
                     outcomes += self._outcomes(process, data)
@@ -422,7 +429,7 @@ class Loop:
             except BaseException as error:  # a pickle can raise anything, SystemExit too
                 self.garbled(process, error)
                 break
-            if message:
+            if message is not None:
                 self._finished(member, outcomes)
                 outcomes = []
                 self._take(member, message)
@@ -435,7 +442,7 @@ class Loop:
         """
         process.broken = f"it sent what is no message ({type(error).__name__}: {error})"
 
-    def _message(self, process: Process, data: memoryview) -> tuple[Any, ...]:
+    def _message(self, process: Process, data: memoryview) -> FromWorker:
         message = messages.from_worker(data)
         if message[0] == messages.ARENA and not process.descriptors:
             raise BadFrame("an arena without its file")
@@ -501,26 +508,25 @@ class Loop:
         if log.end - log.start > self.log_limit:
             log.segment.trim(log.start, log.end, int(self.log_limit))
 
-    def _take(self, member: Member, message: tuple[Any, ...]) -> None:
-        kind = message[0]
+    def _take(self, member: Member, message: FromWorker) -> None:
         worker = WorkerId(member.number)
-        if kind == messages.READY:
+        if message[0] == messages.READY:
             self.on(events.WorkerReady(worker))
-        elif kind == messages.REPORTED:
+        elif message[0] == messages.REPORTED:
             return  # it came where it had to: nothing before it is missing
-        elif kind == messages.LEAVING:
+        elif message[0] == messages.LEAVING:
             member.process.leaving = True
             self.on(events.Left(worker))
-        elif kind == messages.GAVE_BACK:
+        elif message[0] == messages.GAVE_BACK:
             self.on(events.GaveBack(worker, message[1]))
-        elif kind == messages.ARENA:
+        elif message[0] == messages.ARENA:
             descriptor = member.process.descriptors.pop(0)
             self.store.add_arena(message[1], descriptor, message[2])
             member.process.arenas.add(message[1])
-        elif kind == messages.UNMAPPED:
+        elif message[0] == messages.UNMAPPED:
             self.store.unmapped(message[1], message[2], member.number)
             self.collect_regions()
-        elif kind == messages.PROGRESS:
+        elif message[0] == messages.PROGRESS:
             state = self.scheduler.workers.get(worker)
             if state is not None and state.queue and state.queue[0].attempt == message[1]:
                 task = state.queue[0]
@@ -529,7 +535,7 @@ class Loop:
         elif self.nested is not None:
             self._take_request(member, message)
 
-    def _take_request(self, member: Member, message: tuple[Any, ...]) -> None:
+    def _take_request(self, member: Member, message: Request) -> None:
         if message[0] == messages.SUBMIT and self._nodes is not None:
             trouble = self._nodes.trouble(message)
             if trouble is not None:

@@ -87,28 +87,27 @@ class NestedServer:
     def _loop(self) -> Any:
         return self._engine.loop
 
-    def take(self, member: Member, message: tuple[Any, ...]) -> None:
+    def take(self, member: Member, message: messages.Request) -> None:
         """Act on a worker's request."""
-        kind, *rest = message
-        if kind == messages.SUBMIT:
-            self._submit(member, *rest)
-        elif kind == messages.WAIT:
-            self._wait(member, *rest)
-        elif kind == messages.WAITED:
-            request, number = rest
+        if message[0] == messages.SUBMIT:
+            self._submit(member, *message[1:])
+        elif message[0] == messages.WAIT:
+            self._wait(member, *message[1:])
+        elif message[0] == messages.WAITED:
+            _, request, number = message
             asker = self._askers.get(member.number)
             run = asker.runs.get(number) if asker is not None else None
             if run is None or run.ended:
                 self._reply_run(member, request, run)
             else:
                 self._reply(member, request, "running", None)
-        elif kind == messages.CANCEL:
+        elif message[0] == messages.CANCEL:
             asker = self._askers.get(member.number)
-            run = asker.runs.get(rest[0]) if asker is not None else None
+            run = asker.runs.get(message[1]) if asker is not None else None
             if run is not None:
                 self._loop.cancel(run)
-        elif kind == messages.ASK:
-            request, what, about = rest
+        elif message[0] == messages.ASK:
+            _, request, what, about = message
             if what == "log":
                 self._reply(member, request, *self._log(member, *about))
             elif what == "text":
@@ -121,7 +120,7 @@ class NestedServer:
                     name="mars-shared-object",
                 ).start()  # fmt: skip
 
-    def refuse(self, member: Member, message: tuple[Any, ...], error: BaseException) -> None:
+    def refuse(self, member: Member, message: messages.Submit, error: BaseException) -> None:
         """Do not take a worker's request for calls."""
         _, request, facts, described = message
         self._give_back(facts[-1], described)

@@ -17,6 +17,7 @@ from mars.engines.local.process import Watch
 from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.workers import Ended
 from mars.engines.wire.frames import BadFrame
+from mars.engines.wire.messages import Order, Submit, ToWorker
 from mars.engines.wire.regions import Region, Stored
 from mars.errors import MarsError, StartupFailed
 from mars.task import RunId, Task
@@ -66,10 +67,10 @@ class Process(Protocol):
     def title(self) -> str:
         """What errors call it."""
 
-    def send(self, message: tuple[Any, ...]) -> None:
+    def send(self, message: ToWorker) -> None:
         """Send a message, after those before it."""
 
-    def order(self, message: tuple[Any, ...]) -> None:
+    def order(self, message: Order) -> None:
         """Send a message that a running call does not hold up."""
 
     def lend(self, value: Stored, arena: tuple[int, int]) -> None:
@@ -205,7 +206,7 @@ class Nodes(Protocol):
     def outcomes(self, process: Any, outcomes: Iterable[events.Outcome]) -> list[events.Outcome]:
         """The outcomes of a worker as they hold here: by our clock, with values that are here."""
 
-    def trouble(self, message: tuple[Any, ...]) -> MarsError | None:
+    def trouble(self, message: Submit) -> MarsError | None:
         """Why a request for calls cannot be taken: a value in it could not be kept here."""
 
     def closed(self, address: str, why: str) -> None:

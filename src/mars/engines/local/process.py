@@ -22,6 +22,7 @@ from mars import platform
 from mars.attempt.capture import Segment
 from mars.engines.wire import messages
 from mars.engines.wire.frames import Inbox, Outgoing
+from mars.engines.wire.messages import Order, ToWorker
 from mars.engines.wire.regions import Stored
 from mars.settings import OUTBOX_BYTES, SPARE_DESCRIPTORS, TRY_AGAIN_S
 
@@ -192,7 +193,7 @@ class LocalProcess:
 
     # -- to the process -----------------------------------------------------------------------
 
-    def send(self, message: tuple[Any, ...] | bytes, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: ToWorker | bytes, descriptors: Sequence[int] = ()) -> None:
         """Send a message, or the pickle of one, after those before it."""
         if self.deaf:
             return
@@ -242,7 +243,7 @@ class LocalProcess:
                 os.close(descriptor)
         self._pending.clear()
 
-    def order(self, message: tuple[Any, ...] | bytes) -> None:
+    def order(self, message: Order | bytes) -> None:
         """Send a message, or the pickle of one, that a running call does not hold up."""
         content = message if type(message) is bytes else pickle.dumps(message, 5)
         try:

@@ -75,7 +75,7 @@ class _Zygote:
         except ConnectionError:
             return False
         for _, data in self.inbox.frames():
-            message = pickle.loads(data)
+            message: messages.ToZygote = pickle.loads(data)
             if message[0] == messages.FORK:
                 self._fork(*message[1:])
             elif message[0] == messages.SIGNAL:
@@ -170,7 +170,7 @@ class _Zygote:
             if known == worker:
                 _kill(pid, number)
 
-    def _tell(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
+    def _tell(self, message: messages.FromZygote, descriptors: Sequence[int] = ()) -> None:
         data = self.outgoing.frame(message)
         try:
             sent = platform.send(self.control, data, descriptors) if descriptors else 0

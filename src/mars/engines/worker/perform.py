@@ -27,7 +27,16 @@ from mars.code.world import World
 from mars.engines.local.endings import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.wire import messages
 from mars.engines.wire.arena import Inputs
-from mars.engines.wire.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STORED, CallMessage
+from mars.engines.wire.messages import (
+    FLAG_FAILURES,
+    FLAG_PACKED,
+    FLAG_STORED,
+    CallMessage,
+    FromWorker,
+    FunctionMessage,
+    Over,
+    RunMessage,
+)
 from mars.engines.wire.regions import Key
 from mars.engines.worker.aftermath import Aftermath
 from mars.engines.worker.outbox import Outbox
@@ -65,7 +74,7 @@ class Host(Protocol):
     reported_ns: int
     report_at_ns: int
 
-    def send(self, *message: Any) -> None:
+    def send(self, message: FromWorker) -> None:
         """Send a message to the driver."""
 
     def report(self) -> None:
@@ -122,14 +131,14 @@ class Performer:
         self.inputs = inputs
         self.after = Aftermath(log)
         self.budget = threads.ThreadBudget(1)
-        self._functions: dict[int, Any] = {}  # as they came, until their first call
+        self._functions: dict[int, FunctionMessage] = {}  # as they came, until their first call
         self._loaded: dict[int, tuple[Any, World]] = {}  # with the program's code as it was then
         self.plain = new_world()  # for what needs nothing of the program's own code
         self.plain.settled = True
         self.code = self.plain  # that is in place
         self._names: dict[int, str] = {}
         self._regions: dict[Key, int] = {}  # large parts of functions, and whose
-        self._runs: dict[int, tuple[Any, ...]] = {}
+        self._runs: dict[int, RunMessage] = {}
         self._kept: dict[int, Any] = {}  # results that queued calls may read
         self.attempt = 0
         self.in_call = 0
@@ -158,7 +167,7 @@ class Performer:
         self._forked = True
 
     def learn(
-        self, functions: dict[int, Any], runs: dict[int, tuple[Any, ...]], over: tuple[Any, Any]
+        self, functions: dict[int, FunctionMessage], runs: dict[int, RunMessage], over: Over
     ) -> None:
         """Take functions and runs that calls which follow belong to, and forget some of before."""
         runs_over, functions_over = over
@@ -172,10 +181,10 @@ class Performer:
         if functions:
             self._functions.update(functions)
             self._names.update({number: known[0] for number, known in functions.items()})
-        for number, (*facts, around) in runs.items():
+        for number, (session_id, entropy, prefix, around) in runs.items():
             if around != messages.AS_BEFORE:
                 self._told = around
-            self._runs[number] = (*facts, self._told)
+            self._runs[number] = (session_id, entropy, prefix, self._told)
 
     def unmap(self, region: Key) -> None:
         """The driver wants a region back."""
@@ -389,7 +398,7 @@ class Performer:
         if os.getpid() != self._host.pid:
             return  # a process that the call forked: its socket is ours
         with self.shield():
-            self._host.send(messages.PROGRESS, self.attempt, progress)
+            self._host.send((messages.PROGRESS, self.attempt, progress))
 
     def _failed(
         self,

@@ -31,7 +31,7 @@ from mars.engines.wire.arena import Allocator, Inputs
 from mars.engines.wire.frames import RECORDS_FLAG, Inbox, Outgoing
 from mars.engines.wire.large_pages import LargePages
 from mars.engines.wire.ledger import Ledger
-from mars.engines.wire.messages import RECORD, CallMessage
+from mars.engines.wire.messages import RECORD, CallMessage, FromWorker, Order, ToWorker
 from mars.engines.worker.outbox import Outbox
 from mars.engines.worker.perform import NEVER_NS, Performer
 from mars.engines.worker.stack_answer import answer_requests
@@ -102,7 +102,7 @@ class Worker:
 
     # -- messages -----------------------------------------------------------------------------
 
-    def send(self, *message: Any, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: FromWorker, descriptors: Sequence[int] = ()) -> None:
         """Send a message to the driver, after what has been finished before it."""
         content = pickle.dumps(message, 5)
         with self.lock:
@@ -155,31 +155,30 @@ class Worker:
             self._take(pickle.loads(data))
         return alive
 
-    def _take(self, message: tuple[Any, ...]) -> None:
-        kind = message[0]
-        if kind == messages.TASKS:
+    def _take(self, message: ToWorker) -> None:
+        if message[0] == messages.TASKS:
             _, functions, runs, tasks, over = message
             self.calls.learn(functions, runs, over)
             self.queue.extend(tasks)
             if self.waiting:
                 self._give_back(len(self.queue))
-        elif kind == messages.ARENA:
+        elif message[0] == messages.ARENA:
             self.inputs.add_arena(message[1], self.inbox.descriptors.pop(0), message[2])
-        elif kind == messages.REPLY:
+        elif message[0] == messages.REPLY:
             with self.answered:
                 self.replies[message[1]] = message[2:]
                 self.answered.notify_all()
-        elif kind == messages.FREE:
+        elif message[0] == messages.FREE:
             _, unmap, free = message
             for region in unmap:
                 self.calls.unmap(region)
             self.to_free.extend(free)
-        elif kind == messages.STOP:
+        elif message[0] == messages.STOP:
             self.stopping = True
 
     def _announce(self, number: int, descriptor: int, size: int) -> None:
         self.inputs.add_arena(number, descriptor, size)
-        self.send(messages.ARENA, number, size, descriptors=(descriptor,))
+        self.send((messages.ARENA, number, size), (descriptor,))
 
     def _tell_unused(self, number: int, offset: int) -> None:
         # Called when an array dies, that is, anywhere: even inside `send`.
@@ -192,7 +191,7 @@ class Worker:
             except IndexError:  # another thread was faster
                 return
             if not self.inputs.holds(key):  # else another word follows
-                self.send(messages.UNMAPPED, *key)
+                self.send((messages.UNMAPPED, *key))
 
     def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
         """Copy large parts of a value to an arena."""
@@ -228,7 +227,8 @@ class Worker:
             with self.answered:
                 self._requests += 1
                 request = self._requests
-            self.send(kind, request, *rest)
+            message: Any = (kind, request, *rest)
+            self.send(message)
         if kind != messages.WAIT:
             return self.wait_reply(request)
         # The running call waits for others, which may take long: what is queued behind it, or
@@ -280,12 +280,12 @@ class Worker:
             except OSError:
                 return
             for _, data in inbox.frames():
-                message = pickle.loads(data)
+                message: Order = pickle.loads(data)
                 if message[0] == messages.TAKE_BACK:
                     self._read_and_give_back(message[1])
                 elif message[0] == messages.REPORT:
                     # An answer in any case: it shows if a frame before it never came.
-                    self.send(messages.REPORTED)
+                    self.send((messages.REPORTED,))
                 elif message[0] == messages.COOL:
                     self._cool()
 
@@ -322,7 +322,7 @@ class Worker:
                 attempts.append(self.queue.pop()[0])
             except IndexError:
                 break
-        self.send(messages.GAVE_BACK, attempts)
+        self.send((messages.GAVE_BACK, attempts))
 
     # -- calls --------------------------------------------------------------------------------
 
@@ -338,7 +338,7 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         calls.begin((self.sock.fileno(), self.control.fileno(), self.log))
         self.descriptors = open_descriptors()
-        self.send(messages.READY)
+        self.send((messages.READY,))
         queue = self.queue
         perform = calls.perform
         while True:
@@ -394,7 +394,7 @@ class Worker:
         """
         if self.calls.has_descriptors():  # else who knows where it would be written to
             with contextlib.suppress(OSError):
-                self.send(messages.LEAVING)
+                self.send((messages.LEAVING,))
         self.ending = True
         run_handlers(STOP_S)
         self.calls.after.flush()

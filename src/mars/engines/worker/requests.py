@@ -46,7 +46,7 @@ class Channel(Protocol):
     def ask(self, kind: str, *rest: Any) -> Any:
         """Send a request to the driver and wait for its reply."""
 
-    def send(self, *message: Any) -> None:
+    def send(self, message: messages.FromWorker) -> None:
         """Send a message to the driver."""
 
     def shield(self) -> AbstractContextManager[None]:
@@ -365,7 +365,7 @@ class NestedEngine:
         """End the run early."""
         if run.number and not run.ended and os.getpid() == self._worker.pid:
             with self._worker.shield():
-                self._worker.send(messages.CANCEL, run.number)
+                self._worker.send((messages.CANCEL, run.number))
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output."""
