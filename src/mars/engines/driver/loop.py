@@ -342,7 +342,7 @@ class Loop:
                 self._nodes.carry_out(command)
         else:
             member = self.members.get(command.worker)  # type: ignore[union-attr]
-            if member is not None:
+            if member is not None and not member.process.deaf:  # else it is being buried
                 self._tell_worker(member, command)
 
     def _tell_worker(self, member: Member, command: events.Command) -> None:

@@ -18,7 +18,7 @@ from mars.engines.local.scheduler import Scheduler
 from mars.engines.local.workers import Ended
 from mars.engines.wire.frames import BadFrame
 from mars.engines.wire.messages import Order, Submit, ToWorker
-from mars.engines.wire.regions import Region, Stored
+from mars.engines.wire.regions import Stored
 from mars.errors import MarsError, StartupFailed
 from mars.task import RunId, Task
 
@@ -232,4 +232,4 @@ class Member:
         self.free: list[tuple[int, int, int]] = []  # regions that it may write again
 
 
-__all__ = ["Driver", "GroupLost", "Member", "Nodes", "Process", "Region", "Workers"]
+__all__ = ["Driver", "GroupLost", "Member", "Nodes", "Process", "Workers"]

@@ -214,8 +214,19 @@ class LocalProcess:
             self._watch.wish_to_write(self._data.fileno(), True)
 
     def _put_off(self, data: memoryview, descriptors: Sequence[int]) -> None:
+        """Send the rest of a message once the process takes more."""
         # Duplicates of the descriptors: whose they are may close them before their turn has come.
-        self._pending.append((data, [patiently(os.dup, one) for one in descriptors]))
+        kept: list[int] = []
+        try:
+            with contextlib.ExitStack() as undo:
+                for one in descriptors:
+                    kept.append(patiently(os.dup, one))
+                    undo.callback(os.close, kept[-1])
+                undo.pop_all()
+        except OSError:
+            self.lose_a_message()
+            return
+        self._pending.append((data, kept))
 
     def send_pending(self) -> None:
         """Send what had to wait, as far as the process takes it now."""
