@@ -8,6 +8,7 @@ asks it for the distance of a call to a node, and `nodes` asks it what to send w
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -132,7 +133,7 @@ class Shipping:
         self._by_index: dict[int, Any] = {}
         # For which task distances were asked for last, at which moment, and what came of it: the
         # scheduler asks for those to several nodes in a row.
-        self._asked: tuple[Task | None, object, int] = None, None, -1
+        self._asked: tuple[weakref.ref[Task] | None, object, int] = None, None, -1
         self._lacking, self._least = Lacking(), 0.0
 
     def node(self, index: int) -> Any:
@@ -171,7 +172,7 @@ class Shipping:
         if node is None:
             return math.inf
         where = self.where
-        asked = task, self.moment(), where.changes
+        asked = weakref.ref(task), self.moment(), where.changes
         if self._asked != asked:
             self._lacking = lacking = where.lacking(
                 (value[1] >> OWNER_SHIFT, (value[1], value[2]), value[3], source.early)
