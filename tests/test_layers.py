@@ -62,9 +62,17 @@ LAYERS = """
     checkpoint.identifier checkpoint.records
     checkpoint.recall
     checkpoint.checkpoint
-    engines.local.large_pages
     engines.main_thread engines.objects engines.given
-    engines.wire.status engines.driver.events engines.driver.queues
+    engines.wire.large_pages engines.wire.frames engines.wire.ledger engines.wire.regions
+    engines.wire.status
+    engines.wire.arena engines.wire.messages
+    engines.worker.aftermath engines.worker.outbox engines.worker.stack_answer
+    engines.worker.requests engines.worker.perform
+    engines.worker.process
+    engines.local.launch engines.local.stacks engines.local.zygote
+    engines.local.process
+    engines.local.workers
+    engines.driver.events engines.driver.queues
     engines.driver.estimates
     engines.driver.core
     engines.driver.consequences
@@ -74,16 +82,19 @@ LAYERS = """
     engines.driver.observing engines.driver.simulation.machine
     engines.driver.simulation.checks engines.driver.simulation.processes
     engines.driver.simulation.world
-    engines.local.arena engines.local.messages engines.local.stack_answer
-    engines.local.launch engines.local.certificate
-    engines.local.pool engines.local.store engines.local.stacks
-    engines.local.nested engines.local.nested_server
-    engines.local.worker engines.local.loop
-    engines.local.zygote engines.local.engine engines.inline
+    engines.driver.certificate engines.driver.store
+    engines.driver.workers
+    engines.driver.deaths engines.driver.dispatch engines.driver.nested
+    engines.driver.loop
+    engines.driver.engine
+    engines.inline engines.one_machine
     engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
     engines.cluster.folder engines.cluster.line engines.cluster.logs engines.cluster.pairs
     engines.cluster.peers engines.cluster.whereabouts
-    engines.cluster.node engines.cluster.remote
+    engines.cluster.node engines.cluster.remote_node engines.cluster.shipping
+    engines.cluster.mirrors
+    engines.cluster.nodes
+    engines.cluster.workers
     engines.cluster.engine engines.cluster.dask_parts
     engines.cluster.dask_own
     engines.dask engines.ray
@@ -112,8 +123,8 @@ LAYERS = """
 
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "deploy", "engines", "engines.cluster",
-    "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire", "observe",
-    "sessions",
+    "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
+    "engines.worker", "observe", "sessions",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
@@ -123,11 +134,11 @@ PURE = {
     "calls.options",
     "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
     "code.bytecode", "graph", "task", "observe.attempts", "observe.observation",
-    "engines.cluster.clock", "engines.cluster.whereabouts",
+    "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
     "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
-    "engines.driver.scheduler", "engines.wire.status",
+    "engines.driver.scheduler", "engines.wire.regions", "engines.wire.status",
 }  # fmt: skip
 """They decide and do nothing else."""
 

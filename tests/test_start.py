@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import mars
-from mars.engines.local import engine, launch
+from mars.engines import one_machine
+from mars.engines.local import launch
 from mars.session import get_default_session
 
 TOLD = (
@@ -45,7 +46,8 @@ def test_import_mars_remote_loads_no_engine_and_nothing_heavy(
     run_python: Callable[..., Any],
 ) -> None:
     names = (
-        "mars.engines.local.engine", "mars.engines.inline", "mars.execution", "concurrent.futures",
+        "mars.engines.one_machine", "mars.engines.driver.engine", "mars.engines.inline",
+        "mars.execution", "concurrent.futures",
         "logging", "cloudpickle", "inspect", "dataclasses", "asyncio", "tempfile", "subprocess",
         "rich", "threadpoolctl", "numpy",
     )  # fmt: skip
@@ -106,7 +108,7 @@ def test_an_engine_that_cannot_be_made_ends_the_process_that_was_launched(
         raise OSError("no memory")
 
     monkeypatch.setattr(launch, "Launch", Known)
-    monkeypatch.setattr(engine, "Store", refuse)
+    monkeypatch.setattr(one_machine, "Store", refuse)
     with pytest.raises(mars.errors.StartupFailed, match="no memory"):
         mars.new_session(n_cpu=1)
     (one,) = launched

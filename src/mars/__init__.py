@@ -4,10 +4,11 @@ These are the public names. To follow one call from `spawn` to `fetch`, read the
 order: `calls.spawn` describes calls, `task` says what a call is, and `calls.executable` has it
 run. `graph` finds the calls that are missing, `sessions.runs` hands them to an engine, and
 `engine` is the contract of engines. `engines.kinds` says which engines there are.
-`engines.driver.scheduler` decides what runs where, `engines.local.loop` is the shell around it,
-`engines.local.worker` is the process that runs the call, and `attempt.call` is what surrounds the
-function there. `engines.local.store` keeps large results, `sessions.session` fetches them, and
-`logs` reads what a call printed.
+`engines.driver.scheduler` decides what runs where, `engines.driver.loop` is the shell around it,
+`engines.worker.process` is the process that runs the call, and `attempt.call` is what surrounds the
+function there. `engines.driver.store` keeps large results, `sessions.session` fetches them, and
+`logs` reads what a call printed. Workers of this machine are in
+`engines.local`, those on nodes in `engines.cluster`.
 """
 
 from __future__ import annotations

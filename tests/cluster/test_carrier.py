@@ -10,7 +10,7 @@ import pytest
 
 from mars._version import __version__
 from mars.engines.cluster import carrier, surroundings
-from mars.engines.cluster.engine import ClusterEngine
+from mars.engines.cluster import engine as cluster_engine
 from mars.engines.cluster.surroundings import Surroundings
 from mars.errors import StartupFailed
 
@@ -49,7 +49,7 @@ def test_a_node_with_other_versions_or_without_a_port_is_refused_saying_so(
 ) -> None:
     link = OneNode(facts)
     with pytest.raises(StartupFailed, match=".*".join(told)):
-        ClusterEngine(link)
+        cluster_engine.start(link)
     assert link.closed
 
 

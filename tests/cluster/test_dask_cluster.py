@@ -17,8 +17,11 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.engines.cluster import remote
+from mars.engines.cluster import nodes as cluster_nodes
+from mars.engines.cluster.mirrors import Mirrors
+from mars.engines.cluster.nodes import Nodes
 from mars.engines.cluster.pairs import Pairs
+from mars.engines.cluster.remote_node import RemoteNode
 from mars.engines.kinds import EngineOptions
 from tests.cluster.conftest import DaskHosts, node_process
 
@@ -172,12 +175,12 @@ def test_calls_wait_for_a_node_when_the_last_one_is_lost_and_not_for_ever(
 ) -> None:
     only = dask_hosts.add_node()
     with dask_hosts.session(1) as session:
-        monkeypatch.setattr(remote, "NODE_WAIT_S", 0.3)
+        monkeypatch.setattr(cluster_nodes, "NODE_WAIT_S", 0.3)
         only.kill()
         wait_until(lambda: not session.get_worker_addresses())
         with pytest.raises(mars.errors.NoAvailableBand, match="no node has any more"):
             mr.spawn(abs, -1, cpus=1).execute()
-        monkeypatch.setattr(remote, "NODE_WAIT_S", 60.0)
+        monkeypatch.setattr(cluster_nodes, "NODE_WAIT_S", 60.0)
         waiting = mr.spawn(abs, -2)
         run = waiting.execute(wait=False)
         dask_hosts.add_node()
@@ -221,7 +224,7 @@ def test_values_and_logs_come_whichever_way_a_node_can_be_reached(
         return np.arange(size)
 
     with dask_hosts.session(1, node_ports="21300-21399") as session:
-        (node,) = session.engine._nodes.values()  # type: ignore[attr-defined]
+        (node,) = session.engine.site._nodes.values()  # type: ignore[attr-defined]
         assert (node.line is not None) is direct
         if direct:
             assert 21_300 <= node.line._sending.getpeername()[1] <= 21_399
@@ -240,21 +243,21 @@ def test_a_value_that_many_read_goes_to_the_other_node_once_and_before_all_is_re
     dask_hosts: DaskHosts, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
     got: list[object] = []
-    get = remote.RemoteLoop._get
+    get = Nodes._get
 
-    def noted_get(loop: remote.RemoteLoop, attempt: int, value: object, *nodes: Any) -> None:
+    def noted_get(loop: Nodes, attempt: int, value: object, *nodes: Any) -> None:
         got.append(value)
         get(loop, attempt, value, *nodes)
 
-    monkeypatch.setattr(remote.RemoteLoop, "_get", noted_get)
+    monkeypatch.setattr(Nodes, "_get", noted_get)
     passed: list[object] = []
-    pass_on = remote.RemoteStore.pass_on
+    pass_on = Mirrors.pass_on
 
-    def noted(store: remote.RemoteStore, value: object, node: remote.RemoteNode) -> None:
+    def noted(store: Mirrors, value: object, node: RemoteNode) -> None:
         passed.append(value)
         pass_on(store, value, node)
 
-    monkeypatch.setattr(remote.RemoteStore, "pass_on", noted)
+    monkeypatch.setattr(Mirrors, "pass_on", noted)
     if not direct:
         monkeypatch.setattr(Pairs, "may_meet", lambda *_: False)
     dask_hosts.add_node()

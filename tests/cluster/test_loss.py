@@ -18,7 +18,9 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.engines.cluster import remote
+from mars.engines.cluster import nodes as cluster_nodes
+from mars.engines.cluster.mirrors import Mirrors
+from mars.engines.cluster.remote_node import RemoteNode
 from tests.cluster.conftest import node_process
 
 pytestmark = pytest.mark.timeout(120)
@@ -88,8 +90,8 @@ def test_on_one_machine_large_values_are_not_copied(
     def copied(*_: object) -> None:
         raise AssertionError("bytes of a value went through a connection")
 
-    monkeypatch.setattr(remote.RemoteStore, "write", copied)
-    monkeypatch.setattr(remote.RemoteNode, "ship", copied)
+    monkeypatch.setattr(Mirrors, "write", copied)
+    monkeypatch.setattr(RemoteNode, "ship", copied)
     first, second = two_nodes.get_worker_addresses()
     given = np.arange(400_000)
     made = mr.spawn(np.add, (given, 1), expect_worker=first)
@@ -160,7 +162,7 @@ def test_attempts_name_the_node_of_each_and_how_it_ended(
 def test_calls_that_no_node_is_left_for_are_told_so(
     two_nodes: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "NODE_WAIT_S", 0.5)
+    monkeypatch.setattr(cluster_nodes, "NODE_WAIT_S", 0.5)
     address = two_nodes.get_worker_addresses()[0]
     kept = mr.spawn(abs, -5).execute()
     pid = mr.spawn(node_process, expect_worker=address).execute().fetch()
@@ -182,14 +184,14 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began, self.may = threading.Event(), threading.Event()
-        write = remote.RemoteStore.write
+        write = Mirrors.write
 
-        def held(store: remote.RemoteStore, *part: Any) -> None:
+        def held(store: Mirrors, *part: Any) -> None:
             self.began.set()
             assert self.may.wait(60)
             write(store, *part)
 
-        monkeypatch.setattr(remote.RemoteStore, "write", held)
+        monkeypatch.setattr(Mirrors, "write", held)
 
 
 @pytest.fixture

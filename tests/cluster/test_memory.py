@@ -32,7 +32,7 @@ def test_calls_on_a_node_of_ray_run_together_while_they_fit_into_its_memory(
         return max(sum(one <= at < end for _, one, end in ran) for _, at, _ in ran)
 
     with mars.new_session(engine="ray", n_worker=2, n_cpu=4) as session:
-        memory = session.engine.loop.pool.nodes[0].memory  # type: ignore[attr-defined]
+        memory = session.engine.site.nodes.shipping.nodes[0].memory  # type: ignore[attr-defined]
         for part, expected in ((0.3, 2), (0.6, 1)):
             ledger, gate = tmp_path / f"begun-{expected}", tmp_path / f"gate-{expected}"
             calls = [mr.spawn(work, (ledger, gate), memory=int(part * memory)) for _ in range(8)]

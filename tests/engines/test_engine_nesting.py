@@ -12,7 +12,7 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.engines.local import nested_server
+from mars.engines.driver import nested as nested_server
 
 
 def square(x: int) -> int:

@@ -17,8 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mars.engines.local import arena
-from mars.engines.local.arena import ON_DISK, PAGE, Allocator, Inputs, Ledger, Space, split
+from mars.engines.wire import arena
+from mars.engines.wire import ledger as ledger_module
+from mars.engines.wire.arena import PAGE, Allocator, Inputs, Space, split
+from mars.engines.wire.ledger import Ledger
+from mars.engines.wire.regions import ON_DISK
 from mars.settings import ARENA_BYTES
 
 ALIGN = 64
@@ -388,7 +391,7 @@ def test_no_place_of_a_ledger_serves_two_processes_at_a_time(steps: list[int]) -
 
 
 def test_a_ledger_without_a_free_place_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arena, "LEDGER_BYTES", 4096)
+    monkeypatch.setattr(ledger_module, "LEDGER_BYTES", 4096)
     descriptor = Ledger.new()
     ledger = Ledger(descriptor, 0, 2**40)
     os.close(descriptor)
@@ -474,7 +477,9 @@ def run(code: str) -> str:
 
 LIMITED = """
     import os, resource
-    from mars.engines.local.arena import ON_DISK, Allocator, Ledger
+    from mars.engines.wire.arena import Allocator
+    from mars.engines.wire.ledger import Ledger
+    from mars.engines.wire.regions import ON_DISK
     from mars.errors import StoreFull
 
     ledger = Ledger(Ledger.new(), 0, 2**30)

@@ -70,7 +70,7 @@ def test_a_stderr_that_takes_nothing_holds_up_no_engine(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", Full())
         loop = session.engine.loop  # type: ignore[attr-defined]
-        loop.post(lambda: loop._tell("mars: something that the engine tells"))
+        loop.post(lambda: loop.tell("mars: something that the engine tells"))
         assert asked.wait(20)
         assert mr.spawn(abs, args=(-3,)).execute().fetch() == 3
         gate.set()

@@ -13,7 +13,7 @@ import pytest
 import mars
 import mars.remote as mr
 from mars import platform
-from mars.engines.local import loop, store
+from mars.engines.driver import loop, store
 
 MIB = 1024 * 1024
 WaitUntil = Callable[..., None]

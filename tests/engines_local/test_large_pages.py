@@ -16,14 +16,15 @@ import pytest
 import mars
 import mars.remote as mr
 from mars import platform
-from mars.engines.local.arena import Allocator, Inputs, Ledger
-from mars.engines.local.large_pages import LargePages
+from mars.engines.wire.arena import Allocator, Inputs
+from mars.engines.wire.large_pages import LargePages
+from mars.engines.wire.ledger import Ledger
 
 MIB = 1 << 20
 
 MOUNT = """
 import socket, sys
-from mars.engines.local import large_pages
+from mars.engines.wire import large_pages
 {change}
 root = large_pages.Mounting().wait()
 with socket.socket(fileno=int(sys.argv[1])) as sock:

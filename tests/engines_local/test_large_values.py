@@ -11,7 +11,8 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.engines.local import arena, nested_server
+from mars.engines.driver import nested as nested_server
+from mars.engines.wire import arena
 
 MIB = 1024 * 1024
 WaitUntil = Callable[..., None]
@@ -51,7 +52,7 @@ def test_large_functions_are_given_back_once_the_program_has_them_no_more(
     del held
     wait_until(lambda: len(store._functions) == 1)
     loop = session.engine.loop  # type: ignore[attr-defined]
-    known = set(loop._functions.values())
+    known = set(loop.dispatch.functions.values())
     assert all(member.functions <= known for member in list(loop.members.values()))
     assert mr.spawn(large_function(-1)).execute().fetch() == -1
 

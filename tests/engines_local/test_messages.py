@@ -13,16 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars import platform
-from mars.engines.local import messages
-from mars.engines.local.messages import (
-    HEADER,
-    RECORD,
-    RECORDS_FLAG,
-    TIMES,
-    BadFrame,
-    Inbox,
-    Outgoing,
-)
+from mars.engines.wire import frames, messages
+from mars.engines.wire.frames import HEADER, RECORDS_FLAG, BadFrame, Inbox, Outgoing
+from mars.engines.wire.messages import RECORD, TIMES
 from mars.errors import InternalError
 
 Pair = tuple[socket.socket, Inbox]
@@ -216,7 +209,7 @@ def test_descriptors_that_nobody_took_are_closed() -> None:
 
 
 def test_a_message_too_large_for_a_frame_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "MAX_FRAME_BYTES", 100)
+    monkeypatch.setattr(frames, "MAX_FRAME_BYTES", 100)
     with pytest.raises(InternalError, match="too large"):
         Outgoing().frame((messages.TASKS, b"x" * 200))
 

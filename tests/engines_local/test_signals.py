@@ -18,7 +18,7 @@ import mars.remote as mr
 from mars import platform
 from mars.engines.local import stacks
 from mars.engines.local.launch import Launch
-from mars.engines.local.pool import Member
+from mars.engines.local.process import LocalProcess, Watch
 
 SOURCE = Path(mars.__file__).parent
 
@@ -46,14 +46,16 @@ def test_a_worker_whose_number_is_another_process_s_by_now_is_not_signalled_by_i
     stranger: subprocess.Popen[bytes],
 ) -> None:
     worker = ended_process()
-    member = Member(1)
-    member.handed_over()
-    member.started(worker.pid, os.pidfd_open(worker.pid))
+    watch = Watch()
+    process = LocalProcess(1, watch)
+    process.handed_over()
+    process.started(worker.pid, os.pidfd_open(worker.pid))
     worker.wait()
-    member.pid = stranger.pid  # as if the number had been used again
-    member.signal(signal.SIGKILL)
-    member.interrupt(7)
-    member.close()
+    process.pid = stranger.pid  # as if the number had been used again
+    process.kill()
+    process.interrupt(7)
+    process.close()
+    watch.close()
     assert lives(stranger)
 
 
@@ -61,12 +63,14 @@ def test_a_descriptor_of_another_process_is_not_taken_for_that_of_a_worker(
     stranger: subprocess.Popen[bytes],
 ) -> None:
     worker = ended_process()
-    member = Member(1)
-    member.handed_over()
-    member.started(worker.pid, os.pidfd_open(stranger.pid))
-    assert member.process < 0
-    member.signal(signal.SIGKILL)
-    member.close()
+    watch = Watch()
+    process = LocalProcess(1, watch)
+    process.handed_over()
+    process.started(worker.pid, os.pidfd_open(stranger.pid))
+    assert process.descriptor < 0
+    process.kill()
+    process.close()
+    watch.close()
     worker.wait()
     assert lives(stranger)
 
@@ -77,8 +81,8 @@ def test_without_a_descriptor_the_zygote_passes_signals_on(
     monkeypatch.setattr(platform, "is_of_process", lambda *_: False)
     with mars.new_session(n_cpu=1) as session:
         first: int = mr.spawn(os.getpid).execute().fetch()
-        members: Any = session.engine.loop.members  # type: ignore[attr-defined]
-        assert all(member.process < 0 for member in list(members.values()))
+        processes: Any = session.engine.loop.workers.processes  # type: ignore[attr-defined]
+        assert all(one.descriptor < 0 for one in list(processes.values()))
 
         def hang() -> None:
             import time

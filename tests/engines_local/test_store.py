@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mars import platform
-from mars.engines.local import arena
-from mars.engines.local.arena import ON_DISK, Allocator, Ledger
-from mars.engines.local.store import Store
+from mars.engines.driver.store import Store
+from mars.engines.wire.arena import Allocator
+from mars.engines.wire.ledger import Ledger
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT
 
 MIB = 1024 * 1024
 
@@ -79,7 +80,7 @@ def test_a_kept_result_of_a_worker_that_ended_counts_until_it_is_dropped(
         assert store.ledger.total() > 4 * MIB
         store.discard(worker.make(64 * 1024))
         worker.end()
-        store.discard((None, (number << arena.OWNER_SHIFT) + 1, 0, 64 * 1024, (64 * 1024,)))
+        store.discard((None, (number << OWNER_SHIFT) + 1, 0, 64 * 1024, (64 * 1024,)))
         assert store.ledger.total() == 4 * MIB
     store.worker_ended(1 + 512)  # nobody
     assert store.ledger.total() == in_memory(store) == 4 * MIB

@@ -57,5 +57,5 @@ def test_nothing_of_the_engine_asks_for_the_time_of_day() -> None:
     package = Path(mars.__file__).parent
     texts = {file.relative_to(package): file.read_text() for file in package.rglob("*.py")}
     engine = {name: text for name, text in texts.items() if name.parts[0] not in dated}
-    assert {Path("sessions/runs.py"), Path("engines/local/loop.py")} <= engine.keys()
+    assert {Path("sessions/runs.py"), Path("engines/driver/loop.py")} <= engine.keys()
     assert [(name, word) for name, text in engine.items() for word in words if word in text] == []

@@ -361,7 +361,7 @@ def forge(forgery: bytes | tuple[bytes, bool]) -> str:
     """Write to every socket that the process has: ours are among them."""
     if isinstance(forgery, tuple):
         from mars.attempt import context
-        from mars.engines.local.messages import RECORDS_FLAG
+        from mars.engines.wire.frames import RECORDS_FLAG
 
         attempt = context.current()
         assert attempt is not None

@@ -41,7 +41,7 @@ def test_descriptors_that_run_out_at_any_step_are_a_typed_error(
         """
 import os, resource, sys
 import numpy, mars, mars.remote as mr
-import mars.engines.local.engine
+import mars.engines.one_machine
 used = len(os.listdir("/proc/self/fd"))
 limit = used + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -101,7 +101,7 @@ for call in (fail, work):
 AS_ANOTHER_USER = """
 import ctypes, os, resource, sys, tempfile
 import mars, mars.remote as mr
-import mars.engines.local.engine, cloudpickle
+import mars.engines.one_machine, cloudpickle
 from pathlib import Path
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 limit = int(sys.argv[1])

@@ -430,13 +430,13 @@ def test_the_other_core_works_on_while_a_dead_worker_is_replaced(
     withheld: list[tuple[Any, ...]] = []
     calls = [mr.spawn(step, args=(i,)) for i in range(40)]
     with monkeypatch.context() as patch:
-        patch.setattr(loop.pool, "fork", lambda *asked: withheld.append(asked))
+        patch.setattr(loop.workers, "fork", lambda *asked: withheld.append(asked))
         running = mr.ExecutableTuple(calls).execute(wait=False)
         wait_until(lambda: len(lines(ledger)) == 40)
         running.result(20)
         assert withheld, "no replacement was asked for"
     for asked in withheld:
-        loop.post(lambda asked=asked: loop.pool.fork(*asked))
+        loop.post(lambda asked=asked: loop.workers.fork(*asked))
     assert [call.fetch() for call in calls] == list(range(40))
     met.unlink()
     mr.ExecutableTuple([mr.spawn(meet) for _ in range(2)]).execute(wait=False).result(30)

@@ -51,7 +51,7 @@ made = mr.spawn(make, (2_000_000,), expect_worker=one)
 there = mr.spawn(read, (made,), expect_worker=two)
 small = [mr.spawn(pow, (index, 2)) for index in range(50)]
 whole, *found = mr.ExecutableTuple([made, there, *small]).execute().fetch()
-lines = [node.line is not None for node in session.engine.loop.pool.nodes]
+lines = [node.line is not None for node in session.engine.site.nodes.shipping.nodes]
 print(json.dumps([found[0], sum(found[1:]), int(whole.sum()), lines]))
 """
 ANSWER = [sum(range(2_000_000)), sum(n * n for n in range(50)), sum(range(2_000_000))]

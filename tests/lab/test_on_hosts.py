@@ -335,12 +335,12 @@ with mars.new_session(sys.argv[1]) as session:
     made = mr.spawn(make, args=(50_000_000,), expect_worker=two)
     total = mr.spawn(np.sum, args=(made,), expect_worker=two)
     run = mr.ExecutableTuple([made, total]).execute(wait=False)
-    write = type(session.engine.store).write
+    write = type(session.engine.site.nodes.mirrors).write
     def told(*part):  # a part of it has come
-        type(session.engine.store).write = write
+        type(session.engine.site.nodes.mirrors).write = write
         say("under way")
         write(*part)
-    type(session.engine.store).write = told
+    type(session.engine.site.nodes.mirrors).write = told
     run.result(100)
     say("right", [int(made.fetch().sum()), int(total.fetch())])
     say("endings", collections.Counter(one.ending for one in made.attempts()))
@@ -370,11 +370,11 @@ with mars.new_session(sys.argv[1]) as session:
     busy = mr.spawn(time.sleep, args=(0.2,), expect_worker=two)
     made = mr.spawn(make, args=(50_000_000,))
     there = mr.spawn(np.sum, args=(made,), expect_worker=two)
-    get = type(session.engine.loop)._get
+    get = type(session.engine.site.nodes)._get
     def told(*which):
         say("under way")
         get(*which)
-    type(session.engine.loop)._get = told
+    type(session.engine.site.nodes)._get = told
     mr.ExecutableTuple([busy, there]).execute()
     say("right", int(there.fetch()))
     say("ran on", [one.node.split()[0] for one in made.attempts()])

@@ -35,7 +35,7 @@ with mars.new_session("http://10.77.0.1:7104", working_dir=folder.name) as sessi
     for call in calls:
         print(*call.fetch())
     print(str(made.fetch_log()).strip(), int(made.fetch().sum()))
-    print(len(session.engine.store._opened))
+    print(len(session.engine.site.nodes.mirrors._opened))
 """
 
 

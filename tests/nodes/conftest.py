@@ -12,7 +12,7 @@ import pytest
 
 from mars import platform
 from mars.engines.cluster import carrier
-from mars.engines.cluster.engine import ClusterEngine
+from mars.engines.cluster import engine as cluster_engine
 from mars.engines.cluster.node import Node
 from mars.session import Session, clear_default_session
 
@@ -102,10 +102,12 @@ class OnNodes:
 
     def __init__(self, count: int, *, direct: bool, silent: tuple[str, ...] = ()) -> None:
         self.carrier = Nodes(count, direct=direct, silent=silent)
-        self.engine = ClusterEngine(self.carrier)  # type: ignore[arg-type]
+        self.engine = cluster_engine.start(self.carrier)
+        self.cluster: Any = self.engine.site
         self.session = Session(self.engine, "on-nodes").as_default()
         self.loop: Any = self.engine.loop
         self.store: Any = self.engine.store
+        self.nodes: Any = self.cluster.nodes
 
     def in_loop(self, look: Callable[[], Any]) -> Any:
         """What something gives in the loop's thread, where nothing changes meanwhile."""

@@ -11,8 +11,8 @@ import pytest
 
 import mars.remote as mr
 from mars import platform
-from mars.engines.local import loop, store
-from mars.engines.local.arena import OWNER_SHIFT
+from mars.engines.driver import loop, store
+from mars.engines.wire.regions import OWNER_SHIFT
 
 MIB = 1024 * 1024
 
@@ -65,7 +65,7 @@ def test_accounts_are_right_after_workers_were_replaced_on_machines_of_their_own
     wait_until(lambda: counted() == [0, 0])
     # Nothing is left but the copy of the program's own arena, which is empty.
     wait_until(lambda: not any(one >> OWNER_SHIFT for node in nodes for one in list(node._arenas)))
-    for node in there.in_loop(lambda: list(there.loop.pool.nodes)):
+    for node in there.in_loop(lambda: list(there.nodes.shipping.nodes)):
         assert node.workers <= there.loop.members.keys()
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 import mars.remote as mr
-from mars.engines.cluster import node as node_module
-from mars.engines.driver import reactor
-from mars.engines.local import loop as local_loop
-from mars.engines.local.pool import Member
+from mars.engines.driver import deaths, reactor
+from mars.engines.local import workers as local_workers
+from mars.engines.local.process import LocalProcess, Watch
 from mars.errors import StartupFailed
 
 
@@ -23,15 +22,15 @@ def full(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
     """Nodes in this set have no room for temporary files: logs of workers that they start."""
     nodes: set[Any] = set()
 
-    class Full(Member):
-        def __init__(self, number: int, others: Iterable[Member] = ()) -> None:
-            super().__init__(number, others)
+    class Full(LocalProcess):
+        def __init__(self, number: int, watch: Watch, others: Iterable[LocalProcess] = ()) -> None:
+            super().__init__(number, watch, others)
             if any(threading.current_thread() is node._thread for node in nodes):
                 device = os.open("/dev/full", os.O_RDWR)
                 os.dup2(device, self.segment.descriptor, inheritable=False)
                 os.close(device)
 
-    monkeypatch.setattr(node_module, "Member", Full)
+    monkeypatch.setattr(local_workers, "LocalProcess", Full)
     return nodes
 
 
@@ -88,13 +87,13 @@ def test_the_line_of_a_closed_node_names_it_with_its_cause_and_comes_once(
     monkeypatch.setattr(reactor, "CLOSED_S", 0.5)
     lines: list[str] = []
     there = on_nodes(2)
-    monkeypatch.setattr(there.loop, "_tell", lines.append)
+    monkeypatch.setattr(there.loop.deaths, "_tell", lines.append)
     bad, _ = there.session.get_worker_addresses()
     fill(there, full, bad)
     closed = []
-    tell = local_loop.Loop._closed
+    close = deaths.Deaths.close_group
     monkeypatch.setattr(
-        local_loop.Loop, "_closed", lambda loop, number: (closed.append(number), tell(loop, number))
+        deaths.Deaths, "close_group", lambda self, one: (closed.append(one), close(self, one))
     )
     while len(closed) < 2:
         mr.ExecutableTuple([mr.spawn(where, args=(0.1,)) for _ in range(4)]).execute()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import mars.remote as mr
-from mars.engines.cluster import remote
-from mars.engines.local import loop as local_loop
+from mars.engines.cluster import nodes as cluster_nodes
+from mars.engines.driver import loop as driver_loop
 from mars.errors import NoAvailableBand
 from mars.settings import CALL_MEMORY_SHARE
 
@@ -42,13 +42,13 @@ def test_of_nodes_that_left_nothing_stays(
         scheduler = loop.scheduler
         return {
             "groups": len(scheduler.groups),
-            "nodes": len(loop.pool.nodes),
-            "nodes of the store": len(store.nodes),
-            "nodes of the engine": len(there.engine._nodes),
+            "nodes": len(there.nodes.shipping.nodes),
+            "nodes of the store": len(there.nodes.mirrors.nodes),
+            "nodes of the engine": len(there.cluster._nodes),
             "workers": len(scheduler.workers),
             "members": len(loop.members),
             "places": len(store._places),
-            "of nodes": len({*loop.pool.nodes[0].workers} - loop.members.keys()),
+            "of nodes": len({*there.nodes.shipping.nodes[0].workers} - loop.members.keys()),
         }
 
     expected = dict.fromkeys(left(), 1) | {"of nodes": 0}
@@ -61,7 +61,7 @@ def test_of_nodes_that_left_nothing_stays(
 
 def _of(loop: Any) -> set[int]:
     """Arenas of workers that are there."""
-    return {arena for member in loop.members.values() for arena in member.arenas}
+    return {arena for member in loop.members.values() for arena in member.process.arenas}
 
 
 def test_a_call_for_more_memory_than_the_nodes_that_are_left_have_is_refused(
@@ -88,14 +88,14 @@ def test_calls_are_checked_against_the_nodes_of_one_moment(
     engine, session = there.engine, there.session
     second = session.get_worker_addresses()[1]
     call = mr.spawn(abs, args=(-1,), expect_worker=second, memory=1).call
-    nodes = list(there.loop.pool.nodes)
+    nodes = list(there.nodes.shipping.nodes)
     done = threading.Event()
 
     def change() -> None:
         while not done.is_set():
             for some in (nodes[:1], [], nodes):
-                there.loop.pool.nodes[:] = some
-                engine._nodes_changed()
+                there.nodes.shipping.nodes[:] = some
+                there.cluster._nodes_changed()
 
     seen: set[type] = set()
     interval = sys.getswitchinterval()
@@ -137,8 +137,8 @@ def test_a_call_that_becomes_ready_long_after_its_only_node_was_lost_does_not_wa
     tmp_path: Path,
     pass_gate: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(remote, "NODE_WAIT_S", 0.2)
-    monkeypatch.setattr(local_loop, "LOG_LOOK_S", 0.05)
+    monkeypatch.setattr(cluster_nodes, "NODE_WAIT_S", 0.2)
+    monkeypatch.setattr(driver_loop, "LOG_LOOK_S", 0.05)
     there = on_nodes(1)
     (first,) = there.session.get_worker_addresses()
     large = there.carrier.join(cpus=2)
@@ -148,8 +148,8 @@ def test_a_call_that_becomes_ready_long_after_its_only_node_was_lost_does_not_wa
     future = mr.spawn(repr, args=(needs,), cpus=2).execute(wait=False)
     there.carrier.lose(large)
     wait_until(lambda: there.session.get_worker_addresses() == [first])
-    looked = there.loop._give_up_at
-    wait_until(lambda: there.loop._give_up_at > looked + 0.5)
+    looked = there.nodes._give_up_at
+    wait_until(lambda: there.nodes._give_up_at > looked + 0.5)
     assert not future.done()
     gate.touch()
     with pytest.raises(NoAvailableBand, match="no node has any more"):

@@ -13,7 +13,7 @@ import pytest
 
 import mars.remote as mr
 from mars import platform
-from mars.engines.cluster import remote
+from mars.engines.cluster import mirrors, nodes
 from mars.errors import DependencyFailed, StoreFull
 
 MIB = 1024 * 1024
@@ -33,7 +33,7 @@ class Host:
                 raise OSError(self.error, os.strerror(self.error))
             return real(*arguments, **named)
 
-        patch.setattr(remote, where.__name__.rpartition(".")[2], _Like(where, function, call))
+        patch.setattr(mirrors, where.__name__.rpartition(".")[2], _Like(where, function, call))
 
 
 class _Like:
@@ -109,7 +109,7 @@ def test_a_host_without_room_fails_the_call_whose_value_comes_and_no_node(
     assert [call.fetch()[0] for call in calls] == [reader.fetch() for reader in readers]
     assert [reader.fetch() for reader in readers] == list(range(4))
     del calls, readers, again, call, reader, block, kept
-    wait_until(lambda: there.store.ledger.total() == 0 and not there.store._unkept)
+    wait_until(lambda: there.store.ledger.total() == 0 and not there.nodes.mirrors._unkept)
 
 
 def test_calls_that_only_feed_others_go_on_while_there_is_no_room_for_their_values(
@@ -145,9 +145,9 @@ def test_a_value_that_others_read_late_comes_once_there_is_room(
     host.error = errno.ENOSPC
     made = mr.spawn(fill, args=(8 * MIB, 3))
     future = mr.spawn(read, args=(made,)).execute(wait=False)
-    wait_until(lambda: there.loop._no_room)
+    wait_until(lambda: there.nodes._no_room)
     host.error = 0
-    wait_until(lambda: not there.loop._no_room)
+    wait_until(lambda: not there.nodes._no_room)
     (tmp_path / "gate").touch()
     assert future.result(20).fetch() == 24 * MIB
     assert (made.execute().fetch() == 3).all()
@@ -159,7 +159,7 @@ def test_a_value_that_is_asked_for_and_has_no_room_fails_its_call(
     apart: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(remote, "FAR_ROOM_WAIT_S", 0.3)
+    monkeypatch.setattr(nodes, "FAR_ROOM_WAIT_S", 0.3)
     there = on_nodes(1, direct=True)
     host = Host(monkeypatch, "pwrite")
     host.error = errno.ENOSPC
@@ -256,7 +256,7 @@ def test_logs_of_all_workers_of_a_node_take_one_descriptor_of_the_program(
     for i, call in enumerate(calls):
         assert str(call.fetch_log(offsets=0)).startswith(f"line of {i} xxx")
         assert len(str(call.fetch_log(offsets=0))) > 300_000
-    (node,) = there.loop.pool.nodes
+    (node,) = there.nodes.shipping.nodes
     assert node.logs._users >= 6
     del calls, call
     wait_until(lambda: node.logs._users <= 2)

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 import mars.remote as mr
-from mars.engines.cluster import remote
-from mars.engines.local import loop as local_loop
+from mars.engines.cluster import nodes as cluster_nodes
+from mars.engines.driver import loop as driver_loop
 from tests.faults import injection
 from tests.faults.campaign import SEED
 from tests.faults.typed_work import BIG, TYPED, descriptors, double, nest, size, typed_errors
@@ -134,8 +134,8 @@ def make(
     on_nodes: Callable[..., Any], apart: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     # Calls for a node that is lost do not wait for another one like it.
-    monkeypatch.setattr(remote, "NODE_WAIT_S", 0.5)
-    monkeypatch.setattr(local_loop, "LOG_LOOK_S", 0.1)
+    monkeypatch.setattr(cluster_nodes, "NODE_WAIT_S", 0.5)
+    monkeypatch.setattr(driver_loop, "LOG_LOOK_S", 0.1)
     return on_nodes
 
 

@@ -31,7 +31,7 @@ def test_a_session_begins_with_the_nodes_that_answer_and_names_the_others(
     wait_until(lambda: late in there.session.get_worker_addresses())
     assert mr.spawn(abs, args=(-1,), expect_worker=late).execute().fetch() == 1
     assert "test://far-2) is there now" in capfd.readouterr().err
-    assert there.engine.silent == ["test://far-1"]
+    assert there.cluster.silent == ["test://far-1"]
 
 
 def test_when_no_node_answers_the_error_names_them(
@@ -60,6 +60,6 @@ def test_nodes_on_which_our_part_does_not_start_are_named_and_not_waited_for(
     begun = time.monotonic()
     there = on_nodes(1, silent=("far-1",))
     assert time.monotonic() - begun < NODES_SILENT_S
-    (refused,) = there.engine.refused
+    (refused,) = there.cluster.refused
     assert f"mars: {refused}" in capfd.readouterr().err
     assert "test://far-1" in refused and "No module named 'mars'" in refused

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mars.remote as mr
-from mars.engines.cluster import carrier, remote
+from mars.engines.cluster import carrier, nodes
 from mars.errors import ClusterUnreachable, NoAvailableBand
 
 WaitUntil = Callable[..., None]
@@ -38,7 +38,7 @@ def tries_it() -> str:
 def asked(there: Any) -> list[tuple[str, ...]]:
     """The packages that nodes are asked for from now on, question by question."""
     questions = []
-    for node in there.engine._nodes.values():
+    for node in there.cluster._nodes.values():
         send = node.send
 
         def sent(item: Any, send: Callable[[Any], None] = send) -> None:
@@ -66,7 +66,7 @@ def test_a_package_that_nodes_lack_is_named_before_calls_are_sent(
         mr.spawn(needs_it).execute()
     lines = before[0].splitlines()
     assert len(lines) == 2, lines
-    for node in there.engine._nodes.values():
+    for node in there.cluster._nodes.values():
         assert (
             f"mars: node {node.title} has no nowhere_at_all, which calls of needs_it need: they "
             f"will fail there; on that host: pip install nowhere_at_all"
@@ -129,7 +129,7 @@ def test_a_node_that_does_not_answer_holds_up_no_run(
     on_nodes: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = on_nodes(1)
-    monkeypatch.setattr(there.loop, "lacks", lambda *_: None)  # its answer does not come
+    monkeypatch.setattr(there.cluster.workers, "lacks", lambda *_: None)  # its answer does not come
     monkeypatch.setattr("mars.engines.cluster.engine.PACKAGES_S", 0.05)
     with pytest.raises(ModuleNotFoundError):
         mr.spawn(needs_it).execute()
@@ -153,7 +153,7 @@ def test_a_lost_node_is_told_of_but_not_if_the_cluster_is_gone(
     run = mr.spawn(_waits).execute(wait=False)
     for address in others:
         there.carrier.lose(address)
-    there.engine.ended("the test took it away")
+    there.cluster.ended("the test took it away")
     with pytest.raises(ClusterUnreachable):
         run.result(20)
     there.session.stop_server()
@@ -169,10 +169,10 @@ def test_a_lost_node_is_told_of_before_a_run_ends(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: WaitUntil,
 ) -> None:
-    monkeypatch.setattr(remote, "NODE_LOST_TOLD_S", 1000.0)
+    monkeypatch.setattr(nodes, "NODE_LOST_TOLD_S", 1000.0)
     there = on_nodes(2)
     told: list[str] = []
-    monkeypatch.setattr(there.loop, "_tell", told.append)
+    monkeypatch.setattr(there.loop, "tell", told.append)
     first, last = there.session.get_worker_addresses()
     there.carrier.lose(first)
     wait_until(lambda: there.session.get_worker_addresses() == [last])
@@ -188,7 +188,7 @@ def test_a_lost_node_is_told_of_at_the_end_at_the_latest(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: WaitUntil,
 ) -> None:
-    monkeypatch.setattr(remote, "NODE_LOST_TOLD_S", 1000.0)
+    monkeypatch.setattr(nodes, "NODE_LOST_TOLD_S", 1000.0)
     there = on_nodes(2)
     first, last = there.session.get_worker_addresses()
     there.carrier.lose(first)
@@ -221,7 +221,7 @@ def test_a_notice_about_a_call_on_another_host_names_a_command_that_looks_there(
     two: str,
 ) -> None:  # fmt: skip
     there = on_nodes(2)
-    there.engine.known_as = known_as
+    there.cluster.known_as = known_as
     runs = []
     for said in (one, two):
         runs.append(mr.spawn(_waits).execute(wait=False))
@@ -235,7 +235,7 @@ def test_a_notice_about_a_call_on_another_host_names_a_command_that_looks_there(
         silence = there.engine._silence
         silence.lines(running, 0.0, 30.0)
         (line,) = silence.lines(running, 30.0 * 4 ** len(runs), 30.0)
-        nodes = there.engine._nodes.values()
+        nodes = there.cluster._nodes.values()
         expected = [
             said.format(pid=call.pid, host=node.facts["host"]) for call in running for node in nodes
         ]
@@ -252,6 +252,6 @@ def test_a_notice_about_a_call_on_this_machine_names_its_process(
     run = mr.spawn(_waits).execute(wait=False)
     wait_until(lambda: [call.pid for call in there.engine._running_calls()])
     (call,) = there.engine._running_calls()
-    assert there.engine._how_to_look(call, False) == ("", f'"mars stack {call.pid}"')
-    assert there.engine._how_to_look(call, True) == ("", '"mars stack"')
+    assert there.cluster.how_to_look(call, False) == ("", f'"mars stack {call.pid}"')
+    assert there.cluster.how_to_look(call, True) == ("", '"mars stack"')
     run.cancel()

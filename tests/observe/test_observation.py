@@ -62,7 +62,7 @@ def test_a_record_has_the_moments_in_seconds_and_the_call_s_key() -> None:
 def test_an_engine_tells_how_many_attempts_it_does_not_keep_any_more() -> None:
     session = mars.new_session(n_cpu=1, default=False)
     try:
-        engine = session._engine
+        engine = session.engine
         engine.loop.scheduler.core.ended = Attempts(limit=10)  # type: ignore[attr-defined]
         assert engine.observe(0).next == 0
         calls = [mr.spawn(abs, index) for index in range(25)]
@@ -78,9 +78,9 @@ def test_attempts_with_values_are_kept_once_somebody_watches() -> None:
     session = mars.new_session(n_cpu=1, default=False)
     try:
         mr.spawn(abs, -1).execute(session=session)
-        assert session._engine.observe().next == session._engine.observe(0).next == 0
+        assert session.engine.observe().next == session.engine.observe(0).next == 0
         mr.spawn(abs, -1).execute(session=session)
-        assert len(session._engine.observe(0).attempts) == 1
+        assert len(session.engine.observe(0).attempts) == 1
     finally:
         session.stop_server()
 
@@ -89,7 +89,7 @@ def test_attempts_with_values_are_kept_once_somebody_watches() -> None:
 def test_in_a_fork_the_engine_of_the_parent_tells_nothing_and_nobody_waits() -> None:
     session = mars.new_session(n_cpu=1, default=False)
     try:
-        engine = session._engine
+        engine = session.engine
         assert engine.observe().groups
         child = os.fork()
         if not child:

@@ -277,7 +277,7 @@ def _try_descriptor_passing() -> None:
 def _large_pages() -> Finding:
     """Whether large values get large pages, as the engine finds it: in a process of its own."""
     code = (
-        "from mars.engines.local.large_pages import Mounting\n"
+        "from mars.engines.wire.large_pages import Mounting\n"
         "raise SystemExit(Mounting().wait() is None)"
     )
     refused = subprocess.run([sys.executable, "-c", code], check=False).returncode

@@ -63,9 +63,9 @@ def examine(address: str, node_ports: str | None = None) -> list[Section]:
         cluster.findings.append(Finding("connection", f"in {format_duration(seconds)}", seconds))
         nodes = session.get_worker_addresses()
         cluster.findings.append(Finding("nodes", str(len(nodes)), nodes))
-        for refusal in session.engine.refused:
+        for refusal in session.engine.site.refused:
             cluster.findings.append(Finding("refused", refusal, refusal, ok=False))
-        for silent in session.engine.silent:
+        for silent in session.engine.site.silent:
             cluster.findings.append(
                 Finding("silent", f"{silent} does not answer", silent, ok=False)
             )

@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mars._version import __version__
+from mars.engines.cluster import engine as cluster_engine
 from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.dask_own import OwnCluster
 from mars.engines.cluster.dask_parts import (
@@ -42,7 +43,7 @@ from mars.engines.cluster.dask_parts import (
     plugin_name,
     unpack,
 )
-from mars.engines.cluster.engine import ClusterEngine
+from mars.engines.driver.engine import DriverEngine
 from mars.engines.kinds import DASK, EngineOptions
 from mars.errors import StartupFailed
 from mars.settings import CONNECT_S, SHIP_BYTES, STOP_S
@@ -273,7 +274,7 @@ def _dask_security(distributed: Any, security: Any) -> Any:
     )
 
 
-def connect(address: str, options: EngineOptions) -> ClusterEngine:
+def connect(address: str, options: EngineOptions) -> DriverEngine:
     """An engine on the Dask cluster whose scheduler is at ``address``.
 
     Raises
@@ -282,7 +283,7 @@ def connect(address: str, options: EngineOptions) -> ClusterEngine:
         It is not there, has no usable worker, or refuses us.
     """
     link = DaskLink(_dask_address(address, options.security), options.security)
-    return ClusterEngine(link, options)
+    return cluster_engine.start(link, options)
 
 
 def _dask_address(address: str, security: object | None) -> str:
@@ -293,8 +294,8 @@ def _dask_address(address: str, security: object | None) -> str:
     return DASK.address(rest, secure=security is not None)
 
 
-def start(options: EngineOptions) -> ClusterEngine:
+def start(options: EngineOptions) -> DriverEngine:
     """An engine on a Dask cluster of its own, which has a worker for each group of cores."""
     cluster = OwnCluster(options.cores)
     link = DaskLink(cluster.address, cluster.security, cluster.close)
-    return ClusterEngine(link, options)
+    return cluster_engine.start(link, options)

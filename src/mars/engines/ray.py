@@ -28,9 +28,10 @@ from typing import Any, Final
 
 from mars import platform
 from mars.deploy.ray_programs import BELOW
+from mars.engines.cluster import engine as cluster_engine
 from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
-from mars.engines.cluster.engine import ClusterEngine
 from mars.engines.cluster.node import Node
+from mars.engines.driver.engine import DriverEngine
 from mars.engines.given import environment_with
 from mars.engines.kinds import RAY, EngineOptions
 from mars.errors import StartupFailed
@@ -658,7 +659,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def connect(address: str, options: EngineOptions) -> ClusterEngine:
+def connect(address: str, options: EngineOptions) -> DriverEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
 
     Raises
@@ -668,11 +669,11 @@ def connect(address: str, options: EngineOptions) -> ClusterEngine:
     """
     where = "auto" if address == RAY.here else address
     link = RayLink(where, options.security, beside=options.beside)
-    return ClusterEngine(link, options)
+    return cluster_engine.start(link, options)
 
 
-def start(name: str, options: EngineOptions) -> ClusterEngine:
+def start(name: str, options: EngineOptions) -> DriverEngine:
     """An engine on a Ray of its own, which has a node for each group of cores."""
     _protect_own()
     link = RayLink(name, None, options.cores)
-    return ClusterEngine(link, options)
+    return cluster_engine.start(link, options)

@@ -28,7 +28,7 @@ from mars.engines.kinds import (
 from mars.errors import StartupFailed, UnknownTarget
 
 if TYPE_CHECKING:
-    from mars.engines.cluster.engine import ClusterEngine
+    from mars.engines.driver.engine import DriverEngine
 
 _count = itertools.count(1)
 
@@ -87,7 +87,7 @@ def _connect(kind: EngineKind | None, address: str, options: EngineOptions) -> E
         options = options.with_security(target.credentials)
     on_ray = kind is RAY or address.startswith(RAY.schemes)
     made = _CONNECTS[RAY if on_ray else DASK](address, options)
-    made.known_as = known_as
+    made.site.known_as = known_as
     return made
 
 
@@ -105,9 +105,9 @@ def _start_local(name: str, options: EngineOptions) -> Engine:
     launch = None
     try:
         launch = Launch()  # it starts while the engine is loaded, which takes about as long
-        from mars.engines.local.engine import LocalEngine
+        from mars.engines import one_machine
 
-        return LocalEngine(name, options, launch)
+        return one_machine.start(name, options, launch)
     except BaseException as error:
         if launch is not None:
             launch.close()
@@ -133,13 +133,13 @@ def _start_ray(name: str, options: EngineOptions) -> Engine:
     return ray.start(name, options)
 
 
-def _connect_dask(address: str, options: EngineOptions) -> ClusterEngine:
+def _connect_dask(address: str, options: EngineOptions) -> DriverEngine:
     from mars.engines import dask
 
     return dask.connect(address, options)
 
 
-def _connect_ray(address: str, options: EngineOptions) -> ClusterEngine:
+def _connect_ray(address: str, options: EngineOptions) -> DriverEngine:
     from mars.engines import ray
 
     return ray.connect(address, options)
@@ -153,7 +153,7 @@ _STARTS: Final[dict[EngineKind, Callable[[str, EngineOptions], Engine]]] = {
 }
 """How each engine is started, given its name and its options."""
 
-_CONNECTS: Final[dict[EngineKind, Callable[[str, EngineOptions], ClusterEngine]]] = {
+_CONNECTS: Final[dict[EngineKind, Callable[[str, EngineOptions], DriverEngine]]] = {
     DASK: _connect_dask,
     RAY: _connect_ray,
 }

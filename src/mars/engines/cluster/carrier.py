@@ -13,7 +13,6 @@ node is lost, is decided by the scheduler in the driver, the same as on one mach
 
 from __future__ import annotations
 
-import errno
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -22,14 +21,14 @@ import pickle
 import platform as system
 import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mars import platform
 from mars._version import __version__
-from mars.settings import SHIP_BYTES, TRY_AGAIN_EVERY_S, TRY_AGAIN_S
+from mars.engines.local.process import patiently
+from mars.settings import SHIP_BYTES
 
 if TYPE_CHECKING:
     import ssl
@@ -73,11 +72,6 @@ BROKEN: Final = "broken"  # why the node ends itself
 Message = tuple[Any, ...]
 
 
-PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC,
-                            errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR})  # fmt: skip
-"""What the system says when it lacks something, which may be there again in a moment."""
-
-
 class File:
     """A descriptor of our own to a file, closed with its last user."""
 
@@ -106,24 +100,6 @@ class Copy:
         """As that of a `File`."""
         start = offset - self._offset
         buffer[:] = self._data[start : start + len(buffer)]
-
-
-def patiently(act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What ``act`` gives; tried again for a while if the system lacks something.
-
-    Raises
-    ------
-    OSError
-        It still does.
-    """
-    until = time.monotonic() + TRY_AGAIN_S
-    while True:
-        try:
-            return act(*arguments, **named)
-        except OSError as error:
-            if error.errno not in PASSING or time.monotonic() > until:
-                raise
-        time.sleep(TRY_AGAIN_EVERY_S)
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:

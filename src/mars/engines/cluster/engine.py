@@ -1,8 +1,9 @@
-"""The engine on a cluster: the embedded one, with its workers on the nodes of a foreign engine.
+"""The engine on a cluster: its workers are processes on the nodes of a foreign engine.
 
 The foreign engine starts our part on its nodes, connects it with the driver, encrypts and
-authenticates, and notices what is lost; see `mars.engines.cluster.carrier`. All that a call
-means, such as bundles, chains, retries, timeouts and nested calls, is the embedded engine's.
+authenticates, and notices what is lost; see `mars.engines.cluster.carrier`. All that a call means,
+such as chains, retries, timeouts and nested calls, is the same as on one machine, and stands in
+`mars.engines.driver`. `start` gives the engine; adapters of foreign engines call it.
 """
 
 from __future__ import annotations
@@ -13,30 +14,31 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mars import platform
 from mars.attempt.setting import import_path
-from mars.engine import Run
 from mars.engines.cluster import carrier, folder
 from mars.engines.cluster.carrier import Carrier
 from mars.engines.cluster.line import Line, reach
-from mars.engines.cluster.remote import RemoteLoop, RemoteNode, RemotePool, RemoteStore
+from mars.engines.cluster.mirrors import Mirrors
+from mars.engines.cluster.nodes import Nodes
+from mars.engines.cluster.remote_node import RemoteNode
 from mars.engines.cluster.surroundings import Surroundings, installed_entries, whereabouts
+from mars.engines.cluster.workers import NodeWorkers
+from mars.engines.driver.engine import DriverEngine, Groups
+from mars.engines.driver.scheduler import Scheduler
+from mars.engines.driver.store import Store
 from mars.engines.given import Given
 from mars.engines.kinds import EngineOptions
-from mars.engines.local.engine import Groups, LocalEngine
 from mars.engines.local.launch import as_started
-from mars.engines.local.loop import Loop
-from mars.engines.local.pool import Pool
-from mars.engines.local.store import Store
-from mars.engines.outcome import check_open
 from mars.errors import ClusterUnreachable, StartupFailed
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall
 from mars.settings import (
     DIRECT_S,
+    FAR_PREFETCH_BELOW_S,
     NODES_SILENT_S,
     NODES_SILENT_TIMES,
     NODES_START_S,
@@ -45,6 +47,9 @@ from mars.settings import (
     SPARE_DESCRIPTORS,
 )
 from mars.task import Call, Function
+
+_MORE_CORES = "new_session(n_cpu=...) with more"
+"""What to do about a call that asks for more cores, on a cluster that the program has started."""
 
 _MEMORY_OF_A_NODE = 1 << 60
 """No limit for all nodes together: each says what calls may take there."""
@@ -58,8 +63,8 @@ class _Asked:
         self.lines: list[str] = []
 
 
-class ClusterEngine(LocalEngine):
-    """Workers on the nodes of a foreign engine.
+def start(link: Carrier, options: EngineOptions | None = None) -> DriverEngine:
+    """Start an engine with workers on the nodes of a foreign engine.
 
     Parameters
     ----------
@@ -75,26 +80,49 @@ class ClusterEngine(LocalEngine):
     UsageError
         ``working_dir`` is too large, or cannot be read.
     """
+    options = options or EngineOptions()
+    cluster = Cluster(link, Given(options.env, options.working_dir))
+    try:
+        groups = cluster.wait_for_nodes(options)
+        engine = DriverEngine(link.address, cluster, groups, options)
+    except BaseException:
+        link.close()
+        cluster.close()
+        raise
+    cluster.take_late_nodes()
+    return engine
 
-    def __init__(
-        self,
-        link: Carrier,
-        options: EngineOptions | None = None,
-    ) -> None:
-        options = options or EngineOptions()
+
+class Cluster:
+    """The `Site` of an engine whose workers are on nodes; and the carrier's `Listener`.
+
+    Parameters
+    ----------
+    link : Carrier
+        The foreign engine.
+    given : Given
+        What calls have beside what the program has.
+    """
+
+    def __init__(self, link: Carrier, given: Given) -> None:
         self._link = link
-        self._given = Given(options.env, options.working_dir)
-        self.known_as: str | None = None  # the address by which other programs get here, too
+        self._given = given
+        self.known_as: str | None = None
+        self.memory_bytes = _MEMORY_OF_A_NODE
+        self.engine: DriverEngine
         self._folder = -1
         self._installed = installed_entries(import_path())
         self._packages = carrier.packages_here()
         self._nodes: dict[str, RemoteNode] = {}
+        self._first: list[RemoteNode] = []  # those that the engine begins with
+        self.nodes = Nodes(self._nodes_changed)
+        self.workers = NodeWorkers(link, self.nodes, self._lacks)
         self._looked_at: weakref.WeakSet[Function] = weakref.WeakSet()  # for what they need
         self._needed: dict[str, str] = {}  # packages, and a function that needs each
         self._questions = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
         self.refused: list[str] = []
-        self.silent: list[str] = []  # addresses of nodes that the session began without
+        self.silent: list[str] = []
         self._heard: set[str] = set()  # addresses of nodes that have answered
         self._known: set[str] = set()  # and of those that were met or refused
         self._met_at = 0.0  # the first of them
@@ -105,6 +133,9 @@ class ClusterEngine(LocalEngine):
         self._key = os.urandom(32)  # by which driver and nodes know each other
         self._reaching: dict[str, threading.Thread] = {}  # nodes that we try to reach directly
         self._probe = platform.memory_file("probe")  # for nodes to see whether they can open it
+
+    def wait_for_nodes(self, options: EngineOptions) -> list[tuple[str, float]]:
+        """Have the foreign engine start our nodes; address and cores of those that answer."""
         facts = {
             "file": platform.file_address(self._probe),
             "key": self._key,
@@ -116,26 +147,24 @@ class ClusterEngine(LocalEngine):
             "packages": self._packages,
             "whereabouts": self._whereabouts(options.working_dir is None),
         }
-        try:
-            if options.working_dir is not None:
-                self._folder = folder.pack(options.working_dir)
-            first = self._wait_for_nodes(link.begin(self, facts))
-            groups = [(node.address, node.cpus) for node in first]
-            self._first = first
-            self._begin(link.address, groups, options)
-        except BaseException:
-            link.close()
-            self._hang_up()
-            self._close_files()
-            raise
+        if options.working_dir is not None:
+            self._folder = folder.pack(options.working_dir)
+        self._first = self._wait_for_nodes(self._link.begin(self, facts))
+        return [(node.address, node.cpus) for node in self._first]
+
+    def take_late_nodes(self) -> None:
+        """The engine runs: it may have nodes that came meanwhile, and lose those that left."""
         with self._greeted:
             self._begun = True
-            late = [node for node in self._nodes.values() if node not in first and node.alive]
+            late = [one for one in self._nodes.values() if one not in self._first and one.alive]
         for node in late:
-            self.loop.post(lambda node=node: self.loop.node_joined(node))  # type: ignore[attr-defined, misc]
-        for node in first:
+            self._join(node)
+        for node in self._first:
             if not node.alive:
                 self._lose(node, node.reason)
+
+    def _join(self, node: RemoteNode) -> None:
+        self.engine.loop.post(lambda: self.nodes.join(node))
 
     def _wait_for_nodes(self, expected: Sequence[str]) -> list[RemoteNode]:
         """Begin with the nodes that answer; the others are taken when they come."""
@@ -206,7 +235,7 @@ class ClusterEngine(LocalEngine):
                 return  # it was refused
             self._meet(node, messages[0][1])  # it says no more until it has heard of us
         elif messages and known.alive:
-            self.loop.take_from(known, messages)  # type: ignore[attr-defined]
+            self.workers.take_from(known, messages)
 
     def _meet(self, name: str, facts: dict[str, Any]) -> None:
         refusal = carrier.refusal(facts)
@@ -248,7 +277,7 @@ class ClusterEngine(LocalEngine):
             sending,
             receiving,
             lambda messages: self.told(name, messages),
-            lambda number, _, offset, data: self.store.write(number, offset, data),  # type: ignore[attr-defined]
+            lambda number, _, offset, data: self.nodes.mirrors.write(number, offset, data),
             lambda reason: self.left(name, reason),
         )
 
@@ -276,7 +305,7 @@ class ClusterEngine(LocalEngine):
         if missed:
             write_line(f"mars: node {node.title} is there now, and takes part")
         if begun:
-            self.loop.post(lambda: self.loop.node_joined(node))  # type: ignore[attr-defined]
+            self._join(node)
 
     def left(self, node: str, reason: str) -> None:
         """A node is lost."""
@@ -311,31 +340,22 @@ class ClusterEngine(LocalEngine):
             f"be fetched; start the cluster again, as with `mars cluster up`, and execute() in a "
             f"new session"
         )
-        self.loop.post(lambda: self.loop.cluster_ended(error))  # type: ignore[attr-defined]
+        self.engine.loop.post(lambda: self.nodes.end(error))
 
     def _lose(self, node: RemoteNode, reason: str) -> None:
         node.alive = True  # for the loop to change
-        self.loop.post(lambda: self.loop.node_left(node, reason))  # type: ignore[attr-defined]
+        self.engine.loop.post(lambda: self.nodes.leave(node, reason))
 
     def _nodes_changed(self) -> None:
         """In the loop's thread: what can be asked for is otherwise now."""
-        nodes = self.loop.pool.nodes  # type: ignore[attr-defined]
-        self._groups = Groups([(node.address, node.cpus, node.memory) for node in nodes])
+        self._set_groups(self.nodes.shipping.nodes)
         with self._greeted:
             there = self._nodes.items()
             self._nodes = {name: node for name, node in there if node.alive and not node.lost}
 
     # -- packages that calls need ---------------------------------------------------------------
 
-    def submit(
-        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
-    ) -> None:
-        """Start calls, after it was seen whether the nodes have what their functions import."""
-        check_open(self._closed, self._pid)
-        self._see_to_packages(calls)
-        super().submit(run, calls, places, targets)
-
-    def _see_to_packages(self, calls: Sequence[Call]) -> None:
+    def look_at(self, calls: Sequence[Call]) -> None:
         """Tell of packages that calls need and nodes lack, before calls are sent.
 
         Each function is looked at once, and each node asked once for each package.
@@ -392,19 +412,43 @@ class ClusterEngine(LocalEngine):
         if line:
             write_line(line)
 
-    # -- what differs from the embedded engine -------------------------------------------------
+    # -- what differs from one machine, see `mars.engines.driver.engine.Site` ------------------
 
-    def _check(self, call: Call, groups: Groups) -> None:
-        if groups.addresses:  # else it waits for a node, but not for ever
-            super()._check(call, groups)
+    def new_store(
+        self, wake: Callable[[Callable[[], object]], object], budget_bytes: int, directory: str
+    ) -> Store:
+        """What keeps the large values; with mirrors of the arenas on nodes."""
+        mirrors = self.nodes.mirrors = Mirrors(self.nodes.shipping.nodes, directory)
+        mirrors.store = Store(wake, budget_bytes, directory, mirrors)
+        return mirrors.store
 
-    def _as_told(
+    def new_workers(self, facts: dict[str, Any], store: Store) -> NodeWorkers:
+        """The worker processes; nodes know the facts themselves."""
+        return self.workers
+
+    def new_scheduler(
+        self, groups: Sequence[tuple[str, float]], room: Callable[[], float]
+    ) -> Scheduler:
+        """What decides, with regard to where the inputs of a call are."""
+        return Scheduler(groups, room, self.nodes.shipping.distance, FAR_PREFETCH_BELOW_S)
+
+    def begin(self, engine: DriverEngine) -> None:
+        """The engine is there, and its loop is about to start."""
+        self.engine = engine
+        self.nodes.start_on(self._first)
+        self._set_groups(self._first)
+
+    def _set_groups(self, nodes: Sequence[RemoteNode]) -> None:
+        self.engine.groups = Groups([(node.address, node.cpus, node.memory) for node in nodes])
+
+    def as_told(
         self,
         path: list[str],
         here: str,
         variables: dict[bytes, bytes | None],
         settings: dict[str, Any],
     ) -> Any:
+        """What calls are told of the program; each node finds its own import path for it."""
         told = None if self._folder >= 0 else here
         return Surroundings(path, self._installed, told, self._given.variables(variables), settings)
 
@@ -415,13 +459,15 @@ class ClusterEngine(LocalEngine):
             here = None
         return whereabouts(import_path(), self._installed, here)
 
-    def close(self) -> None:
-        """Stop everything; returns when no process of ours is left."""
+    def ending(self) -> None:
+        """The engine is about to end: nodes that leave from here on are not lost."""
         self._ended = True
+
+    def close(self) -> None:
+        """End the lines, and close our files; idempotent."""
         with contextlib.ExitStack() as ending:  # from the last line to the first, whatever fails
             ending.callback(self._close_files)
             ending.callback(self._hang_up)
-            ending.callback(super().close)
 
     def _hang_up(self) -> None:
         """End the lines; by now the nodes have ended."""
@@ -436,7 +482,6 @@ class ClusterEngine(LocalEngine):
 
     def inert(self) -> None:
         """In a process forked from the engine's: let go, touch nothing."""
-        super().inert()
         for node in self._nodes.values():
             if node.line is not None:
                 node.line.forget()
@@ -449,40 +494,24 @@ class ClusterEngine(LocalEngine):
                     os.close(descriptor)
             self._probe = self._folder = -1
 
-    def _memory_bytes(self) -> int:
-        return _MEMORY_OF_A_NODE
+    def more_cores(self) -> str:
+        """What to do about a call that asks for more cores than there are."""
+        return _MORE_CORES if self._link.own else "let a node with more cores join"
 
-    def _more_cores(self) -> str:
-        if self._link.own:
-            return super()._more_cores()
-        return "let a node with more cores join"
+    def is_stopped(self, pid: int) -> bool:
+        """Not known: the number is of a process elsewhere."""
+        return False
 
-    def _is_stopped(self, pid: int) -> bool:
-        return False  # the number is of a process elsewhere
-
-    def _how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
-        member: Any = self.loop.ask(lambda: self.loop.members.get(call.worker))
-        node = None if member is None else member.node
+    def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
+        """On which node a call runs, and what shows where it is; see `Silence`."""
+        process = self.workers.processes.get(call.worker)
+        node = None if process is None else process.node
         if node is None or node.kept:  # its processes are those of this machine
             return "", '"mars stack"' if several else f'"mars stack {call.pid}"'
         on = f" on node {node.title}"
         if self.known_as is not None:
             return on, f'"mars stack {self.known_as}"'
         return on, f'"mars stack{"" if several else f" {call.pid}"}" on {node.facts["host"]}'
-
-    def _new_store(self, object_memory: int, spill_directory: str) -> Store:
-        return RemoteStore(self._wake, object_memory, spill_directory)
-
-    def _new_pool(self, facts: dict[str, Any]) -> Pool:
-        return RemotePool(self._link)  # type: ignore[return-value]
-
-    def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
-        loop = RemoteLoop(
-            groups, pool, self.store, self.memory, self._tell, self._nodes_changed, self._lacks
-        )
-        loop.start_on(self._first)
-        self._groups = Groups([(node.address, node.cpus, node.memory) for node in self._first])
-        return loop
 
 
 def _address_in(node: str) -> str:

@@ -1,10 +1,9 @@
 """Our end on a node: worker processes of ours, and what goes between them and the driver.
 
-It lives as a thread in a process of the foreign engine. To the workers it is what the loop is on
-one machine: it has the other ends of their sockets, their logs and their arenas. It decides
-nothing. What the driver says is passed on; what workers say goes to the driver, and before it
-all that it refers to: the log up to there, and the bytes of large values. So whatever the driver
-has heard of survives this node.
+A `Node` lives as a thread in a process of the foreign engine, and decides nothing. It has the same
+`LocalWorkers` as the driver has on one machine. What the driver says is passed on to them. What
+they say goes to the driver, and before it all that it refers to: the log up to there, and the bytes
+of large values. So whatever the driver has heard of survives this node.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
 import threading
 import time
 from collections import deque
@@ -22,19 +20,21 @@ from typing import TYPE_CHECKING, Any, Final
 from mars import platform
 from mars.attempt.setting import import_path
 from mars.engines.cluster import carrier, folder
-from mars.engines.cluster.carrier import Item, Message, patiently
+from mars.engines.cluster.carrier import Item, Message
 from mars.engines.cluster.line import Door, Line, NoFreePort
 from mars.engines.cluster.peers import Peers
 from mars.engines.cluster.surroundings import not_followed
-from mars.engines.local import messages
-from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Ledger
 from mars.engines.local.launch import Launch
-from mars.engines.local.messages import FLAG_PACKED, FLAG_STORED, RECORD, BadFrame
-from mars.engines.local.pool import Member, Pool
-from mars.engines.local.store import parts_of
+from mars.engines.local.process import LocalProcess, Watch, patiently
+from mars.engines.local.workers import Ended, LocalWorkers
+from mars.engines.wire import messages
+from mars.engines.wire.frames import BadFrame
+from mars.engines.wire.ledger import Ledger
+from mars.engines.wire.messages import FLAG_PACKED, FLAG_STORED, RECORD
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, parts_of
 from mars.engines.wire.status import VALUE
 from mars.errors import StartupFailed
-from mars.resources import memory_limit_bytes, oom_kills
+from mars.resources import memory_limit_bytes
 from mars.settings import (
     EARLY_BYTES,
     LOG_CHUNK_BYTES,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     import ssl
 
 
+_OF_PROCESSES: Final = {carrier.DATA, carrier.CONTROL, carrier.SIGNAL, carrier.LEND}
 _OF_PEERS: Final = {carrier.OPEN, carrier.MEET, carrier.PART, carrier.GET, carrier.UNGET}
 _DO: Final = "do"  # what another thread of ours has for the node's
 
@@ -113,20 +114,16 @@ class Node:
         memory = facts["memory"] or memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES
         self._budget = facts["object_memory"] or int(OBJECT_MEMORY_SHARE * memory)
         self._spill = facts["spill_directory"] or platform.disk_directory()
-        self._members: dict[int, Member] = {}
         self._shipped: dict[int, tuple[int, int]] = {}  # of a log: bytes, and what runs
         self._places: dict[int, int] = {}  # of workers, in the ledger
         self._arenas: dict[int, _Arena] = {}
         self._writing = threading.Lock()  # several threads make arenas, and count what they write
-        self._endings: list[tuple[Any, ...]] = []
         self._posted: deque[Sequence[Message]] = deque()
         self._closing = False
         self._folder_file = -1  # the program's folder, while it comes
         self._folder = ""
         self._directory = facts.get("directory")
         self._kept = False  # the driver reads values where they are
-        self._oom_kills = oom_kills()
-        self._by_descriptor: dict[int, Any] = {}
         with contextlib.ExitStack() as undo:
             self._ledger_file = Ledger.new()
             undo.callback(os.close, self._ledger_file)
@@ -140,16 +137,17 @@ class Node:
                 "addresses": [address],
                 "n_cpu": cpus,
             }
-            self._pool = Pool(told, self._ledger_file, Launch(facts["started"]))
-            undo.callback(self._pool.close)
+            # It takes no large pages from the zygote: workers write most of what is here.
+            self._workers = LocalWorkers(told, self._ledger_file, Launch(facts["started"]))
+            undo.callback(self._workers.close)
             self._wake_read, self._wake_write = platform.pipe()
             undo.callback(os.close, self._wake_read)
             undo.callback(os.close, self._wake_write)
-            self._poller = platform.poller()
-            undo.callback(self._poller.close)
+            self._watch = Watch()
+            undo.callback(self._watch.close)
             self._undo = undo.pop_all()
-        self._poller.register(self._wake_read, platform.READABLE)
-        self._poller.register(self._pool.socket.fileno(), platform.READABLE)
+        self._watch.add(self._wake_read, self._on_wake)
+        self._workers.begin(self, self._watch, self._soon)
         ours, theirs = platform.file_address(self._ledger_file), facts.get("file")
         self._door: Door | None = None
         trouble = ""
@@ -235,15 +233,15 @@ class Node:
         try:
             self._flush()
             while not self._closing:
-                for descriptor, mask in self._poller.poll(LOG_SHIP_S if self._members else None):
-                    self._look(descriptor, mask)
+                processes = self._workers.processes
+                self._watch.wait(LOG_SHIP_S if processes else None)
                 self._act_on_posted()
-                while self._endings:
-                    self._ended(*self._endings.pop(0))
+                if self._workers.dead:
+                    self._workers.bury()
                 if time.monotonic() >= due:
                     due = time.monotonic() + LOG_SHIP_S
-                    for member in self._members.values():
-                        self._ship_log(member)
+                    for process in processes.values():
+                        self._ship_log(process, process.running())
                 self._flush()
         except Exception as error:
             # Such as no room for what the driver sent. Half a value must not be read: end.
@@ -258,9 +256,8 @@ class Node:
             if self._line is not None:
                 self._line.close(STOP_S)
             self._peers.close()
-            for member in self._members.values():
-                member.segment.close()
-                member.close()
+            for process in self._workers.processes.values():
+                process.segment.close()
             for arena in self._arenas.values():
                 os.close(arena.descriptor)
             self._undo.close()
@@ -281,21 +278,8 @@ class Node:
             with self._settled:
                 self._settled.notify_all()
 
-    def _look(self, descriptor: int, mask: int) -> None:
-        if descriptor == self._wake_read:
-            os.read(descriptor, 4096)
-        elif descriptor == self._pool.socket.fileno():
-            self._on_zygote()
-        else:
-            member = self._by_descriptor.get(descriptor)
-            if member is None:
-                return
-            if mask & platform.WRITABLE:
-                self._send_pending(member)
-            if mask & ~platform.WRITABLE and not self._receive(member):
-                self._unwatch(member)
-                if not member.leaving:
-                    member.signal(signal.SIGKILL)
+    def _on_wake(self, _: Any, __: int) -> None:
+        os.read(self._wake_read, 4096)
 
     def _say(self, *message: Any) -> None:
         self._outgoing.append(message)
@@ -312,27 +296,10 @@ class Node:
 
     def _act(self, message: Message) -> None:
         kind = message[0]
-        if kind == carrier.DATA:
-            member = self._members.get(message[1])
-            if member is not None:
-                self._send(member, message[3])
-        elif kind == carrier.CONTROL:
-            member = self._members.get(message[1])
-            if member is not None:
-                with contextlib.suppress(OSError):  # it has ended, or is about to
-                    member.control.send(member.orders.wrap(message[2]))
-        elif kind == carrier.SIGNAL:
-            member = self._members.get(message[1])
-            if member is not None and message[3]:
-                member.interrupt(message[3])
-            elif member is not None:
-                member.signal(message[2])
-        elif kind == carrier.LEND:
-            member = self._members.get(message[1])
-            if member is not None:
-                arena = self._arena(message[2], message[3], message[4])
-                content = pickle.dumps((messages.ARENA, message[2], message[3]), 5)
-                self._send(member, content, (arena.descriptor,))
+        if kind in _OF_PROCESSES:
+            process = self._workers.processes.get(message[1])
+            if process is not None:
+                self._act_on(process, message)
         elif kind == carrier.BYTES:
             self._write(*message[1:])
         elif kind == carrier.FREED:
@@ -364,6 +331,22 @@ class Node:
             self._hand(*message[1:])
         elif kind == carrier.HERE and not self._direct and self._door is not None:
             self._door.close()
+
+    def _act_on(self, process: LocalProcess, message: Message) -> None:
+        """What the driver says to a process, or of it."""
+        kind = message[0]
+        if kind == carrier.DATA:
+            process.send(message[3])
+        elif kind == carrier.CONTROL:
+            process.order(message[2])
+        elif kind == carrier.SIGNAL and message[3]:
+            process.interrupt(message[3])
+        elif kind == carrier.SIGNAL:
+            process.signal(message[2])
+        elif kind == carrier.LEND:
+            number, size, address = message[2:]
+            arena = self._arena(number, size, address)
+            process.send((messages.ARENA, number, size), (arena.descriptor,))
 
     def _write(self, number: int, size: int, offset: int, data: Any) -> None:
         arena = self._arena(number, size)
@@ -409,7 +392,7 @@ class Node:
             self._folder_file = platform.nameless_file(self._spill, append=False)
         _write(self._folder_file, offset, data)
         if offset + len(data) == size:
-            self._folder = self._pool.facts["cwd"] = folder.unpack(
+            self._folder = self._workers.facts["cwd"] = folder.unpack(
                 self._folder_file, self._directory
             )
             os.close(self._folder_file)
@@ -419,101 +402,46 @@ class Node:
         place = -1
         try:
             place = self._ledger.open_place()
-            member = Member(number, self._members.values())
+            self._workers.start(number, {**facts, "place": place})
         except OSError as error:
             if place >= 0:
                 self._ledger.close_place(place)
             note = f"no descriptor or memory left: {platform.refusal(error)}"
             self._say(carrier.ENDED, number, None, 0, note, False, 0, 0)
             return
-        self._members[number] = member
         self._places[number] = place
         self._shipped[number] = (0, 0)
-        self._by_descriptor[member.data.fileno()] = member
-        patiently(self._poller.register, member.data.fileno(), platform.READABLE)
-        try:
-            self._pool.fork(member, {**facts, "place": place})
-        except OSError as error:  # if the zygote is gone, `_on_zygote` will see it, too
-            self._endings.append((member, None, 0, f"cannot start it: {platform.refusal(error)}"))
-
-    # -- to a worker --------------------------------------------------------------------------
-
-    def _send(self, member: Member, content: bytes, descriptors: Sequence[int] = ()) -> None:
-        data = member.outgoing.wrap(content)
-        if descriptors:
-            # Duplicates: ours may be closed before its turn has come.
-            descriptors = [patiently(os.dup, one) for one in descriptors]
-        member.pending.append((memoryview(data), descriptors))
-        if len(member.pending) == 1 and not self._send_pending(member):
-            self._poller.modify(member.data.fileno(), platform.READABLE | platform.WRITABLE)
-
-    def _send_pending(self, member: Member) -> bool:
-        """Whether all is sent."""
-        while member.pending:
-            data, descriptors = member.pending[0]
-            try:
-                sent = platform.send(member.data, data, descriptors)
-            except BlockingIOError:
-                return False
-            except OSError:
-                self._drop_pending(member)
-                member.signal(signal.SIGKILL)
-                return True
-            for descriptor in descriptors:
-                os.close(descriptor)
-            if sent < len(data):
-                member.pending[0] = (data[sent:], ())
-            else:
-                member.pending.popleft()
-        if member.data.fileno() in self._by_descriptor:
-            self._poller.modify(member.data.fileno(), platform.READABLE)
-        return True
-
-    @staticmethod
-    def _drop_pending(member: Member) -> None:
-        for _, descriptors in member.pending:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        member.pending.clear()
-
-    def _unwatch(self, member: Member) -> None:
-        if self._by_descriptor.pop(member.data.fileno(), None) is not None:
-            self._poller.unregister(member.data.fileno())
 
     # -- from a worker ------------------------------------------------------------------------
 
-    def _receive(self, member: Member) -> bool:
-        """Pass on what a worker has sent; False when no more will come, or nothing sensible."""
-        try:
-            alive = member.inbox.receive()
-        except BlockingIOError:
-            return True
-        except OSError:
-            alive = False
-        return self._pass_on(member) and alive
+    def started(self, process: LocalProcess) -> None:
+        """A process is there."""
+        self._say(carrier.STARTED, process.number, process.pid)
 
-    def _pass_on(self, member: Member) -> bool:
-        while True:
+    def came(self, process: LocalProcess, frames: Sequence[tuple[bool, memoryview]]) -> None:
+        """Pass on what a worker has sent, up to what is no message of ours."""
+        self._ship_log(process, process.running())
+        for records, data in frames:
+            content = bytes(data)
             try:
-                frames = member.inbox.frames()
-            except BadFrame as error:
-                self._distrust(member, str(error))
-                return False
-            if not frames:
-                return True
-            self._ship_log(member)
-            for records, data in frames:
-                content = bytes(data)
-                try:
-                    self._pass(member, records, content)
-                except OSError:
-                    raise  # the node's own trouble
-                except Exception as error:  # it is no message of ours
-                    self._distrust(member, f"{type(error).__name__}: {error}")
-                    return False
+                self._pass(process, records, content)
+            except OSError:
+                raise  # the node's own trouble
+            except Exception as error:
+                self._distrust(process, f"{type(error).__name__}: {error}")
+                return
 
-    def _pass(self, member: Member, records: bool, content: bytes) -> None:
-        number = member.number
+    def garbled(self, process: LocalProcess, error: BadFrame) -> None:
+        """A worker has sent what is no frame."""
+        self._distrust(process, str(error))
+
+    def _distrust(self, process: LocalProcess, reason: str) -> None:
+        process.broken = reason
+        # The driver says of it what the loop says on one machine.
+        self._say(carrier.DATA, process.number, False, pickle.dumps(("no message", reason), 5))
+
+    def _pass(self, process: LocalProcess, records: bool, content: bytes) -> None:
+        number = process.number
         if records:
             early = []
             for attempt, status, result in stored_results(content):
@@ -527,15 +455,15 @@ class Node:
         else:
             message = messages.from_worker(memoryview(content))
             if message[0] == messages.ARENA:
-                if not member.inbox.descriptors:
+                if not process.descriptors:
                     raise BadFrame("an arena without its file")
-                descriptor = member.inbox.descriptors.pop(0)
+                descriptor = process.descriptors.pop(0)
                 self._arenas[message[1]] = _Arena(descriptor, message[2])
                 address = patiently(platform.file_address, descriptor) if self._kept else None
                 self._say(carrier.ARENA, number, message[1], message[2], address)
                 return
             if message[0] == messages.LEAVING:
-                member.leaving = True
+                process.leaving = True
             if message[0] == messages.SUBMIT:
                 self._ship_values(list(carrier.stored_values_in(message)))
         self._say(carrier.DATA, number, records, content)
@@ -559,10 +487,6 @@ class Node:
         self._flush()
         for attempt, result in early:
             self._line.send_later(attempt, [*self._parts(result), (carrier.ARRIVED, [attempt])])
-
-    def _distrust(self, member: Member, reason: str) -> None:
-        # The driver says of it what the loop says on one machine.
-        self._say(carrier.DATA, member.number, False, pickle.dumps(("no message", reason), 5))
 
     def _ship_values(self, values: Sequence[Any]) -> None:
         if self._kept:
@@ -595,102 +519,54 @@ class Node:
         parts = self._copy(number, offset, length)
         self._line.send_later(attempt, [*parts, (carrier.ARRIVED, [attempt])])
 
-    def _ship_log(self, member: Member) -> None:
+    def _ship_log(self, process: LocalProcess, running: tuple[int, int]) -> None:
         """Send what a worker has printed since the last time."""
-        sent, told = self._shipped[member.number]
-        size = patiently(member.segment.size)
-        attempt, start = member.running()
+        sent, told = self._shipped[process.number]
+        size = patiently(process.segment.size)
+        attempt, start = running
         while sent < size or attempt != told:
-            data = self._printed(member, sent, min(size - sent, LOG_CHUNK_BYTES))
-            self._say(carrier.LOG, member.number, data, attempt, start)
+            data = self._printed(process, sent, min(size - sent, LOG_CHUNK_BYTES))
+            self._say(carrier.LOG, process.number, data, attempt, start)
             told = attempt
             sent += len(data)
             if not data:
                 break
-        if sent // LOG_LEFT_BYTES > self._shipped[member.number][0] // LOG_LEFT_BYTES:
+        if sent // LOG_LEFT_BYTES > self._shipped[process.number][0] // LOG_LEFT_BYTES:
             # The driver has it. Errors made here still quote the end.
-            platform.punch(member.segment.descriptor, 0, sent - LOG_CHUNK_BYTES)
-        self._shipped[member.number] = (sent, told)
+            platform.punch(process.segment.descriptor, 0, sent - LOG_CHUNK_BYTES)
+        self._shipped[process.number] = (sent, told)
 
     @staticmethod
-    def _printed(member: Member, start: int, count: int) -> bytes:
+    def _printed(process: LocalProcess, start: int, count: int) -> bytes:
         try:
-            return patiently(member.segment.read, start, count)  # type: ignore[no-any-return]
+            return patiently(process.segment.read, start, count)  # type: ignore[no-any-return]
         except OSError:  # a place in a log has to stay one
             return b"?" * count
 
     # -- ends ---------------------------------------------------------------------------------
 
-    def _on_zygote(self) -> None:
-        try:
-            alive = self._pool.inbox.receive()
-            frames = self._pool.inbox.frames()
-        except (OSError, BadFrame):
-            alive, frames = False, []
-        for _, data in frames:
-            message = pickle.loads(data)
-            descriptor = self._pool.descriptor_of(message)
-            member = self._members.get(message[1])
-            if message[0] == messages.STARTED and member is not None:
-                member.started(message[2], descriptor)
-            elif descriptor >= 0:
-                os.close(descriptor)  # no pages for us: workers write most of what is here
-            if member is None:
-                continue
-            if message[0] == messages.STARTED:
-                self._say(carrier.STARTED, member.number, member.pid)
-            elif message[0] == messages.ENDED:
-                self._endings.append((member, *message[3:]))
-        if not alive:
-            self._restart_zygote()
+    def zygote_failed(self, error: StartupFailed) -> None:
+        """No process can be started any more: the node ends."""
+        self._trouble = OSError(str(error))
 
-    def _restart_zygote(self) -> None:
-        """Somebody killed it, and the kernel all workers with it: begin anew."""
-        self._poller.unregister(self._pool.socket.fileno())
-        self._pool.stop()
-        note = f"the zygote ended; {self._pool.complaint()}"
-        dead = {entry[0] for entry in self._endings}
-        for member in self._members.values():
-            member.signal(signal.SIGKILL)
-        processes = [member.process for member in self._members.values() if member.process >= 0]
-        platform.wait_for_end(processes, STOP_S)
-        for member in self._members.values():
-            if member not in dead:
-                self._endings.append((member, signal.SIGKILL, 0, note))
-        try:
-            self._pool.start()
-        except StartupFailed as error:
-            raise OSError(str(error)) from error
-        self._poller.register(self._pool.socket.fileno(), platform.READABLE)
-
-    def _ended(self, member: Member, status: int | None, peak_kib: int, note: str) -> None:
-        if self._members.get(member.number) is not member:
-            return
-        with contextlib.suppress(OSError):
-            while member.inbox.receive():
-                pass
-        self._pass_on(member)
-        unreported = member.unreported()
-        if unreported:
+    def ended(self, process: LocalProcess, ended: Ended) -> None:
+        """A process has ended, and what it had sent was passed on."""
+        number = process.number
+        if ended.unreported:
             with contextlib.suppress(pickle.UnpicklingError, ValueError, TypeError, IndexError):
-                self._pass(member, True, unreported)  # else a call scribbled over it
-        self._ship_log(member)
-        killed = status is not None and os.WIFSIGNALED(status)
-        before, self._oom_kills = self._oom_kills, oom_kills()
-        starved = killed and os.WTERMSIG(status or 0) == signal.SIGKILL and self._oom_kills > before
-        attempt, start = member.running()
-        self._say(carrier.ENDED, member.number, status, peak_kib, note, starved, attempt, start)
-        del self._members[member.number]
-        self._unwatch(member)
-        self._drop_pending(member)
-        member.segment.close()
-        member.close()
-        del self._shipped[member.number]
-        for number, arena in list(self._arenas.items()):
-            if number >> OWNER_SHIFT == member.number and not number & ON_DISK:
+                self._pass(process, True, ended.unreported)  # else a call scribbled over it
+        self._ship_log(process, (ended.attempt, ended.log_start))
+        self._say(
+            carrier.ENDED, number, ended.status, ended.peak_kib, ended.note,
+            self._workers.starved(ended), ended.attempt, ended.log_start,
+        )  # fmt: skip
+        process.segment.close()
+        del self._shipped[number]
+        for arena_number, arena in list(self._arenas.items()):
+            if arena_number >> OWNER_SHIFT == number and not arena_number & ON_DISK:
                 arena.ours = True  # as long as somebody asks for what is in there
                 self._count(arena)
-        self._ledger.close_place(self._places.pop(member.number))
+        self._ledger.close_place(self._places.pop(number))
 
 
 def _write(descriptor: int, offset: int, data: bytes | memoryview) -> None:

@@ -1,1 +1,1 @@
-"""What decides and acts in the program: the same for workers on this machine and on clusters."""
+"""What decides and acts in the program: one engine for the workers of one machine and of nodes."""

@@ -1,1 +1,1 @@
-"""The embedded engine: worker processes on this machine, no server, no port."""
+"""The worker processes of one machine: no server, no port. Drivers and nodes use the same ones."""

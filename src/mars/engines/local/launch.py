@@ -1,7 +1,7 @@
 """Starts the interpreter that becomes the zygote, and ends it.
 
 A module of its own, and a small one: a session launches the zygote first and loads the engine
-while that starts. What the process does then stands in `zygote`, who talks to it is `pool`.
+while that starts. What the process does then stands in `zygote`; `workers` talks to it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from mars import platform
-from mars.engines.local.stack_answer import FILE, SIGNAL
+from mars.engines.worker.stack_answer import FILE, SIGNAL
 from mars.settings import STACK_ANSWER_S, STACK_SETTLED_S
 
 _ZYGOTE: Final = re.compile(
@@ -26,7 +26,7 @@ _ZYGOTE: Final = re.compile(
 """End of the command line of a zygote (see `launch`), and of all that was forked from it."""
 
 _THREAD: Final = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.* \(most recent call first\):")
-_WORKER_FILE: Final = "engines/local/worker.py"
+_WORKER_FILES: Final = "engines/worker/"
 
 
 class State(Enum):
@@ -227,7 +227,7 @@ def _threads(answer: str) -> Iterator[list[str]]:
 
 
 def _is_ours(frame: str, name: str) -> bool:
-    return frame.endswith((f" in {name}", f".{name}")) and _WORKER_FILE in frame
+    return frame.endswith((f" in {name}", f".{name}")) and _WORKER_FILES in frame
 
 
 def _is_control(frame: str) -> bool:
@@ -236,7 +236,7 @@ def _is_control(frame: str) -> bool:
 
 def _below_package(frames: Sequence[str]) -> Sequence[str]:
     """The part of a stack that begins in `worker` from the first frame of somebody else on."""
-    package = frames[0].partition(_WORKER_FILE)[0]
+    package = frames[0].partition(_WORKER_FILES)[0]
     theirs = (index for index, frame in enumerate(frames) if not frame.startswith(package))
     return frames[next(theirs, len(frames)) :]
 

@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mars import platform
-from mars.engines.local import messages
-from mars.engines.local.large_pages import Mounting
-from mars.engines.local.messages import DESCRIPTORS, Inbox, Outgoing
+from mars.engines.wire import messages
+from mars.engines.wire.frames import Inbox, Outgoing
+from mars.engines.wire.large_pages import Mounting
+from mars.engines.wire.messages import DESCRIPTORS
 
 
 class _Zygote:
@@ -74,7 +75,7 @@ class _Zygote:
         except ConnectionError:
             return False
         for _, data in self.inbox.frames():
-            message = pickle.loads(data)
+            message: messages.ToZygote = pickle.loads(data)
             if message[0] == messages.FORK:
                 self._fork(*message[1:])
             elif message[0] == messages.SIGNAL:
@@ -120,14 +121,14 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
-            from mars.engines.local import worker as program
+            from mars.engines.worker import process as program
 
             status = program.main(worker, facts, descriptors, self.pages)
         except BaseException as error:
             # Nothing is loaded for it: there may be no memory left for that.
             sys.__excepthook__(type(error), error, error.__traceback__)
         finally:
-            if status >= 0:  # else Python is to end it, see `worker.ENDS_BY_ITSELF`
+            if status >= 0:  # else Python is to end it, see `process.ENDS_BY_ITSELF`
                 os._exit(status)
         raise SystemExit  # through all of the zygote's own frames, of which none holds it up
 
@@ -169,7 +170,7 @@ class _Zygote:
             if known == worker:
                 _kill(pid, number)
 
-    def _tell(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
+    def _tell(self, message: messages.FromZygote, descriptors: Sequence[int] = ()) -> None:
         data = self.outgoing.frame(message)
         try:
             sent = platform.send(self.control, data, descriptors) if descriptors else 0
@@ -216,7 +217,7 @@ def main(descriptor: int, driver: int, descriptors: int) -> None:
     platform.adopt_orphans()
     mounting = Mounting()
     # Imported before the first fork, so that all workers share it.
-    for name in ("mars.engines.local.worker", "mars.engines.local.nested"):
+    for name in ("mars.engines.worker.process", "mars.engines.worker.requests"):
         importlib.import_module(name)
     gc.freeze()  # what all workers share stays as it is: no collector need look at it
     gc.enable()

@@ -1,1 +1,1 @@
-"""What crosses between processes."""
+"""What crosses between processes: messages and their frames, and memory that several map."""

@@ -2,7 +2,8 @@
 
 A region is used again only when nobody can read it any more: the program has dropped it, no
 call needs it, and every process that has it mapped has said that it let go. The loop's thread
-changes the records; the program's threads read values, under the lock.
+changes the records; the program's threads read values, under the lock. Where workers are on nodes,
+`Mirrors` has its say in what becomes of their arenas.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mars import platform
 from mars.attempt import codec
 from mars.engine import Run
-from mars.engines.local.arena import ON_DISK, OWNER_SHIFT, Allocator, Inputs, Ledger
-from mars.engines.local.large_pages import LargePages
+from mars.engines.wire.arena import Allocator, Inputs
+from mars.engines.wire.large_pages import LargePages
+from mars.engines.wire.ledger import Ledger
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, Key, parts_of
 from mars.errors import SessionClosed, StoreFull
 from mars.settings import IDLE_ARENA_S, INLINE_BYTES, SPARE_DESCRIPTORS
 from mars.task import Call, Function, Task
 
 _DRIVER: Final = 0
+_NO_PLACE: Final = 0
 
-Key = tuple[int, int]  # arena, offset
 
-
-class _Region:
+class Region:
     """A region in use."""
 
     __slots__ = ("dropped", "length", "readers")
@@ -68,6 +70,31 @@ class _StoredFunction:
         return bool(self._holders)
 
 
+class Mirrors(Protocol):
+    """What becomes of arenas that workers on nodes have made; called under the store's lock.
+
+    On one machine there is none: then this process counts, and gives back, what they hold.
+    """
+
+    def noted(self, number: int, length: int) -> None:
+        """A region of an arena is in use from here on."""
+
+    def freed(self, key: Key, length: int) -> None:
+        """A region is not in use any more."""
+
+    def given_back(self, number: int, offset: int, length: int) -> None:
+        """Nobody asks any more for a part of an arena whose maker has ended."""
+
+    def removed(self, number: int) -> None:
+        """Nobody asks any more for anything in an arena."""
+
+    def unwanted(self, reader: int, key: Key) -> None:
+        """A region was dropped while a reader that is no worker has it; see `Store.lent`."""
+
+    def worker_ended(self, worker: int) -> None:
+        """A worker has ended, and what is left of its arenas is known."""
+
+
 class Store:
     """Large values of one engine.
 
@@ -79,15 +106,19 @@ class Store:
         Memory that objects take, of all processes, until further ones go to disk.
     spill_directory : str
         Where they go then.
+    mirrors : Mirrors, optional
+        Of arenas on nodes, if workers are there.
     """
 
     def __init__(
         self,
-        wake: Callable[[Callable[[], object]], None],
+        wake: Callable[[Callable[[], object]], object],
         budget_bytes: int,
         spill_directory: str,
+        mirrors: Mirrors | None = None,
     ) -> None:
         self._wake = wake
+        self._mirrors = mirrors
         self.ledger_descriptor = Ledger.new()
         try:
             self.ledger = Ledger(self.ledger_descriptor, _DRIVER, budget_bytes)
@@ -95,10 +126,10 @@ class Store:
             os.close(self.ledger_descriptor)
             raise
         self.spilled_bytes = 0  # of live objects on disk
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._arenas: dict[int, tuple[int, int]] = {}
         self._live: dict[int, int] = {}  # regions in use, by arena
-        self._regions: dict[Key, _Region] = {}
+        self._regions: dict[Key, Region] = {}
         self._places: dict[int, int] = {}  # workers that may still write, and theirs in the ledger
         self._news: list[tuple[int, Key | None, tuple[int, int, int] | None]] = []
         self._own = Allocator(_DRIVER, self._announce, self.ledger, spill_directory)
@@ -112,7 +143,7 @@ class Store:
         self._shared: dict[Run, dict[tuple[int, int], Any]] = {}
         self._late: list[Run] = []
         self._returned_keys: deque[Key] = deque()
-        self._closed = False
+        self.closed = False
 
     # -- arenas -------------------------------------------------------------------------------
 
@@ -122,8 +153,8 @@ class Store:
 
     def use_pages(self, descriptor: int) -> None:
         """Have this process's arenas made of large pages from here on."""
-        with self._lock:
-            if self._closed or self._own.pages is not None:  # of a zygote that has ended
+        with self.lock:
+            if self.closed or self._own.pages is not None:  # of a zygote that has ended
                 os.close(descriptor)
             else:
                 self._own.pages = LargePages(descriptor)
@@ -136,19 +167,20 @@ class Store:
         OSError
             There are too many.
         """
-        place = self.ledger.open_place()
-        with self._lock:
+        # A node has a ledger of its own.
+        place = self.ledger.open_place() if self._mirrors is None else _NO_PLACE
+        with self.lock:
             self._places[worker] = place
         return place
 
-    def _lives(self, owner: int) -> bool:
+    def lives(self, owner: int) -> bool:
         """Whether a process may still write to its arenas."""
         return owner == _DRIVER or owner in self._places
 
     def add_arena(self, number: int, descriptor: int, size: int) -> None:
         """An arena that a worker, or this process, has made."""
-        with self._lock:
-            if self._closed or not self._lives(number >> OWNER_SHIFT):
+        with self.lock:
+            if self.closed or not self.lives(number >> OWNER_SHIFT):
                 # Its maker has ended: nobody will ask for what is there.
                 if descriptor >= 0:
                     os.close(descriptor)
@@ -158,24 +190,49 @@ class Store:
             self._live[number] = 0
             self._inputs.add_arena(number, descriptor, size)
 
+    def give_descriptor(self, number: int, descriptor: int) -> None:
+        """An arena that had no descriptor has one now."""
+        size = self._arenas[number][1]
+        self._arenas[number] = descriptor, size
+        self._inputs.add_arena(number, descriptor, size)
+
+    def has_arena(self, number: int) -> bool:
+        """Whether an arena is there; the lock is held."""
+        return number in self._arenas
+
+    def has_arenas_of(self, owner: int) -> bool:
+        """Whether an arena of a process is there; the lock is held."""
+        return any(number >> OWNER_SHIFT == owner for number in self._arenas)
+
     def arena(self, number: int) -> tuple[int, int]:
         """Descriptor and size."""
         return self._arenas[number]
 
-    def _region(self, value: Any) -> _Region:
+    def _region(self, value: Any) -> Region:
         key = (value[1], value[2])
         region = self._regions.get(key)
         if region is None:
-            region = self._regions[key] = _Region(value[3])
+            region = self._regions[key] = Region(value[3])
             self._live[value[1]] += 1
             if value[1] & ON_DISK:
                 self.spilled_bytes += value[3]
+            if self._mirrors is not None:
+                self._mirrors.noted(value[1], value[3])
         return region
 
-    def lent(self, value: Any, worker: int) -> None:
-        """A worker is about to be told of a value."""
-        with self._lock:
-            self._region(value).readers.add(worker)
+    def lent(self, value: Any, reader: int) -> None:
+        """A worker is about to be told of a value; or another reader, which has no such number."""
+        with self.lock:
+            self._region(value).readers.add(reader)
+
+    def let_go(self, key: Key, reader: int) -> None:
+        """A reader has a region no more."""
+        with self.lock:
+            region = self._regions.get(key)
+            if region is not None:
+                region.readers.discard(reader)
+                if region.dropped and not region.readers:
+                    self._free(key, region)
 
     # -- arguments ----------------------------------------------------------------------------
 
@@ -198,7 +255,7 @@ class Store:
                 self._share(buffer, shared, f"an argument of {call.name}")
 
     def _shared_in(self, run: Run) -> dict[tuple[int, int], Any]:
-        with self._lock:
+        with self.lock:
             return self._shared.setdefault(run, {})
 
     def function(self, function: Function, run: Run) -> tuple[bytes | None, list[Any] | None]:
@@ -210,13 +267,13 @@ class Store:
             shared = self._shared_in(run)
             regions = [self._share(buffer, shared, what) for buffer in function.buffers]
             return function.data or None, regions
-        with self._lock:
+        with self.lock:
             known = self._functions.get(function.key)
             if known is not None:
                 known.hold(function)
                 return None, [known.value]
         value = self._put(function.data, what)
-        with self._lock:
+        with self.lock:
             known = self._functions.get(function.key)
             if known is None:
                 known = self._functions[function.key] = _StoredFunction(value, self._unheld)
@@ -235,7 +292,7 @@ class Store:
 
         What is pickled at each `spawn` is a new function each time, most often equal to the last.
         """
-        while self._unheld_functions and not self._closed:
+        while self._unheld_functions and not self.closed:
             key = self._unheld_functions.popleft()
             if key != self._last_function:
                 last, self._last_function = self._last_function, key
@@ -243,7 +300,7 @@ class Store:
                 self.cool_at = time.monotonic() + IDLE_ARENA_S  # then this one goes, too
 
     def _drop_function(self, key: bytes) -> None:
-        with self._lock:
+        with self.lock:
             known = self._functions.get(key)
             if known is None or known.held():
                 return
@@ -295,18 +352,18 @@ class Store:
         try:
             region = self._own.put(buffers, what)
         except (StoreFull, ValueError):
-            if self._closed:  # meanwhile
+            if self.closed:  # meanwhile
                 raise SessionClosed from None
             raise
-        with self._lock:
-            if self._closed:
+        with self.lock:
+            if self.closed:
                 raise SessionClosed
             self._region((None, *region))
         return region
 
     def abandon(self, run: Run) -> None:
         """A run that never began: give back what was stored for it."""
-        with self._lock:
+        with self.lock:
             for value, _ in self._shared.pop(run, {}).values():
                 self._drop(value)
         self._free_own()
@@ -319,7 +376,7 @@ class Store:
             if ended.remaining:
                 self._late.append(ended)
                 continue
-            with self._lock:
+            with self.lock:
                 for value, _ in self._shared.pop(ended, {}).values():
                     self._drop(value)
 
@@ -327,12 +384,12 @@ class Store:
 
     def arrived(self, result: Any) -> None:
         """A worker has told of a result with large parts."""
-        with self._lock:
+        with self.lock:
             for value in parts_of(result):
                 # Its maker may read it, too, for a call queued behind, and keep it mapped.
                 owner = value[1] >> OWNER_SHIFT
                 region = self._region(value)
-                if self._lives(owner):
+                if self.lives(owner):
                     region.readers.add(owner)
 
     def discard(self, result: Any) -> None:
@@ -348,7 +405,7 @@ class Store:
             self._drop(value)
 
     def _drop(self, value: Any) -> None:
-        with self._lock:
+        with self.lock:
             if value[1] not in self._live:
                 return  # the arena has gone, with the worker or the node that had it
             region = self._region(value)
@@ -356,13 +413,15 @@ class Store:
             key = (value[1], value[2])
             if not region.readers:
                 self._free(key, region)
-            for worker in region.readers:
-                if worker != _DRIVER:
-                    self._news.append((worker, key, None))
+            for reader in region.readers:
+                if reader > _DRIVER:
+                    self._news.append((reader, key, None))
+                elif reader < _DRIVER and self._mirrors is not None:
+                    self._mirrors.unwanted(reader, key)
 
     def unmapped(self, arena: int, offset: int, worker: int) -> None:
         """A process does not have the region mapped any more."""
-        with self._lock:
+        with self.lock:
             region = self._regions.get((arena, offset))
             if region is None:
                 return
@@ -375,7 +434,9 @@ class Store:
             if region.dropped and not region.readers:
                 self._free((arena, offset), region)
 
-    def _free(self, key: Key, region: _Region) -> None:
+    def _free(self, key: Key, region: Region) -> None:
+        if self._mirrors is not None:
+            self._mirrors.freed(key, region.length)
         del self._regions[key]
         number = key[0]
         if number & ON_DISK:
@@ -402,20 +463,22 @@ class Store:
         self._inputs.remove_arena(number)
         if descriptor >= 0:  # else the system has refused one
             os.close(descriptor)
+        if self._mirrors is not None:
+            self._mirrors.removed(number)
 
     def _inherits(self, number: int) -> bool:
         """Whether this process counts what an arena holds, as its maker has ended."""
-        return not number & ON_DISK
+        return self._mirrors is None and not number & ON_DISK
 
     def worker_ended(self, worker: int) -> None:
         """A worker reads nothing any more; what it wrote stays as long as it is asked for."""
-        with self._lock:
+        with self.lock:
             place = self._places.pop(worker, None)
             if place is None:
                 return
             made = [number for number in self._arenas if number >> OWNER_SHIFT == worker]
             for number in filter(self._inherits, made):
-                self.ledger.change(sum(length for _, length in self._regions_in(number)))
+                self.ledger.change(self.bytes_in(number))
             for key, region in list(self._regions.items()):
                 if worker in region.readers:
                     region.readers.discard(worker)
@@ -426,10 +489,14 @@ class Store:
                     self._punch_around(number)
                 elif number in self._arenas:
                     self._remove_arena(number)
-            self._close_place(place)
+            if self._mirrors is None:
+                self.ledger.close_place(place)
+            else:
+                self._mirrors.worker_ended(worker)
 
-    def _close_place(self, place: int) -> None:
-        self.ledger.close_place(place)
+    def bytes_in(self, number: int) -> int:
+        """How much of an arena is in use."""
+        return sum(length for _, length in self._regions_in(number))
 
     def _regions_in(self, number: int) -> list[tuple[int, int]]:
         """Offset and length of the regions in use of an arena, in order."""
@@ -449,6 +516,8 @@ class Store:
     def _give_back(self, number: int, offset: int, length: int) -> None:
         """Have the system take back what is behind a part of a dead worker's arena."""
         platform.punch(self._arenas[number][0], offset, length)
+        if self._mirrors is not None:
+            self._mirrors.given_back(number, offset, length)
 
     def _free_own(self) -> None:
         """Let regions of this process be written again; without the lock, see `_announce`."""
@@ -473,7 +542,7 @@ class Store:
         self._free_own()
         if not self._news:
             return []
-        with self._lock:
+        with self.lock:
             news, self._news = self._news, []
         return news
 
@@ -490,8 +559,8 @@ class Store:
         """A value as its pickle and its large parts, in any thread."""
         if type(value) is bytes:
             return value, []
-        with self._lock:
-            if self._closed:
+        with self.lock:
+            if self.closed:
                 raise SessionClosed
             self._region(value).readers.add(_DRIVER)
             lent = self._inputs.lend(value)
@@ -514,10 +583,10 @@ class Store:
 
     def close(self) -> None:
         """Let go of all memory that nobody reads."""
-        with self._lock:
-            self._closed = True
+        with self.lock:
+            self.closed = True
         self._own.close()  # without our lock, see `_announce`
-        with self._lock:
+        with self.lock:
             os.close(self.ledger_descriptor)
             self.ledger.close()
             self._inputs.close()
@@ -527,13 +596,6 @@ class Store:
             self._arenas.clear()
             self._regions.clear()
             self._shared.clear()
-
-
-def parts_of(result: Any) -> list[Any]:
-    """The stored values in a result: of one output, of several, or of a block of items."""
-    if len(result) == 5 and type(result[1]) is int:
-        return [result]
-    return [value for value in result if type(value) is tuple and len(value) == 5]
 
 
 def stored_values(task: Task) -> list[Any]:

@@ -16,9 +16,9 @@ from mars.calls.options import DEFAULT_OPTIONS
 from mars.code import modules
 from mars.engine import Run
 from mars.engines.driver import events
-from mars.engines.local import messages
-from mars.engines.local.pool import Member
+from mars.engines.driver.workers import Member
 from mars.engines.objects import SharedObjects
+from mars.engines.wire import messages
 from mars.errors import SessionClosed
 from mars.logs import LogSource
 from mars.settings import BLOCKED_WORKERS, BLOCKED_WORKERS_AT_MOST
@@ -88,28 +88,27 @@ class NestedServer:
     def _loop(self) -> Any:
         return self._engine.loop
 
-    def take(self, member: Member, message: tuple[Any, ...]) -> None:
+    def take(self, member: Member, message: messages.Request) -> None:
         """Act on a worker's request."""
-        kind, *rest = message
-        if kind == messages.SUBMIT:
-            self._submit(member, *rest)
-        elif kind == messages.WAIT:
-            self._wait(member, *rest)
-        elif kind == messages.WAITED:
-            request, number = rest
+        if message[0] == messages.SUBMIT:
+            self._submit(member, *message[1:])
+        elif message[0] == messages.WAIT:
+            self._wait(member, *message[1:])
+        elif message[0] == messages.WAITED:
+            _, request, number = message
             asker = self._askers.get(member.number)
             run = asker.runs.get(number) if asker is not None else None
             if run is None or run.ended:
                 self._reply_run(member, request, run)
             else:
                 self._reply(member, request, "running", None)
-        elif kind == messages.CANCEL:
+        elif message[0] == messages.CANCEL:
             asker = self._askers.get(member.number)
-            run = asker.runs.get(rest[0]) if asker is not None else None
+            run = asker.runs.get(message[1]) if asker is not None else None
             if run is not None:
                 self._loop.cancel(run)
-        elif kind == messages.ASK:
-            request, what, about = rest
+        elif message[0] == messages.ASK:
+            _, request, what, about = message
             if what == "log":
                 self._reply(member, request, *self._log(member, *about))
             elif what == "text":
@@ -122,7 +121,7 @@ class NestedServer:
                     name="mars-shared-object",
                 ).start()  # fmt: skip
 
-    def refuse(self, member: Member, message: tuple[Any, ...], error: BaseException) -> None:
+    def refuse(self, member: Member, message: messages.Submit, error: BaseException) -> None:
         """Do not take a worker's request for calls."""
         _, request, facts, described = message
         self._give_back(facts[-1], described)
@@ -337,7 +336,7 @@ class NestedServer:
 
     def _lend(self, member: Member, value: Any) -> None:
         if type(value) is not bytes and value is not None:
-            self._loop.lend(member, value)
+            self._loop.dispatch.lend(member, value)
 
     def _log(
         self, member: Member, number: int, start: int, limit: int
@@ -383,7 +382,7 @@ class NestedServer:
         self._loop.post(lambda: self._reply(member, request, *reply))
 
     def _reply(self, member: Member, request: int, *answer: Any) -> None:
-        self._loop.send(member, (messages.REPLY, request, *answer))
+        member.process.send((messages.REPLY, request, *answer))
 
     def attempt_ended(self, member: Member) -> None:
         """An attempt of the worker has ended: nobody waits any more for what it asked for."""
@@ -405,7 +404,7 @@ class NestedServer:
         for run in asker.runs.values():
             if not run.ended:
                 self._loop.cancel(run)
-        if member.open:
+        if not member.process.deaf:
             # A thread that the call left behind may still wait: it learns that nothing comes.
             waiting = [request for requests in asker.waiting.values() for request in requests]
             for request in (*waiting, *(request for request, _ in asker.held)):

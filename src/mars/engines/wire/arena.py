@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import heapq
 import mmap
 import os
 import sys
@@ -23,32 +22,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from mars import platform
-from mars.engines.local.large_pages import LargePages
+from mars.engines.wire.large_pages import LargePages
+from mars.engines.wire.ledger import Ledger, write_all
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, Region, Stored
 from mars.errors import StoreFull
 from mars.settings import (
     ARENA_BYTES,
     DISK_ARENA_BYTES,
     IDLE_ARENA_BYTES,
-    LARGE_PAGE_BYTES,
-    LEDGER_BYTES,
     MAPPED_CACHE_BYTES,
 )
 
 PAGE: Final = mmap.PAGESIZE
 _ALIGN: Final = 64  # buffers begin on cache lines
-
-OWNER_SHIFT: Final = 20
-"""An arena's number is its owner's, shifted by this, plus a count."""
-
-ON_DISK: Final = 1 << (OWNER_SHIFT - 1)
-"""Set in the number of an arena that is a file on disk."""
-
-_LEDGER_HEAD: Final = 1
-"""Words of a ledger before its places: the highest place that was ever given out."""
-
-Region = tuple[int, int, int, tuple[int, ...]]
-"""Where a value's large parts are: arena, offset, length, and the size of each part in bytes.
-A plain tuple, because millions of them cross between processes."""
 
 
 class Space:
@@ -94,98 +80,6 @@ class Space:
         parts, self.free = self.free, []
         self.free_bytes = 0
         return parts
-
-
-class Ledger:
-    """How much memory the arenas of all processes of an engine take, against their budget.
-
-    Each process adds to a place of its own in memory that all share, so no process waits for
-    another. Two processes that ask at the same moment may go over the budget by what they write
-    then. Place 0 is that of the process which made the ledger. It gives out the other ones and
-    gets them back when their processes have ended, so a place never serves two at a time.
-
-    Parameters
-    ----------
-    descriptor : int
-        A file in memory from `Ledger.new`; the caller closes it when it likes.
-    place : int
-        Place of this process.
-    budget_bytes : int
-        What all arenas in memory together may take.
-    """
-
-    def __init__(self, descriptor: int, place: int, budget_bytes: int) -> None:
-        self._memory = mmap.mmap(descriptor, LEDGER_BYTES)
-        self._sums = memoryview(self._memory).cast("q")[_LEDGER_HEAD:]
-        self._head = memoryview(self._memory).cast("q")[:_LEDGER_HEAD]
-        self._place = place
-        self._free: list[int] = []  # places that were given back; the lowest first
-        self._lock = threading.Lock()  # of this process's threads
-        self.budget_bytes = budget_bytes
-
-    @staticmethod
-    def new() -> int:
-        """Descriptor of an empty ledger."""
-        descriptor = platform.memory_file("ledger")
-        try:
-            _write(descriptor, memoryview(bytes(LEDGER_BYTES)), 0)  # its pages exist from here on
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def open_place(self) -> int:
-        """Give out a place for a process that is about to start; only by who made the ledger.
-
-        Raises
-        ------
-        OSError
-            There are no more.
-        """
-        with self._lock:
-            if self._free:
-                return heapq.heappop(self._free)
-            last = self._head[0] + 1
-            if last >= len(self._sums):
-                raise OSError(errno.EAGAIN, f"there are {last - 1:,} worker processes already")
-            self._head[0] = last
-            return last
-
-    def close_place(self, place: int) -> None:
-        """Take a place back; its process has ended, and what it counted counts no more."""
-        self.settle(0, place)
-        with self._lock:
-            heapq.heappush(self._free, place)
-
-    def total(self) -> int:
-        """Bytes of all processes."""
-        return sum(self._sums[: self._head[0] + 1])
-
-    def grow(self, size: int) -> bool:
-        """Whether ``size`` more bytes are within the budget; they are counted then."""
-        if self.total() + size > self.budget_bytes:
-            return False
-        self.change(size)
-        return True
-
-    def change(self, size: int) -> None:
-        """Count bytes of this process that came or went."""
-        with self._lock:
-            self._sums[self._place] += size
-
-    def settle(self, size: int, place: int) -> None:
-        """Set what a place counts."""
-        self._sums[place] = size
-
-    def close(self) -> None:
-        self._sums.release()
-        self._head.release()
-        self._memory.close()
-
-    @property
-    def tight(self) -> bool:
-        """More than half of the budget is taken: nothing is kept only to be written faster."""
-        return 2 * self.total() > self.budget_bytes
 
 
 class _Arena:
@@ -413,19 +307,12 @@ class Allocator:
 def _write_all(descriptor: int, views: Sequence[memoryview], start: int) -> None:
     position = start
     for view in views:
-        _write(descriptor, view, position)
+        write_all(descriptor, view, position)
         position += -(-view.nbytes // _ALIGN) * _ALIGN
     end = start + _round(position - start, PAGE)
     if position < end:
         # The last page must exist to its end, or reading it would be SIGBUS.
         os.pwrite(descriptor, b"\0", end - 1)
-
-
-def _write(descriptor: int, view: memoryview, position: int) -> None:
-    done = 0
-    while done < view.nbytes:
-        step = LARGE_PAGE_BYTES - (position + done) % LARGE_PAGE_BYTES
-        done += os.pwrite(descriptor, view[done : done + step], position + done)
 
 
 def _round(size: int, to: int) -> int:
@@ -481,9 +368,6 @@ def when_unused(view: Any, callback: Callable[[Any], object]) -> weakref.ref[Any
     """Have ``callback`` called when nothing holds a region's bytes any more."""
     return weakref.ref(view, callback)
 
-
-Stored = tuple[Any, int, int, int, tuple[int, ...]]
-"""A value with parts in an arena: its pickle (None: the first part is the pickle) and region."""
 
 _UNUSED_COUNT: Final = 2
 """References to a view that no array is on: a dictionary's or variable's, and that of asking."""

@@ -1,20 +1,13 @@
-"""All that crosses between the driver, the zygote and the workers, and its framing.
+"""The frames in which processes of ours send messages to each other through a socket.
 
-A frame is a header and a pickle of a tuple whose first item says what it is. Finished calls
-are the exception: they come as packed records, because a worker keeps them in shared memory
-until it reports them, where they outlive it.
+A frame is a header and its content: the pickle of a message, or records of finished calls; see
+`messages`. Every process that sends uses `Outgoing`, and every process that receives `Inbox`.
 
-Sockets lose nothing, but a call can write to the socket of its worker, read from it, or fork a
-process that does. So a header has two checks: of the frame's content, and of the header together
-with all headers before it. What is lost, repeated, out of order or forged fits neither, and is
-seen at its header, before anything waits for a length that nobody meant.
-
-::
-
-    driver ──(TASKS, ARENA, FREE, REPLY, STOP)──────────────────► worker     data socket
-    driver ◄──(records; ARENA, UNMAPPED, SUBMIT, WAIT, ASK, …)─── worker     data socket
-    driver ──(TAKE_BACK, REPORT, COOL)──────────────────────────► worker     control socket
-    driver ──(FORK, SIGNAL)──► zygote ──(STARTED, ENDED, PAGES)──► driver    zygote socket
+Sockets lose nothing. But a call can write to the socket of its worker, read from it, or fork a
+process that does. So a header has two checks: one of the frame's content, and one of this header
+together with all headers before it. A frame that is lost, repeated, out of order or forged does
+not fit these checks. The receiver sees that at the header, before it waits for a length that
+nobody meant.
 """
 
 from __future__ import annotations
@@ -41,85 +34,6 @@ RECORDS_FLAG: Final = 0x8000_0000
 """Set in a frame's length: the frame is records, not a pickle."""
 
 MAX_FRAME_BYTES: Final = 0x7FFF_FFFF
-
-# driver -> worker
-TASKS: Final = "tasks"
-FREE: Final = "free"
-REPLY: Final = "reply"
-STOP: Final = "stop"
-AS_BEFORE: Final = "as before"
-"""In place of the surroundings of a run: those that the worker was told of last."""
-
-TAKE_BACK: Final = "take back"
-REPORT: Final = "report"
-COOL: Final = "cool"
-"""Nothing has been freed for a while: what is kept for the next values goes back to the system."""
-
-# both ways
-ARENA: Final = "arena"
-
-# worker -> driver
-READY: Final = "ready"
-LEAVING: Final = "leaving"
-REPORTED: Final = "reported"
-GAVE_BACK: Final = "gave back"
-UNMAPPED: Final = "unmapped"
-SUBMIT: Final = "submit"
-WAIT: Final = "wait"
-WAITED: Final = "waited"
-CANCEL: Final = "cancel"
-ASK: Final = "ask"
-PROGRESS: Final = "progress"
-
-# zygote
-FORK: Final = "fork"
-DESCRIPTORS: Final = 5
-"""That come with FORK: data and control socket, log, outbox, ledger."""
-
-SIGNAL: Final = "signal"
-STARTED: Final = "started"
-"""With a descriptor of the process, if its last item is true."""
-
-ENDED: Final = "ended"
-PAGES: Final = "pages"
-"""With a descriptor, for `LargePages`; about no worker."""
-
-RECORD: Final = struct.Struct("<QBBQQqqqqqII")
-"""A finished call: attempt, status, flags, its log's start and end (bytes in the worker's log),
-five times in ns (received, inputs decoded, called, returned, stored), the most memory that the
-process took (KiB; 0: not looked at), size of what follows."""
-
-TIMES: Final = slice(26, 66)
-"""The five times inside a record."""
-
-FLAG_STORED: Final = 1  # the result has parts in an arena
-FLAG_PACKED: Final = 4  # the payload is a pickle of values, not one value
-FLAG_FAILURES: Final = 2  # a block in which items raised
-
-OUTBOX: Final = struct.Struct("<QQQQ")
-"""Head of the shared memory of a worker: bytes of finished records behind it, the attempt that
-runs (0: none), where its log starts, and the attempt that is to be interrupted."""
-OUTBOX_FILLED: Final = struct.Struct("<Q")
-OUTBOX_RUNNING: Final = struct.Struct("<QQ")
-OUTBOX_RUNNING_AT: Final = 8
-OUTBOX_INTERRUPT: Final = struct.Struct("<Q")
-OUTBOX_INTERRUPT_AT: Final = 24
-
-
-_SHAPES: Final[dict[str, tuple[type, ...]]] = {
-    READY: (),
-    LEAVING: (),
-    REPORTED: (),
-    ARENA: (int, int),
-    GAVE_BACK: (list,),
-    UNMAPPED: (int, int),
-    SUBMIT: (int, tuple, list),
-    WAIT: (int, int),
-    WAITED: (int, int),
-    CANCEL: (int,),
-    ASK: (int, str, object),
-    PROGRESS: (int, float),
-}
 
 
 class BadFrame(ValueError):
@@ -161,29 +75,6 @@ class Outgoing:
         facts = _FACTS.pack(len(content) | flag, _check_of(content))
         self._check = crc32(facts, self._check)
         return facts + self._check.to_bytes(4, "little") + content
-
-
-def from_worker(content: memoryview) -> tuple[Any, ...]:
-    """A message of a worker, of a kind and with items as it may send.
-
-    Raises
-    ------
-    BadFrame
-        It is none.
-    BaseException
-        Unpickling can raise anything.
-    """
-    message = pickle.loads(content)
-    if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
-        raise BadFrame("it is no message")
-    shape = _SHAPES.get(message[0])
-    if (
-        shape is None
-        or len(shape) != len(message) - 1
-        or not all(map(isinstance, message[1:], shape))
-    ):
-        raise BadFrame(f"no worker sends a message {message[0]!r:.40} like this")
-    return message
 
 
 class Inbox:

@@ -1,7 +1,7 @@
 """Calls that ask for calls, the worker's end: an engine that asks the driver, by messages.
 
 `NestedEngine` fulfils the `Engine` contract in a worker process. Its other end is
-`nested_server`, in the driver.
+`mars.engines.driver.nested`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mars.calls.options import DEFAULT_OPTIONS
 from mars.code.pickling import new_world
 from mars.code.world import settle, visiting
 from mars.engine import Run
-from mars.engines.local import messages
 from mars.engines.objects import RemoteObject
 from mars.engines.outcome import TaskLog, failure_of, item_of
+from mars.engines.wire import messages
 from mars.errors import SessionClosed, UsageError
 from mars.settings import FUNCTION_BYTES, INLINE_BYTES
 from mars.task import Call, Stage, Task
@@ -48,7 +48,7 @@ class Channel(Protocol):
     def ask(self, kind: str, *rest: Any) -> Any:
         """Send a request to the driver and wait for its reply."""
 
-    def send(self, *message: Any) -> None:
+    def send(self, message: messages.FromWorker) -> None:
         """Send a message to the driver."""
 
     def shield(self) -> AbstractContextManager[None]:
@@ -367,7 +367,7 @@ class NestedEngine:
         """End the run early."""
         if run.number and not run.ended and os.getpid() == self._worker.pid:
             with self._worker.shield():
-                self._worker.send(messages.CANCEL, run.number)
+                self._worker.send((messages.CANCEL, run.number))
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output."""

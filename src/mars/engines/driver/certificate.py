@@ -1,6 +1,6 @@
 """What is said of a worker process that ended: how, what it said last, why, and what to do.
 
-Pure: `loop` has the facts, and calls `evidence` for a death under a call and `ending_name`.
+Pure: `deaths` has the facts, and calls `evidence` for a death under a call and `ending_name`.
 """
 
 from __future__ import annotations

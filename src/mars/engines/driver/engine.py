@@ -1,4 +1,8 @@
-"""The embedded engine as sessions see it: the `Engine` contract over a loop, pool and store."""
+"""The engine that runs calls in worker processes, as sessions see it.
+
+`DriverEngine` is the `Engine` contract over a loop, a store and workers. It is the same for the
+workers of one machine and for those on nodes: a `Site` says what differs.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,29 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
 from mars import delivery, platform
 from mars.attempt import call as attempt_call
-from mars.attempt import codec, context, threads
+from mars.attempt import codec, threads
 from mars.attempt.capture import Log
 from mars.attempt.followed import Program
 from mars.attempt.setting import import_path
 from mars.calls.options import DEFAULT_OPTIONS
 from mars.engine import Run
-from mars.engines.given import Given
+from mars.engines.driver.loop import Loop
+from mars.engines.driver.nested import NestedServer
+from mars.engines.driver.scheduler import Scheduler
+from mars.engines.driver.store import Store
+from mars.engines.driver.workers import Workers
 from mars.engines.kinds import EngineOptions
-from mars.engines.local.launch import Launch
-from mars.engines.local.loop import Loop
-from mars.engines.local.nested_server import NestedServer
-from mars.engines.local.pool import Pool
-from mars.engines.local.store import Store
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
 from mars.errors import NoAvailableBand, NotExecuted
 from mars.logs import LogSource
 from mars.observe.progress import write_line
-from mars.observe.silence import RunningCall, Silence, advise_here
+from mars.observe.silence import RunningCall, Silence
 from mars.resources import memory_limit_bytes
 from mars.settings import CALL_MEMORY_SHARE, LAST_LINES_S, OBJECT_MEMORY_SHARE, UNKNOWN_MEMORY_BYTES
 from mars.task import Call, Stage, Task
@@ -56,53 +59,122 @@ class Groups:
         self.memory = tuple([memory for _, _, memory in groups])  # for calls; None: the engine's
 
 
-class LocalEngine:
-    """Worker processes on this machine.
+class Site(Protocol):
+    """Where the workers of an engine are, and what follows from that.
+
+    `mars.engines.one_machine` has the site of this machine, `mars.engines.cluster.engine` that of
+    a cluster.
+
+    Attributes
+    ----------
+    known_as : str or None
+        The address by which other programs get to the same workers, too.
+    refused : sequence of str
+        Why nodes cannot be used.
+    silent : sequence of str
+        Addresses of nodes that the session began without, as they have not answered.
+    memory_bytes : int
+        Memory that objects and calls may take together.
+    """
+
+    known_as: str | None
+    memory_bytes: int
+
+    @property
+    def refused(self) -> Sequence[str]: ...
+    @property
+    def silent(self) -> Sequence[str]: ...
+
+    def new_store(
+        self, wake: Callable[[Callable[[], object]], object], budget_bytes: int, directory: str
+    ) -> Store:
+        """What keeps the large values."""
+
+    def new_workers(self, facts: dict[str, Any], store: Store) -> Workers:
+        """The worker processes, none of which runs yet; ``facts`` are for each of them."""
+
+    def new_scheduler(
+        self, groups: Sequence[tuple[str, float]], room: Callable[[], float]
+    ) -> Scheduler:
+        """What decides; ``room`` are bytes of memory that are free for calls."""
+
+    def begin(self, engine: DriverEngine) -> None:
+        """The engine is there, and its loop is about to start."""
+
+    def look_at(self, calls: Sequence[Call]) -> None:
+        """See to what calls need, before they are sent."""
+
+    def as_told(
+        self,
+        path: list[str],
+        here: str,
+        variables: dict[bytes, bytes | None],
+        settings: dict[str, Any],
+    ) -> Any:
+        """What calls are told of the program: its import path, folder, variables and settings."""
+
+    def more_cores(self) -> str:
+        """What its user can do about a call that asks for more cores than there are."""
+
+    def is_stopped(self, pid: int) -> bool:
+        """Whether a worker process is held up, as by a debugger."""
+
+    def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
+        """On which node a call runs, and what shows where it is; see `Silence`."""
+
+    def ending(self) -> None:
+        """The engine is about to end."""
+
+    def close(self) -> None:
+        """The engine has ended; idempotent."""
+
+    def inert(self) -> None:
+        """In a process forked from the engine's: let go, touch nothing."""
+
+
+class DriverEngine:
+    """An engine whose calls run in worker processes.
 
     Parameters
     ----------
     name : str
-        What the addresses of its workers begin with.
+        Its address.
+    site : Site
+        Where the workers are. The engine closes it.
+    groups : sequence of (str, float)
+        Address and cores of each group of workers.
     options : EngineOptions
         What the engine is started with.
-    launch : Launch, optional
-        The process that workers are forked from, which is starting already. The engine ends it.
-    """
 
-    _launch: Launch | None = None
+    Attributes
+    ----------
+    groups : Groups
+        The groups that are there now. The loop's thread replaces them as nodes come and go.
+    """
 
     def __init__(
         self,
         name: str,
+        site: Site,
+        groups: Sequence[tuple[str, float]],
         options: EngineOptions,
-        launch: Launch | None = None,
     ) -> None:
-        self._given = Given(options.env, options.working_dir)
-        self._launch = launch
-        cpus = [float(count) for count in options.cores]
-        groups = list(zip(context.addresses(name, len(cpus)), cpus, strict=True))
-        self._begin(name, groups, options)
-
-    def _begin(
-        self, name: str, groups: Sequence[tuple[str, float]], options: EngineOptions
-    ) -> None:
-        """Start the processes of groups, each an address and its cores."""
         self.address = name
-        self._groups = Groups([(address, cpus, None) for address, cpus in groups])
+        self.site = site
+        self.groups = Groups([(address, cpus, None) for address, cpus in groups])
         self.objects = SharedObjects()
         self._lines: deque[threading.Event] = deque()  # that are being shown
         self._pid = os.getpid()
         self._closed = False
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
-        self._silence = Silence(self._is_stopped, self._how_to_look)
+        self._silence = Silence(site.is_stopped, site.how_to_look)
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
         self._settings = Program()
         self._around: tuple[Any, Any] = None, None  # as found last, and what calls are told of it
         path, here, *_ = self._surroundings()
-        memory = self._memory_bytes()
-        self.memory = int(CALL_MEMORY_SHARE * memory)
+        self.memory = memory = int(CALL_MEMORY_SHARE * site.memory_bytes)
         object_memory = options.object_memory
         if object_memory is None:
             object_memory = int(
@@ -117,13 +189,15 @@ class LocalEngine:
             "addresses": list(self.worker_addresses),
             "n_cpu": self.n_cpu,
         }
-        self.store = self._new_store(object_memory, spill_directory)
+        self.store = store = site.new_store(self._wake, object_memory, spill_directory)
         with contextlib.ExitStack() as undo:
-            undo.callback(self.store.close)
-            pool = self._new_pool(facts)
-            undo.callback(pool.close)
-            self.loop = self._new_loop(groups, pool)
+            undo.callback(store.close)
+            workers = site.new_workers(facts, store)
+            undo.callback(workers.close)
+            scheduler = site.new_scheduler(groups, lambda: memory - store.ledger.total())
+            self.loop = Loop(scheduler, workers, store, self._tell)
             self.loop.nested = NestedServer(self)
+            site.begin(self)
             undo.pop_all()  # from here on the loop closes them
             self.loop.start()
         _engines.add(self)
@@ -131,38 +205,12 @@ class LocalEngine:
     @property
     def n_cpu(self) -> float:
         """Cores that running calls share."""
-        return sum(self._groups.cpus)
+        return sum(self.groups.cpus)
 
     @property
     def worker_addresses(self) -> Sequence[str]:
         """Addresses of the groups of workers."""
-        return self._groups.addresses
-
-    # What an engine with workers elsewhere has otherwise.
-
-    def _memory_bytes(self) -> int:
-        """Memory that objects and calls may take together."""
-        return memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES
-
-    def _more_cores(self) -> str:
-        """What its user can do about a call that asks for more cores than there are."""
-        return "new_session(n_cpu=...) with more"
-
-    def _is_stopped(self, pid: int) -> bool:
-        return platform.is_stopped(pid)
-
-    def _how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
-        """On which node a call runs, and what shows where it is; see `Silence`."""
-        return advise_here(call, several)
-
-    def _new_store(self, object_memory: int, spill_directory: str) -> Store:
-        return Store(self._wake, object_memory, spill_directory)
-
-    def _new_pool(self, facts: dict[str, Any]) -> Pool:
-        return Pool(facts, self.store.ledger_descriptor, self._launch)
-
-    def _new_loop(self, groups: Sequence[tuple[str, float]], pool: Pool) -> Loop:
-        return Loop(groups, pool, self.store, self.memory, self._tell)
+        return self.groups.addresses
 
     def _wake(self, action: Any) -> None:
         self.loop.post(action)
@@ -190,6 +238,7 @@ class LocalEngine:
     ) -> None:
         """Start calls; see `mars.engine.Engine`."""
         check_open(self._closed, self._pid)
+        self.site.look_at(calls)
         tasks = []
         realm = run.realm
         for call in calls:
@@ -228,20 +277,8 @@ class LocalEngine:
         found = self._program()
         known = self._around  # threads may be here at once
         if found != known[0]:
-            known = self._around = found, self._as_told(*found)
+            known = self._around = found, self.site.as_told(*found)
         return known[1]
-
-    def _as_told(
-        self,
-        path: list[str],
-        here: str,
-        variables: dict[bytes, bytes | None],
-        settings: dict[str, Any],
-    ) -> Any:
-        folder = self._given.working_dir
-        if folder is not None:
-            path, here = [folder, *path], folder
-        return path, here, self._given.variables(variables), settings
 
     def _program(self) -> tuple[list[str], str, dict[bytes, bytes | None], dict[str, Any]]:
         """Where the program imports from, what it calls "here", and what it has changed.
@@ -259,9 +296,9 @@ class LocalEngine:
 
     def check_schedulable(self, call: Call) -> None:
         """Refuse a call that no worker can ever run."""
-        self._check(call, self._groups)
-
-    def _check(self, call: Call, groups: Groups) -> None:
+        groups = self.groups
+        if not groups.addresses:
+            return  # it waits for a node, but not for ever
         options = call.options
         if options.worker is not None and options.worker not in groups.addresses:
             raise NoAvailableBand(
@@ -274,7 +311,7 @@ class LocalEngine:
         if options.cpus > largest:
             raise NoAvailableBand(
                 f"{call.name} asks for cpus={options.cpus:g}, but a worker has {largest:g}; "
-                f"ask for less, or {self._more_cores()}"
+                f"ask for less, or {self.site.more_cores()}"
             )
         if options.memory is not None and options.memory > self.memory:
             raise NoAvailableBand(
@@ -366,17 +403,24 @@ class LocalEngine:
                 return
             self._closed = True
         _engines.discard(self)
-        if self._pid == os.getpid():
-            self.loop.close()
-            deadline = time.monotonic() + LAST_LINES_S
-            for shown in self._lines:
-                shown.wait(max(0.0, deadline - time.monotonic()))
-            self.objects.close()
+        self.site.ending()
+        with contextlib.ExitStack() as ending:  # from the last line to the first, whatever fails
+            ending.callback(self.site.close)
+            if self._pid == os.getpid():
+                ending.callback(self._end)
+
+    def _end(self) -> None:
+        self.loop.close()
+        deadline = time.monotonic() + LAST_LINES_S
+        for shown in self._lines:
+            shown.wait(max(0.0, deadline - time.monotonic()))
+        self.objects.close()
 
     def inert(self) -> None:
         """In a process forked from the engine's: let go, touch nothing."""
         self._closed = True
         self.loop.forget_in_child()
+        self.site.inert()
 
     def observe(self, since: int | None = None) -> Observation:
         """What there is now, and which attempts have ended; see `mars.engine.Engine`."""
@@ -446,7 +490,7 @@ def _changes(before: dict[bytes, bytes], now: dict[bytes, bytes]) -> dict[bytes,
     return changes
 
 
-_engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
+_engines: weakref.WeakSet[DriverEngine] = weakref.WeakSet()
 
 
 def _inert_all() -> None:

@@ -1,0 +1,213 @@
+"""All messages that cross between the driver, the zygote and the workers of one machine.
+
+A message is a tuple whose first item says what it is. Finished calls are the exception: they come
+as packed records, because a worker keeps them in shared memory until it reports them, and there
+they outlive the worker.
+
+::
+
+    driver ──(TASKS, ARENA, FREE, REPLY, STOP)──────────────────► worker     data socket
+    driver ◄──(records; ARENA, UNMAPPED, SUBMIT, WAIT, ASK, …)─── worker     data socket
+    driver ──(TAKE_BACK, REPORT, COOL)──────────────────────────► worker     control socket
+    driver ──(FORK, SIGNAL)──► zygote ──(STARTED, ENDED, PAGES)──► driver    zygote socket
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any, Final, Literal, cast
+
+from mars.engines.wire.frames import BadFrame
+from mars.engines.wire.regions import Key, Stored
+
+# Each message has its type behind its name. A message is a plain tuple, because a pickle of one is
+# smaller and faster than one of any class; a type checker tells the kinds apart by the first item.
+
+# -- driver -> worker, data socket ------------------------------------------------------------
+
+FunctionMessage = tuple[str, bytes | None, list[Stored] | None]
+"""A function: its name, its pickle (None: the first part is the pickle), and its large parts."""
+
+RunMessage = tuple[str, int | None, tuple[int, ...], Any]
+"""A run: session, entropy and prefix for `mars.remote.rng`, and surroundings or `AS_BEFORE`."""
+
+AS_BEFORE: Final = "as before"
+"""In place of the surroundings of a run: those that the worker was told of last."""
+
+CallMessage = tuple[
+    int, int, int, Any, list[Any] | None, int | None, Any, dict[str, Any] | None
+]  # fmt: skip
+"""A call: attempt, run and function (all three are numbers), arguments (bytes, or a pickle and
+stored values), inputs, number of outputs (None: its value is the one output), place, and what only
+some calls need to say."""
+
+Over = tuple[list[int], list[int]]
+"""Runs and functions that the worker is to forget."""
+
+TASKS: Final = "tasks"
+Tasks = tuple[
+    Literal["tasks"], dict[int, FunctionMessage], dict[int, RunMessage], list[CallMessage], Over
+]
+"""Functions and runs that the worker has not been told of, by number, and calls."""
+
+ARENA: Final = "arena"  # comes with its file; both ways
+Arena = tuple[Literal["arena"], int, int]
+"""The number of an arena, and its size."""
+
+FREE: Final = "free"
+Free = tuple[Literal["free"], list[Key], list[tuple[int, int, int]]]
+"""Regions that the worker is to let go, and those that it may write again, with their length."""
+
+REPLY: Final = "reply"
+Reply = tuple[Literal["reply"], int, *tuple[Any, ...]]
+"""The request that it answers, and the answer."""
+
+STOP: Final = "stop"
+Stop = tuple[Literal["stop"]]
+
+ToWorker = Tasks | Arena | Free | Reply | Stop
+
+# -- driver -> worker, control socket ---------------------------------------------------------
+
+TAKE_BACK: Final = "take back"
+TakeBack = tuple[Literal["take back"], int]
+"""How many calls to give back at most."""
+
+REPORT: Final = "report"
+Report = tuple[Literal["report"]]
+
+COOL: Final = "cool"
+Cool = tuple[Literal["cool"]]
+"""Nothing has been freed for a while: what is kept for the next values goes back to the system."""
+
+Order = TakeBack | Report | Cool
+
+# -- worker -> driver -------------------------------------------------------------------------
+
+READY: Final = "ready"
+LEAVING: Final = "leaving"
+REPORTED: Final = "reported"
+Plain = tuple[Literal["ready", "leaving", "reported"]]
+
+GAVE_BACK: Final = "gave back"
+GaveBack = tuple[Literal["gave back"], list[int]]
+"""Attempts."""
+
+UNMAPPED: Final = "unmapped"
+Unmapped = tuple[Literal["unmapped"], int, int]
+"""Arena and offset of a region."""
+
+SUBMIT: Final = "submit"
+Submit = tuple[Literal["submit"], int, tuple[Any, ...], list[Any]]
+"""A request, facts of a run, and its calls; see `mars.engines.worker.requests`."""
+
+WAIT: Final = "wait"
+WAITED: Final = "waited"
+Wait = tuple[Literal["wait", "waited"], int, int]
+"""A request, and a run."""
+
+CANCEL: Final = "cancel"
+Cancel = tuple[Literal["cancel"], int]
+"""A run."""
+
+ASK: Final = "ask"
+Ask = tuple[Literal["ask"], int, str, Any]
+"""A request, what is asked, and about what."""
+
+PROGRESS: Final = "progress"
+Progress = tuple[Literal["progress"], int, float]
+"""An attempt, and which part of it is done."""
+
+Request = Submit | Wait | Cancel | Ask
+FromWorker = Plain | Arena | GaveBack | Unmapped | Progress | Request
+
+# -- zygote -----------------------------------------------------------------------------------
+
+FORK: Final = "fork"
+Fork = tuple[Literal["fork"], int, dict[str, Any]]
+"""A worker, and what it is told."""
+
+DESCRIPTORS: Final = 5
+"""That come with FORK: data and control socket, log, outbox, ledger."""
+
+SIGNAL: Final = "signal"
+Signal = tuple[Literal["signal"], int, int]
+"""A worker, and the number of a signal."""
+
+STARTED: Final = "started"
+Started = tuple[Literal["started"], int, int, bool]
+"""A worker, its process, and whether a descriptor of the process comes with it."""
+
+ENDED: Final = "ended"
+Ended = tuple[Literal["ended"], int, int, int | None, int, str]
+"""A worker, its process, its wait status, the most memory that it took in KiB, and a note."""
+
+PAGES: Final = "pages"
+Pages = tuple[Literal["pages"], Literal[0]]
+"""With a descriptor, for `LargePages`; about no worker."""
+
+ToZygote = Fork | Signal | Stop
+FromZygote = Started | Ended | Pages
+
+# -- finished calls ---------------------------------------------------------------------------
+
+RECORD: Final = struct.Struct("<QBBQQqqqqqII")
+"""A finished call: attempt, status, flags, its log's start and end (bytes in the worker's log),
+five times in ns (received, inputs decoded, called, returned, stored), the most memory that the
+process took (KiB; 0: not looked at), size of what follows."""
+
+TIMES: Final = slice(26, 66)
+"""The five times inside a record."""
+
+FLAG_STORED: Final = 1  # the result has parts in an arena
+FLAG_PACKED: Final = 4  # the payload is a pickle of values, not one value
+FLAG_FAILURES: Final = 2  # a block in which items raised
+
+OUTBOX: Final = struct.Struct("<QQQQ")
+"""Head of the shared memory of a worker: bytes of finished records behind it, the attempt that
+runs (0: none), where its log starts, and the attempt that is to be interrupted."""
+OUTBOX_FILLED: Final = struct.Struct("<Q")
+OUTBOX_RUNNING: Final = struct.Struct("<QQ")
+OUTBOX_RUNNING_AT: Final = 8
+OUTBOX_INTERRUPT: Final = struct.Struct("<Q")
+OUTBOX_INTERRUPT_AT: Final = 24
+
+
+_SHAPES: Final[dict[str, tuple[type, ...]]] = {
+    READY: (),
+    LEAVING: (),
+    REPORTED: (),
+    ARENA: (int, int),
+    GAVE_BACK: (list,),
+    UNMAPPED: (int, int),
+    SUBMIT: (int, tuple, list),
+    WAIT: (int, int),
+    WAITED: (int, int),
+    CANCEL: (int,),
+    ASK: (int, str, object),
+    PROGRESS: (int, float),
+}
+
+
+def from_worker(content: memoryview) -> FromWorker:
+    """A message of a worker, of a kind and with items as it may send.
+
+    Raises
+    ------
+    BadFrame
+        It is none.
+    BaseException
+        Unpickling can raise anything.
+    """
+    message = pickle.loads(content)
+    if not isinstance(message, tuple) or not message or not isinstance(message[0], str):
+        raise BadFrame("it is no message")
+    shape = _SHAPES.get(message[0])
+    if (
+        shape is None
+        or len(shape) != len(message) - 1
+        or not all(map(isinstance, message[1:], shape))
+    ):
+        raise BadFrame(f"no worker sends a message {message[0]!r:.40} like this")
+    return cast(FromWorker, message)
