@@ -19,6 +19,7 @@ from mars.engines.driver.core import (
     CANCELLED,
     DONE,
     FAILED,
+    MADE,
     READY,
     RETRYING,
     WAITING,
@@ -37,6 +38,7 @@ from mars.engines.driver.events import (
     Interrupt,
     Kill,
     Left,
+    Lost,
     Outcome,
     Release,
     Report,
@@ -48,6 +50,7 @@ from mars.engines.driver.events import (
     TakeBack,
     Tick,
     Unblocked,
+    Unkept,
     WorkerReady,
 )
 from mars.engines.driver.scheduler import Scheduler
@@ -68,7 +71,7 @@ from mars.settings import (
     START_PAUSE_S,
     STARTS_WITHOUT_RESULT,
 )
-from mars.task import Call, Function, Task, WorkerId
+from mars.task import AttemptId, Call, Function, Task, WorkerId
 
 QUICK = Function(b"quick", "quick", b"")  # predicted: 1 ms
 LONG = Function(b"long", "long", b"")  # predicted: 1 s
@@ -1307,3 +1310,25 @@ def test_a_call_of_two_runs_goes_on_when_one_is_cancelled() -> None:
 
 def test_prediction_limits_are_what_these_tests_take_them_for() -> None:
     assert 0.001 < BATCH_S < PREFETCH_BELOW_S < 1.0
+
+
+# -- values that are still on their way -------------------------------------------------------
+
+
+def test_what_has_read_an_input_that_finds_no_room_fails_if_its_own_value_is_lost() -> None:
+    """Its input is not made again, so it could only wait for it for ever."""
+    desk = Desk(1)
+    source = call("source")
+    reader = call("reader", source)
+    last = call("last", reader)
+    run = desk.submit(source, reader, last, stop_on_error=False)
+    desk.finish(1, early=True, result=b"1", stored=True)
+    desk.finish(1, early=True, result=b"2", stored=True)
+    assert [stage(one) for one in (source, reader)] == [MADE, MADE]
+    desk.on(Unkept(AttemptId(source.task.attempt), b"no room"))
+    assert [stage(one) for one in (source, reader)] == [FAILED, MADE]
+    desk.on(Lost(0, lambda _: b"lost", {}))
+    desk.die(1)
+    assert [stage(one) for one in (reader, last)] == [FAILED, FAILED]
+    assert reader.task.failed_input is source.task
+    assert not run.live

@@ -163,10 +163,10 @@ def abandon(core: Core, task: Task) -> None:
             pending.append(dependent)
 
 
-def fail(core: Core, task: Task, result: Any) -> None:
-    """A task fails, and with it all that needs its value."""
+def fail(core: Core, task: Task, result: Any, failed_input: Task | None = None) -> None:
+    """A task fails, by itself or with one of its inputs, and with it all that needs its value."""
     move(task, FAILED)
-    task.result = result
+    task.result, task.failed_input = result, failed_input
     let_go_of_inputs(core, task)
     _count_failure(core, task)
     pending = [task]
@@ -176,6 +176,11 @@ def fail(core: Core, task: Task, result: Any) -> None:
         for dependent in dependents or ():
             if dependent.stage is ASSIGNED:
                 core.unqueue(dependent)
+            elif dependent.stage is MADE:
+                dependent.failed_input = (
+                    failed  # it has read the input; only if it is lost it fails
+                )
+                continue
             elif dependent.stage not in (WAITING, RETRYING):
                 continue
             move(dependent, FAILED)
@@ -234,6 +239,7 @@ def no_longer_made(task: Task) -> None:
 
 def end_made(core: Core, task: Task, now: float) -> None:
     """A task that was MADE is done."""
+    task.failed_input = None  # its value is here
     if task.early:
         task.dependents = None  # they have been told
     no_longer_made(task)

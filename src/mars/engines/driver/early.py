@@ -94,6 +94,8 @@ def on_lost(core: Core, event: Lost, now: float) -> None:
             continue  # it has ended with a task before it in this list
         if not wanted(task):
             abandon(core, task)
+        elif task.failed_input is not None:
+            fail(core, task, None, task.failed_input)
         elif task.deaths <= task.call.options.death_retries:
             core.timers.add(now + backoff_s(task.deaths), RETRY, task.attempt, task)
         else:
