@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mars
 import mars.remote as mr
 from mars.engines.cluster import nodes as cluster_nodes
 from mars.engines.driver import loop as driver_loop
@@ -163,6 +164,8 @@ def test_attempts_tell_of_each_call_that_may_have_run_on_a_node_that_was_lost(
     pass_gate: Callable[..., None],
 ) -> None:
     def work(gate: Path) -> None:
+        where = mars.get_context().worker_address.rpartition("/")[2]
+        gate.with_name(f"{gate.name} at {where}").touch()
         pass_gate(gate)
 
     there = on_nodes(2)
@@ -177,7 +180,7 @@ def test_attempts_tell_of_each_call_that_may_have_run_on_a_node_that_was_lost(
         return sum(len(worker.queue) for worker in workers if worker.group == 0)
 
     wait_until(lambda: there.in_loop(queued) > 2)
-    before = there.in_loop(queued)
+    wait_until((tmp_path / f"gate at {first.rpartition('/')[2]}").exists)
     there.carrier.lose(first)
     wait_until(lambda: there.session.get_worker_addresses() == [second])
     (tmp_path / "gate").touch()
@@ -185,6 +188,6 @@ def test_attempts_tell_of_each_call_that_may_have_run_on_a_node_that_was_lost(
     told = [[(one.node.split()[-1], one.ending) for one in call.attempts()] for call in calls]
     assert all(one[-1] == (f"({second})", "value") for one in told)
     again = [one[0] for one in told if len(one) > 1]
-    assert sorted(again) == sorted(
-        [(f"({first})", "died")] + [(f"({first})", "unknown")] * (before - 1)
-    )
+    # Meanwhile the other node may have been given some of the calls that waited here.
+    assert again.count((f"({first})", "died")) == 1
+    assert set(again) == {(f"({first})", "died"), (f"({first})", "unknown")}

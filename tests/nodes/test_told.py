@@ -51,8 +51,12 @@ def asked(there: Any) -> list[tuple[str, ...]]:
 
 
 def test_a_package_that_nodes_lack_is_named_before_calls_are_sent(
-    on_nodes: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    on_nodes: Callable[..., Any],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A run goes on without an answer after a while, which a busy machine may need.
+    monkeypatch.setattr("mars.engines.cluster.engine.PACKAGES_S", 60.0)
     there = on_nodes(2)
     before: list[str] = []
     send = there.loop.submit
