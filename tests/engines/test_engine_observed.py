@@ -60,7 +60,7 @@ def test_an_attempt_is_told_once_with_all_that_is_known_of_it(watch: Watch) -> N
     assert one.pid == pid and one.node.startswith(socket.gethostname())
     assert one.group in [group.address for group in watch.now().groups]
     assert one.worker and one.number and one.run
-    assert one.call == call._call.key
+    assert one.call == call.call.key
     assert one.times == call.times()
 
 
@@ -161,7 +161,7 @@ def test_an_observation_shows_the_call_that_runs(
     assert (run.total, run.done, run.failed, run.depth) == (1, 0, 0, 0)
     assert worker.runs == (run.number,) and seen.running(run.number) == run.running == 1
     assert worker.pid == call.fetch() and worker.attempt and worker.queued == 1
-    assert worker.call == call._call.key
+    assert worker.call == call.call.key
     assert 0 < worker.sent <= seen.now <= time.monotonic()
     group = next(one for one in seen.groups if one.address == worker.group)
     assert group.free < group.cpus
