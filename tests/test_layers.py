@@ -33,7 +33,8 @@ LAYERS = """
     deploy.ssh
     code.bytecode code.digest code.keepers code.origin code.places code.arrays
     code.modules
-    code.importing
+    code.changes
+    code.guests code.importing
     code.world
     code.definitions code.reach
     code.needs

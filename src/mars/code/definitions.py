@@ -25,9 +25,15 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any, Final
 
+from mars.code.changes import (
+    MISSING,
+    registered_at,
+)
 from mars.code.modules import travels_by_value
 from mars.code.origin import is_project_module
-from mars.code.world import MISSING, current, registered_at
+from mars.code.world import (
+    current,
+)
 
 CODE_VERSION: Final = 2
 """Of `marshal`: later ones write the same code in several ways, by how often it is referred to."""

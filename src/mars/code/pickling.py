@@ -8,6 +8,8 @@ loaded only then.
 In a *value* a class or function of the program is a reference: its tag, and a definition for a
 world that lacks it. The definition is a pickle of its own, made once. In a *function* that is
 spawned definitions stand as they are, so that what they share stays shared.
+
+The module is long because the three picklers share their rules for each type of object.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ from typing import Any, ClassVar, Final
 from mars.code import arrays, places
 from mars.code import states as states_module
 from mars.code.bytecode import facts_of, names_in_alias, names_in_hints
+from mars.code.changes import (
+    MISSING,
+)
 from mars.code.definitions import (
     FIRST,
     Definition,
@@ -66,7 +71,11 @@ from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.reach import HEAP_TYPE, CachedFunction, Reach, reduces_as_any_object
 from mars.code.states import note_changeable, prepared_of
-from mars.code.world import MISSING, World, current, tag_of
+from mars.code.world import (
+    World,
+    current,
+    tag_of,
+)
 from mars.settings import PICKLE_DEPTH
 
 

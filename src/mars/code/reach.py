@@ -44,9 +44,7 @@ from mars.code.bytecode import (
     names_in_hints,
     resolved,
 )  # fmt: skip
-from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
-from mars.code.origin import found, module_of
-from mars.code.world import (
+from mars.code.changes import (
     AS_IMPORTED,
     DEFAULT,
     MISSING,
@@ -55,7 +53,9 @@ from mars.code.world import (
     is_plain,
     registered_at,
     without_objects,
-)  # fmt: skip
+)
+from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
+from mars.code.origin import found, module_of
 from mars.settings import REACH_ITEMS
 
 CachedFunction: Final[Any] = type(functools.lru_cache(len))

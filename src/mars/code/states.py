@@ -17,21 +17,23 @@ from typing import Any, Final
 
 from mars.code import modules
 from mars.code.bytecode import codes_in
+from mars.code.changes import (
+    AS_IMPORTED,
+    MISSING,
+    Group,
+    Seen,
+    State,
+    is_plain,
+    without_objects,
+)
 from mars.code.digest import blake2b
 from mars.code.keepers import Apart, InBand
 from mars.code.modules import Source
 from mars.code.origin import found
 from mars.code.reach import HEAP_TYPE, CachedFunction, Reach
 from mars.code.world import (
-    AS_IMPORTED,
-    MISSING,
-    Group,
-    Seen,
-    State,
     World,
     current,
-    is_plain,
-    without_objects,
 )
 from mars.settings import BUFFER_BYTES, STATES_READ
 

@@ -13,11 +13,12 @@ that are there, and nothing is ever written to them.
 Classes and functions that travel by value have a *tag*, which is theirs alone in all processes. A
 copy has the tag of what it was copied from. Pickles are made in `mars.code.pickling`; the functions
 that they call when they are read ask `current` for the world.
+
+The module is long because one class puts things in place and takes them back, in the same order.
 """
 
 from __future__ import annotations
 
-import abc
 import builtins
 import contextlib
 import functools
@@ -26,26 +27,32 @@ import pickle
 import sys
 import threading
 import weakref
-from abc import ABCMeta
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum, EnumMeta
 from importlib.machinery import ModuleSpec
-from operator import is_
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final, Protocol
 
 from mars.code import importing, modules
+from mars.code.changes import (
+    DEFAULT,
+    MISSING,
+    OF_FUNCTION,
+    Change,
+    Content,
+    Group,
+    State,
+    bound,
+    owner_of,
+    refusing,
+    value_in,
+    with_objects,
+    with_own_cache,
+    without_objects,
+)
+from mars.code.guests import Kept, for_a_guest, has_plain_attributes, stays_with_a_guest
 from mars.code.importing import Generation
 from mars.code.modules import Source
-from mars.code.origin import found, is_project_module
-from mars.errors import UsageError
-from mars.settings import BUFFER_BYTES
-
-MISSING: Final = object()
-"""In place of a value: there is no such name."""
-AS_IMPORTED: Final = b""
-"""In place of a content: a module's own function or class, as its file makes it."""
+from mars.code.origin import found
 
 # -- tags -----------------------------------------------------------------------------------------
 
@@ -213,338 +220,6 @@ def _made(name: str, facts: Mapping[str, Any]) -> ModuleType:
 _OF_EMPTY_MODULE: Final = frozenset({*vars(ModuleType("")), "__builtins__"})
 
 
-def _value_in(owner: Any, name: str) -> Any:
-    """What a module or class has under a name itself; `MISSING`: nothing."""
-    if name == "__bases__" and isinstance(owner, type):
-        return owner.__bases__
-    if name in _OF_FUNCTION and type(owner) is FunctionType:
-        return getattr(owner, name) or MISSING
-    if name == REGISTERED and isinstance(owner, ABCMeta):
-        return registered_at(owner)
-    return vars(owner).get(name, MISSING)
-
-
-REGISTERED: Final = "_abc_registry"
-"""In place of the name of an attribute: the classes that are registered at an abstract class."""
-
-
-def registered_at(cls: Any) -> tuple[Any, ...]:
-    """Classes that were registered as subclasses of an abstract class, in an order of their own."""
-    references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
-    found = [one for one in (reference() for reference in references) if one is not None]
-    return tuple(sorted(found, key=lambda one: (str(one.__module__), str(one.__qualname__))))
-
-
-def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
-    if set(map(id, registered_at(cls))) != set(map(id, wanted)):
-        cls._abc_registry_clear()
-        cls._abc_caches_clear()
-        for one in wanted:
-            ABCMeta.register(cls, one)
-
-
-def _rename_member(member: Any, value: Any) -> None:
-    """Have an enum find a member by another value."""
-    by_value = type(member)._value2member_map_
-    for one in [one for one, there in by_value.items() if there is member]:
-        del by_value[one]
-    with contextlib.suppress(TypeError):  # it has no hash: it is looked for among all
-        by_value[value] = member
-
-
-_OF_FUNCTION: Final = ("__defaults__", "__kwdefaults__")
-
-_PLAIN: Final = frozenset({int, float, complex, str, bytes, bool, type(None), type(Ellipsis)})
-
-_OBJECT: Final = "\0an object"
-"""In place of a default that is no plain value, and stays the object that it is."""
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value is a number, a text, or a tuple of such, which nobody can change."""
-    kind = type(value)
-    return kind in _PLAIN or (kind in (tuple, frozenset) and all(map(is_plain, value)))
-
-
-def without_objects(defaults: Any) -> Any:
-    """Defaults of a function, a mark in place of each object; None: they hold no plain value."""
-    if not defaults or not any(map(is_plain, _items_of(defaults))):
-        return None
-    if type(defaults) is dict:
-        return {name: one if is_plain(one) else _OBJECT for name, one in defaults.items()}
-    return tuple([one if is_plain(one) else _OBJECT for one in defaults])
-
-
-def _with_objects(plain: Any, defaults: Any) -> Any:
-    """The other way: objects of ``defaults`` in place of the marks."""
-    if type(plain) is dict:
-        named = defaults if type(defaults) is dict else {}
-        return {name: named.get(name) if one == _OBJECT else one for name, one in plain.items()}
-    given = defaults if type(defaults) is tuple else ()
-    given = (*given, *[None] * (len(plain) - len(given)))
-    return tuple([given[at] if one == _OBJECT else one for at, one in enumerate(plain)])
-
-
-def _items_of(defaults: Any) -> Any:
-    return defaults.values() if type(defaults) is dict else defaults
-
-
-class _Change:
-    """One name of a module or class that the program had bound to something else."""
-
-    __slots__ = ("base", "content", "name", "owner", "value")
-
-    def __init__(self, owner: Any, name: str, value: Any) -> None:
-        self.owner, self.name, self.value = owner, name, value
-        self.base: Any = MISSING
-        self.content: bytes | None = None
-
-    def enter(self) -> None:
-        """Put the program's value in place."""
-        self.base = self.now()
-        self.set(self.value)
-
-    def leave(self) -> None:
-        """Put back what the import made."""
-        self.value = self.now()  # what calls made of it stays with this world
-        self.set(self.base)
-
-    def now(self) -> Any:
-        """What is there."""
-        return _value_in(self.owner, self.name)
-
-    def set(self, value: Any) -> None:
-        """Bind the name; `MISSING`: remove it."""
-        if self.name in _OF_FUNCTION and type(self.owner) is FunctionType:
-            setattr(self.owner, self.name, None if value is MISSING else value)
-        elif self.name == REGISTERED and isinstance(self.owner, ABCMeta):
-            _register_only(self.owner, value)
-        elif isinstance(self.owner, type):
-            if value is MISSING:
-                with contextlib.suppress(AttributeError):
-                    type.__delattr__(self.owner, self.name)
-            else:
-                type.__setattr__(self.owner, self.name, value)
-        elif value is MISSING:
-            vars(self.owner).pop(self.name, None)
-        else:
-            if self.name == "_value_" and isinstance(type(self.owner), EnumMeta):
-                _rename_member(self.owner, value)
-            vars(self.owner)[self.name] = value
-
-
-class _Content(_Change):
-    """An object of a module that the program had changed in place: it stays, with that content.
-
-    So all that refers to it, such as the default of a parameter, sees the change.
-    """
-
-    __slots__ = ("other",)
-
-    def __init__(self, owner: Any, name: str, value: Any, other: Any) -> None:
-        super().__init__(owner, name, value)
-        self.other = other  # of the same type; has what is not in place
-
-    def enter(self) -> None:
-        """Put the program's content in place."""
-        super().enter()
-        _exchange(self.base, self.other)
-
-    def leave(self) -> None:
-        """Put back what the import made."""
-        super().leave()
-        _exchange(self.base, self.other)
-
-
-def _exchange(one: Any, other: Any) -> None:
-    """Have two objects exchange what they hold."""
-    if type(one) is list:
-        one[:], other[:] = other[:], one[:]
-        return
-    if type(one) not in (dict, set):
-        one, other = vars(one), vars(other)
-    kept = one.copy()
-    one.clear()
-    one.update(other)
-    other.clear()
-    other.update(kept)
-
-
-class _Kept:
-    """What a module of the program itself holds, so that a call which runs beside it leaves that.
-
-    Its names, those of its classes, what is in its own lists, dictionaries, sets and queues, and
-    the attributes of its objects, at any depth. Other objects, such as counters, are copied for
-    the call: see `World._settle`.
-    """
-
-    def __init__(self, module: ModuleType) -> None:
-        self._owners: list[tuple[Any, dict[str, Any]]] = [(module, dict(vars(module)))]
-        self._containers: list[tuple[Any, Any]] = []
-        self._arrays: list[tuple[Any, Any]] = []
-        for value in self._owners[0][1].values():
-            if isinstance(value, type) and value.__module__ == module.__name__:
-                self._owners.append((value, dict(vars(value))))
-        pending = [
-            value
-            for _, names in self._owners
-            for name, value in names.items()
-            if not name.startswith("__")
-        ]
-        seen: set[int] = set()
-        while pending:
-            value = pending.pop()
-            kind = type(value)
-            if kind in _ATOMS or id(value) in seen:
-                continue
-            seen.add(id(value))
-            if kind in (tuple, frozenset):
-                pending.extend(value)
-            elif kind is MethodType:
-                pending.append(value.__self__)
-            elif issubclass(kind, _CONTAINERS):
-                self._keep(value, pending)
-                if _has_plain_attributes(value):
-                    self._keep(vars(value), pending)
-            elif _is_small_array(value):
-                self._arrays.append((value, value.copy()))
-            elif _has_plain_attributes(value):
-                self._keep(vars(value), pending)
-
-    def _keep(self, value: Any, pending: list[Any]) -> None:
-        base = _base_of(value)
-        before = base(value)
-        self._containers.append((value, before))
-        pending.extend(before.values() if isinstance(before, dict) else before)
-
-    def restore(self) -> None:
-        """Put back what was changed."""
-        for value, before in self._containers:
-            if _holds_the_same(value, before):
-                continue  # nor may another thread find it empty for a moment
-            base = _base_of(value)
-            base.clear(value)
-            (base.extend if issubclass(base, (list, deque)) else base.update)(value, before)
-        for array, before in self._arrays:
-            if array.tobytes() != before.tobytes():
-                array[...] = before
-        for owner, names in self._owners:
-            now = vars(owner)
-            for name in [name for name in now if name not in names]:
-                _Change(owner, name, MISSING).set(MISSING)
-            for name, value in names.items():
-                if now.get(name, MISSING) is not value:
-                    _Change(owner, name, value).set(value)
-
-
-_CONTAINERS: Final = (OrderedDict, dict, list, set, deque)
-"""Types of what can be given back what it held, by their own methods, also in classes below."""
-
-
-def _base_of(value: Any) -> Any:
-    return next(one for one in _CONTAINERS if isinstance(value, one))
-
-
-def _is_small_array(value: Any) -> bool:
-    kind = type(value)
-    return (
-        any(base.__module__ == "numpy" and base.__name__ == "ndarray" for base in kind.__mro__)
-        and value.nbytes <= BUFFER_BYTES
-        and value.flags.writeable
-        and not value.dtype.hasobject
-    )
-
-
-_ATOMS: Final = frozenset({int, float, str, bytes, bool, type(None), complex, FunctionType, type})
-"""Types of what holds nothing, or has to be left as it is, so that they are soon passed by."""
-
-
-def _holds_the_same(value: Any, before: Any) -> bool:
-    """Whether the very same things are in it."""
-    if len(value) != len(before):
-        return False
-    if isinstance(value, set):
-        return set(map(id, value)) == set(map(id, before))
-    if isinstance(value, dict) and not all(map(is_, value.values(), before.values())):
-        return False
-    return all(map(is_, value, before))
-
-
-def _has_plain_attributes(value: Any) -> bool:
-    """Whether an object is what its attributes are."""
-    kind = type(value)
-    return (kind.__module__ == "__main__" or is_project_module(kind.__module__)) and type(
-        getattr(value, "__dict__", None)
-    ) is dict
-
-
-DEFAULT: Final = ".__defaults__."
-"""Between the path of a function and the place of a default."""
-
-
-class Seen:
-    """Stands for an object that a function of a module has for the default of a parameter.
-
-    It does not travel there. But it tells which names it is known by.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-class State:
-    """What the program had under one name of a module that travels by name.
-
-    Attributes
-    ----------
-    module, path : str
-        Where: ``path`` may lead into a class or function.
-    content : bytes or None
-        The value as a pickle, or what stands for a function in a wrapper; None: it is `value`, or
-        it does not pickle.
-    value : object
-        A large value, or `MISSING` when there is no such name, or none of both.
-    lost : str
-        What cannot travel: its type, and why. Empty: all is here.
-    same : object
-        Equal for names that were bound to one object; None: there was one such name.
-    group : tuple or None
-        The `Group` that the value is part of, and its place there; None: it shares no object.
-    """
-
-    __slots__ = ("content", "group", "lost", "module", "outline", "path", "same", "value")
-
-    def __init__(
-        self, module: str, path: str, content: bytes | None, outline: bytes | None,
-        value: Any, lost: str, same: Any = None, group: Any = None,
-    ) -> None:  # fmt: skip
-        self.module, self.path, self.content, self.outline = module, path, content, outline
-        self.value, self.lost, self.same, self.group = value, lost, same, group
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.value is MISSING:
-            return _gone, (self.module, self.path)
-        return State, (
-            self.module, self.path, self.content, self.outline, self.value, self.lost, self.same,
-            self.group,
-        )  # fmt: skip
-
-
-class Group:
-    """Values of several names that hold an object together, as one pickle: a list of them."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-
-def _gone(module: str, path: str) -> State:
-    return State(module, path, None, None, MISSING, "")
-
-
 class Reading(Protocol):
     """What a world needs to read what came beside a pickle; see `mars.code.states`."""
 
@@ -582,15 +257,15 @@ class World:
         self._objects: dict[str, Any] = {}
         self._expected: set[bytes] = set()
         self._states: dict[str, list[State]] = {}  # not compared yet, by module
-        self._changes: dict[tuple[str, str], _Change] = {}
+        self._changes: dict[tuple[str, str], Change] = {}
         self._one: dict[Any, Any] = {}  # objects that have several names
         self._groups: dict[Group, list[Any]] = {}  # those that were read; empty: just now
         self._told: list[State] = []  # all that came
         self._pending: list[State] = []  # of modules that are being looked at
         self._nested = 0  # looks inside each other
-        self._settled_now: list[_Change] = []  # by them
+        self._settled_now: list[Change] = []  # by them
         self._before: dict[str, Any] = {}  # in sys.modules, under the names of ours
-        self._guests: dict[str, _Kept] | None = None  # modules of the program, as a guest of it
+        self._guests: dict[str, Kept] | None = None  # modules of the program, as a guest of it
         # Of the call that runs:
         self._passing: dict[str, Any] = {}
         self._undo: list[Callable[[], object]] = []
@@ -684,7 +359,7 @@ class World:
         if self._guests is not None:
             for name in new:
                 if name not in self._guests and name in sys.modules:
-                    self._guests[name] = _Kept(sys.modules[name])
+                    self._guests[name] = Kept(sys.modules[name])
         for state in (*states, *large):
             self._states.setdefault(state.module, []).append(state)
             self._told.append(state)
@@ -744,12 +419,12 @@ class World:
         if DEFAULT in state.path:
             self._settle_default(state)
             return
-        owner, name = _owner_of(state)
+        owner, name = owner_of(state)
         if owner is None:
             return
         key = state.module, state.path
         there = self._changes.get(key)
-        now = _value_in(owner, name)
+        now = value_in(owner, name)
         base = now if there is None else there.base
         content = None  # of an object that stays
         if state.same in self._one:
@@ -761,13 +436,13 @@ class World:
             value = base
             assert self._reading is not None
             if state.outline is not None and self._reading.outline(base) != state.outline:
-                value = _refusing(f"{state.module}.{state.path}", state.lost)
+                value = refusing(f"{state.module}.{state.path}", state.lost)
         else:
             assert self._reading is not None
             # The program goes on changing what it holds; in a worker that is what an import made.
             generation = self.generation if self._guests is None else None
             held = {} if generation is None else generation.held
-            of_function = name in _OF_FUNCTION and type(owner) is FunctionType
+            of_function = name in OF_FUNCTION and type(owner) is FunctionType
             there_is = without_objects(base) if of_function else base
             try:
                 other = self._reading.compare(state, there_is, held)
@@ -776,12 +451,12 @@ class World:
                 other = None
             value = base if other is None else other[0]
             if of_function and other is not None:
-                value = _with_objects(value, base)
+                value = with_objects(value, base)
                 if there is not None and not self.settled:  # an object among them was set before
-                    there.value = _with_objects(other[0], there.now())
+                    there.value = with_objects(other[0], there.now())
                     there.set(there.value)
             if value is base and there is None:
-                value = _with_own_cache(base)
+                value = with_own_cache(base)
             together = None
             if state.group is not None:
                 # A call in the program itself gets copies of all, or of none.
@@ -792,7 +467,7 @@ class World:
                 if together is not None:
                     value = together[0]
             if together is None and other is None and self._guests is not None and state.content:
-                value = _for_a_guest(base, state.content)
+                value = for_a_guest(base, state.content)
             if state.same is not None:
                 # Names of one object in the program are names of one object here.
                 stays = together is None and there is None and value is not base
@@ -806,9 +481,9 @@ class World:
                         self._set_again(one, value)
         if there is None:
             # Also what is as the import made it: what calls bind the name to is this world's.
-            change = _Change(owner, name, value)
+            change = Change(owner, name, value)
             if content is not None:
-                change = _Content(owner, name, value, *content)
+                change = Content(owner, name, value, *content)
             self._changes[key] = change
             try:
                 change.enter()
@@ -830,7 +505,7 @@ class World:
     def _settle_default(self, state: State) -> None:
         """The default of a parameter that has no name besides; others tell what is one object."""
         if state.same is not None or state.group is not None:
-            if state.same in self._one and _bound(state) is not self._one[state.same]:
+            if state.same in self._one and bound(state) is not self._one[state.same]:
                 self._set_again(state, self._one[state.same])
             return
         if state.content is None:
@@ -839,7 +514,7 @@ class World:
         generation = self.generation if self._guests is None else None
         held = {} if generation is None else generation.held
         try:
-            other = self._reading.compare(state, _bound(state), held)
+            other = self._reading.compare(state, bound(state), held)
         except Exception as error:
             self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
             return
@@ -868,9 +543,7 @@ class World:
 
     def _is_copied(self, group: Group) -> bool:
         """Whether a call in the program itself gets a copy of something in a group."""
-        return not all(
-            _stays_with_a_guest(_bound(one), one.content) for one in self._members(group)
-        )
+        return not all(stays_with_a_guest(bound(one), one.content) for one in self._members(group))
 
     def _set_again(self, state: State, value: Any) -> None:
         """Bind a name that has been looked at, or the default of a parameter, to another object."""
@@ -880,7 +553,7 @@ class World:
         if is_default:
             func = found(state.module, path)
             if change is None and type(func) is FunctionType and func.__defaults__:
-                change = self._changes[key] = _Change(func, "__defaults__", func.__defaults__)
+                change = self._changes[key] = Change(func, "__defaults__", func.__defaults__)
                 change.enter()
                 if self.settled:
                     self._undo.append(functools.partial(self._take_back, key))
@@ -904,11 +577,11 @@ class World:
         kind = type(base)
         if self._guests is not None or kind is not type(value):
             return False
-        if kind not in (list, dict, set) and not _has_plain_attributes(base):
+        if kind not in (list, dict, set) and not has_plain_attributes(base):
             return False
         alike = 0
         for one in self._told:
-            if one is not state and _bound(one) is base:
+            if one is not state and bound(one) is base:
                 if one.same != state.same:
                     return False  # there it was another object: some names were bound anew
                 alike += 1
@@ -986,100 +659,6 @@ class World:
 
 
 HOME: Final = Home()
-
-
-def _bound(state: State) -> Any:
-    """What is there, under the name of a state or as a default; `MISSING`: nothing."""
-    path, default, index = state.path.rpartition(DEFAULT)
-    if default:
-        values = getattr(found(state.module, path), "__defaults__", None) or ()
-        return values[int(index)] if int(index) < len(values) else MISSING
-    owner, name = _owner_of(state)
-    return MISSING if owner is None else _value_in(owner, name)
-
-
-_CachedFunction: Final[Any] = type(functools.lru_cache(len))
-
-
-def _with_own_cache(func: Any) -> Any:
-    """A function of `functools.lru_cache` without what calls in another state have put there.
-
-    All else is given back as it is.
-    """
-    if type(func) in (classmethod, staticmethod):
-        inner = _with_own_cache(func.__func__)
-        return func if inner is func.__func__ else type(func)(inner)
-    if type(func) is not _CachedFunction:
-        return func
-    given = func.cache_parameters()
-    made = functools.lru_cache(given["maxsize"], given["typed"])(func.__wrapped__)
-    vars(made).update(vars(func))
-    return made
-
-
-def _refusing(name: str, lost: str) -> Callable[..., object]:
-    """What stands for a function of the program that cannot travel, and is not the module's own."""
-
-    def refuse(*_: object, **__: object) -> object:
-        raise UsageError(
-            f"the program has replaced {name}, and what stands there now cannot travel ({lost}); "
-            f"replace it inside the call, or with a plain function"
-        )
-
-    return refuse
-
-
-def _owner_of(state: State) -> tuple[Any, str]:
-    """What has the name of a state, a module or a class, and that name; None: it is not there."""
-    *steps, name = state.path.split(".")
-    owner = found(state.module, ".".join(steps)) if steps else sys.modules.get(state.module)
-    return (owner if hasattr(owner, "__dict__") else None), name
-
-
-def _for_a_guest(value: Any, content: bytes) -> Any:
-    """What a call that runs in the program itself gets for an object of the program's modules."""
-    return value if _stays_with_a_guest(value, content) else pickle.loads(content)
-
-
-def _stays_with_a_guest(value: Any, content: bytes | None) -> bool:
-    """Whether such a call gets the object itself, and `_Kept` undoes what it changes.
-
-    Classes of the script are other ones in the call, so an object that refers to one is copied.
-    """
-    if type(value) is FunctionType or (content is not None and _DEFINES in content):
-        return False
-    pending, seen = [value], set[int]()
-    while pending:
-        one = pending.pop()
-        kind = type(one)
-        if kind in _ATOMS or id(one) in seen:
-            continue
-        seen.add(id(one))
-        if issubclass(kind, _CONTAINERS):
-            pending += one.values() if isinstance(one, dict) else one
-        elif kind in (tuple, frozenset):
-            pending += one
-        elif kind is MethodType:
-            pending.append(one.__self__)
-        elif _has_plain_attributes(one):
-            pending += vars(one).values()
-        elif not (_is_small_array(one) or _never_changes(one)):
-            return False
-    return True
-
-
-def _never_changes(value: Any) -> bool:
-    """Whether an object has nothing that a call could change, or belongs to its process."""
-    kind = type(value)
-    return (
-        issubclass(kind, (type, ModuleType, BuiltinFunctionType, Enum, range))
-        or kind is object
-        or f"{kind.__module__}.{kind.__qualname__}" in modules.SETTLED
-    )
-
-
-_DEFINES: Final = b"mars.code.pickling"
-"""In pickles that refer to what travels by value."""
 
 
 class _OfThread(threading.local):

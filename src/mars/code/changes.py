@@ -1,0 +1,298 @@
+"""What a program had under the names of its modules, and how a worker puts it there.
+
+A `State` is what the program had under one name. A `Change` binds a name to that for as long as a
+world is in place, and puts back what the import made. Called by `world`, which decides what is
+changed, and by `states` and `reach`, which make the states.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import sys
+from abc import ABCMeta
+from collections.abc import Callable
+from enum import EnumMeta
+from types import FunctionType
+from typing import Any, Final
+
+from mars.code.origin import found
+from mars.errors import UsageError
+
+MISSING: Final = object()
+"""In place of a value: there is none."""
+
+AS_IMPORTED: Final = b""
+"""In place of a pickle: what the module's own import makes."""
+
+DEFAULT: Final = ".__defaults__."
+"""Between the path of a function and the place of a default."""
+
+
+class Seen:
+    """Stands for an object that a function of a module has for the default of a parameter.
+
+    It does not travel there. But it tells which names it is known by.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class State:
+    """What the program had under one name of a module that travels by name.
+
+    Attributes
+    ----------
+    module, path : str
+        Where: ``path`` may lead into a class or function.
+    content : bytes or None
+        The value as a pickle, or what stands for a function in a wrapper; None: it is `value`, or
+        it does not pickle.
+    value : object
+        A large value, or `MISSING` when there is no such name, or none of both.
+    lost : str
+        What cannot travel: its type, and why. Empty: all is here.
+    same : object
+        Equal for names that were bound to one object; None: there was one such name.
+    group : tuple or None
+        The `Group` that the value is part of, and its place there; None: it shares no object.
+    """
+
+    __slots__ = ("content", "group", "lost", "module", "outline", "path", "same", "value")
+
+    def __init__(
+        self, module: str, path: str, content: bytes | None, outline: bytes | None,
+        value: Any, lost: str, same: Any = None, group: Any = None,
+    ) -> None:  # fmt: skip
+        self.module, self.path, self.content, self.outline = module, path, content, outline
+        self.value, self.lost, self.same, self.group = value, lost, same, group
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.value is MISSING:
+            return _gone, (self.module, self.path)
+        return State, (
+            self.module, self.path, self.content, self.outline, self.value, self.lost, self.same,
+            self.group,
+        )  # fmt: skip
+
+
+class Group:
+    """Values of several names that hold an object together, as one pickle: a list of them."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def _gone(module: str, path: str) -> State:
+    return State(module, path, None, None, MISSING, "")
+
+
+def value_in(owner: Any, name: str) -> Any:
+    """What a module or class has under a name itself; `MISSING`: nothing."""
+    if name == "__bases__" and isinstance(owner, type):
+        return owner.__bases__
+    if name in OF_FUNCTION and type(owner) is FunctionType:
+        return getattr(owner, name) or MISSING
+    if name == REGISTERED and isinstance(owner, ABCMeta):
+        return registered_at(owner)
+    return vars(owner).get(name, MISSING)
+
+
+REGISTERED: Final = "_abc_registry"
+"""In place of the name of an attribute: the classes that are registered at an abstract class."""
+
+
+def registered_at(cls: Any) -> tuple[Any, ...]:
+    """Classes that were registered as subclasses of an abstract class, in an order of their own."""
+    references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
+    found = [one for one in (reference() for reference in references) if one is not None]
+    return tuple(sorted(found, key=lambda one: (str(one.__module__), str(one.__qualname__))))
+
+
+def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
+    if set(map(id, registered_at(cls))) != set(map(id, wanted)):
+        cls._abc_registry_clear()
+        cls._abc_caches_clear()
+        for one in wanted:
+            ABCMeta.register(cls, one)
+
+
+def _rename_member(member: Any, value: Any) -> None:
+    """Have an enum find a member by another value."""
+    by_value = type(member)._value2member_map_
+    for one in [one for one, there in by_value.items() if there is member]:
+        del by_value[one]
+    with contextlib.suppress(TypeError):  # it has no hash: it is looked for among all
+        by_value[value] = member
+
+
+OF_FUNCTION: Final = ("__defaults__", "__kwdefaults__")
+
+_PLAIN: Final = frozenset({int, float, complex, str, bytes, bool, type(None), type(Ellipsis)})
+
+_OBJECT: Final = "\0an object"
+"""In place of a default that is no plain value, and stays the object that it is."""
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, a text, or a tuple of such, which nobody can change."""
+    kind = type(value)
+    return kind in _PLAIN or (kind in (tuple, frozenset) and all(map(is_plain, value)))
+
+
+def without_objects(defaults: Any) -> Any:
+    """Defaults of a function, a mark in place of each object; None: they hold no plain value."""
+    if not defaults or not any(map(is_plain, _items_of(defaults))):
+        return None
+    if type(defaults) is dict:
+        return {name: one if is_plain(one) else _OBJECT for name, one in defaults.items()}
+    return tuple([one if is_plain(one) else _OBJECT for one in defaults])
+
+
+def with_objects(plain: Any, defaults: Any) -> Any:
+    """The other way: objects of ``defaults`` in place of the marks."""
+    if type(plain) is dict:
+        named = defaults if type(defaults) is dict else {}
+        return {name: named.get(name) if one == _OBJECT else one for name, one in plain.items()}
+    given = defaults if type(defaults) is tuple else ()
+    given = (*given, *[None] * (len(plain) - len(given)))
+    return tuple([given[at] if one == _OBJECT else one for at, one in enumerate(plain)])
+
+
+def _items_of(defaults: Any) -> Any:
+    return defaults.values() if type(defaults) is dict else defaults
+
+
+class Change:
+    """One name of a module or class that the program had bound to something else."""
+
+    __slots__ = ("base", "content", "name", "owner", "value")
+
+    def __init__(self, owner: Any, name: str, value: Any) -> None:
+        self.owner, self.name, self.value = owner, name, value
+        self.base: Any = MISSING
+        self.content: bytes | None = None
+
+    def enter(self) -> None:
+        """Put the program's value in place."""
+        self.base = self.now()
+        self.set(self.value)
+
+    def leave(self) -> None:
+        """Put back what the import made."""
+        self.value = self.now()  # what calls made of it stays with this world
+        self.set(self.base)
+
+    def now(self) -> Any:
+        """What is there."""
+        return value_in(self.owner, self.name)
+
+    def set(self, value: Any) -> None:
+        """Bind the name; `MISSING`: remove it."""
+        if self.name in OF_FUNCTION and type(self.owner) is FunctionType:
+            setattr(self.owner, self.name, None if value is MISSING else value)
+        elif self.name == REGISTERED and isinstance(self.owner, ABCMeta):
+            _register_only(self.owner, value)
+        elif isinstance(self.owner, type):
+            if value is MISSING:
+                with contextlib.suppress(AttributeError):
+                    type.__delattr__(self.owner, self.name)
+            else:
+                type.__setattr__(self.owner, self.name, value)
+        elif value is MISSING:
+            vars(self.owner).pop(self.name, None)
+        else:
+            if self.name == "_value_" and isinstance(type(self.owner), EnumMeta):
+                _rename_member(self.owner, value)
+            vars(self.owner)[self.name] = value
+
+
+class Content(Change):
+    """An object of a module that the program had changed in place: it stays, with that content.
+
+    So all that refers to it, such as the default of a parameter, sees the change.
+    """
+
+    __slots__ = ("other",)
+
+    def __init__(self, owner: Any, name: str, value: Any, other: Any) -> None:
+        super().__init__(owner, name, value)
+        self.other = other  # of the same type; has what is not in place
+
+    def enter(self) -> None:
+        """Put the program's content in place."""
+        super().enter()
+        _exchange(self.base, self.other)
+
+    def leave(self) -> None:
+        """Put back what the import made."""
+        super().leave()
+        _exchange(self.base, self.other)
+
+
+def _exchange(one: Any, other: Any) -> None:
+    """Have two objects exchange what they hold."""
+    if type(one) is list:
+        one[:], other[:] = other[:], one[:]
+        return
+    if type(one) not in (dict, set):
+        one, other = vars(one), vars(other)
+    kept = one.copy()
+    one.clear()
+    one.update(other)
+    other.clear()
+    other.update(kept)
+
+
+def bound(state: State) -> Any:
+    """What is there, under the name of a state or as a default; `MISSING`: nothing."""
+    path, default, index = state.path.rpartition(DEFAULT)
+    if default:
+        values = getattr(found(state.module, path), "__defaults__", None) or ()
+        return values[int(index)] if int(index) < len(values) else MISSING
+    owner, name = owner_of(state)
+    return MISSING if owner is None else value_in(owner, name)
+
+
+def owner_of(state: State) -> tuple[Any, str]:
+    """What has the name of a state, a module or a class, and that name; None: it is not there."""
+    *steps, name = state.path.split(".")
+    owner = found(state.module, ".".join(steps)) if steps else sys.modules.get(state.module)
+    return (owner if hasattr(owner, "__dict__") else None), name
+
+
+def refusing(name: str, lost: str) -> Callable[..., object]:
+    """What stands for a function of the program that cannot travel, and is not the module's own."""
+
+    def refuse(*_: object, **__: object) -> object:
+        raise UsageError(
+            f"the program has replaced {name}, and what stands there now cannot travel ({lost}); "
+            f"replace it inside the call, or with a plain function"
+        )
+
+    return refuse
+
+
+_CachedFunction: Final[Any] = type(functools.lru_cache(len))
+
+
+def with_own_cache(func: Any) -> Any:
+    """A function of `functools.lru_cache` without what calls in another state have put there.
+
+    All else is given back as it is.
+    """
+    if type(func) in (classmethod, staticmethod):
+        inner = with_own_cache(func.__func__)
+        return func if inner is func.__func__ else type(func)(inner)
+    if type(func) is not _CachedFunction:
+        return func
+    given = func.cache_parameters()
+    made = functools.lru_cache(given["maxsize"], given["typed"])(func.__wrapped__)
+    vars(made).update(vars(func))
+    return made
