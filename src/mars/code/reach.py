@@ -111,6 +111,7 @@ class Reach:
         self._collections: list[tuple[Collection[Any], tuple[Any, ...]]] = []
         self._specs: list[tuple[ModuleType, object]] = []
         self._files: list[tuple[str, tuple[int, int, int]]] = []
+        self._bases: list[tuple[weakref.ref[type], tuple[type, ...]]] = []
         self._registrations: object = None  # of subclasses at abstract classes, so many so far
         self._seen: set[object] = set()
         self._held_alive: list[object] = []
@@ -177,6 +178,10 @@ class Reach:
             return False
         if self._registrations not in (None, abc.get_cache_token()):
             return False
+        for class_reference, bases in self._bases:
+            cls = class_reference()
+            if cls is None or cls.__bases__ is not bases:
+                return False
         for module, spec in self._specs:
             if getattr(module, "__spec__", None) is not spec:
                 return False
@@ -554,6 +559,7 @@ class Reach:
                     self._mapping(vars(cls), _NOT_LOOKED_AT)
             return
         self._registrations = abc.get_cache_token()
+        self._bases.append((weakref.ref(cls), cls.__bases__))
         if record is not None and record.by_name and found(module, cls.__qualname__) is cls:
             self._take(module, record)
             self._class_by_name(cls, module, record)

@@ -103,6 +103,24 @@ class Own:
 
 check_call("the source of a class", lambda: inspect.getsource(Own)[:9], want="class Own")
 
+
+class First:
+    pass
+
+
+class Second:
+    pass
+
+
+class Heir(First):
+    pass
+
+
+heirs = [mr.spawn(lambda: issubclass(Heir, First))]
+Heir.__bases__ = (Second,)
+heirs.append(mr.spawn(lambda: issubclass(Heir, First)))
+check_calls("bases of a class at each spawn", heirs, [True, False])
+
 # -- calls leave it -----------------------------------------------------------------------------
 
 
