@@ -450,8 +450,8 @@ class Reach:
         self.held[module, path] = value, named or (known is not None and known[1])
         self._later(value, None)
         if _says_little(value):
-            for name, one in list(vars(value).items()):
-                self._hold(module, f"{path}.{name}", one, named=named)
+            for name, one in list(vars(value).items()):  # large ones are in its pickle, most likely
+                self._hold(module, f"{path}.{name}", one, named=False)
 
     def _is_own(self, value: Any, record: Record, path: str, *, several: bool = False) -> Any:
         """Whether a module that travels by name has it from its own file.
