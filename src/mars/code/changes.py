@@ -26,6 +26,9 @@ MISSING: Final = object()
 AS_IMPORTED: Final = b""
 """In place of a pickle: what the module's own import makes."""
 
+CachedFunction: Final[Any] = type(functools.lru_cache(len))
+"""The type of a function of `functools.lru_cache`."""
+
 DEFAULT: Final = ".__defaults__."
 """Between the path of a function and the place of a default."""
 
@@ -279,9 +282,6 @@ def refusing(name: str, lost: str) -> Callable[..., object]:
     return refuse
 
 
-_CachedFunction: Final[Any] = type(functools.lru_cache(len))
-
-
 def with_own_cache(func: Any) -> Any:
     """A function of `functools.lru_cache` without what calls in another state have put there.
 
@@ -290,7 +290,7 @@ def with_own_cache(func: Any) -> Any:
     if type(func) in (classmethod, staticmethod):
         inner = with_own_cache(func.__func__)
         return func if inner is func.__func__ else type(func)(inner)
-    if type(func) is not _CachedFunction:
+    if type(func) is not CachedFunction:
         return func
     given = func.cache_parameters()
     made = functools.lru_cache(given["maxsize"], given["typed"])(func.__wrapped__)

@@ -165,7 +165,7 @@ def _never_changes(value: Any) -> bool:
     return (
         issubclass(kind, (type, ModuleType, BuiltinFunctionType, Enum, range))
         or kind is object
-        or f"{kind.__module__}.{kind.__qualname__}" in modules.SETTLED
+        or modules.is_settled(kind)
     )
 
 

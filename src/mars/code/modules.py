@@ -38,13 +38,19 @@ _EXTENSIONS: Final = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 DIGEST_BYTES: Final = 16
 
 
-SETTLED: Final = {
+_SETTLED: Final = {
     "__future__._Feature", "datetime.date", "datetime.datetime", "datetime.timedelta",
     "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "logging.Logger",
     "numpy._ArrayFunctionDispatcher", "numpy.ufunc", "pathlib.PosixPath", "pathlib.PurePosixPath",
     "pathlib.WindowsPath", "re.Pattern", "uuid.UUID",
 }  # fmt: skip
 """Types whose objects do not change, or travel by their name."""
+
+
+def is_settled(kind: type) -> bool:
+    """Whether objects of a type do not change, or travel by their name."""
+    # By the package: some of these classes say that they are of a module inside it.
+    return f"{str(module_of(kind)).partition('.')[0]}.{kind.__name__}" in _SETTLED
 
 
 class Source(NamedTuple):
@@ -165,7 +171,7 @@ class Homes:
         kind = type(value)
         if id(kind) in _WITHOUT_HOME or issubclass(kind, (type, FunctionType, ModuleType)):
             return None
-        if f"{kind.__module__}.{kind.__qualname__}" in SETTLED:
+        if is_settled(kind):
             return None
         if self._names is None:
             self._names = _homes()

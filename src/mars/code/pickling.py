@@ -33,6 +33,7 @@ from mars.code import states as states_module
 from mars.code.bytecode import facts_of, names_in_alias, names_in_hints
 from mars.code.changes import (
     MISSING,
+    CachedFunction,
 )
 from mars.code.definitions import (
     FIRST,
@@ -69,7 +70,7 @@ from mars.code.definitions import (
 from mars.code.keepers import Apart, InBand, Keeper
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.reach import HEAP_TYPE, CachedFunction, Reach, reduces_as_any_object
+from mars.code.reach import HEAP_TYPE, Reach, reduces_as_any_object
 from mars.code.states import note_changeable, prepared_of
 from mars.code.world import (
     World,

@@ -49,16 +49,22 @@ from mars.code.changes import (
     DEFAULT,
     MISSING,
     REGISTERED,
+    CachedFunction,
     Seen,
     is_plain,
     registered_at,
     without_objects,
 )
-from mars.code.modules import SETTLED, Homes, Record, is_installed, record_of, travels_by_value
+from mars.code.modules import (
+    Homes,
+    Record,
+    is_installed,
+    is_settled,
+    record_of,
+    travels_by_value,
+)  # fmt: skip
 from mars.code.origin import found, module_of
 from mars.settings import REACH_ITEMS
-
-CachedFunction: Final[Any] = type(functools.lru_cache(len))
 
 _ATOMS: Final = (
     int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range, CodeType, UnionType,
@@ -266,7 +272,7 @@ class Reach:
             self._mapping(vars(value))
         else:
             self._is_installed(module_of(kind))
-            if module_of(kind) != "typing" and _title(kind) not in SETTLED:
+            if module_of(kind) != "typing" and not is_settled(kind):
                 self._instance(value)
 
     def _is_installed(self, module: object) -> None:
@@ -722,10 +728,6 @@ def _is_global(value: Any) -> bool:
     """Whether a function or class is found under its name, and so lasts as long as its module."""
     name = getattr(value, "__qualname__", None)
     return isinstance(name, str) and found(module_of(value), name) is value
-
-
-def _title(kind: type) -> str:
-    return f"{str(module_of(kind)).partition('.')[0]}.{kind.__name__}"
 
 
 def _same(collection: Collection[Any], items: tuple[Any, ...]) -> bool:

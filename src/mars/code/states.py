@@ -20,6 +20,7 @@ from mars.code.bytecode import codes_in
 from mars.code.changes import (
     AS_IMPORTED,
     MISSING,
+    CachedFunction,
     Group,
     Seen,
     State,
@@ -30,7 +31,7 @@ from mars.code.digest import blake2b
 from mars.code.keepers import Apart, InBand
 from mars.code.modules import Source
 from mars.code.origin import found
-from mars.code.reach import HEAP_TYPE, CachedFunction, Reach
+from mars.code.reach import HEAP_TYPE, Reach
 from mars.code.world import (
     World,
     current,
@@ -93,7 +94,7 @@ def _is_changeable(value: Any) -> bool:
     if not kind.__flags__ & HEAP_TYPE:
         return title in _CHANGEABLE
     return (
-        title not in modules.SETTLED
+        not modules.is_settled(kind)
         and not issubclass(kind, _UNCHANGING)
         and not title.startswith(("mars.", "typing.", "types."))
         and not any(base.__module__ == "enum" for base in kind.__mro__)

@@ -181,11 +181,7 @@ class _Outer:
 
 
 _main_file: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
-
-
-def main_file() -> str | None:
-    """The file of the program's script; None: it has none."""
-    return _main_file
+"""The file of the program's script; None: it has none."""
 
 
 def set_main_file(path: str | None) -> None:
@@ -438,17 +434,8 @@ class World:
             if state.outline is not None and self._reading.outline(base) != state.outline:
                 value = refusing(f"{state.module}.{state.path}", state.lost)
         else:
-            assert self._reading is not None
-            # The program goes on changing what it holds; in a worker that is what an import made.
-            generation = self.generation if self._guests is None else None
-            held = {} if generation is None else generation.held
             of_function = name in OF_FUNCTION and type(owner) is FunctionType
-            there_is = without_objects(base) if of_function else base
-            try:
-                other = self._reading.compare(state, there_is, held)
-            except Exception as error:
-                self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
-                other = None
+            other = self._compared(state, without_objects(base) if of_function else base)
             value = base if other is None else other[0]
             if of_function and other is not None:
                 value = with_objects(value, base)
@@ -510,16 +497,21 @@ class World:
             return
         if state.content is None:
             return
+        other = self._compared(state, bound(state))
+        if other is not None:
+            self._set_again(state, other[0])
+
+    def _compared(self, state: State, now: Any) -> tuple[Any] | None:
+        """What the program had, if it is not what is there; None: it is, or nobody can say."""
         assert self._reading is not None
+        # The program goes on changing what it holds; in a worker that is what an import made.
         generation = self.generation if self._guests is None else None
         held = {} if generation is None else generation.held
         try:
-            other = self._reading.compare(state, bound(state), held)
+            return self._reading.compare(state, now, held)
         except Exception as error:
             self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
-            return
-        if other is not None:
-            self._set_again(state, other[0])
+            return None
 
     def _in_group(self, state: State, differs: bool) -> tuple[Any] | None:
         """The value of a name that holds objects with others; None: it stays what it is.
