@@ -160,7 +160,6 @@ class _Special:
     reached: dict[int, Any]
     arguments: bool
     locks: bool  # whether a new one stands for each
-    itself: object = None  # what a module holds under the name that is asked about
     globals_by_identity: dict[str, dict[int, str]]
 
     def method(self, value: Any) -> Any:
@@ -221,7 +220,7 @@ class _Special:
 
     def singleton(self, value: Any) -> Any:
         """An object without content that is known by its name, such as `dataclasses.MISSING`."""
-        if value is self.itself or getattr(value, "__dict__", None):
+        if getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
         if where is None:
@@ -708,7 +707,7 @@ class _Rich(_Special):
         )  # fmt: skip
 
     def singleton(self, value: Any) -> Any:
-        if value is self.itself or getattr(value, "__dict__", None):
+        if getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
         if where is None:
@@ -922,8 +921,6 @@ def _rich_dumps(
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
         pickler.begin(arguments, inside, by_value, asked or {}, locks)
-        if locks:
-            pickler.itself = value
         try:
             pickler.dump(_Root(pickler, value, prepared))
         except Exception:
@@ -1085,8 +1082,6 @@ def _dumps(
     keep.restart()
     file = new_file()
     plain = _Plain(file, keep, arguments, locks)
-    if locks:
-        plain.itself = value
     if table is not None:
         plain.dispatch_table = table
     try:
