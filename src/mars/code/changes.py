@@ -36,7 +36,7 @@ DEFAULT: Final = ".__defaults__."
 class Seen:
     """Stands for an object that a function of a module has for the default of a parameter.
 
-    It does not travel there. But it tells which names it is known by.
+    It tells which names the object is known by. If it has none, what it holds is a state, too.
     """
 
     __slots__ = ("value",)
