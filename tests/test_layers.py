@@ -49,7 +49,7 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph observe.attempts observe.silence
+    graph observe.attempts observe.silence observe.states
     observe.observation
     engine
     checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
@@ -134,7 +134,7 @@ TO_MEND: set[tuple[str, str]] = set()
 PURE = {
     "calls.options",
     "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
-    "code.bytecode", "graph", "task", "observe.attempts", "observe.observation",
+    "code.bytecode", "graph", "task", "observe.attempts", "observe.observation", "observe.states",
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",

@@ -221,6 +221,9 @@ class Engine(Protocol):
     def log(self, task: Task) -> LogSource | None:
         """What the task has printed so far; None before its first attempt."""
 
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """The blocks of a map that were sent to workers and have not ended, at this moment."""
+
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log, half of them from its end; None: all."""
 
@@ -288,14 +291,17 @@ class SessionRealm:
     ----------
     engine : Engine
         The engine that the session uses.
+    session_id : str
+        Id of the session, for messages.
     closed : bool
         Whether the session has ended.
     """
 
-    __slots__ = ("closed", "engine")
+    __slots__ = ("closed", "engine", "session_id")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, session_id: str = "") -> None:
         self.engine = engine
+        self.session_id = session_id
         self.closed = False
 
     def forget(self, task: Task) -> None:

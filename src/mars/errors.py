@@ -72,14 +72,32 @@ class EncodeError(UsageError, TypeError):
 
 
 class NotExecuted(UsageError, ValueError):
-    """`fetch` of an object that was not executed in this session."""
+    """There is no value to fetch: the call has not ended, or was not executed in this session.
 
-    def __init__(self, described: str) -> None:
-        super().__init__(described)
-        self.described = described
+    Parameters
+    ----------
+    described : str
+        The call.
+    reason : str
+        Why it has no value, and what to do: how the sentence goes on after the call.
+    state : str
+        The state of the call, in the words of `Object.state`.
+    """
+
+    def __init__(
+        self,
+        described: str,
+        reason: str = "is not started. Call execute() on it first",
+        state: str = "not started",
+    ) -> None:
+        super().__init__(described, reason, state)
+        self.described, self.reason, self.state = described, reason, state
 
     def __str__(self) -> str:
-        return f"Cannot fetch unexecuted tileable: {self.described}; call execute() on it first"
+        return f"{self.described} {self.reason}"
+
+    def __repr__(self) -> str:
+        return f"NotExecuted({f'{self.described} is {self.state}'!r})"  # short, for lists of errors
 
 
 class NoAvailableBand(UsageError, ValueError):

@@ -140,7 +140,9 @@ def test_what_was_not_executed_says_so_in_every_handle() -> None:
             handle.fetch()
         with pytest.raises(NotExecuted):
             mars.fetch(handle)
-    assert mr.ExecutableTuple([mapped, call]).errors() == [[None], None]
+    (of_item,), of_call = mr.ExecutableTuple([mapped, call]).errors()
+    assert (of_item.state, of_call.state) == ("not started", "not started")
+    assert isinstance(of_item, NotExecuted) and isinstance(of_call, NotExecuted)
 
 
 @pytest.mark.parametrize("wrong", [3, "text", None, {"a": 1}])

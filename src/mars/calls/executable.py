@@ -173,10 +173,12 @@ class Executable(Handle, Generic[V]):
         )
 
     def errors(self, session: AnySession | None = None) -> list[Any]:
-        """The error of each part; None for a part that has a value or was not run.
+        """The error of each part: why it has no value. None for a part that has a value.
 
-        A single object has one part. In the place of a map among several objects is the list of the
-        errors of its items.
+        That is the call's own error, or a `DependencyFailed`, `TaskCancelled`, and so on. A call
+        that has not ended, or was not run, has a `NotExecuted`; its ``state`` says which. A single
+        object has one part. In the place of a map among several objects is the list of the errors
+        of its items.
 
         Parameters
         ----------
@@ -186,6 +188,33 @@ class Executable(Handle, Generic[V]):
         if self._is_empty():
             return []
         found = self.error_in(existing(session, self))
+        return found if isinstance(found, list) else [found]
+
+    def states(self, session: AnySession | None = None) -> list[Any]:
+        """The state of each part, in the order of `errors`.
+
+        It is one of ``"not started"``, ``"waiting for inputs"``, ``"queued"``, ``"running"``,
+        ``"done"``, ``"failed"``, ``"cancelled"`` and ``"reused"``. *Reused* is done, with a result
+        that a checkpoint had. *Not started* are also calls whose run ended before their turn.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session. If there is none, the session in which each part was
+            executed last.
+
+        Examples
+        --------
+        >>> ExecutableTuple([spawn(abs, -1).execute(), spawn(abs, -2)]).states()
+        ['done', 'not started']
+        """
+        if self._is_empty():
+            return []
+        if session is not None:
+            found = self.state_in(choose(session).realm)
+        else:
+            default = get_default_session()
+            found = self.state_in(None if default is None else default.realm)
         return found if isinstance(found, list) else [found]
 
     def fetch_log(
@@ -216,6 +245,9 @@ class Executable(Handle, Generic[V]):
     def error_in(self, session: Any) -> Any:
         return [one.error_in(session) for one in self._parts()]
 
+    def state_in(self, realm: Any) -> Any:
+        return [one.state_in(realm) for one in self._parts()]
+
     def infos_in(self, session: Any, fields: Sequence[str] | None = None) -> Any:
         """Facts about the stored result, or a list of those of its parts."""
         return [one.infos_in(session, fields) for one in self._parts()]
@@ -241,6 +273,10 @@ class Executable(Handle, Generic[V]):
     def _was_executed(self) -> bool:
         """Whether a call of it was executed, in whichever session."""
         return any(one._was_executed() for one in self._parts())
+
+    def _title(self) -> str:
+        """What errors call it."""
+        return next((one._title() for one in self._parts()), "it")
 
     def _executed(self) -> Any:
         """What a future returns once it was executed."""
@@ -281,7 +317,7 @@ def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
     if found is None:
         if handle._was_executed():
             raise SessionClosed("Session closed already, or not the default one")
-        raise NotExecuted(repr(handle[0] if isinstance(handle, tuple) else handle))
+        raise NotExecuted(handle._title())
     return found
 
 

@@ -127,6 +127,16 @@ class Object(Output, Executable[R], Generic[R]):
     def _was_executed(self) -> bool:
         return self.call.task is not None
 
+    def state_in(self, realm: Any) -> str:
+        from mars.observe.states import state_in
+
+        return state_in(self.call, realm).word
+
+    def _title(self) -> str:
+        from mars.observe.states import title_of
+
+        return title_of(self.call)
+
     def times(self, session: AnySession | None = None) -> Times | None:
         """When the call went through its stages, from queued to stored.
 
@@ -355,6 +365,14 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
 
     def error_in(self, session: Session) -> list[BaseException | None]:
         return self._call.errors(session.realm)
+
+    def state_in(self, realm: Any) -> list[str]:
+        task = self._call.task
+        where = task.realm if realm is None and task is not None else realm
+        return [state.word for state in self._call.states(where)]
+
+    def _title(self) -> str:
+        return f"the map of {self._call.name}"
 
     def _parts(self) -> list[Object[R]]:
         return list(self)

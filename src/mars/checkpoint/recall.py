@@ -24,6 +24,13 @@ from mars.settings import CHECKPOINT_CHECK_BYTES
 from mars.task import Call, Stage, Task
 
 
+class _Reused(Task):
+    """A task whose result, or the results of its parts, were in the checkpoint."""
+
+    __slots__ = ()
+    reused = True
+
+
 class Recall:
     """Finds results of calls in a journal.
 
@@ -124,7 +131,7 @@ class Recall:
                 parts.append(self._block(call, block, offsets))
                 count += len(offsets)
         own = len(call.made) + len(call.own - call.made.keys())
-        task = Task(call, self.realm)
+        task = _Reused(call, self.realm) if parts else Task(call, self.realm)
         task.parts = parts
         task.size = call.count
         done = count + own == call.count and not own
@@ -151,7 +158,7 @@ class Recall:
                 self._last = raw.position, values_of(self.index.folder, block)[0]
             except Damaged:
                 return False
-        task = Task(call, self.realm)
+        task = _Reused(call, self.realm)
         task.stage = Stage.DONE
         self._engine.install(task, self._last[1][offset])
         self._settle(call, task)

@@ -27,7 +27,6 @@ from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, filters, threads
 from mars.attempt.capture import Log, Segment, capturing
 from mars.attempt.codec import loads
-from mars.attempt.diagnose import summarize_call
 from mars.calls.options import Options
 from mars.code import world
 from mars.code.pickling import new_world
@@ -45,8 +44,8 @@ from mars.engines.main_thread import (
     waiting,
 )
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
-from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
+from mars.errors import MarsError, NoAvailableBand, SessionClosed
 from mars.logs import LogSource
 from mars.observe.attempts import Attempts
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
@@ -399,6 +398,7 @@ class InlineEngine:
         whole = task if task.source is None else task.source
         while True:
             task.attempt += 1
+            task.sent_at = time.monotonic()  # whoever sees that it runs asks since when
             task.stage = whole.stage = Stage.ASSIGNED
             printed = len(task.logs)
             with visiting(new_world()):
@@ -514,6 +514,11 @@ class InlineEngine:
                     self._free.append(segment)
                 self._changed.notify_all()
 
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """The item of a map that runs now; see `mars.engine.Engine`."""
+        with self._changed:
+            return [task for task in self._running if task.source is whole]
+
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log, cut when it ends; see `mars.engine.Engine`."""
         self._log_limit = limit
@@ -534,7 +539,7 @@ class InlineEngine:
         if task.parts is not None:
             return item_of(task, call.index, self.decode)  # type: ignore[attr-defined]
         if task.released:
-            raise NotExecuted(summarize_call(call.name, (), {}))
+            raise no_value_of(task)
         return self.decode(task.result if call.n_output is None else task.result[index])
 
     def failure(self, task: Task) -> BaseException:

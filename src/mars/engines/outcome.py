@@ -7,6 +7,7 @@ are closed.
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +23,10 @@ from mars.errors import (
 )
 from mars.logs import JoinedLog
 from mars.task import Call, Ended, Stage, Task
+
+TYPE_CHECKING = False  # known to type checkers; states are looked at when something has no value
+if TYPE_CHECKING:
+    from mars.observe.states import State
 
 Decode = Callable[[Any], object]
 
@@ -107,7 +112,7 @@ def failure_of(task: Task) -> BaseException:
     if task.cancelled:
         return cancelled(call)
     if task.stage is not Stage.FAILED:
-        return NotExecuted(call.name)
+        return no_value_of(task)
     if task.failed_input is not None:
         root = task.failed_input
         while root.failed_input is not None:
@@ -125,6 +130,20 @@ def failure_of(task: Task) -> BaseException:
     if isinstance(task.result, bytes):
         return failure.decode_failure(task.result)
     return InternalError(f"{call.name} failed without saying how")
+
+
+def no_value(title: str, state: State) -> NotExecuted:
+    """The error of a call that has no value, by its state: why, and what to do."""
+    from mars.observe.states import why_no_value
+
+    return NotExecuted(title, why_no_value(state, time.monotonic()), state.word)
+
+
+def no_value_of(task: Task) -> NotExecuted:
+    """The error of a task that has not ended, or whose value is gone."""
+    from mars.observe.states import state_of, title_of
+
+    return no_value(title_of(task.call), state_of(task))
 
 
 def cancelled(call: Call) -> BaseException:

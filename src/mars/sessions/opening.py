@@ -368,7 +368,9 @@ def _existing(session: AnySession | None) -> Session:
     if session is None:
         session = get_default_session()
         if session is None:
-            raise NotExecuted("there is no session")
+            raise NotExecuted(
+                "the program", "has no session, so nothing was executed yet. Call execute() first"
+            )
     return choose(session)
 
 

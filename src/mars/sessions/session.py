@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars.engine import Engine, SessionRealm
-from mars.engines.outcome import TaskLog, cancelled, never_again
+from mars.engines.outcome import TaskLog, cancelled, never_again, no_value
 from mars.errors import NotExecuted, SessionClosed
 from mars.logs import JoinedLog, LogFetcher, LogSource, follow
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.runs import Runs
 from mars.task import Call, Handle, Output, Stage, Task
+
+TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
+if TYPE_CHECKING:
+    from mars.observe.states import State
 
 _ACCEPTED: Final = frozenset(
     {
@@ -58,7 +62,7 @@ class Session:
         self.session_id = session_id
         self.address = engine.address
         self.engine = engine
-        self.realm = SessionRealm(engine)
+        self.realm = SessionRealm(engine, session_id)
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
         self._nested = nested
         self._lock = threading.Lock()
@@ -181,6 +185,16 @@ class Session:
         except SystemExit as error:
             self.runs.tell_exit(error)
             raise
+        except NotExecuted:
+            # One that failed is most likely why others were not executed: that is the news.
+            for one in handles if len(handles) > 1 else ():
+                if isinstance(one, Output) and self._failed(one.call):
+                    raise self.engine.failure(self.task_of(one)) from None
+            raise
+
+    def _failed(self, call: Call) -> bool:
+        task = call.task_in(self.realm)
+        return task is not None and task.stage is Stage.FAILED and task.parts is None
 
     def value(self, output: Output) -> Any:
         """The value of one object."""
@@ -206,7 +220,7 @@ class Session:
         Raises
         ------
         NotExecuted
-            The object was not executed here.
+            It has not ended, or was not executed here. The message says which, and what to do.
         CancelledError
             It was cancelled.
         """
@@ -215,17 +229,46 @@ class Session:
         if task is None or task.realm is not self.realm:
             task = self._known(call)
             if task is None:
-                whole = None if call.whole is None else call.whole.task_in(self.realm)
-                if whole is not None and whole.cancelled:
-                    raise cancelled(call)
-                raise NotExecuted(repr(output))
+                raise self._no_value(call)
         stage = task.stage
-        if stage is Stage.DONE:
-            if not task.asked:
-                raise NotExecuted(repr(output))
-        elif stage is not Stage.FAILED:
-            raise cancelled(call) if task.cancelled else NotExecuted(repr(output))
+        if stage is not Stage.DONE and stage is not Stage.FAILED:
+            raise self._no_value(call)
         return task
+
+    def _no_value(self, call: Call) -> BaseException:
+        """The error of a call that has neither a value nor an error of its own here."""
+        from mars.observe.states import CANCELLED, NOT_STARTED, state_in, title_of
+
+        state = state_in(call, self.realm)
+        if state.word == CANCELLED:
+            return cancelled(call)
+        other = call.task
+        if state.word != NOT_STARTED or other is None or other.realm is self.realm:
+            return no_value(title_of(call), state)
+        realm: Any = other.realm
+        if getattr(realm, "closed", False):
+            reason = (
+                "was executed in a session that is closed. Call execute() to run it again in "
+                "this one"
+            )
+        else:
+            reason = (
+                f"was executed in another session, {getattr(realm, 'session_id', '')}. Read it "
+                f"there with fetch(session=...), or call execute() to run it in this one, too"
+            )
+        return NotExecuted(title_of(call), reason, NOT_STARTED)
+
+    def state(self, output: Output) -> State:
+        """The state of the call of an object in this session; see `mars.observe.states`.
+
+        Parameters
+        ----------
+        output : Object
+            The object.
+        """
+        from mars.observe.states import state_in
+
+        return state_in(output.call, self.realm)
 
     def _known(self, call: Call) -> Task | None:
         return call.task_in(self.realm) or call.adopt(self.realm)
@@ -263,14 +306,14 @@ class Session:
         return [] if task is None else attempts_of(task)
 
     def error(self, output: Output) -> BaseException | None:
-        """The error of the call of an object. None: it has a value, or was not run."""
+        """The error of the call of an object. None: it has a value.
+
+        A call that has not ended, or was not run, has a `NotExecuted` that says so.
+        """
         call = output.call
         task = self._known(call)
-        if task is None:
-            whole = None if call.whole is None else call.whole.task_in(self.realm)
-            return cancelled(call) if whole is not None and whole.cancelled else None
-        if task.stage not in (Stage.FAILED, Stage.DONE) and not task.cancelled:
-            return None
+        if task is None or task.stage not in (Stage.FAILED, Stage.DONE):
+            return self._no_value(call)
         if task.stage is Stage.DONE and not call.may_hold_errors:
             return None
         try:
@@ -282,7 +325,7 @@ class Session:
     def executed(self, output: Output) -> bool:
         """Whether the object has a value here."""
         task = output.call.task_in(self.realm)
-        return task is not None and task.available and task.asked
+        return task is not None and task.available
 
     def log_source(self, call: Call) -> LogSource | None:
         """What a call has printed so far. None: it was not started."""

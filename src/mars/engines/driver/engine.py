@@ -31,8 +31,8 @@ from mars.engines.driver.store import Store
 from mars.engines.driver.workers import Workers
 from mars.engines.kinds import EngineOptions
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
-from mars.errors import NoAvailableBand, NotExecuted
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
+from mars.errors import NoAvailableBand
 from mars.logs import LogSource
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence
@@ -341,7 +341,7 @@ class DriverEngine:
         if task.stage is not Stage.DONE:
             raise failure_of(task)
         if task.released:
-            raise NotExecuted(task.call.name)
+            raise no_value_of(task)
         if task.parts is not None:
             return item_of(task, task.call.index, self.store.decode)  # type: ignore[attr-defined]
         result = task.result if task.call.n_output is None else task.result[index]
@@ -376,6 +376,19 @@ class DriverEngine:
         if not task.attempt and not task.logs:
             return None
         return TaskLog(task, self.running_log, lambda: self.loop.over)
+
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """The blocks of a map that are under way; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return ()
+        return self.loop.ask(
+            lambda: [
+                task
+                for worker in self.loop.scheduler.workers.values()
+                for task in worker.queue
+                if task.source is whole
+            ]
+        )
 
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log; see `mars.engine.Engine`."""

@@ -404,6 +404,10 @@ class NestedEngine:
     def forget(self, task: Task) -> None:
         """The call that asked holds the object no more; its driver drops it with the call."""
 
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """None: which blocks there are is known to the program's own engine."""
+        return ()
+
     def observe(self, since: int | None = None) -> Any:
         """Nothing: the program's own engine runs these calls, and tells of them."""
         from mars.observe.observation import Observation  # late: hardly ever asked for in a worker
