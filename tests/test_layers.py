@@ -100,12 +100,13 @@ LAYERS = """
     engines.cluster.dask_own
     engines.dask engines.ray
     engines.start
+    completion
     execution
     sessions.runs checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.opening
     sessions.aio calls.executable
-    session calls.objects
+    session calls.objects calls.completed
     script
     calls.spawn
     remote

@@ -56,6 +56,7 @@ class Run:
         self.remaining = 0
         self.made = 0  # of these, calls that only feed others, and have done so
         self.failed = 0
+        self.withdrawn = 0  # calls that the program has cancelled one by one
         self.failure: Task | None = None
         self.cancelled = False
         self.error: BaseException | None = None  # the engine's own end, not a call's failure
@@ -72,6 +73,8 @@ class Run:
         # For checkpoints: told of each task, and each block of a map, that has ended well. The
         # engine first counts one more handle of its call, which whoever is told gives back.
         self.landed: Callable[[Task], object] | None = None
+        # Told of each task that has ended in any way, for whoever iterates over the run.
+        self.heard: Callable[[Task], object] | None = None
         self.beside = False  # nobody waits for it in the thread that submits it
         self.reused = 0  # calls that a checkpoint had
         self.saved_s = 0.0  # what they took when they ran

@@ -245,6 +245,10 @@ class Executable(Handle, Generic[V]):
     def error_in(self, session: Any) -> Any:
         return [one.error_in(session) for one in self._parts()]
 
+    def leaves(self) -> Sequence[Any]:
+        """The objects and maps that it consists of, for whoever tells of them one by one."""
+        return [leaf for one in self._parts() for leaf in one.leaves()]
+
     def state_in(self, realm: Any) -> Any:
         return [one.state_in(realm) for one in self._parts()]
 

@@ -127,6 +127,9 @@ class Object(Output, Executable[R], Generic[R]):
     def _was_executed(self) -> bool:
         return self.call.task is not None
 
+    def leaves(self) -> Sequence[Object[R]]:
+        return (self,)
+
     def state_in(self, realm: Any) -> str:
         from mars.observe.states import state_in
 
@@ -365,6 +368,19 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
 
     def error_in(self, session: Session) -> list[BaseException | None]:
         return self._call.errors(session.realm)
+
+    @property
+    def whole(self) -> Call:
+        """The call that all items have in common."""
+        return self._call
+
+    @property
+    def own_items(self) -> set[int]:
+        """Items that are calls of their own, and run outside of the map's blocks."""
+        return self._call.own | self._call.made.keys()
+
+    def leaves(self) -> Sequence[Any]:
+        return (self,)
 
     def state_in(self, realm: Any) -> list[str]:
         task = self._call.task

@@ -227,6 +227,8 @@ class InlineEngine:
                 if run.stop_on_error:
                     run.live = False
             run.remaining -= size
+            if run.heard is not None and task.finished:
+                run.heard(task)
 
     def _end(self, run: Run, error: BaseException | None) -> None:
         """A run is over: what it has not run, it leaves to others, or nobody wants it."""
@@ -385,6 +387,8 @@ class InlineEngine:
                     if block.stage is not Stage.DONE:
                         one.failure = one.failure or block
                         one.live &= not one.stop_on_error
+                    if one.heard is not None:
+                        one.heard(block)
                 if count == len(items):
                     task.stage = Stage.FAILED if task.tries else Stage.DONE
                 elif not _wanted(task):

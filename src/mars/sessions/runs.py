@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -123,6 +123,9 @@ class Runs:
                 if task is not None:
                     task.asked = True
         run.beside = not wait and not self._nested
+        ends = None
+        if not wait and not (len(handles) == 1 and isinstance(handles[0], Output)):
+            ends = _ends_of(run, targets, missing)
         if missing and self._timeout_s is not None:
             self._limit(run, self._timeout_s)
         if missing and cancelled is not None:
@@ -137,10 +140,12 @@ class Runs:
             execution = Execution(
                 run,
                 self._engine,
-                lambda: self._finish(run, finish),
+                lambda make: self._finish(run, make),
+                finish,
                 list(handles),
                 self._listen,
                 plain,
+                ends,
             )
             execution.begin()
             return execution
@@ -359,6 +364,19 @@ class Runs:
             partial=run.partial_sum(),
             elapsed_s=time.monotonic() - run.started_at,
         )
+
+
+def _ends_of(run: Run, targets: Iterable[Call], missing: Iterable[Call]) -> Any:
+    """What hears of the calls of a run as they end. Those that were done before come first."""
+    from mars.completion import Ends
+
+    ends = Ends()
+    run.heard = ends.put
+    to_run = set(missing)
+    for call in targets:
+        if call not in to_run:
+            ends.put_call(call)
+    return ends
 
 
 def _run_arguments(

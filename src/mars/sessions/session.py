@@ -314,7 +314,7 @@ class Session:
         task = self._known(call)
         if task is None or task.stage not in (Stage.FAILED, Stage.DONE):
             return self._no_value(call)
-        if task.stage is Stage.DONE and not call.may_hold_errors:
+        if task.stage is Stage.DONE and not (call.may_hold_errors or task.broken):
             return None
         try:
             self.engine.value(task, output.index)

@@ -29,6 +29,8 @@ class RunState(Protocol):
     stop_on_error: bool
     depth: int
     landed: Callable[[Task], object] | None
+    heard: Callable[[Task], object] | None
+    withdrawn: int
 
 
 # -- events -----------------------------------------------------------------------------------

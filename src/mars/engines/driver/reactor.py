@@ -106,6 +106,8 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
             known.asked |= task.asked
             run.remaining -= 1  # another run made it meanwhile
             run.done += task.size
+            if run.heard is not None:
+                run.heard(known)
             continue
         elif known.finished:
             run.total -= task.size

@@ -124,6 +124,8 @@ class SimulatedRun:
         self.stop_on_error = stop_on_error
         self.depth = depth
         self.landed: Callable[[Task], object] | None = None
+        self.heard: Callable[[Task], object] | None = None
+        self.withdrawn = 0
         self.submitted = False
         self.ended_at: float | None = None
         self.given_up = False
