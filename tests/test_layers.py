@@ -59,7 +59,7 @@ LAYERS = """
     checkpoint.index
     checkpoint.kept checkpoint.writer
     engines.outcome
-    calls.maps checkpoint.opening
+    calls.maps calls.shown checkpoint.opening
     checkpoint.identifier checkpoint.records
     checkpoint.recall
     checkpoint.checkpoint

@@ -418,15 +418,27 @@ class Execution(Future[Any]):
         return {}
 
     def __repr__(self) -> str:
+        return f"<{self._told()}>"
+
+    def _told(self) -> str:
+        """The run in one line."""
+        from mars.observe.states import seconds
+
         if not self.done():
-            state = f"running, {self.progress():.0%}"
+            state = f"running for {seconds(time.monotonic() - self._run.started_at)}"
         elif self.cancelled():
             state = "cancelled"
         elif super().exception() is not None:
-            state = f"failed: {type(super().exception()).__name__}"
+            state = f"failed with {type(super().exception()).__name__}"
         else:
             state = "done"
-        return f"<Execution of {len(self._objects)} object(s), {state}>"
+        return f"Execution, {state}: {self.counts()}"
+
+    def _repr_html_(self) -> str:
+        from mars.calls.shown import table_of
+
+        leaves = [leaf for one in self.to_execute_tileables for leaf in one.leaves()]
+        return table_of(leaves, self._told())
 
 
 class Counts(NamedTuple):

@@ -624,6 +624,17 @@ PROGRESS_REDRAW_S: Final = 0.1
 """How often a terminal is redrawn at the most, in seconds. That is smooth to the eye, and takes
 about 0.5 % of a core."""
 
+SHOWN_CALLS: Final = 20
+"""Calls that the repr of a tuple and a table in a notebook show, of more. A screen has room for
+them."""
+
+SHOWN_CHARACTERS: Final = 120
+"""Characters of the line that a repr shows of one call. With more, a list of calls wraps in most
+terminals."""
+
+SHOWN_LOG_BYTES: Final = 1024
+"""Bytes from the end of a log in which its last line is looked for. Longer lines are cut anyway."""
+
 PROGRESS_REDRAW_HTML_S: Final = 0.25
 """How often a bar in a notebook is redrawn at the most, in seconds. There each update is a message
 to a browser, which may be far away."""

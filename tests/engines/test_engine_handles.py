@@ -160,7 +160,9 @@ def test_a_partial_or_closure_with_objects_can_be_mapped() -> None:
     assert mr.map(functools.partial(pow, base), [1, 2]).to_object() == [10, 100]
     mapped = mr.map(lambda x, y: x * factor_value(factor) + y, [1, 2], [5, 6])
     assert mapped.execute().fetch() == [7, 10]
-    assert repr(mr.map(functools.partial(pow, base), [1])) == "<map of pow over 1 items>"
+    assert (
+        repr(mr.map(functools.partial(pow, base), [1])) == "<map of pow over 1 items: not started>"
+    )
 
 
 def factor_value(value: int) -> int:

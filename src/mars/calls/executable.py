@@ -210,11 +210,7 @@ class Executable(Handle, Generic[V]):
         """
         if self._is_empty():
             return []
-        if session is not None:
-            found = self.state_in(choose(session).realm)
-        else:
-            default = get_default_session()
-            found = self.state_in(None if default is None else default.realm)
+        found = self.state_in(default_realm() if session is None else choose(session).realm)
         return found if isinstance(found, list) else [found]
 
     def fetch_log(
@@ -307,6 +303,12 @@ def _choose(given: AnySession | None, accepted: dict[str, Any]) -> Session:
     return choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
 
 
+def default_realm() -> Any:
+    """What the tasks of the default session belong to; None: there is no default session."""
+    default = get_default_session()
+    return None if default is None else default.realm
+
+
 def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
     """The session to read from. To read never starts an engine.
 
@@ -325,4 +327,4 @@ def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
     return found
 
 
-__all__ = ["Executable", "existing"]
+__all__ = ["Executable", "default_realm", "existing"]

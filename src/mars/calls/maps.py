@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from mars.attempt import codec
+from mars.attempt.failure import decode_failure
 from mars.attempt.rows import Rows, is_fixed
 from mars.calls.options import Options
 from mars.engine import SessionRealm
@@ -87,7 +88,7 @@ class _ItemTask(Task):
         assert block is not None
         return block.stage is not Stage.DONE or self._offset in block.result[1]
 
-    def __init__(self, call: ItemCall, realm: Realm, whole: Task, block: Task, offset: int) -> None:
+    def __init__(self, call: Call, realm: Realm, whole: Task, block: Task, offset: int) -> None:
         super().__init__(call, realm)
         self.asked = True
         self.attempt = block.attempt
@@ -98,6 +99,13 @@ class _ItemTask(Task):
         self._offset = offset
         log = item_log(block, offset)
         self.logs = () if log is None else (log,)
+
+    def failure(self) -> BaseException:
+        """The error of the item, which failed."""
+        assert self.source is not None
+        if self.source.stage is not Stage.DONE:
+            return failure_of(self.source)
+        return decode_failure(self.source.result[1][self._offset])
 
     def attempts(self) -> tuple[Ended, ...]:
         assert self.source is not None
@@ -310,6 +318,20 @@ class MapCall(Call):
             if own is not None:
                 found[index] = state_of(own)
         return found
+
+    def seen(self, realm: Any, index: int) -> Task | None:
+        """What can be seen of an item: its own task, its part of a block, or a block that runs."""
+        own = self.made.get(index)
+        task = None if own is None else own.task_in(realm)
+        whole = self.task_in(realm)
+        if task is not None or whole is None:
+            return task
+        found = Items(whole.parts or ()).find(index)
+        if found is not None:
+            offset, block = found
+            return _ItemTask(self, realm, whole, block, offset)
+        under_way = () if whole.finished else realm.engine.blocks_of(whole)
+        return next((block for block in under_way if index in block.items), None)
 
     def state_of_item(self, realm: Any, item: Call) -> State:
         """The state of an item that no block which has ended has."""

@@ -523,18 +523,29 @@ class Session:
         self.engine.destroy_object(self.session_id, name)
 
     def __repr__(self) -> str:
-        state = "closed" if self.realm.closed else f"{self.engine.n_cpu:g} cpus"
-        return f"<Session {self.session_id} on {self.address}, {state}>"
+        return f"<Session {self.session_id} on {self.address}, {self._told()}>"
+
+    def _told(self) -> str:
+        """What it has, and what runs in it now."""
+        if self.realm.closed:
+            return "closed"
+        told = f"{self.engine.n_cpu:g} cpus"
+        seen = self.engine.observe()
+        runs = [one for one in seen.runs if one.session == self.session_id and not one.depth]
+        if not runs:
+            return told
+        running = len([w for w in seen.workers if {one.number for one in runs} & {*w.runs}])
+        total, done = sum(one.total for one in runs), sum(one.done for one in runs)
+        several = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        return f"{told}, {several}: {done} of {total} done, {running} running"
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        state = "closed" if self.realm.closed else "open"
         return (
             f"<table><tr><th>Session</th><td>{escape(self.session_id)}</td></tr>"
             f"<tr><th>engine</th><td>{escape(self.address)}</td></tr>"
-            f"<tr><th>cpus</th><td>{self.engine.n_cpu:g}</td></tr>"
-            f"<tr><th>state</th><td>{state}</td></tr></table>"
+            f"<tr><th>state</th><td>{escape(self._told())}</td></tr></table>"
         )
 
 
