@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
-    errors settings config resources platform _version
+    errors settings
+    tracebacks config resources platform _version
     calls.options
     engines.kinds
     logs task delivery owners observe.progress

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mars.engine import Run
 from mars.task import Call, Output, Task
+from mars.tracebacks import trim
 
 if TYPE_CHECKING:
     import asyncio
@@ -131,7 +132,11 @@ class Completed:
         except KeyboardInterrupt as error:
             if self._stop is not None:
                 self._stop()
-                error.args = error.args or (self._progress(),)
+                error.args = error.args or (f"{self._progress()}. execute() runs the rest",)
+            trim(error)
+            raise
+        except BaseException as error:
+            trim(error)
             raise
         if not self._ready:
             raise StopIteration

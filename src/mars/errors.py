@@ -149,16 +149,35 @@ class TaskError(MarsError):
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """An attempt took longer than the call's ``timeout``."""
+    """An attempt took longer than the call's ``timeout``.
 
-    def __init__(self, call: str, timeout_s: float, attempt: int = 1) -> None:
-        super().__init__(call, timeout_s, attempt)
-        self.call, self.timeout_s, self.attempt = call, timeout_s, attempt
+    Its traceback is the stack of the call at the moment when it was stopped.
+
+    Parameters
+    ----------
+    call : str
+        The call.
+    timeout_s : float
+        Its ``timeout``, in seconds.
+    attempt : int
+        Which attempt this was, counted from 1.
+    where : str
+        The line at which it was stopped. Empty: nobody knows, as its worker had to be killed.
+    """
+
+    def __init__(self, call: str, timeout_s: float, attempt: int = 1, where: str = "") -> None:
+        super().__init__(call, timeout_s, attempt, where)
+        self.call, self.timeout_s, self.attempt, self.where = call, timeout_s, attempt, where
 
     def __str__(self) -> str:
+        where = (
+            f"It was at {self.where}"
+            if self.where
+            else "Where it was is not known; fetch_log() has what it printed"
+        )
         return (
             f"{self.call} was stopped after its timeout of {self.timeout_s:g} s "
-            f"(attempt {self.attempt}); raise `timeout`, or look at fetch_log() for where it was"
+            f"(attempt {self.attempt}). {where}. Raise `timeout` if it needs more time"
         )
 
 

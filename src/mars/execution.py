@@ -19,6 +19,7 @@ from mars.completion import Completed, Ends
 from mars.engine import Engine, Run
 from mars.errors import UsageError
 from mars.settings import FUTURE_CANCEL_WAIT_S
+from mars.tracebacks import trim
 
 
 class Execution(Future[Any]):
@@ -254,7 +255,14 @@ class Execution(Future[Any]):
         try:
             value = super().result(self._await_end(timeout))
         except (TimeoutError, CancelledError) as error:
-            raise self._explained(error, timeout) from None
+            told = self._explained(error, timeout)
+            trim(told)
+            if told is error:
+                raise
+            raise told from None
+        except BaseException as error:
+            trim(error)
+            raise
         return self._alive() if value is _LATE and self._alive is not None else value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

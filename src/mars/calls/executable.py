@@ -14,6 +14,7 @@ from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
 from mars.sessions.session import AnySession, Session
 from mars.task import Call, Handle
+from mars.tracebacks import trim
 
 V = TypeVar("V")
 
@@ -95,22 +96,26 @@ class Executable(Handle, Generic[V]):
         >>> spawn(sum, args=([1, 2, 3],)).execute().fetch()
         6
         """
-        if wait and self._is_empty():
-            return self
-        chosen = _choose(session, accepted)
-        if accepted:
-            _drop_unused(accepted)
-        result = self if wait else self._executed()
-        return chosen.runs.run(
-            [self],
-            wait=wait,
-            show_progress=show_progress,
-            interval_s=progress_update_interval,
-            on_error=on_error,
-            seed=seed,
-            finish=lambda: result,
-            **_run_arguments(accepted),
-        )
+        try:
+            if wait and self._is_empty():
+                return self
+            chosen = _choose(session, accepted)
+            if accepted:
+                _drop_unused(accepted)
+            result = self if wait else self._executed()
+            return chosen.runs.run(
+                [self],
+                wait=wait,
+                show_progress=show_progress,
+                interval_s=progress_update_interval,
+                on_error=on_error,
+                seed=seed,
+                finish=lambda: result,
+                **_run_arguments(accepted),
+            )
+        except BaseException as error:
+            trim(error)
+            raise
 
     def fetch(self, session: AnySession | None = None, **_: Any) -> V:
         """The value. What that is depends on the kind of handle.
@@ -137,9 +142,13 @@ class Executable(Handle, Generic[V]):
         BaseException
             A call failed: its own error.
         """
-        if self._is_empty():
-            return self._nothing  # type: ignore[no-any-return]
-        return self.value_in(existing(session, self))  # type: ignore[no-any-return]
+        try:
+            if self._is_empty():
+                return self._nothing  # type: ignore[no-any-return]
+            return self.value_in(existing(session, self))  # type: ignore[no-any-return]
+        except BaseException as error:
+            trim(error)
+            raise
 
     def to_object(self, session: AnySession | None = None, wait: bool = True, **kwargs: Any) -> Any:
         """Execute, unless that has been done, and fetch.
@@ -162,15 +171,19 @@ class Executable(Handle, Generic[V]):
         BaseException
             A call failed: its own error.
         """
-        if wait and self._is_empty():
-            return self._nothing
-        chosen = _choose(session, kwargs)
-        if wait and self._is_done(chosen):
-            return self.value_in(chosen)
-        _drop_unused(kwargs)
-        return chosen.runs.run(
-            [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
-        )
+        try:
+            if wait and self._is_empty():
+                return self._nothing
+            chosen = _choose(session, kwargs)
+            if wait and self._is_done(chosen):
+                return self.value_in(chosen)
+            _drop_unused(kwargs)
+            return chosen.runs.run(
+                [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
+            )
+        except BaseException as error:
+            trim(error)
+            raise
 
     def errors(self, session: AnySession | None = None) -> list[Any]:
         """The error of each part: why it has no value. None for a part that has a value.

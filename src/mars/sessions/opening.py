@@ -23,6 +23,7 @@ from mars.errors import MarsError, NotExecuted, UnknownTarget
 from mars.logs import LogFetcher
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
+from mars.tracebacks import trim
 
 _NO_SESSION: Final = """
 No session found, local session will be created in background, \
@@ -393,7 +394,11 @@ def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> 
     >>> fetch(one, two)
     [1, 2]
     """
-    return choose(session).execute(*objects, **kwargs)
+    try:
+        return choose(session).execute(*objects, **kwargs)
+    except BaseException as error:
+        trim(error)
+        raise
 
 
 def fetch(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> Any:
@@ -408,7 +413,11 @@ def fetch(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> An
     **kwargs
         Accepted for programs of the original, without effect.
     """
-    return _existing(session).fetch(*objects, **kwargs)
+    try:
+        return _existing(session).fetch(*objects, **kwargs)
+    except BaseException as error:
+        trim(error)
+        raise
 
 
 def fetch_infos(

@@ -20,6 +20,7 @@ from mars.logs import JoinedLog, LogFetcher, LogSource, follow
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.runs import Runs
 from mars.task import Call, Handle, Output, Stage, Task
+from mars.tracebacks import trim
 
 TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
 if TYPE_CHECKING:
@@ -119,23 +120,27 @@ class Session:
         NoAvailableBand
             A call asks for more than any worker has.
         """
-        unknown = accepted.keys() - _ACCEPTED
-        if unknown:
-            raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
-        given = _handles(objects, "execute")
-        result: Any = given[0] if len(given) == 1 else list(given)
-        return self.runs.run(
-            given,
-            wait=wait,
-            show_progress=show_progress,
-            interval_s=progress_update_interval,
-            on_error=on_error,
-            seed=seed,
-            finish=lambda: result,
-            plain=True,
-            cancelled=accepted.get("cancelled"),
-            checkpoint=checkpoint,
-        )
+        try:
+            unknown = accepted.keys() - _ACCEPTED
+            if unknown:
+                raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+            given = _handles(objects, "execute")
+            result: Any = given[0] if len(given) == 1 else list(given)
+            return self.runs.run(
+                given,
+                wait=wait,
+                show_progress=show_progress,
+                interval_s=progress_update_interval,
+                on_error=on_error,
+                seed=seed,
+                finish=lambda: result,
+                plain=True,
+                cancelled=accepted.get("cancelled"),
+                checkpoint=checkpoint,
+            )
+        except BaseException as error:
+            trim(error)
+            raise
 
     @property
     def checkpoint(self) -> Any:
@@ -164,8 +169,12 @@ class Session:
         BaseException
             The call of an object failed: its own error.
         """
-        values = self.values(_handles(objects, "fetch"))
-        return values[0] if len(values) == 1 else values
+        try:
+            values = self.values(_handles(objects, "fetch"))
+            return values[0] if len(values) == 1 else values
+        except BaseException as error:
+            trim(error)
+            raise
 
     def values(self, handles: Sequence[Handle]) -> list[Any]:
         """The values of several objects, as a list. It raises what `fetch` raises.
