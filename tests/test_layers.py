@@ -78,7 +78,7 @@ LAYERS = """
     engines.driver.estimates
     engines.driver.core
     engines.driver.consequences
-    engines.driver.blocks engines.driver.early
+    engines.driver.blocks engines.driver.early engines.driver.withdrawal
     engines.driver.placement engines.driver.reactor
     engines.driver.scheduler
     engines.driver.observing engines.driver.simulation.machine
@@ -141,7 +141,7 @@ PURE = {
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
     "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
-    "engines.driver.scheduler", "engines.wire.regions", "engines.wire.status",
+    "engines.driver.scheduler", "engines.driver.withdrawal", "engines.wire.regions", "engines.wire.status",
 }  # fmt: skip
 """They decide and do nothing else."""
 

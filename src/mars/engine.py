@@ -200,6 +200,17 @@ class Engine(Protocol):
     def cancel(self, run: Run) -> None:
         """End the run now; calls that only it wants are stopped, finished ones stay."""
 
+    def withdraw(self, task: Task) -> bool:
+        """Cancel one call, and all that need its value. Its runs go on without them.
+
+        A call that runs is interrupted. False: it has ended, or no run is at it.
+
+        Raises
+        ------
+        UsageError
+            The engine cannot cancel single calls.
+        """
+
     def value(self, task: Task, index: int) -> object:
         """Decode one output of a task that is done: a fresh value each time.
 

@@ -185,6 +185,46 @@ class Executable(Handle, Generic[V]):
             trim(error)
             raise
 
+    def cancel(self, session: AnySession | None = None) -> bool:
+        """Stop the calls of this, and all calls that need their values. Other calls go on.
+
+        `fetch` then raises `TaskCancelled`, and `execute` runs them again. A call that runs gets a
+        KeyboardInterrupt; if that does not help, its process is replaced half a second later.
+        Items that run in blocks of a map are stopped with the whole map only. To stop all calls of
+        a run, use `Execution.cancel`.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        bool
+            Whether a call was stopped. False: all have ended, or no run is at them.
+
+        Raises
+        ------
+        UsageError
+            It is called inside a call. There, cancel the run.
+
+        Examples
+        --------
+        >>> import time
+        >>> slow, quick = spawn(time.sleep, 60), spawn(abs, -1)
+        >>> run = ExecutableTuple([slow, quick]).execute(wait=False)
+        >>> slow.cancel(), run.result() and quick.fetch(), slow.states()
+        (True, 1, ['cancelled'])
+        """
+        if self._is_empty():
+            return False
+        chosen = existing(session, self)
+        stopped = False
+        for leaf in self.leaves():
+            for call in leaf.calls_in(chosen.realm):
+                stopped |= chosen.withdraw(call)
+        return stopped
+
     def errors(self, session: AnySession | None = None) -> list[Any]:
         """The error of each part: why it has no value. None for a part that has a value.
 

@@ -271,6 +271,31 @@ class InlineEngine:
             self._changed.notify_all()
         return True
 
+    def withdraw(self, task: Task) -> bool:
+        """Cancel one call; see `mars.engine.Engine`. One that runs is left to its end."""
+        with self._changed:
+            if task.finished or not _wanted(task):
+                return False
+            found, pending = [task], [*self._runs]
+            dropped = {task}
+            for one in [other for run in pending for other in run.tasks]:  # inputs come first
+                needs = {source.task_in(one.realm) for source, _ in one.call.inputs}
+                if not one.finished and one not in dropped and needs & dropped:
+                    dropped.add(one)
+                    found.append(one)
+            for one in found:
+                size = len(one.items) - len(one.parts) if one.parts is not None else 1
+                for run in one.runs:
+                    run.withdrawn += size
+                    if run.heard is not None:
+                        run.heard(one)
+                if one.stage is Stage.ASSIGNED and one.parts is None:
+                    one.ended = (*one.ended, (*self._where, "stopped"))
+                one.runs, one.stage = (), Stage.CANCELLED
+            self._interrupt_cancelled()
+            self._changed.notify_all()
+        return True
+
     def _interrupt_cancelled(self) -> None:
         """Stop calls that run and that nobody wants any more, where that can be done."""
         for task, limit in self._limits.items():

@@ -244,6 +244,12 @@ class Session:
             raise self._no_value(call)
         return task
 
+    def withdraw(self, call: Call) -> bool:
+        """Cancel one call; False: it has ended, or no run is at it."""
+        self.realm.check_open()
+        task = call.task_in(self.realm)
+        return task is not None and not task.finished and self.engine.withdraw(task)
+
     def _no_value(self, call: Call) -> BaseException:
         """The error of a call that has neither a value nor an error of its own here."""
         from mars.observe.states import CANCELLED, NOT_STARTED, state_in, title_of

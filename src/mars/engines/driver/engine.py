@@ -23,7 +23,7 @@ from mars.attempt.capture import Log
 from mars.attempt.followed import Program
 from mars.attempt.setting import import_path
 from mars.calls.options import DEFAULT_OPTIONS
-from mars.engine import Run
+from mars.engine import Run, SessionRealm
 from mars.engines.driver.loop import Loop
 from mars.engines.driver.nested import NestedServer
 from mars.engines.driver.scheduler import Scheduler
@@ -168,6 +168,9 @@ class DriverEngine:
         self._closed = False
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
+        # Who wants calls that the program has cancelled one by one: a run that has ended.
+        self._nobody = Run("", SessionRealm(self))
+        self._nobody.live, self._nobody.cancelled = False, True
         self._silence = Silence(site.is_stopped, site.how_to_look)
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
@@ -334,6 +337,12 @@ class DriverEngine:
         """End a run early."""
         if not self._closed:
             self.loop.post(lambda: self.loop.cancel(run))
+
+    def withdraw(self, task: Task) -> bool:
+        """Cancel one call; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return False
+        return self.loop.ask(lambda: self.loop.withdraw(task, self._nobody))
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""

@@ -150,6 +150,13 @@ class Cancelled(NamedTuple):
     run: RunState
 
 
+class Withdrawn(NamedTuple):
+    """The program cancelled one call. It goes over to a run that has ended, and was cancelled."""
+
+    task: Task
+    by: RunState
+
+
 class Forgotten(NamedTuple):
     """The program holds no output of these tasks any more."""
 
@@ -287,7 +294,7 @@ class GiveUp:
 
 Event = (
     Submitted | WorkerReady | Finished | Arrived | Unkept | Lost | GaveBack | Blocked | Unblocked
-    | Died | Left | Cancelled | Forgotten | Tick
+    | Died | Left | Cancelled | Withdrawn | Forgotten | Tick
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release

@@ -369,6 +369,13 @@ class NestedEngine:
             with self._worker.shield():
                 self._worker.send((messages.CANCEL, run.number))
 
+    def withdraw(self, task: Task) -> bool:
+        """Refuse: calls inside a call are cancelled with their run."""
+        raise UsageError(
+            "inside a call, single calls cannot be cancelled; cancel the run that "
+            "execute(wait=False) returned"
+        )
+
     def value(self, task: Task, index: int) -> object:
         """Decode one output."""
         if task.stage is not Stage.DONE:
