@@ -53,6 +53,7 @@ LAYERS = """
     graph observe.attempts observe.silence observe.states
     observe.observation
     engine
+    checkpoint.stale
     checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
     checkpoint.module_code
     checkpoint.journal checkpoint.local_folder checkpoint.remote_folder checkpoint.walk
@@ -141,7 +142,8 @@ PURE = {
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
     "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
-    "engines.driver.scheduler", "engines.driver.withdrawal", "engines.wire.regions", "engines.wire.status",
+    "engines.driver.scheduler", "engines.driver.withdrawal",
+    "engines.wire.regions", "engines.wire.status",
 }  # fmt: skip
 """They decide and do nothing else."""
 

@@ -414,6 +414,13 @@ CHECKPOINT_LOOKS: Final = 3
 """How often a reader tries to read a journal at an URL while somebody else changes it. One change
 is likely, and more in a row are not."""
 
+CHECKPOINT_FILE_CLOCK_S: Final = 2.0
+"""A file counts as changed after a result if it is newer by so many seconds. Clocks of file servers
+are off by a bit, and FAT keeps times to 2 s."""
+
+CHECKPOINT_FILES_NAMED: Final = 3
+"""Files that one notice about changed files names. With more it is no line any more."""
+
 CHECKPOINT_CHECK_BYTES: Final = 4 * KIB
 """Results up to this size, in bytes, are checked when a journal is opened. Larger ones are checked
 when they are read, so that opening stays fast."""

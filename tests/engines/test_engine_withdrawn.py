@@ -48,7 +48,9 @@ def test_a_running_call_and_what_needs_it_stop_and_others_go_on(
     gate.touch()  # the inline engine leaves a call in another thread to its end
     assert run.result(60) == [held, last, other] and other.fetch() == 1
     assert run.counts()[:4] == (1, 0, 0, 3)
-    assert [type(one) for one in together.errors()] == [TaskCancelled] * 3
+    # On a cluster the interrupt may come after the gate was opened: then the call itself is done.
+    assert [type(one) for one in together.errors()][1:] == [TaskCancelled] * 2
+    assert held.states()[0] in ("cancelled", "done")
     assert last.execute().fetch() == 1 and held.fetch() == 5
 
 
