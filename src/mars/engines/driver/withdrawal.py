@@ -61,15 +61,12 @@ def _is_withdrawn(head: Task, found: list[Task]) -> bool:
 
 def _items_left(core: Core, whole: Task) -> int:
     """How many items of a map have not ended."""
-    places = [worker.queue for worker in core.workers.values()]
-    pausing: list[Task] = [one for _, _, kind, _, one in core.timers.heap if kind == RETRY]
-    blocks: set[Task] = {
-        one
-        for place in (*places, core.ready, pausing)
-        for one in place
-        if one.source is whole and not one.finished
-    }
-    return len(whole.items) + sum(block.size for block in blocks)
+    blocks: set[Task] = set()
+    blocks.update(*[worker.queue for worker in core.workers.values()])
+    blocks.update(core.ready)
+    blocks.update(one for _, _, kind, _, one in core.timers.heap if kind == RETRY)
+    left = [one for one in blocks if one.source is whole and not one.finished]
+    return len(whole.items) + sum(block.size for block in left)
 
 
 __all__ = ["on_withdrawn"]
