@@ -29,7 +29,7 @@ from mars.attempt.capture import Log, Segment, capturing
 from mars.attempt.codec import loads
 from mars.calls.options import Options
 from mars.code import world
-from mars.code.pickling import new_world
+from mars.code.arriving import new_world
 from mars.code.world import visiting
 from mars.config import own_options
 from mars.engine import Run
