@@ -261,6 +261,8 @@ class Execution(Future[Any]):
                 raise
             raise told from None
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not super().done() and not error.args:
+                error.args = (f"the run goes on: {self.counts()}. Its cancel() stops it",)
             trim(error)
             raise
         return self._alive() if value is _LATE and self._alive is not None else value

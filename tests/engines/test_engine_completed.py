@@ -213,3 +213,7 @@ def test_a_session_that_ends_ends_the_iteration(
 def test_what_is_no_object_is_refused(wrong: object) -> None:
     with pytest.raises(TypeError):
         mr.as_completed(wrong)  # type: ignore[arg-type]
+    call = mr.spawn(abs, -1)
+    with pytest.raises(TypeError, match="timeout has to be seconds"):
+        mr.as_completed([call], timeout="1")  # type: ignore[arg-type]
+    assert call.states() == ["not started"]

@@ -137,14 +137,15 @@ def failure_of(task: Task) -> BaseException:
 
 
 def _where(stopped: BaseException) -> str:
-    """The innermost line of the user's code in which a call was stopped; empty: not known."""
+    """Where a call was stopped: the innermost line of the user's code; empty: not known."""
     last = stopped.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     if last is None:
-        return ""
+        # Without a line of Python: it was in compiled code, or its worker had to be killed.
+        return "in compiled code" if isinstance(stopped, KeyboardInterrupt) else ""
     code = last.tb_frame.f_code
-    return f"line {last.tb_lineno} of {code.co_filename} in {code.co_name}"
+    return f"at line {last.tb_lineno} of {code.co_filename} in {code.co_name}"
 
 
 def no_value(title: str, state: State) -> NotExecuted:
