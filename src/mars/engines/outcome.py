@@ -204,7 +204,9 @@ class Items:
 
 def item_of(task: Task, index: int, decode: Decode) -> object:
     """One item's value out of a map's blocks, or its error, raised."""
-    found = Items(task.parts).find(index)
+    found: tuple[int, Task] | None = getattr(task, "place_in_block", None)
+    if found is None:
+        found = Items(task.parts).find(index)
     if found is None and task.cancelled:
         raise cancelled(task.call)
     if found is None:
