@@ -370,19 +370,21 @@ class Execution(Future[Any]):
             ``on_error="raise"`` it raises the failure that has ended the run after all objects
             whose calls have ended.
         """
-        if self._completed is None:
-            ends = self._ends or Ends()
-            self._completed = Completed(
+        completed = self._completed
+        if completed is None:
+            completed = Completed(
                 self._run,
-                ends,
+                self._ends or Ends(),
                 [leaf for one in self._objects for leaf in one.leaves()],
                 listen=self._listen,
                 over=self._end_of_iteration,
                 progress=lambda: f"{self.counts()}{self._what_runs()}",
             )
             self._let_go()
-        self._completed.limit(timeout, self.cancel if stop else None)
-        return self._completed
+            if not stop:  # else this is all that anybody has of the run
+                self._completed = completed
+        completed.limit(timeout, self.cancel if stop else None)
+        return completed
 
     def _end_of_iteration(self) -> None:
         """Raise what has ended the run before its calls."""
