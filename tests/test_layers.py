@@ -59,7 +59,7 @@ LAYERS = """
     checkpoint.index
     checkpoint.kept checkpoint.writer
     engines.outcome
-    calls.maps checkpoint.opening
+    calls.held calls.maps checkpoint.opening
     checkpoint.identifier checkpoint.records
     checkpoint.recall
     checkpoint.checkpoint
@@ -105,7 +105,9 @@ LAYERS = """
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.opening
     sessions.aio calls.executable
-    session calls.objects
+    calls.objects
+    calls.put
+    session
     script
     calls.spawn
     remote

@@ -228,6 +228,8 @@ class Runs:
         found = call.adopt(self._realm)
         if found is None:
             return False
+        if call.task is found:  # it was given its value already
+            return True
         try:
             value = self._engine.value(found, 0)
         except Exception:  # the item failed, so the call is run by itself

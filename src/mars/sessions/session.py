@@ -138,6 +138,26 @@ class Session:
         """The checkpoint, with ``reused``, ``executed`` and ``saved_s``. None: there is none."""
         return self.runs.checkpoint
 
+    def put(self, value: Any) -> Any:
+        """Store a value once, for all calls and all runs of this session.
+
+        Parameters
+        ----------
+        value : object
+            What to store.
+
+        Returns
+        -------
+        Object
+            It needs no `execute`. All else is as of `mars.remote.put`.
+
+        Raises
+        ------
+        EncodeError, StoreFull, SessionClosed
+            As of `mars.remote.put`.
+        """
+        return above["put"](value, session=self)
+
     # -- reading ------------------------------------------------------------------------------
 
     def fetch(self, *objects: Any, **_: Any) -> Any:
@@ -493,6 +513,12 @@ class Session:
             f"<tr><th>cpus</th><td>{self.engine.n_cpu:g}</td></tr>"
             f"<tr><th>state</th><td>{state}</td></tr></table>"
         )
+
+
+above: Final[dict[str, Callable[..., Any]]] = {}
+"""What a session offers although the modules that do it stand above this one, by name.
+
+`mars.session`, from which programs get their sessions, says what is here."""
 
 
 class SessionView:
