@@ -87,6 +87,7 @@ LAYERS = """
     engines.driver.workers
     engines.driver.deaths engines.driver.dispatch engines.driver.nested
     engines.driver.loop
+    engines.driver.stream
     engines.driver.engine
     engines.inline engines.one_machine
     engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
@@ -106,10 +107,12 @@ LAYERS = """
     sessions.opening
     sessions.aio calls.executable
     calls.objects
-    calls.put
-    session
-    script
+    calls.put script
     calls.spawn
+    executors.lost
+    executors.futures
+    executors.executor
+    session
     remote
     core.context core.session
     core
@@ -127,7 +130,7 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "observe", "sessions",
+    "engines.worker", "executors", "observe", "sessions",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()

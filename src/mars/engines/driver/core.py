@@ -101,6 +101,10 @@ def move(task: Task, to: Stage) -> None:
     """
     if to not in _NEXT[task.stage]:
         raise IllegalMove(task.call.name, task.stage.name, to.name)
+    if task.stage is ASSIGNED:
+        in_set = task.call.options.in_set
+        if in_set is not None:
+            in_set.leaves(task)
     task.stage = to
 
 
@@ -232,6 +236,9 @@ class Core:
         self.attempts += 1
         task.attempt = self.attempts
         move(task, ASSIGNED)
+        in_set = task.call.options.in_set
+        if in_set is not None:
+            in_set.enters(task, worker)
         task.worker = worker
         task.sent_at = now
         task.home = worker
@@ -448,6 +455,9 @@ class Core:
     def could_move(self, worker: WorkerState, count: int, now: float) -> bool:
         """Whether an idle worker could start one of the last calls of a queue now."""
         for task in islice(reversed(worker.queue), count):
+            in_set = task.call.options.in_set
+            if in_set is not None and not in_set.takes(None):
+                continue  # it would come back to this worker
             if not task.waiting:  # else it waits for calls in front of it
                 return self.could_run(task, now)
         return False

@@ -346,6 +346,9 @@ class Loop:
                 self.dispatch.assign(command)  # type: ignore[arg-type]
             elif kind is events.Landed:
                 command.run.landed(command.task)  # type: ignore[union-attr, misc]
+            elif kind is events.Settled:
+                task = command.task  # type: ignore[union-attr]
+                task.call.options.in_set.settled(task)  # type: ignore[union-attr]
             elif kind is events.RunEnded:
                 self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
             elif kind is events.Discard:
