@@ -56,6 +56,12 @@ class CallSet:
         """A call is about to be given to a worker. False: it was cancelled, and must not start."""
         return True
 
+    def begins(self, task: Any) -> None:
+        """Nothing is in front of a call in its worker any more."""
+
+    def unclaim(self, task: Any) -> None:
+        """A worker has given a call back unstarted."""
+
     def settled(self, task: Any) -> None:
         """A call has ended, however; in the engine's thread, so nothing of the program runs."""
 

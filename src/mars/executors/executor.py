@@ -57,7 +57,7 @@ class Calls(CallSet):
 
     __slots__ = (
         "__weakref__", "_closing", "_pending", "_pid", "_room", "_stream", "_unread", "broken",
-        "changed", "closed", "open", "options", "own", "prepared", "session",
+        "cancelling", "changed", "closed", "open", "options", "own", "prepared", "session",
     )  # fmt: skip
 
     def __init__(self, session: Session, own: bool, options: Options, most: int | None) -> None:
@@ -68,6 +68,7 @@ class Calls(CallSet):
         options.in_set = self
         self.open: dict[CallFuture[Any], None] = {}  # futures that have not ended
         self.closed = False
+        self.cancelling = False  # what comes back from a worker is cancelled
         self.broken: BaseException | None = None
         self.prepared = False  # whether an initializer may have failed
         self.changed = threading.Condition(threading.RLock())
@@ -146,6 +147,7 @@ class Calls(CallSet):
                 future = self._pending.popleft()
                 if not future.claim():
                     continue
+                future.begin()
                 self._room -= 1
             try:
                 call = future.call
@@ -167,6 +169,19 @@ class Calls(CallSet):
     def claim(self, task: Task) -> bool:
         future: CallFuture[Any] | None = getattr(task.call, "future", None)
         return future is not None and future.claim()
+
+    def begins(self, task: Task) -> None:
+        future: CallFuture[Any] | None = getattr(task.call, "future", None)
+        if future is not None:
+            future.begin()
+
+    def unclaim(self, task: Task) -> None:
+        future: CallFuture[Any] | None = getattr(task.call, "future", None)
+        if future is not None:
+            future.unclaim()
+            if self.cancelling and not future.running():
+                future.cancel_anyway()
+                self.left(future)
 
     def settled(self, task: Task) -> None:
         future: CallFuture[Any] | None = getattr(task.call, "future", None)
@@ -202,12 +217,12 @@ class Calls(CallSet):
                 return
             self.broken = error
         for future in list(self.open):
-            if future.claim():
-                future.fail(error)
-                self.left(future)
+            future.fail(error)
+            self.left(future)
 
     def cancel_pending(self) -> None:
         """Cancel all futures that have not started."""
+        self.cancelling = True
         for future in list(self.open):
             future.cancel()
 

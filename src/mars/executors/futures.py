@@ -66,6 +66,7 @@ class CallFuture(Future[T], Generic[T]):
         self._owner = owner
         self._call: SubmittedCall = call
         self._task: Task | None = None  # once it has ended
+        self._sent = False  # a worker has it, and has begun with it or is about to
         self._unread = False  # it has ended, and its result or error is still to be made
         self._data: bytes | None = None  # the pickle of the result, if that is all of it
         self._output: Output | None = None  # keeps a result with large parts
@@ -77,9 +78,18 @@ class CallFuture(Future[T], Generic[T]):
     def claim(self) -> bool:
         """A worker is about to get the call. False: it was cancelled, and must not start."""
         with self._condition:
+            self._sent = self._state in (PENDING, RUNNING)
+            return self._sent
+
+    def begin(self) -> None:
+        """Nothing is in front of the call in its worker any more."""
+        with self._condition:
             if self._state == PENDING:
                 self._state = RUNNING
-            return self._state == RUNNING  # it may have been given to a worker before
+
+    def unclaim(self) -> None:
+        """The worker has given the call back unstarted."""
+        self._sent = False
 
     def settle(self, task: Task) -> None:
         """The call has ended. Nothing is unpickled here."""
@@ -161,10 +171,14 @@ class CallFuture(Future[T], Generic[T]):
         Returns
         -------
         bool
-            Whether it will never run. False: a worker has it already, or it has ended.
+            Whether it will never run. False: it has begun, it has ended, or a worker is about to
+            begin with it. A call that waits behind a long one is given back after some
+            milliseconds, and can be cancelled then.
         """
         with self._condition:
             if self._state in (RUNNING, FINISHED):
+                return False
+            if self._sent and self._state == PENDING:
                 return False
             if self._state in _CANCELLED:
                 return True

@@ -121,6 +121,9 @@ def put_back(core: Core, task: Task, now: float) -> None:
     task.worker = None
     task.home, task.near = None, 0
     leave_home(task)
+    in_set = task.call.options.in_set
+    if in_set is not None:
+        in_set.unclaim(task)
     if not wanted(task):
         abandon(core, task)
     elif task.waiting:

@@ -286,7 +286,13 @@ class Core:
 
     def expect(self, worker: WorkerState, now: float) -> None:
         """A worker begins with the first call of its queue: when it should tell something."""
-        worker.due_at = now + self.estimates.predict(worker.queue[0])
+        head = worker.queue[0]
+        if head.attempt != worker.head:
+            worker.head, worker.head_at = head.attempt, now
+            in_set = head.call.options.in_set
+            if in_set is not None:
+                in_set.begins(head)
+        worker.due_at = now + self.estimates.predict(head)
         if not worker.watched:
             worker.watched = True
             self.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)

@@ -153,6 +153,7 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
                 or predicted >= ahead_below_s
                 or (load + predicted > most_s and len(queue) > 1)
                 or _better_at_home(core, task, worker, load)
+                or (options.in_set is not None and now - worker.head_at > OVERDUE_S)
             ):
                 break
             if options.in_set is not None and not options.in_set.claim(task):

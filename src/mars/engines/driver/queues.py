@@ -21,8 +21,8 @@ class WorkerState:
 
     __slots__ = (
         "address", "asked", "blocked", "claim", "counted", "cpus", "due_at", "empty", "group",
-        "id", "kill_at", "load_s", "need", "queue", "ready", "reason", "resuming", "stopping",
-        "taking_back", "told", "usable", "watched", "where",
+        "head", "head_at", "id", "kill_at", "load_s", "need", "queue", "ready", "reason",
+        "resuming", "stopping", "taking_back", "told", "usable", "watched", "where",
     )  # fmt: skip
 
     def __init__(self, number: WorkerId, group: int, address: str) -> None:
@@ -38,6 +38,8 @@ class WorkerState:
         self.blocked = False
         self.resuming = False  # unblocked, and waits for its cores
         self.taking_back = False  # asked to give back tasks
+        self.head = 0  # the attempt that runs, and since when it is known to
+        self.head_at = 0.0
         self.due_at = 0.0  # when it should have told something
         self.asked = False  # asked to report since it last did
         self.told = 0  # the last attempt whose end it has told
