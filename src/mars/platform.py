@@ -220,10 +220,19 @@ def quick_folder() -> Callable[[], str]:
     getcwd.restype = ctypes.c_char_p
     getcwd.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
     size = 4096  # PATH_MAX of Linux
+    room = ctypes.create_string_buffer(size)  # for all threads: what is found is copied at once
+    last: tuple[bytes, str] = b"", ""
 
     def folder() -> str:
-        found = getcwd(ctypes.create_string_buffer(size), size)
-        return os.getcwd() if found is None else os.fsdecode(found)
+        nonlocal last
+        found = getcwd(room, size)
+        known, name = last
+        if found == known:
+            return name
+        name = os.getcwd() if found is None else os.fsdecode(found)
+        if found is not None:
+            last = found, name
+        return name
 
     return folder
 

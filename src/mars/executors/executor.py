@@ -56,8 +56,8 @@ class Calls(CallSet):
     """
 
     __slots__ = (
-        "__weakref__", "_closing", "_pending", "_pid", "_room", "_stream", "_unread", "broken",
-        "cancelling", "changed", "closed", "open", "options", "own", "prepared", "session",
+        "__weakref__", "_closing", "_pending", "_pid", "_room", "_run", "_stream", "_unread",
+        "broken", "cancelling", "changed", "closed", "open", "options", "own", "prepared", "session",
     )  # fmt: skip
 
     def __init__(self, session: Session, own: bool, options: Options, most: int | None) -> None:
@@ -73,6 +73,7 @@ class Calls(CallSet):
         self.prepared = False  # whether an initializer may have failed
         self.changed = threading.Condition(threading.RLock())
         self._closing = False
+        self._run: Run | None = None  # of the stream, the last one
         self._pid = os.getpid()
         # Futures with results that only the engine can read. Who holds none of them needs none.
         self._unread: weakref.WeakSet[CallFuture[Any]] = weakref.WeakSet()
@@ -111,6 +112,7 @@ class Calls(CallSet):
         """A run for calls of the stream; in the engine's thread."""
         run = self.session.runs.begin_one()
         run.on_end(self._stream_over)
+        self._run = run
         return run
 
     def _stream_over(self, run: Run) -> None:
@@ -190,6 +192,8 @@ class Calls(CallSet):
 
     def settled_as(self, future: CallFuture[Any], task: Task) -> None:
         """A call has ended as its task says."""
+        if self._run is not None and self._run.partial:
+            self._run.partial.pop(task, None)
         future.settle(task)
         if future.has_large_result:
             self._unread.add(future)

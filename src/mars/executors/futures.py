@@ -12,6 +12,7 @@ can have ended and still have its result to read.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
@@ -36,6 +37,7 @@ class Owner(Protocol):
     """The calls of one executor, as a future sees them."""
 
     session: Session
+    changed: threading.Condition
 
     def left(self, future: CallFuture[Any]) -> None:
         """A future has ended, or was cancelled; in whatever thread."""
@@ -62,7 +64,15 @@ class CallFuture(Future[T], Generic[T]):
     __module__ = "mars"  # where programs find it
 
     def __init__(self, owner: Owner, call: SubmittedCall) -> None:
-        super().__init__()
+        # In place of `Future.__init__`: a condition of its own costs as much as all else here, so
+        # the futures of one executor share one. Who waits has a lock of its own, see `_wait`.
+        self._condition = owner.changed
+        self._state = PENDING
+        self._result: T | None = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[Any], object]] = []
+        self._sleepers: list[Any] = []
         self._owner = owner
         self._call: SubmittedCall = call
         self._task: Task | None = None  # once it has ended
@@ -95,8 +105,7 @@ class CallFuture(Future[T], Generic[T]):
         """The call has ended. Nothing is unpickled here."""
         call = self._call
         call.future = None
-        condition = self._condition
-        with condition:
+        with self._condition:
             if self._state in (CANCELLED_AND_NOTIFIED, FINISHED):
                 return
             self._task = task
@@ -155,12 +164,14 @@ class CallFuture(Future[T], Generic[T]):
                 waiter.add_exception(self)
             else:
                 waiter.add_result(self)
-        self._condition.notify_all()
+        for sleeper in self._sleepers:
+            sleeper.release()
+        self._sleepers.clear()
 
     def _tell(self) -> None:
         """Have callbacks called, in a thread that is not the engine's."""
         call_back: Callable[[], None] = self._invoke_callbacks  # type: ignore[attr-defined]
-        if self._done_callbacks and not delivery.put(call_back):  # type: ignore[attr-defined]
+        if self._done_callbacks and not delivery.put(call_back):
             call_back()  # the system refuses a thread
 
     # -- the program asks ----------------------------------------------------------------------
@@ -257,32 +268,46 @@ class CallFuture(Future[T], Generic[T]):
 
     def _wait(self, timeout_s: float | None) -> bool:
         with self._condition:
-            if self._state not in (FINISHED, *_CANCELLED):
-                self._condition.wait(timeout_s)
-            return self._state in (FINISHED, *_CANCELLED)
+            if self._state not in (PENDING, RUNNING):
+                return True
+            sleeper = threading.Lock()
+            sleeper.acquire()
+            self._sleepers.append(sleeper)
+        if not sleeper.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0)):
+            with self._condition:
+                if sleeper in self._sleepers:
+                    self._sleepers.remove(sleeper)
+        return self._state not in (PENDING, RUNNING)
 
     def read(self) -> None:
         """Make the result or the error of a call that has ended, unless that has been done."""
+        task, data, output = self._task, self._data, self._output
+        if not self._unread or task is None:
+            return
+        # Without the lock, as this is code of the program. If two threads do it, the first counts.
+        result: T | None = None
+        error: BaseException | None = None
+        engine = self._owner.session.engine
+        if task.stage is Stage.FAILED:
+            error = self._known(engine.failure(task))
+        else:
+            try:
+                if data is not None:
+                    result = codec.loads(data)
+                else:
+                    result = cast(T, engine.value(task, 0))
+            except KeyboardInterrupt:
+                raise  # most likely Ctrl-C, and the result can still be made
+            except BaseException as caught:
+                if not self._unread:
+                    return  # another thread has made it, and given back what it was made of
+                error = awaitable_error(caught)
+        del output
         with self._condition:
-            if not self._unread:
-                return
-            task = self._task
-            assert task is not None
-            engine = self._owner.session.engine
-            if task.stage is Stage.FAILED:
-                self._exception = self._known(engine.failure(task))
-            else:
-                try:
-                    if self._data is not None:
-                        self._result = codec.loads(self._data)
-                    else:
-                        self._result = cast(T, engine.value(task, 0))
-                except KeyboardInterrupt:
-                    raise  # most likely Ctrl-C, and the result can still be made
-                except BaseException as error:
-                    self._exception = awaitable_error(error)
-            self._unread = False
-            self._data = self._output = None
+            if self._unread:
+                self._result, self._exception = result, error
+                self._unread = False
+                self._data = self._output = None
 
     def _known(self, error: BaseException) -> BaseException:
         """An error as programs of `concurrent.futures` know it."""
@@ -301,11 +326,11 @@ class CallFuture(Future[T], Generic[T]):
 
     def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
         # What asyncio reads from Python 3.14 on.
-        with self._condition:
-            if self._state == FINISHED:
-                self.read()
-                return True, False, self._result, self._exception
-            return self._state in _CANCELLED, self._state in _CANCELLED, None, None
+        if self._state == FINISHED:
+            self.read()
+            return True, False, self._result, self._exception
+        cancelled = self._state in _CANCELLED
+        return cancelled, cancelled, None, None
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio

@@ -1,8 +1,8 @@
-"""Calls that a program asks for one at a time: a run for as long as there are some.
+"""Calls that a program asks for one at a time: one run for as long as they come.
 
-A run for each of them would cost more than the call. So all calls of one `Stream` that are there at
-a time are one run, and what the program adds while the loop is busy comes to it in one go. Made by
-`DriverEngine.stream`, for `mars.Executor`.
+A run for each of them would cost more than the call. So all calls of one `Stream` are one run, and
+what the program adds while the loop is busy comes to it in one go. The run ends when no call has
+come for a while. Made by `DriverEngine.stream`, for `mars.Executor`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Stream:
         self._added: deque[tuple[Task, Any]] = deque()
         self._posted = False
         self._run: Run | None = None
+        self._used = False  # since the last look
 
     def add(self, call: Call, place: int) -> None:
         """Start a call soon; from any thread."""
@@ -67,10 +68,29 @@ class Stream:
                 tasks.append(added.popleft()[0])
             run = self._run
             if run is None or not run.live or run.surroundings is not around:
+                self._release()
                 run = self._run = self._begin()
                 run.surroundings = around
                 run.server = self._loop.thread
+                run.remaining = 1  # so it goes on when no call is left; see `_release`
+                self._loop.streams.add(self)
+            self._used = True
             self._loop.submit(run, tasks)
+
+    def look(self) -> None:
+        """In the loop's thread, once a second: end the run if no call came and none is left."""
+        if self._used:
+            self._used = False
+        elif self._run is not None and self._run.remaining == 1:
+            self._loop.streams.discard(self)
+            self._release()
+
+    def _release(self) -> None:
+        """Let the run end with its last call."""
+        run, self._run = self._run, None
+        if run is not None and run.live:
+            run.remaining -= 1
+            self._loop.submit(run, ())
 
 
 __all__ = ["Stream"]
