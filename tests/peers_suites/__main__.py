@@ -1,8 +1,9 @@
 """Runs suites of others against mars: ``python -m tests.peers_suites [NAME …]``; no name: all.
 
 Each suite is an entry of `SUITES`: tests of an installed package, or tests that `fetch` gets.
-pytest runs them in a process of its own, with a plugin. Nothing of them is kept here. The tests that are left out stand in a file beside the plugin, ``<plugin>.left_out``, with the reason
-for each group; docs/peers-suites.md shows these lists. A suite passes if all other tests pass.
+pytest runs them in a process of its own, with a plugin. Nothing of them is kept here. The tests
+that are left out stand in a file beside the plugin, ``<plugin>.left_out``, with the reason for each
+group; docs/peers-suites.md shows these lists. A suite passes if all other tests pass.
 """
 
 from __future__ import annotations
