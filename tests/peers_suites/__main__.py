@@ -53,6 +53,7 @@ class Suite:
 SUITES: Final[dict[str, Suite]] = {
     "cpython": Suite((), "cpython_plugin", prepare=fetch.cpython),
     "loky": Suite((), "loky_plugin", prepare=fetch.loky),
+    "libraries": Suite((), "libraries_plugin", prepare=fetch.libraries),
 }
 
 
