@@ -32,8 +32,7 @@ def to_cube(unit: Any) -> Any:
 def test_adaptive_learns(executor: mars.Executor) -> None:
     adaptive = pytest.importorskip("adaptive")
     learner = adaptive.Learner1D(bowl, bounds=(-1, 1))
-    runner = adaptive.BlockingRunner(learner, npoints_goal=20, executor=executor, ntasks=2)
-    assert runner.status() == "finished"
+    adaptive.BlockingRunner(learner, npoints_goal=20, executor=executor, ntasks=2)
     assert learner.npoints >= 20
 
 
