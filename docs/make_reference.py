@@ -101,6 +101,10 @@ VARIABLES = {
 
 FOR_MARS_ONLY = frozenset({
     "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
+    *(f"CallFuture.{name}" for name in (
+        "claim", "begin", "unclaim", "settle", "fail", "cancel_anyway", "call", "task", "read",
+        "has_large_result",
+    )),
     "Session.close_checkpoints", "Session.state", "Session.withdraw", "Execution.begin",
     "Completed.limit", "MapObjects.whole", "MapObjects.own_items",
     *(
@@ -357,6 +361,7 @@ def build() -> str:
         "`import mars.remote as mr`",
         function("mars.remote.spawn", remote.spawn),
         function("mars.remote.map", remote.map),
+        function("mars.remote.put", remote.put),
         function("mars.remote.as_completed", remote.as_completed),
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
@@ -379,10 +384,15 @@ def build() -> str:
         function("mars.new_session", session.new_session),
         function("mars.execute", session.execute),
         function("mars.fetch", session.fetch),
+        "### `mars.put`\n\nThe same as `mars.remote.put`.",
         function("mars.fetch_log", session.fetch_log),
         function("mars.stop_server", session.stop_server),
         function("mars.get_context", session.get_context),
         klass("mars.Session", session.Session),
+        klass("mars.Executor", mars.Executor, constructor=True),
+        klass("mars.CallFuture", mars.CallFuture),
+        ("A `CallFuture` also has `running`, `done`, `cancelled` and `add_done_callback` of "
+         "`concurrent.futures.Future`. It can be awaited."),
         ("### `mars.options`\n\nThe program's options, by attribute; see "
          "[Options of a program](#options-of-a-program)."),
         "### `mars.errors`\n\nSee [Errors](#errors).",

@@ -61,7 +61,7 @@ LAYERS = """
     checkpoint.index
     checkpoint.kept checkpoint.writer
     engines.outcome
-    calls.maps calls.shown checkpoint.opening
+    calls.held calls.maps calls.shown checkpoint.opening
     checkpoint.identifier checkpoint.records
     checkpoint.recall
     checkpoint.checkpoint
@@ -89,6 +89,7 @@ LAYERS = """
     engines.driver.workers
     engines.driver.deaths engines.driver.dispatch engines.driver.nested
     engines.driver.loop
+    engines.driver.stream
     engines.driver.engine
     engines.inline engines.one_machine
     engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
@@ -108,9 +109,13 @@ LAYERS = """
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.opening
     sessions.aio calls.executable
-    session calls.objects calls.completed
-    script
+    calls.objects calls.completed
+    calls.put script
     calls.spawn
+    executors.lost
+    executors.futures
+    executors.executor
+    session
     remote
     core.context core.session
     core
@@ -128,7 +133,7 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "observe", "sessions",
+    "engines.worker", "executors", "observe", "sessions",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()

@@ -147,13 +147,7 @@ class Execution(Future[Any]):
         exception : BaseException
             The error.
         """
-        if isinstance(exception, StopIteration):
-            told = RuntimeError(f"the call raised {exception!r}")
-            told.__cause__ = exception
-            for note in getattr(exception, "__notes__", ()):
-                told.add_note(note)
-            exception = told
-        super().set_exception(exception)
+        super().set_exception(None if exception is None else awaitable_error(exception))
 
     def _settle_cancelled(self) -> None:
         with self._condition:
@@ -502,6 +496,17 @@ def _weakly(handle: Any) -> Callable[[], Any]:
         return lambda: kind([one for look in members if (one := look()) is not None])
 
 
+def awaitable_error(error: BaseException) -> BaseException:
+    """An error that a future may have: a RuntimeError in place of a StopIteration."""
+    if not isinstance(error, StopIteration):
+        return error
+    told = RuntimeError(f"the call raised {error!r}")
+    told.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told
+
+
 _log = logging.getLogger("concurrent.futures")
 
-__all__ = ["CancelledError", "Counts", "Execution"]
+__all__ = ["CancelledError", "Counts", "Execution", "awaitable_error"]

@@ -1,4 +1,4 @@
-"""What programs import: `spawn`, `map`, `run_script`, `rng`, and the objects for results.
+"""What programs import: `spawn`, `map`, `put`, `run_script`, `rng`, and the objects for results.
 
 This module holds the public names and `rng`, nothing else. What is behind the names is in
 `mars.calls`: `spawn` describes calls, `objects` stand for their results, and `executable` has what
@@ -13,6 +13,7 @@ from mars.attempt import context
 from mars.calls.executable import Executable
 from mars.calls.maps import ItemCall
 from mars.calls.objects import ExecutableTuple, MapObjects, Object
+from mars.calls.put import put
 from mars.calls.spawn import map, run_script, spawn  # noqa: A004 (it is mars.remote.map)
 from mars.config import options as program_options
 from mars.engine import Run
@@ -74,5 +75,5 @@ def rng() -> Any:
 
 __all__ = [
     "Completed", "Counts", "Executable", "Execution", "ExecutableTuple", "ItemCall", "MapObjects",
-    "Object", "Run", "as_completed", "map", "rng", "run_script", "spawn",
+    "Object", "Run", "as_completed", "map", "put", "rng", "run_script", "spawn",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ SLICE = {
         "test_engine_logs",
         "test_engine_nesting",
         "test_engine_programs",
+        "test_engine_put",
         "test_engine_same",
         "test_engine_settings",
     },
@@ -30,6 +31,7 @@ SLICE = {
         "test_engine_failures",
         "test_engine_nesting",
         "test_engine_programs",
+        "test_engine_put",
         "test_engine_same",
     },
 }

@@ -703,6 +703,25 @@ def test_nothing_is_written_through_a_link_in_a_checkpoint(tmp_path: Path, name:
     assert not target.read_bytes()
 
 
+def test_a_call_on_what_was_put_is_known_by_the_content(rerun: Any, ran: Any) -> None:
+    path = ran.path()
+
+    def total(array: Any, index: int) -> float:
+        sign(path, f"total {index}")
+        return float(array.sum()) + index
+
+    def program(fill: int) -> Any:
+        held = mr.put(np.full(50_000, fill))
+        return mr.map(total, [held] * 2, range(2)).execute().fetch()
+
+    assert rerun(lambda: program(1)) == [50_000, 50_001]
+    assert ran() == ["total 0", "total 1"]
+    assert rerun(lambda: program(1)) == [50_000, 50_001]
+    assert ran() == []
+    assert rerun(lambda: program(2)) == [100_000, 100_001]
+    assert ran() == ["total 0", "total 1"]
+
+
 def test_a_file_that_changed_since_its_result_was_kept_is_told_of(
     rerun: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

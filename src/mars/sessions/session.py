@@ -147,6 +147,43 @@ class Session:
         """The checkpoint, with ``reused``, ``executed`` and ``saved_s``. None: there is none."""
         return self.runs.checkpoint
 
+    def put(self, value: Any) -> Any:
+        """Store a value once, for all calls and all runs of this session.
+
+        Parameters
+        ----------
+        value : object
+            What to store.
+
+        Returns
+        -------
+        Object
+            It needs no `execute`. All else is as of `mars.remote.put`.
+
+        Raises
+        ------
+        EncodeError, StoreFull, SessionClosed
+            As of `mars.remote.put`.
+        """
+        return above["put"](value, session=self)
+
+    def executor(self, max_workers: int | None = None, **kwargs: Any) -> Any:
+        """An executor of `concurrent.futures` whose calls run in this session.
+
+        Parameters
+        ----------
+        max_workers : int, optional
+            How many of its calls may be in flight at a time. Default: as many as there are cores.
+        **kwargs
+            As of `mars.Executor`.
+
+        Returns
+        -------
+        mars.Executor
+            When it is shut down, the session stays open.
+        """
+        return above["executor"](max_workers, session=self, **kwargs)
+
     # -- reading ------------------------------------------------------------------------------
 
     def fetch(self, *objects: Any, **_: Any) -> Any:
@@ -568,6 +605,12 @@ class Session:
             f"<tr><th>engine</th><td>{escape(self.address)}</td></tr>"
             f"<tr><th>state</th><td>{escape(self._told())}</td></tr></table>"
         )
+
+
+above: Final[dict[str, Callable[..., Any]]] = {}
+"""What a session offers although the modules that do it stand above this one, by name.
+
+`mars.session`, from which programs get their sessions, says what is here."""
 
 
 class SessionView:
