@@ -70,8 +70,9 @@ LAYERS = """
     engines.wire.status
     engines.wire.arena engines.wire.messages
     engines.worker.aftermath engines.worker.outbox engines.worker.stack_answer
-    engines.worker.requests engines.worker.perform
-    engines.worker.process
+    engines.worker.gate engines.worker.requests engines.worker.perform
+    engines.worker.in_threads engines.worker.process
+    engines.worker.thread_host
     engines.local.launch engines.local.stacks engines.local.zygote
     engines.local.process
     engines.local.workers

@@ -36,6 +36,7 @@ class ThisMachine:
     """
 
     known_as: str | None = None
+    has_threads = True
     refused: Sequence[str] = ()
     silent: Sequence[str] = ()
 

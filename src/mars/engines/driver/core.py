@@ -135,7 +135,7 @@ class Core:
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
         "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
         "made_in", "next_group", "next_worker", "nobody", "ready", "releases", "resuming", "roomy",
-        "taken", "timers", "workers",
+        "taken", "thread_groups", "timers", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +159,7 @@ class Core:
         self.idle_workers = 0
         self.counts_memory = False  # whether some call has needed any
         self.taken = Taken()  # by calls of all groups that share the memory of this machine
+        self.thread_groups = False  # whether there are groups of threads
         self.next_group = 0
         for address, cpus in groups:
             self.add_group(address, cpus)
@@ -185,6 +186,19 @@ class Core:
         taken = self.taken if memory is None else Taken()
         self.groups[number] = self.roomy[number] = Group(address, cpus, memory, taken)
         return number
+
+    def add_thread_groups(self) -> None:
+        """Have a group of threads beside each group of processes, for calls with ``threads=``.
+
+        A call with ``threads=n`` takes the n-th part of what such a group has. The cores are those
+        of the processes: calls that wait need none.
+        """
+        self.thread_groups = True
+        for group in [*self.groups.values()]:
+            number = self.next_group
+            self.next_group += 1
+            made = Group(group.address, 1.0, group.memory, group.taken, threads=True)
+            self.groups[number] = self.roomy[number] = made
 
     def give_memory(self, number: int, memory: float) -> None:
         """A group has memory of its own, on a node; before any of its workers is started."""
@@ -452,6 +466,7 @@ class Core:
         for index, group in self.idle.items():
             if (
                 options.cpus <= group.free + 1e-9
+                and group.threads is (options.threads > 0)
                 and options.worker in (None, group.address)
                 and (not task.call.inputs or self.home_until(task, index) <= now)
                 and self.fits(self.admission.need(task), group)

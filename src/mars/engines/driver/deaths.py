@@ -142,6 +142,7 @@ class Deaths:
             options = task.call.options
             if not any(
                 options.cpus <= one.cpus
+                and one.threads is (options.threads > 0)
                 and options.worker in (None, one.address)
                 and (one.memory is None or (options.memory or 0) <= one.memory)
                 for one in there

@@ -431,7 +431,7 @@ class Loop:
         number = command.worker
         try:
             place = self.store.worker_starts(number)
-            facts = {"address": group.address, "place": place}
+            facts = {"address": group.address, "place": place, "threads": group.threads}
             process = self.workers.start(number, facts, command.group)
         except GroupLost:  # just now
             self.store.worker_ended(number)

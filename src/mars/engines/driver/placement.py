@@ -40,6 +40,8 @@ def place(core: Core, now: float) -> None:
     changed = core.changed
     core.sort()
     ready = core.ready
+    if ready.threads and not core.thread_groups:
+        core.add_thread_groups()
     if ready.count:
         _fill_idle(core, now)
     if ready.count:
@@ -73,7 +75,9 @@ def _fill_idle(core: Core, now: float) -> None:
             share, most_s = 1 + ready.count // (2 * len(core.workers)), BATCH_S
             part = -(-ready.count // left)
             seconds = core.estimates.predict(task)
-            if ready.count * seconds < ALONE_S:
+            if group.threads:
+                share = 1  # another thread costs less than to wait behind a call
+            elif ready.count * seconds < ALONE_S:
                 share, most_s = ready.count, ALONE_S
             elif part * seconds < (EVEN_S if task.dependents is None else BATCH_S):
                 share = part
@@ -264,6 +268,7 @@ def _follow(
             if (
                 load + predicted > BATCH_S
                 or options.cpus != worker.cpus
+                or group.threads is not (options.threads > 0)
                 or core.admission.need(dependent) > worker.need
                 or options.timeout_s is not None
                 or (options.worker is not None and options.worker != group.address)
@@ -317,7 +322,8 @@ def _start_missing(core: Core, now: float) -> None:
         if shelf is None or group.pause_until > now:
             continue
         room = int((group.free + 1e-9) / shelf[0].call.options.cpus)
-        missing = min(room, core.ready.count) - group.empty
+        waiting = core.ready.count if not group.threads else _count_calls(shelf, room)
+        missing = min(room, waiting) - group.empty
         if missing > 0 and group.careful:
             missing = 1
             core.pause_starts(group, now)  # or until it is ready
@@ -325,9 +331,21 @@ def _start_missing(core: Core, now: float) -> None:
             core.start_worker(index)
 
 
+def _count_calls(shelf: deque[Task], most: int) -> int:
+    """How many calls wait in a shelf, each item of a map counted; about ``most`` are enough."""
+    count = 0
+    for task in shelf:
+        count += 1 if task.items is None else len(task.items)
+        if count >= most:
+            break
+    return count
+
+
 def _retire(core: Core, worker: WorkerState) -> None:
     """Stop an idle worker when there are more workers than cores, as after nested calls."""
     group = core.groups[worker.group]
+    if group.threads:
+        return
     if worker in group.idle and group.usable > max(1, int(group.cpus)):
         del core.workers[worker.id]
         core.changed[worker] = None

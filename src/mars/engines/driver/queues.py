@@ -86,11 +86,16 @@ class Group:
 
     __slots__ = (
         "address", "careful", "closed", "cpus", "empty", "failed_starts", "free", "idle", "look_at",
-        "memory", "pause_until", "resuming", "taken", "usable",
+        "memory", "pause_until", "resuming", "taken", "threads", "usable",
     )  # fmt: skip
 
     def __init__(
-        self, address: str, cpus: float, memory: float | None = None, taken: Taken | None = None
+        self,
+        address: str,
+        cpus: float,
+        memory: float | None = None,
+        taken: Taken | None = None,
+        threads: bool = False,
     ) -> None:
         self.address = address
         self.cpus = cpus
@@ -106,10 +111,13 @@ class Group:
         self.empty = 0  # workers without a queue, those too that are being started
         self.usable = 0  # workers that are not blocked
         self.taken = taken or Taken()  # by calls that have to fit into the same memory
+        # Its workers are threads of one process, and get the calls with ``threads=`` and no other.
+        self.threads = threads
 
 
-_Shape = tuple[float, str | None, CallSet | None]
-"""What tells whether a worker may take a task: cores, the place, and the set it belongs to."""
+_Shape = tuple[float, str | None, CallSet | None, bool]
+"""What tells whether a worker may take a task: cores, the place, the set that it belongs to, and
+whether it runs in a thread."""
 
 
 class ReadyQueue:
@@ -117,6 +125,7 @@ class ReadyQueue:
 
     def __init__(self, abandon: Callable[[Task], None]) -> None:
         self.count = 0
+        self.threads = False  # whether calls for threads have come
         self._abandon = abandon  # what to do with a task that no live run wants
         self._levels: dict[tuple[int, int], dict[_Shape, deque[Task]]] = {}
         self._order: list[tuple[int, int]] = []
@@ -132,10 +141,11 @@ class ReadyQueue:
         if level is None:
             level = self._levels[urgency] = {}
             self._order = sorted(self._levels)
-        shape = (options.cpus, options.worker, options.in_set)
+        shape = (options.cpus, options.worker, options.in_set, options.threads > 0)
         shelf = level.get(shape)
         if shelf is None:
             shelf = level[shape] = deque()
+            self.threads |= options.threads > 0
             # The largest come first. Tasks that need several cores would starve behind small ones.
             self._levels[urgency] = dict(sorted(level.items(), key=lambda item: -item[0][0]))
         return shelf
@@ -162,10 +172,10 @@ class ReadyQueue:
         """
         for urgency in self._order:
             level = self._levels[urgency]
-            for (cpus, address, in_set), shelf in level.items():
+            for (cpus, address, in_set, threads), shelf in level.items():
                 while shelf and not wanted(shelf[0]):
                     self._abandon(self.pop(shelf))
-                if not shelf or (address is not None and address != group.address):
+                if not shelf or threads is not group.threads or (address is not None and address != group.address):
                     continue
                 if in_set is not None and not in_set.takes(worker):
                     continue  # as many of the set as may be are in flight elsewhere

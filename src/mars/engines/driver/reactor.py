@@ -494,7 +494,8 @@ def _close_group(core: Core, number: int, now: float) -> None:
 
 
 def _all_closed(core: Core) -> bool:
-    return all(group.closed for group in core.groups.values() if group.cpus)
+    groups = core.groups.values()
+    return all(group.closed for group in groups if group.cpus and not group.threads)
 
 
 def _left(core: Core, event: Left, now: float) -> None:
