@@ -235,9 +235,10 @@ def _take_threads(options: Options, value: object) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"threads has to be an int, got {value!r}")
-    if not 1 <= value <= MOST_THREADS:
+    threads = int(value)
+    if not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads has to be from 1 to {MOST_THREADS:,}, got {value!r}")
-    options.threads = int(value)
+    options.threads = threads
 
 
 def _fit_into_thread(options: Options, given: dict[str, Any]) -> None:

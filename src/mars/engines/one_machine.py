@@ -36,7 +36,6 @@ class ThisMachine:
     """
 
     known_as: str | None = None
-    has_threads = True
     refused: Sequence[str] = ()
     silent: Sequence[str] = ()
 

@@ -108,7 +108,6 @@ class Cluster:
         self._link = link
         self._given = given
         self.known_as: str | None = None
-        self.has_threads = False
         self.memory_bytes = _MEMORY_OF_A_NODE
         self.engine: DriverEngine
         self._folder = -1

@@ -30,6 +30,9 @@ from mars.engines.driver.queues import (
     Taken,
     Timers,
     WorkerState,
+    in_thread,
+    place_of,
+    threads_beside,
 )
 from mars.observe.attempts import Attempts
 from mars.settings import BACKOFF_S, BATCH_S, CANCEL_GRACE_S, OVERDUE_S, START_PAUSE_S
@@ -184,7 +187,9 @@ class Core:
         number = self.next_group
         self.next_group += 1
         taken = self.taken if memory is None else Taken()
-        self.groups[number] = self.roomy[number] = Group(address, cpus, memory, taken)
+        group = self.groups[number] = self.roomy[number] = Group(address, cpus, memory, taken)
+        if self.thread_groups:
+            self._add_threads_beside(number, group)
         return number
 
     def add_thread_groups(self) -> None:
@@ -194,11 +199,14 @@ class Core:
         of the processes: calls that wait need none.
         """
         self.thread_groups = True
-        for group in [*self.groups.values()]:
-            number = self.next_group
-            self.next_group += 1
-            made = Group(group.address, 1.0, group.memory, group.taken, threads=True)
-            self.groups[number] = self.roomy[number] = made
+        for number, group in [*self.groups.items()]:
+            if group.cpus:  # else it is lost
+                self._add_threads_beside(number, group)
+
+    def _add_threads_beside(self, number: int, group: Group) -> None:
+        made = Group(group.address, 1.0, group.memory, group.taken, threads=True)
+        beside = threads_beside(number)
+        self.groups[beside] = self.roomy[beside] = made
 
     def give_memory(self, number: int, memory: float) -> None:
         """A group has memory of its own, on a node; before any of its workers is started."""
@@ -455,7 +463,7 @@ class Core:
         """
         if self.distance is None:
             return 0.0
-        distance = self.distance(task, index)
+        distance = self.distance(task, place_of(index))
         if task.call.options.worker is not None and distance < inf:
             return 0.0
         return task.ready_at + distance
@@ -466,7 +474,7 @@ class Core:
         for index, group in self.idle.items():
             if (
                 options.cpus <= group.free + 1e-9
-                and group.threads is (options.threads > 0)
+                and group.threads is in_thread(task)
                 and options.worker in (None, group.address)
                 and (not task.call.inputs or self.home_until(task, index) <= now)
                 and self.fits(self.admission.need(task), group)

@@ -76,13 +76,10 @@ class Site(Protocol):
         Addresses of nodes that the session began without, as they have not answered.
     memory_bytes : int
         Memory that objects and calls may take together.
-    has_threads : bool
-        Whether calls with ``threads=`` can run there.
     """
 
     known_as: str | None
     memory_bytes: int
-    has_threads: bool
 
     @property
     def refused(self) -> Sequence[str]: ...
@@ -337,12 +334,6 @@ class DriverEngine:
             raise NoAvailableBand(
                 f"{call.name} asks for cpus={options.cpus:g}, but a worker has {largest:g}; "
                 f"ask for less, or {self.site.more_cores()}"
-            )
-        if options.threads and not self.site.has_threads:
-            raise NoAvailableBand(
-                f"{call.name} asks for threads={options.threads}, which one machine has and a "
-                f"cluster has not yet; leave threads= out and say cpus={1 / options.threads:.2g}: "
-                f"then so many calls share a core, each of them in a process"
             )
         if options.memory is not None and options.memory > self.memory:
             raise NoAvailableBand(

@@ -26,7 +26,7 @@ from mars.engines.driver import events
 from mars.engines.driver.deaths import Deaths
 from mars.engines.driver.dispatch import Dispatch
 from mars.engines.driver.events import Outcome
-from mars.engines.driver.queues import WorkerState
+from mars.engines.driver.queues import WorkerState, place_of
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
 from mars.engines.driver.workers import GroupLost, Member, Process, Workers
@@ -432,7 +432,7 @@ class Loop:
         try:
             place = self.store.worker_starts(number)
             facts = {"address": group.address, "place": place, "threads": group.threads}
-            process = self.workers.start(number, facts, command.group)
+            process = self.workers.start(number, facts, place_of(command.group))
         except GroupLost:  # just now
             self.store.worker_ended(number)
             self.post(lambda: self.on(events.Died(number, 0)))

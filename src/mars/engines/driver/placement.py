@@ -18,7 +18,15 @@ from mars.calls.options import DEFAULT_OPTIONS, Options
 from mars.engines.driver.blocks import carve
 from mars.engines.driver.core import ASSIGNED, WAITING, Core
 from mars.engines.driver.events import Assign, Fetch, StopWorker
-from mars.engines.driver.queues import DEADLINE, OVERDUE, START, WorkerState, wanted
+from mars.engines.driver.queues import (
+    DEADLINE,
+    OVERDUE,
+    START,
+    WorkerState,
+    in_thread,
+    place_of,
+    wanted,
+)
 from mars.settings import (
     ALONE_S,
     AWAITED_REPORT_S,
@@ -225,7 +233,7 @@ def _pick(core: Core, shelf: deque[Task], index: int, now: float) -> bool:
         group.look_at = soonest
         core.timers.add(soonest, START, 0, None)
     work_s = core.ready.count * core.estimates.predict(shelf[0])
-    core.commands.append(Fetch(index, shelf[0], work_s))
+    core.commands.append(Fetch(place_of(index), shelf[0], work_s))
     return False
 
 
@@ -268,7 +276,7 @@ def _follow(
             if (
                 load + predicted > BATCH_S
                 or options.cpus != worker.cpus
-                or group.threads is not (options.threads > 0)
+                or group.threads is not in_thread(dependent)
                 or core.admission.need(dependent) > worker.need
                 or options.timeout_s is not None
                 or (options.worker is not None and options.worker != group.address)

@@ -81,6 +81,16 @@ class Taken:
         return inf if self.whole else self.finite
 
 
+def threads_beside(group: int) -> int:
+    """The number of the group of threads beside a group of processes; and the other way round."""
+    return -1 - group
+
+
+def place_of(group: int) -> int:
+    """The number of the group of processes that is where a group is, such as on the same node."""
+    return group if group >= 0 else threads_beside(group)
+
+
 class Group:
     """Workers that share cores: one per ``n_worker``."""
 
@@ -141,11 +151,11 @@ class ReadyQueue:
         if level is None:
             level = self._levels[urgency] = {}
             self._order = sorted(self._levels)
-        shape = (options.cpus, options.worker, options.in_set, options.threads > 0)
+        shape = (options.cpus, options.worker, options.in_set, in_thread(task))
         shelf = level.get(shape)
         if shelf is None:
             shelf = level[shape] = deque()
-            self.threads |= options.threads > 0
+            self.threads |= shape[3]
             # The largest come first. Tasks that need several cores would starve behind small ones.
             self._levels[urgency] = dict(sorted(level.items(), key=lambda item: -item[0][0]))
         return shelf
@@ -175,7 +185,9 @@ class ReadyQueue:
             for (cpus, address, in_set, threads), shelf in level.items():
                 while shelf and not wanted(shelf[0]):
                     self._abandon(self.pop(shelf))
-                if not shelf or threads is not group.threads or (address is not None and address != group.address):
+                if not shelf or (address is not None and address != group.address):
+                    continue
+                if threads is not group.threads:
                     continue
                 if in_set is not None and not in_set.takes(worker):
                     continue  # as many of the set as may be are in flight elsewhere
@@ -230,6 +242,15 @@ class ReadyQueue:
         for urgency in self._order:
             for shelf in self._levels[urgency].values():
                 yield from shelf
+
+
+def in_thread(task: Task) -> bool:
+    """Whether a task is to run in a thread of a process, beside others.
+
+    Once that process died under it, it runs in one of its own. So a call that ends its process
+    again and again takes no other calls with it.
+    """
+    return task.call.options.threads > 0 and not task.deaths
 
 
 def wanted(task: Task) -> bool:

@@ -71,6 +71,7 @@ from mars.engines.driver.queues import (
     OVERDUE,
     START,
     WorkerState,
+    place_of,
     wanted,
 )
 from mars.engines.driver.withdrawal import on_withdrawn
@@ -236,7 +237,7 @@ def _finished(core: Core, event: Finished, now: float) -> None:
             # twice, because it died before it could cross it out, the result was accepted before.
             if outcome.stored and outcome.attempt > worker.told:
                 if outcome.early:
-                    core.commands.append(Unneeded(worker.group, outcome.attempt))
+                    core.commands.append(Unneeded(place_of(worker.group), outcome.attempt))
                 core.commands.append(Discard(outcome.result))
             continue
         task = queue.popleft()

@@ -17,7 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, Any, Final, Protocol
+from types import TracebackType
+from typing import IO, Any, Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from mars.attempt import call as attempt_call
@@ -180,6 +181,18 @@ class _Shield:
             raise KeyboardInterrupt
 
 
+class _Running(NamedTuple):
+    """A call whose function runs."""
+
+    attempt: int
+    function: int
+    code: World
+    extra: dict[str, Any] | None
+    arguments: Any
+    log_start: int
+    times: tuple[int, int, int]  # received, decoded, called
+
+
 class ThreadPerformer(Performer):
     """Runs calls in one thread, one at a time.
 
@@ -213,6 +226,7 @@ class ThreadPerformer(Performer):
         self.thread = 0
         self.abandoned = False
         self._inside: World | None = None  # that this thread has entered
+        self._running: _Running | None = None
 
     def shield(self) -> Any:
         """While inside, an interrupt of the running call waits."""
@@ -227,11 +241,34 @@ class ThreadPerformer(Performer):
                 if not self.shielded:
                     _raise(self.thread, KeyboardInterrupt)
 
-    def abandon(self) -> None:
-        """Leave the call to its end, which does not come when it has to; any thread."""
+    def abandon(self) -> tuple[Any, ...] | None:
+        """Leave the call to its end, which does not come when it has to; in another thread.
+
+        Gives the outcome of the call, as for `Host.finish`: an interrupt where the thread is now.
+        None: no call runs.
+        """
         with self.guard:
             self.abandoned = True
+            running = self._running if self.in_call else None
+        outcome = None if running is None else self._where_it_hangs(running)
         self.let_go(over=True)
+        return outcome
+
+    def _where_it_hangs(self, running: _Running) -> tuple[Any, ...]:
+        error = KeyboardInterrupt()
+        error.__traceback__ = _stack_of(self.thread)
+        self.interrupted = running.attempt
+        world.enter_thread(running.code)
+        try:
+            status, data = self._failed(
+                running.attempt, running.function, running.extra, error, running.arguments,
+                running.log_start,
+            )  # fmt: skip
+        finally:
+            world.enter_thread(None)
+        now = time.monotonic_ns()
+        log = running.log_start, os.lseek(self._log, 0, os.SEEK_CUR)
+        return running.attempt, status, 0, log, (*running.times, now, now), data
 
     def _begin_call(self, attempt: int) -> None:
         with self.guard:
@@ -277,7 +314,7 @@ class ThreadPerformer(Performer):
         """Run one call and keep its outcome."""
         now = time.monotonic_ns
         received = decoded = called = now()
-        host, commons, after = self._worker, self._commons, self.after
+        host, commons = self._worker, self._commons
         attempt, run, function, payload, inputs, n_output, _, extra = task
         log_start, others = self._log_end, commons.printed_bytes()
         self._started(attempt, log_start)
@@ -285,7 +322,7 @@ class ThreadPerformer(Performer):
         here = self._attempt_of(task)
         commons.begin(here, host)
         arguments: Any = None
-        flags = 0
+        status, flags, data = FATAL, 0, b""
         try:
             commons.follow(self._runs[run][3])
             call, code = self._function(function)
@@ -306,6 +343,11 @@ class ThreadPerformer(Performer):
                 else:
                     arguments = self._decode_stored_arguments(payload, values)
                 decoded = called = now()
+                self._running = _Running(
+                    attempt, function, code, extra, arguments, log_start,
+                    (received, decoded, called),
+                )  # fmt: skip
+                value: Any = None
                 self._begin_call(attempt)
                 try:
                     if extra is not None and "items" in extra:
@@ -331,7 +373,7 @@ class ThreadPerformer(Performer):
             flags = 0
             del error
         finally:
-            arguments = None
+            arguments = self._running = None
             self.let_go(over=True)
             world.enter_thread(None)
             commons.end(here)
@@ -407,3 +449,12 @@ def _raise(thread: int, error: type[BaseException] | None) -> None:
     """
     raised = ctypes.py_object(error) if error is not None else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+
+
+def _stack_of(thread: int) -> TracebackType | None:
+    """Where a thread is, as the traceback of an error that was raised there."""
+    frame, trace = sys._current_frames().get(thread), None
+    while frame is not None:
+        trace = TracebackType(trace, frame, frame.f_lasti, frame.f_lineno)
+        frame = frame.f_back
+    return trace

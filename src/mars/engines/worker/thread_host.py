@@ -40,6 +40,8 @@ from mars.engines.worker.process import Worker
 from mars.engines.worker.stack_answer import answer_requests
 from mars.errors import SessionClosed
 
+_LOCK_S: Final = 1.0
+
 _ABANDONED: Final = (
     "its thread did not end when it had to: it is left to its end, and what comes of the call is "
     "dropped"
@@ -101,7 +103,13 @@ class ThreadWorker(Worker):
 
     def abandon(self) -> None:
         """Have nothing that the thread does be heard of; it ends by itself, or never."""
-        self.calls.abandon()
+        outcome = self.calls.abandon()
+        # The thread has the lock if it hangs while it tells something: then nothing is added.
+        if outcome is not None and self.lock.acquire(timeout=_LOCK_S):
+            try:
+                super().finish(*outcome)
+            finally:
+                self.lock.release()
         for sock in (self.sock, self.control):
             with contextlib.suppress(OSError):
                 sock.shutdown(2)
