@@ -1,0 +1,181 @@
+"""Data in a graph, taken out of it and stored once.
+
+A graph of Dask holds the data that a collection was made of: chunks that were cut from an array,
+partitions of a frame, large arguments. If they travelled with the tasks, each task would pickle its
+part, and a chunk that is not contiguous would be copied twice on the way. So data are stored with
+`put` before any call is spawned, and the tasks have an input in their place.
+
+Chunks that were cut from one array share it: its bytes are stored once, and each task looks at its
+part of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from mars.dask.program import part_of
+from mars.settings import DASK_LIFT_BYTES
+
+Key = Hashable
+
+
+class Lifted:
+    """What stands for data of a graph.
+
+    Parameters
+    ----------
+    store : callable
+        Stores a value, and returns what stands for it in the arguments of a call.
+
+    Attributes
+    ----------
+    stored : dict
+        What stands for each stored value, by the key that tasks use for it.
+    """
+
+    def __init__(self, store: Callable[[object], object]) -> None:
+        self._store = store
+        self._keys: dict[int, Key] = {}  # by identity of the value
+        self._alive: list[object] = []  # so that no identity is used twice
+        self.stored: dict[Key, object] = {}
+        self.bytes = 0
+
+    def key_for(self, value: object) -> Key:
+        """Store a value, unless it is stored already. The key is one that no graph has."""
+        known = self._keys.get(id(value))
+        if known is None:
+            known = ("mars-data", len(self._keys))
+            self._keys[id(value)] = known
+            self._alive.append(value)
+            self.bytes += size_of(value)
+            self.stored[known] = self._store(contiguous(value))
+        return known
+
+
+def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
+    """Take the data out of the data nodes of a graph, and out of the arguments of its tasks.
+
+    Parameters
+    ----------
+    nodes : dict
+        The graph. Nodes that hold data are replaced by nodes that have an input in their place.
+    lifted : Lifted
+        Stores the data.
+
+    Returns
+    -------
+    set
+        Keys of nodes that only look at stored data. They cost nothing, so each group has its own.
+    """
+    from dask.task_spec import Alias, DataNode, Task, TaskRef
+
+    looks: set[Key] = set()
+    views: dict[int, list[tuple[Key, Any]]] = {}
+    whole: dict[int, Any] = {}
+    for key, node in nodes.items():
+        kind = type(node)
+        if kind is DataNode:
+            value = node.value
+            if size_of(value) < DASK_LIFT_BYTES:
+                continue
+            base = base_of(value)
+            if base is not None:
+                whole[id(base)] = base
+                views.setdefault(id(base), []).append((key, value))
+            else:
+                nodes[key] = Alias(key, lifted.key_for(value))
+        elif kind is Task:
+            args, changed = _lifted_arguments(node.args, lifted)
+            kwargs = node.kwargs
+            if kwargs:
+                values, more = _lifted_arguments(tuple(kwargs.values()), lifted)
+                if more:
+                    changed, kwargs = True, dict(zip(kwargs, values, strict=True))
+            if changed:
+                nodes[key] = Task(key, node.func, *args, **kwargs)
+    for mark, parts in views.items():
+        base = whole[mark]
+        used = sum(value.nbytes for _, value in parts)
+        if 2 * used < base.nbytes:
+            for key, value in parts:  # most of the array is not needed
+                nodes[key] = Alias(key, lifted.key_for(value))
+            continue
+        flat = base.reshape(-1, order="A").view("u1")
+        flat_key = lifted.key_for(flat)
+        start = base.__array_interface__["data"][0]
+        for key, value in parts:
+            offset = value.__array_interface__["data"][0] - start
+            nodes[key] = Task(
+                key, part_of, TaskRef(flat_key), offset, value.shape, value.strides, value.dtype
+            )
+            looks.add(key)
+    return looks
+
+
+def _lifted_arguments(values: tuple[Any, ...], lifted: Lifted) -> tuple[tuple[Any, ...], bool]:
+    from dask.task_spec import DataNode, TaskRef
+
+    found: list[Any] | None = None
+    for place, value in enumerate(values):
+        inner = value.value if type(value) is DataNode else value
+        if not _may_be_large(inner) or size_of(inner) < DASK_LIFT_BYTES:
+            continue
+        if found is None:
+            found = list(values)
+        found[place] = TaskRef(lifted.key_for(inner))
+    return (values, False) if found is None else (tuple(found), True)
+
+
+_SMALL = frozenset({int, float, bool, complex, type(None), str, slice, type, tuple, list, dict})
+"""Types of arguments that are not looked into, because few of them hold data."""
+
+
+def _may_be_large(value: object) -> bool:
+    kind = type(value)
+    if kind in _SMALL or callable(value):
+        return False
+    return kind in (bytes, bytearray) or hasattr(kind, "nbytes") or hasattr(kind, "memory_usage")
+
+
+def size_of(value: object) -> int:
+    """How many bytes a value takes, roughly."""
+    size = getattr(value, "nbytes", None)
+    if type(size) is int:
+        return size
+    if isinstance(value, (int, float, bool, str, bytes, type(None))):
+        return sys.getsizeof(value)
+    from dask.sizeof import sizeof
+
+    return int(sizeof(value))
+
+
+def base_of(value: Any) -> Any:
+    """The whole array that a chunk was cut from, if its bytes can be shared. None: they cannot."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
+        return None
+    base = value
+    while type(base.base) is numpy.ndarray:
+        base = base.base
+    whole = base.flags.c_contiguous or base.flags.f_contiguous
+    if not whole or base.dtype.hasobject or any(step < 0 for step in value.strides):
+        return None
+    return base
+
+
+def contiguous(value: Any) -> Any:
+    """The value, or a copy of it that pickles without being copied once more."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and type(value) is numpy.ndarray:
+        if value.dtype.hasobject or value.flags.c_contiguous or value.flags.f_contiguous:
+            return value
+        return numpy.ascontiguousarray(value)
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and type(value) is pandas.DataFrame:
+        return value.copy()  # rows that were cut out are not contiguous
+    return value
+
+
+__all__ = ["Lifted", "contiguous", "lift_nodes", "size_of"]

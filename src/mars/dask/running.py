@@ -1,0 +1,174 @@
+"""Graphs of Dask, run by mars: what `compute` and `persist` come to.
+
+Dask hands a scheduler a graph and the keys whose values it wants. `mars.dask.plan` makes calls of
+the graph. They are spawned, executed in one run, and their values fetched. What Dask calls
+"finalize", the putting together of all chunks, happens here in the program: the chunks are mapped,
+not copied, and the result is made once. `mars.dask.door` calls this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from mars.calls.objects import ExecutableTuple, Object
+from mars.calls.put import put
+from mars.calls.spawn import spawn
+from mars.dask import locks
+from mars.dask.plan import Plan, Step, nodes_of, priorities
+from mars.dask.program import Kept, run_group
+from mars.dask.shuffles import by_tasks
+from mars.sessions.opening import choose
+from mars.sessions.session import AnySession, Session
+
+Key = Hashable
+
+
+def compute(given: AnySession | None, dsk: Any, keys: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Compute keys of a graph; see `mars.dask.Scheduler.get`."""
+    from dask.core import flatten
+
+    flat = list(dict.fromkeys(flatten([keys])))
+    dsk, renamed = by_tasks(dsk, flat)
+    nodes = nodes_of(dsk)
+    asked = [renamed.get(key, key) for key in flat]
+    last = {key: nodes[key] for key in asked if key in nodes and _puts_together(nodes[key])}
+    wanted = dict.fromkeys([key for key in asked if key not in last])
+    for node in last.values():
+        wanted.update(dict.fromkeys(node.dependencies))
+    session, found = _run(given, dsk, nodes, list(wanted), kwargs)
+    values = {
+        key: session.value(one) if isinstance(one, Object) and session is not None else one
+        for key, one in found.items()
+    }
+    for key, node in last.items():
+        values[key] = node({need: values[need] for need in node.dependencies})
+    return _nested(keys, {key: values[renamed.get(key, key)] for key in flat})
+
+
+def persist(
+    given: AnySession | None,
+    collections: Sequence[Any],
+    optimize_graph: bool,
+    kwargs: Mapping[str, Any],
+) -> list[Any]:
+    """Compute collections and keep their chunks; see `mars.dask.Scheduler.persist`."""
+    import dask
+
+    def keep(dsk: Any, keys: Any, **more: Any) -> list[Any]:
+        # What Dask puts into the new graph as the result of each key.
+        return _kept(given, dsk, list(keys), more)
+
+    return list(
+        dask.persist(
+            *collections, traverse=False, optimize_graph=optimize_graph, scheduler=keep, **kwargs
+        )
+    )
+
+
+def _kept(
+    given: AnySession | None, dsk: Any, keys: list[Key], kwargs: Mapping[str, Any]
+) -> list[Any]:
+    from mars.dask.kept import KeptTask
+
+    dsk, renamed = by_tasks(dsk, keys)
+    asked = [renamed.get(key, key) for key in keys]
+    session, found = _run(given, dsk, nodes_of(dsk), list(dict.fromkeys(asked)), kwargs)
+    nodes = []
+    for key, source in zip(keys, asked, strict=True):
+        one = found[source]
+        if session is None:
+            session = choose(given)
+        stored = one if isinstance(one, Object) else put(one, session=session)
+        nodes.append(KeptTask(key, Kept(stored, session)))
+    return nodes
+
+
+def _run(
+    given: AnySession | None,
+    dsk: Any,
+    nodes: dict[Key, Any],
+    wanted: list[Key],
+    kwargs: Mapping[str, Any],
+) -> tuple[Session | None, dict[Key, Any]]:
+    """Have keys computed: for each its object, or its value if no call was needed for it."""
+    from dask.base import get_annotations
+    from dask.task_spec import DataNode
+
+    session = kwargs.get("session") or given
+    if all(type(nodes.get(key)) is DataNode for key in wanted):
+        chosen = None if session is None else choose(session)
+        return chosen, {key: nodes[key].value for key in wanted}
+    chosen = choose(session)
+    workers = kwargs.get("num_workers") or chosen.get_total_n_cpu()
+    plan = Plan(
+        nodes,
+        wanted,
+        store=lambda value: put(value, session=chosen),
+        workers=max(1, int(workers)),
+        annotations=getattr(dsk, "__dask_annotations__", dict)(),
+        for_all=get_annotations(),
+        adopt=lambda kept: _adopted(kept, chosen),
+    )
+    objects = _spawned(plan, chosen)
+    targets = list(dict.fromkeys(objects.values()))
+    if targets:
+        ExecutableTuple(targets).execute(
+            session=chosen,
+            **{name: kwargs[name] for name in ("show_progress", "seed") if name in kwargs},
+        )
+    found: dict[Key, Any] = {}
+    for key, root in plan.roots.items():
+        one = objects.get(root, plan.stored.get(root))
+        found[key] = plan.value_of(root) if one is None else one
+    return chosen, found
+
+
+def _spawned(plan: Plan, session: Session) -> dict[Key, Object[Any]]:
+    """Spawn the calls of a plan. Only the objects of what is asked for are left."""
+    objects: dict[Key, Any] = {}
+    wanted = set(plan.roots.values())
+    stored = plan.stored
+    urgency = {id(step): level for step, level in zip(plan.steps, priorities(len(plan.steps)))}
+    with locks.travelling(session):
+        for step in plan.steps:
+            values = [objects[key] if key in objects else stored[key] for key in step.reads]
+            made = _spawn(step, values, urgency[id(step)])
+            objects.update(zip(step.outputs, made, strict=True))
+    return {key: one for key, one in objects.items() if key in wanted}
+
+
+def _spawn(step: Step, values: list[Any], urgency: int) -> Sequence[Object[Any]]:
+    options = dict(step.options)
+    given = options.pop("priority", 0)
+    # Between two priorities that a program gives there is room for the order of Dask.
+    options["priority"] = int(given) * 1000 + urgency if isinstance(given, (int, float)) else given
+    args = (step.nodes, step.outputs, step.names, step.reads, values)
+    if len(step.outputs) == 1:
+        return [spawn(run_group, args, name=step.name, **options)]
+    return spawn(run_group, args, name=step.name, n_output=len(step.outputs), **options)
+
+
+def _adopted(kept: Kept, session: Session) -> Object[Any]:
+    """What stands for a persisted task in a session: its object, if that is of this session."""
+    if kept.session is session:
+        stored: Object[Any] = kept.stored
+        return stored
+    return put(kept(), session=session)
+
+
+def _puts_together(node: Any) -> bool:
+    """Whether a node only puts chunks or partitions together, as Dask does at the end."""
+    func = getattr(node, "func", None)
+    name, module = getattr(func, "__name__", ""), getattr(func, "__module__", "") or ""
+    return name in ("finalize", "_concat") and module.startswith("dask.")
+
+
+def _nested(keys: Any, values: Mapping[Key, Any]) -> Any:
+    """Values in the shape of the keys. Lists become tuples, as Dask expects it."""
+    if isinstance(keys, list):
+        return tuple([_nested(one, values) for one in keys])
+    return values[keys]
+
+
+__all__ = ["compute", "persist"]
