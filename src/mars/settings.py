@@ -801,3 +801,11 @@ the scheduler, which looks at all of them; within a step, calls start in the ord
 DASK_LOCK_LOOK_S: Final = 0.01
 """How often who waits with a time limit for a lock of another process looks at it, in seconds. Without
 a limit the system wakes it."""
+
+DASK_STAY_BYTES: Final = 256 * KIB
+"""Cheap numpy on arrays of the program, of so many bytes and more, is computed by threads of the
+program on one machine. A call for less takes no longer than the threads."""
+
+PANDAS_BLOCKS_PER_CORE: Final = 4
+"""Into how many blocks for each core pandas' rows, columns or groups are cut. With more, a slow block
+costs less at the end; each costs a call, and pandas some hundred microseconds for its part."""

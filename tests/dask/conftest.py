@@ -16,3 +16,9 @@ def session(leak_guard: None) -> Iterator[mars.Session]:
     opened = mars.new_session(n_cpu=2, default=True)
     yield opened
     opened.stop_server()
+
+
+@pytest.fixture(autouse=True)
+def default(session: mars.Session) -> None:
+    """The module's session is the default one, whatever the test before has made of it."""
+    session.as_default()

@@ -74,23 +74,31 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
     looks: set[Key] = set()
     views: dict[int, list[tuple[Key, Any]]] = {}
     whole: dict[int, Any] = {}
-    for key, node in nodes.items():
+
+    def taken(value: Any) -> Key:
+        """The key of a node that gives the value. It will be an alias, or a look at an array."""
+        base = base_of(value)
+        if base is None:
+            return lifted.key_for(value)
+        key = ("mars-part", len(looks) + sum(map(len, views.values())))
+        whole[id(base)] = base
+        views.setdefault(id(base), []).append((key, value))
+        return key
+
+    for key, node in list(nodes.items()):
         kind = type(node)
         if kind is DataNode:
-            value = node.value
-            if size_of(value) < DASK_LIFT_BYTES:
-                continue
-            base = base_of(value)
-            if base is not None:
-                whole[id(base)] = base
-                views.setdefault(id(base), []).append((key, value))
-            else:
-                nodes[key] = Alias(key, lifted.key_for(value))
-        elif kind is Task:
-            args, changed = _lifted_arguments(node.args, lifted)
+            if size_of(node.value) >= DASK_LIFT_BYTES:
+                nodes[key] = Alias(key, taken(node.value))
+        elif kind is not Task:
+            continue
+        elif node.has_subgraph():
+            nodes[key] = _lifted_subgraph(node, taken)
+        else:
+            args, changed = _lifted_arguments(node.args, taken)
             kwargs = node.kwargs
             if kwargs:
-                values, more = _lifted_arguments(tuple(kwargs.values()), lifted)
+                values, more = _lifted_arguments(tuple(kwargs.values()), taken)
                 if more:
                     changed, kwargs = True, dict(zip(kwargs, values, strict=True))
             if changed:
@@ -114,7 +122,39 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
     return looks
 
 
-def _lifted_arguments(values: tuple[Any, ...], lifted: Lifted) -> tuple[tuple[Any, ...], bool]:
+def _lifted_subgraph(node: Any, taken: Callable[[Any], Key]) -> Any:
+    """A task that runs several nodes, with inputs in the place of the data among these."""
+    from dask.task_spec import DataNode, Task, TaskRef
+
+    inner, outkey, inkeys, *refs = node.args
+    changed: dict[Key, Any] = {}
+    for key, one in inner.items():
+        if type(one) is DataNode:
+            if size_of(one.value) >= DASK_LIFT_BYTES:
+                changed[key] = None
+                inkeys = (*inkeys, key)
+                refs.append(TaskRef(taken(one.value)))
+        elif type(one) is Task and one.args:
+            args, more = _lifted_arguments(one.args, taken)
+            if more:
+                for old, new in zip(one.args, args, strict=True):
+                    if new is not old and new.key not in inkeys:
+                        inkeys = (*inkeys, new.key)
+                        refs.append(TaskRef(new.key))
+                changed[key] = Task(key, one.func, *args, **one.kwargs)
+    if not changed:
+        return node
+    inner = {
+        key: changed.get(key, one)
+        for key, one in inner.items()
+        if key not in changed or changed[key] is not None
+    }
+    return Task(node.key, node.func, inner, outkey, inkeys, *refs)
+
+
+def _lifted_arguments(
+    values: tuple[Any, ...], taken: Callable[[Any], Key]
+) -> tuple[tuple[Any, ...], bool]:
     from dask.task_spec import DataNode, TaskRef
 
     found: list[Any] | None = None
@@ -124,7 +164,7 @@ def _lifted_arguments(values: tuple[Any, ...], lifted: Lifted) -> tuple[tuple[An
             continue
         if found is None:
             found = list(values)
-        found[place] = TaskRef(lifted.key_for(inner))
+        found[place] = TaskRef(taken(inner))
     return (values, False) if found is None else (tuple(found), True)
 
 

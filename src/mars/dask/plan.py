@@ -125,7 +125,7 @@ class Plan:
     ) -> None:
         from dask.task_spec import Alias, DataNode, Task
 
-        nodes = _needed(nodes, wanted)
+        nodes = needed(nodes, wanted)
         self.nodes = nodes
         self._values = {key: one.value for key, one in nodes.items() if type(one) is DataNode}
         lifted = Lifted(store)
@@ -200,7 +200,7 @@ class Plan:
             nodes.append(node)
 
 
-def _needed(nodes: Mapping[Key, Any], wanted: Iterable[Key]) -> dict[Key, Any]:
+def needed(nodes: Mapping[Key, Any], wanted: Iterable[Key]) -> dict[Key, Any]:
     """The part of a graph that some keys need.
 
     Raises
@@ -271,4 +271,4 @@ def name_of(keys: Iterable[Key]) -> str:
     return "-".join(names) or "task"
 
 
-__all__ = ["Plan", "Step", "name_of", "nodes_of", "priorities"]
+__all__ = ["Plan", "Step", "name_of", "needed", "nodes_of", "priorities"]

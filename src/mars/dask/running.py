@@ -15,9 +15,10 @@ from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.put import put
 from mars.calls.spawn import spawn
 from mars.dask import locks
-from mars.dask.plan import Plan, Step, nodes_of, priorities
+from mars.dask.plan import Plan, Step, needed, nodes_of, priorities
 from mars.dask.program import Kept, run_group
 from mars.dask.shuffles import by_tasks
+from mars.dask.threads import stays_here
 from mars.sessions.opening import choose
 from mars.sessions.session import AnySession, Session
 
@@ -36,7 +37,7 @@ def compute(given: AnySession | None, dsk: Any, keys: Any, kwargs: Mapping[str, 
     wanted = dict.fromkeys([key for key in asked if key not in last])
     for node in last.values():
         wanted.update(dict.fromkeys(node.dependencies))
-    session, found = _run(given, dsk, nodes, list(wanted), kwargs)
+    session, found = _run(given, dsk, nodes, list(wanted), kwargs, may_stay=True)
     values = {
         key: session.value(one) if isinstance(one, Object) and session is not None else one
         for key, one in found.items()
@@ -73,7 +74,9 @@ def _kept(
 
     dsk, renamed = by_tasks(dsk, keys)
     asked = [renamed.get(key, key) for key in keys]
-    session, found = _run(given, dsk, nodes_of(dsk), list(dict.fromkeys(asked)), kwargs)
+    session, found = _run(
+        given, dsk, nodes_of(dsk), list(dict.fromkeys(asked)), kwargs, may_stay=False
+    )
     nodes = []
     for key, source in zip(keys, asked, strict=True):
         one = found[source]
@@ -90,8 +93,13 @@ def _run(
     nodes: dict[Key, Any],
     wanted: list[Key],
     kwargs: Mapping[str, Any],
+    *,
+    may_stay: bool,
 ) -> tuple[Session | None, dict[Key, Any]]:
-    """Have keys computed: for each its object, or its value if no call was needed for it."""
+    """Have keys computed: for each its object, or its value if no call was needed for it.
+
+    ``may_stay`` says whether threads of this process may compute them.
+    """
     from dask.base import get_annotations
     from dask.task_spec import DataNode
 
@@ -100,6 +108,9 @@ def _run(
         chosen = None if session is None else choose(session)
         return chosen, {key: nodes[key].value for key in wanted}
     chosen = choose(session)
+    nodes = needed(nodes, wanted)
+    if may_stay and stays_here(nodes, chosen.address):
+        return chosen, _by_threads(nodes, wanted)
     workers = kwargs.get("num_workers") or chosen.get_total_n_cpu()
     plan = Plan(
         nodes,
@@ -122,6 +133,12 @@ def _run(
         one = objects.get(root, plan.stored.get(root))
         found[key] = plan.value_of(root) if one is None else one
     return chosen, found
+
+
+def _by_threads(nodes: dict[Key, Any], wanted: list[Key]) -> dict[Key, Any]:
+    from dask.threaded import get
+
+    return dict(zip(wanted, get(nodes, wanted), strict=True))
 
 
 def _spawned(plan: Plan, session: Session) -> dict[Key, Object[Any]]:
