@@ -90,19 +90,8 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
         if kind is DataNode:
             if size_of(node.value) >= DASK_LIFT_BYTES:
                 nodes[key] = Alias(key, taken(node.value))
-        elif kind is not Task:
-            continue
-        elif node.has_subgraph():
-            nodes[key] = _lifted_subgraph(node, taken)
-        else:
-            args, changed = _lifted_arguments(node.args, taken)
-            kwargs = node.kwargs
-            if kwargs:
-                values, more = _lifted_arguments(tuple(kwargs.values()), taken)
-                if more:
-                    changed, kwargs = True, dict(zip(kwargs, values, strict=True))
-            if changed:
-                nodes[key] = Task(key, node.func, *args, **kwargs)
+        elif kind is Task:
+            nodes[key] = _lifted_task(node, taken)
     for mark, parts in views.items():
         base = whole[mark]
         used = sum(value.nbytes for _, value in parts)
@@ -122,34 +111,41 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
     return looks
 
 
+def _lifted_task(node: Any, taken: Callable[[Any], Key]) -> Any:
+    """A task with inputs in the place of its large arguments."""
+    from dask.task_spec import Task
+
+    if node.has_subgraph():
+        return _lifted_subgraph(node, taken)
+    args, changed = _lifted_arguments(node.args, taken)
+    kwargs = node.kwargs
+    if kwargs:
+        values, more = _lifted_arguments(tuple(kwargs.values()), taken)
+        if more:
+            changed, kwargs = True, dict(zip(kwargs, values, strict=True))
+    return Task(node.key, node.func, *args, **kwargs) if changed else node
+
+
 def _lifted_subgraph(node: Any, taken: Callable[[Any], Key]) -> Any:
-    """A task that runs several nodes, with inputs in the place of the data among these."""
+    """A task that runs several nodes, with inputs in the place of the data in these."""
     from dask.task_spec import DataNode, Task, TaskRef
 
     inner, outkey, inkeys, *refs = node.args
-    changed: dict[Key, Any] = {}
+    given, changed = _lifted_arguments(tuple(refs), taken)
+    kept: dict[Key, Any] = {}
+    more: dict[Key, Key] = {}  # further names of inputs inside, and their keys outside
     for key, one in inner.items():
-        if type(one) is DataNode:
-            if size_of(one.value) >= DASK_LIFT_BYTES:
-                changed[key] = None
-                inkeys = (*inkeys, key)
-                refs.append(TaskRef(taken(one.value)))
-        elif type(one) is Task and one.args:
-            args, more = _lifted_arguments(one.args, taken)
-            if more:
-                for old, new in zip(one.args, args, strict=True):
-                    if new is not old and new.key not in inkeys:
-                        inkeys = (*inkeys, new.key)
-                        refs.append(TaskRef(new.key))
-                changed[key] = Task(key, one.func, *args, **one.kwargs)
-    if not changed:
+        if type(one) is DataNode and size_of(one.value) >= DASK_LIFT_BYTES:
+            more[key] = taken(one.value)
+            continue
+        kept[key] = _lifted_task(one, taken) if type(one) is Task else one
+        if kept[key] is not one:
+            more.update({need: need for need in kept[key].dependencies - one.dependencies})
+    if not changed and not more:
         return node
-    inner = {
-        key: changed.get(key, one)
-        for key, one in inner.items()
-        if key not in changed or changed[key] is not None
-    }
-    return Task(node.key, node.func, inner, outkey, inkeys, *refs)
+    return Task(
+        node.key, node.func, kept, outkey, (*inkeys, *more), *given, *map(TaskRef, more.values())
+    )
 
 
 def _lifted_arguments(

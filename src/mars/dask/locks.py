@@ -203,7 +203,7 @@ _registered = 0
 
 
 def _reduce_named(lock: Any) -> tuple[Any, ...]:
-    """Dask's and xarray's SerializableLock: a name stands for it in each process."""
+    """A SerializableLock of Dask: a name stands for it in each process."""
     if not _travel.on:
         return copyreg.__newobj__, (type(lock),), lock.token  # type: ignore[attr-defined]
     with _guard:
@@ -221,9 +221,30 @@ def _reduce_plain(lock: Any) -> tuple[Any, ...]:
         return ProcessLock, (_here.path(), place)
 
 
+def _reduce_dataset(dataset: Any) -> tuple[Any, ...]:
+    """A dataset of h5py: other processes open its file for themselves."""
+    file = dataset.file
+    if not _travel.on or file.mode != "r":
+        raise TypeError(
+            f"h5py objects cannot be pickled. A dataset of a file that is open for reading only can "
+            f"go to other processes: they open the file again. {file.filename} is open with mode "
+            f"{file.mode!r}; open it with h5py.File(path, 'r')"
+        )
+    return open_dataset, (os.path.abspath(file.filename), dataset.name)
+
+
+def open_dataset(path: str, name: str) -> Any:
+    """A dataset of h5py in a file that is opened for reading. It is closed with the dataset."""
+    import h5py
+
+    return h5py.File(path, "r")[name]
+
+
 @contextlib.contextmanager
 def travelling(session: Session) -> Iterator[None]:
     """While it lasts, locks that this thread pickles become locks between processes.
+
+    Datasets of h5py travel, too, if their file is open for reading only.
 
     On a cluster they stay what they are, because no file is shared by its hosts.
 
@@ -240,10 +261,13 @@ def travelling(session: Session) -> Iterator[None]:
     with _guard:
         _registered += 1
         table[_PlainLock] = _reduce_plain
-        for module in ("dask.utils", "xarray.backends.locks"):
-            kind = getattr(sys.modules.get(module), "SerializableLock", None)
-            if kind is not None:
-                table[kind] = _reduce_named
+        # xarray has a class of its own for the locks of libraries, which are for each process.
+        kind = getattr(sys.modules.get("dask.utils"), "SerializableLock", None)
+        if kind is not None:
+            table[kind] = _reduce_named
+        kind = getattr(sys.modules.get("h5py"), "Dataset", None)
+        if kind is not None:
+            table[kind] = _reduce_dataset
     before, _travel.on = _travel.on, True
     try:
         yield
@@ -256,6 +280,6 @@ def travelling(session: Session) -> Iterator[None]:
                     del table[kind]
 
 
-_REDUCERS: Final = (_reduce_named, _reduce_plain)
+_REDUCERS: Final = (_reduce_named, _reduce_plain, _reduce_dataset)
 
 __all__ = ["ProcessLock", "travelling"]

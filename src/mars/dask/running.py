@@ -14,7 +14,7 @@ from typing import Any
 from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.put import put
 from mars.calls.spawn import spawn
-from mars.dask import locks
+from mars.dask import at_home, locks
 from mars.dask.plan import Plan, Step, needed, nodes_of, priorities
 from mars.dask.program import Kept, run_group
 from mars.dask.shuffles import by_tasks
@@ -31,19 +31,18 @@ def compute(given: AnySession | None, dsk: Any, keys: Any, kwargs: Mapping[str, 
 
     flat = list(dict.fromkeys(flatten([keys])))
     dsk, renamed = by_tasks(dsk, flat)
-    nodes = nodes_of(dsk)
     asked = [renamed.get(key, key) for key in flat]
-    last = {key: nodes[key] for key in asked if key in nodes and _puts_together(nodes[key])}
-    wanted = dict.fromkeys([key for key in asked if key not in last])
-    for node in last.values():
-        wanted.update(dict.fromkeys(node.dependencies))
+    nodes = needed(nodes_of(dsk), asked)
+    home = at_home.tasks_at_home(nodes, asked)
+    inside = set(home)
+    wanted = dict.fromkeys([key for key in asked if key not in inside])
+    wanted.update(dict.fromkeys(at_home.inputs_of(nodes, home)))
     session, found = _run(given, dsk, nodes, list(wanted), kwargs, may_stay=True)
     values = {
         key: session.value(one) if isinstance(one, Object) and session is not None else one
         for key, one in found.items()
     }
-    for key, node in last.items():
-        values[key] = node({need: values[need] for need in node.dependencies})
+    at_home.run(nodes, home, values)
     return _nested(keys, {key: values[renamed.get(key, key)] for key in flat})
 
 
@@ -75,7 +74,7 @@ def _kept(
     dsk, renamed = by_tasks(dsk, keys)
     asked = [renamed.get(key, key) for key in keys]
     session, found = _run(
-        given, dsk, nodes_of(dsk), list(dict.fromkeys(asked)), kwargs, may_stay=False
+        given, dsk, needed(nodes_of(dsk), asked), list(dict.fromkeys(asked)), kwargs, may_stay=False
     )
     nodes = []
     for key, source in zip(keys, asked, strict=True):
@@ -108,20 +107,20 @@ def _run(
         chosen = None if session is None else choose(session)
         return chosen, {key: nodes[key].value for key in wanted}
     chosen = choose(session)
-    nodes = needed(nodes, wanted)
     if may_stay and stays_here(nodes, chosen.address):
         return chosen, _by_threads(nodes, wanted)
     workers = kwargs.get("num_workers") or chosen.get_total_n_cpu()
-    plan = Plan(
-        nodes,
-        wanted,
-        store=lambda value: put(value, session=chosen),
-        workers=max(1, int(workers)),
-        annotations=getattr(dsk, "__dask_annotations__", dict)(),
-        for_all=get_annotations(),
-        adopt=lambda kept: _adopted(kept, chosen),
-    )
-    objects = _spawned(plan, chosen)
+    with locks.travelling(chosen):
+        plan = Plan(
+            nodes,
+            wanted,
+            store=lambda value: put(value, session=chosen),
+            workers=max(1, int(workers)),
+            annotations=getattr(dsk, "__dask_annotations__", dict)(),
+            for_all=get_annotations(),
+            adopt=lambda kept: _adopted(kept, chosen),
+        )
+        objects = _spawned(plan)
     targets = list(dict.fromkeys(objects.values()))
     if targets:
         ExecutableTuple(targets).execute(
@@ -141,17 +140,14 @@ def _by_threads(nodes: dict[Key, Any], wanted: list[Key]) -> dict[Key, Any]:
     return dict(zip(wanted, get(nodes, wanted), strict=True))
 
 
-def _spawned(plan: Plan, session: Session) -> dict[Key, Object[Any]]:
+def _spawned(plan: Plan) -> dict[Key, Object[Any]]:
     """Spawn the calls of a plan. Only the objects of what is asked for are left."""
     objects: dict[Key, Any] = {}
     wanted = set(plan.roots.values())
     stored = plan.stored
-    urgency = {id(step): level for step, level in zip(plan.steps, priorities(len(plan.steps)))}
-    with locks.travelling(session):
-        for step in plan.steps:
-            values = [objects[key] if key in objects else stored[key] for key in step.reads]
-            made = _spawn(step, values, urgency[id(step)])
-            objects.update(zip(step.outputs, made, strict=True))
+    for step, urgency in zip(plan.steps, priorities(len(plan.steps)), strict=True):
+        values = [objects[key] if key in objects else stored[key] for key in step.reads]
+        objects.update(zip(step.outputs, _spawn(step, values, urgency), strict=True))
     return {key: one for key, one in objects.items() if key in wanted}
 
 
@@ -172,13 +168,6 @@ def _adopted(kept: Kept, session: Session) -> Object[Any]:
         stored: Object[Any] = kept.stored
         return stored
     return put(kept(), session=session)
-
-
-def _puts_together(node: Any) -> bool:
-    """Whether a node only puts chunks or partitions together, as Dask does at the end."""
-    func = getattr(node, "func", None)
-    name, module = getattr(func, "__name__", ""), getattr(func, "__module__", "") or ""
-    return name in ("finalize", "_concat") and module.startswith("dask.")
 
 
 def _nested(keys: Any, values: Mapping[Key, Any]) -> Any:
