@@ -11,7 +11,8 @@ than some microseconds a row. For functions that pandas itself runs fast, leave 
     df["text"].map(clean, engine=mars.pandas)
     mars.pandas.apply_groups(df.groupby("user"), summary)
 
-pandas asks this module for ``__pandas_udf__``. `Engine` holds options. Needs pandas 3 or later, except for `apply_groups`.
+pandas asks this module for ``__pandas_udf__``. `Engine` holds options. pandas has to be
+version 3 or later, except for `apply_groups`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mars.errors import UsageError
 from mars.sessions.opening import choose
 from mars.sessions.session import Session
 from mars.settings import PANDAS_BLOCKS_PER_CORE
+
 
 class Functions:
     """What pandas asks to run a function: one method for `map`, one for `apply`."""

@@ -75,9 +75,7 @@ def test_map() -> None:
         holes.map(lambda v: v + 1, na_action="ignore"),
     )
     kinds = pd.Series(list("abcab"), dtype="category")
-    pd.testing.assert_series_equal(
-        kinds.map(str.upper, engine=mars.pandas), kinds.map(str.upper)
-    )
+    pd.testing.assert_series_equal(kinds.map(str.upper, engine=mars.pandas), kinds.map(str.upper))
 
 
 def test_empty_frames() -> None:
@@ -110,7 +108,8 @@ def test_groups() -> None:
     top = lambda group: group.nlargest(2, "v")
     pd.testing.assert_frame_equal(mars.pandas.apply_groups(by_key, top), by_key.apply(top))
     pd.testing.assert_series_equal(
-        mars.pandas.apply_groups(by_key["v"], lambda v: v.sum()), by_key["v"].apply(lambda v: v.sum())
+        mars.pandas.apply_groups(by_key["v"], lambda v: v.sum()),
+        by_key["v"].apply(lambda v: v.sum()),
     )
     with pytest.raises(UsageError, match="groupby"):
         mars.pandas.apply_groups(FRAME, spread)

@@ -91,7 +91,7 @@ def _resources(value: object) -> dict[str, object]:
         if option is None:
             raise UsageError(
                 f"annotate(resources={{{name!r}: ...}}): mars has no resource of this name; it "
-                f"knows 'cpus', 'memory' and 'gpus'. Leave the annotation away, or name one of these"
+                f"knows 'cpus', 'memory' and 'gpus'. Leave the annotation away, or name one of them"
             )
         if option == "gpus" and isinstance(amount, float) and amount.is_integer():
             amount = int(amount)

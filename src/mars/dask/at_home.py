@@ -1,4 +1,4 @@
-"""Tasks that belong to the program: they write into what only the program has, or put results together.
+"""Tasks that the program runs itself: they write into what only it has, or put results together.
 
 A chunk is stored under a lock because its target takes one writer at a time: a file of HDF5 or
 netCDF that the program has open, or an array in its memory. In another process the target would be

@@ -213,9 +213,7 @@ def _only_selected(
     return key not in asked and len(readers[key]) > 1 and cheap.issuperset(readers[key])
 
 
-def _absorb(
-    group: Group, home: Home, readers: Mapping[Key, Sequence[Key]], limit: int
-) -> None:
+def _absorb(group: Group, home: Home, readers: Mapping[Key, Sequence[Key]], limit: int) -> None:
     """Take in the groups whose values only this group reads, as long as that costs no time.
 
     ``limit`` is the number of tasks that a group of several branches may have. Without it, a tree
@@ -281,8 +279,8 @@ def _sorted_groups(groups: Sequence[Group], home: Home) -> list[Group]:
     for group in groups:
         before = {id(home[need]) for need in group.needs}
         waiting[id(group)] = len(before)
-        for one in before:
-            next_ones[one].append(group)
+        for mark in before:
+            next_ones[mark].append(group)
         if not before:
             ready.append(group)
     found = []
@@ -318,11 +316,7 @@ def _join_neighbours(
         first: Group | None = None
         count = 0
         for group in members:
-            if (
-                first is None
-                or count >= at_once
-                or first.weight + group.weight > DASK_GROUP_TASKS
-            ):
+            if first is None or count >= at_once or first.weight + group.weight > DASK_GROUP_TASKS:
                 first, count = group, 1
                 continue
             group.taken_by = first

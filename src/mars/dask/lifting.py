@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from mars.dask.program import part_of
+from mars.dask.program import Kept, part_of
 from mars.settings import DASK_LIFT_BYTES
 
 Key = Hashable
@@ -28,6 +28,8 @@ class Lifted:
     ----------
     store : callable
         Stores a value, and returns what stands for it in the arguments of a call.
+    adopt : callable
+        Says what stands for the value of a persisted task.
 
     Attributes
     ----------
@@ -35,12 +37,12 @@ class Lifted:
         What stands for each stored value, by the key that tasks use for it.
     """
 
-    def __init__(self, store: Callable[[object], object]) -> None:
+    def __init__(self, store: Callable[[object], object], adopt: Callable[[Kept], object]) -> None:
         self._store = store
+        self._adopt = adopt
         self._keys: dict[int, Key] = {}  # by identity of the value
         self._alive: list[object] = []  # so that no identity is used twice
         self.stored: dict[Key, object] = {}
-        self.bytes = 0
 
     def key_for(self, value: object) -> Key:
         """Store a value, unless it is stored already. The key is one that no graph has."""
@@ -49,9 +51,15 @@ class Lifted:
             known = ("mars-data", len(self._keys))
             self._keys[id(value)] = known
             self._alive.append(value)
-            self.bytes += size_of(value)
             self.stored[known] = self._store(contiguous(value))
         return known
+
+    def key_of_kept(self, kept: Kept) -> Key:
+        """The key of a persisted task that is fused into another task."""
+        key = ("mars-kept", kept.stored.key, kept.stored.index)
+        if key not in self.stored:
+            self.stored[key] = self._adopt(kept)
+        return key
 
 
 def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
@@ -91,7 +99,7 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
             if size_of(node.value) >= DASK_LIFT_BYTES:
                 nodes[key] = Alias(key, taken(node.value))
         elif kind is Task:
-            nodes[key] = _lifted_task(node, taken)
+            nodes[key] = _lifted_task(node, taken, lifted)
     for mark, parts in views.items():
         base = whole[mark]
         used = sum(value.nbytes for _, value in parts)
@@ -111,12 +119,12 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
     return looks
 
 
-def _lifted_task(node: Any, taken: Callable[[Any], Key]) -> Any:
+def _lifted_task(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> Any:
     """A task with inputs in the place of its large arguments."""
     from dask.task_spec import Task
 
     if node.has_subgraph():
-        return _lifted_subgraph(node, taken)
+        return _lifted_subgraph(node, taken, lifted)
     args, changed = _lifted_arguments(node.args, taken)
     kwargs = node.kwargs
     if kwargs:
@@ -126,7 +134,7 @@ def _lifted_task(node: Any, taken: Callable[[Any], Key]) -> Any:
     return Task(node.key, node.func, *args, **kwargs) if changed else node
 
 
-def _lifted_subgraph(node: Any, taken: Callable[[Any], Key]) -> Any:
+def _lifted_subgraph(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> Any:
     """A task that runs several nodes, with inputs in the place of the data in these."""
     from dask.task_spec import DataNode, Task, TaskRef
 
@@ -138,7 +146,10 @@ def _lifted_subgraph(node: Any, taken: Callable[[Any], Key]) -> Any:
         if type(one) is DataNode and size_of(one.value) >= DASK_LIFT_BYTES:
             more[key] = taken(one.value)
             continue
-        kept[key] = _lifted_task(one, taken) if type(one) is Task else one
+        if type(getattr(one, "func", None)) is Kept:
+            more[key] = lifted.key_of_kept(one.func)
+            continue
+        kept[key] = _lifted_task(one, taken, lifted) if type(one) is Task else one
         if kept[key] is not one:
             more.update({need: need for need in kept[key].dependencies - one.dependencies})
     if not changed and not more:

@@ -11,7 +11,6 @@ back when a process ends, also when it is killed, and nothing is left on disk.
 
 from __future__ import annotations
 
-import contextlib
 import copyreg
 import fcntl
 import os
@@ -20,7 +19,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from mars.engines.kinds import is_cluster
@@ -161,6 +160,8 @@ class _Registry:
         self.file: int | None = None
         self.places: dict[object, int] = {}
         self.count = 0
+        self.users = 0  # graphs whose locks are held
+        self.pickling = 0  # threads that pickle some
 
     def path(self) -> str:
         if self.file is None:
@@ -199,7 +200,6 @@ class _Travel(threading.local):
 
 
 _travel = _Travel()
-_registered = 0
 
 
 def _reduce_named(lock: Any) -> tuple[Any, ...]:
@@ -226,7 +226,7 @@ def _reduce_dataset(dataset: Any) -> tuple[Any, ...]:
     file = dataset.file
     if not _travel.on or file.mode != "r":
         raise TypeError(
-            f"h5py objects cannot be pickled. A dataset of a file that is open for reading only can "
+            "h5py objects cannot be pickled. A dataset of a file that is open for reading only can "
             f"go to other processes: they open the file again. {file.filename} is open with mode "
             f"{file.mode!r}; open it with h5py.File(path, 'r')"
         )
@@ -235,51 +235,71 @@ def _reduce_dataset(dataset: Any) -> tuple[Any, ...]:
 
 def open_dataset(path: str, name: str) -> Any:
     """A dataset of h5py in a file that is opened for reading. It is closed with the dataset."""
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
     return h5py.File(path, "r")[name]
 
 
-@contextlib.contextmanager
-def travelling(session: Session) -> Iterator[None]:
-    """While it lasts, locks that this thread pickles become locks between processes.
+class Held:
+    """The locks of one graph. As a context manager, it lets this thread pickle them.
 
-    Datasets of h5py travel, too, if their file is open for reading only.
-
-    On a cluster they stay what they are, because no file is shared by its hosts.
+    Inside the block, locks become locks between processes, and datasets of h5py travel if their
+    file is open for reading only. The locks exist until `close`. On a cluster both stay what they
+    are, because no file is shared by its hosts.
 
     Parameters
     ----------
     session : Session
         The session whose calls are spawned.
     """
-    global _registered
-    if is_cluster(session.address):
-        yield
-        return
-    table = copyreg.dispatch_table
-    with _guard:
-        _registered += 1
-        table[_PlainLock] = _reduce_plain
-        # xarray has a class of its own for the locks of libraries, which are for each process.
-        kind = getattr(sys.modules.get("dask.utils"), "SerializableLock", None)
-        if kind is not None:
-            table[kind] = _reduce_named
-        kind = getattr(sys.modules.get("h5py"), "Dataset", None)
-        if kind is not None:
-            table[kind] = _reduce_dataset
-    before, _travel.on = _travel.on, True
-    try:
-        yield
-    finally:
-        _travel.on = before
+
+    def __init__(self, session: Session) -> None:
+        self._here = not is_cluster(session.address)
+        self._closed = not self._here
+        self._before = False
+        if self._here:
+            with _guard:
+                _here.users += 1
+
+    def __enter__(self) -> None:
+        if not self._here:
+            return
+        table = copyreg.dispatch_table
         with _guard:
-            _registered -= 1
-            if not _registered:
+            _here.pickling += 1
+            table[_PlainLock] = _reduce_plain
+            # xarray has a class of its own for the locks of libraries, which are for each process.
+            for module, name, how in (
+                ("dask.utils", "SerializableLock", _reduce_named),
+                ("h5py", "Dataset", _reduce_dataset),
+            ):
+                kind = getattr(sys.modules.get(module), name, None)
+                if kind is not None:
+                    table[kind] = how
+        self._before, _travel.on = _travel.on, True
+
+    def __exit__(self, *_: object) -> None:
+        if not self._here:
+            return
+        _travel.on = self._before
+        table = copyreg.dispatch_table
+        with _guard:
+            _here.pickling -= 1
+            if not _here.pickling:
                 for kind in [kind for kind, how in table.items() if how in _REDUCERS]:
                     del table[kind]
+
+    def close(self) -> None:
+        """Give the locks back. A second call does nothing."""
+        with _guard:
+            if self._closed:
+                return
+            self._closed = True
+            _here.users -= 1
+            if not _here.users:
+                _here.close()
 
 
 _REDUCERS: Final = (_reduce_named, _reduce_plain, _reduce_dataset)
 
-__all__ = ["ProcessLock", "travelling"]
+__all__ = ["Held", "ProcessLock", "open_dataset"]

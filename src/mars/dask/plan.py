@@ -105,8 +105,10 @@ class Plan:
         The calls, each after those that it reads.
     stored : dict
         What stands for data and persisted tasks, by key.
+    values : dict
+        Values of wanted keys that are data of the graph: no call is needed for these.
     roots : dict
-        For each wanted key the key under which its value is found: in `stored`, in `data`, or as an
+        For each other wanted key the key under which its value is found: in `stored`, or as an
         output of a step.
     data : dict
         Nodes that hold data, by key.
@@ -125,12 +127,19 @@ class Plan:
     ) -> None:
         from dask.task_spec import Alias, DataNode, Task
 
+        self.values: dict[Key, object] = {}
+        for key in wanted:
+            node: Any = nodes.get(key)
+            while type(node) is Alias and node.target != node.key:
+                node = nodes.get(node.target)
+            if type(node) is DataNode:
+                self.values[key] = node.value
+        wanted = [key for key in wanted if key not in self.values]
         nodes = needed(nodes, wanted)
         self.nodes = nodes
-        self._values = {key: one.value for key, one in nodes.items() if type(one) is DataNode}
-        lifted = Lifted(store)
+        lifted = Lifted(store, adopt)
         looks = lift_nodes(nodes, lifted)
-        self.stored: dict[Key, object] = lifted.stored
+        self.stored: dict[Key, Any] = lifted.stored
         self.data: dict[Key, Any] = {}
         self._names: dict[Key, Key] = {}
         graph: dict[Key, Collection[Key]] = {}
@@ -171,10 +180,6 @@ class Plan:
                 return key
             key = target
         raise UsageError(f"the graph has a circle: {key!r} is another name for itself")
-
-    def value_of(self, root: Key) -> object:
-        """The value of a node that needs no call: data of the graph."""
-        return self._values[root]
 
     def collect(
         self,

@@ -8,7 +8,8 @@ not copied, and the result is made once. `mars.dask.door` calls this.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from mars.calls.objects import ExecutableTuple, Object
@@ -99,7 +100,6 @@ def _run(
 
     ``may_stay`` says whether threads of this process may compute them.
     """
-    from dask.base import get_annotations
     from dask.task_spec import DataNode
 
     session = kwargs.get("session") or given
@@ -109,29 +109,66 @@ def _run(
     chosen = choose(session)
     if may_stay and stays_here(nodes, chosen.address):
         return chosen, _by_threads(nodes, wanted)
-    workers = kwargs.get("num_workers") or chosen.get_total_n_cpu()
-    with locks.travelling(chosen):
-        plan = Plan(
-            nodes,
-            wanted,
-            store=lambda value: put(value, session=chosen),
-            workers=max(1, int(workers)),
-            annotations=getattr(dsk, "__dask_annotations__", dict)(),
-            for_all=get_annotations(),
-            adopt=lambda kept: _adopted(kept, chosen),
-        )
-        objects = _spawned(plan)
-    targets = list(dict.fromkeys(objects.values()))
-    if targets:
-        ExecutableTuple(targets).execute(
-            session=chosen,
-            **{name: kwargs[name] for name in ("show_progress", "seed") if name in kwargs},
-        )
-    found: dict[Key, Any] = {}
+    held = locks.Held(chosen)
+    try:
+        with held:
+            plan, objects = _described(dsk, nodes, wanted, chosen, kwargs)
+        targets = list(dict.fromkeys(objects.values()))
+        if targets:
+            ExecutableTuple(targets).execute(
+                session=chosen,
+                **{name: kwargs[name] for name in ("show_progress", "seed") if name in kwargs},
+            )
+    finally:
+        held.close()
+    found: dict[Key, Any] = dict(plan.values)
     for key, root in plan.roots.items():
-        one = objects.get(root, plan.stored.get(root))
-        found[key] = plan.value_of(root) if one is None else one
+        found[key] = objects[root] if root in objects else plan.stored[root]
     return chosen, found
+
+
+def _described(
+    dsk: Any,
+    nodes: dict[Key, Any],
+    wanted: list[Key],
+    session: Session,
+    kwargs: Mapping[str, Any],
+) -> tuple[Plan, dict[Key, Object[Any]]]:
+    """The plan for some keys, with its calls spawned: the objects of what is asked for."""
+    from dask.base import get_annotations
+
+    workers = kwargs.get("num_workers") or session.get_total_n_cpu()
+    plan = Plan(
+        nodes,
+        wanted,
+        store=lambda value: put(value, session=session),
+        workers=max(1, int(workers)),
+        annotations=getattr(dsk, "__dask_annotations__", dict)(),
+        for_all=get_annotations(),
+        adopt=lambda kept: _adopted(kept, session),
+    )
+    return plan, _spawned(plan)
+
+
+def described(collection: Any) -> Object[Any]:
+    """What stands for a collection, to be executed; see `mars.contrib.dask`."""
+    from dask._expr import FinalizeCompute
+    from dask.base import collections_to_expr
+    from dask.core import flatten
+
+    session = choose(None)
+    expr = FinalizeCompute(collections_to_expr(collection)).optimize()
+    expr, _ = by_tasks(expr, ())
+    [key] = flatten(expr.__dask_keys__())
+    held = locks.Held(session)
+    with held:
+        plan, objects = _described(expr, needed(nodes_of(expr), [key]), [key], session, {})
+    if key in plan.values:
+        return put(plan.values[key], session=session)
+    root = plan.roots[key]
+    made: Object[Any] = objects[root] if root in objects else plan.stored[root]
+    weakref.finalize(made, held.close)  # its locks are needed as long as it may be executed
+    return made
 
 
 def _by_threads(nodes: dict[Key, Any], wanted: list[Key]) -> dict[Key, Any]:
@@ -152,14 +189,16 @@ def _spawned(plan: Plan) -> dict[Key, Object[Any]]:
 
 
 def _spawn(step: Step, values: list[Any], urgency: int) -> Sequence[Object[Any]]:
-    options = dict(step.options)
+    options: dict[str, Any] = dict(step.options)
     given = options.pop("priority", 0)
     # Between two priorities that a program gives there is room for the order of Dask.
     options["priority"] = int(given) * 1000 + urgency if isinstance(given, (int, float)) else given
+    options["name"] = step.name
     args = (step.nodes, step.outputs, step.names, step.reads, values)
     if len(step.outputs) == 1:
-        return [spawn(run_group, args, name=step.name, **options)]
-    return spawn(run_group, args, name=step.name, n_output=len(step.outputs), **options)
+        return [spawn(run_group, args, **options)]
+    run: Callable[..., Any] = run_group
+    return spawn(run, args, n_output=len(step.outputs), **options)
 
 
 def _adopted(kept: Kept, session: Session) -> Object[Any]:

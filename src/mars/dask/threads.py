@@ -103,7 +103,7 @@ def _is_cheap(func: Any, numpy: Any) -> bool:
     if isinstance(func, numpy.vectorize):
         return False
     name = getattr(func, "__name__", "")
-    if not isinstance(name, str) or "(vectorized)" in name or "<lambda>" == name:
+    if not isinstance(name, str) or "(vectorized)" in name or name == "<lambda>":
         name, module = "", "" if isinstance(func, numpy.ufunc) else _module_of(func)
     else:
         module = _module_of(func)
