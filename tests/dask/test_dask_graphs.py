@@ -114,6 +114,17 @@ def test_calls_are_called_what_dask_calls_the_tasks() -> None:
     assert "load-table" in caught.value.__notes__[0]
 
 
+def test_a_node_may_have_another_key_than_its_place_in_the_graph() -> None:
+    from dask.task_spec import DataNode, Task, TaskRef
+
+    graph = {
+        "data": DataNode("other", 1),
+        "task": Task("another", add, TaskRef("data"), 1),
+        "end": Task("end", add, TaskRef("task"), TaskRef("data")),
+    }
+    assert mars.dask.get(graph, ["end", "task"]) == (3, 2)
+
+
 def plan_of(graph: Any, wanted: Any, **said: Any) -> Plan:
     return Plan(nodes_of(graph), wanted, store=lambda value: value, workers=1, **said)
 

@@ -224,7 +224,10 @@ def needed(nodes: Mapping[Key, Any], wanted: Iterable[Key]) -> dict[Key, Any]:
         key = left.pop()
         if key in found:
             continue
-        node = found[key] = nodes[key]
+        node = nodes[key]
+        if node.key != key and not hasattr(node, "target"):
+            node = node.substitute({}, key=key)  # Dask has graphs with nodes of another name
+        found[key] = node
         for need in node.dependencies:
             if need not in nodes:
                 raise UsageError(

@@ -1,0 +1,154 @@
+"""Collections of Dask on mars, against Dask's threads and distributed.
+
+``python -m benchmarks.dask_collections`` takes turns between mars and the threads of Dask, and
+prints the best time of each. ``--overhead`` measures what a task of a large graph costs, with mars
+and with distributed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+
+import mars
+import mars.dask
+
+ROWS = 400_000
+SIDE = (8000, 4000)
+
+
+def slow(value: object) -> int:
+    """Python code that holds the interpreter: some microseconds."""
+    return sum(map(ord, str(value))) + sum(range(300))
+
+
+def summary(group: Any) -> int:
+    return sum(map(slow, group.v.to_numpy()))
+
+
+def tables() -> Any:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"k": rng.integers(0, 500, ROWS), "v": rng.random(ROWS)})
+    frame["o"] = pd.Series([f"row-{n}" for n in range(ROWS)], dtype=object)
+    with dask.config.set({"dataframe.convert-string": False}):
+        return dd.from_pandas(frame, npartitions=8)
+
+
+def cases() -> dict[str, Callable[[], Any]]:
+    whole = np.random.default_rng(0).random(SIDE)
+    d = tables()
+
+    def array(rows: int, columns: int) -> Any:
+        return da.from_array(whole, chunks=(rows, columns))
+
+    def product() -> Any:
+        x = array(2000, 1000)
+        return (x.T @ x).sum()
+
+    return {
+        "random array made, scaled and summed, 256 MB": lambda: (
+            (da.random.random(SIDE, chunks=(1000, 4000)) + 1) * 2
+        ).sum(),
+        "array of the program scaled, all back, 256 MB": lambda: (array(1000, 4000) + 1) * 2,
+        "array of the program summed": lambda: array(1000, 4000).sum(),
+        "array of the program, standard deviation": lambda: array(1000, 4000).std(axis=0),
+        "x.T @ x, summed": product,
+        "groupby, mean": lambda: d.groupby("k").v.mean(),
+        "groupby, apply of Python": lambda: d.groupby("k").apply(summary, meta=(None, "i8")),
+        "object column, map of Python": lambda: d.o.map(slow, meta=("o", "i8")).sum(),
+        "map_partitions of Python": lambda: d.map_partitions(
+            lambda part: part.v.map(slow), meta=("v", "i8")
+        ).sum(),
+    }
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def compare(rounds: int) -> None:
+    with mars.new_session(n_cpu=2, default=True):
+        for name, make in cases().items():
+            with dask.config.set({"dataframe.shuffle.method": "tasks"}):
+                collection = make()
+                best = {"threads": 1e9, "mars": 1e9}
+                for number in range(rounds + 1):
+                    for scheduler in best:
+                        took = timed(lambda: collection.compute(scheduler=scheduler))  # noqa: B023
+                        if number:  # the first round starts workers and imports
+                            best[scheduler] = min(best[scheduler], took)
+            threads, ours = best["threads"], best["mars"]
+            print(f"| {name} | {threads:.3f} s | {ours:.3f} s | {threads / ours:.2f} |", flush=True)
+
+
+def increment(n: int) -> int:
+    return n + 1
+
+
+def tree(count: int) -> tuple[Any, Any]:
+    level: list[Any] = [("leaf", i) for i in range(count // 2)]
+    graph: dict[Any, Any] = {key: (increment, key[1]) for key in level}
+    while len(level) > 1:
+        pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
+        level = [("add", len(level), i) for i in range(len(pairs))]
+        graph.update({key: (sum, pair) for key, pair in zip(level, pairs, strict=True)})
+    return graph, level[0]
+
+
+def shuffle(parts: int) -> tuple[Any, Any]:
+    frame = pd.DataFrame({"k": np.arange(parts * 20), "v": np.arange(parts * 20.0)})
+    with dask.config.set({"dataframe.shuffle.method": "tasks"}):
+        moved = dd.from_pandas(frame, npartitions=parts).shuffle("k", max_branch=1000).optimize()
+    return dict(moved.__dask_graph__()), list(moved.__dask_keys__())
+
+
+def processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def overhead(system: str, get: Callable[[Any, Any], object]) -> None:
+    get({"a": (increment, 1)}, "a")
+    for name, made in (("shuffle", shuffle(97)), ("tree", tree(100_000))):
+        graph, keys = made
+        start, used = time.perf_counter(), processor_s()
+        get(graph, keys)
+        wall, own = time.perf_counter() - start, processor_s() - used
+        print(
+            f"{system}, {name} of {len(graph)} tasks: {wall / len(graph) * 1e6:.0f} us a task, "
+            f"of these {own / len(graph) * 1e6:.0f} us of the program's processor time",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--overhead", action="store_true", help="cost of a task of a large graph")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each case")
+    chosen = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if not chosen.overhead:
+        compare(chosen.rounds)
+        return
+    with mars.new_session(n_cpu=2, default=True):
+        overhead("mars", mars.dask.get)
+    from distributed import Client
+
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        overhead("distributed", client.get)
+
+
+if __name__ == "__main__":
+    main()
