@@ -104,11 +104,14 @@ VARIABLES = {
 
 FOR_MARS_ONLY = frozenset({
     "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
-    "Session.close_checkpoints", "Execution.begin", "Engine.count",
+    "Session.close_checkpoints", "Session.state", "Session.withdraw", "Execution.begin",
+    "Completed.limit", "Engine.count", "MapObjects.whole", "MapObjects.own_items",
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
-        for name in ("calls_in", "value_in", "error_in", "infos_in")
+        for name in (
+            "calls_in", "value_in", "error_in", "infos_in", "state_in", "leaves", "rows_shown",
+        )
     ),
 })  # fmt: skip
 """Public names that other modules of mars call, and programs need not."""
@@ -359,6 +362,7 @@ def build() -> str:
         function("mars.remote.spawn", remote.spawn),
         function("mars.remote.map", remote.map),
         function("mars.remote.put", remote.put),
+        function("mars.remote.as_completed", remote.as_completed),
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
         klass("mars.remote.Executable", remote.Executable),
@@ -369,6 +373,8 @@ def build() -> str:
         klass("mars.remote.Execution", remote.Execution),
         ("An `Execution` also has `running`, `cancelled` and `add_done_callback` of "
          "`concurrent.futures.Future`. It can be awaited."),
+        klass("mars.remote.Counts", remote.Counts),
+        klass("mars.remote.Completed", remote.Completed),
         klass("mars.logs.LogFetcher", mars.logs.LogFetcher),
         "## Options of a call",
         ("These are keyword arguments of `spawn` and `map`. A name that is not in the table is "

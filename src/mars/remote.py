@@ -19,16 +19,25 @@ from mars.config import options as program_options
 from mars.engine import Run
 
 if TYPE_CHECKING:
-    from mars.execution import Execution
+    from mars.calls.completed import as_completed
+    from mars.completion import Completed
+    from mars.execution import Counts, Execution
 else:
+    # They are imported late because they need `concurrent.futures`, see `mars.errors`.
+    _LATE = {
+        "Completed": "completion",
+        "Counts": "execution",
+        "Execution": "execution",
+        "as_completed": "calls.completed",
+    }
 
     def __getattr__(name: str) -> object:
-        # It is imported late because it needs `concurrent.futures`, see `mars.errors`.
-        if name != "Execution":
+        home = _LATE.get(name)
+        if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from mars.execution import Execution
+        import importlib
 
-        return Execution
+        return getattr(importlib.import_module(f"mars.{home}"), name)
 
 
 def rng() -> Any:
@@ -65,6 +74,6 @@ def rng() -> Any:
 
 
 __all__ = [
-    "Executable", "Execution", "ExecutableTuple", "ItemCall", "MapObjects", "Object", "Run", "map",
-    "put", "rng", "run_script", "spawn",
+    "Completed", "Counts", "Executable", "Execution", "ExecutableTuple", "ItemCall", "MapObjects",
+    "Object", "Run", "as_completed", "map", "put", "rng", "run_script", "spawn",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from mars.attempt import codec
 from mars.checkpoint.identity import PART_BYTES, Code, Unidentified
 from mars.checkpoint.loader import load
 from mars.checkpoint.walk import SCALARS, Arrays, Place, Walk
-from mars.code.pickling import new_world
+from mars.code.arriving import new_world
 from mars.code.world import visiting
 from mars.settings import CHECKPOINT_FUNCTIONS
 from mars.task import Call, Function
@@ -113,6 +113,20 @@ def arguments_of(call: Call, arrays: Arrays) -> tuple[bytes, tuple[str, ...], bo
     except Exception as error:
         raise Unidentified("its arguments", f"{type(error).__name__}: {error}") from error
     return digests_of(args, kwargs, arrays)
+
+
+def plain_arguments(call: Call) -> Sequence[object]:
+    """The arguments of a call, if looking at them needs no code of the program; else none."""
+    payload, stored = call.payload, call.stored
+    if stored is not None or _OURS in payload:
+        return ()
+    if codec.GLOBAL_REFERENCE in payload and b"pathlib" not in payload:
+        return ()
+    try:
+        args, kwargs = load(payload, [], [Place(number) for number in range(len(call.inputs))])
+    except Exception:  # noqa: BLE001  # whoever runs the call sees why
+        return ()
+    return (*args, *kwargs.values())
 
 
 _OURS: Final = b"mars.code."

@@ -23,6 +23,7 @@ from mars.errors import MarsError, NotExecuted, UnknownTarget
 from mars.logs import LogFetcher
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
+from mars.tracebacks import trim
 
 _NO_SESSION: Final = """
 No session found, local session will be created in background, \
@@ -368,7 +369,9 @@ def _existing(session: AnySession | None) -> Session:
     if session is None:
         session = get_default_session()
         if session is None:
-            raise NotExecuted("there is no session")
+            raise NotExecuted(
+                "the program", "has no session, so nothing was executed yet. Call execute() first"
+            )
     return choose(session)
 
 
@@ -391,7 +394,11 @@ def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> 
     >>> fetch(one, two)
     [1, 2]
     """
-    return choose(session).execute(*objects, **kwargs)
+    try:
+        return choose(session).execute(*objects, **kwargs)
+    except BaseException as error:
+        trim(error)
+        raise
 
 
 def fetch(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> Any:
@@ -406,7 +413,11 @@ def fetch(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> An
     **kwargs
         Accepted for programs of the original, without effect.
     """
-    return _existing(session).fetch(*objects, **kwargs)
+    try:
+        return _existing(session).fetch(*objects, **kwargs)
+    except BaseException as error:
+        trim(error)
+        raise
 
 
 def fetch_infos(
