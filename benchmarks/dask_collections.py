@@ -99,7 +99,7 @@ def compare(rounds: int) -> None:
                 walls = {"threads": 1e9, "mars": 1e9}
                 used = {"threads": 1e9, "mars": 1e9}
                 for number in range(rounds + 1):
-                    for scheduler in walls:
+                    for scheduler in ("threads", "mars"):
                         own, workers = busy_s()
                         took = timed(lambda: collection.compute(scheduler=scheduler))  # noqa: B023
                         own_after, workers_after = busy_s()

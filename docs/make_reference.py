@@ -410,8 +410,8 @@ def build() -> str:
          "where programs of the original import them from."),
         "## mars.dask",
         ("Collections of Dask on mars; [Dask and pandas on mars](howto/dask.md) shows how. "
-         "Importing the module makes the name \"mars\" known to Dask. `mars.dask.scheduler` is what "
-         "the name means; `mars.dask.get` and `mars.dask.persist` are its methods."),
+         "Importing the module makes the name \"mars\" known to Dask. `mars.dask.scheduler` is "
+         "what the name means; `mars.dask.get` and `mars.dask.persist` are its methods."),
         function("mars.dask.enable", mars.dask.enable),
         function("mars.dask.disable", mars.dask.disable),
         klass("mars.dask.Scheduler", mars.dask.Scheduler, constructor=True),
