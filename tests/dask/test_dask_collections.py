@@ -163,6 +163,13 @@ def test_chunks_are_stored_into_memory_of_the_program() -> None:
     assert (target == 2).all()
 
 
+def test_what_was_stored_can_be_read_back() -> None:
+    target = np.zeros((200, 200))
+    made = da.ones((200, 200), chunks=50).map_blocks(lambda b: b + 1)
+    back = da.store(made, target, return_stored=True)
+    assert (target == 2).all() and (back.compute() == 2).all()
+
+
 def test_files_of_hdf5_are_written_and_read(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     x = da.from_array(WHOLE, chunks=(20, 200)).map_blocks(lambda b: b + 1)

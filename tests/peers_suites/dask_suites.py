@@ -48,6 +48,7 @@ LEFT_OUT: dict[str, str] = {
     "test_array_cumreduction_axis": "warning in a worker",
     "test_nanquantile_all_nan": "warning in a worker",
     "test_take_npartitions_warn": "warning in a worker",
+    "test_average_raises": "warning in a worker",
     # The test counts calls of a function, or compares objects by identity, in its own process.
     "test_traverse_false": "identity of an object of the program",
     "test_repartition_partition_size_complex_dtypes": "identity of an object of the program",
@@ -58,8 +59,18 @@ LEFT_OUT: dict[str, str] = {
     "test_dataarray_pickle": "counts in the program",
     "test_dataset_pickle": "counts in the program",
     "(TestVariable and test_pickle)": "counts in the program",
+    "test_from_array_getitem": "sets a variable of the program",
+    "test_from_array_with_lock": "looks at a lock of the program",
+    "test_store_locks_no_lock": "looks for two threads of the program at once",
+    "test_store_locks_count_calls": "counts in the program",
+    "test_store_sources_unoptimized_nocompute": "counts in the program",
     # What no process can be given.
+    "test_store_delayed_target": "the target is made by a task and looked for in the program",
+    "test_h5py_newaxis": "the file is open for writing",
     "test_frompyfunc": "the ufunc does not pickle",
+    # What has nothing to do with the scheduler.
+    "test_binary_operator_delegation": "needs the package pytest-mock",
+    "cftime": "needs the package cftime",
 }
 """Tests that cannot pass with any scheduler of processes, and why; as terms of pytest's ``-k``."""
 

@@ -23,7 +23,9 @@ _STORES: Final = frozenset({"load_store_chunk", "store_chunk"})
 _TOGETHER: Final = frozenset({"finalize", "_concat"})
 
 
-def tasks_at_home(nodes: dict[Key, Any], wanted: Collection[Key]) -> list[Key]:
+def tasks_at_home(
+    nodes: dict[Key, Any], wanted: Collection[Key], *, together: bool
+) -> list[Key]:
     """The tasks that the program itself runs, in this order.
 
     Parameters
@@ -32,6 +34,8 @@ def tasks_at_home(nodes: dict[Key, Any], wanted: Collection[Key]) -> list[Key]:
         The graph. Tasks that store, and are fused with what they store, are taken apart in it.
     wanted : collection
         Keys whose values are asked for.
+    together : bool
+        Whether tasks that put results together are among them.
     """
     first = set()
     for key, node in list(nodes.items()):
@@ -47,7 +51,7 @@ def tasks_at_home(nodes: dict[Key, Any], wanted: Collection[Key]) -> list[Key]:
                 home.append(key)
     else:
         home, inside = [], set()
-    for key in wanted:
+    for key in wanted if together else ():
         if key not in inside and _puts_together(nodes[key]):
             home.append(key)
     return home

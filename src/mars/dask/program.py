@@ -12,14 +12,8 @@ from typing import Any
 Key = Hashable
 
 
-def run_group(
-    nodes: Sequence[Any],
-    outputs: Sequence[Key],
-    names: dict[Key, Key],
-    keys: Sequence[Key],
-    values: Sequence[object],
-) -> object:
-    """Run the tasks of a group.
+class Program:
+    """The tasks of a group.
 
     Parameters
     ----------
@@ -29,17 +23,52 @@ def run_group(
         Keys of the tasks whose values are the result.
     names : dict
         Other names that tasks use for keys.
-    keys, values : sequence
-        What other groups have made.
+    reads : sequence
+        Keys of what the group is given.
+    """
+
+    __slots__ = ("names", "nodes", "outputs", "reads")
+
+    def __init__(
+        self,
+        nodes: Sequence[Any],
+        outputs: Sequence[Key],
+        names: dict[Key, Key],
+        reads: Sequence[Key],
+    ) -> None:
+        self.nodes = nodes
+        self.outputs = outputs
+        self.names = names
+        self.reads = reads
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Program, (self.nodes, self.outputs, self.names, self.reads)
+
+    def __repr__(self) -> str:
+        # Errors and reports show it as the argument of the call.
+        count = len(self.nodes)
+        return f"<{count} tasks>" if count > 1 else "<1 task>"
+
+
+def run_group(program: Program, *values: object) -> object:
+    """Run the tasks of a group.
+
+    Parameters
+    ----------
+    program : Program
+        The tasks.
+    *values
+        What other groups have made, and data of the graph.
 
     Returns
     -------
     object
         The value of the output, or a list of the values of several outputs.
     """
+    nodes, outputs, names = program.nodes, program.outputs, program.names
+    known: dict[Key, object] = dict(zip(program.reads, values, strict=True))
     if len(nodes) == 1 and not names:
-        return nodes[0](dict(zip(keys, values, strict=True)))
-    known: dict[Key, object] = dict(zip(keys, values, strict=True))
+        return nodes[0](known)
     del values
     uses: dict[Key, int] = dict.fromkeys(outputs, 1)
     needs = []
@@ -112,4 +141,4 @@ class Kept:
         return Stands, (self.stored,)
 
 
-__all__ = ["Kept", "Stands", "part_of", "run_group"]
+__all__ = ["Kept", "Program", "Stands", "part_of", "run_group"]

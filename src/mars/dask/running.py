@@ -17,7 +17,7 @@ from mars.calls.put import put
 from mars.calls.spawn import spawn
 from mars.dask import at_home, locks
 from mars.dask.plan import Plan, Step, needed, nodes_of, priorities
-from mars.dask.program import Kept, run_group
+from mars.dask.program import Kept, Program, run_group
 from mars.dask.shuffles import by_tasks
 from mars.dask.threads import stays_here
 from mars.sessions.opening import choose
@@ -33,17 +33,7 @@ def compute(given: AnySession | None, dsk: Any, keys: Any, kwargs: Mapping[str, 
     flat = list(dict.fromkeys(flatten([keys])))
     dsk, renamed = by_tasks(dsk, flat)
     asked = [renamed.get(key, key) for key in flat]
-    nodes = needed(nodes_of(dsk), asked)
-    home = at_home.tasks_at_home(nodes, asked)
-    inside = set(home)
-    wanted = dict.fromkeys([key for key in asked if key not in inside])
-    wanted.update(dict.fromkeys(at_home.inputs_of(nodes, home)))
-    session, found = _run(given, dsk, nodes, list(wanted), kwargs, may_stay=True)
-    values = {
-        key: session.value(one) if isinstance(one, Object) and session is not None else one
-        for key, one in found.items()
-    }
-    at_home.run(nodes, home, values)
+    _, _, values = _results(given, dsk, asked, kwargs, together=True, fetch=True)
     return _nested(keys, {key: values[renamed.get(key, key)] for key in flat})
 
 
@@ -74,17 +64,51 @@ def _kept(
 
     dsk, renamed = by_tasks(dsk, keys)
     asked = [renamed.get(key, key) for key in keys]
-    session, found = _run(
-        given, dsk, needed(nodes_of(dsk), asked), list(dict.fromkeys(asked)), kwargs, may_stay=False
-    )
+    session, home, found = _results(given, dsk, asked, kwargs, together=False, fetch=False)
     nodes = []
     for key, source in zip(keys, asked, strict=True):
         one = found[source]
+        if source in home:
+            nodes.append(one)  # a target of the program, as it is
+            continue
         if session is None:
             session = choose(given)
         stored = one if isinstance(one, Object) else put(one, session=session)
         nodes.append(KeptTask(key, Kept(stored, session)))
     return nodes
+
+
+def _results(
+    given: AnySession | None,
+    dsk: Any,
+    asked: list[Key],
+    kwargs: Mapping[str, Any],
+    *,
+    together: bool,
+    fetch: bool,
+) -> tuple[Session | None, set[Key], dict[Key, Any]]:
+    """Have keys computed, by calls and by the program itself.
+
+    The session, the keys that the program itself computed, and the value of each key. Without
+    ``fetch``, the object of a call stands for its value.
+    """
+    nodes = needed(nodes_of(dsk), asked)
+    home = at_home.tasks_at_home(nodes, asked, together=together)
+    inside = set(home)
+    inputs = at_home.inputs_of(nodes, home)
+    wanted = list(dict.fromkeys([key for key in asked if key not in inside] + inputs))
+    session, found = _run(given, dsk, nodes, wanted, kwargs, may_stay=fetch)
+    reads = found if fetch else dict.fromkeys(inputs)
+    values = {key: _value(found[key], session) for key in reads}
+    at_home.run(nodes, home, values)
+    for key in asked:
+        if key not in inside and not fetch:
+            values[key] = found[key]
+    return session, inside, {key: values[key] for key in asked}
+
+
+def _value(one: Any, session: Session | None) -> Any:
+    return session.value(one) if isinstance(one, Object) and session is not None else one
 
 
 def _run(
@@ -194,7 +218,7 @@ def _spawn(step: Step, values: list[Any], urgency: int) -> Sequence[Object[Any]]
     # Between two priorities that a program gives there is room for the order of Dask.
     options["priority"] = int(given) * 1000 + urgency if isinstance(given, (int, float)) else given
     options["name"] = step.name
-    args = (step.nodes, step.outputs, step.names, step.reads, values)
+    args = (Program(step.nodes, step.outputs, step.names, step.reads), *values)
     if len(step.outputs) == 1:
         return [spawn(run_group, args, **options)]
     run: Callable[..., Any] = run_group
