@@ -23,9 +23,7 @@ _STORES: Final = frozenset({"load_store_chunk", "store_chunk"})
 _TOGETHER: Final = frozenset({"finalize", "_concat"})
 
 
-def tasks_at_home(
-    nodes: dict[Key, Any], wanted: Collection[Key], *, together: bool
-) -> list[Key]:
+def tasks_at_home(nodes: dict[Key, Any], wanted: Collection[Key], *, together: bool) -> list[Key]:
     """The tasks that the program itself runs, in this order.
 
     Parameters
