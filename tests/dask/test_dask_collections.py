@@ -67,6 +67,30 @@ def test_functions_of_the_program_run_in_workers_and_cheap_numpy_stays_here() ->
     assert seen == [True, True, False, False, False, False]
 
 
+def test_annotations_of_arrays_and_delayed_calls_reach_their_calls() -> None:
+    from mars.dask.annotations import annotations_of
+    from mars.dask.plan import Plan, nodes_of
+
+    options: list[dict[str, object]] = []
+
+    def look(graph: Any, keys: Any, **_: Any) -> Any:
+        nodes = nodes_of(graph)
+        said = annotations_of(graph, nodes)
+        plan = Plan(dict(nodes), list(nodes), store=id, workers=2, annotations=said)
+        options.extend(step.options for step in plan.steps if "finalize" not in step.name)
+        return mars.dask.get(graph, keys)
+
+    with dask.annotate(retries=2, resources={"memory": "1GiB"}):
+        x = da.ones((20, 20), chunks=10).map_blocks(lambda b: b + 1)
+    assert x.compute(scheduler=look).sum() == 800
+    assert options == [{"retries": 2, "memory": "1GiB"}] * 4
+    options.clear()
+    with dask.annotate(priority=3):
+        one = dask.delayed(abs)(-1)
+    assert dask.delayed(abs)(one).compute(scheduler=look) == 1
+    assert options == [{"priority": 3}, {}]
+
+
 def test_an_array_is_stored_once_and_each_chunk_is_a_part_of_it() -> None:
     from mars.dask.plan import Plan, nodes_of
 

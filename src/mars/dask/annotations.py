@@ -6,7 +6,7 @@ Pure. `mars.dask.plan` asks for the options of each task.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from mars.calls.options import CHECKS
 from mars.errors import UsageError
@@ -64,6 +64,36 @@ class Labels:
         return dict(label) if isinstance(label, tuple) else {}
 
 
+def annotations_of(graph: Any, nodes: Mapping[Key, Any]) -> Annotations:
+    """What the parts of a graph were annotated with, for each task.
+
+    Dask forgets annotations of arrays where it fuses their tasks. The layers that the arrays were
+    made of still have them, and the last task that was fused has the name of its layer.
+
+    Parameters
+    ----------
+    graph : mapping or expression
+        As Dask gives it to a scheduler.
+    nodes : mapping
+        Its nodes.
+    """
+    found: dict[str, dict[Key, object]] = {}
+    layers: dict[str, Mapping[str, object]] = {}
+    for part in getattr(graph, "operands", ()):
+        for name, layer in getattr(getattr(part, "hlg", None), "layers", {}).items():
+            if layer.annotations:
+                layers[name] = layer.annotations
+    if layers:
+        for key, node in nodes.items():
+            said = layers.get(str(key[0] if isinstance(key, tuple) and key else key))
+            for kind, value in (said or {}).items():
+                given = value(key) if callable(value) else value
+                found.setdefault(kind, {})[getattr(node, "target", key)] = given
+    for kind, of in getattr(graph, "__dask_annotations__", dict)().items():
+        found.setdefault(kind, {}).update(of)
+    return found
+
+
 def _options(said: Mapping[str, object]) -> dict[str, object]:
     found: dict[str, object] = {}
     for kind, value in said.items():
@@ -99,4 +129,4 @@ def _resources(value: object) -> dict[str, object]:
     return found
 
 
-__all__ = ["Labels"]
+__all__ = ["Annotations", "Labels", "annotations_of"]

@@ -16,6 +16,7 @@ from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.put import put
 from mars.calls.spawn import spawn
 from mars.dask import at_home, locks
+from mars.dask.annotations import annotations_of
 from mars.dask.plan import Plan, Step, needed, nodes_of, priorities
 from mars.dask.program import Kept, Program, run_group
 from mars.dask.shuffles import by_tasks
@@ -167,7 +168,7 @@ def _described(
         wanted,
         store=lambda value: put(value, session=session),
         workers=max(1, int(workers)),
-        annotations=getattr(dsk, "__dask_annotations__", dict)(),
+        annotations=annotations_of(dsk, nodes),
         for_all=get_annotations(),
         adopt=lambda kept: _adopted(kept, session),
     )
