@@ -27,9 +27,12 @@ import mars  # noqa: E402  # this checkout's, not one that happens to be install
 import mars.calls.options  # noqa: E402
 import mars.cli  # noqa: E402
 import mars.config  # noqa: E402
+import mars.contrib.dask  # noqa: E402
+import mars.dask  # noqa: E402
 import mars.errors  # noqa: E402
 import mars.execution  # noqa: E402
 import mars.logs  # noqa: E402
+import mars.pandas  # noqa: E402
 import mars.remote  # noqa: E402
 import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
@@ -106,7 +109,7 @@ FOR_MARS_ONLY = frozenset({
         "has_large_result",
     )),
     "Session.close_checkpoints", "Session.state", "Session.withdraw", "Execution.begin",
-    "Completed.limit", "MapObjects.whole", "MapObjects.own_items",
+    "Completed.limit", "Engine.count", "MapObjects.whole", "MapObjects.own_items",
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
@@ -354,7 +357,8 @@ def build() -> str:
         ("`docs/make_reference.py` makes this page from the docstrings. Do not edit it. The "
          "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
-         "[mars.session](#marssession) · [Inside a call](#inside-a-call) · "
+         "[mars.session](#marssession) · [mars.dask](#marsdask) · "
+         "[mars.pandas](#marspandas) · [Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
         "## mars.remote",
@@ -412,6 +416,22 @@ def build() -> str:
         ("`SyncSession` is `Session`, and `ExecutionInfo` is `mars.remote.Execution`. Some of "
          "these names are also in `mars.core`, `mars.core.context` and `mars.core.session`, "
          "where programs of the original import them from."),
+        "## mars.dask",
+        ("Collections of Dask on mars; [Dask and pandas on mars](howto/dask.md) shows how. "
+         "Importing the module makes the name \"mars\" known to Dask. `mars.dask.scheduler` is "
+         "what the name means; `mars.dask.get` and `mars.dask.persist` are its methods."),
+        function("mars.dask.enable", mars.dask.enable),
+        function("mars.dask.disable", mars.dask.disable),
+        klass("mars.dask.Scheduler", mars.dask.Scheduler, constructor=True),
+        "## mars.pandas",
+        ("`engine=mars.pandas` runs functions of pandas 3 on mars; "
+         "[Dask and pandas on mars](howto/dask.md) shows how."),
+        klass("mars.pandas.Engine", mars.pandas.Engine, constructor=True),
+        function("mars.pandas.apply_groups", mars.pandas.apply_groups),
+        "## mars.contrib.dask",
+        "Names of the original. `mars_scheduler` is a `mars.dask.Scheduler`.",
+        function("mars.contrib.dask.convert_dask_collection",
+                 mars.contrib.dask.convert_dask_collection),
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),

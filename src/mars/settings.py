@@ -795,3 +795,36 @@ WEB_ANSWER_BYTES: Final = 64 * KIB
 ORIGINAL_LOOK_S: Final = 0.5
 """How often the original's commands look whether the processes of their cluster still run, in
 seconds. They end when one of these processes has ended."""
+
+DASK_GROUP_TASKS: Final = 256
+"""How many tasks of a Dask graph run in one call, at the most, unless they form a chain. A call
+costs some tens of microseconds: more tasks would not make it cheaper, but a lost worker would cost
+more."""
+
+DASK_GROUPS_PER_WORKER: Final = 4
+"""Branches of a Dask graph are joined into one call only while there are so many calls for each
+worker. With fewer, workers would be idle at the end."""
+
+DASK_NEIGHBOURS_PER_WORKER: Final = 64
+"""Independent tasks of a Dask graph share a call only if there are more of them for each worker.
+Then one call is at most this part of the work of a worker, and so is the idle time at the end."""
+
+DASK_LIFT_BYTES: Final = 16 * KIB
+"""Data in a Dask graph from this size on, in bytes, are stored once and shared by all tasks.
+Smaller ones travel with each call that reads them, which costs less than a stored value."""
+
+DASK_PRIORITIES: Final = 32
+"""How many steps the order of Dask becomes as priorities of calls. Each step is a queue of its own
+in the scheduler, which looks at all of them. Within a step, calls start in the order of Dask."""
+
+DASK_LOCK_LOOK_S: Final = 0.01
+"""How often a process that waits with a time limit for a lock of another process looks at it, in
+seconds. Without a limit the system wakes it."""
+
+DASK_STAY_BYTES: Final = 256 * KIB
+"""Cheap numpy on arrays of the program, of so many bytes and more, is computed by threads of the
+program on one machine. A call for less takes no longer than the threads."""
+
+PANDAS_BLOCKS_PER_CORE: Final = 4
+"""Into how many blocks for each core the rows, columns or groups of pandas are cut. With more, a
+slow block costs less at the end. Each costs a call, and some hundred microseconds in pandas."""
