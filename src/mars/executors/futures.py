@@ -42,6 +42,9 @@ class Owner(Protocol):
     def left(self, future: CallFuture[Any]) -> None:
         """A future has ended, or was cancelled; in whatever thread."""
 
+    def tells(self, change: int) -> None:
+        """So many futures more are having their callbacks called."""
+
     def broken_by(self, error: BaseException) -> None:
         """A future found that the executor cannot be used any more."""
 
@@ -170,9 +173,17 @@ class CallFuture(Future[T], Generic[T]):
 
     def _tell(self) -> None:
         """Have callbacks called, in a thread that is not the engine's."""
-        call_back: Callable[[], None] = self._invoke_callbacks  # type: ignore[attr-defined]
-        if self._done_callbacks and not delivery.put(call_back):
-            call_back()  # the system refuses a thread
+        if not self._done_callbacks:
+            return
+        self._owner.tells(1)
+        if not delivery.put(self._call_back):
+            self._call_back()  # the system refuses a thread
+
+    def _call_back(self) -> None:
+        try:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
+        finally:
+            self._owner.tells(-1)
 
     # -- the program asks ----------------------------------------------------------------------
 
