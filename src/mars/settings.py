@@ -777,3 +777,7 @@ WEB_ANSWER_BYTES: Final = 64 * KIB
 ORIGINAL_LOOK_S: Final = 0.5
 """How often the original's commands look whether the processes of their cluster still run, in
 seconds. They end when one of these processes has ended."""
+
+JOBLIB_BATCHES_KEPT: Final = 10_000
+"""How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and there may be
+millions of them in a long loop."""

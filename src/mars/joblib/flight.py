@@ -1,0 +1,272 @@
+"""The batches of one loop of joblib that are under way: each is a call of a session.
+
+::
+
+    joblib ── submit ──► Flight ──► call ──► worker
+       ▲                    │
+       └───── callback ─────┴◄── its end: the next one starts, what it printed is shown
+
+Callbacks of joblib run code of the program, which takes the next items out of its iterator. So they
+run where the callbacks of all futures run, in the thread of `mars.delivery`. Called by
+`mars.joblib.backend`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mars.calls.objects import Object
+from mars.calls.spawn import spawn
+from mars.code.functions import name_of
+from mars.joblib.packing import Sharing
+from mars.joblib.work import Initializer, run_batch
+from mars.logs import JoinedLog, LogFetcher, LogSource
+from mars.sessions.session import Session
+
+if TYPE_CHECKING:
+    from mars.execution import Execution
+
+
+class Batch:
+    """One batch: some calls of the program's loop that travel together.
+
+    Attributes
+    ----------
+    name : str
+        Name of the function that its first call calls.
+    size : int
+        How many calls of the loop it has.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+        self._called: tuple[Session, Object[Any]] | None = None  # while it is under way
+        self._log: LogSource | None = None  # once it has ended
+        self._execution: Execution | None = None
+        self._error: BaseException | None = None
+
+    def fetch_log(self) -> LogFetcher:
+        """What the calls of this batch have printed so far. It can be read while the batch runs.
+
+        Returns
+        -------
+        LogFetcher
+            ``str`` of it is the text. It is empty if the batch has not started.
+        """
+        fetcher = LogFetcher(self.name, self._source)
+        fetcher.fetch(sizes=-1)
+        return fetcher
+
+    def _source(self) -> LogSource | None:
+        called = self._called
+        if called is None:
+            return self._log
+        session, output = called
+        return None if session.closed else session.log_source(output.call)
+
+    def show_log(self) -> None:
+        """Write what it has printed to the program's output."""
+        if self._log is None:
+            return
+        fetcher = LogFetcher(self.name, self._source)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            # The program may have closed its output, or have none. Its results are all the same.
+            while True:
+                fetcher.fetch()
+                if not fetcher.raw:
+                    break
+                sys.stdout.write(str(fetcher))
+            sys.stdout.flush()
+
+    def start(self, session: Session, output: Object[Any], execution: Execution) -> None:
+        """Its call is about to run."""
+        self._called = session, output
+        self._execution = execution
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no call."""
+        self._error = error
+
+    def land(self) -> None:
+        """Its call has ended. Of the call nothing but the log is kept."""
+        called, self._called = self._called, None
+        if called is None:
+            return
+        session, output = called
+        task = output.call.task_in(session.realm)
+        if task is not None and task.logs:
+            self._log = JoinedLog(list(task.logs))
+        elif task is not None and not session.closed:
+            self._log = session.log_source(output.call)
+
+    def cancel_soon(self) -> None:
+        """Stop its call, if there is one, and wait for nothing."""
+        execution = self._execution
+        if execution is not None:
+            execution.cancel_soon()
+
+    def was_cancelled(self) -> bool:
+        """Whether its call was stopped."""
+        return self._execution is not None and self._execution.cancelled()
+
+    def result(self) -> list[object]:
+        """What the calls returned. Once joblib has it, nobody keeps it here.
+
+        Raises
+        ------
+        BaseException
+            The error of a call, or the reason why there is none.
+        """
+        if self._error is not None:
+            raise self._error
+        assert self._execution is not None, "asked for before its end"
+        try:
+            return self._execution.result()  # type: ignore[no-any-return]
+        except BaseException as error:
+            _keep_frames(error)
+            raise
+
+    def let_go(self) -> None:
+        """Forget the result."""
+        self._execution = self._error = None
+
+    def __repr__(self) -> str:
+        return f"<Batch of {self.size} call(s) of {self.name}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the batches of one loop run."""
+
+    session: Session
+    at_once: int | None
+    """Batches that run at a time. None: the cores say that."""
+    options: dict[str, Any]
+    """Options of the calls, as of `mars.remote.spawn`."""
+    threads: int | None
+    """Threads for native libraries, if that is not what the cores of a call say."""
+    share_bytes: int | None
+    """Arrays from this size on are stored once for all batches. None: each has its own."""
+    initializer: Initializer | None
+    echo: bool
+    """Whether the program's output gets what batches print."""
+
+
+class Flight:
+    """The batches of one loop.
+
+    Parameters
+    ----------
+    plan : Plan
+        How they run.
+    batches : deque of Batch
+        Gets each of them, in the order in which joblib gives them.
+    """
+
+    def __init__(self, plan: Plan, batches: deque[Batch]) -> None:
+        self._plan = plan
+        self._batches = batches
+        self._sharing = Sharing(plan.session, plan.share_bytes)
+        self._lock = threading.Lock()
+        self._flying: set[Batch] = set()
+        self._waiting: deque[tuple[Batch, Any, Callable[[Batch], object] | None]] = deque()
+        self._abandoned = False
+
+    def submit(self, work: Any, callback: Callable[[Batch], object] | None) -> Batch:
+        """Have a batch run, and ``callback`` called with it when it has ended, however it ended."""
+        batch = Batch(_name_of(work), len(work) if hasattr(work, "__len__") else 1)
+        self._batches.append(batch)
+        with self._lock:
+            if self._plan.at_once is not None and len(self._flying) >= self._plan.at_once:
+                self._waiting.append((batch, work, callback))
+                return batch
+            self._flying.add(batch)
+        self._launch(batch, work, callback)
+        return batch
+
+    def _launch(self, batch: Batch, work: Any, callback: Callable[[Batch], object] | None) -> None:
+        plan = self._plan
+        try:
+            output = self._described(batch, work)
+            execution = output.to_object(session=plan.session, wait=False)
+        except Exception as error:
+            # joblib waits for the callback of each batch, so it hears of this one there, too.
+            batch.fail(error)
+            self._landed(batch, callback)
+            return
+        batch.start(plan.session, output, execution)
+        execution.add_done_callback(lambda _: self._landed(batch, callback))
+        if self._abandoned:
+            batch.cancel_soon()
+
+    def _described(self, batch: Batch, work: Any) -> Object[Any]:
+        plan = self._plan
+        try:
+            packed = self._sharing.pack(work, plan.initializer)
+        except Exception:
+            for function, args, kwargs in getattr(work, "items", ()):
+                spawn(function, args=args, kwargs=kwargs)  # its error says what does not pickle
+            raise
+        return spawn(
+            run_batch, args=(*packed, plan.threads), name=batch.name, **plan.options
+        )
+
+    def _landed(self, batch: Batch, callback: Callable[[Batch], object] | None) -> None:
+        batch.land()
+        with self._lock:
+            self._flying.discard(batch)
+            following = self._waiting.popleft() if self._waiting else None
+            if following is not None:
+                self._flying.add(following[0])
+        if following is not None:
+            self._launch(*following)
+        if self._plan.echo and not batch.was_cancelled():
+            batch.show_log()
+        if callback is not None:
+            callback(batch)
+        batch.let_go()
+
+    def abandon(self) -> None:
+        """Stop what runs, drop what waits, and wait for nothing."""
+        with self._lock:
+            self._abandoned = True
+            self._waiting.clear()
+            flying = list(self._flying)
+        for batch in flying:
+            batch.cancel_soon()
+
+
+def _keep_frames(error: BaseException) -> None:
+    """Keep as a text where an error was raised: joblib takes its traceback away."""
+    from multiprocessing.pool import RemoteTraceback
+
+    text = "".join(traceback.format_exception(error))
+    if error.__cause__ is None:
+        error.__cause__ = RemoteTraceback(text)
+    else:
+        error.add_note(text)
+
+
+def _name_of(work: Any) -> str:
+    """The name of the function that a batch calls first; wrappers of scikit-learn hide it."""
+    items: Sequence[Any] = getattr(work, "items", ())
+    function = items[0][0] if items else work
+    while True:
+        inner = getattr(function, "function", None) or getattr(function, "__wrapped__", None)
+        if isinstance(function, functools.partial):
+            inner = function.func
+        if not callable(inner):
+            return name_of(function)
+        function = inner
+
+
+__all__ = ["Batch", "Flight", "Plan"]

@@ -1,0 +1,117 @@
+"""How a batch travels: its pickle, and its large buffers, which all batches of a loop share.
+
+::
+
+    batch ──► pickle ──────────────────────────► an argument of its call
+          └─► large buffers ──► put, once each ─► objects, further arguments
+
+Where in a batch an array stands does not matter: in an argument, in an estimator, in a data frame
+or in the object whose method is called. Called by `mars.joblib.flight`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mars.attempt import codec
+from mars.calls.put import put
+from mars.sessions.session import Session
+
+
+class Packed(NamedTuple):
+    """A batch, ready to travel."""
+
+    data: bytes
+    buffers: list[Any]
+    values: list[Any]
+
+
+class Sharing:
+    """The large buffers of the batches of one loop, each stored once.
+
+    A buffer is known by the memory that it has. What was stored for it goes with the object that
+    owns this memory, so a loop over large arrays that come and go does not fill the memory.
+
+    Parameters
+    ----------
+    session : Session
+        Where they are stored.
+    least_bytes : int or None
+        From this size on, in bytes. None: nothing is shared.
+    """
+
+    def __init__(self, session: Session, least_bytes: int | None) -> None:
+        self._session = session
+        self._least_bytes = sys.maxsize if least_bytes is None else least_bytes
+        self._known: dict[tuple[int, int], tuple[object, Any]] = {}
+        self._lock = threading.Lock()
+
+    def pack(self, *parts: object) -> Packed:
+        """Pickle what belongs to a batch.
+
+        Raises
+        ------
+        Exception
+            Whatever its pickling raises.
+        StoreFull
+            There is no room for a large buffer.
+        """
+        data, buffers, found = codec.encode_arguments(parts, {}, self._least_bytes)
+        return Packed(data, [self._object_of(buffer) for buffer in buffers], found)
+
+    def _object_of(self, buffer: pickle.PickleBuffer) -> Any:
+        view = buffer.raw()
+        key = _address(view), view.nbytes
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                made = put(_Buffer(buffer), session=self._session)
+                self._known[key] = known = self._held(_owner(view.obj), key), made
+        return known[1]
+
+    def _held(self, owner: object, key: tuple[int, int]) -> object:
+        """What is kept so that the memory is known to be the same: a weak reference, if that can be."""
+        known = self._known  # and not this object, which a reference would keep
+        forget: Callable[[object], object] = lambda _: known.pop(key, None)
+        try:
+            return weakref.ref(owner, forget)
+        except TypeError:
+            return owner
+
+
+class _Buffer:
+    """Pickles as one large buffer, and is unpickled as the memory where it is."""
+
+    def __init__(self, buffer: pickle.PickleBuffer) -> None:
+        self._buffer = buffer
+
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[pickle.PickleBuffer]]:
+        return same, (self._buffer,)
+
+
+def same(buffer: object) -> object:
+    """The buffer itself; pickles call it."""
+    return buffer
+
+
+def _address(view: memoryview) -> int:
+    """Where memory begins."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return id(view.obj)
+    return int(numpy.frombuffer(view, numpy.uint8).ctypes.data)
+
+
+def _owner(exporter: object) -> object:
+    """Who owns the memory that an array shows: a view of it may be gone in a moment."""
+    while (below := getattr(exporter, "base", None)) is not None:
+        exporter = below.obj if isinstance(below, memoryview) else below
+    return exporter
+
+
+__all__ = ["Packed", "Sharing", "same"]
