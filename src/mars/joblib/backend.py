@@ -6,6 +6,7 @@ joblib makes one `MarsBackend` for each ``parallel_config("mars")``, and configu
 
 from __future__ import annotations
 
+import functools
 import operator
 import threading
 import uuid
@@ -258,7 +259,6 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             raise TypeError(
                 f"Parallel(backend='mars') got an unexpected keyword argument {min(unknown)!r}"
             )
-        parse_options(options)
         session = self._open_session()
         engine = session.engine
         cores = engine.n_cpu
@@ -272,10 +272,13 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         if "initializer" in given:
             initializer = _initializer(given["initializer"], given.get("initargs", ()))
         limited = n_jobs * options["cpus"] < cores
+        parse_options(options)
+        named = functools.cache(lambda name: parse_options({**options, "name": name}))
         return Plan(
             session=session,
             at_once=n_jobs if limited else None,
-            options=options,
+            options=named,
+            nested=_nested_like(self),
             threads=None if threads in (None, own) else threads,
             share_bytes=given.get("max_nbytes"),
             initializer=initializer,
@@ -335,9 +338,14 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
         """What runs the loops inside a batch: a backend like this one, with n_jobs=1 by default."""
-        return _nested(
-            (self.nesting_level or 0) + 1, 1, self.echo, None, self.inner_max_num_threads, {}
-        ), None
+        make, args = _nested_like(self)
+        return make(*args), None
+
+
+def _nested_like(backend: MarsBackend) -> tuple[Callable[..., MarsBackend], tuple[Any, ...]]:
+    """Makes the backend for loops inside the batches of another one."""
+    level = (backend.nesting_level or 0) + 1
+    return _nested, (level, 1, backend.echo, None, backend.inner_max_num_threads, {})
 
 
 def _nested(

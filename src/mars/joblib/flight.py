@@ -21,15 +21,20 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from mars.attempt import codec
 from mars.calls.objects import Object
+from mars.calls.options import Options
 from mars.calls.spawn import spawn
-from mars.code.functions import name_of
+from mars.code.functions import describe, name_of
 from mars.joblib.packing import Sharing
-from mars.joblib.work import Initializer, run_batch
+from mars.joblib.work import Initializer, Loop
 from mars.logs import JoinedLog, LogFetcher, LogSource
 from mars.sessions.session import Session
+from mars.settings import JOBLIB_FUNCTIONS
+from mars.task import Call, Function
 
 if TYPE_CHECKING:
     from mars.execution import Execution
@@ -150,8 +155,10 @@ class Plan:
     session: Session
     at_once: int | None
     """Batches that run at a time. None: the cores say that."""
-    options: dict[str, Any]
-    """Options of the calls, as of `mars.remote.spawn`."""
+    options: Callable[[str], Options]
+    """Options of a call, made for its name."""
+    nested: tuple[Callable[..., object], tuple[Any, ...]]
+    """Makes the backend for the loops inside: a function, and what it is called with."""
     threads: int | None
     """Threads for native libraries, if that is not what the cores of a call say."""
     share_bytes: int | None
@@ -180,10 +187,12 @@ class Flight:
         self._flying: set[Batch] = set()
         self._waiting: deque[tuple[Batch, Any, Callable[[Batch], object] | None]] = deque()
         self._abandoned = False
+        self._functions: dict[tuple[FunctionType, ...], Function | None] = {}
+        self._plain: Function | None = None
 
     def submit(self, work: Any, callback: Callable[[Batch], object] | None) -> Batch:
         """Have a batch run, and ``callback`` called with it when it has ended, however it ended."""
-        batch = Batch(_name_of(work), len(work) if hasattr(work, "__len__") else 1)
+        batch = Batch(_name_of(work), len(work.items))
         self._batches.append(batch)
         with self._lock:
             if self._plan.at_once is not None and len(self._flying) >= self._plan.at_once:
@@ -209,16 +218,51 @@ class Flight:
             batch.cancel_soon()
 
     def _described(self, batch: Batch, work: Any) -> Object[Any]:
-        plan = self._plan
         try:
-            packed = self._sharing.pack(work, plan.initializer)
+            function, items = self._function_for(work.items)
+            packed = self._sharing.pack(items)
+            # Arguments without lists are pickled in no time.
+            args = packed if packed.buffers or packed.values else packed[:1]
+            payload, buffers, found = codec.encode_arguments(args, {})
         except Exception:
-            for function, args, kwargs in getattr(work, "items", ()):
-                spawn(function, args=args, kwargs=kwargs)  # its error says what does not pickle
+            for func, args, kwargs in work.items:
+                spawn(func, args=args, kwargs=kwargs)  # its error says what does not pickle
             raise
-        return spawn(
-            run_batch, args=(*packed, plan.threads), name=batch.name, **plan.options
+        inputs = tuple((output.call, output.index) for output in found)
+        options = self._plan.options(batch.name)
+        return Object(Call(function, payload, tuple(buffers), inputs, options, None), 0)
+
+    def _function_for(self, items: Sequence[Any]) -> tuple[Function, Sequence[Any]]:
+        """The function of a call, and the items with numbers for the functions that it holds.
+
+        A function of the program that travels with the items is pickled and unpickled for each
+        batch, and it finds its modules as the program has them. One that the call's function holds
+        travels once. As joblib's own backends do, it stays as it was when the loop met it.
+        """
+        functions = tuple(
+            {id(one[0]): one[0] for one in items if type(one[0]) is FunctionType}.values()
         )
+        known = self._functions.get(functions)
+        if known is None and len(self._functions) < JOBLIB_FUNCTIONS:
+            known = self._describe(functions)
+            if known.large and self._plan.initializer is None:
+                # It has large values, such as an array in a closure. With the items, these are
+                # shared by all batches. As parts of a function each run would store them.
+                known = None
+            self._functions[functions] = known
+        if known is None:
+            if self._plain is None:
+                self._plain = self._describe(())
+            return self._plain, items
+        if not functions:
+            return known, items
+        numbers = {id(function): number for number, function in enumerate(functions)}
+        return known, [(numbers.get(id(func), func), args, kw) for func, args, kw in items]
+
+    def _describe(self, functions: tuple[Any, ...]) -> Function:
+        plan = self._plan
+        loop = Loop(functions, plan.nested, plan.initializer, plan.threads)
+        return describe(loop, codec.Keep)
 
     def _landed(self, batch: Batch, callback: Callable[[Batch], object] | None) -> None:
         batch.land()
@@ -258,8 +302,7 @@ def _keep_frames(error: BaseException) -> None:
 
 def _name_of(work: Any) -> str:
     """The name of the function that a batch calls first; wrappers of scikit-learn hide it."""
-    items: Sequence[Any] = getattr(work, "items", ())
-    function = items[0][0] if items else work
+    function = work.items[0][0]
     while True:
         inner = getattr(function, "function", None) or getattr(function, "__wrapped__", None)
         if isinstance(function, functools.partial):

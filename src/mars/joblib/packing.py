@@ -51,8 +51,8 @@ class Sharing:
         self._known: dict[tuple[int, int], tuple[object, Any]] = {}
         self._lock = threading.Lock()
 
-    def pack(self, *parts: object) -> Packed:
-        """Pickle what belongs to a batch.
+    def pack(self, items: object) -> Packed:
+        """Pickle the items of a batch.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class Sharing:
         StoreFull
             There is no room for a large buffer.
         """
-        data, buffers, found = codec.encode_arguments(parts, {}, self._least_bytes)
+        data, buffers, found = codec.encode_arguments((items,), {}, self._least_bytes)
         return Packed(data, [self._object_of(buffer) for buffer in buffers], found)
 
     def _object_of(self, buffer: pickle.PickleBuffer) -> Any:

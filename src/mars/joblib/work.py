@@ -1,4 +1,4 @@
-"""What runs in a worker for joblib: one batch, with what its program asked for around it.
+"""What runs in a worker for joblib: the batches of one loop.
 
 A batch comes as a pickle of its own, because its large buffers are values that batches share; see
 `mars.joblib.packing`. Called by workers, for calls that `mars.joblib.flight` describes.
@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from mars.attempt import codec
 
@@ -24,20 +24,16 @@ class Initializer(NamedTuple):
 
 
 class _Process:
-    """What this process has done for joblib."""
+    """What is known of this process."""
 
-    def __init__(self) -> None:
-        self.forked = False  # by the program, or by a call; workers themselves do not count
-        self.initialized: set[str] = set()
+    forked = False  # by the program, or by a call; workers themselves do not count
 
-    def forget(self) -> None:
-        """In a process that was just forked."""
+    def was_forked(self) -> None:
         self.forked = True
-        self.initialized = set()
 
 
 process = _Process()
-os.register_at_fork(after_in_child=process.forget)
+os.register_at_fork(after_in_child=process.was_forked)
 
 
 def is_limited() -> bool:
@@ -45,38 +41,73 @@ def is_limited() -> bool:
     return process.forked or bool(multiprocessing.current_process().daemon)
 
 
-def run_batch(
-    data: bytes, buffers: Sequence[Any], values: Sequence[object], threads: int | None
-) -> list[object]:
-    """Run one batch of joblib.
+class Loop:
+    """Runs batches of one loop; this is the function of their calls.
+
+    A worker loads it once, with the functions of the program that it holds. So what an initializer
+    sets in a module of the program is there for all batches that this worker runs.
 
     Parameters
     ----------
-    data : bytes
-        Pickle of the batch, and of its `Initializer` or None.
-    buffers : sequence of buffers
-        The large parts of the pickle.
-    values : sequence of object
-        Values of the objects of mars that are among the arguments.
-    threads : int or None
+    functions : tuple of callable
+        Functions that items of batches name by their numbers.
+    nested : tuple
+        Makes the backend for the loops inside: a function, and what it is called with.
+    initializer : Initializer, optional
+        What has to be called first.
+    threads : int, optional
         Threads for native libraries, if that is not what the call's cores say.
-
-    Returns
-    -------
-    list of object
-        What the functions of the batch returned.
     """
-    process.forked = False  # a worker was forked, but not by the program
-    (batch, initializer), _ = cast(
-        tuple[tuple[Callable[[], list[object]], Initializer | None], object],
-        codec.decode_arguments(data, buffers, values),
-    )
-    del buffers
-    with _threads(threads) if threads is not None else contextlib.nullcontext():
-        if initializer is not None and initializer.token not in process.initialized:
-            initializer.function(*initializer.args)
-            process.initialized.add(initializer.token)
-        return batch()
+
+    def __init__(
+        self,
+        functions: tuple[Callable[..., object], ...],
+        nested: tuple[Callable[..., object], tuple[Any, ...]],
+        initializer: Initializer | None,
+        threads: int | None,
+    ) -> None:
+        self._functions = functions
+        self._nested = nested
+        self._initializer = initializer
+        self._threads = threads
+
+    def __call__(
+        self, data: bytes, buffers: Sequence[Any] = (), values: Sequence[object] = ()
+    ) -> list[object]:
+        """Run one batch.
+
+        Parameters
+        ----------
+        data : bytes
+            Pickle of its items: functions or their numbers, arguments and keyword arguments.
+        buffers : sequence of buffers, default ()
+            The large parts of the pickle.
+        values : sequence of object, default ()
+            Values of the objects of mars that are among the arguments.
+
+        Returns
+        -------
+        list of object
+            What the functions returned.
+        """
+        from joblib.parallel import BatchedCalls
+
+        process.forked = False  # a worker was forked, but not by the program
+        (given,), _ = codec.decode_arguments(data, buffers, values)
+        del buffers, values
+        items = [
+            (self._functions[func] if type(func) is int else func, args, kwargs)
+            for func, args, kwargs in given  # type: ignore[attr-defined]
+        ]
+        del given
+        make, its_args = self._nested
+        batch = BatchedCalls(items, (make(*its_args), None))
+        with contextlib.nullcontext() if self._threads is None else _threads(self._threads):
+            initializer = self._initializer
+            if initializer is not None:
+                initializer.function(*initializer.args)
+                self._initializer = None
+            return batch()  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
@@ -92,4 +123,4 @@ def _threads(count: int) -> Iterator[None]:
         yield
 
 
-__all__ = ["Initializer", "is_limited", "process", "run_batch"]
+__all__ = ["Initializer", "Loop", "is_limited"]
