@@ -21,7 +21,8 @@ LAYERS = """
     errors settings config resources platform _version
     calls.options
     engines.kinds
-    logs task delivery owners observe.progress
+    logs task delivery owners observe.watchers
+    observe.echo observe.progress
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials
@@ -85,7 +86,7 @@ LAYERS = """
     engines.driver.simulation.world
     engines.driver.certificate engines.driver.store
     engines.driver.workers
-    engines.driver.deaths engines.driver.dispatch engines.driver.nested
+    engines.driver.deaths engines.driver.dispatch engines.driver.live engines.driver.nested
     engines.driver.loop
     engines.driver.engine
     engines.inline engines.one_machine
@@ -101,6 +102,7 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     execution
+    sessions.logs sessions.echoing
     sessions.runs checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.opening

@@ -612,6 +612,22 @@ LOG_READ_BYTES: Final = MIB
 """How many bytes `fetch_log` reads at once unless ``sizes`` says otherwise. The original reads as
 many."""
 
+MARKS_WAIT_S: Final = 0.5
+"""How long to wait for a worker that is asked what the items of its block have printed, in seconds.
+It answers at once unless compiled code of the call holds the interpreter; then the next look may
+find it."""
+
+LOG_FOLLOW_S: Final = 0.05
+"""Pause between two looks at a log that somebody follows, when nothing new came, in seconds. People
+take a twentieth of a second for at once."""
+
+ECHO_NAMES: Final = 8
+"""How many calls the line names that says which calls wrote to stderr. More would not fit on it."""
+
+ECHO_COLOURS: Final = ("36", "33", "35", "32", "34", "31", "96", "93", "95", "92", "94")
+"""The colours of the names of calls whose output is shown, as codes of terminals. All of them can
+be read on white and on black."""
+
 PROGRESS_LOAD_S: Final = 0.25
 """How long a run has to last, in seconds, until what shows progress is loaded. Most runs end before
 anything could be drawn."""

@@ -19,7 +19,7 @@ V = TypeVar("V")
 
 _UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
 _ARGUMENTS_OF_RUN: Final = frozenset(
-    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "interval_s"}
+    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "echo", "interval_s"}
 )
 
 
@@ -60,6 +60,7 @@ class Executable(Handle, Generic[V]):
         progress_update_interval: float = 1,
         on_error: str = "raise",
         seed: int | None = None,
+        echo: bool | str | None = None,
         **accepted: Any,
     ) -> Any:
         """Run what this stands for, and all that it needs. What is done already is not run again.
@@ -78,6 +79,8 @@ class Executable(Handle, Generic[V]):
             See `mars.session.Session.execute`.
         seed : int, optional
             Seed of `rng` in this run. Default: the session's.
+        echo : {"all", "failures", "summary", True, False}, optional
+            What is shown of what calls print; see `mars.session.Session.execute`.
 
         Returns
         -------
@@ -108,6 +111,7 @@ class Executable(Handle, Generic[V]):
             interval_s=progress_update_interval,
             on_error=on_error,
             seed=seed,
+            echo=echo,
             finish=lambda: result,
             **_run_arguments(accepted),
         )
@@ -189,12 +193,24 @@ class Executable(Handle, Generic[V]):
         return found if isinstance(found, list) else [found]
 
     def fetch_log(
-        self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None
+        self,
+        session: AnySession | None = None,
+        offsets: Any = None,
+        sizes: Any = None,
+        follow: bool = False,
     ) -> Any:
         """The logs of all parts, as a list. The log of a map is a list of the logs of its items.
 
+        With ``follow=True`` it is an iterator of the lines of all calls, as they are printed, until
+        all of them have ended. Each line begins with the name of its call, such as ``fit 7 | ``.
+        Calls with one name are numbered from 0, in their order here.
+
         For the parameters, and for what each log is, see `Object.fetch_log`.
         """
+        if follow:
+            if self._is_empty():
+                return iter(())
+            return existing(session, self).follow_logs((self,))
         return [
             one.fetch_log(session=session, offsets=offsets, sizes=sizes) for one in self._parts()
         ]
@@ -209,6 +225,9 @@ class Executable(Handle, Generic[V]):
 
     def calls_in(self, realm: object) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_in(realm)]
+
+    def calls_logged(self, realm: object) -> Sequence[Call]:
+        return [call for one in self._parts() for call in one.calls_logged(realm)]
 
     def value_in(self, session: Any) -> Any:
         return self._shaped(session.values(self._parts()))

@@ -19,6 +19,7 @@ import sys
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
+from mars.observe.watchers import in_notebook, is_terminal
 from mars.settings import (
     PROGRESS_LINE_MAX_S,
     PROGRESS_LINE_S,
@@ -322,12 +323,12 @@ def display_for(
     environ = os.environ if environ is None else environ
     stream = sys.stderr if stream is None else stream
     quiet_s = 0.0 if mode is True else PROGRESS_QUIET_S
-    if _in_notebook():
+    if in_notebook():
         return _Guarded(_HtmlDisplay, quiet_s)
     if stream is None:  # a program without a console, such as pythonw
         return None
     in_ci = environ.get("CI", "").strip().lower() not in ("", "0", "false", "no")
-    terminal = _is_terminal(stream)
+    terminal = is_terminal(stream)
     # CI often has a terminal that nobody watches: a bar there ends up as a mile of log.
     if terminal and not in_ci and environ.get("TERM", "").lower() not in ("dumb", "unknown"):
         colour = not environ.get("NO_COLOR")
@@ -346,23 +347,6 @@ def reused_line(count: int, where: str, saved_s: float) -> str:
 
 def _percent(progress: Progress) -> int:
     return int(progress.fraction * 100)  # rounded down: 100 % means that all have ended
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    try:
-        return stream.isatty()
-    except Exception:  # closed, or a stand-in that lacks it
-        return False
-
-
-def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs us. Asks IPython only if somebody else has loaded it."""
-    ipython = sys.modules.get("IPython")
-    try:
-        shell = ipython.get_ipython() if ipython is not None else None
-    except Exception:
-        return False
-    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
 class _Guarded:

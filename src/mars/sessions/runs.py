@@ -20,6 +20,8 @@ from mars.code import modules
 from mars.config import option_values, options, plain_scalar
 from mars.engine import Run, SessionRealm
 from mars.graph import needed_calls
+from mars.observe.watchers import is_watched
+from mars.sessions.logs import CallLogs
 from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
 
@@ -82,6 +84,7 @@ class Runs:
         seed: int | None = None,
         cancelled: Any = None,
         checkpoint: Any = None,
+        echo: bool | str | None = None,
     ) -> Any:
         """Run what handles stand for, as `Session.execute` does.
 
@@ -122,6 +125,8 @@ class Runs:
                 task = call.task_in(self._realm)
                 if task is not None:
                     task.asked = True
+        asked, loud = echo is not None, self._engine.loud
+        echo = self._echo_mode(echo) if missing and not self._nested else False
         run.beside = not wait and not self._nested
         if missing and self._timeout_s is not None:
             self._limit(run, self._timeout_s)
@@ -131,25 +136,63 @@ class Runs:
             self._submit(run, missing, targets)
         else:
             run.end()
+        echoing = self._echoing(echo, targets, missing) if echo in ("all", "failures") else None
         if not wait:
             from mars.execution import Execution
 
-            execution = Execution(
-                run,
-                self._engine,
-                lambda: self._finish(run, finish),
-                list(handles),
-                self._listen,
-                plain,
-            )
+            if echoing is not None:
+                echoing.begin(run)
+                plain = False  # to settle it is to wait for the last lines
+
+            def settle() -> Any:
+                if echoing is not None:
+                    echoing.wait()
+                return self._finish(run, finish)
+
+            execution = Execution(run, self._engine, settle, list(handles), self._listen, plain)
             execution.begin()
             return execution
         try:
-            self._wait(run, show_progress, interval_s)
+            self._wait(run, show_progress, interval_s, echoing)
         finally:
             if kept is not None:
                 kept.flush()
+            if echo == "summary" and self._engine.loud != loud and (asked or is_watched()):
+                self._tell_loud(targets, missing)
         return self._finish(run, finish)
+
+    def _echo_mode(self, given: bool | str | None) -> bool | str:
+        """What a run shows of what its calls print."""
+        mode: bool | str = option_values()["echo"] if given is None else given
+        if mode == "summary" or mode is False:
+            return mode
+        from mars.observe.echo import check_mode
+
+        mode = check_mode(mode)
+        return False if self._engine.shows_calls else mode
+
+    def _feeds(self, targets: Any, missing: Sequence[Call]) -> list[Any]:
+        """What gives the lines of the calls of a run, each with the name that people know it by."""
+        from mars.observe.echo import labels
+
+        run_now = set(missing)
+        named = labels(list(dict.fromkeys([*targets, *missing])))
+        return CallLogs(self._realm).feeds([one for one in named if one[1] in run_now])
+
+    def _echoing(self, mode: Any, targets: Any, missing: Sequence[Call]) -> Any:
+        from mars.sessions.echoing import Echoing
+
+        return Echoing(mode, self._feeds(targets, missing))
+
+    def _tell_loud(self, targets: Any, missing: Sequence[Call]) -> None:
+        """Say which calls have written to stderr."""
+        from mars.observe.echo import summary_line
+        from mars.observe.progress import write_line
+
+        feeds = self._feeds(targets, missing)
+        names = [name for feed in feeds for name in feed.loud()]
+        if names:
+            write_line(summary_line(names, sum(feed.size() for feed in feeds)))
 
     def checkpoint_at(self, where: Any) -> Any:
         """The checkpoint in a folder or at an URL. A session opens each of them once."""
@@ -289,13 +332,17 @@ class Runs:
             f"that is raised here as SystemExit, and ends the program unless it is caught"
         )
 
-    def _wait(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
+    def _wait(
+        self, run: Run, show_progress: bool | str | None, interval_s: float, echoing: Any = None
+    ) -> None:
         try:
             if self._nested or run.ended:
                 show_progress = False
             elif show_progress is None:
                 show_progress = option_values()["show_progress"]
-            if show_progress is False:
+            if echoing is not None:
+                self._watch(run, show_progress, interval_s, echoing)
+            elif show_progress is False:
                 self._wait_listening(run)
             elif not run.wait(PROGRESS_LOAD_S):
                 self._watch(run, show_progress, interval_s)
@@ -313,7 +360,9 @@ class Runs:
 
             raise CancelledError("the run was cancelled")
 
-    def _watch(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
+    def _watch(
+        self, run: Run, show_progress: bool | str | None, interval_s: float, echoing: Any = None
+    ) -> None:
         from mars.observe.progress import display_for
 
         pace: list[Any] = [-1, None]  # total, and the Pace for it
@@ -321,12 +370,18 @@ class Runs:
         if display is not None:
             display.start(run.total)
         listener = self._listener(display)
+        if echoing is not None and display is not None:
+            echoing.show_in(display)
         try:
             while not run.wait(min(interval_s, PROGRESS_REDRAW_S)):
                 if display is not None:
                     display.update(self._progress(run, pace))
                 listener.listen()
+                if echoing is not None:
+                    echoing.look()
         finally:
+            if echoing is not None:
+                echoing.look()
             if display is not None:
                 display.finish(self._progress(run, pace))
 

@@ -29,6 +29,7 @@ from mars.engines.wire.arena import Inputs
 from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
+    FLAG_STDERR,
     FLAG_STORED,
     CallMessage,
     FromWorker,
@@ -156,6 +157,7 @@ class Performer:
         self._log_end = 0  # where the next call's log begins
         self._mapped = False  # the running call has mapped inputs
         self._limit: MemoryLimit | None = None  # of the running call
+        self._block: tuple[int, list[int]] = 0, []  # the last one: its attempt and its marks
 
     def begin(self, descriptors: Sequence[int]) -> None:
         """From here on calls run; ``descriptors`` of the process are none of theirs."""
@@ -355,6 +357,10 @@ class Performer:
         except (OSError, ValueError):
             log_end = after.restore_streams(function)
         self._log_end = log_end
+        if after.errors.written:
+            after.wrote_errors()
+            if log_end > log_start:
+                flags |= FLAG_STDERR
         stored = now()
         times = (received, decoded, called, returned, stored)
         self._finish(attempt, status, flags, (log_start, log_end), times, data)
@@ -454,6 +460,8 @@ class Performer:
         failures: dict[int, bytes] = {}
         failed_before: dict[int, int] = {}  # of items that were tried again: so many times
         logs = [log_start]
+        loud: list[int] = []  # items that wrote to stderr
+        self._block = attempt, logs
         log, seek, ends = self._log, os.lseek, os.SEEK_CUR
         stdout, stderr = after.stdout, after.stderr
         first: int = extra["items"]
@@ -499,6 +507,9 @@ class Performer:
                 stdout, stderr = after.stdout, after.stderr
             if function not in tame or (few and self.budget.differs()):
                 after.restore(function)
+            if after.errors.written:
+                after.wrote_errors()
+                loud.append(len(logs) - 1)
             logs.append(seek(log, 0, ends))
         returned = time.monotonic_ns()
         if os.getpid() != self._host.pid:
@@ -525,7 +536,23 @@ class Performer:
         if failures:
             flags |= FLAG_FAILURES
         marks = logs if logs[-1] != logs[0] else None
-        return VALUE, flags, pickle.dumps((packed, failures, marks, failed_before), 5), returned
+        if loud and marks:
+            flags |= FLAG_STDERR
+        result = packed, failures, marks, failed_before, loud
+        return VALUE, flags, pickle.dumps(result, 5), returned
+
+    def marks(self, attempt: int) -> list[int]:
+        """Where the items of a block have begun to print, and where the last one ends now.
+
+        Called by another thread, so the block goes on meanwhile.
+        """
+        block, logs = self._block
+        while block == attempt:
+            known = logs.copy()
+            end = os.fstat(self._log).st_size
+            if len(logs) == len(known):  # else what was printed may be the next item's
+                return [*known, end]
+        return []
 
     # -- values -------------------------------------------------------------------------------
 
