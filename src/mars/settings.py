@@ -795,9 +795,9 @@ ORIGINAL_LOOK_S: Final = 0.5
 seconds. They end when one of these processes has ended."""
 
 JOBLIB_BATCHES_KEPT: Final = 10_000
-"""How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and there may be
-millions of them in a long loop."""
+"""How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and a long
+loop may have millions of them."""
 
 JOBLIB_FUNCTIONS: Final = 8
-"""How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a rule.
-One that makes a function for each item has no use for a second way."""
+"""How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a
+rule. One that makes a function for each item has no use for a second way."""

@@ -1,8 +1,8 @@
 """A plugin for pytest: joblib's own tests also run on the backend "mars".
 
-The tests are those of the installed joblib. Lists of backends that are made of joblib's registry have
-"mars" in them, as the name is registered first. Lists that name "loky" and "multiprocessing" get it
-here. Called by `tests.peers_suites`.
+The tests are those of the installed joblib. Lists of backends that are made of joblib's registry
+have "mars" in them, as the name is registered first. Lists that name "loky" and "multiprocessing"
+get it here. Called by `tests.peers_suites`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Add the name to lists of backends."""
     for mark in metafunc.definition.iter_markers("parametrize"):
         values: Any = mark.args[1] if len(mark.args) > 1 else ()
-        if isinstance(values, list) and {"loky", "multiprocessing"} <= _names(values):
-            if "mars" not in _names(values):
-                values.append("mars")
+        names = _names(values) if isinstance(values, list) else set()
+        if {"loky", "multiprocessing"} <= names and "mars" not in names:
+            values.append("mars")
 
 
 def _names(values: list[Any]) -> set[str]:

@@ -31,7 +31,7 @@ from mars.calls.spawn import spawn
 from mars.code.functions import describe, name_of
 from mars.joblib.packing import Sharing
 from mars.joblib.work import Initializer, Loop
-from mars.logs import JoinedLog, LogFetcher, LogSource
+from mars.logs import JoinedLog, LogFetcher, LogReader, LogSource
 from mars.sessions.session import Session
 from mars.settings import JOBLIB_FUNCTIONS
 from mars.task import Call, Function
@@ -65,11 +65,9 @@ class Batch:
         Returns
         -------
         LogFetcher
-            ``str`` of it is the text. It is empty if the batch has not started.
+            A text. It is empty if the batch has not started.
         """
-        fetcher = LogFetcher(self.name, self._source)
-        fetcher.fetch(sizes=-1)
-        return fetcher
+        return LogReader(self.name, self._source).read(sizes=-1)
 
     def _source(self) -> LogSource | None:
         called = self._called
@@ -82,14 +80,11 @@ class Batch:
         """Write what it has printed to the program's output."""
         if self._log is None:
             return
-        fetcher = LogFetcher(self.name, self._source)
+        reader = LogReader(self.name, self._source)
         with contextlib.suppress(OSError, ValueError, AttributeError):
             # The program may have closed its output, or have none. Its results are all the same.
-            while True:
-                fetcher.fetch()
-                if not fetcher.raw:
-                    break
-                sys.stdout.write(str(fetcher))
+            while (part := reader.read()).raw:
+                sys.stdout.write(str(part))
             sys.stdout.flush()
 
     def start(self, session: Session, output: Object[Any], execution: Execution) -> None:
@@ -291,7 +286,7 @@ class Flight:
 
 def _keep_frames(error: BaseException) -> None:
     """Keep as a text where an error was raised: joblib takes its traceback away."""
-    from multiprocessing.pool import RemoteTraceback
+    from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 
     text = "".join(traceback.format_exception(error))
     if error.__cause__ is None:

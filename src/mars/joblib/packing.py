@@ -75,7 +75,7 @@ class Sharing:
         return known[1]
 
     def _held(self, owner: object, key: tuple[int, int]) -> object:
-        """What is kept so that the memory is known to be the same: a weak reference, if that can be."""
+        """What is kept of the owner of memory: a weak reference, if that is possible."""
         known = self._known  # and not this object, which a reference would keep
         forget: Callable[[object], object] = lambda _: known.pop(key, None)
         try:
