@@ -19,7 +19,7 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-without-clusters test-on-clusters test-pythons faults check format \
+.PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
 	docs bench bench-quick bench-page bench-cluster chaos clean
 
 help:  ## list the targets
@@ -126,6 +126,11 @@ test-pythons:  ## the half without clusters, on every Python from 3.11 on that i
 	done; \
 	printf "\nmake test-pythons ($(HALVES)):$$said\n"; \
 	test "$$ran$$failed" = 10
+
+# Tests of other packages, with mars in the place of what they test. SUITES="joblib": only these.
+SUITES ?=
+peers-suites: $(VENV)/for-tests  ## run suites of others (joblib, scikit-learn) against mars
+	@$(PY) -m tests.peers_suites $(SUITES) $(PYTEST_ARGS)
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
 	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)

@@ -70,7 +70,7 @@ class Sharing:
         with self._lock:
             known = self._known.get(key)
             if known is None:
-                made = put(_Buffer(buffer), session=self._session)
+                made = put(_plain(view), session=self._session)
                 self._known[key] = known = self._held(_owner(view.obj), key), made
         return known[1]
 
@@ -84,27 +84,16 @@ class Sharing:
             return owner
 
 
-class _Buffer:
-    """Pickles as one large buffer, and is unpickled as the memory where it is."""
-
-    def __init__(self, buffer: pickle.PickleBuffer) -> None:
-        self._buffer = buffer
-
-    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[pickle.PickleBuffer]]:
-        return same, (self._buffer,)
-
-
-def same(buffer: object) -> object:
-    """The buffer itself; pickles call it."""
-    return buffer
-
-
 def _address(view: memoryview) -> int:
     """Where memory begins."""
     numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return id(view.obj)
-    return int(numpy.frombuffer(view, numpy.uint8).ctypes.data)
+    return id(view.obj) if numpy is None else int(numpy.frombuffer(view, "u1").ctypes.data)
+
+
+def _plain(view: memoryview) -> object:
+    """Memory as a value that pickles, and that a checkpoint knows by its content."""
+    numpy = sys.modules.get("numpy")
+    return bytearray(view) if numpy is None else numpy.frombuffer(view, "u1")
 
 
 def _owner(exporter: object) -> object:
@@ -114,4 +103,4 @@ def _owner(exporter: object) -> object:
     return exporter
 
 
-__all__ = ["Packed", "Sharing", "same"]
+__all__ = ["Packed", "Sharing"]
