@@ -88,6 +88,7 @@ LAYERS = """
     engines.driver.workers
     engines.driver.deaths engines.driver.dispatch engines.driver.live engines.driver.nested
     engines.driver.loop
+    engines.driver.stream
     engines.driver.engine
     engines.inline engines.one_machine
     engines.cluster.carrier engines.cluster.clock engines.cluster.surroundings
@@ -108,10 +109,12 @@ LAYERS = """
     sessions.opening
     sessions.aio calls.executable
     calls.objects
-    calls.put
-    session
-    script
+    calls.put script
     calls.spawn
+    executors.lost
+    executors.futures
+    executors.executor
+    session
     remote joblib.work
     joblib.packing
     joblib.flight
@@ -134,7 +137,7 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "learn", "learn.contrib", "observe", "sessions",
+    "engines.worker", "executors", "learn", "learn.contrib", "observe", "sessions",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mars._version import __version__
     from mars.calls.put import put
     from mars.config import options
+    from mars.executors.executor import Executor
+    from mars.executors.futures import CallFuture
     from mars.session import (
         Session,
         execute,
@@ -34,13 +36,14 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Session", "__version__", "config", "errors", "execute", "fetch", "fetch_log", "get_context",
-    "new_session", "options", "put", "session", "stop_server",
+    "CallFuture", "Executor", "Session", "__version__", "config", "errors", "execute", "fetch",
+    "fetch_log", "get_context", "new_session", "options", "put", "session", "stop_server",
 ]  # fmt: skip
 
 _HOMES = {
     "config": "", "errors": "", "session": "",
     "__version__": "_version", "options": "config", "put": "calls.put",
+    "CallFuture": "executors.futures", "Executor": "executors.executor",
 }  # fmt: skip
 """Modules of names that are not from `mars.session`; "": the name is a module."""
 

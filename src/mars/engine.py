@@ -163,6 +163,23 @@ class Run:
         )
 
 
+class CallStream(Protocol):
+    """Takes calls that have neither inputs nor large parts, one at a time.
+
+    The `CallSet` of a call's options is told of its end. If the engine or the run ends before,
+    `Run.end` tells it.
+    """
+
+    def add(self, call: Call, place: int) -> None:
+        """Start a call soon; see `Engine.submit` for ``place``.
+
+        Raises
+        ------
+        SessionClosed
+            The engine has been closed.
+        """
+
+
 class Engine(Protocol):
     """Runs calls. Every method may be called from any thread."""
 
@@ -198,6 +215,23 @@ class Engine(Protocol):
         ------
         NoAvailableBand
             A call asks for more than any worker has; nothing was started.
+        SessionClosed
+            The engine has been closed.
+        """
+
+    def stream(self, realm: Realm, begin: Callable[[], Run]) -> CallStream | None:
+        """What takes small calls one at a time, at a low price; None: nothing here does.
+
+        ``begin`` makes a run when one is needed. It is called in the engine's thread.
+        """
+
+    def check(self, call: Call) -> None:
+        """See to what a call needs, and refuse it if no worker can ever run it.
+
+        Raises
+        ------
+        NoAvailableBand
+            It asks for more than any worker has.
         SessionClosed
             The engine has been closed.
         """

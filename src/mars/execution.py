@@ -138,13 +138,7 @@ class Execution(Future[Any]):
         exception : BaseException
             The error.
         """
-        if isinstance(exception, StopIteration):
-            told = RuntimeError(f"the call raised {exception!r}")
-            told.__cause__ = exception
-            for note in getattr(exception, "__notes__", ()):
-                told.add_note(note)
-            exception = told
-        super().set_exception(exception)
+        super().set_exception(None if exception is None else awaitable_error(exception))
 
     def _settle_cancelled(self) -> None:
         with self._condition:
@@ -294,6 +288,17 @@ class Execution(Future[Any]):
         return f"<Execution of {len(self._objects)} object(s), {state}>"
 
 
+def awaitable_error(error: BaseException) -> BaseException:
+    """An error that a future may have: a RuntimeError in place of a StopIteration."""
+    if not isinstance(error, StopIteration):
+        return error
+    told = RuntimeError(f"the call raised {error!r}")
+    told.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told
+
+
 _log = logging.getLogger("concurrent.futures")
 
-__all__ = ["CancelledError", "Execution"]
+__all__ = ["CancelledError", "Execution", "awaitable_error"]

@@ -27,6 +27,7 @@ from mars.sessions.session import Session, above
 
 if TYPE_CHECKING:
     from mars.calls.objects import Object
+    from mars.executors.executor import Executor
 
 SyncSession = Session
 """The name that the original has for it."""
@@ -38,7 +39,13 @@ def _put(value: Any, session: Session | None = None) -> Object[Any]:
     return put(value, session=session)
 
 
-above["put"] = _put
+def _executor(max_workers: int | None = None, **kwargs: Any) -> Executor:
+    from mars.executors.executor import Executor  # late, for the same reason
+
+    return Executor(max_workers, **kwargs)
+
+
+above.update(put=_put, executor=_executor)
 
 
 def __getattr__(name: str) -> object:

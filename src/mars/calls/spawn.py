@@ -141,17 +141,17 @@ def spawn(
     if options or retry_when_fail:
         chosen = parse_options(options, retry_when_fail=retry_when_fail)
         if "retry_on" in options:
-            _pack_retry_on(chosen)
+            pack_retry_on(chosen)
     try:
         function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
-        function, args = _applied(func), (func, *args)
+        function, args = applied(func), (func, *args)
     except Exception as error:
-        raise _function_error(func, chosen, error) from None
+        raise function_error(func, chosen, error) from None
     try:
         payload, buffers, found = codec.encode_arguments(args, kwargs)
     except Exception as error:
-        raise _argument_error(args, kwargs, chosen.name or function.name, error) from None
+        raise argument_error(args, kwargs, chosen.name or function.name, error) from None
     inputs = tuple([(output.call, output.index) for output in found]) if found else ()
     call = Call(function, payload, tuple(buffers) if buffers else (), inputs, chosen, n_output)
     if n_output is None:
@@ -165,13 +165,20 @@ def spawn(
     return outputs
 
 
-def _applied(func: Callable[..., Any]) -> Function:
+def applied(func: Callable[..., Any]) -> Function:
     """The function to call with ``func``, which holds objects, as its first argument."""
     known = functions.describe(attempt_call.apply, codec.Keep)
     return Function(known.key, functions.name_of(func), known.data, known.buffers)
 
 
-def _pack_retry_on(chosen: Options) -> None:
+def pack_retry_on(chosen: Options) -> None:
+    """Pickle the exceptions that are worth another attempt, for the workers.
+
+    Raises
+    ------
+    EncodeError
+        They do not pickle.
+    """
     try:
         chosen.retry_data = codec.encode_in_band(chosen.retry_on)
     except Exception as error:
@@ -192,13 +199,15 @@ def _check_n_output(n_output: object) -> None:
         raise ValueError(f"n_output has to be 1 or more, got {n_output!r}")
 
 
-def _function_error(func: Callable[..., Any], chosen: Options, error: Exception) -> EncodeError:
+def function_error(func: Callable[..., Any], chosen: Options, error: Exception) -> EncodeError:
+    """The error about a function that does not pickle."""
     return attempt_call.encode_error(func, "func", chosen.name or functions.name_of(func), error)
 
 
-def _argument_error(
+def argument_error(
     args: tuple[Any, ...], kwargs: dict[str, Any], name: str, error: BaseException
 ) -> EncodeError:
+    """The error about arguments that do not pickle. It says which."""
     for position, value in enumerate(args):
         found = _find(value, f"args[{position}]")
         if found is not None:
@@ -260,16 +269,16 @@ def map(  # noqa: A001 (mars.remote.map)
     retry_when_fail = _flag(options.pop("retry_when_fail", False), "retry_when_fail")
     chosen = parse_options(options, retry_when_fail=retry_when_fail)
     if "retry_on" in options:
-        _pack_retry_on(chosen)
+        pack_retry_on(chosen)
     holder: tuple[Callable[..., Any], ...] = ()
     try:
         function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
-        function, holder = _applied(func), (func,)
+        function, holder = applied(func), (func,)
     except Exception as error:
-        raise _function_error(func, chosen, error) from None
+        raise function_error(func, chosen, error) from None
     call = MapCall.over(function, chosen, iterables, holder)
-    call.take(lambda args: _argument_error(args, {}, call.name, TypeError()))
+    call.take(lambda args: argument_error(args, {}, call.name, TypeError()))
     made: MapObjects[R] = MapObjects(call)
     if is_eager():
         made.execute()

@@ -50,7 +50,7 @@ from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
 from mars.observe.attempts import Attempts
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
-from mars.task import TIMING, Call, Stage, Task
+from mars.task import TIMING, Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class InlineEngine:
         with code_of_the_engine():
             check_open(self._closed, self._pid)
             for call in calls:
-                self._check(call)
+                self.check(call)
             with self._changed:
                 run.number = next(self._run_numbers)
                 run.depth = len(self._stack)
@@ -132,7 +132,11 @@ class InlineEngine:
                 self._end(run, error)
                 raise
 
-    def _check(self, call: Call) -> None:
+    def stream(self, realm: Realm, begin: Callable[[], Run]) -> None:
+        """None: each call is a run of its own."""
+
+    def check(self, call: Call) -> None:
+        """Refuse a call that asks for more than there is; see `mars.engine.Engine`."""
         options = call.options
         if options.cpus > self._largest:
             raise NoAvailableBand(

@@ -98,17 +98,7 @@ class Runs:
         modules.note_importers()
         if seed is None and not self._nested:  # nested calls have the seed of the run they are in
             seed = option_values()["seed"]
-        run = Run(
-            self._session_id,
-            self._realm,
-            stop_on_error=on_error == "raise",
-            entropy=self._seed if seed is None else seed,
-        )
-        attempt = context.current() if self._nested else None
-        if attempt is not None:
-            run.prefix = attempt.place
-            if seed is None:
-                run.entropy = attempt.entropy
+        run = self._new_run(on_error, seed)
         targets: dict[Call, None] = {}
         for handle in handles:
             if isinstance(handle, Output):  # most programs have only these, and many
@@ -149,7 +139,7 @@ class Runs:
                     echoing.wait()
                 return self._finish(run, finish)
 
-            execution = Execution(run, self._engine, settle, list(handles), self._listen, plain)
+            execution = Execution(run, self._engine, settle, list(handles), self.listen, plain)
             execution.begin()
             return execution
         try:
@@ -193,6 +183,64 @@ class Runs:
         names = [name for feed in feeds for name in feed.loud()]
         if names:
             write_line(summary_line(names, sum(feed.size() for feed in feeds)))
+
+    def begin_one(self) -> Run:
+        """A run for calls that come one at a time. Failed calls do not end it."""
+        run = self._new_run("continue", option_values()["seed"] if not self._nested else None)
+        run.beside = True
+        return run
+
+    def next_place(self) -> int:
+        """The place of a call that comes by itself."""
+        return next(self._places)
+
+    def submit_one(self, call: Call, ended: Callable[[Run], object]) -> None:
+        """Run one call, and what it needs, in a run of its own; wait for nothing.
+
+        Parameters
+        ----------
+        call : Call
+            The call.
+        ended : callable
+            Called with the run when it has ended, in the engine's thread, or in this one.
+
+        Raises
+        ------
+        NoAvailableBand, StoreFull, SessionClosed
+            As of `mars.engine.Engine.submit`; then ``ended`` has been called, too, or will not be.
+        """
+        self._realm.check_open()
+        modules.note_importers()
+        run = self.begin_one()
+        kept = self.checkpoint
+        targets = {call: None}
+        missing = needed_calls(targets, self._realm, self._adopt)
+        self._give_places(missing, targets, None)
+        if kept is not None:
+            missing = self._recall(kept, targets, missing, run, False)
+        task = call.task_in(self._realm)
+        if task is not None:
+            task.asked = True
+        run.on_end(ended)
+        if not missing:
+            run.end()
+            return
+        self._submit(run, missing, targets)
+        run.wait_beside()
+
+    def _new_run(self, on_error: str, seed: int | None) -> Run:
+        run = Run(
+            self._session_id,
+            self._realm,
+            stop_on_error=on_error == "raise",
+            entropy=self._seed if seed is None else seed,
+        )
+        attempt = context.current() if self._nested else None
+        if attempt is not None:
+            run.prefix = attempt.place
+            if seed is None:
+                run.entropy = attempt.entropy
+        return run
 
     def checkpoint_at(self, where: Any) -> Any:
         """The checkpoint in a folder or at an URL. A session opens each of them once."""
@@ -388,9 +436,9 @@ class Runs:
     def _wait_listening(self, run: Run) -> None:
         """Wait for a run. The waiting thread tells of silent calls meanwhile."""
         if not run.ended:
-            self._listen(run.wait, None)
+            self.listen(run.wait, None)
 
-    def _listen(self, wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
+    def listen(self, wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
         """Wait as ``wait(timeout_s)`` does. The waiting thread tells of silent calls meanwhile."""
         if self._nested:
             return wait(timeout_s)

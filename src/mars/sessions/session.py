@@ -165,6 +165,23 @@ class Session:
         """
         return above["put"](value, session=self)
 
+    def executor(self, max_workers: int | None = None, **kwargs: Any) -> Any:
+        """An executor of `concurrent.futures` whose calls run in this session.
+
+        Parameters
+        ----------
+        max_workers : int, optional
+            How many of its calls may be in flight at a time. Default: as many as there are cores.
+        **kwargs
+            As of `mars.Executor`.
+
+        Returns
+        -------
+        mars.Executor
+            When it is shut down, the session stays open.
+        """
+        return above["executor"](max_workers, session=self, **kwargs)
+
     # -- reading ------------------------------------------------------------------------------
 
     def fetch(self, *objects: Any, **_: Any) -> Any:

@@ -28,6 +28,7 @@ from mars.engines.driver.loop import Loop
 from mars.engines.driver.nested import NestedServer
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
+from mars.engines.driver.stream import Stream
 from mars.engines.driver.workers import Workers
 from mars.engines.kinds import EngineOptions
 from mars.engines.objects import RemoteObject, SharedObjects
@@ -44,7 +45,7 @@ from mars.settings import (
     OBJECT_MEMORY_SHARE,
     UNKNOWN_MEMORY_BYTES,
 )
-from mars.task import Call, Stage, Task
+from mars.task import Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ class DriverEngine:
         self._lines: deque[threading.Event] = deque()  # that are being shown
         self._pid = os.getpid()
         self._closed = False
+        self._folder = os.getcwd
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
         self._silence = Silence(site.is_stopped, site.how_to_look)
@@ -288,6 +290,23 @@ class DriverEngine:
 
         self.loop.post(begin)
 
+    def stream(self, realm: Realm, begin: Callable[[], Run]) -> Stream:
+        """What takes calls one at a time; see `mars.engine.Engine`."""
+        self._folder = platform.quick_folder()
+
+        def surroundings() -> Any:
+            if self._closed or self._pid != os.getpid():
+                check_open(self._closed, self._pid)
+            return self._surroundings()
+
+        return Stream(self.loop, realm, begin, surroundings)
+
+    def check(self, call: Call) -> None:
+        """Refuse a call that no worker can ever run; see `mars.engine.Engine`."""
+        check_open(self._closed, self._pid)
+        self.site.look_at((call,))
+        self.check_schedulable(call)
+
     def _surroundings(self) -> Any:
         """What calls have of the program: the same object until something changes."""
         found = self._program()
@@ -302,7 +321,7 @@ class DriverEngine:
         Its calls follow, except in how many threads libraries use, which is ours to say.
         """
         try:
-            here = os.getcwd()
+            here = self._folder()
         except OSError:  # somebody removed the folder
             here = ""
         if _variables() != self._variables:

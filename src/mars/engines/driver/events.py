@@ -261,6 +261,12 @@ class Landed(NamedTuple):
     task: Task
 
 
+class Settled(NamedTuple):
+    """Tell the set that a task belongs to that it has ended."""
+
+    task: Task
+
+
 class RunEnded(NamedTuple):
     """All tasks of a run have ended, or its first failure ends it."""
 
@@ -289,6 +295,6 @@ Event = (
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | Fetch | Needed | Unneeded | Landed | RunEnded | Fewer | Closed
-    | GiveUp
+    | Discard | Fetch | Needed | Unneeded | Landed | Settled | RunEnded | Fewer
+    | Closed | GiveUp
 )  # fmt: skip

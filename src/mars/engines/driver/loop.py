@@ -80,6 +80,7 @@ class Loop:
         self.tell = tell
         self.members: dict[int, Member] = {}
         self.runs: set[Run] = set()
+        self.streams: set[Any] = set()  # whose runs may wait for more calls, see `Stream`
         self.dispatch = Dispatch(self.members, scheduler, store)
         self.deaths = Deaths(scheduler, workers, self.fail_runs, tell)
         self.live = LiveItems(self.members, scheduler)
@@ -350,6 +351,9 @@ class Loop:
                 self.dispatch.assign(command)  # type: ignore[arg-type]
             elif kind is events.Landed:
                 command.run.landed(command.task)  # type: ignore[union-attr, misc]
+            elif kind is events.Settled:
+                task = command.task  # type: ignore[union-attr]
+                task.call.options.in_set.settled(task)  # type: ignore[union-attr]
             elif kind is events.RunEnded:
                 self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
             elif kind is events.Discard:
@@ -536,6 +540,8 @@ class Loop:
                 self._trim(Log(segment, start, segment.size()))
         if self._nodes is not None:
             self._nodes.look(now)
+        for stream in list(self.streams):
+            stream.look()
 
     def _trim(self, log: Log) -> None:
         """Keep a log within its limit."""

@@ -568,7 +568,9 @@ def _look_at_overdue(core: Core, worker: WorkerState, now: float) -> None:
     behind = len(worker.queue) - 1
     could = behind and not worker.asked and not worker.taking_back
     worker.asked = True
-    if could and core.could_move(worker, behind, now):
+    # A call that a set tells of has begun, or can be cancelled: it does not wait behind a long one.
+    in_set = worker.queue[-1].call.options.in_set
+    if could and (in_set is not None or core.could_move(worker, behind, now)):
         core.take_back(worker, behind)
     else:
         core.commands.append(Report(worker.id))

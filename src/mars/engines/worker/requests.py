@@ -29,7 +29,7 @@ from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.engines.wire import messages
 from mars.errors import SessionClosed, UsageError
 from mars.settings import FUNCTION_BYTES, INLINE_BYTES
-from mars.task import Call, Stage, Task
+from mars.task import Call, Realm, Stage, Task
 
 
 class Channel(Protocol):
@@ -147,6 +147,13 @@ class NestedEngine:
             self._tasks.update((task.attempt, task) for task in tasks)
         run.waits = self._wait
         return True
+
+    def stream(self, realm: Realm, begin: Callable[[], Run]) -> None:
+        """None: the driver is asked for runs."""
+
+    def check(self, call: Call) -> None:
+        """The driver checks it when it is asked for."""
+        self._check_process()
 
     def _await_here(self, call: Call, run: Run) -> None:
         """Wait for another thread that runs a call in this process, of which no driver knows."""
