@@ -110,11 +110,12 @@ def test_loops_nest_to_any_depth() -> None:
     assert Parallel()(delayed(tree)(2) for _ in range(2)) == [4, 4]
 
 
-def test_a_loop_inside_has_one_job_unless_it_asks_for_more() -> None:
+def test_a_loop_inside_has_one_job_unless_it_asks_for_more(engine: str) -> None:
     def jobs() -> tuple[int, int]:
         return joblib.effective_n_jobs(None), joblib.effective_n_jobs(2)
 
-    assert Parallel()(delayed(jobs)() for _ in range(2)) == [(1, 2)] * 2
+    most = 1 if engine == "inline" else 2  # inline, one call runs at a time
+    assert Parallel()(delayed(jobs)() for _ in range(2)) == [(1, most)] * 2
 
 
 def test_objects_of_mars_among_the_arguments_are_inputs() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 import threading
 import uuid
 import warnings
@@ -153,7 +154,8 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         -------
         int
             1 in a process that the program has forked, in a daemonic process and in a worker of
-            loky, with a warning: there, no workers can be started.
+            loky, with a warning: there, no workers can be started. 1 also inside a call of the
+            inline engine, which runs one call at a time.
 
         Raises
         ------
@@ -164,7 +166,7 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
             n_jobs = self.default_n_jobs
-        if n_jobs == 1:
+        if n_jobs == 1 or _inside_inline():
             return 1
         reason = _why_alone()
         if reason:
@@ -391,6 +393,17 @@ def _jobs(n_jobs: object) -> int:
 def _below(share: float) -> float:
     """A part of a core, rounded so that n_jobs of them are never more than there are."""
     return int(share * 1e6) / 1e6
+
+
+def _inside_inline() -> bool:
+    """Whether this is a call of an inline engine.
+
+    There, threads that deliver results belong to the program and not to the call. What they submit
+    for the call's loop would wait for the call.
+    """
+    attempt = context.current()
+    inline = sys.modules.get("mars.engines.inline")
+    return bool(attempt and inline and isinstance(attempt.engine, inline.InlineEngine))
 
 
 def _why_alone() -> str:

@@ -16,28 +16,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mars.attempt import codec
-from mars.calls.objects import Object
+from mars.attempt import codec, context
 from mars.calls.options import Options
 from mars.calls.spawn import spawn
 from mars.code.functions import describe, name_of
+from mars.executors.executor import Calls
+from mars.executors.futures import CallFuture, SubmittedCall
 from mars.joblib.packing import Sharing
 from mars.joblib.work import Initializer, Loop
 from mars.logs import JoinedLog, LogFetcher, LogReader, LogSource
 from mars.sessions.session import Session
 from mars.settings import JOBLIB_FUNCTIONS
-from mars.task import Call, Function
-
-if TYPE_CHECKING:
-    from mars.execution import Execution
+from mars.task import Function
 
 
 class Batch:
@@ -54,9 +51,9 @@ class Batch:
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
-        self._called: tuple[Session, Object[Any]] | None = None  # while it is under way
+        self._future: CallFuture[list[object]] | None = None
+        self._session: Session | None = None  # while it is under way
         self._log: LogSource | None = None  # once it has ended
-        self._execution: Execution | None = None
         self._error: BaseException | None = None
 
     def fetch_log(self) -> LogFetcher:
@@ -70,11 +67,11 @@ class Batch:
         return LogReader(self.name, self._source).read(sizes=-1)
 
     def _source(self) -> LogSource | None:
-        called = self._called
-        if called is None:
+        session, future = self._session, self._future
+        if session is None or future is None:
             return self._log
-        session, output = called
-        return None if session.closed else session.log_source(output.call)
+        task = future.task
+        return None if task is None or session.closed else session.engine.log(task)
 
     def show_log(self) -> None:
         """Write what it has printed to the program's output."""
@@ -87,10 +84,9 @@ class Batch:
                 sys.stdout.write(str(part))
             sys.stdout.flush()
 
-    def start(self, session: Session, output: Object[Any], execution: Execution) -> None:
+    def start(self, session: Session, future: CallFuture[list[object]]) -> None:
         """Its call is about to run."""
-        self._called = session, output
-        self._execution = execution
+        self._session, self._future = session, future
 
     def fail(self, error: BaseException) -> None:
         """There will be no call."""
@@ -98,25 +94,28 @@ class Batch:
 
     def land(self) -> None:
         """Its call has ended. Of the call nothing but the log is kept."""
-        called, self._called = self._called, None
-        if called is None:
+        session, future = self._session, self._future
+        if session is None or future is None:
             return
-        session, output = called
-        task = output.call.task_in(session.realm)
+        task = future.task
         if task is not None and task.logs:
             self._log = JoinedLog(list(task.logs))
-        elif task is not None and not session.closed:
-            self._log = session.log_source(output.call)
+        elif task is not None and not session.closed and context.current() is not None:
+            self._log = session.engine.log(task)
+        self._session = None
 
     def cancel_soon(self) -> None:
         """Stop its call, if there is one, and wait for nothing."""
-        execution = self._execution
-        if execution is not None:
-            execution.cancel_soon()
+        session, future = self._session, self._future
+        if session is None or future is None or future.cancel():
+            return
+        task = future.task
+        for run in () if task is None else task.runs:
+            session.engine.cancel(run)
 
     def was_cancelled(self) -> bool:
         """Whether its call was stopped."""
-        return self._execution is not None and self._execution.cancelled()
+        return self._future is not None and self._future.cancelled()
 
     def result(self) -> list[object]:
         """What the calls returned. Once joblib has it, nobody keeps it here.
@@ -128,16 +127,16 @@ class Batch:
         """
         if self._error is not None:
             raise self._error
-        assert self._execution is not None, "asked for before its end"
+        assert self._future is not None, "asked for before its end"
         try:
-            return self._execution.result()  # type: ignore[no-any-return]
+            return self._future.result()
         except BaseException as error:
             _keep_frames(error)
             raise
 
     def let_go(self) -> None:
         """Forget the result."""
-        self._execution = self._error = None
+        self._future = self._error = None
 
     def __repr__(self) -> str:
         return f"<Batch of {self.size} call(s) of {self.name}>"
@@ -178,9 +177,9 @@ class Flight:
         self._plan = plan
         self._batches = batches
         self._sharing = Sharing(plan.session, plan.share_bytes)
-        self._lock = threading.Lock()
+        self._calls = Calls(plan.session, False, Options(), plan.at_once)
+        self._options: dict[str, Options] = {}
         self._flying: set[Batch] = set()
-        self._waiting: deque[tuple[Batch, Any, Callable[[Batch], object] | None]] = deque()
         self._abandoned = False
         self._functions: dict[tuple[FunctionType, ...], Function | None] = {}
         self._plain: Function | None = None
@@ -189,30 +188,24 @@ class Flight:
         """Have a batch run, and ``callback`` called with it when it has ended, however it ended."""
         batch = Batch(_name_of(work), len(work.items))
         self._batches.append(batch)
-        with self._lock:
-            if self._plan.at_once is not None and len(self._flying) >= self._plan.at_once:
-                self._waiting.append((batch, work, callback))
-                return batch
-            self._flying.add(batch)
-        self._launch(batch, work, callback)
-        return batch
-
-    def _launch(self, batch: Batch, work: Any, callback: Callable[[Batch], object] | None) -> None:
-        plan = self._plan
+        self._flying.add(batch)
         try:
-            output = self._described(batch, work)
-            execution = output.to_object(session=plan.session, wait=False)
+            call = self._described(batch, work)
+            future: CallFuture[list[object]] = CallFuture(self._calls, call)
+            call.future = future
+            batch.start(self._plan.session, future)
+            future.add_done_callback(lambda _: self._landed(batch, callback))
+            self._calls.start(future, call)
         except Exception as error:
             # joblib waits for the callback of each batch, so it hears of this one there, too.
             batch.fail(error)
             self._landed(batch, callback)
-            return
-        batch.start(plan.session, output, execution)
-        execution.add_done_callback(lambda _: self._landed(batch, callback))
+            return batch
         if self._abandoned:
             batch.cancel_soon()
+        return batch
 
-    def _described(self, batch: Batch, work: Any) -> Object[Any]:
+    def _described(self, batch: Batch, work: Any) -> SubmittedCall:
         try:
             function, items = self._function_for(work.items)
             packed = self._sharing.pack(items)
@@ -224,8 +217,11 @@ class Flight:
                 spawn(func, args=args, kwargs=kwargs)  # its error says what does not pickle
             raise
         inputs = tuple((output.call, output.index) for output in found)
-        options = self._plan.options(batch.name)
-        return Object(Call(function, payload, tuple(buffers), inputs, options, None), 0)
+        options = self._options.get(batch.name)
+        if options is None:
+            options = self._options[batch.name] = self._plan.options(batch.name)
+            options.in_set = self._calls
+        return SubmittedCall(function, payload, tuple(buffers), inputs, options, None)
 
     def _function_for(self, items: Sequence[Any]) -> tuple[Function, Sequence[Any]]:
         """The function of a call, and the items with numbers for the functions that it holds.
@@ -261,13 +257,7 @@ class Flight:
 
     def _landed(self, batch: Batch, callback: Callable[[Batch], object] | None) -> None:
         batch.land()
-        with self._lock:
-            self._flying.discard(batch)
-            following = self._waiting.popleft() if self._waiting else None
-            if following is not None:
-                self._flying.add(following[0])
-        if following is not None:
-            self._launch(*following)
+        self._flying.discard(batch)
         if self._plan.echo and not batch.was_cancelled():
             batch.show_log()
         if callback is not None:
@@ -276,11 +266,8 @@ class Flight:
 
     def abandon(self) -> None:
         """Stop what runs, drop what waits, and wait for nothing."""
-        with self._lock:
-            self._abandoned = True
-            self._waiting.clear()
-            flying = list(self._flying)
-        for batch in flying:
+        self._abandoned = True
+        for batch in list(self._flying):
             batch.cancel_soon()
 
 
