@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from types import FunctionType
 from typing import Any
 
 from mars.attempt import codec, context
+from mars.calls.objects import Object
 from mars.calls.options import Options
 from mars.calls.spawn import spawn
 from mars.code.functions import describe, name_of
@@ -34,7 +36,38 @@ from mars.joblib.work import Initializer, Loop
 from mars.logs import JoinedLog, LogFetcher, LogReader, LogSource
 from mars.sessions.session import Session
 from mars.settings import JOBLIB_FUNCTIONS
-from mars.task import Function
+from mars.task import Function, Task
+
+
+class NestedFuture:
+    """The call of a batch of a loop inside a call, which is a run of its own."""
+
+    def __init__(self, session: Session, output: Object[list[object]]) -> None:
+        self._realm = session.realm
+        self._output = output
+        self._execution = output.to_object(session=session, wait=False)
+
+    @property
+    def task(self) -> Task | None:
+        """The task of the call."""
+        return self._output.call.task_in(self._realm)
+
+    def add_done_callback(self, callback: Callable[[object], object]) -> None:
+        """Have ``callback`` called when the call has ended."""
+        self._execution.add_done_callback(callback)
+
+    def cancel(self) -> bool:
+        """Stop the call, and wait for nothing."""
+        self._execution.cancel_soon()
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether the call was stopped."""
+        return bool(self._execution.cancelled())
+
+    def result(self) -> list[object]:
+        """What the call returned. It raises what the call raised."""
+        return self._execution.result()  # type: ignore[no-any-return]
 
 
 class Batch:
@@ -51,7 +84,7 @@ class Batch:
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
-        self._future: CallFuture[list[object]] | None = None
+        self._future: CallFuture[list[object]] | NestedFuture | None = None
         self._session: Session | None = None  # while it is under way
         self._log: LogSource | None = None  # once it has ended
         self._error: BaseException | None = None
@@ -84,7 +117,7 @@ class Batch:
                 sys.stdout.write(str(part))
             sys.stdout.flush()
 
-    def start(self, session: Session, future: CallFuture[list[object]]) -> None:
+    def start(self, session: Session, future: CallFuture[list[object]] | NestedFuture) -> None:
         """Its call is about to run."""
         self._session, self._future = session, future
 
@@ -179,7 +212,10 @@ class Flight:
         self._sharing = Sharing(plan.session, plan.share_bytes)
         self._calls = Calls(plan.session, False, Options(), plan.at_once)
         self._options: dict[str, Options] = {}
+        self._nested = context.current() is not None  # there, each call is a run of its own anyway
+        self._lock = threading.Lock()
         self._flying: set[Batch] = set()
+        self._waiting: deque[tuple[Batch, Any, Callable[[Batch], object] | None]] = deque()
         self._abandoned = False
         self._functions: dict[tuple[FunctionType, ...], Function | None] = {}
         self._plain: Function | None = None
@@ -188,22 +224,40 @@ class Flight:
         """Have a batch run, and ``callback`` called with it when it has ended, however it ended."""
         batch = Batch(_name_of(work), len(work.items))
         self._batches.append(batch)
-        self._flying.add(batch)
+        if self._nested:
+            with self._lock:
+                most = self._plan.at_once
+                if most is not None and len(self._flying) >= most:
+                    self._waiting.append((batch, work, callback))
+                    return batch
+                self._flying.add(batch)
+        else:
+            self._flying.add(batch)
+        self._launch(batch, work, callback)
+        return batch
+
+    def _launch(self, batch: Batch, work: Any, callback: Callable[[Batch], object] | None) -> None:
+        landed: Callable[[object], object] = lambda _: self._landed(batch, callback)
+        session = self._plan.session
         try:
             call = self._described(batch, work)
-            future: CallFuture[list[object]] = CallFuture(self._calls, call)
-            call.future = future
-            batch.start(self._plan.session, future)
-            future.add_done_callback(lambda _: self._landed(batch, callback))
-            self._calls.start(future, call)
+            if self._nested:
+                nested = NestedFuture(session, Object(call, 0))
+                batch.start(session, nested)
+                nested.add_done_callback(landed)
+            else:
+                future: CallFuture[list[object]] = CallFuture(self._calls, call)
+                call.future = future
+                batch.start(session, future)
+                future.add_done_callback(landed)
+                self._calls.start(future, call)
         except Exception as error:
             # joblib waits for the callback of each batch, so it hears of this one there, too.
             batch.fail(error)
-            self._landed(batch, callback)
-            return batch
+            landed(None)
+            return
         if self._abandoned:
             batch.cancel_soon()
-        return batch
 
     def _described(self, batch: Batch, work: Any) -> SubmittedCall:
         try:
@@ -220,7 +274,7 @@ class Flight:
         options = self._options.get(batch.name)
         if options is None:
             options = self._options[batch.name] = self._plan.options(batch.name)
-            options.in_set = self._calls
+            options.in_set = None if self._nested else self._calls
         return SubmittedCall(function, payload, tuple(buffers), inputs, options, None)
 
     def _function_for(self, items: Sequence[Any]) -> tuple[Function, Sequence[Any]]:
@@ -257,7 +311,13 @@ class Flight:
 
     def _landed(self, batch: Batch, callback: Callable[[Batch], object] | None) -> None:
         batch.land()
-        self._flying.discard(batch)
+        with self._lock:
+            self._flying.discard(batch)
+            following = self._waiting.popleft() if self._waiting else None
+            if following is not None:
+                self._flying.add(following[0])
+        if following is not None:
+            self._launch(*following)
         if self._plan.echo and not batch.was_cancelled():
             batch.show_log()
         if callback is not None:
@@ -266,8 +326,11 @@ class Flight:
 
     def abandon(self) -> None:
         """Stop what runs, drop what waits, and wait for nothing."""
-        self._abandoned = True
-        for batch in list(self._flying):
+        with self._lock:
+            self._abandoned = True
+            self._waiting.clear()
+            flying = list(self._flying)
+        for batch in flying:
             batch.cancel_soon()
 
 
