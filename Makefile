@@ -127,10 +127,21 @@ test-pythons:  ## the half without clusters, on every Python from 3.11 on that i
 	printf "\nmake test-pythons ($(HALVES)):$$said\n"; \
 	test "$$ran$$failed" = 10
 
-# Tests of other packages, with mars in the place of what they test. SUITES="joblib": only these.
-SUITES ?=
-peers-suites: $(VENV)/for-tests  ## run suites of others (joblib, scikit-learn) against mars
-	@$(PY) -m tests.peers_suites $(SUITES) $(PYTEST_ARGS)
+# Tests of other packages, with mars in the place of what they test, in an environment of its own.
+# SUITES="cpython": only these. The suite "cpython" needs a Python that has its own tests.
+SUITES       ?=
+PEERS_VENV   := .venv-peers
+PEERS_PYTHON ?= $(firstword $(wildcard $(PYENV)/3.13*/bin/python3.13) $(PYTHON))
+
+$(PEERS_VENV)/for-suites: pyproject.toml tests/peers_suites/requirements.txt
+	@echo "making $(PEERS_VENV) with $(PEERS_PYTHON)"
+	@$(PEERS_PYTHON) -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable . \
+		--requirement tests/peers_suites/requirements.txt
+	@touch $@
+
+peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky, joblib, scikit-learn) against mars
+	@$(PEERS_VENV)/bin/python -m tests.peers_suites $(SUITES) $(PYTEST_ARGS)
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
 	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)

@@ -103,6 +103,10 @@ VARIABLES = {
 FOR_MARS_ONLY = frozenset({
     "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
     "Session.close_checkpoints", "Execution.begin",
+    *(f"CallFuture.{name}" for name in (
+        "claim", "begin", "unclaim", "settle", "fail", "cancel_anyway", "call", "task", "read",
+        "has_large_result",
+    )),
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
@@ -380,6 +384,10 @@ def build() -> str:
         function("mars.stop_server", session.stop_server),
         function("mars.get_context", session.get_context),
         klass("mars.Session", session.Session),
+        klass("mars.Executor", mars.Executor, constructor=True),
+        klass("mars.CallFuture", mars.CallFuture),
+        ("A `CallFuture` also has `running`, `done`, `cancelled` and `add_done_callback` of "
+         "`concurrent.futures.Future`. It can be awaited."),
         ("### `mars.options`\n\nThe program's options, by attribute; see "
          "[Options of a program](#options-of-a-program)."),
         "### `mars.errors`\n\nSee [Errors](#errors).",

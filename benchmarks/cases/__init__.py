@@ -33,6 +33,7 @@ NAMES: Final = (
     "memory_tasks",
     "scheduler_alone",
     "cost_of_a_call",
+    "executor",
 )
 """In the order in which they are asked; small ones first where they share a process."""
 

@@ -1,9 +1,9 @@
 """Runs suites of others against mars: ``python -m tests.peers_suites [NAME …]``; no name: all.
 
-Each suite is an entry of `SUITES`: tests of an installed package, run by pytest in a process of its
-own, with a plugin that puts mars in the place of what they test. Nothing of them is copied. The
-tests that are left out stand in a file beside the plugin, ``<plugin>.left_out``, with the reason
-for each group; docs/peers-suites.md shows these lists. A suite passes if all other tests pass.
+Each suite is an entry of `SUITES`: tests of an installed package, or tests that `fetch` gets.
+pytest runs them in a process of its own, with a plugin. Nothing of them is kept here. The tests
+that are left out stand in a file beside the plugin, ``<plugin>.left_out``, with the reason for each
+group; docs/peers-suites.md shows these lists. A suite passes if all other tests pass.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from tests.peers_suites import fetch
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path(__file__).resolve().parent
@@ -36,15 +38,21 @@ class Suite:
         Code that each Python process of the suite runs first, also those that tests start.
     environment : mapping, default empty
         Further variables.
+    prepare : callable, optional
+        Gets a folder that is there for the run, and returns further arguments for pytest, or a
+        text: why the suite cannot be run with this Python.
     """
 
     tests: tuple[str, ...]
     plugin: str
     at_start: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[Path], Sequence[str] | str] = lambda _: ()
 
 
 SUITES: Final[dict[str, Suite]] = {
+    "cpython": Suite((), "cpython_plugin", prepare=fetch.cpython),
+    "loky": Suite((), "loky_plugin", prepare=fetch.loky),
     # Scripts that tests start know the name "mars" only if somebody imports mars.joblib there.
     "joblib": Suite(("joblib.test.test_parallel",), "joblib_plugin", "import mars.joblib"),
     # OpenMP's threads wait by spinning, which takes minutes where cores are shared.
@@ -69,15 +77,18 @@ def left_out(plugin: str) -> list[str]:
 def run(suite: Suite, further: list[str]) -> int:
     """Run one suite; the exit status of pytest."""
     with tempfile.TemporaryDirectory(prefix="mars-suite-") as folder:
-        path = [str(ROOT)]
+        path = [folder, str(ROOT)]
+        prepared = suite.prepare(Path(folder))
+        if isinstance(prepared, str):
+            print(f"not run: {prepared}")
+            return 0
         if suite.at_start:
             Path(folder, "sitecustomize.py").write_text(suite.at_start + "\n", encoding="utf-8")
-            path.insert(0, folder)
         environment = os.environ | suite.environment | {"PYTHONPATH": os.pathsep.join(path)}
         command = [
             sys.executable, "-m", "pytest", "-p", f"tests.peers_suites.{suite.plugin}",
             "-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "--assert=plain",
-            "--timeout=600", "-q", "-rfE", "--pyargs", *suite.tests, *further,
+            "-q", "-rfE", *(("--pyargs", *suite.tests) if suite.tests else prepared), *further,
         ]  # fmt: skip
         return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 

@@ -210,8 +210,8 @@ class Calls(CallSet):
                 self.changed.notify_all()
                 if not self.own or self._closing:
                     return
-            if not delivery.put(self.close):
-                threading.Thread(target=self.close, name="mars-executor").start()
+            # If the system refuses a thread, the end of the program ends the session.
+            delivery.put(self.close)
 
     # -- ending --------------------------------------------------------------------------------
 
@@ -221,14 +221,27 @@ class Calls(CallSet):
             if self.broken is not None:
                 return
             self.broken = error
+        import logging  # late: it takes 5 ms, and is most often not needed
+
+        log = logging.getLogger("concurrent.futures")  # as the standard library does
+        log.critical("Exception in initializer:", exc_info=error)
         for future in list(self.open):
             future.fail(error)
             self.left(future)
 
     def cancel_pending(self) -> None:
-        """Cancel all futures that have not started."""
-        self.cancelling = True
-        for future in list(self.open):
+        """Cancel all futures that have not started.
+
+        In a session of our own nobody else has the workers. So as many calls as there are workers
+        count as started as soon as they are submitted, as in the standard library.
+        """
+        futures = list(self.open)
+        if self.own:
+            free = int(self.session.engine.n_cpu) - sum(future.running() for future in futures)
+            futures = [future for future in futures if not future.running()][max(0, free) :]
+        else:
+            self.cancelling = True
+        for future in futures:
             future.cancel()
 
     def close(self, wait: bool = True) -> None:
@@ -359,6 +372,11 @@ class Executor(StandardExecutor):
             calls.prepared = True
 
     @property
+    def _broken(self) -> BaseException | None:
+        # By this name the standard library has it, and others look at it.
+        return self._calls.broken
+
+    @property
     def session(self) -> Session:
         """The session in which the calls run."""
         return self._calls.session
@@ -378,7 +396,7 @@ class Executor(StandardExecutor):
         -------
         CallFuture
             A `concurrent.futures.Future` that also has ``fetch_log()`` and ``attempts()``. If
-            something does not pickle, its error is an `EncodeError`.
+            something does not pickle, its error is an `EncodeError` that is a `PicklingError`, too.
 
         Raises
         ------
@@ -582,18 +600,21 @@ def _results(
             while futures:
                 if buffersize is not None:
                     futures.extend(itertools.islice(started, 1))
-                future = futures.popleft()
-                try:
-                    left_s = None if end_at is None else end_at - time.monotonic()
-                    yield future.result(left_s)
-                finally:
-                    future.cancel()
-                    del future
+                yield _result(futures.popleft(), end_at)
         finally:
             for future in futures:
                 future.cancel()
 
     return take()
+
+
+def _result(future: CallFuture[R], end_at: float | None) -> R:
+    """The result of a future, which nobody holds afterwards."""
+    try:
+        return future.result(None if end_at is None else end_at - time.monotonic())
+    finally:
+        future.cancel()
+        del future
 
 
 # -- in a worker ----------------------------------------------------------------------------------

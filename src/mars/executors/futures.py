@@ -20,13 +20,13 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from mars import delivery
 from mars.attempt import codec
-from mars.errors import WorkerDied
+from mars.errors import EncodeError, MarsError, WorkerDied
 from mars.execution import awaitable_error
 from mars.logs import LogFetcher, LogReader, LogSource, follow
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.session import Session
 from mars.settings import PROGRESS_LOAD_S
-from mars.task import Call, Output, Stage, Task
+from mars.task import TIMING, Call, Output, Stage, Task
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class CallFuture(Future[T], Generic[T]):
         with self._condition:
             if self._state in (CANCELLED_AND_NOTIFIED, FINISHED):
                 return
-            self._task, self._exception = task, error
+            self._task, self._exception = task, self._known(error)
             self._end(FINISHED, failed=True)
         self._tell()
 
@@ -301,7 +301,11 @@ class CallFuture(Future[T], Generic[T]):
             except BaseException as caught:
                 if not self._unread:
                     return  # another thread has made it, and given back what it was made of
-                error = awaitable_error(caught)
+                error = caught
+                if not isinstance(caught, MarsError):
+                    from mars.executors.lost import not_unpickled
+
+                    error = not_unpickled(self._call.name, "result", caught)
         del output
         with self._condition:
             if self._unread:
@@ -311,13 +315,25 @@ class CallFuture(Future[T], Generic[T]):
 
     def _known(self, error: BaseException) -> BaseException:
         """An error as programs of `concurrent.futures` know it."""
-        if isinstance(error, WorkerDied):
-            from mars.executors.lost import call_lost
-
-            return call_lost(error)
         if type(error).__name__ == "InitializerFailed":
             self._owner.broken_by(error)
+        elif isinstance(error, (WorkerDied, EncodeError)):
+            from mars.executors.lost import as_in_a_pool
+
+            return as_in_a_pool(error)
+        elif self._failed_before_its_call():
+            from mars.executors.lost import not_unpickled
+
+            return not_unpickled(self._call.name, "arguments", error)
         return awaitable_error(error)
+
+    def _failed_before_its_call(self) -> bool:
+        """Whether the last attempt failed before the function was called."""
+        task = self._task
+        if task is None or task.timing is None or task.blame or task.failed_input is not None:
+            return False
+        received, _, called, *_ = TIMING.unpack(task.timing)
+        return bool(called == received)
 
     @property
     def has_large_result(self) -> bool:
