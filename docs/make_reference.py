@@ -352,7 +352,8 @@ def build() -> str:
         ("`docs/make_reference.py` makes this page from the docstrings. Do not edit it. The "
          "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
-         "[mars.session](#marssession) · [mars.joblib](#marsjoblib) · [Inside a call](#inside-a-call) · "
+         "[mars.session](#marssession) · [mars.joblib](#marsjoblib) · "
+         "[Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
         "## mars.remote",
@@ -408,12 +409,12 @@ def build() -> str:
          "these names are also in `mars.core`, `mars.core.context` and `mars.core.session`, "
          "where programs of the original import them from."),
         "## mars.joblib",
-        "To import it needs joblib; [joblib and scikit-learn](howto/joblib.md) shows how it is used.",
+        "It needs joblib. [joblib and scikit-learn](howto/joblib.md) shows how it is used.",
         klass("mars.joblib.MarsBackend", mars.joblib.MarsBackend, constructor=True),
         klass("mars.joblib.Batch", mars.joblib.Batch),
         function("mars.joblib.register", mars.joblib.register),
-        ("`mars.learn.contrib.joblib` has `register_mars_backend` and `MarsDistributedBackend`, the "
-         "names that the original has for `register` and `MarsBackend`."),
+        ("`mars.learn.contrib.joblib` has the names that the original has for `register` and "
+         "`MarsBackend`: `register_mars_backend` and `MarsDistributedBackend`."),
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),
