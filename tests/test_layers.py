@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 LAYERS = """
     errors settings config resources platform _version
     calls.options
+    calls.mistakes
     engines.kinds
     logs task delivery owners observe.watchers
     observe.echo observe.progress
@@ -105,11 +106,13 @@ LAYERS = """
     sessions.logs sessions.echoing
     sessions.runs checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
+    sessions.replacing
     sessions.opening
     sessions.aio calls.executable
     session calls.objects
     script
     calls.spawn
+    calls.decorated
     remote
     core.context core.session
     core
@@ -134,7 +137,7 @@ TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
-    "calls.options",
+    "calls.mistakes", "calls.options",
     "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
     "code.bytecode", "graph", "task", "observe.attempts", "observe.observation",
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",

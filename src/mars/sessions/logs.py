@@ -344,12 +344,13 @@ class MapFeed:
         """The names of the items that have written to stderr."""
         whole = self._call.task_in(self._realm)
         blocks = () if whole is None else whole.parts[self._first :]
-        return [
-            f"{self._name} {block.items[offset]}"
+        items = {
+            block.items[offset]
             for block in blocks
             if block.stage is Stage.DONE
             for offset in block.result[4]
-        ]
+        }
+        return [f"{self._name} {index}" for index in sorted(items)]
 
     def size(self) -> int:
         """How many items run in blocks."""

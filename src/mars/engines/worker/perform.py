@@ -463,7 +463,7 @@ class Performer:
         loud: list[int] = []  # items that wrote to stderr
         self._block = attempt, logs
         log, seek, ends = self._log, os.lseek, os.SEEK_CUR
-        stdout, stderr = after.stdout, after.stderr
+        stdout, stderr, errors = after.stdout, after.stderr, after.errors
         first: int = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         tame = after.tame
@@ -504,10 +504,10 @@ class Performer:
                 stderr.flush()
             except ValueError:  # closed by the item
                 after.open_streams()
-                stdout, stderr = after.stdout, after.stderr
+                stdout, stderr, errors = after.stdout, after.stderr, after.errors
             if function not in tame or (few and self.budget.differs()):
                 after.restore(function)
-            if after.errors.written:
+            if errors.written:
                 after.wrote_errors()
                 loud.append(len(logs) - 1)
             logs.append(seek(log, 0, ends))
