@@ -18,8 +18,8 @@ from mars.resources import cpu_count
 from mars.session import get_default_session
 
 TOLD = (
-    f"mars: No session found, local session will be created in background ({cpu_count().n:g} cpus); "
-    "mars.new_session(...) makes one as you want it\n"
+    "mars: No session found, local session will be created in background "
+    f"({cpu_count().n:g} cpus); mars.new_session(...) makes one as you want it\n"
 )
 
 

@@ -74,7 +74,8 @@ SPAWN: list[tuple[Callable[[], object], type[Exception], str]] = [
         lambda: mr.map(fit, [1, 2], depth=[4]),
         ValueError,
         (
-            "Unexpected kw: depth; arguments of fit that are the same for all items go into a partial: "
+            "Unexpected kw: depth; arguments of fit that are the same for all items go into a "
+            "partial: "
             "map(functools.partial(fit, depth=[4]), ...)"
         ),
     ),
