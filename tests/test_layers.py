@@ -23,7 +23,7 @@ LAYERS = """
     calls.mistakes
     engines.kinds
     logs task delivery owners observe.watchers
-    observe.echo observe.progress
+    observe.echo observe.forecast observe.progress
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials
@@ -103,7 +103,7 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     execution
-    sessions.logs sessions.echoing
+    sessions.logs sessions.echoing sessions.tally
     sessions.runs checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.replacing
@@ -139,7 +139,8 @@ TO_MEND: set[tuple[str, str]] = set()
 PURE = {
     "calls.mistakes", "calls.options",
     "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
-    "code.bytecode", "graph", "task", "observe.attempts", "observe.observation",
+    "code.bytecode", "graph", "task", "observe.attempts", "observe.forecast",
+    "observe.observation",
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",

@@ -610,6 +610,7 @@ class InlineEngine:
             1, group, node, pid, True, len(self._running), False, task.call.key, task.call.name,
             runs, self._numbers[task], task.sent_at, segment.size(),
             tuple([run.partial.get(task) for run in asking]), 0.0,
+            None if task.source is None else (task.items[0], 1),
         )  # fmt: skip
 
     def _note(self, task: Task, run: Run, ending: str, printed: int) -> None:
