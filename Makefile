@@ -156,7 +156,7 @@ format: $(VENV)/for-tests  ## format, and fix what ruff can fix
 DIST := build/dist
 
 dist: $(VENV)/for-tests  ## build wheel and sdist, check them, and try them in an empty environment
-	@rm -rf $(DIST) build/try
+	@rm -rf $(DIST) build/try; mkdir -p build
 	@$(PY) -m build --outdir $(DIST) . > build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
 	@$(PY) -m twine check --strict $(DIST)/*
 	@for file in $(DIST)/*.whl $(DIST)/*.tar.gz; do \
