@@ -238,6 +238,8 @@ class CallFeed:
             over = self._logs.silent_from_here(self._call)
         elif task.stage < Stage.ASSIGNED and not task.logs:  # most of many calls: they wait
             return [], never_again(task)
+        elif task.finished and not task.logs and not self._call.speaks_for:
+            return [], True  # most of many calls print nothing
         else:
             over = task.finished or self._logs.silent_from_here(self._call)
         if self._lines is None:
