@@ -81,6 +81,8 @@ PROGRAM_OPTIONS = {
     "notebook and in CI",
     "eager_mode": "whether `spawn` executes at once",
     "seed": "seed of `mars.remote.rng`; `None`: the seed of the session",
+    "echo": 'what `execute` shows of what calls print: `"all"`, `"failures"`, `"summary"` or '
+    "`False`",
     "silent_notice": "seconds without output of a call after which a line on stderr names it; "
     "`None`: never",
 }
@@ -102,6 +104,7 @@ VARIABLES = {
 
 FOR_MARS_ONLY = frozenset({
     "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
+    "Session.follow_log", "Session.follow_logs",
     "Session.close_checkpoints", "Execution.begin",
     *(f"CallFuture.{name}" for name in (
         "claim", "begin", "unclaim", "settle", "fail", "cancel_anyway", "call", "task", "read",
@@ -110,7 +113,7 @@ FOR_MARS_ONLY = frozenset({
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
-        for name in ("calls_in", "value_in", "error_in", "infos_in")
+        for name in ("calls_in", "calls_logged", "value_in", "error_in", "infos_in")
     ),
 })  # fmt: skip
 """Public names that other modules of mars call, and programs need not."""
@@ -361,8 +364,13 @@ def build() -> str:
         function("mars.remote.spawn", remote.spawn),
         function("mars.remote.map", remote.map),
         function("mars.remote.put", remote.put),
+        function("mars.remote.run", remote.run),
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
+        ("### `@mars.remote`\n\n`@mars.remote` and `@mars.remote(cpus=2)` make a `RemoteFunction` "
+         "of a function. Options are those [of a call](#options-of-a-call)."),
+        klass("mars.remote.RemoteFunction", remote.RemoteFunction),
+        "`execute`, `fetch` and `new_session` are those of [mars](#mars).",
         klass("mars.remote.Executable", remote.Executable),
         "Objects, tuples of objects and maps have all of these methods as well.",
         klass("mars.remote.Object", remote.Object),
@@ -374,9 +382,10 @@ def build() -> str:
         klass("mars.logs.LogFetcher", mars.logs.LogFetcher),
         "## Options of a call",
         ("These are keyword arguments of `spawn` and `map`. A name that is not in the table is "
-         "refused: `ValueError: Unexpected kw: <name>`."),
+         "refused: `ValueError: Unexpected kw: <name>`, with the name that was most likely meant."),
         call_options(),
         "## mars",
+        "Also here: `spawn`, `map`, `run` and `remote` of [mars.remote](#marsremote).",
         function("mars.new_session", session.new_session),
         function("mars.execute", session.execute),
         function("mars.fetch", session.fetch),

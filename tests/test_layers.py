@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 LAYERS = """
     errors settings config resources platform _version
     calls.options
+    calls.mistakes
     engines.kinds
     logs task delivery owners observe.watchers
-    observe.echo observe.progress
+    observe.echo observe.forecast observe.progress
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials
@@ -41,7 +42,7 @@ LAYERS = """
     code.needs
     code.states
     code.pickling
-    code.functions
+    code.arriving code.functions
     attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting
     attempt.process_end
     attempt.filters attempt.libraries attempt.loggers
@@ -103,9 +104,10 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     execution
-    sessions.logs sessions.echoing
+    sessions.logs sessions.echoing sessions.tally
     sessions.runs checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
+    sessions.replacing
     sessions.opening
     sessions.aio calls.executable
     calls.objects
@@ -115,7 +117,8 @@ LAYERS = """
     executors.futures
     executors.executor
     session
-    remote joblib.work
+    calls.decorated joblib.work
+    remote
     joblib.packing
     joblib.flight
     joblib.backend
@@ -144,9 +147,10 @@ TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
-    "calls.options",
+    "calls.mistakes", "calls.options",
     "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
-    "code.bytecode", "graph", "task", "observe.attempts", "observe.observation",
+    "code.bytecode", "graph", "task", "observe.attempts", "observe.forecast",
+    "observe.observation",
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",

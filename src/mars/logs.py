@@ -401,6 +401,8 @@ class Lines:
     ----------
     source : LogSource
         The log.
+    start : int, default 0
+        The byte to begin at.
 
     Attributes
     ----------
@@ -410,11 +412,11 @@ class Lines:
 
     __slots__ = ("_begun", "_decoder", "_start", "source")
 
-    def __init__(self, source: LogSource) -> None:
+    def __init__(self, source: LogSource, start: int = 0) -> None:
         self.source = source
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._begun: list[str] = []  # parts of the line that has no end yet
-        self._start = 0
+        self._start = start
 
     def new(self) -> tuple[list[str], bool]:
         """Lines that have come since the last time, without newlines, and whether bytes came."""

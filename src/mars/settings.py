@@ -655,6 +655,16 @@ not take 360 lines of log."""
 PROGRESS_LINE_SHARE: Final = 0.1
 """A plain line of progress is also shown whenever this further part of the run has ended."""
 
+PROGRESS_NAMES: Final = 4
+"""How many names a line of progress has of what runs, and of what failed. More do not fit."""
+
+TALLY_SHARE: Final = 0.02
+"""How much of a core counting the calls of a run may take for those who watch it. A look at 100,000
+calls that have not ended takes 10 ms."""
+
+TALLY_FAILURES: Final = 100
+"""How many calls that failed are remembered by name for those who watch a run."""
+
 SILENCE_LOOK_S: Final = 1.0
 """How often a thread that waits looks for silent calls, in seconds. A look takes 10 us per call."""
 

@@ -287,3 +287,35 @@ def no_thread_is_left() -> Iterator[None]:
     while "mars-echo" in [thread.name for thread in threading.enumerate()]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_second_run_shows_what_it_prints_and_not_what_was_printed_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag = tmp_path / "flag"
+
+    def fit(number: int) -> int:
+        print("try", number, flag.exists(), file=sys.stderr)
+        if number == 1 and not flag.exists():
+            raise ValueError("one")
+        return number
+
+    call, items = mr.spawn(fit, args=(1,), name="call"), mr.map(fit, range(3), name="item")
+    for one in (call, items):
+        one.execute(on_error="continue", echo="summary")
+    assert capsys.readouterr().err.splitlines() == [
+        "mars: 1 of 1 call wrote to stderr: call; '.log' shows it",
+        "mars: 3 of 3 calls wrote to stderr: item 0, item 1, item 2; '.log' of each shows it",
+    ]
+    for one in (call, items):
+        one.execute(on_error="continue", echo="failures")
+    assert capsys.readouterr().err.splitlines() == [
+        "call | try 1 False", "item 1 | try 1 False",
+    ]  # fmt: skip
+    flag.touch()
+    for one in (call, items):
+        one.execute(echo="all")
+    assert capsys.readouterr().err.splitlines() == ["call | try 1 True", "item 1 | try 1 True"]
+    assert items.fetch() == [0, 1, 2]
+    mr.ExecutableTuple([call, items]).execute(echo=True)
+    assert capsys.readouterr().err == ""

@@ -7,12 +7,12 @@ it has to provide. Nothing runs here: the session does that, see `mars.sessions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
-from mars.sessions.session import AnySession, Session
+from mars.sessions.session import AnySession, Session, refuse_fetch_arguments
 from mars.task import Call, Handle
 
 V = TypeVar("V")
@@ -68,7 +68,7 @@ class Executable(Handle, Generic[V]):
         Parameters
         ----------
         session : Session, optional
-            Default: the default session. If there is none, one is made, with a warning.
+            Default: the default session. If there is none, one is made, and a line says so.
         wait : bool, default True
             False: return a future at once.
         show_progress : bool or "auto", optional
@@ -116,7 +116,7 @@ class Executable(Handle, Generic[V]):
             **_run_arguments(accepted),
         )
 
-    def fetch(self, session: AnySession | None = None, **_: Any) -> V:
+    def fetch(self, session: AnySession | None = None, **unknown: Any) -> V:
         """The value. What that is depends on the kind of handle.
 
         A single object: what its call returned. Several objects: a list of their values;
@@ -136,11 +136,15 @@ class Executable(Handle, Generic[V]):
 
         Raises
         ------
+        TypeError
+            There is an argument that `fetch` does not have, such as ``timeout``: it never waits.
         NotExecuted
             A call was not executed in the session (a ValueError).
         BaseException
             A call failed: its own error.
         """
+        if unknown:
+            refuse_fetch_arguments(unknown)
         if self._is_empty():
             return self._nothing  # type: ignore[no-any-return]
         return self.value_in(existing(session, self))  # type: ignore[no-any-return]
@@ -278,8 +282,14 @@ def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
         kwargs["interval_s"] = kwargs.pop("progress_update_interval")
     unknown = kwargs.keys() - _ARGUMENTS_OF_RUN
     if unknown:
-        raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+        raise TypeError(_unknown("execute", min(unknown), {*_ARGUMENTS_OF_RUN, "session", "wait"}))
     return kwargs
+
+
+def _unknown(function: str, name: str, known: Iterable[str]) -> str:
+    from mars.calls import mistakes
+
+    return mistakes.unknown_argument(function, name, sorted(known))
 
 
 def _choose(given: AnySession | None, accepted: dict[str, Any]) -> Session:

@@ -13,6 +13,7 @@ from mars.attempt import codec
 from mars.calls.executable import Executable, existing
 from mars.calls.maps import MapCall
 from mars.engine import SessionRealm
+from mars.errors import SessionClosed
 from mars.logs import LogFetcher, LogReader, whole_text
 from mars.observe.attempts import Attempt, Times
 from mars.sessions.logs import CallLogs
@@ -38,7 +39,7 @@ class Object(Output, Executable[R], Generic[R]):
     __slots__ = ("_log",)
     __module__ = "mars.remote"  # where programs find it
 
-    _log: tuple[Session, LogReader]
+    _log: tuple[SessionRealm, LogReader]
 
     @overload  # type: ignore[override]  # of one call it is one log
     def fetch_log(
@@ -98,19 +99,27 @@ class Object(Output, Executable[R], Generic[R]):
         if follow:
             return chosen.follow_log(call)
         known = getattr(self, "_log", None)
-        if known is None or known[0] is not chosen:
+        realm, logs = chosen.realm, chosen.logs
+        if known is None or known[0] is not realm:
             # It holds the call, not this object: the object would keep itself and its value alive.
-            known = (chosen, LogReader(call.key, lambda: chosen.log_source(call)))
+            # And it does not hold the session, so that `mars.sessions.replacing` sees who does.
+            known = (realm, LogReader(call.key, lambda: logs.source(call)))
             self._log = known
+        realm.check_open()
         return known[1].read(offsets=offsets, sizes=sizes)
 
     @property
     def log(self) -> str:
         r"""All that the call has printed so far, in the session that executed it last.
 
-        It can be read while the call runs, after it failed, and after its session was closed. Each
-        look gives the whole log again; `fetch_log` reads a log in parts. Empty: nothing was
-        printed, or the call was not executed.
+        It can be read while the call runs, and after it failed. Each look gives the whole log
+        again; `fetch_log` reads a log in parts. Empty: nothing was printed, or the call was not
+        executed.
+
+        Raises
+        ------
+        SessionClosed
+            The engine of the session has ended, and its logs with it.
 
         Examples
         --------
@@ -127,7 +136,15 @@ class Object(Output, Executable[R], Generic[R]):
         if task is None or not isinstance(task.realm, SessionRealm):
             return ""
         source = CallLogs(task.realm).source(call)
-        return "" if source is None else whole_text(source)
+        try:
+            return "" if source is None else whole_text(source)
+        except OSError:
+            if not task.realm.closed:
+                raise
+            raise SessionClosed(
+                f"the log of {call.name} is gone: the session that executed it has ended; read "
+                f".log before that, or keep its text"
+            ) from None
 
     def infos_in(
         self, session: Session, fields: Sequence[str] | None = None

@@ -30,7 +30,7 @@ from mars.attempt.codec import loads
 from mars.attempt.diagnose import summarize_call
 from mars.calls.options import Options
 from mars.code import world
-from mars.code.pickling import new_world
+from mars.code.arriving import new_world
 from mars.code.world import visiting
 from mars.config import own_options
 from mars.engine import Run
@@ -614,6 +614,7 @@ class InlineEngine:
             1, group, node, pid, True, len(self._running), False, task.call.key, task.call.name,
             runs, self._numbers[task], task.sent_at, segment.size(),
             tuple([run.partial.get(task) for run in asking]), 0.0,
+            None if task.source is None else (task.items[0], 1),
         )  # fmt: skip
 
     def _note(self, task: Task, run: Run, ending: str, printed: int) -> None:

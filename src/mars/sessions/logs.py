@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from mars.calls.maps import MapCall
@@ -113,15 +113,23 @@ class CallLogs:
         """The lines of a call as it prints them, until it has ended."""
         return follow(self.to_come(call))
 
-    def feeds(self, named: Iterable[tuple[str, Call]]) -> list[Feed]:
-        """What gives the lines of calls. A map gives those of its items, by their numbers."""
-        found: list[Feed] = []
-        for name, call in named:
-            if isinstance(call, MapCall):
-                found.append(MapFeed(name, call, self._realm))
-            else:
-                found.append(CallFeed(name, call, self._realm))
-        return found
+    def feeds(
+        self, named: Iterable[tuple[str, Call]], before: Mapping[Call, Task] | None = None
+    ) -> list[Feed]:
+        """What gives the lines of calls. A map gives those of its items, by their numbers.
+
+        Parameters
+        ----------
+        named : iterable of (str, Call)
+            The calls, with the names that people know them by.
+        before : mapping of Call to Task, optional
+            For the calls of a run that begins: what earlier runs have left of them, which is no
+            news. Default: whatever they have printed is.
+        """
+        return [
+            (MapFeed if isinstance(call, MapCall) else CallFeed)(name, call, self._realm, before)  # type: ignore[arg-type]
+            for name, call in named
+        ]
 
     def follow_all(
         self,
@@ -204,12 +212,19 @@ class _LogToCome:
 
 
 class CallFeed:
-    """The lines of one call."""
+    """The lines of one call. For the parameters see `CallLogs.feeds`."""
 
-    __slots__ = ("_call", "_lines", "_logs", "_name", "_realm", "_told")
+    __slots__ = ("_before", "_call", "_lines", "_logs", "_name", "_realm", "_told")
 
-    def __init__(self, name: str, call: Call, realm: SessionRealm) -> None:
+    def __init__(
+        self,
+        name: str,
+        call: Call,
+        realm: SessionRealm,
+        before: Mapping[Call, Task] | None = None,
+    ) -> None:
         self._name, self._call, self._realm = name, call, realm
+        self._before = None if before is None else before.get(call)
         self._logs = CallLogs(realm)
         self._lines: Lines | None = None
         self._told = False  # what it printed as a call that failed
@@ -217,14 +232,20 @@ class CallFeed:
     def look(self) -> tuple[list[tuple[str, str]], bool]:
         """New lines, and whether no more will come."""
         task = self._call.task_in(self._realm)
+        if task is not None and task is self._before:
+            return [], False  # the engine has not begun with it
         if task is None:  # an item of a map, or not executed here
             over = self._logs.silent_from_here(self._call)
         elif task.stage < Stage.ASSIGNED and not task.logs:  # most of many calls: they wait
             return [], never_again(task)
+        elif task.finished and not task.logs and not self._call.speaks_for:
+            return [], True  # most of many calls print nothing
         else:
             over = task.finished or self._logs.silent_from_here(self._call)
         if self._lines is None:
-            self._lines = Lines(self._logs.to_come(self._call))
+            # What earlier runs have printed comes before it in the log.
+            start = 0 if self._before is None else sum(log.size() for log in self._before.logs)
+            self._lines = Lines(self._logs.to_come(self._call), start)
         lines, more = self._lines.new()
         while over and more:
             others, more = self._lines.new()
@@ -238,6 +259,8 @@ class CallFeed:
         task = self._call.task_in(self._realm)
         if task is None:
             return [], self._logs.silent_from_here(self._call)
+        if task is self._before:
+            return [], False
         if not task.finished:
             return [], never_again(task)
         if task.stage is not Stage.FAILED or task.failed_input is not None or self._told:
@@ -248,7 +271,8 @@ class CallFeed:
     def loud(self) -> list[str]:
         """Its name, if it has written to stderr."""
         task = self._call.task_in(self._realm)
-        logs = () if task is None else task.logs
+        logs = () if task is None or task is self._before else task.logs
+        logs = logs[0 if self._before is None else len(self._before.logs) :]
         return [self._name] if any(log.loud for log in logs if hasattr(log, "loud")) else []
 
     def size(self) -> int:
@@ -267,37 +291,45 @@ class MapFeed:
         The map.
     realm : SessionRealm
         The session.
+    before : mapping of Call to Task, optional
+        As of `CallLogs.feeds`.
     """
 
-    __slots__ = ("_begun", "_call", "_first", "_logs", "_name", "_realm", "_seen")
+    __slots__ = ("_before", "_begun", "_call", "_logs", "_name", "_realm", "_run_only", "_seen")
 
-    def __init__(self, name: str, call: MapCall, realm: SessionRealm) -> None:
+    def __init__(
+        self,
+        name: str,
+        call: MapCall,
+        realm: SessionRealm,
+        before: Mapping[Call, Task] | None = None,
+    ) -> None:
         self._name, self._call, self._realm = name, call, realm
+        self._run_only = before is not None
+        self._before = None if before is None else before.get(call)
         self._logs = CallLogs(realm)
-        task = call.task_in(realm)
-        self._begun: dict[
-            int, tuple[int, Lines | None]
-        ] = {}  # items that run: attempt, and what is read
-        # Blocks of an earlier run are no news.
-        self._seen = 0 if task is None or task.finished else self._count_ended(task)
-        self._first = self._seen
+        self._begun: dict[int, tuple[int, Lines | None]] = {}  # items that run, and their attempts
+        self._seen = 0  # blocks that have been looked at
 
-    def _count_ended(self, task: Task) -> int:
-        before = task.elsewhere
-        while before is not None and before.realm is not self._realm:
-            before = before.elsewhere
-        return 0 if before is None or before.parts is None else len(before.parts)
+    def _whole(self) -> Task | None:
+        """The map as it runs. None: the engine has not begun with it."""
+        task = self._call.task_in(self._realm)
+        return None if task is self._before else task
+
+    def _is_news(self, block: Task, whole: Task) -> bool:
+        """Whether a block is one of the run."""
+        return not self._run_only or block.source is whole
 
     def _new_blocks(self, whole: Task) -> list[Task]:
         blocks: list[Task] = whole.parts[self._seen :]
         self._seen += len(blocks)
-        return blocks
+        return [block for block in blocks if self._is_news(block, whole)]
 
     def look(self) -> tuple[list[tuple[str, str]], bool]:
         """New lines of all items, and whether no more will come."""
-        whole = self._call.task_in(self._realm)
+        whole = self._whole()
         if whole is None:
-            return [], True
+            return [], not self._run_only
         over = self._logs.silent_from_here(self._call)
         found: list[tuple[str, str]] = []
         running = () if over else self._realm.engine.running_items(whole)
@@ -313,7 +345,7 @@ class MapFeed:
                     lines = Lines(log)
                 lines.source = log
                 found += self._named(index, _all(lines))
-        ended = Items(whole.parts[self._first :] if running else ())
+        ended = Items([one for one in whole.parts if one.source is whole] if running else ())
         for index, attempt, printed in running:
             if ended.find(index) is not None:
                 continue  # it has ended since we asked, and its block tells the rest
@@ -327,9 +359,9 @@ class MapFeed:
 
     def failed(self) -> tuple[list[tuple[str, str]], bool]:
         """All lines of the items that have failed."""
-        whole = self._call.task_in(self._realm)
+        whole = self._whole()
         if whole is None:
-            return [], True
+            return [], not self._run_only
         over = self._logs.silent_from_here(self._call)
         found: list[tuple[str, str]] = []
         for block in self._new_blocks(whole):
@@ -342,14 +374,15 @@ class MapFeed:
 
     def loud(self) -> list[str]:
         """The names of the items that have written to stderr."""
-        whole = self._call.task_in(self._realm)
-        blocks = () if whole is None else whole.parts[self._first :]
-        return [
-            f"{self._name} {block.items[offset]}"
-            for block in blocks
-            if block.stage is Stage.DONE
-            for offset in block.result[4]
-        ]
+        whole = self._whole()
+        blocks = [] if whole is None else [one for one in whole.parts if self._is_news(one, whole)]
+        items: set[int] = set()
+        for block in blocks:
+            if block.stage is Stage.DONE:
+                items.update(block.items[offset] for offset in block.result[4])
+            elif block.logs and block.logs[-1].loud:
+                items.add(block.items[0])
+        return [f"{self._name} {index}" for index in sorted(items)]
 
     def size(self) -> int:
         """How many items run in blocks."""

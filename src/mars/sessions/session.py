@@ -30,6 +30,12 @@ _ACCEPTED: Final = frozenset(
 )  # fmt: skip
 
 
+_OF_EXECUTE: Final = (
+    "checkpoint", "echo", "on_error", "progress_update_interval", "seed", "session",
+    "show_progress", "wait",
+)  # fmt: skip
+
+
 class Session:
     """What a program has executed on an engine.
 
@@ -123,7 +129,9 @@ class Session:
         """
         unknown = accepted.keys() - _ACCEPTED
         if unknown:
-            raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+            from mars.calls.mistakes import unknown_argument
+
+            raise TypeError(unknown_argument("execute", min(unknown), _OF_EXECUTE))
         given = _handles(objects, "execute")
         result: Any = given[0] if len(given) == 1 else list(given)
         return self.runs.run(
@@ -184,7 +192,7 @@ class Session:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def fetch(self, *objects: Any, **_: Any) -> Any:
+    def fetch(self, *objects: Any, **unknown: Any) -> Any:
         """Values of objects that were executed in this session.
 
         Parameters
@@ -199,11 +207,15 @@ class Session:
 
         Raises
         ------
+        TypeError
+            There is an argument that `fetch` does not have, such as ``timeout``: it never waits.
         NotExecuted
             An object was not executed here (a ValueError).
         BaseException
             The call of an object failed: its own error.
         """
+        if unknown:
+            refuse_fetch_arguments(unknown)
         values = self.values(_handles(objects, "fetch"))
         return values[0] if len(values) == 1 else values
 
@@ -546,6 +558,22 @@ AnySession = Session | SessionView
 """What programs may pass where a session is asked for."""
 
 
+def refuse_fetch_arguments(given: dict[str, Any]) -> None:
+    """Refuse arguments that `fetch` does not have, as the original does.
+
+    Raises
+    ------
+    TypeError
+        Always.
+    """
+    advice = ""
+    if "timeout" in given:
+        advice = (
+            "; fetch does not wait: execute(wait=False).result(timeout=...) waits so long at most"
+        )
+    raise TypeError(f"`fetch` got unexpected arguments: {', '.join(given)}{advice}")
+
+
 def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
     """The objects, maps and tuples that a function was given; they may come in one list."""
     if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
@@ -568,6 +596,11 @@ class Opened:
         The default session.
     engines : dict of str to (Engine, set of Session)
         Each engine by its address, with the sessions that use it.
+    places : dict of str to (str, int) or None
+        Of sessions that another one may replace, by id: the file and line where each was made.
+        None: at a prompt or in a notebook. See `mars.sessions.replacing`.
+    notebook : object
+        The notebook or prompt that tells us of the end of each cell. None: there is none.
     lock : threading.RLock
         Whoever reads or changes `engines` holds it.
     """
@@ -579,6 +612,8 @@ class Opened:
         """Begin without sessions, as a process does that the program forks."""
         self.default: Session | None = None
         self.engines: dict[str, tuple[Engine, set[Session]]] = {}
+        self.places: dict[str, tuple[str, int] | None] = {}
+        self.notebook: Any = None
         self.lock = threading.RLock()
 
     def leave(self, session: Session) -> None:
