@@ -110,10 +110,15 @@ FOR_MARS_ONLY = frozenset({
         "claim", "begin", "unclaim", "settle", "fail", "cancel_anyway", "call", "task", "read",
         "has_large_result",
     )),
+    "Session.state", "Session.withdraw", "Completed.limit",
+    "MapObjects.whole", "MapObjects.own_items",
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
-        for name in ("calls_in", "calls_logged", "value_in", "error_in", "infos_in")
+        for name in (
+            "calls_in", "calls_logged", "value_in", "error_in", "infos_in", "state_in", "leaves",
+            "rows_shown",
+        )
     ),
 })  # fmt: skip
 """Public names that other modules of mars call, and programs need not."""
@@ -365,6 +370,7 @@ def build() -> str:
         function("mars.remote.map", remote.map),
         function("mars.remote.put", remote.put),
         function("mars.remote.run", remote.run),
+        function("mars.remote.as_completed", remote.as_completed),
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
         ("### `@mars.remote`\n\n`@mars.remote` and `@mars.remote(cpus=2)` make a `RemoteFunction` "
@@ -379,6 +385,8 @@ def build() -> str:
         klass("mars.remote.Execution", remote.Execution),
         ("An `Execution` also has `running`, `cancelled` and `add_done_callback` of "
          "`concurrent.futures.Future`. It can be awaited."),
+        klass("mars.remote.Counts", remote.Counts),
+        klass("mars.remote.Completed", remote.Completed),
         klass("mars.logs.LogFetcher", mars.logs.LogFetcher),
         "## Options of a call",
         ("These are keyword arguments of `spawn` and `map`. A name that is not in the table is "

@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
-    errors settings config resources platform _version
+    errors settings
+    tracebacks config resources platform _version
     calls.options
     calls.mistakes
     engines.kinds
@@ -51,9 +52,10 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph observe.attempts observe.silence
+    graph observe.attempts observe.silence observe.states
     observe.observation
     engine
+    checkpoint.stale
     checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
     checkpoint.module_code
     checkpoint.journal checkpoint.local_folder checkpoint.remote_folder checkpoint.walk
@@ -61,7 +63,7 @@ LAYERS = """
     checkpoint.index
     checkpoint.kept checkpoint.writer
     engines.outcome
-    calls.held calls.maps checkpoint.opening
+    calls.held calls.maps calls.shown checkpoint.opening
     checkpoint.identifier checkpoint.records
     checkpoint.recall
     checkpoint.checkpoint
@@ -79,7 +81,7 @@ LAYERS = """
     engines.driver.estimates
     engines.driver.core
     engines.driver.consequences
-    engines.driver.blocks engines.driver.early
+    engines.driver.blocks engines.driver.early engines.driver.withdrawal
     engines.driver.placement engines.driver.reactor
     engines.driver.scheduler
     engines.driver.observing engines.driver.simulation.machine
@@ -103,6 +105,7 @@ LAYERS = """
     engines.cluster.dask_own
     engines.dask engines.ray
     engines.start
+    completion
     execution
     sessions.logs sessions.echoing sessions.tally
     sessions.runs checkpoint.history
@@ -110,7 +113,7 @@ LAYERS = """
     sessions.replacing
     sessions.opening
     sessions.aio calls.executable
-    calls.objects
+    calls.objects calls.completed
     calls.put script
     calls.spawn
     executors.lost
@@ -150,12 +153,13 @@ PURE = {
     "calls.mistakes", "calls.options",
     "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
     "code.bytecode", "graph", "task", "observe.attempts", "observe.forecast",
-    "observe.observation",
+    "observe.observation", "observe.states",
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
     "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
-    "engines.driver.scheduler", "engines.wire.regions", "engines.wire.status",
+    "engines.driver.scheduler", "engines.driver.withdrawal",
+    "engines.wire.regions", "engines.wire.status",
 }  # fmt: skip
 """They decide and do nothing else."""
 

@@ -24,22 +24,27 @@ from mars.engine import Run
 from mars.sessions.opening import execute, fetch, new_session
 
 if TYPE_CHECKING:
+    from mars.calls.completed import as_completed
     from mars.calls.decorated import RemoteFunction
-    from mars.execution import Execution
+    from mars.completion import Completed
+    from mars.execution import Counts, Execution
 else:
+    # They are imported late because they need `concurrent.futures`, see `mars.errors`.
+    _LATE = {
+        "Completed": "completion",
+        "Counts": "execution",
+        "Execution": "execution",
+        "RemoteFunction": "calls.decorated",
+        "as_completed": "calls.completed",
+    }
 
     def __getattr__(name: str) -> object:
-        # These are imported late: `Execution` needs `concurrent.futures`, see `mars.errors`, and
-        # few programs use the other one.
-        if name == "Execution":
-            from mars.execution import Execution
+        home = _LATE.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
 
-            return Execution
-        if name == "RemoteFunction":
-            from mars.calls.decorated import RemoteFunction
-
-            return RemoteFunction
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"mars.{home}"), name)
 
 
 R = TypeVar("R")
@@ -146,7 +151,7 @@ class _Remote(ModuleType):
 sys.modules[__name__].__class__ = _Remote
 
 __all__ = [
-    "Executable", "Execution", "ExecutableTuple", "ItemCall", "MapObjects", "Object",
-    "RemoteFunction", "Run", "execute", "fetch", "map", "new_session", "put", "rng", "run",
-    "run_script", "spawn",
+    "Completed", "Counts", "Executable", "Execution", "ExecutableTuple", "ItemCall", "MapObjects",
+    "Object", "RemoteFunction", "Run", "as_completed", "execute", "fetch", "map", "new_session",
+    "put", "rng", "run", "run_script", "spawn",
 ]  # fmt: skip

@@ -414,6 +414,13 @@ CHECKPOINT_LOOKS: Final = 3
 """How often a reader tries to read a journal at an URL while somebody else changes it. One change
 is likely, and more in a row are not."""
 
+CHECKPOINT_FILE_CLOCK_S: Final = 2.0
+"""A file counts as changed after a result if it is newer by so many seconds. Clocks of file servers
+are off by a bit, and FAT keeps times to 2 s."""
+
+CHECKPOINT_FILES_NAMED: Final = 3
+"""Files that one notice about changed files names. With more it is no line any more."""
+
 CHECKPOINT_CHECK_BYTES: Final = 4 * KIB
 """Results up to this size, in bytes, are checked when a journal is opened. Larger ones are checked
 when they are read, so that opening stays fast."""
@@ -639,6 +646,17 @@ bar that flashes by."""
 PROGRESS_REDRAW_S: Final = 0.1
 """How often a terminal is redrawn at the most, in seconds. That is smooth to the eye, and takes
 about 0.5 % of a core."""
+
+SHOWN_CALLS: Final = 20
+"""Calls that the repr of a tuple and a table in a notebook show, of more. A screen has room for
+them."""
+
+SHOWN_CHARACTERS: Final = 120
+"""Characters of the line that a repr shows of one call. With more, a list of calls wraps in most
+terminals."""
+
+SHOWN_LOG_BYTES: Final = 1024
+"""Bytes from the end of a log in which its last line is looked for. Longer lines are cut anyway."""
 
 PROGRESS_REDRAW_HTML_S: Final = 0.25
 """How often a bar in a notebook is redrawn at the most, in seconds. There each update is a message

@@ -47,3 +47,10 @@ def loky(folder: Path) -> Sequence[str] | str:
     cases = package / "test_mars.py"
     cases.write_text((HERE / "loky_cases.py").read_text())
     return [str(cases)]
+
+
+def libraries(folder: Path) -> Sequence[str] | str:
+    """Our own: a short program for each library that takes an executor."""
+    cases = folder / "test_libraries.py"
+    cases.write_text((HERE / "library_cases.py").read_text())
+    return [str(cases)]

@@ -14,6 +14,7 @@ from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
 from mars.sessions.session import AnySession, Session, refuse_fetch_arguments
 from mars.task import Call, Handle
+from mars.tracebacks import trim
 
 V = TypeVar("V")
 
@@ -98,23 +99,27 @@ class Executable(Handle, Generic[V]):
         >>> spawn(sum, args=([1, 2, 3],)).execute().fetch()
         6
         """
-        if wait and self._is_empty():
-            return self
-        chosen = _choose(session, accepted)
-        if accepted:
-            _drop_unused(accepted)
-        result = self if wait else self._executed()
-        return chosen.runs.run(
-            [self],
-            wait=wait,
-            show_progress=show_progress,
-            interval_s=progress_update_interval,
-            on_error=on_error,
-            seed=seed,
-            echo=echo,
-            finish=lambda: result,
-            **_run_arguments(accepted),
-        )
+        try:
+            if wait and self._is_empty():
+                return self
+            chosen = _choose(session, accepted)
+            if accepted:
+                _drop_unused(accepted)
+            result = self if wait else self._executed()
+            return chosen.runs.run(
+                [self],
+                wait=wait,
+                show_progress=show_progress,
+                interval_s=progress_update_interval,
+                on_error=on_error,
+                seed=seed,
+                echo=echo,
+                finish=lambda: result,
+                **_run_arguments(accepted),
+            )
+        except BaseException as error:
+            trim(error)
+            raise
 
     def fetch(self, session: AnySession | None = None, **unknown: Any) -> V:
         """The value. What that is depends on the kind of handle.
@@ -143,11 +148,15 @@ class Executable(Handle, Generic[V]):
         BaseException
             A call failed: its own error.
         """
-        if unknown:
-            refuse_fetch_arguments(unknown)
-        if self._is_empty():
-            return self._nothing  # type: ignore[no-any-return]
-        return self.value_in(existing(session, self))  # type: ignore[no-any-return]
+        try:
+            if unknown:
+                refuse_fetch_arguments(unknown)
+            if self._is_empty():
+                return self._nothing  # type: ignore[no-any-return]
+            return self.value_in(existing(session, self))  # type: ignore[no-any-return]
+        except BaseException as error:
+            trim(error)
+            raise
 
     def to_object(self, session: AnySession | None = None, wait: bool = True, **kwargs: Any) -> Any:
         """Execute, unless that has been done, and fetch.
@@ -170,21 +179,67 @@ class Executable(Handle, Generic[V]):
         BaseException
             A call failed: its own error.
         """
-        if wait and self._is_empty():
-            return self._nothing
-        chosen = _choose(session, kwargs)
-        if wait and self._is_done(chosen):
-            return self.value_in(chosen)
-        _drop_unused(kwargs)
-        return chosen.runs.run(
-            [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
-        )
+        try:
+            if wait and self._is_empty():
+                return self._nothing
+            chosen = _choose(session, kwargs)
+            if wait and self._is_done(chosen):
+                return self.value_in(chosen)
+            _drop_unused(kwargs)
+            return chosen.runs.run(
+                [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
+            )
+        except BaseException as error:
+            trim(error)
+            raise
+
+    def cancel(self, session: AnySession | None = None) -> bool:
+        """Stop the calls of this, and all calls that need their values. Other calls go on.
+
+        `fetch` then raises `TaskCancelled`, and `execute` runs them again. A call that runs gets a
+        KeyboardInterrupt; if that does not help, its process is replaced half a second later.
+        Items that run in blocks of a map are stopped with the whole map only. To stop all calls of
+        a run, use `Execution.cancel`.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        bool
+            Whether a call was stopped. False: all have ended, or no run is at them.
+
+        Raises
+        ------
+        UsageError
+            It is called inside a call. There, cancel the run.
+
+        Examples
+        --------
+        >>> import time
+        >>> slow, quick = spawn(time.sleep, 60), spawn(abs, -1)
+        >>> run = ExecutableTuple([slow, quick]).execute(wait=False)
+        >>> slow.cancel(), run.result() and quick.fetch(), slow.states()
+        (True, 1, ['cancelled'])
+        """
+        if self._is_empty():
+            return False
+        chosen = existing(session, self)
+        stopped = False
+        for leaf in self.leaves():
+            for call in leaf.calls_in(chosen.realm):
+                stopped |= chosen.withdraw(call)
+        return stopped
 
     def errors(self, session: AnySession | None = None) -> list[Any]:
-        """The error of each part; None for a part that has a value or was not run.
+        """The error of each part: why it has no value. None for a part that has a value.
 
-        A single object has one part. In the place of a map among several objects is the list of the
-        errors of its items.
+        That is the call's own error, or a `DependencyFailed`, `TaskCancelled`, and so on. A call
+        that has not ended, or was not run, has a `NotExecuted`; its ``state`` says which. A single
+        object has one part. In the place of a map among several objects is the list of the errors
+        of its items.
 
         Parameters
         ----------
@@ -194,6 +249,29 @@ class Executable(Handle, Generic[V]):
         if self._is_empty():
             return []
         found = self.error_in(existing(session, self))
+        return found if isinstance(found, list) else [found]
+
+    def states(self, session: AnySession | None = None) -> list[Any]:
+        """The state of each part, in the order of `errors`.
+
+        It is one of ``"not started"``, ``"waiting for inputs"``, ``"queued"``, ``"running"``,
+        ``"done"``, ``"failed"``, ``"cancelled"`` and ``"reused"``. *Reused* is done, with a result
+        that a checkpoint had. *Not started* are also calls whose run ended before their turn.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session. If there is none, the session in which each part was
+            executed last.
+
+        Examples
+        --------
+        >>> ExecutableTuple([spawn(abs, -1).execute(), spawn(abs, -2)]).states()
+        ['done', 'not started']
+        """
+        if self._is_empty():
+            return []
+        found = self.state_in(default_realm() if session is None else choose(session).realm)
         return found if isinstance(found, list) else [found]
 
     def fetch_log(
@@ -239,6 +317,13 @@ class Executable(Handle, Generic[V]):
     def error_in(self, session: Any) -> Any:
         return [one.error_in(session) for one in self._parts()]
 
+    def leaves(self) -> Sequence[Any]:
+        """The objects and maps that it consists of, for whoever tells of them one by one."""
+        return [leaf for one in self._parts() for leaf in one.leaves()]
+
+    def state_in(self, realm: Any) -> Any:
+        return [one.state_in(realm) for one in self._parts()]
+
     def infos_in(self, session: Any, fields: Sequence[str] | None = None) -> Any:
         """Facts about the stored result, or a list of those of its parts."""
         return [one.infos_in(session, fields) for one in self._parts()]
@@ -264,6 +349,10 @@ class Executable(Handle, Generic[V]):
     def _was_executed(self) -> bool:
         """Whether a call of it was executed, in whichever session."""
         return any(one._was_executed() for one in self._parts())
+
+    def _title(self) -> str:
+        """What errors call it."""
+        return next((one._title() for one in self._parts()), "it")
 
     def _executed(self) -> Any:
         """What a future returns once it was executed."""
@@ -296,6 +385,12 @@ def _choose(given: AnySession | None, accepted: dict[str, Any]) -> Session:
     return choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
 
 
+def default_realm() -> Any:
+    """What the tasks of the default session belong to; None: there is no default session."""
+    default = get_default_session()
+    return None if default is None else default.realm
+
+
 def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
     """The session to read from. To read never starts an engine.
 
@@ -310,8 +405,8 @@ def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
     if found is None:
         if handle._was_executed():
             raise SessionClosed("Session closed already, or not the default one")
-        raise NotExecuted(repr(handle[0] if isinstance(handle, tuple) else handle))
+        raise NotExecuted(handle._title())
     return found
 
 
-__all__ = ["Executable", "existing"]
+__all__ = ["Executable", "default_realm", "existing"]

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar, overload
 
 from mars.attempt import codec
-from mars.calls.executable import Executable, existing
+from mars.calls.executable import Executable, default_realm, existing
 from mars.calls.maps import MapCall
 from mars.engine import SessionRealm
 from mars.errors import SessionClosed
@@ -20,6 +21,9 @@ from mars.sessions.logs import CallLogs
 from mars.sessions.opening import get_default_session
 from mars.sessions.session import AnySession, Session
 from mars.task import Call, Handle, Output
+
+if TYPE_CHECKING:
+    from mars.calls.shown import Row
 
 R = TypeVar("R")
 
@@ -170,6 +174,19 @@ class Object(Output, Executable[R], Generic[R]):
     def _was_executed(self) -> bool:
         return self.call.task is not None
 
+    def leaves(self) -> Sequence[Object[R]]:
+        return (self,)
+
+    def state_in(self, realm: Any) -> str:
+        from mars.observe.states import state_in
+
+        return state_in(self.call, realm).word
+
+    def _title(self) -> str:
+        from mars.observe.states import title_of
+
+        return title_of(self.call)
+
     def times(self, session: AnySession | None = None) -> Times | None:
         """When the call went through its stages, from queued to stored.
 
@@ -253,18 +270,27 @@ class Object(Output, Executable[R], Generic[R]):
         return self.copy()
 
     def __repr__(self) -> str:
+        return f"<{self._row().line(time.monotonic())}>"
+
+    def __str__(self) -> str:
+        """As the original shows it."""
         return f"Object <op=RemoteFunction, key={self.key}_{self.index}>"
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def _row(self) -> Row:
+        from mars.calls.shown import row_of
 
-        task = self.call.task
-        state = "not executed" if task is None else task.stage.name.lower()
-        return (
-            f"<table><tr><th>Object</th><td>{escape(self.name)}</td></tr>"
-            f"<tr><th>state</th><td>{state}</td></tr>"
-            f"<tr><th>inputs</th><td>{len(self.call.inputs)}</td></tr></table>"
-        )
+        row = row_of(self.call, default_realm())
+        several = self.call.n_output
+        return row if several is None else row._replace(name=f"{row.name}[{self.index}]")
+
+    def rows_shown(self, most: int) -> Sequence[Row]:
+        return (self._row(),)
+
+    def _repr_html_(self) -> str:
+        from mars.calls.shown import table_of
+
+        inputs = len(self.call.inputs)
+        return table_of([self], f"Object with {inputs} input{'' if inputs == 1 else 's'}")
 
 
 def _sharers(task: Any) -> int:
@@ -328,7 +354,17 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
     def __repr__(self) -> str:
         if self._named is not None:
             return repr(self._named(*self))
-        return super().__repr__()
+        from mars.calls.shown import listing
+
+        return listing(self)
+
+    def _repr_html_(self) -> str:
+        from mars.calls.shown import table_of, tally
+
+        leaves = self.leaves()
+        states = [one for leaf in leaves for one in leaf.states()]
+        told = f"{len(states):,} calls: {tally(states)}" if states else "no calls"
+        return table_of(leaves, told)
 
     def _parts(self) -> ExecutableTuple:
         for one in self:
@@ -402,6 +438,27 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
     def error_in(self, session: Session) -> list[BaseException | None]:
         return self._call.errors(session.realm)
 
+    @property
+    def whole(self) -> Call:
+        """The call that all items have in common."""
+        return self._call
+
+    @property
+    def own_items(self) -> set[int]:
+        """Items that are calls of their own, and run outside of the map's blocks."""
+        return self._call.own | self._call.made.keys()
+
+    def leaves(self) -> Sequence[Any]:
+        return (self,)
+
+    def state_in(self, realm: Any) -> list[str]:
+        task = self._call.task
+        where = task.realm if realm is None and task is not None else realm
+        return [state.word for state in self._call.states(where)]
+
+    def _title(self) -> str:
+        return f"the map of {self._call.name}"
+
     def _parts(self) -> list[Object[R]]:
         return list(self)
 
@@ -415,7 +472,20 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
         return list, (list(self),)
 
     def __repr__(self) -> str:
-        return f"<map of {self._call.name} over {len(self)} items>"
+        from mars.calls.shown import tally
+
+        told = f": {tally(self.states())}" if self._call.count else ""
+        return f"<map of {self._call.name} over {len(self):,} items{told}>"
+
+    def rows_shown(self, most: int) -> Sequence[Row]:
+        from mars.calls.shown import rows_of_map
+
+        return rows_of_map(self._call, default_realm(), most)
+
+    def _repr_html_(self) -> str:
+        from mars.calls.shown import table_of
+
+        return table_of([self], repr(self)[1:-1])
 
 
 __all__ = ["ExecutableTuple", "MapObjects", "Object"]

@@ -222,7 +222,7 @@ def _check_n_output(n_output: object) -> None:
         raise ValueError(f"n_output has to be 1 or more, got {n_output!r}")
 
 
-def function_error(func: Callable[..., Any], chosen: Options, error: Exception) -> EncodeError:
+def function_error(func: Callable[..., Any], chosen: Options, error: BaseException) -> EncodeError:
     """The error about a function that does not pickle."""
     return attempt_call.encode_error(func, "func", chosen.name or functions.name_of(func), error)
 

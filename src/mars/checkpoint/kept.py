@@ -43,6 +43,8 @@ class KeptTask(Task):
 
     __slots__ = ("_loaded", "_source", "_value", "found")
 
+    reused = True
+
     def __init__(self, call: Call, source: Source, found: Kept | Block) -> None:
         self._value: Any = None
         self._loaded = False

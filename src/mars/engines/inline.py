@@ -27,7 +27,6 @@ from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, filters, threads
 from mars.attempt.capture import Log, Segment, capturing, is_interactive
 from mars.attempt.codec import loads
-from mars.attempt.diagnose import summarize_call
 from mars.calls.options import Options
 from mars.code import world
 from mars.code.arriving import new_world
@@ -45,8 +44,8 @@ from mars.engines.main_thread import (
     waiting,
 )
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
-from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
+from mars.errors import MarsError, NoAvailableBand, SessionClosed
 from mars.logs import LogSource
 from mars.observe.attempts import Attempts
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
@@ -238,6 +237,8 @@ class InlineEngine:
                 if run.stop_on_error:
                     run.live = False
             run.remaining -= size
+            if run.heard is not None and task.finished:
+                run.heard(task)
 
     def _end(self, run: Run, error: BaseException | None) -> None:
         """A run is over: what it has not run, it leaves to others, or nobody wants it."""
@@ -276,6 +277,31 @@ class InlineEngine:
                     if task.stage is Stage.ASSIGNED and task.parts is None:
                         task.ended = (*task.ended, (*self._where, "stopped"))
                     task.stage = Stage.CANCELLED
+            self._interrupt_cancelled()
+            self._changed.notify_all()
+        return True
+
+    def withdraw(self, task: Task) -> bool:
+        """Cancel one call; see `mars.engine.Engine`. One that runs is left to its end."""
+        with self._changed:
+            if task.finished or not _wanted(task):
+                return False
+            found, pending = [task], [*self._runs]
+            dropped = {task}
+            for one in [other for run in pending for other in run.tasks]:  # inputs come first
+                needs = {source.task_in(one.realm) for source, _ in one.call.inputs}
+                if not one.finished and one not in dropped and needs & dropped:
+                    dropped.add(one)
+                    found.append(one)
+            for one in found:
+                size = len(one.items) - len(one.parts) if one.parts is not None else 1
+                for run in one.runs:
+                    run.withdrawn += size
+                    if run.heard is not None:
+                        run.heard(one)
+                if one.stage is Stage.ASSIGNED and one.parts is None:
+                    one.ended = (*one.ended, (*self._where, "stopped"))
+                one.runs, one.stage = (), Stage.CANCELLED
             self._interrupt_cancelled()
             self._changed.notify_all()
         return True
@@ -397,6 +423,8 @@ class InlineEngine:
                     if block.stage is not Stage.DONE:
                         one.failure = one.failure or block
                         one.live &= not one.stop_on_error
+                    if one.heard is not None:
+                        one.heard(block)
                 if count == len(items):
                     task.stage = Stage.FAILED if task.tries else Stage.DONE
                 elif not _wanted(task):
@@ -410,6 +438,7 @@ class InlineEngine:
         whole = task if task.source is None else task.source
         while True:
             task.attempt += 1
+            task.sent_at = time.monotonic()  # whoever sees that it runs asks since when
             task.stage = whole.stage = Stage.ASSIGNED
             printed = len(task.logs)
             with visiting(new_world()):
@@ -528,6 +557,11 @@ class InlineEngine:
                     self._free.append(segment)
                 self._changed.notify_all()
 
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """The item of a map that runs now; see `mars.engine.Engine`."""
+        with self._changed:
+            return [task for task in self._running if task.source is whole]
+
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log, cut when it ends; see `mars.engine.Engine`."""
         self._log_limit = limit
@@ -557,7 +591,7 @@ class InlineEngine:
         if task.parts is not None:
             return item_of(task, call.index, self.decode)  # type: ignore[attr-defined]
         if task.released:
-            raise NotExecuted(summarize_call(call.name, (), {}))
+            raise no_value_of(task)
         return self.decode(task.result if call.n_output is None else task.result[index])
 
     def failure(self, task: Task) -> BaseException:

@@ -541,13 +541,13 @@ def _described(
         function, args = applied(fn), (fn, *args)
         if preparing is not None:
             function = preparing.described(attempt_call.apply, function)
-    except Exception as caught:
+    except (Exception, SystemExit) as caught:  # what pickles may raise anything
         error = function_error(fn, options, caught)
     if error is None:
         try:
             payload, buffers, found = codec.encode_arguments(args, kwargs)
             inputs = tuple([(one.call, one.index) for one in found]) if found else ()
-        except Exception as caught:
+        except (Exception, SystemExit) as caught:
             error = argument_error(args, kwargs, options.name or function.name, caught)
     call = SubmittedCall(function, payload, tuple(buffers), inputs, options, None)
     return call, error

@@ -25,6 +25,7 @@ from mars.observe.watchers import in_notebook
 from mars.sessions import replacing
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
+from mars.tracebacks import trim
 
 _NO_SESSION: Final = (
     "mars: No session found, local session will be created in background ({} cpus); "
@@ -385,7 +386,9 @@ def _existing(session: AnySession | None) -> Session:
     if session is None:
         session = get_default_session()
         if session is None:
-            raise NotExecuted("there is no session")
+            raise NotExecuted(
+                "the program", "has no session, so nothing was executed yet. Call execute() first"
+            )
     return choose(session)
 
 
@@ -408,7 +411,11 @@ def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> 
     >>> fetch(one, two)
     [1, 2]
     """
-    return choose(session).execute(*objects, **kwargs)
+    try:
+        return choose(session).execute(*objects, **kwargs)
+    except BaseException as error:
+        trim(error)
+        raise
 
 
 def fetch(*objects: Any, session: AnySession | None = None, **unknown: Any) -> Any:
@@ -426,7 +433,11 @@ def fetch(*objects: Any, session: AnySession | None = None, **unknown: Any) -> A
     TypeError
         There is another argument, such as ``timeout``: `fetch` never waits.
     """
-    return _existing(session).fetch(*objects, **unknown)
+    try:
+        return _existing(session).fetch(*objects, **unknown)
+    except BaseException as error:
+        trim(error)
+        raise
 
 
 def fetch_infos(

@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -119,6 +119,9 @@ class Runs:
         before = {call: call.task for call in missing if call.task is not None}
         echo = self._echo_mode(echo) if missing and not self._nested else False
         run.beside = not wait and not self._nested
+        ends = None
+        if not wait and not (len(handles) == 1 and isinstance(handles[0], Output)):
+            ends = _ends_of(run, targets, missing)
         if missing and self._timeout_s is not None:
             self._limit(run, self._timeout_s)
         if missing and cancelled is not None:
@@ -140,12 +143,14 @@ class Runs:
                 echoing.begin(run)
                 plain = False  # to settle it is to wait for the last lines
 
-            def settle() -> Any:
+            def settle(make: Callable[[], Any]) -> Any:
                 if echoing is not None:
                     echoing.wait()
-                return self._finish(run, finish)
+                return self._finish(run, make)
 
-            execution = Execution(run, self._engine, settle, list(handles), self.listen, plain)
+            execution = Execution(
+                run, self._engine, settle, finish, list(handles), self.listen, plain, ends
+            )
             execution.begin()
             return execution
         try:
@@ -285,7 +290,7 @@ class Runs:
 
         def late() -> None:
             if not run.ended:
-                run.error = self._too_late()
+                run.error = self._too_late(run)
                 self._engine.cancel(run)
 
         timer = threading.Timer(timeout_s, late)
@@ -310,10 +315,10 @@ class Runs:
         run.on_end(lambda _: ended.set())
         threading.Thread(target=look, name="mars-cancel", daemon=True).start()
 
-    def _too_late(self) -> TimeoutError:
+    def _too_late(self, run: Run) -> TimeoutError:
         return TimeoutError(
-            f"the run took longer than the session's timeout of {self._timeout_s:g} s; "
-            f"what was finished stays, execute() runs the rest"
+            f"the run took longer than the session's timeout of {self._timeout_s:g} s: "
+            f"{_how_far(run)}. What is done stays; execute() again runs the rest"
         )
 
     def _adopt(self, call: Call) -> bool:
@@ -341,6 +346,7 @@ class Runs:
             if not run.ended:
                 run.error = error
                 run.end()
+            _tell_how_far(error, run)  # Ctrl-C, where calls run in the thread that submits them
             raise
 
     def _give_places(self, missing: Sequence[Call], targets: Any, seed: int | None) -> None:
@@ -401,7 +407,7 @@ class Runs:
                 self._wait_listening(run)
             elif not run.wait(PROGRESS_LOAD_S):
                 self._watch(run, show_progress, interval_s, calls, None)
-        except BaseException:
+        except BaseException as error:
             # Most likely this is Ctrl-C. What runs is stopped, and what is finished stays. Earlier
             # runs that ended so are cancelled once more, which kills what of them still runs.
             for late in [*self._interrupted, run]:
@@ -409,11 +415,14 @@ class Runs:
             self._interrupted.add(run)
             if not self._nested:
                 run.wait(CANCEL_WAIT_S)  # after that, its calls say that they were cancelled
+                _tell_how_far(error, run)
             raise
         if run.cancelled and run.error is None:
             from concurrent.futures import CancelledError
 
-            raise CancelledError("the run was cancelled")
+            raise CancelledError(
+                f"the run was cancelled: {_how_far(run)}; execute() again runs the rest"
+            )
 
     def _watch(
         self,
@@ -466,6 +475,31 @@ class Runs:
 
         show = write_line if display is None else display.note
         return Listener(self._engine.silent_calls, options.silent_notice, show)
+
+
+def _how_far(run: Run) -> str:
+    """How many calls of a run are done, for people."""
+    failed = f", {run.failed:,} failed" if run.failed else ""
+    return f"{run.done:,} of {run.total:,} done{failed}"
+
+
+def _tell_how_far(error: BaseException, run: Run) -> None:
+    """Say at Ctrl-C what is done, and what to do for the rest."""
+    if isinstance(error, KeyboardInterrupt) and not error.args:
+        error.args = (f"{_how_far(run)}; execute() again runs the rest",)
+
+
+def _ends_of(run: Run, targets: Iterable[Call], missing: Iterable[Call]) -> Any:
+    """What hears of the calls of a run as they end. Those that were done before come first."""
+    from mars.completion import Ends
+
+    ends = Ends()
+    run.heard = ends.put
+    to_run = set(missing)
+    for call in targets:
+        if call not in to_run:
+            ends.put_call(call)
+    return ends
 
 
 def _run_arguments(

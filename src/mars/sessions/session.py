@@ -14,13 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars.engine import Engine, SessionRealm
-from mars.engines.outcome import cancelled
+from mars.engines.outcome import cancelled, no_value
 from mars.errors import NotExecuted
 from mars.logs import LogFetcher, LogSource
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.logs import CallLogs
 from mars.sessions.runs import Runs
 from mars.task import Call, Handle, Output, Stage, Task
+from mars.tracebacks import trim
+
+TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
+if TYPE_CHECKING:
+    from mars.observe.states import State
 
 _ACCEPTED: Final = frozenset(
     {
@@ -65,7 +70,7 @@ class Session:
         self.session_id = session_id
         self.address = engine.address
         self.engine = engine
-        self.realm = SessionRealm(engine)
+        self.realm = SessionRealm(engine, session_id)
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
         self.logs = CallLogs(self.realm)
         self._nested = nested
@@ -127,26 +132,30 @@ class Session:
         NoAvailableBand
             A call asks for more than any worker has.
         """
-        unknown = accepted.keys() - _ACCEPTED
-        if unknown:
-            from mars.calls.mistakes import unknown_argument
+        try:
+            unknown = accepted.keys() - _ACCEPTED
+            if unknown:
+                from mars.calls.mistakes import unknown_argument
 
-            raise TypeError(unknown_argument("execute", min(unknown), _OF_EXECUTE))
-        given = _handles(objects, "execute")
-        result: Any = given[0] if len(given) == 1 else list(given)
-        return self.runs.run(
-            given,
-            wait=wait,
-            show_progress=show_progress,
-            interval_s=progress_update_interval,
-            on_error=on_error,
-            seed=seed,
-            finish=lambda: result,
-            plain=True,
-            cancelled=accepted.get("cancelled"),
-            checkpoint=checkpoint,
-            echo=echo,
-        )
+                raise TypeError(unknown_argument("execute", min(unknown), _OF_EXECUTE))
+            given = _handles(objects, "execute")
+            result: Any = given[0] if len(given) == 1 else list(given)
+            return self.runs.run(
+                given,
+                wait=wait,
+                show_progress=show_progress,
+                interval_s=progress_update_interval,
+                on_error=on_error,
+                seed=seed,
+                finish=lambda: result,
+                plain=True,
+                cancelled=accepted.get("cancelled"),
+                checkpoint=checkpoint,
+                echo=echo,
+            )
+        except BaseException as error:
+            trim(error)
+            raise
 
     @property
     def checkpoint(self) -> Any:
@@ -214,10 +223,14 @@ class Session:
         BaseException
             The call of an object failed: its own error.
         """
-        if unknown:
-            refuse_fetch_arguments(unknown)
-        values = self.values(_handles(objects, "fetch"))
-        return values[0] if len(values) == 1 else values
+        try:
+            if unknown:
+                refuse_fetch_arguments(unknown)
+            values = self.values(_handles(objects, "fetch"))
+            return values[0] if len(values) == 1 else values
+        except BaseException as error:
+            trim(error)
+            raise
 
     def values(self, handles: Sequence[Handle]) -> list[Any]:
         """The values of several objects, as a list. It raises what `fetch` raises.
@@ -237,6 +250,16 @@ class Session:
         except SystemExit as error:
             self.runs.tell_exit(error)
             raise
+        except NotExecuted:
+            # One that failed is most likely why others were not executed: that is the news.
+            for one in handles if len(handles) > 1 else ():
+                if isinstance(one, Output) and self._failed(one.call):
+                    raise self.engine.failure(self.task_of(one)) from None
+            raise
+
+    def _failed(self, call: Call) -> bool:
+        task = call.task_in(self.realm)
+        return task is not None and task.stage is Stage.FAILED and task.parts is None
 
     def value(self, output: Output) -> Any:
         """The value of one object."""
@@ -262,7 +285,7 @@ class Session:
         Raises
         ------
         NotExecuted
-            The object was not executed here.
+            It has not ended, or was not executed here. The message says which, and what to do.
         CancelledError
             It was cancelled.
         """
@@ -271,17 +294,52 @@ class Session:
         if task is None or task.realm is not self.realm:
             task = self._known(call)
             if task is None:
-                whole = None if call.whole is None else call.whole.task_in(self.realm)
-                if whole is not None and whole.cancelled:
-                    raise cancelled(call)
-                raise NotExecuted(repr(output))
+                raise self._no_value(call)
         stage = task.stage
-        if stage is Stage.DONE:
-            if not task.asked:
-                raise NotExecuted(repr(output))
-        elif stage is not Stage.FAILED:
-            raise cancelled(call) if task.cancelled else NotExecuted(repr(output))
+        if stage is not Stage.DONE and stage is not Stage.FAILED:
+            raise self._no_value(call)
         return task
+
+    def withdraw(self, call: Call) -> bool:
+        """Cancel one call; False: it has ended, or no run is at it."""
+        self.realm.check_open()
+        task = call.task_in(self.realm)
+        return task is not None and not task.finished and self.engine.withdraw(task)
+
+    def _no_value(self, call: Call) -> BaseException:
+        """The error of a call that has neither a value nor an error of its own here."""
+        from mars.observe.states import CANCELLED, NOT_STARTED, state_in, title_of
+
+        state = state_in(call, self.realm)
+        if state.word == CANCELLED:
+            return cancelled(call)
+        other = call.task
+        if state.word != NOT_STARTED or other is None or other.realm is self.realm:
+            return no_value(title_of(call), state)
+        realm: Any = other.realm
+        if getattr(realm, "closed", False):
+            reason = (
+                "was executed in a session that is closed. Call execute() to run it again in "
+                "this one"
+            )
+        else:
+            reason = (
+                f"was executed in another session, {getattr(realm, 'session_id', '')}. Read it "
+                f"there with fetch(session=...), or call execute() to run it in this one, too"
+            )
+        return NotExecuted(title_of(call), reason, NOT_STARTED)
+
+    def state(self, output: Output) -> State:
+        """The state of the call of an object in this session; see `mars.observe.states`.
+
+        Parameters
+        ----------
+        output : Object
+            The object.
+        """
+        from mars.observe.states import state_in
+
+        return state_in(output.call, self.realm)
 
     def _known(self, call: Call) -> Task | None:
         return call.task_in(self.realm) or call.adopt(self.realm)
@@ -319,15 +377,15 @@ class Session:
         return [] if task is None else attempts_of(task)
 
     def error(self, output: Output) -> BaseException | None:
-        """The error of the call of an object. None: it has a value, or was not run."""
+        """The error of the call of an object. None: it has a value.
+
+        A call that has not ended, or was not run, has a `NotExecuted` that says so.
+        """
         call = output.call
         task = self._known(call)
-        if task is None:
-            whole = None if call.whole is None else call.whole.task_in(self.realm)
-            return cancelled(call) if whole is not None and whole.cancelled else None
-        if task.stage not in (Stage.FAILED, Stage.DONE) and not task.cancelled:
-            return None
-        if task.stage is Stage.DONE and not call.may_hold_errors:
+        if task is None or task.stage not in (Stage.FAILED, Stage.DONE):
+            return self._no_value(call)
+        if task.stage is Stage.DONE and not (call.may_hold_errors or task.broken):
             return None
         try:
             self.engine.value(task, output.index)
@@ -338,7 +396,7 @@ class Session:
     def executed(self, output: Output) -> bool:
         """Whether the object has a value here."""
         task = output.call.task_in(self.realm)
-        return task is not None and task.available and task.asked
+        return task is not None and task.available
 
     def log_source(self, call: Call) -> LogSource | None:
         """What a call has printed so far. None: it was not started."""
@@ -521,18 +579,29 @@ class Session:
         self.engine.destroy_object(self.session_id, name)
 
     def __repr__(self) -> str:
-        state = "closed" if self.realm.closed else f"{self.engine.n_cpu:g} cpus"
-        return f"<Session {self.session_id} on {self.address}, {state}>"
+        return f"<Session {self.session_id} on {self.address}, {self._told()}>"
+
+    def _told(self) -> str:
+        """What it has, and what runs in it now."""
+        if self.realm.closed:
+            return "closed"
+        told = f"{self.engine.n_cpu:g} cpus"
+        seen = self.engine.observe()
+        runs = [one for one in seen.runs if one.session == self.session_id and not one.depth]
+        if not runs:
+            return told
+        running = len([w for w in seen.workers if {one.number for one in runs} & {*w.runs}])
+        total, done = sum(one.total for one in runs), sum(one.done for one in runs)
+        several = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        return f"{told}, {several}: {done} of {total} done, {running} running"
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        state = "closed" if self.realm.closed else "open"
         return (
             f"<table><tr><th>Session</th><td>{escape(self.session_id)}</td></tr>"
             f"<tr><th>engine</th><td>{escape(self.address)}</td></tr>"
-            f"<tr><th>cpus</th><td>{self.engine.n_cpu:g}</td></tr>"
-            f"<tr><th>state</th><td>{state}</td></tr></table>"
+            f"<tr><th>state</th><td>{escape(self._told())}</td></tr></table>"
         )
 
 

@@ -51,6 +51,8 @@ def complete(
     for run in task.runs:
         run.remaining -= 1
         run.done += task.size
+        if run.heard is not None:
+            run.heard(task)
         if run.remaining == run.made and run.live:
             end_run(core, run)
     task.runs = ()
@@ -205,6 +207,8 @@ def _count_failure(core: Core, task: Task) -> None:
     for run in runs:
         run.remaining -= 1
         run.failed += 1
+        if run.heard is not None:
+            run.heard(task)
         if not run.live:
             continue
         if run.failure is None:

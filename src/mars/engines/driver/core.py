@@ -134,8 +134,8 @@ class Core:
     __slots__ = (
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
         "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
-        "made_in", "next_group", "next_worker", "ready", "releases", "resuming", "roomy", "taken",
-        "timers", "workers",
+        "made_in", "next_group", "next_worker", "nobody", "ready", "releases", "resuming", "roomy",
+        "taken", "timers", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -173,6 +173,7 @@ class Core:
         self.timers = Timers(self.workers)
         self.attempts = 0  # number of the last one
         self.ended = Attempts()
+        self.nobody: RunState | None = None  # the run of calls that the program has cancelled
         self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self.commands: list[Command] = []  # of the event that is being handled
         self.releases: list[Task] = []  # results that are given back at its end

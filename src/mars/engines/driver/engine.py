@@ -23,7 +23,7 @@ from mars.attempt.capture import Log
 from mars.attempt.followed import Program
 from mars.attempt.setting import import_path
 from mars.calls.options import DEFAULT_OPTIONS
-from mars.engine import Run
+from mars.engine import Run, SessionRealm
 from mars.engines.driver.loop import Loop
 from mars.engines.driver.nested import NestedServer
 from mars.engines.driver.scheduler import Scheduler
@@ -32,8 +32,8 @@ from mars.engines.driver.stream import Stream
 from mars.engines.driver.workers import Workers
 from mars.engines.kinds import EngineOptions
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
-from mars.errors import NoAvailableBand, NotExecuted
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
+from mars.errors import NoAvailableBand
 from mars.logs import LogSource
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence
@@ -176,6 +176,9 @@ class DriverEngine:
         self._folder = os.getcwd
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
+        # Who wants calls that the program has cancelled one by one: a run that has ended.
+        self._nobody = Run("", SessionRealm(self))
+        self._nobody.live, self._nobody.cancelled = False, True
         self._silence = Silence(site.is_stopped, site.how_to_look)
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
@@ -370,13 +373,19 @@ class DriverEngine:
         if not self._closed:
             self.loop.post(lambda: self.loop.cancel(run))
 
+    def withdraw(self, task: Task) -> bool:
+        """Cancel one call; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return False
+        return self.loop.ask(lambda: self.loop.withdraw(task, self._nobody))
+
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
         check_open(self._closed, self._pid)
         if task.stage is not Stage.DONE:
             raise failure_of(task)
         if task.released:
-            raise NotExecuted(task.call.name)
+            raise no_value_of(task)
         if task.parts is not None:
             return item_of(task, task.call.index, self.store.decode)  # type: ignore[attr-defined]
         result = task.result if task.call.n_output is None else task.result[index]
@@ -411,6 +420,19 @@ class DriverEngine:
         if not task.attempt and not task.logs:
             return None
         return TaskLog(task, self.running_log, lambda: self.loop.over)
+
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """The blocks of a map that are under way; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return ()
+        return self.loop.ask(
+            lambda: [
+                task
+                for worker in self.loop.scheduler.workers.values()
+                for task in worker.queue
+                if task.source is whole
+            ]
+        )
 
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log; see `mars.engine.Engine`."""

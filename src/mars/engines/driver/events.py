@@ -29,6 +29,8 @@ class RunState(Protocol):
     stop_on_error: bool
     depth: int
     landed: Callable[[Task], object] | None
+    heard: Callable[[Task], object] | None
+    withdrawn: int
 
 
 # -- events -----------------------------------------------------------------------------------
@@ -146,6 +148,13 @@ class Cancelled(NamedTuple):
     """Somebody cancelled a run."""
 
     run: RunState
+
+
+class Withdrawn(NamedTuple):
+    """The program cancelled one call. It goes over to a run that has ended, and was cancelled."""
+
+    task: Task
+    by: RunState
 
 
 class Forgotten(NamedTuple):
@@ -291,7 +300,7 @@ class GiveUp:
 
 Event = (
     Submitted | WorkerReady | Finished | Arrived | Unkept | Lost | GaveBack | Blocked | Unblocked
-    | Died | Left | Cancelled | Forgotten | Tick
+    | Died | Left | Cancelled | Withdrawn | Forgotten | Tick
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release

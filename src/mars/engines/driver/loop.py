@@ -47,7 +47,7 @@ from mars.engines.wire.messages import (
 )
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
-from mars.task import RunId, Task, WorkerId
+from mars.task import RunId, Stage, Task, WorkerId
 
 Answer = TypeVar("Answer")
 
@@ -307,6 +307,13 @@ class Loop:
         """End a run early."""
         if run in self.runs or run in self._late:
             self.on(events.Cancelled(run))
+
+    def withdraw(self, task: Task, by: Run) -> bool:
+        """Cancel one call. False: it has ended, or no run is at it."""
+        if task.finished or task.stage is Stage.MADE or not any(run.live for run in task.runs):
+            return False
+        self.on(events.Withdrawn(task, by))
+        return True
 
     def fail_runs(self, task: Task, error: MarsError) -> None:
         """End the runs of a task with an error."""
@@ -570,7 +577,7 @@ class Loop:
             state = self.scheduler.workers.get(worker)
             if state is not None and state.queue and state.queue[0].attempt == message[1]:
                 task = state.queue[0]
-                for run in task.runs:
+                for run in [one for one in task.runs if one.live]:
                     run.partial[task] = message[2]
         elif message[0] == messages.MARKS:
             self.live.take(member, message[1], message[2])

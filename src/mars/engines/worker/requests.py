@@ -377,6 +377,13 @@ class NestedEngine:
             with self._worker.shield():
                 self._worker.send((messages.CANCEL, run.number))
 
+    def withdraw(self, task: Task) -> bool:
+        """Refuse: calls inside a call are cancelled with their run."""
+        raise UsageError(
+            "inside a call, single calls cannot be cancelled; cancel the run that "
+            "execute(wait=False) returned"
+        )
+
     def value(self, task: Task, index: int) -> object:
         """Decode one output."""
         if task.stage is not Stage.DONE:
@@ -415,6 +422,10 @@ class NestedEngine:
 
     def forget(self, task: Task) -> None:
         """The call that asked holds the object no more; its driver drops it with the call."""
+
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """None: which blocks there are is known to the program's own engine."""
+        return ()
 
     def observe(self, since: int | None = None) -> Any:
         """Nothing: the program's own engine runs these calls, and tells of them."""
