@@ -53,6 +53,11 @@ class Ends:
         """A call was done before the run began."""
         self.unread.append((call, None))
 
+    def tell(self, _: object = None) -> None:
+        """Wake whoever waits: the run has ended."""
+        if self.wake is not None:
+            self.wake()
+
 
 class Completed:
     """The objects of a run, each as soon as its call has ended, well or not.
@@ -89,6 +94,7 @@ class Completed:
         self._pending: dict[Call, list[Any]] = {}
         self._maps: dict[Call, tuple[Any, set[int]]] = {}  # and the items that are still to come
         self._ready: deque[Any] = deque()
+        self._told = False  # how the run has ended
         self._left = 0
         for leaf in leaves:
             if isinstance(leaf, Output):
@@ -100,7 +106,8 @@ class Completed:
         self._woken = threading.Event()
         self._awaited: asyncio.Event | None = None
         ends.wake = self._woken.set
-        run.on_end(lambda _: self._wake())
+        # None of these holds this iterator: if the program drops it, the objects go with it.
+        run.on_end(ends.tell)
 
     def limit(self, timeout_s: float | None, stop: Callable[[], object] | None) -> None:
         """Say until when all have to come, and what to do if Ctrl-C comes first.
@@ -148,10 +155,10 @@ class Completed:
 
         if self._awaited is None:
             loop, event = asyncio.get_running_loop(), asyncio.Event()
-            self._awaited = event
+            self._awaited, woken = event, self._woken
 
             def wake() -> None:
-                self._woken.set()
+                woken.set()
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                     loop.call_soon_threadsafe(event.set)
 
@@ -168,23 +175,20 @@ class Completed:
         self._left -= 1
         return self._ready.popleft()
 
-    def _wake(self) -> None:
-        wake = self._ends.wake
-        if wake is not None:
-            wake()
-
     def _step(self) -> bool:
         """Whether there is something to give, or no more will come."""
-        if self._ready or not self._left:
+        run = self._run
+        if self._ready or self._told or not (self._left or run.stop_on_error):
             return True
         self._woken.clear()
-        over = self._run.ended  # before the look: what ended until then is found now
+        over = run.ended  # before the look: what ended until then is found now
         self._take()
         if self._ready:
             return True
         if not over:
             return False
-        self._over()  # raises what ended the run
+        self._told = True
+        self._over()  # raises what ended the run, also if all objects have been given
         for objects in self._pending.values():  # calls of calls are told at the end
             self._ready.extend(objects)
         self._pending.clear()

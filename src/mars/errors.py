@@ -162,7 +162,8 @@ class TaskTimeout(TaskError, TimeoutError):
     attempt : int
         Which attempt this was, counted from 1.
     where : str
-        The line at which it was stopped. Empty: nobody knows, as its worker had to be killed.
+        Where it was stopped, as ``at line 3 of file.py in f``. Empty: nobody knows, as its process
+        had to be killed.
     """
 
     def __init__(self, call: str, timeout_s: float, attempt: int = 1, where: str = "") -> None:
@@ -171,9 +172,10 @@ class TaskTimeout(TaskError, TimeoutError):
 
     def __str__(self) -> str:
         where = (
-            f"It was at {self.where}"
+            f"It was {self.where}"
             if self.where
-            else "Where it was is not known; fetch_log() has what it printed"
+            else "Where it was is not known, as its process had to be killed; `mars stack` shows "
+            "where a call is while it runs"
         )
         return (
             f"{self.call} was stopped after its timeout of {self.timeout_s:g} s "

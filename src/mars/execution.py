@@ -260,6 +260,8 @@ class Execution(Future[Any]):
                 raise
             raise told from None
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not super().done() and not error.args:
+                error.args = (f"the run goes on: {self.counts()}. Its cancel() stops it",)
             trim(error)
             raise
         return self._alive() if value is _LATE and self._alive is not None else value
@@ -367,19 +369,21 @@ class Execution(Future[Any]):
             ``on_error="raise"`` it raises the failure that has ended the run after all objects
             whose calls have ended.
         """
-        if self._completed is None:
-            ends = self._ends or Ends()
-            self._completed = Completed(
+        completed = self._completed
+        if completed is None:
+            completed = Completed(
                 self._run,
-                ends,
+                self._ends or Ends(),
                 [leaf for one in self._objects for leaf in one.leaves()],
                 listen=self._listen,
                 over=self._end_of_iteration,
                 progress=lambda: f"{self.counts()}{self._what_runs()}",
             )
             self._let_go()
-        self._completed.limit(timeout, self.cancel if stop else None)
-        return self._completed
+            if not stop:  # else this is all that anybody has of the run
+                self._completed = completed
+        completed.limit(timeout, self.cancel if stop else None)
+        return completed
 
     def _end_of_iteration(self) -> None:
         """Raise what has ended the run before its calls."""

@@ -128,6 +128,21 @@ def test_objects_are_let_go_of_as_they_are_given() -> None:
     assert run.result() == [kept] and run.to_execute_tileables == [kept]
 
 
+def test_an_iterator_that_is_dropped_drops_its_objects(gate: Path, pass_gate: PassGate) -> None:
+    calls = [mr.spawn(abs, -1), held(gate, pass_gate)]
+    refs = [weakref.ref(one) for one in calls]
+    gc.disable()  # nothing may have to be found by it
+    try:
+        for one in mr.as_completed(calls):
+            assert one.fetch() == 1
+            break
+        del calls, one
+        assert [ref() for ref in refs] == [None, None]
+    finally:
+        gc.enable()
+    gate.touch()
+
+
 def test_a_time_limit_says_how_far_the_calls_are(gate: Path, pass_gate: PassGate) -> None:
     coming = mr.as_completed([held(gate, pass_gate), mr.spawn(abs, -1)], timeout=0.3)
     with pytest.raises(TimeoutError, match=r"^1 objects? .*1 of 2 done, 1 running \(held for "):
@@ -213,3 +228,7 @@ def test_a_session_that_ends_ends_the_iteration(
 def test_what_is_no_object_is_refused(wrong: object) -> None:
     with pytest.raises(TypeError):
         mr.as_completed(wrong)  # type: ignore[arg-type]
+    call = mr.spawn(abs, -1)
+    with pytest.raises(TypeError, match="timeout has to be seconds"):
+        mr.as_completed([call], timeout="1")  # type: ignore[arg-type]
+    assert call.states() == ["not started"]

@@ -969,6 +969,8 @@ def test_a_timeout_carries_the_stack_at_the_interrupt() -> None:
         call.execute()
     names = [one.name for one in traceback.extract_tb(told.value.__traceback__)]
     assert names[-2:] == ["outer", "inner"]
+    with pytest.raises(mars.errors.TaskTimeout, match="It was in compiled code"):
+        mr.spawn(time.sleep, args=(60,), timeout=0.2).execute()
     assert pickle.loads(pickle.dumps(told.value)).where == told.value.where
 
 

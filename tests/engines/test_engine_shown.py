@@ -93,6 +93,8 @@ def test_what_was_executed_in_another_session_says_so(
     call = mr.spawn(abs, -1).execute()
     other = mars.new_session(session.address)
     assert repr(call).endswith("in another session>")
+    there = mr.spawn(abs, -2).execute(session=other)
     other.close()
     session.as_default()
+    assert repr(there).endswith("in a session that is closed>")
     assert repr(call).startswith("<abs: done in ") and "another" not in repr(call)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mars.completion import Completed
+from mars.config import plain_scalar
 from mars.execution import Execution
 from mars.sessions.opening import choose
 from mars.sessions.session import AnySession
@@ -61,7 +62,7 @@ def as_completed(
     KeyboardInterrupt
         Raised by the iterator at Ctrl-C, which cancels the run. What is done stays.
     TypeError
-        Something is no object of `spawn` or `map`.
+        Something is no object of `spawn` or `map`, or ``timeout`` is no number.
 
     Notes
     -----
@@ -73,6 +74,9 @@ def as_completed(
     >>> sorted(done.fetch() for done in as_completed(calls))
     [1, 2, 4, 8]
     """
+    timeout = plain_scalar(timeout)
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise TypeError(f"timeout has to be seconds, got {timeout!r}")
     if isinstance(objects, Execution):
         return objects.completed(timeout)
     chosen = choose(session)

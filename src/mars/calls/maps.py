@@ -64,7 +64,7 @@ class ItemCall(Call):
         whole = self.map.task_in(realm)
         if whole is None or whole.parts is None:
             return None
-        found = Items(whole.parts).find(self.index)
+        found = self.map.where(whole.parts).find(self.index)
         if found is None:
             return None
         offset, block = found
@@ -87,6 +87,12 @@ class _ItemTask(Task):
         block = self.source
         assert block is not None
         return block.stage is not Stage.DONE or self._offset in block.result[1]
+
+    @property
+    def place_in_block(self) -> tuple[int, Task]:
+        """Which item of which block it is."""
+        assert self.source is not None
+        return self._offset, self.source
 
     def __init__(self, call: Call, realm: Realm, whole: Task, block: Task, offset: int) -> None:
         super().__init__(call, realm)
@@ -129,7 +135,7 @@ class MapCall(Call):
         The items that have to be calls of their own, because they hold objects.
     """
 
-    __slots__ = ("columns", "count", "made", "own", "spread", "taken")
+    __slots__ = ("_index", "columns", "count", "made", "own", "spread", "taken")
 
     may_hold_errors = True
 
@@ -145,6 +151,7 @@ class MapCall(Call):
         self.taken = taken
         self.count = min(map(len, columns)) if taken is None else len(taken.rows)
         self.spread = len(columns) > 1
+        self._index: tuple[Any, ...] = (None, 0, None, None)  # as `where` made it last
         self.made: dict[int, ItemCall] = {}  # the items that are calls of their own
         self.own: set[int] = set()
 
@@ -229,6 +236,16 @@ class MapCall(Call):
         if call is None:
             call = self.made[index] = ItemCall(self, index)
         return call
+
+    def where(self, parts: Sequence[Task]) -> Items:
+        """Which block has which item; made anew only when there are others, as many may ask."""
+        known, count, last, index = self._index
+        if parts is not known or len(parts) != count or (count and parts[-1] is not last):
+            now = list(parts)  # blocks may end meanwhile
+            index = Items(now)
+            self._index = parts, len(now), now[-1] if now else None, index
+        found: Items = index
+        return found
 
     def _have(self, realm: Realm) -> Items:
         task = self.task_in(realm)
@@ -336,7 +353,7 @@ class MapCall(Call):
         whole = self.task_in(realm)
         if task is not None or whole is None:
             return task
-        found = Items(whole.parts or ()).find(index)
+        found = self.where(whole.parts or ()).find(index)
         if found is not None:
             offset, block = found
             return _ItemTask(self, realm, whole, block, offset)

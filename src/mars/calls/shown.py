@@ -52,22 +52,22 @@ class Row(NamedTuple):
         Seconds that its last attempt ran, once it has ended.
     last : str
         Its error if it failed, else the last line that it printed.
-    elsewhere : bool
-        Whether this is what became of it in another session than the default one.
+    where : str
+        In which session that is, if it is not the default one.
     """
 
     name: str
     state: State
     took_s: float | None
     last: str
-    elsewhere: bool = False
+    where: str = ""
 
     def told(self, now: float) -> str:
         """The state, with the time that the call has taken."""
         told = self.state.told(now)
         if self.took_s is not None and self.state.word != NOT_STARTED:
             told += f" {'in' if self.state.word in HAVE_VALUES else 'after'} {seconds(self.took_s)}"
-        return f"{told}, in another session" if self.elsewhere else told
+        return f"{told}, {self.where}" if self.where else told
 
     def line(self, now: float) -> str:
         """All of it on one line."""
@@ -135,13 +135,17 @@ def rows_of_map(whole: Any, default: Any, most: int) -> list[Row]:
 
 
 def _row(name: str, state: State, task: Task | None, realm: Any, default: Any) -> Row:
-    elsewhere = default is not None and realm is not default and state.word != NOT_STARTED
+    where = ""
+    if realm is not None and realm is not default and state.word != NOT_STARTED:
+        closed = getattr(realm, "closed", False)
+        if closed or default is not None:
+            where = "in a session that is closed" if closed else "in another session"
     if task is None:
-        return Row(name, state, None, "", elsewhere)
+        return Row(name, state, None, "", where)
     text = ""
     with contextlib.suppress(Exception):  # a log or an error that cannot be read is left out
         text = _error_of(task) if state.word == FAILED else _last_line(task, realm)
-    return Row(name, state, _took_s(task), text, elsewhere)
+    return Row(name, state, _took_s(task), text, where)
 
 
 def _task_in(call: Call, realm: Any) -> Task | None:

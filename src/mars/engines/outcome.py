@@ -137,14 +137,15 @@ def failure_of(task: Task) -> BaseException:
 
 
 def _where(stopped: BaseException) -> str:
-    """The innermost line of the user's code in which a call was stopped; empty: not known."""
+    """Where a call was stopped: the innermost line of the user's code; empty: not known."""
     last = stopped.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     if last is None:
-        return ""
+        # Without a line of Python: it was in compiled code, or its worker had to be killed.
+        return "in compiled code" if isinstance(stopped, KeyboardInterrupt) else ""
     code = last.tb_frame.f_code
-    return f"line {last.tb_lineno} of {code.co_filename} in {code.co_name}"
+    return f"at line {last.tb_lineno} of {code.co_filename} in {code.co_name}"
 
 
 def no_value(title: str, state: State) -> NotExecuted:
@@ -203,7 +204,9 @@ class Items:
 
 def item_of(task: Task, index: int, decode: Decode) -> object:
     """One item's value out of a map's blocks, or its error, raised."""
-    found = Items(task.parts).find(index)
+    found: tuple[int, Task] | None = getattr(task, "place_in_block", None)
+    if found is None:
+        found = Items(task.parts).find(index)
     if found is None and task.cancelled:
         raise cancelled(task.call)
     if found is None:

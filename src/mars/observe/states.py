@@ -43,14 +43,11 @@ class State(NamedTuple):
         Of a running call: when it was sent to its worker, in seconds of `time.monotonic`.
     waits_for : str
         Of a call that waits for inputs: which ones, for people.
-    arriving : bool
-        The call is done, and its value is still on a node of the cluster.
     """
 
     word: str
     since: float | None = None
     waits_for: str = ""
-    arriving: bool = False
 
     def told(self, now: float) -> str:
         """The state in words, with the time that a running call has taken."""
@@ -105,7 +102,7 @@ def state_of(task: Task | None) -> State:
     if task.cancelled:
         return State(CANCELLED)
     if stage is Stage.MADE:
-        return State(DONE, arriving=True)
+        return State(DONE)  # its value is on a node of the cluster, and comes when it is asked for
     if stage is Stage.ASSIGNED and runs_now(task):
         return State(RUNNING, task.sent_at or None)
     runs = task.runs if task.source is None else task.source.runs
@@ -174,11 +171,6 @@ def why_no_value(state: State, now: float) -> str:
         Monotonic time, seconds.
     """
     word = state.word
-    if state.arriving:
-        return (
-            "is done, and its value is still on its node. execute() brings it here and does "
-            "not run the call again"
-        )
     if word == RUNNING:
         time_told = "" if state.since is None else f", for {seconds(now - state.since)} now"
         return (

@@ -297,7 +297,11 @@ class Session:
                 raise self._no_value(call)
         stage = task.stage
         if stage is not Stage.DONE and stage is not Stage.FAILED:
-            raise self._no_value(call)
+            if stage is not Stage.MADE or task.cancelled:
+                raise self._no_value(call)
+            # Its value is on a node of the cluster. Whoever asks for it has it brought here.
+            self.runs.run([output], finish=lambda: None, show_progress=False)
+            return self.task_of(output)
         return task
 
     def withdraw(self, call: Call) -> bool:
@@ -384,6 +388,8 @@ class Session:
         call = output.call
         task = self._known(call)
         if task is None or task.stage not in (Stage.FAILED, Stage.DONE):
+            if task is not None and task.stage is Stage.MADE and not task.cancelled:
+                return None  # it has a value, which is still on its node
             return self._no_value(call)
         if task.stage is Stage.DONE and not (call.may_hold_errors or task.broken):
             return None

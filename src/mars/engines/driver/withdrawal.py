@@ -10,6 +10,7 @@ from __future__ import annotations
 from mars.engines.driver.consequences import abandon, end_run, take_back_unwanted
 from mars.engines.driver.core import ASSIGNED, DONE, MADE, READY, Core
 from mars.engines.driver.events import Withdrawn
+from mars.engines.driver.queues import RETRY
 from mars.settings import CANCEL_GRACE_S
 from mars.task import Task
 
@@ -60,13 +61,12 @@ def _is_withdrawn(head: Task, found: list[Task]) -> bool:
 
 def _items_left(core: Core, whole: Task) -> int:
     """How many items of a map have not ended."""
-    under_way = sum(
-        task.size
-        for worker in core.workers.values()
-        for task in worker.queue
-        if task.source is whole
-    )
-    return len(whole.items) + under_way
+    blocks: set[Task] = set()
+    blocks.update(*[worker.queue for worker in core.workers.values()])
+    blocks.update(core.ready)
+    blocks.update(one for _, _, kind, _, one in core.timers.heap if kind == RETRY)
+    left = [one for one in blocks if one.source is whole and not one.finished]
+    return len(whole.items) + sum(block.size for block in left)
 
 
 __all__ = ["on_withdrawn"]
