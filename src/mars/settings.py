@@ -619,6 +619,22 @@ LOG_READ_BYTES: Final = MIB
 """How many bytes `fetch_log` reads at once unless ``sizes`` says otherwise. The original reads as
 many."""
 
+MARKS_WAIT_S: Final = 0.5
+"""How long to wait for a worker that is asked what the items of its block have printed, in seconds.
+It answers at once unless compiled code of the call holds the interpreter; then the next look may
+find it."""
+
+LOG_FOLLOW_S: Final = 0.05
+"""Pause between two looks at a log that somebody follows, when nothing new came, in seconds. People
+take a twentieth of a second for at once."""
+
+ECHO_NAMES: Final = 8
+"""How many calls the line names that says which calls wrote to stderr. More would not fit on it."""
+
+ECHO_COLOURS: Final = ("36", "33", "35", "32", "34", "31", "96", "93", "95", "92", "94")
+"""The colours of the names of calls whose output is shown, as codes of terminals. All of them can
+be read on white and on black."""
+
 PROGRESS_LOAD_S: Final = 0.25
 """How long a run has to last, in seconds, until what shows progress is loaded. Most runs end before
 anything could be drawn."""
@@ -656,6 +672,16 @@ not take 360 lines of log."""
 
 PROGRESS_LINE_SHARE: Final = 0.1
 """A plain line of progress is also shown whenever this further part of the run has ended."""
+
+PROGRESS_NAMES: Final = 4
+"""How many names a line of progress has of what runs, and of what failed. More do not fit."""
+
+TALLY_SHARE: Final = 0.02
+"""How much of a core counting the calls of a run may take for those who watch it. A look at 100,000
+calls that have not ended takes 10 ms."""
+
+TALLY_FAILURES: Final = 100
+"""How many calls that failed are remembered by name for those who watch a run."""
 
 SILENCE_LOOK_S: Final = 1.0
 """How often a thread that waits looks for silent calls, in seconds. A look takes 10 us per call."""
@@ -828,3 +854,11 @@ program on one machine. A call for less takes no longer than the threads."""
 PANDAS_BLOCKS_PER_CORE: Final = 4
 """Into how many blocks for each core the rows, columns or groups of pandas are cut. With more, a
 slow block costs less at the end. Each costs a call, and some hundred microseconds in pandas."""
+
+JOBLIB_BATCHES_KEPT: Final = 10_000
+"""How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and a long
+loop may have millions of them."""
+
+JOBLIB_FUNCTIONS: Final = 8
+"""How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a
+rule. One that makes a function for each item has no use for a second way."""

@@ -298,6 +298,8 @@ class Worker:
                 elif message[0] == messages.REPORT:
                     # An answer in any case: it shows if a frame before it never came.
                     self.send((messages.REPORTED,))
+                elif message[0] == messages.MARKS:
+                    self.send((messages.MARKS, message[1], self.calls.marks(message[1])))
                 elif message[0] == messages.COOL:
                     self._cool()
 
