@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
-	docs bench bench-quick bench-page bench-cluster chaos clean
+	docs dist bench bench-quick bench-page bench-cluster chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -140,7 +140,7 @@ $(PEERS_VENV)/for-suites: pyproject.toml tests/peers_suites/requirements.txt
 		--requirement tests/peers_suites/requirements.txt
 	@touch $@
 
-peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky) against mars
+peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky, joblib, scikit-learn) against mars
 	@$(PEERS_VENV)/bin/python -m tests.peers_suites $(SUITES) $(PYTEST_ARGS)
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
@@ -166,6 +166,23 @@ docs: $(VENV)/for-tests  ## make the documentation site, from the pages in docs/
 format: $(VENV)/for-tests  ## format, and fix what ruff can fix
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format --quiet .
+
+# What is built is looked at, and installed as users get it: into an empty environment, with the
+# hard dependencies alone. The version is that of src/mars/_version.py everywhere.
+DIST := build/dist
+
+dist: $(VENV)/for-tests  ## build wheel and sdist, check them, and try them in an empty environment
+	@rm -rf $(DIST) build/try; mkdir -p build
+	@$(PY) -m build --outdir $(DIST) . > build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	@$(PY) -m twine check --strict $(DIST)/*
+	@for file in $(DIST)/*.whl $(DIST)/*.tar.gz; do \
+		echo "installing $$file into an empty environment"; \
+		rm -rf build/try; $(PYTHON) -m venv build/try || exit 1; \
+		build/try/bin/python -m pip --disable-pip-version-check install --quiet "$$file" || exit 1; \
+		build/try/bin/python tests/try_installed.py || exit 1; \
+	done
+	@rm -rf build/try
+	@ls -l $(DIST)
 
 # The peers are many and large, so they get an environment of their own.
 .venv-bench/made: pyproject.toml benchmarks/requirements.txt

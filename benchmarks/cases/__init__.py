@@ -26,6 +26,7 @@ NAMES: Final = (
     "task_bench",
     "pi",
     "nested",
+    "joblib_backends",
     "logs",
     "logs_on",
     "memory_idle",

@@ -189,6 +189,14 @@ class Engine(Protocol):
     address: str
 
     @property
+    def loud(self) -> int:
+        """How many attempts have written to stderr so far."""
+
+    @property
+    def shows_calls(self) -> bool:
+        """Whether what calls print is on the program's terminal anyway."""
+
+    @property
     def n_cpu(self) -> float:
         """Cores that running calls share."""
 
@@ -268,6 +276,12 @@ class Engine(Protocol):
 
     def log(self, task: Task) -> LogSource | None:
         """What the task has printed so far; None before its first attempt."""
+
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, LogSource]]:
+        """The items of a map that run now, and items before them in the same block.
+
+        Each comes as its index, the number of the attempt that runs it, and what it has printed.
+        """
 
     def blocks_of(self, whole: Task) -> Sequence[Task]:
         """The blocks of a map that were sent to workers and have not ended, at this moment."""

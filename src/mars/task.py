@@ -258,6 +258,10 @@ class Handle:
         """The calls that have to be done in ``realm``; some of them may be done already."""
         raise NotImplementedError
 
+    def calls_logged(self, realm: object) -> Sequence[Call]:
+        """The calls whose logs are its log, whether they are done or not."""
+        return self.calls_in(realm)
+
     def value_in(self, session: Any) -> Any:
         """The value, as `fetch` returns it."""
         raise NotImplementedError
@@ -301,6 +305,9 @@ class Output(Handle):
             self.call.drop()
 
     def calls_in(self, realm: object) -> Sequence[Call]:
+        return (self.call,)
+
+    def calls_logged(self, realm: object) -> Sequence[Call]:
         return (self.call,)
 
     def value_in(self, session: Any) -> Any:

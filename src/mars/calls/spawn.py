@@ -111,7 +111,8 @@ def spawn(
     TypeError
         ``func`` is not callable, ``kwargs`` is no dict, or an option has the wrong type.
     ValueError
-        There is no such option (``Unexpected kw: <name>``), or a value is out of range.
+        There is no such option (``Unexpected kw: <name>``; the message says what was most likely
+        meant), or a value is out of range.
 
     Notes
     -----
@@ -128,7 +129,8 @@ def spawn(
     if kwargs is None:
         kwargs = _NO_KWARGS
     elif not isinstance(kwargs, dict):
-        raise TypeError("kwargs has to be a dict")
+        given = (retry_when_fail, resolve_tileable_input, n_output)
+        raise _not_kwargs(func, args, kwargs, given)
     if type(args) is not tuple:
         args = tuple(args) if isinstance(args, tuple) else (args,)
     if n_output is not None:
@@ -139,7 +141,11 @@ def spawn(
         retry_when_fail = _flag(retry_when_fail, "retry_when_fail")
     chosen = DEFAULT_OPTIONS
     if options or retry_when_fail:
-        chosen = parse_options(options, retry_when_fail=retry_when_fail)
+        chosen = parse_options(
+            options,
+            retry_when_fail=retry_when_fail,
+            unknown=lambda name: _unknown(func, name, args, kwargs, options),
+        )
         if "retry_on" in options:
             pack_retry_on(chosen)
     try:
@@ -169,6 +175,23 @@ def applied(func: Callable[..., Any]) -> Function:
     """The function to call with ``func``, which holds objects, as its first argument."""
     known = functions.describe(attempt_call.apply, codec.Keep)
     return Function(known.key, functions.name_of(func), known.data, known.buffers)
+
+
+def _not_kwargs(func: Any, args: Any, kwargs: Any, given: tuple[Any, ...]) -> TypeError:
+    from mars.calls import mistakes
+
+    others = list(given)
+    while others and others[-1] in (False, None):
+        others.pop()
+    return TypeError(mistakes.positional(func, args, kwargs, others))
+
+
+def _unknown(
+    func: Any, name: str, args: Any, kwargs: Any, options: dict[str, Any], of_map: bool = False
+) -> str:
+    from mars.calls import mistakes
+
+    return mistakes.unknown_option(func, name, args, kwargs, options, of_map=of_map)
 
 
 def pack_retry_on(chosen: Options) -> None:
@@ -267,7 +290,11 @@ def map(  # noqa: A001 (mars.remote.map)
     if not iterables:
         raise TypeError("map() must have at least one iterable")
     retry_when_fail = _flag(options.pop("retry_when_fail", False), "retry_when_fail")
-    chosen = parse_options(options, retry_when_fail=retry_when_fail)
+    chosen = parse_options(
+        options,
+        retry_when_fail=retry_when_fail,
+        unknown=lambda name: _unknown(func, name, (), {}, options, of_map=True),
+    )
     if "retry_on" in options:
         pack_retry_on(chosen)
     holder: tuple[Callable[..., Any], ...] = ()

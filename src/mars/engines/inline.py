@@ -25,7 +25,7 @@ from typing import Any
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, filters, threads
-from mars.attempt.capture import Log, Segment, capturing
+from mars.attempt.capture import Log, Segment, capturing, is_interactive
 from mars.attempt.codec import loads
 from mars.calls.options import Options
 from mars.code import world
@@ -90,9 +90,15 @@ class InlineEngine:
         address = self.worker_addresses[0]
         self._as_noted = SimpleNamespace(address=address, id=1, where=self._where)
         self._free: list[Segment] = []  # for the logs of further calls
+        self.loud = 0  # attempts that have written to stderr
         self._log_limit: int | None = None
         self._closed = False
         self._threads = context.FollowThreads()
+
+    @property
+    def shows_calls(self) -> bool:
+        """Whether what calls print is on the program's terminal, for a debugger."""
+        return is_interactive()
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -404,7 +410,8 @@ class InlineEngine:
             if block.stage is Stage.DONE:
                 log = block.logs[-1] if block.logs else None
                 marks = None if log is None else [log.start, log.end]
-                block.result = (block.result, {}, marks, {})
+                loud = [0] if log is not None and log.loud else []
+                block.result = (block.result, {}, marks, {}, loud)
                 _land(block, task.runs)
             else:
                 task.tries += 1
@@ -485,11 +492,12 @@ class InlineEngine:
         before = context.enter_thread(attempt)
         struck = interrupts()
         limit: Limit | None = None
+        capture = None
         try:
             given = self._given.here() if self._given else contextlib.nullcontext()
             with (
                 given,
-                capturing(segment, lambda: context.in_thread_of(attempt)),
+                capturing(segment, lambda: context.in_thread_of(attempt)) as capture,
                 _threads(options.cpus),
                 own_options(),
                 filters.by_name(),
@@ -538,7 +546,9 @@ class InlineEngine:
                 self._limits.pop(task, None)
                 end = segment.size()
                 if end > start:
-                    task.logs = (*task.logs, Log(segment, start, end))
+                    loud = capture is not None and capture.loud
+                    self.loud += loud
+                    task.logs = (*task.logs, Log(segment, start, end, loud))
                 if self._log_limit is not None and end - start > self._log_limit:
                     segment.trim(start, end, self._log_limit)
                 if self._closed:
@@ -562,6 +572,15 @@ class InlineEngine:
             return None
         segment, start = found
         return Log(segment, start, segment.size())
+
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, Log]]:
+        """The item of a map that runs now; see `mars.engine.Engine`."""
+        with self._changed:
+            return [
+                (block.items[0], block.attempt, Log(segment, start, segment.size()))
+                for block, (segment, start) in self._running.items()
+                if block.source is task
+            ]
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
@@ -629,6 +648,7 @@ class InlineEngine:
             1, group, node, pid, True, len(self._running), False, task.call.key, task.call.name,
             runs, self._numbers[task], task.sent_at, segment.size(),
             tuple([run.partial.get(task) for run in asking]), 0.0,
+            None if task.source is None else (task.items[0], 1),
         )  # fmt: skip
 
     def _note(self, task: Task, run: Run, ending: str, printed: int) -> None:

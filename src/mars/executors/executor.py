@@ -56,9 +56,9 @@ class Calls(CallSet):
     """
 
     __slots__ = (
-        "__weakref__", "_closing", "_pending", "_pid", "_room", "_run", "_stream", "_unread",
-        "broken", "cancelling", "changed", "closed", "open", "options", "own", "prepared",
-        "session",
+        "__weakref__", "_closing", "_pending", "_pid", "_room", "_run", "_stream", "_telling",
+        "_unread", "broken", "cancelling", "changed", "closed", "open", "options", "own",
+        "prepared", "session",
     )  # fmt: skip
 
     def __init__(self, session: Session, own: bool, options: Options, most: int | None) -> None:
@@ -74,6 +74,7 @@ class Calls(CallSet):
         self.prepared = False  # whether an initializer may have failed
         self.changed = threading.Condition(threading.RLock())
         self._closing = False
+        self._telling = 0  # futures whose callbacks are being called
         self._run: Run | None = None  # of the stream, the last one
         self._pid = os.getpid()
         # Futures with results that only the engine can read. Who holds none of them needs none.
@@ -213,6 +214,18 @@ class Calls(CallSet):
             # If the system refuses a thread, the end of the program ends the session.
             delivery.put(self.close)
 
+    def tells(self, change: int) -> None:
+        """So many futures more are having their callbacks called."""
+        with self.changed:
+            self._telling += change
+            self.changed.notify_all()
+
+    def wait_told(self) -> None:
+        """Wait until all callbacks have been called, at the end of the program."""
+        with self.changed:
+            while self._telling > 0:
+                self.changed.wait()
+
     # -- ending --------------------------------------------------------------------------------
 
     def broken_by(self, error: BaseException) -> None:
@@ -262,7 +275,6 @@ class Calls(CallSet):
         for future in list(self._unread):
             future.read()
         self.session.stop_server()
-        _alive.discard(self)
 
 
 _alive: weakref.WeakSet[Calls] = weakref.WeakSet()
@@ -274,6 +286,7 @@ os.register_at_fork(after_in_child=_alive.clear)
 def _end_all() -> None:
     for calls in list(_alive):
         calls.close()
+        calls.wait_told()
 
 
 # So calls that are there at the end of the program are waited for, and its engines are still open.

@@ -22,7 +22,7 @@ from mars import delivery
 from mars.attempt import codec
 from mars.errors import EncodeError, MarsError, WorkerDied
 from mars.execution import awaitable_error
-from mars.logs import LogFetcher, LogSource, follow
+from mars.logs import LogFetcher, LogReader, LogSource, follow
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.session import Session
 from mars.settings import PROGRESS_LOAD_S
@@ -41,6 +41,9 @@ class Owner(Protocol):
 
     def left(self, future: CallFuture[Any]) -> None:
         """A future has ended, or was cancelled; in whatever thread."""
+
+    def tells(self, change: int) -> None:
+        """So many futures more are having their callbacks called."""
 
     def broken_by(self, error: BaseException) -> None:
         """A future found that the executor cannot be used any more."""
@@ -80,7 +83,7 @@ class CallFuture(Future[T], Generic[T]):
         self._unread = False  # it has ended, and its result or error is still to be made
         self._data: bytes | None = None  # the pickle of the result, if that is all of it
         self._output: Output | None = None  # keeps a result with large parts
-        self._fetcher: LogFetcher | None = None
+        self._fetcher: LogReader | None = None
         call.handles += 1
 
     # -- in the engine's thread ----------------------------------------------------------------
@@ -170,9 +173,17 @@ class CallFuture(Future[T], Generic[T]):
 
     def _tell(self) -> None:
         """Have callbacks called, in a thread that is not the engine's."""
-        call_back: Callable[[], None] = self._invoke_callbacks  # type: ignore[attr-defined]
-        if self._done_callbacks and not delivery.put(call_back):
-            call_back()  # the system refuses a thread
+        if not self._done_callbacks:
+            return
+        self._owner.tells(1)
+        if not delivery.put(self._call_back):
+            self._call_back()  # the system refuses a thread
+
+    def _call_back(self) -> None:
+        try:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
+        finally:
+            self._owner.tells(-1)
 
     # -- the program asks ----------------------------------------------------------------------
 
@@ -381,14 +392,13 @@ class CallFuture(Future[T], Generic[T]):
         Returns
         -------
         LogFetcher or iterator of str
-            The same LogFetcher each time. ``str`` of it is the text of the latest read.
+            The text.
         """
         if follow:
             return _follow(_Log(self))
         if self._fetcher is None:
-            self._fetcher = LogFetcher(self._call.key, self._log_source)
-        self._fetcher.fetch(offsets=offsets, sizes=sizes)
-        return self._fetcher
+            self._fetcher = LogReader(self._call.key, self._log_source)
+        return self._fetcher.read(offsets=offsets, sizes=sizes)
 
     def _log_source(self) -> LogSource | None:
         task = self.task

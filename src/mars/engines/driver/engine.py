@@ -38,7 +38,13 @@ from mars.logs import LogSource
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence
 from mars.resources import memory_limit_bytes
-from mars.settings import CALL_MEMORY_SHARE, LAST_LINES_S, OBJECT_MEMORY_SHARE, UNKNOWN_MEMORY_BYTES
+from mars.settings import (
+    CALL_MEMORY_SHARE,
+    LAST_LINES_S,
+    MARKS_WAIT_S,
+    OBJECT_MEMORY_SHARE,
+    UNKNOWN_MEMORY_BYTES,
+)
 from mars.task import Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
@@ -206,6 +212,16 @@ class DriverEngine:
             undo.pop_all()  # from here on the loop closes them
             self.loop.start()
         _engines.add(self)
+
+    @property
+    def loud(self) -> int:
+        """How many attempts have written to stderr so far."""
+        return self.loop.loud
+
+    @property
+    def shows_calls(self) -> bool:
+        """False: calls have files of their own."""
+        return False
 
     @property
     def n_cpu(self) -> float:
@@ -427,6 +443,17 @@ class DriverEngine:
         if task.worker is None or self._pid != os.getpid():
             return None
         return self.loop.ask(lambda: self.loop.running_log(task))
+
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, Log]]:
+        """The items of a map that run now; see `mars.engine.Engine`."""
+        if self._pid != os.getpid():
+            return ()
+        loop = self.loop
+        look = loop.ask(lambda: loop.live.look_at(task))
+        if look.missing:
+            look.answered.wait(MARKS_WAIT_S)
+            loop.post(lambda: loop.live.end(look))
+        return list(look.found)
 
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more."""

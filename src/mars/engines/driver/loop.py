@@ -26,6 +26,7 @@ from mars.engines.driver import events
 from mars.engines.driver.deaths import Deaths
 from mars.engines.driver.dispatch import Dispatch
 from mars.engines.driver.events import Outcome
+from mars.engines.driver.live import LiveItems
 from mars.engines.driver.queues import WorkerState, place_of
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
@@ -37,6 +38,7 @@ from mars.engines.wire.frames import BadFrame
 from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
+    FLAG_STDERR,
     FLAG_STORED,
     RECORD,
     TIMES,
@@ -81,6 +83,7 @@ class Loop:
         self.streams: set[Any] = set()  # whose runs may wait for more calls, see `Stream`
         self.dispatch = Dispatch(self.members, scheduler, store)
         self.deaths = Deaths(scheduler, workers, self.fail_runs, tell)
+        self.live = LiveItems(self.members, scheduler)
         self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
         self.error: BaseException | None = None
         self.now = 0.0  # when the event came that is being decided about
@@ -100,6 +103,7 @@ class Loop:
         self._dirty: set[Member] = set()  # members with regions to tell of
         self._warm: dict[Member, float] = {}  # that keep memory, and until when; soonest first
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
+        self.loud = 0  # attempts that wrote to stderr
         self.log_limit: float = math.inf  # bytes of one attempt's log
         self._look_at = 0.0
         self._watch.add(self._wake_read, self._on_wake)
@@ -515,6 +519,8 @@ class Loop:
             log = None
             if log_end > log_start:
                 log = Log(segment, log_start, log_end)
+                if flags & FLAG_STDERR:
+                    log.loud, self.loud = True, self.loud + 1
                 self._trim(log)
             outcomes.append(
                 Outcome(
@@ -573,6 +579,8 @@ class Loop:
                 task = state.queue[0]
                 for run in [one for one in task.runs if one.live]:
                     run.partial[task] = message[2]
+        elif message[0] == messages.MARKS:
+            self.live.take(member, message[1], message[2])
         elif self.nested is not None:
             self._take_request(member, message)
 

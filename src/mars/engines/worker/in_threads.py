@@ -28,7 +28,13 @@ from mars.code import world
 from mars.code.arriving import new_world
 from mars.code.world import World
 from mars.engines.wire.arena import Inputs
-from mars.engines.wire.messages import FLAG_PACKED, FLAG_STORED, CallMessage, FunctionMessage
+from mars.engines.wire.messages import (
+    FLAG_PACKED,
+    FLAG_STDERR,
+    FLAG_STORED,
+    CallMessage,
+    FunctionMessage,
+)
 from mars.engines.wire.status import FATAL, VALUE
 from mars.engines.worker.aftermath import Aftermath
 from mars.engines.worker.gate import Gate
@@ -150,6 +156,7 @@ class ThreadOutput(Aftermath):
     def open_streams(self) -> None:
         """Write to the log of this thread."""
         self.stdout, self.stderr = log_stream(self._log), log_stream(self._log)
+        self.errors = self.stderr.buffer.raw  # type: ignore[attr-defined]
 
     def streams(self) -> tuple[IO[str], IO[str]]:
         """What stands for ``sys.stdout`` and ``sys.stderr``."""
@@ -380,8 +387,10 @@ class ThreadPerformer(Performer):
         if self._mapped:
             self._mapped = False
             self.inputs.settle()
-        log_end = self._end_log(others)
-        self._log_end = log_end
+        log_end = self._log_end = self._end_log(others)
+        if self.after.errors.written:
+            self.after.wrote_errors()
+            flags |= FLAG_STDERR
         stored = now()
         times = (received, decoded, called, returned, stored)
         self._finish(attempt, status, flags, (log_start, log_end), times, data)

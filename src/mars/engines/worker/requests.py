@@ -68,6 +68,8 @@ class NestedEngine:
         self.address = worker.address.rpartition(":")[0]
         self.n_cpu = worker.n_cpu
         self.worker_addresses = worker.addresses
+        self.loud = 0  # the program's own engine counts
+        self.shows_calls = False
         self._numbers = itertools.count(1)
         # Whoever may still ask for a task holds it: an object through its call, a wait its run.
         self._tasks: WeakValueDictionary[int, Task] = WeakValueDictionary()
@@ -413,6 +415,10 @@ class NestedEngine:
             return TaskLog(task, lambda _: None)
         self._check_process()
         return _RemoteLog(self._worker, task)
+
+    def running_items(self, task: Task) -> Sequence[Any]:
+        """Not known here: the log of an item can be read once its block has ended."""
+        return ()
 
     def forget(self, task: Task) -> None:
         """The call that asked holds the object no more; its driver drops it with the call."""
