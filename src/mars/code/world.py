@@ -634,11 +634,10 @@ class World:
     def needs_the_process(self) -> bool:
         """Whether threads that are in other worlds would see what `enter` puts in place.
 
-        Only ``__main__`` is left out: who runs several worlds at a time shows each thread its own.
+        `modules` are left out: who runs several worlds at a time shows each thread its own.
         """
-        return bool(
-            self._told or self._changes or self._states or self.modules.keys() - {"__main__"}
-        ) or self.generation not in (None, importing.current())
+        changes = self._told or self._changes or self._states
+        return bool(changes) or self.generation not in (None, importing.current())
 
     def clear(self) -> None:
         """Let go of all that it holds and its modules hold, in the order in which it came.

@@ -1,9 +1,9 @@
 """Which calls of a process may run at a time, by the code of the program that they came with.
 
 A `World` puts modules of the program in place for the whole process. Most worlds hold nothing but
-``__main__``: threads in several of these run at a time, and each sees its own ``__main__``. A
-world that changes modules which others see has the process to itself: its calls run together, and
-calls of other worlds wait for them. Called by `mars.engines.worker.in_threads`.
+modules that came by value, such as ``__main__``: threads in several of these run at a time, and each
+sees its own modules. A world that changes modules which others see has the process to itself: its
+calls run together, and calls of other worlds wait for them. Called by `mars.engines.worker.in_threads`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from mars.code.arriving import new_world
 from mars.code.world import World
 
 
-class _Main(ModuleType):
-    """``__main__`` as the thread that asks should find it."""
+class _ByThread(ModuleType):
+    """A module as it is in the world of the thread that asks."""
 
-    def __init__(self) -> None:
-        super().__init__("__main__")
-        for name in [*vars(self)]:
-            if name != "__name__":
-                del vars(self)[name]
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        for known in vars(self).keys() - {"__name__"}:
+            del vars(self)[known]
 
     def __getattr__(self, name: str) -> Any:
         there = world.of_thread()
-        if there is None:
-            raise AttributeError(f"module '__main__' has no attribute {name!r}")
-        return getattr(there.module("__main__", {}), name)
+        if there is None or self.__name__ not in there.modules:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(there.modules[self.__name__], name)
 
 
 class Gate:
@@ -45,14 +44,30 @@ class Gate:
         self._waiting = 0  # calls that want the process for their world
         self._plain = new_world()
         self._plain.settled = True
-        self._main = _Main()
+        self._shown: dict[str, ModuleType] = {"__main__": _ByThread("__main__")}
         self._share()
 
     def _share(self) -> None:
         """Have the process as worlds share it."""
         self._alone = None
         world.switch(self._plain)
-        sys.modules["__main__"] = self._main
+        sys.modules.update(self._shown)
+
+    def _show(self, code: World) -> None:
+        """Have threads in a world find its modules."""
+        code.module("__main__", {})
+        for name in code.modules.keys() - self._shown.keys():
+            sys.modules[name] = self._shown[name] = _ByThread(name)
+
+    def _is_apart(self, code: World) -> bool:
+        """Whether a world has to have the process to itself."""
+        if code.needs_the_process():
+            return True
+        alone = () if self._alone is None else self._alone.modules
+        return any(
+            name in sys.modules and name not in self._shown and name not in alone
+            for name in code.modules
+        )  # others have imported what came with this one by value
 
     def enter(self, code: World, *, alone: bool = False, again: bool = False) -> None:
         """Be in a world, in this thread, as soon as those that are there allow it.
@@ -70,7 +85,7 @@ class Gate:
             wants = False  # it is counted among those who want the process for themselves
             try:
                 while True:
-                    apart = alone or code.needs_the_process()
+                    apart = alone or self._is_apart(code)
                     if apart is not wants:
                         wants = apart
                         self._waiting += 1 if apart else -1
@@ -88,7 +103,7 @@ class Gate:
                 world.switch(code)
                 self._alone = code
             if not apart:
-                code.module("__main__", {})
+                self._show(code)
             self._running[code] = self._running.get(code, 0) + 1
             if not again:
                 self._there[code] = self._there.get(code, 0) + 1

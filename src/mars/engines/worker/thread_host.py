@@ -97,6 +97,7 @@ class ThreadWorker(Worker):
     def run(self) -> None:
         """Serve in this thread until the driver says stop, or the worker is abandoned."""
         self.calls.thread = threading.get_ident()
+        os.write(self.log, b"\n")  # a call whose log begins at 0 has not begun, for who reads it
         self.calls.log_begins()
         with contextlib.suppress(OSError):  # the driver is gone, or the sockets were shut
             self.serve()
