@@ -34,6 +34,7 @@ NAMES: Final = (
     "scheduler_alone",
     "cost_of_a_call",
     "executor",
+    "io_bound",
 )
 """In the order in which they are asked; small ones first where they share a process."""
 
