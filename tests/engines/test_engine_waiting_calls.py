@@ -269,3 +269,28 @@ def test_a_checkpoint_keeps_their_results(tmp_path: Path, keep_default: None, en
             calls = [mr.spawn(work, args=(i,), threads=3) for i in range(3)]
             assert mr.ExecutableTuple(calls).execute().fetch() == [0, 1, 2]
     assert ledger.read_text() == "ran\n" * 3
+
+
+def test_an_executor_can_have_them(local_only: None, session: mars.Session, tmp_path: Path) -> None:
+    with mars.Executor(12, session, threads=20) as executor:
+        futures = [executor.submit(meet, tmp_path, i, 12) for i in range(12)]
+        assert len({future.result(50)[0] for future in futures}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"threads": 0}, ValueError, "threads has to be from 1 to 1,000, got 0"),
+        ({"threads": 2.5}, TypeError, "threads has to be an int, got 2.5"),
+        ({"threads": 4, "cpus": 2}, ValueError, "cpus=2 cannot be kept beside it"),
+        ({"threads": 4, "memory": "1GiB"}, ValueError, "memory='1GiB' needs a process of its own"),
+        ({"threads": 4, "gpus": 1}, ValueError, "gpus=1 needs a process of its own"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    engine: str, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    if engine != "local":
+        pytest.skip("options are checked before any engine hears of them")
+    with pytest.raises(error, match=message):
+        mr.spawn(where, **options)

@@ -1,9 +1,10 @@
 """Which calls of a process may run at a time, by the code of the program that they came with.
 
 A `World` puts modules of the program in place for the whole process. Most worlds hold nothing but
-modules that came by value, such as ``__main__``: threads in several of these run at a time, and each
-sees its own modules. A world that changes modules which others see has the process to itself: its
-calls run together, and calls of other worlds wait for them. Called by `mars.engines.worker.in_threads`.
+modules that came by value, such as ``__main__``: threads in several of these run at a time, and
+each sees its own modules. A world that changes modules which others see has the process to itself:
+its calls run together, and calls of other worlds wait for them. Called by
+`mars.engines.worker.in_threads`.
 """
 
 from __future__ import annotations
