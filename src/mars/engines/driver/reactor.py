@@ -342,8 +342,8 @@ def _pull(core: Core, worker: WorkerState, tasks: Sequence[Task], now: float) ->
 
 def _blocked(core: Core, event: Blocked, now: float) -> None:
     worker = core.workers.get(event.worker)
-    if worker is None or worker.blocked:
-        return
+    if worker is None or worker.blocked or not worker.queue:
+        return  # without a call, it is a thread that a call left behind: it holds no cores
     worker.blocked = True
     core.changed[worker] = None
     core.blocked += 1
