@@ -308,6 +308,14 @@ MOST_THREADS: Final = 1000
 """The most calls with ``threads=`` that run at a time in one process. Each of them takes seven
 descriptors, three there and four in the program; systems give a process from 4,096 on."""
 
+THREADS_AT_ONCE: Final = 32
+"""Threads for calls that are started at a time in one process; others follow as these are ready.
+More would fill the sockets through which their descriptors go."""
+
+THREAD_DESCRIPTORS: Final = 512
+"""Descriptors that a process of threads keeps free for further threads, of which up to 253 come in
+one message of the system."""
+
 THREADS_LEFT: Final = 50
 """Threads that did not end when they had to, after which their process gets no further calls. Each
 of them keeps what its call holds; a process costs 10 MB."""

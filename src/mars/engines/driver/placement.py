@@ -39,6 +39,7 @@ from mars.settings import (
     OVERDUE_S,
     REPORT_S,
     SOON_REPORT_S,
+    THREADS_AT_ONCE,
 )
 from mars.task import Function, Task
 
@@ -330,8 +331,10 @@ def _start_missing(core: Core, now: float) -> None:
         if shelf is None or group.pause_until > now:
             continue
         room = int((group.free + 1e-9) / shelf[0].call.options.cpus)
+        if group.threads:
+            room = min(room, THREADS_AT_ONCE)
         waiting = core.ready.count if not group.threads else _count_calls(shelf, room)
-        missing = min(room, waiting) - group.empty
+        missing = min(room, waiting) - group.empty  # of which most are just being started
         if missing > 0 and group.careful:
             missing = 1
             core.pause_starts(group, now)  # or until it is ready

@@ -17,6 +17,7 @@ ended for the driver, what comes of its call is dropped, and the thread is left 
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import os
@@ -39,6 +40,7 @@ from mars.engines.worker.in_threads import Commons, ThreadPerformer
 from mars.engines.worker.process import Worker
 from mars.engines.worker.stack_answer import answer_requests
 from mars.errors import SessionClosed
+from mars.settings import THREAD_DESCRIPTORS
 
 _LOCK_S: Final = 1.0
 
@@ -171,7 +173,8 @@ class ThreadHost:
 
     def _act(self, message: messages.ToZygote) -> None:
         if message[0] == messages.FORK:
-            descriptors = [self._inbox.descriptors.pop(0) for _ in range(DESCRIPTORS)]
+            descriptors = self._inbox.descriptors[:DESCRIPTORS]
+            del self._inbox.descriptors[:DESCRIPTORS]
             self._start(message[1], message[2], descriptors)
         elif message[0] == messages.SIGNAL and message[1] in self._workers:
             worker = self._workers[message[1]]
@@ -183,6 +186,10 @@ class ThreadHost:
 
     def _start(self, number: int, facts: dict[str, Any], descriptors: list[int]) -> None:
         try:
+            if len(descriptors) < DESCRIPTORS:  # the kernel dropped those for which was no room
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            # Several may come at a time, so there is always room for many.
+            platform.have_descriptors(max(descriptors), THREAD_DESCRIPTORS)
             worker = ThreadWorker(number, facts, descriptors, self._commons)
             self._workers[number] = worker
             threading.Thread(
