@@ -69,10 +69,12 @@ class _Zygote:
         poller = self.poller
         poller.register(self.control, select.POLLIN)
         poller.register(read_end, select.POLLIN)
+        driver = -1
         if platform.HAS_PIDFD:
             try:
                 # A process that the user forked from the driver may keep the socket open.
-                poller.register(os.pidfd_open(self.driver), select.POLLIN)
+                driver = os.pidfd_open(self.driver)
+                poller.register(driver, select.POLLIN)
             except ProcessLookupError:
                 return self.end()  # the driver has ended already
             except OSError as error:  # before Linux 5.3, say: the socket has to tell
@@ -89,10 +91,10 @@ class _Zygote:
                 elif descriptor == read_end:
                     os.read(read_end, 4096)
                     self._reap()
-                elif self._hear(descriptor):
-                    continue
-                else:
+                elif descriptor == driver:
                     return self.end()
+                else:
+                    self._hear(descriptor)
         return self.end()
 
     def _serve(self) -> bool:
@@ -183,15 +185,17 @@ class _Zygote:
             os.close(descriptor)
         self._tell((messages.STARTED, worker, threads.pid, False))
 
-    def _hear(self, descriptor: int) -> bool:
-        """Pass on how threads ended; False: the descriptor belongs to no process of threads."""
+    def _hear(self, descriptor: int) -> None:
+        """Pass on how threads of a process ended, if its socket is still there."""
         for threads in self.threads.values():
             if threads.sock.fileno() == descriptor:
                 break
         else:
-            return False
+            return
         try:
-            there = threads.inbox.receive()
+            there = threads.inbox.receive(block=False)
+        except BlockingIOError:  # it was about another socket, which had the same number
+            return
         except ConnectionError:
             there = False
         if not there:
@@ -202,7 +206,6 @@ class _Zygote:
                 threads.workers.remove(message[1])
                 self._tell(message)
         self._end_if_unused(threads)
-        return True
 
     def _end_if_unused(self, threads: _Threads) -> None:
         """End a process that gets no further workers and has none."""

@@ -301,11 +301,13 @@ class Worker:
         while self.take_orders(inbox):
             continue
 
-    def take_orders(self, inbox: Inbox) -> bool:
-        """Wait for what comes on the control socket, and do it; False: nothing will come."""
+    def take_orders(self, inbox: Inbox, block: bool = True) -> bool:
+        """Read what comes on the control socket, and do it; False: nothing will come."""
         try:
-            if not inbox.receive():
+            if not inbox.receive(block):
                 return False
+        except BlockingIOError:
+            return True
         except OSError:
             return False
         for _, data in inbox.frames():

@@ -167,7 +167,7 @@ class ThreadHost:
                 elif descriptor in self._orders:
                     worker, inbox = self._orders[descriptor]
                     with contextlib.suppress(OSError):  # its driver is gone, so it ends, too
-                        if worker.take_orders(inbox):
+                        if worker.take_orders(inbox, block=False):
                             continue
                     self._ignore_orders(worker)
 
