@@ -316,6 +316,10 @@ THREAD_DESCRIPTORS: Final = 512
 """Descriptors that a process of threads keeps free for further threads, of which up to 253 come in
 one message of the system."""
 
+ALONE_CORES: Final = 0.125
+"""The least part of a core that a call with ``threads=`` takes once it runs in a process to itself:
+so eight of them share a core, and a crash among hundreds does not start hundreds of processes."""
+
 THREADS_LEFT: Final = 50
 """Threads that did not end when they had to, after which their process gets no further calls. Each
 of them keeps what its call holds; a process costs 10 MB."""

@@ -30,6 +30,7 @@ from mars.engines.driver.queues import (
     Taken,
     Timers,
     WorkerState,
+    cores_of,
     in_thread,
     place_of,
     threads_beside,
@@ -473,7 +474,7 @@ class Core:
         options = task.call.options
         for index, group in self.idle.items():
             if (
-                options.cpus <= group.free + 1e-9
+                cores_of(task) <= group.free + 1e-9
                 and group.threads is in_thread(task)
                 and options.worker in (None, group.address)
                 and (not task.call.inputs or self.home_until(task, index) <= now)

@@ -71,6 +71,8 @@ class Deaths:
         if state is not None and unable:
             self.note(state.group, _words_of(process, ended))
             unable = ended.status is None or not os.WIFSIGNALED(ended.status)
+            if ended.status is not None and self._scheduler.groups[state.group].threads:
+                unable = False  # a call of another thread has ended the process
         return events.Died(
             number,
             ended.attempt,

@@ -23,6 +23,7 @@ from mars.engines.driver.queues import (
     OVERDUE,
     START,
     WorkerState,
+    cores_of,
     in_thread,
     place_of,
     wanted,
@@ -175,7 +176,7 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
             ready.pop(shelf)
         taken += 1
         if not queue:
-            worker.cpus = worker.claim = options.cpus
+            worker.cpus = worker.claim = cores_of(task)
             worker.need = need
             group.free -= worker.claim
         load += predicted
@@ -330,7 +331,7 @@ def _start_missing(core: Core, now: float) -> None:
         shelf = core.ready.shelf_for(group, None)
         if shelf is None or group.pause_until > now:
             continue
-        room = int((group.free + 1e-9) / shelf[0].call.options.cpus)
+        room = int((group.free + 1e-9) / cores_of(shelf[0]))
         if group.threads:
             room = min(room, THREADS_AT_ONCE)
         waiting = core.ready.count if not group.threads else _count_calls(shelf, room)

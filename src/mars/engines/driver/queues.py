@@ -12,7 +12,7 @@ from math import inf
 from typing import Any, Final
 
 from mars.calls.options import CallSet, Options
-from mars.settings import STALE_TIMERS
+from mars.settings import ALONE_CORES, STALE_TIMERS
 from mars.task import Stage, Task, WorkerId
 
 
@@ -151,7 +151,7 @@ class ReadyQueue:
         if level is None:
             level = self._levels[urgency] = {}
             self._order = sorted(self._levels)
-        shape = (options.cpus, options.worker, options.in_set, in_thread(task))
+        shape = (cores_of(task), options.worker, options.in_set, in_thread(task))
         shelf = level.get(shape)
         if shelf is None:
             shelf = level[shape] = deque()
@@ -251,6 +251,14 @@ def in_thread(task: Task) -> bool:
     again and again takes no other calls with it.
     """
     return task.call.options.threads > 0 and not task.deaths
+
+
+def cores_of(task: Task) -> float:
+    """What a task takes of its group: cores, or a part of a process of threads."""
+    options = task.call.options
+    if options.threads and task.deaths:
+        return max(options.cpus, ALONE_CORES)
+    return options.cpus
 
 
 def wanted(task: Task) -> bool:

@@ -83,6 +83,7 @@ from mars.settings import (
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     STARTS_WITHOUT_RESULT,
+    THREADS_AT_ONCE,
 )
 from mars.task import AttemptId, Call, Task
 
@@ -426,7 +427,9 @@ def _died(core: Core, event: Died, now: float) -> None:
     group.pause_until = 0.0
     if not worker.ready or queue:
         group.failed_starts += 1
-        if group.failed_starts >= STARTS_WITHOUT_RESULT:
+        # Threads that were being started end together, with their process.
+        together = THREADS_AT_ONCE if group.threads else 1
+        if group.failed_starts >= STARTS_WITHOUT_RESULT * together:
             _close_group(core, worker.group, now)
 
 
