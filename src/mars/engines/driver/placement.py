@@ -37,6 +37,7 @@ from mars.settings import (
     FEW_INPUTS,
     FOLLOW_S,
     LOOK_AT,
+    MOST_THREADS,
     OVERDUE_S,
     REPORT_S,
     SOON_REPORT_S,
@@ -356,9 +357,8 @@ def _count_calls(shelf: deque[Task], most: int) -> int:
 def _retire(core: Core, worker: WorkerState) -> None:
     """Stop an idle worker when there are more workers than cores, as after nested calls."""
     group = core.groups[worker.group]
-    if group.threads:
-        return
-    if worker in group.idle and group.usable > max(1, int(group.cpus)):
+    most = MOST_THREADS if group.threads else max(1, int(group.cpus))
+    if worker in group.idle and group.usable > most:
         del core.workers[worker.id]
         core.changed[worker] = None
         core.sort()
