@@ -30,6 +30,12 @@ TIMING: Final = struct.Struct("<5q")
 called the function, got its result and had stored that. They are nanoseconds of the monotonic clock
 of the program."""
 
+MEASURED: Final = struct.Struct("<5qqQQfI")
+"""What a worker measures of an attempt: the moments of `TIMING`, nanoseconds of processor time of
+its process while the function ran (-1: it was too short to be worth the look), bytes of inputs that
+it read and of the result that it wrote, seconds of the longest item of a block (0: not looked at),
+and the most memory that its process took, in KiB (0: not looked at)."""
+
 Buffers = tuple[object, ...]
 """The large buffers of a pickled value. They are kept beside the pickle, never copied into it."""
 
@@ -369,7 +375,7 @@ class Task:
         self.queued_at = 0.0  # these three in seconds of the monotonic clock
         self.ready_at = 0.0
         self.sent_at = 0.0
-        self.timing: bytes | None = None
+        self.timing: bytes | None = None  # `TIMING`, and perhaps the rest of `MEASURED`
         self.logs: tuple[Any, ...] = ()
         self.blame = ""
 
@@ -405,5 +411,5 @@ class Task:
 
 __all__ = [
     "AttemptId", "Buffers", "Call", "Ended", "Function", "Handle", "Output", "Realm", "RunId",
-    "Stage", "Task", "TIMING", "WorkerId",
+    "MEASURED", "Stage", "Task", "TIMING", "WorkerId",
 ]  # fmt: skip

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import os
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mars
 import mars.remote as mr
-from mars.observe.attempts import Attempts
+from mars.calls.options import DEFAULT_OPTIONS
+from mars.observe.attempts import DIED, ROW, VALUE, Attempts
 from mars.observe.observation import Observation, ended_attempts
-from mars.task import TIMING
-
-WORKER = SimpleNamespace(address="w0", id=3, where=("host", 4))
+from mars.task import MEASURED, TIMING, Call, Function, Task
 
 
-def fact(number: int, timing: bytes | None = None) -> tuple[Any, ...]:
-    """An attempt as engines note it."""
-    return (
-        number, 7, "name", 1, 2, 0, 0, WORKER, "value", 1.0, 2.0, 3.0, timing,
-        None, 0, 0,
-    )  # fmt: skip
+class _Realm:
+    def forget(self, task: Task) -> None:
+        """Nothing is kept here."""
+
+
+REALM = _Realm()
+STATE = SimpleNamespace(address="w0", where=("host", 4))
+TIMES_NS = [n * 10**9 for n in range(4, 9)]
+
+
+def task_of(name: str, number: int, *inputs: Call) -> Task:
+    call = Call(Function(b"key", name, b""), b"", (), tuple((one, 0) for one in inputs),
+                DEFAULT_OPTIONS, None)  # fmt: skip
+    task = Task(call, REALM)
+    task.attempt = number
+    task.queued_at, task.ready_at, task.sent_at = 1.0, 2.0, 3.0
+    return task
 
 
 def noted(count: int, limit: int) -> Attempts:
     table = Attempts(limit)
+    table.workers[3] = [STATE, None, None]
     for number in range(count):
-        table.count += 1
-        table.kept.append(fact(number))
+        timing = MEASURED.pack(*TIMES_NS, 5 * 10**8, 10, 20, 0.0, 30)
+        table.note(task_of("name", number), 3, VALUE, timing)
     return table
 
 
@@ -39,31 +51,87 @@ def noted(count: int, limit: int) -> Attempts:
 def test_the_table_keeps_the_newest_and_gives_what_came_after_a_cursor(
     cursor: int, there: list[int]
 ) -> None:
-    assert [one[0] for one in noted(10, 4).since(cursor)] == there
+    assert [one.number for one in ended_attempts(noted(10, 4).since(cursor))] == there
 
 
-def test_whoever_asks_watches() -> None:
+@given(count=st.integers(0, 60), limit=st.integers(1, 20), step=st.integers(1, 9))
+def test_a_reader_with_a_cursor_sees_each_row_once_or_hears_that_it_missed_it(
+    count: int, limit: int, step: int
+) -> None:
+    table = Attempts(limit)
+    cursor, seen, missed = 0, [], 0
+    for number in range(count):
+        table.note(task_of("name", number), 3, VALUE)
+        if not number % step:
+            rows = table.since(cursor)
+            missed += rows.missed
+            seen += [one.number for one in ended_attempts(rows)]
+            cursor = rows.next
+    rows = table.since(cursor)
+    seen += [one.number for one in ended_attempts(rows)]
+    assert rows.next == table.count == count
+    assert seen == sorted(set(seen)) and len(seen) + missed + rows.missed == count
+    assert len(table.rows) <= limit * ROW.size
+
+
+def test_a_reader_may_ask_for_a_few_rows_at_a_time() -> None:
+    table = noted(10, 100)
+    first = table.since(0, limit=4)
+    assert [one.number for one in ended_attempts(first)] == [0, 1, 2, 3]
+    assert [one.number for one in ended_attempts(table.since(first.next, 4))] == [4, 5, 6, 7]
+
+
+def test_rows_that_are_not_kept_are_summed_up_by_function() -> None:
+    rows = noted(10, 4).since(0)
+    assert rows.folded == {"name": (6, 6, 0, 6.0, 3.0)}
+    assert (rows.missed, rows.first) == (6, 6)
+
+
+def test_a_row_takes_at_most_150_bytes_with_one_input() -> None:
     table = Attempts()
-    assert not table.watched
-    table.since(0)
-    assert table.watched
+    source = task_of("source", 1)
+    for number in range(1_000):
+        table.note(task_of("name", number, source.call), 3, VALUE)
+    assert (len(table.rows) + table.edges.itemsize * len(table.edges)) / 1_000 <= 150
+
+
+def test_names_of_single_calls_are_forgotten_with_their_rows() -> None:
+    table = Attempts(limit=10)
+    for number in range(100):
+        table.note(task_of(f"name {number}", number), 3, VALUE)
+    rows = table.since(0)
+    assert [one.name for one in ended_attempts(rows)] == [f"name {n}" for n in range(90, 100)]
+    assert sum(label is not None for label in rows.labels) <= 12
 
 
 def test_a_record_has_the_moments_in_seconds_and_the_call_s_key() -> None:
-    first, second = ended_attempts(
-        [fact(1, TIMING.pack(*[n * 10**9 for n in range(4, 9)])), fact(2)]
-    )
+    table = noted(1, 10)
+    died = task_of("died", 2)
+    table.note(died, 3, DIED, ended=9.0)
+    first, second = ended_attempts(table.since(0))
     assert first.times is not None and first.times == (1, 2, 3, 4, 5, 6, 7, 8)
-    assert second.times is None
-    assert len(first.call) == 32 and first.call.endswith("07")
+    assert (first.cpu_s, first.read_bytes, first.written_bytes) == (0.5, 10, 20)
+    assert first.peak_bytes == 30 * 1024
+    assert second.times is None and (second.sent, second.ended) == (3.0, 9.0)
+    assert second.call == died.call.key
     assert (first.node, first.pid, first.attempt, first.log_bytes) == ("host", 4, 1, 0)
+
+
+def test_a_row_whose_rest_was_not_measured_has_its_times() -> None:
+    table = Attempts()
+    table.note(task_of("name", 1), 3, VALUE, TIMING.pack(*TIMES_NS))
+    (one,) = ended_attempts(table.since(0))
+    assert one.times is not None and one.times.running_s == one.cpu_s == 1.0
 
 
 def test_an_engine_tells_how_many_attempts_it_does_not_keep_any_more() -> None:
     session = mars.new_session(n_cpu=1, default=False)
     try:
         engine = session.engine
-        engine.loop.scheduler.core.ended = Attempts(limit=10)  # type: ignore[attr-defined]
+        engine.loop.scheduler.core.ended = table = Attempts(limit=10)  # type: ignore[attr-defined]
+        table.workers.update(
+            {n: [state, None, None] for n, state in engine.loop.scheduler.workers.items()}  # type: ignore[attr-defined]
+        )
         assert engine.observe(0).next == 0
         calls = [mr.spawn(abs, index) for index in range(25)]
         mr.ExecutableTuple(calls).execute(session=session)
@@ -74,12 +142,11 @@ def test_an_engine_tells_how_many_attempts_it_does_not_keep_any_more() -> None:
         session.stop_server()
 
 
-def test_attempts_with_values_are_kept_once_somebody_watches() -> None:
+def test_attempts_with_values_are_kept_before_anybody_has_asked() -> None:
     session = mars.new_session(n_cpu=1, default=False)
     try:
         mr.spawn(abs, -1).execute(session=session)
-        assert session.engine.observe().next == session.engine.observe(0).next == 0
-        mr.spawn(abs, -1).execute(session=session)
+        assert session.engine.observe().next == session.engine.observe(0).next == 1
         assert len(session.engine.observe(0).attempts) == 1
     finally:
         session.stop_server()

@@ -48,9 +48,9 @@ from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
 from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
-from mars.observe.attempts import Attempts
+from mars.observe.attempts import ENDINGS, Attempts, Rows
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
-from mars.task import TIMING, Call, Stage, Task
+from mars.task import MEASURED, Call, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class InlineEngine:
         self._numbers: dict[Task, int] = {}  # of attempts that run
         self._ended = Attempts()
         address = self.worker_addresses[0]
-        self._as_noted = SimpleNamespace(address=address, id=1, where=self._where)
+        begun = time.monotonic()
+        self._ended.workers[1] = [SimpleNamespace(address=address, where=self._where), begun, begun]
         self._free: list[Segment] = []  # for the logs of further calls
         self._log_limit: int | None = None
         self._closed = False
@@ -114,6 +115,10 @@ class InlineEngine:
                 ]
                 run.total = run.remaining = sum(max(task.size, 1) for task in run.tasks)
                 self._runs.add(run)
+                self._ended.run_began(
+                    run.number, run.session_id, run.depth,
+                    next(reversed(self._numbers.values()), 0), time.monotonic(),
+                )  # fmt: skip
             if not run.beside:
                 self._work(run)
                 return
@@ -247,6 +252,7 @@ class InlineEngine:
                     task.runs = ()
             run.tasks = ()
             self._runs.discard(run)
+            self._ended.run_ended(run.number, time.monotonic())
             self._changed.notify_all()
         run.end()
 
@@ -449,6 +455,7 @@ class InlineEngine:
         task.blame = ""
         task.sent_at = time.monotonic()
         received = decoded = returned = time.monotonic_ns()
+        used_before = time.process_time_ns()
         before = context.enter_thread(attempt)
         struck = interrupts()
         limit: Limit | None = None
@@ -465,6 +472,7 @@ class InlineEngine:
                     self._limits[task] = limit
                     function, arguments = prepare()
                     decoded = time.monotonic_ns()
+                    used_before = time.process_time_ns()
                     result = function()
                 returned = time.monotonic_ns()
                 if limit.passed_s() > (INTERRUPT_GRACE_S if limit.late else 0):
@@ -497,7 +505,10 @@ class InlineEngine:
         finally:
             stored = time.monotonic_ns()
             returned = max(returned, decoded)
-            task.timing = TIMING.pack(received, decoded, decoded, returned, stored)
+            used_ns = time.process_time_ns() - used_before
+            task.timing = MEASURED.pack(
+                received, decoded, decoded, returned, stored, used_ns, 0, 0, 0.0, 0
+            )
             context.enter_thread(before)
             with self._changed:
                 self._stack.remove(attempt)
@@ -562,7 +573,7 @@ class InlineEngine:
             return made.Observation(time.monotonic())  # the engine is the parent's
         with self._changed:
             runs = [run for run in self._runs if run.live]
-            kept = [] if since is None else self._ended.since(since)
+            rows = self._ended.since(self._ended.count if since is None else since)
             return made.Observation(
                 time.monotonic(),
                 tuple([
@@ -575,10 +586,17 @@ class InlineEngine:
                     for address in self.worker_addresses
                 ]),
                 (self._as_worker(made.WorkerFacts, tuple([run.number for run in runs])),),
-                made.ended_attempts(kept),
-                self._ended.count,
-                0 if since is None else max(0, self._ended.count - since - len(kept)),
+                () if since is None else made.ended_attempts(rows),
+                rows.next,
+                0 if since is None else rows.missed,
             )  # fmt: skip
+
+    def table(self, since: int = 0, limit: int | None = None) -> Rows:
+        """A part of the table of attempts; see `mars.engine.Engine`. One call runs at a time."""
+        if self._pid != os.getpid():
+            return Attempts().since(0)
+        with self._changed:
+            return self._ended.since(since, limit)._replace(now=time.monotonic())
 
     def _as_worker(self, facts: type[WorkerFacts], runs: tuple[int, ...]) -> WorkerFacts:
         """The one worker is this process; of calls inside calls it runs the innermost."""
@@ -595,23 +613,16 @@ class InlineEngine:
 
     def _note(self, task: Task, run: Run, ending: str, printed: int) -> None:
         """Record that an attempt has ended; ``printed`` is how many logs there were before it."""
-        whole = task if task.source is None else task.source
         log_bytes = sum(log.size() for log in task.logs[printed:])
         with self._changed:
             number = self._numbers.pop(task, 0)
             if not number:
                 return  # the engine was closed before it began
-            if ending == "value" and not self._ended.watched:
-                return
-            self._ended.kept.append(
-                (
-                    number, task.call.serial, task.call.name, max(task.size, 1), run.number,
-                    run.depth, task.tries, self._as_noted, ending,
-                    whole.queued_at, whole.ready_at, task.sent_at, task.timing, log_bytes, 0,
-                    int(ending == "error" and task.source is not None),
-                )
-            )  # fmt: skip
-            self._ended.count += 1
+            counted, task.attempt = task.attempt, number  # which the table has
+            log = SimpleNamespace(size=lambda: log_bytes)
+            failed = int(ending == "error" and task.source is not None)
+            self._ended.note(task, 1, ENDINGS.index(ending), task.timing, log, failed)
+            task.attempt = counted
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""

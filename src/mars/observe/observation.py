@@ -8,11 +8,11 @@ notices about silent calls, and what shows attempts over time. Pure; loaded when
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
 # each piece, and the first one in a process takes 2 ms.
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from mars.observe.attempts import Times
-from mars.task import TIMING, key_of
+from mars.observe.attempts import ENDINGS, ROW, Rows, Times
+from mars.task import key_of
 
 
 class EndedAttempt(NamedTuple):
@@ -55,6 +55,22 @@ class EndedAttempt(NamedTuple):
     failed_items : int
         Of a block of a map: how many of its items raised. Its ending is ``"error"`` then, although
         the others have values.
+    function : str
+        Name of the function.
+    cpus : float
+        Cores that it had.
+    queued, ready, sent : float
+        As in `Times`; also of attempts whose worker could not tell the rest.
+    ended : float
+        When it ended, in seconds of the program's `time.monotonic`; 0: not known.
+    cpu_s : float
+        Seconds of processor time, user and system, of all threads of its process while the function
+        ran. A call of less than 1 ms is taken to have been on a processor all the time.
+    read_bytes, written_bytes : int
+        Size of the arguments and inputs that were read, and of the result, as they are pickled.
+    longest_s : float
+        Of a block of a map: how long the longest of its items took; 0 if nobody looked, which is so
+        in blocks of more than 100 items.
     """
 
     number: int
@@ -73,6 +89,16 @@ class EndedAttempt(NamedTuple):
     log_bytes: int
     peak_bytes: int
     failed_items: int
+    function: str = ""
+    cpus: float = 1.0
+    queued: float = 0.0
+    ready: float = 0.0
+    sent: float = 0.0
+    ended: float = 0.0
+    cpu_s: float = 0.0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    longest_s: float = 0.0
 
 
 class RunFacts(NamedTuple):
@@ -150,8 +176,7 @@ class Observation(NamedTuple):
     runs, groups, workers : tuple
         What there is at this moment. Runs that have ended are not there.
     attempts : tuple of EndedAttempt
-        Those that have ended since the cursor that was asked for, in that order. Those that ended
-        with a value before anybody had asked for attempts are not there.
+        Those that have ended since the cursor that was asked for, in that order.
     next : int
         The cursor for the next time: what ends from now on.
     missed : int
@@ -171,20 +196,35 @@ class Observation(NamedTuple):
         return sum(run in one.runs for one in self.workers)
 
 
-def ended_attempts(kept: Iterable[tuple[Any, ...]]) -> tuple[EndedAttempt, ...]:
-    """Records of attempts that `mars.observe.attempts.Attempts` keeps as plain tuples."""
-    records = []
-    for fact in kept:
-        (number, serial, name, size, run, depth, before, worker, ending,
-         queued, ready, sent, timing, printed, peak, failed_items) = fact  # fmt: skip
-        node, pid = worker.where  # known now, if not when the attempt ended
+def ended_attempts(rows: Rows) -> tuple[EndedAttempt, ...]:
+    """The attempts of a part of the table, first to last."""
+    return tuple(each_attempt(rows))
+
+
+def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
+    """The attempts of a part of the table, one after the other.
+
+    One takes about 1 KB of memory as an object, and 141 bytes in the table: whoever looks at many
+    goes through them like this.
+    """
+    labels, workers, runs = rows.labels, rows.workers, rows.runs
+    nobody = "", "", 0, None, None
+    for row in ROW.iter_unpack(rows.data):
+        (number, serial, label, run, worker, tries, ending, size, failed, printed,
+         queued, ready, sent, received, decoded, called, returned, stored,
+         cpu_ns, read, written, longest_s, peak_kib) = row  # fmt: skip
+        name, function, cpus = labels[label] or ("", "", 1.0)
+        group, node, pid, _, _ = workers.get(worker, nobody)
         times = None
-        if timing is not None:
-            there = [moment * 1e-9 for moment in TIMING.unpack(timing)]
-            times = Times(queued, ready, sent or there[0], *there)
-        records.append(
-            EndedAttempt(number, key_of(serial), name, size, run, depth, before + 1,
-                         worker.address, worker.id, node, pid, ending, times, printed or 0, peak,
-                         failed_items)
+        cpu_s = 0.0
+        if received:
+            times = Times(
+                queued, ready, sent or received * 1e-9, received * 1e-9, decoded * 1e-9,
+                called * 1e-9, returned * 1e-9, stored * 1e-9,
+            )  # fmt: skip
+            cpu_s = (cpu_ns if cpu_ns >= 0 else returned - called) * 1e-9
+        yield EndedAttempt(
+            number, key_of(serial), name, size, run, runs[run][1] if run in runs else 0, tries + 1,
+            group, worker, node, pid, ENDINGS[ending], times, printed, peak_kib * 1024, failed,
+            function, cpus, queued, ready, sent, stored * 1e-9, cpu_s, read, written, longest_s,
         )  # fmt: skip
-    return tuple(records)

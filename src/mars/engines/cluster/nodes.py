@@ -252,8 +252,9 @@ class Nodes:
         ahead = process.node.clock.ahead_ns
         for outcome in outcomes:
             if ahead and outcome.timing is not None:
-                moments = (moment - ahead for moment in TIMING.unpack(outcome.timing))
-                outcome = outcome._replace(timing=TIMING.pack(*moments))
+                moments = (moment - ahead for moment in TIMING.unpack_from(outcome.timing))
+                timing = TIMING.pack(*moments) + outcome.timing[TIMING.size :]
+                outcome = outcome._replace(timing=timing)
             if self._early.pop(outcome.attempt, None) is not None:
                 self.mirrors.expect(outcome.result)
                 outcome = outcome._replace(early=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 from mars.engines.driver.estimates import Admission, Estimates
 from mars.engines.driver.events import (
@@ -201,6 +201,7 @@ class Core:
         self.next_worker += 1
         worker = WorkerState(WorkerId(self.next_worker), group, self.groups[group].address)
         self.workers[worker.id] = worker
+        self.ended.workers[worker.id] = [worker, None, None]
         self.changed[worker] = None
         self.sort()
         self.commands.append(StartWorker(worker.id, group))
@@ -304,32 +305,6 @@ class Core:
         if len(worker.queue) > 1 and not worker.taking_back:
             # Nothing else may begin there: a SIGKILL that has to follow would hit it.
             self.take_back(worker, len(worker.queue) - 1)
-
-    def note(
-        self,
-        task: Task,
-        worker: WorkerState,
-        ending: str,
-        timing: bytes | None = None,
-        log: Any = None,
-        peak: int = 0,
-        failed_items: int = 0,
-    ) -> None:
-        """Record that an attempt has ended, before that changes its task; see `EndedAttempt`."""
-        call = task.call
-        whole = task.source or task
-        runs = whole.runs
-        ended = self.ended
-        ended.count += 1
-        ended.kept.append(
-            (
-                task.attempt, call.serial, call.options.name or call.function.name, task.size,
-                runs[0].number if runs else 0, task.depth, task.tries + task.deaths,
-                worker, ending,
-                whole.queued_at, whole.ready_at, task.sent_at, timing,
-                log and log.size(), peak, failed_items,
-            )
-        )  # fmt: skip
 
     def take_back(self, worker: WorkerState, count: int) -> None:
         """Ask a worker for the last calls of its queue."""

@@ -289,6 +289,11 @@ class Loop:
         if not run.number:
             run.number = self.number(run)
         self.runs.add(run)
+        asker = None if run.member is None else self.scheduler.workers.get(run.member.number)
+        self.scheduler.core.ended.run_began(
+            run.number, run.session_id, run.depth,
+            asker.queue[0].attempt if asker is not None and asker.queue else 0, time.monotonic(),
+        )  # fmt: skip
         self.on(events.Submitted(run, tasks))
         if self._refusal is not None:
             self._fail(self._refusal)
@@ -324,6 +329,7 @@ class Loop:
         if self._nodes is not None:
             self._nodes.run_ends()
         self.runs.discard(run)
+        self.scheduler.core.ended.run_ended(run.number, self.now)
         self.store.run_ended(run)
         self.collect_regions()
         self._late.append(run)
@@ -420,6 +426,7 @@ class Loop:
         number = command.worker
         try:
             place = self.store.worker_starts(number)
+            self.scheduler.core.ended.workers[number][1] = time.monotonic()
             facts = {"address": group.address, "place": place}
             process = self.workers.start(number, facts, command.group)
         except GroupLost:  # just now
@@ -492,9 +499,10 @@ class Loop:
         times_from, times_to = TIMES.start, TIMES.stop
         segment = process.segment
         while position < end:
-            (attempt, status, flags, log_start, log_end, received, _, _, _, stored, peak, size) = (
-                unpack(told, position)
-            )
+            (
+                attempt, status, flags, log_start, log_end, received, _, _, _, stored, _, _, _, _,
+                peak, size,
+            ) = unpack(told, position)  # fmt: skip
             payload = position + size_of
             result: Any = told[payload : payload + size]
             if flags & FLAG_PACKED:

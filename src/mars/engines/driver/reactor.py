@@ -73,6 +73,8 @@ from mars.engines.driver.queues import (
     wanted,
 )
 from mars.engines.wire.status import EXCEPTION, INTERRUPTED, RETURNED, VALUE
+from mars.observe.attempts import DIED, ERROR, STOPPED, UNKNOWN
+from mars.observe.attempts import VALUE as WELL
 from mars.settings import (
     CANCEL_GRACE_S,
     CLOSED_S,
@@ -211,6 +213,7 @@ def _worker_ready(core: Core, event: WorkerReady, now: float) -> None:
     worker = core.workers.get(event.worker)
     if worker is not None:
         worker.ready = True
+        core.ended.workers[worker.id][2] = now
         group = core.groups[worker.group]
         group.pause_until, group.closed = 0.0, False
         core.changed[worker] = None
@@ -221,7 +224,7 @@ def _finished(core: Core, event: Finished, now: float) -> None:
     if worker is None:
         return
     core.groups[worker.group].failed_starts = 0
-    queue = worker.queue
+    queue, note = worker.queue, core.ended.note
     for outcome in event.outcomes:
         if not queue or queue[0].attempt != outcome.attempt:
             # It is not a current attempt, so its result is not accepted. If a worker tells it
@@ -242,11 +245,10 @@ def _finished(core: Core, event: Finished, now: float) -> None:
             task.logs = (*task.logs, outcome.log)
         status = outcome.status
         if status == VALUE:
-            if outcome.failures or core.ended.watched:
-                core.note(
-                    task, worker, "error" if outcome.failures else "value", outcome.timing,
-                    outcome.log, outcome.peak, outcome.failures,
-                )  # fmt: skip
+            note(
+                task, worker.id, ERROR if outcome.failures else WELL, outcome.timing, outcome.log,
+                outcome.failures,
+            )  # fmt: skip
             task.where = worker.where
             core.estimates.learn(task, outcome.seconds)
             if outcome.peak:
@@ -273,7 +275,7 @@ def _attempt_failed(
     status = outcome.status
     reason = worker.reason if worker.stopping == outcome.attempt else ""
     ending = "stopped" if reason else "error"
-    core.note(task, worker, ending, outcome.timing, outcome.log, outcome.peak)
+    core.ended.note(task, worker.id, STOPPED if reason else ERROR, outcome.timing, outcome.log)
     task.ended = (*task.ended, (*worker.where, ending))
     if reason == "cancel":  # whatever the call made of the interrupt
         _end_stopped(core, task, now)
@@ -383,7 +385,7 @@ def _died(core: Core, event: Died, now: float) -> None:
         begun.append(queue.popleft())
     if not core.groups[worker.group].cpus:
         for task in queue:  # its node was lost: nobody knows whether they have begun there
-            core.note(task, worker, "unknown")
+            core.ended.note(task, worker.id, UNKNOWN, ended=now)
             task.ended = (*task.ended, (*worker.where, "unknown"))
     _vacate(core, worker, now)
     had_begun = bool(begun)
@@ -429,7 +431,7 @@ def _attempt_died(
     reason = worker.reason if worker.stopping == task.attempt else ""
     options = task.call.options
     ending = "stopped" if reason else "died"
-    core.note(task, worker, ending, None, log, event.peak)
+    core.ended.note(task, worker.id, STOPPED if reason else DIED, None, log, ended=now)
     task.ended = (*task.ended, (*worker.where, ending))
     if reason == "cancel":
         _end_stopped(core, task, now)

@@ -152,13 +152,16 @@ FromZygote = Started | Ended | Pages
 
 # -- finished calls ---------------------------------------------------------------------------
 
-RECORD: Final = struct.Struct("<QBBQQqqqqqII")
+RECORD: Final = struct.Struct("<QBBQQ5qqQQfII")
 """A finished call: attempt, status, flags, its log's start and end (bytes in the worker's log),
-five times in ns (received, inputs decoded, called, returned, stored), the most memory that the
-process took (KiB; 0: not looked at), size of what follows."""
+what `mars.task.MEASURED` has (five times in ns: received, inputs decoded, called, returned, stored;
+processor time, bytes read and written, longest item, memory), size of what follows."""
 
-TIMES: Final = slice(26, 66)
-"""The five times inside a record."""
+TIMES: Final = slice(26, RECORD.size - 4)
+"""What was measured, inside a record. The five times come first."""
+
+UNMEASURED: Final = (-1, 0, 0, 0.0)
+"""Processor time, bytes read and written, and the longest item, of a call that did not run."""
 
 FLAG_STORED: Final = 1  # the result has parts in an arena
 FLAG_PACKED: Final = 4  # the payload is a pickle of values, not one value

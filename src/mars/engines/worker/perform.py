@@ -36,7 +36,7 @@ from mars.engines.wire.messages import (
     Over,
     RunMessage,
 )
-from mars.engines.wire.regions import Key
+from mars.engines.wire.regions import Key, parts_of
 from mars.engines.wire.status import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.worker.aftermath import Aftermath
 from mars.engines.worker.outbox import Outbox
@@ -44,18 +44,21 @@ from mars.errors import MarsError
 from mars.settings import (
     BACKOFF_S,
     FEW_ITEMS,
+    PROCESSOR_ASKED_AFTER_S,
     REPORT_S,
     RESULTS_KEPT,
     THREADS_ASKED_AFTER_S,
 )
 
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
+processor_ns = time.process_time_ns
 dumps, loads = pickle.dumps, pickle.loads
 
 _SMALL: Final = frozenset({bool, int, float})
 """Types whose values need no look at what is in them."""
 
 NEVER_NS: Final = 1 << 63
+_LONG_NS: Final = int(PROCESSOR_ASKED_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _ASK_NS: Final = int(THREADS_ASKED_AFTER_S * 1e9)
 
@@ -92,8 +95,9 @@ class Host(Protocol):
         log: tuple[int, int],
         times: tuple[int, int, int, int, int],
         payload: bytes,
+        more: tuple[int, int, int, float] = ...,
     ) -> None:
-        """Keep a finished call for the next report."""
+        """Keep a finished call for the next report; ``more`` is what was measured of it."""
 
     def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
         """Copy large parts of a value to an arena."""
@@ -155,6 +159,9 @@ class Performer:
         self._forked = False  # this is a child of the worker
         self._log_end = 0  # where the next call's log begins
         self._mapped = False  # the running call has mapped inputs
+        self._brief: set[int] = set()  # functions whose last call was short
+        self._processor_ns = 0  # the processor time of this process as we looked last
+        self._longest_ns = 0  # of the items of the running block
         self._limit: MemoryLimit | None = None  # of the running call
 
     def begin(self, descriptors: Sequence[int]) -> None:
@@ -181,6 +188,7 @@ class Performer:
             self._functions.pop(number, None)
             self._loaded.pop(number, None)
             self._names.pop(number, None)
+            self._brief.discard(number)
             self.after.forget(number)
         if functions:
             self._functions.update(functions)
@@ -227,7 +235,7 @@ class Performer:
 
     def perform(self, task: CallMessage) -> None:
         """Run one call and keep its outcome."""
-        now = time.monotonic_ns
+        now, brief = time.monotonic_ns, self._brief
         received = decoded = called = now()
         host, after = self._host, self.after
         attempt, run, function, payload, inputs, n_output, _, extra = task
@@ -241,6 +249,7 @@ class Performer:
         context.enter_process_lazily(self._attempt_of, task)
         arguments: Any = None
         flags = 0
+        self._longest_ns = 0
         try:
             surroundings = self._runs[run][3]
             if surroundings is not self._surroundings and surroundings is not None:
@@ -281,6 +290,8 @@ class Performer:
             cpus = 1 if extra is None else extra.get("cpus", 1)
             if cpus != self.budget.cpus:
                 self._ambient.keep(self.budget.apply, cpus)
+            if function not in brief:
+                self._processor_ns = processor_ns()
             called = now()
             if extra is not None and "items" in extra:
                 status, flags, data, returned = self._perform_block(
@@ -325,6 +336,11 @@ class Performer:
             status, data = self._failed(attempt, function, extra, error, arguments, log_start)
             flags = 0
             del error
+        used_ns = -1
+        if returned - called > _LONG_NS:
+            used_ns = self._used(function, returned - called)
+        elif function not in brief:
+            brief.add(function)
         arguments = None
         if self.code.used:
             self.code.end_call()
@@ -357,12 +373,26 @@ class Performer:
         self._log_end = log_end
         stored = now()
         times = (received, decoded, called, returned, stored)
-        self._finish(attempt, status, flags, (log_start, log_end), times, data)
+        read = len(payload) if not inputs and type(payload) is bytes else _size(payload, inputs)
+        written = len(data) if not flags else _written(data, flags)
+        more = used_ns, read, written, self._longest_ns * 1e-9
+        self._finish(attempt, status, flags, (log_start, log_end), times, data, more)
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
         if stored > due and not after.spoiled:
             host.report()
             host.reported_ns, host.report_at_ns = stored, NEVER_NS
+
+    def _used(self, function: int, took_ns: int) -> int:
+        """Processor time of a call that has just returned, and that took long."""
+        now_ns = processor_ns()
+        used_ns, self._processor_ns = now_ns - self._processor_ns, now_ns
+        if function in self._brief:
+            # Nobody looked as it began, because the one before was short. What short calls since
+            # the last look have used is in this number.
+            self._brief.discard(function)
+            used_ns = min(used_ns, took_ns)
+        return used_ns
 
     def _call_limited(
         self, size: int, call: Callable[..., Any], /, *args: Any, **kwargs: Any
@@ -459,11 +489,13 @@ class Performer:
         first: int = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         tame = after.tame
+        now = time.monotonic_ns
         few = len(items) <= FEW_ITEMS  # so each of them takes a while, or it matters little
         for index, item in zip(indices, items, strict=True):
             session.item = index
             session.generator = None
             tries = 0
+            begun = now() if few else 0
             while True:
                 try:
                     self.in_call = attempt
@@ -491,6 +523,8 @@ class Performer:
                         printed=after.last_printed(logs[-1]),
                     )
                 break
+            if few and (took := now() - begun) > self._longest_ns:
+                self._longest_ns = took
             try:
                 stdout.flush()
                 stderr.flush()
@@ -608,6 +642,30 @@ class Performer:
     def _finish_unstarted(self, attempt: int, log_start: int) -> None:
         now = time.monotonic_ns()
         self._finish(attempt, RETURNED, 0, (log_start, log_start), (now,) * 5, b"")
+
+
+def _size(payload: Any, inputs: Sequence[Any] | None) -> int:
+    """Bytes of arguments and inputs of a call. Inputs that were kept here do not count."""
+    size = 0
+    if type(payload) is bytes:
+        size = len(payload)
+    else:
+        data, regions = payload
+        size = len(data or b"") + sum([region[3] for region in regions])
+    for value in inputs or ():
+        if type(value) is bytes:
+            size += len(value)
+        elif len(value) == 5:
+            size += len(value[0] or b"") + value[3]
+    return size
+
+
+def _written(data: bytes, flags: int) -> int:
+    """Bytes of a packed result, with its parts in an arena."""
+    if not flags & FLAG_STORED:
+        return len(data)
+    size: int = len(data) + sum([part[3] for part in parts_of(loads(data))])
+    return size
 
 
 class _WithRow:

@@ -30,7 +30,14 @@ from mars.engines.wire.arena import Allocator, Inputs
 from mars.engines.wire.frames import RECORDS_FLAG, Inbox, Outgoing
 from mars.engines.wire.large_pages import LargePages
 from mars.engines.wire.ledger import Ledger
-from mars.engines.wire.messages import RECORD, CallMessage, FromWorker, Order, ToWorker
+from mars.engines.wire.messages import (
+    RECORD,
+    UNMEASURED,
+    CallMessage,
+    FromWorker,
+    Order,
+    ToWorker,
+)
 from mars.engines.wire.status import START_REFUSED
 from mars.engines.worker.outbox import Outbox
 from mars.engines.worker.perform import NEVER_NS, Performer
@@ -130,11 +137,12 @@ class Worker:
         log: tuple[int, int],
         times: tuple[int, int, int, int, int],
         payload: bytes,
+        more: tuple[int, int, int, float] = UNMEASURED,
     ) -> None:
         """Keep a finished call for the next report."""
         # Looked at where it costs nothing to speak of, beside a call that took long.
         peak_kib = take_peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
-        facts = (attempt, status, flags, *log, *times, peak_kib, len(payload))
+        facts = (attempt, status, flags, *log, *times, *more, peak_kib, len(payload))
         with self.lock:
             if not self.outbox.add(facts, payload):
                 self.report()

@@ -131,7 +131,6 @@ class World:
             groups, lambda: machine.memory - machine.objects, self._distance,
             FAR_PREFETCH_BELOW_S if len(groups) > 1 else PREFETCH_BELOW_S,
         )  # fmt: skip
-        self.scheduler.core.ended.watched = checked
         self.ledger = Ledger(self.scheduler, machine)
         self.runs = self.ledger.runs
         self.unkept: set[Call] = set()
