@@ -49,7 +49,9 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph observe.attempts observe.silence
+    graph observe.silence
+    engines.wire.frames engines.wire.regions engines.wire.status
+    engines.wire.messages observe.attempts
     observe.observation
     engine
     checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
@@ -64,9 +66,8 @@ LAYERS = """
     checkpoint.recall
     checkpoint.checkpoint
     engines.main_thread engines.objects engines.given
-    engines.wire.large_pages engines.wire.frames engines.wire.ledger engines.wire.regions
-    engines.wire.status
-    engines.wire.arena engines.wire.messages
+    engines.wire.large_pages engines.wire.ledger
+    engines.wire.arena
     engines.worker.aftermath engines.worker.outbox engines.worker.stack_answer
     engines.worker.requests engines.worker.perform
     engines.worker.process

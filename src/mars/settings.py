@@ -73,7 +73,8 @@ BLOCK_ITEMS: Final = 16_384
 
 ATTEMPTS_KEPT: Final = 1_000_000
 """Rows of the table of attempts that an engine keeps: attempts that have ended, the newest of them.
-Each takes 141 bytes, and 8 more for each input. Older ones are summed up by function."""
+Each takes about 140 bytes, and with inputs 10 more and 4 for each. Older ones are summed up by
+function."""
 
 RUNS_KEPT: Final = 65_536
 """Runs whose begin and end an engine keeps for its table of attempts, the newest of them. Each

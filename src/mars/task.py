@@ -30,11 +30,17 @@ TIMING: Final = struct.Struct("<5q")
 called the function, got its result and had stored that. They are nanoseconds of the monotonic clock
 of the program."""
 
-MEASURED: Final = struct.Struct("<5qqQQfI")
-"""What a worker measures of an attempt: the moments of `TIMING`, nanoseconds of processor time of
-its process while the function ran (-1: it was too short to be worth the look), bytes of inputs that
-it read and of the result that it wrote, seconds of the longest item of a block (0: not looked at),
-and the most memory that its process took, in KiB (0: not looked at)."""
+RECORD: Final = struct.Struct("<QBBQQ5qIffffQIIIHI")
+"""A finished call, as its worker tells of it: attempt, status, flags, its log's start and end
+(bytes in the worker's log), the five times of `TIMING`, the most memory that the process took (KiB;
+0: not looked at), what `mars.engines.wire.messages.Measured` has, and the size of what follows."""
+
+RECORD_HEAD: Final = struct.Struct("<QBBQQq24xqI38xI")
+"""Of a record what the engine needs at once: attempt, status, flags, log, received, stored, memory,
+and the size of what follows."""
+
+TIMES: Final = slice(26, 66)
+"""The five times inside a record."""
 
 Buffers = tuple[object, ...]
 """The large buffers of a pickled value. They are kept beside the pickle, never copied into it."""
@@ -375,7 +381,7 @@ class Task:
         self.queued_at = 0.0  # these three in seconds of the monotonic clock
         self.ready_at = 0.0
         self.sent_at = 0.0
-        self.timing: bytes | None = None  # `TIMING`, and perhaps the rest of `MEASURED`
+        self.timing: bytes | None = None
         self.logs: tuple[Any, ...] = ()
         self.blame = ""
 
@@ -411,5 +417,5 @@ class Task:
 
 __all__ = [
     "AttemptId", "Buffers", "Call", "Ended", "Function", "Handle", "Output", "Realm", "RunId",
-    "MEASURED", "Stage", "Task", "TIMING", "WorkerId",
+    "RECORD", "RECORD_HEAD", "Stage", "TIMES", "Task", "TIMING", "WorkerId",
 ]  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +14,9 @@ from hypothesis import strategies as st
 import mars
 import mars.remote as mr
 from mars.calls.options import DEFAULT_OPTIONS
-from mars.observe.attempts import DIED, ROW, VALUE, Attempts
-from mars.observe.observation import Observation, ended_attempts
-from mars.task import MEASURED, TIMING, Call, Function, Task
+from mars.observe.attempts import DIED, VALUE, Attempts
+from mars.observe.observation import Observation, each_link, ended_attempts
+from mars.task import RECORD, Call, Function, Task
 
 
 class _Realm:
@@ -36,12 +38,22 @@ def task_of(name: str, number: int, *inputs: Call) -> Task:
     return task
 
 
+def record(number: int, result: bytes = b"", serial: int = 7) -> bytes:
+    """What a worker tells of an attempt."""
+    return RECORD.pack(
+        number, 0, 0, 5, 8, *TIMES_NS, 30, 0.5, 10.0, 20.0, 0.25, serial, 2, 1, 1, 0, len(result)
+    ) + result  # fmt: skip
+
+
 def noted(count: int, limit: int) -> Attempts:
     table = Attempts(limit)
     table.workers[3] = [STATE, None, None]
+    table.name(1, "name")
+    table.run_began(2, "session", 0, 0)
+    table.run_queued(2, 1.0)
     for number in range(count):
-        timing = MEASURED.pack(*TIMES_NS, 5 * 10**8, 10, 20, 0.0, 30)
-        table.note(task_of("name", number), 3, VALUE, timing)
+        table.sent(number, 3.0)
+        table.add(3, record(number), 1)
     return table
 
 
@@ -71,7 +83,7 @@ def test_a_reader_with_a_cursor_sees_each_row_once_or_hears_that_it_missed_it(
     seen += [one.number for one in ended_attempts(rows)]
     assert rows.next == table.count == count
     assert seen == sorted(set(seen)) and len(seen) + missed + rows.missed == count
-    assert len(table.rows) <= limit * ROW.size
+    assert len(rows.data) <= limit * RECORD.size
 
 
 def test_a_reader_may_ask_for_a_few_rows_at_a_time() -> None:
@@ -87,12 +99,26 @@ def test_rows_that_are_not_kept_are_summed_up_by_function() -> None:
     assert (rows.missed, rows.first) == (6, 6)
 
 
-def test_a_row_takes_at_most_150_bytes_with_one_input() -> None:
+def test_a_row_takes_at_most_150_bytes() -> None:
     table = Attempts()
-    source = task_of("source", 1)
-    for number in range(1_000):
-        table.note(task_of("name", number, source.call), 3, VALUE)
-    assert (len(table.rows) + table.edges.itemsize * len(table.edges)) / 1_000 <= 150
+    for number in range(0, 10_000, 20):
+        told = b"".join(record(number + n, pickle.dumps(n)) for n in range(20))
+        table.sent(number, 1.0)
+        table.add(3, told, 20)
+    held = sum(
+        sys.getsizeof(getattr(table, name))
+        for name in Attempts.__slots__
+        if name not in ("workers", "_limit")
+    )
+    assert table.count == 10_000 and held <= 150 * 10_000
+
+
+def test_large_results_are_not_kept() -> None:
+    table = Attempts()
+    table.add(3, b"".join(record(number, b"x" * 10_000) for number in range(20)), 20)
+    rows = table.since(0)
+    assert len(rows.data) == 20 * RECORD.size
+    assert [one.number for one in ended_attempts(rows)] == list(range(20))
 
 
 def test_names_of_single_calls_are_forgotten_with_their_rows() -> None:
@@ -101,7 +127,7 @@ def test_names_of_single_calls_are_forgotten_with_their_rows() -> None:
         table.note(task_of(f"name {number}", number), 3, VALUE)
     rows = table.since(0)
     assert [one.name for one in ended_attempts(rows)] == [f"name {n}" for n in range(90, 100)]
-    assert sum(label is not None for label in rows.labels) <= 12
+    assert len(rows.labels) <= 12
 
 
 def test_a_record_has_the_moments_in_seconds_and_the_call_s_key() -> None:
@@ -109,19 +135,46 @@ def test_a_record_has_the_moments_in_seconds_and_the_call_s_key() -> None:
     died = task_of("died", 2)
     table.note(died, 3, DIED, ended=9.0)
     first, second = ended_attempts(table.since(0))
-    assert first.times is not None and first.times == (1, 2, 3, 4, 5, 6, 7, 8)
+    assert first.times is not None and first.times == (1, 1, 3, 4, 5, 6, 7, 8)
     assert (first.cpu_s, first.read_bytes, first.written_bytes) == (0.5, 10, 20)
-    assert first.peak_bytes == 30 * 1024
+    assert (first.peak_bytes, first.longest_s) == (30 * 1024, 0.25)
+    assert first.call.endswith("07") and len(first.call) == 32
     assert second.times is None and (second.sent, second.ended) == (3.0, 9.0)
-    assert second.call == died.call.key
-    assert (first.node, first.pid, first.attempt, first.log_bytes) == ("host", 4, 1, 0)
+    assert (second.call, second.name) == (died.call.key, "died")
+    assert (first.node, first.pid, first.attempt, first.log_bytes) == ("host", 4, 1, 3)
 
 
-def test_a_row_whose_rest_was_not_measured_has_its_times() -> None:
-    table = Attempts()
-    table.note(task_of("name", 1), 3, VALUE, TIMING.pack(*TIMES_NS))
+def test_clocks_of_other_hosts_are_put_into_the_time_of_the_program() -> None:
+    table = noted(1, 10)
+    table.ahead_ns[3] = 2 * 10**9
     (one,) = ended_attempts(table.since(0))
-    assert one.times is not None and one.times.running_s == one.cpu_s == 1.0
+    assert one.times is not None and one.times == (1, 1, 3, 2, 3, 4, 5, 6)
+
+
+def test_what_the_engine_knows_better_than_the_worker_is_told() -> None:
+    table = noted(3, 10)
+    table.add(3, record(1), 1)
+    table.drop(1)  # told twice
+    table.add(3, record(9), 1)
+    table.stopped(9)
+    table.add(3, record(10), 1)
+    table.failed_items(10, 4)
+    told = ended_attempts(table.since(0))
+    assert [(one.number, one.ending, one.failed_items) for one in told] == [
+        (0, "value", 0), (1, "value", 0), (2, "value", 0), (9, "stopped", 0), (10, "error", 4),
+    ]  # fmt: skip
+
+
+def test_inputs_are_told_with_the_moment_at_which_they_were_there() -> None:
+    source = task_of("source", 1)
+    reader = task_of("reader", 2, source.call)
+    table = noted(0, 10)
+    table.link(reader)
+    table.add(3, record(2, serial=reader.call.serial), 1)
+    rows = table.since(0)
+    assert list(each_link(rows)) == [(reader.call.serial, 1.0, (source.call.serial,))]
+    (one,) = ended_attempts(rows)
+    assert (one.queued, one.ready) == (1.0, 2.0)
 
 
 def test_an_engine_tells_how_many_attempts_it_does_not_keep_any_more() -> None:
@@ -136,7 +189,8 @@ def test_an_engine_tells_how_many_attempts_it_does_not_keep_any_more() -> None:
         calls = [mr.spawn(abs, index) for index in range(25)]
         mr.ExecutableTuple(calls).execute(session=session)
         seen = engine.observe(0)
-        assert (len(seen.attempts), seen.missed, seen.next) == (10, 15, 25)
+        assert seen.next == 25 and 0 < len(seen.attempts) <= 10
+        assert len(seen.attempts) + seen.missed == 25
         assert engine.observe(20).missed == 0
     finally:
         session.stop_server()

@@ -239,7 +239,7 @@ def _relative(marks: Sequence[int], size: int) -> list[int]:
 def _moments(task: Task) -> tuple[float, tuple[float, float, float, float]]:
     if task.timing is None:
         return time.time(), (0.0, 0.0, 0.0, 0.0)
-    a, b, c, d, e = TIMING.unpack_from(task.timing)
+    a, b, c, d, e = TIMING.unpack(task.timing)
     spans = ((b - a) * 1e-9, (c - b) * 1e-9, (d - c) * 1e-9, (e - d) * 1e-9)
     return a * 1e-9 + time.time() - time.monotonic(), spans
 

@@ -50,7 +50,7 @@ from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
 from mars.logs import LogSource
 from mars.observe.attempts import ENDINGS, Attempts, Rows
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
-from mars.task import MEASURED, Call, Stage, Task
+from mars.task import TIMING, Call, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class InlineEngine:
         self._limits: dict[Task, Limit] = {}  # of calls that run
         self._run_numbers, self._attempt_numbers = itertools.count(1), itertools.count(1)
         self._numbers: dict[Task, int] = {}  # of attempts that run
+        self._used_s: dict[Task, float] = {}  # processor time of attempts that end
         self._ended = Attempts()
         address = self.worker_addresses[0]
         begun = time.monotonic()
@@ -109,16 +110,18 @@ class InlineEngine:
             with self._changed:
                 run.number = next(self._run_numbers)
                 run.depth = len(self._stack)
+                now = time.monotonic()
+                self._ended.run_began(
+                    run.number, run.session_id, run.depth,
+                    next(reversed(self._numbers.values()), 0),
+                )  # fmt: skip
+                self._ended.run_queued(run.number, now)
                 run.tasks = [
-                    self._attach(run, call, place, call in targets)
+                    self._attach(run, call, place, call in targets, now)
                     for call, place in zip(calls, places, strict=True)
                 ]
                 run.total = run.remaining = sum(max(task.size, 1) for task in run.tasks)
                 self._runs.add(run)
-                self._ended.run_began(
-                    run.number, run.session_id, run.depth,
-                    next(reversed(self._numbers.values()), 0), time.monotonic(),
-                )  # fmt: skip
             if not run.beside:
                 self._work(run)
                 return
@@ -145,7 +148,7 @@ class InlineEngine:
         if options.gpus:
             raise NoAvailableBand(f"{call.name} asks for gpus={options.gpus}; there is none")
 
-    def _attach(self, run: Run, call: Call, place: Any, asked: bool) -> Task:
+    def _attach(self, run: Run, call: Call, place: Any, asked: bool, now: float) -> Task:
         """The task of a call in a run: another run's, if that is at it or has made it."""
         known = call.task_in(run.realm)
         if known is not None and (known.available or not known.finished):
@@ -157,7 +160,7 @@ class InlineEngine:
         task.place = place
         task.asked = asked
         task.runs = (run,)
-        task.queued_at = task.ready_at = time.monotonic()
+        task.queued_at = task.ready_at = now
         call.begin(task)
         if known is not None:
             # What earlier attempts printed, and how they ended, stays readable.
@@ -447,15 +450,16 @@ class InlineEngine:
         )  # fmt: skip
         with self._changed:
             check_open(self._closed, self._pid)
-            self._numbers[task] = next(self._attempt_numbers)
+            number = self._numbers[task] = next(self._attempt_numbers)
+            task.sent_at = time.monotonic()
+            self._ended.sent(number, task.sent_at)
             segment = self._free.pop() if self._free else Segment()
             start = segment.size()
             self._running[task] = (segment, start)
             self._stack.append(attempt)
         task.blame = ""
-        task.sent_at = time.monotonic()
         received = decoded = returned = time.monotonic_ns()
-        used_before = time.process_time_ns()
+        used_before = time.process_time()
         before = context.enter_thread(attempt)
         struck = interrupts()
         limit: Limit | None = None
@@ -472,7 +476,7 @@ class InlineEngine:
                     self._limits[task] = limit
                     function, arguments = prepare()
                     decoded = time.monotonic_ns()
-                    used_before = time.process_time_ns()
+                    used_before = time.process_time()
                     result = function()
                 returned = time.monotonic_ns()
                 if limit.passed_s() > (INTERRUPT_GRACE_S if limit.late else 0):
@@ -505,10 +509,8 @@ class InlineEngine:
         finally:
             stored = time.monotonic_ns()
             returned = max(returned, decoded)
-            used_ns = time.process_time_ns() - used_before
-            task.timing = MEASURED.pack(
-                received, decoded, decoded, returned, stored, used_ns, 0, 0, 0.0, 0
-            )
+            self._used_s[task] = time.process_time() - used_before
+            task.timing = TIMING.pack(received, decoded, decoded, returned, stored)
             context.enter_thread(before)
             with self._changed:
                 self._stack.remove(attempt)
@@ -618,11 +620,13 @@ class InlineEngine:
             number = self._numbers.pop(task, 0)
             if not number:
                 return  # the engine was closed before it began
-            counted, task.attempt = task.attempt, number  # which the table has
-            log = SimpleNamespace(size=lambda: log_bytes)
-            failed = int(ending == "error" and task.source is not None)
-            self._ended.note(task, 1, ENDINGS.index(ending), task.timing, log, failed)
-            task.attempt = counted
+            self._ended.note(
+                task, 1, ENDINGS.index(ending), number=number, run=run.number, timing=task.timing,
+                cpu_s=self._used_s.pop(task, -1.0), log_bytes=log_bytes,
+                failed_items=int(ending == "error" and task.source is not None),
+            )  # fmt: skip
+            if task.call.inputs:
+                self._ended.link(task)
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""

@@ -8,11 +8,15 @@ notices about silent calls, and what shows attempts over time. Pure; loaded when
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
 # each piece, and the first one in a process takes 2 ms.
 
+import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mars.observe.attempts import ENDINGS, ROW, Rows, Times
-from mars.task import key_of
+from mars.engines.wire.messages import FLAG_FAILURES
+from mars.engines.wire.status import RETURNED
+from mars.observe.attempts import ENDINGS, ERROR, LINK, NOTED, VALUE, Rows, Times
+from mars.task import RECORD, key_of
 
 
 class EndedAttempt(NamedTuple):
@@ -71,6 +75,8 @@ class EndedAttempt(NamedTuple):
     longest_s : float
         Of a block of a map: how long the longest of its items took; 0 if nobody looked, which is so
         in blocks of more than 100 items.
+    serial : int
+        The number of the call in the program; of it, `call` is made.
     """
 
     number: int
@@ -99,6 +105,7 @@ class EndedAttempt(NamedTuple):
     read_bytes: int = 0
     written_bytes: int = 0
     longest_s: float = 0.0
+    serial: int = 0
 
 
 class RunFacts(NamedTuple):
@@ -204,27 +211,70 @@ def ended_attempts(rows: Rows) -> tuple[EndedAttempt, ...]:
 def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
     """The attempts of a part of the table, one after the other.
 
-    One takes about 1 KB of memory as an object, and 141 bytes in the table: whoever looks at many
-    goes through them like this.
+    One takes about 1 KB of memory as an object, and about 140 bytes in the table. Whoever looks at
+    many goes through them like this.
     """
-    labels, workers, runs = rows.labels, rows.workers, rows.runs
-    nobody = "", "", 0, None, None
-    for row in ROW.iter_unpack(rows.data):
-        (number, serial, label, run, worker, tries, ending, size, failed, printed,
-         queued, ready, sent, received, decoded, called, returned, stored,
-         cpu_ns, read, written, longest_s, peak_kib) = row  # fmt: skip
-        name, function, cpus = labels[label] or ("", "", 1.0)
-        group, node, pid, _, _ = workers.get(worker, nobody)
-        times = None
-        cpu_s = 0.0
-        if received:
-            times = Times(
-                queued, ready, sent or received * 1e-9, received * 1e-9, decoded * 1e-9,
-                called * 1e-9, returned * 1e-9, stored * 1e-9,
+    labels, workers, runs, changes = rows.labels, rows.workers, rows.runs, rows.changes
+    data, unpack, size_of = rows.data, RECORD.unpack_from, RECORD.size
+    sent_from, sent_at = rows.sent
+    ready_after = {serial: waited_s for serial, waited_s, _ in each_link(rows)}
+    nobody = "", "", 0, None, None, 0
+    position, at = 0, rows.first
+    for count, worker in rows.pieces:
+        group, node, pid, _, _, ahead_ns = workers.get(worker, nobody)
+        for _ in range(count):
+            (number, status, flags, log_start, log_end, received, decoded, called, returned, stored,
+             peak_kib, cpu_s, read, written, longest_s, serial, run, label, size, tries, length,
+            ) = unpack(data, position)  # fmt: skip
+            position += size_of + length
+            at += 1
+            if status >= NOTED:
+                ending: int | None = status - NOTED
+                ahead = 0  # the engine has noted it by its own clock
+            elif status == RETURNED:
+                continue  # it has not been started
+            else:
+                ahead = ahead_ns
+                ending = ERROR if status != VALUE or flags & FLAG_FAILURES else VALUE
+            failed = 0
+            for start, changed, items in changes.get(number, ()):
+                if start < at:
+                    ending, failed = changed, items
+            if ending is None:
+                continue
+            name, function, cpus = labels.get(label) or ("", "", 1.0)
+            found = bisect_right(sent_from, number) - 1
+            sent = sent_at[found] if found >= 0 else 0.0
+            _, depth, _, queued, _ = runs.get(run) or ("", 0, 0, sent, None)
+            waited_s = ready_after.get(serial & 0xFFFFFFFF, 0.0)
+            ready = queued + waited_s if waited_s >= 0 else 0.0
+            times = None
+            ended = stored * 1e-9
+            if received:
+                ended = (stored - ahead) * 1e-9
+                begun = (received - ahead) * 1e-9
+                times = Times(
+                    queued, ready, sent or begun, begun, (decoded - ahead) * 1e-9,
+                    (called - ahead) * 1e-9, (returned - ahead) * 1e-9, ended,
+                )  # fmt: skip
+                if cpu_s < 0:
+                    cpu_s = (returned - called) * 1e-9
+            yield EndedAttempt(
+                number, key_of(serial), name, size, run, depth, tries + 1, group, worker, node, pid,
+                ENDINGS[ending], times, log_end - log_start, peak_kib * 1024, failed, function,
+                cpus, queued, ready, sent, ended, max(cpu_s, 0.0), int(read), int(written),
+                longest_s, serial,
             )  # fmt: skip
-            cpu_s = (cpu_ns if cpu_ns >= 0 else returned - called) * 1e-9
-        yield EndedAttempt(
-            number, key_of(serial), name, size, run, runs[run][1] if run in runs else 0, tries + 1,
-            group, worker, node, pid, ENDINGS[ending], times, printed, peak_kib * 1024, failed,
-            function, cpus, queued, ready, sent, stored * 1e-9, cpu_s, read, written, longest_s,
-        )  # fmt: skip
+
+
+def each_link(rows: Rows) -> Iterator[tuple[int, float, tuple[int, ...]]]:
+    """Of calls with inputs: serial, seconds from queued to ready (-1: not known), and inputs.
+
+    Serials are the low 32 bits of `EndedAttempt.serial`.
+    """
+    position, links = 0, rows.links
+    while position < len(links):
+        serial, waited_s, count = LINK.unpack_from(links, position)
+        position += LINK.size
+        yield serial, waited_s, struct.unpack_from(f"<{count}I", links, position)
+        position += 4 * count

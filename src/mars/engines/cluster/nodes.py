@@ -250,11 +250,11 @@ class Nodes:
         """The outcomes of a worker as they hold here: by our clock, with values that are here."""
         told = []
         ahead = process.node.clock.ahead_ns
+        self._driver.scheduler.core.ended.ahead_ns[process.number] = ahead
         for outcome in outcomes:
             if ahead and outcome.timing is not None:
-                moments = (moment - ahead for moment in TIMING.unpack_from(outcome.timing))
-                timing = TIMING.pack(*moments) + outcome.timing[TIMING.size :]
-                outcome = outcome._replace(timing=timing)
+                moments = (moment - ahead for moment in TIMING.unpack(outcome.timing))
+                outcome = outcome._replace(timing=TIMING.pack(*moments))
             if self._early.pop(outcome.attempt, None) is not None:
                 self.mirrors.expect(outcome.result)
                 outcome = outcome._replace(early=True)

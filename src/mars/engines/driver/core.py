@@ -130,8 +130,8 @@ class Core:
     __slots__ = (
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
         "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
-        "made_in", "next_group", "next_worker", "ready", "releases", "resuming", "roomy", "taken",
-        "timers", "workers",
+        "made_in", "next_group", "next_worker", "ready", "releases", "resuming", "roomy", "sent_at",
+        "taken", "timers", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -169,6 +169,7 @@ class Core:
         self.timers = Timers(self.workers)
         self.attempts = 0  # number of the last one
         self.ended = Attempts()
+        self.sent_at = -1.0  # when a task was sent last
         self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self.commands: list[Command] = []  # of the event that is being handled
         self.releases: list[Task] = []  # results that are given back at its end
@@ -235,6 +236,9 @@ class Core:
         move(task, ASSIGNED)
         task.worker = worker
         task.sent_at = now
+        if now != self.sent_at:  # what one event gives out is sent at one moment
+            self.sent_at = now
+            self.ended.sent(self.attempts, now)
         task.home = worker
         worker.queue.append(task)
         for dependent in task.dependents or ():

@@ -64,7 +64,7 @@ def on_unkept(core: Core, event: Unkept, now: float) -> None:
     if event.attempt in core.made_in:
         task, _ = core.made_in.pop(event.attempt)
         _unmake(core, task)
-        core.ended.note(task, (task.home or NOBODY).id, ERROR, task.timing)
+        core.ended.note(task, (task.home or NOBODY).id, ERROR, timing=task.timing)
         task.ended = (*task.ended, (*(task.where or ("", 0)), "error"))
         fail(core, task, event.failure)
 
@@ -87,7 +87,7 @@ def on_lost(core: Core, event: Lost, now: float) -> None:
         del core.made_in[task.attempt]
         _unmake(core, task)
         move(task, RETRYING)
-        core.ended.note(task, (task.home or NOBODY).id, LOST, task.timing)
+        core.ended.note(task, (task.home or NOBODY).id, LOST, timing=task.timing)
         task.deaths += 1
         task.ended = (*task.ended, (*(task.where or ("", 0)), "lost"))
     for task in lost:

@@ -38,14 +38,12 @@ from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
     FLAG_STORED,
-    RECORD,
-    TIMES,
     FromWorker,
     Request,
 )
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
-from mars.task import RunId, Task, WorkerId
+from mars.task import RECORD, RECORD_HEAD, TIMES, RunId, Task, WorkerId
 
 Answer = TypeVar("Answer")
 
@@ -292,7 +290,7 @@ class Loop:
         asker = None if run.member is None else self.scheduler.workers.get(run.member.number)
         self.scheduler.core.ended.run_began(
             run.number, run.session_id, run.depth,
-            asker.queue[0].attempt if asker is not None and asker.queue else 0, time.monotonic(),
+            asker.queue[0].attempt if asker is not None and asker.queue else 0,
         )  # fmt: skip
         self.on(events.Submitted(run, tasks))
         if self._refusal is not None:
@@ -495,14 +493,13 @@ class Loop:
         position = 0
         end = len(told)
         size_of = RECORD.size
-        unpack = RECORD.unpack_from
+        unpack = RECORD_HEAD.unpack_from
         times_from, times_to = TIMES.start, TIMES.stop
         segment = process.segment
         while position < end:
-            (
-                attempt, status, flags, log_start, log_end, received, _, _, _, stored, _, _, _, _,
-                peak, size,
-            ) = unpack(told, position)  # fmt: skip
+            attempt, status, flags, log_start, log_end, received, stored, peak, size = unpack(
+                told, position
+            )
             payload = position + size_of
             result: Any = told[payload : payload + size]
             if flags & FLAG_PACKED:
@@ -527,7 +524,11 @@ class Loop:
                 )
             )
             position = payload + size
-        return outcomes if self._nodes is None else self._nodes.outcomes(process, outcomes)
+        table = self.scheduler.core.ended
+        table.add(process.number, told, len(outcomes))
+        if self._nodes is None:
+            return outcomes
+        return self._nodes.outcomes(process, outcomes)
 
     def _look(self, now: float) -> None:
         """Do what has to be done now and then while calls run."""

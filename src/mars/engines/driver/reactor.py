@@ -73,8 +73,7 @@ from mars.engines.driver.queues import (
     wanted,
 )
 from mars.engines.wire.status import EXCEPTION, INTERRUPTED, RETURNED, VALUE
-from mars.observe.attempts import DIED, ERROR, STOPPED, UNKNOWN
-from mars.observe.attempts import VALUE as WELL
+from mars.observe.attempts import DIED, STOPPED, UNKNOWN
 from mars.settings import (
     CANCEL_GRACE_S,
     CLOSED_S,
@@ -90,6 +89,7 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
     """A run begins. Calls that another run has made, or is at, are not started again."""
     run = event.run
     runs = (run,)
+    core.ended.run_queued(run.number, now)
     ready = core.ready
     run.remaining += len(event.tasks)
     for new in event.tasks:
@@ -224,11 +224,12 @@ def _finished(core: Core, event: Finished, now: float) -> None:
     if worker is None:
         return
     core.groups[worker.group].failed_starts = 0
-    queue, note = worker.queue, core.ended.note
+    queue = worker.queue
     for outcome in event.outcomes:
         if not queue or queue[0].attempt != outcome.attempt:
             # It is not a current attempt, so its result is not accepted. If a worker tells it
             # twice, because it died before it could cross it out, the result was accepted before.
+            core.ended.drop(outcome.attempt)
             if outcome.stored and outcome.attempt > worker.told:
                 if outcome.early:
                     core.commands.append(Unneeded(worker.group, outcome.attempt))
@@ -245,10 +246,8 @@ def _finished(core: Core, event: Finished, now: float) -> None:
             task.logs = (*task.logs, outcome.log)
         status = outcome.status
         if status == VALUE:
-            note(
-                task, worker.id, ERROR if outcome.failures else WELL, outcome.timing, outcome.log,
-                outcome.failures,
-            )  # fmt: skip
+            if outcome.failures:
+                core.ended.failed_items(outcome.attempt, outcome.failures)
             task.where = worker.where
             core.estimates.learn(task, outcome.seconds)
             if outcome.peak:
@@ -275,7 +274,10 @@ def _attempt_failed(
     status = outcome.status
     reason = worker.reason if worker.stopping == outcome.attempt else ""
     ending = "stopped" if reason else "error"
-    core.ended.note(task, worker.id, STOPPED if reason else ERROR, outcome.timing, outcome.log)
+    if reason:
+        core.ended.stopped(outcome.attempt)
+    if task.call.inputs:
+        core.ended.link(task)
     task.ended = (*task.ended, (*worker.where, ending))
     if reason == "cancel":  # whatever the call made of the interrupt
         _end_stopped(core, task, now)
@@ -431,7 +433,12 @@ def _attempt_died(
     reason = worker.reason if worker.stopping == task.attempt else ""
     options = task.call.options
     ending = "stopped" if reason else "died"
-    core.ended.note(task, worker.id, STOPPED if reason else DIED, None, log, ended=now)
+    core.ended.note(
+        task, worker.id, STOPPED if reason else DIED, ended=now,
+        log_bytes=0 if log is None else log.size(), peak=event.peak,
+    )  # fmt: skip
+    if task.call.inputs:
+        core.ended.link(task)
     task.ended = (*task.ended, (*worker.where, ending))
     if reason == "cancel":
         _end_stopped(core, task, now)

@@ -18,9 +18,9 @@ from mars.engines.wire.messages import (
     OUTBOX_INTERRUPT_AT,
     OUTBOX_RUNNING,
     OUTBOX_RUNNING_AT,
-    RECORD,
 )
 from mars.settings import OUTBOX_BYTES
+from mars.task import RECORD
 
 _RECORD_SIZE: Final = RECORD.size
 _HEAD: Final = OUTBOX.size

@@ -33,6 +33,7 @@ from mars.engines.wire.messages import (
     CallMessage,
     FromWorker,
     FunctionMessage,
+    Measured,
     Over,
     RunMessage,
 )
@@ -95,9 +96,9 @@ class Host(Protocol):
         log: tuple[int, int],
         times: tuple[int, int, int, int, int],
         payload: bytes,
-        more: tuple[int, int, int, float] = ...,
+        measured: Measured,
     ) -> None:
-        """Keep a finished call for the next report; ``more`` is what was measured of it."""
+        """Keep a finished call for the next report."""
 
     def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
         """Copy large parts of a value to an arena."""
@@ -238,7 +239,7 @@ class Performer:
         now, brief = time.monotonic_ns, self._brief
         received = decoded = called = now()
         host, after = self._host, self.after
-        attempt, run, function, payload, inputs, n_output, _, extra = task
+        attempt, run, function, payload, inputs, n_output, _, extra, serial = task
         # What somebody printed since the last call ended is in the log of this one. System calls
         # are dear on many machines: a small call has one of ours, `lseek` at its end.
         log_start = self._log_end
@@ -249,7 +250,6 @@ class Performer:
         context.enter_process_lazily(self._attempt_of, task)
         arguments: Any = None
         flags = 0
-        self._longest_ns = 0
         try:
             surroundings = self._runs[run][3]
             if surroundings is not self._surroundings and surroundings is not None:
@@ -267,14 +267,15 @@ class Performer:
             if extra is not None and "refused" in extra:
                 now_ns = now()
                 self._finish(
-                    attempt, FATAL, 0, (log_start, log_start), (now_ns,) * 5, extra["refused"]
-                )
+                    attempt, FATAL, 0, (log_start, log_start), (now_ns,) * 5, extra["refused"],
+                    _named(task),
+                )  # fmt: skip
                 return
             if extra is not None and "memory" in extra:
                 call = functools.partial(self._call_limited, extra["memory"], call)
             values = self._values(inputs) if inputs else ()
             if values is None:
-                self._finish_unstarted(attempt, log_start)
+                self._finish_unstarted(task, log_start)
                 return
             if extra is not None and "rows" in extra:
                 call, arguments = self._rows(call, payload, extra)
@@ -336,9 +337,9 @@ class Performer:
             status, data = self._failed(attempt, function, extra, error, arguments, log_start)
             flags = 0
             del error
-        used_ns = -1
+        used_s = -1.0
         if returned - called > _LONG_NS:
-            used_ns = self._used(function, returned - called)
+            used_s = self._used(function, returned - called)
         elif function not in brief:
             brief.add(function)
         arguments = None
@@ -375,16 +376,19 @@ class Performer:
         times = (received, decoded, called, returned, stored)
         read = len(payload) if not inputs and type(payload) is bytes else _size(payload, inputs)
         written = len(data) if not flags else _written(data, flags)
-        more = used_ns, read, written, self._longest_ns * 1e-9
-        self._finish(attempt, status, flags, (log_start, log_end), times, data, more)
+        if extra is None:
+            measured: Measured = used_s, read, written, 0.0, serial, run, function, 1, 0
+        else:
+            measured = used_s, read, written, self._longest_ns * 1e-9, *_named(task)[4:]
+        self._finish(attempt, status, flags, (log_start, log_end), times, data, measured)
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
         if stored > due and not after.spoiled:
             host.report()
             host.reported_ns, host.report_at_ns = stored, NEVER_NS
 
-    def _used(self, function: int, took_ns: int) -> int:
-        """Processor time of a call that has just returned, and that took long."""
+    def _used(self, function: int, took_ns: int) -> float:
+        """Seconds of processor time of a call that has just returned, and that took long."""
         now_ns = processor_ns()
         used_ns, self._processor_ns = now_ns - self._processor_ns, now_ns
         if function in self._brief:
@@ -392,7 +396,7 @@ class Performer:
             # the last look have used is in this number.
             self._brief.discard(function)
             used_ns = min(used_ns, took_ns)
-        return used_ns
+        return used_ns * 1e-9
 
     def _call_limited(
         self, size: int, call: Callable[..., Any], /, *args: Any, **kwargs: Any
@@ -419,7 +423,7 @@ class Performer:
         return f"worker {host.number} (pid {host.pid}, {host.address})"
 
     def _attempt_of(self, task: CallMessage) -> context.Attempt:
-        _, run, function, _, _, _, place, extra = task
+        _, run, function, _, _, _, place, extra, _ = task
         session_id, entropy, prefix, _ = self._runs[run]
         host = self._host
         return context.Attempt(
@@ -490,6 +494,7 @@ class Performer:
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         tame = after.tame
         now = time.monotonic_ns
+        self._longest_ns = 0
         few = len(items) <= FEW_ITEMS  # so each of them takes a while, or it matters little
         for index, item in zip(indices, items, strict=True):
             session.item = index
@@ -639,9 +644,19 @@ class Performer:
         if len(kept) > RESULTS_KEPT:
             del kept[next(iter(kept))]
 
-    def _finish_unstarted(self, attempt: int, log_start: int) -> None:
+    def _finish_unstarted(self, task: CallMessage, log_start: int) -> None:
         now = time.monotonic_ns()
-        self._finish(attempt, RETURNED, 0, (log_start, log_start), (now,) * 5, b"")
+        self._finish(task[0], RETURNED, 0, (log_start, log_start), (now,) * 5, b"", _named(task))
+
+
+def _named(task: CallMessage) -> Measured:
+    """What is told of a call that was not measured; see `messages.Measured`."""
+    extra = task[7] or {}
+    size = extra.get("count", 1)
+    return (
+        -1.0, 0, 0, 0.0, task[8], task[1], extra.get("label", task[2]), size,
+        min(extra.get("try", 1) - 1, 65_535),
+    )  # fmt: skip
 
 
 def _size(payload: Any, inputs: Sequence[Any] | None) -> int:

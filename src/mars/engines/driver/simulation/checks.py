@@ -13,7 +13,7 @@ from typing import Any
 from mars.engines.driver.core import ASSIGNED, DONE, MADE, READY, RETRYING, WAITING
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.simulation.machine import Broken, Machine, SimulatedRun, named
-from mars.observe.attempts import ENDINGS, ROW
+from mars.observe.observation import each_attempt
 from mars.task import Task
 
 
@@ -172,12 +172,12 @@ def check_quiet(ledger: Ledger) -> None:
 
 
 def _check_attempts(ledger: Ledger) -> None:
-    """Each attempt is noted once; a value that is lost afterwards is noted once more."""
+    """What the scheduler itself notes of attempts, it notes once. Workers tell the rest."""
     endings: dict[int, list[str]] = {}
-    for row in ROW.iter_unpack(bytes(ledger.scheduler.core.ended.rows)):
-        endings.setdefault(row[0], []).append(ENDINGS[row[6]])
+    for one in each_attempt(ledger.scheduler.core.ended.since(0)):
+        endings.setdefault(one.number, []).append(one.ending)
     for number, noted in endings.items():
-        if len(noted) > 1 and noted not in (["value", "lost"], ["value", "error"]):
+        if len(noted) > 1:
             raise Broken(f"attempt {number} is noted as {noted}")
     for number in ledger.accepted:
         if number not in endings:
