@@ -102,7 +102,12 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     execution
-    sessions.runs checkpoint.history
+    report.record
+    report.losses report.frame report.timeline report.words
+    report.path report.html
+    report.advice report.what_if
+    report.report
+    sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.opening
     sessions.aio calls.executable
@@ -115,7 +120,8 @@ LAYERS = """
     mars
     cli.findings
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs
+    cli.cluster cli.doctor cli.stack cli.runs cli.saved
+    cli.report cli.what_if
     cli.replay
     cli
     cli.original
@@ -126,7 +132,7 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "observe", "sessions",
+    "engines.worker", "observe", "report", "sessions",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
@@ -141,6 +147,8 @@ PURE = {
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
     "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
     "engines.driver.scheduler", "engines.wire.regions", "engines.wire.status",
+    "report.advice", "report.html", "report.losses", "report.path", "report.record",
+    "report.timeline", "report.words",
 }  # fmt: skip
 """They decide and do nothing else."""
 
@@ -267,6 +275,7 @@ def test_optional_packages_are_imported_late() -> None:
         "joblib",
         "numpy",
         "pandas",
+        "pyarrow",
         "ray",
         "rich",
         "sklearn",
@@ -293,6 +302,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "fsspec",
         "numpy",
         "pandas",
+        "pyarrow",
         "ray",
         "sklearn",
     }  # used when they are there

@@ -30,12 +30,12 @@ TIMING: Final = struct.Struct("<5q")
 called the function, got its result and had stored that. They are nanoseconds of the monotonic clock
 of the program."""
 
-RECORD: Final = struct.Struct("<QBBQQ5qIffffQIIIHI")
+RECORD: Final = struct.Struct("<QBBQQ5qIffffQIIIHII")
 """A finished call, as its worker tells of it: attempt, status, flags, its log's start and end
 (bytes in the worker's log), the five times of `TIMING`, the most memory that the process took (KiB;
 0: not looked at), what `mars.engines.wire.messages.Measured` has, and the size of what follows."""
 
-RECORD_HEAD: Final = struct.Struct("<QBBQQq24xqI38xI")
+RECORD_HEAD: Final = struct.Struct("<QBBQQq24xqI42xI")
 """Of a record what the engine needs at once: attempt, status, flags, log, received, stored, memory,
 and the size of what follows."""
 

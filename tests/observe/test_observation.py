@@ -41,7 +41,7 @@ def task_of(name: str, number: int, *inputs: Call) -> Task:
 def record(number: int, result: bytes = b"", serial: int = 7) -> bytes:
     """What a worker tells of an attempt."""
     return RECORD.pack(
-        number, 0, 0, 5, 8, *TIMES_NS, 30, 0.5, 10.0, 20.0, 0.25, serial, 2, 1, 1, 0, len(result)
+        number, 0, 0, 5, 8, *TIMES_NS, 30, 0.5, 10.0, 20.0, 0.25, serial, 2, 1, 1, 0, 0, len(result)
     ) + result  # fmt: skip
 
 
@@ -154,7 +154,9 @@ def test_clocks_of_other_hosts_are_put_into_the_time_of_the_program() -> None:
 def test_what_the_engine_knows_better_than_the_worker_is_told() -> None:
     table = noted(3, 10)
     table.add(3, record(1), 1)
-    table.drop(1)  # told twice
+    table.drop(1, again=True)
+    table.add(3, record(8), 1)
+    table.drop(8, again=False)
     table.add(3, record(9), 1)
     table.stopped(9)
     table.add(3, record(10), 1)

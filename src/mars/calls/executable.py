@@ -19,7 +19,7 @@ V = TypeVar("V")
 
 _UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
 _ARGUMENTS_OF_RUN: Final = frozenset(
-    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "interval_s"}
+    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "interval_s", "report"}
 )
 
 
@@ -78,6 +78,8 @@ class Executable(Handle, Generic[V]):
             See `mars.session.Session.execute`.
         seed : int, optional
             Seed of `rng` in this run. Default: the session's.
+        report : path, optional
+            A file for the report on this run, ``.html`` or ``.json``.
 
         Returns
         -------

@@ -21,7 +21,8 @@ ENDINGS: Final = ("value", "error", "stopped", "died", "lost", "unknown")
 VALUE, ERROR, STOPPED, DIED, LOST, UNKNOWN = range(6)
 
 NOTED: Final = 200
-"""In place of a worker's status: what the engine noted itself; `NOTED` and a place in `ENDINGS`."""
+"""In place of a worker's status: what the engine noted itself; `NOTED` and a place in `ENDINGS`.
+Then items that raised stand where the log starts."""
 
 SMALL_RESULT: Final = 16
 """Results of up to so many bytes are kept in the table, because it costs more to cut them out."""
@@ -151,7 +152,7 @@ class Rows(NamedTuple):
     data: bytes
     pieces: list[tuple[int, int]]
     labels: dict[int, Label]
-    changes: dict[int, list[tuple[int, int | None, int]]]
+    changes: dict[int, tuple[int, int | None, int]]
     sent: tuple["array[int]", "array[float]"]
     workers: dict[int, tuple[str, str, int, float | None, float | None, int]]
     links: bytes
@@ -232,7 +233,7 @@ class Attempts:
         self._starts, self._offsets, self._makers = array("Q"), array("Q"), array("Q")
         self._sent, self._sent_at = array("Q"), array("d")
         self._links = bytearray()
-        self._changes: dict[int, list[tuple[int, int | None, int]]] = {}
+        self._changes: dict[int, tuple[int, int | None, int]] = {}
         self._labels: dict[int, Label] = {}
         self._label_of: dict[Any, int] = {}
         self._label_count = _LABELLED
@@ -311,32 +312,28 @@ class Attempts:
         number = number or task.attempt
         times = (0, 0, 0, 0, int(ended * 1e9)) if timing is None else TIMING.unpack(timing)
         record = RECORD.pack(
-            number, NOTED + ending, 0, 0, log_bytes, *times, peak // 1024, cpu_s, 0.0, 0.0, 0.0,
+            number, NOTED + ending, 0, failed_items, log_bytes, *times, peak // 1024,
+            cpu_s, 0.0, 0.0, 0.0,
             task.call.serial, run or (whole.runs[0].number if whole.runs else 0),
-            self.label_of(task.call), max(task.size, 1), min(task.tries + task.deaths, 65_535), 0,
+            self.label_of(task.call), max(task.size, 1), min(task.tries + task.deaths, 65_535),
+            0, 0,
         )  # fmt: skip
-        if failed_items:
-            self._change(number, ending, failed_items, self.count)
         self.add(worker, record, 1)
 
     def stopped(self, attempt: int) -> None:
-        """An attempt whose worker has just told that it raised was stopped."""
-        self._change(attempt, STOPPED)
+        """An attempt whose worker has told that it raised was stopped."""
+        self._changes[attempt] = 0, STOPPED, 0
 
     def failed_items(self, attempt: int, count: int) -> None:
-        """So many items of a block raised of which a worker has just told."""
-        self._change(attempt, ERROR, count)
+        """So many items of a block raised."""
+        self._changes[attempt] = 0, ERROR, count
 
-    def drop(self, attempt: int) -> None:
-        """What a worker has just told of an attempt does not count."""
-        self._change(attempt, None)
+    def drop(self, attempt: int, again: bool) -> None:
+        """What a worker has just told of an attempt does not count.
 
-    def _change(
-        self, attempt: int, ending: int | None, failed_items: int = 0, start: int | None = None
-    ) -> None:
-        if start is None:
-            start = self._starts[-1] if self._starts else 0
-        self._changes.setdefault(attempt, []).append((start, ending, failed_items))
+        ``again``: it has told it before, and that counts.
+        """
+        self._changes[attempt] = self._starts[-1] if again and self._starts else 0, None, 0
 
     def link(self, task: Task) -> None:
         """Record what a call has read, and when that was there."""
@@ -347,6 +344,10 @@ class Attempts:
         self._links += LINK.pack(call.serial & _LOW, waited_s, len(few)) + struct.pack(
             f"<{len(few)}I", *few
         )
+
+    def told(self, worker: int) -> int:
+        """The last attempt whose end a worker has told, also if the worker has ended."""
+        return self.workers[worker][0].told if worker in self.workers else 0
 
     def run_began(self, number: int, session: str, depth: int, asker: int) -> None:
         """Record whose a run is; ``asker`` is the attempt that asked for it, 0: the program."""
@@ -381,7 +382,7 @@ class Attempts:
         end = self._offsets[pieces] - self._base
         oldest = bytes(self._data[:end])
         rows = self._starts[pieces] - self.folded_rows
-        lowest = 0
+        changes = self._changes
         for fields in _records(oldest):
             status, serial_label, size = fields[1], fields[17], fields[18]
             if status == RETURNED:
@@ -397,7 +398,8 @@ class Attempts:
             sums[2] += status not in (0, NOTED)
             sums[3] += seconds
             sums[4] += fields[11] if fields[11] >= 0 else seconds
-            lowest = max(lowest, fields[0])
+            if changes:
+                changes.pop(fields[0], None)
         self.folded_rows += rows
         del self._data[:end]
         self._base += end
@@ -409,13 +411,6 @@ class Attempts:
             self._forget_links()
         if len(self._labels) > self._limit:
             self._forget_labels()
-        if self._changes:
-            first = self.folded_rows
-            self._changes = {
-                attempt: kept
-                for attempt, changes in self._changes.items()
-                if (kept := [change for change in changes if change[0] >= first])
-            }
 
     def _forget_links(self) -> None:
         """Let go of the older half of the links."""
@@ -469,7 +464,7 @@ class Attempts:
                 for at, maker in enumerate(self._makers[begin:end])
             ],
             self._labels.copy(),
-            {attempt: list(changes) for attempt, changes in self._changes.items()},
+            self._changes.copy(),
             (self._sent[:], self._sent_at[:]),
             {
                 number: (

@@ -77,6 +77,9 @@ class EndedAttempt(NamedTuple):
         in blocks of more than 100 items.
     serial : int
         The number of the call in the program; of it, `call` is made.
+    arguments : int
+        A checksum of the arguments: calls of a function with equal ones have equal numbers. 0: the
+        call has inputs, or took less than 1 ms.
     """
 
     number: int
@@ -106,6 +109,7 @@ class EndedAttempt(NamedTuple):
     written_bytes: int = 0
     longest_s: float = 0.0
     serial: int = 0
+    arguments: int = 0
 
 
 class RunFacts(NamedTuple):
@@ -224,11 +228,14 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
         group, node, pid, _, _, ahead_ns = workers.get(worker, nobody)
         for _ in range(count):
             (number, status, flags, log_start, log_end, received, decoded, called, returned, stored,
-             peak_kib, cpu_s, read, written, longest_s, serial, run, label, size, tries, length,
+             peak_kib, cpu_s, read, written, longest_s, serial, run, label, size, tries,
+             same, length,
             ) = unpack(data, position)  # fmt: skip
             position += size_of + length
             at += 1
+            failed = 0
             if status >= NOTED:
+                failed, log_start = log_start, 0
                 ending: int | None = status - NOTED
                 ahead = 0  # the engine has noted it by its own clock
             elif status == RETURNED:
@@ -236,8 +243,8 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
             else:
                 ahead = ahead_ns
                 ending = ERROR if status != VALUE or flags & FLAG_FAILURES else VALUE
-            failed = 0
-            for start, changed, items in changes.get(number, ()):
+            if number in changes and status < NOTED:
+                start, changed, items = changes[number]
                 if start < at:
                     ending, failed = changed, items
             if ending is None:
@@ -263,7 +270,7 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
                 number, key_of(serial), name, size, run, depth, tries + 1, group, worker, node, pid,
                 ENDINGS[ending], times, log_end - log_start, peak_kib * 1024, failed, function,
                 cpus, queued, ready, sent, ended, max(cpu_s, 0.0), int(read), int(written),
-                longest_s, serial,
+                longest_s, serial, same,
             )  # fmt: skip
 
 

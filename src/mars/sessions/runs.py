@@ -19,6 +19,7 @@ from mars.attempt import context
 from mars.code import modules
 from mars.config import option_values, options, plain_scalar
 from mars.engine import Run, SessionRealm
+from mars.errors import UsageError
 from mars.graph import needed_calls
 from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
@@ -82,6 +83,7 @@ class Runs:
         seed: int | None = None,
         cancelled: Any = None,
         checkpoint: Any = None,
+        report: Any = None,
     ) -> Any:
         """Run what handles stand for, as `Session.execute` does.
 
@@ -92,6 +94,8 @@ class Runs:
         wait, show_progress, interval_s, seed = _run_arguments(
             wait, show_progress, interval_s, on_error, seed
         )
+        if report is not None:
+            self._check_report(report)
         modules.note_importers()
         if seed is None and not self._nested:  # nested calls have the seed of the run they are in
             seed = option_values()["seed"]
@@ -137,7 +141,7 @@ class Runs:
             execution = Execution(
                 run,
                 self._engine,
-                lambda: self._finish(run, finish),
+                lambda: self._finish(run, finish, report),
                 list(handles),
                 self._listen,
                 plain,
@@ -149,7 +153,7 @@ class Runs:
         finally:
             if kept is not None:
                 kept.flush()
-        return self._finish(run, finish)
+        return self._finish(run, finish, report)
 
     def checkpoint_at(self, where: Any) -> Any:
         """The checkpoint in a folder or at an URL. A session opens each of them once."""
@@ -264,7 +268,25 @@ class Runs:
                     attempt.spawned += 1
                 call.place = place if type(call) is Call else call.own_place(place)
 
-    def _finish(self, run: Run, finish: Callable[[], Any]) -> Any:
+    def _check_report(self, path: Any) -> None:
+        from mars.report.report import check_name
+
+        check_name(path)
+        if self._nested:
+            raise UsageError(
+                "report= inside a call: there is no record here; the program's own session has it"
+            )
+
+    def _report(self, run: Run, path: Any) -> None:
+        """Write the report on a run that has ended."""
+        from mars.report.record import record_of
+        from mars.report.report import report_of
+
+        report_of(record_of(self._engine.table(), self._session_id, run.number)).save(path)
+
+    def _finish(self, run: Run, finish: Callable[[], Any], report: Any = None) -> Any:
+        if report is not None:
+            self._report(run, report)
         if run.error is not None:
             raise run.error
         failed = run.failure

@@ -19,6 +19,7 @@ from mars.errors import NotExecuted, SessionClosed
 from mars.logs import JoinedLog, LogFetcher, LogSource, follow
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.runs import Runs
+from mars.sessions.views import Views
 from mars.task import Call, Handle, Output, Stage, Task
 
 _ACCEPTED: Final = frozenset(
@@ -29,7 +30,7 @@ _ACCEPTED: Final = frozenset(
 )  # fmt: skip
 
 
-class Session:
+class Session(Views):
     """What a program has executed on an engine.
 
     `new_session` makes it. As a context manager it closes itself at the end. The engine stays if
@@ -76,6 +77,7 @@ class Session:
         on_error: str = "raise",
         seed: int | None = None,
         checkpoint: Any = None,
+        report: Any = None,
         **accepted: Any,
     ) -> Any:
         """Run everything that ``objects`` need and that is not done yet.
@@ -99,6 +101,9 @@ class Session:
         checkpoint : path, URL or False, optional
             Where this run keeps its results and looks for earlier ones. False: nowhere. Default:
             the session's.
+        report : path, optional
+            A file for the report on this run, ``.html`` or ``.json``; see `report`. It is written
+            when the run has ended, also if a call failed.
 
         Returns
         -------
@@ -131,6 +136,7 @@ class Session:
             plain=True,
             cancelled=accepted.get("cancelled"),
             checkpoint=checkpoint,
+            report=report,
         )
 
     @property

@@ -222,6 +222,8 @@ def _worker_ready(core: Core, event: WorkerReady, now: float) -> None:
 def _finished(core: Core, event: Finished, now: float) -> None:
     worker = core.workers.get(event.worker)
     if worker is None:
+        for outcome in event.outcomes:
+            core.ended.drop(outcome.attempt, outcome.attempt <= core.ended.told(event.worker))
         return
     core.groups[worker.group].failed_starts = 0
     queue = worker.queue
@@ -229,7 +231,7 @@ def _finished(core: Core, event: Finished, now: float) -> None:
         if not queue or queue[0].attempt != outcome.attempt:
             # It is not a current attempt, so its result is not accepted. If a worker tells it
             # twice, because it died before it could cross it out, the result was accepted before.
-            core.ended.drop(outcome.attempt)
+            core.ended.drop(outcome.attempt, outcome.attempt <= worker.told)
             if outcome.stored and outcome.attempt > worker.told:
                 if outcome.early:
                     core.commands.append(Unneeded(worker.group, outcome.attempt))

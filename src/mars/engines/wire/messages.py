@@ -152,14 +152,15 @@ FromZygote = Started | Ended | Pages
 
 # -- finished calls ---------------------------------------------------------------------------
 
-Measured = tuple[float, float, float, float, int, int, int, int, int]
+Measured = tuple[float, float, float, float, int, int, int, int, int, int]
 """Seconds of processor time of the process while the function ran (-1: it was too short to be worth
 the look), bytes of arguments and inputs that were read and of the result that was written, seconds
 of the longest item of a block (0: not looked at); then what the message of the call said: serial,
-run, label, how many calls it counts for, and tries before it. The engine's table of attempts
-keeps records as they are, so that nothing has to be noted of each call by the engine."""
+run, label, how many calls it counts for, and tries before it; then a checksum of its arguments (0:
+it has inputs, or was short). The engine's table of attempts keeps records as they are, so that the
+engine has nothing to note of each call."""
 
-UNMEASURED: Final[Measured] = (-1.0, 0, 0, 0.0, 0, 0, 0, 1, 0)
+UNMEASURED: Final[Measured] = (-1.0, 0, 0, 0.0, 0, 0, 0, 1, 0, 0)
 
 FLAG_STORED: Final = 1  # the result has parts in an arena
 FLAG_PACKED: Final = 4  # the payload is a pickle of values, not one value

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
+from zlib import crc32
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, rows, threads
@@ -337,9 +338,11 @@ class Performer:
             status, data = self._failed(attempt, function, extra, error, arguments, log_start)
             flags = 0
             del error
-        used_s = -1.0
+        used_s, same = -1.0, 0
         if returned - called > _LONG_NS:
             used_s = self._used(function, returned - called)
+            if not inputs and type(payload) is bytes:
+                same = crc32(payload) or 1
         elif function not in brief:
             brief.add(function)
         arguments = None
@@ -377,9 +380,9 @@ class Performer:
         read = len(payload) if not inputs and type(payload) is bytes else _size(payload, inputs)
         written = len(data) if not flags else _written(data, flags)
         if extra is None:
-            measured: Measured = used_s, read, written, 0.0, serial, run, function, 1, 0
+            measured: Measured = used_s, read, written, 0.0, serial, run, function, 1, 0, same
         else:
-            measured = used_s, read, written, self._longest_ns * 1e-9, *_named(task)[4:]
+            measured = used_s, read, written, self._longest_ns * 1e-9, *_named(task)[4:9], same
         self._finish(attempt, status, flags, (log_start, log_end), times, data, measured)
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
@@ -655,7 +658,7 @@ def _named(task: CallMessage) -> Measured:
     size = extra.get("count", 1)
     return (
         -1.0, 0, 0, 0.0, task[8], task[1], extra.get("label", task[2]), size,
-        min(extra.get("try", 1) - 1, 65_535),
+        min(extra.get("try", 1) - 1, 65_535), 0,
     )  # fmt: skip
 
 
