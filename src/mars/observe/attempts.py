@@ -122,8 +122,9 @@ class Rows(NamedTuple):
     labels : dict
         By their numbers.
     changes : dict
-        By attempt: from which row on they hold, how it ended in truth (None: it does not count),
-        and items that raised.
+        By attempt: how it ended in truth, and items that raised.
+    dropped : dict
+        By attempt: from which row on what a worker tells of it does not count.
     sent : sequence of (int, float)
         From which attempt on calls were sent at which moment.
     workers : dict
@@ -152,7 +153,8 @@ class Rows(NamedTuple):
     data: bytes
     pieces: list[tuple[int, int]]
     labels: dict[int, Label]
-    changes: dict[int, tuple[int, int | None, int]]
+    changes: dict[int, tuple[int, int]]
+    dropped: dict[int, int]
     sent: tuple["array[int]", "array[float]"]
     workers: dict[int, tuple[str, str, int, float | None, float | None, int]]
     links: bytes
@@ -201,6 +203,7 @@ class Attempts:
         "_base",
         "_changes",
         "_data",
+        "_dropped",
         "_label_count",
         "_label_of",
         "_labels",
@@ -233,7 +236,8 @@ class Attempts:
         self._starts, self._offsets, self._makers = array("Q"), array("Q"), array("Q")
         self._sent, self._sent_at = array("Q"), array("d")
         self._links = bytearray()
-        self._changes: dict[int, tuple[int, int | None, int]] = {}
+        self._changes: dict[int, tuple[int, int]] = {}
+        self._dropped: dict[int, int] = {}
         self._labels: dict[int, Label] = {}
         self._label_of: dict[Any, int] = {}
         self._label_count = _LABELLED
@@ -322,18 +326,19 @@ class Attempts:
 
     def stopped(self, attempt: int) -> None:
         """An attempt whose worker has told that it raised was stopped."""
-        self._changes[attempt] = 0, STOPPED, 0
+        self._changes[attempt] = STOPPED, 0
 
     def failed_items(self, attempt: int, count: int) -> None:
         """So many items of a block raised."""
-        self._changes[attempt] = 0, ERROR, count
+        self._changes[attempt] = ERROR, count
 
     def drop(self, attempt: int, again: bool) -> None:
         """What a worker has just told of an attempt does not count.
 
         ``again``: it has told it before, and that counts.
         """
-        self._changes[attempt] = self._starts[-1] if again and self._starts else 0, None, 0
+        if attempt not in self._dropped:
+            self._dropped[attempt] = self._starts[-1] if again and self._starts else 0
 
     def link(self, task: Task) -> None:
         """Record what a call has read, and when that was there."""
@@ -382,7 +387,7 @@ class Attempts:
         end = self._offsets[pieces] - self._base
         oldest = bytes(self._data[:end])
         rows = self._starts[pieces] - self.folded_rows
-        changes = self._changes
+        changes, dropped = self._changes, self._dropped
         for fields in _records(oldest):
             status, serial_label, size = fields[1], fields[17], fields[18]
             if status == RETURNED:
@@ -398,8 +403,9 @@ class Attempts:
             sums[2] += status not in (0, NOTED)
             sums[3] += seconds
             sums[4] += fields[11] if fields[11] >= 0 else seconds
-            if changes:
+            if changes or dropped:
                 changes.pop(fields[0], None)
+                dropped.pop(fields[0], None)
         self.folded_rows += rows
         del self._data[:end]
         self._base += end
@@ -465,6 +471,7 @@ class Attempts:
             ],
             self._labels.copy(),
             self._changes.copy(),
+            self._dropped.copy(),
             (self._sent[:], self._sent_at[:]),
             {
                 number: (

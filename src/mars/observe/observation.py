@@ -219,6 +219,7 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
     many goes through them like this.
     """
     labels, workers, runs, changes = rows.labels, rows.workers, rows.runs, rows.changes
+    dropped = rows.dropped
     data, unpack, size_of = rows.data, RECORD.unpack_from, RECORD.size
     sent_from, sent_at = rows.sent
     ready_after = {serial: waited_s for serial, waited_s, _ in each_link(rows)}
@@ -236,19 +237,18 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
             failed = 0
             if status >= NOTED:
                 failed, log_start = log_start, 0
-                ending: int | None = status - NOTED
+                ending = status - NOTED
                 ahead = 0  # the engine has noted it by its own clock
             elif status == RETURNED:
                 continue  # it has not been started
             else:
                 ahead = ahead_ns
                 ending = ERROR if status != VALUE or flags & FLAG_FAILURES else VALUE
-            if number in changes and status < NOTED:
-                start, changed, items = changes[number]
-                if start < at:
-                    ending, failed = changed, items
-            if ending is None:
-                continue
+            if status < NOTED:
+                if number in dropped and dropped[number] < at:
+                    continue
+                if number in changes:
+                    ending, failed = changes[number]
             name, function, cpus = labels.get(label) or ("", "", 1.0)
             found = bisect_right(sent_from, number) - 1
             sent = sent_at[found] if found >= 0 else 0.0

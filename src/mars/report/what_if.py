@@ -17,7 +17,6 @@ from mars.engines.driver.simulation.machine import Behaviour, Chances
 from mars.engines.driver.simulation.world import World
 from mars.errors import UsageError
 from mars.observe.attempts import Times
-from mars.observe.observation import EndedAttempt
 from mars.report.losses import counted
 from mars.report.path import own_seconds
 from mars.report.record import Record, RunRow, inputs_of, windows
@@ -29,8 +28,8 @@ ASSUMPTIONS: Final = (
     "Cores are as fast as those of the recorded run.",
     "A message takes 0.1 ms on a machine, 0.5 ms between machines, and large values no time.",
     "Workers are there from the start. Nothing fails, and attempts that were repeated count once.",
-    "Items of a map that travelled in one block take an even share of its time.",
-    "Calls that asked for calls of their own run before these, not around them.",
+    "Items of a map that travelled together travel together.",
+    "A call that asked for calls of its own runs after these, for as long as it did not wait.",
 )
 
 NEAR_S: Final = 1e-4
@@ -147,7 +146,7 @@ def _options(cpus: float) -> Options:
 
 
 class _Step(NamedTuple):
-    """One call of the plan; of a block of a map: one item."""
+    """One call of the plan, or one block of a map."""
 
     serial: int
     seconds: float
@@ -163,26 +162,32 @@ class _Plan:
         own = own_seconds(record)
         useful = counted(record)
         self.runs: list[list[_Step]] = []
-        self.between_s = 0.0
         self.core_s = 0.0
         self.widest, self.widest_name = 0.0, ""
         roots = _roots(record)
         steps: dict[int, list[_Step]] = defaultdict(list)
-        for at, one in enumerate(record.attempts):
+        asked, asker = _nesting(record)
+        serials: dict[int, set[int]] = defaultdict(set)  # by run
+        for one in record.attempts:
+            serials[one.run].add(one.serial & _LOW)
+        reads = {one.number: inputs_of(record, one) for one in record.attempts}
+        order = sorted(range(len(own)), key=lambda at: record.attempts[at].ended)
+        for at in order:  # what a call has read, or waited for, has ended before it
+            one = record.attempts[at]
             if not useful[at] or one.times is None:
                 continue
-            around_s = _around(one, one.times)
-            inputs = inputs_of(record, one)
-            share = own[at] / one.size
+            inputs = {*reads[one.number], *reads.get(asker.get(one.run, 0), ())}
+            for run in asked.get(one.number, ()):
+                inputs |= serials[run]
             step = _Step(
-                one.serial & _LOW, share + around_s / one.size, one.cpus, one.function, inputs
-            )
-            steps[roots.get(one.run, one.run)] += [step] * one.size
+                one.serial & _LOW, own[at] + _around(one.times), one.cpus,
+                one.function, tuple(inputs - {one.serial & _LOW}),
+            )  # fmt: skip
+            steps[roots.get(one.run, one.run)] += [step]
             self.core_s += own[at] * one.cpus
             if one.cpus > self.widest:
                 self.widest, self.widest_name = one.cpus, one.function
-        for number in sorted(steps):
-            self.runs.append(steps[number])
+        self.runs = [steps[number] for number in sorted(steps)]
 
     def play(self, nodes: int, cpus: float) -> float:
         """Seconds that all runs take, one after the other."""
@@ -191,11 +196,11 @@ class _Plan:
     def _play_run(self, steps: Sequence[_Step], nodes: int, cpus: float) -> float:
         world = World(0, [(f"node {n}", cpus) for n in range(nodes)], checked=False)
         latency_s = 2 * (NEAR_S if nodes == 1 else FAR_S)  # it is the longest of most
-        world.machine.chances = Chances(latency_s=latency_s, lazy_reports=0.0)
+        world.machine.chances = Chances(latency_s=latency_s, slow=0.0, lazy_reports=0.0)
         functions: dict[str, Function] = {}
         made: dict[int, list[Call]] = defaultdict(list)
         calls = []
-        for step in sorted(steps, key=lambda step: step.serial):
+        for step in steps:
             function = functions.get(step.function)
             if function is None:
                 key = step.function.encode("utf-8", "replace")
@@ -216,9 +221,20 @@ class _Plan:
         return ended - begun
 
 
-def _around(one: EndedAttempt, times: Times) -> float:
+def _around(times: Times) -> float:
     """What a worker does for a call beside its function."""
     return (times.called - times.received) + (times.stored - times.returned)
+
+
+def _nesting(record: Record) -> tuple[dict[int, list[int]], dict[int, int]]:
+    """By attempt: the runs that it has asked for; and by run: the attempt."""
+    asked: dict[int, list[int]] = defaultdict(list)
+    asker = {}
+    for run in record.runs.values():
+        if run.asker:
+            asked[run.asker].append(run.number)
+            asker[run.number] = run.asker
+    return asked, asker
 
 
 def _roots(record: Record) -> dict[int, int]:
