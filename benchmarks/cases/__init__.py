@@ -31,6 +31,7 @@ NAMES: Final = (
     "memory_idle",
     "memory_tasks",
     "scheduler_alone",
+    "table_of_attempts",
     "cost_of_a_call",
 )
 """In the order in which they are asked; small ones first where they share a process."""

@@ -120,7 +120,7 @@ def _data(report: Shown) -> dict[str, object]:
     rows = []
     for one in record.attempts[-SHOWN:]:
         begin = one.times.received if one.times is not None else one.sent
-        if one.ending == "lost" or not begin:
+        if one.ending == "lost" or (one.times is None and not begin):
             continue
         lane = lanes.setdefault(one.worker, len(lanes))
         name = names.setdefault(one.name, len(names))

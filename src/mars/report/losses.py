@@ -98,7 +98,7 @@ def losses(record: Record) -> dict[str, float]:
         add(times.returned, times.stored, _PLACES[STORING], one.cpus)
     for worker in record.workers.values():
         if worker.asked is not None:
-            add(worker.asked, worker.ready or record.now, _STARTS, 1.0)
+            add(worker.asked, record.now if worker.ready is None else worker.ready, _STARTS, 1.0)
     return _sweep(events, windows(record), record.cores)
 
 
@@ -113,7 +113,7 @@ def _add_pending(one: EndedAttempt, add: object, before: float) -> None:
     if one.attempt > 1:
         add(max(one.sent, before), begun, _SENT, one.cpus)
         return
-    ready = min(one.ready or begun, begun)
+    ready = min(one.ready if one.ready >= one.queued else begun, begun)  # else it is not known
     sent = min(max(one.sent, ready, before), begun)
     add(one.queued, ready, _WAITS, one.cpus)
     add(ready, sent, _QUEUED, one.cpus)

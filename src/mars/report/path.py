@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mars.observe.observation import EndedAttempt
 from mars.report.losses import counted
 from mars.report.record import Record, blocked, inputs_of, without
 
-_LOW = 2**32 - 1
+_LOW: Final = 2**32 - 1
+_NEVER: Final = (0.0,) * 8
 
 
 class Path(NamedTuple):
@@ -83,5 +84,5 @@ def critical_path(record: Record) -> Path:
         if at in before:
             pending.append(before[at])
         pending.extend(inside.get(at, ()))
-    chain.sort(key=lambda at: (record.attempts[at].times or (0.0,) * 8)[3])
+    chain.sort(key=lambda at: ((record.attempts[at].times or _NEVER)[3], at))
     return Path(seconds, [record.attempts[at] for at in chain], [counts[at] for at in chain])

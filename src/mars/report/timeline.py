@@ -28,7 +28,7 @@ def trace_of(record: Record) -> str:
 
 def start_of(record: Record) -> float:
     """The moment that a timeline calls 0."""
-    moments = [run.began for run in record.runs.values() if run.began]
+    moments = [run.began for run in record.runs.values()]
     moments += [one.sent for one in record.attempts if one.sent]
     return min(moments, default=0.0)
 
@@ -58,7 +58,7 @@ def _events(record: Record) -> Iterator[Event]:
                    "ts": at(one.ended), **place}  # fmt: skip
             continue
         begin = one.times.received if one.times is not None else one.sent
-        if not begin or one.ended < begin:
+        if (one.times is None and not begin) or one.ended < begin:
             continue
         yield {
             "ph": "X", "name": one.name, "cat": one.ending, "ts": at(begin),

@@ -43,7 +43,7 @@ class Dispatch:
         self._members = members
         self._scheduler = scheduler
         self._store = store
-        self._table = scheduler.core.ended
+        self.table = scheduler.core.ended
         self.functions: dict[bytes, int] = {}  # the numbers by which messages call them
         self._function_count = 0
         self._functions_limit = 4 * FUNCTIONS_KEPT
@@ -73,7 +73,7 @@ class Dispatch:
             if number is None:
                 self._function_count += 1
                 number = numbers[key] = self._function_count
-                self._table.name(number, function.name)
+                self.table.name(number, function.name)
                 if function.buffers:
                     self._functions_of.setdefault(RunId(run.number), []).append(key)
             if number not in known:
@@ -122,7 +122,7 @@ class Dispatch:
         if options.cpus != 1:
             extra["cpus"] = options.cpus
         if options.name is not None or options.cpus != 1:
-            extra["label"] = self._table.label_of(task.call)
+            extra["label"] = self.table.label_of(task.call)
         if options.memory is not None:
             extra["memory"] = options.memory
         if options.retries:

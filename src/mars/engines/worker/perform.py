@@ -250,7 +250,7 @@ class Performer:
         self.attempt = attempt
         context.enter_process_lazily(self._attempt_of, task)
         arguments: Any = None
-        flags = 0
+        flags, is_brief = 0, True
         try:
             surroundings = self._runs[run][3]
             if surroundings is not self._surroundings and surroundings is not None:
@@ -292,7 +292,8 @@ class Performer:
             cpus = 1 if extra is None else extra.get("cpus", 1)
             if cpus != self.budget.cpus:
                 self._ambient.keep(self.budget.apply, cpus)
-            if function not in brief:
+            is_brief = function in brief
+            if not is_brief:
                 self._processor_ns = processor_ns()
             called = now()
             if extra is not None and "items" in extra:
@@ -343,7 +344,7 @@ class Performer:
             used_s = self._used(function, returned - called)
             if not inputs and type(payload) is bytes:
                 same = crc32(payload) or 1
-        elif function not in brief:
+        elif not is_brief:
             brief.add(function)
         arguments = None
         if self.code.used:

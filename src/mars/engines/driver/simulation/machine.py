@@ -183,7 +183,8 @@ class Machine:
     def delay(self) -> float:
         """How long one message is on its way, seconds."""
         rng = self.rng
-        return self.chances.latency_s * rng.random() * (1 if rng.random() < 1 - self.chances.slow else 30)
+        longest_s = self.chances.latency_s * rng.random()
+        return longest_s if rng.random() < 1 - self.chances.slow else 30 * longest_s
 
     def say(self, *words: object) -> None:
         """Add a line to the story."""
