@@ -40,7 +40,7 @@ LAYERS = """
     code.needs
     code.states
     code.pickling
-    code.functions
+    code.arriving code.functions
     attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting
     attempt.process_end
     attempt.filters attempt.libraries attempt.loggers

@@ -7,6 +7,7 @@ Windows has no way to send a descriptor to another process, so the local engine 
 
 from __future__ import annotations
 
+import _socket  # `socket` makes enums of its numbers, which takes 2 ms in each process
 import array
 import contextlib
 import errno
@@ -15,7 +16,6 @@ import mmap
 import os
 import select
 import signal
-import socket
 import struct
 import sys
 import time
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 LINUX: Final = sys.platform.startswith("linux")
-CAN_SEND_DESCRIPTORS: Final = hasattr(socket, "SCM_RIGHTS")
+CAN_SEND_DESCRIPTORS: Final = hasattr(_socket, "SCM_RIGHTS")
 HAS_MEMFD: Final = hasattr(os, "memfd_create")
 HAS_PIDFD: Final = hasattr(os, "pidfd_open")
 
@@ -279,16 +279,28 @@ def pipe() -> tuple[int, int]:
     return ends
 
 
-def socket_pair() -> tuple[socket.socket, socket.socket]:
+class Socket(_socket.socket):
+    """A socket between two processes of ours."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def socket_pair() -> tuple[Socket, Socket]:
     """Two connected sockets that block, whatever `socket.setdefaulttimeout` says.
 
     With a default timeout Python makes both ends non-blocking, and the process at the other end,
     which does not know, would ask in a circle.
     """
-    ends = socket.socketpair()
-    for end in ends:
-        end.settimeout(None)
-    return ends
+    one, other = (Socket(fileno=end.detach()) for end in _socket.socketpair())
+    one.settimeout(None)
+    other.settimeout(None)
+    return one, other
 
 
 class _Poller:
@@ -322,30 +334,30 @@ READABLE: Final = select.POLLIN  # the same numbers as epoll's
 WRITABLE: Final = select.POLLOUT
 
 
-def send(sock: socket.socket, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
+def send(sock: _socket.socket, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
     """Send bytes, with descriptors attached to the first of them; how many bytes were taken."""
     if not descriptors:
         return sock.send(data)
     rights = array.array("i", descriptors)
-    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    return sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
 
 
-def receive(sock: socket.socket, limit: int, descriptors: list[int], block: bool = True) -> bytes:
+def receive(sock: _socket.socket, limit: int, descriptors: list[int], block: bool = True) -> bytes:
     """Receive up to ``limit`` bytes; descriptors that come with them are appended to the list."""
     # A flag of this call alone: another thread may be sending through the same socket.
-    flags = _RECEIVE_FLAGS if block else _RECEIVE_FLAGS | socket.MSG_DONTWAIT
+    flags = _RECEIVE_FLAGS if block else _RECEIVE_FLAGS | _socket.MSG_DONTWAIT
     data, ancillary, _, _ = sock.recvmsg(limit, _RIGHTS_SPACE, flags)
     if ancillary:
         for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 rights = array.array("i")
                 rights.frombytes(content[: len(content) - len(content) % rights.itemsize])
                 descriptors.extend(rights)
     return data
 
 
-_RIGHTS_SPACE: Final = socket.CMSG_SPACE(64 * 4) if CAN_SEND_DESCRIPTORS else 0
-_RECEIVE_FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_RIGHTS_SPACE: Final = _socket.CMSG_SPACE(64 * 4) if CAN_SEND_DESCRIPTORS else 0
+_RECEIVE_FLAGS: Final = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def die_with_parent() -> None:

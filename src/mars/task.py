@@ -16,10 +16,12 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, Final, NewType, Protocol
+from typing import TYPE_CHECKING, Any, Final, NewType, Protocol
 
-from mars.calls.options import Options
 from mars.settings import FUNCTION_BYTES, INLINE_BYTES
+
+if TYPE_CHECKING:
+    from mars.calls.options import Options
 
 RunId = NewType("RunId", int)
 WorkerId = NewType("WorkerId", int)

@@ -23,7 +23,8 @@ import pytest
 
 from mars.attempt.codec import Keep
 from mars.code import world
-from mars.code.pickling import dumps, dumps_function, names_main, new_world
+from mars.code.arriving import new_world
+from mars.code.pickling import dumps, dumps_function, names_main
 
 PREAMBLE = "import math, os, json\nfrom math import sqrt\nfrom os.path import join\nLIMIT = 7\n"
 

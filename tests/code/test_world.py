@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from mars.code import importing, world
+from mars.code.arriving import new_world
 from mars.code.importing import Generation
 from mars.code.modules import Source
-from mars.code.pickling import new_world
 from mars.code.world import visiting
 
 WaitUntil = Callable[..., None]

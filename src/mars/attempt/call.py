@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mars.attempt import codec, diagnose, failure
+from mars.attempt import codec
 from mars.errors import EncodeError
 from mars.settings import INLINE_BYTES, LOG_TAIL_LINES
 
@@ -87,6 +87,8 @@ def pack_encoded(
 
 def encode_error(value: object, root: str, name: str, error: BaseException) -> EncodeError:
     """Which part of a value does not pickle, and why."""
+    from mars.attempt import diagnose
+
     found = diagnose.find_unpicklable(value, root, codec.encode)
     where, reason = found or (f"{root}: {type(value).__name__}", str(error))
     return EncodeError(name, where, reason)
@@ -105,6 +107,8 @@ def pack_failure(
 
     ``printed`` is the end of what the call printed. The last `LOG_TAIL_LINES` lines of it are told.
     """
+    from mars.attempt import diagnose, failure
+
     args, kwargs = arguments if arguments is not None else ((), {})
     described = diagnose.summarize_call(name, args, kwargs)
     notes = [f"attempt {attempt} on {where}"]  # completes "task <described> · "

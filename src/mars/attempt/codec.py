@@ -12,11 +12,8 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from mars.code.keepers import InBand
-from mars.code.pickling import dumps, dumps_arguments
 from mars.code.places import HoldsObject, collecting, place_of, stand_for
 from mars.settings import BUFFER_BYTES
-from mars.task import Output
 
 loads = pickle.loads
 
@@ -68,6 +65,8 @@ def encode(value: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
         data = _simply(value, keep)
         if data is not None:
             return data, keep.buffers
+    from mars.code.pickling import dumps  # late: many workers return nothing that needs it
+
     return dumps(value, keep), keep.buffers
 
 
@@ -88,6 +87,9 @@ def encode_in_band(value: object) -> bytes:
     Exception
         Whatever the value's pickling raises.
     """
+    from mars.code.keepers import InBand
+    from mars.code.pickling import dumps
+
     return dumps(value, InBand())
 
 
@@ -113,6 +115,8 @@ def encode_arguments(
             data = _simply((args, kwargs), keep)
             if data is not None and not any(map(_made_by, keep.found)):
                 return data, keep.buffers, keep.found
+        from mars.code.pickling import dumps_arguments
+
         # Classes of the project whose objects these outputs are have to be what they are now.
         data = dumps_arguments((args, kwargs), keep, lambda: map(_made_by, keep.found))
     return data, keep.buffers, keep.found
@@ -126,6 +130,8 @@ def _made_by(output: Any) -> Any:
 
 def _are_simple(values: Iterable[object]) -> bool:
     """Whether a first look at values tells that they may hold no class."""
+    from mars.task import Output
+
     for value in values:
         kind = type(value)
         if kind not in _SIMPLE and not issubclass(kind, Output):

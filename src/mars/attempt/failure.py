@@ -24,7 +24,6 @@ from itertools import pairwise
 from types import CodeType, TracebackType
 from typing import Any, Final, NamedTuple
 
-from mars.code.pickling import dumps_apart
 from mars.errors import InternalError
 from mars.settings import (
     ERROR_CHAIN_LENGTH,
@@ -305,6 +304,8 @@ def _dumps(value: object) -> bytes:
     ``import distributed`` has tblib register a reducer for every exception class there is, which
     loses what is not in ``args``, such as the code of a SystemExit.
     """
+    from mars.code.pickling import dumps_apart
+
     return dumps_apart(value, _Limited, BaseException)
 
 

@@ -21,7 +21,7 @@ from mars.attempt import codec
 from mars.checkpoint.identity import PART_BYTES, Code, Unidentified
 from mars.checkpoint.loader import load
 from mars.checkpoint.walk import SCALARS, Arrays, Place, Walk
-from mars.code.pickling import new_world
+from mars.code.arriving import new_world
 from mars.code.world import visiting
 from mars.settings import CHECKPOINT_FUNCTIONS
 from mars.task import Call, Function

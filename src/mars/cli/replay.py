@@ -16,7 +16,7 @@ from mars.attempt import context
 from mars.checkpoint.history import Damaged, History, PastCall
 from mars.cli.runs import add_trust
 from mars.code import importing, world
-from mars.code.pickling import new_world
+from mars.code.arriving import new_world
 from mars.engines.inline import InlineEngine
 from mars.errors import CheckpointUnusable
 

@@ -128,13 +128,13 @@ def _modules_in_text(code: CodeType) -> Iterator[str]:
     for inner in codes_in(code):
         for text in inner.co_consts:
             if type(text) is str:
-                if _MODULE.fullmatch(text):
+                if re.fullmatch(_MODULE, text):  # `re` keeps what it has compiled
                     yield text
-                yield from _IMPORT.findall(text)
+                yield from re.findall(_IMPORT, text)
 
 
-_MODULE: Final = re.compile(f"{_IDENTIFIER}(?:\\.{_IDENTIFIER})*")
-_IMPORT: Final = re.compile(f"(?:^|[;\\n])\\s*(?:import|from)\\s+({_MODULE.pattern})")
+_MODULE: Final = f"{_IDENTIFIER}(?:\\.{_IDENTIFIER})*"
+_IMPORT: Final = f"(?:^|[;\\n])\\s*(?:import|from)\\s+({_MODULE})"
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:

@@ -24,7 +24,6 @@ from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
-from mars.code.bytecode import codes_in, facts_of, resolved
 from mars.code.digest import blake2b
 from mars.code.origin import (
     found,
@@ -274,6 +273,8 @@ def _examine(name: str, record: Record) -> None:
         return
     if not isinstance(code, CodeType):
         return
+    from mars.code.bytecode import codes_in, facts_of, resolved  # late: no first call needs it
+
     for inner in codes_in(code):
         record.codes.setdefault(inner.co_qualname, []).append(inner)
     if any(map(functools.partial(_is_edited, record, code.co_filename), _functions(module))):
@@ -484,6 +485,8 @@ def source_of(name: str) -> Source | None:
     if file is None or not file.endswith(".py"):
         _nowhere[name] = path
         return None
+    from mars.code.bytecode import facts_of, resolved
+
     try:
         stamp = stamp_of(file)
         known = _unloaded.get(name)

@@ -73,7 +73,6 @@ from mars.code.origin import found, module_of
 from mars.code.reach import HEAP_TYPE, Reach, reduces_as_any_object
 from mars.code.states import note_changeable, prepared_of
 from mars.code.world import (
-    World,
     current,
     tag_of,
 )
@@ -1193,17 +1192,5 @@ def dumps_function(func: Any, keep: Keeper) -> tuple[bytes, Reach]:
     return data, reach
 
 
-class _Reading:
-    """Reads what came beside a pickle, and compares it with what is there."""
-
-    read = staticmethod(states_module.read)
-    outline = staticmethod(states_module.outline_of)
-    compare = staticmethod(states_module.comparing(_content_dumps))
-
-
-READING: Final = _Reading()
-
-
-def new_world() -> World:
-    """A world that nothing has come to yet."""
-    return World(READING)
+compare_state: Final = states_module.comparing(_content_dumps)
+"""What a module has to get back of a state, given what its import made; None: nothing."""

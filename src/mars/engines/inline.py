@@ -30,7 +30,7 @@ from mars.attempt.codec import loads
 from mars.attempt.diagnose import summarize_call
 from mars.calls.options import Options
 from mars.code import world
-from mars.code.pickling import new_world
+from mars.code.arriving import new_world
 from mars.code.world import visiting
 from mars.config import own_options
 from mars.engine import Run

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 from typing import Any, Final
 
@@ -70,7 +69,7 @@ class Launch:
         self.errors = Segment()
         self.pid = 0
         self._process: platform.Process | None = None
-        self.socket: socket.socket
+        self.socket: platform.Socket
         try:
             self.start()
         except BaseException:
@@ -120,7 +119,7 @@ class Launch:
             ]
             try:
                 if theirs.fileno() == _CONTROL_DESCRIPTOR:
-                    theirs.set_inheritable(True)
+                    os.set_inheritable(_CONTROL_DESCRIPTOR, True)
                 self.pid = os.posix_spawn(
                     sys.executable,
                     [sys.executable, *self._options, "-c", code],

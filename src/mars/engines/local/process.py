@@ -12,7 +12,6 @@ import mmap
 import os
 import pickle
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +25,7 @@ from mars.engines.wire.messages import Order, ToWorker
 from mars.engines.wire.regions import Stored
 from mars.settings import OUTBOX_BYTES, SPARE_DESCRIPTORS, TRY_AGAIN_EVERY_S, TRY_AGAIN_S
 
-_HERE: Final = socket.gethostname()
+_HERE: Final = os.uname().nodename
 
 _PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC,
                              errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR})  # fmt: skip

@@ -13,11 +13,10 @@ import os
 import pickle
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from mars import platform
 from mars.engines.wire import messages
@@ -27,13 +26,14 @@ from mars.engines.wire.messages import DESCRIPTORS
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket, driver: int, pages: int | None) -> None:
+    def __init__(self, control: platform.Socket, driver: int, pages: int | None) -> None:
         self.inbox = Inbox(control)
         self.outgoing = Outgoing()
         self.control = control
         self.driver = driver
         self.pages = pages
         self.workers: dict[int, int] = {}  # process id -> worker
+        self.complete = False  # all that workers may share is loaded
         self.lost = False  # the driver missed a message: it starts another zygote
 
     def run(self) -> None:
@@ -78,6 +78,9 @@ class _Zygote:
             message: messages.ToZygote = pickle.loads(data)
             if message[0] == messages.FORK:
                 self._fork(*message[1:])
+                if not self.complete:
+                    _load(_FOR_SOME_CALLS)  # while the first worker starts
+                    self.complete = True
             elif message[0] == messages.SIGNAL:
                 self._signal(*message[1:])
             elif message[0] == messages.STOP:
@@ -210,18 +213,36 @@ def _kill(pid: int, number: int) -> None:
         return
 
 
+_FOR_ANY_CALL: Final = (
+    "mars.engines.worker.process", "mars.attempt.diagnose", "mars.attempt.failure",
+    "mars.code.pickling",
+)  # fmt: skip
+"""What a worker needs for a call, its result and its failure.
+
+A call may take all descriptors of its process. So nothing of this is loaded after a call has begun.
+"""
+
+_FOR_SOME_CALLS: Final = ("mars.attempt.rows", "mars.engines.worker.requests")
+"""What only maps and nested calls need. The first worker loads it when it is asked for."""
+
+
+def _load(modules: Sequence[str]) -> None:
+    """Import modules which workers that are forked from now on share."""
+    gc.disable()  # it would look through all that is imported, several times
+    for name in modules:
+        importlib.import_module(name)
+    gc.freeze()  # what all workers share stays as it is: no collector need look at it
+    gc.enable()
+
+
 def main(descriptor: int, driver: int, descriptors: int) -> None:
     """Entry point of the process that `launch` starts; calls have the program's limit."""
     platform.limit_descriptors(descriptors)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     platform.adopt_orphans()
     mounting = Mounting()
-    # Imported before the first fork, so that all workers share it.
-    for name in ("mars.engines.worker.process", "mars.engines.worker.requests"):
-        importlib.import_module(name)
-    gc.freeze()  # what all workers share stays as it is: no collector need look at it
-    gc.enable()
+    _load(_FOR_ANY_CALL)
     platform.unbuffer_c_output()
-    _Zygote(socket.socket(fileno=descriptor), driver, mounting.wait()).run()
+    _Zygote(platform.Socket(fileno=descriptor), driver, mounting.wait()).run()
     sys.stdout.flush()
     os._exit(0)  # the driver waits, and to take an interpreter apart takes 10 ms

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import struct
 from typing import Any, Final
 from zlib import crc32
@@ -80,7 +79,7 @@ class Outgoing:
 class Inbox:
     """Turns received bytes into frames. A frame that is cut off at the end is never seen."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: platform.Socket) -> None:
         self.sock = sock
         self.descriptors: list[int] = []
         self._buffer = bytearray()

@@ -20,7 +20,6 @@ import contextlib
 import errno
 import os
 import signal
-import socket
 from typing import Final
 
 from mars import platform
@@ -128,7 +127,7 @@ def _is_worth_it() -> bool:
         return True
 
 
-def _mount_and_send(sock: socket.socket) -> None:
+def _mount_and_send(sock: platform.Socket) -> None:
     """What the child does, from its first step to its last."""
     try:
         try:

@@ -14,16 +14,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from zlib import crc32
 
 from mars.attempt import call as attempt_call
-from mars.attempt import codec, context, rows, threads
+from mars.attempt import codec, context, threads
 from mars.attempt.ambient import Ambient
 from mars.attempt.call import Value
 from mars.attempt.memory import MemoryLimit
 from mars.code import world
-from mars.code.pickling import new_world
+from mars.code.arriving import new_world
 from mars.code.world import World
 from mars.engines.wire import messages
 from mars.engines.wire.arena import Inputs
@@ -52,6 +52,9 @@ from mars.settings import (
     THREADS_ASKED_AFTER_S,
 )
 
+if TYPE_CHECKING:
+    from mars.attempt.rows import Row
+
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
 processor_ns = time.process_time_ns
 dumps, loads = pickle.dumps, pickle.loads
@@ -70,8 +73,6 @@ class Host(Protocol):
 
     Attributes
     ----------
-    engine : object
-        What calls ask for calls of their own.
     reported_ns, report_at_ns : int
         When finished calls were told last, and when those that have ended since are to be told.
     """
@@ -79,9 +80,12 @@ class Host(Protocol):
     number: int
     pid: int
     address: str
-    engine: Any
     reported_ns: int
     report_at_ns: int
+
+    @property
+    def engine(self) -> Any:
+        """What calls ask for calls of their own."""
 
     def send(self, message: FromWorker) -> None:
         """Send a message to the driver."""
@@ -616,6 +620,8 @@ class Performer:
         self, call: Callable[..., Any], payload: Any, extra: dict[str, Any]
     ) -> tuple[Callable[..., Any], Any]:
         """What to call with each of the items of a block, which are loaded one by one."""
+        from mars.attempt import rows
+
         if type(payload) is bytes:
             shared, items = rows.unpacked(payload, ())
         else:
@@ -625,7 +631,7 @@ class Performer:
         if extra["rows"] == "plain" and "retries" not in extra:  # each try has them fresh
             extra["spread"] = True
             return call, (([args for args, _ in map(loads, items)],), {})  # type: ignore[arg-type]
-        return _WithRow(call, shared), ((items,), {})
+        return _WithRow(call, shared, rows.parts), ((items,), {})
 
     def _values(self, inputs: Sequence[Any]) -> list[object] | None:
         """Decode inputs; None when one that was to be made here was not."""
@@ -690,18 +696,24 @@ def _written(data: bytes, flags: int) -> int:
 class _WithRow:
     """Calls a function with what a row of arguments holds."""
 
-    __slots__ = ("_call", "_shared", "arguments")
+    __slots__ = ("_call", "_parts", "_shared", "arguments")
 
-    def __init__(self, call: Callable[..., Any], shared: Sequence[object]) -> None:
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        shared: Sequence[object],
+        parts: Callable[[Row], tuple[Any, Sequence[Any]]],
+    ) -> None:
+        self._parts = parts
         self._call, self._shared = call, shared
         self.arguments: Any = None  # of the last call
 
-    def load(self, row: rows.Row) -> tuple[tuple[object, ...], dict[str, object]]:
+    def load(self, row: Row) -> tuple[tuple[object, ...], dict[str, object]]:
         if type(row) is bytes and not self._shared:
             return loads(row)  # type: ignore[no-any-return]
-        return codec.decode_arguments(*rows.parts(row), self._shared)
+        return codec.decode_arguments(*self._parts(row), self._shared)
 
-    def __call__(self, row: rows.Row) -> Any:
+    def __call__(self, row: Row) -> Any:
         self.arguments = None  # while they are loaded, there are none
         self.arguments = arguments = self.load(row)
         return self._call(*arguments[0])

@@ -13,13 +13,12 @@ import os
 import pickle
 import select
 import signal
-import socket
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
 from mars.attempt.memory import take_peak_kib
@@ -45,6 +44,9 @@ from mars.errors import SessionClosed, StoreFull
 from mars.settings import AWAKE_PAUSE_MS, AWAKE_S, PEAK_AFTER_S, ROOM_WAIT_S, STOP_S
 from mars.task import RECORD
 
+if TYPE_CHECKING:
+    from mars.engines.worker.requests import NestedEngine
+
 _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 _AWAKE_NS: Final = int(AWAKE_S * 1e9)
 _FOR_CALLS: Final = set(range(1, 32)) - {
@@ -66,8 +68,8 @@ class Worker:
         self.address: str = facts["address"]
         self.addresses: Sequence[str] = facts["addresses"]
         self.n_cpu: float = facts["n_cpu"]
-        self.sock = socket.socket(fileno=data)
-        self.control = socket.socket(fileno=control)
+        self.sock = platform.Socket(fileno=data)
+        self.control = platform.Socket(fileno=control)
         self.log = log
         self.outbox = Outbox(outbox)
         os.close(outbox)
@@ -98,8 +100,19 @@ class Worker:
         self.reported_ns = 0
         self.report_at_ns = NEVER_NS
         self.descriptors: frozenset[int] = frozenset()  # before any call
-        self.engine: Any = None  # what calls ask for calls of their own; set by `main`
+        self._engine: NestedEngine | None = None
+        self._engines: list[NestedEngine] = []
         self._requests = 0
+
+    @property
+    def engine(self) -> NestedEngine:
+        """What calls ask for calls of their own. It is made when the first one asks."""
+        if self._engine is None:
+            from mars.engines.worker.requests import NestedEngine
+
+            self._engines.append(NestedEngine(self))
+            self._engine = self._engines[0]  # threads of a call may ask at the same time
+        return self._engine
 
     @property
     def cpus(self) -> float:
@@ -437,9 +450,6 @@ def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int 
     importing.install(worker.text_of_module)
     world.switch(worker.calls.plain)
     answer_requests()
-    from mars.engines.worker.requests import NestedEngine
-
-    worker.engine = NestedEngine(worker)
     gc.freeze()  # what was loaded since the fork, too
     worker.run()
     if (worker.stopping or worker.calls.after.spoiled) and worker.end():

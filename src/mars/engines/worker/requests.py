@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
-import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -21,7 +20,7 @@ from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, failure
 from mars.attempt.capture import Log
 from mars.calls.options import DEFAULT_OPTIONS
-from mars.code.pickling import new_world
+from mars.code.arriving import new_world
 from mars.code.world import settle, visiting
 from mars.engine import Run
 from mars.engines.objects import RemoteObject
@@ -234,7 +233,7 @@ class NestedEngine:
                     (*run.prefix, *place), lambda _: None,
                 )
             )  # fmt: skip
-            where = socket.gethostname(), self._worker.pid
+            where = os.uname().nodename, self._worker.pid
             try:
                 parts = [bytearray(memoryview(x).cast("B")) for x in call.function.buffers]  # type: ignore[arg-type]
                 function = pickle.loads(call.function.data, buffers=parts)
