@@ -201,7 +201,7 @@ def test_between_two_runs_no_core_is_lost() -> None:
         (
             record([attempt(1, 0.0, 5.0, serial=1, ending="error"),
                     attempt(2, 5.0, 1.0, serial=1, tries=2)]),
-            ["attempts failed", "`work`"],
+            ["1 attempt of `work` had to be repeated", "took 5 s"],
         ),
     ],
 )  # fmt: skip

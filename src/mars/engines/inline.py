@@ -624,6 +624,7 @@ class InlineEngine:
                 task, 1, ENDINGS.index(ending), number=number, run=run.number, timing=task.timing,
                 cpu_s=self._used_s.pop(task, -1.0), log_bytes=log_bytes,
                 failed_items=int(ending == "error" and task.source is not None),
+                read_bytes=_read_by(task), written_bytes=_bytes_in(task.result),
             )  # fmt: skip
             if task.call.inputs:
                 self._ended.link(task)
@@ -683,6 +684,25 @@ class InlineEngine:
     def drop_objects(self, session: str) -> None:
         """Forget all shared objects of a session."""
         self.objects.drop_session(session)
+
+
+def _read_by(task: Task) -> int:
+    """Bytes of the arguments and inputs of a call, or of an item of a map."""
+    call = task.call
+    parts: Any = call.stored or (call.payload,)
+    size = sum([memoryview(part).nbytes for part in parts])
+    for source, index in call.inputs:
+        made = source.task_in(task.realm)
+        if made is not None and made.stage is Stage.DONE and made.parts is None:
+            size += _bytes_in(made.result if source.n_output is None else made.result[index])
+    return size
+
+
+def _bytes_in(result: Any) -> int:
+    """Bytes of packed values, however they are put together."""
+    if isinstance(result, bytes):
+        return len(result)
+    return sum(map(_bytes_in, result)) if isinstance(result, (tuple, list)) else 0
 
 
 def _wanted(task: Task) -> bool:

@@ -290,6 +290,8 @@ class Attempts:
         log_bytes: int = 0,
         peak: int = 0,
         failed_items: int = 0,
+        read_bytes: int = 0,
+        written_bytes: int = 0,
     ) -> None:
         """Record an attempt of which no worker has told, before its end changes its task.
 
@@ -311,13 +313,15 @@ class Attempts:
             Seconds of processor time. Default: not known.
         log_bytes, peak, failed_items : int, default 0
             What it has printed, bytes of memory that it took, and items of a block that raised.
+        read_bytes, written_bytes : int, default 0
+            Sizes of its arguments and inputs, and of its result.
         """
         whole = task.source or task
         number = number or task.attempt
         times = (0, 0, 0, 0, int(ended * 1e9)) if timing is None else TIMING.unpack(timing)
         record = RECORD.pack(
             number, NOTED + ending, 0, failed_items, log_bytes, *times, peak // 1024,
-            cpu_s, 0.0, 0.0, 0.0,
+            cpu_s, float(read_bytes), float(written_bytes), 0.0,
             task.call.serial, run or (whole.runs[0].number if whole.runs else 0),
             self.label_of(task.call), max(task.size, 1), min(task.tries + task.deaths, 65_535),
             0, 0,

@@ -20,6 +20,7 @@ from mars.report.losses import (
     STORING,
     STRAGGLERS,
     WAITING,
+    counted,
 )
 from mars.report.path import Path
 from mars.report.record import Record
@@ -153,19 +154,21 @@ def _waiting(record: Record, losses: dict[str, float], cores: float) -> Iterator
 
 
 def _again(record: Record, losses: dict[str, float], cores: float) -> Iterator[Found]:
-    """Work that was lost."""
-    names: dict[str, int] = defaultdict(int)
-    for one in record.attempts:
-        if one.ending in ("died", "lost", "error", "stopped"):
-            names[one.function] += 1
-    if names and losses[AGAIN]:
-        name = max(names, key=names.__getitem__)
+    """Work that was done in vain."""
+    lost: dict[str, list[float]] = defaultdict(list)
+    for one, use in zip(record.attempts, counted(record), strict=True):
+        if not use and one.ending != "lost" and one.ended:
+            begun = one.times.received if one.times is not None else one.sent
+            lost[one.function].append(one.ended - begun)
+    if lost:
+        name = max(lost, key=lambda function: sum(lost[function]))
+        count = len(lost[name])
         text = (
-            f"{sum(names.values())} attempts failed, died or were lost, most of them of `{name}` "
-            f"({names[name]}), and took {format_seconds(losses[AGAIN])}: look at the errors of "
-            f"`{name}` first"
+            f"{count} attempt{'s' if count > 1 else ''} of `{name}` had to be repeated or came to "
+            f"nothing, and took {format_seconds(sum(lost[name]))}: `call.attempts()` says how "
+            f"each ended"
         )
-        yield losses[AGAIN] / cores, text
+        yield min(sum(lost[name]), losses[AGAIN]) / cores, text
 
 
 def _starting(losses: dict[str, float], cores: float) -> Iterator[Found]:

@@ -264,11 +264,11 @@ def as_text(report: Report, width: int = 79) -> str:
             bar = "█" * round(share * 30)
             lines.append(f"  {cause:<26}{format_seconds(seconds):>9} {share:6.1%}  {bar}")
     if report.functions:
-        lines += ["", f"  {'function':<28}{'calls':>9}{'work':>10}{'mean':>10}{'longest':>10}"]
+        lines += ["", f"  {'function':<24}{'calls':>9}{'work':>10}{'mean':>10}{'longest':>10}"]
         for row in report.functions[:8]:
             failed = f"  {row.failed} failed" if row.failed else ""
             lines.append(
-                f"  {_cut(row.function, 27):<28}{row.calls:>9,}{format_seconds(row.work_s):>10}"
+                f"  {_cut(row.function, 23):<24}{row.calls:>9,}{format_seconds(row.work_s):>10}"
                 f"{format_seconds(row.mean_s):>10}{format_seconds(row.longest_s):>10}"
                 f"{failed}"[:width]
             )
