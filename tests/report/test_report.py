@@ -203,6 +203,11 @@ def test_between_two_runs_no_core_is_lost() -> None:
                     attempt(2, 5.0, 1.0, serial=1, tries=2)]),
             ["1 attempt of `work` had to be repeated", "took 5 s"],
         ),
+        (
+            record([attempt(n, n * 1.0, 1.0, name="fit") for n in range(4)],
+                   cores=2)._replace(held=frozenset({1, 2, 3})),
+            ["memory, not cores, held back 3 calls of `fit`", "3 s"],
+        ),
     ],
 )  # fmt: skip
 def test_advice_names_what_it_rests_on_and_what_to_do(made: Record, words: list[str]) -> None:

@@ -139,6 +139,8 @@ class Rows(NamedTuple):
     folded : dict
         What is left of rows before the oldest that is kept, by function: attempts, calls, failed
         attempts, seconds that the function ran, seconds of processor time.
+    held : frozenset of int
+        Serials of calls that could not start because of memory, although a worker was free.
     missed : int
         Rows that were asked for and are not kept any more.
     next : int
@@ -160,6 +162,7 @@ class Rows(NamedTuple):
     links: bytes
     runs: dict[int, tuple[str, int, int, float, float | None]]
     folded: dict[str, tuple[int, int, int, float, float]]
+    held: frozenset[int]
     missed: int
     next: int
     now: float = 0.0
@@ -204,6 +207,7 @@ class Attempts:
         "_changes",
         "_data",
         "_dropped",
+        "_held",
         "_label_count",
         "_label_of",
         "_labels",
@@ -238,6 +242,7 @@ class Attempts:
         self._links = bytearray()
         self._changes: dict[int, tuple[int, int]] = {}
         self._dropped: dict[int, int] = {}
+        self._held: set[int] = set()
         self._labels: dict[int, Label] = {}
         self._label_of: dict[Any, int] = {}
         self._label_count = _LABELLED
@@ -353,6 +358,11 @@ class Attempts:
         self._links += LINK.pack(call.serial & _LOW, waited_s, len(few)) + struct.pack(
             f"<{len(few)}I", *few
         )
+
+    def hold_back(self, task: Task) -> None:
+        """A worker is free for a call, and memory is not; it may be told again and again."""
+        if len(self._held) < RUNS_KEPT:
+            self._held.add(task.call.serial)
 
     def told(self, worker: int) -> int:
         """The last attempt whose end a worker has told, also if the worker has ended."""
@@ -486,6 +496,7 @@ class Attempts:
             bytes(self._links),
             {number: tuple(run) for number, run in self.runs.items()},
             {name: tuple(sums) for name, sums in self.folded.items()},
+            frozenset(self._held),
             max(0, self.folded_rows - cursor),
             last,
         )  # fmt: skip

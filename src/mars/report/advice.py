@@ -14,6 +14,7 @@ from mars.report.losses import (
     AGAIN,
     DECODING,
     IMPORTING,
+    NO_WORKER,
     ON_CPU,
     SENDING,
     STARTING,
@@ -57,6 +58,7 @@ def advice_for(
         *_repeated(record, cores),
         *_waiting(record, losses, cores),
         *_again(record, losses, cores),
+        *_held(record, losses, cores),
         *_starting(losses, cores),
         *_importing(record, losses, cores),
         *_stragglers(record, losses, cores),
@@ -169,6 +171,23 @@ def _again(record: Record, losses: dict[str, float], cores: float) -> Iterator[F
             f"each ended"
         )
         yield min(sum(lost[name]), losses[AGAIN]) / cores, text
+
+
+def _held(record: Record, losses: dict[str, float], cores: float) -> Iterator[Found]:
+    """Calls for which there was a core, and no memory."""
+    names: dict[str, set[int]] = defaultdict(set)
+    for one in record.attempts:
+        if one.serial in record.held:
+            names[one.function].add(one.serial)
+    if names:
+        name = max(names, key=lambda function: len(names[function]))
+        count = len(names[name])
+        text = (
+            f"memory, not cores, held back {count} call{'s' if count > 1 else ''} of `{name}`, and "
+            f"cores were free for {format_seconds(losses[NO_WORKER])} meanwhile: have each take "
+            f"less memory, or say what it takes with memory="
+        )
+        yield losses[NO_WORKER] / cores, text
 
 
 def _starting(losses: dict[str, float], cores: float) -> Iterator[Found]:

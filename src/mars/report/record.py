@@ -60,6 +60,8 @@ class Record(NamedTuple):
     folded : dict
         Of attempts that are not kept any more, by function: attempts, calls, failed attempts,
         seconds that the function ran, and seconds of processor time.
+    held : frozenset of int
+        Serials of calls that could not start because of memory, although a worker was free.
     """
 
     attempts: list[EndedAttempt]
@@ -69,6 +71,7 @@ class Record(NamedTuple):
     cores: float
     now: float
     folded: dict[str, tuple[int, int, int, float, float]]
+    held: frozenset[int] = frozenset()
 
     @property
     def missing(self) -> int:
@@ -105,6 +108,7 @@ def record_of(rows: Rows, session: str | None = None, run: int | None = None) ->
         rows.cores,
         rows.now,
         dict(rows.folded),
+        rows.held & {one.serial for one in attempts},
     )
 
 
@@ -198,6 +202,7 @@ def to_json(record: Record) -> str:
             "worker columns": WorkerRow._fields,
             "workers": list(record.workers.values()),
             "folded": record.folded,
+            "held": sorted(record.held),
         }
     )
 
@@ -231,6 +236,7 @@ def from_json(text: str, name: str = "this file") -> Record:
             float(known["cores"]),
             float(known["now"]),
             {function: tuple(sums) for function, sums in known["folded"].items()},
+            frozenset(known["held"]),
         )
     except UsageError:
         raise
