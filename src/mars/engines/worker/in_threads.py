@@ -20,6 +20,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any, Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
+from zlib import crc32
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context
@@ -34,14 +35,23 @@ from mars.engines.wire.messages import (
     FLAG_STORED,
     CallMessage,
     FunctionMessage,
+    Measured,
 )
 from mars.engines.wire.status import FATAL, VALUE
 from mars.engines.worker.aftermath import Aftermath
 from mars.engines.worker.gate import Gate
 from mars.engines.worker.outbox import Outbox
-from mars.engines.worker.perform import NEVER_NS, Host, Performer
-from mars.settings import OTHERS_PRINTED_BYTES, REPORT_S
+from mars.engines.worker.perform import (
+    NEVER_NS,
+    Host,
+    Performer,
+    named,
+    size_read,
+    size_written,
+)
+from mars.settings import OTHERS_PRINTED_BYTES, PROCESSOR_ASKED_AFTER_S, REPORT_S
 
+_LONG_NS: Final = int(PROCESSOR_ASKED_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 
 
@@ -198,6 +208,7 @@ class _Running(NamedTuple):
     arguments: Any
     log_start: int
     times: tuple[int, int, int]  # received, decoded, called
+    measured: Measured
 
 
 class ThreadPerformer(Performer):
@@ -275,7 +286,7 @@ class ThreadPerformer(Performer):
             world.enter_thread(None)
         now = time.monotonic_ns()
         log = running.log_start, os.lseek(self._log, 0, os.SEEK_CUR)
-        return running.attempt, status, 0, log, (*running.times, now, now), data
+        return running.attempt, status, 0, log, (*running.times, now, now), data, running.measured
 
     def _begin_call(self, attempt: int) -> None:
         with self.guard:
@@ -322,14 +333,14 @@ class ThreadPerformer(Performer):
         now = time.monotonic_ns
         received = decoded = called = now()
         host, commons = self._worker, self._commons
-        attempt, run, function, payload, inputs, n_output, _, extra = task
+        attempt, run, function, payload, inputs, n_output, _, extra, _ = task
         log_start, others = self._log_end, commons.printed_bytes()
         self._started(attempt, log_start)
         self.attempt, self.shielded = attempt, 0
         here = self._attempt_of(task)
         commons.begin(here, host)
         arguments: Any = None
-        status, flags, data = FATAL, 0, b""
+        status, flags, data, used_ns = FATAL, 0, b"", 0
         try:
             commons.follow(self._runs[run][3])
             call, code = self._function(function)
@@ -341,7 +352,7 @@ class ThreadPerformer(Performer):
             else:
                 values = self._values(inputs) if inputs else ()
                 if values is None:
-                    self._finish_unstarted(attempt, log_start)
+                    self._finish_unstarted(task, log_start)
                     return
                 if extra is not None and "rows" in extra:
                     call, arguments = self._rows(call, payload, extra)
@@ -352,8 +363,9 @@ class ThreadPerformer(Performer):
                 decoded = called = now()
                 self._running = _Running(
                     attempt, function, code, extra, arguments, log_start,
-                    (received, decoded, called),
+                    (received, decoded, called), named(task),
                 )  # fmt: skip
+                began_ns = used_ns = time.thread_time_ns()
                 value: Any = None
                 self._begin_call(attempt)
                 try:
@@ -365,6 +377,7 @@ class ThreadPerformer(Performer):
                         value = call(*arguments[0], **arguments[1])
                         returned = now()
                 finally:
+                    used_ns = time.thread_time_ns() - began_ns
                     self._end_call()
                 if os.getpid() != host.pid:
                     os._exit(0)  # the function forked, and this is the child
@@ -393,7 +406,17 @@ class ThreadPerformer(Performer):
             flags |= FLAG_STDERR
         stored = now()
         times = (received, decoded, called, returned, stored)
-        self._finish(attempt, status, flags, (log_start, log_end), times, data)
+        used_s, same = -1.0, 0
+        if returned - called > _LONG_NS:
+            used_s = used_ns * 1e-9
+            if not inputs and type(payload) is bytes:
+                same = crc32(payload) or 1
+        longest_s = self._longest_ns * 1e-9 if extra is not None and "items" in extra else 0.0
+        measured = (
+            used_s, size_read(payload, inputs), size_written(data, flags), longest_s,
+            *named(task)[4:9], same,
+        )  # fmt: skip
+        self._finish(attempt, status, flags, (log_start, log_end), times, data, measured)
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
         if stored > due:

@@ -77,10 +77,11 @@ class ThreadWorker(Worker):
         log: tuple[int, int],
         times: tuple[int, int, int, int, int],
         payload: bytes,
+        measured: messages.Measured,
     ) -> None:
         """Keep a finished call for the next report, if somebody is there to hear of it."""
         if not self.calls.abandoned:
-            super().finish(attempt, status, flags, log, times, payload)
+            super().finish(attempt, status, flags, log, times, payload, measured)
 
     def ask(self, kind: str, *rest: Any) -> Any:
         """As of `Worker`; a call that waits for others lets them into this process."""
