@@ -157,7 +157,8 @@ class Worker:
         measured: Measured,
     ) -> None:
         """Keep a finished call for the next report."""
-        peak_kib = self.peak_kib(times[3] - times[2])
+        # Looked at where it costs nothing to speak of, beside a call that took long.
+        peak_kib = self.peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
         facts = (attempt, status, flags, *log, *times, peak_kib, *measured, len(payload))
         with self.lock:
             if not self.outbox.add(facts, payload):
@@ -166,10 +167,9 @@ class Worker:
                     record = RECORD.pack(*facts)
                     self.sock.sendall(self.outgoing.wrap(record + payload, RECORDS_FLAG))
 
-    def peak_kib(self, took_ns: int) -> int:
-        """The most memory that this process took for a call of so many ns; 0: not looked at."""
-        # Looked at where it costs nothing to speak of, beside a call that took long.
-        return take_peak_kib() if took_ns > _PEAK_AFTER_NS else 0
+    def peak_kib(self) -> int:
+        """The most memory that this process has taken since it was asked last; 0: not known."""
+        return take_peak_kib()
 
     def receive(self, block: bool) -> bool:
         """Read from the driver once and act on what came; False when it is gone."""

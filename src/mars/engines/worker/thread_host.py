@@ -65,7 +65,7 @@ class ThreadWorker(Worker):
         """What runs the calls."""
         return ThreadPerformer(self, self.outbox, self.log, self.inputs, self._commons)
 
-    def peak_kib(self, took_ns: int) -> int:
+    def peak_kib(self) -> int:
         """Not known: other calls of this process take memory meanwhile."""
         return 0
 
