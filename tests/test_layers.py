@@ -30,7 +30,7 @@ LAYERS = """
     deploy.engine_programs
     deploy.census deploy.targets
     deploy.clusters
-    deploy.ssh
+    deploy.ssh deploy.slurm_queue
     code.bytecode code.digest code.keepers code.origin code.places code.arrays
     code.modules
     code.changes
@@ -71,6 +71,10 @@ LAYERS = """
     engines.worker.requests engines.worker.perform
     engines.worker.process
     engines.local.launch engines.local.stacks engines.local.zygote
+    deploy.slurm_node
+    deploy.slurm_steps
+    deploy.slurm_keeper
+    deploy.slurm_start
     engines.local.process
     engines.local.workers
     engines.driver.events engines.driver.queues
@@ -105,7 +109,7 @@ LAYERS = """
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.opening
     sessions.aio calls.executable
-    session calls.objects
+    session calls.objects deploy.slurm
     script
     calls.spawn
     remote
@@ -114,7 +118,7 @@ LAYERS = """
     mars
     cli.findings
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs
+    cli.cluster cli.doctor cli.run cli.stack cli.runs
     cli.replay
     cli
     cli.original
