@@ -28,6 +28,7 @@ _NEEDS_SOMEBODY: Final = (
     ("PartitionTimeLimit", "no job of this partition may take that long; ask for less time"),
     ("PartitionDown", "the partition starts no jobs now; name another with partition="),
     ("PartitionInactive", "the partition is closed; name another with partition="),
+    ("PartitionConfig", "no hosts of the partition have that much; ask for less"),
     ("BadConstraints", "no host is like that; ask for less of cpus, memory or options"),
     ("Invalid", "the account or the quality of service is not there; see account= and qos="),
     ("NotAllowed", "this account or quality of service may not use the partition"),
