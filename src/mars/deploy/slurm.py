@@ -120,7 +120,7 @@ def new_cluster(
         Seconds that the job may wait in the queue. Default: no limit.
     host : str, optional
         Name or address of this host that the hosts of the job reach. Default: the address of the
-        way to Slurm's controller.
+        way to the first of them.
     show_progress : bool, default True
         Whether lines on stderr say what the job waits for, and what becomes of it.
     **session_options

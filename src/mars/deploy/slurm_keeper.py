@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import select
 import signal
 import socket
@@ -110,10 +111,10 @@ class Keeper:
         StartupFailed, UsageError
             There is no cluster.
         """
-        self._record = record = _begin_head(plan)
         if plan.request is not None:
             plan.job, plan.shares = self._allocate(plan, plan.request)
         tell(JOB, plan.job)
+        self._record = record = _begin_head(plan)  # nothing listens while a job waits for days
         bundle = clusters.export(record)
         own_job = plan.request is not None
         for share in plan.shares:
@@ -124,8 +125,7 @@ class Keeper:
 
     def _allocate(self, plan: Plan, request: Request) -> tuple[str, list[Share]]:
         """Wait until the job has its hosts; return its number, and what it has there."""
-        assert self._record is not None
-        self._name = f"mars-{self._record.id}"
+        self._name = f"mars-{secrets.token_hex(6)}"
         command = request.command(self._name)
         try:
             asking = subprocess.Popen(
@@ -372,14 +372,12 @@ def _own_address(plan: Plan) -> str:
     """Address of this host that the hosts of the job reach."""
     here = socket.gethostname().partition(".")[0]
     others = [share.host for share in plan.shares if share.host.partition(".")[0] != here]
-    if plan.shares and not others:
+    if not others:
         return "127.0.0.1"  # all runs here
-    towards = others[0] if others else slurm_queue.controller()
-    if towards:
-        with contextlib.suppress(OSError):
-            found = clusters.address_towards(towards)
-            if not found.startswith("127."):
-                return found
+    with contextlib.suppress(OSError):
+        found = clusters.address_towards(others[0])
+        if not found.startswith("127."):
+            return found
     return clusters.own_address()
 
 

@@ -200,12 +200,6 @@ def parse_memory(text: str) -> int:
     return int(float(size[1]) * unit) // max(1, int(facts.get("node", "1")))
 
 
-def controller() -> str:
-    """Host of Slurm's controller, to which all hosts of a cluster have a way; "": nobody says."""
-    found = re.search(r"SlurmctldHost\[0\]\s*=\s*([^\s(]+)", run("scontrol", "show", "config"))
-    return found[1] if found else ""
-
-
 def why_never(job: Job) -> str:
     """Why a job that waits does not start by itself, or "" if it may.
 
