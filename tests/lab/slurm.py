@@ -1,9 +1,9 @@
-"""A real Slurm on the hosts of a lab: ``control``, ``login``, and ``one`` and ``two`` that run jobs.
+"""A real Slurm on the hosts of a lab: ``control``, ``login``, and two that run jobs.
 
-Each host has its own munged; ``control`` runs slurmctld, ``one`` and ``two`` run slurmd. Both
-have two cores and 4 GiB, as declared, in the partition ``debug``. The one host of the partition
-``down`` does not exist. All hosts see the files of the machine; each has its own home, temporary
-files, shared memory and ``/run``.
+Each host has its own munged; ``control`` runs slurmctld, ``one`` and ``two`` run slurmd. They
+have two cores and 4 GiB each, as declared, in the partition ``debug``. The one host of the
+partition ``down`` does not exist. All hosts see the files of the machine; each has its own home,
+temporary files, shared memory and ``/run``.
 """
 
 from __future__ import annotations

@@ -7,9 +7,12 @@ print, and tells from a job's reason whether it can start by itself one day. Cal
 
 from __future__ import annotations
 
+import datetime
 import getpass
+import os
 import re
 import subprocess
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -120,6 +123,7 @@ def run(*command: str) -> str:
     try:
         ended = subprocess.run(
             command,
+            env={**os.environ, "SLURM_TIME_FORMAT": "standard"},  # others are for people
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -156,14 +160,14 @@ def look(job: str) -> Job | None:
     try:
         # The reason stands last: it is the only one that can hold the separator.
         printed = run("squeue", "--noheader", "--states=all", "--jobs", job, "--format",
-                      "%T|%L|%P|%N|%r")  # fmt: skip
+                      "%T|%e|%P|%N|%r")  # fmt: skip
     except StartupFailed as error:
         if "Invalid job id" in str(error):
             return None
         raise
     for line in printed.splitlines():
-        state, left, partition, hosts, reason = line.strip().split("|", 4)
-        return Job(job, state, reason, seconds(left), partition, hosts)
+        state, end, partition, hosts, reason = line.strip().split("|", 4)
+        return Job(job, state, reason, left_s(end, time.time()), partition, hosts)
     return None
 
 
@@ -231,13 +235,15 @@ def _may_serve(partition: str) -> bool:
     )
 
 
-def seconds(text: str) -> float | None:
-    """Seconds of a span as Slurm writes it, "1-02:03:04" or "10:00"; None: it is none."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
-    if found is None:
+def left_s(end: str, now: float) -> float | None:
+    """Seconds until a moment as Slurm writes it, in this host's time; None: it is none.
+
+    Not the time that Slurm itself calls left: an end that was moved does not change it.
+    """
+    try:
+        return datetime.datetime.fromisoformat(end).timestamp() - now
+    except ValueError:  # N/A, Unknown
         return None
-    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + rest)
 
 
 def cores_of_hosts(text: str) -> list[int]:
