@@ -143,12 +143,12 @@ def test_a_lost_host_costs_only_the_calls_that_ran_there(
 
 
 KEPT = """
-import time
+import sys, time
 from mars.deploy.slurm import new_cluster
 
 cluster = new_cluster(nodes=2, cpus=1, time=30)
 print("job", cluster.job_id, flush=True)
-time.sleep(600)
+time.sleep(0 if "end" in sys.argv else 600)
 """
 
 
@@ -162,6 +162,8 @@ def test_the_job_ends_also_when_all_processes_on_the_login_node_are_killed(
         slurm["login"].run("pkill", "-KILL", "-f", "kept.py|mars|srun", check=False)
         wait_until(lambda: not slurm.jobs(), 150.0)
         wait_until(lambda: not [one for one in slurm.left() if not one.startswith("login")], 60.0)
+        slurm.run(sys.executable, "kept.py", "end", limit_s=100.0)
+        assert slurm.left() == [], "the next one removes what the killed one could not"
     finally:
         Host.send(program, signal.SIGKILL)
         program.communicate(timeout=10)

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mars import platform
-from mars.deploy import clusters, slurm_queue
+from mars.deploy import clusters, private_files, records, slurm_queue
 from mars.deploy.dask_scheduler import WITH_PARENT
 from mars.deploy.records import Record
 from mars.deploy.slurm_node import Lines
@@ -59,6 +59,9 @@ MISUSED: Final = "misused"  # the same, and the caller can do something
 
 _GRANTED: Final = re.compile(r"job allocation (\d+)")
 _PORT_TRIES: Final = 3
+
+_OURS: Final = "slurm"
+"""File in the folder of a record that a keeper made."""
 
 
 class Ended(Exception):
@@ -352,6 +355,7 @@ def _how(job: Job | None) -> str:
 
 def _begin_head(plan: Plan) -> Record:
     """Begin the cluster, on a port that is free."""
+    _remove_stale()
     host = plan.host or _own_address(plan)
     for tries_left in reversed(range(_PORT_TRIES)):
         family = socket.getaddrinfo(host, None)[0][0]
@@ -359,13 +363,24 @@ def _begin_head(plan: Plan) -> Record:
             port = server.getsockname()[1]
         os.environ[WITH_PARENT] = "1"  # if we are killed, the head ends, and with it the nodes
         try:
-            return clusters.up(DASK.name, host, port, 0, 0, valid_days=CREDENTIALS_DAYS)
+            record = clusters.up(DASK.name, host, port, 0, 0, valid_days=CREDENTIALS_DAYS)
+            private_files.replace(record.directory / _OURS, b"")
+            return record
         except UsageError:
             if not tries_left:  # somebody took that port each time, or it is something else
                 raise
         finally:
             del os.environ[WITH_PARENT]
     raise AssertionError("the last try returns or raises")
+
+
+def _remove_stale() -> None:
+    """Remove what keepers on this host have left that were killed: their heads are gone."""
+    for record in records.everything():
+        if (record.directory / _OURS).exists():
+            here = clusters.local(record)
+            if here.processes and not here.running:
+                clusters.down(record)
 
 
 def _own_address(plan: Plan) -> str:

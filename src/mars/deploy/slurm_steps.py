@@ -30,6 +30,7 @@ _OF_THE_JOB: Final = (
     "SLURM_NTASKS_PER_", "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_MEM_PER_",
     "SLURM_DISTRIBUTION", "SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_HINT", "SLURM_NODELIST",
     "SLURM_JOB_NODELIST", "SLURM_EXCLUSIVE", "SLURM_THREADS_PER_CORE", "SLURM_LABELIO",
+    "SLURM_EXPORT_ENV", "SLURM_STDINMODE", "SLURM_STDOUTMODE", "SLURM_STDERRMODE",
 )  # fmt: skip
 """How variables begin that ``srun`` would take for its options, and that are of the whole job."""
 
@@ -59,7 +60,7 @@ class Step:
             "srun", f"--jobid={job}", f"--nodelist={share.host}", "--nodes=1", "--ntasks=1",
             # All that the job has on this host, also beside other steps of it.
             f"--cpus-per-task={share.cpus}", "--mem=0", "--overlap", "--no-kill",
-            "--job-name=mars-node",
+            "--export=ALL", "--job-name=mars-node",
             sys.executable, "-P", "-m", "mars.deploy.slurm_node",
         ]  # fmt: skip
         try:
