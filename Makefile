@@ -19,8 +19,8 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-without-clusters test-on-clusters test-pythons faults check format \
-	docs slurm bench bench-quick bench-page bench-cluster chaos clean
+.PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
+	docs dist slurm bench bench-quick bench-page bench-cluster chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -134,6 +134,22 @@ test-pythons:  ## the half without clusters, on every Python from 3.11 on that i
 	printf "\nmake test-pythons ($(HALVES)):$$said\n"; \
 	test "$$ran$$failed" = 10
 
+# Tests of other packages, with mars in the place of what they test, in an environment of its own.
+# SUITES="cpython": only these. The suite "cpython" needs a Python that has its own tests.
+SUITES       ?=
+PEERS_VENV   := .venv-peers
+PEERS_PYTHON ?= $(firstword $(wildcard $(PYENV)/3.13*/bin/python3.13) $(PYTHON))
+
+$(PEERS_VENV)/for-suites: pyproject.toml tests/peers_suites/requirements.txt
+	@echo "making $(PEERS_VENV) with $(PEERS_PYTHON)"
+	@$(PEERS_PYTHON) -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable . \
+		--requirement tests/peers_suites/requirements.txt
+	@touch $@
+
+peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky, joblib, scikit-learn) against mars
+	@$(PEERS_VENV)/bin/python -m tests.peers_suites $(SUITES) $(PYTEST_ARGS)
+
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
 	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
 	@$(PYTEST) -m 'campaign and clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
@@ -157,6 +173,23 @@ docs: $(VENV)/for-tests  ## make the documentation site, from the pages in docs/
 format: $(VENV)/for-tests  ## format, and fix what ruff can fix
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format --quiet .
+
+# What is built is looked at, and installed as users get it: into an empty environment, with the
+# hard dependencies alone. The version is that of src/mars/_version.py everywhere.
+DIST := build/dist
+
+dist: $(VENV)/for-tests  ## build wheel and sdist, check them, and try them in an empty environment
+	@rm -rf $(DIST) build/try; mkdir -p build
+	@$(PY) -m build --outdir $(DIST) . > build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	@$(PY) -m twine check --strict $(DIST)/*
+	@for file in $(DIST)/*.whl $(DIST)/*.tar.gz; do \
+		echo "installing $$file into an empty environment"; \
+		rm -rf build/try; $(PYTHON) -m venv build/try || exit 1; \
+		build/try/bin/python -m pip --disable-pip-version-check install --quiet "$$file" || exit 1; \
+		build/try/bin/python tests/try_installed.py || exit 1; \
+	done
+	@rm -rf build/try
+	@ls -l $(DIST)
 
 # The peers are many and large, so they get an environment of their own.
 .venv-bench/made: pyproject.toml benchmarks/requirements.txt

@@ -26,12 +26,14 @@ NAMES: Final = (
     "task_bench",
     "pi",
     "nested",
+    "joblib_backends",
     "logs",
     "logs_on",
     "memory_idle",
     "memory_tasks",
     "scheduler_alone",
     "cost_of_a_call",
+    "executor",
 )
 """In the order in which they are asked; small ones first where they share a process."""
 

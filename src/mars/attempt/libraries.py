@@ -108,6 +108,14 @@ def _set_socket_timeout(value: tuple[float | None]) -> None:
     sys.modules["socket"].setdefaulttimeout(value[0])
 
 
+def _authkey() -> Any:
+    return sys.modules["multiprocessing.process"].current_process().authkey
+
+
+def _set_authkey(value: bytes) -> None:
+    sys.modules["multiprocessing.process"].current_process().authkey = value
+
+
 def library_settings() -> list[Setting]:
     """One for each library."""
     return [
@@ -115,5 +123,7 @@ def library_settings() -> list[Setting]:
         Setting("numpy", _numpy, _set_numpy, "numpy", _numpy_told),
         Setting("sklearn", _sklearn, _set_sklearn, "sklearn", _plain),
         _Pandas(),
+        # So proxies of a manager of the program can be used in its calls.
+        Setting("authkey", _authkey, _set_authkey, "multiprocessing.process", bytes),
         Setting("socket", _socket_timeout, _set_socket_timeout, "socket"),
     ]

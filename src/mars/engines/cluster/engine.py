@@ -205,7 +205,9 @@ class Cluster:
             )
         raise StartupFailed(
             f"the cluster at {self._link.address} has no worker; none came within "
-            f"{NODES_START_S:g} s"
+            f"{NODES_START_S:g} s. Have a host join it: if it is one of `mars cluster`, then "
+            f"`mars cluster join ADDRESS`, which may run on this host, too; "
+            f"`mars cluster status` shows the address"
         )
 
     # -- what the carrier tells; in a thread of its own ----------------------------------------

@@ -101,6 +101,10 @@ def move(task: Task, to: Stage) -> None:
     """
     if to not in _NEXT[task.stage]:
         raise IllegalMove(task.call.name, task.stage.name, to.name)
+    if task.stage is ASSIGNED:
+        in_set = task.call.options.in_set
+        if in_set is not None:
+            in_set.leaves(task)
     task.stage = to
 
 
@@ -130,8 +134,8 @@ class Core:
     __slots__ = (
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
         "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
-        "made_in", "next_group", "next_worker", "ready", "releases", "resuming", "roomy", "taken",
-        "timers", "workers",
+        "made_in", "next_group", "next_worker", "nobody", "ready", "releases", "resuming", "roomy",
+        "taken", "timers", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -169,6 +173,7 @@ class Core:
         self.timers = Timers(self.workers)
         self.attempts = 0  # number of the last one
         self.ended = Attempts()
+        self.nobody: RunState | None = None  # the run of calls that the program has cancelled
         self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self.commands: list[Command] = []  # of the event that is being handled
         self.releases: list[Task] = []  # results that are given back at its end
@@ -232,6 +237,9 @@ class Core:
         self.attempts += 1
         task.attempt = self.attempts
         move(task, ASSIGNED)
+        in_set = task.call.options.in_set
+        if in_set is not None:
+            in_set.enters(task, worker)
         task.worker = worker
         task.sent_at = now
         task.home = worker
@@ -279,7 +287,13 @@ class Core:
 
     def expect(self, worker: WorkerState, now: float) -> None:
         """A worker begins with the first call of its queue: when it should tell something."""
-        worker.due_at = now + self.estimates.predict(worker.queue[0])
+        head = worker.queue[0]
+        if head.attempt != worker.head:
+            worker.head, worker.head_at = head.attempt, now
+            in_set = head.call.options.in_set
+            if in_set is not None:
+                in_set.begins(head)
+        worker.due_at = now + self.estimates.predict(head)
         if not worker.watched:
             worker.watched = True
             self.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
@@ -448,6 +462,9 @@ class Core:
     def could_move(self, worker: WorkerState, count: int, now: float) -> bool:
         """Whether an idle worker could start one of the last calls of a queue now."""
         for task in islice(reversed(worker.queue), count):
+            in_set = task.call.options.in_set
+            if in_set is not None and not in_set.takes(None):
+                continue  # it would come back to this worker
             if not task.waiting:  # else it waits for calls in front of it
                 return self.could_run(task, now)
         return False

@@ -82,4 +82,5 @@ def _worker(
         worker.id, worker.address, node, pid, worker.ready, len(worker.queue), worker.blocked,
         call.key, call.name, tuple([run.number for run in runs]), task.attempt, task.sent_at,
         printed(worker), tuple([run.partial.get(task) for run in runs]), expected_s,
+        None if task.items is None else (task.items[0], len(task.items)),
     )  # fmt: skip

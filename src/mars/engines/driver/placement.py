@@ -121,7 +121,7 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
     need = predicted = ahead_below_s = 0.0
     while taken < share and len(batch) < room:
         if not shelf or not wanted(shelf[0]):
-            shelf = ready.shelf_for(group, worker.cpus if queue else None)
+            shelf = ready.shelf_for(group, worker.cpus if queue else None, worker)
             if shelf is None:
                 break
         if core.distance is not None and not _pick(core, shelf, worker.group, now):
@@ -153,8 +153,12 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
                 or predicted >= ahead_below_s
                 or (load + predicted > most_s and len(queue) > 1)
                 or _better_at_home(core, task, worker, load)
+                or (options.in_set is not None and now - worker.head_at > OVERDUE_S)
             ):
                 break
+            if options.in_set is not None and not options.in_set.claim(task):
+                ready.drop_first(shelf)
+                continue
             ready.pop(shelf)
         taken += 1
         if not queue:
@@ -265,6 +269,10 @@ def _follow(
                 or (options.worker is not None and options.worker != group.address)
                 or (core.distance is not None and core.home_until(dependent, worker.group) == inf)
                 or not wanted(dependent)
+                or not (
+                    options.in_set is None
+                    or (options.in_set.takes(worker) and options.in_set.claim(dependent))
+                )
             ):
                 continue
             share -= 1

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, Final
 
-from mars.calls.options import Options
+from mars.calls.options import CallSet, Options
 from mars.settings import STALE_TIMERS
 from mars.task import Stage, Task, WorkerId
 
@@ -21,8 +21,8 @@ class WorkerState:
 
     __slots__ = (
         "address", "asked", "blocked", "claim", "counted", "cpus", "due_at", "empty", "group",
-        "id", "kill_at", "load_s", "need", "queue", "ready", "reason", "resuming", "stopping",
-        "taking_back", "told", "usable", "watched", "where",
+        "head", "head_at", "id", "kill_at", "load_s", "need", "queue", "ready", "reason",
+        "resuming", "stopping", "taking_back", "told", "usable", "watched", "where",
     )  # fmt: skip
 
     def __init__(self, number: WorkerId, group: int, address: str) -> None:
@@ -38,6 +38,8 @@ class WorkerState:
         self.blocked = False
         self.resuming = False  # unblocked, and waits for its cores
         self.taking_back = False  # asked to give back tasks
+        self.head = 0  # the attempt that runs, and since when it is known to
+        self.head_at = 0.0
         self.due_at = 0.0  # when it should have told something
         self.asked = False  # asked to report since it last did
         self.told = 0  # the last attempt whose end it has told
@@ -106,13 +108,17 @@ class Group:
         self.taken = taken or Taken()  # by calls that have to fit into the same memory
 
 
+_Shape = tuple[float, str | None, CallSet | None]
+"""What tells whether a worker may take a task: cores, the place, and the set it belongs to."""
+
+
 class ReadyQueue:
     """Tasks that could start, by urgency, then by the cores and the place that they ask for."""
 
     def __init__(self, abandon: Callable[[Task], None]) -> None:
         self.count = 0
         self._abandon = abandon  # what to do with a task that no live run wants
-        self._levels: dict[tuple[int, int], dict[tuple[float, str | None], deque[Task]]] = {}
+        self._levels: dict[tuple[int, int], dict[_Shape, deque[Task]]] = {}
         self._order: list[tuple[int, int]] = []
         # Where the last task went. The next one most likely goes there, too.
         self._last_options: Options | None = None
@@ -126,7 +132,7 @@ class ReadyQueue:
         if level is None:
             level = self._levels[urgency] = {}
             self._order = sorted(self._levels)
-        shape = (options.cpus, options.worker)
+        shape = (options.cpus, options.worker, options.in_set)
         shelf = level.get(shape)
         if shelf is None:
             shelf = level[shape] = deque()
@@ -146,18 +152,23 @@ class ReadyQueue:
         self._shelf(task).appendleft(task)
         self.count += 1
 
-    def shelf_for(self, group: Group, claimed: float | None) -> deque[Task] | None:
-        """The shelf whose first task a worker of ``group`` should take now.
+    def shelf_for(
+        self, group: Group, claimed: float | None, worker: WorkerState | None = None
+    ) -> deque[Task] | None:
+        """The shelf whose first task ``worker``, of ``group``, should take now.
 
-        ``claimed`` is what the worker's queue already asks for, None when it is empty.
+        ``claimed`` is what the worker's queue already asks for, None when it is empty. If no
+        worker is given, it is one that is still to be started.
         """
         for urgency in self._order:
             level = self._levels[urgency]
-            for (cpus, address), shelf in level.items():
+            for (cpus, address, in_set), shelf in level.items():
                 while shelf and not wanted(shelf[0]):
                     self._abandon(self.pop(shelf))
                 if not shelf or (address is not None and address != group.address):
                     continue
+                if in_set is not None and not in_set.takes(worker):
+                    continue  # as many of the set as may be are in flight elsewhere
                 if claimed is not None:
                     if cpus == claimed:
                         return shelf
@@ -188,6 +199,10 @@ class ReadyQueue:
         except ValueError:
             return
         self.count -= 1
+
+    def drop_first(self, shelf: deque[Task]) -> None:
+        """Drop the first task of a shelf, which must not start."""
+        self._abandon(self.pop(shelf))
 
     def pop(self, shelf: deque[Task]) -> Task:
         self.count -= 1

@@ -62,6 +62,7 @@ from mars.engines.driver.events import (
     Unblocked,
     Unkept,
     Unneeded,
+    Withdrawn,
     WorkerReady,
 )
 from mars.engines.driver.queues import (
@@ -72,6 +73,7 @@ from mars.engines.driver.queues import (
     WorkerState,
     wanted,
 )
+from mars.engines.driver.withdrawal import on_withdrawn
 from mars.engines.wire.status import EXCEPTION, INTERRUPTED, RETURNED, VALUE
 from mars.settings import (
     CANCEL_GRACE_S,
@@ -106,6 +108,8 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
             known.asked |= task.asked
             run.remaining -= 1  # another run made it meanwhile
             run.done += task.size
+            if run.heard is not None:
+                run.heard(known)
             continue
         elif known.finished:
             run.total -= task.size
@@ -115,7 +119,11 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
             run.total += task.size
         elif known.runs:
             count_made(known, -1)
-            known.runs += runs  # another run is at it
+            if known.runs[0] is core.nobody:  # it was cancelled, and is being stopped
+                core.nobody.remaining -= 1
+                known.runs = runs
+            else:
+                known.runs += runs  # another run is at it
             known.asked |= task.asked
             count_made(known, 1)
             if known.stage is MADE and known.asked:
@@ -334,8 +342,8 @@ def _pull(core: Core, worker: WorkerState, tasks: Sequence[Task], now: float) ->
 
 def _blocked(core: Core, event: Blocked, now: float) -> None:
     worker = core.workers.get(event.worker)
-    if worker is None or worker.blocked:
-        return
+    if worker is None or worker.blocked or not worker.queue:
+        return  # without a call, it is a thread that a call left behind: it holds no cores
     worker.blocked = True
     core.changed[worker] = None
     core.blocked += 1
@@ -568,7 +576,9 @@ def _look_at_overdue(core: Core, worker: WorkerState, now: float) -> None:
     behind = len(worker.queue) - 1
     could = behind and not worker.asked and not worker.taking_back
     worker.asked = True
-    if could and core.could_move(worker, behind, now):
+    # A call that a set tells of has begun, or can be cancelled: it does not wait behind a long one.
+    in_set = worker.queue[-1].call.options.in_set
+    if could and (in_set is not None or core.could_move(worker, behind, now)):
         core.take_back(worker, behind)
     else:
         core.commands.append(Report(worker.id))
@@ -587,6 +597,7 @@ HANDLERS: Final[dict[type, Callable[[Core, Any, float], None]]] = {
     Died: _died,
     Left: _left,
     Cancelled: _cancelled,
+    Withdrawn: on_withdrawn,
     Forgotten: _forgotten,
     Tick: _tick,
 }

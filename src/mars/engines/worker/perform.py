@@ -29,6 +29,7 @@ from mars.engines.wire.arena import Inputs
 from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
+    FLAG_STDERR,
     FLAG_STORED,
     CallMessage,
     FromWorker,
@@ -160,6 +161,7 @@ class Performer:
         self._log_end = 0  # where the next call's log begins
         self._mapped = False  # the running call has mapped inputs
         self._limit: MemoryLimit | None = None  # of the running call
+        self._block: tuple[int, list[int]] = 0, []  # the last one: its attempt and its marks
 
     def begin(self, descriptors: Sequence[int]) -> None:
         """From here on calls run; ``descriptors`` of the process are none of theirs."""
@@ -359,6 +361,10 @@ class Performer:
         except (OSError, ValueError):
             log_end = after.restore_streams(function)
         self._log_end = log_end
+        if after.errors.written:
+            after.wrote_errors()
+            if log_end > log_start:
+                flags |= FLAG_STDERR
         stored = now()
         times = (received, decoded, called, returned, stored)
         self._finish(attempt, status, flags, (log_start, log_end), times, data)
@@ -458,8 +464,10 @@ class Performer:
         failures: dict[int, bytes] = {}
         failed_before: dict[int, int] = {}  # of items that were tried again: so many times
         logs = [log_start]
+        loud: list[int] = []  # items that wrote to stderr
+        self._block = attempt, logs
         log, seek, ends = self._log, os.lseek, os.SEEK_CUR
-        stdout, stderr = after.stdout, after.stderr
+        stdout, stderr, errors = after.stdout, after.stderr, after.errors
         first: int = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         tame = after.tame
@@ -500,9 +508,12 @@ class Performer:
                 stderr.flush()
             except ValueError:  # closed by the item
                 after.open_streams()
-                stdout, stderr = after.stdout, after.stderr
+                stdout, stderr, errors = after.stdout, after.stderr, after.errors
             if function not in tame or (few and self.budget.differs()):
                 after.restore(function)
+            if errors.written:
+                after.wrote_errors()
+                loud.append(len(logs) - 1)
             logs.append(seek(log, 0, ends))
         returned = time.monotonic_ns()
         if os.getpid() != self._host.pid:
@@ -529,7 +540,23 @@ class Performer:
         if failures:
             flags |= FLAG_FAILURES
         marks = logs if logs[-1] != logs[0] else None
-        return VALUE, flags, pickle.dumps((packed, failures, marks, failed_before), 5), returned
+        if loud and marks:
+            flags |= FLAG_STDERR
+        result = packed, failures, marks, failed_before, loud
+        return VALUE, flags, pickle.dumps(result, 5), returned
+
+    def marks(self, attempt: int) -> list[int]:
+        """Where the items of a block have begun to print, and where the last one ends now.
+
+        Called by another thread, so the block goes on meanwhile.
+        """
+        block, logs = self._block
+        while block == attempt:
+            known = logs.copy()
+            end = os.fstat(self._log).st_size
+            if len(logs) == len(known):  # else what was printed may be the next item's
+                return [*known, end]
+        return []
 
     # -- values -------------------------------------------------------------------------------
 

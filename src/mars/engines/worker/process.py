@@ -172,7 +172,7 @@ class Worker:
             _, functions, runs, tasks, over = message
             self.calls.learn(functions, runs, over)
             self.queue.extend(tasks)
-            if self.waiting:
+            if self.waiting and self.calls.in_call:
                 self._give_back(len(self.queue))
         elif message[0] == messages.ARENA:
             self.inputs.add_arena(message[1], self.inbox.descriptors.pop(0), message[2])
@@ -248,7 +248,8 @@ class Worker:
         self.waiting += 1
         try:
             with self.shield():
-                self._give_back(len(self.queue))
+                if self.calls.in_call:  # else a thread that a call has left behind waits
+                    self._give_back(len(self.queue))
             return self.wait_reply(request)
         finally:
             self.waiting -= 1
@@ -298,6 +299,8 @@ class Worker:
                 elif message[0] == messages.REPORT:
                     # An answer in any case: it shows if a frame before it never came.
                     self.send((messages.REPORTED,))
+                elif message[0] == messages.MARKS:
+                    self.send((messages.MARKS, message[1], self.calls.marks(message[1])))
                 elif message[0] == messages.COOL:
                     self._cool()
 
