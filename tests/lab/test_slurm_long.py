@@ -142,6 +142,45 @@ def test_a_lost_host_costs_only_the_calls_that_ran_there(
         program.communicate(timeout=10)
 
 
+CANCELLED = """
+import os, time
+import mars, mars.remote as mr
+from mars.deploy.slurm import new_cluster
+
+def stay(i):
+    import time
+    print("begun", i, flush=True)
+    time.sleep(600 * i)
+    return "kept"
+
+cluster = new_cluster(cpus=2, time=30)
+calls = [mr.spawn(stay, args=(i,)) for i in range(2)]
+calls[0].execute()
+run = calls[1].execute(wait=False)
+log = ""
+while "begun" not in log:
+    log += str(calls[1].fetch_log())
+    time.sleep(0.05)
+os.system(f"scancel {cluster.job_id}")
+try:
+    run.result()
+except mars.errors.ClusterUnreachable as error:
+    print(error)
+print(calls[0].fetch(), calls[0].fetch_log())
+cluster.stop()
+"""
+
+
+def test_when_the_job_ends_runs_end_with_slurm_s_reason_and_what_was_finished_stays(
+    slurm: SlurmLab,
+) -> None:
+    (slurm.folder / "cancelled.py").write_text(CANCELLED)
+    said = slurm.run(sys.executable, "cancelled.py", limit_s=150.0)
+    assert "is gone (Slurm job 1 has ended: CANCELLED)" in said
+    assert "kept begun 0" in said
+    assert slurm.left() == []
+
+
 KEPT = """
 import sys, time
 from mars.deploy.slurm import new_cluster

@@ -185,6 +185,9 @@ def new_cluster(
         host=_word("host", host),
         quiet=not show_progress,
     )
+    from mars.engines.cluster.engine import Cluster  # the session loads it, too
+    from mars.engines.driver.engine import DriverEngine
+
     # Before the session: handlers run in reverse, and the session ends first.
     atexit.register(keeper.close)
     try:
@@ -193,6 +196,8 @@ def new_cluster(
         atexit.unregister(keeper.close)
         keeper.close()
         raise
+    if isinstance(session.engine, DriverEngine) and isinstance(session.engine.site, Cluster):
+        session.engine.site.fate = lambda: keeper.over
     return SlurmCluster(keeper, session)
 
 
