@@ -116,6 +116,7 @@ class Keeper:
         """
         if plan.request is not None:
             plan.job, plan.shares = self._allocate(plan, plan.request)
+            tell(SAY, f"Slurm job {plan.job} has begun")
         tell(JOB, plan.job)
         self._record = record = _begin_head(plan)  # nothing listens while a job waits for days
         bundle = clusters.export(record)
@@ -242,7 +243,8 @@ class Keeper:
         if lost:
             tell(SAY, f"{host.share.host} is lost: Slurm cannot reach it")
         elif self._ready:
-            tell(SAY, f"{host.share.host} has left: {why}")
+            # What else it said has been shown.
+            tell(SAY, f"{host.share.host} has left" + (f": {step.failure}" if step.failure else ""))
         else:
             self._refusals.append(f"{host.share.host}: {why}")
 
@@ -255,6 +257,12 @@ class Keeper:
             if there >= wanted:
                 self._ready = True
                 assert self._record is not None
+                joined = [host.share for host in self._hosts if host.was_there]
+                tell(
+                    SAY,
+                    f"{there} of {len(self._hosts)} hosts of Slurm job {plan.job} have joined, "
+                    f"with {sum(share.cpus for share in joined)} cores",
+                )
                 tell(READY, self._record.address)
             elif possible < wanted:
                 raise StartupFailed(

@@ -130,7 +130,6 @@ class Keeper:
                 self._show(text)
             elif what == JOB:
                 self.job = text
-                self._show(f"Slurm job {text} has begun")
             else:
                 yield what, text
 
