@@ -101,6 +101,7 @@ class Keeper:
         self._name = ""
         self._hosts: list[Host] = []
         self._refusals: list[str] = []
+        self._shown = ""  # why the job waits, as people know
         self._told = False
         self._ready = False
 
@@ -161,7 +162,7 @@ class Keeper:
         began = time.monotonic()
         look_at = began + 1.0
         said: list[str] = []
-        shown = doubted = job = ""
+        doubted = job = ""
         while not lines.ended:
             ready = self._wait([lines.descriptor])
             if lines.descriptor in ready:
@@ -174,28 +175,37 @@ class Keeper:
                 continue
             is_new = now - began < SLURM_QUEUE_NEW_S
             look_at = now + (SLURM_QUEUE_LOOK_S if is_new else SLURM_LONG_LOOK_S)
-            waiting = slurm_queue.look(job)
-            if waiting is None or waiting.state != "PENDING":
-                continue  # it begins, or was cancelled: `asking` says more in a moment
-            if waiting.reason != shown and waiting.reason not in ("None", ""):
-                shown = waiting.reason
-                tell(SAY, f"Slurm job {job} waits: {shown}")
-            why = slurm_queue.why_never(waiting)
-            if why and doubted == waiting.reason:  # seen twice: it does not pass at once
+            reason, why = self._look_at_queue(job)
+            if why and doubted == reason:  # seen twice: it does not pass at once
                 raise UsageError(
-                    f"Slurm does not start job {job}: {waiting.reason}. This does not pass by "
-                    f"itself: {why}. The job was taken out of the queue"
+                    f"Slurm does not start job {job}: {reason}. This does not pass by itself: "
+                    f"{why}. The job was taken out of the queue"
                 )
-            doubted = waiting.reason if why else ""
-            if plan.timeout_s is not None and now - began > plan.timeout_s:
+            doubted = reason if why else ""
+            if plan.timeout_s is not None and reason and now - began > plan.timeout_s:
                 raise StartupFailed(
-                    f"Slurm did not start job {job} within timeout={plan.timeout_s:g} s: "
-                    f"{waiting.reason}. The job was taken out of the queue"
+                    f"Slurm did not start job {job} within timeout={plan.timeout_s:g} s: {reason}. "
+                    f"The job was taken out of the queue"
                 )
-        if asking.wait(SLURM_COMMAND_S) == 0 and job:
+        if asking.wait() == 0 and job:
             return job
         words = [line.removeprefix("salloc: ").removeprefix("error: ") for line in said]
         raise UsageError(f"Slurm refuses the job: {'; '.join(words) or 'it does not say why'}")
+
+    def _look_at_queue(self, job: str) -> tuple[str, str]:
+        """Why a job waits, and why it does so for ever; "": it does not."""
+        try:
+            waiting = slurm_queue.look(job)
+            if waiting is None or waiting.state != "PENDING":
+                return "", ""  # it begins, or was cancelled: `salloc` says more in a moment
+            why = slurm_queue.why_never(waiting)
+        except StartupFailed as error:  # a busy controller; the job keeps its place
+            tell(SAY, str(error))
+            return "", ""
+        if waiting.reason not in (self._shown, "None", ""):
+            self._shown = waiting.reason
+            tell(SAY, f"Slurm job {job} waits: {waiting.reason}")
+        return waiting.reason, why
 
     # -- the job ------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ print, and tells from a job's reason whether it can start by itself one day. Cal
 from __future__ import annotations
 
 import datetime
-import getpass
 import os
 import re
 import subprocess
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _MIB: Final = 1 << 20
+
+_USER: Final = str(os.getuid())
+"""Whose jobs are ours, by number: variables such as USER may name another one."""
 
 _NEEDS_SOMEBODY: Final = (
     ("Held", "somebody holds it; `scontrol release` lets it go"),
@@ -173,14 +175,14 @@ def look(job: str) -> Job | None:
 
 def job_named(name: str) -> str:
     """Number of this user's job of a name, or ""."""
-    printed = run("squeue", "--noheader", "--user", getpass.getuser(), "--name", name,
+    printed = run("squeue", "--noheader", "--user", _USER, "--name", name,
                   "--format", "%i")  # fmt: skip
     return printed.strip().partition("\n")[0]
 
 
 def cancel(name: str) -> None:
     """End all jobs of this user that have a name, waiting or running."""
-    run("scancel", "--quiet", "--user", getpass.getuser(), "--name", name)
+    run("scancel", "--quiet", "--user", _USER, "--name", name)
 
 
 def hosts(listed: str) -> list[str]:
@@ -221,7 +223,7 @@ def why_never(job: Job) -> str:
 
 def _others_run(job: str) -> bool:
     """Whether another job of this user runs."""
-    printed = run("squeue", "--noheader", "--user", getpass.getuser(), "--states=running",
+    printed = run("squeue", "--noheader", "--user", _USER, "--states=running",
                   "--format", "%i")  # fmt: skip
     return bool(set(printed.split()) - {job})
 
