@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mars.deploy import slurm_queue
+from mars.deploy import processes, slurm_queue
+from mars.deploy.processes import Process
 from mars.deploy.slurm import new_cluster
-from mars.deploy.slurm_node import handles
+from mars.deploy.slurm_node import handles, remove_stale
 from mars.deploy.slurm_queue import Job, Request, Share
 from mars.errors import StartupFailed, UsageError
 
@@ -155,6 +158,32 @@ def test_only_a_process_that_handles_a_signal_is_told() -> None:
         assert handles(os.getpid(), signal.SIGUSR2)
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_node_removes_what_a_killed_one_left_and_nothing_of_one_that_lives(
+    tmp_path: Path,
+) -> None:
+    kept = {"lives": True, "killed": False}
+    locks = []
+    for name, lives in kept.items():
+        own = tmp_path / f"mars-{name}"
+        own.mkdir()
+        record = tmp_path / f"mars-slurm-{name}" / "mars" / "clusters" / "c0"
+        record.mkdir(parents=True)
+        for folder in (record, *record.parents[:3]):
+            folder.chmod(0o700)
+        processes.remember(record, add=[Process("worker", "mark", str(own), 1, 1, "elsewhere")])
+        home = tmp_path / f"mars-slurm-{name}"
+        os.utime(home, (1, 1))
+        locks.append(os.open(home, os.O_RDONLY))
+        if lives:
+            fcntl.flock(locks[-1], fcntl.LOCK_EX)
+    (tmp_path / "mars-slurm-new").mkdir()
+    remove_stale(tmp_path)
+    for lock in locks:
+        os.close(lock)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["mars-lives", "mars-slurm-lives", "mars-slurm-new"]
 
 
 def test_mars_address_is_where_sessions_are_that_name_none(run_python: Callable[..., Any]) -> None:

@@ -10,12 +10,14 @@ of another, and no secret stands in a list of processes. Started by `mars.deploy
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +28,7 @@ from mars.deploy.slurm_queue import run
 from mars.engines.local import stacks
 from mars.errors import MarsError
 from mars.resources import memory_limit_bytes
-from mars.settings import KNOCK_S, SLURM_TICK_S
+from mars.settings import KNOCK_S, NODE_START_S, SLURM_TICK_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,9 @@ FAILED: Final = "mars-node-failed "
 """How lines begin that are for whoever started this."""
 
 TOLD: Final = "told"
+
+_HOME: Final = "mars-slurm-"
+"""How the folder is called that a node has for its own files."""
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -49,7 +54,10 @@ def main() -> int:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     lines = Lines(sys.stdin.fileno())
     asked = json.loads(lines.first())
-    home = Path(platform.private_directory("mars-slurm-"))
+    home = Path(platform.private_directory(_HOME))
+    lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    remove_stale(home.parent)
     os.environ["XDG_STATE_HOME"] = str(home)
     head: tuple[str, int] | None = None
     try:
@@ -69,10 +77,38 @@ def main() -> int:
         return 1
     finally:
         private_files.remove(home)
+        os.close(lock)
         # Whoever asked for the job ends it, after the nodes have left. If that one was killed, its
         # head has gone with it.
         if asked["own_job"] and head is not None and not _answers(*head):
             _end_job()
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what nodes have left in a folder for temporary files that Slurm has killed.
+
+    Slurm does so without a warning where a host was cut off, or used more memory than it has. A
+    node that lives holds a lock on its home; one that has just been made may not yet.
+    """
+    for home in folder.glob(f"{_HOME}*"):
+        try:
+            found = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:  # another user's, or it has just gone
+            continue
+        try:
+            facts = os.fstat(found)
+            if facts.st_uid != os.getuid() or time.time() - facts.st_mtime < NODE_START_S:
+                continue
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for record in home.glob("mars/clusters/*"):
+                for process in processes.remembered(record):
+                    if process.directory and not processes.is_running(process):
+                        private_files.remove(Path(process.directory))
+            private_files.remove(home)
+        except (MarsError, OSError, ValueError):  # its node lives, or nobody can tell
+            continue
+        finally:
+            os.close(found)
 
 
 def _stay(process: processes.Process, lines: Lines, woken: int) -> int:
