@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
-	docs dist slurm bench bench-quick bench-page bench-cluster chaos clean
+	docs dist slurm bench bench-quick bench-page bench-cluster bench-what-if chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -212,6 +212,9 @@ bench-page:  ## write docs/benchmarks.md and docs/plots from benchmarks/results
 
 bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and Ray (some minutes)
 	@$(PY) -m benchmarks.cluster $(BENCH_ARGS)
+
+bench-what-if: $(VENV)/for-tests  ## predictions of runs against real ones (a minute; a quiet machine)
+	@$(PY) -m benchmarks.what_if $(BENCH_ARGS)
 
 chaos: .venv-bench/made  ## kill a random worker every 200 ms, ours and the peers' (half an hour)
 	@.venv-bench/bin/python -m benchmarks.chaos $(CHAOS_ARGS)

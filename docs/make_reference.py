@@ -40,6 +40,9 @@ import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
 from mars.attempt.context import Context  # noqa: E402
 from mars.engines.objects import RemoteObject  # noqa: E402
+from mars.report.report import FunctionRow, Report, WorkerLine  # noqa: E402
+from mars.report.what_if import Point, WhatIf  # noqa: E402
+from mars.sessions.views import Views  # noqa: E402
 
 PAGE = ROOT / "docs" / "reference.md"
 
@@ -250,7 +253,9 @@ def klass(name: str, value: type, level: int = 3, constructor: bool = False) -> 
     title = signature(name, value, False) if constructor else name
     parts = [f"{'#' * level} `{title}`", *document(value.__doc__ or "")]
     short = name.rpartition(".")[2]
-    for member, attribute in vars(value).items():
+    parts_of = [value, *[base for base in value.__bases__ if base is Views]]
+    members = {name: one for part in parts_of for name, one in vars(part).items()}
+    for member, attribute in members.items():
         if member.startswith("_") or f"{value.__name__}.{member}" in FOR_MARS_ONLY:
             continue
         if inspect.isfunction(attribute) and inspect.getdoc(attribute):
@@ -353,7 +358,8 @@ def commands() -> Iterator[str]:
     yield "`mars` and `python -m mars` are the same. `mars --version` prints the version."
     for name, purpose in mars.cli.COMMANDS.items():
         parser = argparse.ArgumentParser(prog=f"mars {name}", add_help=False)
-        importlib.import_module(f"mars.cli.{name}").add_arguments(parser)
+        module = name.replace("-", "_")
+        importlib.import_module(f"mars.cli.{module}").add_arguments(parser)
         yield f"### `mars {name}`\n\n{purpose[:1].upper()}{purpose[1:]}."
         yield from arguments(parser)
     yield "Exit status: 0 if all is well, 1 if a problem was found, 2 if the command is wrong."
@@ -456,6 +462,12 @@ def build() -> str:
         function("mars.joblib.register", mars.joblib.register),
         ("`mars.learn.contrib.joblib` has the names that the original has for `register` and "
          "`MarsBackend`: `register_mars_backend` and `MarsDistributedBackend`."),
+        "## Reports",
+        klass("Report", Report),
+        klass("FunctionRow", FunctionRow),
+        klass("WorkerLine", WorkerLine),
+        klass("WhatIf", WhatIf),
+        klass("Point", Point),
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),

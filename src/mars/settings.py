@@ -71,9 +71,19 @@ together."""
 BLOCK_ITEMS: Final = 16_384
 """The most items in one block, whatever their predicted time, so that no block is very large."""
 
-ATTEMPTS_KEPT: Final = 2_000
-"""Attempts that have ended and that an engine keeps for `Engine.observe`, the newest of them. Each
-takes about 350 bytes. Whoever looks twice a second misses none up to 4 000 calls a second."""
+ATTEMPTS_KEPT: Final = 1_000_000
+"""Rows of the table of attempts that an engine keeps: attempts that have ended, the newest of them.
+Each takes about 140 bytes, and with inputs 10 more and 4 for each. Older ones are summed up by
+function."""
+
+RUNS_KEPT: Final = 65_536
+"""Runs whose begin and end an engine keeps for its table of attempts, the newest of them. Each
+takes about 200 bytes."""
+
+PROCESSOR_ASKED_AFTER_S: Final = 0.001
+"""From which time on, in seconds, a worker asks how much processor time a call has used. To ask
+takes 0.5 us, twice for each call, which is too much for the shortest calls. Those are taken to have
+been on a processor all the time."""
 
 FUNCTIONS_KEPT: Final = 512
 """How many functions a worker keeps. Each takes about 2 KB, and a program that makes a closure for
