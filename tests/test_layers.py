@@ -33,7 +33,7 @@ LAYERS = """
     deploy.engine_programs
     deploy.census deploy.targets
     deploy.clusters
-    deploy.ssh
+    deploy.ssh deploy.slurm_queue
     code.bytecode code.digest code.keepers code.origin code.places code.arrays
     code.modules
     code.changes
@@ -77,6 +77,10 @@ LAYERS = """
     engines.worker.in_threads engines.worker.process
     engines.worker.thread_host
     engines.local.launch engines.local.stacks engines.local.zygote
+    deploy.slurm_node
+    deploy.slurm_steps
+    deploy.slurm_keeper
+    deploy.slurm_start
     engines.local.process
     engines.local.workers
     engines.driver.events engines.driver.queues
@@ -120,7 +124,7 @@ LAYERS = """
     sessions.replacing
     sessions.opening
     sessions.aio calls.executable
-    calls.objects calls.completed
+    calls.objects calls.completed deploy.slurm
     calls.put script
     calls.spawn
     executors.lost
@@ -145,7 +149,7 @@ LAYERS = """
     mars
     cli.findings
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs cli.saved
+    cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
     cli.report cli.what_if
     cli.replay
     cli
