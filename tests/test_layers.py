@@ -33,7 +33,7 @@ LAYERS = """
     deploy.engine_programs
     deploy.census deploy.targets
     deploy.clusters
-    deploy.ssh
+    deploy.ssh deploy.slurm_queue
     code.bytecode code.digest code.keepers code.origin code.places code.arrays
     code.modules
     code.changes
@@ -52,7 +52,9 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph observe.attempts observe.silence observe.states
+    graph observe.silence observe.states
+    engines.wire.frames engines.wire.regions engines.wire.status
+    engines.wire.messages observe.attempts
     observe.observation
     engine
     checkpoint.stale
@@ -68,13 +70,16 @@ LAYERS = """
     checkpoint.recall
     checkpoint.checkpoint
     engines.main_thread engines.objects engines.given
-    engines.wire.large_pages engines.wire.frames engines.wire.ledger engines.wire.regions
-    engines.wire.status
-    engines.wire.arena engines.wire.messages
+    engines.wire.large_pages engines.wire.ledger
+    engines.wire.arena
     engines.worker.aftermath engines.worker.outbox engines.worker.stack_answer
     engines.worker.requests engines.worker.perform
     engines.worker.process
     engines.local.launch engines.local.stacks engines.local.zygote
+    deploy.slurm_node
+    deploy.slurm_steps
+    deploy.slurm_keeper
+    deploy.slurm_start
     engines.local.process
     engines.local.workers
     engines.driver.events engines.driver.queues
@@ -107,13 +112,18 @@ LAYERS = """
     engines.start
     completion
     execution
+    report.record
+    report.losses report.frame report.timeline report.words
+    report.path report.html
+    report.advice report.what_if
+    report.report
     sessions.logs sessions.echoing sessions.tally
-    sessions.runs checkpoint.history
+    sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.replacing
     sessions.opening
     sessions.aio calls.executable
-    calls.objects calls.completed
+    calls.objects calls.completed deploy.slurm
     calls.put script
     calls.spawn
     executors.lost
@@ -138,7 +148,8 @@ LAYERS = """
     mars
     cli.findings
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs
+    cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
+    cli.report cli.what_if
     cli.replay
     cli
     cli.original
@@ -149,7 +160,7 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "contrib", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "executors", "learn", "learn.contrib", "observe", "sessions",
+    "engines.worker", "executors", "learn", "learn.contrib", "observe", "report", "sessions",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
@@ -166,6 +177,8 @@ PURE = {
     "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
     "engines.driver.scheduler", "engines.driver.withdrawal",
     "engines.wire.regions", "engines.wire.status",
+    "report.advice", "report.html", "report.losses", "report.path", "report.record",
+    "report.timeline", "report.words",
 }  # fmt: skip
 """They decide and do nothing else."""
 
@@ -296,6 +309,7 @@ def test_optional_packages_are_imported_late() -> None:
         "joblib",
         "numpy",
         "pandas",
+        "pyarrow",
         "ray",
         "rich",
         "sklearn",
@@ -325,6 +339,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "numpy",
         "h5py",
         "pandas",
+        "pyarrow",
         "ray",
         "sklearn",
     }  # used when they are there
