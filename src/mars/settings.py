@@ -921,4 +921,3 @@ KUBERNETES_CACHE_SHARE: Final = 0.4
 
 KUBERNETES_LOG_LINES: Final = 20
 """How many last lines of the log of a pod that crashed an error shows."""
-

@@ -100,6 +100,16 @@ class Kept:
             self._tunnel = Tunnel(self.api, self.scheduler, SCHEDULER_PORT)
         return self._tunnel
 
+    @property
+    def tunnels(self) -> bool:
+        """Whether this program goes through a tunnel."""
+        return self._tunnel is not None
+
+    @property
+    def trouble(self) -> MarsError | None:
+        """Why the last connection through the tunnel could not be made."""
+        return None if self._tunnel is None else self._tunnel.trouble
+
     def scheduler(self) -> str:
         """The name of the scheduler's pod."""
         found = self.api.pods(manifests.selector(self.name, manifests.SCHEDULER))

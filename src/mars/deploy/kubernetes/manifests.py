@@ -145,6 +145,8 @@ def service(wanted: Wanted) -> Json:
             "type": wanted.service_type,
             "selector": _selects(wanted, SCHEDULER),
             "ports": [port],
+            # Workers try until it answers. Kubelets tell of a probe up to a minute late.
+            "publishNotReadyAddresses": True,
         },
     }
 

@@ -59,6 +59,13 @@ def is_ready(pod: Facts) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
+def is_running(pod: Facts) -> bool:
+    """Whether its container runs now, ready or not, and was not told to end."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    return any((one.get("state") or {}).get("running") for one in _containers(pod))
+
+
 def restarts(pod: Facts) -> int:
     """How often its container was started again."""
     return sum(one.get("restartCount", 0) for one in _containers(pod))
@@ -70,6 +77,8 @@ def state(pod: Facts) -> str:
         return "ends"
     if is_ready(pod):
         return "ready"
+    if is_running(pod):
+        return "starts"
     found = waits(pod)
     return found.text if found is not None else ending(pod) or pod["status"].get("phase", "unknown")
 

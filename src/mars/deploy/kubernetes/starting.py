@@ -11,6 +11,7 @@ import datetime
 import math
 import os
 import secrets
+import ssl
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from mars import platform
 from mars.calls.mistakes import unknown_argument
 from mars.config import plain_scalar
-from mars.deploy import credentials, private_files
-from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN
+from mars.deploy import credentials, private_files, records
+from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
+from mars.deploy.knock import knock
 from mars.deploy.kubernetes import manifests, pods
 from mars.deploy.kubernetes.api import Api
 from mars.deploy.kubernetes.client import (
@@ -33,7 +35,7 @@ from mars.deploy.kubernetes.client import (
 from mars.deploy.kubernetes.places import IMAGE
 from mars.deploy.kubernetes.wanted import Wanted, wanted, whole
 from mars.engines.kinds import DASK
-from mars.errors import ClusterUnreachable, StartupFailed, UsageError
+from mars.errors import ClusterUnreachable, CredentialsError, StartupFailed, UsageError
 from mars.observe.progress import write_line
 from mars.sessions.opening import new_session
 from mars.settings import CREDENTIALS_DAYS, KUBERNETES_LEASE_S, KUBERNETES_START_S
@@ -188,20 +190,13 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     begun = time.monotonic()
     node, client = make_credentials(plan, _seconds("valid_days", valid_days))
     kept, service = start(api, plan, node, client)
-    made: KubernetesClusterClient | None = None
     try:
         watch = Waiting(api, plan.name, begun + limit_s)
-        _wait_ready(watch, api, plan.name, enough)
-        made = _connected(kept, manifests.address(plan), service, client, session_options)
-        session = made.session
-        watch.until(lambda: len(session.get_worker_addresses()) >= enough, enough)
+        inside = manifests.address(plan)
+        return connected(kept, inside, service, client, watch, enough, session_options)
     except BaseException:
-        if made is not None:
-            made.stop(wait=False)
-        else:
-            kept.end(wait=False)
+        kept.end(wait=False)
         raise
-    return made
 
 
 def connect_cluster(
@@ -258,7 +253,8 @@ def connect_cluster(
         spec: Any = service["spec"]
         host = f"{metadata['name']}.{api.namespace}.svc:{spec['ports'][0]['port']}"
         inside = DASK.address(host, secure=True)
-        return _connected(kept, inside, service, secret_texts(secret), session_options)
+        watch = Waiting(api, name, time.monotonic() + KUBERNETES_START_S)
+        return connected(kept, inside, service, secret_texts(secret), watch, 1, session_options)
     except BaseException:
         kept.close()
         raise
@@ -376,47 +372,61 @@ def _service_of(api: Api, name: str) -> Json:
     return found
 
 
-def _wait_ready(watch: Waiting, api: Api, name: str, enough: int) -> None:
-    """Wait for the scheduler, and for as many workers as are enough."""
-    for part, count in ((manifests.SCHEDULER, 1), (manifests.WORKER, enough)):
-        selector = manifests.selector(name, part)
-        watch.until(
-            lambda: sum(map(pods.is_ready, api.pods(selector))) >= count,  # noqa: B023 (at once)
-            count,
-            part,
-        )
-
-
-def wait_started(api: Api, plan: Wanted, limit_s: float) -> None:
-    """Wait until a cluster runs, without a session; for ``mars cluster``."""
-    watch = Waiting(api, plan.name, time.monotonic() + limit_s)
-    _wait_ready(watch, api, plan.name, plan.worker_num)
-
-
-def _connected(
+def connected(
     kept: Kept,
     inside: str,
     service: Json,
     client: Mapping[str, str],
-    session_options: Mapping[str, object] | None,
+    watch: Waiting,
+    enough: int,
+    session_options: Mapping[str, object] | None = None,
 ) -> KubernetesClusterClient:
-    """A session on a cluster that runs."""
+    """A session on a cluster, when its scheduler answers and enough workers have joined."""
+    for part, count in ((manifests.SCHEDULER, 1), (manifests.WORKER, enough)):
+        selector = manifests.selector(kept.name, part)
+        watch.until(
+            lambda: sum(map(pods.is_running, kept.api.pods(selector))) >= count,  # noqa: B023
+            count,
+            part,
+        )
     files = kept.files(client)
     endpoint = way_in(kept, inside, service)
-    given: dict[str, Any] = dict(session_options or {})
-    try:
-        session = new_session(endpoint, security=files, **given)
-    except StartupFailed as error:
-        trouble = None if kept.api.inside or "127.0.0.1" not in endpoint else kept.tunnel().trouble
-        if trouble is not None:
-            raise StartupFailed(f"the scheduler cannot be reached: {trouble}") from error
-        raise
+    watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
+    session = new_session(endpoint, security=files, **dict(session_options or {}))  # type: ignore[arg-type]
     site: Any = session.engine.site  # type: ignore[attr-defined]
     site.why_lost = kept.why_lost
     made = KubernetesClusterClient(kept, endpoint, session)
     # After `new_session`, whose handler has to run later: handlers run in reverse.
     atexit.register(made.at_exit)
+    try:
+        watch.until(lambda: made.count_workers() >= enough, enough)
+    except BaseException:
+        made.close()
+        raise
     return made
+
+
+def _answers(kept: Kept, endpoint: str, files: Credentials) -> bool:
+    """Whether the scheduler takes our certificate; False: it may do so later."""
+    host, port = records.split(endpoint)
+    try:
+        knock(host, port, files)
+    except ClusterUnreachable:
+        return False
+    except CredentialsError as error:
+        trouble = kept.trouble
+        if trouble is not None and not isinstance(trouble, ClusterUnreachable):
+            raise StartupFailed(f"the scheduler cannot be reached: {trouble}") from None
+        # The tunnel takes a connection, and ends it if nobody listens in the pod yet.
+        hung_up = error.__cause__ is None or isinstance(error.__cause__, _HUNG_UP)
+        if not kept.tunnels or not hung_up:
+            raise
+        return False
+    return True
+
+
+_HUNG_UP: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)
+"""What the end of a connection looks like that nobody has taken."""
 
 
 def end(api: Api, name: str) -> bool:
