@@ -9,19 +9,20 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
+import fcntl
 import os
+import secrets
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mars import platform
-from mars.deploy import private_files
+from mars.deploy import credentials, private_files, records
 from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
 from mars.deploy.kubernetes import manifests, pods
 from mars.deploy.kubernetes.places import SCHEDULER_PORT
 from mars.deploy.kubernetes.tunnel import Tunnel
 from mars.deploy.kubernetes.wanted import whole
+from mars.deploy.records import Record
 from mars.engines.kinds import DASK
 from mars.errors import ClusterUnreachable, CredentialsError, MarsError, StartupFailed, UsageError
 from mars.observe.progress import write_line
@@ -72,7 +73,8 @@ class Kept:
         self._owner = os.getpid()
         self._closing = threading.Event()
         self._tunnel: Tunnel | None = None
-        self._directory: Path | None = None
+        self._record: Record | None = None
+        self._lock = -1
         self._renewing: threading.Thread | None = None
         if lease_s:
             self._renewing = threading.Thread(
@@ -85,14 +87,22 @@ class Kept:
         """Whether this process made it, not one that forked this one."""
         return os.getpid() == self._owner
 
-    def files(self, secret: Mapping[str, str]) -> Credentials:
-        """Keep credentials in files that nobody else can read."""
-        if self._directory is None:
-            self._directory = Path(platform.private_directory("mars-kubernetes-"))
+    def know(self, endpoint: str, secret: Mapping[str, str]) -> Credentials:
+        """Have programs of this user on this machine find the credentials by the address."""
+        forget_stale()
+        host, port = records.split(endpoint)
+        identity = secrets.token_hex(8)
+        record = Record(identity, DASK.name, host, port, port, 0, secure=True, origin="import")
+        self._record = record
+        records.save(record)
+        # As long as this process lives, and holds it, nobody takes the record for a stale one.
+        (record.directory / _LOCK).touch(0o600)
+        self._lock = os.open(record.directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        private_files.directory(record.credentials)
         for name in (CA, CERTIFICATE, KEY, TOKEN):
-            private_files.write_new(self._directory / name, secret[name].encode())
-        ca, certificate, key = (str(self._directory / name) for name in (CA, CERTIFICATE, KEY))
-        return Credentials(ca, certificate, key, secret[TOKEN])
+            private_files.write_new(record.credentials / name, secret[name].encode())
+        return credentials.load(record.credentials)
 
     def tunnel(self) -> Tunnel:
         """A port here that leads to the scheduler."""
@@ -156,9 +166,12 @@ class Kept:
         if self._tunnel is not None:
             self._tunnel.close()
             self._tunnel = None
-        if self._directory is not None:
-            private_files.remove(self._directory)
-            self._directory = None
+        if self._record is not None:
+            records.forget(self._record)
+            self._record = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
         self.api.close()
 
     def end(self, wait: bool = True, timeout: float | None = None) -> None:
@@ -171,6 +184,28 @@ class Kept:
                 wait_gone(self.api, self.name, KUBERNETES_GONE_S if timeout is None else timeout)
         finally:
             self.close()
+
+
+_LOCK: Final = "kubernetes.lock"
+
+
+def forget_stale() -> None:
+    """Remove what programs that were killed have left on this machine."""
+    for record in records.everything():
+        path = record.directory / _LOCK
+        if not path.exists():
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # somebody has removed it meanwhile
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            records.forget(record)
+        except BlockingIOError:  # its program lives
+            pass
+        finally:
+            os.close(descriptor)
 
 
 def delete(api: Api, kind: str, name: str) -> bool:

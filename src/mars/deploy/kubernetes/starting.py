@@ -389,10 +389,10 @@ def connected(
             count,
             part,
         )
-    files = kept.files(client)
     endpoint = way_in(kept, inside, service)
+    files = kept.know(endpoint, client)
     watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
-    session = new_session(endpoint, security=files, **dict(session_options or {}))  # type: ignore[arg-type]
+    session = new_session(endpoint, **dict(session_options or {}))  # type: ignore[arg-type]
     site: Any = session.engine.site  # type: ignore[attr-defined]
     site.why_lost = kept.why_lost
     made = KubernetesClusterClient(kept, endpoint, session)
