@@ -97,8 +97,8 @@ with new_cluster(worker_num=2, **SMALL) as cluster:
     core = cluster._kept.api._core
     selector = f"app.kubernetes.io/instance={cluster.name},app.kubernetes.io/component=worker"
     def pods():
-        return {pod.metadata.name for pod in core.list_namespaced_pod(
-            cluster.namespace, label_selector=selector).items if not pod.metadata.deletion_timestamp}
+        found = core.list_namespaced_pod(cluster.namespace, label_selector=selector).items
+        return {pod.metadata.name for pod in found if not pod.metadata.deletion_timestamp}
     while not all(str(call.fetch_log()).strip() for call in calls):
         time.sleep(0.1)
     victim = sorted(pods())[0]
@@ -399,6 +399,7 @@ with new_cluster(worker_num=1, **SMALL) as cluster:
                 "-n", "default", "--command", "--", "python", "-c", SCAN]  # fmt: skip
     space.kubernetes.kubectl(*stranger, ",".join(hosts))
     try:
+
         def log() -> str:
             phase = space.kubernetes.kubectl(
                 "get", "pod", "scan", "-n", "default", "-o", "jsonpath={.status.phase}"
