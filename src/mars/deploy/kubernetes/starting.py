@@ -69,7 +69,6 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     namespace: str | None = None,
     name: str | None = None,
     lease: int = KUBERNETES_LEASE_S,
-    session_options: Mapping[str, object] | None = None,
     **options: object,
 ) -> KubernetesClusterClient:
     """Start a cluster on Kubernetes, and make a session on it.
@@ -112,9 +111,8 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     lease : int, default 300
         If this program is killed, Kubernetes deletes the cluster after this time, in seconds. 0: it
         stays until `KubernetesClusterClient.stop` or ``mars cluster down --kubernetes`` ends it.
-    session_options : mapping, optional
-        Arguments of `mars.new_session`, such as ``{"checkpoint": "folder"}``.
     **options
+        Those of `mars.new_session`, such as ``checkpoint=`` or ``env=``. And of pods:
         ``worker_spill_size`` (4 GiB: disk of each worker's pod), ``extra_env``, ``extra_labels``,
         ``extra_volumes`` (as Kubernetes writes volumes, with a ``mountPath`` in each),
         ``pre_stop_command``; each of these four with ``supervisor_`` or ``worker_`` before it, too.
@@ -165,6 +163,7 @@ def new_cluster(  # noqa: PLR0913 (the original's)
         write_line("mars: a cluster on Kubernetes has one scheduler; supervisor_num is ignored")
     valid_days = options.pop("valid_days", CREDENTIALS_DAYS)
     limit_s = KUBERNETES_START_S if timeout is None else _seconds("timeout", timeout)
+    session_options = {key: options.pop(key) for key in of_sessions(options)}
     asked = checked(
         dict(
             options,
@@ -203,8 +202,7 @@ def connect_cluster(
     name: str | None = None,
     namespace: str | None = None,
     kube_api_client: object = None,
-    *,
-    session_options: Mapping[str, object] | None = None,
+    **session_options: object,
 ) -> KubernetesClusterClient:
     """Make a session on a cluster that is there, as of ``mars cluster up --kubernetes``.
 
@@ -212,8 +210,10 @@ def connect_cluster(
     ----------
     name : str, optional
         Of the cluster. Not needed if there is one in the namespace.
-    namespace, kube_api_client, session_options : optional
+    namespace, kube_api_client : optional
         As of `new_cluster`.
+    **session_options
+        Of `mars.new_session`, such as ``checkpoint=``.
 
     Returns
     -------
@@ -236,6 +236,9 @@ def connect_cluster(
         with connect_cluster("mars-team"):
             print(mr.spawn(sum, args=([1, 2, 3],)).execute().fetch())
     """
+    wrong = session_options.keys() - of_sessions(session_options)
+    if wrong:
+        raise TypeError(unknown_argument("connect_cluster", min(wrong), _SESSION))
     api = Api(kube_api_client, namespace)
     name = name or the_only(api)
     secret = api.secret(f"{name}-client")
@@ -316,9 +319,20 @@ def checked(options: dict[str, object]) -> dict[str, Any]:
         if key in known:
             found[key] = value
         elif key not in _ACCEPTED and not key.endswith("_mem_limit_ratio"):
-            raise TypeError(unknown_argument("new_cluster", key, known))
+            raise TypeError(unknown_argument("new_cluster", key, (*known, *_SESSION)))
     return found
 
+
+def of_sessions(options: Mapping[str, object]) -> list[str]:
+    """Which options are of `mars.new_session`."""
+    return [key for key in options if key in _SESSION]
+
+
+_SESSION: Final = (
+    "session_id", "default", "object_memory", "spill_directory", "log_limit", "seed", "checkpoint",
+    "env", "working_dir", "node_ports",
+)  # fmt: skip
+"""Options of sessions that have a meaning here."""
 
 _ACCEPTED: Final = frozenset(
     {
