@@ -31,6 +31,10 @@ def where(i):
     print("call", i)
     return socket.gethostname()
 
+def begun(call):
+    while not str(call.fetch_log()).strip():
+        time.sleep(0.1)
+
 def nap(i):
     import socket, time
     print("nap", i, flush=True)
@@ -99,8 +103,8 @@ with new_cluster(worker_num=2, **SMALL) as cluster:
     def pods():
         found = core.list_namespaced_pod(cluster.namespace, label_selector=selector).items
         return {pod.metadata.name for pod in found if not pod.metadata.deletion_timestamp}
-    while not all(str(call.fetch_log()).strip() for call in calls):
-        time.sleep(0.1)
+    for call in calls:
+        begun(call)
     victim = sorted(pods())[0]
     core.delete_namespaced_pod(victim, cluster.namespace, grace_period_seconds=0)
     running.result()
@@ -108,8 +112,7 @@ with new_cluster(worker_num=2, **SMALL) as cluster:
     cluster.rescale_workers(1)
     print("one", cluster.count_workers())
     held = mars.execute(once, wait=False)
-    while not str(once.fetch_log()).strip():
-        time.sleep(0.1)
+    begun(once)
     core.delete_namespaced_pod(sorted(pods())[0], cluster.namespace, grace_period_seconds=0)
     try:
         held.result()
@@ -143,8 +146,8 @@ with new_cluster(worker_num=2, lease=600, **SMALL) as cluster:
     print("there", flush=True)
     calls = [mr.spawn(nap, args=(8,)) for i in range(2)]
     running = mars.execute(calls, wait=False)
-    while not all(str(call.fetch_log()).strip() for call in calls):
-        time.sleep(0.1)
+    for call in calls:
+        begun(call)
     print("running", flush=True)
     input()
     print("hosts", *(call.fetch() for call in running.result() or calls))

@@ -292,7 +292,14 @@ class KubernetesClusterClient:
         self.name, self.namespace = kept.name, kept.api.namespace
         self.endpoint = endpoint
         self.session = session
-        self._kept = kept
+        self._kept: Kept | None = kept
+
+    def _cluster(self) -> Kept:
+        if self._kept is None:
+            raise UsageError(
+                f"cluster {self.name} was stopped, or let go of; new_cluster() starts another"
+            )
+        return self._kept
 
     def rescale_workers(
         self,
@@ -324,12 +331,13 @@ class KubernetesClusterClient:
         TypeError, ValueError
             An argument is wrong.
         """
+        api = self._cluster().api
         count = whole("new_scale", new_scale, 0)
         enough = count if min_workers is None else whole("min_workers", min_workers, 0, count)
-        self._kept.api.scale(f"{self.name}-{manifests.WORKER}", count)
+        api.scale(f"{self.name}-{manifests.WORKER}", count)
         if wait:
             limit_s = KUBERNETES_START_S if timeout is None else float(timeout)
-            watch = Waiting(self._kept.api, self.name, time.monotonic() + limit_s)
+            watch = Waiting(api, self.name, time.monotonic() + limit_s)
             watch.until(lambda: enough <= len(self._there()) <= count, enough)
 
     def _there(self) -> list[str]:
@@ -356,10 +364,10 @@ class KubernetesClusterClient:
         StartupFailed
             Something is left after this time. It was deleted, and goes when its node answers.
         """
-        kept, self._kept = self._kept, _NOTHING
-        atexit.unregister(self.at_exit)
-        if kept is _NOTHING:
+        kept, self._kept = self._kept, None
+        if kept is None:
             return
+        atexit.unregister(self.at_exit)
         try:
             self.session.stop_server()
         finally:
@@ -368,12 +376,12 @@ class KubernetesClusterClient:
     def close(self) -> None:
         """End the session, and let go of the cluster; one with a lease is ended, see `stop`."""
         kept = self._kept
-        if kept is _NOTHING:
+        if kept is None:
             return
         if kept.ends_with_us:
             self.stop()
             return
-        self._kept = _NOTHING
+        self._kept = None
         atexit.unregister(self.at_exit)
         try:
             self.session.stop_server()
@@ -382,7 +390,7 @@ class KubernetesClusterClient:
 
     def at_exit(self) -> None:
         """The program ends: so does what it has started."""
-        if self._kept is not _NOTHING and self._kept.is_ours:
+        if self._kept is not None and self._kept.is_ours:
             with contextlib.suppress(MarsError):  # the lease ends it
                 self.close()
 
@@ -471,13 +479,3 @@ def _kind(trouble: pods.Trouble) -> str:
 def _states(found: list[Json]) -> str:
     told = [f"{pods.name_of(pod)} is {pods.state(pod)}" for pod in found]
     return f": {', '.join(told)}" if told else ": it has no pods"
-
-
-class _Nothing:
-    """Stands for a cluster that was let go of."""
-
-    def __getattr__(self, name: str) -> object:
-        raise UsageError("this cluster was stopped; new_cluster() starts another")
-
-
-_NOTHING: Final[Any] = _Nothing()
