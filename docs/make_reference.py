@@ -30,6 +30,7 @@ import mars.config  # noqa: E402
 import mars.contrib.dask  # noqa: E402
 import mars.dask  # noqa: E402
 import mars.deploy.kubernetes  # noqa: E402
+import mars.deploy.slurm  # noqa: E402
 import mars.errors  # noqa: E402
 import mars.execution  # noqa: E402
 import mars.joblib  # noqa: E402
@@ -40,6 +41,9 @@ import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
 from mars.attempt.context import Context  # noqa: E402
 from mars.engines.objects import RemoteObject  # noqa: E402
+from mars.report.report import FunctionRow, Report, WorkerLine  # noqa: E402
+from mars.report.what_if import Point, WhatIf  # noqa: E402
+from mars.sessions.views import Views  # noqa: E402
 
 PAGE = ROOT / "docs" / "reference.md"
 
@@ -94,7 +98,11 @@ PROGRAM_OPTIONS = {
 VARIABLES = {
     "MARS_CPUS": 'number of cores that `n_cpu="auto"` means; overrides every limit that was found',
     "MARS_CHECKPOINT": "checkpoint of each session that is made without `checkpoint=`",
-    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, which mars keeps",
+    "MARS_ADDRESS": "address of each session that is made without an address and without an "
+    "engine; `mars run` sets it for its program",
+    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "cores that a batch system gives, which "
+    "mars keeps to",
+    "SLURM_MEM_PER_NODE, SLURM_MEM_PER_CPU": "memory that a batch system gives, likewise",
     "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; if you set a "
     "number, libraries in a call never use more",
     "CI": "if it is set, progress is shown as plain lines",
@@ -247,7 +255,9 @@ def klass(name: str, value: type, level: int = 3, constructor: bool = False) -> 
     title = signature(name, value, False) if constructor else name
     parts = [f"{'#' * level} `{title}`", *document(value.__doc__ or "")]
     short = name.rpartition(".")[2]
-    for member, attribute in vars(value).items():
+    parts_of = [value, *[base for base in value.__bases__ if base is Views]]
+    members = {name: one for part in parts_of for name, one in vars(part).items()}
+    for member, attribute in members.items():
         if member.startswith("_") or f"{value.__name__}.{member}" in FOR_MARS_ONLY:
             continue
         if inspect.isfunction(attribute) and inspect.getdoc(attribute):
@@ -350,7 +360,8 @@ def commands() -> Iterator[str]:
     yield "`mars` and `python -m mars` are the same. `mars --version` prints the version."
     for name, purpose in mars.cli.COMMANDS.items():
         parser = argparse.ArgumentParser(prog=f"mars {name}", add_help=False)
-        importlib.import_module(f"mars.cli.{name}").add_arguments(parser)
+        module = name.replace("-", "_")
+        importlib.import_module(f"mars.cli.{module}").add_arguments(parser)
         yield f"### `mars {name}`\n\n{purpose[:1].upper()}{purpose[1:]}."
         yield from arguments(parser)
     yield "Exit status: 0 if all is well, 1 if a problem was found, 2 if the command is wrong."
@@ -365,8 +376,8 @@ def build() -> str:
          "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
          "[mars.session](#marssession) · [mars.joblib](#marsjoblib) · [mars.dask](#marsdask) · "
-         "[mars.pandas](#marspandas) · "
-         "[mars.deploy.kubernetes](#marsdeploykubernetes) · [Inside a call](#inside-a-call) · "
+         "[mars.pandas](#marspandas) · [mars.deploy.kubernetes](#marsdeploykubernetes) · "
+         "[mars.deploy.slurm](#marsdeployslurm) · [Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
         "## mars.remote",
@@ -459,9 +470,19 @@ def build() -> str:
         function("mars.joblib.register", mars.joblib.register),
         ("`mars.learn.contrib.joblib` has the names that the original has for `register` and "
          "`MarsBackend`: `register_mars_backend` and `MarsDistributedBackend`."),
+        "## Reports",
+        klass("Report", Report),
+        klass("FunctionRow", FunctionRow),
+        klass("WorkerLine", WorkerLine),
+        klass("WhatIf", WhatIf),
+        klass("Point", Point),
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),
+        "## mars.deploy.slurm",
+        "See [Slurm](slurm.md).",
+        function("mars.deploy.slurm.new_cluster", mars.deploy.slurm.new_cluster),
+        klass("mars.deploy.slurm.SlurmCluster", mars.deploy.slurm.SlurmCluster),
         "## Options of a program",
         klass("mars.config.Options", mars.config.Options),
         program_options(),

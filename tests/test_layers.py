@@ -36,7 +36,7 @@ LAYERS = """
     deploy.kubernetes.api deploy.kubernetes.manifests
     deploy.kubernetes.tunnel
     deploy.clusters
-    deploy.ssh
+    deploy.ssh deploy.slurm_queue
     code.bytecode code.digest code.keepers code.origin code.places code.arrays
     code.modules
     code.changes
@@ -55,7 +55,9 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph observe.attempts observe.silence observe.states
+    graph observe.silence observe.states
+    engines.wire.frames engines.wire.regions engines.wire.status
+    engines.wire.messages observe.attempts
     observe.observation
     engine
     checkpoint.stale
@@ -71,13 +73,16 @@ LAYERS = """
     checkpoint.recall
     checkpoint.checkpoint
     engines.main_thread engines.objects engines.given
-    engines.wire.large_pages engines.wire.frames engines.wire.ledger engines.wire.regions
-    engines.wire.status
-    engines.wire.arena engines.wire.messages
+    engines.wire.large_pages engines.wire.ledger
+    engines.wire.arena
     engines.worker.aftermath engines.worker.outbox engines.worker.stack_answer
     engines.worker.requests engines.worker.perform
     engines.worker.process
     engines.local.launch engines.local.stacks engines.local.zygote
+    deploy.slurm_node
+    deploy.slurm_steps
+    deploy.slurm_keeper
+    deploy.slurm_start
     engines.local.process
     engines.local.workers
     engines.driver.events engines.driver.queues
@@ -110,15 +115,20 @@ LAYERS = """
     engines.start
     completion
     execution
+    report.record
+    report.losses report.frame report.timeline report.words
+    report.path report.html
+    report.advice report.what_if
+    report.report
     sessions.logs sessions.echoing sessions.tally
-    sessions.runs checkpoint.history
+    sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.replacing
     sessions.opening
     deploy.kubernetes.client
     deploy.kubernetes.starting
     sessions.aio calls.executable
-    calls.objects calls.completed
+    calls.objects calls.completed deploy.slurm
     calls.put script
     calls.spawn
     executors.lost
@@ -144,7 +154,8 @@ LAYERS = """
     deploy.kubernetes
     cli.findings cli.kubernetes
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs
+    cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
+    cli.report cli.what_if
     cli.replay
     cli
     cli.original
@@ -155,7 +166,7 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "contrib", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "executors", "learn", "learn.contrib", "observe", "sessions",
+    "engines.worker", "executors", "learn", "learn.contrib", "observe", "report", "sessions",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
@@ -172,6 +183,8 @@ PURE = {
     "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
     "engines.driver.scheduler", "engines.driver.withdrawal",
     "engines.wire.regions", "engines.wire.status",
+    "report.advice", "report.html", "report.losses", "report.path", "report.record",
+    "report.timeline", "report.words",
 }  # fmt: skip
 """They decide and do nothing else."""
 
@@ -302,6 +315,7 @@ def test_optional_packages_are_imported_late() -> None:
         "joblib",
         "numpy",
         "pandas",
+        "pyarrow",
         "ray",
         "rich",
         "sklearn",
@@ -332,6 +346,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "numpy",
         "h5py",
         "pandas",
+        "pyarrow",
         "ray",
         "sklearn",
         "urllib3",  # of kubernetes

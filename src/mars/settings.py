@@ -71,9 +71,19 @@ together."""
 BLOCK_ITEMS: Final = 16_384
 """The most items in one block, whatever their predicted time, so that no block is very large."""
 
-ATTEMPTS_KEPT: Final = 2_000
-"""Attempts that have ended and that an engine keeps for `Engine.observe`, the newest of them. Each
-takes about 350 bytes. Whoever looks twice a second misses none up to 4 000 calls a second."""
+ATTEMPTS_KEPT: Final = 1_000_000
+"""Rows of the table of attempts that an engine keeps: attempts that have ended, the newest of them.
+Each takes about 140 bytes, and with inputs 10 more and 4 for each. Older ones are summed up by
+function."""
+
+RUNS_KEPT: Final = 65_536
+"""Runs whose begin and end an engine keeps for its table of attempts, the newest of them. Each
+takes about 200 bytes."""
+
+PROCESSOR_ASKED_AFTER_S: Final = 0.001
+"""From which time on, in seconds, a worker asks how much processor time a call has used. To ask
+takes 0.5 us, twice for each call, which is too much for the shortest calls. Those are taken to have
+been on a processor all the time."""
 
 FUNCTIONS_KEPT: Final = 512
 """How many functions a worker keeps. Each takes about 2 KB, and a program that makes a closure for
@@ -921,3 +931,42 @@ KUBERNETES_CACHE_SHARE: Final = 0.4
 
 KUBERNETES_LOG_LINES: Final = 20
 """How many last lines of the log of a pod that crashed an error shows."""
+
+SLURM_COMMAND_S: Final = 20.0
+"""How long a command of Slurm may take, in seconds. A busy controller answers after seconds."""
+
+SLURM_TICK_S: Final = 0.5
+"""How often the keeper of a cluster on Slurm looks whether something is due, in seconds."""
+
+SLURM_QUEUE_LOOK_S: Final = 2.0
+"""How often Slurm is asked for a job that waits, in seconds, in the first half minute. A wrong
+request is found then. Sites ask users not to poll more often than needed."""
+
+SLURM_LONG_LOOK_S: Final = 10.0
+"""How often Slurm is asked for a job that runs or has waited for half a minute, in seconds. A
+change of its time limit is seen within this time."""
+
+SLURM_QUEUE_NEW_S: Final = 30.0
+"""How long a job that waits is new, in seconds: see `SLURM_QUEUE_LOOK_S`."""
+
+SLURM_WARNING_S: Final = 60.0
+"""How long before the time limit of a job its calls are told, in seconds. Enough to write a large
+state to disk."""
+
+SLURM_STEP_END_S: Final = 12.0
+"""How long the nodes of a job may take to leave, in seconds. A node has `CLUSTER_END_S` for its
+processes, and the loaded file system of a cluster takes its time."""
+
+SLURM_STEP_AGAIN_S: Final = 30.0
+"""How long after a node ended it is started again on its host, in seconds."""
+
+SLURM_STEP_TRIES: Final = 3
+"""How often in a row a node is started on a host without joining the cluster."""
+
+SLURM_KEEPER_END_S: Final = 60.0
+"""How long the keeper of a cluster on Slurm may take to end all, in seconds: the nodes leave, the
+job is cancelled, the head ends. A controller that does not answer takes several times
+`SLURM_COMMAND_S`."""
+
+SLURM_SAID_LINES: Final = 20
+"""How many last lines of what a host printed an error shows."""

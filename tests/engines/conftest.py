@@ -25,6 +25,7 @@ SLICE = {
         "test_engine_nesting",
         "test_engine_programs",
         "test_engine_put",
+        "test_engine_report",
         "test_engine_same",
         "test_engine_settings",
     },

@@ -20,7 +20,7 @@ V = TypeVar("V")
 
 _UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
 _ARGUMENTS_OF_RUN: Final = frozenset(
-    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "echo", "interval_s"}
+    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "echo", "interval_s", "report"}
 )
 
 
@@ -82,6 +82,8 @@ class Executable(Handle, Generic[V]):
             Seed of `rng` in this run. Default: the session's.
         echo : {"all", "failures", "summary", True, False}, optional
             What is shown of what calls print; see `mars.session.Session.execute`.
+        report : path, optional
+            A file for the report on this run, ``.html`` or ``.json``.
 
         Returns
         -------

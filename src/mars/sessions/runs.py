@@ -19,6 +19,7 @@ from mars.attempt import context
 from mars.code import modules
 from mars.config import option_values, options, plain_scalar
 from mars.engine import Run, SessionRealm
+from mars.errors import UsageError
 from mars.graph import needed_calls
 from mars.observe.watchers import is_watched
 from mars.sessions.logs import CallLogs, Feed
@@ -85,6 +86,7 @@ class Runs:
         cancelled: Any = None,
         checkpoint: Any = None,
         echo: bool | str | None = None,
+        report: Any = None,
     ) -> Any:
         """Run what handles stand for, as `Session.execute` does.
 
@@ -95,6 +97,8 @@ class Runs:
         wait, show_progress, interval_s, seed = _run_arguments(
             wait, show_progress, interval_s, on_error, seed
         )
+        if report is not None:
+            self._check_report(report)
         modules.note_importers()
         if seed is None and not self._nested:  # nested calls have the seed of the run they are in
             seed = option_values()["seed"]
@@ -141,12 +145,13 @@ class Runs:
 
             if echoing is not None:
                 echoing.begin(run)
-                plain = False  # to settle it is to wait for the last lines
+            if echoing is not None or report is not None:
+                plain = False  # to settle it is to wait for the last lines, and to write the report
 
             def settle(make: Callable[[], Any]) -> Any:
                 if echoing is not None:
                     echoing.wait()
-                return self._finish(run, make)
+                return self._finish(run, make, report)
 
             execution = Execution(
                 run, self._engine, settle, finish, list(handles), self.listen, plain, ends
@@ -160,7 +165,7 @@ class Runs:
                 kept.flush()
             if echo == "summary" and self._engine.loud != loud and (asked or is_watched()):
                 self._tell_loud(CallLogs(self._realm).feeds(named(), before))
-        return self._finish(run, finish)
+        return self._finish(run, finish, report)
 
     def _echo_mode(self, given: bool | str | None) -> bool | str:
         """What a run shows of what its calls print."""
@@ -365,7 +370,25 @@ class Runs:
                     attempt.spawned += 1
                 call.place = place if type(call) is Call else call.own_place(place)
 
-    def _finish(self, run: Run, finish: Callable[[], Any]) -> Any:
+    def _check_report(self, path: Any) -> None:
+        from mars.report.report import check_name
+
+        check_name(path)
+        if self._nested:
+            raise UsageError(
+                "report= inside a call: there is no record here; the program's own session has it"
+            )
+
+    def _report(self, run: Run, path: Any) -> None:
+        """Write the report on a run that has ended."""
+        from mars.report.record import record_of
+        from mars.report.report import report_of
+
+        report_of(record_of(self._engine.table(), self._session_id, run.number)).save(path)
+
+    def _finish(self, run: Run, finish: Callable[[], Any], report: Any = None) -> Any:
+        if report is not None:
+            self._report(run, report)
         if run.error is not None:
             raise run.error
         failed = run.failure

@@ -20,6 +20,7 @@ from mars.logs import LogFetcher, LogSource
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.logs import CallLogs
 from mars.sessions.runs import Runs
+from mars.sessions.views import Views
 from mars.task import Call, Handle, Output, Stage, Task
 from mars.tracebacks import trim
 
@@ -36,12 +37,12 @@ _ACCEPTED: Final = frozenset(
 
 
 _OF_EXECUTE: Final = (
-    "checkpoint", "echo", "on_error", "progress_update_interval", "seed", "session",
-    "show_progress", "wait",
+    "checkpoint", "echo", "on_error", "progress_update_interval", "report", "seed",
+    "session", "show_progress", "wait",
 )  # fmt: skip
 
 
-class Session:
+class Session(Views):
     """What a program has executed on an engine.
 
     `new_session` makes it. As a context manager it closes itself at the end. The engine stays if
@@ -90,6 +91,7 @@ class Session:
         seed: int | None = None,
         checkpoint: Any = None,
         echo: bool | str | None = None,
+        report: Any = None,
         **accepted: Any,
     ) -> Any:
         """Run everything that ``objects`` need and that is not done yet.
@@ -116,6 +118,9 @@ class Session:
         echo : {"all", "failures", "summary", True, False}, optional
             What is shown of what calls print, as of ``mars.options.echo``, which is the default.
             "all", or True: each line, as soon as it is complete, behind the name of its call.
+        report : path, optional
+            A file for the report on this run, ``.html`` or ``.json``; see `report`. It is written
+            when the run has ended, also if a call failed.
 
         Returns
         -------
@@ -152,6 +157,7 @@ class Session:
                 cancelled=accepted.get("cancelled"),
                 checkpoint=checkpoint,
                 echo=echo,
+                report=report,
             )
         except BaseException as error:
             trim(error)

@@ -156,6 +156,19 @@ class Kept:
             if time.monotonic() > until or self._closing.wait(KUBERNETES_POLL_S):
                 return reason
 
+    def fate(self) -> str:
+        """Why the scheduler is gone, as its pod says; "": it does not say."""
+        try:
+            if self.kind == "Job" and self.api.job(self.root) is None:
+                return f"the cluster {self.name} was deleted"
+            for pod in self.api.pods(manifests.selector(self.name, manifests.SCHEDULER)):
+                found = pods.lost(pods.name_of(pod), pod, self.api.events())
+                if found:
+                    return f"of its scheduler, {found}"
+        except MarsError as error:
+            return str(error)
+        return ""
+
     def close(self) -> None:
         """Let go of the cluster, which stays; idempotent."""
         if not self.is_ours:

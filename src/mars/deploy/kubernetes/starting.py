@@ -408,7 +408,7 @@ def connected(
     watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
     session = new_session(endpoint, **dict(session_options or {}))  # type: ignore[arg-type]
     site: Any = session.engine.site  # type: ignore[attr-defined]
-    site.why_lost = kept.why_lost
+    site.why_lost, site.fate = kept.why_lost, kept.fate
     made = KubernetesClusterClient(kept, endpoint, session)
     # After `new_session`, whose handler has to run later: handlers run in reverse.
     atexit.register(made.at_exit)

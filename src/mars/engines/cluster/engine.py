@@ -111,6 +111,7 @@ class Cluster:
         # Given the host of a node that was lost, and the reason as far as known: a better reason.
         # It may take some seconds.
         self.why_lost: Callable[[str, str], str] | None = None
+        self.fate: Callable[[], str] = str  # why the cluster ended, of who started it; "": unknown
         self.memory_bytes = _MEMORY_OF_A_NODE
         self.engine: DriverEngine
         self._folder = -1
@@ -354,9 +355,9 @@ class Cluster:
                 self._over = True
                 return
         error = ClusterUnreachable(
-            f"the cluster at {self._link.address} is gone ({reason}); what was finished can still "
-            f"be fetched; start the cluster again, as with `mars cluster up`, and execute() in a "
-            f"new session"
+            f"the cluster at {self._link.address} is gone ({self.fate() or reason}); what was "
+            f"finished can still be fetched; start the cluster again, as with `mars cluster up`, "
+            f"and execute() in a new session"
         )
         self.engine.loop.post(lambda: self.nodes.end(error))
 

@@ -35,6 +35,7 @@ from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
 from mars.errors import NoAvailableBand
 from mars.logs import LogSource
+from mars.observe.attempts import Attempts, Rows
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence
 from mars.resources import memory_limit_bytes
@@ -493,14 +494,23 @@ class DriverEngine:
     def observe(self, since: int | None = None) -> Observation:
         """What there is now, and which attempts have ended; see `mars.engine.Engine`."""
         from mars.engines.driver.observing import observe  # late: most programs never look
-        from mars.observe.observation import Observation
+        from mars.observe.observation import Observation, ended_attempts
 
         loop = self.loop
         if self._pid != os.getpid():
             return Observation(time.monotonic())  # the engine is the parent's
-        return loop.ask(
+        seen, rows = loop.ask(
             lambda: observe(loop.scheduler, loop.runs, loop.printed, since, time.monotonic())
         )
+        return seen if since is None else seen._replace(attempts=ended_attempts(rows))
+
+    def table(self, since: int = 0, limit: int | None = None) -> Rows:
+        """A part of the table of attempts; see `mars.engine.Engine`."""
+        loop = self.loop
+        if self._pid != os.getpid():
+            return Attempts().since(0)
+        rows = loop.ask(lambda: loop.scheduler.core.ended.since(since, limit))
+        return rows._replace(now=time.monotonic(), cores=self.n_cpu)
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""

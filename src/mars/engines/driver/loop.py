@@ -40,14 +40,12 @@ from mars.engines.wire.messages import (
     FLAG_PACKED,
     FLAG_STDERR,
     FLAG_STORED,
-    RECORD,
-    TIMES,
     FromWorker,
     Request,
 )
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
-from mars.task import RunId, Stage, Task, WorkerId
+from mars.task import RECORD, RECORD_HEAD, TIMES, RunId, Stage, Task, WorkerId
 
 Answer = TypeVar("Answer")
 
@@ -294,6 +292,11 @@ class Loop:
         if not run.number:
             run.number = self.number(run)
         self.runs.add(run)
+        asker = None if run.member is None else self.scheduler.workers.get(run.member.number)
+        self.scheduler.core.ended.run_began(
+            run.number, run.session_id, run.depth,
+            asker.queue[0].attempt if asker is not None and asker.queue else 0,
+        )  # fmt: skip
         self.on(events.Submitted(run, tasks))
         if self._refusal is not None:
             self._fail(self._refusal)
@@ -336,6 +339,7 @@ class Loop:
         if self._nodes is not None:
             self._nodes.run_ends()
         self.runs.discard(run)
+        self.scheduler.core.ended.run_ended(run.number, self.now)
         self.store.run_ended(run)
         self.collect_regions()
         self._late.append(run)
@@ -435,6 +439,7 @@ class Loop:
         number = command.worker
         try:
             place = self.store.worker_starts(number)
+            self.scheduler.core.ended.workers[number][1] = time.monotonic()
             facts = {"address": group.address, "place": place}
             process = self.workers.start(number, facts, command.group)
         except GroupLost:  # just now
@@ -503,12 +508,12 @@ class Loop:
         position = 0
         end = len(told)
         size_of = RECORD.size
-        unpack = RECORD.unpack_from
+        unpack = RECORD_HEAD.unpack_from
         times_from, times_to = TIMES.start, TIMES.stop
         segment = process.segment
         while position < end:
-            (attempt, status, flags, log_start, log_end, received, _, _, _, stored, peak, size) = (
-                unpack(told, position)
+            attempt, status, flags, log_start, log_end, received, stored, peak, size = unpack(
+                told, position
             )
             payload = position + size_of
             result: Any = told[payload : payload + size]
@@ -536,7 +541,11 @@ class Loop:
                 )
             )
             position = payload + size
-        return outcomes if self._nodes is None else self._nodes.outcomes(process, outcomes)
+        table = self.scheduler.core.ended
+        table.add(process.number, told, len(outcomes))
+        if self._nodes is None:
+            return outcomes
+        return self._nodes.outcomes(process, outcomes)
 
     def _look(self, now: float) -> None:
         """Do what has to be done now and then while calls run."""

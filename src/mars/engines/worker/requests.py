@@ -433,6 +433,12 @@ class NestedEngine:
 
         return Observation(time.monotonic())
 
+    def table(self, since: int = 0, limit: int | None = None) -> Any:
+        """Nothing: the program's own engine has the table."""
+        from mars.observe.attempts import Attempts
+
+        return Attempts().since(since, limit)
+
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Not known here: the program's own process tells of them."""
         return ()
