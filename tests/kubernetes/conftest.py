@@ -66,6 +66,8 @@ class Space:
         return {
             **os.environ,
             "KUBECONFIG": self.kubernetes.kubeconfig,
+            # A program that is killed leaves the temporary files of Kubernetes' client.
+            "TMPDIR": str(self.home),
             "XDG_STATE_HOME": str(self.home / "state"),
             "MARS_K8S_IMAGE": IMAGE,
             "SPACE": self.name,

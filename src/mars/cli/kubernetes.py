@@ -67,7 +67,7 @@ def up(options: Namespace) -> int:
         inside = manifests.address(plan)
         starting.connected(kept, inside, service, client, watch, plan.worker_num).close()
     except BaseException:
-        kept.end(wait=False)
+        kept.give_up()
         raise
     where = f"{plan.name!r}, namespace={plan.namespace!r}"
     print(f"cluster {plan.name} in namespace {plan.namespace}: {plan.worker_num} workers are ready")

@@ -268,7 +268,12 @@ class Api:
             raise UsageError(f"Kubernetes cannot {what}: {said}; choose another name=") from None
         if error.status in (400, 413, 422):
             raise UsageError(f"Kubernetes cannot {what}: {said}") from None
-        if error.status == 0:  # of the web socket
+        if error.status == 0 and ("403" in said or "Forbidden" in said):  # of the web socket
+            raise CredentialsError(
+                f"Kubernetes does not let us {what}: {said}; `mars cluster manifest --role` prints "
+                f"all rights that are needed"
+            ) from None
+        if error.status == 0:
             raise ClusterUnreachable(f"Kubernetes does not let us {what}: {said}") from None
         raise ClusterUnreachable(
             f"Kubernetes does not {what} (status {error.status}): {said}"

@@ -123,7 +123,8 @@ class Kept:
     def scheduler(self) -> str:
         """The name of the scheduler's pod."""
         found = self.api.pods(manifests.selector(self.name, manifests.SCHEDULER))
-        for pod in sorted(found, key=pods.is_ready, reverse=True):
+        found.sort(key=lambda pod: (pods.is_running(pod), pods.is_ready(pod)), reverse=True)
+        for pod in found:
             return pods.name_of(pod)
         raise ClusterUnreachable(f"the cluster {self.name} has no scheduler any more")
 
@@ -186,6 +187,14 @@ class Kept:
             os.close(self._lock)
             self._lock = -1
         self.api.close()
+
+    def give_up(self) -> None:
+        """Delete the cluster after an error, which is what the user is told."""
+        try:
+            self.end(wait=False)
+        except MarsError as error:
+            later = "Kubernetes deletes it when its lease ends" if self.lease_s else "delete it"
+            write_line(f"mars: cluster {self.name} could not be deleted ({error}); {later}")
 
     def end(self, wait: bool = True, timeout: float | None = None) -> None:
         """Delete the cluster, and wait until its pods are gone; idempotent."""
@@ -430,6 +439,7 @@ class Waiting:
         self._begun = time.monotonic()
         self._said = ""
         self._since: dict[str, float] = {}
+        self._crashed: dict[str, int] = {}  # how often, before we looked
 
     def until(self, is_there: Callable[[], bool], enough: int, part: str = "") -> None:
         """Return when it is there; say every new reason why it is not."""
@@ -455,7 +465,10 @@ class Waiting:
         for pod in found:
             how = pods.ending(pod)
             ended = pod["status"].get("phase") == "Failed"  # type: ignore[attr-defined]
-            if how and (pods.restarts(pod) >= KUBERNETES_CRASHES or ended):
+            count = pods.restarts(pod)
+            # Workers that came long before their scheduler have crashed, and that is over.
+            count -= self._crashed.setdefault(pods.name_of(pod), count)
+            if how and (count >= KUBERNETES_CRASHES or ended):
                 if pods.is_ready(pod) or (ended and part == manifests.WORKER):
                     continue  # evicted: another one comes in its place
                 log = self._api.log(pods.name_of(pod), KUBERNETES_LOG_LINES).strip()

@@ -186,6 +186,8 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     del web_num, web_cpu, web_mem
     api = Api(kube_api_client, namespace)
     plan = wanted(name=plan.name, namespace=api.namespace, **asked)
+    if worker_cache_mem is not None:
+        session_options.setdefault("object_memory", plan.shm_bytes)
     begun = time.monotonic()
     node, client = make_credentials(plan, _seconds("valid_days", valid_days))
     kept, service = start(api, plan, node, client)
@@ -194,7 +196,7 @@ def new_cluster(  # noqa: PLR0913 (the original's)
         inside = manifests.address(plan)
         return connected(kept, inside, service, client, watch, enough, session_options)
     except BaseException:
-        kept.end(wait=False)
+        kept.give_up()
         raise
 
 
@@ -280,7 +282,7 @@ def start(
     try:
         made = [api.make(manifests.owned(one, root)) for one in others]
     except BaseException:
-        kept.end(wait=False)
+        kept.give_up()
         raise
     return kept, next(one for one in made if one["kind"] == "Service")
 

@@ -73,6 +73,7 @@ class Tunnel:
             self.trouble = error
             here.close()
             return
+        self.trouble = None
         there = way.socket(self._to)
         there.setblocking(True)
         with self._lock:
