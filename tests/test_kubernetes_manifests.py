@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import warnings
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mars.deploy.kubernetes import manifests, pods
+from mars.deploy.kubernetes.client import Waiting
 from mars.deploy.kubernetes.wanted import Wanted, cpu_milli, wanted
-from mars.errors import UsageError
+from mars.errors import StartupFailed, UsageError
 
 VERSIONS = ("1.25", "1.29", "1.33", "1.37")
 """The oldest with a schema, today's, and two between."""
@@ -226,3 +228,40 @@ def test_the_command_prints_yaml_and_keeps_keys_apart(
     (role,) = yaml.safe_load_all(capsys.readouterr().out)
     assert role["kind"] == "Role"
     assert not [rule for rule in role["rules"] if "*" in rule["verbs"] + rule["resources"]]
+
+
+class FakeApi:
+    """What `Waiting` asks of an API server."""
+
+    def __init__(self, *found: dict[str, Any], events: tuple[dict[str, Any], ...] = ()) -> None:
+        self.found, self.told = list(found), list(events)
+
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        return self.found
+
+    def events(self) -> list[dict[str, Any]]:
+        return self.told
+
+    def log(self, name: str, lines: int) -> str:
+        return "Traceback: no module named mars"
+
+
+def test_what_never_comes_is_an_error_at_once_and_crashes_from_before_do_not_count() -> None:
+    state = {"waiting": {"reason": "InvalidImageName", "message": "no image"}}
+    api = FakeApi(pod(phase="Pending", containerStatuses=[{"state": state}]))
+    with pytest.raises(StartupFailed, match="InvalidImageName: no image"):
+        Waiting(api, "team", math.inf).look(1, "worker")  # type: ignore[arg-type]
+
+    crashed = {"terminated": {"reason": "Error", "exitCode": 1}}
+    status = {"restartCount": 5, "state": {"running": {}}, "lastState": crashed}
+    api = FakeApi(pod(containerStatuses=[status]))
+    watch = Waiting(api, "team", math.inf)  # type: ignore[arg-type]
+    watch.look(1, "worker")  # it crashed before its scheduler came
+    status["restartCount"] = 6
+    watch.look(1, "worker")
+    status["restartCount"] = 7
+    with pytest.raises(StartupFailed, match="exit code 1; its log ends with:\nTraceback"):
+        watch.look(1, "worker")
+
+    with pytest.raises(StartupFailed, match="is not there after"):
+        Waiting(FakeApi(), "team", 0.0).look(1, "worker")  # type: ignore[arg-type]
