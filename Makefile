@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
-	docs dist slurm bench bench-quick bench-page bench-cluster bench-what-if chaos clean
+	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -153,6 +153,10 @@ peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky, 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
 	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
 	@$(PYTEST) -m 'campaign and clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
+
+# Builds, starts and ends all that it needs. The first time it takes ten minutes more, to build.
+kubernetes: $(VENV)/for-tests  ## tests on a real Kubernetes of two nodes (ten minutes; needs root and Debian 12)
+	@$(PYTEST) -m kubernetes tests/kubernetes $(PYTEST_ARGS) || $(NONE)
 
 check: $(VENV)/for-tests  ## format, lint, types, import layers, site; changes no source
 	@$(PY) -m ruff format --check . || { echo "not formatted; run: make format"; exit 1; }

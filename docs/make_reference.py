@@ -29,6 +29,7 @@ import mars.cli  # noqa: E402
 import mars.config  # noqa: E402
 import mars.contrib.dask  # noqa: E402
 import mars.dask  # noqa: E402
+import mars.deploy.kubernetes  # noqa: E402
 import mars.deploy.slurm  # noqa: E402
 import mars.errors  # noqa: E402
 import mars.execution  # noqa: E402
@@ -110,6 +111,7 @@ VARIABLES = {
     "number, libraries in a call never use more",
     "CI": "if it is set, progress is shown as plain lines",
     "TERM, NO_COLOR": "how the progress bar is drawn",
+    "MARS_K8S_IMAGE": "the image of clusters on Kubernetes, where none is passed",
     "XDG_STATE_HOME": "the folder in which `mars/clusters` has the files of known clusters; "
     "default: `~/.local/state`",
     "MARS_BIND_HOST, MARS_CONTAINER_IP, MARS_BIND_PORT": "used by `mars-supervisor` and "
@@ -378,8 +380,8 @@ def build() -> str:
          "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
          "[mars.session](#marssession) · [mars.joblib](#marsjoblib) · [mars.dask](#marsdask) · "
-         "[mars.pandas](#marspandas) · [mars.deploy.slurm](#marsdeployslurm) · "
-         "[Inside a call](#inside-a-call) · "
+         "[mars.pandas](#marspandas) · [mars.deploy.kubernetes](#marsdeploykubernetes) · "
+         "[mars.deploy.slurm](#marsdeployslurm) · [Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
         "## mars.remote",
@@ -455,6 +457,12 @@ def build() -> str:
          "[Dask and pandas on mars](howto/dask.md) shows how."),
         klass("mars.pandas.Engine", mars.pandas.Engine, constructor=True),
         function("mars.pandas.apply_groups", mars.pandas.apply_groups),
+        "## mars.deploy.kubernetes",
+        "See [Kubernetes](kubernetes.md).",
+        function("mars.deploy.kubernetes.new_cluster", mars.deploy.kubernetes.new_cluster),
+        function("mars.deploy.kubernetes.connect_cluster", mars.deploy.kubernetes.connect_cluster),
+        klass("mars.deploy.kubernetes.KubernetesClusterClient",
+              mars.deploy.kubernetes.KubernetesClusterClient),
         "## mars.contrib.dask",
         "Names of the original. `mars_scheduler` is a `mars.dask.Scheduler`.",
         function("mars.contrib.dask.convert_dask_collection",

@@ -31,7 +31,10 @@ LAYERS = """
     deploy.knock deploy.programs
     deploy.answer deploy.dask_programs deploy.dask_scheduler deploy.ray_programs deploy.ray_start
     deploy.engine_programs
-    deploy.census deploy.targets
+    deploy.census deploy.targets deploy.kubernetes.places
+    deploy.kubernetes.alive deploy.kubernetes.pods deploy.kubernetes.wanted
+    deploy.kubernetes.api deploy.kubernetes.manifests
+    deploy.kubernetes.tunnel
     deploy.clusters
     deploy.ssh deploy.slurm_queue
     code.bytecode code.digest code.keepers code.origin code.places code.arrays
@@ -123,6 +126,8 @@ LAYERS = """
     sessions.session checkpoint.upkeep checkpoint.why
     sessions.replacing
     sessions.opening
+    deploy.kubernetes.client
+    deploy.kubernetes.starting
     sessions.aio calls.executable
     calls.objects calls.completed deploy.slurm
     calls.put script
@@ -147,7 +152,8 @@ LAYERS = """
     dask contrib.dask
     core
     mars
-    cli.findings
+    deploy.kubernetes
+    cli.findings cli.kubernetes
     cli.nodes
     cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
     cli.report cli.what_if
@@ -337,12 +343,15 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "distributed",
         "fsspec",
         "joblib",
+        "kubernetes",
         "numpy",
         "h5py",
         "pandas",
         "pyarrow",
         "ray",
         "sklearn",
+        "urllib3",  # of kubernetes
+        "yaml",  # of kubernetes
     }  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}
     for name in MODULES:

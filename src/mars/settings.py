@@ -896,6 +896,65 @@ loop may have millions of them."""
 JOBLIB_FUNCTIONS: Final = 8
 """How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a
 rule. One that makes a function for each item has no use for a second way."""
+# -- clusters on Kubernetes -------------------------------------------------------------------
+
+KUBERNETES_LEASE_S: Final = 300
+"""A cluster on Kubernetes ends if its program has not been heard of for this time, in seconds. A
+program may hang for minutes, in compiled code or on a laptop that sleeps, and find it again."""
+
+KUBERNETES_LEASES: Final = 5
+"""How often the lease of a cluster is renewed within its time. Some of the renewals may fail."""
+
+KUBERNETES_FINISHED_S: Final = 30
+"""How long the remains of a cluster that ended by itself can be looked at, in seconds. Then
+Kubernetes deletes them."""
+
+KUBERNETES_START_S: Final = 600.0
+"""How long a cluster may take to start unless told otherwise, in seconds. An autoscaler needs
+minutes for a new node, and a large image one more."""
+
+KUBERNETES_CALL_S: Final = 10.0
+"""How long the API server may take for one answer, in seconds."""
+
+KUBERNETES_POLL_S: Final = 0.5
+"""How often pods that start or end are looked at, in seconds. They take seconds."""
+
+KUBERNETES_PENDING_S: Final = 5.0
+"""Pods that wait for longer than this have their reason told, in seconds."""
+
+KUBERNETES_HOPELESS_S: Final = 12.0
+"""How long a fault that may pass, such as an image that was not pulled, is waited out before it is
+an error, in seconds. Kubernetes tries twice in that time, and the error comes within 30 seconds."""
+
+KUBERNETES_CRASHES: Final = 2
+"""How often a pod may crash as it starts. A worker ends if its scheduler takes a minute to come."""
+
+KUBERNETES_WHY_S: Final = 6.0
+"""How long a lost node's pod is asked for its reason, in seconds. The kubelet tells it within two,
+and the node's calls wait meanwhile."""
+
+KUBERNETES_GONE_S: Final = 90.0
+"""How long pods may take to be gone after they were told to end, in seconds. Their grace is 15;
+those of a node that is lost stay until Kubernetes gives it up."""
+
+KUBERNETES_GRACE_S: Final = 15
+"""How long a pod that was told to end may take, in whole seconds. Its calls were given up
+before."""
+
+KUBERNETES_USER: Final = 10_001
+"""The user that pods run as. Any but root, and one that no image or node knows."""
+
+KUBERNETES_WORKER_BYTES: Final = 2 * 1024 * MIB
+"""Memory of a worker's pod unless told otherwise, in bytes: two GiB for a core."""
+
+KUBERNETES_SPILL_BYTES: Final = 4 * 1024 * MIB
+"""Disk of a worker's pod for temporary files and spilled values unless told otherwise, in bytes."""
+
+KUBERNETES_CACHE_SHARE: Final = 0.4
+"""The part of a pod's memory that values may take, and so its ``/dev/shm``. The original's."""
+
+KUBERNETES_LOG_LINES: Final = 20
+"""How many last lines of the log of a pod that crashed an error shows."""
 
 SLURM_COMMAND_S: Final = 20.0
 """How long a command of Slurm may take, in seconds. A busy controller answers after seconds."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from mars.calls.options import parse_bytes
@@ -65,6 +67,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--node-port", type=int, default=0, help="first of the ports of each of their nodes; 0: any"
     )
     up.add_argument("--ssh-config", help="configuration file for ssh, its -F")
+    up.add_argument(
+        "--kubernetes", action="store_true", help="all of it in pods; the options above do not hold"
+    )
+    up.add_argument("--timeout", type=float, help="seconds that pods may take to start")
+    _kubernetes().add_arguments(up)
 
     join = actions.add_parser("join", help="have this machine run calls of a cluster")
     join.add_argument("address", help="of the cluster, as `up` prints it")
@@ -78,6 +85,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     status = actions.add_parser("status", help="show the clusters that this machine knows")
     status.add_argument("address", nargs="?", help="of one; default: all")
     status.add_argument("--json", action="store_true", help="print JSON")
+    _add_kubernetes(status)
 
     down = actions.add_parser("down", help="end what was started here for a cluster")
     down.add_argument("address", nargs="?", help="of the cluster; not needed if there is one")
@@ -85,6 +93,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--if-known", action="store_true", help="an address that is not known is well, too"
     )
     down.add_argument("--all", action="store_true", help="all clusters that this machine knows")
+    _add_kubernetes(down)
+
+    manifest = actions.add_parser("manifest", help="print a cluster on Kubernetes as YAML")
+    _kubernetes().add_manifest(manifest)
 
     passing = actions.add_parser("credentials", help="pass a cluster on to another host or user")
     ways = passing.add_subparsers(dest="way", metavar="way", required=True)
@@ -102,7 +114,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Do it; 1 if it fails, or if something of a cluster is not as it should be."""
-    actions = {
+    actions: dict[str, Callable[[Namespace], int]] = {
+        "manifest": lambda given: _kubernetes().manifest(given),
         "up": _up,
         "join": _join,
         "status": _status,
@@ -112,12 +125,35 @@ def run(options: Namespace) -> int:
         "forget": _forget,
     }
     try:
+        if getattr(options, "kubernetes", False):
+            return _ON_KUBERNETES[options.action](options)
         return actions[getattr(options, "way", options.action)](options)
     except BrokenPipeError:  # the reader has seen enough: see `mars.cli`
         raise
     except (MarsError, OSError, ValueError) as error:
         print(f"mars cluster: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _kubernetes() -> ModuleType:
+    """The part for Kubernetes, which loads sessions: not for who joins a host."""
+    from mars.cli import kubernetes
+
+    return kubernetes
+
+
+_ON_KUBERNETES: Final[dict[str, Callable[[Namespace], int]]] = {
+    "up": lambda given: _kubernetes().up(given),
+    "status": lambda given: _kubernetes().status(given),
+    "down": lambda given: _kubernetes().down(given),
+}
+
+
+def _add_kubernetes(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--kubernetes", action="store_true", help="clusters on Kubernetes; ADDRESS is a name there"
+    )
+    _kubernetes().add_place(parser)
 
 
 def choose_engine(asked: str | None) -> str:

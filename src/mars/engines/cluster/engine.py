@@ -108,6 +108,9 @@ class Cluster:
         self._link = link
         self._given = given
         self.known_as: str | None = None
+        # Given the host of a node that was lost, and the reason as far as known: a better reason.
+        # It may take some seconds.
+        self.why_lost: Callable[[str, str], str] | None = None
         self.fate: Callable[[], str] = str  # why the cluster ended, of who started it; "": unknown
         self.memory_bytes = _MEMORY_OF_A_NODE
         self.engine: DriverEngine
@@ -329,7 +332,20 @@ class Cluster:
             if not self._begun:
                 known.alive, known.reason = False, reason
                 return
-        self._lose(known, reason)
+        why_lost = self.why_lost
+        if why_lost is None:
+            self._lose(known, reason)
+            return
+
+        def ask() -> None:
+            told = why_lost(known.facts["host"], reason)
+            if not self._ended:
+                self._lose(known, told)
+
+        try:
+            threading.Thread(target=ask, name="mars-why-lost", daemon=True).start()
+        except RuntimeError:  # the system refuses one
+            self._lose(known, reason)
 
     def ended(self, reason: str) -> None:
         """The cluster is gone: nothing runs any more, and what has come can still be read."""

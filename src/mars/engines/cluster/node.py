@@ -557,9 +557,14 @@ class Node:
             with contextlib.suppress(pickle.UnpicklingError, ValueError, TypeError, IndexError):
                 self._pass(process, True, ended.unreported)  # else a call scribbled over it
         self._ship_log(process, (ended.attempt, ended.log_start))
+        starved = self._workers.starved(ended)
+        note = ended.note
+        pod = os.environ.get("MARS_K8S_POD_NAME") if starved else None
+        if pod:  # the container goes on, so Kubernetes itself does not tell
+            note = f"OOMKilled: pod {pod} was over its memory limit"
         self._say(
-            carrier.ENDED, number, ended.status, ended.peak_kib, ended.note,
-            self._workers.starved(ended), ended.attempt, ended.log_start,
+            carrier.ENDED, number, ended.status, ended.peak_kib, note, starved, ended.attempt,
+            ended.log_start,
         )  # fmt: skip
         process.segment.close()
         del self._shipped[number]

@@ -1,0 +1,267 @@
+"""Clusters on Kubernetes without one: what is asked for, its objects, and what pods say."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import warnings
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mars.deploy.kubernetes import manifests, pods
+from mars.deploy.kubernetes.client import Waiting
+from mars.deploy.kubernetes.wanted import Wanted, cpu_milli, wanted
+from mars.errors import StartupFailed, UsageError
+
+VERSIONS = ("1.25", "1.29", "1.33", "1.37")
+"""The oldest with a schema, today's, and two between."""
+
+FILES = {"ca.pem": "CA", "cert.pem": "CERT", "key.pem": "KEY", "token": "T"}
+
+
+def plan(**asked: Any) -> Wanted:
+    return wanted(**({"name": "team", "namespace": "lab", "image": "registry/mars:1"} | asked))
+
+
+PLANS = {
+    "plain": {},
+    "kept": {"lease": 0, "worker_num": 3},
+    "all": {
+        "worker_cpu": "1500m", "worker_mem": "3GiB", "worker_cache_mem": "1GiB",
+        "worker_spill_paths": ["/scratch", "/more"], "worker_spill_size": "10GiB",
+        "service_type": "NodePort", "service_name": "door", "service_port": 9000,
+        "image_pull_policy": "Always", "image_pull_secrets": ["registry"],
+        "service_account": "runner", "node_selector": {"disk": "ssd"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "extra_env": {"OMP_NUM_THREADS": 1}, "worker_extra_env": {"A": "b"},
+        "extra_labels": {"team/name": "blue"}, "pre_stop_command": ["sleep", "1"],
+        "extra_volumes": [{"name": "data", "mountPath": "/data", "readOnly": True,
+                           "persistentVolumeClaim": {"claimName": "data"}}],
+    },
+}  # fmt: skip
+
+
+def objects(**asked: Any) -> list[dict[str, Any]]:
+    return manifests.everything(plan(**asked), FILES, FILES)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_all_objects_are_what_kubernetes_takes(version: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package's own
+        import kubernetes_validate as schema
+    made = [one for asked in PLANS.values() for one in objects(**asked)]
+    made += [manifests.driver_role("lab")]
+    made += [manifests.owned(made[1], {**made[0], "metadata": {"name": "n", "uid": "u"}})]
+    for one in made:
+        schema.validate(one, version, strict=True)
+    wrong = copy.deepcopy(made[0])
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagePolicy"] = "Never"
+    with pytest.raises(schema.ValidationError):
+        schema.validate(wrong, version, strict=True)
+
+
+@pytest.mark.parametrize("asked", PLANS.values(), ids=PLANS)
+def test_every_pod_is_without_rights_and_has_limits(asked: dict[str, Any]) -> None:
+    made = objects(**asked)
+    templates = [one["spec"]["template"] for one in made if one["kind"] in ("Job", "Deployment")]
+    assert len(templates) == 2
+    for template in templates:
+        spec = template["spec"]
+        (container,) = spec["containers"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        resources = container["resources"]
+        assert resources["limits"] == resources["requests"]
+        assert set(resources["limits"]) == {"cpu", "memory", "ephemeral-storage"}
+        assert "exec" in container["livenessProbe"]
+        for volume in spec["volumes"]:
+            assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""})
+        assert "KEY" not in json.dumps(template)  # secrets stand in Secrets only
+
+
+def test_with_a_lease_kubernetes_itself_ends_and_deletes_all() -> None:
+    first, *others = objects(lease=40)
+    assert first["kind"] == "Job"
+    assert first["spec"]["activeDeadlineSeconds"] == 40
+    assert first["spec"]["ttlSecondsAfterFinished"] > 0
+    root = {**first, "metadata": {**first["metadata"], "uid": "u-1"}}
+    for one in others:
+        (owner,) = manifests.owned(one, root)["metadata"]["ownerReferences"]  # type: ignore[index]
+        assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", "team-scheduler", "u-1")
+
+
+def test_nothing_in_a_manifest_is_shared_or_by_chance() -> None:
+    assert objects() == objects()
+
+
+def test_workers_find_the_scheduler_at_its_service() -> None:
+    made = {one["metadata"]["name"]: one for one in objects(**PLANS["all"])}
+    command = made["team-worker"]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert "tls://door:9000" in command
+    assert made["door"]["spec"]["ports"][0] == {
+        "name": "tls-dask", "port": 9000, "targetPort": 8786, "protocol": "TCP",
+    }  # fmt: skip
+    assert manifests.address(plan(**PLANS["all"])) == "tls://door.lab.svc:9000"
+    assert command[command.index("--nthreads") + 1] == "2"  # of 1.5 cores
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "said"),
+    [
+        ({"image": None}, UsageError, "MARS_K8S_IMAGE"),
+        ({"name": "Team"}, ValueError, "small letters"),
+        ({"worker_num": 0}, ValueError, "worker_num"),
+        ({"worker_num": True}, TypeError, "worker_num"),
+        ({"worker_cpu": "much"}, ValueError, "worker_cpu"),
+        ({"worker_mem": "much"}, ValueError, "worker_mem"),
+        ({"worker_cache_mem": "120%"}, ValueError, "less than worker_mem"),
+        ({"service_type": "Ingress"}, ValueError, "service_type"),
+        ({"service_port": 70_000}, ValueError, "service_port"),
+        ({"extra_env": {"A=B": "c"}}, ValueError, "extra_env"),
+        ({"worker_extra_labels": {"a": "b c"}}, ValueError, "worker_extra_labels"),
+        ({"extra_volumes": [{"name": "data"}]}, ValueError, "mountPath"),
+        ({"worker_spill_paths": ["scratch"]}, ValueError, "worker_spill_paths"),
+        ({"user_id": 0}, ValueError, "user_id"),
+        ({"image_pull_policy": "Sometimes"}, ValueError, "image_pull_policy"),
+    ],
+)
+def test_what_is_wrong_is_named(asked: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        plan(**asked)
+
+
+@given(st.integers(1, 100_000))
+def test_cores_in_both_ways_of_kubernetes(milli: int) -> None:
+    assert cpu_milli("cpu", f"{milli}m") == milli
+    assert milli <= cpu_milli("cpu", milli / 1000) <= milli + 1
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    limits = {"limits": {"memory": "700Mi"}}
+    return {
+        "metadata": {"name": "team-worker-1"},
+        "spec": {"containers": [{"resources": limits}]},
+        "status": {"phase": "Running", **status},
+    }
+
+
+def event(reason: str, message: str, of: str = "team-worker-1", at: str = "1") -> dict[str, Any]:
+    return {"involvedObject": {"name": of}, "reason": reason, "message": message,
+            "lastTimestamp": at}  # fmt: skip
+
+
+def test_why_a_pod_waits() -> None:
+    unscheduled = pod(
+        phase="Pending",
+        conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                     "message": "0/2 nodes are available: 2 Insufficient cpu."}],
+    )  # fmt: skip
+    found = pods.waits(unscheduled)
+    assert found is not None and found.fatal == ""
+    assert "Unschedulable: 0/2 nodes are available: 2 Insufficient cpu" in found.text
+    state = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
+    backing_off = pod(phase="Pending", containerStatuses=[{"state": state}])
+    found = pods.waits(backing_off, [event("Failed", "Failed to pull image: not found")])
+    assert found is not None and found.fatal == "soon" and "not found" in found.text
+    state = {"waiting": {"reason": "ErrImageNeverPull"}}
+    found = pods.waits(pod(phase="Pending", containerStatuses=[{"state": state}]))
+    assert found is not None and found.fatal == "now"
+    assert pods.waits(pod()) is None
+
+
+def test_a_quota_is_of_the_one_it_stops() -> None:
+    events = [event("FailedCreate", "exceeded quota: small", of="team-worker-5f4c")]
+    found = pods.refused("team-worker", events)
+    assert found is not None and found.fatal and "exceeded quota" in found.text
+    assert pods.refused("team2-worker", events) is None
+
+
+def test_how_a_node_was_lost() -> None:
+    killed = {"reason": "OOMKilled", "exitCode": 137}
+    for when in ("state", "lastState"):
+        found = pods.lost("p", pod(containerStatuses=[{when: {"terminated": killed}}]), [])
+        assert found == "pod p: OOMKilled: over its memory limit of 700Mi"
+    evicted = pod(phase="Failed", reason="Evicted", message="The node was low on memory.")
+    assert pods.lost("p", evicted, []) == "pod p: Evicted: The node was low on memory."
+    assert pods.lost("p", None, []) == "pod p was deleted"
+    preempted = [event("Preempted", "by another pod", of="p")]
+    assert pods.lost("p", None, preempted) == "pod p was deleted (Preempted: by another pod)"
+    ending = pod()
+    ending["metadata"]["deletionTimestamp"] = "now"
+    assert pods.lost("p", ending, []) == "pod p is deleted"
+    assert pods.lost("p", pod(), []) == ""
+
+
+def test_the_command_prints_yaml_and_keeps_keys_apart(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yaml
+
+    from mars.cli import main
+
+    monkeypatch.delenv("MARS_K8S_IMAGE", raising=False)
+    given = ["cluster", "manifest", "--name", "team", "--namespace", "lab", "--workers", "2"]
+    assert main(given) == 2
+    assert "image=None" in capsys.readouterr().err
+    given += ["--image", "registry/mars:1", "--env", "A=b"]
+    kinds = {}
+    for secrets in ("with", "without", "only"):
+        assert main([*given, "--secrets", secrets]) == 0
+        said = capsys.readouterr()
+        kinds[secrets] = [one["kind"] for one in yaml.safe_load_all(said.out)]
+        assert ("private keys" in said.err) == (secrets != "without")
+        assert "&id" not in said.out
+    assert kinds["only"] == ["Secret", "Secret"]
+    assert kinds["without"] == ["Deployment", "Service", "Deployment", "NetworkPolicy"]
+    assert sorted(kinds["with"]) == sorted(kinds["only"] + kinds["without"])
+    assert main(["cluster", "manifest", "--role", "--namespace", "lab"]) == 0
+    (role,) = yaml.safe_load_all(capsys.readouterr().out)
+    assert role["kind"] == "Role"
+    assert not [rule for rule in role["rules"] if "*" in rule["verbs"] + rule["resources"]]
+
+
+class FakeApi:
+    """What `Waiting` asks of an API server."""
+
+    def __init__(self, *found: dict[str, Any], events: tuple[dict[str, Any], ...] = ()) -> None:
+        self.found, self.told = list(found), list(events)
+
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        return self.found
+
+    def events(self) -> list[dict[str, Any]]:
+        return self.told
+
+    def log(self, name: str, lines: int) -> str:
+        return "Traceback: no module named mars"
+
+
+def test_what_never_comes_is_an_error_at_once_and_crashes_from_before_do_not_count() -> None:
+    state = {"waiting": {"reason": "InvalidImageName", "message": "no image"}}
+    api = FakeApi(pod(phase="Pending", containerStatuses=[{"state": state}]))
+    with pytest.raises(StartupFailed, match="InvalidImageName: no image"):
+        Waiting(api, "team", math.inf).look(1, "worker")  # type: ignore[arg-type]
+
+    crashed = {"terminated": {"reason": "Error", "exitCode": 1}}
+    status = {"restartCount": 5, "state": {"running": {}}, "lastState": crashed}
+    api = FakeApi(pod(containerStatuses=[status]))
+    watch = Waiting(api, "team", math.inf)  # type: ignore[arg-type]
+    watch.look(1, "worker")  # it crashed before its scheduler came
+    status["restartCount"] = 6
+    watch.look(1, "worker")
+    status["restartCount"] = 7
+    with pytest.raises(StartupFailed, match="exit code 1; its log ends with:\nTraceback"):
+        watch.look(1, "worker")
+
+    with pytest.raises(StartupFailed, match="is not there after"):
+        Waiting(FakeApi(), "team", 0.0).look(1, "worker")  # type: ignore[arg-type]
