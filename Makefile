@@ -19,8 +19,8 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-without-clusters test-on-clusters test-pythons faults check format \
-	docs bench bench-quick bench-page bench-cluster bench-what-if chaos clean
+.PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
+	docs dist slurm bench bench-quick bench-page bench-cluster bench-what-if chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -43,7 +43,8 @@ $(VENV)/for-demo: pyproject.toml | $(VENV)/made
 	@$(PY) -m compileall -q src  # an editable install does not, and may be told not to later
 	@touch $@
 
-# For hosts that join over ssh, and firewalls between them; those tests are skipped without.
+# For hosts that join over ssh, and firewalls between them; those tests are skipped without. So are
+# those on Slurm, which tests/lab/install_slurm.sh installs.
 SYSTEM_SETTLED := { test -x /usr/sbin/sshd && test -x /usr/sbin/nft; } || test "$$(id -u)" != 0 \
 	|| ! command -v apt-get >/dev/null
 INSTALL_SYSTEM := { apt-get -qq update && apt-get -qq install --no-install-recommends -y \
@@ -57,6 +58,7 @@ $(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
 		> $(VENV)/dev.txt
 	@$(PIP) install --quiet --requirement $(VENV)/dev.txt
 	@$(SYSTEM_SETTLED) || $(INSTALL_SYSTEM)
+	@sh tests/lab/install_slurm.sh || true
 	@touch $@
 
 # --- what people run -----------------------------------------------------------------------------
@@ -96,6 +98,11 @@ test-on-clusters: $(VENV)/for-tests  ## the other half, on Dask and Ray
 	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/cli tests/engines \
 		tests/resume tests/surface $(PYTEST_ARGS) || $(NONE)
 
+# `make test` has the first file, too.
+slurm: $(VENV)/for-tests  ## tests on a real Slurm, also the slow ones (some minutes; needs root and Debian)
+	@sh tests/lab/install_slurm.sh
+	@$(PYTEST) -m clusters tests/lab/test_slurm.py tests/lab/test_slurm_long.py $(PYTEST_ARGS)
+
 # Each Python has an environment of its own, .venv-3.12 and so on. Versions that are not in the list
 # yet are tried where they are found, and not missed where they are not.
 PYTHONS ?= 3.11 3.12 3.13
@@ -127,6 +134,22 @@ test-pythons:  ## the half without clusters, on every Python from 3.11 on that i
 	printf "\nmake test-pythons ($(HALVES)):$$said\n"; \
 	test "$$ran$$failed" = 10
 
+# Tests of other packages, with mars in the place of what they test, in an environment of its own.
+# SUITES="cpython": only these. The suite "cpython" needs a Python that has its own tests.
+SUITES       ?=
+PEERS_VENV   := .venv-peers
+PEERS_PYTHON ?= $(firstword $(wildcard $(PYENV)/3.13*/bin/python3.13) $(PYTHON))
+
+$(PEERS_VENV)/for-suites: pyproject.toml tests/peers_suites/requirements.txt
+	@echo "making $(PEERS_VENV) with $(PEERS_PYTHON)"
+	@$(PEERS_PYTHON) -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable . \
+		--requirement tests/peers_suites/requirements.txt
+	@touch $@
+
+peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky, joblib, scikit-learn, Dask) against mars
+	@$(PEERS_VENV)/bin/python -m tests.peers_suites $(SUITES) $(PYTEST_ARGS)
+
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
 	@$(PYTEST) -m 'campaign and not clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
 	@$(PYTEST) -m 'campaign and clusters' -o faulthandler_timeout=0 $(PYTEST_ARGS) || $(NONE)
@@ -150,6 +173,23 @@ docs: $(VENV)/for-tests  ## make the documentation site, from the pages in docs/
 format: $(VENV)/for-tests  ## format, and fix what ruff can fix
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format --quiet .
+
+# What is built is looked at, and installed as users get it: into an empty environment, with the
+# hard dependencies alone. The version is that of src/mars/_version.py everywhere.
+DIST := build/dist
+
+dist: $(VENV)/for-tests  ## build wheel and sdist, check them, and try them in an empty environment
+	@rm -rf $(DIST) build/try; mkdir -p build
+	@$(PY) -m build --outdir $(DIST) . > build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	@$(PY) -m twine check --strict $(DIST)/*
+	@for file in $(DIST)/*.whl $(DIST)/*.tar.gz; do \
+		echo "installing $$file into an empty environment"; \
+		rm -rf build/try; $(PYTHON) -m venv build/try || exit 1; \
+		build/try/bin/python -m pip --disable-pip-version-check install --quiet "$$file" || exit 1; \
+		build/try/bin/python tests/try_installed.py || exit 1; \
+	done
+	@rm -rf build/try
+	@ls -l $(DIST)
 
 # The peers are many and large, so they get an environment of their own.
 .venv-bench/made: pyproject.toml benchmarks/requirements.txt

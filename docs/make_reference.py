@@ -27,9 +27,14 @@ import mars  # noqa: E402  # this checkout's, not one that happens to be install
 import mars.calls.options  # noqa: E402
 import mars.cli  # noqa: E402
 import mars.config  # noqa: E402
+import mars.contrib.dask  # noqa: E402
+import mars.dask  # noqa: E402
+import mars.deploy.slurm  # noqa: E402
 import mars.errors  # noqa: E402
 import mars.execution  # noqa: E402
+import mars.joblib  # noqa: E402
 import mars.logs  # noqa: E402
+import mars.pandas  # noqa: E402
 import mars.remote  # noqa: E402
 import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
@@ -46,6 +51,10 @@ CALL_OPTIONS = {
     "cpus": (
         "float", "1",
         "cores that the call owns, and threads that its libraries use; above 1 a whole number",
+    ),
+    "threads": (
+        "int", "0",
+        "for calls that wait: so many run at a time as threads of one process, and take no cores",
     ),
     "memory": ("int or str", "none", "what the call may take, in bytes or as `'2GiB'`"),
     "gpus": ("int", "0", "above 0 the call is refused at `execute`: there is no GPU"),
@@ -83,6 +92,8 @@ PROGRAM_OPTIONS = {
     "notebook and in CI",
     "eager_mode": "whether `spawn` executes at once",
     "seed": "seed of `mars.remote.rng`; `None`: the seed of the session",
+    "echo": 'what `execute` shows of what calls print: `"all"`, `"failures"`, `"summary"` or '
+    "`False`",
     "silent_notice": "seconds without output of a call after which a line on stderr names it; "
     "`None`: never",
 }
@@ -90,7 +101,11 @@ PROGRAM_OPTIONS = {
 VARIABLES = {
     "MARS_CPUS": 'number of cores that `n_cpu="auto"` means; overrides every limit that was found',
     "MARS_CHECKPOINT": "checkpoint of each session that is made without `checkpoint=`",
-    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, which mars keeps",
+    "MARS_ADDRESS": "address of each session that is made without an address and without an "
+    "engine; `mars run` sets it for its program",
+    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "cores that a batch system gives, which "
+    "mars keeps to",
+    "SLURM_MEM_PER_NODE, SLURM_MEM_PER_CPU": "memory that a batch system gives, likewise",
     "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; if you set a "
     "number, libraries in a call never use more",
     "CI": "if it is set, progress is shown as plain lines",
@@ -104,11 +119,20 @@ VARIABLES = {
 
 FOR_MARS_ONLY = frozenset({
     "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
-    "Session.close_checkpoints", "Execution.begin",
+    "Session.follow_log", "Session.follow_logs",
+    *(f"CallFuture.{name}" for name in (
+        "claim", "begin", "unclaim", "settle", "fail", "cancel_anyway", "call", "task", "read",
+        "has_large_result",
+    )),
+    "Session.close_checkpoints", "Session.state", "Session.withdraw", "Execution.begin",
+    "Completed.limit", "Engine.count", "MapObjects.whole", "MapObjects.own_items",
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
-        for name in ("calls_in", "value_in", "error_in", "infos_in")
+        for name in (
+            "calls_in", "calls_logged", "value_in", "error_in", "infos_in", "state_in", "leaves",
+            "rows_shown",
+        )
     ),
 })  # fmt: skip
 """Public names that other modules of mars call, and programs need not."""
@@ -353,15 +377,24 @@ def build() -> str:
         ("`docs/make_reference.py` makes this page from the docstrings. Do not edit it. The "
          "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
-         "[mars.session](#marssession) · [Inside a call](#inside-a-call) · "
+         "[mars.session](#marssession) · [mars.joblib](#marsjoblib) · [mars.dask](#marsdask) · "
+         "[mars.pandas](#marspandas) · [mars.deploy.slurm](#marsdeployslurm) · "
+         "[Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
         "## mars.remote",
         "`import mars.remote as mr`",
         function("mars.remote.spawn", remote.spawn),
         function("mars.remote.map", remote.map),
+        function("mars.remote.put", remote.put),
+        function("mars.remote.run", remote.run),
+        function("mars.remote.as_completed", remote.as_completed),
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
+        ("### `@mars.remote`\n\n`@mars.remote` and `@mars.remote(cpus=2)` make a `RemoteFunction` "
+         "of a function. Options are those [of a call](#options-of-a-call)."),
+        klass("mars.remote.RemoteFunction", remote.RemoteFunction),
+        "`execute`, `fetch` and `new_session` are those of [mars](#mars).",
         klass("mars.remote.Executable", remote.Executable),
         "Objects, tuples of objects and maps have all of these methods as well.",
         klass("mars.remote.Object", remote.Object),
@@ -370,19 +403,27 @@ def build() -> str:
         klass("mars.remote.Execution", remote.Execution),
         ("An `Execution` also has `running`, `cancelled` and `add_done_callback` of "
          "`concurrent.futures.Future`. It can be awaited."),
+        klass("mars.remote.Counts", remote.Counts),
+        klass("mars.remote.Completed", remote.Completed),
         klass("mars.logs.LogFetcher", mars.logs.LogFetcher),
         "## Options of a call",
         ("These are keyword arguments of `spawn` and `map`. A name that is not in the table is "
-         "refused: `ValueError: Unexpected kw: <name>`."),
+         "refused: `ValueError: Unexpected kw: <name>`, with the name that was most likely meant."),
         call_options(),
         "## mars",
+        "Also here: `spawn`, `map`, `run` and `remote` of [mars.remote](#marsremote).",
         function("mars.new_session", session.new_session),
         function("mars.execute", session.execute),
         function("mars.fetch", session.fetch),
+        "### `mars.put`\n\nThe same as `mars.remote.put`.",
         function("mars.fetch_log", session.fetch_log),
         function("mars.stop_server", session.stop_server),
         function("mars.get_context", session.get_context),
         klass("mars.Session", session.Session),
+        klass("mars.Executor", mars.Executor, constructor=True),
+        klass("mars.CallFuture", mars.CallFuture),
+        ("A `CallFuture` also has `running`, `done`, `cancelled` and `add_done_callback` of "
+         "`concurrent.futures.Future`. It can be awaited."),
         ("### `mars.options`\n\nThe program's options, by attribute; see "
          "[Options of a program](#options-of-a-program)."),
         "### `mars.errors`\n\nSee [Errors](#errors).",
@@ -402,6 +443,29 @@ def build() -> str:
         ("`SyncSession` is `Session`, and `ExecutionInfo` is `mars.remote.Execution`. Some of "
          "these names are also in `mars.core`, `mars.core.context` and `mars.core.session`, "
          "where programs of the original import them from."),
+        "## mars.dask",
+        ("Collections of Dask on mars; [Dask and pandas on mars](howto/dask.md) shows how. "
+         "Importing the module makes the name \"mars\" known to Dask. `mars.dask.scheduler` is "
+         "what the name means; `mars.dask.get` and `mars.dask.persist` are its methods."),
+        function("mars.dask.enable", mars.dask.enable),
+        function("mars.dask.disable", mars.dask.disable),
+        klass("mars.dask.Scheduler", mars.dask.Scheduler, constructor=True),
+        "## mars.pandas",
+        ("`engine=mars.pandas` runs functions of pandas 3 on mars; "
+         "[Dask and pandas on mars](howto/dask.md) shows how."),
+        klass("mars.pandas.Engine", mars.pandas.Engine, constructor=True),
+        function("mars.pandas.apply_groups", mars.pandas.apply_groups),
+        "## mars.contrib.dask",
+        "Names of the original. `mars_scheduler` is a `mars.dask.Scheduler`.",
+        function("mars.contrib.dask.convert_dask_collection",
+                 mars.contrib.dask.convert_dask_collection),
+        "## mars.joblib",
+        "It needs joblib. [joblib and scikit-learn](howto/joblib.md) shows how it is used.",
+        klass("mars.joblib.MarsBackend", mars.joblib.MarsBackend, constructor=True),
+        klass("mars.joblib.Batch", mars.joblib.Batch),
+        function("mars.joblib.register", mars.joblib.register),
+        ("`mars.learn.contrib.joblib` has the names that the original has for `register` and "
+         "`MarsBackend`: `register_mars_backend` and `MarsDistributedBackend`."),
         "## Reports",
         klass("Report", Report),
         klass("FunctionRow", FunctionRow),
@@ -411,6 +475,10 @@ def build() -> str:
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),
+        "## mars.deploy.slurm",
+        "See [Slurm](slurm.md).",
+        function("mars.deploy.slurm.new_cluster", mars.deploy.slurm.new_cluster),
+        klass("mars.deploy.slurm.SlurmCluster", mars.deploy.slurm.SlurmCluster),
         "## Options of a program",
         klass("mars.config.Options", mars.config.Options),
         program_options(),

@@ -26,6 +26,7 @@ NAMES: Final = (
     "task_bench",
     "pi",
     "nested",
+    "joblib_backends",
     "logs",
     "logs_on",
     "memory_idle",
@@ -33,6 +34,8 @@ NAMES: Final = (
     "scheduler_alone",
     "table_of_attempts",
     "cost_of_a_call",
+    "executor",
+    "io_bound",
 )
 """In the order in which they are asked; small ones first where they share a process."""
 

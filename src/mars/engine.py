@@ -57,6 +57,7 @@ class Run:
         self.remaining = 0
         self.made = 0  # of these, calls that only feed others, and have done so
         self.failed = 0
+        self.withdrawn = 0  # calls that the program has cancelled one by one
         self.failure: Task | None = None
         self.cancelled = False
         self.error: BaseException | None = None  # the engine's own end, not a call's failure
@@ -73,6 +74,8 @@ class Run:
         # For checkpoints: told of each task, and each block of a map, that has ended well. The
         # engine first counts one more handle of its call, which whoever is told gives back.
         self.landed: Callable[[Task], object] | None = None
+        # Told of each task that has ended in any way, for whoever iterates over the run.
+        self.heard: Callable[[Task], object] | None = None
         self.beside = False  # nobody waits for it in the thread that submits it
         self.reused = 0  # calls that a checkpoint had
         self.saved_s = 0.0  # what they took when they ran
@@ -164,10 +167,35 @@ class Run:
         )
 
 
+class CallStream(Protocol):
+    """Takes calls that have neither inputs nor large parts, one at a time.
+
+    The `CallSet` of a call's options is told of its end. If the engine or the run ends before,
+    `Run.end` tells it.
+    """
+
+    def add(self, call: Call, place: int) -> None:
+        """Start a call soon; see `Engine.submit` for ``place``.
+
+        Raises
+        ------
+        SessionClosed
+            The engine has been closed.
+        """
+
+
 class Engine(Protocol):
     """Runs calls. Every method may be called from any thread."""
 
     address: str
+
+    @property
+    def loud(self) -> int:
+        """How many attempts have written to stderr so far."""
+
+    @property
+    def shows_calls(self) -> bool:
+        """Whether what calls print is on the program's terminal anyway."""
 
     @property
     def n_cpu(self) -> float:
@@ -195,8 +223,36 @@ class Engine(Protocol):
             The engine has been closed.
         """
 
+    def stream(self, realm: Realm, begin: Callable[[], Run]) -> CallStream | None:
+        """What takes small calls one at a time, at a low price; None: nothing here does.
+
+        ``begin`` makes a run when one is needed. It is called in the engine's thread.
+        """
+
+    def check(self, call: Call) -> None:
+        """See to what a call needs, and refuse it if no worker can ever run it.
+
+        Raises
+        ------
+        NoAvailableBand
+            It asks for more than any worker has.
+        SessionClosed
+            The engine has been closed.
+        """
+
     def cancel(self, run: Run) -> None:
         """End the run now; calls that only it wants are stopped, finished ones stay."""
+
+    def withdraw(self, task: Task) -> bool:
+        """Cancel one call, and all that need its value. Its runs go on without them.
+
+        A call that runs is interrupted. False: it has ended, or no run is at it.
+
+        Raises
+        ------
+        UsageError
+            The engine cannot cancel single calls.
+        """
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output of a task that is done: a fresh value each time.
@@ -221,6 +277,15 @@ class Engine(Protocol):
 
     def log(self, task: Task) -> LogSource | None:
         """What the task has printed so far; None before its first attempt."""
+
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, LogSource]]:
+        """The items of a map that run now, and items before them in the same block.
+
+        Each comes as its index, the number of the attempt that runs it, and what it has printed.
+        """
+
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """The blocks of a map that were sent to workers and have not ended, at this moment."""
 
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log, half of them from its end; None: all."""
@@ -302,14 +367,17 @@ class SessionRealm:
     ----------
     engine : Engine
         The engine that the session uses.
+    session_id : str
+        Id of the session, for messages.
     closed : bool
         Whether the session has ended.
     """
 
-    __slots__ = ("closed", "engine")
+    __slots__ = ("closed", "engine", "session_id")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, session_id: str = "") -> None:
         self.engine = engine
+        self.session_id = session_id
         self.closed = False
 
     def forget(self, task: Task) -> None:

@@ -72,14 +72,32 @@ class EncodeError(UsageError, TypeError):
 
 
 class NotExecuted(UsageError, ValueError):
-    """`fetch` of an object that was not executed in this session."""
+    """There is no value to fetch: the call has not ended, or was not executed in this session.
 
-    def __init__(self, described: str) -> None:
-        super().__init__(described)
-        self.described = described
+    Parameters
+    ----------
+    described : str
+        The call.
+    reason : str
+        Why it has no value, and what to do: how the sentence goes on after the call.
+    state : str
+        The state of the call, in the words of `Object.state`.
+    """
+
+    def __init__(
+        self,
+        described: str,
+        reason: str = "is not started. Call execute() on it first",
+        state: str = "not started",
+    ) -> None:
+        super().__init__(described, reason, state)
+        self.described, self.reason, self.state = described, reason, state
 
     def __str__(self) -> str:
-        return f"Cannot fetch unexecuted tileable: {self.described}; call execute() on it first"
+        return f"{self.described} {self.reason}"
+
+    def __repr__(self) -> str:
+        return f"NotExecuted({f'{self.described} is {self.state}'!r})"  # short, for lists of errors
 
 
 class NoAvailableBand(UsageError, ValueError):
@@ -131,16 +149,37 @@ class TaskError(MarsError):
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """An attempt took longer than the call's ``timeout``."""
+    """An attempt took longer than the call's ``timeout``.
 
-    def __init__(self, call: str, timeout_s: float, attempt: int = 1) -> None:
-        super().__init__(call, timeout_s, attempt)
-        self.call, self.timeout_s, self.attempt = call, timeout_s, attempt
+    Its traceback is the stack of the call at the moment when it was stopped.
+
+    Parameters
+    ----------
+    call : str
+        The call.
+    timeout_s : float
+        Its ``timeout``, in seconds.
+    attempt : int
+        Which attempt this was, counted from 1.
+    where : str
+        Where it was stopped, as ``at line 3 of file.py in f``. Empty: nobody knows, as its process
+        had to be killed.
+    """
+
+    def __init__(self, call: str, timeout_s: float, attempt: int = 1, where: str = "") -> None:
+        super().__init__(call, timeout_s, attempt, where)
+        self.call, self.timeout_s, self.attempt, self.where = call, timeout_s, attempt, where
 
     def __str__(self) -> str:
+        where = (
+            f"It was {self.where}"
+            if self.where
+            else "Where it was is not known, as its process had to be killed; `mars stack` shows "
+            "where a call is while it runs"
+        )
         return (
             f"{self.call} was stopped after its timeout of {self.timeout_s:g} s "
-            f"(attempt {self.attempt}); raise `timeout`, or look at fetch_log() for where it was"
+            f"(attempt {self.attempt}). {where}. Raise `timeout` if it needs more time"
         )
 
 

@@ -1,33 +1,87 @@
-"""What programs import: `spawn`, `map`, `run_script`, `rng`, and the objects for results.
+"""What programs import: `spawn`, `map`, `put`, `run`, `rng`, and the objects for results.
 
-This module holds the public names and `rng`, nothing else. What is behind the names is in
+This module holds the public names, `run` and `rng`, nothing else. What is behind the names is in
 `mars.calls`: `spawn` describes calls, `objects` stand for their results, and `executable` has what
-all these objects can do.
+all these objects can do. The module can be called, too: ``@mars.remote`` is a decorator, see
+`mars.calls.decorated`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars.attempt import context
 from mars.calls.executable import Executable
 from mars.calls.maps import ItemCall
 from mars.calls.objects import ExecutableTuple, MapObjects, Object
+from mars.calls.put import put
 from mars.calls.spawn import map, run_script, spawn  # noqa: A004 (it is mars.remote.map)
 from mars.config import options as program_options
 from mars.engine import Run
+from mars.sessions.opening import execute, fetch, new_session
 
 if TYPE_CHECKING:
-    from mars.execution import Execution
+    from mars.calls.completed import as_completed
+    from mars.calls.decorated import RemoteFunction
+    from mars.completion import Completed
+    from mars.execution import Counts, Execution
 else:
+    # They are imported late because they need `concurrent.futures`, see `mars.errors`.
+    _LATE = {
+        "Completed": "completion",
+        "Counts": "execution",
+        "Execution": "execution",
+        "RemoteFunction": "calls.decorated",
+        "as_completed": "calls.completed",
+    }
 
     def __getattr__(name: str) -> object:
-        # It is imported late because it needs `concurrent.futures`, see `mars.errors`.
-        if name != "Execution":
+        home = _LATE.get(name)
+        if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from mars.execution import Execution
+        import importlib
 
-        return Execution
+        return getattr(importlib.import_module(f"mars.{home}"), name)
+
+
+R = TypeVar("R")
+
+
+def run(func: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    """Call a function in another process, wait for it, and return its value.
+
+    Several calls run at the same time with `spawn` or `map`; this is one call.
+
+    Parameters
+    ----------
+    func : callable
+        As of `spawn`.
+    *args, **kwargs
+        Its arguments.
+
+    Returns
+    -------
+    object
+        What it returned.
+
+    Raises
+    ------
+    EncodeError
+        The function or an argument does not pickle (a TypeError).
+    BaseException
+        The call failed: its own error.
+
+    Examples
+    --------
+    >>> run(max, 3, 5, key=abs)
+    5
+    """
+    made: Any = spawn(func, args, kwargs)
+    value: R = made.execute().fetch()
+    return value
 
 
 def rng() -> Any:
@@ -63,7 +117,41 @@ def rng() -> Any:
     return attempt.generator
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Remote(ModuleType):
+    """What this module is when it is called: ``@mars.remote`` and ``@mars.remote(cpus=2)``."""
+
+    def __call__(self, func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Give a function the methods ``spawn``, ``map`` and ``run``; see `RemoteFunction`.
+
+        Parameters
+        ----------
+        func : callable, optional
+            The function. It stays what it is when it is called.
+        **options
+            Options of its calls, as of `spawn`.
+
+        Returns
+        -------
+        RemoteFunction
+
+        Raises
+        ------
+        TypeError, ValueError
+            As of `spawn`.
+        """
+        from mars.calls.decorated import decorate
+
+        return decorate(func, **options)
+
+
+sys.modules[__name__].__class__ = _Remote
+
 __all__ = [
-    "Executable", "Execution", "ExecutableTuple", "ItemCall", "MapObjects", "Object", "Run", "map",
-    "rng", "run_script", "spawn",
+    "Completed", "Counts", "Executable", "Execution", "ExecutableTuple", "ItemCall", "MapObjects",
+    "Object", "RemoteFunction", "Run", "as_completed", "execute", "fetch", "map", "new_session",
+    "put", "rng", "run", "run_script", "spawn",
 ]  # fmt: skip

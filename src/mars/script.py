@@ -30,7 +30,7 @@ def run(
     text: str, name: str, rank: int, size: int, data: dict[str, Any], argv: tuple[str, ...]
 ) -> dict[str, str]:
     """Run the script in this process, which is as it was before when it ends."""
-    from mars.session import get_default_session
+    from mars.sessions.opening import get_default_session
 
     environ = {"RANK": str(rank), "WORLD_SIZE": str(size)}
     before = {key: os.environ.get(key) for key in environ}

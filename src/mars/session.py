@@ -7,6 +7,8 @@ their calls, and `aio` is for ``async`` code.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from mars.sessions.aio import AsyncSession, get_default_async_session
 from mars.sessions.opening import (
     clear_default_session,
@@ -21,10 +23,29 @@ from mars.sessions.opening import (
     new_session,
     stop_server,
 )
-from mars.sessions.session import Session
+from mars.sessions.session import Session, above
+
+if TYPE_CHECKING:
+    from mars.calls.objects import Object
+    from mars.executors.executor import Executor
 
 SyncSession = Session
 """The name that the original has for it."""
+
+
+def _put(value: Any, session: Session | None = None) -> Object[Any]:
+    from mars.calls.put import put  # late: who only looks at sessions needs none of it
+
+    return put(value, session=session)
+
+
+def _executor(max_workers: int | None = None, **kwargs: Any) -> Executor:
+    from mars.executors.executor import Executor  # late, for the same reason
+
+    return Executor(max_workers, **kwargs)
+
+
+above.update(put=_put, executor=_executor)
 
 
 def __getattr__(name: str) -> object:

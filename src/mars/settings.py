@@ -314,6 +314,30 @@ CANCEL_GRACE_S: Final = 0.5
 """The time between SIGINT and SIGKILL for a call that was cancelled, in seconds. Somebody waits for
 it, so it is short."""
 
+MOST_THREADS: Final = 1000
+"""The most calls with ``threads=`` that run at a time in one process. Each of them takes seven
+descriptors, three there and four in the program; systems give a process from 4,096 on."""
+
+THREADS_AT_ONCE: Final = 32
+"""Threads for calls that are started at a time in one process; others follow as these are ready.
+More would fill the sockets through which their descriptors go."""
+
+THREAD_DESCRIPTORS: Final = 512
+"""Descriptors that a process of threads keeps free for further threads, of which up to 253 come in
+one message of the system."""
+
+ALONE_CORES: Final = 0.125
+"""The least part of a core that a call with ``threads=`` takes once it runs in a process to itself:
+so eight of them share a core, and a crash among hundreds does not start hundreds of processes."""
+
+THREADS_LEFT: Final = 50
+"""Threads that did not end when they had to, after which their process gets no further calls. Each
+of them keeps what its call holds; a process costs 10 MB."""
+
+OTHERS_PRINTED_BYTES: Final = 65_536
+"""Bytes that C code and child processes printed while calls ran in threads, of which the log of
+each of these calls gets the last so many."""
+
 STARTS_WITHOUT_RESULT: Final = 6
 """How many worker processes of a node may end before any call has finished there. Then the node is
 closed. If all nodes are closed, the engine gives up."""
@@ -423,6 +447,13 @@ object of them. Each object costs a request when the checkpoint is opened."""
 CHECKPOINT_LOOKS: Final = 3
 """How often a reader tries to read a journal at an URL while somebody else changes it. One change
 is likely, and more in a row are not."""
+
+CHECKPOINT_FILE_CLOCK_S: Final = 2.0
+"""A file counts as changed after a result if it is newer by so many seconds. Clocks of file servers
+are off by a bit, and FAT keeps times to 2 s."""
+
+CHECKPOINT_FILES_NAMED: Final = 3
+"""Files that one notice about changed files names. With more it is no line any more."""
 
 CHECKPOINT_CHECK_BYTES: Final = 4 * KIB
 """Results up to this size, in bytes, are checked when a journal is opened. Larger ones are checked
@@ -622,6 +653,22 @@ LOG_READ_BYTES: Final = MIB
 """How many bytes `fetch_log` reads at once unless ``sizes`` says otherwise. The original reads as
 many."""
 
+MARKS_WAIT_S: Final = 0.5
+"""How long to wait for a worker that is asked what the items of its block have printed, in seconds.
+It answers at once unless compiled code of the call holds the interpreter; then the next look may
+find it."""
+
+LOG_FOLLOW_S: Final = 0.05
+"""Pause between two looks at a log that somebody follows, when nothing new came, in seconds. People
+take a twentieth of a second for at once."""
+
+ECHO_NAMES: Final = 8
+"""How many calls the line names that says which calls wrote to stderr. More would not fit on it."""
+
+ECHO_COLOURS: Final = ("36", "33", "35", "32", "34", "31", "96", "93", "95", "92", "94")
+"""The colours of the names of calls whose output is shown, as codes of terminals. All of them can
+be read on white and on black."""
+
 PROGRESS_LOAD_S: Final = 0.25
 """How long a run has to last, in seconds, until what shows progress is loaded. Most runs end before
 anything could be drawn."""
@@ -633,6 +680,17 @@ bar that flashes by."""
 PROGRESS_REDRAW_S: Final = 0.1
 """How often a terminal is redrawn at the most, in seconds. That is smooth to the eye, and takes
 about 0.5 % of a core."""
+
+SHOWN_CALLS: Final = 20
+"""Calls that the repr of a tuple and a table in a notebook show, of more. A screen has room for
+them."""
+
+SHOWN_CHARACTERS: Final = 120
+"""Characters of the line that a repr shows of one call. With more, a list of calls wraps in most
+terminals."""
+
+SHOWN_LOG_BYTES: Final = 1024
+"""Bytes from the end of a log in which its last line is looked for. Longer lines are cut anyway."""
 
 PROGRESS_REDRAW_HTML_S: Final = 0.25
 """How often a bar in a notebook is redrawn at the most, in seconds. There each update is a message
@@ -648,6 +706,16 @@ not take 360 lines of log."""
 
 PROGRESS_LINE_SHARE: Final = 0.1
 """A plain line of progress is also shown whenever this further part of the run has ended."""
+
+PROGRESS_NAMES: Final = 4
+"""How many names a line of progress has of what runs, and of what failed. More do not fit."""
+
+TALLY_SHARE: Final = 0.02
+"""How much of a core counting the calls of a run may take for those who watch it. A look at 100,000
+calls that have not ended takes 10 ms."""
+
+TALLY_FAILURES: Final = 100
+"""How many calls that failed are remembered by name for those who watch a run."""
 
 SILENCE_LOOK_S: Final = 1.0
 """How often a thread that waits looks for silent calls, in seconds. A look takes 10 us per call."""
@@ -787,3 +855,83 @@ WEB_ANSWER_BYTES: Final = 64 * KIB
 ORIGINAL_LOOK_S: Final = 0.5
 """How often the original's commands look whether the processes of their cluster still run, in
 seconds. They end when one of these processes has ended."""
+
+DASK_GROUP_TASKS: Final = 256
+"""How many tasks of a Dask graph run in one call, at the most, unless they form a chain. A call
+costs some tens of microseconds: more tasks would not make it cheaper, but a lost worker would cost
+more."""
+
+DASK_GROUPS_PER_WORKER: Final = 4
+"""Branches of a Dask graph are joined into one call only while there are so many calls for each
+worker. With fewer, workers would be idle at the end."""
+
+DASK_NEIGHBOURS_PER_WORKER: Final = 64
+"""Independent tasks of a Dask graph share a call only if there are more of them for each worker.
+Then one call is at most this part of the work of a worker, and so is the idle time at the end."""
+
+DASK_LIFT_BYTES: Final = 16 * KIB
+"""Data in a Dask graph from this size on, in bytes, are stored once and shared by all tasks.
+Smaller ones travel with each call that reads them, which costs less than a stored value."""
+
+DASK_PRIORITIES: Final = 32
+"""How many steps the order of Dask becomes as priorities of calls. Each step is a queue of its own
+in the scheduler, which looks at all of them. Within a step, calls start in the order of Dask."""
+
+DASK_LOCK_LOOK_S: Final = 0.01
+"""How often a process that waits with a time limit for a lock of another process looks at it, in
+seconds. Without a limit the system wakes it."""
+
+DASK_STAY_BYTES: Final = 256 * KIB
+"""Cheap numpy on arrays of the program, of so many bytes and more, is computed by threads of the
+program on one machine. A call for less takes no longer than the threads."""
+
+PANDAS_BLOCKS_PER_CORE: Final = 4
+"""Into how many blocks for each core the rows, columns or groups of pandas are cut. With more, a
+slow block costs less at the end. Each costs a call, and some hundred microseconds in pandas."""
+
+JOBLIB_BATCHES_KEPT: Final = 10_000
+"""How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and a long
+loop may have millions of them."""
+
+JOBLIB_FUNCTIONS: Final = 8
+"""How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a
+rule. One that makes a function for each item has no use for a second way."""
+
+SLURM_COMMAND_S: Final = 20.0
+"""How long a command of Slurm may take, in seconds. A busy controller answers after seconds."""
+
+SLURM_TICK_S: Final = 0.5
+"""How often the keeper of a cluster on Slurm looks whether something is due, in seconds."""
+
+SLURM_QUEUE_LOOK_S: Final = 2.0
+"""How often Slurm is asked for a job that waits, in seconds, in the first half minute. A wrong
+request is found then. Sites ask users not to poll more often than needed."""
+
+SLURM_LONG_LOOK_S: Final = 10.0
+"""How often Slurm is asked for a job that runs or has waited for half a minute, in seconds. A
+change of its time limit is seen within this time."""
+
+SLURM_QUEUE_NEW_S: Final = 30.0
+"""How long a job that waits is new, in seconds: see `SLURM_QUEUE_LOOK_S`."""
+
+SLURM_WARNING_S: Final = 60.0
+"""How long before the time limit of a job its calls are told, in seconds. Enough to write a large
+state to disk."""
+
+SLURM_STEP_END_S: Final = 12.0
+"""How long the nodes of a job may take to leave, in seconds. A node has `CLUSTER_END_S` for its
+processes, and the loaded file system of a cluster takes its time."""
+
+SLURM_STEP_AGAIN_S: Final = 30.0
+"""How long after a node ended it is started again on its host, in seconds."""
+
+SLURM_STEP_TRIES: Final = 3
+"""How often in a row a node is started on a host without joining the cluster."""
+
+SLURM_KEEPER_END_S: Final = 60.0
+"""How long the keeper of a cluster on Slurm may take to end all, in seconds: the nodes leave, the
+job is cancelled, the head ends. A controller that does not answer takes several times
+`SLURM_COMMAND_S`."""
+
+SLURM_SAID_LINES: Final = 20
+"""How many last lines of what a host printed an error shows."""

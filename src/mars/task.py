@@ -188,6 +188,10 @@ class Call:
         """The place of the call for `mars.remote.rng`, made from the next free number."""
         return place
 
+    def state_of_item(self, realm: Realm, item: Call) -> Any:
+        """Of a map: the state of an item that no block which has ended has."""
+        raise NotImplementedError
+
     def adopt(self, realm: Realm) -> Task | None:
         """A task for a result that is there without a run of this call; for items of a map."""
         return None
@@ -266,12 +270,26 @@ class Handle:
         """The calls that have to be done in ``realm``; some of them may be done already."""
         raise NotImplementedError
 
+    def calls_logged(self, realm: object) -> Sequence[Call]:
+        """The calls whose logs are its log, whether they are done or not."""
+        return self.calls_in(realm)
+
     def value_in(self, session: Any) -> Any:
         """The value, as `fetch` returns it."""
         raise NotImplementedError
 
     def error_in(self, session: Any) -> Any:
         """The error, or a list of those of its parts. None: it has a value, or was not run."""
+        raise NotImplementedError
+
+    def state_in(self, realm: Any) -> Any:
+        """The state in words, or a list of those of its parts.
+
+        Parameters
+        ----------
+        realm : object
+            The session's realm. None: that of its last run.
+        """
         raise NotImplementedError
 
 
@@ -299,6 +317,9 @@ class Output(Handle):
             self.call.drop()
 
     def calls_in(self, realm: object) -> Sequence[Call]:
+        return (self.call,)
+
+    def calls_logged(self, realm: object) -> Sequence[Call]:
         return (self.call,)
 
     def value_in(self, session: Any) -> Any:
@@ -344,6 +365,12 @@ class Task:
         "size", "source", "sources", "stage", "stored", "timing", "tries", "waiting", "where",
         "worker",
     )  # fmt: skip
+
+    reused = False
+    """Whether the result is one of an earlier run, which a checkpoint had."""
+
+    broken = False
+    """Of an item of a map, shown as a task: whether it failed."""
 
     def __init__(self, call: Call, realm: Realm) -> None:
         self.call = call

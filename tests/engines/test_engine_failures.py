@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import threading
 import time
@@ -835,7 +836,8 @@ def test_what_was_left_out_after_a_failure_was_not_executed() -> None:
         mars.execute(*calls, *slow)
     with pytest.raises(mars.errors.NotExecuted):
         slow[-1].fetch()
-    assert mr.ExecutableTuple(slow).errors()[-1] is None
+    last = mr.ExecutableTuple(slow).errors()[-1]
+    assert isinstance(last, mars.errors.NotExecuted) and last.state == "not started"
 
 
 def test_inputs_of_a_call_that_failed_are_not_made_again(
@@ -919,3 +921,62 @@ def test_a_nested_exit_names_the_call_that_made_it(capfd: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         mr.spawn(outer).execute()
     assert capfd.readouterr().err.startswith("mars: task inner(4) ended with sys.exit(4); ")
+
+
+def frames_of(act: Callable[[], object]) -> list[str]:
+    """The functions in the traceback of an error, ours as ``mars``; the first is the test's own."""
+    try:
+        act()
+    except BaseException as error:
+        ours = os.path.dirname(mars.__file__)
+        stack = traceback.extract_tb(error.__traceback__)
+        return ["mars" if one.filename.startswith(ours) else one.name for one in stack[1:]]
+    raise AssertionError("no error")
+
+
+def test_tracebacks_go_from_the_program_to_the_function_without_frames_of_ours() -> None:
+    call, whole = mr.spawn(explode, args=(0,)), mr.map(explode, [0])
+    for act in (
+        call.execute,
+        call.fetch,
+        call.to_object,
+        whole.execute,
+        whole.fetch,
+        mr.ExecutableTuple([call]).execute,
+        lambda: mars.execute(call),
+        lambda: mars.fetch(call),
+        lambda: call.execute(wait=False).result(),
+        lambda: mr.ExecutableTuple([call]).to_object(wait=False).result(),
+    ):
+        frames = frames_of(act)
+        assert frames.count("mars") <= 1 and frames[-1] == "explode", frames
+    for act in (mr.spawn(abs, -1).fetch, lambda: call.execute(nonsense=1)):
+        assert frames_of(act).count("mars") <= 1
+
+
+def test_a_timeout_carries_the_stack_at_the_interrupt() -> None:
+    def inner() -> None:
+        while True:
+            pass
+
+    def outer() -> None:
+        inner()
+
+    call = mr.spawn(outer, timeout=0.3)
+    with pytest.raises(
+        mars.errors.TaskTimeout, match=r"It was at line \d+ of \S+ in inner"
+    ) as told:
+        call.execute()
+    names = [one.name for one in traceback.extract_tb(told.value.__traceback__)]
+    assert names[-2:] == ["outer", "inner"]
+    with pytest.raises(mars.errors.TaskTimeout, match="It was in compiled code"):
+        mr.spawn(time.sleep, args=(60,), timeout=0.2).execute()
+    assert pickle.loads(pickle.dumps(told.value)).where == told.value.where
+
+
+def test_ctrl_c_says_how_far_the_run_was(ctrl_c: Callable[[float], None]) -> None:
+    done, held = mr.spawn(abs, -1, priority=1), mr.spawn(time.sleep, args=(60,))
+    ctrl_c(0.5)
+    with pytest.raises(KeyboardInterrupt, match=r"^1 of 2 done; execute\(\) again runs the rest$"):
+        mars.execute(done, held)
+    assert done.fetch() == 1

@@ -140,7 +140,9 @@ def test_what_was_not_executed_says_so_in_every_handle() -> None:
             handle.fetch()
         with pytest.raises(NotExecuted):
             mars.fetch(handle)
-    assert mr.ExecutableTuple([mapped, call]).errors() == [[None], None]
+    (of_item,), of_call = mr.ExecutableTuple([mapped, call]).errors()
+    assert (of_item.state, of_call.state) == ("not started", "not started")
+    assert isinstance(of_item, NotExecuted) and isinstance(of_call, NotExecuted)
 
 
 @pytest.mark.parametrize("wrong", [3, "text", None, {"a": 1}])
@@ -158,7 +160,9 @@ def test_a_partial_or_closure_with_objects_can_be_mapped() -> None:
     assert mr.map(functools.partial(pow, base), [1, 2]).to_object() == [10, 100]
     mapped = mr.map(lambda x, y: x * factor_value(factor) + y, [1, 2], [5, 6])
     assert mapped.execute().fetch() == [7, 10]
-    assert repr(mr.map(functools.partial(pow, base), [1])) == "<map of pow over 1 items>"
+    assert (
+        repr(mr.map(functools.partial(pow, base), [1])) == "<map of pow over 1 items: not started>"
+    )
 
 
 def factor_value(value: int) -> int:

@@ -66,7 +66,7 @@ def test_a_call_executed_in_one_session_is_unexecuted_in_another(
     call = mr.spawn(pow, args=(2, 5)).execute(session=other)
     assert call.fetch(session=other) == 32
     never = mr.spawn(int).execute(session=session)
-    with pytest.raises(ValueError, match="Cannot fetch unexecuted tileable"):
+    with pytest.raises(ValueError, match="was executed in another session"):
         never.fetch(session=other)
 
 

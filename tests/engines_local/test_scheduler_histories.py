@@ -107,6 +107,7 @@ class History:
             seed, [(f"w{index}", cpus) for index, cpus in enumerate(groups)], log
         )
         self.rng = rng
+        self.single = random.Random(f"single calls {seed}")
         self.groups = groups
         world.chances.death = plan.deaths
         world.chances.start_death = plan.start_deaths
@@ -252,6 +253,11 @@ class History:
         run = world.submit(targets, stop_on_error=stop_on_error)
         if run is not None and rng.random() < self.plan.cancels:
             world.machine.after(self._moment(), lambda: world.cancel(run))
+        # By chances of its own, so that the other histories stay as they are.
+        if run is not None and not self.calm and self.single.random() < 0.2:
+            task = self.single.choice(run.tasks)
+            moment = self.single.choice((1e-3, 0.1, 1.0)) * self.single.random()
+            world.machine.after(moment, lambda: world.withdraw(task))
 
     def _run_ended(self, run: SimulatedRun) -> None:
         if run.worker is None and self.resubmits and self.rng.random() < 0.5:
@@ -347,8 +353,8 @@ def test_no_history_breaks_a_promise(chunk: int) -> None:
         faults["nested"] += sum(run.worker is not None for run in world.runs)
     # Nothing is proved unless it happened.
     for fault in (
-        "death", "cancel", "interrupt", "duplicate", "kill", "take back", "nested", "starved",
-        "torn", "spill", "early", "unneeded", "lost value",
+        "death", "cancel", "withdraw", "interrupt", "duplicate", "kill", "take back", "nested",
+        "starved", "torn", "spill", "early", "unneeded", "lost value",
         "copied", "handed on", "no room",
     ):  # fmt: skip
         assert faults[fault] > 5, f"only {faults[fault]} x {fault}"

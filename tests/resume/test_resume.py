@@ -701,3 +701,56 @@ def test_nothing_is_written_through_a_link_in_a_checkpoint(tmp_path: Path, name:
     with pytest.raises(CheckpointUnusable):
         mars.new_session(engine="inline", checkpoint=folder)
     assert not target.read_bytes()
+
+
+def test_a_call_on_what_was_put_is_known_by_the_content(rerun: Any, ran: Any) -> None:
+    path = ran.path()
+
+    def total(array: Any, index: int) -> float:
+        sign(path, f"total {index}")
+        return float(array.sum()) + index
+
+    def program(fill: int) -> Any:
+        held = mr.put(np.full(50_000, fill))
+        return mr.map(total, [held] * 2, range(2)).execute().fetch()
+
+    assert rerun(lambda: program(1)) == [50_000, 50_001]
+    assert ran() == ["total 0", "total 1"]
+    assert rerun(lambda: program(1)) == [50_000, 50_001]
+    assert ran() == []
+    assert rerun(lambda: program(2)) == [100_000, 100_001]
+    assert ran() == ["total 0", "total 1"]
+
+
+def test_a_file_that_changed_since_its_result_was_kept_is_told_of(
+    rerun: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, other, same = (tmp_path / name for name in ("d.csv", "other.csv", "same.csv"))
+    for file in (data, other, same):
+        file.write_text("1")
+
+    def read(path: str | Path) -> str:
+        return Path(path).read_text()
+
+    def program() -> list[str]:
+        calls = [
+            mr.spawn(read, str(data)),
+            mr.spawn(read, (other,)),
+            mr.spawn(read, str(same)),
+            mr.spawn(read, str(data), depends=[data]),
+            mr.map(read, [str(data), str(same)]),
+        ]
+        return mars.fetch(mars.execute(*calls))  # type: ignore[no-any-return]
+
+    first = rerun(program)
+    assert "have changed" not in capfd.readouterr().err
+    assert rerun(program) == first and "have changed" not in capfd.readouterr().err
+    later = time.time() + 100
+    for file in (data, other):
+        file.write_text("2")
+        os.utime(file, (later, later))
+    assert rerun(program) == ["1", "1", "1", "2", ["1", "1"]]
+    told = capfd.readouterr().err
+    assert told.count("have changed") == 1
+    assert f"read got {str(data)!r}" in told and f"read got {str(other)!r}" in told
+    assert str(same) not in told and "depends=[Path(...)]" in told

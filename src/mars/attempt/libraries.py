@@ -101,11 +101,19 @@ def _copied(nested: Any) -> Any:
 
 def _socket_timeout() -> Any:
     # In a tuple, as None is a value of its own.
-    return (sys.modules["socket"].getdefaulttimeout(),)
+    return (sys.modules["_socket"].getdefaulttimeout(),)
 
 
 def _set_socket_timeout(value: tuple[float | None]) -> None:
-    sys.modules["socket"].setdefaulttimeout(value[0])
+    sys.modules["_socket"].setdefaulttimeout(value[0])
+
+
+def _authkey() -> Any:
+    return sys.modules["multiprocessing.process"].current_process().authkey
+
+
+def _set_authkey(value: bytes) -> None:
+    sys.modules["multiprocessing.process"].current_process().authkey = value
 
 
 def library_settings() -> list[Setting]:
@@ -115,5 +123,7 @@ def library_settings() -> list[Setting]:
         Setting("numpy", _numpy, _set_numpy, "numpy", _numpy_told),
         Setting("sklearn", _sklearn, _set_sklearn, "sklearn", _plain),
         _Pandas(),
-        Setting("socket", _socket_timeout, _set_socket_timeout, "socket"),
+        # So proxies of a manager of the program can be used in its calls.
+        Setting("authkey", _authkey, _set_authkey, "multiprocessing.process", bytes),
+        Setting("socket", _socket_timeout, _set_socket_timeout, "_socket"),
     ]

@@ -7,19 +7,20 @@ it has to provide. Nothing runs here: the session does that, see `mars.sessions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
-from mars.sessions.session import AnySession, Session
+from mars.sessions.session import AnySession, Session, refuse_fetch_arguments
 from mars.task import Call, Handle
+from mars.tracebacks import trim
 
 V = TypeVar("V")
 
 _UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
 _ARGUMENTS_OF_RUN: Final = frozenset(
-    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "interval_s", "report"}
+    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "echo", "interval_s", "report"}
 )
 
 
@@ -60,6 +61,7 @@ class Executable(Handle, Generic[V]):
         progress_update_interval: float = 1,
         on_error: str = "raise",
         seed: int | None = None,
+        echo: bool | str | None = None,
         **accepted: Any,
     ) -> Any:
         """Run what this stands for, and all that it needs. What is done already is not run again.
@@ -67,7 +69,7 @@ class Executable(Handle, Generic[V]):
         Parameters
         ----------
         session : Session, optional
-            Default: the default session. If there is none, one is made, with a warning.
+            Default: the default session. If there is none, one is made, and a line says so.
         wait : bool, default True
             False: return a future at once.
         show_progress : bool or "auto", optional
@@ -78,6 +80,8 @@ class Executable(Handle, Generic[V]):
             See `mars.session.Session.execute`.
         seed : int, optional
             Seed of `rng` in this run. Default: the session's.
+        echo : {"all", "failures", "summary", True, False}, optional
+            What is shown of what calls print; see `mars.session.Session.execute`.
         report : path, optional
             A file for the report on this run, ``.html`` or ``.json``.
 
@@ -97,24 +101,29 @@ class Executable(Handle, Generic[V]):
         >>> spawn(sum, args=([1, 2, 3],)).execute().fetch()
         6
         """
-        if wait and self._is_empty():
-            return self
-        chosen = _choose(session, accepted)
-        if accepted:
-            _drop_unused(accepted)
-        result = self if wait else self._executed()
-        return chosen.runs.run(
-            [self],
-            wait=wait,
-            show_progress=show_progress,
-            interval_s=progress_update_interval,
-            on_error=on_error,
-            seed=seed,
-            finish=lambda: result,
-            **_run_arguments(accepted),
-        )
+        try:
+            if wait and self._is_empty():
+                return self
+            chosen = _choose(session, accepted)
+            if accepted:
+                _drop_unused(accepted)
+            result = self if wait else self._executed()
+            return chosen.runs.run(
+                [self],
+                wait=wait,
+                show_progress=show_progress,
+                interval_s=progress_update_interval,
+                on_error=on_error,
+                seed=seed,
+                echo=echo,
+                finish=lambda: result,
+                **_run_arguments(accepted),
+            )
+        except BaseException as error:
+            trim(error)
+            raise
 
-    def fetch(self, session: AnySession | None = None, **_: Any) -> V:
+    def fetch(self, session: AnySession | None = None, **unknown: Any) -> V:
         """The value. What that is depends on the kind of handle.
 
         A single object: what its call returned. Several objects: a list of their values;
@@ -134,14 +143,22 @@ class Executable(Handle, Generic[V]):
 
         Raises
         ------
+        TypeError
+            There is an argument that `fetch` does not have, such as ``timeout``: it never waits.
         NotExecuted
             A call was not executed in the session (a ValueError).
         BaseException
             A call failed: its own error.
         """
-        if self._is_empty():
-            return self._nothing  # type: ignore[no-any-return]
-        return self.value_in(existing(session, self))  # type: ignore[no-any-return]
+        try:
+            if unknown:
+                refuse_fetch_arguments(unknown)
+            if self._is_empty():
+                return self._nothing  # type: ignore[no-any-return]
+            return self.value_in(existing(session, self))  # type: ignore[no-any-return]
+        except BaseException as error:
+            trim(error)
+            raise
 
     def to_object(self, session: AnySession | None = None, wait: bool = True, **kwargs: Any) -> Any:
         """Execute, unless that has been done, and fetch.
@@ -164,21 +181,67 @@ class Executable(Handle, Generic[V]):
         BaseException
             A call failed: its own error.
         """
-        if wait and self._is_empty():
-            return self._nothing
-        chosen = _choose(session, kwargs)
-        if wait and self._is_done(chosen):
-            return self.value_in(chosen)
-        _drop_unused(kwargs)
-        return chosen.runs.run(
-            [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
-        )
+        try:
+            if wait and self._is_empty():
+                return self._nothing
+            chosen = _choose(session, kwargs)
+            if wait and self._is_done(chosen):
+                return self.value_in(chosen)
+            _drop_unused(kwargs)
+            return chosen.runs.run(
+                [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
+            )
+        except BaseException as error:
+            trim(error)
+            raise
+
+    def cancel(self, session: AnySession | None = None) -> bool:
+        """Stop the calls of this, and all calls that need their values. Other calls go on.
+
+        `fetch` then raises `TaskCancelled`, and `execute` runs them again. A call that runs gets a
+        KeyboardInterrupt; if that does not help, its process is replaced half a second later.
+        Items that run in blocks of a map are stopped with the whole map only. To stop all calls of
+        a run, use `Execution.cancel`.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session.
+
+        Returns
+        -------
+        bool
+            Whether a call was stopped. False: all have ended, or no run is at them.
+
+        Raises
+        ------
+        UsageError
+            It is called inside a call. There, cancel the run.
+
+        Examples
+        --------
+        >>> import time
+        >>> slow, quick = spawn(time.sleep, 60), spawn(abs, -1)
+        >>> run = ExecutableTuple([slow, quick]).execute(wait=False)
+        >>> slow.cancel(), run.result() and quick.fetch(), slow.states()
+        (True, 1, ['cancelled'])
+        """
+        if self._is_empty():
+            return False
+        chosen = existing(session, self)
+        stopped = False
+        for leaf in self.leaves():
+            for call in leaf.calls_in(chosen.realm):
+                stopped |= chosen.withdraw(call)
+        return stopped
 
     def errors(self, session: AnySession | None = None) -> list[Any]:
-        """The error of each part; None for a part that has a value or was not run.
+        """The error of each part: why it has no value. None for a part that has a value.
 
-        A single object has one part. In the place of a map among several objects is the list of the
-        errors of its items.
+        That is the call's own error, or a `DependencyFailed`, `TaskCancelled`, and so on. A call
+        that has not ended, or was not run, has a `NotExecuted`; its ``state`` says which. A single
+        object has one part. In the place of a map among several objects is the list of the errors
+        of its items.
 
         Parameters
         ----------
@@ -190,13 +253,48 @@ class Executable(Handle, Generic[V]):
         found = self.error_in(existing(session, self))
         return found if isinstance(found, list) else [found]
 
+    def states(self, session: AnySession | None = None) -> list[Any]:
+        """The state of each part, in the order of `errors`.
+
+        It is one of ``"not started"``, ``"waiting for inputs"``, ``"queued"``, ``"running"``,
+        ``"done"``, ``"failed"``, ``"cancelled"`` and ``"reused"``. *Reused* is done, with a result
+        that a checkpoint had. *Not started* are also calls whose run ended before their turn.
+
+        Parameters
+        ----------
+        session : Session, optional
+            Default: the default session. If there is none, the session in which each part was
+            executed last.
+
+        Examples
+        --------
+        >>> ExecutableTuple([spawn(abs, -1).execute(), spawn(abs, -2)]).states()
+        ['done', 'not started']
+        """
+        if self._is_empty():
+            return []
+        found = self.state_in(default_realm() if session is None else choose(session).realm)
+        return found if isinstance(found, list) else [found]
+
     def fetch_log(
-        self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None
+        self,
+        session: AnySession | None = None,
+        offsets: Any = None,
+        sizes: Any = None,
+        follow: bool = False,
     ) -> Any:
         """The logs of all parts, as a list. The log of a map is a list of the logs of its items.
 
+        With ``follow=True`` it is an iterator of the lines of all calls, as they are printed, until
+        all of them have ended. Each line begins with the name of its call, such as ``fit 7 | ``.
+        Calls with one name are numbered from 0, in their order here.
+
         For the parameters, and for what each log is, see `Object.fetch_log`.
         """
+        if follow:
+            if self._is_empty():
+                return iter(())
+            return existing(session, self).follow_logs((self,))
         return [
             one.fetch_log(session=session, offsets=offsets, sizes=sizes) for one in self._parts()
         ]
@@ -212,11 +310,21 @@ class Executable(Handle, Generic[V]):
     def calls_in(self, realm: object) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_in(realm)]
 
+    def calls_logged(self, realm: object) -> Sequence[Call]:
+        return [call for one in self._parts() for call in one.calls_logged(realm)]
+
     def value_in(self, session: Any) -> Any:
         return self._shaped(session.values(self._parts()))
 
     def error_in(self, session: Any) -> Any:
         return [one.error_in(session) for one in self._parts()]
+
+    def leaves(self) -> Sequence[Any]:
+        """The objects and maps that it consists of, for whoever tells of them one by one."""
+        return [leaf for one in self._parts() for leaf in one.leaves()]
+
+    def state_in(self, realm: Any) -> Any:
+        return [one.state_in(realm) for one in self._parts()]
 
     def infos_in(self, session: Any, fields: Sequence[str] | None = None) -> Any:
         """Facts about the stored result, or a list of those of its parts."""
@@ -244,6 +352,10 @@ class Executable(Handle, Generic[V]):
         """Whether a call of it was executed, in whichever session."""
         return any(one._was_executed() for one in self._parts())
 
+    def _title(self) -> str:
+        """What errors call it."""
+        return next((one._title() for one in self._parts()), "it")
+
     def _executed(self) -> Any:
         """What a future returns once it was executed."""
         return self
@@ -261,12 +373,24 @@ def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
         kwargs["interval_s"] = kwargs.pop("progress_update_interval")
     unknown = kwargs.keys() - _ARGUMENTS_OF_RUN
     if unknown:
-        raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+        raise TypeError(_unknown("execute", min(unknown), {*_ARGUMENTS_OF_RUN, "session", "wait"}))
     return kwargs
+
+
+def _unknown(function: str, name: str, known: Iterable[str]) -> str:
+    from mars.calls import mistakes
+
+    return mistakes.unknown_argument(function, name, sorted(known))
 
 
 def _choose(given: AnySession | None, accepted: dict[str, Any]) -> Session:
     return choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
+
+
+def default_realm() -> Any:
+    """What the tasks of the default session belong to; None: there is no default session."""
+    default = get_default_session()
+    return None if default is None else default.realm
 
 
 def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
@@ -283,8 +407,8 @@ def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
     if found is None:
         if handle._was_executed():
             raise SessionClosed("Session closed already, or not the default one")
-        raise NotExecuted(repr(handle[0] if isinstance(handle, tuple) else handle))
+        raise NotExecuted(handle._title())
     return found
 
 
-__all__ = ["Executable", "existing"]
+__all__ = ["Executable", "default_realm", "existing"]

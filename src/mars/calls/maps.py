@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from mars.attempt import codec
+from mars.attempt.failure import decode_failure
 from mars.attempt.rows import Rows, is_fixed
 from mars.calls.options import Options
 from mars.engine import SessionRealm
@@ -23,9 +24,14 @@ from mars.engines.outcome import (
     failure_of,
     item_attempts,
     item_log,
+    no_value,
 )
 from mars.errors import NotExecuted
 from mars.task import Call, Ended, Function, Realm, Stage, Task
+
+TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
+if TYPE_CHECKING:
+    from mars.observe.states import State
 
 
 class ItemCall(Call):
@@ -58,7 +64,7 @@ class ItemCall(Call):
         whole = self.map.task_in(realm)
         if whole is None or whole.parts is None:
             return None
-        found = Items(whole.parts).find(self.index)
+        found = self.map.where(whole.parts).find(self.index)
         if found is None:
             return None
         offset, block = found
@@ -70,7 +76,25 @@ class _ItemTask(Task):
 
     __slots__ = ("_offset",)
 
-    def __init__(self, call: ItemCall, realm: Realm, whole: Task, block: Task, offset: int) -> None:
+    @property
+    def reused(self) -> bool:  # type: ignore[override]
+        """Whether a checkpoint had its block."""
+        return self.source is not None and self.source.reused
+
+    @property
+    def broken(self) -> bool:  # type: ignore[override]
+        """Whether the item failed."""
+        block = self.source
+        assert block is not None
+        return block.stage is not Stage.DONE or self._offset in block.result[1]
+
+    @property
+    def place_in_block(self) -> tuple[int, Task]:
+        """Which item of which block it is."""
+        assert self.source is not None
+        return self._offset, self.source
+
+    def __init__(self, call: Call, realm: Realm, whole: Task, block: Task, offset: int) -> None:
         super().__init__(call, realm)
         self.asked = True
         self.attempt = block.attempt
@@ -81,6 +105,13 @@ class _ItemTask(Task):
         self._offset = offset
         log = item_log(block, offset)
         self.logs = () if log is None else (log,)
+
+    def failure(self) -> BaseException:
+        """The error of the item, which failed."""
+        assert self.source is not None
+        if self.source.stage is not Stage.DONE:
+            return failure_of(self.source)
+        return decode_failure(self.source.result[1][self._offset])
 
     def attempts(self) -> tuple[Ended, ...]:
         assert self.source is not None
@@ -104,7 +135,7 @@ class MapCall(Call):
         The items that have to be calls of their own, because they hold objects.
     """
 
-    __slots__ = ("columns", "count", "made", "own", "spread", "taken")
+    __slots__ = ("_index", "columns", "count", "made", "own", "spread", "taken")
 
     may_hold_errors = True
 
@@ -120,6 +151,7 @@ class MapCall(Call):
         self.taken = taken
         self.count = min(map(len, columns)) if taken is None else len(taken.rows)
         self.spread = len(columns) > 1
+        self._index: tuple[Any, ...] = (None, 0, None, None)  # as `where` made it last
         self.made: dict[int, ItemCall] = {}  # the items that are calls of their own
         self.own: set[int] = set()
 
@@ -205,6 +237,16 @@ class MapCall(Call):
             call = self.made[index] = ItemCall(self, index)
         return call
 
+    def where(self, parts: Sequence[Task]) -> Items:
+        """Which block has which item; made anew only when there are others, as many may ask."""
+        known, count, last, index = self._index
+        if parts is not known or len(parts) != count or (count and parts[-1] is not last):
+            now = list(parts)  # blocks may end meanwhile
+            index = Items(now)
+            self._index = parts, len(now), now[-1] if now else None, index
+        found: Items = index
+        return found
+
     def _have(self, realm: Realm) -> Items:
         task = self.task_in(realm)
         return Items(task.parts if task is not None and task.parts is not None else ())
@@ -220,6 +262,16 @@ class MapCall(Call):
         if len(self.made) < self.count:
             calls.append(self)
         return calls
+
+    def logged(self, realm: Realm) -> list[Call]:
+        """Whose logs are those of the items: the map, and the items that ran by themselves."""
+        have = self._have(realm)
+        alone = [
+            call
+            for index, call in self.made.items()
+            if call.task_in(realm) is not None and have.find(index) is None
+        ]
+        return [self, *alone]
 
     def begin(self, task: Task) -> None:
         """Say which items the blocks of ``task`` have to run."""
@@ -247,17 +299,87 @@ class MapCall(Call):
             An item failed: its own error.
         """
         values, errors, have = self._collect(realm)
-        for index in range(self.count):
-            if index in errors:
-                raise errors[index]
-            if not have[index]:
-                raise NotExecuted(f"item {index} of {self.name}")
+        if errors:  # the first one, also if items before it were not executed
+            raise errors[min(errors)]
+        missing = have.find(0)
+        if missing >= 0:
+            done = self.count - have.count(0)
+            raise NotExecuted(
+                f"item {missing} of {self.name}",
+                f"has no value, and {done} of {self.count} items have one. Call execute() on the "
+                f"map; it runs those that are not done, and waits for those that run",
+                self.states(realm)[missing].word,
+            )
         return values
 
     def errors(self, realm: SessionRealm) -> list[BaseException | None]:
-        """The error of each item; None for an item without one."""
-        _, errors, _ = self._collect(realm)
-        return [errors.get(index) for index in range(self.count)]
+        """The error of each item; None for an item that has a value."""
+        _, errors, have = self._collect(realm)
+        found: list[BaseException | None] = [errors.get(index) for index in range(self.count)]
+        if not all(have):
+            for index, state in enumerate(self.states(realm)):
+                if not have[index] and found[index] is None:
+                    found[index] = no_value(f"item {index} of {self.name}", state)
+        return found
+
+    def states(self, realm: Any) -> list[State]:
+        """The state of each item."""
+        from mars.observe.states import DONE, FAILED, REUSED, State, state_of
+
+        task = self.task_in(realm)
+        found = [self._state_of_rest(task)] * self.count
+        if task is not None:
+            if not task.finished:
+                for block in realm.engine.blocks_of(task):
+                    of_block = state_of(block)
+                    for index in block.items:
+                        found[index] = of_block
+            for block in list(task.parts or ()):
+                done = State(REUSED if block.reused else DONE)
+                failed = block.result[1] if block.stage is Stage.DONE else range(len(block.items))
+                for offset, index in enumerate(block.items):
+                    if 0 <= index < self.count:
+                        found[index] = State(FAILED) if offset in failed else done
+        for index, call in list(self.made.items()):
+            own = call.task_in(realm)
+            if own is not None:
+                found[index] = state_of(own)
+        return found
+
+    def seen(self, realm: Any, index: int) -> Task | None:
+        """What can be seen of an item: its own task, its part of a block, or a block that runs."""
+        own = self.made.get(index)
+        task = None if own is None else own.task_in(realm)
+        whole = self.task_in(realm)
+        if task is not None or whole is None:
+            return task
+        found = self.where(whole.parts or ()).find(index)
+        if found is not None:
+            offset, block = found
+            return _ItemTask(self, realm, whole, block, offset)
+        under_way = () if whole.finished else realm.engine.blocks_of(whole)
+        return next((block for block in under_way if index in block.items), None)
+
+    def state_of_item(self, realm: Any, item: Call) -> State:
+        """The state of an item that no block which has ended has."""
+        from mars.observe.states import state_of
+
+        task = self.task_in(realm)
+        if task is not None and not task.finished:
+            for block in realm.engine.blocks_of(task):
+                if item.index in block.items:  # type: ignore[attr-defined]
+                    return state_of(block)
+        return self._state_of_rest(task)
+
+    def _state_of_rest(self, task: Task | None) -> State:
+        """The state of the items that are in no block."""
+        from mars.observe.states import NOT_STARTED, QUEUED, State, state_of
+
+        if task is None or (task.finished and task.stage is not Stage.CANCELLED):
+            return State(NOT_STARTED)
+        begun = task.blocks or task.stage is Stage.ASSIGNED
+        wanted = begun and any(run.live for run in task.runs)
+        return State(QUEUED) if wanted else state_of(task)
 
     def _collect(
         self, realm: SessionRealm

@@ -6,17 +6,24 @@
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar, overload
 
 from mars.attempt import codec
-from mars.calls.executable import Executable, existing
+from mars.calls.executable import Executable, default_realm, existing
 from mars.calls.maps import MapCall
-from mars.logs import LogFetcher
+from mars.engine import SessionRealm
+from mars.errors import SessionClosed
+from mars.logs import LogFetcher, LogReader, whole_text
 from mars.observe.attempts import Attempt, Times
+from mars.sessions.logs import CallLogs
 from mars.sessions.opening import get_default_session
 from mars.sessions.session import AnySession, Session
 from mars.task import Call, Handle, Output
+
+if TYPE_CHECKING:
+    from mars.calls.shown import Row
 
 R = TypeVar("R")
 
@@ -36,9 +43,9 @@ class Object(Output, Executable[R], Generic[R]):
     __slots__ = ("_log",)
     __module__ = "mars.remote"  # where programs find it
 
-    _log: tuple[Session, LogFetcher]
+    _log: tuple[SessionRealm, LogReader]
 
-    @overload
+    @overload  # type: ignore[override]  # of one call it is one log
     def fetch_log(
         self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None,
         follow: Literal[False] = False,
@@ -80,7 +87,7 @@ class Object(Output, Executable[R], Generic[R]):
         Returns
         -------
         LogFetcher or iterator of str
-            The same LogFetcher each time. Its text is that of the latest read.
+            What was read, as a text that never changes. See `log` for all of it.
 
         Examples
         --------
@@ -91,17 +98,57 @@ class Object(Output, Executable[R], Generic[R]):
         """
         call = self.call
         if session is None and call.task is None and get_default_session() is None:
-            return iter(()) if follow else LogFetcher(self.key, lambda: None)
+            return iter(()) if follow else LogFetcher("", self.key)
         chosen = existing(session, self)
         if follow:
             return chosen.follow_log(call)
         known = getattr(self, "_log", None)
-        if known is None or known[0] is not chosen:
+        realm, logs = chosen.realm, chosen.logs
+        if known is None or known[0] is not realm:
             # It holds the call, not this object: the object would keep itself and its value alive.
-            known = (chosen, LogFetcher(call.key, lambda: chosen.log_source(call)))
+            # And it does not hold the session, so that `mars.sessions.replacing` sees who does.
+            known = (realm, LogReader(call.key, lambda: logs.source(call)))
             self._log = known
-        known[1].fetch(offsets=offsets, sizes=sizes)
-        return known[1]
+        realm.check_open()
+        return known[1].read(offsets=offsets, sizes=sizes)
+
+    @property
+    def log(self) -> str:
+        r"""All that the call has printed so far, in the session that executed it last.
+
+        It can be read while the call runs, and after it failed. Each look gives the whole log
+        again; `fetch_log` reads a log in parts. Empty: nothing was printed, or the call was not
+        executed.
+
+        Raises
+        ------
+        SessionClosed
+            The engine of the session has ended, and its logs with it.
+
+        Examples
+        --------
+        >>> hello = spawn(print, args=("hello",)).execute()
+        >>> hello.log
+        'hello\n'
+        >>> "hello" in hello.log
+        True
+        """
+        call = self.call
+        task = call.task
+        if task is None and call.whole is not None:
+            task = call.whole.task  # an item of a map, in one of its blocks
+        if task is None or not isinstance(task.realm, SessionRealm):
+            return ""
+        source = CallLogs(task.realm).source(call)
+        try:
+            return "" if source is None else whole_text(source)
+        except OSError:
+            if not task.realm.closed:
+                raise
+            raise SessionClosed(
+                f"the log of {call.name} is gone: the session that executed it has ended; read "
+                f".log before that, or keep its text"
+            ) from None
 
     def infos_in(
         self, session: Session, fields: Sequence[str] | None = None
@@ -126,6 +173,19 @@ class Object(Output, Executable[R], Generic[R]):
 
     def _was_executed(self) -> bool:
         return self.call.task is not None
+
+    def leaves(self) -> Sequence[Object[R]]:
+        return (self,)
+
+    def state_in(self, realm: Any) -> str:
+        from mars.observe.states import state_in
+
+        return state_in(self.call, realm).word
+
+    def _title(self) -> str:
+        from mars.observe.states import title_of
+
+        return title_of(self.call)
 
     def times(self, session: AnySession | None = None) -> Times | None:
         """When the call went through its stages, from queued to stored.
@@ -210,18 +270,27 @@ class Object(Output, Executable[R], Generic[R]):
         return self.copy()
 
     def __repr__(self) -> str:
+        return f"<{self._row().line(time.monotonic())}>"
+
+    def __str__(self) -> str:
+        """As the original shows it."""
         return f"Object <op=RemoteFunction, key={self.key}_{self.index}>"
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def _row(self) -> Row:
+        from mars.calls.shown import row_of
 
-        task = self.call.task
-        state = "not executed" if task is None else task.stage.name.lower()
-        return (
-            f"<table><tr><th>Object</th><td>{escape(self.name)}</td></tr>"
-            f"<tr><th>state</th><td>{state}</td></tr>"
-            f"<tr><th>inputs</th><td>{len(self.call.inputs)}</td></tr></table>"
-        )
+        row = row_of(self.call, default_realm())
+        several = self.call.n_output
+        return row if several is None else row._replace(name=f"{row.name}[{self.index}]")
+
+    def rows_shown(self, most: int) -> Sequence[Row]:
+        return (self._row(),)
+
+    def _repr_html_(self) -> str:
+        from mars.calls.shown import table_of
+
+        inputs = len(self.call.inputs)
+        return table_of([self], f"Object with {inputs} input{'' if inputs == 1 else 's'}")
 
 
 def _sharers(task: Any) -> int:
@@ -285,7 +354,17 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
     def __repr__(self) -> str:
         if self._named is not None:
             return repr(self._named(*self))
-        return super().__repr__()
+        from mars.calls.shown import listing
+
+        return listing(self)
+
+    def _repr_html_(self) -> str:
+        from mars.calls.shown import table_of, tally
+
+        leaves = self.leaves()
+        states = [one for leaf in leaves for one in leaf.states()]
+        told = f"{len(states):,} calls: {tally(states)}" if states else "no calls"
+        return table_of(leaves, told)
 
     def _parts(self) -> ExecutableTuple:
         for one in self:
@@ -350,11 +429,35 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
     def calls_in(self, realm: Any) -> Sequence[Call]:
         return self._call.pieces(realm) if len(self) else ()
 
+    def calls_logged(self, realm: Any) -> Sequence[Call]:
+        return self._call.logged(realm)
+
     def value_in(self, session: Session) -> list[R]:
         return self._call.values(session.realm)
 
     def error_in(self, session: Session) -> list[BaseException | None]:
         return self._call.errors(session.realm)
+
+    @property
+    def whole(self) -> Call:
+        """The call that all items have in common."""
+        return self._call
+
+    @property
+    def own_items(self) -> set[int]:
+        """Items that are calls of their own, and run outside of the map's blocks."""
+        return self._call.own | self._call.made.keys()
+
+    def leaves(self) -> Sequence[Any]:
+        return (self,)
+
+    def state_in(self, realm: Any) -> list[str]:
+        task = self._call.task
+        where = task.realm if realm is None and task is not None else realm
+        return [state.word for state in self._call.states(where)]
+
+    def _title(self) -> str:
+        return f"the map of {self._call.name}"
 
     def _parts(self) -> list[Object[R]]:
         return list(self)
@@ -369,7 +472,20 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
         return list, (list(self),)
 
     def __repr__(self) -> str:
-        return f"<map of {self._call.name} over {len(self)} items>"
+        from mars.calls.shown import tally
+
+        told = f": {tally(self.states())}" if self._call.count else ""
+        return f"<map of {self._call.name} over {len(self):,} items{told}>"
+
+    def rows_shown(self, most: int) -> Sequence[Row]:
+        from mars.calls.shown import rows_of_map
+
+        return rows_of_map(self._call, default_realm(), most)
+
+    def _repr_html_(self) -> str:
+        from mars.calls.shown import table_of
+
+        return table_of([self], repr(self)[1:-1])
 
 
 __all__ = ["ExecutableTuple", "MapObjects", "Object"]

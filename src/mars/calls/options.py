@@ -12,7 +12,58 @@ from typing import Any, Final
 
 from mars.config import plain_scalar
 from mars.errors import TaskTimeout
-from mars.settings import DEATH_RETRIES, RETRY_WHEN_FAIL
+from mars.settings import DEATH_RETRIES, MOST_THREADS, RETRY_WHEN_FAIL
+
+
+class CallSet:
+    """Calls that belong together, such as those of one `mars.Executor`, and how many run at a time.
+
+    The scheduler asks it where its calls may go. It counts workers, not calls: a worker runs one
+    call at a time, so short calls may still be queued behind each other.
+
+    Parameters
+    ----------
+    most : int or None
+        How many of the calls may be in flight at a time. None: as many as there are workers.
+    """
+
+    __slots__ = ("_at", "_workers", "most")
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+        self._at: dict[object, object] = {}  # the worker of each call in flight
+        self._workers: dict[object, int] = {}  # how many calls each of them has
+
+    def takes(self, worker: object) -> bool:
+        """Whether a worker may get a call of the set; None: whether a further worker may."""
+        return self.most is None or worker in self._workers or len(self._workers) < self.most
+
+    def enters(self, task: object, worker: object) -> None:
+        """A worker gets a call of the set."""
+        if self.most is not None:
+            self._at[task] = worker
+            self._workers[worker] = self._workers.get(worker, 0) + 1
+
+    def leaves(self, task: object) -> None:
+        """A call of the set is in no worker any more."""
+        worker = self._at.pop(task, None)
+        if worker is not None:
+            self._workers[worker] -= 1
+            if not self._workers[worker]:
+                del self._workers[worker]
+
+    def claim(self, task: Any) -> bool:
+        """A call is about to be given to a worker. False: it was cancelled, and must not start."""
+        return True
+
+    def begins(self, task: Any) -> None:
+        """Nothing is in front of a call in its worker any more."""
+
+    def unclaim(self, task: Any) -> None:
+        """A worker has given a call back unstarted."""
+
+    def settled(self, task: Any) -> None:
+        """A call has ended, however; in the engine's thread, so nothing of the program runs."""
 
 
 class Options:
@@ -45,11 +96,16 @@ class Options:
         Whether a checkpoint may keep the call.
     depends : object
         What else the result depends on. It is a part of the identity of the call in a checkpoint.
+    threads : int
+        How many calls such as this one may run at a time, as threads of one process. 0: the call
+        has a process to itself while it runs.
+    in_set : CallSet or None
+        The set that the call belongs to, which limits how many of its calls are in flight.
     """
 
     __slots__ = (
-        "cache", "cpus", "death_retries", "depends", "gpus", "memory", "name", "priority",
-        "retries", "retry_data", "retry_late", "retry_on", "timeout_s", "worker",
+        "cache", "cpus", "death_retries", "depends", "gpus", "in_set", "memory", "name", "priority",
+        "retries", "retry_data", "retry_late", "retry_on", "threads", "timeout_s", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -77,13 +133,15 @@ class Options:
         self.worker = worker
         self.retry_data: bytes | None = None  # the pickle of `retry_on`; None: Exception
         self.retry_late = True  # whether `retry_on` names timeouts, too
+        self.threads = 0
         self.cache = True
         self.depends: object = None
+        self.in_set: CallSet | None = None
 
     def __reduce__(self) -> Any:
         # The exception classes stay behind: they may be the program's own, so they travel as
-        # `retry_data`. The other two matter to the driver only.
-        staying = ("retry_on", "cache", "depends")
+        # `retry_data`. The other three matter to the driver only.
+        staying = ("retry_on", "cache", "depends", "in_set")
         travelling = [name for name in self.__slots__ if name not in staying]
         return _options_from, ({name: getattr(self, name) for name in travelling},)
 
@@ -103,8 +161,22 @@ HINTS: Final = frozenset(
 """Scheduling hints of the original. They are accepted and have no effect."""
 
 
-def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Options:
+def parse_options(
+    given: dict[str, Any],
+    *,
+    retry_when_fail: bool = False,
+    unknown: Callable[[str], str] | None = None,
+) -> Options:
     """Check the options that `spawn` or `map` was given.
+
+    Parameters
+    ----------
+    given : dict
+        The options by name.
+    retry_when_fail : bool, default False
+        The option of that name.
+    unknown : callable, optional
+        Makes the text of the error for a name that is no option.
 
     Raises
     ------
@@ -121,13 +193,15 @@ def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Op
         if check is not None:
             check(options, value if option == "depends" else plain_scalar(value))
         elif option not in HINTS:
-            raise ValueError(f"Unexpected kw: {option}")
+            raise ValueError(f"Unexpected kw: {option}" if unknown is None else unknown(option))
     band = given.get("expect_band")
     if band is not None:
         if not isinstance(band, (tuple, list)) or not band or not isinstance(band[0], str):
             raise TypeError(f"expect_band has to be (worker's address, device), got {band!r}")
         options.worker = options.worker or band[0]
     _check_output_types(given.get("output_types"))
+    if options.threads:
+        _fit_into_thread(options, given)
     once = not given.get("idempotent", True)
     if once and options.retries:
         raise ValueError(
@@ -168,6 +242,33 @@ def _take_cpus(options: Options, value: object) -> None:
     if cpus > 1 and cpus != int(cpus):
         raise ValueError(f"cpus above 1 have to be whole cores, got {value!r}")
     options.cpus = int(cpus) if cpus == int(cpus) else cpus
+
+
+def _take_threads(options: Options, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"threads has to be an int, got {value!r}")
+    threads = int(value)
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads has to be from 1 to {MOST_THREADS:,}, got {value!r}")
+    options.threads = threads
+
+
+def _fit_into_thread(options: Options, given: dict[str, Any]) -> None:
+    """A call shares its process: refuse what only a process of its own can have."""
+    if given.get("cpus") is not None:
+        raise ValueError(
+            f"threads={options.threads} says how many calls share one process, which has one core; "
+            f"cpus={given['cpus']!r} cannot be kept beside it; drop one of the two"
+        )
+    for option in ("memory", "gpus", "gpu"):
+        if given.get(option):
+            raise ValueError(
+                f"{option}={given[option]!r} needs a process of its own, and threads="
+                f"{options.threads} means that calls share one; drop one of the two"
+            )
+    options.cpus = 1 / options.threads
 
 
 _UNITS: Final = {
@@ -284,6 +385,7 @@ def _take_worker(options: Options, value: object) -> None:
 CHECKS: Final[dict[str, Callable[[Options, object], None]]] = {
     "name": _take_name,
     "cpus": _take_cpus,
+    "threads": _take_threads,
     "memory": _take_memory,
     "gpus": _take_gpus,
     "gpu": _take_gpu,
@@ -307,6 +409,6 @@ def check_function(func: object) -> None:
 
 
 __all__ = [
-    "CHECKS", "DEFAULT_OPTIONS", "HINTS", "Options", "check_function", "parse_bytes",
+    "CHECKS", "CallSet", "DEFAULT_OPTIONS", "HINTS", "Options", "check_function", "parse_bytes",
     "parse_options",
 ]  # fmt: skip

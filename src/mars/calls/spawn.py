@@ -88,6 +88,8 @@ def spawn(
         ``cpus`` (float, default 1): cores that the call owns. Libraries in the call use so many
         threads. ``memory`` (bytes or "2GiB"): what the call may take beyond its inputs. If it takes
         more, it gets a `MemoryError`. ``gpus`` (int): refused above 0 where there are none.
+        ``threads`` (int, default 0): for calls that wait. So many of them run at a time, as threads
+        of one process, and take no cores; see docs/howto/waiting.md.
         ``timeout`` (float, seconds): limit for one attempt.
         ``retries`` (int, default 0), ``retry_on`` (exception class or tuple, default Exception):
         number of further attempts after such an exception.
@@ -111,7 +113,8 @@ def spawn(
     TypeError
         ``func`` is not callable, ``kwargs`` is no dict, or an option has the wrong type.
     ValueError
-        There is no such option (``Unexpected kw: <name>``), or a value is out of range.
+        There is no such option (``Unexpected kw: <name>``; the message says what was most likely
+        meant), or a value is out of range.
 
     Notes
     -----
@@ -128,7 +131,8 @@ def spawn(
     if kwargs is None:
         kwargs = _NO_KWARGS
     elif not isinstance(kwargs, dict):
-        raise TypeError("kwargs has to be a dict")
+        given = (retry_when_fail, resolve_tileable_input, n_output)
+        raise _not_kwargs(func, args, kwargs, given)
     if type(args) is not tuple:
         args = tuple(args) if isinstance(args, tuple) else (args,)
     if n_output is not None:
@@ -139,19 +143,23 @@ def spawn(
         retry_when_fail = _flag(retry_when_fail, "retry_when_fail")
     chosen = DEFAULT_OPTIONS
     if options or retry_when_fail:
-        chosen = parse_options(options, retry_when_fail=retry_when_fail)
+        chosen = parse_options(
+            options,
+            retry_when_fail=retry_when_fail,
+            unknown=lambda name: _unknown(func, name, args, kwargs, options),
+        )
         if "retry_on" in options:
-            _pack_retry_on(chosen)
+            pack_retry_on(chosen)
     try:
         function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
-        function, args = _applied(func), (func, *args)
+        function, args = applied(func), (func, *args)
     except Exception as error:
-        raise _function_error(func, chosen, error) from None
+        raise function_error(func, chosen, error) from None
     try:
         payload, buffers, found = codec.encode_arguments(args, kwargs)
     except Exception as error:
-        raise _argument_error(args, kwargs, chosen.name or function.name, error) from None
+        raise argument_error(args, kwargs, chosen.name or function.name, error) from None
     inputs = tuple([(output.call, output.index) for output in found]) if found else ()
     call = Call(function, payload, tuple(buffers) if buffers else (), inputs, chosen, n_output)
     if n_output is None:
@@ -165,13 +173,37 @@ def spawn(
     return outputs
 
 
-def _applied(func: Callable[..., Any]) -> Function:
+def applied(func: Callable[..., Any]) -> Function:
     """The function to call with ``func``, which holds objects, as its first argument."""
     known = functions.describe(attempt_call.apply, codec.Keep)
     return Function(known.key, functions.name_of(func), known.data, known.buffers)
 
 
-def _pack_retry_on(chosen: Options) -> None:
+def _not_kwargs(func: Any, args: Any, kwargs: Any, given: tuple[Any, ...]) -> TypeError:
+    from mars.calls import mistakes
+
+    others = list(given)
+    while others and others[-1] in (False, None):
+        others.pop()
+    return TypeError(mistakes.positional(func, args, kwargs, others))
+
+
+def _unknown(
+    func: Any, name: str, args: Any, kwargs: Any, options: dict[str, Any], of_map: bool = False
+) -> str:
+    from mars.calls import mistakes
+
+    return mistakes.unknown_option(func, name, args, kwargs, options, of_map=of_map)
+
+
+def pack_retry_on(chosen: Options) -> None:
+    """Pickle the exceptions that are worth another attempt, for the workers.
+
+    Raises
+    ------
+    EncodeError
+        They do not pickle.
+    """
     try:
         chosen.retry_data = codec.encode_in_band(chosen.retry_on)
     except Exception as error:
@@ -192,13 +224,15 @@ def _check_n_output(n_output: object) -> None:
         raise ValueError(f"n_output has to be 1 or more, got {n_output!r}")
 
 
-def _function_error(func: Callable[..., Any], chosen: Options, error: Exception) -> EncodeError:
+def function_error(func: Callable[..., Any], chosen: Options, error: BaseException) -> EncodeError:
+    """The error about a function that does not pickle."""
     return attempt_call.encode_error(func, "func", chosen.name or functions.name_of(func), error)
 
 
-def _argument_error(
+def argument_error(
     args: tuple[Any, ...], kwargs: dict[str, Any], name: str, error: BaseException
 ) -> EncodeError:
+    """The error about arguments that do not pickle. It says which."""
     for position, value in enumerate(args):
         found = _find(value, f"args[{position}]")
         if found is not None:
@@ -258,18 +292,22 @@ def map(  # noqa: A001 (mars.remote.map)
     if not iterables:
         raise TypeError("map() must have at least one iterable")
     retry_when_fail = _flag(options.pop("retry_when_fail", False), "retry_when_fail")
-    chosen = parse_options(options, retry_when_fail=retry_when_fail)
+    chosen = parse_options(
+        options,
+        retry_when_fail=retry_when_fail,
+        unknown=lambda name: _unknown(func, name, (), {}, options, of_map=True),
+    )
     if "retry_on" in options:
-        _pack_retry_on(chosen)
+        pack_retry_on(chosen)
     holder: tuple[Callable[..., Any], ...] = ()
     try:
         function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
-        function, holder = _applied(func), (func,)
+        function, holder = applied(func), (func,)
     except Exception as error:
-        raise _function_error(func, chosen, error) from None
+        raise function_error(func, chosen, error) from None
     call = MapCall.over(function, chosen, iterables, holder)
-    call.take(lambda args: _argument_error(args, {}, call.name, TypeError()))
+    call.take(lambda args: argument_error(args, {}, call.name, TypeError()))
     made: MapObjects[R] = MapObjects(call)
     if is_eager():
         made.execute()

@@ -66,6 +66,7 @@ class Checkpoint:
         self.recall = found.recall
         self.identify = identifier.identify
         self.load_inputs = found.load_inputs
+        self._stale = found.stale
         self._lock = threading.RLock()
         self._runs = 0  # how many are not over
         self._began = False
@@ -73,6 +74,7 @@ class Checkpoint:
 
     def count(self, needed: Sequence[Call], missing: Sequence[Call], run: Run) -> None:
         """Note what a run finds here, and write that down."""
+        self._stale.tell()
         if not self._began:
             self._began = True
             self._add_record(journal.SESSION, _about_us)

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any, Final
 
+from mars.calls.held import HeldCall
 from mars.calls.maps import ItemCall, MapCall
 from mars.checkpoint import declared, digests
 from mars.checkpoint.identity import (
+    Code,
     Identity,
     MapIdentity,
     Unidentified,
@@ -102,6 +104,8 @@ class Identifier:
     ) -> Identity | MapIdentity | None:
         if type(call) is Call:
             pass  # in most programs, all calls
+        elif isinstance(call, HeldCall):
+            return self._held(call, arrays)
         elif isinstance(call, MapCall):
             return self._map(call, entropy, arrays)
         elif isinstance(call, ItemCall) and not call.inputs:
@@ -135,6 +139,15 @@ class Identifier:
         ordinal = 0 if draws else self._next(base)
         key = key_of(base, ordinal) if ordinal else base
         return Identity(key, code, arguments, names, of_inputs, ordinal, place)
+
+    def _held(self, call: HeldCall, arrays: Arrays) -> Identity:
+        """What a value is that the program has put: its content, in whatever session it is."""
+        content, _, _ = digests.digests_of((call.value(),), {}, arrays)
+        code = Code()
+        code.digest = b"a value"
+        return Identity(
+            base_key(code, content, (), (), None, b"", b""), code, content, (), (), 0, ()
+        )
 
     def _next(self, base: bytes) -> int:
         ordinal = self._ordinals.get(base, 0)

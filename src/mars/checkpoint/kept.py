@@ -43,6 +43,8 @@ class KeptTask(Task):
 
     __slots__ = ("_loaded", "_source", "_value", "found")
 
+    reused = True
+
     def __init__(self, call: Call, source: Source, found: Kept | Block) -> None:
         self._value: Any = None
         self._loaded = False
@@ -98,7 +100,7 @@ class KeptTask(Task):
 
     def wrap(self, marks: Sequence[int] | None) -> None:
         """Give the result the form that the result of some items of a map has."""
-        self._value = (self._value, {}, marks, {})
+        self._value = (self._value, {}, marks, {}, [])
 
 
 class _KeptLog:

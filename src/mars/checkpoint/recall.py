@@ -13,15 +13,24 @@ from typing import Any
 
 from mars.calls.maps import ItemCall, MapCall
 from mars.checkpoint import journal
+from mars.checkpoint.digests import plain_arguments
 from mars.checkpoint.identifier import UNKNOWN, Identifier
 from mars.checkpoint.identity import Identity, MapIdentity
 from mars.checkpoint.index import Index
 from mars.checkpoint.journal import Block, Kept, Raw
 from mars.checkpoint.kept import KeptTask
 from mars.checkpoint.reading import Damaged, body_of, is_whole, result_of, values_of
+from mars.checkpoint.stale import Stale
 from mars.engine import Engine
 from mars.settings import CHECKPOINT_CHECK_BYTES
 from mars.task import Call, Stage, Task
+
+
+class _Reused(Task):
+    """A task whose result, or the results of its parts, were in the checkpoint."""
+
+    __slots__ = ()
+    reused = True
 
 
 class Recall:
@@ -55,6 +64,7 @@ class Recall:
         self._where, self.realm, self._engine, self.index = where, realm, engine, index
         self._of = identifier.of
         self._tell = tell
+        self.stale = Stale(where, tell)
         self.lock = threading.RLock()  # held while a result is read; reading may ask for another
         self.offset_s = time.monotonic() - time.time()
         self._last: tuple[int, Any] = (-1, None)  # the block that was read last, and its values
@@ -75,6 +85,9 @@ class Recall:
         if not self._sound(kept):
             return False
         self._settle(call, KeptTask(call, self, kept))
+        payload = call.payload
+        if call.options.depends is None and (b"." in payload or b"/" in payload):
+            self.stale.look(call.name, plain_arguments(call), kept.started + sum(kept.spans))
         return True
 
     def _settle(self, call: Call, task: Task) -> None:
@@ -123,8 +136,12 @@ class Recall:
             if self._sound(block):
                 parts.append(self._block(call, block, offsets))
                 count += len(offsets)
+                if call.options.depends is None and call.taken is None:
+                    made_at = block.started + sum(block.spans)
+                    for index in offsets.values():
+                        self.stale.look(call.name, call.arguments(index), made_at)
         own = len(call.made) + len(call.own - call.made.keys())
-        task = Task(call, self.realm)
+        task = _Reused(call, self.realm) if parts else Task(call, self.realm)
         task.parts = parts
         task.size = call.count
         done = count + own == call.count and not own
@@ -151,7 +168,7 @@ class Recall:
                 self._last = raw.position, values_of(self.index.folder, block)[0]
             except Damaged:
                 return False
-        task = Task(call, self.realm)
+        task = _Reused(call, self.realm)
         task.stage = Stage.DONE
         self._engine.install(task, self._last[1][offset])
         self._settle(call, task)

@@ -202,6 +202,9 @@ def _up(options: Namespace) -> int:
     print(f"a program:        mars.new_session({where!r})")
     if record.secure:
         print("elsewhere, first: mars cluster credentials import  (what `export` wrote here)")
+    if not hosts:
+        print("It has no workers yet. To have this machine run calls, type here:")
+        print(f"                  mars cluster join {joined(record.host, record.port)}")
     print(f"it ends:          mars cluster down {joined(record.host, record.port)}")
     return 0
 

@@ -25,9 +25,8 @@ from typing import Any
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, filters, threads
-from mars.attempt.capture import Log, Segment, capturing
+from mars.attempt.capture import Log, Segment, capturing, is_interactive
 from mars.attempt.codec import loads
-from mars.attempt.diagnose import summarize_call
 from mars.calls.options import Options
 from mars.code import world
 from mars.code.arriving import new_world
@@ -45,12 +44,12 @@ from mars.engines.main_thread import (
     waiting,
 )
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
-from mars.errors import MarsError, NoAvailableBand, NotExecuted, SessionClosed
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
+from mars.errors import MarsError, NoAvailableBand, SessionClosed
 from mars.logs import LogSource
 from mars.observe.attempts import ENDINGS, Attempts, Rows
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
-from mars.task import TIMING, Call, Stage, Task
+from mars.task import TIMING, Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
@@ -93,9 +92,15 @@ class InlineEngine:
         begun = time.monotonic()
         self._ended.workers[1] = [SimpleNamespace(address=address, where=self._where), begun, begun]
         self._free: list[Segment] = []  # for the logs of further calls
+        self.loud = 0  # attempts that have written to stderr
         self._log_limit: int | None = None
         self._closed = False
         self._threads = context.FollowThreads()
+
+    @property
+    def shows_calls(self) -> bool:
+        """Whether what calls print is on the program's terminal, for a debugger."""
+        return is_interactive()
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -106,7 +111,7 @@ class InlineEngine:
         with code_of_the_engine():
             check_open(self._closed, self._pid)
             for call in calls:
-                self._check(call)
+                self.check(call)
             with self._changed:
                 run.number = next(self._run_numbers)
                 run.depth = len(self._stack)
@@ -134,7 +139,11 @@ class InlineEngine:
                 self._end(run, error)
                 raise
 
-    def _check(self, call: Call) -> None:
+    def stream(self, realm: Realm, begin: Callable[[], Run]) -> None:
+        """None: each call is a run of its own."""
+
+    def check(self, call: Call) -> None:
+        """Refuse a call that asks for more than there is; see `mars.engine.Engine`."""
         options = call.options
         if options.cpus > self._largest:
             raise NoAvailableBand(
@@ -236,6 +245,8 @@ class InlineEngine:
                 if run.stop_on_error:
                     run.live = False
             run.remaining -= size
+            if run.heard is not None and task.finished:
+                run.heard(task)
 
     def _end(self, run: Run, error: BaseException | None) -> None:
         """A run is over: what it has not run, it leaves to others, or nobody wants it."""
@@ -275,6 +286,31 @@ class InlineEngine:
                     if task.stage is Stage.ASSIGNED and task.parts is None:
                         task.ended = (*task.ended, (*self._where, "stopped"))
                     task.stage = Stage.CANCELLED
+            self._interrupt_cancelled()
+            self._changed.notify_all()
+        return True
+
+    def withdraw(self, task: Task) -> bool:
+        """Cancel one call; see `mars.engine.Engine`. One that runs is left to its end."""
+        with self._changed:
+            if task.finished or not _wanted(task):
+                return False
+            found, pending = [task], [*self._runs]
+            dropped = {task}
+            for one in [other for run in pending for other in run.tasks]:  # inputs come first
+                needs = {source.task_in(one.realm) for source, _ in one.call.inputs}
+                if not one.finished and one not in dropped and needs & dropped:
+                    dropped.add(one)
+                    found.append(one)
+            for one in found:
+                size = len(one.items) - len(one.parts) if one.parts is not None else 1
+                for run in one.runs:
+                    run.withdrawn += size
+                    if run.heard is not None:
+                        run.heard(one)
+                if one.stage is Stage.ASSIGNED and one.parts is None:
+                    one.ended = (*one.ended, (*self._where, "stopped"))
+                one.runs, one.stage = (), Stage.CANCELLED
             self._interrupt_cancelled()
             self._changed.notify_all()
         return True
@@ -383,7 +419,8 @@ class InlineEngine:
             if block.stage is Stage.DONE:
                 log = block.logs[-1] if block.logs else None
                 marks = None if log is None else [log.start, log.end]
-                block.result = (block.result, {}, marks, {})
+                loud = [0] if log is not None and log.loud else []
+                block.result = (block.result, {}, marks, {}, loud)
                 _land(block, task.runs)
             else:
                 task.tries += 1
@@ -395,6 +432,8 @@ class InlineEngine:
                     if block.stage is not Stage.DONE:
                         one.failure = one.failure or block
                         one.live &= not one.stop_on_error
+                    if one.heard is not None:
+                        one.heard(block)
                 if count == len(items):
                     task.stage = Stage.FAILED if task.tries else Stage.DONE
                 elif not _wanted(task):
@@ -408,6 +447,7 @@ class InlineEngine:
         whole = task if task.source is None else task.source
         while True:
             task.attempt += 1
+            task.sent_at = time.monotonic()  # whoever sees that it runs asks since when
             task.stage = whole.stage = Stage.ASSIGNED
             printed = len(task.logs)
             with visiting(new_world()):
@@ -463,11 +503,12 @@ class InlineEngine:
         before = context.enter_thread(attempt)
         struck = interrupts()
         limit: Limit | None = None
+        capture = None
         try:
             given = self._given.here() if self._given else contextlib.nullcontext()
             with (
                 given,
-                capturing(segment, lambda: context.in_thread_of(attempt)),
+                capturing(segment, lambda: context.in_thread_of(attempt)) as capture,
                 _threads(options.cpus),
                 own_options(),
                 filters.by_name(),
@@ -518,7 +559,9 @@ class InlineEngine:
                 self._limits.pop(task, None)
                 end = segment.size()
                 if end > start:
-                    task.logs = (*task.logs, Log(segment, start, end))
+                    loud = capture is not None and capture.loud
+                    self.loud += loud
+                    task.logs = (*task.logs, Log(segment, start, end, loud))
                 if self._log_limit is not None and end - start > self._log_limit:
                     segment.trim(start, end, self._log_limit)
                 if self._closed:
@@ -526,6 +569,11 @@ class InlineEngine:
                 else:
                     self._free.append(segment)
                 self._changed.notify_all()
+
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """The item of a map that runs now; see `mars.engine.Engine`."""
+        with self._changed:
+            return [task for task in self._running if task.source is whole]
 
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log, cut when it ends; see `mars.engine.Engine`."""
@@ -538,6 +586,15 @@ class InlineEngine:
         segment, start = found
         return Log(segment, start, segment.size())
 
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, Log]]:
+        """The item of a map that runs now; see `mars.engine.Engine`."""
+        with self._changed:
+            return [
+                (block.items[0], block.attempt, Log(segment, start, segment.size()))
+                for block, (segment, start) in self._running.items()
+                if block.source is task
+            ]
+
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
         check_open(self._closed, self._pid)
@@ -547,7 +604,7 @@ class InlineEngine:
         if task.parts is not None:
             return item_of(task, call.index, self.decode)  # type: ignore[attr-defined]
         if task.released:
-            raise NotExecuted(summarize_call(call.name, (), {}))
+            raise no_value_of(task)
         return self.decode(task.result if call.n_output is None else task.result[index])
 
     def failure(self, task: Task) -> BaseException:
@@ -611,6 +668,7 @@ class InlineEngine:
             1, group, node, pid, True, len(self._running), False, task.call.key, task.call.name,
             runs, self._numbers[task], task.sent_at, segment.size(),
             tuple([run.partial.get(task) for run in asking]), 0.0,
+            None if task.source is None else (task.items[0], 1),
         )  # fmt: skip
 
     def _note(self, task: Task, run: Run, ending: str, printed: int) -> None:

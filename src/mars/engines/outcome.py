@@ -7,12 +7,13 @@ are closed.
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mars.attempt import failure
 from mars.attempt.capture import Log
+from mars.attempt.failure import decode_failure
 from mars.errors import (
     DependencyFailed,
     InternalError,
@@ -22,6 +23,10 @@ from mars.errors import (
 )
 from mars.logs import JoinedLog
 from mars.task import Call, Ended, Stage, Task
+
+TYPE_CHECKING = False  # known to type checkers; states are looked at when something has no value
+if TYPE_CHECKING:
+    from mars.observe.states import State
 
 Decode = Callable[[Any], object]
 
@@ -103,11 +108,11 @@ def failure_of(task: Task) -> BaseException:
     """The error of a task that has no value."""
     call = task.call
     if task.items is not None and task.stage is Stage.DONE:  # a block: its first failure
-        return failure.decode_failure(next(iter(task.result[1].values())))
+        return decode_failure(next(iter(task.result[1].values())))
     if task.cancelled:
         return cancelled(call)
     if task.stage is not Stage.FAILED:
-        return NotExecuted(call.name)
+        return no_value_of(task)
     if task.failed_input is not None:
         root = task.failed_input
         while root.failed_input is not None:
@@ -117,14 +122,44 @@ def failure_of(task: Task) -> BaseException:
         return error
     if task.blame == "timeout":
         assert call.options.timeout_s is not None
-        error = TaskTimeout(call.name, call.options.timeout_s, task.tries)
-        if isinstance(task.result, bytes):
-            for note in getattr(failure.decode_failure(task.result), "__notes__", ()):
+        stopped = None if not isinstance(task.result, bytes) else decode_failure(task.result)
+        where = "" if stopped is None else _where(stopped)
+        error = TaskTimeout(call.name, call.options.timeout_s, task.tries, where)
+        if stopped is not None:
+            # The stack at the moment of the interrupt: it shows what took so long.
+            error.__traceback__ = stopped.__traceback__
+            for note in getattr(stopped, "__notes__", ()):
                 error.add_note(note)
         return error
     if isinstance(task.result, bytes):
-        return failure.decode_failure(task.result)
+        return decode_failure(task.result)
     return InternalError(f"{call.name} failed without saying how")
+
+
+def _where(stopped: BaseException) -> str:
+    """Where a call was stopped: the innermost line of the user's code; empty: not known."""
+    last = stopped.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        # Without a line of Python: it was in compiled code, or its worker had to be killed.
+        return "in compiled code" if isinstance(stopped, KeyboardInterrupt) else ""
+    code = last.tb_frame.f_code
+    return f"at line {last.tb_lineno} of {code.co_filename} in {code.co_name}"
+
+
+def no_value(title: str, state: State) -> NotExecuted:
+    """The error of a call that has no value, by its state: why, and what to do."""
+    from mars.observe.states import why_no_value
+
+    return NotExecuted(title, why_no_value(state, time.monotonic()), state.word)
+
+
+def no_value_of(task: Task) -> NotExecuted:
+    """The error of a task that has not ended, or whose value is gone."""
+    from mars.observe.states import state_of, title_of
+
+    return no_value(title_of(task.call), state_of(task))
 
 
 def cancelled(call: Call) -> BaseException:
@@ -169,7 +204,9 @@ class Items:
 
 def item_of(task: Task, index: int, decode: Decode) -> object:
     """One item's value out of a map's blocks, or its error, raised."""
-    found = Items(task.parts).find(index)
+    found: tuple[int, Task] | None = getattr(task, "place_in_block", None)
+    if found is None:
+        found = Items(task.parts).find(index)
     if found is None and task.cancelled:
         raise cancelled(task.call)
     if found is None:
@@ -179,7 +216,7 @@ def item_of(task: Task, index: int, decode: Decode) -> object:
         raise failure_of(block)
     packed, failures, *_ = block.result
     if offset in failures:
-        raise failure.decode_failure(failures[offset])
+        raise decode_failure(failures[offset])
     return decode(packed)[offset]  # type: ignore[index]
 
 
@@ -189,7 +226,7 @@ def block_values(block: Task, decode: Decode) -> tuple[Sequence[object], dict[in
         error = failure_of(block)
         return [None] * len(block.items), dict.fromkeys(range(len(block.items)), error)
     packed, failures, *_ = block.result
-    errors = {offset: failure.decode_failure(data) for offset, data in failures.items()}
+    errors = {offset: decode_failure(data) for offset, data in failures.items()}
     return decode(packed), errors  # type: ignore[return-value]
 
 
@@ -199,7 +236,7 @@ def item_attempts(block: Task, offset: int) -> tuple[Ended, ...]:
     if block.stage is not Stage.DONE or not told:  # all fared alike, or a checkpoint had it
         return told
     *earlier, (node, worker, ending) = told
-    _, failures, _, tries = block.result
+    _, failures, _, tries, *_ = block.result
     if offset in failures:
         ending = "error"
     again = [(node, worker, "error")] * tries.get(offset, 0)
@@ -213,4 +250,5 @@ def item_log(block: Task, offset: int) -> Log | None:
     marks = block.result[2]
     if marks is None or marks[offset] == marks[offset + 1]:
         return None
-    return Log(block.logs[-1].segment, marks[offset], marks[offset + 1])
+    loud = offset in block.result[4]
+    return Log(block.logs[-1].segment, marks[offset], marks[offset + 1], loud)

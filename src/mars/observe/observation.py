@@ -158,6 +158,8 @@ class WorkerFacts(NamedTuple):
         What the call has told of its own progress, for each of its runs.
     expected_s : float
         Seconds that earlier calls of the function have taken; 0: none has ended.
+    items : tuple of (int, int) or None
+        Of a block of a map: its first item, and how many there are. None: it runs a single call.
     """
 
     number: int
@@ -175,6 +177,7 @@ class WorkerFacts(NamedTuple):
     printed_bytes: int
     progress: tuple[float | None, ...]
     expected_s: float
+    items: tuple[int, int] | None = None
 
 
 class Observation(NamedTuple):

@@ -37,7 +37,7 @@ def frame_of(record: Record) -> Any:
         import pandas
     except ImportError:
         try:
-            import pyarrow  # type: ignore[import-not-found, unused-ignore]
+            import pyarrow  # type: ignore[import-not-found, import-untyped, unused-ignore]
         except ImportError:
             raise ImportError(
                 "attempts_frame() needs pandas or pyarrow: pip install pandas"

@@ -6,12 +6,12 @@ where is decided by the engine.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import threading
-import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -21,6 +21,8 @@ from mars.config import option_values, options, plain_scalar
 from mars.engine import Run, SessionRealm
 from mars.errors import UsageError
 from mars.graph import needed_calls
+from mars.observe.watchers import is_watched
+from mars.sessions.logs import CallLogs, Feed
 from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
 
@@ -83,6 +85,7 @@ class Runs:
         seed: int | None = None,
         cancelled: Any = None,
         checkpoint: Any = None,
+        echo: bool | str | None = None,
         report: Any = None,
     ) -> Any:
         """Run what handles stand for, as `Session.execute` does.
@@ -99,17 +102,7 @@ class Runs:
         modules.note_importers()
         if seed is None and not self._nested:  # nested calls have the seed of the run they are in
             seed = option_values()["seed"]
-        run = Run(
-            self._session_id,
-            self._realm,
-            stop_on_error=on_error == "raise",
-            entropy=self._seed if seed is None else seed,
-        )
-        attempt = context.current() if self._nested else None
-        if attempt is not None:
-            run.prefix = attempt.place
-            if seed is None:
-                run.entropy = attempt.entropy
+        run = self._new_run(on_error, seed)
         targets: dict[Call, None] = {}
         for handle in handles:
             if isinstance(handle, Output):  # most programs have only these, and many
@@ -126,7 +119,13 @@ class Runs:
                 task = call.task_in(self._realm)
                 if task is not None:
                     task.asked = True
+        asked, loud = echo is not None, self._engine.loud
+        before = {call: call.task for call in missing if call.task is not None}
+        echo = self._echo_mode(echo) if missing and not self._nested else False
         run.beside = not wait and not self._nested
+        ends = None
+        if not wait and not (len(handles) == 1 and isinstance(handles[0], Output)):
+            ends = _ends_of(run, targets, missing)
         if missing and self._timeout_s is not None:
             self._limit(run, self._timeout_s)
         if missing and cancelled is not None:
@@ -135,25 +134,125 @@ class Runs:
             self._submit(run, missing, targets)
         else:
             run.end()
+        named = functools.partial(self._named, targets, missing)
+        echoing = None
+        if echo in ("all", "failures"):
+            from mars.sessions.echoing import Echoing
+
+            echoing = Echoing(echo, CallLogs(self._realm).feeds(named(), before))
         if not wait:
             from mars.execution import Execution
 
+            if echoing is not None:
+                echoing.begin(run)
+            if echoing is not None or report is not None:
+                plain = False  # to settle it is to wait for the last lines, and to write the report
+
+            def settle(make: Callable[[], Any]) -> Any:
+                if echoing is not None:
+                    echoing.wait()
+                return self._finish(run, make, report)
+
             execution = Execution(
-                run,
-                self._engine,
-                lambda: self._finish(run, finish, report),
-                list(handles),
-                self._listen,
-                plain,
+                run, self._engine, settle, finish, list(handles), self.listen, plain, ends
             )
             execution.begin()
             return execution
         try:
-            self._wait(run, show_progress, interval_s)
+            self._wait(run, show_progress, interval_s, lambda: (named(), before), echoing)
         finally:
             if kept is not None:
                 kept.flush()
+            if echo == "summary" and self._engine.loud != loud and (asked or is_watched()):
+                self._tell_loud(CallLogs(self._realm).feeds(named(), before))
         return self._finish(run, finish, report)
+
+    def _echo_mode(self, given: bool | str | None) -> bool | str:
+        """What a run shows of what its calls print."""
+        mode: bool | str = option_values()["echo"] if given is None else given
+        if mode == "summary" or mode is False:
+            return mode
+        from mars.observe.echo import check_mode
+
+        mode = check_mode(mode)
+        return False if self._engine.shows_calls else mode
+
+    @staticmethod
+    def _named(targets: Any, missing: Sequence[Call]) -> list[tuple[str, Call]]:
+        """The calls of a run, each with the name that people know it by."""
+        from mars.observe.echo import labels
+
+        run_now = set(missing)
+        named = labels(list(dict.fromkeys([*targets, *missing])))
+        return [one for one in named if one[1] in run_now]
+
+    @staticmethod
+    def _tell_loud(feeds: Sequence[Feed]) -> None:
+        """Say which calls have written to stderr."""
+        from mars.observe.echo import summary_line
+        from mars.observe.progress import write_line
+
+        names = [name for feed in feeds for name in feed.loud()]
+        if names:
+            write_line(summary_line(names, sum(feed.size() for feed in feeds)))
+
+    def begin_one(self) -> Run:
+        """A run for calls that come one at a time. Failed calls do not end it."""
+        run = self._new_run("continue", option_values()["seed"] if not self._nested else None)
+        run.beside = True
+        return run
+
+    def next_place(self) -> int:
+        """The place of a call that comes by itself."""
+        return next(self._places)
+
+    def submit_one(self, call: Call, ended: Callable[[Run], object]) -> None:
+        """Run one call, and what it needs, in a run of its own; wait for nothing.
+
+        Parameters
+        ----------
+        call : Call
+            The call.
+        ended : callable
+            Called with the run when it has ended, in the engine's thread, or in this one.
+
+        Raises
+        ------
+        NoAvailableBand, StoreFull, SessionClosed
+            As of `mars.engine.Engine.submit`; then ``ended`` has been called, too, or will not be.
+        """
+        self._realm.check_open()
+        modules.note_importers()
+        run = self.begin_one()
+        kept = self.checkpoint
+        targets = {call: None}
+        missing = needed_calls(targets, self._realm, self._adopt)
+        self._give_places(missing, targets, None)
+        if kept is not None:
+            missing = self._recall(kept, targets, missing, run, False)
+        task = call.task_in(self._realm)
+        if task is not None:
+            task.asked = True
+        run.on_end(ended)
+        if not missing:
+            run.end()
+            return
+        self._submit(run, missing, targets)
+        run.wait_beside()
+
+    def _new_run(self, on_error: str, seed: int | None) -> Run:
+        run = Run(
+            self._session_id,
+            self._realm,
+            stop_on_error=on_error == "raise",
+            entropy=self._seed if seed is None else seed,
+        )
+        attempt = context.current() if self._nested else None
+        if attempt is not None:
+            run.prefix = attempt.place
+            if seed is None:
+                run.entropy = attempt.entropy
+        return run
 
     def checkpoint_at(self, where: Any) -> Any:
         """The checkpoint in a folder or at an URL. A session opens each of them once."""
@@ -196,7 +295,7 @@ class Runs:
 
         def late() -> None:
             if not run.ended:
-                run.error = self._too_late()
+                run.error = self._too_late(run)
                 self._engine.cancel(run)
 
         timer = threading.Timer(timeout_s, late)
@@ -221,10 +320,10 @@ class Runs:
         run.on_end(lambda _: ended.set())
         threading.Thread(target=look, name="mars-cancel", daemon=True).start()
 
-    def _too_late(self) -> TimeoutError:
+    def _too_late(self, run: Run) -> TimeoutError:
         return TimeoutError(
-            f"the run took longer than the session's timeout of {self._timeout_s:g} s; "
-            f"what was finished stays, execute() runs the rest"
+            f"the run took longer than the session's timeout of {self._timeout_s:g} s: "
+            f"{_how_far(run)}. What is done stays; execute() again runs the rest"
         )
 
     def _adopt(self, call: Call) -> bool:
@@ -232,6 +331,8 @@ class Runs:
         found = call.adopt(self._realm)
         if found is None:
             return False
+        if call.task is found:  # it was given its value already
+            return True
         try:
             value = self._engine.value(found, 0)
         except Exception:  # the item failed, so the call is run by itself
@@ -250,6 +351,7 @@ class Runs:
             if not run.ended:
                 run.error = error
                 run.end()
+            _tell_how_far(error, run)  # Ctrl-C, where calls run in the thread that submits them
             raise
 
     def _give_places(self, missing: Sequence[Call], targets: Any, seed: int | None) -> None:
@@ -309,17 +411,26 @@ class Runs:
             f"that is raised here as SystemExit, and ends the program unless it is caught"
         )
 
-    def _wait(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
+    def _wait(
+        self,
+        run: Run,
+        show_progress: bool | str | None,
+        interval_s: float,
+        calls: Callable[[], tuple[list[tuple[str, Call]], dict[Call, Task]]],
+        echoing: Any,
+    ) -> None:
         try:
             if self._nested or run.ended:
                 show_progress = False
             elif show_progress is None:
                 show_progress = option_values()["show_progress"]
-            if show_progress is False:
+            if echoing is not None:
+                self._watch(run, show_progress, interval_s, calls, echoing)
+            elif show_progress is False:
                 self._wait_listening(run)
             elif not run.wait(PROGRESS_LOAD_S):
-                self._watch(run, show_progress, interval_s)
-        except BaseException:
+                self._watch(run, show_progress, interval_s, calls, None)
+        except BaseException as error:
             # Most likely this is Ctrl-C. What runs is stopped, and what is finished stays. Earlier
             # runs that ended so are cancelled once more, which kills what of them still runs.
             for late in [*self._interrupted, run]:
@@ -327,35 +438,54 @@ class Runs:
             self._interrupted.add(run)
             if not self._nested:
                 run.wait(CANCEL_WAIT_S)  # after that, its calls say that they were cancelled
+                _tell_how_far(error, run)
             raise
         if run.cancelled and run.error is None:
             from concurrent.futures import CancelledError
 
-            raise CancelledError("the run was cancelled")
+            raise CancelledError(
+                f"the run was cancelled: {_how_far(run)}; execute() again runs the rest"
+            )
 
-    def _watch(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
+    def _watch(
+        self,
+        run: Run,
+        show_progress: bool | str | None,
+        interval_s: float,
+        calls: Callable[[], tuple[list[tuple[str, Call]], dict[Call, Task]]],
+        echoing: Any,
+    ) -> None:
         from mars.observe.progress import display_for
 
-        pace: list[Any] = [-1, None]  # total, and the Pace for it
         display = None if show_progress is False else display_for(show_progress)  # type: ignore[arg-type]
+        tally: Any = None
         if display is not None:
+            from mars.sessions.tally import Tally
+
+            tally = Tally(run, self._realm, *calls())
             display.start(run.total)
         listener = self._listener(display)
+        if echoing is not None and display is not None:
+            echoing.show_in(display)
         try:
             while not run.wait(min(interval_s, PROGRESS_REDRAW_S)):
                 if display is not None:
-                    display.update(self._progress(run, pace))
+                    display.update(tally.progress())
                 listener.listen()
+                if echoing is not None:
+                    echoing.look()
         finally:
+            if echoing is not None:
+                echoing.look()
             if display is not None:
-                display.finish(self._progress(run, pace))
+                display.finish(tally.progress(final=True))
 
     def _wait_listening(self, run: Run) -> None:
         """Wait for a run. The waiting thread tells of silent calls meanwhile."""
         if not run.ended:
-            self._listen(run.wait, None)
+            self.listen(run.wait, None)
 
-    def _listen(self, wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
+    def listen(self, wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
         """Wait as ``wait(timeout_s)`` does. The waiting thread tells of silent calls meanwhile."""
         if self._nested:
             return wait(timeout_s)
@@ -369,18 +499,30 @@ class Runs:
         show = write_line if display is None else display.note
         return Listener(self._engine.silent_calls, options.silent_notice, show)
 
-    def _progress(self, run: Run, pace: list[Any]) -> Any:
-        from mars.observe.progress import Pace
 
-        if pace[0] != run.total:
-            pace[:] = [run.total, Pace(run.total, run.reused, run.saved_s)]
-        return pace[1].progress(
-            done=run.done,
-            failed=run.failed,
-            running=self._engine.observe().running(run.number),
-            partial=run.partial_sum(),
-            elapsed_s=time.monotonic() - run.started_at,
-        )
+def _how_far(run: Run) -> str:
+    """How many calls of a run are done, for people."""
+    failed = f", {run.failed:,} failed" if run.failed else ""
+    return f"{run.done:,} of {run.total:,} done{failed}"
+
+
+def _tell_how_far(error: BaseException, run: Run) -> None:
+    """Say at Ctrl-C what is done, and what to do for the rest."""
+    if isinstance(error, KeyboardInterrupt) and not error.args:
+        error.args = (f"{_how_far(run)}; execute() again runs the rest",)
+
+
+def _ends_of(run: Run, targets: Iterable[Call], missing: Iterable[Call]) -> Any:
+    """What hears of the calls of a run as they end. Those that were done before come first."""
+    from mars.completion import Ends
+
+    ends = Ends()
+    run.heard = ends.put
+    to_run = set(missing)
+    for call in targets:
+        if call not in to_run:
+            ends.put_call(call)
+    return ends
 
 
 def _run_arguments(

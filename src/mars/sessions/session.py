@@ -14,19 +14,31 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars.engine import Engine, SessionRealm
-from mars.engines.outcome import TaskLog, cancelled, never_again
-from mars.errors import NotExecuted, SessionClosed
-from mars.logs import JoinedLog, LogFetcher, LogSource, follow
+from mars.engines.outcome import cancelled, no_value
+from mars.errors import NotExecuted
+from mars.logs import LogFetcher, LogSource
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
+from mars.sessions.logs import CallLogs
 from mars.sessions.runs import Runs
 from mars.sessions.views import Views
 from mars.task import Call, Handle, Output, Stage, Task
+from mars.tracebacks import trim
+
+TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
+if TYPE_CHECKING:
+    from mars.observe.states import State
 
 _ACCEPTED: Final = frozenset(
     {
         "cancelled", "extra_config", "fuse_enabled", "new_session_kwargs",
         "warn_duplicated_execution",
     }
+)  # fmt: skip
+
+
+_OF_EXECUTE: Final = (
+    "checkpoint", "echo", "on_error", "progress_update_interval", "report", "seed",
+    "session", "show_progress", "wait",
 )  # fmt: skip
 
 
@@ -59,8 +71,9 @@ class Session(Views):
         self.session_id = session_id
         self.address = engine.address
         self.engine = engine
-        self.realm = SessionRealm(engine)
+        self.realm = SessionRealm(engine, session_id)
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
+        self.logs = CallLogs(self.realm)
         self._nested = nested
         self._lock = threading.Lock()
         if checkpoint is not None:
@@ -77,6 +90,7 @@ class Session(Views):
         on_error: str = "raise",
         seed: int | None = None,
         checkpoint: Any = None,
+        echo: bool | str | None = None,
         report: Any = None,
         **accepted: Any,
     ) -> Any:
@@ -101,6 +115,9 @@ class Session(Views):
         checkpoint : path, URL or False, optional
             Where this run keeps its results and looks for earlier ones. False: nowhere. Default:
             the session's.
+        echo : {"all", "failures", "summary", True, False}, optional
+            What is shown of what calls print, as of ``mars.options.echo``, which is the default.
+            "all", or True: each line, as soon as it is complete, behind the name of its call.
         report : path, optional
             A file for the report on this run, ``.html`` or ``.json``; see `report`. It is written
             when the run has ended, also if a call failed.
@@ -120,33 +137,77 @@ class Session(Views):
         NoAvailableBand
             A call asks for more than any worker has.
         """
-        unknown = accepted.keys() - _ACCEPTED
-        if unknown:
-            raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
-        given = _handles(objects, "execute")
-        result: Any = given[0] if len(given) == 1 else list(given)
-        return self.runs.run(
-            given,
-            wait=wait,
-            show_progress=show_progress,
-            interval_s=progress_update_interval,
-            on_error=on_error,
-            seed=seed,
-            finish=lambda: result,
-            plain=True,
-            cancelled=accepted.get("cancelled"),
-            checkpoint=checkpoint,
-            report=report,
-        )
+        try:
+            unknown = accepted.keys() - _ACCEPTED
+            if unknown:
+                from mars.calls.mistakes import unknown_argument
+
+                raise TypeError(unknown_argument("execute", min(unknown), _OF_EXECUTE))
+            given = _handles(objects, "execute")
+            result: Any = given[0] if len(given) == 1 else list(given)
+            return self.runs.run(
+                given,
+                wait=wait,
+                show_progress=show_progress,
+                interval_s=progress_update_interval,
+                on_error=on_error,
+                seed=seed,
+                finish=lambda: result,
+                plain=True,
+                cancelled=accepted.get("cancelled"),
+                checkpoint=checkpoint,
+                echo=echo,
+                report=report,
+            )
+        except BaseException as error:
+            trim(error)
+            raise
 
     @property
     def checkpoint(self) -> Any:
         """The checkpoint, with ``reused``, ``executed`` and ``saved_s``. None: there is none."""
         return self.runs.checkpoint
 
+    def put(self, value: Any) -> Any:
+        """Store a value once, for all calls and all runs of this session.
+
+        Parameters
+        ----------
+        value : object
+            What to store.
+
+        Returns
+        -------
+        Object
+            It needs no `execute`. All else is as of `mars.remote.put`.
+
+        Raises
+        ------
+        EncodeError, StoreFull, SessionClosed
+            As of `mars.remote.put`.
+        """
+        return above["put"](value, session=self)
+
+    def executor(self, max_workers: int | None = None, **kwargs: Any) -> Any:
+        """An executor of `concurrent.futures` whose calls run in this session.
+
+        Parameters
+        ----------
+        max_workers : int, optional
+            How many of its calls may be in flight at a time. Default: as many as there are cores.
+        **kwargs
+            As of `mars.Executor`.
+
+        Returns
+        -------
+        mars.Executor
+            When it is shut down, the session stays open.
+        """
+        return above["executor"](max_workers, session=self, **kwargs)
+
     # -- reading ------------------------------------------------------------------------------
 
-    def fetch(self, *objects: Any, **_: Any) -> Any:
+    def fetch(self, *objects: Any, **unknown: Any) -> Any:
         """Values of objects that were executed in this session.
 
         Parameters
@@ -161,13 +222,21 @@ class Session(Views):
 
         Raises
         ------
+        TypeError
+            There is an argument that `fetch` does not have, such as ``timeout``: it never waits.
         NotExecuted
             An object was not executed here (a ValueError).
         BaseException
             The call of an object failed: its own error.
         """
-        values = self.values(_handles(objects, "fetch"))
-        return values[0] if len(values) == 1 else values
+        try:
+            if unknown:
+                refuse_fetch_arguments(unknown)
+            values = self.values(_handles(objects, "fetch"))
+            return values[0] if len(values) == 1 else values
+        except BaseException as error:
+            trim(error)
+            raise
 
     def values(self, handles: Sequence[Handle]) -> list[Any]:
         """The values of several objects, as a list. It raises what `fetch` raises.
@@ -187,6 +256,16 @@ class Session(Views):
         except SystemExit as error:
             self.runs.tell_exit(error)
             raise
+        except NotExecuted:
+            # One that failed is most likely why others were not executed: that is the news.
+            for one in handles if len(handles) > 1 else ():
+                if isinstance(one, Output) and self._failed(one.call):
+                    raise self.engine.failure(self.task_of(one)) from None
+            raise
+
+    def _failed(self, call: Call) -> bool:
+        task = call.task_in(self.realm)
+        return task is not None and task.stage is Stage.FAILED and task.parts is None
 
     def value(self, output: Output) -> Any:
         """The value of one object."""
@@ -212,7 +291,7 @@ class Session(Views):
         Raises
         ------
         NotExecuted
-            The object was not executed here.
+            It has not ended, or was not executed here. The message says which, and what to do.
         CancelledError
             It was cancelled.
         """
@@ -221,17 +300,56 @@ class Session(Views):
         if task is None or task.realm is not self.realm:
             task = self._known(call)
             if task is None:
-                whole = None if call.whole is None else call.whole.task_in(self.realm)
-                if whole is not None and whole.cancelled:
-                    raise cancelled(call)
-                raise NotExecuted(repr(output))
+                raise self._no_value(call)
         stage = task.stage
-        if stage is Stage.DONE:
-            if not task.asked:
-                raise NotExecuted(repr(output))
-        elif stage is not Stage.FAILED:
-            raise cancelled(call) if task.cancelled else NotExecuted(repr(output))
+        if stage is not Stage.DONE and stage is not Stage.FAILED:
+            if stage is not Stage.MADE or task.cancelled:
+                raise self._no_value(call)
+            # Its value is on a node of the cluster. Whoever asks for it has it brought here.
+            self.runs.run([output], finish=lambda: None, show_progress=False)
+            return self.task_of(output)
         return task
+
+    def withdraw(self, call: Call) -> bool:
+        """Cancel one call; False: it has ended, or no run is at it."""
+        self.realm.check_open()
+        task = call.task_in(self.realm)
+        return task is not None and not task.finished and self.engine.withdraw(task)
+
+    def _no_value(self, call: Call) -> BaseException:
+        """The error of a call that has neither a value nor an error of its own here."""
+        from mars.observe.states import CANCELLED, NOT_STARTED, state_in, title_of
+
+        state = state_in(call, self.realm)
+        if state.word == CANCELLED:
+            return cancelled(call)
+        other = call.task
+        if state.word != NOT_STARTED or other is None or other.realm is self.realm:
+            return no_value(title_of(call), state)
+        realm: Any = other.realm
+        if getattr(realm, "closed", False):
+            reason = (
+                "was executed in a session that is closed. Call execute() to run it again in "
+                "this one"
+            )
+        else:
+            reason = (
+                f"was executed in another session, {getattr(realm, 'session_id', '')}. Read it "
+                f"there with fetch(session=...), or call execute() to run it in this one, too"
+            )
+        return NotExecuted(title_of(call), reason, NOT_STARTED)
+
+    def state(self, output: Output) -> State:
+        """The state of the call of an object in this session; see `mars.observe.states`.
+
+        Parameters
+        ----------
+        output : Object
+            The object.
+        """
+        from mars.observe.states import state_in
+
+        return state_in(output.call, self.realm)
 
     def _known(self, call: Call) -> Task | None:
         return call.task_in(self.realm) or call.adopt(self.realm)
@@ -269,15 +387,17 @@ class Session(Views):
         return [] if task is None else attempts_of(task)
 
     def error(self, output: Output) -> BaseException | None:
-        """The error of the call of an object. None: it has a value, or was not run."""
+        """The error of the call of an object. None: it has a value.
+
+        A call that has not ended, or was not run, has a `NotExecuted` that says so.
+        """
         call = output.call
         task = self._known(call)
-        if task is None:
-            whole = None if call.whole is None else call.whole.task_in(self.realm)
-            return cancelled(call) if whole is not None and whole.cancelled else None
-        if task.stage not in (Stage.FAILED, Stage.DONE) and not task.cancelled:
-            return None
-        if task.stage is Stage.DONE and not call.may_hold_errors:
+        if task is None or task.stage not in (Stage.FAILED, Stage.DONE):
+            if task is not None and task.stage is Stage.MADE and not task.cancelled:
+                return None  # it has a value, which is still on its node
+            return self._no_value(call)
+        if task.stage is Stage.DONE and not (call.may_hold_errors or task.broken):
             return None
         try:
             self.engine.value(task, output.index)
@@ -288,44 +408,12 @@ class Session(Views):
     def executed(self, output: Output) -> bool:
         """Whether the object has a value here."""
         task = output.call.task_in(self.realm)
-        return task is not None and task.available and task.asked
+        return task is not None and task.available
 
     def log_source(self, call: Call) -> LogSource | None:
         """What a call has printed so far. None: it was not started."""
         self.realm.check_open()
-        task = self._known(call)
-        own: LogSource | None = None
-        if task is not None and self.runs.checkpoints and type(task) is not Task:
-            own = TaskLog(task, lambda _: None)  # it is of an earlier run: no engine knows it
-        elif task is not None:
-            own = self.engine.log(task)
-        if not call.speaks_for:
-            return own
-        sources = []
-        for other in call.speaks_for:
-            # Each log begins when the one before it is complete: what was read may not move.
-            source = self.log_source(other.call)
-            if source is not None:
-                sources.append(source)
-            if not self._silent_from_here(other.call):
-                break
-        else:
-            sources += [] if own is None else [own]
-        return JoinedLog(sources)
-
-    def _silent_from_here(self, call: Call) -> bool:
-        """Whether a call is sure to print nothing more."""
-        if self.realm.closed:
-            return True
-        if not all(self._silent_from_here(other.call) for other in call.speaks_for):
-            return False
-        task = self._known(call)
-        if task is None and call.whole is not None:
-            task = call.whole.task_in(self.realm)  # the item may run in a block of the map
-        if task is None:
-            return True
-        source = self.engine.log(task)
-        return never_again(task) if source is None else source.finished()
+        return self.logs.source(call)
 
     def follow_log(self, call: Call) -> Iterator[str]:
         """The lines that a call prints, as it prints them, until it has ended.
@@ -341,7 +429,24 @@ class Session(Views):
             The session was closed. If it is closed later, the lines end.
         """
         self.realm.check_open()
-        return follow(_LogToCome(self, call))
+        return self.logs.follow(call)
+
+    def follow_logs(self, handles: Sequence[Handle]) -> Iterator[str]:
+        """The lines of several calls, as they print them, until all have ended.
+
+        Each line begins with the name of its call. It raises what `follow_log` raises.
+
+        Parameters
+        ----------
+        handles : sequence of Object
+            Objects, maps and the like.
+        """
+        from mars.observe.echo import label_line, labels
+
+        self.realm.check_open()
+        found = [call for one in handles for call in one.calls_logged(self.realm)]
+        feeds = self.logs.feeds(labels(list(dict.fromkeys(found))))
+        return self.logs.follow_all(feeds, label_line)
 
     def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:
         """What the calls of objects have printed.
@@ -486,19 +591,36 @@ class Session(Views):
         self.engine.destroy_object(self.session_id, name)
 
     def __repr__(self) -> str:
-        state = "closed" if self.realm.closed else f"{self.engine.n_cpu:g} cpus"
-        return f"<Session {self.session_id} on {self.address}, {state}>"
+        return f"<Session {self.session_id} on {self.address}, {self._told()}>"
+
+    def _told(self) -> str:
+        """What it has, and what runs in it now."""
+        if self.realm.closed:
+            return "closed"
+        told = f"{self.engine.n_cpu:g} cpus"
+        seen = self.engine.observe()
+        runs = [one for one in seen.runs if one.session == self.session_id and not one.depth]
+        if not runs:
+            return told
+        running = len([w for w in seen.workers if {one.number for one in runs} & {*w.runs}])
+        total, done = sum(one.total for one in runs), sum(one.done for one in runs)
+        several = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        return f"{told}, {several}: {done} of {total} done, {running} running"
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        state = "closed" if self.realm.closed else "open"
         return (
             f"<table><tr><th>Session</th><td>{escape(self.session_id)}</td></tr>"
             f"<tr><th>engine</th><td>{escape(self.address)}</td></tr>"
-            f"<tr><th>cpus</th><td>{self.engine.n_cpu:g}</td></tr>"
-            f"<tr><th>state</th><td>{state}</td></tr></table>"
+            f"<tr><th>state</th><td>{escape(self._told())}</td></tr></table>"
         )
+
+
+above: Final[dict[str, Callable[..., Any]]] = {}
+"""What a session offers although the modules that do it stand above this one, by name.
+
+`mars.session`, from which programs get their sessions, says what is here."""
 
 
 class SessionView:
@@ -517,36 +639,20 @@ AnySession = Session | SessionView
 """What programs may pass where a session is asked for."""
 
 
-class _LogToCome:
-    """The log of a call that may not have begun. Each look finds what is there at that moment."""
+def refuse_fetch_arguments(given: dict[str, Any]) -> None:
+    """Refuse arguments that `fetch` does not have, as the original does.
 
-    def __init__(self, session: Session, call: Call) -> None:
-        self._session, self._call = session, call
-        self._last: LogSource | None = None
-
-    def _source(self) -> LogSource | None:
-        with contextlib.suppress(SessionClosed):  # what was printed before can still be read
-            self._last = self._session.log_source(self._call) or self._last
-        return self._last
-
-    def size(self) -> int:
-        """Bytes so far."""
-        source = self._source()
-        return 0 if source is None else source.size()
-
-    def read(self, start: int, limit: int) -> bytes:
-        """Up to ``limit`` bytes from ``start``."""
-        source = self._source()
-        return b"" if source is None else source.read(start, limit)
-
-    def kept_from(self, start: int) -> int:
-        """``start``; if what stood there was left out, the place where the log goes on."""
-        source = self._source()
-        return start if source is None else source.kept_from(start)
-
-    def finished(self) -> bool:
-        """Whether no more will come."""
-        return self._session._silent_from_here(self._call)
+    Raises
+    ------
+    TypeError
+        Always.
+    """
+    advice = ""
+    if "timeout" in given:
+        advice = (
+            "; fetch does not wait: execute(wait=False).result(timeout=...) waits so long at most"
+        )
+    raise TypeError(f"`fetch` got unexpected arguments: {', '.join(given)}{advice}")
 
 
 def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
@@ -571,6 +677,11 @@ class Opened:
         The default session.
     engines : dict of str to (Engine, set of Session)
         Each engine by its address, with the sessions that use it.
+    places : dict of str to (str, int) or None
+        Of sessions that another one may replace, by id: the file and line where each was made.
+        None: at a prompt or in a notebook. See `mars.sessions.replacing`.
+    notebook : object
+        The notebook or prompt that tells us of the end of each cell. None: there is none.
     lock : threading.RLock
         Whoever reads or changes `engines` holds it.
     """
@@ -582,6 +693,8 @@ class Opened:
         """Begin without sessions, as a process does that the program forks."""
         self.default: Session | None = None
         self.engines: dict[str, tuple[Engine, set[Session]]] = {}
+        self.places: dict[str, tuple[str, int] | None] = {}
+        self.notebook: Any = None
         self.lock = threading.RLock()
 
     def leave(self, session: Session) -> None:

@@ -85,6 +85,8 @@ def end_block(core: Core, block: Task, outcome: Outcome) -> None:
             break
     for run in task.runs:
         run.done += block.size
+        if run.heard is not None:
+            run.heard(block)
         if outcome.failures:
             task.tries += outcome.failures  # of a map: items that failed
             run.failed += outcome.failures
@@ -107,6 +109,8 @@ def fail_block(core: Core, block: Task, result: Any) -> None:
     task.tries += block.size
     for run in task.runs:
         run.failed += block.size
+        if run.heard is not None:
+            run.heard(block)
         if run.failure is None:
             run.failure = block
         if run.stop_on_error and run.live:

@@ -23,7 +23,7 @@ from mars.engines.driver.core import (
     backoff_s,
     move,
 )
-from mars.engines.driver.events import RunEnded, RunState, Unneeded
+from mars.engines.driver.events import RunEnded, RunState, Settled, Unneeded
 from mars.engines.driver.queues import RETRY, WorkerState, wanted
 from mars.settings import FEW_INPUTS
 from mars.task import Stage, Task
@@ -46,11 +46,15 @@ def complete(
             core.ended.link(task)
         let_go_of_inputs(core, task)
         call.satisfy()
+    if call.options.in_set is not None:
+        core.commands.append(Settled(task))
     if not call.handles and not task.consumers:
         release(core, task)
     for run in task.runs:
         run.remaining -= 1
         run.done += task.size
+        if run.heard is not None:
+            run.heard(task)
         if run.remaining == run.made and run.live:
             end_run(core, run)
     task.runs = ()
@@ -121,6 +125,9 @@ def put_back(core: Core, task: Task, now: float) -> None:
     task.worker = None
     task.home, task.near = None, 0
     leave_home(task)
+    in_set = task.call.options.in_set
+    if in_set is not None:
+        in_set.unclaim(task)
     if not wanted(task):
         abandon(core, task)
     elif task.waiting:
@@ -154,6 +161,8 @@ def abandon(core: Core, task: Task) -> None:
         for run in dropped.runs:
             run.remaining -= 1
         dropped.runs = ()
+        if dropped.call.options.in_set is not None:
+            core.commands.append(Settled(dropped))
         if not dropped.call.handles and not dropped.consumers:
             release(core, dropped)
         dependents, dropped.dependents = dropped.dependents, None
@@ -195,9 +204,13 @@ def fail(core: Core, task: Task, result: Any, failed_input: Task | None = None) 
 def _count_failure(core: Core, task: Task) -> None:
     """Count a task as failed in its runs."""
     runs, task.runs = task.runs, ()
+    if task.call.options.in_set is not None:
+        core.commands.append(Settled(task))
     for run in runs:
         run.remaining -= 1
         run.failed += 1
+        if run.heard is not None:
+            run.heard(task)
         if not run.live:
             continue
         if run.failure is None:

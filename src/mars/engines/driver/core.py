@@ -30,6 +30,10 @@ from mars.engines.driver.queues import (
     Taken,
     Timers,
     WorkerState,
+    cores_of,
+    in_thread,
+    place_of,
+    threads_beside,
 )
 from mars.observe.attempts import Attempts
 from mars.settings import BACKOFF_S, BATCH_S, CANCEL_GRACE_S, OVERDUE_S, START_PAUSE_S
@@ -101,6 +105,10 @@ def move(task: Task, to: Stage) -> None:
     """
     if to not in _NEXT[task.stage]:
         raise IllegalMove(task.call.name, task.stage.name, to.name)
+    if task.stage is ASSIGNED:
+        in_set = task.call.options.in_set
+        if in_set is not None:
+            in_set.leaves(task)
     task.stage = to
 
 
@@ -130,8 +138,8 @@ class Core:
     __slots__ = (
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
         "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
-        "made_in", "next_group", "next_worker", "ready", "releases", "resuming", "roomy", "sent_at",
-        "taken", "timers", "workers",
+        "made_in", "next_group", "next_worker", "nobody", "ready", "releases", "resuming", "roomy",
+        "sent_at", "taken", "thread_groups", "timers", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -155,6 +163,7 @@ class Core:
         self.idle_workers = 0
         self.counts_memory = False  # whether some call has needed any
         self.taken = Taken()  # by calls of all groups that share the memory of this machine
+        self.thread_groups = False  # whether there are groups of threads
         self.next_group = 0
         for address, cpus in groups:
             self.add_group(address, cpus)
@@ -169,6 +178,7 @@ class Core:
         self.timers = Timers(self.workers)
         self.attempts = 0  # number of the last one
         self.ended = Attempts()
+        self.nobody: RunState | None = None  # the run of calls that the program has cancelled
         self.sent_at = -1.0  # when a task was sent last
         self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self.commands: list[Command] = []  # of the event that is being handled
@@ -179,8 +189,26 @@ class Core:
         number = self.next_group
         self.next_group += 1
         taken = self.taken if memory is None else Taken()
-        self.groups[number] = self.roomy[number] = Group(address, cpus, memory, taken)
+        group = self.groups[number] = self.roomy[number] = Group(address, cpus, memory, taken)
+        if self.thread_groups:
+            self._add_threads_beside(number, group)
         return number
+
+    def add_thread_groups(self) -> None:
+        """Have a group of threads beside each group of processes, for calls with ``threads=``.
+
+        A call with ``threads=n`` takes the n-th part of what such a group has. The cores are those
+        of the processes: calls that wait need none.
+        """
+        self.thread_groups = True
+        for number, group in [*self.groups.items()]:
+            if group.cpus:  # else it is lost
+                self._add_threads_beside(number, group)
+
+    def _add_threads_beside(self, number: int, group: Group) -> None:
+        made = Group(group.address, 1.0, group.memory, group.taken, threads=True)
+        beside = threads_beside(number)
+        self.groups[beside] = self.roomy[beside] = made
 
     def give_memory(self, number: int, memory: float) -> None:
         """A group has memory of its own, on a node; before any of its workers is started."""
@@ -234,6 +262,9 @@ class Core:
         self.attempts += 1
         task.attempt = self.attempts
         move(task, ASSIGNED)
+        in_set = task.call.options.in_set
+        if in_set is not None:
+            in_set.enters(task, worker)
         task.worker = worker
         task.sent_at = now
         if now != self.sent_at:  # what one event gives out is sent at one moment
@@ -284,7 +315,13 @@ class Core:
 
     def expect(self, worker: WorkerState, now: float) -> None:
         """A worker begins with the first call of its queue: when it should tell something."""
-        worker.due_at = now + self.estimates.predict(worker.queue[0])
+        head = worker.queue[0]
+        if head.attempt != worker.head:
+            worker.head, worker.head_at = head.attempt, now
+            in_set = head.call.options.in_set
+            if in_set is not None:
+                in_set.begins(head)
+        worker.due_at = now + self.estimates.predict(head)
         if not worker.watched:
             worker.watched = True
             self.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
@@ -406,7 +443,7 @@ class Core:
         """
         if self.distance is None:
             return 0.0
-        distance = self.distance(task, index)
+        distance = self.distance(task, place_of(index))
         if task.call.options.worker is not None and distance < inf:
             return 0.0
         return task.ready_at + distance
@@ -416,7 +453,8 @@ class Core:
         options = task.call.options
         for index, group in self.idle.items():
             if (
-                options.cpus <= group.free + 1e-9
+                cores_of(task) <= group.free + 1e-9
+                and group.threads is in_thread(task)
                 and options.worker in (None, group.address)
                 and (not task.call.inputs or self.home_until(task, index) <= now)
                 and self.fits(self.admission.need(task), group)
@@ -427,6 +465,9 @@ class Core:
     def could_move(self, worker: WorkerState, count: int, now: float) -> bool:
         """Whether an idle worker could start one of the last calls of a queue now."""
         for task in islice(reversed(worker.queue), count):
+            in_set = task.call.options.in_set
+            if in_set is not None and not in_set.takes(None):
+                continue  # it would come back to this worker
             if not task.waiting:  # else it waits for calls in front of it
                 return self.could_run(task, now)
         return False

@@ -132,7 +132,7 @@ class Dispatch:
             extra["try"] = tries + 1
         if task.dependents is not None:
             extra["keep"] = True  # the value, for calls behind this one
-        return extra
+        return extra or None
 
     def _block_message(self, member: Member, task: Task, number: int, run: Run) -> CallMessage:
         call: Any = task.call

@@ -23,23 +23,30 @@ from mars.attempt.capture import Log
 from mars.attempt.followed import Program
 from mars.attempt.setting import import_path
 from mars.calls.options import DEFAULT_OPTIONS
-from mars.engine import Run
+from mars.engine import Run, SessionRealm
 from mars.engines.driver.loop import Loop
 from mars.engines.driver.nested import NestedServer
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
+from mars.engines.driver.stream import Stream
 from mars.engines.driver.workers import Workers
 from mars.engines.kinds import EngineOptions
 from mars.engines.objects import RemoteObject, SharedObjects
-from mars.engines.outcome import TaskLog, check_open, failure_of, item_of
-from mars.errors import NoAvailableBand, NotExecuted
+from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
+from mars.errors import NoAvailableBand
 from mars.logs import LogSource
 from mars.observe.attempts import Attempts, Rows
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence
 from mars.resources import memory_limit_bytes
-from mars.settings import CALL_MEMORY_SHARE, LAST_LINES_S, OBJECT_MEMORY_SHARE, UNKNOWN_MEMORY_BYTES
-from mars.task import Call, Stage, Task
+from mars.settings import (
+    CALL_MEMORY_SHARE,
+    LAST_LINES_S,
+    MARKS_WAIT_S,
+    OBJECT_MEMORY_SHARE,
+    UNKNOWN_MEMORY_BYTES,
+)
+from mars.task import Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
@@ -167,8 +174,12 @@ class DriverEngine:
         self._lines: deque[threading.Event] = deque()  # that are being shown
         self._pid = os.getpid()
         self._closed = False
+        self._folder = os.getcwd
         self._submitting = 0  # runs posted to the loop; changed by `+=` alone, as Call.handles
         self._lock = threading.Lock()
+        # Who wants calls that the program has cancelled one by one: a run that has ended.
+        self._nobody = Run("", SessionRealm(self))
+        self._nobody.live, self._nobody.cancelled = False, True
         self._silence = Silence(site.is_stopped, site.how_to_look)
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
@@ -202,6 +213,16 @@ class DriverEngine:
             undo.pop_all()  # from here on the loop closes them
             self.loop.start()
         _engines.add(self)
+
+    @property
+    def loud(self) -> int:
+        """How many attempts have written to stderr so far."""
+        return self.loop.loud
+
+    @property
+    def shows_calls(self) -> bool:
+        """False: calls have files of their own."""
+        return False
 
     @property
     def n_cpu(self) -> float:
@@ -273,6 +294,23 @@ class DriverEngine:
 
         self.loop.post(begin)
 
+    def stream(self, realm: Realm, begin: Callable[[], Run]) -> Stream:
+        """What takes calls one at a time; see `mars.engine.Engine`."""
+        self._folder = platform.quick_folder()
+
+        def surroundings() -> Any:
+            if self._closed or self._pid != os.getpid():
+                check_open(self._closed, self._pid)
+            return self._surroundings()
+
+        return Stream(self.loop, realm, begin, surroundings)
+
+    def check(self, call: Call) -> None:
+        """Refuse a call that no worker can ever run; see `mars.engine.Engine`."""
+        check_open(self._closed, self._pid)
+        self.site.look_at((call,))
+        self.check_schedulable(call)
+
     def _surroundings(self) -> Any:
         """What calls have of the program: the same object until something changes."""
         found = self._program()
@@ -287,7 +325,7 @@ class DriverEngine:
         Its calls follow, except in how many threads libraries use, which is ours to say.
         """
         try:
-            here = os.getcwd()
+            here = self._folder()
         except OSError:  # somebody removed the folder
             here = ""
         if _variables() != self._variables:
@@ -336,13 +374,19 @@ class DriverEngine:
         if not self._closed:
             self.loop.post(lambda: self.loop.cancel(run))
 
+    def withdraw(self, task: Task) -> bool:
+        """Cancel one call; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return False
+        return self.loop.ask(lambda: self.loop.withdraw(task, self._nobody))
+
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
         check_open(self._closed, self._pid)
         if task.stage is not Stage.DONE:
             raise failure_of(task)
         if task.released:
-            raise NotExecuted(task.call.name)
+            raise no_value_of(task)
         if task.parts is not None:
             return item_of(task, task.call.index, self.store.decode)  # type: ignore[attr-defined]
         result = task.result if task.call.n_output is None else task.result[index]
@@ -378,6 +422,19 @@ class DriverEngine:
             return None
         return TaskLog(task, self.running_log, lambda: self.loop.over)
 
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """The blocks of a map that are under way; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return ()
+        return self.loop.ask(
+            lambda: [
+                task
+                for worker in self.loop.scheduler.workers.values()
+                for task in worker.queue
+                if task.source is whole
+            ]
+        )
+
     def limit_logs(self, limit: int | None) -> None:
         """Keep so many bytes of each call's log; see `mars.engine.Engine`."""
         self.loop.log_limit = math.inf if limit is None else limit
@@ -387,6 +444,17 @@ class DriverEngine:
         if task.worker is None or self._pid != os.getpid():
             return None
         return self.loop.ask(lambda: self.loop.running_log(task))
+
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, Log]]:
+        """The items of a map that run now; see `mars.engine.Engine`."""
+        if self._pid != os.getpid():
+            return ()
+        loop = self.loop
+        look = loop.ask(lambda: loop.live.look_at(task))
+        if look.missing:
+            look.answered.wait(MARKS_WAIT_S)
+            loop.post(lambda: loop.live.end(look))
+        return list(look.found)
 
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more."""

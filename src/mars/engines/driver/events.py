@@ -29,6 +29,8 @@ class RunState(Protocol):
     stop_on_error: bool
     depth: int
     landed: Callable[[Task], object] | None
+    heard: Callable[[Task], object] | None
+    withdrawn: int
 
 
 # -- events -----------------------------------------------------------------------------------
@@ -148,6 +150,13 @@ class Cancelled(NamedTuple):
     run: RunState
 
 
+class Withdrawn(NamedTuple):
+    """The program cancelled one call. It goes over to a run that has ended, and was cancelled."""
+
+    task: Task
+    by: RunState
+
+
 class Forgotten(NamedTuple):
     """The program holds no output of these tasks any more."""
 
@@ -261,6 +270,12 @@ class Landed(NamedTuple):
     task: Task
 
 
+class Settled(NamedTuple):
+    """Tell the set that a task belongs to that it has ended."""
+
+    task: Task
+
+
 class RunEnded(NamedTuple):
     """All tasks of a run have ended, or its first failure ends it."""
 
@@ -285,10 +300,10 @@ class GiveUp:
 
 Event = (
     Submitted | WorkerReady | Finished | Arrived | Unkept | Lost | GaveBack | Blocked | Unblocked
-    | Died | Left | Cancelled | Forgotten | Tick
+    | Died | Left | Cancelled | Withdrawn | Forgotten | Tick
 )  # fmt: skip
 Command = (
     Assign | TakeBack | Report | Interrupt | Kill | StartWorker | StopWorker | Resume | Release
-    | Discard | Fetch | Needed | Unneeded | Landed | RunEnded | Fewer | Closed
-    | GiveUp
+    | Discard | Fetch | Needed | Unneeded | Landed | Settled | RunEnded | Fewer
+    | Closed | GiveUp
 )  # fmt: skip

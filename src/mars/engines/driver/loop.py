@@ -26,7 +26,8 @@ from mars.engines.driver import events
 from mars.engines.driver.deaths import Deaths
 from mars.engines.driver.dispatch import Dispatch
 from mars.engines.driver.events import Outcome
-from mars.engines.driver.queues import WorkerState
+from mars.engines.driver.live import LiveItems
+from mars.engines.driver.queues import WorkerState, place_of
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
 from mars.engines.driver.workers import GroupLost, Member, Process, Workers
@@ -37,13 +38,14 @@ from mars.engines.wire.frames import BadFrame
 from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
+    FLAG_STDERR,
     FLAG_STORED,
     FromWorker,
     Request,
 )
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
-from mars.task import RECORD, RECORD_HEAD, TIMES, RunId, Task, WorkerId
+from mars.task import RECORD, RECORD_HEAD, TIMES, RunId, Stage, Task, WorkerId
 
 Answer = TypeVar("Answer")
 
@@ -76,8 +78,10 @@ class Loop:
         self.tell = tell
         self.members: dict[int, Member] = {}
         self.runs: set[Run] = set()
+        self.streams: set[Any] = set()  # whose runs may wait for more calls, see `Stream`
         self.dispatch = Dispatch(self.members, scheduler, store)
         self.deaths = Deaths(scheduler, workers, self.fail_runs, tell)
+        self.live = LiveItems(self.members, scheduler)
         self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
         self.error: BaseException | None = None
         self.now = 0.0  # when the event came that is being decided about
@@ -97,6 +101,7 @@ class Loop:
         self._dirty: set[Member] = set()  # members with regions to tell of
         self._warm: dict[Member, float] = {}  # that keep memory, and until when; soonest first
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
+        self.loud = 0  # attempts that wrote to stderr
         self.log_limit: float = math.inf  # bytes of one attempt's log
         self._look_at = 0.0
         self._watch.add(self._wake_read, self._on_wake)
@@ -306,6 +311,13 @@ class Loop:
         if run in self.runs or run in self._late:
             self.on(events.Cancelled(run))
 
+    def withdraw(self, task: Task, by: Run) -> bool:
+        """Cancel one call. False: it has ended, or no run is at it."""
+        if task.finished or task.stage is Stage.MADE or not any(run.live for run in task.runs):
+            return False
+        self.on(events.Withdrawn(task, by))
+        return True
+
     def fail_runs(self, task: Task, error: MarsError) -> None:
         """End the runs of a task with an error."""
         for run in task.runs if task.source is None else task.source.runs:
@@ -350,6 +362,9 @@ class Loop:
                 self.dispatch.assign(command)  # type: ignore[arg-type]
             elif kind is events.Landed:
                 command.run.landed(command.task)  # type: ignore[union-attr, misc]
+            elif kind is events.Settled:
+                task = command.task  # type: ignore[union-attr]
+                task.call.options.in_set.settled(task)  # type: ignore[union-attr]
             elif kind is events.RunEnded:
                 self._run_ended(command.run)  # type: ignore[union-attr, arg-type]
             elif kind is events.Discard:
@@ -425,8 +440,8 @@ class Loop:
         try:
             place = self.store.worker_starts(number)
             self.scheduler.core.ended.workers[number][1] = time.monotonic()
-            facts = {"address": group.address, "place": place}
-            process = self.workers.start(number, facts, command.group)
+            facts = {"address": group.address, "place": place, "threads": group.threads}
+            process = self.workers.start(number, facts, place_of(command.group))
         except GroupLost:  # just now
             self.store.worker_ended(number)
             self.post(lambda: self.on(events.Died(number, 0)))
@@ -509,6 +524,8 @@ class Loop:
             log = None
             if log_end > log_start:
                 log = Log(segment, log_start, log_end)
+                if flags & FLAG_STDERR:
+                    log.loud, self.loud = True, self.loud + 1
                 self._trim(log)
             outcomes.append(
                 Outcome(
@@ -539,6 +556,8 @@ class Loop:
                 self._trim(Log(segment, start, segment.size()))
         if self._nodes is not None:
             self._nodes.look(now)
+        for stream in list(self.streams):
+            stream.look()
 
     def _trim(self, log: Log) -> None:
         """Keep a log within its limit."""
@@ -567,8 +586,10 @@ class Loop:
             state = self.scheduler.workers.get(worker)
             if state is not None and state.queue and state.queue[0].attempt == message[1]:
                 task = state.queue[0]
-                for run in task.runs:
+                for run in [one for one in task.runs if one.live]:
                     run.partial[task] = message[2]
+        elif message[0] == messages.MARKS:
+            self.live.take(member, message[1], message[2])
         elif self.nested is not None:
             self._take_request(member, message)
 

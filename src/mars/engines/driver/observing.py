@@ -59,6 +59,7 @@ def observe(
         tuple([
             GroupFacts(group.address, group.cpus, group.free, there[number])
             for number, group in scheduler.groups.items()
+            if not group.threads  # they have no cores of their own
         ]),
         workers,
         (),
@@ -84,4 +85,5 @@ def _worker(
         worker.id, worker.address, node, pid, worker.ready, len(worker.queue), worker.blocked,
         call.key, call.name, tuple([run.number for run in runs]), task.attempt, task.sent_at,
         printed(worker), tuple([run.partial.get(task) for run in runs]), expected_s,
+        None if task.items is None else (task.items[0], len(task.items)),
     )  # fmt: skip

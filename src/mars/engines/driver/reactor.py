@@ -62,6 +62,7 @@ from mars.engines.driver.events import (
     Unblocked,
     Unkept,
     Unneeded,
+    Withdrawn,
     WorkerReady,
 )
 from mars.engines.driver.queues import (
@@ -70,8 +71,10 @@ from mars.engines.driver.queues import (
     OVERDUE,
     START,
     WorkerState,
+    place_of,
     wanted,
 )
+from mars.engines.driver.withdrawal import on_withdrawn
 from mars.engines.wire.status import EXCEPTION, INTERRUPTED, RETURNED, VALUE
 from mars.observe.attempts import DIED, STOPPED, UNKNOWN
 from mars.settings import (
@@ -81,6 +84,7 @@ from mars.settings import (
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     STARTS_WITHOUT_RESULT,
+    THREADS_AT_ONCE,
 )
 from mars.task import AttemptId, Call, Task
 
@@ -108,6 +112,8 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
             known.asked |= task.asked
             run.remaining -= 1  # another run made it meanwhile
             run.done += task.size
+            if run.heard is not None:
+                run.heard(known)
             continue
         elif known.finished:
             run.total -= task.size
@@ -117,7 +123,11 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
             run.total += task.size
         elif known.runs:
             count_made(known, -1)
-            known.runs += runs  # another run is at it
+            if known.runs[0] is core.nobody:  # it was cancelled, and is being stopped
+                core.nobody.remaining -= 1
+                known.runs = runs
+            else:
+                known.runs += runs  # another run is at it
             known.asked |= task.asked
             count_made(known, 1)
             if known.stage is MADE and known.asked:
@@ -228,16 +238,16 @@ def _finished(core: Core, event: Finished, now: float) -> None:
     core.groups[worker.group].failed_starts = 0
     queue = worker.queue
     for outcome in event.outcomes:
-        if not queue or queue[0].attempt != outcome.attempt:
+        task = _ended_task(queue, outcome.attempt)
+        if task is None:
             # It is not a current attempt, so its result is not accepted. If a worker tells it
             # twice, because it died before it could cross it out, the result was accepted before.
             core.ended.drop(outcome.attempt, outcome.attempt <= worker.told)
             if outcome.stored and outcome.attempt > worker.told:
                 if outcome.early:
-                    core.commands.append(Unneeded(worker.group, outcome.attempt))
+                    core.commands.append(Unneeded(place_of(worker.group), outcome.attempt))
                 core.commands.append(Discard(outcome.result))
             continue
-        task = queue.popleft()
         worker.told = outcome.attempt
         if worker.blocked:
             core.unblock(worker)
@@ -268,6 +278,21 @@ def _finished(core: Core, event: Finished, now: float) -> None:
         else:
             _attempt_failed(core, task, worker, outcome, now)
     core.settle(worker, now)
+
+
+def _ended_task(queue: deque[Task], attempt: int) -> Task | None:
+    """Take the task of an attempt that has ended out of its worker's queue, if it is there.
+
+    Most often it is the first one. It is not if the worker was asked for its last call when it had
+    read only the one before: then it gives that one back, and runs the last.
+    """
+    if queue and queue[0].attempt == attempt:
+        return queue.popleft()
+    for task in queue:
+        if task.attempt == attempt:
+            queue.remove(task)
+            return task
+    return None
 
 
 def _attempt_failed(
@@ -340,8 +365,8 @@ def _pull(core: Core, worker: WorkerState, tasks: Sequence[Task], now: float) ->
 
 def _blocked(core: Core, event: Blocked, now: float) -> None:
     worker = core.workers.get(event.worker)
-    if worker is None or worker.blocked:
-        return
+    if worker is None or worker.blocked or not worker.queue:
+        return  # without a call, it is a thread that a call left behind: it holds no cores
     worker.blocked = True
     core.changed[worker] = None
     core.blocked += 1
@@ -423,7 +448,9 @@ def _died(core: Core, event: Died, now: float) -> None:
     group.pause_until = 0.0
     if not worker.ready or queue:
         group.failed_starts += 1
-        if group.failed_starts >= STARTS_WITHOUT_RESULT:
+        # Threads that were being started end together, with their process.
+        together = THREADS_AT_ONCE if group.threads else 1
+        if group.failed_starts >= STARTS_WITHOUT_RESULT * together:
             _close_group(core, worker.group, now)
 
 
@@ -497,7 +524,8 @@ def _close_group(core: Core, number: int, now: float) -> None:
 
 
 def _all_closed(core: Core) -> bool:
-    return all(group.closed for group in core.groups.values() if group.cpus)
+    groups = core.groups.values()
+    return all(group.closed for group in groups if group.cpus and not group.threads)
 
 
 def _left(core: Core, event: Left, now: float) -> None:
@@ -579,7 +607,9 @@ def _look_at_overdue(core: Core, worker: WorkerState, now: float) -> None:
     behind = len(worker.queue) - 1
     could = behind and not worker.asked and not worker.taking_back
     worker.asked = True
-    if could and core.could_move(worker, behind, now):
+    # A call that a set tells of has begun, or can be cancelled: it does not wait behind a long one.
+    in_set = worker.queue[-1].call.options.in_set
+    if could and (in_set is not None or core.could_move(worker, behind, now)):
         core.take_back(worker, behind)
     else:
         core.commands.append(Report(worker.id))
@@ -598,6 +628,7 @@ HANDLERS: Final[dict[type, Callable[[Core, Any, float], None]]] = {
     Died: _died,
     Left: _left,
     Cancelled: _cancelled,
+    Withdrawn: on_withdrawn,
     Forgotten: _forgotten,
     Tick: _tick,
 }

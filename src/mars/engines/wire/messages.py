@@ -10,6 +10,7 @@ they outlive the worker.
     driver ◄──(records; ARENA, UNMAPPED, SUBMIT, WAIT, ASK, …)─── worker     data socket
     driver ──(TAKE_BACK, REPORT, COOL)──────────────────────────► worker     control socket
     driver ──(FORK, SIGNAL)──► zygote ──(STARTED, ENDED, PAGES)──► driver    zygote socket
+    zygote ──(FORK, SIGNAL)──► threads ──(ENDED)──► zygote    socket of a process of threads
 """
 
 from __future__ import annotations
@@ -81,7 +82,11 @@ COOL: Final = "cool"
 Cool = tuple[Literal["cool"]]
 """Nothing has been freed for a while: what is kept for the next values goes back to the system."""
 
-Order = TakeBack | Report | Cool
+MARKS: Final = "marks"  # both ways
+Marks = tuple[Literal["marks"], int]
+"""A block of items that runs: where the log of each of its items begins is asked for."""
+
+Order = TakeBack | Report | Cool | Marks
 
 # -- worker -> driver -------------------------------------------------------------------------
 
@@ -119,8 +124,12 @@ PROGRESS: Final = "progress"
 Progress = tuple[Literal["progress"], int, float]
 """An attempt, and which part of it is done."""
 
+Marked = tuple[Literal["marks"], int, list[int]]
+"""An attempt, where the log of each item begins that has begun, and where that of the last one ends
+now. Empty: it does not run."""
+
 Request = Submit | Wait | Cancel | Ask
-FromWorker = Plain | Arena | GaveBack | Unmapped | Progress | Request
+FromWorker = Plain | Arena | GaveBack | Unmapped | Progress | Marked | Request
 
 # -- zygote -----------------------------------------------------------------------------------
 
@@ -165,6 +174,7 @@ UNMEASURED: Final[Measured] = (-1.0, 0, 0, 0.0, 0, 0, 0, 1, 0, 0)
 FLAG_STORED: Final = 1  # the result has parts in an arena
 FLAG_PACKED: Final = 4  # the payload is a pickle of values, not one value
 FLAG_FAILURES: Final = 2  # a block in which items raised
+FLAG_STDERR: Final = 8  # Python code of the call wrote to stderr
 
 OUTBOX: Final = struct.Struct("<QQQQ")
 """Head of the shared memory of a worker: bytes of finished records behind it, the attempt that
@@ -189,6 +199,7 @@ _SHAPES: Final[dict[str, tuple[type, ...]]] = {
     CANCEL: (int,),
     ASK: (int, str, object),
     PROGRESS: (int, float),
+    MARKS: (int, list),
 }
 
 

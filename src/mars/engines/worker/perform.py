@@ -30,6 +30,7 @@ from mars.engines.wire.arena import Inputs
 from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
+    FLAG_STDERR,
     FLAG_STORED,
     CallMessage,
     FromWorker,
@@ -169,6 +170,7 @@ class Performer:
         self._processor_ns = 0  # the processor time of this process as we looked last
         self._longest_ns = 0  # of the items of the running block
         self._limit: MemoryLimit | None = None  # of the running call
+        self._block: tuple[int, list[int]] = 0, []  # the last one: its attempt and its marks
 
     def begin(self, descriptors: Sequence[int]) -> None:
         """From here on calls run; ``descriptors`` of the process are none of theirs."""
@@ -273,7 +275,7 @@ class Performer:
                 now_ns = now()
                 self._finish(
                     attempt, FATAL, 0, (log_start, log_start), (now_ns,) * 5, extra["refused"],
-                    _named(task),
+                    named(task),
                 )  # fmt: skip
                 return
             if extra is not None and "memory" in extra:
@@ -380,14 +382,18 @@ class Performer:
         except (OSError, ValueError):
             log_end = after.restore_streams(function)
         self._log_end = log_end
+        if after.errors.written:
+            after.wrote_errors()
+            if log_end > log_start:
+                flags |= FLAG_STDERR
         stored = now()
         times = (received, decoded, called, returned, stored)
-        read = len(payload) if not inputs and type(payload) is bytes else _size(payload, inputs)
-        written = len(data) if not flags else _written(data, flags)
+        read = len(payload) if not inputs and type(payload) is bytes else size_read(payload, inputs)
+        written = len(data) if not flags else size_written(data, flags)
         if extra is None:
             measured: Measured = used_s, read, written, 0.0, serial, run, function, 1, 0, same
         else:
-            measured = used_s, read, written, self._longest_ns * 1e-9, *_named(task)[4:9], same
+            measured = used_s, read, written, self._longest_ns * 1e-9, *named(task)[4:9], same
         self._finish(attempt, status, flags, (log_start, log_end), times, data, measured)
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
@@ -496,8 +502,10 @@ class Performer:
         failures: dict[int, bytes] = {}
         failed_before: dict[int, int] = {}  # of items that were tried again: so many times
         logs = [log_start]
+        loud: list[int] = []  # items that wrote to stderr
+        self._block = attempt, logs
         log, seek, ends = self._log, os.lseek, os.SEEK_CUR
-        stdout, stderr = after.stdout, after.stderr
+        stdout, stderr, errors = after.stdout, after.stderr, after.errors
         first: int = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         tame = after.tame
@@ -543,9 +551,12 @@ class Performer:
                 stderr.flush()
             except ValueError:  # closed by the item
                 after.open_streams()
-                stdout, stderr = after.stdout, after.stderr
+                stdout, stderr, errors = after.stdout, after.stderr, after.errors
             if function not in tame or (few and self.budget.differs()):
                 after.restore(function)
+            if errors.written:
+                after.wrote_errors()
+                loud.append(len(logs) - 1)
             logs.append(seek(log, 0, ends))
         returned = time.monotonic_ns()
         if os.getpid() != self._host.pid:
@@ -572,7 +583,23 @@ class Performer:
         if failures:
             flags |= FLAG_FAILURES
         marks = logs if logs[-1] != logs[0] else None
-        return VALUE, flags, pickle.dumps((packed, failures, marks, failed_before), 5), returned
+        if loud and marks:
+            flags |= FLAG_STDERR
+        result = packed, failures, marks, failed_before, loud
+        return VALUE, flags, pickle.dumps(result, 5), returned
+
+    def marks(self, attempt: int) -> list[int]:
+        """Where the items of a block have begun to print, and where the last one ends now.
+
+        Called by another thread, so the block goes on meanwhile.
+        """
+        block, logs = self._block
+        while block == attempt:
+            known = logs.copy()
+            end = os.fstat(self._log).st_size
+            if len(logs) == len(known):  # else what was printed may be the next item's
+                return [*known, end]
+        return []
 
     # -- values -------------------------------------------------------------------------------
 
@@ -656,10 +683,10 @@ class Performer:
 
     def _finish_unstarted(self, task: CallMessage, log_start: int) -> None:
         now = time.monotonic_ns()
-        self._finish(task[0], RETURNED, 0, (log_start, log_start), (now,) * 5, b"", _named(task))
+        self._finish(task[0], RETURNED, 0, (log_start, log_start), (now,) * 5, b"", named(task))
 
 
-def _named(task: CallMessage) -> Measured:
+def named(task: CallMessage) -> Measured:
     """What is told of a call that was not measured; see `messages.Measured`."""
     extra = task[7] or {}
     size = extra.get("count", 1)
@@ -669,7 +696,7 @@ def _named(task: CallMessage) -> Measured:
     )  # fmt: skip
 
 
-def _size(payload: Any, inputs: Sequence[Any] | None) -> int:
+def size_read(payload: Any, inputs: Sequence[Any] | None) -> int:
     """Bytes of arguments and inputs of a call. Inputs that were kept here do not count."""
     size = 0
     if type(payload) is bytes:
@@ -685,7 +712,7 @@ def _size(payload: Any, inputs: Sequence[Any] | None) -> int:
     return size
 
 
-def _written(data: bytes, flags: int) -> int:
+def size_written(data: bytes, flags: int) -> int:
     """Bytes of a packed result, with its parts in an arena."""
     if not flags & FLAG_STORED:
         return len(data)

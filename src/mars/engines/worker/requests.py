@@ -28,7 +28,7 @@ from mars.engines.outcome import TaskLog, failure_of, item_of
 from mars.engines.wire import messages
 from mars.errors import SessionClosed, UsageError
 from mars.settings import FUNCTION_BYTES, INLINE_BYTES
-from mars.task import Call, Stage, Task
+from mars.task import Call, Realm, Stage, Task
 
 
 class Channel(Protocol):
@@ -68,6 +68,8 @@ class NestedEngine:
         self.address = worker.address.rpartition(":")[0]
         self.n_cpu = worker.n_cpu
         self.worker_addresses = worker.addresses
+        self.loud = 0  # the program's own engine counts
+        self.shows_calls = False
         self._numbers = itertools.count(1)
         # Whoever may still ask for a task holds it: an object through its call, a wait its run.
         self._tasks: WeakValueDictionary[int, Task] = WeakValueDictionary()
@@ -144,6 +146,13 @@ class NestedEngine:
             self._tasks.update((task.attempt, task) for task in tasks)
         run.waits = self._wait
         return True
+
+    def stream(self, realm: Realm, begin: Callable[[], Run]) -> None:
+        """None: the driver is asked for runs."""
+
+    def check(self, call: Call) -> None:
+        """The driver checks it when it is asked for."""
+        self._check_process()
 
     def _await_here(self, call: Call, run: Run) -> None:
         """Wait for another thread that runs a call in this process, of which no driver knows."""
@@ -368,6 +377,13 @@ class NestedEngine:
             with self._worker.shield():
                 self._worker.send((messages.CANCEL, run.number))
 
+    def withdraw(self, task: Task) -> bool:
+        """Refuse: calls inside a call are cancelled with their run."""
+        raise UsageError(
+            "inside a call, single calls cannot be cancelled; cancel the run that "
+            "execute(wait=False) returned"
+        )
+
     def value(self, task: Task, index: int) -> object:
         """Decode one output."""
         if task.stage is not Stage.DONE:
@@ -400,8 +416,16 @@ class NestedEngine:
         self._check_process()
         return _RemoteLog(self._worker, task)
 
+    def running_items(self, task: Task) -> Sequence[Any]:
+        """Not known here: the log of an item can be read once its block has ended."""
+        return ()
+
     def forget(self, task: Task) -> None:
         """The call that asked holds the object no more; its driver drops it with the call."""
+
+    def blocks_of(self, whole: Task) -> Sequence[Task]:
+        """None: which blocks there are is known to the program's own engine."""
+        return ()
 
     def observe(self, since: int | None = None) -> Any:
         """Nothing: the program's own engine runs these calls, and tells of them."""

@@ -156,8 +156,8 @@ def check_quiet(ledger: Ledger) -> None:
         if run.ended_at is None:
             raise Broken(f"nobody was told that {run.name} ended")
         whole = not run.joined and not run.cancelled and not run.failure
-        if whole and run.done + run.failed != run.total:
-            raise Broken(f"{run.name}: {run.done} + {run.failed} of {run.total}")
+        if whole and run.done + run.failed + run.withdrawn != run.total:
+            raise Broken(f"{run.name}: {run.done} + {run.failed} + {run.withdrawn} of {run.total}")
     for task in ledger.tasks:
         if task.stage < DONE and task in ledger.links:
             raise Broken(f"{named(task)} is left {task.stage.name}")

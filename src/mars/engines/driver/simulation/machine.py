@@ -127,6 +127,8 @@ class SimulatedRun:
         self.stop_on_error = stop_on_error
         self.depth = depth
         self.landed: Callable[[Task], object] | None = None
+        self.heard: Callable[[Task], object] | None = None
+        self.withdrawn = 0
         self.submitted = False
         self.ended_at: float | None = None
         self.given_up = False
@@ -151,6 +153,9 @@ class Machine:
         self.now = 0.0
         self.chances = Chances()
         self.log: list[str] | None = [] if log else None
+        self.nobody = SimulatedRun("nobody", stop_on_error=False)  # has what was cancelled alone
+        self.nobody.live, self.nobody.cancelled = False, True
+        self.withdrawn: set[Task] = set()  # calls that the program has cancelled one by one
         self.faults = Counter[str]()  # what has happened, and how often
         self.behaviours: dict[Call, Behaviour] = {}
         self.wanted_by: dict[Task, list[SimulatedRun]] = {}  # the runs that have asked for a task

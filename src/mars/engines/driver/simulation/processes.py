@@ -249,7 +249,10 @@ class Processes:
 
     def _begin(self, process: Process, task: Task, attempt: int, keep: bool) -> None:
         machine, chance = self._machine, self._rng.random
-        asked_again = any(run.cancelled for run in machine.runs_of(task))
+        whole = task if task.source is None else task.source
+        asked_again = whole in machine.withdrawn or any(
+            run.cancelled for run in machine.runs_of(task)
+        )
         if task in self._begun and not task.call.options.death_retries and not asked_again:
             raise Broken(f"{named(task)} is begun again after a death that it must not have")
         if not task.call.options.retries:

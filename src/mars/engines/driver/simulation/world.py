@@ -52,6 +52,7 @@ from mars.engines.driver.events import (
     Unblocked,
     Unkept,
     Unneeded,
+    Withdrawn,
 )
 from mars.engines.driver.queues import WorkerState
 from mars.engines.driver.scheduler import Scheduler
@@ -216,6 +217,14 @@ class World:
         if run.submitted and run.live:
             self.faults["cancel"] += 1
             self.on(Cancelled(run))
+
+    def withdraw(self, task: Task) -> None:
+        """Cancel one call, unless it has ended, as `Loop.withdraw` does."""
+        if task.finished or task.stage is MADE or not any(run.live for run in task.runs):
+            return
+        self.faults["withdraw"] += 1
+        self.machine.withdrawn.add(task)
+        self.on(Withdrawn(task, self.machine.nobody))
 
     def forget(self, task: Task) -> None:
         """`Realm.forget`, as the engine has it."""

@@ -1,0 +1,1 @@
+"""Module names of the original, for what it had for other libraries."""

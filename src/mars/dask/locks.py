@@ -1,0 +1,305 @@
+"""Locks in a graph that hold between processes.
+
+Dask runs tasks in threads, where a lock in the graph is one lock for all of them. Pickled to other
+processes, a plain lock fails, and Dask's `SerializableLock` becomes one lock for each process. HDF5
+and netCDF files that several processes write at once then break. So on one machine, locks in a
+graph travel as a `ProcessLock`, which is the same lock in all processes of the program.
+
+The lock is a range of bytes in a file without a name that the program holds. The system gives it
+back when a process ends, also when it is killed, and nothing is left on disk.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import fcntl
+import os
+import struct
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from mars.engines.kinds import is_cluster
+from mars.sessions.session import Session
+from mars.settings import DASK_LOCK_LOOK_S
+
+_FLOCK: Final = struct.Struct("hhqqi4x")
+"""The system's ``struct flock``: type, origin, first byte, number of bytes, process."""
+
+_PlainLock: Final = type(threading.Lock())
+
+
+class ProcessLock:
+    """A lock that all processes of a program share, as `threading.Lock` is shared by its threads.
+
+    Parameters
+    ----------
+    path : str
+        The file, as other processes can open it.
+    place : int
+        The byte of the file that stands for the lock.
+    """
+
+    def __init__(self, path: str, place: int) -> None:
+        self._path = path
+        self._place = place
+        self._shared = _shared_part(path, place)  # held, so that it is there as long as this
+        self._inner = self._shared.lock
+        self._file: int | None = None
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock.
+
+        Parameters
+        ----------
+        blocking : bool, default True
+            Whether to wait for it.
+        timeout : float, default -1
+            Seconds to wait at most; -1: for ever.
+
+        Returns
+        -------
+        bool
+            Whether it was taken.
+        """
+        deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
+        if not self._inner.acquire(blocking, -1 if timeout is None else timeout):
+            return False
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            taken = False
+            try:
+                wait = blocking and deadline is None
+                while not (taken := _take(file, self._place, wait=wait)):
+                    if not blocking or (deadline is not None and time.monotonic() >= deadline):
+                        return False
+                    time.sleep(DASK_LOCK_LOOK_S)
+            finally:
+                if not taken:
+                    os.close(file)
+        except BaseException:
+            self._inner.release()
+            raise
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Give the lock back.
+
+        Raises
+        ------
+        RuntimeError
+            It is not held.
+        """
+        file, self._file = self._file, None
+        if file is None:
+            raise RuntimeError("release of a lock that is not held")
+        os.close(file)  # which gives back what was locked through it
+        self._inner.release()
+
+    def locked(self) -> bool:
+        """Whether somebody holds it."""
+        if self.acquire(blocking=False):
+            self.release()
+            return False
+        return True
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return ProcessLock, (self._path, self._place)
+
+    def __dask_tokenize__(self) -> object:
+        return ("mars-lock", self._path, self._place)
+
+    def __repr__(self) -> str:
+        return f"<ProcessLock {self._place}>"
+
+
+class _Shared:
+    """The part of a lock that the threads of one process share."""
+
+    __slots__ = ("__weakref__", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+_shared: weakref.WeakValueDictionary[tuple[str, int], _Shared] = weakref.WeakValueDictionary()
+_guard: Final = threading.Lock()
+
+
+def _shared_part(path: str, place: int) -> _Shared:
+    with _guard:
+        known = _shared.get((path, place))
+        if known is None:
+            known = _shared[path, place] = _Shared()
+        return known
+
+
+def _take(file: int, place: int, *, wait: bool) -> bool:
+    command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+    try:
+        fcntl.fcntl(file, command, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
+    except (BlockingIOError, PermissionError):  # the two ways to say that somebody has it
+        return False
+    return True
+
+
+class _Registry:
+    """The file of the locks of this program, and the byte of each lock that has travelled."""
+
+    def __init__(self) -> None:
+        self.file: int | None = None
+        self.places: dict[object, int] = {}
+        self.count = 0
+        self.users = 0  # graphs whose locks are held
+        self.pickling = 0  # threads that pickle some
+
+    def path(self) -> str:
+        if self.file is None:
+            self.file = os.memfd_create("mars-locks")
+        return f"/proc/{os.getpid()}/fd/{self.file}"
+
+    def place_of(self, name: object) -> int:
+        place = self.places.get(name)
+        if place is None:
+            self.count += 1
+            place = self.places[name] = self.count
+        return place
+
+    def close(self) -> None:
+        """Give the file back; a lock that is still held in another process loses its meaning."""
+        file, self.file = self.file, None
+        self.places.clear()
+        if file is not None:
+            os.close(file)
+
+
+_here = _Registry()
+_plain: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def _forget() -> None:
+    # A child has locks of its own: those of its parent are for the processes of the parent.
+    _here.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+class _Travel(threading.local):
+    on = False
+
+
+_travel = _Travel()
+
+
+def _reduce_named(lock: Any) -> tuple[Any, ...]:
+    """A SerializableLock of Dask: a name stands for it in each process."""
+    if not _travel.on:
+        return copyreg.__newobj__, (type(lock),), lock.token  # type: ignore[attr-defined]
+    with _guard:
+        return ProcessLock, (_here.path(), _here.place_of(("named", lock.token)))
+
+
+def _reduce_plain(lock: Any) -> tuple[Any, ...]:
+    if not _travel.on:
+        raise TypeError(f"cannot pickle {type(lock).__name__!r} object")
+    with _guard:
+        place = _plain.get(lock)
+        if place is None:
+            _here.count += 1
+            place = _plain[lock] = _here.count
+        return ProcessLock, (_here.path(), place)
+
+
+def _reduce_dataset(dataset: Any) -> tuple[Any, ...]:
+    """A dataset of h5py: other processes open its file for themselves."""
+    file = dataset.file
+    if not _travel.on or file.mode != "r":
+        raise TypeError(
+            "h5py objects cannot be pickled. A dataset of a file that is open for reading only can "
+            f"go to other processes: they open the file again. {file.filename} is open with mode "
+            f"{file.mode!r}; open it with h5py.File(path, 'r')"
+        )
+    return open_dataset, (os.path.abspath(file.filename), dataset.name)
+
+
+def open_dataset(path: str, name: str) -> Any:
+    """A dataset of h5py in a file that is opened for reading. It is closed with the dataset."""
+    import h5py  # type: ignore[import-untyped]
+
+    return h5py.File(path, "r")[name]
+
+
+class Held:
+    """The locks of one graph. As a context manager, it lets this thread pickle them.
+
+    Inside the block, locks become locks between processes, and datasets of h5py travel if their
+    file is open for reading only. The locks exist until `close`. On a cluster both stay what they
+    are, because no file is shared by its hosts.
+
+    Parameters
+    ----------
+    session : Session
+        The session whose calls are spawned.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._here = not is_cluster(session.address)
+        self._closed = not self._here
+        self._before = False
+        if self._here:
+            with _guard:
+                _here.users += 1
+
+    def __enter__(self) -> None:
+        if not self._here:
+            return
+        table = copyreg.dispatch_table
+        with _guard:
+            _here.pickling += 1
+            table[_PlainLock] = _reduce_plain
+            # xarray has a class of its own for the locks of libraries, which are for each process.
+            for module, name, how in (
+                ("dask.utils", "SerializableLock", _reduce_named),
+                ("h5py", "Dataset", _reduce_dataset),
+            ):
+                kind = getattr(sys.modules.get(module), name, None)
+                if kind is not None:
+                    table[kind] = how
+        self._before, _travel.on = _travel.on, True
+
+    def __exit__(self, *_: object) -> None:
+        if not self._here:
+            return
+        _travel.on = self._before
+        table = copyreg.dispatch_table
+        with _guard:
+            _here.pickling -= 1
+            if not _here.pickling:
+                for kind in [kind for kind, how in table.items() if how in _REDUCERS]:
+                    del table[kind]
+
+    def close(self) -> None:
+        """Give the locks back. A second call does nothing."""
+        with _guard:
+            if self._closed:
+                return
+            self._closed = True
+            _here.users -= 1
+            if not _here.users:
+                _here.close()
+
+
+_REDUCERS: Final = (_reduce_named, _reduce_plain, _reduce_dataset)
+
+__all__ = ["Held", "ProcessLock", "open_dataset"]

@@ -1,0 +1,244 @@
+"""Graphs of Dask, run by mars: what `compute` and `persist` come to.
+
+Dask hands a scheduler a graph and the keys whose values it wants. `mars.dask.plan` makes calls of
+the graph. They are spawned, executed in one run, and their values fetched. What Dask calls
+"finalize", the putting together of all chunks, happens here in the program: the chunks are mapped,
+not copied, and the result is made once. `mars.dask.door` calls this.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+from mars.calls.objects import ExecutableTuple, Object
+from mars.calls.put import put
+from mars.calls.spawn import spawn
+from mars.dask import at_home, locks
+from mars.dask.annotations import annotations_of
+from mars.dask.plan import Plan, Step, needed, nodes_of, priorities
+from mars.dask.program import Kept, Program, run_group
+from mars.dask.shuffles import by_tasks
+from mars.dask.threads import stays_here
+from mars.sessions.opening import choose
+from mars.sessions.session import AnySession, Session
+
+Key = Hashable
+
+
+def compute(given: AnySession | None, dsk: Any, keys: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Compute keys of a graph; see `mars.dask.Scheduler.get`."""
+    from dask.core import flatten
+
+    flat = list(dict.fromkeys(flatten([keys])))
+    dsk, renamed = by_tasks(dsk, flat)
+    asked = [renamed.get(key, key) for key in flat]
+    _, _, values = _results(given, dsk, asked, kwargs, together=True, fetch=True)
+    return _nested(keys, {key: values[renamed.get(key, key)] for key in flat})
+
+
+def persist(
+    given: AnySession | None,
+    collections: Sequence[Any],
+    optimize_graph: bool,
+    kwargs: Mapping[str, Any],
+) -> list[Any]:
+    """Compute collections and keep their chunks; see `mars.dask.Scheduler.persist`."""
+    import dask
+
+    def keep(dsk: Any, keys: Any, **more: Any) -> list[Any]:
+        # What Dask puts into the new graph as the result of each key.
+        return _kept(given, dsk, list(keys), more)
+
+    return list(
+        dask.persist(
+            *collections, traverse=False, optimize_graph=optimize_graph, scheduler=keep, **kwargs
+        )
+    )
+
+
+def _kept(
+    given: AnySession | None, dsk: Any, keys: list[Key], kwargs: Mapping[str, Any]
+) -> list[Any]:
+    from mars.dask.kept import KeptTask
+
+    dsk, renamed = by_tasks(dsk, keys)
+    asked = [renamed.get(key, key) for key in keys]
+    session, home, found = _results(given, dsk, asked, kwargs, together=False, fetch=False)
+    nodes = []
+    for key, source in zip(keys, asked, strict=True):
+        one = found[source]
+        if source in home:
+            nodes.append(one)  # a target of the program, as it is
+            continue
+        if session is None:
+            session = choose(given)
+        stored = one if isinstance(one, Object) else put(one, session=session)
+        nodes.append(KeptTask(key, Kept(stored, session)))
+    return nodes
+
+
+def _results(
+    given: AnySession | None,
+    dsk: Any,
+    asked: list[Key],
+    kwargs: Mapping[str, Any],
+    *,
+    together: bool,
+    fetch: bool,
+) -> tuple[Session | None, set[Key], dict[Key, Any]]:
+    """Have keys computed, by calls and by the program itself.
+
+    The session, the keys that the program itself computed, and the value of each key. Without
+    ``fetch``, the object of a call stands for its value.
+    """
+    nodes = needed(nodes_of(dsk), asked)
+    home = at_home.tasks_at_home(nodes, asked, together=together)
+    inside = set(home)
+    inputs = at_home.inputs_of(nodes, home)
+    wanted = list(dict.fromkeys([key for key in asked if key not in inside] + inputs))
+    session, found = _run(given, dsk, nodes, wanted, kwargs, may_stay=fetch)
+    reads = found if fetch else dict.fromkeys(inputs)
+    values = {key: _value(found[key], session) for key in reads}
+    at_home.run(nodes, home, values)
+    for key in asked:
+        if key not in inside and not fetch:
+            values[key] = found[key]
+    return session, inside, {key: values[key] for key in asked}
+
+
+def _value(one: Any, session: Session | None) -> Any:
+    return session.value(one) if isinstance(one, Object) and session is not None else one
+
+
+def _run(
+    given: AnySession | None,
+    dsk: Any,
+    nodes: dict[Key, Any],
+    wanted: list[Key],
+    kwargs: Mapping[str, Any],
+    *,
+    may_stay: bool,
+) -> tuple[Session | None, dict[Key, Any]]:
+    """Have keys computed: for each its object, or its value if no call was needed for it.
+
+    ``may_stay`` says whether threads of this process may compute them.
+    """
+    from dask.task_spec import DataNode
+
+    session = kwargs.get("session") or given
+    if all(type(nodes.get(key)) is DataNode for key in wanted):
+        chosen = None if session is None else choose(session)
+        return chosen, {key: nodes[key].value for key in wanted}
+    chosen = choose(session)
+    if may_stay and stays_here(nodes, chosen.address):
+        return chosen, _by_threads(nodes, wanted)
+    held = locks.Held(chosen)
+    try:
+        with held:
+            plan, objects = _described(dsk, nodes, wanted, chosen, kwargs)
+        targets = list(dict.fromkeys(objects.values()))
+        if targets:
+            ExecutableTuple(targets).execute(
+                session=chosen,
+                **{name: kwargs[name] for name in ("show_progress", "seed") if name in kwargs},
+            )
+    finally:
+        held.close()
+    found: dict[Key, Any] = dict(plan.values)
+    for key, root in plan.roots.items():
+        found[key] = objects[root] if root in objects else plan.stored[root]
+    return chosen, found
+
+
+def _described(
+    dsk: Any,
+    nodes: dict[Key, Any],
+    wanted: list[Key],
+    session: Session,
+    kwargs: Mapping[str, Any],
+) -> tuple[Plan, dict[Key, Object[Any]]]:
+    """The plan for some keys, with its calls spawned: the objects of what is asked for."""
+    from dask.base import get_annotations
+
+    workers = kwargs.get("num_workers") or session.get_total_n_cpu()
+    plan = Plan(
+        nodes,
+        wanted,
+        store=lambda value: put(value, session=session),
+        workers=max(1, int(workers)),
+        annotations=annotations_of(dsk, nodes),
+        for_all=get_annotations(),
+        adopt=lambda kept: _adopted(kept, session),
+    )
+    return plan, _spawned(plan)
+
+
+def described(collection: Any) -> Object[Any]:
+    """What stands for a collection, to be executed; see `mars.contrib.dask`."""
+    from dask._expr import FinalizeCompute
+    from dask.base import collections_to_expr
+    from dask.core import flatten
+
+    session = choose(None)
+    expr = FinalizeCompute(collections_to_expr(collection)).optimize()
+    expr, _ = by_tasks(expr, ())
+    [key] = flatten(expr.__dask_keys__())
+    held = locks.Held(session)
+    with held:
+        plan, objects = _described(expr, needed(nodes_of(expr), [key]), [key], session, {})
+    if key in plan.values:
+        return put(plan.values[key], session=session)
+    root = plan.roots[key]
+    made: Object[Any] = objects[root] if root in objects else plan.stored[root]
+    weakref.finalize(made, held.close)  # its locks are needed as long as it may be executed
+    return made
+
+
+def _by_threads(nodes: dict[Key, Any], wanted: list[Key]) -> dict[Key, Any]:
+    from dask.threaded import get
+
+    return dict(zip(wanted, get(nodes, wanted), strict=True))
+
+
+def _spawned(plan: Plan) -> dict[Key, Object[Any]]:
+    """Spawn the calls of a plan. Only the objects of what is asked for are left."""
+    objects: dict[Key, Any] = {}
+    wanted = set(plan.roots.values())
+    stored = plan.stored
+    for step, urgency in zip(plan.steps, priorities(len(plan.steps)), strict=True):
+        values = [objects[key] if key in objects else stored[key] for key in step.reads]
+        objects.update(zip(step.outputs, _spawn(step, values, urgency), strict=True))
+    return {key: one for key, one in objects.items() if key in wanted}
+
+
+def _spawn(step: Step, values: list[Any], urgency: int) -> Sequence[Object[Any]]:
+    options: dict[str, Any] = dict(step.options)
+    given = options.pop("priority", 0)
+    # Between two priorities that a program gives there is room for the order of Dask.
+    options["priority"] = int(given) * 1000 + urgency if isinstance(given, (int, float)) else given
+    options["name"] = step.name
+    args = (Program(step.nodes, step.outputs, step.names, step.reads), *values)
+    if len(step.outputs) == 1:
+        return [spawn(run_group, args, **options)]
+    run: Callable[..., Any] = run_group
+    return spawn(run, args, n_output=len(step.outputs), **options)
+
+
+def _adopted(kept: Kept, session: Session) -> Object[Any]:
+    """What stands for a persisted task in a session: its object, if that is of this session."""
+    if kept.session is session:
+        stored: Object[Any] = kept.stored
+        return stored
+    return put(kept(), session=session)
+
+
+def _nested(keys: Any, values: Mapping[Key, Any]) -> Any:
+    """Values in the shape of the keys. Lists become tuples, as Dask expects it."""
+    if isinstance(keys, list):
+        return tuple([_nested(one, values) for one in keys])
+    return values[keys]
+
+
+__all__ = ["compute", "persist"]

@@ -1,0 +1,61 @@
+"""Shuffles of frames, done by tasks.
+
+Dask shuffles on disk if no Client is there, and between the workers of a Client if there is one.
+The first writes files beside the results of tasks, so a task that runs twice, because its worker
+died, would write its rows twice; the second needs the Client. The third way has only tasks. So in a
+graph that mars is to run, the first two are replaced by the third.
+
+`mars.dask.running` calls `by_tasks`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+Key = Hashable
+
+_MODULE = "dask.dataframe.dask_expr._shuffle"
+
+
+def by_tasks(graph: Any, keys: Sequence[Key]) -> tuple[Any, dict[Key, Key]]:
+    """The graph with all its shuffles done by tasks.
+
+    Parameters
+    ----------
+    graph : mapping or expression
+        As Dask gives it. Only expressions can hold other shuffles.
+    keys : sequence
+        Keys of the graph.
+
+    Returns
+    -------
+    graph : mapping or expression
+        The same one, if it holds no other shuffle.
+    renamed : dict
+        What some of the keys are called in it.
+    """
+    shuffles = sys.modules.get(_MODULE)
+    if shuffles is None or not hasattr(graph, "find_operations"):
+        return graph, {}
+    others = (shuffles.DiskShuffle, shuffles.P2PShuffle)
+    changed = graph
+    while True:
+        found = next(iter(changed.find_operations(others)), None)
+        if found is None:
+            break
+        changed = changed.substitute(found, shuffles.TaskShuffle(*found.operands))
+    if changed is graph:
+        return graph, {}
+    from dask.core import flatten
+
+    before = list(flatten(graph.__dask_keys__()))
+    after = list(flatten(changed.__dask_keys__()))
+    asked = set(keys)
+    return changed, {
+        old: new for old, new in zip(before, after, strict=True) if old != new and old in asked
+    }
+
+
+__all__ = ["by_tasks"]

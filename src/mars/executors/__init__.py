@@ -1,0 +1,1 @@
+"""`mars.Executor`: the calls of programs that were written for `concurrent.futures`."""

@@ -1,0 +1,1 @@
+"""Suites of others, run against mars; see docs/peers-suites.md."""
