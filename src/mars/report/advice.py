@@ -6,7 +6,7 @@ it would save at the most. What saves less than a fiftieth of the wall time is n
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
@@ -94,8 +94,10 @@ def _critical(path: Path, even_s: float, wall_s: float) -> Iterator[Found]:
 def _small(record: Record, losses: dict[str, float], cores: float) -> Iterator[Found]:
     """Calls that are shorter than their way to a worker and back."""
     by_function: dict[str, list[float]] = defaultdict(list)
+    times_told = Counter(one.serial for one in record.attempts)  # often: it is a map already
     for one in record.attempts:
-        if one.size == 1 and one.times is not None and one.ending == "value":
+        single = one.size == 1 and times_told[one.serial] == 1
+        if single and one.times is not None and one.ending == "value":
             by_function[one.function].append(one.times.running_s)
     around_s = sum(losses[cause] for cause in (SENDING, DECODING, STORING))
     total = sum(map(len, by_function.values()))

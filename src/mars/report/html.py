@@ -86,8 +86,9 @@ def summary(report: Shown) -> str:
     missing = (
         f"<p><em>{escape(missing_line(report.record))}</em></p>" if report.record.missing else ""
     )
+    on_cores = f"{report.cores:g} core{'' if report.cores == 1 else 's'}"
     return f"""<div class="mars-report">
-<p><strong>{escape(format_duration(report.wall_s))}</strong> on {report.cores:g} cores:
+<p><strong>{escape(format_duration(report.wall_s))}</strong> on {on_cores}:
 <strong>{report.efficiency:.0%}</strong> of what is possible. Work
 {format_seconds(report.work_s)}, critical path {format_seconds(report.critical_path_s)}, limit
 {format_seconds(report.limit_s)}.</p>{missing}

@@ -190,13 +190,14 @@ class World:
         """Execute calls; None when their results are all there."""
         run = SimulatedRun(name or f"R{len(self.runs) + 1}", stop_on_error=stop_on_error)
         calls = needed_calls(targets, self)
+        wanted = set(targets)
         if not calls:
             return None
         tasks = []
         for call in calls:
             task = Task(call, self)
             self.ledger.tasks[task] = None
-            task.asked = call in targets
+            task.asked = call in wanted
             call.begin(task)
             tasks.append(task)
         self.runs.append(run)
