@@ -14,7 +14,7 @@ from mars.calls.executable import Executable
 from mars.calls.maps import ItemCall
 from mars.calls.objects import ExecutableTuple, MapObjects, Object
 from mars.calls.put import put
-from mars.calls.spawn import map, run_script, spawn  # noqa: A004 (it is mars.remote.map)
+from mars.calls.spawn import map, run_script, spawn, wrappers  # noqa: A004 (it is mars.remote.map)
 from mars.config import options as program_options
 from mars.engine import Run
 
@@ -38,6 +38,27 @@ else:
         import importlib
 
         return getattr(importlib.import_module(f"mars.{home}"), name)
+
+
+def _tensor(one: Object[Any]) -> Any:
+    from mars.tensor.core import Tensor
+
+    return Tensor(objects=[one])
+
+
+def _frame(one: Object[Any]) -> Any:
+    from mars.dataframe.core import DataFrame
+
+    return DataFrame(objects=[one])
+
+
+def _series(one: Object[Any]) -> Any:
+    from mars.dataframe.core import Series
+
+    return Series(objects=[one])
+
+
+wrappers.update(tensor=_tensor, dataframe=_frame, series=_series, df_or_series=_frame)
 
 
 def rng() -> Any:

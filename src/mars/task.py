@@ -258,6 +258,12 @@ class Handle:
         """The calls that have to be done in ``realm``; some of them may be done already."""
         raise NotImplementedError
 
+    def describe_beside(self, handles: Sequence[Handle], session: Any) -> None:
+        """Describe calls that are not described yet, before `handles` are executed together.
+
+        Most handles have nothing to do here: their calls are described when they are made.
+        """
+
     def value_in(self, session: Any) -> Any:
         """The value, as `fetch` returns it."""
         raise NotImplementedError

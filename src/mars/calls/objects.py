@@ -323,6 +323,11 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
         told = f"{len(states):,} calls: {tally(states)}" if states else "no calls"
         return table_of(leaves, told)
 
+    def describe_beside(self, handles: Sequence[Handle], session: Session) -> None:
+        for one in self:
+            if not isinstance(one, Output):
+                one.describe_beside(handles, session)
+
     def _parts(self) -> ExecutableTuple:
         for one in self:
             if not isinstance(one, Handle):

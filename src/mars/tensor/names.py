@@ -1,0 +1,209 @@
+"""Which names `mars.tensor` has, and what is behind each: the tables that modules and docs read.
+
+A name of `DASK` is the function of `dask.array` with the same name, one of `RENAMED` has another
+name there. `OWN` names are in `mars.tensor.own`. `WHOLE` names are functions of numpy that one call
+runs on the whole arrays. `VALUES` are numpy's constants and types. `MISSING` says what to use for
+names of the original that are not there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Final
+
+CREATING: Final = frozenset(
+    "arange empty empty_like eye full full_like indices linspace ones ones_like tri zeros"
+    " zeros_like".split()
+)
+"""Functions that make arrays, and take ``chunk_size``."""
+
+DASK: Final = frozenset(
+    "abs absolute add all allclose angle any apply_along_axis apply_over_axes arange arccos"
+    " arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argtopk argwhere around"
+    " atleast_1d atleast_2d atleast_3d average bincount bitwise_and bitwise_not bitwise_or"
+    " bitwise_xor block broadcast_arrays broadcast_to cbrt ceil choose clip compress concatenate"
+    " conj copysign corrcoef cos cosh count_nonzero cov cumprod cumsum deg2rad degrees delete diag"
+    " diagonal diff digitize divide divmod dot dstack ediff1d einsum empty_like equal exp"
+    " exp2 expand_dims expm1 extract eye fabs fix flatnonzero flip fliplr flipud float_power floor"
+    " floor_divide fmax fmin fmod frexp fromfunction full_like gradient greater greater_equal"
+    " histogram histogram2d histogramdd hstack hypot i0 imag indices insert invert iscomplex"
+    " isclose isfinite isin isinf isnan isneginf isposinf isreal ldexp left_shift less less_equal"
+    " linspace log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or"
+    " logical_xor matmul max maximum mean median meshgrid min minimum mod modf moveaxis multiply"
+    " nan_to_num nanargmax nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin"
+    " nanprod nanstd nansum nanvar ndim negative nextafter nonzero not_equal ones_like outer pad"
+    " percentile piecewise positive power prod ptp quantile rad2deg radians ravel"
+    " ravel_multi_index real reciprocal remainder repeat reshape result_type right_shift rint roll"
+    " rollaxis rot90 round searchsorted select shape sign signbit sin sinc sinh spacing sqrt square"
+    " squeeze stack std subtract sum swapaxes take tan tanh tensordot tile topk trace transpose tri"
+    " tril triu true_divide trunc union1d unique unravel_index var vdot vstack where"
+    " zeros_like".split()
+)
+
+RENAMED: Final = {
+    "amax": "max",
+    "amin": "min",
+    "conjugate": "conj",
+    "product": "prod",
+    "round_": "round",
+    "row_stack": "vstack",
+    "concat": "concatenate",
+    "permute_dims": "transpose",
+    "acos": "arccos",
+    "acosh": "arccosh",
+    "asin": "arcsin",
+    "asinh": "arcsinh",
+    "atan": "arctan",
+    "atanh": "arctanh",
+    "atan2": "arctan2",
+    "pow": "power",
+    "bitwise_invert": "invert",
+    "bitwise_left_shift": "left_shift",
+    "bitwise_right_shift": "right_shift",
+}
+"""Other names of functions; those of the array API standard are among them."""
+
+OWN: Final = frozenset(
+    "argpartition argsort array array_equal array_split asarray ascontiguousarray asfortranarray"
+    " astype column_stack copy copyto diagflat dsplit empty fill_diagonal flatten from_dataframe"
+    " from_hdf5 from_zarr fromhdf5 fromzarr full hsplit identity in1d inner innerproduct isscalar"
+    " map_chunk matrix_transpose ones partition rebalance rechunk resize reshape scalar setdiff1d"
+    " sort split take_along_axis tensor to_cpu to_gpu to_hdf5 to_zarr tohdf5 tozarr trapz trapezoid"
+    " unique vsplit zeros array2string array_str array_repr".split()
+)
+
+WHOLE: Final = {
+    "convolve": 1,
+    "correlate": 1,
+    "cross": None,
+    "histogram_bin_edges": 1,
+    "interp": None,
+    "intersect1d": 1,
+    "kron": None,
+    "lexsort": None,
+    "nanpercentile": None,
+    "nanquantile": None,
+    "setxor1d": 1,
+    "trim_zeros": 1,
+    "unwrap": None,
+    "vander": 2,
+}
+"""Functions of numpy on whole arrays, and the number of axes of the result; None: found out."""
+
+INDEX_TRICKS: Final = frozenset({"c_", "mgrid", "ndindex", "ogrid", "r_"})
+
+VALUES: Final = frozenset(
+    "newaxis inf nan pi e errstate geterr seterr dtype number inexact floating complexfloating"
+    " integer signedinteger unsignedinteger character generic flexible int_ bool_ bytes_ void"
+    " object_ intc intp int8 int16 int32 int64 uint8 uint16 uint32 uint64 uint float16 float32"
+    " float64 complex64 complex128 datetime64 timedelta64 finfo iinfo can_cast promote_types"
+    " issubdtype isdtype bool long ulong longlong str_ euler_gamma set_printoptions"
+    " get_printoptions printoptions".split()
+)
+
+RENAMED_VALUES: Final = {
+    "AxisError": "exceptions.AxisError",
+    "Inf": "inf",
+    "NaN": "nan",
+    "NAN": "nan",
+    "float_": "float64",
+    "cfloat": "complex128",
+    "complex_": "complex128",
+    "unicode_": "str_",
+    "half": "float16",
+    "single": "float32",
+    "double": "float64",
+}
+
+MODULES: Final = frozenset({"fft", "lib", "linalg", "random", "special", "stats"})
+
+MISSING: Final = {
+    "fromtiledb": "TileDB is not supported; write Zarr, and read it with from_zarr",
+    "totiledb": "TileDB is not supported; use to_zarr",
+    "fromvineyard": "vineyard is not supported; use from_zarr",
+    "tovineyard": "vineyard is not supported; use to_zarr",
+    "from_vineyard": "vineyard is not supported; use from_zarr",
+    "to_vineyard": "vineyard is not supported; use to_zarr",
+    "nditer": "iterate over fetch()",
+    "put": "assign by index: x[indices] = values",
+    "putmask": "assign by mask: x[mask] = values",
+    "tiledb": "TileDB is not supported; use from_zarr and to_zarr",
+    "create_mutable_tensor": "use mars.put for each version of the values",
+    "nested": "use map_chunk",
+}
+
+METHODS: Final = frozenset(
+    "all any argmax argmin argpartition argsort choose clip compress conj conjugate cumprod cumsum"
+    " diagonal max mean min nonzero prod ptp ravel repeat round searchsorted squeeze std sum"
+    " swapaxes take topk argtopk trace var to_zarr to_hdf5 tozarr tohdf5 to_cpu to_gpu"
+    " nansum".split()
+)
+
+
+def find(name: str) -> Any:
+    """What a name of `mars.tensor` is; None: it has no such name.
+
+    Raises
+    ------
+    NotImplementedError
+        The original or numpy has it, and it is not there. The message says what to use.
+    """
+    from mars.tensor.calling import of_dask, of_whole, public
+
+    if name in OWN:
+        from mars.tensor import own
+
+        return public(name, getattr(own, name))
+    if name in DASK or name in RENAMED:
+        import dask.array as da
+
+        return of_dask(name, getattr(da, RENAMED.get(name, name)))
+    if name in WHOLE:
+        import numpy
+
+        return of_whole(name, getattr(numpy, name), WHOLE[name])
+    if name in INDEX_TRICKS:
+        from mars.tensor import own
+
+        return getattr(own, name)
+    if name in VALUES or name in RENAMED_VALUES:
+        import numpy
+
+        found: Any = numpy
+        for part in RENAMED_VALUES.get(name, name).split("."):
+            found = getattr(found, part)
+        return found
+    if name == "NINF":
+        return -float("inf")
+    if name in MODULES:
+        return importlib.import_module(f"mars.tensor.{name}")
+    if name.startswith("__"):
+        return None
+    import numpy
+
+    if name in MISSING or hasattr(numpy, name):
+        hint = MISSING.get(name, f"fetch the values and call numpy.{name}, or use map_chunk()")
+        raise NotImplementedError(f"mars.tensor.{name} is not there: {hint}")
+    return None
+
+
+def call(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Call a function of `mars.tensor`."""
+    return find(name)(*args, **kwargs)
+
+
+def method(name: str) -> Callable[..., Any] | None:
+    """The function behind a method of a tensor. None: there is no such method."""
+    return find(name) if name in METHODS else None  # type: ignore[no-any-return]
+
+
+def public_names() -> list[str]:
+    """All names of `mars.tensor`, sorted."""
+    return sorted(
+        {*OWN, *DASK, *RENAMED, *WHOLE, *INDEX_TRICKS, *VALUES, *RENAMED_VALUES, *MODULES, "NINF"}
+        | {"Tensor", "ExecutableTuple"}
+    )
+
+
+__all__ = ["METHODS", "MISSING", "call", "find", "method", "public_names"]
