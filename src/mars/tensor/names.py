@@ -182,7 +182,7 @@ def find(name: str) -> Any:
         return None
     import numpy
 
-    if name in MISSING or hasattr(numpy, name):
+    if name in MISSING or callable(getattr(numpy, name, None)):
         hint = MISSING.get(name, f"fetch the values and call numpy.{name}, or use map_chunk()")
         raise NotImplementedError(f"mars.tensor.{name} is not there: {hint}")
     return None
