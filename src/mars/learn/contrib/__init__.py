@@ -1,0 +1,1 @@
+"""Module names of the original that belong to machine learning."""
