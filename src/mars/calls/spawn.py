@@ -102,8 +102,8 @@ def spawn(
         ``cache`` (bool, default True): False: no checkpoint keeps the call.
         ``depends`` (any): what else the result depends on, for checkpoints.
         ``output_types`` (str or list of str): "tensor", "dataframe" or "series": the result is
-        one, and is returned as one. ``expect_worker`` (str): address of the worker group to run in. Hints of the original are
-        accepted without effect. docs/reference.md lists all options.
+        one, and is returned as one. ``expect_worker`` (str): address of the worker group to run in.
+        Hints of the original are accepted without effect. docs/reference.md lists all options.
 
     Returns
     -------
@@ -143,7 +143,8 @@ def spawn(
     if retry_when_fail is not False or resolve_tileable_input is not False:
         if _flag(resolve_tileable_input, "resolve_tileable_input"):
             with places.whole_values():
-                return spawn(func, args, kwargs, retry_when_fail, False, n_output, **options)
+                more: Any = {**options, "n_output": n_output}
+                return spawn(func, args, kwargs, retry_when_fail, **more)
         retry_when_fail = _flag(retry_when_fail, "retry_when_fail")
     chosen = DEFAULT_OPTIONS
     if options or retry_when_fail:

@@ -196,7 +196,9 @@ def described(collection: Any) -> Object[Any]:
     return made
 
 
-def stored_parts(collections: Sequence[Any], session: Session) -> list[tuple[Any, list[Object[Any]]]]:
+def stored_parts(
+    collections: Sequence[Any], session: Session
+) -> list[tuple[Any, list[Object[Any]]]]:
     """Describe the chunks of collections, and run nothing; see `mars.tileables`.
 
     All collections are described together, so what they share is one call.

@@ -8,8 +8,9 @@ the calls of a session compute them::
     df = md.read_csv("sales-*.csv")
     df.groupby("city").amount.sum().execute().fetch()
 
-`names` has the tables of all names, `core` has the kinds of frames, `rows` the order of rows over
-all chunks, `whole` what needs a whole frame, and `reading` the functions that make frames. Needs
+`names` has the tables of all names, `core` the kinds of frames, `groups` their groups, `rows` the
+order of rows over all chunks, `whole` what needs a whole frame, `joining` cuts frames and puts them
+together, and `reading` has the functions that make frames. Needs
 the extra ``dataframe``: ``pip install "mars-remote[dataframe]"``.
 """
 
@@ -33,9 +34,10 @@ def __getattr__(name: str) -> Any:
     elif name in TOP:
         import pandas
 
-        from mars.dataframe import reading
+        from mars.dataframe import joining, reading
 
-        found = getattr(reading, name, None) or getattr(pandas, name)
+        home = joining if name == "concat" else reading
+        found = getattr(home, name, None) or getattr(pandas, name)
     elif name in TOP_MISSING:
         raise NotImplementedError(f"mars.dataframe.{name} is not there: {TOP_MISSING[name]}")
     else:

@@ -1,19 +1,34 @@
 """`DataFrame`, `Series`, `Index` and `Scalar`: frames in chunks, computed when they are executed.
 
-A method is looked up in the tables of `mars.dataframe.names`: Dask computes it in chunks, pandas
+The module is long because all that frames have beyond the tables stands here. A method is looked up in the tables of `mars.dataframe.names`: Dask computes it in chunks, pandas
 does each chunk, or one call gets the whole frame. Where Dask refuses the arguments of a method, the
 last of these is done, too.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars.dataframe import rows
+from mars.dataframe.access import (
+    HINTS,
+    Accessor,
+    Chain,
+    Labels,
+    OnChunk,
+    Places,
+    Written,
+    set_whole,
+    with_column,
+)  # fmt: skip
+from mars.dataframe.groups import Groups
+from mars.dataframe.joining import concat, of_pandas
 from mars.dataframe.names import BY_ROW, MISSING, PARALLEL, UNKNOWN
-from mars.dataframe.whole import Method, joined, on_whole
+from mars.dataframe.parts import of_parts
+from mars.dataframe.whole import Method, joined, on_whole, sample_of, tried
 from mars.sessions.opening import choose, get_default_session
 from mars.tileables.tileable import Tileable, facts_of, stored_node, unwrap, wrap
 
@@ -119,21 +134,24 @@ class Frame(Tileable):
             Further arguments for ``func``. ``output_type``, ``dtypes`` and the like of the original
             are accepted: what the result looks like is found out.
         """
-        for hint in _HINTS:
+        for hint in HINTS:
             more.pop(hint, None)
         keywords = {**(kwargs or {}), **more}
         import dask
-        import dask.dataframe as dd
 
-        from mars.dataframe import whole
-
-        run = _OnChunk(func, tuple(args), keywords, with_chunk_index)
-        small = whole._tried(run, [whole._sample(self)])
-        parts = [dask.delayed(run, pure=False)(one, i) for i, one in enumerate(self.lazy.to_delayed())]
+        run = OnChunk(func, tuple(args), keywords, with_chunk_index)
+        small = tried(run, [sample_of(self)])
+        parts = [
+            dask.delayed(run, pure=False)(one, i) for i, one in enumerate(self.lazy.to_delayed())
+        ]
         if not hasattr(small, "iloc"):
             one = parts[0]
-            small = one.compute(scheduler="mars") if len(parts) == 1 else on_whole(self, run).to_object()
-        return wrap(dd.from_delayed(parts, meta=small.iloc[:0], verify_meta=False))
+            small = (
+                one.compute(scheduler="mars")
+                if len(parts) == 1
+                else on_whole(self, run).to_object()
+            )
+        return wrap(of_parts(parts, small.iloc[:0]))
 
     def rechunk(self, chunk_size: Any, **_: Any) -> Any:
         """The same rows in chunks of so many rows."""
@@ -142,7 +160,7 @@ class Frame(Tileable):
         cuts = [*range(0, count, int(size)), count] if count else [0, 0]
         import dask.dataframe as dd
 
-        parts = [rows.taken(self.lazy, slice(a, b), None) for a, b in zip(cuts, cuts[1:], strict=False)]
+        parts = [rows.taken(self.lazy, slice(a, b), None) for a, b in itertools.pairwise(cuts)]
         return wrap(dd.concat([one.repartition(npartitions=1) for one in parts]))
 
     def rebalance(self, factor: Any = None, num_partitions: Any = None, **_: Any) -> Any:
@@ -193,13 +211,11 @@ class Frame(Tileable):
 
     @property
     def plot(self) -> Any:
-        """pandas' plots of the executed frame."""
+        """Pandas' plots of the executed frame."""
         return self.to_pandas().plot
 
     def groupby(self, by: Any = None, **kwargs: Any) -> Any:
         """Groups of rows; see `mars.dataframe.groups.Groups`."""
-        from mars.dataframe.groups import Groups
-
         return Groups(self, by, kwargs)
 
     def rolling(self, *args: Any, **kwargs: Any) -> Any:
@@ -220,14 +236,12 @@ class Frame(Tileable):
 
     def append(self, other: Any, ignore_index: bool = False, **_: Any) -> Any:
         """The rows of another frame after those of this one."""
-        from mars.dataframe.reading import concat
-
         others = list(other) if isinstance(other, (list, tuple)) else [other]
         return concat([self, *others], ignore_index=ignore_index)
 
     def apply(self, func: Any, axis: Any = 0, *args: Any, **kwargs: Any) -> Any:
         """A function applied to each row (``axis=1``), column or element, as pandas does it."""
-        for hint in _HINTS:
+        for hint in HINTS:
             kwargs.pop(hint, None)
         if self.ndim == 1:
             given = (axis,) if axis != 0 else ()
@@ -238,7 +252,7 @@ class Frame(Tileable):
 
     def transform(self, func: Any, axis: Any = 0, *args: Any, **kwargs: Any) -> Any:
         """A function that gives as many rows as it gets, as pandas does it."""
-        for hint in _HINTS:
+        for hint in HINTS:
             kwargs.pop(hint, None)
         if axis in (1, "columns"):
             return self._by_row("transform", (func, *args), {"axis": 1, **kwargs})
@@ -257,23 +271,23 @@ class Frame(Tileable):
             yield from self.to_pandas().items()
 
     def to_csv(self, path: Any = None, **kwargs: Any) -> Any:
-        """Write a file, or with ``*`` in the path a file for each chunk; it is executed for that."""
+        """Write a file; with ``*`` in the path, one for each chunk. It is executed for that."""
         if path is None or "*" not in str(path):
             value = self.to_pandas()
-            return _Written(value.to_csv(path, **kwargs))
+            return Written(value.to_csv(path, **kwargs))
         import dask
 
         with dask.config.set(scheduler=_scheduler()):
-            return _Written(self.lazy.to_csv(str(path), **kwargs))
+            return Written(self.lazy.to_csv(str(path), **kwargs))
 
     def to_parquet(self, path: Any, **kwargs: Any) -> Any:
         """Write a folder of Parquet files, one for each chunk; it is executed for that."""
         import dask
 
         if str(path).endswith(".parquet") and self.lazy.npartitions == 1:
-            return _Written(self.to_pandas().to_parquet(path, **kwargs))
+            return Written(self.to_pandas().to_parquet(path, **kwargs))
         with dask.config.set(scheduler=_scheduler()):
-            return _Written(self.lazy.to_parquet(str(path).removesuffix("*.parquet"), **kwargs))
+            return Written(self.lazy.to_parquet(str(path).removesuffix("*.parquet"), **kwargs))
 
     # -- elements and attributes ----------------------------------------------------------------
 
@@ -334,8 +348,8 @@ class Frame(Tileable):
         return on_whole(self, Method((name,)))
 
     def _method(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        kwargs = {key: one for key, one in kwargs.items() if key not in ("combine_size", "method") or
-                  (key == "method" and name not in _METHOD_IS_OURS)}  # fmt: skip
+        hints = ("combine_size", "method") if name in _METHOD_IS_OURS else ("combine_size",)
+        kwargs = {key: one for key, one in kwargs.items() if key not in hints}
         if kwargs.pop("inplace", False):
             self.become(self._method(name, args, kwargs))
             return None
@@ -343,7 +357,7 @@ class Frame(Tileable):
             return self._by_row(name, args, kwargs)
         plain = Method((name, args, kwargs))
         if name not in PARALLEL and name not in BY_ROW and name != "drop_duplicates":
-            if name in ("sort_values",) and self.ndim == 2 and self.lazy.npartitions > 1:
+            if name == "sort_values" and self.ndim == 2 and self.lazy.npartitions > 1:
                 return self._sorted(args, kwargs, plain)
             method, others = plain.lifted()
             return on_whole(self, method, *others)
@@ -373,11 +387,9 @@ class Frame(Tileable):
         import dask
         import dask.dataframe as dd
 
-        from mars.dataframe import whole
-
         func = Method((name, args, kwargs))
         lazy = self.lazy
-        small = whole._tried(func, [whole._sample(self)])
+        small = tried(func, [sample_of(self)])
         if not hasattr(small, "iloc") or lazy.npartitions == 1:
             return on_whole(self, func)
         meta = small.iloc[:0]
@@ -391,8 +403,12 @@ class Frame(Tileable):
 
     def _sorted(self, args: tuple[Any, ...], kwargs: dict[str, Any], plain: Method) -> Any:
         by = args[0] if args else kwargs.get("by")
-        keys = [by] if isinstance(by, str) else list(by)
-        more = {key: one for key, one in kwargs.items() if key not in ("by", "ignore_index", "parallel_kind", "psrs_kinds", "kind")}
+        keys: list[Any] = [by] if isinstance(by, str) else list(by or ())
+        more = {
+            key: one
+            for key, one in kwargs.items()
+            if key not in ("by", "ignore_index", "parallel_kind", "psrs_kinds", "kind")
+        }
         if "key" in more or more.get("axis") not in (None, 0, "index"):
             return on_whole(self, plain)
         more.pop("axis", None)
@@ -402,15 +418,13 @@ class Frame(Tileable):
         return made
 
     def _merged(self, args: tuple[Any, ...], kwargs: dict[str, Any], plain: Method) -> Any:
-        from mars.dataframe.reading import DataFrame as made_of
-
         more = dict(kwargs)
         for hint in ("auto_merge", "auto_merge_threshold", "bloom_filter", "bloom_filter_options",
                      "parallel"):  # fmt: skip
             more.pop(hint, None)
         right, *others = args or (more.pop("right"),)
         if not isinstance(right, Tileable):
-            right = made_of(right)
+            right = of_pandas(right, None)
         if self.lazy.npartitions == 1 and right.lazy.npartitions == 1:
             method, tileables = Method(("merge", (right, *others), more)).lifted()
             return on_whole(self, method, *tileables)
@@ -419,7 +433,7 @@ class Frame(Tileable):
         keeps = options.get("left_index") or options.get("right_index")
         plain = Method(("merge", (right, *others), more))
         made = self._tried(lambda lazy: lazy.merge(right.lazy, *given, **options), plain)
-        return made if keeps or made.lazy.npartitions == 1 and False else wrap(rows.numbered(made.lazy))
+        return made if keeps else wrap(rows.numbered(made.lazy))
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -443,7 +457,7 @@ class Frame(Tileable):
     def _found_out(self) -> Any:
         from dask.dataframe.dask_expr import from_graph
 
-        [stored] = self._objects or ()
+        [stored] = self.objects or []
         meta = facts_of(_meta_of, stored)
         name = f"spawn-{stored.key}-{stored.index}"
         graph = {(name, 0): stored_node((name, 0), stored, choose(None))}
@@ -463,7 +477,7 @@ class Frame(Tileable):
         return self._described() if shown is None else shown
 
     def _ends(self, show: Callable[[Any], str]) -> str | None:
-        """pandas' text of the first and last rows, if it was executed."""
+        """Pandas' text of the first and last rows, if it was executed."""
         value = self._corner()
         if value is None:
             return None
@@ -487,7 +501,7 @@ class Frame(Tileable):
             return ends[0].append(ends[1])
         return pandas.concat(ends)
 
-    def _repr_html_(self) -> str | None:  # type: ignore[override]
+    def _repr_html_(self) -> str | None:
         value = self._corner()
         if value is None or not hasattr(value, "_repr_html_"):
             return None
@@ -514,20 +528,20 @@ class DataFrame(Frame):
     def __setitem__(self, key: Any, value: Any) -> None:
         lazy, new = self.lazy, unwrap(value)
         names = key if isinstance(key, list) else [key]
-        if isinstance(new, (list, tuple)) or (hasattr(new, "__array__") and not hasattr(new, "dask")):
-            if not isinstance(key, list) and not hasattr(new, "index"):
-                self.become(_with_column(self, key, list(new)))
-                return
+        plain = hasattr(new, "__array__") and not hasattr(new, "dask") and not hasattr(new, "iloc")
+        if (isinstance(new, (list, tuple)) or plain) and not isinstance(key, list):
+            self.become(with_column(self, key, list(new)))
+            return
         if len(names) == 1 and not isinstance(key, list):
             made = lazy.copy()
             try:
                 made[key] = new
             except Exception:  # Dask cannot; pandas tells what is wrong, if anything is
-                self.become(_set_whole(self, key, value))
+                self.become(set_whole(self, key, value))
                 return
             self.become(wrap(made))
             return
-        self.become(_set_whole(self, key, value))
+        self.become(set_whole(self, key, value))
 
     def __delitem__(self, key: Any) -> None:
         self.become(self.drop(columns=[key]))
@@ -596,9 +610,9 @@ class Index(Frame):
         return self._method("to_frame", args, kwargs)
 
     def to_tensor(self) -> Any:
-        from mars.tensor import names
+        from mars.tensor import find
 
-        return names.call("tensor", self.to_pandas().to_numpy())
+        return find.call("tensor", self.to_pandas().to_numpy())
 
 
 class Scalar(Frame):
@@ -607,7 +621,10 @@ class Scalar(Frame):
     __slots__ = ()
     __module__ = "mars.dataframe"
     kind = "Scalar"
-    ndim = 0  # type: ignore[assignment]
+
+    @property
+    def ndim(self) -> int:
+        return 0
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -653,224 +670,8 @@ class Scalar(Frame):
 
     __str__ = __repr__
 
-    def _repr_html_(self) -> None:  # type: ignore[override]
+    def _repr_html_(self) -> None:
         return None
-
-
-# -- what stands between a frame and its methods --------------------------------------------------
-
-
-class Places:
-    """``iloc``: rows by their place over all chunks."""
-
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
-
-    def __getitem__(self, key: Any) -> Any:
-        frame = self._frame
-        given = unwrap(key)
-        wanted, columns = given if isinstance(given, tuple) else (given, None)
-        if hasattr(wanted, "tolist"):
-            wanted = wanted.tolist()
-        several = isinstance(wanted, slice) and (wanted.step is None or wanted.step > 0)
-        ordered = isinstance(wanted, list) and not any(isinstance(one, bool) for one in wanted)
-        ordered = ordered and all(one >= 0 for one in wanted) and sorted(wanted) == wanted
-        if (several or ordered) and not isinstance(columns, int):
-            return wrap(rows.taken(frame.lazy, wanted, columns), frame)
-        if isinstance(wanted, slice) and wanted == slice(None) and isinstance(columns, int):
-            return frame[frame.lazy.columns[columns]]
-        return on_whole(frame, _ByPlace(wanted, columns))
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._frame.become(_set_by(self._frame, "iloc", key, value))
-
-
-class _ByPlace:
-    """``frame.iloc[...]`` as a function."""
-
-    __name__ = "iloc"
-
-    def __init__(self, wanted: Any, columns: Any) -> None:
-        self._wanted, self._columns = wanted, columns
-
-    def __call__(self, frame: Any) -> Any:
-        if self._columns is None:
-            return frame.iloc[self._wanted]
-        return frame.iloc[self._wanted, self._columns]
-
-
-class Labels:
-    """``loc``, ``at`` and ``iat``."""
-
-    def __init__(self, frame: Frame, name: str) -> None:
-        self._frame, self._name = frame, name
-
-    def __getitem__(self, key: Any) -> Any:
-        frame, given = self._frame, unwrap(key)
-        first = given[0] if isinstance(given, tuple) else given
-        masked = hasattr(first, "dask") or (isinstance(first, slice) and first == slice(None))
-        if self._name == "loc" and masked:
-            return frame._tried(lambda lazy: lazy.loc[given], Method(("loc",), ("[]", key)))
-        method, others = Method((self._name,), ("[]", key)).lifted()
-        return on_whole(frame, method, *others)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._frame.become(_set_by(self._frame, self._name, key, value))
-
-
-class Chain:
-    """Methods of pandas that follow each other, such as ``rolling(3).mean()``."""
-
-    def __init__(self, frame: Frame, *steps: tuple[Any, ...]) -> None:
-        self._frame, self._steps = frame, steps
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if self._frame.ndim == 2 and name in self._frame.lazy.columns:
-            return self[name]
-        return lambda *args, **kwargs: self._call(name, args, kwargs)
-
-    def __getitem__(self, key: Any) -> Chain:
-        return Chain(self._frame, *self._steps, ("[]", key))
-
-    def _call(self, name: str, args: Any, kwargs: Any) -> Any:
-        for hint in _HINTS if name in ("apply", "transform", "agg", "aggregate") else ():
-            kwargs.pop(hint, None)
-        kwargs.pop("combine_size", None)
-        method, others = Method(*self._steps, (name, args, kwargs)).lifted()
-        return on_whole(self._frame, method, *others)
-
-
-class Accessor:
-    """``str``, ``dt`` and ``cat`` of a series."""
-
-    def __init__(self, series: Frame, name: str) -> None:
-        self._series, self._name = series, name
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        found = getattr(getattr(self._series.lazy._meta, self._name), name)
-        if callable(found):
-            return lambda *args, **kwargs: self._run((name, args, kwargs), name in _NOT_BY_ROW)
-        return self._run((name,), False) if hasattr(found, "iloc") else found
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._run(("[]", key), False)
-
-    def __dir__(self) -> list[str]:
-        return dir(getattr(self._series.lazy._meta, self._name))
-
-    def _run(self, step: tuple[Any, ...], together: bool) -> Any:
-        series = self._series
-        func = Method((self._name,), step)
-        method, others = func.lifted()
-        expands = len(step) > 1 and isinstance(step[-1], dict) and step[-1].get("expand")
-        if others or together or expands or self._name == "cat" or series.lazy.npartitions == 1:
-            return on_whole(series, method, *others)
-        from mars.dataframe import whole
-
-        small = whole._tried(func, [whole._sample(series)])
-        if not hasattr(small, "iloc"):
-            return on_whole(series, func)
-        return wrap(
-            series.lazy.map_partitions(func, meta=small.iloc[:0], enforce_metadata=False), series
-        )
-
-
-class _OnChunk:
-    """A function of the program, called with a chunk."""
-
-    def __init__(self, func: Any, args: Any, kwargs: Any, with_index: bool) -> None:
-        self._func, self._args, self._kwargs, self._with = func, args, kwargs, with_index
-        self.__name__ = getattr(func, "__name__", "map_chunk")
-
-    def __call__(self, chunk: Any, number: int = 0) -> Any:
-        kwargs = self._kwargs
-        if self._with:
-            place = (number, 0) if getattr(chunk, "ndim", 1) == 2 else (number,)
-            kwargs = {**kwargs, "chunk_index": place}
-        return self._func(chunk, *self._args, **kwargs)
-
-
-class _Written:
-    """What a method that has written a file returns: programs of the original execute it."""
-
-    def __init__(self, value: Any = None) -> None:
-        self._value = value
-
-    def execute(self, *_: Any, **__: Any) -> _Written:
-        return self
-
-    def fetch(self, *_: Any, **__: Any) -> Any:
-        return self._value
-
-    def __str__(self) -> str:
-        return str(self._value)
-
-
-class _SetColumn:
-    __name__ = "set-column"
-
-    def __init__(self, key: Any, values: list[Any] | None = None) -> None:
-        self._key, self._values = key, values
-
-    def __call__(self, frame: Any, *values: Any) -> Any:
-        made = frame.copy()
-        new = values[0] if values else self._values
-        if len(made) != len(new) and not hasattr(new, "index") and len(new) > len(made):
-            new = new[: len(made)]  # made-up rows
-        made[self._key] = new
-        return made
-
-
-class _SetBy:
-    __name__ = "set"
-
-    def __init__(self, name: str, key: Any, value: Any) -> None:
-        self._name, self._key, self._value = name, key, value
-
-    def __call__(self, frame: Any) -> Any:
-        made = frame.copy()
-        getattr(made, self._name)[self._key] = self._value
-        return made
-
-
-class _SetItem:
-    __name__ = "set-item"
-
-    def __init__(self, key: Any, value: Any) -> None:
-        self._key, self._value = key, value
-
-    def __call__(self, frame: Any, *values: Any) -> Any:
-        made = frame.copy()
-        made[self._key] = values[0] if values else self._value
-        return made
-
-
-def _with_column(frame: Frame, key: Any, values: list[Any]) -> Any:
-    if len(values) != len(frame):
-        raise ValueError(
-            f"Length of values ({len(values)}) does not match length of index ({len(frame)})"
-        )
-    return on_whole(frame, _SetColumn(key, values))
-
-
-def _set_whole(frame: Frame, key: Any, value: Any) -> Any:
-    if isinstance(value, Tileable):
-        return on_whole(frame, _SetItem(key, None), value)
-    return on_whole(frame, _SetItem(key, value))
-
-
-def _set_by(frame: Frame, name: str, key: Any, value: Any) -> Any:
-    plain = value.executed_value() if isinstance(value, Tileable) else value
-    where = key
-    if isinstance(key, tuple):
-        where = tuple(one.executed_value() if isinstance(one, Tileable) else one for one in key)
-    elif isinstance(key, Tileable):
-        where = key.executed_value()
-    return on_whole(frame, _SetBy(name, where, plain))
 
 
 def _meta_of(value: Any) -> Any:
@@ -891,14 +692,10 @@ def _scheduler() -> Any:
     return Scheduler()
 
 
-_HINTS: Final = (
-    "output_type", "output_types", "dtypes", "dtype", "index", "skip_infer", "elementwise", "shape",
-    "index_value", "columns_value",
-)  # fmt: skip
 _METHOD_IS_OURS: Final = frozenset(
-    "drop_duplicates nunique merge value_counts groupby sum mean duplicated".split()
+    ["drop_duplicates", "nunique", "merge", "value_counts", "groupby", "sum", "mean", "duplicated"]
 )
-_NOT_BY_ROW: Final = frozenset({"cat", "get_dummies", "partition", "rpartition"})
+
 
 _BINARY: Final = (
     "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor",
@@ -914,7 +711,9 @@ def _binary(name: str) -> Callable[[Any, Any], Any]:
             value = getattr(self.lazy, name)(given)
             return value if value is NotImplemented else wrap(value)
         plain = Method((name, (other,), {}))
-        if isinstance(given, (list, tuple)) or (hasattr(given, "__array__") and not hasattr(given, "dask")):
+        if isinstance(given, (list, tuple)) or (
+            hasattr(given, "__array__") and not hasattr(given, "dask")
+        ):
             return on_whole(self, plain)
         return self._tried(lambda lazy: getattr(lazy, name)(given), plain)
 

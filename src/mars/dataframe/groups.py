@@ -76,7 +76,7 @@ class Groups:
             return False
         if name in GROUPED:
             return not args and kwargs.keys() <= {"numeric_only"}
-        if name not in ("agg", "aggregate") or kwargs and args:
+        if name not in ("agg", "aggregate") or (kwargs and args):
             return False
         return all(one in GROUPED for one in _functions(args, kwargs))
 

@@ -10,18 +10,25 @@ from __future__ import annotations
 from typing import Final
 
 PARALLEL: Final = frozenset(
-    "all any count max min mean prod product sum std var sem nunique idxmax idxmin memory_usage"
-    " cumsum cumprod cummax cummin merge join set_index diff shift nlargest nsmallest corr cov"
-    " ffill bfill".split()
-)
+    [
+        "all", "any", "count", "max", "min", "mean", "prod", "product", "sum", "std", "var", "sem",
+        "nunique", "idxmax", "idxmin", "memory_usage", "cumsum", "cumprod", "cummax", "cummin",
+        "merge", "join", "set_index", "diff", "shift", "nlargest", "nsmallest", "corr", "cov",
+        "ffill", "bfill",
+    ]
+)  # fmt: skip
 """Computed in chunks; where Dask refuses the arguments, one call gets the whole frame."""
 
 BY_ROW: Final = frozenset(
-    "abs add astype between clip div divide dropna eq fillna floordiv ge gt isin isna isnull le lt"
-    " map mask mod mul multiply ne notna notnull pow radd rdiv rename_axis replace rfloordiv rmod"
-    " rmul round rpow rsub rtruediv select_dtypes sub subtract to_frame to_timestamp truediv where"
-    " eval query drop rename add_prefix add_suffix combine_first applymap assign explode".split()
-)
+    [
+        "abs", "add", "astype", "between", "clip", "div", "divide", "dropna", "eq", "fillna",
+        "floordiv", "ge", "gt", "isin", "isna", "isnull", "le", "lt", "map", "mask", "mod", "mul",
+        "multiply", "ne", "notna", "notnull", "pow", "radd", "rdiv", "rename_axis", "replace",
+        "rfloordiv", "rmod", "rmul", "round", "rpow", "rsub", "rtruediv", "select_dtypes", "sub",
+        "subtract", "to_frame", "to_timestamp", "truediv", "where", "eval", "query", "drop",
+        "rename", "add_prefix", "add_suffix", "combine_first", "applymap", "assign", "explode",
+    ]
+)  # fmt: skip
 """Each row by itself, if no other frame is among the arguments."""
 
 UNKNOWN: Final = frozenset({"to_clipboard", "to_gbq", "to_iceberg", "to_orc", "to_stata", "to_xml"})
@@ -35,13 +42,14 @@ MISSING: Final = {
     "swaplevel": "use to_pandas(), or map_chunk()",
 }
 
-TOP: Final = (
-    "DataFrame Series Index read_csv read_parquet read_sql read_sql_table read_sql_query read_json"
-    " concat merge date_range to_datetime to_numeric to_timedelta unique cut qcut get_dummies isna"
-    " isnull notna notnull from_pandas from_tensor from_records"
-    " pivot_table crosstab melt factorize ExecutableTuple Timestamp Timedelta DateOffset Interval"
-    " NamedAgg NaT NA Categorical CategoricalDtype Period Grouper MultiIndex IndexSlice"
-).split()
+TOP: Final = [
+    "DataFrame", "Series", "Index", "read_csv", "read_parquet", "read_sql", "read_sql_table",
+    "read_sql_query", "read_json", "concat", "merge", "date_range", "to_datetime", "to_numeric",
+    "to_timedelta", "unique", "cut", "qcut", "get_dummies", "isna", "isnull", "notna", "notnull",
+    "from_pandas", "from_tensor", "from_records", "pivot_table", "crosstab", "melt", "factorize",
+    "ExecutableTuple", "Timestamp", "Timedelta", "DateOffset", "Interval", "NamedAgg", "NaT", "NA",
+    "Categorical", "CategoricalDtype", "Period", "Grouper", "MultiIndex", "IndexSlice",
+]  # fmt: skip
 """The names of `mars.dataframe`."""
 
 TOP_MISSING: Final = {
@@ -53,8 +61,11 @@ TOP_MISSING: Final = {
 }
 
 GROUPED: Final = frozenset(
-    "all any count max min mean prod sum std var size first last nunique idxmax idxmin".split()
-)
+    [
+        "all", "any", "count", "max", "min", "mean", "prod", "sum", "std", "var", "size", "first",
+        "last", "nunique", "idxmax", "idxmin",
+    ]
+)  # fmt: skip
 """What groups are reduced to in chunks; other methods of groups get the whole frame."""
 
 __all__ = [

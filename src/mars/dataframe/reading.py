@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from mars.config import option_values
 from mars.dataframe import core, rows
+from mars.dataframe.joining import of_pandas
 from mars.dataframe.whole import Method, on_whole
 from mars.settings import FRAME_CHUNK_BYTES
 from mars.tileables.tileable import Tileable, unwrap, wrap
-
-
-def _of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
-    import dask
-    import dask.dataframe as dd
-    import pandas
-
-    if isinstance(value, pandas.Index):
-        frame = _of_pandas(value.to_frame(index=True), chunk_size, num_partitions)
-        return frame.lazy.index
-    if isinstance(chunk_size, (tuple, list)):
-        chunk_size = chunk_size[0]
-    if isinstance(chunk_size, dict):
-        chunk_size = chunk_size.get(0)
-    if chunk_size is None:
-        chunk_size = option_values()["chunk_size"]
-    if num_partitions:
-        size = max(1, -(-len(value) // int(num_partitions)))
-    elif chunk_size is None:
-        each = value.memory_usage(deep=False)
-        total = int(each.sum() if hasattr(each, "sum") else each)
-        size = max(1, len(value) // max(1, -(-total // FRAME_CHUNK_BYTES)))
-        size = -(-len(value) // max(1, -(-len(value) // size))) if len(value) else 1
-    else:
-        size = int(chunk_size)
-    index = value.index
-    ordered = (
-        not isinstance(index, pandas.MultiIndex)
-        and index.is_monotonic_increasing
-        and index.is_unique
-        and not index.hasnans
-        and len(index) > 0
-    )
-    with dask.config.set({"dataframe.convert-string": False}):
-        return wrap(dd.from_pandas(value, chunksize=max(1, size), sort=bool(ordered)))
 
 
 def _computed(data: Any) -> Any:
@@ -91,7 +55,7 @@ def DataFrame(  # noqa: N802
     if hasattr(data, "dask") and hasattr(data, "npartitions"):
         return wrap(data)
     made = pandas.DataFrame(_computed(data), _computed(index), columns, dtype, copy or None)
-    return _of_pandas(made, chunk_size, num_partitions)
+    return of_pandas(made, chunk_size, num_partitions)
 
 
 def Series(  # noqa: N802
@@ -109,21 +73,26 @@ def Series(  # noqa: N802
     if hasattr(lazy, "chunks") and index is None and dtype is None:
         return wrap(dd.from_dask_array(lazy, columns=name))
     made = pandas.Series(_computed(data), _computed(index), dtype, name)
-    return _of_pandas(made, chunk_size, num_partitions)
+    return of_pandas(made, chunk_size, num_partitions)
 
 
 def Index(  # noqa: N802
-    data: Any, dtype: Any = None, copy: bool = False, name: Any = None, chunk_size: Any = None, **_: Any
+    data: Any,
+    dtype: Any = None,
+    copy: bool = False,
+    name: Any = None,
+    chunk_size: Any = None,
+    **_: Any,
 ) -> Any:
     """An index of what pandas takes; see `DataFrame`."""
     import pandas
 
-    return wrap(_of_pandas(pandas.Index(_computed(data), dtype=dtype, name=name), chunk_size))
+    return wrap(of_pandas(pandas.Index(_computed(data), dtype=dtype, name=name), chunk_size))
 
 
 def from_pandas(data: Any, chunk_size: Any = None, num_partitions: Any = None) -> Any:
     """A frame or a series of pandas in chunks; see `DataFrame`."""
-    return _of_pandas(data, chunk_size, num_partitions)
+    return of_pandas(data, chunk_size, num_partitions)
 
 
 def from_tensor(tensor: Any, index: Any = None, columns: Any = None, **_: Any) -> Any:
@@ -145,7 +114,7 @@ def from_records(data: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
     """A frame of records; see `pandas.DataFrame.from_records`."""
     import pandas
 
-    return _of_pandas(pandas.DataFrame.from_records(_computed(data), **kwargs), chunk_size)
+    return of_pandas(pandas.DataFrame.from_records(_computed(data), **kwargs), chunk_size)
 
 
 def _refuse(gpu: Any, sparse: Any) -> None:
@@ -185,13 +154,15 @@ def read_csv(
         kwargs.pop(hint, None)
     whole = {"nrows", "skipfooter", "chunksize", "iterator"} & kwargs.keys()
     index_col = kwargs.pop("index_col", None)
-    if whole or not isinstance(path, (str, list, tuple)) and hasattr(path, "read"):
+    if whole or (not isinstance(path, (str, list, tuple)) and hasattr(path, "read")):
         import pandas
 
-        return _of_pandas(pandas.read_csv(path, index_col=index_col, **kwargs), None)
+        return of_pandas(pandas.read_csv(path, index_col=index_col, **kwargs), None)
     files = [str(one) for one in path] if isinstance(path, (list, tuple)) else str(path)
     size = chunk_bytes or FRAME_CHUNK_BYTES
-    if kwargs.get("compression", "infer") not in (None, "infer") or str(files).endswith((".gz", ".bz2", ".xz", ".zip", ".zst")):
+    if kwargs.get("compression", "infer") not in (None, "infer") or str(files).endswith(
+        (".gz", ".bz2", ".xz", ".zip", ".zst")
+    ):
         size = None
     with dask.config.set({"dataframe.convert-string": False}):
         made = dd.read_csv(
@@ -249,7 +220,7 @@ def read_json(path: Any, **kwargs: Any) -> Any:
         with dask.config.set({"dataframe.convert-string": False}):
             made = dd.read_json(path, **kwargs)
         return wrap(rows.numbered(made) if made.npartitions > 1 else made)
-    return _of_pandas(pandas.read_json(path, **kwargs), None)
+    return of_pandas(pandas.read_json(path, **kwargs), None)
 
 
 def read_sql(sql: Any, con: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
@@ -259,7 +230,7 @@ def read_sql(sql: Any, con: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
     for hint in ("test_rows", "partition_col", "num_partitions", "low_limit", "high_limit",
                  "engine_kwargs", "incremental_index"):  # fmt: skip
         kwargs.pop(hint, None)
-    return _of_pandas(pandas.read_sql(sql, con, **kwargs), chunk_size)
+    return of_pandas(pandas.read_sql(sql, con, **kwargs), chunk_size)
 
 
 read_sql_query = read_sql_table = read_sql
@@ -268,38 +239,9 @@ read_sql_query = read_sql_table = read_sql
 # -- of other frames ------------------------------------------------------------------------------
 
 
-def concat(objs: Sequence[Any], axis: Any = 0, ignore_index: bool = False, **kwargs: Any) -> Any:
-    """Frames one after the other, or side by side; see `pandas.concat`."""
-    import dask.dataframe as dd
-
-    given = [one if isinstance(one, Tileable) else _of_pandas(one, None) for one in objs]
-    simple = axis in (0, "index") and not (kwargs.keys() - {"join", "verify_integrity", "sort"})
-    alike = len({(type(one), *map(str, getattr(one.lazy, "columns", ()))) for one in given}) == 1
-    if simple and alike and not kwargs.get("sort") and not kwargs.get("verify_integrity"):
-        parts = [part for one in given for part in one.lazy.to_delayed()]
-        import pandas
-
-        meta = pandas.concat([one.lazy._meta for one in given])
-        made = dd.from_delayed(parts, meta=meta, verify_meta=False)
-        return wrap(rows.numbered(made) if ignore_index else made)
-    return on_whole(given[0], _Concat(axis, ignore_index, kwargs), *given[1:])
-
-
-class _Concat:
-    __name__ = "concat"
-
-    def __init__(self, axis: Any, ignore_index: bool, kwargs: dict[str, Any]) -> None:
-        self._how = {"axis": axis, "ignore_index": ignore_index, **kwargs}
-
-    def __call__(self, *frames: Any) -> Any:
-        import pandas
-
-        return pandas.concat(list(frames), **self._how)
-
-
 def merge(left: Any, right: Any, **kwargs: Any) -> Any:
     """Two frames joined; see `pandas.merge`."""
-    first = left if isinstance(left, Tileable) else DataFrame(left)
+    first: Any = left if isinstance(left, Tileable) else DataFrame(left)
     return first.merge(right, **kwargs)
 
 
@@ -330,7 +272,11 @@ def _top(name: str, by_row: bool) -> Any:
             kwargs.pop(hint, None)
         if not isinstance(data, Tileable):
             found = getattr(pandas, name)(data, *_computed(list(args)), **_computed(kwargs))
-            return _of_pandas(found, None) if isinstance(found, (pandas.DataFrame, pandas.Series)) else found
+            return (
+                of_pandas(found, None)
+                if isinstance(found, (pandas.DataFrame, pandas.Series))
+                else found
+            )
         func = _Top(name, tuple(_computed(list(args))), _computed(kwargs))
         if by_row and isinstance(data, core.Frame):
             return data.map_chunk(func)
@@ -348,7 +294,7 @@ def wrap_value(value: Any) -> Any:
     import pandas
 
     if isinstance(value, (pandas.DataFrame, pandas.Series)):
-        return _of_pandas(value, None)
+        return of_pandas(value, None)
     return value
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from mars.dataframe.parts import of_parts
+
 
 def numbered(lazy: Any, name: Any = None) -> Any:
     """A frame of Dask whose index counts all rows from 0 on."""
@@ -38,14 +40,13 @@ def taken(lazy: Any, rows: Any, columns: Any) -> Any:
 def _with_places(lazy: Any, func: Any, *args: Any) -> Any:
     """Each chunk by ``func``, which gets it, its place and the number of all rows."""
     import dask
-    import dask.dataframe as dd
 
     parts = lazy.to_delayed()
     meta = func(lazy._meta, 0, 0, *args)
     places = dask.delayed(_places, pure=True)([dask.delayed(len, pure=True)(one) for one in parts])
     run = dask.delayed(func, pure=True)
     made = [run(one, places[i], places[-1], *args) for i, one in enumerate(parts)]
-    return dd.from_delayed(made, meta=meta, verify_meta=False)
+    return of_parts(made, meta)
 
 
 def _places(lengths: list[int]) -> list[int]:
@@ -76,7 +77,9 @@ def _taken(part: Any, place: int, total: int, rows: Any, columns: Any) -> Any:
         wanted: Any = range(*rows.indices(total))
         if isinstance(wanted, range) and wanted.step > 0:
             first = wanted.start + -(-max(0, place - wanted.start) // wanted.step) * wanted.step
-            inside = slice(first - place, max(0, min(wanted.stop, place + len(part)) - place), wanted.step)
+            inside = slice(
+                first - place, max(0, min(wanted.stop, place + len(part)) - place), wanted.step
+            )
             if first >= wanted.stop or first - place >= len(part):
                 inside = slice(0, 0)
             made = part.iloc[inside]
@@ -85,7 +88,9 @@ def _taken(part: Any, place: int, total: int, rows: Any, columns: Any) -> Any:
         wanted = [one + total if one < 0 else one for one in rows]
         if total and any(not 0 <= one < total for one in wanted):
             raise IndexError("positional indexers are out-of-bounds")
-    own = numpy.asarray([one - place for one in wanted if place <= one < place + len(part)], dtype=int)
+    own = numpy.asarray(
+        [one - place for one in wanted if place <= one < place + len(part)], dtype=int
+    )
     made = part.iloc[own]
     return made if columns is None else made.iloc[:, columns]
 

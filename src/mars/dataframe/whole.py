@@ -12,7 +12,8 @@ from typing import Any
 
 from mars.calls.spawn import spawn
 from mars.code import places
-from mars.tileables.tileable import Tileable, facts_of, unwrap, wrap
+from mars.dataframe.parts import of_parts
+from mars.tileables.tileable import Tileable, facts_of, kind_named, unwrap, wrap
 
 
 class Method:
@@ -43,7 +44,9 @@ class Method:
     def lifted(self) -> tuple[Method, list[Tileable]]:
         """The same with places for the tensors and frames among the arguments, and these."""
         found: list[Tileable] = []
-        return Method(*[tuple(_placed(part, found) for part in step) for step in self._steps]), found
+        return Method(
+            *[tuple(_placed(part, found) for part in step) for step in self._steps]
+        ), found
 
 
 class Place:
@@ -84,10 +87,9 @@ def on_whole(frame: Tileable, func: Callable[..., Any], *others: Tileable) -> An
         Further tensors and frames.
     """
     import dask
-    import dask.dataframe as dd
 
     inputs = [frame, *others]
-    small = _tried(func, [_sample(one) for one in inputs])
+    small = tried(func, [sample_of(one) for one in inputs])
     if small is None:
         return at_once(func, inputs)
     made = dask.delayed(func, pure=False)(*[_delayed(one) for one in inputs])
@@ -96,7 +98,7 @@ def on_whole(frame: Tileable, func: Callable[..., Any], *others: Tileable) -> An
     if isinstance(small, (pandas.DataFrame, pandas.Series, pandas.Index)):
         if isinstance(small, pandas.Index):
             return at_once(func, inputs)
-        return wrap(dd.from_delayed([made], meta=small.iloc[:0], verify_meta=False))
+        return wrap(of_parts([made], small.iloc[:0]))
     return at_once(func, inputs)
 
 
@@ -107,13 +109,9 @@ def at_once(func: Callable[..., Any], inputs: Sequence[Tileable]) -> Any:
     stored.execute(show_progress=False)
     kind = facts_of(_kind, stored)
     if kind in ("DataFrame", "Series", "Index"):
-        from mars.dataframe import core
-
-        return getattr(core, kind)(objects=[stored])
+        return kind_named(kind)(objects=[stored])
     if kind == "Tensor":
-        from mars.tensor.core import Tensor
-
-        return Tensor(objects=[stored])
+        return kind_named("Array")(objects=[stored])
     return stored
 
 
@@ -127,7 +125,9 @@ def _kind(value: Any) -> str:
         return "Series"
     if isinstance(value, pandas.Index):
         return "Index"
-    if isinstance(value, (numpy.ndarray, numpy.generic, int, float, bool)) or hasattr(value, "dtype"):
+    if isinstance(value, (numpy.ndarray, numpy.generic, int, float, bool)) or hasattr(
+        value, "dtype"
+    ):
         return "Tensor"
     return "object"
 
@@ -173,7 +173,7 @@ def _numbered_alike(made: Any, parts: list[Any]) -> Any:
     return made
 
 
-def _sample(one: Tileable) -> Any:
+def sample_of(one: Tileable) -> Any:
     """A few made-up rows like those of a frame."""
     from dask.dataframe.utils import meta_nonempty
 
@@ -182,7 +182,8 @@ def _sample(one: Tileable) -> Any:
     return meta if meta is None or hasattr(lazy, "chunks") else meta_nonempty(meta)
 
 
-def _tried(func: Callable[..., Any], samples: list[Any]) -> Any:
+def tried(func: Callable[..., Any], samples: list[Any]) -> Any:
+    """The result of a function for made-up rows. None: it fails, or has none."""
     import warnings
 
     with contextlib.suppress(Exception), warnings.catch_warnings():
@@ -192,4 +193,4 @@ def _tried(func: Callable[..., Any], samples: list[Any]) -> Any:
     return None
 
 
-__all__ = ["Method", "at_once", "joined", "on_whole"]
+__all__ = ["Method", "at_once", "joined", "on_whole", "sample_of", "tried"]

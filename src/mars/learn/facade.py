@@ -10,14 +10,17 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, cast
 
 from mars.dataframe.whole import at_once
+from mars.learn.fitting import of_class
 from mars.tileables.tileable import Tileable
 
 
-def names_of(module: str, own: dict[str, Any] | None = None) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def names_of(
+    module: str, own: dict[str, Any] | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` for a module that stands for one of scikit-learn's.
 
     Parameters
@@ -37,7 +40,7 @@ def names_of(module: str, own: dict[str, Any] | None = None) -> tuple[Callable[[
         origin = importlib.import_module(module)
         found = getattr(origin, name)
         if inspect.isclass(found):
-            return of_class(found)
+            return of_class(cast("Hashable", found))
         return of_function(found) if inspect.isfunction(found) else found
 
     def names() -> list[str]:
@@ -45,18 +48,6 @@ def names_of(module: str, own: dict[str, Any] | None = None) -> tuple[Callable[[
         return sorted({*known, *getattr(origin, "__all__", dir(origin))})
 
     return get, names
-
-
-@functools.cache
-def of_class(origin: Any) -> Any:
-    """A class of scikit-learn that takes tensors and frames."""
-    from mars.learn import fitting
-
-    if not hasattr(origin, "fit"):
-        return origin
-    made = type(origin.__name__, (fitting.Fitted, origin), {"__doc__": origin.__doc__})
-    made.__module__ = "mars.learn" + origin.__module__.removeprefix("sklearn")
-    return made
 
 
 def of_function(func: Callable[..., Any], *, always: bool = False) -> Callable[..., Any]:
@@ -154,14 +145,14 @@ def as_tileables(value: Any) -> Any:
 
     if isinstance(value, (tuple, list)):
         return type(value)(map(as_tileables, value)) if type(value) in (tuple, list) else value
-    if isinstance(value, (numpy.ndarray, numpy.number)) and not getattr(value, "dtype", object) == object:
-        from mars.tensor import names
+    if isinstance(value, (numpy.ndarray, numpy.number)) and not value.dtype.hasobject:
+        from mars.tensor import find
 
-        return names.call("tensor", value)
+        return find.call("tensor", value)
     if isinstance(value, (pandas.DataFrame, pandas.Series)):
-        from mars.dataframe.reading import from_pandas
+        from mars.dataframe.joining import of_pandas
 
-        return from_pandas(value)
+        return of_pandas(value, None)
     return value
 
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 from typing import Any, Final
 
@@ -23,6 +24,16 @@ ROWWISE: Final = (
     "score_samples", "inverse_transform",
 )  # fmt: skip
 """Methods that look at each row by itself."""
+
+
+@functools.cache
+def of_class(origin: Any) -> Any:
+    """A class of scikit-learn that takes tensors and frames."""
+    if not hasattr(origin, "fit"):
+        return origin
+    made = type(origin.__name__, (Fitted, origin), {"__doc__": origin.__doc__})
+    made.__module__ = "mars.learn" + origin.__module__.removeprefix("sklearn")
+    return made
 
 
 class Fitted:
@@ -49,12 +60,19 @@ class Fitted:
                 super().fit(X, *given, **kwargs)  # type: ignore[misc]
             return self
         if _is_search(self):
-            values = [one.executed_value() if isinstance(one, Tileable) else one for one in (X, *given)]
+            values = [
+                one.executed_value() if isinstance(one, Tileable) else one for one in (X, *given)
+            ]
             with _backend(self):
                 super().fit(*values, **kwargs)  # type: ignore[misc]
             return self
         session = choose(None)
-        if hasattr(self, "partial_fit") and not kwargs and _chunks(X) > 1 and _chunks(X) == max(1, _chunks(y) if y is not None else _chunks(X)):
+        if (
+            hasattr(self, "partial_fit")
+            and not kwargs
+            and _chunks(X) > 1
+            and _chunks(X) == max(1, _chunks(y) if y is not None else _chunks(X))
+        ):
             chunks = _by_rows(X), (None if y is None else _by_rows(y))
             state = spawn(
                 _fit_in_parts, (_bare(self), *chunks), name=f"{type(self).__name__}.fit"
@@ -76,9 +94,9 @@ class Fitted:
         self.fit(X, y, **kwargs)
         labels = getattr(self, "labels_", None)
         if labels is not None:
-            from mars.tensor import names
+            from mars.tensor import find
 
-            return names.call("tensor", labels)
+            return find.call("tensor", labels)
         return self.predict(X)  # type: ignore[attr-defined]
 
     def fit_transform(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
@@ -96,7 +114,9 @@ class Fitted:
         if not any(isinstance(one, Tileable) for one in (X, y)):
             return super().score(X, y, **kwargs)  # type: ignore[misc]
         with places.whole_values():
-            call: Any = spawn(_score, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.score")
+            call: Any = spawn(
+                _score, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.score"
+            )
         return call.to_object(show_progress=False)
 
 
@@ -149,7 +169,7 @@ def on_rows(model: Any, name: str, X: Any, args: Any = (), kwargs: Any = None) -
         X = wrap(lazy.to_dask_array())
         run.columns = list(lazy.columns)
         X.execute()
-        lazy = X._measured()
+        lazy = X.measured()
     if hasattr(small, "toarray"):
         raise NotImplementedError(f"{name} gives a sparse matrix; ask for a dense one")
     if hasattr(small, "iloc"):
@@ -188,14 +208,12 @@ class _OnRows:
 
 
 def _on_rows(model: Any, name: str, X: Any) -> Any:
-    from mars.tensor import names
+    from mars.tensor import find
 
-    return names.call("tensor", getattr(model, name))
+    return find.call("tensor", getattr(model, name))
 
 
 def _remade(origin: Any, state: dict[str, Any]) -> Any:
-    from mars.learn.facade import of_class
-
     made = of_class(origin).__new__(of_class(origin))
     made.__dict__.update(state)
     return made
@@ -216,7 +234,7 @@ def _is_search(model: Any) -> bool:
 
 
 def _backend(model: Any) -> Any:
-    """joblib gives the candidates of a search to calls, if the joblib door is installed."""
+    """Joblib gives the candidates of a search to calls, if the joblib door is installed."""
     if not _is_search(model) or importlib.util.find_spec("mars.joblib") is None:
         return contextlib.nullcontext()
     import joblib
@@ -254,7 +272,9 @@ def _fit_in_parts(model: Any, parts: list[Any], labels: Any) -> dict[str, Any]:
         from sklearn.base import is_classifier
 
         if is_classifier(model):
-            more["classes"] = numpy.unique(numpy.concatenate([numpy.asarray(one) for one in labels]))
+            more["classes"] = numpy.unique(
+                numpy.concatenate([numpy.asarray(one) for one in labels])
+            )
     for number, part in enumerate(parts):
         if labels is None:
             model.partial_fit(part)
@@ -267,4 +287,4 @@ def _score(model: Any, X: Any, y: Any, kwargs: Any) -> Any:
     return model.score(X, **kwargs) if y is None else model.score(X, y, **kwargs)
 
 
-__all__ = ["Fitted", "on_rows"]
+__all__ = ["Fitted", "of_class", "on_rows"]

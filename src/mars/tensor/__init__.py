@@ -8,16 +8,16 @@ the calls of a session compute them::
     a = mt.random.rand(10_000, 10_000, chunk_size=2_500)
     (a + a.T).sum().execute().fetch()
 
-`names` has the tables of all names, `core` has `Tensor`, `calling` makes a function of numpy or
-Dask one of tensors, and `own` has the functions that Dask lacks. Needs the extra ``tensor``:
-``pip install "mars-remote[tensor]"``.
+`names` has the tables of all names, `find` what is behind them, `core` has `Tensor`, `calling`
+makes a function of numpy or Dask one of tensors, and `own` has the functions that Dask lacks. Needs
+the extra ``tensor``: ``pip install "mars-remote[tensor]"``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from mars.tensor import names
+from mars.tensor import find
 
 
 def __getattr__(name: str) -> Any:
@@ -30,7 +30,7 @@ def __getattr__(name: str) -> Any:
 
         found = ExecutableTuple
     else:
-        found = names.find(name)
+        found = find.find(name)
         if found is None:
             raise AttributeError(f"module 'mars.tensor' has no attribute {name!r}")
     globals()[name] = found
@@ -38,4 +38,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return names.public_names()
+    return find.public_names()

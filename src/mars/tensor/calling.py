@@ -85,7 +85,7 @@ def of_dask(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
             drop_hints(kwargs)
         if kwargs.get("order", "K") in ("C", "K", "A") and name != "reshape":
             kwargs.pop("order", None)
-        given = [_array_like(lowered(one)) for one in args]
+        given = [array_like(lowered(one)) for one in args]
         more = {key: lowered(one) for key, one in kwargs.items()}
         return placed(func(*given, **more), out)
 
@@ -172,55 +172,12 @@ def placed(value: Any, out: Any = None) -> Any:
     for target, one in zip(targets, results, strict=True):
         if not isinstance(target, Tileable):
             raise TypeError(f"out has to be a tensor, got {type(target).__name__}")
-        target.become(one if one.dtype == target.dtype else one.astype(target.dtype))
+        kind = wrap(target.lazy).dtype
+        target.become(one if one.dtype == kind else one.astype(kind))
     return out
 
 
-def ufunc(func: Any, method: str, inputs: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """What numpy asks a tensor to do for one of its ufuncs."""
-    import numpy
-
-    out = kwargs.pop("out", None)
-    given = [_array_like(lowered(one)) for one in inputs]
-    more = {key: lowered(one) for key, one in kwargs.items()}
-    if any(isinstance(one, numpy.ndarray) for one in out or ()):
-        value = getattr(func, method)(*[_fetched(one) for one in inputs], **more)
-        out[0][...] = value
-        return out[0]
-    made = placed(getattr(func, method)(*given, **more), None)
-    if out is None:
-        return made
-    return placed(made if isinstance(made, tuple) else (made,), out)[0]
-
-
-def numpy_function(func: Any, args: Any, kwargs: Any) -> Any:
-    """What numpy asks a tensor to do for one of its functions."""
-    module = func.__module__ or ""
-    place: Any = names
-    if module in ("numpy.linalg", "numpy.fft"):
-        import importlib
-
-        place = importlib.import_module(f"mars.tensor.{module.rpartition('.')[2]}")
-        found = getattr(place, func.__name__, None)
-    else:
-        try:
-            found = names.find(func.__name__)
-        except NotImplementedError:
-            found = None
-    if found is not None:
-        return found(*args, **kwargs)
-    return func(*_fetched(args), **{key: _fetched(one) for key, one in kwargs.items()})
-
-
-def _fetched(value: Any) -> Any:
-    if isinstance(value, Tileable):
-        return value.executed_value()
-    if type(value) in (list, tuple):
-        return type(value)([_fetched(one) for one in value])
-    return value
-
-
-def _array_like(value: Any) -> Any:
+def array_like(value: Any) -> Any:
     """Lists of arrays of Dask stay; lists of numbers become arrays, as numpy takes them."""
     if type(value) is list and value and _plain(value):
         import numpy
@@ -252,6 +209,6 @@ def _named(func: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 __all__ = [
-    "chunks_for", "drop_hints", "lowered", "numpy_function", "of_dask", "of_whole", "placed",
-    "public", "ufunc", "whole",
+    "array_like", "chunks_for", "drop_hints", "lowered", "of_dask", "of_whole", "placed",
+    "public", "whole",
 ]  # fmt: skip

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
-from mars.config import is_eager
 from mars.settings import TENSOR_COPY_BYTES
-from mars.tensor import names
+from mars.tensor import find, picking, protocols
+from mars.tensor.names import METHODS
 from mars.tileables.tileable import Tileable, facts_of, stored_node, unwrap, wrap
 
 
@@ -42,7 +43,7 @@ class Tensor(Tileable):
     @property
     def shape(self) -> tuple[Any, ...]:
         """The lengths of the axes; nan where they are not known before it is executed."""
-        return tuple(self._measured().shape)
+        return tuple(self.measured().shape)
 
     @property
     def dtype(self) -> Any:
@@ -67,7 +68,7 @@ class Tensor(Tileable):
     @property
     def nsplits(self) -> tuple[tuple[Any, ...], ...]:
         """The lengths of the chunks along each axis."""
-        return tuple(self._measured().chunks)
+        return tuple(self.measured().chunks)
 
     chunks = nsplits
 
@@ -77,11 +78,11 @@ class Tensor(Tileable):
         return tuple(map(len, self.nsplits))
 
     @property
-    def T(self) -> Tensor:  # noqa: N802
+    def T(self) -> Any:  # noqa: N802
         return self._of(self.lazy.T)
 
     @property
-    def real(self) -> Tensor:
+    def real(self) -> Any:
         return self._of(self.lazy.real)
 
     @real.setter
@@ -89,7 +90,7 @@ class Tensor(Tileable):
         self.become(self._of(unwrap(value) + 1j * self.lazy.imag))
 
     @property
-    def imag(self) -> Tensor:
+    def imag(self) -> Any:
         return self._of(self.lazy.imag)
 
     @imag.setter
@@ -97,7 +98,7 @@ class Tensor(Tileable):
         self.become(self._of(self.lazy.real + 1j * unwrap(value)))
 
     @property
-    def flat(self) -> Tensor:
+    def flat(self) -> Any:
         """All elements in one axis. Unlike numpy's, it is a tensor."""
         return self._of(self.lazy.ravel())
 
@@ -115,7 +116,7 @@ class Tensor(Tileable):
     def __getitem__(self, index: Any) -> Any:
         import dask.array as da
 
-        lazy = self._measured()
+        lazy = self.measured()
         given = unwrap(index)
         if isinstance(given, str) or (
             isinstance(given, list) and given and all(isinstance(one, str) for one in given)
@@ -127,19 +128,16 @@ class Tensor(Tileable):
             if isinstance(one, (list, da.Array)) or (hasattr(one, "dtype") and one.ndim)
         ]  # fmt: skip
         if len(arrays) > 1 or any(_is_mask(one) and one.ndim > 1 for one in arrays):
-            from mars.tensor import picking
-
             return wrap(picking.picked(lazy, items), self)
         return wrap(lazy[given], self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         import dask.array as da
 
-        lazy, given = self._measured().copy(), unwrap(index)
+        lazy, given = self.measured().copy(), unwrap(index)
         new = unwrap(value)
-        if isinstance(new, da.Array) and isinstance(given, da.Array) and given.dtype == bool:
-            if new.ndim:
-                new = self._of(new).executed_value()
+        if isinstance(new, da.Array) and new.ndim and _is_mask(given):
+            new = self._of(new).executed_value()
         lazy[given] = new
         self.become(self._of(lazy))
 
@@ -149,7 +147,7 @@ class Tensor(Tileable):
         yield from self.executed_value()
 
     def __contains__(self, item: object) -> bool:
-        return bool((self == item).any())
+        return bool(find.call("any", find.call("equal", self, item)))
 
     def item(self, *args: int) -> Any:
         """One element as a scalar of Python; it is executed for that."""
@@ -163,53 +161,55 @@ class Tensor(Tileable):
         """Execute it, unless that was done, and fetch it."""
         return self.value_in(None) if self._here else self.to_object(session=session, **kwargs)
 
-    def astype(self, dtype: Any, order: str = "K", casting: str = "unsafe", copy: bool = True) -> Tensor:
+    def astype(
+        self, dtype: Any, order: str = "K", casting: str = "unsafe", copy: bool = True
+    ) -> Any:
         """The elements with another type."""
         return self._of(self.lazy.astype(dtype, casting=casting, copy=copy))
 
-    def reshape(self, *shape: Any, order: str = "C") -> Tensor:
+    def reshape(self, *shape: Any, order: str = "C") -> Any:
         """The elements in another shape."""
         given = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        return names.call("reshape", self, tuple(given), order=order)  # type: ignore[no-any-return]
+        return find.call("reshape", self, tuple(given), order=order)
 
-    def transpose(self, *axes: Any) -> Tensor:
+    def transpose(self, *axes: Any) -> Any:
         """The axes in another order."""
         return self._of(self.lazy.transpose(*axes))
 
-    def view(self) -> Tensor:
-        return self.copy()  # type: ignore[no-any-return]
+    def view(self) -> Any:
+        return self.copy()
 
-    def flatten(self, order: str = "C") -> Tensor:
+    def flatten(self, order: str = "C") -> Any:
         """All elements in one axis."""
-        return names.call("ravel", self, order=order)  # type: ignore[no-any-return]
+        return find.call("ravel", self, order=order)
 
     def sort(self, axis: int = -1, **kwargs: Any) -> None:
         """Sort it in place, along an axis."""
-        self.become(names.call("sort", self, axis=axis, **kwargs))
+        self.become(find.call("sort", self, axis=axis, **kwargs))
 
     def partition(self, kth: Any, axis: int = -1, **kwargs: Any) -> None:
         """Partition it in place, along an axis."""
-        self.become(names.call("partition", self, kth, axis=axis, **kwargs))
+        self.become(find.call("partition", self, kth, axis=axis, **kwargs))
 
     def fill(self, value: Any) -> None:
         """Set all elements to a value."""
-        self.become(names.call("full_like", self, value))
+        self.become(find.call("full_like", self, value))
 
-    def dot(self, other: Any, out: Any = None) -> Tensor:
-        return names.call("dot", self, other, out=out)  # type: ignore[no-any-return]
+    def dot(self, other: Any, out: Any = None) -> Any:
+        return find.call("dot", self, other, out=out)
 
-    def rechunk(self, chunk_size: Any, **_: Any) -> Tensor:
+    def rechunk(self, chunk_size: Any, **_: Any) -> Any:
         """The same elements in chunks of other lengths."""
-        return self._of(self._measured().rechunk(_by_axis(chunk_size, self.ndim)))
+        return self._of(self.measured().rechunk(_by_axis(chunk_size, self.ndim)))
 
-    def rebalance(self, **_: Any) -> Tensor:
+    def rebalance(self, **_: Any) -> Any:
         """Chunks of equal lengths."""
-        return self._of(self._measured().rebalance_chunks() if hasattr(self.lazy, "rebalance_chunks") else self.lazy)
+        return self._of(self.lazy)
 
     def map_chunk(
         self, func: Callable[..., Any], args: Sequence[Any] = (), elementwise: bool | None = None,
         dtype: Any = None, shape: Any = None, with_chunk_index: bool = False, **kwargs: Any,
-    ) -> Tensor:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """Have a function called with each chunk.
 
         Parameters
@@ -229,10 +229,10 @@ class Tensor(Tileable):
         **kwargs
             Further arguments.
         """
-        return names.call(
+        return find.call(
             "map_chunk", self, func, args=tuple(args), elementwise=elementwise, dtype=dtype,
             with_chunk_index=with_chunk_index, kwargs=kwargs,
-        )  # type: ignore[no-any-return]  # fmt: skip
+        )  # fmt: skip
 
     def to_dask(self) -> Any:
         """The array of Dask that it stands for."""
@@ -247,19 +247,13 @@ class Tensor(Tileable):
         return value if dtype is None else value.astype(dtype, copy=False)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from mars.tensor import calling
-
-        return calling.ufunc(ufunc, method, inputs, kwargs)
+        return protocols.ufunc(ufunc, method, inputs, kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        from mars.tensor import calling
-
-        return calling.numpy_function(func, args, kwargs)
+        return protocols.numpy_function(func, args, kwargs)
 
     def __array_namespace__(self, api_version: str | None = None) -> Any:
-        import mars.tensor
-
-        return mars.tensor
+        return sys.modules["mars.tensor"]
 
     def __dask_tokenize__(self) -> object:
         return self.lazy.__dask_tokenize__()
@@ -277,16 +271,18 @@ class Tensor(Tileable):
         return operator.index(self.executed_value())
 
     def __getattr__(self, name: str) -> Any:
-        method = names.method(name)
+        method = find.method(name)
         if method is None:
             raise AttributeError(f"'Tensor' object has no attribute {name!r}")
         return lambda *args, **kwargs: method(self, *args, **kwargs)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *names.METHODS})
+        return sorted({*super().__dir__(), *METHODS})
 
     def __repr__(self) -> str:
-        return self._shown(repr, f"Tensor <op={self._op()}, shape={self._told()}, key={self.key[:32]}>")
+        return self._shown(
+            repr, f"Tensor <op={self._op()}, shape={self._told()}, key={self.key[:32]}>"
+        )
 
     def __str__(self) -> str:
         return self._shown(str, f"Tensor(op={self._op()}, shape={self._told()})")
@@ -309,7 +305,7 @@ class Tensor(Tileable):
         return wrap(lazy)
 
     @classmethod
-    def of_value(cls, value: Any) -> Tensor:
+    def of_value(cls, value: Any) -> Any:
         """A tensor of one chunk, which this process has."""
         import dask.array as da
         import numpy
@@ -317,7 +313,7 @@ class Tensor(Tileable):
         array = numpy.asarray(value)
         return cls(da.from_array(array, chunks=-1, name=False), here=True)
 
-    def _measured(self) -> Any:
+    def measured(self) -> Any:
         """The array of Dask; once it was executed, with the lengths of all chunks."""
         lazy = self.lazy
         if self._resolved or not any(math.isnan(one) for one in lazy.shape):
@@ -362,7 +358,7 @@ class Tensor(Tileable):
 
         from mars.sessions.opening import choose
 
-        [stored] = self._objects or ()
+        [stored] = self.objects or []
         shape, dtype = facts_of(_facts, stored)
         session = choose(None)
         key = (f"spawn-{stored.key}-{stored.index}", *(0 for _ in shape))
@@ -372,7 +368,7 @@ class Tensor(Tileable):
         )  # fmt: skip
 
     def _shown(self, show: Callable[[object], str], lazy: str) -> str:
-        """numpy's text of the elements at the edges, if it was executed."""
+        """Numpy's text of the elements at the edges, if it was executed."""
         import numpy
 
         if not (self._here or self._all_done()):
@@ -386,7 +382,7 @@ class Tensor(Tileable):
         if self._lazy is None or self.size <= options["threshold"] or not self.ndim:
             return show(self.fetch())
         edge = options["edgeitems"]
-        corner = self._measured()
+        corner = self.measured()
         for axis, length in enumerate(corner.shape):
             if length > 2 * edge + 1:
                 ends = [*range(edge + 1), *range(length - edge, length)]
@@ -437,7 +433,7 @@ def assembled(values: Sequence[Any], numblocks: tuple[int, ...]) -> Any:
 
     from mars.resources import cpu_count
 
-    with ThreadPoolExecutor(max(1, min(len(places), int(cpu_count())))) as pool:
+    with ThreadPoolExecutor(max(1, min(len(places), cpu_count().n))) as pool:
         list(pool.map(place, places))
     return whole
 
@@ -456,7 +452,7 @@ def _rebuilt(graph: Any, name: str, chunks: Any, dtype: Any, meta: Any) -> Any:
 
 
 def _is_mask(value: Any) -> bool:
-    return getattr(value, "dtype", None) == bool
+    return getattr(getattr(value, "dtype", None), "kind", "") == "b"
 
 
 def _by_axis(chunk_size: Any, ndim: int) -> Any:

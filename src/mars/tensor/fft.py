@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from mars.tensor.calling import lowered, of_dask, placed
 
-ONE_AXIS: Final = frozenset("fft ifft rfft irfft hfft ihfft".split())
-TWO_AXES: Final = frozenset("fft2 ifft2 rfft2 irfft2".split())
-ALL_AXES: Final = frozenset("fftn ifftn rfftn irfftn".split())
-HELPERS: Final = frozenset("fftfreq rfftfreq fftshift ifftshift".split())
+ONE_AXIS: Final = frozenset(["fft", "ifft", "rfft", "irfft", "hfft", "ihfft"])
+TWO_AXES: Final = frozenset(["fft2", "ifft2", "rfft2", "irfft2"])
+ALL_AXES: Final = frozenset(["fftn", "ifftn", "rfftn", "irfftn"])
+HELPERS: Final = frozenset(["fftfreq", "rfftfreq", "fftshift", "ifftshift"])
 
 
 def _transform(name: str) -> Callable[..., Any]:
@@ -32,6 +32,7 @@ def _transform(name: str) -> Callable[..., Any]:
         plain = getattr(numpy.fft, name)
         func = da.fft.fft_wrap(plain)
         if norm is not None:
+
             def normed(x: Any, *args: Any, **kwargs: Any) -> Any:
                 return plain(x, *args, norm=norm, **kwargs)
 
@@ -51,6 +52,7 @@ def __getattr__(name: str) -> Any:
         import dask.array as da
 
         if name.endswith("freq"):
+
             def freq(n: int, d: float = 1.0, chunk_size: Any = None, **_: Any) -> Any:
                 return placed(getattr(da.fft, name)(n, d, chunks=chunk_size or "auto"))
 

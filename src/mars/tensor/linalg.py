@@ -11,8 +11,11 @@ from typing import Any, Final
 from mars.tensor.calling import lowered, of_dask, of_whole, placed
 
 BLOCKWISE: Final = frozenset(
-    "cholesky inv lstsq lu norm qr solve solve_triangular svd svd_compressed".split()
-)
+    [
+        "cholesky", "inv", "lstsq", "lu", "norm", "qr", "solve", "solve_triangular", "svd",
+        "svd_compressed",
+    ]
+)  # fmt: skip
 WHOLE: Final = {
     "cond": 0,
     "det": None,
@@ -22,7 +25,9 @@ WHOLE: Final = {
     "matrix_rank": 0,
     "pinv": 2,
 }
-SHARED: Final = frozenset({"dot", "inner", "innerproduct", "matmul", "tensordot", "vdot", "outer", "trace"})
+SHARED: Final = frozenset(
+    {"dot", "inner", "innerproduct", "matmul", "tensordot", "vdot", "outer", "trace"}
+)
 
 
 def qr(a: Any, method: str = "tsqr", **_: Any) -> Any:
@@ -33,7 +38,9 @@ def qr(a: Any, method: str = "tsqr", **_: Any) -> Any:
     return placed(da.linalg.qr(given.rechunk({1: -1})))
 
 
-def svd(a: Any, method: str = "tsqr", full_matrices: bool = False, compute_uv: bool = True, **_: Any) -> Any:
+def svd(
+    a: Any, method: str = "tsqr", full_matrices: bool = False, compute_uv: bool = True, **_: Any
+) -> Any:
     """Singular values and vectors. The chunks are made rows as wide as the array."""
     import dask.array as da
 
@@ -120,9 +127,9 @@ def __getattr__(name: str) -> Any:
     if name in WHOLE:
         return of_whole(name, getattr(numpy.linalg, name), WHOLE[name])
     if name in SHARED:
-        from mars.tensor import names
+        from mars.tensor import find
 
-        return names.find(name)
+        return find.find(name)
     if name == "LinAlgError":
         return numpy.linalg.LinAlgError
     if not name.startswith("_") and hasattr(numpy.linalg, name):

@@ -8,38 +8,47 @@ names of the original that are not there.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 CREATING: Final = frozenset(
-    "arange empty empty_like eye full full_like indices linspace ones ones_like tri zeros"
-    " zeros_like".split()
-)
+    [
+        "arange", "empty", "empty_like", "eye", "full", "full_like", "indices", "linspace", "ones",
+        "ones_like", "tri", "zeros", "zeros_like",
+    ]
+)  # fmt: skip
 """Functions that make arrays, and take ``chunk_size``."""
 
 DASK: Final = frozenset(
-    "abs absolute add all allclose angle any apply_along_axis apply_over_axes arange arccos"
-    " arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argtopk argwhere around"
-    " atleast_1d atleast_2d atleast_3d average bincount bitwise_and bitwise_not bitwise_or"
-    " bitwise_xor block broadcast_arrays broadcast_to cbrt ceil choose clip compress concatenate"
-    " conj copysign corrcoef cos cosh count_nonzero cov cumprod cumsum deg2rad degrees delete diag"
-    " diagonal diff digitize divide divmod dot dstack ediff1d einsum empty_like equal exp"
-    " exp2 expand_dims expm1 extract eye fabs fix flatnonzero flip fliplr flipud float_power floor"
-    " floor_divide fmax fmin fmod frexp fromfunction full_like gradient greater greater_equal"
-    " histogram histogram2d histogramdd hstack hypot i0 imag indices insert invert iscomplex"
-    " isclose isfinite isin isinf isnan isneginf isposinf isreal ldexp left_shift less less_equal"
-    " linspace log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or"
-    " logical_xor matmul max maximum mean median meshgrid min minimum mod modf moveaxis multiply"
-    " nan_to_num nanargmax nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin"
-    " nanprod nanstd nansum nanvar ndim negative nextafter nonzero not_equal ones_like outer pad"
-    " percentile piecewise positive power prod ptp quantile rad2deg radians ravel"
-    " ravel_multi_index real reciprocal remainder repeat reshape result_type right_shift rint roll"
-    " rollaxis rot90 round searchsorted select shape sign signbit sin sinc sinh spacing sqrt square"
-    " squeeze stack std subtract sum swapaxes take tan tanh tensordot tile topk trace transpose tri"
-    " tril triu true_divide trunc union1d unique unravel_index var vdot vstack where"
-    " zeros_like".split()
-)
+    [
+        "abs", "absolute", "add", "all", "allclose", "angle", "any", "apply_along_axis",
+        "apply_over_axes", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+        "arctanh", "argmax", "argmin", "argtopk", "argwhere", "around", "atleast_1d", "atleast_2d",
+        "atleast_3d", "average", "bincount", "bitwise_and", "bitwise_not", "bitwise_or",
+        "bitwise_xor", "block", "broadcast_arrays", "broadcast_to", "cbrt", "ceil", "choose",
+        "clip", "compress", "concatenate", "conj", "copysign", "corrcoef", "cos", "cosh",
+        "count_nonzero", "cov", "cumprod", "cumsum", "deg2rad", "degrees", "delete", "diag",
+        "diagonal", "diff", "digitize", "divide", "divmod", "dot", "dstack", "ediff1d", "einsum",
+        "empty_like", "equal", "exp", "exp2", "expand_dims", "expm1", "extract", "eye", "fabs",
+        "fix", "flatnonzero", "flip", "fliplr", "flipud", "float_power", "floor", "floor_divide",
+        "fmax", "fmin", "fmod", "frexp", "fromfunction", "full_like", "gradient", "greater",
+        "greater_equal", "histogram", "histogram2d", "histogramdd", "hstack", "hypot", "i0", "imag",
+        "indices", "insert", "invert", "iscomplex", "isclose", "isfinite", "isin", "isinf", "isnan",
+        "isneginf", "isposinf", "isreal", "ldexp", "left_shift", "less", "less_equal", "linspace",
+        "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not",
+        "logical_or", "logical_xor", "matmul", "max", "maximum", "mean", "median", "meshgrid",
+        "min", "minimum", "mod", "modf", "moveaxis", "multiply", "nan_to_num", "nanargmax",
+        "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmean", "nanmedian", "nanmin",
+        "nanprod", "nanstd", "nansum", "nanvar", "ndim", "negative", "nextafter", "nonzero",
+        "not_equal", "ones_like", "outer", "pad", "percentile", "piecewise", "positive", "power",
+        "prod", "ptp", "quantile", "rad2deg", "radians", "ravel", "ravel_multi_index", "real",
+        "reciprocal", "remainder", "repeat", "reshape", "result_type", "right_shift", "rint",
+        "roll", "rollaxis", "rot90", "round", "searchsorted", "select", "shape", "sign", "signbit",
+        "sin", "sinc", "sinh", "spacing", "sqrt", "square", "squeeze", "stack", "std", "subtract",
+        "sum", "swapaxes", "take", "tan", "tanh", "tensordot", "tile", "topk", "trace", "transpose",
+        "tri", "tril", "triu", "true_divide", "trunc", "union1d", "unique", "unravel_index", "var",
+        "vdot", "vstack", "where", "zeros_like",
+    ]
+)  # fmt: skip
 
 RENAMED: Final = {
     "amax": "max",
@@ -65,13 +74,18 @@ RENAMED: Final = {
 """Other names of functions; those of the array API standard are among them."""
 
 OWN: Final = frozenset(
-    "argpartition argsort array array_equal array_split asarray ascontiguousarray asfortranarray"
-    " astype column_stack copy copyto diagflat dsplit empty fill_diagonal flatten from_dataframe"
-    " from_hdf5 from_zarr fromhdf5 fromzarr full hsplit identity in1d inner innerproduct isscalar"
-    " map_chunk matrix_transpose ones partition rebalance rechunk resize reshape scalar setdiff1d"
-    " sort split take_along_axis tensor to_cpu to_gpu to_hdf5 to_zarr tohdf5 tozarr trapz trapezoid"
-    " unique vsplit zeros array2string array_str array_repr".split()
-)
+    [
+        "argpartition", "argsort", "array", "array_equal", "array_split", "asarray",
+        "ascontiguousarray", "asfortranarray", "astype", "column_stack", "copy", "copyto",
+        "diagflat", "dsplit", "empty", "fill_diagonal", "flatten", "from_dataframe", "from_hdf5",
+        "from_zarr", "fromhdf5", "fromzarr", "full", "hsplit", "identity", "in1d", "inner",
+        "innerproduct", "isscalar", "map_chunk", "matrix_transpose", "ones", "partition",
+        "rebalance", "rechunk", "resize", "reshape", "scalar", "setdiff1d", "sort", "split",
+        "take_along_axis", "tensor", "to_cpu", "to_gpu", "to_hdf5", "to_zarr", "tohdf5", "tozarr",
+        "trapz", "trapezoid", "unique", "vsplit", "zeros", "array2string", "array_str",
+        "array_repr",
+    ]
+)  # fmt: skip
 
 WHOLE: Final = {
     "convolve": 1,
@@ -94,13 +108,17 @@ WHOLE: Final = {
 INDEX_TRICKS: Final = frozenset({"c_", "mgrid", "ndindex", "ogrid", "r_"})
 
 VALUES: Final = frozenset(
-    "newaxis inf nan pi e errstate geterr seterr dtype number inexact floating complexfloating"
-    " integer signedinteger unsignedinteger character generic flexible int_ bool_ bytes_ void"
-    " object_ intc intp int8 int16 int32 int64 uint8 uint16 uint32 uint64 uint float16 float32"
-    " float64 complex64 complex128 datetime64 timedelta64 finfo iinfo can_cast promote_types"
-    " issubdtype isdtype bool long ulong longlong str_ euler_gamma set_printoptions"
-    " get_printoptions printoptions".split()
-)
+    [
+        "newaxis", "inf", "nan", "pi", "e", "errstate", "geterr", "seterr", "dtype", "number",
+        "inexact", "floating", "complexfloating", "integer", "signedinteger", "unsignedinteger",
+        "character", "generic", "flexible", "int_", "bool_", "bytes_", "void", "object_", "intc",
+        "intp", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "uint",
+        "float16", "float32", "float64", "complex64", "complex128", "datetime64", "timedelta64",
+        "finfo", "iinfo", "can_cast", "promote_types", "issubdtype", "isdtype", "bool", "long",
+        "ulong", "longlong", "str_", "euler_gamma", "set_printoptions", "get_printoptions",
+        "printoptions",
+    ]
+)  # fmt: skip
 
 RENAMED_VALUES: Final = {
     "AxisError": "exceptions.AxisError",
@@ -134,76 +152,11 @@ MISSING: Final = {
 }
 
 METHODS: Final = frozenset(
-    "all any argmax argmin argpartition argsort choose clip compress conj conjugate cumprod cumsum"
-    " diagonal max mean min nonzero prod ptp ravel repeat round searchsorted squeeze std sum"
-    " swapaxes take topk argtopk trace var to_zarr to_hdf5 tozarr tohdf5 to_cpu to_gpu"
-    " nansum".split()
-)
-
-
-def find(name: str) -> Any:
-    """What a name of `mars.tensor` is; None: it has no such name.
-
-    Raises
-    ------
-    NotImplementedError
-        The original or numpy has it, and it is not there. The message says what to use.
-    """
-    from mars.tensor.calling import of_dask, of_whole, public
-
-    if name in OWN:
-        from mars.tensor import own
-
-        return public(name, getattr(own, name))
-    if name in DASK or name in RENAMED:
-        import dask.array as da
-
-        return of_dask(name, getattr(da, RENAMED.get(name, name)))
-    if name in WHOLE:
-        import numpy
-
-        return of_whole(name, getattr(numpy, name), WHOLE[name])
-    if name in INDEX_TRICKS:
-        from mars.tensor import own
-
-        return getattr(own, name)
-    if name in VALUES or name in RENAMED_VALUES:
-        import numpy
-
-        found: Any = numpy
-        for part in RENAMED_VALUES.get(name, name).split("."):
-            found = getattr(found, part)
-        return found
-    if name == "NINF":
-        return -float("inf")
-    if name in MODULES:
-        return importlib.import_module(f"mars.tensor.{name}")
-    if name.startswith("__"):
-        return None
-    import numpy
-
-    if name in MISSING or callable(getattr(numpy, name, None)):
-        hint = MISSING.get(name, f"fetch the values and call numpy.{name}, or use map_chunk()")
-        raise NotImplementedError(f"mars.tensor.{name} is not there: {hint}")
-    return None
-
-
-def call(name: str, *args: Any, **kwargs: Any) -> Any:
-    """Call a function of `mars.tensor`."""
-    return find(name)(*args, **kwargs)
-
-
-def method(name: str) -> Callable[..., Any] | None:
-    """The function behind a method of a tensor. None: there is no such method."""
-    return find(name) if name in METHODS else None  # type: ignore[no-any-return]
-
-
-def public_names() -> list[str]:
-    """All names of `mars.tensor`, sorted."""
-    return sorted(
-        {*OWN, *DASK, *RENAMED, *WHOLE, *INDEX_TRICKS, *VALUES, *RENAMED_VALUES, *MODULES, "NINF"}
-        | {"Tensor", "ExecutableTuple"}
-    )
-
-
-__all__ = ["METHODS", "MISSING", "call", "find", "method", "public_names"]
+    [
+        "all", "any", "argmax", "argmin", "argpartition", "argsort", "choose", "clip", "compress",
+        "conj", "conjugate", "cumprod", "cumsum", "diagonal", "max", "mean", "min", "nonzero",
+        "prod", "ptp", "ravel", "repeat", "round", "searchsorted", "squeeze", "std", "sum",
+        "swapaxes", "take", "topk", "argtopk", "trace", "var", "to_zarr", "to_hdf5", "tozarr",
+        "tohdf5", "to_cpu", "to_gpu", "nansum",
+    ]
+)  # fmt: skip

@@ -6,6 +6,7 @@ They take and return arrays of Dask, or what `mars.tensor.calling` makes tensors
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,7 +155,7 @@ def astype(x: Any, dtype: Any, copy: bool = True) -> Any:
     return tensor(x).astype(dtype)
 
 
-def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) -> None:
+def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -> None:
     """Copy elements into a tensor, in place."""
     import dask.array as da
     import numpy
@@ -183,9 +184,8 @@ def reshape(a: Any, newshape: Any = None, order: str = "C", *, shape: Any = None
     given, wanted = tensor(a), shape if newshape is None else newshape
     wanted = tuple(wanted) if hasattr(wanted, "__iter__") else (wanted,)
     if numpy.isnan(given.shape).any():
-        made = whole(functools.partial(numpy.reshape, shape=wanted, order=order), (given,), {},
+        return whole(functools.partial(numpy.reshape, shape=wanted, order=order), (given,), {},
                      len(wanted), given.dtype)  # fmt: skip
-        return made
     if order == "F":
         turned = da.transpose(given).reshape(tuple(reversed(wanted)))
         return da.transpose(turned)
@@ -371,7 +371,7 @@ def array_split(a: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
         for i in range(count):
             cuts.append(cuts[-1] + small + (i < more))
     before = (slice(None),) * (axis % given.ndim)
-    return [given[(*before, slice(start, end))] for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [given[(*before, slice(start, end))] for start, end in itertools.pairwise(cuts)]
 
 
 def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
@@ -421,7 +421,9 @@ def rechunk(a: Any, chunk_size: Any, **_: Any) -> Any:
     return tensor(a).rechunk(chunk_size)
 
 
-def rebalance(a: Any, factor: Any = None, axis: int = 0, num_partitions: Any = None, **_: Any) -> Any:
+def rebalance(
+    a: Any, factor: Any = None, axis: int = 0, num_partitions: Any = None, **_: Any
+) -> Any:
     """Chunks of equal lengths along an axis."""
     given = tensor(a)
     count = num_partitions or given.numblocks[axis]
@@ -429,8 +431,9 @@ def rebalance(a: Any, factor: Any = None, axis: int = 0, num_partitions: Any = N
 
 
 def map_chunk(
-    a: Any, func: Callable[..., Any], *, args: tuple[Any, ...] = (), elementwise: bool | None = None,
-    dtype: Any = None, with_chunk_index: bool = False, kwargs: dict[str, Any] | None = None, **more: Any,
+    a: Any, func: Callable[..., Any], *, args: tuple[Any, ...] = (),
+    elementwise: bool | None = None, dtype: Any = None, with_chunk_index: bool = False,
+    kwargs: dict[str, Any] | None = None, **more: Any,
 ) -> Any:  # fmt: skip
     """Have a function called with each chunk; see `Tensor.map_chunk`."""
     import numpy
@@ -521,7 +524,9 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
     rows = given.shape[0]
 
     indices = [
-        da.arange(n, chunks=given.chunks[d]).reshape([-1 if e == d else 1 for e in range(given.ndim)])
+        da.arange(n, chunks=given.chunks[d]).reshape(
+            [-1 if e == d else 1 for e in range(given.ndim)]
+        )
         for d, n in enumerate(given.shape)
     ]
     if given.ndim == 2:
@@ -544,7 +549,9 @@ _wrapped = wrap
 # -- files ----------------------------------------------------------------------------------------
 
 
-def from_zarr(url: Any, group: Any = None, dataset: Any = None, chunk_size: Any = None, **kwargs: Any) -> Any:
+def from_zarr(
+    url: Any, group: Any = None, dataset: Any = None, chunk_size: Any = None, **kwargs: Any
+) -> Any:
     """A tensor that a Zarr array holds.
 
     Parameters
@@ -562,15 +569,19 @@ def from_zarr(url: Any, group: Any = None, dataset: Any = None, chunk_size: Any 
 
 
 def to_zarr(x: Any, url: Any, group: Any = None, dataset: Any = None, **kwargs: Any) -> Any:
-    """A tensor whose execution writes another one to a Zarr array. Its value is the number of
-    bytes that were written."""
+    """A tensor whose execution writes another one to a Zarr array.
+
+    Its value is the number of bytes that were written.
+    """
     component = "/".join(str(one) for one in (group, dataset) if one) or None
     given = tensor(x)
     store = given.to_zarr(url, component=component, compute=False, overwrite=True, **kwargs)
     return _written(store, given)
 
 
-def from_hdf5(path: Any, dataset: str | None = None, group: str | None = None, chunk_size: Any = None) -> Any:
+def from_hdf5(
+    path: Any, dataset: str | None = None, group: str | None = None, chunk_size: Any = None
+) -> Any:
     """A tensor of a dataset in an HDF5 file. Each chunk is read by a call.
 
     Parameters
@@ -611,7 +622,9 @@ def _read_hdf5(file: str, name: str, block_info: Any = None) -> Any:
         return opened[name][where]
 
 
-def to_hdf5(x: Any, path: Any, dataset: str | None = None, group: str | None = None, **kwargs: Any) -> Any:
+def to_hdf5(
+    x: Any, path: Any, dataset: str | None = None, group: str | None = None, **kwargs: Any
+) -> Any:
     """A tensor whose execution writes another one into a dataset of an HDF5 file.
 
     One call gets the whole tensor, because one process can write to such a file.

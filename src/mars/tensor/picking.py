@@ -34,7 +34,8 @@ def _ndim(items: tuple[Any, ...], ndim: int) -> int:
     """How many axes numpy's result has."""
     import numpy
 
-    used, arrays, result = 0, [], 0
+    arrays: list[int] = []
+    used = result = 0
     for one in items:
         if one is None:
             result += 1
@@ -42,7 +43,7 @@ def _ndim(items: tuple[Any, ...], ndim: int) -> int:
             continue
         elif isinstance(one, slice):
             used, result = used + 1, result + 1
-        elif getattr(one, "dtype", None) == bool:
+        elif getattr(getattr(one, "dtype", None), "kind", "") == "b":
             used, arrays = used + one.ndim, [*arrays, 1]
         elif isinstance(one, list) or hasattr(one, "ndim"):
             used, arrays = used + 1, [*arrays, numpy.ndim(one)]

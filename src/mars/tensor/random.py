@@ -12,12 +12,15 @@ from typing import Any, Final
 from mars.tensor.calling import chunks_for, drop_hints, lowered, placed, whole
 
 DISTRIBUTIONS: Final = frozenset(
-    "beta binomial chisquare choice exponential f gamma geometric gumbel hypergeometric laplace"
-    " logistic lognormal logseries multinomial negative_binomial noncentral_chisquare noncentral_f"
-    " normal pareto permutation poisson power randint random random_integers random_sample rayleigh"
-    " standard_cauchy standard_exponential standard_gamma standard_normal standard_t triangular"
-    " uniform vonmises wald weibull zipf".split()
-)
+    [
+        "beta", "binomial", "chisquare", "choice", "exponential", "f", "gamma", "geometric",
+        "gumbel", "hypergeometric", "laplace", "logistic", "lognormal", "logseries", "multinomial",
+        "negative_binomial", "noncentral_chisquare", "noncentral_f", "normal", "pareto",
+        "permutation", "poisson", "power", "randint", "random", "random_integers", "random_sample",
+        "rayleigh", "standard_cauchy", "standard_exponential", "standard_gamma", "standard_normal",
+        "standard_t", "triangular", "uniform", "vonmises", "wald", "weibull", "zipf",
+    ]
+)  # fmt: skip
 """Names that a `RandomState` of Dask has."""
 
 _WHOLE: Final = frozenset({"bytes", "dirichlet", "multivariate_normal"})
@@ -52,13 +55,19 @@ class RandomState:
 
     def rand(self, *shape: int, chunk_size: Any = None, **kwargs: Any) -> Any:
         """Numbers from 0 to 1, of a shape."""
-        return self._make("random_sample", (), {"size": shape or None, "chunk_size": chunk_size, **kwargs})
+        return self._make(
+            "random_sample", (), {"size": shape or None, "chunk_size": chunk_size, **kwargs}
+        )
 
     def randn(self, *shape: int, chunk_size: Any = None, **kwargs: Any) -> Any:
         """Numbers of the standard normal distribution, of a shape."""
-        return self._make("standard_normal", (), {"size": shape or None, "chunk_size": chunk_size, **kwargs})
+        return self._make(
+            "standard_normal", (), {"size": shape or None, "chunk_size": chunk_size, **kwargs}
+        )
 
-    def randint(self, low: Any, high: Any = None, size: Any = None, dtype: Any = "l", **kwargs: Any) -> Any:
+    def randint(
+        self, low: Any, high: Any = None, size: Any = None, dtype: Any = "l", **kwargs: Any
+    ) -> Any:
         """Whole numbers from ``low`` to ``high``, without ``high``."""
         density = kwargs.pop("density", None)
         if density is not None:
@@ -97,7 +106,7 @@ class RandomState:
         chunk_size, dtype = kwargs.pop("chunk_size", None), kwargs.pop("dtype", None)
         given = [lowered(one) for one in args]
         more = {key: lowered(one) for key, one in kwargs.items()}
-        if name in ("random_integers",):
+        if name == "random_integers":
             low, high = (*given, None)[:2]
             low = more.pop("low", low)
             high = more.pop("high", high)
@@ -132,7 +141,9 @@ class RandomState:
 
     def __getattr__(self, name: str) -> Any:
         if name in DISTRIBUTIONS:
-            return lambda *args, **kwargs: self._make(name, args, {"size": None, **kwargs} if name != "permutation" else kwargs)
+            return lambda *args, **kwargs: self._make(
+                name, args, {"size": None, **kwargs} if name != "permutation" else kwargs
+            )
         if name in _SAMPLES:
             return lambda *args, **kwargs: self._make("random_sample", args, kwargs)
         if name in _WHOLE:
@@ -185,4 +196,16 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*DISTRIBUTIONS, *_SAMPLES, *_WHOLE, "RandomState", "default_rng", "rand", "randn", "seed", "shuffle"})
+    return sorted(
+        {
+            *DISTRIBUTIONS,
+            *_SAMPLES,
+            *_WHOLE,
+            "RandomState",
+            "default_rng",
+            "rand",
+            "randn",
+            "seed",
+            "shuffle",
+        }
+    )

@@ -47,7 +47,11 @@ def _arrays(given: list[Any]) -> list[Any]:
         made[0] = da.asarray(given[0])
         return made
     if len(arrays) > 1:
-        same = iter(da.core.unify_chunks_of(arrays) if hasattr(da.core, "unify_chunks_of") else _unified(arrays))
+        same = iter(
+            da.core.unify_chunks_of(arrays)
+            if hasattr(da.core, "unify_chunks_of")
+            else _unified(arrays)
+        )
         made = [next(same) if isinstance(one, da.Array) else one for one in made]
     return made
 

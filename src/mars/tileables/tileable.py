@@ -38,7 +38,8 @@ _KINDS: Final = {
     "Index": "mars.dataframe.core:Index",
     "Scalar": "mars.dataframe.core:Scalar",
 }
-"""For each class of Dask's collections where its kind of tileable is."""
+"""For each class of Dask's collections where its kind of tileable is. The packages of these are
+above this one, and are loaded when a program has such a collection."""
 
 
 class Tileable(Executable[Any]):
@@ -310,11 +311,16 @@ def wrap(value: Any, part_of: Tileable | None = None) -> Any:
     home = _KINDS.get(type(value).__name__) if hasattr(value, "__dask_graph__") else None
     if home is None:
         return value
-    module, _, name = home.partition(":")
-    made = getattr(importlib.import_module(module), name)(value, part_of=part_of)
+    made = kind_named(type(value).__name__)(value, part_of=part_of)
     if is_eager():
         made.execute()
     return made
+
+
+def kind_named(name: str) -> Any:
+    """The class of tileables that stands for a kind of collection, such as "DataFrame"."""
+    module, _, found = _KINDS[name].partition(":")
+    return getattr(importlib.import_module(module), found)
 
 
 def unwrap(value: Any) -> Any:
@@ -382,4 +388,4 @@ def _digest(lazy: Any) -> str:
     return hashlib.md5(_name_of(lazy).encode(), usedforsecurity=False).hexdigest()
 
 
-__all__ = ["Tileable", "describe", "facts_of", "stored_node", "unwrap", "wrap"]
+__all__ = ["Tileable", "describe", "facts_of", "kind_named", "stored_node", "unwrap", "wrap"]

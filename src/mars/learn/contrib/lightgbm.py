@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mars.learn.facade import of_class
+from mars.learn.fitting import of_class
 
 
 def __getattr__(name: str) -> Any:

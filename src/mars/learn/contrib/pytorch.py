@@ -75,7 +75,8 @@ def run_pytorch_script(
     chosen = _free_port() if port is None else int(port)
     copies = [
         spawn(
-            _run, (chosen, text, name, rank, n_workers, dict(data or {}), tuple(command_argv or ())),
+            _run,
+            (chosen, text, name, rank, n_workers, dict(data or {}), tuple(command_argv or ())),
             retry_when_fail=retry_when_fail, name=os.path.basename(name),
         )
         for rank in range(n_workers)

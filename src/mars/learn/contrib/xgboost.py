@@ -9,8 +9,7 @@ from typing import Any
 
 from mars.calls.spawn import spawn
 from mars.code import places
-from mars.learn.facade import of_class
-from mars.learn.fitting import on_rows
+from mars.learn.fitting import of_class, on_rows
 from mars.sessions.opening import choose
 from mars.tileables.tileable import Tileable
 
