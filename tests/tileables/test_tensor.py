@@ -256,9 +256,10 @@ def test_special_functions_and_statistics() -> None:
     np.testing.assert_allclose(got[0], stats.ttest_ind(DATA, OTHER)[0])
 
 
-@pytest.mark.parametrize("name", find.public_names())
-def test_each_name_of_the_table_is_there(name: str) -> None:
-    assert hasattr(mt, name)
+def test_each_name_of_the_table_is_there() -> None:
+    missing = [name for name in find.public_names() if not hasattr(mt, name)]
+    assert not missing
+    assert len(find.public_names()) > 300
 
 
 def test_names_that_are_not_there_say_what_to_use() -> None:

@@ -8,6 +8,7 @@ not copied, and the result is made once. `mars.dask.door` calls this.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -230,7 +231,10 @@ def stored_parts(
         return [KeptTask(key, Kept(found[key], session)) for key in keys]
 
     found: dict[Key, Object[Any]] = {}
-    made = dask.persist(*collections, traverse=False, scheduler=keep)
+    with warnings.catch_warnings():
+        # Arrays and frames together are what tensors and frames are for.
+        warnings.filterwarnings("ignore", "Computing mixed collections", UserWarning)
+        made = dask.persist(*collections, traverse=False, scheduler=keep)
     parts = []
     for one in made:
         nodes = nodes_of(one)

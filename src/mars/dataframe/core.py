@@ -1,14 +1,16 @@
 """`DataFrame`, `Series`, `Index` and `Scalar`: frames in chunks, computed when they are executed.
 
-The module is long because all that frames have beyond the tables stands here. A method is looked up in the tables of `mars.dataframe.names`: Dask computes it in chunks, pandas
+A method is looked up in the tables of `mars.dataframe.names`: Dask computes it in chunks, pandas
 does each chunk, or one call gets the whole frame. Where Dask refuses the arguments of a method, the
-last of these is done, too.
+last of these is done, too. The module is long because all that frames have beyond the tables stands
+here.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -27,7 +29,7 @@ from mars.dataframe.access import (
 from mars.dataframe.groups import Groups
 from mars.dataframe.joining import concat, of_pandas
 from mars.dataframe.names import BY_ROW, MISSING, PARALLEL, UNKNOWN
-from mars.dataframe.parts import of_parts
+from mars.dataframe.parts import array_of, of_parts, parts_of
 from mars.dataframe.whole import Method, joined, on_whole, sample_of, tried
 from mars.sessions.opening import choose, get_default_session
 from mars.tileables.tileable import Tileable, facts_of, stored_node, unwrap, wrap
@@ -104,7 +106,7 @@ class Frame(Tileable):
 
     def to_tensor(self) -> Any:
         """The values as a tensor."""
-        return wrap(self.lazy.to_dask_array())
+        return wrap(array_of(self.lazy))
 
     @property
     def values(self) -> Any:
@@ -141,9 +143,7 @@ class Frame(Tileable):
 
         run = OnChunk(func, tuple(args), keywords, with_chunk_index)
         small = tried(run, [sample_of(self)])
-        parts = [
-            dask.delayed(run, pure=False)(one, i) for i, one in enumerate(self.lazy.to_delayed())
-        ]
+        parts = [dask.delayed(run, pure=False)(one, i) for i, one in enumerate(parts_of(self.lazy))]
         if not hasattr(small, "iloc"):
             one = parts[0]
             small = (
@@ -282,12 +282,21 @@ class Frame(Tileable):
 
     def to_parquet(self, path: Any, **kwargs: Any) -> Any:
         """Write a folder of Parquet files, one for each chunk; it is executed for that."""
-        import dask
-
         if str(path).endswith(".parquet") and self.lazy.npartitions == 1:
             return Written(self.to_pandas().to_parquet(path, **kwargs))
-        with dask.config.set(scheduler=_scheduler()):
-            return Written(self.lazy.to_parquet(str(path).removesuffix("*.parquet"), **kwargs))
+        import dask
+
+        folder = str(path).removesuffix("*.parquet").rstrip("/")
+        if "://" in folder or kwargs:
+            with dask.config.set(scheduler=_scheduler()):
+                return Written(self.lazy.to_parquet(folder, **kwargs))
+        os.makedirs(folder, exist_ok=True)
+        write = dask.delayed(_write_parquet, pure=False)
+        parts = [
+            write(one, f"{folder}/part.{i:06}.parquet") for i, one in enumerate(parts_of(self.lazy))
+        ]
+        dask.compute(*parts, scheduler=_scheduler())
+        return Written()
 
     # -- elements and attributes ----------------------------------------------------------------
 
@@ -451,7 +460,7 @@ class Frame(Tileable):
         if self._objects is None and (self._here or self._shows(session)):
             import dask
 
-            return joined(list(dask.compute(*self.lazy.to_delayed(), scheduler="sync")))
+            return joined(list(dask.compute(*parts_of(self.lazy), scheduler="sync")))
         return super().value_in(session)
 
     def _found_out(self) -> Any:
@@ -672,6 +681,10 @@ class Scalar(Frame):
 
     def _repr_html_(self) -> None:
         return None
+
+
+def _write_parquet(chunk: Any, path: str) -> None:
+    chunk.to_parquet(path)
 
 
 def _meta_of(value: Any) -> Any:

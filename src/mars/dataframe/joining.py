@@ -7,7 +7,7 @@ from typing import Any
 
 from mars.config import option_values
 from mars.dataframe import rows
-from mars.dataframe.parts import of_parts
+from mars.dataframe.parts import of_parts, parts_of
 from mars.dataframe.whole import on_whole
 from mars.settings import FRAME_CHUNK_BYTES
 from mars.tileables.tileable import Tileable, wrap
@@ -55,7 +55,7 @@ def concat(objs: Sequence[Any], axis: Any = 0, ignore_index: bool = False, **kwa
     simple = axis in (0, "index") and not (kwargs.keys() - {"join", "verify_integrity", "sort"})
     alike = len({(type(one), *map(str, getattr(one.lazy, "columns", ()))) for one in given}) == 1
     if simple and alike and not kwargs.get("sort") and not kwargs.get("verify_integrity"):
-        parts = [part for one in given for part in one.lazy.to_delayed()]
+        parts = [part for one in given for part in parts_of(one.lazy)]
         import pandas
 
         meta = pandas.concat([one.lazy._meta for one in given])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from mars.dataframe.parts import of_parts
+from mars.dataframe.parts import of_parts, parts_of
 
 
 def numbered(lazy: Any, name: Any = None) -> Any:
@@ -41,7 +41,7 @@ def _with_places(lazy: Any, func: Any, *args: Any) -> Any:
     """Each chunk by ``func``, which gets it, its place and the number of all rows."""
     import dask
 
-    parts = lazy.to_delayed()
+    parts = parts_of(lazy)
     meta = func(lazy._meta, 0, 0, *args)
     places = dask.delayed(_places, pure=True)([dask.delayed(len, pure=True)(one) for one in parts])
     run = dask.delayed(func, pure=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mars.calls.spawn import spawn
 from mars.code import places
-from mars.dataframe.parts import of_parts
+from mars.dataframe.parts import of_parts, parts_of
 from mars.tileables.tileable import Tileable, facts_of, kind_named, unwrap, wrap
 
 
@@ -138,7 +138,7 @@ def _delayed(one: Tileable) -> Any:
 
     lazy = one.lazy
     if hasattr(lazy, "to_delayed") and hasattr(lazy, "npartitions") and not hasattr(lazy, "chunks"):
-        parts = lazy.to_delayed()
+        parts = parts_of(lazy)
         return dask.delayed(joined, pure=False)(list(parts))
     return lazy
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from mars.calls.spawn import spawn
 from mars.code import places
+from mars.dataframe.parts import array_of
 from mars.sessions.opening import choose
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
@@ -166,7 +167,7 @@ def on_rows(model: Any, name: str, X: Any, args: Any = (), kwargs: Any = None) -
         small = run(meta_nonempty(lazy._meta).astype(lazy._meta.dtypes.to_dict()))
         if hasattr(small, "iloc"):
             return wrap(lazy.map_partitions(run, meta=small.iloc[:0])).execute()
-        X = wrap(lazy.to_dask_array())
+        X = wrap(array_of(lazy))
         run.columns = list(lazy.columns)
         X.execute()
         lazy = X.measured()

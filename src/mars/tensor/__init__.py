@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
         found = ExecutableTuple
     else:
         found = find.find(name)
-        if found is None:
+        if found is None and name != "newaxis":
             raise AttributeError(f"module 'mars.tensor' has no attribute {name!r}")
     globals()[name] = found
     return found

@@ -65,7 +65,10 @@ def lowered(value: Any) -> Any:
     """An argument as Dask takes it: arrays of Dask for tensors, also within lists."""
     found = unwrap(value)
     if hasattr(found, "to_dask_array"):  # a frame
-        return found.to_dask_array()
+        import dask
+
+        with dask.config.set({"dataframe.shuffle.method": "tasks"}):  # as in mars.dataframe.parts
+            return found.to_dask_array()
     return found
 
 
@@ -143,7 +146,7 @@ def _small(value: Any) -> Any:
     import numpy
 
     if isinstance(value, da.Array):
-        return numpy.ones([min(2, int(n)) if n == n else 2 for n in value.shape], value.dtype)
+        return numpy.ones([min(3, int(n)) if n == n else 3 for n in value.shape], value.dtype)
     if type(value) in (list, tuple):
         return type(value)([_small(one) for one in value])
     return value

@@ -129,7 +129,10 @@ class Tensor(Tileable):
         ]  # fmt: skip
         if len(arrays) > 1 or any(_is_mask(one) and one.ndim > 1 for one in arrays):
             return wrap(picking.picked(lazy, items), self)
-        return wrap(lazy[given], self)
+        made = lazy[given]
+        # Dask takes an axis of length 1 for one to broadcast, also if it has empty chunks beside.
+        single = [d for d, n in enumerate(made.chunks) if len(n) > 1 and sum(n) == 1]
+        return wrap(made.rechunk(dict.fromkeys(single, -1)) if single else made, self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         import dask.array as da
@@ -389,7 +392,7 @@ class Tensor(Tileable):
                 corner = corner[(slice(None),) * axis + (ends,)]
         value = corner.compute(scheduler="sync")
         with numpy.printoptions(threshold=0 if value.size <= 1 else value.size - 1):
-            return show(value)
+            return show(value).replace(f"shape={value.shape}", f"shape={self.shape}")
 
 
 def assembled(values: Sequence[Any], numblocks: tuple[int, ...]) -> Any:

@@ -16,7 +16,6 @@ HELPERS: Final = frozenset(["fftfreq", "rfftfreq", "fftshift", "ifftshift"])
 def _transform(name: str) -> Callable[..., Any]:
     def transform(a: Any, n: Any = None, axis: Any = None, norm: Any = None, **more: Any) -> Any:
         import dask.array as da
-        import numpy
 
         given = da.asarray(lowered(a))
         several = name not in ONE_AXIS
@@ -29,16 +28,8 @@ def _transform(name: str) -> Callable[..., Any]:
             axis = tuple(range(given.ndim - count, given.ndim))
         axes = tuple(axis) if several else (axis,)
         given = given.rechunk({one % given.ndim: -1 for one in axes})
-        plain = getattr(numpy.fft, name)
-        func = da.fft.fft_wrap(plain)
-        if norm is not None:
-
-            def normed(x: Any, *args: Any, **kwargs: Any) -> Any:
-                return plain(x, *args, norm=norm, **kwargs)
-
-            normed.__name__ = plain.__name__
-            func = da.fft.fft_wrap(normed)
-        return placed(func(given, n, axes if several else axis))
+        func = getattr(da.fft, name)
+        return placed(func(given, n, axes if several else axis, norm=norm))
 
     transform.__name__ = transform.__qualname__ = name
     transform.__doc__ = f"As `numpy.fft.{name}`, for a tensor."

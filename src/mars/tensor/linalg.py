@@ -113,7 +113,8 @@ def _squared(a: Any) -> Any:
     given = _matrix(a, "matrix")
     if given.shape[0] != given.shape[1]:
         raise numpy.linalg.LinAlgError("Input must be square")
-    side = max(given.chunks[0])
+    count = given.shape[0]
+    side = max(n for n in range(1, max(given.chunks[0]) + 1) if count % n == 0)
     return given.rechunk((side, side))
 
 

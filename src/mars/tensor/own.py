@@ -187,9 +187,15 @@ def reshape(a: Any, newshape: Any = None, order: str = "C", *, shape: Any = None
         return whole(functools.partial(numpy.reshape, shape=wanted, order=order), (given,), {},
                      len(wanted), given.dtype)  # fmt: skip
     if order == "F":
-        turned = da.transpose(given).reshape(tuple(reversed(wanted)))
-        return da.transpose(turned)
-    return given.reshape(wanted)
+        return da.transpose(_reshaped(da.transpose(given), tuple(reversed(wanted))))
+    return _reshaped(given, wanted)
+
+
+def _reshaped(given: Any, wanted: tuple[Any, ...]) -> Any:
+    try:
+        return given.reshape(wanted)
+    except NotImplementedError:  # Dask merges or splits axes, and this does both
+        return given.ravel().reshape(wanted)
 
 
 def resize(a: Any, new_shape: Any) -> Any:
