@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
-	docs bench bench-quick bench-page bench-cluster chaos clean
+	docs dist slurm bench bench-quick bench-page bench-cluster bench-what-if chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -43,7 +43,8 @@ $(VENV)/for-demo: pyproject.toml | $(VENV)/made
 	@$(PY) -m compileall -q src  # an editable install does not, and may be told not to later
 	@touch $@
 
-# For hosts that join over ssh, and firewalls between them; those tests are skipped without.
+# For hosts that join over ssh, and firewalls between them; those tests are skipped without. So are
+# those on Slurm, which tests/lab/install_slurm.sh installs.
 SYSTEM_SETTLED := { test -x /usr/sbin/sshd && test -x /usr/sbin/nft; } || test "$$(id -u)" != 0 \
 	|| ! command -v apt-get >/dev/null
 INSTALL_SYSTEM := { apt-get -qq update && apt-get -qq install --no-install-recommends -y \
@@ -57,6 +58,7 @@ $(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
 		> $(VENV)/dev.txt
 	@$(PIP) install --quiet --requirement $(VENV)/dev.txt
 	@$(SYSTEM_SETTLED) || $(INSTALL_SYSTEM)
+	@sh tests/lab/install_slurm.sh || true
 	@touch $@
 
 # --- what people run -----------------------------------------------------------------------------
@@ -95,6 +97,11 @@ test-without-clusters: $(VENV)/for-tests  ## one half of the tests, without Dask
 test-on-clusters: $(VENV)/for-tests  ## the other half, on Dask and Ray
 	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/cli tests/engines \
 		tests/resume tests/surface $(PYTEST_ARGS) || $(NONE)
+
+# `make test` has the first file, too.
+slurm: $(VENV)/for-tests  ## tests on a real Slurm, also the slow ones (some minutes; needs root and Debian)
+	@sh tests/lab/install_slurm.sh
+	@$(PYTEST) -m clusters tests/lab/test_slurm.py tests/lab/test_slurm_long.py $(PYTEST_ARGS)
 
 # Each Python has an environment of its own, .venv-3.12 and so on. Versions that are not in the list
 # yet are tried where they are found, and not missed where they are not.
@@ -140,7 +147,7 @@ $(PEERS_VENV)/for-suites: pyproject.toml tests/peers_suites/requirements.txt
 		--requirement tests/peers_suites/requirements.txt
 	@touch $@
 
-peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky) against mars
+peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky, joblib, scikit-learn) against mars
 	@$(PEERS_VENV)/bin/python -m tests.peers_suites $(SUITES) $(PYTEST_ARGS)
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)
@@ -167,6 +174,23 @@ format: $(VENV)/for-tests  ## format, and fix what ruff can fix
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format --quiet .
 
+# What is built is looked at, and installed as users get it: into an empty environment, with the
+# hard dependencies alone. The version is that of src/mars/_version.py everywhere.
+DIST := build/dist
+
+dist: $(VENV)/for-tests  ## build wheel and sdist, check them, and try them in an empty environment
+	@rm -rf $(DIST) build/try; mkdir -p build
+	@$(PY) -m build --outdir $(DIST) . > build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	@$(PY) -m twine check --strict $(DIST)/*
+	@for file in $(DIST)/*.whl $(DIST)/*.tar.gz; do \
+		echo "installing $$file into an empty environment"; \
+		rm -rf build/try; $(PYTHON) -m venv build/try || exit 1; \
+		build/try/bin/python -m pip --disable-pip-version-check install --quiet "$$file" || exit 1; \
+		build/try/bin/python tests/try_installed.py || exit 1; \
+	done
+	@rm -rf build/try
+	@ls -l $(DIST)
+
 # The peers are many and large, so they get an environment of their own.
 .venv-bench/made: pyproject.toml benchmarks/requirements.txt
 	@echo "making .venv-bench with all peers (once; they are large)"
@@ -188,6 +212,9 @@ bench-page:  ## write docs/benchmarks.md and docs/plots from benchmarks/results
 
 bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and Ray (some minutes)
 	@$(PY) -m benchmarks.cluster $(BENCH_ARGS)
+
+bench-what-if: $(VENV)/for-tests  ## predictions of runs against real ones (a minute; a quiet machine)
+	@$(PY) -m benchmarks.what_if $(BENCH_ARGS)
 
 chaos: .venv-bench/made  ## kill a random worker every 200 ms, ours and the peers' (half an hour)
 	@.venv-bench/bin/python -m benchmarks.chaos $(CHAOS_ARGS)

@@ -29,8 +29,10 @@ import mars.cli  # noqa: E402
 import mars.config  # noqa: E402
 import mars.contrib.dask  # noqa: E402
 import mars.dask  # noqa: E402
+import mars.deploy.slurm  # noqa: E402
 import mars.errors  # noqa: E402
 import mars.execution  # noqa: E402
+import mars.joblib  # noqa: E402
 import mars.logs  # noqa: E402
 import mars.pandas  # noqa: E402
 import mars.remote  # noqa: E402
@@ -38,6 +40,9 @@ import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
 from mars.attempt.context import Context  # noqa: E402
 from mars.engines.objects import RemoteObject  # noqa: E402
+from mars.report.report import FunctionRow, Report, WorkerLine  # noqa: E402
+from mars.report.what_if import Point, WhatIf  # noqa: E402
+from mars.sessions.views import Views  # noqa: E402
 
 PAGE = ROOT / "docs" / "reference.md"
 
@@ -83,6 +88,8 @@ PROGRAM_OPTIONS = {
     "notebook and in CI",
     "eager_mode": "whether `spawn` executes at once",
     "seed": "seed of `mars.remote.rng`; `None`: the seed of the session",
+    "echo": 'what `execute` shows of what calls print: `"all"`, `"failures"`, `"summary"` or '
+    "`False`",
     "silent_notice": "seconds without output of a call after which a line on stderr names it; "
     "`None`: never",
 }
@@ -90,7 +97,11 @@ PROGRAM_OPTIONS = {
 VARIABLES = {
     "MARS_CPUS": 'number of cores that `n_cpu="auto"` means; overrides every limit that was found',
     "MARS_CHECKPOINT": "checkpoint of each session that is made without `checkpoint=`",
-    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, which mars keeps",
+    "MARS_ADDRESS": "address of each session that is made without an address and without an "
+    "engine; `mars run` sets it for its program",
+    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "cores that a batch system gives, which "
+    "mars keeps to",
+    "SLURM_MEM_PER_NODE, SLURM_MEM_PER_CPU": "memory that a batch system gives, likewise",
     "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; if you set a "
     "number, libraries in a call never use more",
     "CI": "if it is set, progress is shown as plain lines",
@@ -104,6 +115,7 @@ VARIABLES = {
 
 FOR_MARS_ONLY = frozenset({
     "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
+    "Session.follow_log", "Session.follow_logs",
     *(f"CallFuture.{name}" for name in (
         "claim", "begin", "unclaim", "settle", "fail", "cancel_anyway", "call", "task", "read",
         "has_large_result",
@@ -114,7 +126,8 @@ FOR_MARS_ONLY = frozenset({
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
         for name in (
-            "calls_in", "value_in", "error_in", "infos_in", "state_in", "leaves", "rows_shown",
+            "calls_in", "calls_logged", "value_in", "error_in", "infos_in", "state_in", "leaves",
+            "rows_shown",
         )
     ),
 })  # fmt: skip
@@ -240,7 +253,9 @@ def klass(name: str, value: type, level: int = 3, constructor: bool = False) -> 
     title = signature(name, value, False) if constructor else name
     parts = [f"{'#' * level} `{title}`", *document(value.__doc__ or "")]
     short = name.rpartition(".")[2]
-    for member, attribute in vars(value).items():
+    parts_of = [value, *[base for base in value.__bases__ if base is Views]]
+    members = {name: one for part in parts_of for name, one in vars(part).items()}
+    for member, attribute in members.items():
         if member.startswith("_") or f"{value.__name__}.{member}" in FOR_MARS_ONLY:
             continue
         if inspect.isfunction(attribute) and inspect.getdoc(attribute):
@@ -343,7 +358,8 @@ def commands() -> Iterator[str]:
     yield "`mars` and `python -m mars` are the same. `mars --version` prints the version."
     for name, purpose in mars.cli.COMMANDS.items():
         parser = argparse.ArgumentParser(prog=f"mars {name}", add_help=False)
-        importlib.import_module(f"mars.cli.{name}").add_arguments(parser)
+        module = name.replace("-", "_")
+        importlib.import_module(f"mars.cli.{module}").add_arguments(parser)
         yield f"### `mars {name}`\n\n{purpose[:1].upper()}{purpose[1:]}."
         yield from arguments(parser)
     yield "Exit status: 0 if all is well, 1 if a problem was found, 2 if the command is wrong."
@@ -357,8 +373,9 @@ def build() -> str:
         ("`docs/make_reference.py` makes this page from the docstrings. Do not edit it. The "
          "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
-         "[mars.session](#marssession) · [mars.dask](#marsdask) · "
-         "[mars.pandas](#marspandas) · [Inside a call](#inside-a-call) · "
+         "[mars.session](#marssession) · [mars.joblib](#marsjoblib) · [mars.dask](#marsdask) · "
+         "[mars.pandas](#marspandas) · [mars.deploy.slurm](#marsdeployslurm) · "
+         "[Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
         "## mars.remote",
@@ -366,9 +383,14 @@ def build() -> str:
         function("mars.remote.spawn", remote.spawn),
         function("mars.remote.map", remote.map),
         function("mars.remote.put", remote.put),
+        function("mars.remote.run", remote.run),
         function("mars.remote.as_completed", remote.as_completed),
         function("mars.remote.rng", remote.rng),
         function("mars.remote.run_script", remote.run_script),
+        ("### `@mars.remote`\n\n`@mars.remote` and `@mars.remote(cpus=2)` make a `RemoteFunction` "
+         "of a function. Options are those [of a call](#options-of-a-call)."),
+        klass("mars.remote.RemoteFunction", remote.RemoteFunction),
+        "`execute`, `fetch` and `new_session` are those of [mars](#mars).",
         klass("mars.remote.Executable", remote.Executable),
         "Objects, tuples of objects and maps have all of these methods as well.",
         klass("mars.remote.Object", remote.Object),
@@ -382,9 +404,10 @@ def build() -> str:
         klass("mars.logs.LogFetcher", mars.logs.LogFetcher),
         "## Options of a call",
         ("These are keyword arguments of `spawn` and `map`. A name that is not in the table is "
-         "refused: `ValueError: Unexpected kw: <name>`."),
+         "refused: `ValueError: Unexpected kw: <name>`, with the name that was most likely meant."),
         call_options(),
         "## mars",
+        "Also here: `spawn`, `map`, `run` and `remote` of [mars.remote](#marsremote).",
         function("mars.new_session", session.new_session),
         function("mars.execute", session.execute),
         function("mars.fetch", session.fetch),
@@ -432,9 +455,26 @@ def build() -> str:
         "Names of the original. `mars_scheduler` is a `mars.dask.Scheduler`.",
         function("mars.contrib.dask.convert_dask_collection",
                  mars.contrib.dask.convert_dask_collection),
+        "## mars.joblib",
+        "It needs joblib. [joblib and scikit-learn](howto/joblib.md) shows how it is used.",
+        klass("mars.joblib.MarsBackend", mars.joblib.MarsBackend, constructor=True),
+        klass("mars.joblib.Batch", mars.joblib.Batch),
+        function("mars.joblib.register", mars.joblib.register),
+        ("`mars.learn.contrib.joblib` has the names that the original has for `register` and "
+         "`MarsBackend`: `register_mars_backend` and `MarsDistributedBackend`."),
+        "## Reports",
+        klass("Report", Report),
+        klass("FunctionRow", FunctionRow),
+        klass("WorkerLine", WorkerLine),
+        klass("WhatIf", WhatIf),
+        klass("Point", Point),
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),
+        "## mars.deploy.slurm",
+        "See [Slurm](slurm.md).",
+        function("mars.deploy.slurm.new_cluster", mars.deploy.slurm.new_cluster),
+        klass("mars.deploy.slurm.SlurmCluster", mars.deploy.slurm.SlurmCluster),
         "## Options of a program",
         klass("mars.config.Options", mars.config.Options),
         program_options(),

@@ -21,8 +21,10 @@ LAYERS = """
     errors settings
     tracebacks config resources platform _version
     calls.options
+    calls.mistakes
     engines.kinds
-    logs task delivery owners observe.progress
+    logs task delivery owners observe.watchers
+    observe.echo observe.forecast observe.progress
     deploy.private_files deploy.this_host
     deploy.certificates deploy.records deploy.processes
     deploy.credentials
@@ -31,7 +33,7 @@ LAYERS = """
     deploy.engine_programs
     deploy.census deploy.targets
     deploy.clusters
-    deploy.ssh
+    deploy.ssh deploy.slurm_queue
     code.bytecode code.digest code.keepers code.origin code.places code.arrays
     code.modules
     code.changes
@@ -50,7 +52,9 @@ LAYERS = """
     attempt.context attempt.capture
     attempt.codec attempt.failure
     attempt.call attempt.rows
-    graph observe.attempts observe.silence observe.states
+    graph observe.silence observe.states
+    engines.wire.frames engines.wire.regions engines.wire.status
+    engines.wire.messages observe.attempts
     observe.observation
     engine
     checkpoint.stale
@@ -66,13 +70,16 @@ LAYERS = """
     checkpoint.recall
     checkpoint.checkpoint
     engines.main_thread engines.objects engines.given
-    engines.wire.large_pages engines.wire.frames engines.wire.ledger engines.wire.regions
-    engines.wire.status
-    engines.wire.arena engines.wire.messages
+    engines.wire.large_pages engines.wire.ledger
+    engines.wire.arena
     engines.worker.aftermath engines.worker.outbox engines.worker.stack_answer
     engines.worker.requests engines.worker.perform
     engines.worker.process
     engines.local.launch engines.local.stacks engines.local.zygote
+    deploy.slurm_node
+    deploy.slurm_steps
+    deploy.slurm_keeper
+    deploy.slurm_start
     engines.local.process
     engines.local.workers
     engines.driver.events engines.driver.queues
@@ -87,7 +94,7 @@ LAYERS = """
     engines.driver.simulation.world
     engines.driver.certificate engines.driver.store
     engines.driver.workers
-    engines.driver.deaths engines.driver.dispatch engines.driver.nested
+    engines.driver.deaths engines.driver.dispatch engines.driver.live engines.driver.nested
     engines.driver.loop
     engines.driver.stream
     engines.driver.engine
@@ -105,17 +112,31 @@ LAYERS = """
     engines.start
     completion
     execution
-    sessions.runs checkpoint.history
+    report.record
+    report.losses report.frame report.timeline report.words
+    report.path report.html
+    report.advice report.what_if
+    report.report
+    sessions.logs sessions.echoing sessions.tally
+    sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
+    sessions.replacing
     sessions.opening
     sessions.aio calls.executable
-    calls.objects calls.completed
+    calls.objects calls.completed deploy.slurm
     calls.put script
     calls.spawn
     executors.lost
     executors.futures
     executors.executor
     session
+    calls.decorated joblib.work
+    remote
+    joblib.packing
+    joblib.flight
+    joblib.backend
+    joblib
+    learn.contrib.joblib
     core.context core.session
     dask.annotations dask.fusion dask.program dask.shuffles pandas
     dask.at_home dask.kept dask.lifting dask.locks dask.threads
@@ -145,12 +166,12 @@ LAYERS = """
     learn.preprocessing learn.semi_supervised learn.svm learn.utils learn.wrappers
     learn.contrib.lightgbm learn.contrib.pytorch learn.contrib.xgboost learn.metrics.pairwise
     learn
-    remote
     core
     mars
     cli.findings
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs
+    cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
+    cli.report cli.what_if
     cli.replay
     cli
     cli.original
@@ -161,22 +182,26 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "contrib", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "executors", "learn.contrib", "observe", "sessions", "tileables",
+    "engines.worker", "executors", "learn.contrib", "observe", "report", "sessions",
+    "tileables",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
 """Arrows that point upward, and should not. Empty, and to be kept so."""
 
 PURE = {
-    "calls.options",
+    "calls.mistakes", "calls.options",
     "checkpoint.folder", "checkpoint.framing", "checkpoint.identity", "checkpoint.journal",
-    "code.bytecode", "graph", "task", "observe.attempts", "observe.observation", "observe.states",
+    "code.bytecode", "graph", "task", "observe.attempts", "observe.forecast",
+    "observe.observation", "observe.states",
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
     "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
     "engines.driver.scheduler", "engines.driver.withdrawal",
     "engines.wire.regions", "engines.wire.status",
+    "report.advice", "report.html", "report.losses", "report.path", "report.record",
+    "report.timeline", "report.words",
 }  # fmt: skip
 """They decide and do nothing else."""
 
@@ -293,6 +318,10 @@ def test_the_scheduler_changes_the_stage_of_a_task_in_one_place() -> None:
     assert len(set(found)) == 1, "`move` checks each step"
 
 
+DOORS = {"joblib.backend"}
+"""What a program imports because it uses another package, and what extends classes of that."""
+
+
 def test_optional_packages_are_imported_late() -> None:
     # All of these are heavy, and `import mars` needs none of them.
     heavy = {
@@ -303,12 +332,13 @@ def test_optional_packages_are_imported_late() -> None:
         "joblib",
         "numpy",
         "pandas",
+        "pyarrow",
         "ray",
         "rich",
         "sklearn",
     }
     late = {"dask.kept"}  # loaded only by those who have loaded Dask
-    for name in MODULES.keys() - late:
+    for name in MODULES.keys() - DOORS - late:
         for node in parse(name).body:
             for what, line in imported(ast.Module([node], [])) if _runs(node) else ():
                 assert what.partition(".")[0] not in heavy, f"{name}:{line} imports {what}"
@@ -328,11 +358,12 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "dask",
         "distributed",
         "fsspec",
+        "joblib",
         "numpy",
         "h5py",
         "pandas",
-        "joblib",
         "lightgbm",
+        "pyarrow",
         "ray",
         "scipy",
         "sklearn",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,13 +14,15 @@ from hypothesis import strategies as st
 
 from mars.logs import (
     JoinedLog,
-    LogFetcher,
+    LogReader,
     Offsets,
     escape_control,
     follow,
+    follow_several,
     gap_line,
     last_bytes,
     parse_size,
+    whole_text,
 )
 from mars.settings import LOG_READ_BYTES
 
@@ -58,8 +64,8 @@ class Log:
         self.data += self.later.pop(0)
 
 
-def fetcher(log: Log | None) -> LogFetcher:
-    return LogFetcher("key", lambda: log)
+def reader_of(log: Log | None) -> LogReader:
+    return LogReader("key", lambda: log)
 
 
 # -- before there is anything -----------------------------------------------------------------
@@ -69,18 +75,18 @@ def fetcher(log: Log | None) -> LogFetcher:
     "log", [None, Log(), Log(later=[b"x"])], ids=["unexecuted", "empty", "early"]
 )
 def test_without_output_it_is_empty(log: Log | None) -> None:
-    got = fetcher(log)
-    got.fetch()
+    reader = reader_of(log)
+    got = reader.read()
     assert (len(got), str(got), repr(got)) == (0, "", "''")
     assert (got.results, got.offsets, got.chunk_op_keys, got.raw) == ([], [], [], b"")
 
 
 def test_a_log_that_appears_later_is_read_then() -> None:
     logs: list[Log] = []
-    got = LogFetcher("key", lambda: logs[0] if logs else None)
-    got.fetch()
+    reader = LogReader("key", lambda: logs[0] if logs else None)
+    got = reader.read()
     logs.append(Log(b"hello\n"))
-    got.fetch()
+    got = reader.read()
     assert str(got) == "hello\n"
 
 
@@ -89,35 +95,82 @@ def test_a_log_that_appears_later_is_read_then() -> None:
 
 def test_fetching_again_goes_on_where_the_last_read_ended() -> None:
     log = Log(b"one\n", later=[b"two\n", b"three\n"])
-    got = fetcher(log)
-    got.fetch()
+    reader = reader_of(log)
+    got = reader.read()
     assert (str(got), repr(got), len(got)) == ("one\n", "'one\\n'", 1)
     assert (got.results, got.offsets, got.chunk_op_keys) == (["one\n"], [4], ["key"])
     log.write()
-    got.fetch()
+    got = reader.read()
     assert (str(got), got.offsets) == ("two\n", [8])
-    got.fetch()
+    got = reader.read()
     assert (str(got), len(got), got.offsets) == ("", 1, [8])
-    got.fetch(offsets=0)
+    got = reader.read(offsets=0)
     assert str(got) == "one\ntwo\n"
 
 
+def test_what_was_returned_before_never_changes() -> None:
+    log = Log(b"one\n", later=[b"two\n"])
+    reader = reader_of(log)
+    first = reader.read()
+    log.write()
+    second, third = reader.read(), reader.read()
+    assert (str(first), first.offsets) == ("one\n", [4])
+    assert (str(second), second.offsets) == ("two\n", [8])
+    assert (str(third), len(third)) == ("", 1)
+
+
+# -- a text -----------------------------------------------------------------------------------
+
+
+def test_a_read_is_a_text_and_can_be_used_as_one(tmp_path: Path) -> None:
+    got = reader_of(Log(b"loss 0.5\nloss 0.25\n")).read()
+    assert "loss" in got
+    assert "gain" not in got
+    assert got == "loss 0.5\nloss 0.25\n"
+    assert re.findall(r"[\d.]+", got) == ["0.5", "0.25"]
+    assert got.splitlines() == list(got) == ["loss 0.5", "loss 0.25"]
+    assert "log: " + got == f"log: {got}" == "log: loss 0.5\nloss 0.25\n"
+    assert got[-5:] == "0.25\n"
+    (tmp_path / "l.txt").write_text(got)
+    assert (tmp_path / "l.txt").read_text() == got
+    assert json.loads(json.dumps({"log": got})) == {"log": got}
+
+
+def test_the_text_of_a_read_is_plain_and_pickles() -> None:
+    got = reader_of(Log(b"x\n")).read()
+    assert type(str(got)) is str
+    again = pickle.loads(pickle.dumps(got))
+    assert (again, again.raw, again.offsets, again.chunk_op_keys) == ("x\n", b"x\n", [2], ["key"])
+
+
+@given(st.text())
+def test_the_lines_of_a_read_are_those_of_following(text: str) -> None:
+    data = text.encode("utf-8", "replace")
+    assert list(reader_of(Log(data)).read(sizes=-1)) == list(follow(Log(data)))
+
+
+def test_the_whole_text_of_a_log_is_read_over_gaps() -> None:
+    assert whole_text(Log(b"one\ntwo\n")) == "one\ntwo\n"
+    assert whole_text(Log(b"one\ntwo\n", gap=(4, 8))) == f"one\n{gap_line(4)}"
+    assert whole_text(Log()) == ""
+
+
 def test_one_read_is_a_mebibyte_unless_said_otherwise() -> None:
-    got = fetcher(Log(b"x" * (LOG_READ_BYTES + 5)))
-    got.fetch()
+    reader = reader_of(Log(b"x" * (LOG_READ_BYTES + 5)))
+    got = reader.read()
     assert got.offsets == [LOG_READ_BYTES]
-    got.fetch()
+    got = reader.read()
     assert str(got) == "xxxxx"
-    got.fetch(offsets=0, sizes=-1)
+    got = reader.read(offsets=0, sizes=-1)
     assert len(str(got)) == LOG_READ_BYTES + 5
 
 
 def test_a_log_that_starts_anew_is_read_from_its_start() -> None:
     log = Log(b"first attempt\n")
-    got = fetcher(log)
-    got.fetch()
+    reader = reader_of(log)
+    got = reader.read()
     log.data = b"again\n"
-    got.fetch()
+    got = reader.read()
     assert str(got) == "again\n"
 
 
@@ -148,15 +201,15 @@ TEXT = b"".join(b"%04d\n" % i for i in range(100))  # 500 bytes, lines of 5
 def test_forms_of_offsets_and_sizes(
     offsets: Offsets | None, sizes: Offsets | None, text: str
 ) -> None:
-    got = fetcher(Log(TEXT))
-    got.fetch(offsets=offsets, sizes=sizes)
+    reader = reader_of(Log(TEXT))
+    got = reader.read(offsets=offsets, sizes=sizes)
     assert str(got) == text
 
 
 def test_after_a_read_from_the_end_it_goes_on_from_there() -> None:
-    got = fetcher(Log(TEXT))
-    got.fetch(offsets=-10, sizes=5)
-    got.fetch()
+    reader = reader_of(Log(TEXT))
+    got = reader.read(offsets=-10, sizes=5)
+    got = reader.read()
     assert str(got) == "0099\n"
 
 
@@ -176,7 +229,7 @@ def test_other_forms_are_refused_by_name(
     offsets: Offsets, sizes: Offsets, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        fetcher(Log(TEXT)).fetch(offsets=offsets, sizes=sizes)
+        reader_of(Log(TEXT)).read(offsets=offsets, sizes=sizes)
 
 
 # -- whole characters -------------------------------------------------------------------------
@@ -185,9 +238,9 @@ def test_other_forms_are_refused_by_name(
 @given(st.text(), st.integers(1, 9))
 def test_reading_on_never_cuts_a_character(text: str, size: int) -> None:
     data = text.encode("utf-8", "replace")
-    got, parts = fetcher(Log(data)), []
+    reader, parts = reader_of(Log(data)), []
     while sum(len(part) for part in parts) < len(data):
-        got.fetch(sizes=size)
+        got = reader.read(sizes=size)
         parts.append(got.raw)
         assert str(got) == got.raw.decode()  # each part is whole by itself
         assert 0 < len(got.raw) <= max(size, 4)
@@ -196,9 +249,9 @@ def test_reading_on_never_cuts_a_character(text: str, size: int) -> None:
 
 @given(st.binary(max_size=60), st.integers(1, 9))
 def test_any_bytes_come_through_in_parts_as_they_would_at_once(data: bytes, size: int) -> None:
-    got, raw, text = fetcher(Log(data)), b"", ""
+    reader, raw, text = reader_of(Log(data)), b"", ""
     while len(raw) < len(data):
-        got.fetch(sizes=size)
+        got = reader.read(sizes=size)
         assert got.raw
         raw += got.raw
         text += str(got)
@@ -209,8 +262,8 @@ def test_any_bytes_come_through_in_parts_as_they_would_at_once(data: bytes, size
 @given(st.text(min_size=1), st.integers(-40, 40))
 def test_starting_inside_a_character_starts_after_it(text: str, offset: int) -> None:
     data = text.encode("utf-8", "replace")
-    got = fetcher(Log(data))
-    got.fetch(offsets=offset)
+    reader = reader_of(Log(data))
+    got = reader.read(offsets=offset)
     assert data.endswith(got.raw)
     assert "\ufffd" not in str(got) or "\ufffd" in text
     assert len(data) - max(offset % 10**9 if offset >= 0 else len(data) + offset, 0) - 3 <= len(
@@ -220,17 +273,17 @@ def test_starting_inside_a_character_starts_after_it(text: str, offset: int) -> 
 
 def test_the_first_half_of_a_character_waits_for_the_other() -> None:
     log = Log("aé".encode()[:2], later=["é".encode()[1:]])
-    got = fetcher(log)
-    got.fetch()
+    reader = reader_of(log)
+    got = reader.read()
     assert (str(got), got.offsets) == ("a", [1])
     log.write()
-    got.fetch()
+    got = reader.read()
     assert (str(got), got.offsets) == ("é", [3])
 
 
 def test_half_a_character_at_the_very_end_is_replaced() -> None:
-    got = fetcher(Log("aé".encode()[:2]))
-    got.fetch()
+    reader = reader_of(Log("aé".encode()[:2]))
+    got = reader.read()
     assert (str(got), got.raw, got.offsets) == ("a\ufffd", b"a\xc3", [2])
 
 
@@ -266,6 +319,20 @@ def test_following_pauses_as_long_as_it_is_told() -> None:
     assert pauses == [3]
 
 
+def test_lines_of_several_logs_come_whole_and_by_name() -> None:
+    one, two = Log(later=[b"a", b"b\nc", b"d\n"]), Log(later=[b"1\n", b"2", b"3"])
+
+    def write(_: float) -> None:
+        for log in (one, two):
+            if log.later:
+                log.write()
+
+    lines = list(follow_several([("one", one), ("two", two)], sleep=write))
+    assert [line for name, line in lines if name == "one"] == ["ab", "cd"]
+    assert [line for name, line in lines if name == "two"] == ["1", "23"]
+    assert lines.index(("two", "1")) < lines.index(("one", "ab"))
+
+
 # -- what was left out ------------------------------------------------------------------------
 
 
@@ -275,9 +342,9 @@ def test_reading_on_passes_over_a_gap_and_tells_of_it(
 ) -> None:
     begin = draw.draw(st.integers(0, len(data)))
     end = draw.draw(st.integers(begin, len(data)))
-    got, raw, text = fetcher(Log(data, gap=(begin, end))), b"", ""
+    reader, raw, text = reader_of(Log(data, gap=(begin, end))), b"", ""
     for _ in range(len(data) + 1):
-        got.fetch(sizes=size)
+        got = reader.read(sizes=size)
         raw += got.raw
         text += str(got)
     assert raw == data[:begin] + data[end:]
@@ -289,15 +356,14 @@ def test_reading_on_passes_over_a_gap_and_tells_of_it(
     assert told
     assert before.removesuffix("\n") == data[:begin].decode("utf-8", "replace").removesuffix("\n")
     assert after == data[end:].decode("utf-8", "replace")
-    whole = fetcher(Log(data, gap=(begin, end)))
-    whole.fetch(sizes=-1)
+    whole = reader_of(Log(data, gap=(begin, end))).read(sizes=-1)
     assert whole.raw == raw
     assert gap_line(end - begin) in str(whole)
 
 
 def test_what_was_left_out_has_a_line_of_its_own() -> None:
-    got = fetcher(Log(b"one\ntwo and three\n", gap=(7, 14)))
-    got.fetch()
+    reader = reader_of(Log(b"one\ntwo and three\n", gap=(7, 14)))
+    got = reader.read()
     assert str(got) == (
         "one\ntwo\n[mars: 7 bytes are left out here; new_session(log_limit=...) says how much of a "
         "log is kept]\nree\n"
@@ -307,10 +373,10 @@ def test_what_was_left_out_has_a_line_of_its_own() -> None:
 
 def test_a_reader_that_is_overtaken_by_a_gap_goes_on_behind_it() -> None:
     log = Log(b"0123456789" * 10)
-    got = fetcher(log)
-    got.fetch(sizes=20)
+    reader = reader_of(log)
+    got = reader.read(sizes=20)
     log.gap = (10, 90)
-    got.fetch()
+    got = reader.read()
     assert (got.raw, got.offsets) == (b"0123456789", [100])
     assert "70 bytes are left out" in str(got)
 
@@ -333,8 +399,8 @@ def test_joined_logs_are_read_over_their_gaps() -> None:
     assert [joined.kept_from(place) for place in range(14)] == [
         0, 1, 4, 4, 4, 5, 9, 9, 9, 9, 10, 11, 12, 13,
     ]  # fmt: skip
-    got = LogFetcher("key", lambda: joined)
-    got.fetch()
+    reader = LogReader("key", lambda: joined)
+    got = reader.read()
     assert got.raw == b"abefxyz!"
 
 
@@ -374,6 +440,6 @@ def test_escape_control_leaves_ordinary_text_alone() -> None:
 
 
 def test_html_shows_text_and_nothing_else() -> None:
-    got = fetcher(Log(b"<script>alert(1)</script>\x1b[0m"))
-    got.fetch()
+    reader = reader_of(Log(b"<script>alert(1)</script>\x1b[0m"))
+    got = reader.read()
     assert got._repr_html_() == "<pre>&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[0m</pre>"

@@ -14,11 +14,12 @@ import pytest
 import mars
 from mars.engines import one_machine
 from mars.engines.local import launch
+from mars.resources import cpu_count
 from mars.session import get_default_session
 
 TOLD = (
-    "mars: there was no session, so one on all cores was started; "
-    "mars.new_session() lets you choose\n"
+    "mars: No session found, local session will be created in background "
+    f"({cpu_count().n:g} cpus); mars.new_session(...) makes one as you want it\n"
 )
 
 

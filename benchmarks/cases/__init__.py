@@ -26,11 +26,13 @@ NAMES: Final = (
     "task_bench",
     "pi",
     "nested",
+    "joblib_backends",
     "logs",
     "logs_on",
     "memory_idle",
     "memory_tasks",
     "scheduler_alone",
+    "table_of_attempts",
     "cost_of_a_call",
     "executor",
 )

@@ -19,12 +19,13 @@ import sys
 
 TYPE_CHECKING = False  # known to type checkers, as in `mars.config`
 if TYPE_CHECKING:
-    from mars import config, errors, session
+    from mars import config, errors, remote, session
     from mars._version import __version__
     from mars.calls.put import put
     from mars.config import options
     from mars.executors.executor import Executor
     from mars.executors.futures import CallFuture
+    from mars.remote import map, run, spawn  # noqa: A004, F401 (it is mars.map)
     from mars.session import (
         Session,
         execute,
@@ -37,12 +38,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallFuture", "Executor", "Session", "__version__", "config", "errors", "execute", "fetch",
-    "fetch_log", "get_context", "new_session", "options", "put", "session", "stop_server",
+    "fetch_log", "get_context", "new_session", "options", "put", "remote", "run", "session",
+    "spawn", "stop_server",
 ]  # fmt: skip
 
+_PUBLIC = sorted([*__all__, "map"])  # ``from mars import *`` leaves the builtin `map` alone
+
 _HOMES = {
-    "config": "", "errors": "", "session": "",
-    "__version__": "_version", "options": "config", "put": "calls.put",
+    "config": "", "errors": "", "remote": "", "session": "", "__version__": "_version",
+    "options": "config", "map": "remote", "run": "remote", "spawn": "remote", "put": "calls.put",
     "CallFuture": "executors.futures", "Executor": "executors.executor",
 }  # fmt: skip
 """Modules of names that are not from `mars.session`; "": the name is a module."""
@@ -51,7 +55,7 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     # Loaded when somebody asks: worker processes import this package, too, and start faster
     # without all that describes calls.
-    if name not in __all__:
+    if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES.get(name, "session")
     if not home:
@@ -61,7 +65,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return _PUBLIC
 
 
 @atexit.register

@@ -23,6 +23,7 @@ _DEFAULTS: dict[str, object] = {
     "show_progress": "auto",  # True, False, or "auto": where somebody watches
     "eager_mode": False,  # spawn executes at once
     "seed": None,  # of mars.remote.rng(); None: the session's
+    "echo": "summary",  # "all", "failures", "summary", or False: what calls print is not shown
     "silent_notice": 30.0,  # seconds; as long as nobody wonders yet, and before they give up
 }
 
@@ -41,6 +42,8 @@ INERT: dict[str, object] = {
 }
 """Options of the original, with its defaults, that steer what we do not have: they can be set
 and read back, and have no effect."""
+
+_ECHOES = ("all", "failures", "summary")
 
 INERT_SECTIONS = (
     "client",
@@ -109,6 +112,11 @@ class Options:
         Whether `spawn` executes the call at once.
     seed : int or None, default None
         Seed of the generators that ``mars.remote.rng()`` returns. None: the session's seed.
+    echo : {"summary", "failures", "all", True, False}, default "summary"
+        What `execute` shows of what calls print. "all", or True: each line, as soon as it is
+        complete, behind the name of its call. "failures": the log of each call that failed.
+        "summary": at the end, one line that names the calls which wrote to stderr; only on a
+        terminal and in a notebook. False: nothing.
     silent_notice : float or None, default 30
         Seconds. Whoever waits for a call that has printed nothing for so long gets a line about
         it on stderr, and again each time this has doubled. None or 0: never.
@@ -127,6 +135,7 @@ class Options:
     show_progress: bool | str
     eager_mode: bool
     seed: int | None
+    echo: bool | str
     silent_notice: float | None
 
     def __init__(self, section: str = "") -> None:
@@ -245,6 +254,8 @@ def _check(full: str, value: object) -> None:
     elif full == "seed" and value is not None:
         whole = isinstance(value, int) and not isinstance(value, bool)
         problem = "" if whole and value >= 0 else "a whole number from 0, or None"  # type: ignore[operator]
+    elif full == "echo" and not (isinstance(value, bool) or value in _ECHOES):
+        problem = "True, False, 'all', 'failures' or 'summary'"
     elif full == "silent_notice" and value is not None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         problem = "" if number and value >= 0 else "seconds from 0, or None"  # type: ignore[operator]

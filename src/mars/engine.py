@@ -17,6 +17,7 @@ from mars.task import Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; the module is loaded by engines that are asked
 if TYPE_CHECKING:
+    from mars.observe.attempts import Rows
     from mars.observe.observation import Observation
 
 
@@ -189,6 +190,14 @@ class Engine(Protocol):
     address: str
 
     @property
+    def loud(self) -> int:
+        """How many attempts have written to stderr so far."""
+
+    @property
+    def shows_calls(self) -> bool:
+        """Whether what calls print is on the program's terminal anyway."""
+
+    @property
     def n_cpu(self) -> float:
         """Cores that running calls share."""
 
@@ -269,6 +278,12 @@ class Engine(Protocol):
     def log(self, task: Task) -> LogSource | None:
         """What the task has printed so far; None before its first attempt."""
 
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, LogSource]]:
+        """The items of a map that run now, and items before them in the same block.
+
+        Each comes as its index, the number of the attempt that runs it, and what it has printed.
+        """
+
     def blocks_of(self, whole: Task) -> Sequence[Task]:
         """The blocks of a map that were sent to workers and have not ended, at this moment."""
 
@@ -288,8 +303,21 @@ class Engine(Protocol):
         ----------
         since : int, optional
             `Observation.next` of an earlier observation, 0 for all attempts that are kept.
-            Default: no attempts. From the first time that it is given, the engine also keeps
-            attempts that end with a value; all others it keeps from the start.
+            Default: no attempts.
+        """
+
+    def table(self, since: int = 0, limit: int | None = None) -> Rows:
+        """A part of the table of attempts that have ended, packed.
+
+        It may be called at any time, also after `close`. The engine's thread only copies the rows;
+        `mars.observe.observation.each_attempt` decodes them where they are looked at.
+
+        Parameters
+        ----------
+        since : int, default 0
+            `Rows.next` of an earlier time. Default: all that are kept.
+        limit : int, optional
+            At most so many, the oldest of them. Default: all.
         """
 
     def silent_calls(self, after_s: float) -> Sequence[str]:

@@ -6,7 +6,8 @@ in a `LogSource`. Called by the session for ``fetch_log`` and by whoever shows t
 
 ::
 
-    LogSource.read(start, limit) ─► whole characters ─► LogFetcher / follow ─► user
+    LogSource ─► whole characters ─► LogReader ─► LogFetcher ─► user
+                                 └─► Lines ─► follow, echo ─► user
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import codecs
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from mars.settings import KIB, LOG_READ_BYTES
+from mars.settings import KIB, LOG_FOLLOW_S, LOG_READ_BYTES
 
 Offsets = int | str | Mapping[str, int | str] | Sequence[int | str]
 """Forms in which ``offsets`` and ``sizes`` may be given."""
@@ -115,33 +116,106 @@ def escape_control(text: str) -> str:
     return re.sub(_CONTROL, lambda found: ascii(found[0])[1:-1], text)
 
 
-class LogFetcher:
-    """What was read of a call's log; reading again goes on where the last read ended.
+class LogFetcher(str):
+    r"""What one read of a call's log has found: a text, with what is known of its place in the log.
 
-    Its text is that of the latest read. ``len`` is 1 once there was output, 0 before.
+    It is a `str`, so it can be searched, split, compared and written to a file. It never changes:
+    the next ``fetch_log`` gives another one, with what was printed since. Two things are not as for
+    other texts. To iterate over it gives its lines, without their newlines. ``len`` is 1 once the
+    call has printed anything, and 0 before, as in the original; ``len(str(log))`` counts
+    characters.
 
     Parameters
     ----------
-    key : str
+    text : str, default ""
+        What was read.
+    key : str, default ""
         Name of the call's log, as in `chunk_op_keys`.
-    source : callable
-        Gives the log, or None as long as there is none because the call was not executed.
-        Asked at every `fetch`, so it may change from None to a log.
+    raw : bytes, default b""
+        The bytes that were read.
+    offset : int or None, default None
+        Byte at which the next read starts. None: there was no output yet.
 
     Notes
     -----
     Source: ``LogFetcher`` of Mars, ``mars/core/custom_log.py``. It counts characters in sizes and
-    bytes in offsets; here both are bytes. docs/differences.md says more.
+    bytes in offsets; here both are bytes. There, one object is changed by each read.
+    docs/differences.md says more.
+
+    Examples
+    --------
+    >>> log = LogFetcher("loss 0.5\nloss 0.25\n", offset=19)
+    >>> "0.25" in log, list(log), len(log)
+    (True, ['loss 0.5', 'loss 0.25'], 1)
+    """
+
+    _key: str
+    _raw: bytes
+    _offset: int | None
+
+    def __new__(
+        cls, text: str = "", key: str = "", raw: bytes = b"", offset: int | None = None
+    ) -> LogFetcher:
+        made = super().__new__(cls, text)
+        made._key, made._raw, made._offset = key, raw, offset
+        return made
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes that were read, as they were written."""
+        return self._raw
+
+    @property
+    def results(self) -> list[str]:
+        """The text that was read: one item, or none if there was no output yet."""
+        return [] if self._offset is None else [str(self)]
+
+    @property
+    def offsets(self) -> list[int]:
+        """Byte at which the next read starts: one item, or none if there was no output yet."""
+        return [] if self._offset is None else [self._offset]
+
+    @property
+    def chunk_op_keys(self) -> list[str]:
+        """Name of the log: one item, or none if there was no output yet."""
+        return [] if self._offset is None else [self._key]
+
+    def __len__(self) -> int:
+        return 0 if self._offset is None else 1
+
+    def __iter__(self) -> Iterator[str]:
+        lines = str(self).split("\n")
+        if not lines[-1]:
+            del lines[-1]
+        return iter([line.removesuffix("\r") for line in lines])  # as `follow` gives them
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return LogFetcher, (str(self), self._key, self._raw, self._offset)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(escape_control(str(self)))}</pre>"
+
+
+class LogReader:
+    """Reads the log of one call. Reading again goes on where the last read ended.
+
+    Parameters
+    ----------
+    key : str
+        Name of the call's log.
+    source : callable
+        Gives the log, or None as long as there is none because the call was not executed.
+        Asked at every read, so it may change from None to a log.
     """
 
     def __init__(self, key: str, source: Callable[[], LogSource | None]) -> None:
         self._key = key
         self._source = source
-        self._text: str | None = None  # None: nothing was ever there
-        self._raw = b""
-        self._offset = 0
+        self._offset: int | None = None  # None: nothing was ever there
 
-    def fetch(self, offsets: Offsets | None = None, sizes: Offsets | None = None) -> None:
+    def read(self, offsets: Offsets | None = None, sizes: Offsets | None = None) -> LogFetcher:
         """Read the next part of the log, or the one asked for.
 
         Parameters
@@ -152,6 +226,11 @@ class LogFetcher:
         sizes : int, str, dict or list, optional
             How much to read at the most, in bytes, default 1 MiB; negative: all there is.
 
+        Returns
+        -------
+        LogFetcher
+            A new one each time.
+
         Raises
         ------
         TypeError, ValueError
@@ -161,15 +240,16 @@ class LogFetcher:
         limit = self._chosen(sizes, "sizes")
         source = self._source()
         if source is None:
-            return
+            return LogFetcher("", self._key, b"", self._offset)
         # Asked before the size: bytes that come in between are then still read next time.
         ended = source.finished()
         size = source.size()
-        if size <= 0 and self._text is None:
-            return
+        if size <= 0 and self._offset is None:
+            return LogFetcher("", self._key)
         if asked is None:
-            # The log is shorter than what was read: the call was started anew.
-            start = self._offset if self._offset <= size else 0
+            # If the log is shorter than what was read, the call was started anew.
+            start = self._offset or 0
+            start = start if start <= size else 0
         else:
             start = min(max(asked + size, 0) if asked < 0 else asked, size)
             start = _character_start(source, start)
@@ -177,15 +257,8 @@ class LogFetcher:
             limit = LOG_READ_BYTES
         elif limit < 0:
             limit = size - start
-        raw, text = _read_characters(source, start, min(limit, size - start), ended)
-        offset = start + len(raw)
-        while (kept := min(source.kept_from(offset), size)) > offset:
-            text += gap_line(kept - offset, text)
-            more, its_text = _read_characters(
-                source, kept, min(limit - len(raw), size - kept), ended
-            )
-            raw, text, offset = raw + more, text + its_text, kept + len(more)
-        self._raw, self._text, self._offset = raw, text, offset
+        raw, text, self._offset = _read_on(source, start, limit, size, ended)
+        return LogFetcher(text, self._key, raw, self._offset)
 
     def _chosen(self, given: Offsets | None, name: str) -> int | None:
         """The one number for this log out of any form in which it may be given."""
@@ -200,39 +273,31 @@ class LogFetcher:
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from None
 
-    @property
-    def raw(self) -> bytes:
-        """Bytes of the latest read, as they were written."""
-        return self._raw
 
-    @property
-    def results(self) -> list[str]:
-        """Text of the latest read: one item, or none before there was output."""
-        return [] if self._text is None else [self._text]
+def whole_text(source: LogSource) -> str:
+    """All that a log has now, as text.
 
-    @property
-    def offsets(self) -> list[int]:
-        """Byte at which the next read starts: one item, or none before there was output."""
-        return [] if self._text is None else [self._offset]
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    """
+    ended = source.finished()
+    size = source.size()
+    return _read_on(source, 0, size, size, ended)[1]
 
-    @property
-    def chunk_op_keys(self) -> list[str]:
-        """Name of the log: one item, or none before there was output."""
-        return [] if self._text is None else [self._key]
 
-    def __len__(self) -> int:
-        return 0 if self._text is None else 1
-
-    def __str__(self) -> str:
-        return self._text or ""
-
-    def __repr__(self) -> str:
-        return repr(str(self))
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(escape_control(str(self)))}</pre>"
+def _read_on(
+    source: LogSource, start: int, limit: int, size: int, ended: bool
+) -> tuple[bytes, str, int]:
+    """What was read from ``start`` on, over gaps, and where the next read starts."""
+    raw, text = _read_characters(source, start, min(limit, size - start), ended)
+    offset = start + len(raw)
+    while (kept := min(source.kept_from(offset), size)) > offset:
+        text += gap_line(kept - offset, text)
+        more, its_text = _read_characters(source, kept, min(limit - len(raw), size - kept), ended)
+        raw, text, offset = raw + more, text + its_text, kept + len(more)
+    return raw, text, offset
 
 
 class JoinedLog:
@@ -329,8 +394,63 @@ def last_bytes(source: LogSource, limit: int) -> bytes:
     return data
 
 
+class Lines:
+    """The lines of a log, each once, as they become complete.
+
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    start : int, default 0
+        The byte to begin at.
+
+    Attributes
+    ----------
+    source : LogSource
+        May be replaced by another view of the same log, such as a longer one.
+    """
+
+    __slots__ = ("_begun", "_decoder", "_start", "source")
+
+    def __init__(self, source: LogSource, start: int = 0) -> None:
+        self.source = source
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun: list[str] = []  # parts of the line that has no end yet
+        self._start = start
+
+    def new(self) -> tuple[list[str], bool]:
+        """Lines that have come since the last time, without newlines, and whether bytes came."""
+        source, begun = self.source, self._begun
+        lines: list[str] = []
+        kept = source.kept_from(self._start)
+        if kept > self._start:
+            lines += self.rest()
+            lines.append(gap_line(kept - self._start).removesuffix("\n"))
+            self._start = kept
+        data = source.read(self._start, LOG_READ_BYTES)
+        self._start += len(data)
+        *complete, rest = self._decoder.decode(data).split("\n")
+        for line in complete:
+            begun.append(line)
+            lines.append("".join(begun).removesuffix("\r"))
+            begun.clear()
+        if rest:
+            begun.append(rest)
+        return lines, bool(data)
+
+    def rest(self) -> list[str]:
+        """What stands after the last newline, if anything does; for when no more will come."""
+        self._begun.append(self._decoder.decode(b"", final=True))
+        last = "".join(self._begun)
+        self._begun.clear()
+        return [last] if last else []
+
+
 def follow(
-    source: LogSource, *, poll_s: float = 0.05, sleep: Callable[[float], object] = time.sleep
+    source: LogSource,
+    *,
+    poll_s: float = LOG_FOLLOW_S,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[str]:
     """Yield a log's lines as they are written, until it ends.
 
@@ -348,35 +468,47 @@ def follow(
     str
         One complete line without its newline; at the end what stands after the last newline.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    begun: list[str] = []  # parts of the line that has no end yet
-    start = 0
-    while True:
-        ended = source.finished()  # before the read: afterwards it would miss the last bytes
-        kept = source.kept_from(start)
-        if kept > start:
-            begun.append(decoder.decode(b"", final=True))
-            if last := "".join(begun):
-                yield last
-            begun.clear()
-            yield gap_line(kept - start).removesuffix("\n")
-            start = kept
-        data = source.read(start, LOG_READ_BYTES)
-        start += len(data)
-        *complete, rest = decoder.decode(data).split("\n")
-        for line in complete:
-            begun.append(line)
-            yield "".join(begun).removesuffix("\r")
-            begun.clear()
-        if rest:
-            begun.append(rest)
-        if not data:
-            if ended:
-                break
+    return (line for _, line in follow_several([("", source)], poll_s=poll_s, sleep=sleep))
+
+
+def follow_several(
+    sources: Iterable[tuple[str, LogSource]],
+    *,
+    poll_s: float = LOG_FOLLOW_S,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Iterator[tuple[str, str]]:
+    """Yield the lines of several logs as they are written, until all have ended.
+
+    Parameters
+    ----------
+    sources : iterable of (str, LogSource)
+        The logs, each with a name.
+    poll_s, sleep
+        As of `follow`.
+
+    Yields
+    ------
+    tuple of (str, str)
+        The name of a log, and a line of it. A line is never cut in two by those of other logs.
+    """
+    left = [(name, source, Lines(source)) for name, source in sources]
+    while left:
+        going, came = [], False
+        for one in left:
+            name, source, lines = one
+            ended = source.finished()  # before the read: afterwards it would miss the last bytes
+            new, more = lines.new()
+            for line in new:
+                yield name, line
+            if ended and not more:
+                for line in lines.rest():
+                    yield name, line
+                continue
+            going.append(one)
+            came |= more
+        left = going
+        if left and not came:
             sleep(poll_s)
-    begun.append(decoder.decode(b"", final=True))
-    if last := "".join(begun):
-        yield last
 
 
 def _read_characters(source: LogSource, start: int, limit: int, ended: bool) -> tuple[bytes, str]:

@@ -1,25 +1,31 @@
-"""What programs import: `spawn`, `map`, `put`, `run_script`, `rng`, and the objects for results.
+"""What programs import: `spawn`, `map`, `put`, `run`, `rng`, and the objects for results.
 
-This module holds the public names and `rng`, nothing else. What is behind the names is in
+This module holds the public names, `run` and `rng`, nothing else. What is behind the names is in
 `mars.calls`: `spawn` describes calls, `objects` stand for their results, and `executable` has what
-all these objects can do.
+all these objects can do. The module can be called, too: ``@mars.remote`` is a decorator, see
+`mars.calls.decorated`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars.attempt import context
 from mars.calls.executable import Executable
 from mars.calls.maps import ItemCall
 from mars.calls.objects import ExecutableTuple, MapObjects, Object
 from mars.calls.put import put
-from mars.calls.spawn import map, run_script, spawn, wrappers  # noqa: A004 (it is mars.remote.map)
+from mars.calls.spawn import map, run_script, spawn  # noqa: A004 (it is mars.remote.map)
 from mars.config import options as program_options
 from mars.engine import Run
+from mars.sessions.opening import execute, fetch, new_session
 
 if TYPE_CHECKING:
     from mars.calls.completed import as_completed
+    from mars.calls.decorated import RemoteFunction
     from mars.completion import Completed
     from mars.execution import Counts, Execution
 else:
@@ -28,6 +34,7 @@ else:
         "Completed": "completion",
         "Counts": "execution",
         "Execution": "execution",
+        "RemoteFunction": "calls.decorated",
         "as_completed": "calls.completed",
     }
 
@@ -40,25 +47,41 @@ else:
         return getattr(importlib.import_module(f"mars.{home}"), name)
 
 
-def _tensor(one: Object[Any]) -> Any:
-    from mars.tensor.core import Tensor
-
-    return Tensor(objects=[one])
+R = TypeVar("R")
 
 
-def _frame(one: Object[Any]) -> Any:
-    from mars.dataframe.core import DataFrame
+def run(func: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    """Call a function in another process, wait for it, and return its value.
 
-    return DataFrame(objects=[one])
+    Several calls run at the same time with `spawn` or `map`; this is one call.
 
+    Parameters
+    ----------
+    func : callable
+        As of `spawn`.
+    *args, **kwargs
+        Its arguments.
 
-def _series(one: Object[Any]) -> Any:
-    from mars.dataframe.core import Series
+    Returns
+    -------
+    object
+        What it returned.
 
-    return Series(objects=[one])
+    Raises
+    ------
+    EncodeError
+        The function or an argument does not pickle (a TypeError).
+    BaseException
+        The call failed: its own error.
 
-
-wrappers.update(tensor=_tensor, dataframe=_frame, series=_series, df_or_series=_frame)
+    Examples
+    --------
+    >>> run(max, 3, 5, key=abs)
+    5
+    """
+    made: Any = spawn(func, args, kwargs)
+    value: R = made.execute().fetch()
+    return value
 
 
 def rng() -> Any:
@@ -94,7 +117,41 @@ def rng() -> Any:
     return attempt.generator
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Remote(ModuleType):
+    """What this module is when it is called: ``@mars.remote`` and ``@mars.remote(cpus=2)``."""
+
+    def __call__(self, func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Give a function the methods ``spawn``, ``map`` and ``run``; see `RemoteFunction`.
+
+        Parameters
+        ----------
+        func : callable, optional
+            The function. It stays what it is when it is called.
+        **options
+            Options of its calls, as of `spawn`.
+
+        Returns
+        -------
+        RemoteFunction
+
+        Raises
+        ------
+        TypeError, ValueError
+            As of `spawn`.
+        """
+        from mars.calls.decorated import decorate
+
+        return decorate(func, **options)
+
+
+sys.modules[__name__].__class__ = _Remote
+
 __all__ = [
     "Completed", "Counts", "Executable", "Execution", "ExecutableTuple", "ItemCall", "MapObjects",
-    "Object", "Run", "as_completed", "map", "put", "rng", "run_script", "spawn",
+    "Object", "RemoteFunction", "Run", "as_completed", "execute", "fetch", "map", "new_session",
+    "put", "rng", "run", "run_script", "spawn",
 ]  # fmt: skip

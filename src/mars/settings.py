@@ -71,9 +71,19 @@ together."""
 BLOCK_ITEMS: Final = 16_384
 """The most items in one block, whatever their predicted time, so that no block is very large."""
 
-ATTEMPTS_KEPT: Final = 2_000
-"""Attempts that have ended and that an engine keeps for `Engine.observe`, the newest of them. Each
-takes about 350 bytes. Whoever looks twice a second misses none up to 4 000 calls a second."""
+ATTEMPTS_KEPT: Final = 1_000_000
+"""Rows of the table of attempts that an engine keeps: attempts that have ended, the newest of them.
+Each takes about 140 bytes, and with inputs 10 more and 4 for each. Older ones are summed up by
+function."""
+
+RUNS_KEPT: Final = 65_536
+"""Runs whose begin and end an engine keeps for its table of attempts, the newest of them. Each
+takes about 200 bytes."""
+
+PROCESSOR_ASKED_AFTER_S: Final = 0.001
+"""From which time on, in seconds, a worker asks how much processor time a call has used. To ask
+takes 0.5 us, twice for each call, which is too much for the shortest calls. Those are taken to have
+been on a processor all the time."""
 
 FUNCTIONS_KEPT: Final = 512
 """How many functions a worker keeps. Each takes about 2 KB, and a program that makes a closure for
@@ -619,6 +629,22 @@ LOG_READ_BYTES: Final = MIB
 """How many bytes `fetch_log` reads at once unless ``sizes`` says otherwise. The original reads as
 many."""
 
+MARKS_WAIT_S: Final = 0.5
+"""How long to wait for a worker that is asked what the items of its block have printed, in seconds.
+It answers at once unless compiled code of the call holds the interpreter; then the next look may
+find it."""
+
+LOG_FOLLOW_S: Final = 0.05
+"""Pause between two looks at a log that somebody follows, when nothing new came, in seconds. People
+take a twentieth of a second for at once."""
+
+ECHO_NAMES: Final = 8
+"""How many calls the line names that says which calls wrote to stderr. More would not fit on it."""
+
+ECHO_COLOURS: Final = ("36", "33", "35", "32", "34", "31", "96", "93", "95", "92", "94")
+"""The colours of the names of calls whose output is shown, as codes of terminals. All of them can
+be read on white and on black."""
+
 PROGRESS_LOAD_S: Final = 0.25
 """How long a run has to last, in seconds, until what shows progress is loaded. Most runs end before
 anything could be drawn."""
@@ -656,6 +682,16 @@ not take 360 lines of log."""
 
 PROGRESS_LINE_SHARE: Final = 0.1
 """A plain line of progress is also shown whenever this further part of the run has ended."""
+
+PROGRESS_NAMES: Final = 4
+"""How many names a line of progress has of what runs, and of what failed. More do not fit."""
+
+TALLY_SHARE: Final = 0.02
+"""How much of a core counting the calls of a run may take for those who watch it. A look at 100,000
+calls that have not ended takes 10 ms."""
+
+TALLY_FAILURES: Final = 100
+"""How many calls that failed are remembered by name for those who watch a run."""
 
 SILENCE_LOOK_S: Final = 1.0
 """How often a thread that waits looks for silent calls, in seconds. A look takes 10 us per call."""
@@ -840,3 +876,50 @@ FRAME_CHUNK_BYTES: Final = 32 * MIB
 PANDAS_BLOCKS_PER_CORE: Final = 4
 """Into how many blocks for each core the rows, columns or groups of pandas are cut. With more, a
 slow block costs less at the end. Each costs a call, and some hundred microseconds in pandas."""
+
+JOBLIB_BATCHES_KEPT: Final = 10_000
+"""How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and a long
+loop may have millions of them."""
+
+JOBLIB_FUNCTIONS: Final = 8
+"""How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a
+rule. One that makes a function for each item has no use for a second way."""
+
+SLURM_COMMAND_S: Final = 20.0
+"""How long a command of Slurm may take, in seconds. A busy controller answers after seconds."""
+
+SLURM_TICK_S: Final = 0.5
+"""How often the keeper of a cluster on Slurm looks whether something is due, in seconds."""
+
+SLURM_QUEUE_LOOK_S: Final = 2.0
+"""How often Slurm is asked for a job that waits, in seconds, in the first half minute. A wrong
+request is found then. Sites ask users not to poll more often than needed."""
+
+SLURM_LONG_LOOK_S: Final = 10.0
+"""How often Slurm is asked for a job that runs or has waited for half a minute, in seconds. A
+change of its time limit is seen within this time."""
+
+SLURM_QUEUE_NEW_S: Final = 30.0
+"""How long a job that waits is new, in seconds: see `SLURM_QUEUE_LOOK_S`."""
+
+SLURM_WARNING_S: Final = 60.0
+"""How long before the time limit of a job its calls are told, in seconds. Enough to write a large
+state to disk."""
+
+SLURM_STEP_END_S: Final = 12.0
+"""How long the nodes of a job may take to leave, in seconds. A node has `CLUSTER_END_S` for its
+processes, and the loaded file system of a cluster takes its time."""
+
+SLURM_STEP_AGAIN_S: Final = 30.0
+"""How long after a node ended it is started again on its host, in seconds."""
+
+SLURM_STEP_TRIES: Final = 3
+"""How often in a row a node is started on a host without joining the cluster."""
+
+SLURM_KEEPER_END_S: Final = 60.0
+"""How long the keeper of a cluster on Slurm may take to end all, in seconds: the nodes leave, the
+job is cancelled, the head ends. A controller that does not answer takes several times
+`SLURM_COMMAND_S`."""
+
+SLURM_SAID_LINES: Final = 20
+"""How many last lines of what a host printed an error shows."""

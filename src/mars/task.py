@@ -32,6 +32,18 @@ TIMING: Final = struct.Struct("<5q")
 called the function, got its result and had stored that. They are nanoseconds of the monotonic clock
 of the program."""
 
+RECORD: Final = struct.Struct("<QBBQQ5qIffffQIIIHII")
+"""A finished call, as its worker tells of it: attempt, status, flags, its log's start and end
+(bytes in the worker's log), the five times of `TIMING`, the most memory that the process took (KiB;
+0: not looked at), what `mars.engines.wire.messages.Measured` has, and the size of what follows."""
+
+RECORD_HEAD: Final = struct.Struct("<QBBQQq24xqI42xI")
+"""Of a record what the engine needs at once: attempt, status, flags, log, received, stored, memory,
+and the size of what follows."""
+
+TIMES: Final = slice(26, 66)
+"""The five times inside a record."""
+
 Buffers = tuple[object, ...]
 """The large buffers of a pickled value. They are kept beside the pickle, never copied into it."""
 
@@ -264,6 +276,10 @@ class Handle:
         Most handles have nothing to do here: their calls are described when they are made.
         """
 
+    def calls_logged(self, realm: object) -> Sequence[Call]:
+        """The calls whose logs are its log, whether they are done or not."""
+        return self.calls_in(realm)
+
     def value_in(self, session: Any) -> Any:
         """The value, as `fetch` returns it."""
         raise NotImplementedError
@@ -307,6 +323,9 @@ class Output(Handle):
             self.call.drop()
 
     def calls_in(self, realm: object) -> Sequence[Call]:
+        return (self.call,)
+
+    def calls_logged(self, realm: object) -> Sequence[Call]:
         return (self.call,)
 
     def value_in(self, session: Any) -> Any:
@@ -433,5 +452,5 @@ class Task:
 
 __all__ = [
     "AttemptId", "Buffers", "Call", "Ended", "Function", "Handle", "Output", "Realm", "RunId",
-    "Stage", "Task", "TIMING", "WorkerId",
+    "RECORD", "RECORD_HEAD", "Stage", "TIMES", "Task", "TIMING", "WorkerId",
 ]  # fmt: skip

@@ -20,15 +20,18 @@ SLICE = {
     "dask": {
         "test_engine_arrays",
         "test_engine_failures",
+        "test_engine_joblib",
         "test_engine_logs",
         "test_engine_nesting",
         "test_engine_programs",
         "test_engine_put",
+        "test_engine_report",
         "test_engine_same",
         "test_engine_settings",
     },
     "ray": {
         "test_engine_failures",
+        "test_engine_joblib",
         "test_engine_nesting",
         "test_engine_programs",
         "test_engine_put",

@@ -145,7 +145,7 @@ def test_kwargs_may_have_the_names_of_our_own_parameters() -> None:
 
 @pytest.mark.parametrize("wrong", [(), [("a", 1)], 3, "abc"])
 def test_kwargs_that_is_not_a_dict_is_refused_at_spawn(wrong: object) -> None:
-    with pytest.raises(TypeError, match=r"^kwargs has to be a dict$"):
+    with pytest.raises(TypeError, match=r"^kwargs has to be a dict, got "):
         mr.spawn(scaled, args=(1,), kwargs=wrong)
 
 
@@ -545,7 +545,7 @@ def test_a_bad_value_is_refused_at_spawn_and_names_the_option(option: str, wrong
 
 @pytest.mark.parametrize("unknown", ["num_cpus", "n_outputs", "retry"])
 def test_an_unknown_option_is_refused_with_the_originals_words(unknown: str) -> None:
-    with pytest.raises(ValueError, match=f"^Unexpected kw: {unknown}$"):
+    with pytest.raises(ValueError, match=f"^Unexpected kw: {unknown}; "):
         mr.spawn(scaled, args=(2,), **{unknown: 1})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -279,3 +280,23 @@ def test_an_item_of_a_map_inside_a_call_is_an_input_of_another_call() -> None:
         return found
 
     assert mr.spawn(outer).execute().fetch() == 25
+
+
+def test_threads_that_failed_calls_leave_behind_hold_no_cores() -> None:
+    def leave(number: int) -> None:
+        def ask() -> None:
+            for one in range(12):
+                try:
+                    mr.spawn(square, args=(one,)).execute()
+                except BaseException:
+                    return  # the call has ended, or its process is ending
+
+        threading.Thread(target=ask, daemon=True).start()
+        time.sleep(0.004)  # so that many of them ask after the call has ended
+        raise ValueError(number)
+
+    for number in range(8):
+        calls = mr.ExecutableTuple([mr.spawn(leave, args=(number,)) for _ in range(4)])
+        calls.execute(on_error="continue")
+        assert [str(error) for error in calls.errors()] == [str(number)] * 4
+        assert mr.spawn(square, args=(number,)).execute().fetch() == number * number

@@ -64,6 +64,28 @@ def test_an_attempt_is_told_once_with_all_that_is_known_of_it(watch: Watch) -> N
     assert one.times == call.times()
 
 
+def spin(seconds: float) -> bytes:
+    """Is on a processor for so long, and returns a kilobyte."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return b"x" * 1024
+
+
+def test_an_attempt_tells_its_processor_time_and_its_sizes(watch: Watch) -> None:
+    mr.spawn(spin, 0.05, cpus=0.5).execute()
+    mr.spawn(time.sleep, 0.05).execute()
+    mr.spawn(len, mr.spawn(spin, 0.0)).execute()
+    spun, slept, maker, reader = watch.ended()
+    assert (spun.function, spun.cpus, slept.cpus) == ("spin", 0.5, 1)
+    assert spun.times is not None and slept.times is not None
+    assert 0.05 <= spun.cpu_s <= spun.times.running_s + 0.05
+    assert slept.cpu_s < 0.04 < slept.times.running_s
+    assert 1024 < spun.written_bytes < 1400 and 1024 < maker.written_bytes < 1400
+    assert spun.read_bytes < 200 and 1024 < reader.read_bytes < 1600
+    assert maker.serial < reader.serial
+
+
 def test_attempts_that_raise_are_told_each_with_its_number(watch: Watch) -> None:
     with pytest.raises(ZeroDivisionError):
         mr.spawn(divmod, (1, 0), retries=2).execute()

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from mars import platform
 from mars.engines.wire import frames, messages
 from mars.engines.wire.frames import HEADER, RECORDS_FLAG, BadFrame, Inbox, Outgoing
-from mars.engines.wire.messages import RECORD, TIMES
+from mars.engines.wire.messages import UNMEASURED
 from mars.errors import InternalError
+from mars.task import RECORD, TIMES
 
 Pair = tuple[socket.socket, Inbox]
 
@@ -216,7 +217,7 @@ def test_a_message_too_large_for_a_frame_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_the_times_of_a_record_are_where_they_are_said_to_be() -> None:
     times = (10, 20, 30, 40, 50)
-    record = RECORD.pack(7, 1, 2, 100, 200, *times, 0, 0)
+    record = RECORD.pack(7, 1, 2, 100, 200, *times, 0, *UNMEASURED, 0)
     assert len(record[TIMES]) == 5 * 8
     assert [
         int.from_bytes(record[TIMES][start : start + 8], "little") for start in range(0, 40, 8)

@@ -585,6 +585,20 @@ def test_nothing_is_sent_behind_a_call_that_waits() -> None:
     assert desk.sent() == {1: ["parent"], 2: ["child"]}
 
 
+def test_a_thread_that_waits_in_a_worker_without_a_call_takes_no_cores() -> None:
+    desk = Desk(1)
+    first = call("first", function=LONG)
+    desk.submit(first)
+    desk.finish(1, seconds=1.0)
+    desk.on(Blocked(WorkerId(1)))  # a thread that the call has left behind waits for a run
+    second = call("second", function=LONG)
+    desk.submit(second)
+    assert desk.sent()[1] == ["second"]
+    desk.on(Unblocked(WorkerId(1)))
+    desk.finish(1, seconds=1.0)
+    assert desk.scheduler.groups[0].free == 1
+
+
 # -- cores, priorities, groups ----------------------------------------------------------------
 
 

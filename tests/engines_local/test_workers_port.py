@@ -21,9 +21,9 @@ from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
 from mars.engines.local.workers import Ended
 from mars.engines.wire import messages
-from mars.engines.wire.messages import RECORD
+from mars.engines.wire.messages import UNMEASURED
 from mars.engines.wire.status import VALUE
-from mars.task import Call, Function, Stage, Task
+from mars.task import RECORD, Call, Function, Stage, Task
 
 
 class Pretended:
@@ -63,7 +63,7 @@ class Pretended:
             return
         value = pickle.dumps(act(*args))
         now = time.monotonic_ns()
-        record = RECORD.pack(attempt, VALUE, 0, 0, 0, *(now,) * 5, 0, len(value))
+        record = RECORD.pack(attempt, VALUE, 0, 0, 0, *(now,) * 5, 0, *UNMEASURED, len(value))
         self._workers.driver.came(self, [(True, memoryview(record + value))])
 
     def order(self, message: messages.Order) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import types
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from mars.observe import progress as module
 from mars.observe.progress import (
     Display,
-    Pace,
+    KindFacts,
     Progress,
     display_for,
     format_duration,
     format_html,
+    format_left,
     format_line,
 )
 
@@ -69,23 +71,28 @@ def _no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
 def drive(display: Display | None, *, total: int, seconds: float, failed: int = 0) -> None:
     """Play a run whose tasks end evenly over some seconds."""
     assert display is not None
-    pace = Pace(total)
     display.start(total)
     for ended in range(total + 1):
         bad = min(failed, ended)
-        running = 2 if ended < total else 0
+        elapsed_s = seconds * ended / max(total, 1)
+        left_s = seconds - elapsed_s
         display.update(
-            pace.progress(
-                done=ended - bad,
-                failed=bad,
-                running=running,
-                elapsed_s=seconds * ended / max(total, 1),
+            Progress(
+                total,
+                ended - bad,
+                bad,
+                2 if ended < total else 0,
+                elapsed_s,
+                (left_s, left_s) if ended else None,
+                active=(("fit 7", 12.0),) if ended < total else (),
+                failures=tuple(f"fit {i}" for i in range(bad)),
+                kinds=(KindFacts("fit", total, ended - bad, bad, 1.0),),
             )
         )
-    display.finish(pace.progress(done=total - failed, failed=failed, elapsed_s=seconds))
+    display.finish(Progress(total, total - failed, failed, elapsed_s=seconds))
 
 
-# -- facts and pace ---------------------------------------------------------------------------
+# -- facts ------------------------------------------------------------------------------------
 
 
 def test_progress_counts_failures_as_ended() -> None:
@@ -93,50 +100,6 @@ def test_progress_counts_failures_as_ended() -> None:
     assert (now.ended, now.fraction) == (5, 0.5)
     assert repr(now) == "<Progress 4/10 done, 2 running, 1 failed, 5.0 s>"
     assert Progress(0).fraction == 1.0
-
-
-def test_time_left_is_unknown_before_the_first_end() -> None:
-    assert Pace(10).eta_s(0, 100.0) is None
-
-
-def test_even_pace_is_extrapolated() -> None:
-    pace, left = Pace(100), None
-    for ended in range(1, 51):
-        left = pace.eta_s(ended, ended * 2.0)
-    assert left == pytest.approx(100.0)
-
-
-def test_pace_forgets_a_cached_beginning() -> None:
-    pace, left = Pace(100), None
-    pace.eta_s(20, 0.1)  # found in the journal
-    for ended in range(21, 61):
-        left = pace.eta_s(ended, (ended - 20) * 1.0)
-    assert left == pytest.approx(40.0, rel=0.1)  # not 27, as by the average
-
-
-def test_time_left_counts_down_and_grows_once_overdue() -> None:
-    pace = Pace(4)
-    assert pace.eta_s(2, 20.0) == pytest.approx(20.0)
-    assert pace.eta_s(2, 24.0) == pytest.approx(16.0)
-    late = [pace.eta_s(2, 20.0 + waited) or 0.0 for waited in (60.0, 120.0, 600.0)]
-    assert late == sorted(late)
-    assert late[0] > 20.0
-
-
-@given(
-    st.integers(0, 300),
-    st.lists(st.tuples(st.integers(0, 20), st.floats(0, 1e6, allow_nan=False)), max_size=200),
-)
-def test_time_left_is_never_negative_and_zero_at_the_end(
-    total: int, steps: list[tuple[int, float]]
-) -> None:
-    pace, ended, elapsed_s = Pace(total), 0, 0.0
-    for more, later_s in steps:
-        ended, elapsed_s = min(total, ended + more), elapsed_s + later_s
-        left = pace.eta_s(ended, elapsed_s)
-        assert (left is None) == (ended == 0 and total > 0)
-        assert left is None or left >= 0.0
-    assert pace.eta_s(total, elapsed_s) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -171,13 +134,77 @@ def test_no_duration_shows_a_unit_that_is_full(seconds: float) -> None:
 
 
 def test_what_running_tasks_tell_counts_but_is_never_all() -> None:
-    pace = Pace(2)
-    now = pace.progress(done=0, running=2, partial=0.5, elapsed_s=10.0)
-    assert (now.fraction, now.eta_s) == (0.25, 30.0)
-    almost = pace.progress(done=0, running=2, partial=2.0, elapsed_s=40.0)
+    assert Progress(2, running=2, partial=0.5).fraction == 0.25
+    almost = Progress(2, running=2, partial=2.0)
     assert almost.fraction < 1.0
     assert "99 %" in format_line(almost)
-    assert pace.progress(done=2, elapsed_s=41.0).fraction == 1.0
+    assert Progress(2, done=2).fraction == 1.0
+
+
+@pytest.mark.parametrize(
+    ("left_s", "text"),
+    [
+        (None, ""),
+        ((0.0, None), ""),
+        ((3.0, None), "at least 3.0 s left"),
+        ((4.2, 6.4), "4.2 to 6.4 s left"),
+        ((0.9, 1.4), "900 ms to 1.4 s left"),
+        ((9.98, 10.02), "about 10 s left"),
+        ((0.1, 20.0), "up to 20 s left"),
+        ((3000.0, 9000.0), "50 min 00 s to 2 h 30 min left"),
+    ],
+)
+def test_the_time_left_is_a_range_in_words(
+    left_s: tuple[float, float | None] | None, text: str
+) -> None:
+    assert format_left(left_s) == text
+
+
+NAMED = Progress(
+    40, 18, 2, 3, 12.0, (4.0, 6.0),
+    active=(("fit 7", 12.0), ("fit 3", 8.1), ("load <b>", 0.4), ("a\x1b[2J", 0.3), ("fit 9", 0.1)),
+    failures=("fit 4", "fit 9"),
+    kinds=(KindFacts("load", 4, 4, 0, 0.03), KindFacts("fit", 36, 14, 2, 1.2)),
+)  # fmt: skip
+
+
+def test_a_line_names_what_runs_and_what_failed() -> None:
+    assert format_line(NAMED) == (
+        "mars: 18/40 done, 3 running, 2 failed, 50 % after 12 s, 4.0 to 6.0 s left; "
+        "running: fit 7 (12 s), fit 3 (8.1 s), load <b> (400 ms), a\\x1b[2J (300 ms) and 1 more; "
+        "failed: fit 4, fit 9"
+    )
+    assert format_line(NAMED, final=True) == (
+        "mars: 18/40 done, 3 running, 2 failed in 12 s; failed: fit 4, fit 9"
+    )
+
+
+def test_html_names_them_too_and_lets_long_lines_wrap() -> None:
+    html = format_html(NAMED)
+    for part in (
+        "4.0 to 6.0 s left",
+        "failed: fit 4, fit 9",
+        "running: fit 7 (12 s), fit 3 (8.1 s), load &lt;b&gt; (400 ms)",
+        "calls: load 4/4, 30 ms each; fit 14/36, 2 failed, 1.2 s each",
+    ):
+        assert part in html
+    assert "nowrap" not in html
+    assert "running:" not in format_html(NAMED, final=True)
+
+
+def test_a_terminal_of_any_width_shows_counts_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        stream = Terminal()
+        display = display_for(True, stream, {"TERM": "xterm", "NO_COLOR": "1"})
+        assert display is not None
+        display.start(40)
+        display.update(NAMED)
+        display.finish(NAMED)
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+        text = " ".join(plain.split())
+        for part in ("18/40 done", "fit 7 (12 s)", "failed: fit 4, fit 9", "1.2 s each"):
+            assert part in text, columns
 
 
 def test_hundred_percent_means_that_all_have_ended() -> None:
@@ -185,8 +212,8 @@ def test_hundred_percent_means_that_all_have_ended() -> None:
 
 
 def test_html_shows_counts_and_needs_nothing_from_outside() -> None:
-    html = format_html(Progress(36, done=12, failed=1, running=2, elapsed_s=12, eta_s=24))
-    for part in ('value="0.3611"', "12/36 done", "2 running", "1 failed", "24 s left"):
+    html = format_html(Progress(36, done=12, failed=1, running=2, elapsed_s=12, left_s=(20, 24)))
+    for part in ('value="0.3611"', "12/36 done", "2 running", "1 failed", "20 to 24 s left"):
         assert part in html
     assert "script" not in html
     assert "http" not in html
@@ -232,7 +259,9 @@ def test_ci_gets_plain_lines_even_on_a_terminal() -> None:
     drive(display_for("auto", stream, {"CI": "1", "TERM": "xterm"}), total=20, seconds=40.0)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10  # 10 % … 90 %, and the end
-    assert lines[0] == "mars: 2/20 done, 2 running, 10 % after 4.0 s, about 36 s left"
+    assert lines[0] == (
+        "mars: 2/20 done, 2 running, 10 % after 4.0 s, about 36 s left; running: fit 7 (12 s)"
+    )
     assert lines[-1] == "mars: 20/20 done in 40 s"
     assert "\x1b" not in stream.getvalue()
 

@@ -54,7 +54,18 @@ SUITES: Final[dict[str, Suite]] = {
     "cpython": Suite((), "cpython_plugin", prepare=fetch.cpython),
     "loky": Suite((), "loky_plugin", prepare=fetch.loky),
     "libraries": Suite((), "libraries_plugin", prepare=fetch.libraries),
-}
+    # Scripts that tests start know the name "mars" only if somebody imports mars.joblib there.
+    "joblib": Suite(("joblib.test.test_parallel",), "joblib_plugin", "import mars.joblib"),
+    # OpenMP's threads wait by spinning, which takes minutes where cores are shared.
+    "sklearn": Suite(
+        (
+            "sklearn.utils.tests.test_parallel", "sklearn.compose.tests",
+            "sklearn.model_selection.tests", "sklearn.ensemble.tests",
+        ),
+        "sklearn_plugin",
+        environment={"OMP_NUM_THREADS": "1"},
+    ),
+}  # fmt: skip
 
 
 def left_out(plugin: str) -> list[str]:

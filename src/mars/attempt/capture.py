@@ -101,12 +101,18 @@ class Segment:
 
 
 class Log:
-    """The part of a segment that one attempt wrote."""
+    """The part of a segment that one attempt wrote.
 
-    __slots__ = ("end", "segment", "start")
+    Attributes
+    ----------
+    loud : bool
+        Whether Python code of the attempt wrote to stderr: warnings, most of all.
+    """
 
-    def __init__(self, segment: Segment, start: int, end: int) -> None:
-        self.segment, self.start, self.end = segment, start, end
+    __slots__ = ("end", "loud", "segment", "start")
+
+    def __init__(self, segment: Segment, start: int, end: int, loud: bool = False) -> None:
+        self.segment, self.start, self.end, self.loud = segment, start, end, loud
 
     def size(self) -> int:
         """Bytes."""
@@ -146,15 +152,22 @@ class _LogFile(io.FileIO):
     """The file of a log. A call did not ask for it, so it does not hear of a disk that is full.
 
     What comes when there is room again begins with a line that says what is missing.
+
+    Attributes
+    ----------
+    written : bool
+        Whether something was written. Whoever looks at it makes it False again.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
+        self.written = False
         self._file = self._identity()
         self._lost = 0
         self._cut = False  # within a line
 
     def write(self, data: Any, /) -> int:
+        self.written = True
         try:
             if self._lost:
                 line = f"mars: {self._lost:,} bytes {_MISSING}\n"
@@ -201,12 +214,15 @@ class _Routed(io.TextIOBase):
 
     def __init__(self, inside: Callable[[], bool], log: Any, before: Any) -> None:
         self._inside, self._log, self._before = inside, log, before
+        self.wrote = False  # to the log
 
     def _target(self) -> Any:
         return self._log if self._inside() else self._before
 
     def write(self, text: str, /) -> int:
-        return int(self._target().write(text) or len(text))
+        target = self._target()
+        self.wrote |= target is self._log
+        return int(target.write(text) or len(text))
 
     def flush(self) -> None:
         self._target().flush()
@@ -258,8 +274,7 @@ class _Capture:
         self.descriptors = [os.dup(descriptor) for descriptor in (1, 2)]
         for descriptor in (1, 2):
             os.dup2(segment.descriptor, descriptor)
-        given = sys.__stdin__
-        interactive = given is not None and not given.closed and given.isatty()
+        interactive = is_interactive()
         routed = []
         for before, descriptor, copy in zip(self.streams, (1, 2), self.descriptors, strict=True):
             elsewhere: Any = before
@@ -269,6 +284,11 @@ class _Capture:
             routed.append(_Routed(inside, log, elsewhere))
         self._routed = routed
         sys.stdout, sys.stderr = routed
+
+    @property
+    def loud(self) -> bool:
+        """Whether the call wrote to stderr."""
+        return self._routed[1].wrote
 
     def give_back(self) -> None:
         sys.stdout, sys.stderr = self.streams
@@ -280,6 +300,12 @@ class _Capture:
             routed.end(before)
         for copy in self.descriptors:
             os.close(copy)
+
+
+def is_interactive() -> bool:
+    """Whether a user sits before the program, and may talk to a debugger in a call."""
+    given = sys.__stdin__
+    return given is not None and not given.closed and given.isatty()
 
 
 def _descriptor_of(stream: Any) -> int:
@@ -296,13 +322,14 @@ _capturing = threading.Lock()
 
 
 @contextlib.contextmanager
-def capturing(segment: Segment, inside: Callable[[], bool]) -> Iterator[None]:
+def capturing(segment: Segment, inside: Callable[[], bool]) -> Iterator[_Capture]:
     """Send what a call prints, C code and child processes included, to ``segment``.
 
     What Python prints in other threads goes where it went before: ``inside`` says whether the
     thread that asks is one of the call. On a terminal, what the call prints is shown there as
     well. Blocks stand inside each other. One that ends before a block inside of it, in a thread
-    that its call has left behind, leaves the output to that one.
+    that its call has left behind, leaves the output to that one. The value of the block says
+    whether the call is ``loud``.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # the program may have put anything there
@@ -311,7 +338,7 @@ def capturing(segment: Segment, inside: Callable[[], bool]) -> Iterator[None]:
         capture = _Capture(segment, inside)
         _captures.append(capture)
     try:
-        yield
+        yield capture
     finally:
         with _capturing:
             with contextlib.suppress(ValueError):  # closed by the call

@@ -30,9 +30,16 @@ _NOTHING: Final[list[Any]] = []
 
 
 class Keep:
-    """Collects what one pickle leaves out: large buffers, and the outputs it met."""
+    """Collects what one pickle leaves out: large buffers, and the outputs it met.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    least_bytes : int, default `BUFFER_BYTES`
+        What is smaller stays in the pickle.
+    """
+
+    def __init__(self, least_bytes: int = BUFFER_BYTES) -> None:
+        self.least_bytes = least_bytes
         self.buffers: list[pickle.PickleBuffer] = []
         self.found: list[Any] = []
 
@@ -46,7 +53,7 @@ class Keep:
             size = buffer.raw().nbytes
         except BufferError:  # not contiguous: numpy sends such arrays in band
             return True
-        if size < BUFFER_BYTES:
+        if size < self.least_bytes:
             return True
         self.buffers.append(buffer)
         return False
@@ -94,9 +101,11 @@ def encode_in_band(value: object) -> bytes:
 
 
 def encode_arguments(
-    args: tuple[object, ...], kwargs: dict[str, object]
+    args: tuple[object, ...], kwargs: dict[str, object], least_bytes: int = BUFFER_BYTES
 ) -> tuple[bytes, list[pickle.PickleBuffer], list[Any]]:
     """Pickle arguments; outputs among them, however deep, come back in the order of their places.
+
+    Buffers from ``least_bytes`` on come back apart, uncopied.
 
     Raises
     ------
@@ -109,7 +118,7 @@ def encode_arguments(
                 break
         else:
             return pickle.dumps((args, kwargs), 5), _NOTHING, _NOTHING
-    keep = Keep()
+    keep = Keep(least_bytes)
     with collecting(keep.found):
         if _are_simple(args) and (not kwargs or _are_simple(kwargs.values())):
             data = _simply((args, kwargs), keep)

@@ -7,12 +7,12 @@ it has to provide. Nothing runs here: the session does that, see `mars.sessions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
-from mars.sessions.session import AnySession, Session
+from mars.sessions.session import AnySession, Session, refuse_fetch_arguments
 from mars.task import Call, Handle
 from mars.tracebacks import trim
 
@@ -20,7 +20,7 @@ V = TypeVar("V")
 
 _UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
 _ARGUMENTS_OF_RUN: Final = frozenset(
-    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "interval_s"}
+    {"show_progress", "on_error", "seed", "cancelled", "checkpoint", "echo", "interval_s", "report"}
 )
 
 
@@ -61,6 +61,7 @@ class Executable(Handle, Generic[V]):
         progress_update_interval: float = 1,
         on_error: str = "raise",
         seed: int | None = None,
+        echo: bool | str | None = None,
         **accepted: Any,
     ) -> Any:
         """Run what this stands for, and all that it needs. What is done already is not run again.
@@ -68,7 +69,7 @@ class Executable(Handle, Generic[V]):
         Parameters
         ----------
         session : Session, optional
-            Default: the default session. If there is none, one is made, with a warning.
+            Default: the default session. If there is none, one is made, and a line says so.
         wait : bool, default True
             False: return a future at once.
         show_progress : bool or "auto", optional
@@ -79,6 +80,10 @@ class Executable(Handle, Generic[V]):
             See `mars.session.Session.execute`.
         seed : int, optional
             Seed of `rng` in this run. Default: the session's.
+        echo : {"all", "failures", "summary", True, False}, optional
+            What is shown of what calls print; see `mars.session.Session.execute`.
+        report : path, optional
+            A file for the report on this run, ``.html`` or ``.json``.
 
         Returns
         -------
@@ -111,6 +116,7 @@ class Executable(Handle, Generic[V]):
                 interval_s=progress_update_interval,
                 on_error=on_error,
                 seed=seed,
+                echo=echo,
                 finish=lambda: result,
                 **_run_arguments(accepted),
             )
@@ -118,7 +124,7 @@ class Executable(Handle, Generic[V]):
             trim(error)
             raise
 
-    def fetch(self, session: AnySession | None = None, **_: Any) -> V:
+    def fetch(self, session: AnySession | None = None, **unknown: Any) -> V:
         """The value. What that is depends on the kind of handle.
 
         A single object: what its call returned. Several objects: a list of their values;
@@ -138,12 +144,16 @@ class Executable(Handle, Generic[V]):
 
         Raises
         ------
+        TypeError
+            There is an argument that `fetch` does not have, such as ``timeout``: it never waits.
         NotExecuted
             A call was not executed in the session (a ValueError).
         BaseException
             A call failed: its own error.
         """
         try:
+            if unknown:
+                refuse_fetch_arguments(unknown)
             if self._is_empty():
                 return self._nothing  # type: ignore[no-any-return]
             return self.value_in(existing(session, self))  # type: ignore[no-any-return]
@@ -269,12 +279,24 @@ class Executable(Handle, Generic[V]):
         return found if isinstance(found, list) else [found]
 
     def fetch_log(
-        self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None
+        self,
+        session: AnySession | None = None,
+        offsets: Any = None,
+        sizes: Any = None,
+        follow: bool = False,
     ) -> Any:
         """The logs of all parts, as a list. The log of a map is a list of the logs of its items.
 
+        With ``follow=True`` it is an iterator of the lines of all calls, as they are printed, until
+        all of them have ended. Each line begins with the name of its call, such as ``fit 7 | ``.
+        Calls with one name are numbered from 0, in their order here.
+
         For the parameters, and for what each log is, see `Object.fetch_log`.
         """
+        if follow:
+            if self._is_empty():
+                return iter(())
+            return existing(session, self).follow_logs((self,))
         return [
             one.fetch_log(session=session, offsets=offsets, sizes=sizes) for one in self._parts()
         ]
@@ -289,6 +311,9 @@ class Executable(Handle, Generic[V]):
 
     def calls_in(self, realm: object) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_in(realm)]
+
+    def calls_logged(self, realm: object) -> Sequence[Call]:
+        return [call for one in self._parts() for call in one.calls_logged(realm)]
 
     def value_in(self, session: Any) -> Any:
         return self._shaped(session.values(self._parts()))
@@ -350,8 +375,14 @@ def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
         kwargs["interval_s"] = kwargs.pop("progress_update_interval")
     unknown = kwargs.keys() - _ARGUMENTS_OF_RUN
     if unknown:
-        raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+        raise TypeError(_unknown("execute", min(unknown), {*_ARGUMENTS_OF_RUN, "session", "wait"}))
     return kwargs
+
+
+def _unknown(function: str, name: str, known: Iterable[str]) -> str:
+    from mars.calls import mistakes
+
+    return mistakes.unknown_argument(function, name, sorted(known))
 
 
 def _choose(given: AnySession | None, accepted: dict[str, Any]) -> Session:

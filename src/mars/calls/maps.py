@@ -263,6 +263,16 @@ class MapCall(Call):
             calls.append(self)
         return calls
 
+    def logged(self, realm: Realm) -> list[Call]:
+        """Whose logs are those of the items: the map, and the items that ran by themselves."""
+        have = self._have(realm)
+        alone = [
+            call
+            for index, call in self.made.items()
+            if call.task_in(realm) is not None and have.find(index) is None
+        ]
+        return [self, *alone]
+
     def begin(self, task: Task) -> None:
         """Say which items the blocks of ``task`` have to run."""
         old = self.task_in(task.realm)

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVa
 from mars.attempt import codec
 from mars.calls.executable import Executable, default_realm, existing
 from mars.calls.maps import MapCall
-from mars.logs import LogFetcher
+from mars.engine import SessionRealm
+from mars.errors import SessionClosed
+from mars.logs import LogFetcher, LogReader, whole_text
 from mars.observe.attempts import Attempt, Times
+from mars.sessions.logs import CallLogs
 from mars.sessions.opening import get_default_session
 from mars.sessions.session import AnySession, Session
 from mars.task import Call, Handle, Output
@@ -40,9 +43,9 @@ class Object(Output, Executable[R], Generic[R]):
     __slots__ = ("_log",)
     __module__ = "mars.remote"  # where programs find it
 
-    _log: tuple[Session, LogFetcher]
+    _log: tuple[SessionRealm, LogReader]
 
-    @overload
+    @overload  # type: ignore[override]  # of one call it is one log
     def fetch_log(
         self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None,
         follow: Literal[False] = False,
@@ -84,7 +87,7 @@ class Object(Output, Executable[R], Generic[R]):
         Returns
         -------
         LogFetcher or iterator of str
-            The same LogFetcher each time. Its text is that of the latest read.
+            What was read, as a text that never changes. See `log` for all of it.
 
         Examples
         --------
@@ -95,17 +98,57 @@ class Object(Output, Executable[R], Generic[R]):
         """
         call = self.call
         if session is None and call.task is None and get_default_session() is None:
-            return iter(()) if follow else LogFetcher(self.key, lambda: None)
+            return iter(()) if follow else LogFetcher("", self.key)
         chosen = existing(session, self)
         if follow:
             return chosen.follow_log(call)
         known = getattr(self, "_log", None)
-        if known is None or known[0] is not chosen:
+        realm, logs = chosen.realm, chosen.logs
+        if known is None or known[0] is not realm:
             # It holds the call, not this object: the object would keep itself and its value alive.
-            known = (chosen, LogFetcher(call.key, lambda: chosen.log_source(call)))
+            # And it does not hold the session, so that `mars.sessions.replacing` sees who does.
+            known = (realm, LogReader(call.key, lambda: logs.source(call)))
             self._log = known
-        known[1].fetch(offsets=offsets, sizes=sizes)
-        return known[1]
+        realm.check_open()
+        return known[1].read(offsets=offsets, sizes=sizes)
+
+    @property
+    def log(self) -> str:
+        r"""All that the call has printed so far, in the session that executed it last.
+
+        It can be read while the call runs, and after it failed. Each look gives the whole log
+        again; `fetch_log` reads a log in parts. Empty: nothing was printed, or the call was not
+        executed.
+
+        Raises
+        ------
+        SessionClosed
+            The engine of the session has ended, and its logs with it.
+
+        Examples
+        --------
+        >>> hello = spawn(print, args=("hello",)).execute()
+        >>> hello.log
+        'hello\n'
+        >>> "hello" in hello.log
+        True
+        """
+        call = self.call
+        task = call.task
+        if task is None and call.whole is not None:
+            task = call.whole.task  # an item of a map, in one of its blocks
+        if task is None or not isinstance(task.realm, SessionRealm):
+            return ""
+        source = CallLogs(task.realm).source(call)
+        try:
+            return "" if source is None else whole_text(source)
+        except OSError:
+            if not task.realm.closed:
+                raise
+            raise SessionClosed(
+                f"the log of {call.name} is gone: the session that executed it has ended; read "
+                f".log before that, or keep its text"
+            ) from None
 
     def infos_in(
         self, session: Session, fields: Sequence[str] | None = None
@@ -390,6 +433,9 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
 
     def calls_in(self, realm: Any) -> Sequence[Call]:
         return self._call.pieces(realm) if len(self) else ()
+
+    def calls_logged(self, realm: Any) -> Sequence[Call]:
+        return self._call.logged(realm)
 
     def value_in(self, session: Session) -> list[R]:
         return self._call.values(session.realm)

@@ -157,8 +157,22 @@ HINTS: Final = frozenset(
 """Scheduling hints of the original. They are accepted and have no effect."""
 
 
-def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Options:
+def parse_options(
+    given: dict[str, Any],
+    *,
+    retry_when_fail: bool = False,
+    unknown: Callable[[str], str] | None = None,
+) -> Options:
     """Check the options that `spawn` or `map` was given.
+
+    Parameters
+    ----------
+    given : dict
+        The options by name.
+    retry_when_fail : bool, default False
+        The option of that name.
+    unknown : callable, optional
+        Makes the text of the error for a name that is no option.
 
     Raises
     ------
@@ -175,7 +189,7 @@ def parse_options(given: dict[str, Any], *, retry_when_fail: bool = False) -> Op
         if check is not None:
             check(options, value if option == "depends" else plain_scalar(value))
         elif option not in HINTS:
-            raise ValueError(f"Unexpected kw: {option}")
+            raise ValueError(f"Unexpected kw: {option}" if unknown is None else unknown(option))
     band = given.get("expect_band")
     if band is not None:
         if not isinstance(band, (tuple, list)) or not band or not isinstance(band[0], str):

@@ -23,8 +23,14 @@ from mars.errors import EncodeError
 from mars.sessions.session import AnySession
 from mars.task import Call, Function
 
-wrappers: dict[str, Callable[[Object[Any]], Any]] = {}
-"""What wraps the object of a call whose ``output_types`` is such a name; `mars.remote` fills it."""
+_KINDS: Final = {
+    "tensor": "mars.tensor.core:Tensor",
+    "dataframe": "mars.dataframe.core:DataFrame",
+    "df_or_series": "mars.dataframe.core:DataFrame",
+    "series": "mars.dataframe.core:Series",
+}
+"""What a result is wrapped in, by ``output_types``. These are above this module, and are loaded
+when a program asks for one."""
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -117,7 +123,8 @@ def spawn(
     TypeError
         ``func`` is not callable, ``kwargs`` is no dict, or an option has the wrong type.
     ValueError
-        There is no such option (``Unexpected kw: <name>``), or a value is out of range.
+        There is no such option (``Unexpected kw: <name>``; the message says what was most likely
+        meant), or a value is out of range.
 
     Notes
     -----
@@ -134,7 +141,8 @@ def spawn(
     if kwargs is None:
         kwargs = _NO_KWARGS
     elif not isinstance(kwargs, dict):
-        raise TypeError("kwargs has to be a dict")
+        given = (retry_when_fail, resolve_tileable_input, n_output)
+        raise _not_kwargs(func, args, kwargs, given)
     if type(args) is not tuple:
         args = tuple(args) if isinstance(args, tuple) else (args,)
     if n_output is not None:
@@ -148,7 +156,11 @@ def spawn(
         retry_when_fail = _flag(retry_when_fail, "retry_when_fail")
     chosen = DEFAULT_OPTIONS
     if options or retry_when_fail:
-        chosen = parse_options(options, retry_when_fail=retry_when_fail)
+        chosen = parse_options(
+            options,
+            retry_when_fail=retry_when_fail,
+            unknown=lambda name: _unknown(func, name, args, kwargs, options),
+        )
         if "retry_on" in options:
             pack_retry_on(chosen)
     try:
@@ -184,16 +196,39 @@ def _wrapped(outputs: list[Object[Any]], kinds: Any) -> list[Any]:
         kinds = list(kinds) * len(outputs)
     elif len(kinds) != len(outputs):
         raise ValueError(f"output_types names {len(kinds)} kinds for {len(outputs)} outputs")
-    return [
-        wrappers[kind](one) if kind in wrappers else one
-        for kind, one in zip(kinds, outputs, strict=True)
-    ]
+    return [_as_kind(kind, one) for kind, one in zip(kinds, outputs, strict=True)]
+
+
+def _as_kind(kind: str, one: Object[Any]) -> Any:
+    if kind not in _KINDS:
+        return one
+    import importlib
+
+    module, _, name = _KINDS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)(objects=[one])
 
 
 def applied(func: Callable[..., Any]) -> Function:
     """The function to call with ``func``, which holds objects, as its first argument."""
     known = functions.describe(attempt_call.apply, codec.Keep)
     return Function(known.key, functions.name_of(func), known.data, known.buffers)
+
+
+def _not_kwargs(func: Any, args: Any, kwargs: Any, given: tuple[Any, ...]) -> TypeError:
+    from mars.calls import mistakes
+
+    others = list(given)
+    while others and others[-1] in (False, None):
+        others.pop()
+    return TypeError(mistakes.positional(func, args, kwargs, others))
+
+
+def _unknown(
+    func: Any, name: str, args: Any, kwargs: Any, options: dict[str, Any], of_map: bool = False
+) -> str:
+    from mars.calls import mistakes
+
+    return mistakes.unknown_option(func, name, args, kwargs, options, of_map=of_map)
 
 
 def pack_retry_on(chosen: Options) -> None:
@@ -292,7 +327,11 @@ def map(  # noqa: A001 (mars.remote.map)
     if not iterables:
         raise TypeError("map() must have at least one iterable")
     retry_when_fail = _flag(options.pop("retry_when_fail", False), "retry_when_fail")
-    chosen = parse_options(options, retry_when_fail=retry_when_fail)
+    chosen = parse_options(
+        options,
+        retry_when_fail=retry_when_fail,
+        unknown=lambda name: _unknown(func, name, (), {}, options, of_map=True),
+    )
     if "retry_on" in options:
         pack_retry_on(chosen)
     holder: tuple[Callable[..., Any], ...] = ()

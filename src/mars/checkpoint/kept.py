@@ -100,7 +100,7 @@ class KeptTask(Task):
 
     def wrap(self, marks: Sequence[int] | None) -> None:
         """Give the result the form that the result of some items of a map has."""
-        self._value = (self._value, {}, marks, {})
+        self._value = (self._value, {}, marks, {}, [])
 
 
 class _KeptLog:

@@ -134,7 +134,7 @@ class Records:
     def block(self, task: Task, of_map: MapIdentity) -> list[list[Any]]:
         """Make the record of some items of a map, after that of its function if it is new."""
         call: Any = task.call
-        packed, failures, marks, _ = task.result
+        packed, failures, marks, *_ = task.result
         items = task.items
         keys = b"".join(
             NO_ITEM if offset in failures else of_map.key(index)

@@ -124,6 +124,8 @@ class Walk:
             self._array(value)
         elif isinstance(value, type):
             self._class(value)
+        elif isinstance(value, types.ModuleType):  # with a class of its own, as `mars.remote` has
+            self._module(value)
         else:
             self._object(value)
         if step:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 COMMANDS = {
     "doctor": "show what mars found on this machine, or on a cluster, and whether it works",
     "cluster": "begin, join, show and end a cluster on Ray or Dask",
+    "run": "run a program on all hosts of a Slurm allocation",
     "runs": "show what a checkpoint holds, and why a call ran again",
     "replay": "run one call of a checkpoint again, here",
     "stack": "show what each worker does now, and its Python stack",
+    "report": "show where the time of a saved run went, and what would help",
+    "what-if": "predict how long a saved run would take on other machines",
 }
 
 
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, purpose in COMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=purpose)
         if name == asked:
-            import_module(f"mars.cli.{name}").add_arguments(command)
+            import_module(_module(name)).add_arguments(command)
     options = parser.parse_args(arguments)
     try:
         if options.version:
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command is None:
             parser.print_help()
             return 2
-        status: int = import_module(f"mars.cli.{options.command}").run(options)
+        status: int = import_module(_module(options.command)).run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # `mars doctor | head`: the reader has seen enough
         # What is still buffered must go nowhere when the interpreter ends.
@@ -63,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130  # as a shell reports a command that SIGINT ended
     return status
+
+
+def _module(command: str) -> str:
+    return f"mars.cli.{command.replace('-', '_')}"
 
 
 def _version() -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, filters, threads
-from mars.attempt.capture import Log, Segment, capturing
+from mars.attempt.capture import Log, Segment, capturing, is_interactive
 from mars.attempt.codec import loads
 from mars.calls.options import Options
 from mars.code import world
@@ -47,7 +47,7 @@ from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
 from mars.errors import MarsError, NoAvailableBand, SessionClosed
 from mars.logs import LogSource
-from mars.observe.attempts import Attempts
+from mars.observe.attempts import ENDINGS, Attempts, Rows
 from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
 from mars.task import TIMING, Call, Realm, Stage, Task
 
@@ -86,13 +86,21 @@ class InlineEngine:
         self._limits: dict[Task, Limit] = {}  # of calls that run
         self._run_numbers, self._attempt_numbers = itertools.count(1), itertools.count(1)
         self._numbers: dict[Task, int] = {}  # of attempts that run
+        self._used_s: dict[Task, float] = {}  # processor time of attempts that end
         self._ended = Attempts()
         address = self.worker_addresses[0]
-        self._as_noted = SimpleNamespace(address=address, id=1, where=self._where)
+        begun = time.monotonic()
+        self._ended.workers[1] = [SimpleNamespace(address=address, where=self._where), begun, begun]
         self._free: list[Segment] = []  # for the logs of further calls
+        self.loud = 0  # attempts that have written to stderr
         self._log_limit: int | None = None
         self._closed = False
         self._threads = context.FollowThreads()
+
+    @property
+    def shows_calls(self) -> bool:
+        """Whether what calls print is on the program's terminal, for a debugger."""
+        return is_interactive()
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -107,8 +115,14 @@ class InlineEngine:
             with self._changed:
                 run.number = next(self._run_numbers)
                 run.depth = len(self._stack)
+                now = time.monotonic()
+                self._ended.run_began(
+                    run.number, run.session_id, run.depth,
+                    next(reversed(self._numbers.values()), 0),
+                )  # fmt: skip
+                self._ended.run_queued(run.number, now)
                 run.tasks = [
-                    self._attach(run, call, place, call in targets)
+                    self._attach(run, call, place, call in targets, now)
                     for call, place in zip(calls, places, strict=True)
                 ]
                 run.total = run.remaining = sum(max(task.size, 1) for task in run.tasks)
@@ -143,7 +157,7 @@ class InlineEngine:
         if options.gpus:
             raise NoAvailableBand(f"{call.name} asks for gpus={options.gpus}; there is none")
 
-    def _attach(self, run: Run, call: Call, place: Any, asked: bool) -> Task:
+    def _attach(self, run: Run, call: Call, place: Any, asked: bool, now: float) -> Task:
         """The task of a call in a run: another run's, if that is at it or has made it."""
         known = call.task_in(run.realm)
         if known is not None and (known.available or not known.finished):
@@ -155,7 +169,7 @@ class InlineEngine:
         task.place = place
         task.asked = asked
         task.runs = (run,)
-        task.queued_at = task.ready_at = time.monotonic()
+        task.queued_at = task.ready_at = now
         call.begin(task)
         if known is not None:
             # What earlier attempts printed, and how they ended, stays readable.
@@ -252,6 +266,7 @@ class InlineEngine:
                     task.runs = ()
             run.tasks = ()
             self._runs.discard(run)
+            self._ended.run_ended(run.number, time.monotonic())
             self._changed.notify_all()
         run.end()
 
@@ -404,7 +419,8 @@ class InlineEngine:
             if block.stage is Stage.DONE:
                 log = block.logs[-1] if block.logs else None
                 marks = None if log is None else [log.start, log.end]
-                block.result = (block.result, {}, marks, {})
+                loud = [0] if log is not None and log.loud else []
+                block.result = (block.result, {}, marks, {}, loud)
                 _land(block, task.runs)
             else:
                 task.tries += 1
@@ -474,22 +490,25 @@ class InlineEngine:
         )  # fmt: skip
         with self._changed:
             check_open(self._closed, self._pid)
-            self._numbers[task] = next(self._attempt_numbers)
+            number = self._numbers[task] = next(self._attempt_numbers)
+            task.sent_at = time.monotonic()
+            self._ended.sent(number, task.sent_at)
             segment = self._free.pop() if self._free else Segment()
             start = segment.size()
             self._running[task] = (segment, start)
             self._stack.append(attempt)
         task.blame = ""
-        task.sent_at = time.monotonic()
         received = decoded = returned = time.monotonic_ns()
+        used_before = time.process_time()
         before = context.enter_thread(attempt)
         struck = interrupts()
         limit: Limit | None = None
+        capture = None
         try:
             given = self._given.here() if self._given else contextlib.nullcontext()
             with (
                 given,
-                capturing(segment, lambda: context.in_thread_of(attempt)),
+                capturing(segment, lambda: context.in_thread_of(attempt)) as capture,
                 _threads(options.cpus),
                 own_options(),
                 filters.by_name(),
@@ -498,6 +517,7 @@ class InlineEngine:
                     self._limits[task] = limit
                     function, arguments = prepare()
                     decoded = time.monotonic_ns()
+                    used_before = time.process_time()
                     result = function()
                 returned = time.monotonic_ns()
                 if limit.passed_s() > (INTERRUPT_GRACE_S if limit.late else 0):
@@ -530,6 +550,7 @@ class InlineEngine:
         finally:
             stored = time.monotonic_ns()
             returned = max(returned, decoded)
+            self._used_s[task] = time.process_time() - used_before
             task.timing = TIMING.pack(received, decoded, decoded, returned, stored)
             context.enter_thread(before)
             with self._changed:
@@ -538,7 +559,9 @@ class InlineEngine:
                 self._limits.pop(task, None)
                 end = segment.size()
                 if end > start:
-                    task.logs = (*task.logs, Log(segment, start, end))
+                    loud = capture is not None and capture.loud
+                    self.loud += loud
+                    task.logs = (*task.logs, Log(segment, start, end, loud))
                 if self._log_limit is not None and end - start > self._log_limit:
                     segment.trim(start, end, self._log_limit)
                 if self._closed:
@@ -562,6 +585,15 @@ class InlineEngine:
             return None
         segment, start = found
         return Log(segment, start, segment.size())
+
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, Log]]:
+        """The item of a map that runs now; see `mars.engine.Engine`."""
+        with self._changed:
+            return [
+                (block.items[0], block.attempt, Log(segment, start, segment.size()))
+                for block, (segment, start) in self._running.items()
+                if block.source is task
+            ]
 
     def value(self, task: Task, index: int) -> object:
         """Decode one output; see `mars.engine.Engine`."""
@@ -600,7 +632,7 @@ class InlineEngine:
             return made.Observation(time.monotonic())  # the engine is the parent's
         with self._changed:
             runs = [run for run in self._runs if run.live]
-            kept = [] if since is None else self._ended.since(since)
+            rows = self._ended.since(self._ended.count if since is None else since)
             return made.Observation(
                 time.monotonic(),
                 tuple([
@@ -613,10 +645,17 @@ class InlineEngine:
                     for address in self.worker_addresses
                 ]),
                 (self._as_worker(made.WorkerFacts, tuple([run.number for run in runs])),),
-                made.ended_attempts(kept),
-                self._ended.count,
-                0 if since is None else max(0, self._ended.count - since - len(kept)),
+                () if since is None else made.ended_attempts(rows),
+                rows.next,
+                0 if since is None else rows.missed,
             )  # fmt: skip
+
+    def table(self, since: int = 0, limit: int | None = None) -> Rows:
+        """A part of the table of attempts; see `mars.engine.Engine`. One call runs at a time."""
+        if self._pid != os.getpid():
+            return Attempts().since(0)
+        with self._changed:
+            return self._ended.since(since, limit)._replace(now=time.monotonic())
 
     def _as_worker(self, facts: type[WorkerFacts], runs: tuple[int, ...]) -> WorkerFacts:
         """The one worker is this process; of calls inside calls it runs the innermost."""
@@ -629,27 +668,24 @@ class InlineEngine:
             1, group, node, pid, True, len(self._running), False, task.call.key, task.call.name,
             runs, self._numbers[task], task.sent_at, segment.size(),
             tuple([run.partial.get(task) for run in asking]), 0.0,
+            None if task.source is None else (task.items[0], 1),
         )  # fmt: skip
 
     def _note(self, task: Task, run: Run, ending: str, printed: int) -> None:
         """Record that an attempt has ended; ``printed`` is how many logs there were before it."""
-        whole = task if task.source is None else task.source
         log_bytes = sum(log.size() for log in task.logs[printed:])
         with self._changed:
             number = self._numbers.pop(task, 0)
             if not number:
                 return  # the engine was closed before it began
-            if ending == "value" and not self._ended.watched:
-                return
-            self._ended.kept.append(
-                (
-                    number, task.call.serial, task.call.name, max(task.size, 1), run.number,
-                    run.depth, task.tries, self._as_noted, ending,
-                    whole.queued_at, whole.ready_at, task.sent_at, task.timing, log_bytes, 0,
-                    int(ending == "error" and task.source is not None),
-                )
+            self._ended.note(
+                task, 1, ENDINGS.index(ending), number=number, run=run.number, timing=task.timing,
+                cpu_s=self._used_s.pop(task, -1.0), log_bytes=log_bytes,
+                failed_items=int(ending == "error" and task.source is not None),
+                read_bytes=_read_by(task), written_bytes=_bytes_in(task.result),
             )  # fmt: skip
-            self._ended.count += 1
+            if task.call.inputs:
+                self._ended.link(task)
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""
@@ -706,6 +742,25 @@ class InlineEngine:
     def drop_objects(self, session: str) -> None:
         """Forget all shared objects of a session."""
         self.objects.drop_session(session)
+
+
+def _read_by(task: Task) -> int:
+    """Bytes of the arguments and inputs of a call, or of an item of a map."""
+    call = task.call
+    parts: Any = call.stored or (call.payload,)
+    size = sum([memoryview(part).nbytes for part in parts])
+    for source, index in call.inputs:
+        made = source.task_in(task.realm)
+        if made is not None and made.stage is Stage.DONE and made.parts is None:
+            size += _bytes_in(made.result if source.n_output is None else made.result[index])
+    return size
+
+
+def _bytes_in(result: Any) -> int:
+    """Bytes of packed values, however they are put together."""
+    if isinstance(result, bytes):
+        return len(result)
+    return sum(map(_bytes_in, result)) if isinstance(result, (tuple, list)) else 0
 
 
 def _wanted(task: Task) -> bool:

@@ -236,7 +236,7 @@ def item_attempts(block: Task, offset: int) -> tuple[Ended, ...]:
     if block.stage is not Stage.DONE or not told:  # all fared alike, or a checkpoint had it
         return told
     *earlier, (node, worker, ending) = told
-    _, failures, _, tries = block.result
+    _, failures, _, tries, *_ = block.result
     if offset in failures:
         ending = "error"
     again = [(node, worker, "error")] * tries.get(offset, 0)
@@ -250,4 +250,5 @@ def item_log(block: Task, offset: int) -> Log | None:
     marks = block.result[2]
     if marks is None or marks[offset] == marks[offset + 1]:
         return None
-    return Log(block.logs[-1].segment, marks[offset], marks[offset + 1])
+    loud = offset in block.result[4]
+    return Log(block.logs[-1].segment, marks[offset], marks[offset + 1], loud)

@@ -22,7 +22,7 @@ from mars import delivery
 from mars.attempt import codec
 from mars.errors import EncodeError, MarsError, WorkerDied
 from mars.execution import awaitable_error
-from mars.logs import LogFetcher, LogSource, follow
+from mars.logs import LogFetcher, LogReader, LogSource, follow
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.session import Session
 from mars.settings import PROGRESS_LOAD_S
@@ -83,7 +83,7 @@ class CallFuture(Future[T], Generic[T]):
         self._unread = False  # it has ended, and its result or error is still to be made
         self._data: bytes | None = None  # the pickle of the result, if that is all of it
         self._output: Output | None = None  # keeps a result with large parts
-        self._fetcher: LogFetcher | None = None
+        self._fetcher: LogReader | None = None
         call.handles += 1
 
     # -- in the engine's thread ----------------------------------------------------------------
@@ -392,14 +392,13 @@ class CallFuture(Future[T], Generic[T]):
         Returns
         -------
         LogFetcher or iterator of str
-            The same LogFetcher each time. ``str`` of it is the text of the latest read.
+            The text.
         """
         if follow:
             return _follow(_Log(self))
         if self._fetcher is None:
-            self._fetcher = LogFetcher(self._call.key, self._log_source)
-        self._fetcher.fetch(offsets=offsets, sizes=sizes)
-        return self._fetcher
+            self._fetcher = LogReader(self._call.key, self._log_source)
+        return self._fetcher.read(offsets=offsets, sizes=sizes)
 
     def _log_source(self) -> LogSource | None:
         task = self.task

@@ -8,11 +8,15 @@ notices about silent calls, and what shows attempts over time. Pure; loaded when
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
 # each piece, and the first one in a process takes 2 ms.
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from mars.observe.attempts import Times
-from mars.task import TIMING, key_of
+from mars.engines.wire.messages import FLAG_FAILURES
+from mars.engines.wire.status import RETURNED
+from mars.observe.attempts import ENDINGS, ERROR, LINK, NOTED, VALUE, Rows, Times
+from mars.task import RECORD, key_of
 
 
 class EndedAttempt(NamedTuple):
@@ -55,6 +59,27 @@ class EndedAttempt(NamedTuple):
     failed_items : int
         Of a block of a map: how many of its items raised. Its ending is ``"error"`` then, although
         the others have values.
+    function : str
+        Name of the function.
+    cpus : float
+        Cores that it had.
+    queued, ready, sent : float
+        As in `Times`; also of attempts whose worker could not tell the rest.
+    ended : float
+        When it ended, in seconds of the program's `time.monotonic`; 0: not known.
+    cpu_s : float
+        Seconds of processor time, user and system, of all threads of its process while the function
+        ran. A call of less than 1 ms is taken to have been on a processor all the time.
+    read_bytes, written_bytes : int
+        Size of the arguments and inputs that were read, and of the result, as they are pickled.
+    longest_s : float
+        Of a block of a map: how long the longest of its items took; 0 if nobody looked, which is so
+        in blocks of more than 100 items.
+    serial : int
+        The number of the call in the program; of it, `call` is made.
+    arguments : int
+        A checksum of the arguments: calls of a function with equal ones have equal numbers. 0: the
+        call has inputs, or took less than 1 ms.
     """
 
     number: int
@@ -73,6 +98,18 @@ class EndedAttempt(NamedTuple):
     log_bytes: int
     peak_bytes: int
     failed_items: int
+    function: str = ""
+    cpus: float = 1.0
+    queued: float = 0.0
+    ready: float = 0.0
+    sent: float = 0.0
+    ended: float = 0.0
+    cpu_s: float = 0.0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    longest_s: float = 0.0
+    serial: int = 0
+    arguments: int = 0
 
 
 class RunFacts(NamedTuple):
@@ -121,6 +158,8 @@ class WorkerFacts(NamedTuple):
         What the call has told of its own progress, for each of its runs.
     expected_s : float
         Seconds that earlier calls of the function have taken; 0: none has ended.
+    items : tuple of (int, int) or None
+        Of a block of a map: its first item, and how many there are. None: it runs a single call.
     """
 
     number: int
@@ -138,6 +177,7 @@ class WorkerFacts(NamedTuple):
     printed_bytes: int
     progress: tuple[float | None, ...]
     expected_s: float
+    items: tuple[int, int] | None = None
 
 
 class Observation(NamedTuple):
@@ -150,8 +190,7 @@ class Observation(NamedTuple):
     runs, groups, workers : tuple
         What there is at this moment. Runs that have ended are not there.
     attempts : tuple of EndedAttempt
-        Those that have ended since the cursor that was asked for, in that order. Those that ended
-        with a value before anybody had asked for attempts are not there.
+        Those that have ended since the cursor that was asked for, in that order.
     next : int
         The cursor for the next time: what ends from now on.
     missed : int
@@ -171,20 +210,81 @@ class Observation(NamedTuple):
         return sum(run in one.runs for one in self.workers)
 
 
-def ended_attempts(kept: Iterable[tuple[Any, ...]]) -> tuple[EndedAttempt, ...]:
-    """Records of attempts that `mars.observe.attempts.Attempts` keeps as plain tuples."""
-    records = []
-    for fact in kept:
-        (number, serial, name, size, run, depth, before, worker, ending,
-         queued, ready, sent, timing, printed, peak, failed_items) = fact  # fmt: skip
-        node, pid = worker.where  # known now, if not when the attempt ended
-        times = None
-        if timing is not None:
-            there = [moment * 1e-9 for moment in TIMING.unpack(timing)]
-            times = Times(queued, ready, sent or there[0], *there)
-        records.append(
-            EndedAttempt(number, key_of(serial), name, size, run, depth, before + 1,
-                         worker.address, worker.id, node, pid, ending, times, printed or 0, peak,
-                         failed_items)
-        )  # fmt: skip
-    return tuple(records)
+def ended_attempts(rows: Rows) -> tuple[EndedAttempt, ...]:
+    """The attempts of a part of the table, first to last."""
+    return tuple(each_attempt(rows))
+
+
+def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
+    """The attempts of a part of the table, one after the other.
+
+    One takes about 1 KB of memory as an object, and about 140 bytes in the table. Whoever looks at
+    many goes through them like this.
+    """
+    labels, workers, runs, changes = rows.labels, rows.workers, rows.runs, rows.changes
+    dropped = rows.dropped
+    data, unpack, size_of = rows.data, RECORD.unpack_from, RECORD.size
+    sent_from, sent_at = rows.sent
+    ready_after = {serial: waited_s for serial, waited_s, _ in each_link(rows)}
+    nobody = "", "", 0, None, None, 0
+    position, at = 0, rows.first
+    for count, worker in rows.pieces:
+        group, node, pid, _, _, ahead_ns = workers.get(worker, nobody)
+        for _ in range(count):
+            (number, status, flags, log_start, log_end, received, decoded, called, returned, stored,
+             peak_kib, cpu_s, read, written, longest_s, serial, run, label, size, tries,
+             same, length,
+            ) = unpack(data, position)  # fmt: skip
+            position += size_of + length
+            at += 1
+            failed = 0
+            if status >= NOTED:
+                failed, log_start = log_start, 0
+                ending = status - NOTED
+                ahead = 0  # the engine has noted it by its own clock
+            elif status == RETURNED:
+                continue  # it has not been started
+            else:
+                ahead = ahead_ns
+                ending = ERROR if status != VALUE or flags & FLAG_FAILURES else VALUE
+            if status < NOTED:
+                if number in dropped and dropped[number] < at:
+                    continue
+                if number in changes:
+                    ending, failed = changes[number]
+            name, function, cpus = labels.get(label) or ("", "", 1.0)
+            found = bisect_right(sent_from, number) - 1
+            sent = sent_at[found] if found >= 0 else 0.0
+            _, depth, _, queued, _ = runs.get(run) or ("", 0, 0, sent, None)
+            waited_s = ready_after.get(serial & 0xFFFFFFFF, 0.0)
+            ready = queued + waited_s if waited_s >= 0 else 0.0
+            times = None
+            ended = stored * 1e-9
+            if received:
+                ended = (stored - ahead) * 1e-9
+                begun = (received - ahead) * 1e-9
+                times = Times(
+                    queued, ready, sent or begun, begun, (decoded - ahead) * 1e-9,
+                    (called - ahead) * 1e-9, (returned - ahead) * 1e-9, ended,
+                )  # fmt: skip
+                if cpu_s < 0:
+                    cpu_s = (returned - called) * 1e-9
+            yield EndedAttempt(
+                number, key_of(serial), name, size, run, depth, tries + 1, group, worker, node, pid,
+                ENDINGS[ending], times, log_end - log_start, peak_kib * 1024, failed, function,
+                cpus, queued, ready, sent, ended, max(cpu_s, 0.0), int(read), int(written),
+                longest_s, serial, same,
+            )  # fmt: skip
+
+
+def each_link(rows: Rows) -> Iterator[tuple[int, float, tuple[int, ...]]]:
+    """Of calls with inputs: serial, seconds from queued to ready (-1: not known), and inputs.
+
+    Serials are the low 32 bits of `EndedAttempt.serial`.
+    """
+    position, links = 0, rows.links
+    while position < len(links):
+        serial, waited_s, count = LINK.unpack_from(links, position)
+        position += LINK.size
+        yield serial, waited_s, struct.unpack_from(f"<{count}I", links, position)
+        position += 4 * count

@@ -1,10 +1,10 @@
 """How far a run is, and how people see that while it runs.
 
-Two halves. Pure: `Progress` (facts), `Pace` (when will it be done), and what formats them.
+Two halves. Pure: `Progress` (facts), and what formats them. `mars.sessions.tally` makes the facts.
 Shell: displays, chosen by `display_for` for whoever watches:
 
-- a notebook gets one HTML line that changes in place;
-- a terminal gets a bar (rich, imported only when the first bar is drawn);
+- a notebook gets a bar and a few lines in HTML, which change in place;
+- a terminal gets the same (by rich, imported only when the first bar is drawn);
 - CI, and whoever asks for progress in a pipe or file, gets a plain line now and then;
 - a pipe gets nothing, and so does a run that is over before anybody could read.
 
@@ -17,19 +17,32 @@ from __future__ import annotations
 import os
 import sys
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TextIO
 
+from mars.logs import escape_control
+from mars.observe.watchers import in_notebook, is_terminal
 from mars.settings import (
     PROGRESS_LINE_MAX_S,
     PROGRESS_LINE_S,
     PROGRESS_LINE_SHARE,
+    PROGRESS_NAMES,
     PROGRESS_QUIET_S,
     PROGRESS_REDRAW_HTML_S,
     PROGRESS_REDRAW_S,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+
+class KindFacts(NamedTuple):
+    """The calls of one name in a run."""
+
+    name: str
+    total: int
+    done: int
+    failed: int
+    mean_s: float | None  # what one took on average; None: none has ended
 
 
 class Progress:
@@ -47,8 +60,8 @@ class Progress:
         Tasks that run right now.
     elapsed_s : float
         Seconds since the run began.
-    eta_s : float or None
-        Seconds until it ends, by the pace so far. None: not known yet.
+    left_s : tuple of (float, float or None), or None
+        Seconds until it ends, from and to. To None: at least so many. None: not known yet.
     partial : float
         What running tasks have done already, in tasks: the sum of what they said of themselves
         with ``get_context().set_progress``, 0 to 1 each.
@@ -56,10 +69,17 @@ class Progress:
         Calls beside these that a checkpoint had.
     saved_s : float
         Seconds that those took when they ran.
+    active : tuple of (str, float)
+        What runs, and for how many seconds, the longest running first.
+    failures : tuple of str
+        Calls that failed by themselves; of very many, the first ones.
+    kinds : tuple of KindFacts
+        Counts and times by name.
     """
 
     __slots__ = (
-        "done", "elapsed_s", "eta_s", "failed", "partial", "reused", "running", "saved_s", "total",
+        "active", "done", "elapsed_s", "failed", "failures", "kinds", "left_s", "partial", "reused",
+        "running", "saved_s", "total",
     )  # fmt: skip
 
     def __init__(
@@ -69,20 +89,27 @@ class Progress:
         failed: int = 0,
         running: int = 0,
         elapsed_s: float = 0.0,
-        eta_s: float | None = None,
+        left_s: tuple[float, float | None] | None = None,
         partial: float = 0.0,
         reused: int = 0,
         saved_s: float = 0.0,
+        *,
+        active: tuple[tuple[str, float], ...] = (),
+        failures: tuple[str, ...] = (),
+        kinds: tuple[KindFacts, ...] = (),
     ) -> None:
         self.total: Final = total
         self.done: Final = done
         self.failed: Final = failed
         self.running: Final = running
         self.elapsed_s: Final = elapsed_s
-        self.eta_s: Final = eta_s
+        self.left_s: Final = left_s
         self.partial: Final = partial
         self.reused: Final = reused
         self.saved_s: Final = saved_s
+        self.active: Final = active
+        self.failures: Final = failures
+        self.kinds: Final = kinds
 
     @property
     def ended(self) -> int:
@@ -102,77 +129,6 @@ class Progress:
 
     def _repr_html_(self) -> str:
         return format_html(self)
-
-
-class Pace:
-    """How fast a run goes, and so when it will end.
-
-    The tasks that ended during the later half of what has ended set the pace, so that a run
-    which began with cached results or with slow starts is not judged by them for ever. Between
-    two ends the estimate counts down; once the next end is overdue, it grows.
-
-    Parameters
-    ----------
-    total : int
-        Tasks of the run.
-    reused, saved_s : int, float
-        As of `Progress`.
-    """
-
-    __slots__ = ("_marks", "_reused", "_saved_s", "_total")
-
-    _MARKS = 64  # remembered at the most; thinned to half when full, so a mark stays near any half
-
-    def __init__(self, total: int, reused: int = 0, saved_s: float = 0.0) -> None:
-        self._total = total
-        self._reused, self._saved_s = reused, saved_s
-        self._marks: list[tuple[int, float]] = [(0, 0.0)]  # (ended, elapsed_s), both growing
-
-    def progress(
-        self,
-        *,
-        done: int,
-        failed: int = 0,
-        running: int = 0,
-        partial: float = 0.0,
-        elapsed_s: float,
-    ) -> Progress:
-        """Return the facts as a `Progress`, with an estimate."""
-        left_s = self.eta_s(done + failed, elapsed_s)
-        if left_s is None and partial > 0.0:  # one long task that tells how far it is
-            left_s = max(0.0, elapsed_s * (self._total - partial) / partial)
-        return Progress(
-            self._total, done, failed, running, elapsed_s, left_s, partial,
-            self._reused, self._saved_s,
-        )  # fmt: skip
-
-    def eta_s(self, ended: int, elapsed_s: float) -> float | None:
-        """Return the seconds that remain, or None before the first task has ended.
-
-        Parameters
-        ----------
-        ended : int
-            Tasks that ended so far.
-        elapsed_s : float
-            Seconds since the run began.
-        """
-        remaining = self._total - ended
-        if remaining <= 0:
-            return 0.0
-        marks = self._marks
-        if ended > marks[-1][0]:
-            if len(marks) >= self._MARKS:
-                del marks[1::2]
-            marks.append((ended, max(elapsed_s, marks[-1][1])))
-        last, last_s = marks[-1]
-        if last == 0:
-            return None
-        since, since_s = max((mark for mark in marks if mark[0] * 2 <= last), default=marks[0])
-        each_s = (last_s - since_s) / (last - since)
-        waited_s = max(0.0, elapsed_s - last_s)
-        # Had one more ended just now, the pace would be this: a bound that grows while none does.
-        overdue_each_s = (waited_s + last_s - since_s) / (last - since + 1)
-        return max(each_s * remaining - waited_s, overdue_each_s * (remaining - 1), 0.0)
 
 
 def format_duration(seconds: float | None) -> str:
@@ -214,6 +170,60 @@ def format_counts(progress: Progress) -> str:
     return text
 
 
+def format_left(left_s: tuple[float, float | None] | None) -> str:
+    """Return how long a run will take as people say it: ``4 to 6 s left``; "" if nobody knows.
+
+    Examples
+    --------
+    >>> format_left((4.2, 6.4)), format_left((50, 130)), format_left((9.98, 10.02))
+    ('4.2 to 6.4 s left', '50 s to 2 min 10 s left', 'about 10 s left')
+    >>> format_left((3.0, None)), format_left(None)
+    ('at least 3.0 s left', '')
+    """
+    if left_s is None:
+        return ""
+    low_s, high_s = left_s
+    low = format_duration(low_s)
+    if high_s is None:
+        return f"at least {low} left" if low_s >= 1.0 else ""
+    high = format_duration(high_s)
+    if low == high:
+        return f"about {low} left"
+    if low_s < 0.1 * high_s:
+        return f"up to {high} left"
+    if low.partition(" ")[2] == high.partition(" ")[2]:  # one unit, said once
+        low = low.partition(" ")[0]
+    return f"{low} to {high} left"
+
+
+def _some(names: Sequence[str], total: int) -> str:
+    shown = ", ".join(names[:PROGRESS_NAMES])
+    more = max(total, len(names)) - min(len(names), PROGRESS_NAMES)
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def format_active(progress: Progress) -> str:
+    """Return what runs, the longest running first: ``fit 7 (12 s), fit 3 (8.1 s)``."""
+    names = [f"{name} ({format_duration(taken)})" for name, taken in progress.active]
+    return _some([escape_control(one) for one in names], len(names))
+
+
+def format_failures(progress: Progress) -> str:
+    """Return which calls failed: ``fit 4, fit 9 and 3 more``."""
+    return _some([escape_control(one) for one in progress.failures], len(progress.failures))
+
+
+def format_kinds(progress: Progress) -> str:
+    """Return counts and times by name: ``load 4/4, 30 ms each; fit 14/36, 1.2 s each``."""
+    parts = []
+    for one in progress.kinds[:PROGRESS_NAMES]:
+        each = "" if one.mean_s is None else f", {format_duration(one.mean_s)} each"
+        failed = f", {one.failed:,} failed" if one.failed else ""
+        parts.append(f"{escape_control(one.name)} {one.done:,}/{one.total:,}{failed}{each}")
+    more = len(progress.kinds) - len(parts)
+    return "; ".join(parts) + (f"; {more} more" if more else "")
+
+
 def format_line(progress: Progress, *, final: bool = False) -> str:
     """Return one plain line about a run.
 
@@ -225,17 +235,31 @@ def format_line(progress: Progress, *, final: bool = False) -> str:
         It has ended: how long it took stands in place of how long it will.
     """
     took = format_duration(progress.elapsed_s)
+    failures = f"; failed: {format_failures(progress)}" if progress.failures else ""
     if final:
         saved = f", {format_duration(progress.saved_s)} saved" if progress.reused else ""
-        return f"mars: {format_counts(progress)} in {took}{saved}"
+        return f"mars: {format_counts(progress)} in {took}{saved}{failures}"
     line = f"mars: {format_counts(progress)}, {_percent(progress)} % after {took}"
-    if progress.eta_s:
-        line += f", about {format_duration(progress.eta_s)} left"
-    return line
+    left = format_left(progress.left_s)
+    if left:
+        line += f", {left}"
+    if progress.active:
+        line += f"; running: {format_active(progress)}"
+    return line + failures
+
+
+def _below(progress: Progress, *, final: bool) -> list[tuple[str, str]]:
+    """The lines below a bar: what each is about, and its text."""
+    lines = [("failed", format_failures(progress))] if progress.failures else []
+    if progress.active and not final:
+        lines.append(("running", format_active(progress)))
+    if len(progress.kinds) > 1 or any(one.mean_s is not None for one in progress.kinds):
+        lines.append(("calls", format_kinds(progress)))
+    return lines
 
 
 def format_html(progress: Progress, *, final: bool = False) -> str:
-    """Return a line of HTML with a bar: no script, no outside resource, colours of the page.
+    """Return a bar and lines of HTML: no script, no outside resource, colours of the page.
 
     Parameters
     ----------
@@ -244,22 +268,29 @@ def format_html(progress: Progress, *, final: bool = False) -> str:
     final : bool, default False
         It has ended.
     """
+    from html import escape
+
     tail = f"{_percent(progress)} %, {format_duration(progress.elapsed_s)}"
-    if not final and progress.eta_s:
-        tail += f", about {format_duration(progress.eta_s)} left"
+    left = "" if final else format_left(progress.left_s)
+    if left:
+        tail += f", {left}"
     failed = ""
     counts = f"{progress.done}/{progress.total} done"
     if progress.running:
         counts += f", {progress.running} running"
     if progress.failed:
-        failed = f', <span style="color:#c62828">{progress.failed} failed</span>'
+        failed = f', <span style="color:#e53935">{progress.failed} failed</span>'
     if progress.reused:
         failed += f", {progress.reused:,} reused"
+    below = "".join(
+        f'<div style="opacity:.75">{what}: {escape(text)}</div>'
+        for what, text in _below(progress, final=final)
+    )
     return (
-        '<div style="font-family:monospace;white-space:nowrap">'
+        '<div style="font-family:monospace;overflow-wrap:anywhere">'
         f'<progress max="1" value="{progress.fraction:.4f}" '
-        f'style="width:20em;vertical-align:middle"></progress> {counts}{failed} '
-        f'<span style="opacity:.7">({tail})</span></div>'
+        f'style="width:16em;max-width:100%;vertical-align:middle"></progress> {counts}{failed} '
+        f'<span style="opacity:.75">({tail})</span>{below}</div>'
     )
 
 
@@ -322,12 +353,12 @@ def display_for(
     environ = os.environ if environ is None else environ
     stream = sys.stderr if stream is None else stream
     quiet_s = 0.0 if mode is True else PROGRESS_QUIET_S
-    if _in_notebook():
+    if in_notebook():
         return _Guarded(_HtmlDisplay, quiet_s)
     if stream is None:  # a program without a console, such as pythonw
         return None
     in_ci = environ.get("CI", "").strip().lower() not in ("", "0", "false", "no")
-    terminal = _is_terminal(stream)
+    terminal = is_terminal(stream)
     # CI often has a terminal that nobody watches: a bar there ends up as a mile of log.
     if terminal and not in_ci and environ.get("TERM", "").lower() not in ("dumb", "unknown"):
         colour = not environ.get("NO_COLOR")
@@ -346,23 +377,6 @@ def reused_line(count: int, where: str, saved_s: float) -> str:
 
 def _percent(progress: Progress) -> int:
     return int(progress.fraction * 100)  # rounded down: 100 % means that all have ended
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    try:
-        return stream.isatty()
-    except Exception:  # closed, or a stand-in that lacks it
-        return False
-
-
-def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs us. Asks IPython only if somebody else has loaded it."""
-    ipython = sys.modules.get("IPython")
-    try:
-        shell = ipython.get_ipython() if ipython is not None else None
-    except Exception:
-        return False
-    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
 class _Guarded:
@@ -450,18 +464,30 @@ class _BarDisplay:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
+        from rich.text import Text
 
         class Calm(Console):
             def on_broken_pipe(self) -> None:
                 # rich would point the program's stdout to nowhere and end the program.
                 raise BrokenPipeError
 
+        class Named(Bar):
+            """A bar, and lines of text below it."""
+
+            below: Sequence[Any] = ()
+
+            def get_renderables(self) -> Iterator[Any]:
+                yield self.make_tasks_table(self.tasks)
+                yield from self.below
+
         console = Calm(file=stream, force_terminal=True, force_jupyter=False, no_color=not colour)
-        self._bar = Bar(
+        self._text = Text
+        self._column = BarColumn(bar_width=_BAR_WIDTH)
+        self._bar = Named(
             TextColumn("mars"),
-            # What is written needs about 65 columns; the bar has the rest.
-            BarColumn(bar_width=max(10, min(40, console.width - 70))),
-            TextColumn("{task.fields[text]}"),
+            self._column,
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
             console=console,
             auto_refresh=False,  # no thread of its own
             # A user's sys.stdout is not ours to replace, not even for a while.
@@ -480,7 +506,9 @@ class _BarDisplay:
             self._show(progress, final=False)
 
     def note(self, line: str) -> None:
-        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(
+            self._text.from_ansi(line), markup=False, highlight=False, soft_wrap=True
+        )
 
     def finish(self, progress: Progress) -> None:
         try:
@@ -499,14 +527,26 @@ class _BarDisplay:
         parts.append(format_duration(progress.elapsed_s))
         if progress.reused and final:
             parts.append(f"{format_duration(progress.saved_s)} saved")
-        if progress.eta_s and not final:
-            parts.append(f"about {format_duration(progress.eta_s)} left")
-        self._bar.update(
-            self._task,
-            completed=progress.fraction,
-            text=" · ".join(parts),
-            refresh=True,
-        )
+        left = "" if final else format_left(progress.left_s)
+        if left:
+            parts.append(left)
+        text = " · ".join(parts)
+        width = self._bar.console.width
+        # The text is what matters: the bar has what is left of the line.
+        written = len(text.replace("[red]", "").replace("[/red]", "")) + len("mars") + 2
+        self._column.bar_width = max(_BAR_LEAST, min(_BAR_WIDTH, width - written))
+        self._bar.below = [
+            self._text(
+                f"     {what}: {line}",
+                style="red" if what == "failed" else "dim",
+            )
+            for what, line in _below(progress, final=final)
+        ]
+        self._bar.update(self._task, completed=progress.fraction, text=text, refresh=True)
+
+
+_BAR_WIDTH: Final = 40  # columns
+_BAR_LEAST: Final = 5
 
 
 class _HtmlDisplay:

@@ -21,25 +21,25 @@ from mars.config import plain_scalar
 from mars.engines import kinds, start
 from mars.errors import MarsError, NotExecuted, UnknownTarget
 from mars.logs import LogFetcher
+from mars.observe.watchers import in_notebook
+from mars.sessions import replacing
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 from mars.tracebacks import trim
 
-_NO_SESSION: Final = """
-No session found, local session will be created in background, \
-it may take a while before execution. \
-If you want to new a local session by yourself, run code below:
-
-```
-import mars
-
-mars.new_session()
-```
-"""
-_NO_SESSION_LINE: Final = (
-    "mars: there was no session, so one on all cores was started; "
-    "mars.new_session() lets you choose"
+_NO_SESSION: Final = (
+    "mars: No session found, local session will be created in background ({} cpus); "
+    "mars.new_session(...) makes one as you want it"
 )
+"""Its beginning is that of the original's warning."""
+
+
+class NoSession(UserWarning, ImportWarning):
+    """There was no session, so one was made.
+
+    Python shows no `ImportWarning` by itself, and nothing is wrong; people get a line instead. But
+    programs that look for the original's warning find it.
+    """
 
 
 def new_session(
@@ -75,7 +75,8 @@ def new_session(
         ``mars-supervisor`` prints it; ``"tls://host:port"``, ``"tcp://host:port"`` or
         ``"dask://host:port"`` of a Dask scheduler; ``"ray://host:port"`` of a Ray client server;
         ``"ray"`` for the Ray on this host. With ``engine="dask"`` or ``"ray"`` it can also be what
-        these call an address, such as ``"host:6379"``.
+        these call an address, such as ``"host:6379"``. Default: the environment variable
+        ``MARS_ADDRESS``, which ``mars run`` sets, if no ``engine`` is named.
     session_id : str, optional
         Id of the session. Default: one is made up.
     backend : {"mars", "oscar"}, default "mars"
@@ -168,7 +169,7 @@ def new_session(
     """
     unknown = accepted.keys() - _SESSION_ACCEPTED
     if unknown:
-        raise TypeError(f"new_session() got an unexpected keyword argument {min(unknown)!r}")
+        raise TypeError(_unknown_argument(min(unknown)))
     if backend not in ("mars", "oscar"):
         raise UnknownTarget(f"backend {backend!r} is not there; this version has 'mars'")
     seed, timeout = plain_scalar(seed), plain_scalar(timeout)
@@ -184,6 +185,8 @@ def new_session(
         raise TypeError(f"timeout has to be seconds, got {timeout!r}")
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout has to be more than 0 seconds, got {timeout!r}")
+    if address is None and engine == "local" and context.current() is None:
+        address = os.environ.get("MARS_ADDRESS") or None
     kind = kinds.KINDS.get(engine)
     is_far = kind in kinds.CLUSTERS or kinds.is_cluster(address)
     with opened.lock:
@@ -243,7 +246,25 @@ def new_session(
         opened.engines[started.address][1].add(session)
     if default:
         session.as_default()
+        if context.current() is None:
+            replacing.made(session, _place_in_main() if address is None else None)
     return session
+
+
+def _unknown_argument(name: str) -> str:
+    from mars.calls.mistakes import unknown_argument
+
+    code = new_session.__code__
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return unknown_argument("new_session", name, known)
+
+
+def _place_in_main() -> replacing.Place | None:
+    """Where the program's main module makes a session, outside of all functions."""
+    frame = sys._getframe(2)
+    if frame.f_code.co_name != "<module>" or frame.f_globals.get("__name__") != "__main__":
+        return None
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 def _where(checkpoint: Any) -> str | None:
@@ -280,7 +301,7 @@ def _session_of(attempt: context.Attempt) -> Session:
 
 
 def get_default_or_create(**kwargs: Any) -> Session:
-    """The default session. If there is none, a new one, with a warning that is never an error.
+    """The default session. If there is none, a new one, and a line on stderr says so.
 
     Parameters
     ----------
@@ -293,22 +314,22 @@ def get_default_or_create(**kwargs: Any) -> Session:
             session = get_default_session()
             if session is None:
                 session = new_session(**kwargs)
-                _tell_of_session(_outside())
+                if not os.environ.get("MARS_ADDRESS"):  # else somebody has chosen where
+                    _tell_of_session(session, _outside())
     return session
 
 
-def _tell_of_session(level: int) -> None:
-    """Warn that there was no session, as the original does.
+def _tell_of_session(session: Session, level: int) -> None:
+    """Say that there was no session, in one line, and warn those who look for warnings."""
+    from mars.observe.progress import write_line
 
-    Some programs, such as many test suites, make errors of warnings. As nothing is wrong, they get
-    a line on stderr instead.
-    """
-    try:
-        warnings.warn(_NO_SESSION, stacklevel=level + 1)
-    except Warning:
-        from mars.observe.progress import write_line
-
-        write_line(_NO_SESSION_LINE)
+    line = _NO_SESSION.format(f"{session.engine.n_cpu:g}")
+    with contextlib.suppress(Warning):  # the program makes errors of warnings
+        warnings.warn(line, NoSession, stacklevel=level + 1)
+    if in_notebook():
+        print(line)  # stderr has a red ground there
+    else:
+        write_line(line)
 
 
 def _outside() -> int:
@@ -383,7 +404,7 @@ def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> 
     objects : Object
         What to execute, or one list or tuple of them.
     session : Session, optional
-        Default: the default session. If there is none, one is made, with a warning.
+        Default: the default session. If there is none, one is made, and a line says so.
     **kwargs
         As of `Session.execute`.
 
@@ -401,7 +422,7 @@ def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> 
         raise
 
 
-def fetch(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> Any:
+def fetch(*objects: Any, session: AnySession | None = None, **unknown: Any) -> Any:
     """Fetch the values of executed objects. Everything else is as of `Session.fetch`.
 
     Parameters
@@ -410,11 +431,14 @@ def fetch(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> An
         One or several, or one list or tuple of them. A single object gives its value.
     session : Session, optional
         Default: the default session.
-    **kwargs
-        Accepted for programs of the original, without effect.
+
+    Raises
+    ------
+    TypeError
+        There is another argument, such as ``timeout``: `fetch` never waits.
     """
     try:
-        return _existing(session).fetch(*objects, **kwargs)
+        return _existing(session).fetch(*objects, **unknown)
     except BaseException as error:
         trim(error)
         raise

@@ -6,10 +6,10 @@ where is decided by the engine.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
@@ -19,7 +19,10 @@ from mars.attempt import context
 from mars.code import modules
 from mars.config import option_values, options, plain_scalar
 from mars.engine import Run, SessionRealm
+from mars.errors import UsageError
 from mars.graph import needed_calls
+from mars.observe.watchers import is_watched
+from mars.sessions.logs import CallLogs, Feed
 from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
 
@@ -82,6 +85,8 @@ class Runs:
         seed: int | None = None,
         cancelled: Any = None,
         checkpoint: Any = None,
+        echo: bool | str | None = None,
+        report: Any = None,
     ) -> Any:
         """Run what handles stand for, as `Session.execute` does.
 
@@ -92,6 +97,8 @@ class Runs:
         wait, show_progress, interval_s, seed = _run_arguments(
             wait, show_progress, interval_s, on_error, seed
         )
+        if report is not None:
+            self._check_report(report)
         modules.note_importers()
         if seed is None and not self._nested:  # nested calls have the seed of the run they are in
             seed = option_values()["seed"]
@@ -112,6 +119,9 @@ class Runs:
                 task = call.task_in(self._realm)
                 if task is not None:
                     task.asked = True
+        asked, loud = echo is not None, self._engine.loud
+        before = {call: call.task for call in missing if call.task is not None}
+        echo = self._echo_mode(echo) if missing and not self._nested else False
         run.beside = not wait and not self._nested
         ends = None
         if not wait and not (len(handles) == 1 and isinstance(handles[0], Output)):
@@ -124,27 +134,67 @@ class Runs:
             self._submit(run, missing, targets)
         else:
             run.end()
+        named = functools.partial(self._named, targets, missing)
+        echoing = None
+        if echo in ("all", "failures"):
+            from mars.sessions.echoing import Echoing
+
+            echoing = Echoing(echo, CallLogs(self._realm).feeds(named(), before))
         if not wait:
             from mars.execution import Execution
 
+            if echoing is not None:
+                echoing.begin(run)
+            if echoing is not None or report is not None:
+                plain = False  # to settle it is to wait for the last lines, and to write the report
+
+            def settle(make: Callable[[], Any]) -> Any:
+                if echoing is not None:
+                    echoing.wait()
+                return self._finish(run, make, report)
+
             execution = Execution(
-                run,
-                self._engine,
-                lambda make: self._finish(run, make),
-                finish,
-                list(handles),
-                self.listen,
-                plain,
-                ends,
+                run, self._engine, settle, finish, list(handles), self.listen, plain, ends
             )
             execution.begin()
             return execution
         try:
-            self._wait(run, show_progress, interval_s)
+            self._wait(run, show_progress, interval_s, lambda: (named(), before), echoing)
         finally:
             if kept is not None:
                 kept.flush()
-        return self._finish(run, finish)
+            if echo == "summary" and self._engine.loud != loud and (asked or is_watched()):
+                self._tell_loud(CallLogs(self._realm).feeds(named(), before))
+        return self._finish(run, finish, report)
+
+    def _echo_mode(self, given: bool | str | None) -> bool | str:
+        """What a run shows of what its calls print."""
+        mode: bool | str = option_values()["echo"] if given is None else given
+        if mode == "summary" or mode is False:
+            return mode
+        from mars.observe.echo import check_mode
+
+        mode = check_mode(mode)
+        return False if self._engine.shows_calls else mode
+
+    @staticmethod
+    def _named(targets: Any, missing: Sequence[Call]) -> list[tuple[str, Call]]:
+        """The calls of a run, each with the name that people know it by."""
+        from mars.observe.echo import labels
+
+        run_now = set(missing)
+        named = labels(list(dict.fromkeys([*targets, *missing])))
+        return [one for one in named if one[1] in run_now]
+
+    @staticmethod
+    def _tell_loud(feeds: Sequence[Feed]) -> None:
+        """Say which calls have written to stderr."""
+        from mars.observe.echo import summary_line
+        from mars.observe.progress import write_line
+
+        names = [name for feed in feeds for name in feed.loud()]
+        if names:
+            write_line(summary_line(names, sum(feed.size() for feed in feeds)))
 
     def begin_one(self) -> Run:
         """A run for calls that come one at a time. Failed calls do not end it."""
@@ -320,7 +370,25 @@ class Runs:
                     attempt.spawned += 1
                 call.place = place if type(call) is Call else call.own_place(place)
 
-    def _finish(self, run: Run, finish: Callable[[], Any]) -> Any:
+    def _check_report(self, path: Any) -> None:
+        from mars.report.report import check_name
+
+        check_name(path)
+        if self._nested:
+            raise UsageError(
+                "report= inside a call: there is no record here; the program's own session has it"
+            )
+
+    def _report(self, run: Run, path: Any) -> None:
+        """Write the report on a run that has ended."""
+        from mars.report.record import record_of
+        from mars.report.report import report_of
+
+        report_of(record_of(self._engine.table(), self._session_id, run.number)).save(path)
+
+    def _finish(self, run: Run, finish: Callable[[], Any], report: Any = None) -> Any:
+        if report is not None:
+            self._report(run, report)
         if run.error is not None:
             raise run.error
         failed = run.failure
@@ -343,16 +411,25 @@ class Runs:
             f"that is raised here as SystemExit, and ends the program unless it is caught"
         )
 
-    def _wait(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
+    def _wait(
+        self,
+        run: Run,
+        show_progress: bool | str | None,
+        interval_s: float,
+        calls: Callable[[], tuple[list[tuple[str, Call]], dict[Call, Task]]],
+        echoing: Any,
+    ) -> None:
         try:
             if self._nested or run.ended:
                 show_progress = False
             elif show_progress is None:
                 show_progress = option_values()["show_progress"]
-            if show_progress is False:
+            if echoing is not None:
+                self._watch(run, show_progress, interval_s, calls, echoing)
+            elif show_progress is False:
                 self._wait_listening(run)
             elif not run.wait(PROGRESS_LOAD_S):
-                self._watch(run, show_progress, interval_s)
+                self._watch(run, show_progress, interval_s, calls, None)
         except BaseException as error:
             # Most likely this is Ctrl-C. What runs is stopped, and what is finished stays. Earlier
             # runs that ended so are cancelled once more, which kills what of them still runs.
@@ -370,22 +447,38 @@ class Runs:
                 f"the run was cancelled: {_how_far(run)}; execute() again runs the rest"
             )
 
-    def _watch(self, run: Run, show_progress: bool | str | None, interval_s: float) -> None:
+    def _watch(
+        self,
+        run: Run,
+        show_progress: bool | str | None,
+        interval_s: float,
+        calls: Callable[[], tuple[list[tuple[str, Call]], dict[Call, Task]]],
+        echoing: Any,
+    ) -> None:
         from mars.observe.progress import display_for
 
-        pace: list[Any] = [-1, None]  # total, and the Pace for it
         display = None if show_progress is False else display_for(show_progress)  # type: ignore[arg-type]
+        tally: Any = None
         if display is not None:
+            from mars.sessions.tally import Tally
+
+            tally = Tally(run, self._realm, *calls())
             display.start(run.total)
         listener = self._listener(display)
+        if echoing is not None and display is not None:
+            echoing.show_in(display)
         try:
             while not run.wait(min(interval_s, PROGRESS_REDRAW_S)):
                 if display is not None:
-                    display.update(self._progress(run, pace))
+                    display.update(tally.progress())
                 listener.listen()
+                if echoing is not None:
+                    echoing.look()
         finally:
+            if echoing is not None:
+                echoing.look()
             if display is not None:
-                display.finish(self._progress(run, pace))
+                display.finish(tally.progress(final=True))
 
     def _wait_listening(self, run: Run) -> None:
         """Wait for a run. The waiting thread tells of silent calls meanwhile."""
@@ -405,19 +498,6 @@ class Runs:
 
         show = write_line if display is None else display.note
         return Listener(self._engine.silent_calls, options.silent_notice, show)
-
-    def _progress(self, run: Run, pace: list[Any]) -> Any:
-        from mars.observe.progress import Pace
-
-        if pace[0] != run.total:
-            pace[:] = [run.total, Pace(run.total, run.reused, run.saved_s)]
-        return pace[1].progress(
-            done=run.done,
-            failed=run.failed,
-            running=self._engine.observe().running(run.number),
-            partial=run.partial_sum(),
-            elapsed_s=time.monotonic() - run.started_at,
-        )
 
 
 def _how_far(run: Run) -> str:

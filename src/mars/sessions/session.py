@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars.engine import Engine, SessionRealm
-from mars.engines.outcome import TaskLog, cancelled, never_again, no_value
-from mars.errors import NotExecuted, SessionClosed
-from mars.logs import JoinedLog, LogFetcher, LogSource, follow
+from mars.engines.outcome import cancelled, no_value
+from mars.errors import NotExecuted
+from mars.logs import LogFetcher, LogSource
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
+from mars.sessions.logs import CallLogs
 from mars.sessions.runs import Runs
+from mars.sessions.views import Views
 from mars.task import Call, Handle, Output, Stage, Task
 from mars.tracebacks import trim
 
@@ -34,7 +36,13 @@ _ACCEPTED: Final = frozenset(
 )  # fmt: skip
 
 
-class Session:
+_OF_EXECUTE: Final = (
+    "checkpoint", "echo", "on_error", "progress_update_interval", "report", "seed",
+    "session", "show_progress", "wait",
+)  # fmt: skip
+
+
+class Session(Views):
     """What a program has executed on an engine.
 
     `new_session` makes it. As a context manager it closes itself at the end. The engine stays if
@@ -65,6 +73,7 @@ class Session:
         self.engine = engine
         self.realm = SessionRealm(engine, session_id)
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
+        self.logs = CallLogs(self.realm)
         self._nested = nested
         self._lock = threading.Lock()
         if checkpoint is not None:
@@ -81,6 +90,8 @@ class Session:
         on_error: str = "raise",
         seed: int | None = None,
         checkpoint: Any = None,
+        echo: bool | str | None = None,
+        report: Any = None,
         **accepted: Any,
     ) -> Any:
         """Run everything that ``objects`` need and that is not done yet.
@@ -104,6 +115,12 @@ class Session:
         checkpoint : path, URL or False, optional
             Where this run keeps its results and looks for earlier ones. False: nowhere. Default:
             the session's.
+        echo : {"all", "failures", "summary", True, False}, optional
+            What is shown of what calls print, as of ``mars.options.echo``, which is the default.
+            "all", or True: each line, as soon as it is complete, behind the name of its call.
+        report : path, optional
+            A file for the report on this run, ``.html`` or ``.json``; see `report`. It is written
+            when the run has ended, also if a call failed.
 
         Returns
         -------
@@ -123,7 +140,9 @@ class Session:
         try:
             unknown = accepted.keys() - _ACCEPTED
             if unknown:
-                raise TypeError(f"execute() got an unexpected keyword argument {min(unknown)!r}")
+                from mars.calls.mistakes import unknown_argument
+
+                raise TypeError(unknown_argument("execute", min(unknown), _OF_EXECUTE))
             given = _handles(objects, "execute")
             result: Any = given[0] if len(given) == 1 else list(given)
             for one in given:
@@ -140,6 +159,8 @@ class Session:
                 plain=True,
                 cancelled=accepted.get("cancelled"),
                 checkpoint=checkpoint,
+                echo=echo,
+                report=report,
             )
         except BaseException as error:
             trim(error)
@@ -189,7 +210,7 @@ class Session:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def fetch(self, *objects: Any, **_: Any) -> Any:
+    def fetch(self, *objects: Any, **unknown: Any) -> Any:
         """Values of objects that were executed in this session.
 
         Parameters
@@ -204,12 +225,16 @@ class Session:
 
         Raises
         ------
+        TypeError
+            There is an argument that `fetch` does not have, such as ``timeout``: it never waits.
         NotExecuted
             An object was not executed here (a ValueError).
         BaseException
             The call of an object failed: its own error.
         """
         try:
+            if unknown:
+                refuse_fetch_arguments(unknown)
             values = self.values(_handles(objects, "fetch"))
             return values[0] if len(values) == 1 else values
         except BaseException as error:
@@ -391,39 +416,7 @@ class Session:
     def log_source(self, call: Call) -> LogSource | None:
         """What a call has printed so far. None: it was not started."""
         self.realm.check_open()
-        task = self._known(call)
-        own: LogSource | None = None
-        if task is not None and self.runs.checkpoints and type(task) is not Task:
-            own = TaskLog(task, lambda _: None)  # it is of an earlier run: no engine knows it
-        elif task is not None:
-            own = self.engine.log(task)
-        if not call.speaks_for:
-            return own
-        sources = []
-        for other in call.speaks_for:
-            # Each log begins when the one before it is complete: what was read may not move.
-            source = self.log_source(other.call)
-            if source is not None:
-                sources.append(source)
-            if not self._silent_from_here(other.call):
-                break
-        else:
-            sources += [] if own is None else [own]
-        return JoinedLog(sources)
-
-    def _silent_from_here(self, call: Call) -> bool:
-        """Whether a call is sure to print nothing more."""
-        if self.realm.closed:
-            return True
-        if not all(self._silent_from_here(other.call) for other in call.speaks_for):
-            return False
-        task = self._known(call)
-        if task is None and call.whole is not None:
-            task = call.whole.task_in(self.realm)  # the item may run in a block of the map
-        if task is None:
-            return True
-        source = self.engine.log(task)
-        return never_again(task) if source is None else source.finished()
+        return self.logs.source(call)
 
     def follow_log(self, call: Call) -> Iterator[str]:
         """The lines that a call prints, as it prints them, until it has ended.
@@ -439,7 +432,24 @@ class Session:
             The session was closed. If it is closed later, the lines end.
         """
         self.realm.check_open()
-        return follow(_LogToCome(self, call))
+        return self.logs.follow(call)
+
+    def follow_logs(self, handles: Sequence[Handle]) -> Iterator[str]:
+        """The lines of several calls, as they print them, until all have ended.
+
+        Each line begins with the name of its call. It raises what `follow_log` raises.
+
+        Parameters
+        ----------
+        handles : sequence of Object
+            Objects, maps and the like.
+        """
+        from mars.observe.echo import label_line, labels
+
+        self.realm.check_open()
+        found = [call for one in handles for call in one.calls_logged(self.realm)]
+        feeds = self.logs.feeds(labels(list(dict.fromkeys(found))))
+        return self.logs.follow_all(feeds, label_line)
 
     def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:
         """What the calls of objects have printed.
@@ -632,36 +642,20 @@ AnySession = Session | SessionView
 """What programs may pass where a session is asked for."""
 
 
-class _LogToCome:
-    """The log of a call that may not have begun. Each look finds what is there at that moment."""
+def refuse_fetch_arguments(given: dict[str, Any]) -> None:
+    """Refuse arguments that `fetch` does not have, as the original does.
 
-    def __init__(self, session: Session, call: Call) -> None:
-        self._session, self._call = session, call
-        self._last: LogSource | None = None
-
-    def _source(self) -> LogSource | None:
-        with contextlib.suppress(SessionClosed):  # what was printed before can still be read
-            self._last = self._session.log_source(self._call) or self._last
-        return self._last
-
-    def size(self) -> int:
-        """Bytes so far."""
-        source = self._source()
-        return 0 if source is None else source.size()
-
-    def read(self, start: int, limit: int) -> bytes:
-        """Up to ``limit`` bytes from ``start``."""
-        source = self._source()
-        return b"" if source is None else source.read(start, limit)
-
-    def kept_from(self, start: int) -> int:
-        """``start``; if what stood there was left out, the place where the log goes on."""
-        source = self._source()
-        return start if source is None else source.kept_from(start)
-
-    def finished(self) -> bool:
-        """Whether no more will come."""
-        return self._session._silent_from_here(self._call)
+    Raises
+    ------
+    TypeError
+        Always.
+    """
+    advice = ""
+    if "timeout" in given:
+        advice = (
+            "; fetch does not wait: execute(wait=False).result(timeout=...) waits so long at most"
+        )
+    raise TypeError(f"`fetch` got unexpected arguments: {', '.join(given)}{advice}")
 
 
 def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
@@ -686,6 +680,11 @@ class Opened:
         The default session.
     engines : dict of str to (Engine, set of Session)
         Each engine by its address, with the sessions that use it.
+    places : dict of str to (str, int) or None
+        Of sessions that another one may replace, by id: the file and line where each was made.
+        None: at a prompt or in a notebook. See `mars.sessions.replacing`.
+    notebook : object
+        The notebook or prompt that tells us of the end of each cell. None: there is none.
     lock : threading.RLock
         Whoever reads or changes `engines` holds it.
     """
@@ -697,6 +696,8 @@ class Opened:
         """Begin without sessions, as a process does that the program forks."""
         self.default: Session | None = None
         self.engines: dict[str, tuple[Engine, set[Session]]] = {}
+        self.places: dict[str, tuple[str, int] | None] = {}
+        self.notebook: Any = None
         self.lock = threading.RLock()
 
     def leave(self, session: Session) -> None:

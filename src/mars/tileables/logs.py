@@ -25,11 +25,7 @@ class ChunkLogs:
         Where each read ended, in bytes.
     """
 
-    def __init__(self) -> None:
-        self._read: list[tuple[str, LogFetcher]] = []
-
-    def read(self, objects: Sequence[Any], *, session: Any, offsets: Any, sizes: Any) -> None:
-        """Read on in the log of each call."""
+    def __init__(self, objects: Sequence[Any], *, session: Any, offsets: Any, sizes: Any) -> None:
         found: dict[str, LogFetcher] = {}
         for one in objects:
             if one.key in found:

@@ -57,7 +57,7 @@ class Tileable(Executable[Any]):
         What it was cut out of. If that is executed, this can be fetched at once.
     """
 
-    __slots__ = ("__weakref__", "_here", "_lazy", "_logs", "_objects", "_part_of", "_resolved")
+    __slots__ = ("__weakref__", "_here", "_lazy", "_objects", "_part_of", "_resolved")
 
     kind: ClassVar[str] = "Tileable"
 
@@ -74,7 +74,6 @@ class Tileable(Executable[Any]):
         self._here = here
         self._part_of = part_of
         self._resolved = objects is None and not here
-        self._logs: ChunkLogs | None = None
 
     # -- what it stands for ---------------------------------------------------------------------
 
@@ -87,7 +86,7 @@ class Tileable(Executable[Any]):
 
     def become(self, other: Tileable) -> None:
         """Stand for something else from now on, as after ``x[0] = 1``."""
-        for name in ("_lazy", "_objects", "_here", "_part_of", "_resolved", "_logs"):
+        for name in ("_lazy", "_objects", "_here", "_part_of", "_resolved"):
             setattr(self, name, getattr(other, name))
 
     @property
@@ -208,9 +207,13 @@ class Tileable(Executable[Any]):
         return super().errors(session) if self._objects else []
 
     def fetch_log(
-        self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None
-    ) -> ChunkLogs:
-        """What the calls of its chunks have printed.
+        self,
+        session: AnySession | None = None,
+        offsets: Any = None,
+        sizes: Any = None,
+        follow: bool = False,
+    ) -> Any:
+        """What the calls of its chunks have printed since the last read.
 
         Parameters
         ----------
@@ -218,16 +221,17 @@ class Tileable(Executable[Any]):
             Default: the default session.
         offsets, sizes : int, str, dict or list, optional
             As of `Object.fetch_log`; a dict has a value for some of the ``chunk_op_keys``.
+        follow : bool, default False
+            True: return an iterator of the lines of all calls, as they are printed.
 
         Returns
         -------
-        ChunkLogs
-            The same one each time. Its text names the chunk before what each has printed.
+        ChunkLogs or iterator of str
+            Its text names the chunk before what each has printed.
         """
-        if self._logs is None:
-            self._logs = ChunkLogs()
-        self._logs.read(self._objects or (), session=session, offsets=offsets, sizes=sizes)
-        return self._logs
+        if follow:
+            return super().fetch_log(session, follow=True)
+        return ChunkLogs(self._objects or (), session=session, offsets=offsets, sizes=sizes)
 
     def copy(self) -> Any:
         """Another handle for the same value; what is assigned to one does not change the other."""

@@ -30,7 +30,7 @@ from mars.engines.local.workers import Ended, LocalWorkers
 from mars.engines.wire import messages
 from mars.engines.wire.frames import BadFrame
 from mars.engines.wire.ledger import Ledger
-from mars.engines.wire.messages import FLAG_PACKED, FLAG_STORED, RECORD
+from mars.engines.wire.messages import FLAG_PACKED, FLAG_STORED
 from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, parts_of
 from mars.engines.wire.status import VALUE
 from mars.errors import StartupFailed
@@ -45,6 +45,7 @@ from mars.settings import (
     STOP_S,
     UNKNOWN_MEMORY_BYTES,
 )
+from mars.task import RECORD
 
 if TYPE_CHECKING:
     import socket

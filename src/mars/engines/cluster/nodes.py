@@ -250,6 +250,7 @@ class Nodes:
         """The outcomes of a worker as they hold here: by our clock, with values that are here."""
         told = []
         ahead = process.node.clock.ahead_ns
+        self._driver.scheduler.core.ended.ahead_ns[process.number] = ahead
         for outcome in outcomes:
             if ahead and outcome.timing is not None:
                 moments = (moment - ahead for moment in TIMING.unpack(outcome.timing))

@@ -42,6 +42,8 @@ def complete(
         tell_dependents(core, task, worker, now)
     call = task.call
     if call.inputs:
+        if task.attempt:
+            core.ended.link(task)
         let_go_of_inputs(core, task)
         call.satisfy()
     if call.options.in_set is not None:

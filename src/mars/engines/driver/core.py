@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 from mars.engines.driver.estimates import Admission, Estimates
 from mars.engines.driver.events import (
@@ -135,7 +135,7 @@ class Core:
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
         "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
         "made_in", "next_group", "next_worker", "nobody", "ready", "releases", "resuming", "roomy",
-        "taken", "timers", "workers",
+        "sent_at", "taken", "timers", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -174,6 +174,7 @@ class Core:
         self.attempts = 0  # number of the last one
         self.ended = Attempts()
         self.nobody: RunState | None = None  # the run of calls that the program has cancelled
+        self.sent_at = -1.0  # when a task was sent last
         self.made_in: dict[int, tuple[Task, int]] = {}  # what is MADE, and in which group
         self.commands: list[Command] = []  # of the event that is being handled
         self.releases: list[Task] = []  # results that are given back at its end
@@ -206,6 +207,7 @@ class Core:
         self.next_worker += 1
         worker = WorkerState(WorkerId(self.next_worker), group, self.groups[group].address)
         self.workers[worker.id] = worker
+        self.ended.workers[worker.id] = [worker, None, None]
         self.changed[worker] = None
         self.sort()
         self.commands.append(StartWorker(worker.id, group))
@@ -242,6 +244,9 @@ class Core:
             in_set.enters(task, worker)
         task.worker = worker
         task.sent_at = now
+        if now != self.sent_at:  # what one event gives out is sent at one moment
+            self.sent_at = now
+            self.ended.sent(self.attempts, now)
         task.home = worker
         worker.queue.append(task)
         for dependent in task.dependents or ():
@@ -318,32 +323,6 @@ class Core:
         if len(worker.queue) > 1 and not worker.taking_back:
             # Nothing else may begin there: a SIGKILL that has to follow would hit it.
             self.take_back(worker, len(worker.queue) - 1)
-
-    def note(
-        self,
-        task: Task,
-        worker: WorkerState,
-        ending: str,
-        timing: bytes | None = None,
-        log: Any = None,
-        peak: int = 0,
-        failed_items: int = 0,
-    ) -> None:
-        """Record that an attempt has ended, before that changes its task; see `EndedAttempt`."""
-        call = task.call
-        whole = task.source or task
-        runs = whole.runs
-        ended = self.ended
-        ended.count += 1
-        ended.kept.append(
-            (
-                task.attempt, call.serial, call.options.name or call.function.name, task.size,
-                runs[0].number if runs else 0, task.depth, task.tries + task.deaths,
-                worker, ending,
-                whole.queued_at, whole.ready_at, task.sent_at, timing,
-                log and log.size(), peak, failed_items,
-            )
-        )  # fmt: skip
 
     def take_back(self, worker: WorkerState, count: int) -> None:
         """Ask a worker for the last calls of its queue."""

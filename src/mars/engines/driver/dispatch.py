@@ -43,6 +43,7 @@ class Dispatch:
         self._members = members
         self._scheduler = scheduler
         self._store = store
+        self.table = scheduler.core.ended
         self.functions: dict[bytes, int] = {}  # the numbers by which messages call them
         self._function_count = 0
         self._functions_limit = 4 * FUNCTIONS_KEPT
@@ -72,6 +73,7 @@ class Dispatch:
             if number is None:
                 self._function_count += 1
                 number = numbers[key] = self._function_count
+                self.table.name(number, function.name)
                 if function.buffers:
                     self._functions_of.setdefault(RunId(run.number), []).append(key)
             if number not in known:
@@ -103,7 +105,7 @@ class Dispatch:
                 extra["report"] = int(within * 1e9)
             outgoing.append(
                 (task.attempt, run.number, number, payload, inputs, call.n_output,
-                 task.place, extra)
+                 task.place, extra, call.serial)
             )  # fmt: skip
         over, member.over = member.over, ([], [])
         member.process.send((messages.TASKS, functions, runs, outgoing, over))
@@ -119,6 +121,8 @@ class Dispatch:
             extra["name"] = options.name
         if options.cpus != 1:
             extra["cpus"] = options.cpus
+        if options.name is not None or options.cpus != 1:
+            extra["label"] = self.table.label_of(task.call)
         if options.memory is not None:
             extra["memory"] = options.memory
         if options.retries:
@@ -135,6 +139,7 @@ class Dispatch:
         extra = self._extra(task) or {}
         indices = task.items
         assert indices is not None
+        extra["count"] = len(indices)
         extra["items"] = indices[0] if isinstance(indices, range) else -1
         if not isinstance(indices, range):
             extra["indices"] = list(indices)
@@ -150,7 +155,17 @@ class Dispatch:
         if type(payload) is tuple:
             for region in payload[1]:
                 self.lend(member, region)
-        return (task.attempt, run.number, number, payload, None, None, task.place, extra)
+        return (
+            task.attempt,
+            run.number,
+            number,
+            payload,
+            None,
+            None,
+            task.place,
+            extra,
+            call.serial,
+        )
 
     def _inputs(self, member: Member, task: Task) -> list[Any]:
         realm = task.realm

@@ -22,6 +22,7 @@ from mars.engines.driver.consequences import (
 from mars.engines.driver.core import MADE, READY, RETRYING, WAITING, Core, backoff_s, move
 from mars.engines.driver.events import Arrived, Discard, Lost, Needed, Unkept
 from mars.engines.driver.queues import NOBODY, RETRY, WorkerState, wanted
+from mars.observe.attempts import ERROR, LOST
 from mars.task import AttemptId, Task
 
 
@@ -63,7 +64,7 @@ def on_unkept(core: Core, event: Unkept, now: float) -> None:
     if event.attempt in core.made_in:
         task, _ = core.made_in.pop(event.attempt)
         _unmake(core, task)
-        core.note(task, task.home or NOBODY, "error", task.timing)
+        core.ended.note(task, (task.home or NOBODY).id, ERROR, timing=task.timing)
         task.ended = (*task.ended, (*(task.where or ("", 0)), "error"))
         fail(core, task, event.failure)
 
@@ -86,7 +87,7 @@ def on_lost(core: Core, event: Lost, now: float) -> None:
         del core.made_in[task.attempt]
         _unmake(core, task)
         move(task, RETRYING)
-        core.note(task, task.home or NOBODY, "lost", task.timing)
+        core.ended.note(task, (task.home or NOBODY).id, LOST, timing=task.timing)
         task.deaths += 1
         task.ended = (*task.ended, (*(task.where or ("", 0)), "lost"))
     for task in lost:

@@ -35,10 +35,17 @@ from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
 from mars.errors import NoAvailableBand
 from mars.logs import LogSource
+from mars.observe.attempts import Attempts, Rows
 from mars.observe.progress import write_line
 from mars.observe.silence import RunningCall, Silence
 from mars.resources import memory_limit_bytes
-from mars.settings import CALL_MEMORY_SHARE, LAST_LINES_S, OBJECT_MEMORY_SHARE, UNKNOWN_MEMORY_BYTES
+from mars.settings import (
+    CALL_MEMORY_SHARE,
+    LAST_LINES_S,
+    MARKS_WAIT_S,
+    OBJECT_MEMORY_SHARE,
+    UNKNOWN_MEMORY_BYTES,
+)
 from mars.task import Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
@@ -206,6 +213,16 @@ class DriverEngine:
             undo.pop_all()  # from here on the loop closes them
             self.loop.start()
         _engines.add(self)
+
+    @property
+    def loud(self) -> int:
+        """How many attempts have written to stderr so far."""
+        return self.loop.loud
+
+    @property
+    def shows_calls(self) -> bool:
+        """False: calls have files of their own."""
+        return False
 
     @property
     def n_cpu(self) -> float:
@@ -428,6 +445,17 @@ class DriverEngine:
             return None
         return self.loop.ask(lambda: self.loop.running_log(task))
 
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, Log]]:
+        """The items of a map that run now; see `mars.engine.Engine`."""
+        if self._pid != os.getpid():
+            return ()
+        loop = self.loop
+        look = loop.ask(lambda: loop.live.look_at(task))
+        if look.missing:
+            look.answered.wait(MARKS_WAIT_S)
+            loop.post(lambda: loop.live.end(look))
+        return list(look.found)
+
     def forget(self, task: Task) -> None:
         """The program holds no output of the task any more."""
         if task.finished and not task.stored and not self._submitting:
@@ -466,14 +494,23 @@ class DriverEngine:
     def observe(self, since: int | None = None) -> Observation:
         """What there is now, and which attempts have ended; see `mars.engine.Engine`."""
         from mars.engines.driver.observing import observe  # late: most programs never look
-        from mars.observe.observation import Observation
+        from mars.observe.observation import Observation, ended_attempts
 
         loop = self.loop
         if self._pid != os.getpid():
             return Observation(time.monotonic())  # the engine is the parent's
-        return loop.ask(
+        seen, rows = loop.ask(
             lambda: observe(loop.scheduler, loop.runs, loop.printed, since, time.monotonic())
         )
+        return seen if since is None else seen._replace(attempts=ended_attempts(rows))
+
+    def table(self, since: int = 0, limit: int | None = None) -> Rows:
+        """A part of the table of attempts; see `mars.engine.Engine`."""
+        loop = self.loop
+        if self._pid != os.getpid():
+            return Attempts().since(0)
+        rows = loop.ask(lambda: loop.scheduler.core.ended.since(since, limit))
+        return rows._replace(now=time.monotonic(), cores=self.n_cpu)
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""

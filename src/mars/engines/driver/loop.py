@@ -26,6 +26,7 @@ from mars.engines.driver import events
 from mars.engines.driver.deaths import Deaths
 from mars.engines.driver.dispatch import Dispatch
 from mars.engines.driver.events import Outcome
+from mars.engines.driver.live import LiveItems
 from mars.engines.driver.queues import WorkerState
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
@@ -37,15 +38,14 @@ from mars.engines.wire.frames import BadFrame
 from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
+    FLAG_STDERR,
     FLAG_STORED,
-    RECORD,
-    TIMES,
     FromWorker,
     Request,
 )
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
-from mars.task import RunId, Stage, Task, WorkerId
+from mars.task import RECORD, RECORD_HEAD, TIMES, RunId, Stage, Task, WorkerId
 
 Answer = TypeVar("Answer")
 
@@ -81,6 +81,7 @@ class Loop:
         self.streams: set[Any] = set()  # whose runs may wait for more calls, see `Stream`
         self.dispatch = Dispatch(self.members, scheduler, store)
         self.deaths = Deaths(scheduler, workers, self.fail_runs, tell)
+        self.live = LiveItems(self.members, scheduler)
         self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
         self.error: BaseException | None = None
         self.now = 0.0  # when the event came that is being decided about
@@ -100,6 +101,7 @@ class Loop:
         self._dirty: set[Member] = set()  # members with regions to tell of
         self._warm: dict[Member, float] = {}  # that keep memory, and until when; soonest first
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
+        self.loud = 0  # attempts that wrote to stderr
         self.log_limit: float = math.inf  # bytes of one attempt's log
         self._look_at = 0.0
         self._watch.add(self._wake_read, self._on_wake)
@@ -290,6 +292,11 @@ class Loop:
         if not run.number:
             run.number = self.number(run)
         self.runs.add(run)
+        asker = None if run.member is None else self.scheduler.workers.get(run.member.number)
+        self.scheduler.core.ended.run_began(
+            run.number, run.session_id, run.depth,
+            asker.queue[0].attempt if asker is not None and asker.queue else 0,
+        )  # fmt: skip
         self.on(events.Submitted(run, tasks))
         if self._refusal is not None:
             self._fail(self._refusal)
@@ -332,6 +339,7 @@ class Loop:
         if self._nodes is not None:
             self._nodes.run_ends()
         self.runs.discard(run)
+        self.scheduler.core.ended.run_ended(run.number, self.now)
         self.store.run_ended(run)
         self.collect_regions()
         self._late.append(run)
@@ -431,6 +439,7 @@ class Loop:
         number = command.worker
         try:
             place = self.store.worker_starts(number)
+            self.scheduler.core.ended.workers[number][1] = time.monotonic()
             facts = {"address": group.address, "place": place}
             process = self.workers.start(number, facts, command.group)
         except GroupLost:  # just now
@@ -499,12 +508,12 @@ class Loop:
         position = 0
         end = len(told)
         size_of = RECORD.size
-        unpack = RECORD.unpack_from
+        unpack = RECORD_HEAD.unpack_from
         times_from, times_to = TIMES.start, TIMES.stop
         segment = process.segment
         while position < end:
-            (attempt, status, flags, log_start, log_end, received, _, _, _, stored, peak, size) = (
-                unpack(told, position)
+            attempt, status, flags, log_start, log_end, received, stored, peak, size = unpack(
+                told, position
             )
             payload = position + size_of
             result: Any = told[payload : payload + size]
@@ -515,6 +524,8 @@ class Loop:
             log = None
             if log_end > log_start:
                 log = Log(segment, log_start, log_end)
+                if flags & FLAG_STDERR:
+                    log.loud, self.loud = True, self.loud + 1
                 self._trim(log)
             outcomes.append(
                 Outcome(
@@ -530,7 +541,11 @@ class Loop:
                 )
             )
             position = payload + size
-        return outcomes if self._nodes is None else self._nodes.outcomes(process, outcomes)
+        table = self.scheduler.core.ended
+        table.add(process.number, told, len(outcomes))
+        if self._nodes is None:
+            return outcomes
+        return self._nodes.outcomes(process, outcomes)
 
     def _look(self, now: float) -> None:
         """Do what has to be done now and then while calls run."""
@@ -573,6 +588,8 @@ class Loop:
                 task = state.queue[0]
                 for run in [one for one in task.runs if one.live]:
                     run.partial[task] = message[2]
+        elif message[0] == messages.MARKS:
+            self.live.take(member, message[1], message[2])
         elif self.nested is not None:
             self._take_request(member, message)
 

@@ -279,8 +279,13 @@ class NestedServer:
             return
         requests = asker.waiting.pop(run.number, [])
         asker.held.extend((request, run) for request in requests)
-        if requests:
+        if not requests:
+            return
+        state = self._loop.scheduler.workers.get(WorkerId(member.number))
+        if state is not None and state.blocked:
             self._loop.on(events.Unblocked(WorkerId(member.number)))
+        else:  # a thread that a call left behind waits: no cores have to be free for it
+            self.resume(member)
 
     def resume(self, member: Member) -> None:
         """The worker's cores are free: tell it what it waits for."""

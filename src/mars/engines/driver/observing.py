@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from mars.engine import Run
 from mars.engines.driver.queues import WorkerState
 from mars.engines.driver.scheduler import Scheduler
+from mars.observe.attempts import Rows
 from mars.observe.observation import (
     GroupFacts,
     Observation,
     RunFacts,
     WorkerFacts,
-    ended_attempts,
 )
 
 
@@ -26,8 +26,10 @@ def observe(
     printed: Callable[[WorkerState], int],
     since: int | None,
     now: float,
-) -> Observation:
-    """What there is now, and the attempts that have ended since.
+) -> tuple[Observation, Rows]:
+    """What there is now, and the rows of the attempts that have ended since.
+
+    Whoever asked decodes the rows, in a thread of its own.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def observe(
     workers = tuple([_worker(one, scheduler, printed) for one in scheduler.workers.values()])
     running = Counter([run for one in workers for run in one.runs])
     there = Counter([one.group for one in scheduler.workers.values()])
-    kept = [] if since is None else core.ended.since(since)
+    rows = core.ended.since(core.ended.count if since is None else since)
     return Observation(
         now,
         tuple([
@@ -59,10 +61,10 @@ def observe(
             for number, group in scheduler.groups.items()
         ]),
         workers,
-        ended_attempts(kept),
-        core.ended.count,
-        0 if since is None else max(0, core.ended.count - since - len(kept)),
-    )  # fmt: skip
+        (),
+        rows.next,
+        0 if since is None else rows.missed,
+    ), rows  # fmt: skip
 
 
 def _worker(
@@ -82,4 +84,5 @@ def _worker(
         worker.id, worker.address, node, pid, worker.ready, len(worker.queue), worker.blocked,
         call.key, call.name, tuple([run.number for run in runs]), task.attempt, task.sent_at,
         printed(worker), tuple([run.partial.get(task) for run in runs]), expected_s,
+        None if task.items is None else (task.items[0], len(task.items)),
     )  # fmt: skip

@@ -138,6 +138,7 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
             if need > worker.need:
                 break  # it was let in for less
         elif (need or admission.strict) and not core.fits(need, group):
+            core.ended.hold_back(task)
             break  # nor may anything behind it start, or it would wait for ever
         if task.items is not None and task.source is None:
             block = carve(core, task, load if queue else None)

@@ -75,6 +75,7 @@ from mars.engines.driver.queues import (
 )
 from mars.engines.driver.withdrawal import on_withdrawn
 from mars.engines.wire.status import EXCEPTION, INTERRUPTED, RETURNED, VALUE
+from mars.observe.attempts import DIED, STOPPED, UNKNOWN
 from mars.settings import (
     CANCEL_GRACE_S,
     CLOSED_S,
@@ -90,6 +91,7 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
     """A run begins. Calls that another run has made, or is at, are not started again."""
     run = event.run
     runs = (run,)
+    core.ended.run_queued(run.number, now)
     ready = core.ready
     run.remaining += len(event.tasks)
     for new in event.tasks:
@@ -219,6 +221,7 @@ def _worker_ready(core: Core, event: WorkerReady, now: float) -> None:
     worker = core.workers.get(event.worker)
     if worker is not None:
         worker.ready = True
+        core.ended.workers[worker.id][2] = now
         group = core.groups[worker.group]
         group.pause_until, group.closed = 0.0, False
         core.changed[worker] = None
@@ -227,6 +230,8 @@ def _worker_ready(core: Core, event: WorkerReady, now: float) -> None:
 def _finished(core: Core, event: Finished, now: float) -> None:
     worker = core.workers.get(event.worker)
     if worker is None:
+        for outcome in event.outcomes:
+            core.ended.drop(outcome.attempt, outcome.attempt <= core.ended.told(event.worker))
         return
     core.groups[worker.group].failed_starts = 0
     queue = worker.queue
@@ -234,6 +239,7 @@ def _finished(core: Core, event: Finished, now: float) -> None:
         if not queue or queue[0].attempt != outcome.attempt:
             # It is not a current attempt, so its result is not accepted. If a worker tells it
             # twice, because it died before it could cross it out, the result was accepted before.
+            core.ended.drop(outcome.attempt, outcome.attempt <= worker.told)
             if outcome.stored and outcome.attempt > worker.told:
                 if outcome.early:
                     core.commands.append(Unneeded(worker.group, outcome.attempt))
@@ -250,11 +256,8 @@ def _finished(core: Core, event: Finished, now: float) -> None:
             task.logs = (*task.logs, outcome.log)
         status = outcome.status
         if status == VALUE:
-            if outcome.failures or core.ended.watched:
-                core.note(
-                    task, worker, "error" if outcome.failures else "value", outcome.timing,
-                    outcome.log, outcome.peak, outcome.failures,
-                )  # fmt: skip
+            if outcome.failures:
+                core.ended.failed_items(outcome.attempt, outcome.failures)
             task.where = worker.where
             core.estimates.learn(task, outcome.seconds)
             if outcome.peak:
@@ -281,7 +284,10 @@ def _attempt_failed(
     status = outcome.status
     reason = worker.reason if worker.stopping == outcome.attempt else ""
     ending = "stopped" if reason else "error"
-    core.note(task, worker, ending, outcome.timing, outcome.log, outcome.peak)
+    if reason:
+        core.ended.stopped(outcome.attempt)
+    if task.call.inputs:
+        core.ended.link(task)
     task.ended = (*task.ended, (*worker.where, ending))
     if reason == "cancel":  # whatever the call made of the interrupt
         _end_stopped(core, task, now)
@@ -342,8 +348,8 @@ def _pull(core: Core, worker: WorkerState, tasks: Sequence[Task], now: float) ->
 
 def _blocked(core: Core, event: Blocked, now: float) -> None:
     worker = core.workers.get(event.worker)
-    if worker is None or worker.blocked:
-        return
+    if worker is None or worker.blocked or not worker.queue:
+        return  # without a call, it is a thread that a call left behind: it holds no cores
     worker.blocked = True
     core.changed[worker] = None
     core.blocked += 1
@@ -391,7 +397,7 @@ def _died(core: Core, event: Died, now: float) -> None:
         begun.append(queue.popleft())
     if not core.groups[worker.group].cpus:
         for task in queue:  # its node was lost: nobody knows whether they have begun there
-            core.note(task, worker, "unknown")
+            core.ended.note(task, worker.id, UNKNOWN, ended=now)
             task.ended = (*task.ended, (*worker.where, "unknown"))
     _vacate(core, worker, now)
     had_begun = bool(begun)
@@ -437,7 +443,12 @@ def _attempt_died(
     reason = worker.reason if worker.stopping == task.attempt else ""
     options = task.call.options
     ending = "stopped" if reason else "died"
-    core.note(task, worker, ending, None, log, event.peak)
+    core.ended.note(
+        task, worker.id, STOPPED if reason else DIED, ended=now,
+        log_bytes=0 if log is None else log.size(), peak=event.peak,
+    )  # fmt: skip
+    if task.call.inputs:
+        core.ended.link(task)
     task.ended = (*task.ended, (*worker.where, ending))
     if reason == "cancel":
         _end_stopped(core, task, now)

@@ -36,11 +36,11 @@ AS_BEFORE: Final = "as before"
 """In place of the surroundings of a run: those that the worker was told of last."""
 
 CallMessage = tuple[
-    int, int, int, Any, list[Any] | None, int | None, Any, dict[str, Any] | None
+    int, int, int, Any, list[Any] | None, int | None, Any, dict[str, Any] | None, int
 ]  # fmt: skip
 """A call: attempt, run and function (all three are numbers), arguments (bytes, or a pickle and
-stored values), inputs, number of outputs (None: its value is the one output), place, and what only
-some calls need to say."""
+stored values), inputs, number of outputs (None: its value is the one output), place, what only some
+calls need to say, and its serial."""
 
 Over = tuple[list[int], list[int]]
 """Runs and functions that the worker is to forget."""
@@ -81,7 +81,11 @@ COOL: Final = "cool"
 Cool = tuple[Literal["cool"]]
 """Nothing has been freed for a while: what is kept for the next values goes back to the system."""
 
-Order = TakeBack | Report | Cool
+MARKS: Final = "marks"  # both ways
+Marks = tuple[Literal["marks"], int]
+"""A block of items that runs: where the log of each of its items begins is asked for."""
+
+Order = TakeBack | Report | Cool | Marks
 
 # -- worker -> driver -------------------------------------------------------------------------
 
@@ -119,8 +123,12 @@ PROGRESS: Final = "progress"
 Progress = tuple[Literal["progress"], int, float]
 """An attempt, and which part of it is done."""
 
+Marked = tuple[Literal["marks"], int, list[int]]
+"""An attempt, where the log of each item begins that has begun, and where that of the last one ends
+now. Empty: it does not run."""
+
 Request = Submit | Wait | Cancel | Ask
-FromWorker = Plain | Arena | GaveBack | Unmapped | Progress | Request
+FromWorker = Plain | Arena | GaveBack | Unmapped | Progress | Marked | Request
 
 # -- zygote -----------------------------------------------------------------------------------
 
@@ -152,17 +160,20 @@ FromZygote = Started | Ended | Pages
 
 # -- finished calls ---------------------------------------------------------------------------
 
-RECORD: Final = struct.Struct("<QBBQQqqqqqII")
-"""A finished call: attempt, status, flags, its log's start and end (bytes in the worker's log),
-five times in ns (received, inputs decoded, called, returned, stored), the most memory that the
-process took (KiB; 0: not looked at), size of what follows."""
+Measured = tuple[float, float, float, float, int, int, int, int, int, int]
+"""Seconds of processor time of the process while the function ran (-1: it was too short to be worth
+the look), bytes of arguments and inputs that were read and of the result that was written, seconds
+of the longest item of a block (0: not looked at); then what the message of the call said: serial,
+run, label, how many calls it counts for, and tries before it; then a checksum of its arguments (0:
+it has inputs, or was short). The engine's table of attempts keeps records as they are, so that the
+engine has nothing to note of each call."""
 
-TIMES: Final = slice(26, 66)
-"""The five times inside a record."""
+UNMEASURED: Final[Measured] = (-1.0, 0, 0, 0.0, 0, 0, 0, 1, 0, 0)
 
 FLAG_STORED: Final = 1  # the result has parts in an arena
 FLAG_PACKED: Final = 4  # the payload is a pickle of values, not one value
 FLAG_FAILURES: Final = 2  # a block in which items raised
+FLAG_STDERR: Final = 8  # Python code of the call wrote to stderr
 
 OUTBOX: Final = struct.Struct("<QQQQ")
 """Head of the shared memory of a worker: bytes of finished records behind it, the attempt that
@@ -187,6 +198,7 @@ _SHAPES: Final[dict[str, tuple[type, ...]]] = {
     CANCEL: (int,),
     ASK: (int, str, object),
     PROGRESS: (int, float),
+    MARKS: (int, list),
 }
 
 

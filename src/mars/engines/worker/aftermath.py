@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from typing import Final
 
 from mars.attempt.ambient import LOST, RESTORED, SAME, Ambient
@@ -41,6 +42,8 @@ class Aftermath:
         Functions that have changed nothing in this process.
     spoiled : bool
         No further call may run in this process.
+    errors : file
+        What is behind stderr. Its ``written`` says whether a call wrote to it.
     """
 
     def __init__(self, log: int) -> None:
@@ -132,6 +135,12 @@ class Aftermath:
             self.stdout.flush()
             self.stderr.flush()
 
+    def wrote_errors(self) -> None:
+        """A call wrote to stderr. A warning that it was shown is shown to the next call, too."""
+        self.errors.written = False
+        with warnings.catch_warnings():  # Python then forgets what it has shown
+            pass
+
     def last_printed(self, start: int) -> bytes:
         """Return the end of what the running call has printed."""
         end = os.lseek(self._log, 0, os.SEEK_CUR)
@@ -150,6 +159,7 @@ class Aftermath:
         os.dup2(self._log, 2)
         self.stdout = log_stream(1)
         self.stderr = log_stream(2)
+        self.errors = self.stderr.buffer.raw  # type: ignore[attr-defined]
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (open for good)
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc, assignment]
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc, assignment]

@@ -18,9 +18,9 @@ from mars.engines.wire.messages import (
     OUTBOX_INTERRUPT_AT,
     OUTBOX_RUNNING,
     OUTBOX_RUNNING_AT,
-    RECORD,
 )
 from mars.settings import OUTBOX_BYTES
+from mars.task import RECORD
 
 _RECORD_SIZE: Final = RECORD.size
 _HEAD: Final = OUTBOX.size
@@ -44,7 +44,7 @@ class Outbox:
         """The attempt that the driver wants stopped."""
         return int(OUTBOX_INTERRUPT.unpack_from(self.memory, OUTBOX_INTERRUPT_AT)[0])
 
-    def add(self, facts: Sequence[int], payload: bytes) -> bool:
+    def add(self, facts: Sequence[float], payload: bytes) -> bool:
         """Keep a finished call, by what its `RECORD` says; False when there is no room."""
         start = _HEAD + self.filled
         middle = start + _RECORD_SIZE

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from zlib import crc32
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
@@ -29,14 +30,16 @@ from mars.engines.wire.arena import Inputs
 from mars.engines.wire.messages import (
     FLAG_FAILURES,
     FLAG_PACKED,
+    FLAG_STDERR,
     FLAG_STORED,
     CallMessage,
     FromWorker,
     FunctionMessage,
+    Measured,
     Over,
     RunMessage,
 )
-from mars.engines.wire.regions import Key
+from mars.engines.wire.regions import Key, parts_of
 from mars.engines.wire.status import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.engines.worker.aftermath import Aftermath
 from mars.engines.worker.outbox import Outbox
@@ -44,6 +47,7 @@ from mars.errors import MarsError
 from mars.settings import (
     BACKOFF_S,
     FEW_ITEMS,
+    PROCESSOR_ASKED_AFTER_S,
     REPORT_S,
     RESULTS_KEPT,
     THREADS_ASKED_AFTER_S,
@@ -53,12 +57,14 @@ if TYPE_CHECKING:
     from mars.attempt.rows import Row
 
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
+processor_ns = time.process_time_ns
 dumps, loads = pickle.dumps, pickle.loads
 
 _SMALL: Final = frozenset({bool, int, float})
 """Types whose values need no look at what is in them."""
 
 NEVER_NS: Final = 1 << 63
+_LONG_NS: Final = int(PROCESSOR_ASKED_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _ASK_NS: Final = int(THREADS_ASKED_AFTER_S * 1e9)
 
@@ -96,6 +102,7 @@ class Host(Protocol):
         log: tuple[int, int],
         times: tuple[int, int, int, int, int],
         payload: bytes,
+        measured: Measured,
     ) -> None:
         """Keep a finished call for the next report."""
 
@@ -159,7 +166,11 @@ class Performer:
         self._forked = False  # this is a child of the worker
         self._log_end = 0  # where the next call's log begins
         self._mapped = False  # the running call has mapped inputs
+        self._brief: set[int] = set()  # functions whose last call was short
+        self._processor_ns = 0  # the processor time of this process as we looked last
+        self._longest_ns = 0  # of the items of the running block
         self._limit: MemoryLimit | None = None  # of the running call
+        self._block: tuple[int, list[int]] = 0, []  # the last one: its attempt and its marks
 
     def begin(self, descriptors: Sequence[int]) -> None:
         """From here on calls run; ``descriptors`` of the process are none of theirs."""
@@ -185,6 +196,7 @@ class Performer:
             self._functions.pop(number, None)
             self._loaded.pop(number, None)
             self._names.pop(number, None)
+            self._brief.discard(number)
             self.after.forget(number)
         if functions:
             self._functions.update(functions)
@@ -231,10 +243,10 @@ class Performer:
 
     def perform(self, task: CallMessage) -> None:
         """Run one call and keep its outcome."""
-        now = time.monotonic_ns
+        now, brief = time.monotonic_ns, self._brief
         received = decoded = called = now()
         host, after = self._host, self.after
-        attempt, run, function, payload, inputs, n_output, _, extra = task
+        attempt, run, function, payload, inputs, n_output, _, extra, serial = task
         # What somebody printed since the last call ended is in the log of this one. System calls
         # are dear on many machines: a small call has one of ours, `lseek` at its end.
         log_start = self._log_end
@@ -244,7 +256,7 @@ class Performer:
         self.attempt = attempt
         context.enter_process_lazily(self._attempt_of, task)
         arguments: Any = None
-        flags = 0
+        flags, is_brief = 0, True
         try:
             surroundings = self._runs[run][3]
             if surroundings is not self._surroundings and surroundings is not None:
@@ -262,14 +274,15 @@ class Performer:
             if extra is not None and "refused" in extra:
                 now_ns = now()
                 self._finish(
-                    attempt, FATAL, 0, (log_start, log_start), (now_ns,) * 5, extra["refused"]
-                )
+                    attempt, FATAL, 0, (log_start, log_start), (now_ns,) * 5, extra["refused"],
+                    _named(task),
+                )  # fmt: skip
                 return
             if extra is not None and "memory" in extra:
                 call = functools.partial(self._call_limited, extra["memory"], call)
             values = self._values(inputs) if inputs else ()
             if values is None:
-                self._finish_unstarted(attempt, log_start)
+                self._finish_unstarted(task, log_start)
                 return
             if extra is not None and "rows" in extra:
                 call, arguments = self._rows(call, payload, extra)
@@ -285,6 +298,9 @@ class Performer:
             cpus = 1 if extra is None else extra.get("cpus", 1)
             if cpus != self.budget.cpus:
                 self._ambient.keep(self.budget.apply, cpus)
+            is_brief = function in brief
+            if not is_brief:
+                self._processor_ns = processor_ns()
             called = now()
             if extra is not None and "items" in extra:
                 status, flags, data, returned = self._perform_block(
@@ -329,6 +345,13 @@ class Performer:
             status, data = self._failed(attempt, function, extra, error, arguments, log_start)
             flags = 0
             del error
+        used_s, same = -1.0, 0
+        if returned - called > _LONG_NS:
+            used_s = self._used(function, returned - called)
+            if not inputs and type(payload) is bytes:
+                same = crc32(payload) or 1
+        elif not is_brief:
+            brief.add(function)
         arguments = None
         if self.code.used:
             self.code.end_call()
@@ -359,14 +382,35 @@ class Performer:
         except (OSError, ValueError):
             log_end = after.restore_streams(function)
         self._log_end = log_end
+        if after.errors.written:
+            after.wrote_errors()
+            if log_end > log_start:
+                flags |= FLAG_STDERR
         stored = now()
         times = (received, decoded, called, returned, stored)
-        self._finish(attempt, status, flags, (log_start, log_end), times, data)
+        read = len(payload) if not inputs and type(payload) is bytes else _size(payload, inputs)
+        written = len(data) if not flags else _written(data, flags)
+        if extra is None:
+            measured: Measured = used_s, read, written, 0.0, serial, run, function, 1, 0, same
+        else:
+            measured = used_s, read, written, self._longest_ns * 1e-9, *_named(task)[4:9], same
+        self._finish(attempt, status, flags, (log_start, log_end), times, data, measured)
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
         if stored > due and not after.spoiled:
             host.report()
             host.reported_ns, host.report_at_ns = stored, NEVER_NS
+
+    def _used(self, function: int, took_ns: int) -> float:
+        """Seconds of processor time of a call that has just returned, and that took long."""
+        now_ns = processor_ns()
+        used_ns, self._processor_ns = now_ns - self._processor_ns, now_ns
+        if function in self._brief:
+            # Nobody looked as it began, because the one before was short. What short calls since
+            # the last look have used is in this number.
+            self._brief.discard(function)
+            used_ns = min(used_ns, took_ns)
+        return used_ns * 1e-9
 
     def _call_limited(
         self, size: int, call: Callable[..., Any], /, *args: Any, **kwargs: Any
@@ -393,7 +437,7 @@ class Performer:
         return f"worker {host.number} (pid {host.pid}, {host.address})"
 
     def _attempt_of(self, task: CallMessage) -> context.Attempt:
-        _, run, function, _, _, _, place, extra = task
+        _, run, function, _, _, _, place, extra, _ = task
         session_id, entropy, prefix, _ = self._runs[run]
         host = self._host
         return context.Attempt(
@@ -458,16 +502,21 @@ class Performer:
         failures: dict[int, bytes] = {}
         failed_before: dict[int, int] = {}  # of items that were tried again: so many times
         logs = [log_start]
+        loud: list[int] = []  # items that wrote to stderr
+        self._block = attempt, logs
         log, seek, ends = self._log, os.lseek, os.SEEK_CUR
-        stdout, stderr = after.stdout, after.stderr
+        stdout, stderr, errors = after.stdout, after.stderr, after.errors
         first: int = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         tame = after.tame
+        now = time.monotonic_ns
+        self._longest_ns = 0
         few = len(items) <= FEW_ITEMS  # so each of them takes a while, or it matters little
         for index, item in zip(indices, items, strict=True):
             session.item = index
             session.generator = None
             tries = 0
+            begun = now() if few else 0
             while True:
                 try:
                     self.in_call = attempt
@@ -495,14 +544,19 @@ class Performer:
                         printed=after.last_printed(logs[-1]),
                     )
                 break
+            if few and (took := now() - begun) > self._longest_ns:
+                self._longest_ns = took
             try:
                 stdout.flush()
                 stderr.flush()
             except ValueError:  # closed by the item
                 after.open_streams()
-                stdout, stderr = after.stdout, after.stderr
+                stdout, stderr, errors = after.stdout, after.stderr, after.errors
             if function not in tame or (few and self.budget.differs()):
                 after.restore(function)
+            if errors.written:
+                after.wrote_errors()
+                loud.append(len(logs) - 1)
             logs.append(seek(log, 0, ends))
         returned = time.monotonic_ns()
         if os.getpid() != self._host.pid:
@@ -529,7 +583,23 @@ class Performer:
         if failures:
             flags |= FLAG_FAILURES
         marks = logs if logs[-1] != logs[0] else None
-        return VALUE, flags, pickle.dumps((packed, failures, marks, failed_before), 5), returned
+        if loud and marks:
+            flags |= FLAG_STDERR
+        result = packed, failures, marks, failed_before, loud
+        return VALUE, flags, pickle.dumps(result, 5), returned
+
+    def marks(self, attempt: int) -> list[int]:
+        """Where the items of a block have begun to print, and where the last one ends now.
+
+        Called by another thread, so the block goes on meanwhile.
+        """
+        block, logs = self._block
+        while block == attempt:
+            known = logs.copy()
+            end = os.fstat(self._log).st_size
+            if len(logs) == len(known):  # else what was printed may be the next item's
+                return [*known, end]
+        return []
 
     # -- values -------------------------------------------------------------------------------
 
@@ -611,9 +681,43 @@ class Performer:
         if len(kept) > RESULTS_KEPT:
             del kept[next(iter(kept))]
 
-    def _finish_unstarted(self, attempt: int, log_start: int) -> None:
+    def _finish_unstarted(self, task: CallMessage, log_start: int) -> None:
         now = time.monotonic_ns()
-        self._finish(attempt, RETURNED, 0, (log_start, log_start), (now,) * 5, b"")
+        self._finish(task[0], RETURNED, 0, (log_start, log_start), (now,) * 5, b"", _named(task))
+
+
+def _named(task: CallMessage) -> Measured:
+    """What is told of a call that was not measured; see `messages.Measured`."""
+    extra = task[7] or {}
+    size = extra.get("count", 1)
+    return (
+        -1.0, 0, 0, 0.0, task[8], task[1], extra.get("label", task[2]), size,
+        min(extra.get("try", 1) - 1, 65_535), 0,
+    )  # fmt: skip
+
+
+def _size(payload: Any, inputs: Sequence[Any] | None) -> int:
+    """Bytes of arguments and inputs of a call. Inputs that were kept here do not count."""
+    size = 0
+    if type(payload) is bytes:
+        size = len(payload)
+    else:
+        data, regions = payload
+        size = len(data or b"") + sum([region[3] for region in regions])
+    for value in inputs or ():
+        if type(value) is bytes:
+            size += len(value)
+        elif len(value) == 5:
+            size += len(value[0] or b"") + value[3]
+    return size
+
+
+def _written(data: bytes, flags: int) -> int:
+    """Bytes of a packed result, with its parts in an arena."""
+    if not flags & FLAG_STORED:
+        return len(data)
+    size: int = len(data) + sum([part[3] for part in parts_of(loads(data))])
+    return size
 
 
 class _WithRow:

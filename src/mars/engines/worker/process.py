@@ -29,13 +29,20 @@ from mars.engines.wire.arena import Allocator, Inputs
 from mars.engines.wire.frames import RECORDS_FLAG, Inbox, Outgoing
 from mars.engines.wire.large_pages import LargePages
 from mars.engines.wire.ledger import Ledger
-from mars.engines.wire.messages import RECORD, CallMessage, FromWorker, Order, ToWorker
+from mars.engines.wire.messages import (
+    CallMessage,
+    FromWorker,
+    Measured,
+    Order,
+    ToWorker,
+)
 from mars.engines.wire.status import START_REFUSED
 from mars.engines.worker.outbox import Outbox
 from mars.engines.worker.perform import NEVER_NS, Performer
 from mars.engines.worker.stack_answer import answer_requests
 from mars.errors import SessionClosed, StoreFull
 from mars.settings import AWAKE_PAUSE_MS, AWAKE_S, PEAK_AFTER_S, ROOM_WAIT_S, STOP_S
+from mars.task import RECORD
 
 if TYPE_CHECKING:
     from mars.engines.worker.requests import NestedEngine
@@ -143,11 +150,12 @@ class Worker:
         log: tuple[int, int],
         times: tuple[int, int, int, int, int],
         payload: bytes,
+        measured: Measured,
     ) -> None:
         """Keep a finished call for the next report."""
         # Looked at where it costs nothing to speak of, beside a call that took long.
         peak_kib = take_peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
-        facts = (attempt, status, flags, *log, *times, peak_kib, len(payload))
+        facts = (attempt, status, flags, *log, *times, peak_kib, *measured, len(payload))
         with self.lock:
             if not self.outbox.add(facts, payload):
                 self.report()
@@ -172,7 +180,7 @@ class Worker:
             _, functions, runs, tasks, over = message
             self.calls.learn(functions, runs, over)
             self.queue.extend(tasks)
-            if self.waiting:
+            if self.waiting and self.calls.in_call:
                 self._give_back(len(self.queue))
         elif message[0] == messages.ARENA:
             self.inputs.add_arena(message[1], self.inbox.descriptors.pop(0), message[2])
@@ -248,7 +256,8 @@ class Worker:
         self.waiting += 1
         try:
             with self.shield():
-                self._give_back(len(self.queue))
+                if self.calls.in_call:  # else a thread that a call has left behind waits
+                    self._give_back(len(self.queue))
             return self.wait_reply(request)
         finally:
             self.waiting -= 1
@@ -298,6 +307,8 @@ class Worker:
                 elif message[0] == messages.REPORT:
                     # An answer in any case: it shows if a frame before it never came.
                     self.send((messages.REPORTED,))
+                elif message[0] == messages.MARKS:
+                    self.send((messages.MARKS, message[1], self.calls.marks(message[1])))
                 elif message[0] == messages.COOL:
                     self._cool()
 

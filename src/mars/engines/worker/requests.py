@@ -68,6 +68,8 @@ class NestedEngine:
         self.address = worker.address.rpartition(":")[0]
         self.n_cpu = worker.n_cpu
         self.worker_addresses = worker.addresses
+        self.loud = 0  # the program's own engine counts
+        self.shows_calls = False
         self._numbers = itertools.count(1)
         # Whoever may still ask for a task holds it: an object through its call, a wait its run.
         self._tasks: WeakValueDictionary[int, Task] = WeakValueDictionary()
@@ -414,6 +416,10 @@ class NestedEngine:
         self._check_process()
         return _RemoteLog(self._worker, task)
 
+    def running_items(self, task: Task) -> Sequence[Any]:
+        """Not known here: the log of an item can be read once its block has ended."""
+        return ()
+
     def forget(self, task: Task) -> None:
         """The call that asked holds the object no more; its driver drops it with the call."""
 
@@ -426,6 +432,12 @@ class NestedEngine:
         from mars.observe.observation import Observation  # late: hardly ever asked for in a worker
 
         return Observation(time.monotonic())
+
+    def table(self, since: int = 0, limit: int | None = None) -> Any:
+        """Nothing: the program's own engine has the table."""
+        from mars.observe.attempts import Attempts
+
+        return Attempts().since(since, limit)
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Not known here: the program's own process tells of them."""

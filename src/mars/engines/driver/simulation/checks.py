@@ -13,6 +13,7 @@ from typing import Any
 from mars.engines.driver.core import ASSIGNED, DONE, MADE, READY, RETRYING, WAITING
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.simulation.machine import Broken, Machine, SimulatedRun, named
+from mars.observe.observation import each_attempt
 from mars.task import Task
 
 
@@ -173,8 +174,8 @@ def check_quiet(ledger: Ledger) -> None:
 def _check_attempts(ledger: Ledger) -> None:
     """Each attempt is noted once; a value that is lost afterwards is noted once more."""
     endings: dict[int, list[str]] = {}
-    for fact in ledger.scheduler.core.ended.kept:
-        endings.setdefault(fact[0], []).append(fact[8])
+    for one in each_attempt(ledger.scheduler.core.ended.since(0)):
+        endings.setdefault(one.number, []).append(one.ending)
     for number, noted in endings.items():
         if len(noted) > 1 and noted not in (["value", "lost"], ["value", "error"]):
             raise Broken(f"attempt {number} is noted as {noted}")

@@ -32,7 +32,9 @@ class Chances:
     Attributes
     ----------
     latency_s : float
-        The longest time that most messages are on their way, seconds. One in ten takes longer.
+        The longest time that most messages are on their way, seconds.
+    slow : float
+        How often a message takes up to thirty times longer.
     lazy_reports : float
         How often a worker keeps the end of a call to itself for a while, as it may.
     death, start_death : float
@@ -50,6 +52,7 @@ class Chances:
     """
 
     latency_s: float = 1e-4
+    slow: float = 0.1
     lazy_reports: float = 0.5
     death: float = 0.0
     start_death: float = 0.0
@@ -185,7 +188,8 @@ class Machine:
     def delay(self) -> float:
         """How long one message is on its way, seconds."""
         rng = self.rng
-        return self.chances.latency_s * rng.random() * (1 if rng.random() < 0.9 else 30)
+        longest_s = self.chances.latency_s * rng.random()
+        return longest_s if rng.random() < 1 - self.chances.slow else 30 * longest_s
 
     def say(self, *words: object) -> None:
         """Add a line to the story."""

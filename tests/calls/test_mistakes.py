@@ -1,0 +1,156 @@
+"""Calls in the wrong form: the error shows the right one, with the program's own arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import mars
+import mars.remote as mr
+
+
+def fit(x: int, depth: int = 3) -> int:
+    return x * depth
+
+
+def anything(**given: object) -> object:
+    return given
+
+
+SPAWN: list[tuple[Callable[[], object], type[Exception], str]] = [
+    (
+        lambda: mr.spawn(fit, 1, 2),  # type: ignore[call-overload]
+        TypeError,
+        (
+            "kwargs has to be a dict, got 2; arguments of fit go into one tuple: "
+            "spawn(fit, args=(1, 2))"
+        ),
+    ),
+    (
+        lambda: mr.spawn(fit, "a", 2, 3, 4),  # type: ignore[call-overload]
+        TypeError,
+        (
+            "kwargs has to be a dict, got 2; arguments of fit go into one tuple: "
+            "spawn(fit, args=('a', 2, 3, 4))"
+        ),
+    ),
+    (
+        lambda: mr.spawn(fit, (1,), 2),  # type: ignore[call-overload]
+        TypeError,
+        (
+            "kwargs has to be a dict, got 2; keyword arguments of fit go there by name: "
+            "spawn(fit, args=(1,), kwargs={'name': value})"
+        ),
+    ),
+    (
+        lambda: mr.spawn(fit, x=1),
+        ValueError,
+        "Unexpected kw: x; keyword arguments of fit go into kwargs: spawn(fit, kwargs={'x': 1})",
+    ),
+    (
+        lambda: mr.spawn(fit, 1, depth=2, name="f"),
+        ValueError,
+        (
+            "Unexpected kw: depth; keyword arguments of fit go into kwargs: "
+            "spawn(fit, args=(1,), kwargs={'depth': 2})"
+        ),
+    ),
+    (
+        lambda: mr.spawn(anything, kwargs={"a": 1}, b=2),
+        ValueError,
+        (
+            "Unexpected kw: b; keyword arguments of anything go into kwargs: "
+            "spawn(anything, kwargs={'a': 1, 'b': 2})"
+        ),
+    ),
+    (lambda: mr.spawn(fit, (1,), cpu=2), ValueError, "Unexpected kw: cpu; did you mean cpus=2?"),
+    (
+        lambda: mr.spawn(abs, (1,), time_out=2.5),
+        ValueError,
+        "Unexpected kw: time_out; did you mean timeout=2.5?",
+    ),
+    (
+        lambda: mr.map(fit, [1, 2], depth=[4]),
+        ValueError,
+        (
+            "Unexpected kw: depth; arguments of fit that are the same for all items go into a "
+            "partial: "
+            "map(functools.partial(fit, depth=[4]), ...)"
+        ),
+    ),
+    (
+        lambda: mr.map(fit, [1], retires=2),
+        ValueError,
+        "Unexpected kw: retires; did you mean retries=2?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "kind", "text"), SPAWN)
+def test_a_call_in_the_wrong_form_shows_the_right_one(
+    mistake: Callable[[], object], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        mistake()
+    assert str(caught.value) == text
+
+
+def test_the_form_that_is_shown_is_one_that_works() -> None:
+    for text in (
+        "spawn(fit, args=(1, 2))",
+        "spawn(fit, args=(1,), kwargs={'depth': 2})",
+        "spawn(anything, kwargs={'a': 1, 'b': 2})",
+    ):
+        made = eval(text, {"spawn": mr.spawn, "fit": fit, "anything": anything})
+        assert isinstance(made, mr.Object)
+
+
+def test_a_name_that_is_near_nothing_is_answered_with_all_options() -> None:
+    with pytest.raises(ValueError, match="abs has no parameter zzz, and options are name, cpus, "):
+        mr.spawn(abs, (1,), zzz=1)
+
+
+def test_large_arguments_are_shown_short() -> None:
+    with pytest.raises(TypeError) as caught:
+        mr.spawn(fit, "x" * 10_000, list(range(10_000)))  # type: ignore[call-overload]
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("mistake", "text"),
+    [
+        (
+            lambda: mars.new_session(ncpu=2),
+            "new_session() got an unexpected keyword argument 'ncpu'; did you mean n_cpu?",
+        ),
+        (
+            lambda: mars.new_session(zzz=2),
+            "new_session() got an unexpected keyword argument 'zzz'",
+        ),
+    ],
+)
+def test_a_session_with_an_unknown_argument_is_not_made(
+    mistake: Callable[[], object], text: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        mistake()
+    assert str(caught.value) == text
+    assert mars.session.get_default_session() is None
+
+
+def test_unknown_arguments_of_execute_and_fetch_are_refused() -> None:
+    with mars.new_session(engine="inline", default=False) as session:
+        call = mr.spawn(abs, (-1,))
+        with pytest.raises(TypeError, match="'show_progres'; did you mean show_progress"):
+            call.execute(session=session, show_progres=True)
+        with pytest.raises(TypeError, match="'on_eror'; did you mean on_error"):
+            session.execute(call, on_eror="continue")
+        call.execute(session=session)
+        for fetch in (call.fetch, session.fetch, mars.fetch, mr.ExecutableTuple([call]).fetch):
+            with pytest.raises(
+                TypeError, match="`fetch` got unexpected arguments: timeout; fetch "
+            ):
+                fetch(*([call] if fetch in (session.fetch, mars.fetch) else []), timeout=3,
+                      **({} if fetch == session.fetch else {"session": session}))  # fmt: skip
+        assert call.fetch(session=session) == 1
