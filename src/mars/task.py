@@ -271,9 +271,10 @@ class Handle:
         raise NotImplementedError
 
     def describe_beside(self, handles: Sequence[Handle], session: Any) -> None:
-        """Describe calls that are not described yet, before `handles` are executed together.
+        """Describe calls that are not described yet.
 
-        Most handles have nothing to do here: their calls are described when they are made.
+        ``session`` asks this before it executes ``handles`` together. Most handles have nothing to
+        do here: their calls are described when they are made.
         """
 
     def calls_logged(self, realm: object) -> Sequence[Call]:

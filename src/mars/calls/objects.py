@@ -367,6 +367,10 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
         return table_of(leaves, told)
 
     def describe_beside(self, handles: Sequence[Handle], session: Session) -> None:
+        """Describe calls of its members that are not described yet.
+
+        ``session`` asks this before it executes ``handles`` together.
+        """
         for one in self:
             if not isinstance(one, Output):
                 one.describe_beside(handles, session)

@@ -39,7 +39,8 @@ def tensor(
 
     Examples
     --------
-    >>> tensor([[1, 2], [3, 4]], chunk_size=1).sum(axis=0).execute().fetch()
+    >>> import mars.tensor as mt
+    >>> mt.tensor([[1, 2], [3, 4]], chunk_size=1).sum(axis=0).execute().fetch()
     array([4, 6])
     """
     import dask.array as da
