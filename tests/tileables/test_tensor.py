@@ -82,6 +82,12 @@ CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
         m.isnan(a), m.sign(a - 0.5), m.hypot(a, b), m.logaddexp(a, b), m.nan_to_num(a), m.sinc(a),
         m.modf(a * 3), m.around(a, 2), m.fmod(a, 0.3),
     ],
+    "exact": lambda m, a, b: [
+        m.percentile(a, 30), m.percentile(a, [20, 50], axis=0), m.quantile(a, 0.3, axis=1),
+        m.median(a), m.median(a, axis=1), m.nanquantile(a, 0.2, axis=0, keepdims=True),
+        m.searchsorted(m.sort(a[:, 0]), [0.2, 0.5]), m.insert(a, 2, 9),
+        m.insert(a, [1, 2], 9, axis=0), m.delete(a, [0, 2], axis=0), m.delete(a, 3),
+    ],
     "whole": lambda m, a, b: [
         m.kron(a[:2], b[:2]), m.interp(a[0], [0, 1], [5, 6]), m.cross(a[:, :3], b[:, :3]),
     ],

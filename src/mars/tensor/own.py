@@ -1,6 +1,7 @@
 """Functions of `mars.tensor` that `dask.array` lacks, or that the original spells otherwise.
 
-They take and return arrays of Dask, or what `mars.tensor.calling` makes tensors of.
+They take and return arrays of Dask, or what `mars.tensor.calling` makes tensors of. The module is
+long because it is a list of short functions that have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -493,6 +494,106 @@ def to_gpu(a: Any) -> Any:
 
 
 # -- numbers --------------------------------------------------------------------------------------
+
+
+def _middle(name: str, a: Any, args: tuple[Any, ...], axis: Any, kwargs: dict[str, Any]) -> Any:
+    """A function of numpy that needs all elements of an axis. Dask's own ones come close only."""
+    import numpy
+
+    given, func = tensor(a), getattr(numpy, name)
+    plain = tuple(_fetched(one) for one in args)
+    run = functools.partial(_run_middle, func, plain, axis, kwargs)
+    if isinstance(axis, int) and given.ndim > 1 and not any(map(numpy.ndim, plain)):
+        axis = axis % given.ndim
+        kept = bool(kwargs.get("keepdims"))
+        chunks = list(given.rechunk({axis: -1}).chunks)
+        chunks[axis : axis + 1] = [(1,)] if kept else []
+        small = run(numpy.ones((1,) * given.ndim, given.dtype))
+        return given.rechunk({axis: -1}).map_blocks(
+            run, dtype=small.dtype, chunks=tuple(chunks), drop_axis=[] if kept else [axis]
+        )
+    return whole(run, (given,), {})
+
+
+def _run_middle(func: Any, args: Any, axis: Any, kwargs: Any, a: Any) -> Any:
+    return func(a, *args, axis=axis, **kwargs)
+
+
+def median(a: Any, axis: Any = None, **kwargs: Any) -> Any:
+    """The median; exact."""
+    return _middle("median", a, (), axis, kwargs)
+
+
+def nanmedian(a: Any, axis: Any = None, **kwargs: Any) -> Any:
+    """The median without nan; exact."""
+    return _middle("nanmedian", a, (), axis, kwargs)
+
+
+def percentile(a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
+    """Percentiles; exact."""
+    return _middle("percentile", a, (q,), axis, _without_interpolation(kwargs))
+
+
+def nanpercentile(a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
+    """Percentiles without nan; exact."""
+    return _middle("nanpercentile", a, (q,), axis, _without_interpolation(kwargs))
+
+
+def quantile(a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
+    """Quantiles; exact."""
+    return _middle("quantile", a, (q,), axis, _without_interpolation(kwargs))
+
+
+def nanquantile(a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
+    """Quantiles without nan; exact."""
+    return _middle("nanquantile", a, (q,), axis, _without_interpolation(kwargs))
+
+
+def _without_interpolation(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The argument ``interpolation`` of the original under numpy's name of today."""
+    found = dict(kwargs)
+    if "interpolation" in found:
+        found["method"] = found.pop("interpolation")
+    return found
+
+
+def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, **_: Any) -> Any:
+    """Where values belong in a sorted tensor."""
+    import dask.array as da
+    import numpy
+
+    given, values = tensor(a), tensor(v)
+    if sorter is not None:
+        given = given[lowered(sorter)]
+    if values.ndim:
+        return da.searchsorted(given, values, side=side)
+    return whole(
+        functools.partial(numpy.searchsorted, side=side), (given, values), {}, 0, numpy.intp
+    )
+
+
+def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
+    """Elements put in before indices."""
+    import dask.array as da
+    import numpy
+
+    given, where = tensor(arr), _fetched(obj)
+    if axis is None:
+        given, axis = given.ravel(), 0
+    if isinstance(where, int):
+        return da.insert(given, where, lowered(values), axis)
+    func = functools.partial(numpy.insert, obj=where, values=_fetched(values), axis=axis)
+    return whole(func, (given,), {}, given.ndim, given.dtype)
+
+
+def delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
+    """The elements without those at indices."""
+    import dask.array as da
+
+    given = tensor(arr)
+    if axis is None:
+        given, axis = given.ravel(), 0
+    return da.delete(given, _fetched(obj), axis)
 
 
 def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
