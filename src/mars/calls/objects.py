@@ -372,7 +372,7 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
         ``session`` asks this before it executes ``handles`` together.
         """
         for one in self:
-            if not isinstance(one, Output):
+            if not isinstance(one, Output) and isinstance(one, Handle):
                 one.describe_beside(handles, session)
 
     def _parts(self) -> ExecutableTuple:
