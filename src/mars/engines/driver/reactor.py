@@ -71,6 +71,7 @@ from mars.engines.driver.queues import (
     OVERDUE,
     START,
     WorkerState,
+    place_of,
     wanted,
 )
 from mars.engines.driver.withdrawal import on_withdrawn
@@ -83,6 +84,7 @@ from mars.settings import (
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     STARTS_WITHOUT_RESULT,
+    THREADS_AT_ONCE,
 )
 from mars.task import AttemptId, Call, Task
 
@@ -242,7 +244,7 @@ def _finished(core: Core, event: Finished, now: float) -> None:
             core.ended.drop(outcome.attempt, outcome.attempt <= worker.told)
             if outcome.stored and outcome.attempt > worker.told:
                 if outcome.early:
-                    core.commands.append(Unneeded(worker.group, outcome.attempt))
+                    core.commands.append(Unneeded(place_of(worker.group), outcome.attempt))
                 core.commands.append(Discard(outcome.result))
             continue
         task = queue.popleft()
@@ -431,7 +433,9 @@ def _died(core: Core, event: Died, now: float) -> None:
     group.pause_until = 0.0
     if not worker.ready or queue:
         group.failed_starts += 1
-        if group.failed_starts >= STARTS_WITHOUT_RESULT:
+        # Threads that were being started end together, with their process.
+        together = THREADS_AT_ONCE if group.threads else 1
+        if group.failed_starts >= STARTS_WITHOUT_RESULT * together:
             _close_group(core, worker.group, now)
 
 
@@ -505,7 +509,8 @@ def _close_group(core: Core, number: int, now: float) -> None:
 
 
 def _all_closed(core: Core) -> bool:
-    return all(group.closed for group in core.groups.values() if group.cpus)
+    groups = core.groups.values()
+    return all(group.closed for group in groups if group.cpus and not group.threads)
 
 
 def _left(core: Core, event: Left, now: float) -> None:
