@@ -41,7 +41,7 @@ LAYERS = """
     code.world
     code.definitions code.reach
     code.needs
-    code.states
+    code.states code.main_names
     code.pickling
     code.arriving code.functions
     attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting

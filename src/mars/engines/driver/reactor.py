@@ -238,7 +238,8 @@ def _finished(core: Core, event: Finished, now: float) -> None:
     core.groups[worker.group].failed_starts = 0
     queue = worker.queue
     for outcome in event.outcomes:
-        if not queue or queue[0].attempt != outcome.attempt:
+        task = _ended_task(queue, outcome.attempt)
+        if task is None:
             # It is not a current attempt, so its result is not accepted. If a worker tells it
             # twice, because it died before it could cross it out, the result was accepted before.
             core.ended.drop(outcome.attempt, outcome.attempt <= worker.told)
@@ -247,7 +248,6 @@ def _finished(core: Core, event: Finished, now: float) -> None:
                     core.commands.append(Unneeded(place_of(worker.group), outcome.attempt))
                 core.commands.append(Discard(outcome.result))
             continue
-        task = queue.popleft()
         worker.told = outcome.attempt
         if worker.blocked:
             core.unblock(worker)
@@ -278,6 +278,21 @@ def _finished(core: Core, event: Finished, now: float) -> None:
         else:
             _attempt_failed(core, task, worker, outcome, now)
     core.settle(worker, now)
+
+
+def _ended_task(queue: deque[Task], attempt: int) -> Task | None:
+    """Take the task of an attempt that has ended out of its worker's queue, if it is there.
+
+    Most often it is the first one. It is not if the worker was asked for its last call when it had
+    read only the one before: then it gives that one back, and runs the last.
+    """
+    if queue and queue[0].attempt == attempt:
+        return queue.popleft()
+    for task in queue:
+        if task.attempt == attempt:
+            queue.remove(task)
+            return task
+    return None
 
 
 def _attempt_failed(
