@@ -34,6 +34,7 @@ import mars.deploy.slurm  # noqa: E402
 import mars.errors  # noqa: E402
 import mars.execution  # noqa: E402
 import mars.joblib  # noqa: E402
+import mars.learn  # noqa: E402
 import mars.logs  # noqa: E402
 import mars.pandas  # noqa: E402
 import mars.remote  # noqa: E402
@@ -84,7 +85,10 @@ CALL_OPTIONS = {
     "gpu": ("bool", "none", "`True` means `gpus=1`"),
     "fuseable": ("any", "none", "a hint of the original, without effect"),
     "memory_scale": ("any", "none", "a hint of the original, without effect"),
-    "output_types": ("any", "none", "an option of Xorbits, without effect"),
+    "output_types": (
+        "str or list", "none",
+        'what the result is: `"tensor"`, `"dataframe"`, `"series"`; `"object"` is any other value',
+    ),
     "reassign_worker": ("any", "none", "a hint of the original, without effect"),
 }  # fmt: skip
 
@@ -120,6 +124,7 @@ VARIABLES = {
 }
 
 FOR_MARS_ONLY = frozenset({
+    "ExecutableTuple.describe_beside", "Object.describe_beside",
     "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
     "Session.follow_log", "Session.follow_logs",
     *(f"CallFuture.{name}" for name in (
@@ -380,7 +385,9 @@ def build() -> str:
          "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
          "[mars.session](#marssession) · [mars.joblib](#marsjoblib) · [mars.dask](#marsdask) · "
-         "[mars.pandas](#marspandas) · [mars.deploy.kubernetes](#marsdeploykubernetes) · "
+         "[mars.pandas](#marspandas) · [mars.tensor](#marstensor) · "
+         "[mars.dataframe](#marsdataframe) · "
+         "[mars.deploy.kubernetes](#marsdeploykubernetes) · "
          "[mars.deploy.slurm](#marsdeployslurm) · [Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
@@ -467,6 +474,14 @@ def build() -> str:
         "Names of the original. `mars_scheduler` is a `mars.dask.Scheduler`.",
         function("mars.contrib.dask.convert_dask_collection",
                  mars.contrib.dask.convert_dask_collection),
+        "## mars.tensor",
+        *tables_of_tensor(),
+        "## mars.dataframe",
+        *tables_of_dataframe(),
+        "## mars.learn",
+        ("Modules with the names of scikit-learn's: "
+         + ", ".join(f"`{name}`" for name in mars.learn.MODULES)
+         + ". [The page](howto/tensors.md#scikit-learn) says how each kind of name runs."),
         "## mars.joblib",
         "It needs joblib. [joblib and scikit-learn](howto/joblib.md) shows how it is used.",
         klass("mars.joblib.MarsBackend", mars.joblib.MarsBackend, constructor=True),
@@ -506,6 +521,51 @@ def build() -> str:
         tunables(),
     ]  # fmt: skip
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in one line."""
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def tables_of_tensor() -> list[str]:
+    """The names of mars.tensor, as its tables have them."""
+    from mars.tensor import fft, linalg, names, random
+
+    other = [f"`{one}` is `{two}`" for one, two in sorted(names.RENAMED.items())]
+    return [
+        "[numpy, pandas and scikit-learn in parallel](howto/tensors.md) shows how they are used.",
+        f"Functions of numpy, in chunks: {listed(names.DASK | names.OWN)}.",
+        f"Other names: {', '.join(other)}.",
+        f"In one call that gets the whole arrays: {listed(names.WHOLE)}.",
+        f"Constants and types of numpy: {listed(names.VALUES | names.RENAMED_VALUES.keys())}.",
+        f"Methods of tensors, beside operators: {listed(names.METHODS)}.",
+        f"`mars.tensor.random`: {listed(dir(random))}.",
+        f"`mars.tensor.linalg`: {listed({*dir(linalg)})}.",
+        f"`mars.tensor.fft`: {listed(dir(fft))}.",
+        "`mars.tensor.special` and `mars.tensor.stats` have the functions of scipy.",
+        f"Not there, and what to use: {missing(names.MISSING)}.",
+    ]
+
+
+def missing(names: dict[str, str]) -> str:
+    """Names that are not there, each with what to use."""
+    return "; ".join(f"`{name}`: {hint}" for name, hint in sorted(names.items()))
+
+
+def tables_of_dataframe() -> list[str]:
+    """The names of mars.dataframe, as its tables have them."""
+    from mars.dataframe import names
+
+    return [
+        "[numpy, pandas and scikit-learn in parallel](howto/tensors.md) shows how they are used.",
+        f"Names: {listed(names.TOP)}.",
+        f"Methods in chunks, by Dask: {listed(names.PARALLEL)}.",
+        f"Methods in chunks, by pandas: {listed(names.BY_ROW)}.",
+        f"Reductions of groups in chunks: {listed(names.GROUPED)}.",
+        "All other methods of pandas run in one call that gets the whole frame.",
+        f"Not there, and what to use: {missing({**names.MISSING, **names.TOP_MISSING})}.",
+    ]
 
 
 def main() -> int:

@@ -150,6 +150,28 @@ LAYERS = """
     dask.running
     dask.door
     dask contrib.dask
+    tileables.logs
+    tileables.tileable
+    tensor.names tensor.sorting
+    tensor.calling
+    tensor.own tensor.picking tensor.random tensor.fft tensor.special tensor.stats
+    tensor.find tensor.lib
+    tensor.linalg tensor.protocols
+    tensor.core
+    tensor
+    dataframe.names dataframe.parts
+    dataframe.rows dataframe.whole
+    dataframe.access dataframe.groups dataframe.joining
+    dataframe.core
+    dataframe.reading
+    dataframe
+    learn.fitting
+    learn.facade
+    learn.cluster learn.datasets learn.decomposition learn.ensemble learn.feature_extraction
+    learn.glm learn.linear_model learn.metrics learn.model_selection learn.neighbors
+    learn.preprocessing learn.semi_supervised learn.svm learn.utils learn.wrappers
+    learn.contrib.lightgbm learn.contrib.pytorch learn.contrib.xgboost learn.metrics.pairwise
+    learn
     core
     mars
     deploy.kubernetes
@@ -167,7 +189,8 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "contrib", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "executors", "learn", "learn.contrib", "observe", "report", "sessions",
+    "engines.worker", "executors", "learn.contrib", "observe", "report", "sessions",
+    "tileables",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
@@ -347,11 +370,14 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "numpy",
         "h5py",
         "pandas",
+        "lightgbm",
         "pyarrow",
         "ray",
+        "scipy",
         "sklearn",
         "urllib3",  # of kubernetes
         "yaml",  # of kubernetes
+        "xgboost",
     }  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}
     for name in MODULES:

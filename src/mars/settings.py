@@ -885,6 +885,18 @@ DASK_STAY_BYTES: Final = 256 * KIB
 """Cheap numpy on arrays of the program, of so many bytes and more, is computed by threads of the
 program on one machine. A call for less takes no longer than the threads."""
 
+TENSOR_CHUNK_BYTES: Final = 32 * MIB
+"""How large the chunks of a tensor are, in bytes, if a program does not say. Large enough that a
+call costs nothing beside the work, and small enough that 2 GiB keep many cores busy. It depends on
+no machine, because random numbers belong to their chunks."""
+
+TENSOR_COPY_BYTES: Final = 8 * MIB
+"""An array from this size on, in bytes, is put together of its chunks by several threads. To start
+threads takes longer than to copy less."""
+
+FRAME_CHUNK_BYTES: Final = 32 * MIB
+"""How large the chunks of a frame are, in bytes, if a program does not say."""
+
 PANDAS_BLOCKS_PER_CORE: Final = 4
 """Into how many blocks for each core the rows, columns or groups of pandas are cut. With more, a
 slow block costs less at the end. Each costs a call, and some hundred microseconds in pandas."""

@@ -270,6 +270,13 @@ class Handle:
         """The calls that have to be done in ``realm``; some of them may be done already."""
         raise NotImplementedError
 
+    def describe_beside(self, handles: Sequence[Handle], session: Any) -> None:
+        """Describe calls that are not described yet.
+
+        ``session`` asks this before it executes ``handles`` together. Most handles have nothing to
+        do here: their calls are described when they are made.
+        """
+
     def calls_logged(self, realm: object) -> Sequence[Call]:
         """The calls whose logs are its log, whether they are done or not."""
         return self.calls_in(realm)

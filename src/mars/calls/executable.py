@@ -107,6 +107,7 @@ class Executable(Handle, Generic[V]):
             chosen = _choose(session, accepted)
             if accepted:
                 _drop_unused(accepted)
+            self.describe_beside((self,), chosen)
             result = self if wait else self._executed()
             return chosen.runs.run(
                 [self],
@@ -188,6 +189,7 @@ class Executable(Handle, Generic[V]):
             if wait and self._is_done(chosen):
                 return self.value_in(chosen)
             _drop_unused(kwargs)
+            self.describe_beside((self,), chosen)
             return chosen.runs.run(
                 [self], wait=wait, finish=lambda: self.value_in(chosen), **_run_arguments(kwargs)
             )

@@ -366,6 +366,15 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
         told = f"{len(states):,} calls: {tally(states)}" if states else "no calls"
         return table_of(leaves, told)
 
+    def describe_beside(self, handles: Sequence[Handle], session: Session) -> None:
+        """Describe calls of its members that are not described yet.
+
+        ``session`` asks this before it executes ``handles`` together.
+        """
+        for one in self:
+            if not isinstance(one, Output) and isinstance(one, Handle):
+                one.describe_beside(handles, session)
+
     def _parts(self) -> ExecutableTuple:
         for one in self:
             if not isinstance(one, Handle):

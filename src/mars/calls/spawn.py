@@ -17,11 +17,20 @@ from mars.attempt import codec
 from mars.calls.maps import MapCall
 from mars.calls.objects import MapObjects, Object
 from mars.calls.options import DEFAULT_OPTIONS, Options, check_function, parse_options
-from mars.code import functions
+from mars.code import functions, places
 from mars.config import is_eager, plain_scalar
 from mars.errors import EncodeError
 from mars.sessions.session import AnySession
 from mars.task import Call, Function
+
+_KINDS: Final = {
+    "tensor": "mars.tensor.core:Tensor",
+    "dataframe": "mars.dataframe.core:DataFrame",
+    "df_or_series": "mars.dataframe.core:DataFrame",
+    "series": "mars.dataframe.core:Series",
+}
+"""What a result is wrapped in, by ``output_types``. These are above this module, and are loaded
+when a program asks for one."""
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -80,7 +89,9 @@ def spawn(
     retry_when_fail : bool, default False
         Retry up to three times, whatever the function raises.
     resolve_tileable_input : bool, default False
-        Accepted for programs of the original: inputs always arrive as values.
+        True: tensors and frames among the arguments arrive as arrays of numpy and as frames of
+        pandas. False: they arrive as tensors and frames that are executed. Other objects arrive as
+        values in both cases.
     n_output : int, optional
         The result is an iterable of so many values. Each of them gets an object of its own.
     **options
@@ -98,8 +109,9 @@ def spawn(
         died. ``priority`` (int, default 0): calls with a higher one start first.
         ``cache`` (bool, default True): False: no checkpoint keeps the call.
         ``depends`` (any): what else the result depends on, for checkpoints.
-        ``expect_worker`` (str): address of the worker group to run in. Hints of the original are
-        accepted without effect. docs/reference.md lists all options.
+        ``output_types`` (str or list of str): "tensor", "dataframe" or "series": the result is
+        one, and is returned as one. ``expect_worker`` (str): address of the worker group to run in.
+        Hints of the original are accepted without effect. docs/reference.md lists all options.
 
     Returns
     -------
@@ -139,7 +151,10 @@ def spawn(
         _check_n_output(n_output)
         n_output = int(n_output)
     if retry_when_fail is not False or resolve_tileable_input is not False:
-        _flag(resolve_tileable_input, "resolve_tileable_input")
+        if _flag(resolve_tileable_input, "resolve_tileable_input"):
+            with places.whole_values():
+                more: Any = {**options, "n_output": n_output}
+                return spawn(func, args, kwargs, retry_when_fail, **more)
         retry_when_fail = _flag(retry_when_fail, "retry_when_fail")
     chosen = DEFAULT_OPTIONS
     if options or retry_when_fail:
@@ -166,11 +181,33 @@ def spawn(
         made: Object[Any] = Object(call, 0)
         if is_eager():
             made.execute()
-        return made
+        return _wrapped([made], options["output_types"])[0] if "output_types" in options else made
     outputs: list[Object[Any]] = [Object(call, index) for index in range(n_output)]
     if is_eager():
         outputs[0].execute()
-    return outputs
+    return _wrapped(outputs, options["output_types"]) if "output_types" in options else outputs
+
+
+def _wrapped(outputs: list[Object[Any]], kinds: Any) -> list[Any]:
+    """Objects, or the tensors and frames that ``output_types`` says they are."""
+    if kinds is None:
+        return outputs
+    if not isinstance(kinds, (list, tuple)):
+        kinds = [kinds] * len(outputs)
+    elif len(kinds) == 1:
+        kinds = list(kinds) * len(outputs)
+    elif len(kinds) != len(outputs):
+        raise ValueError(f"output_types names {len(kinds)} kinds for {len(outputs)} outputs")
+    return [_as_kind(kind, one) for kind, one in zip(kinds, outputs, strict=True)]
+
+
+def _as_kind(kind: str, one: Object[Any]) -> Any:
+    if kind not in _KINDS:
+        return one
+    import importlib
+
+    module, _, name = _KINDS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)(objects=[one])
 
 
 def applied(func: Callable[..., Any]) -> Function:

@@ -16,6 +16,7 @@ from typing import Any
 class _Current(threading.local):
     found: list[Any] | None = None  # outputs met while arguments are pickled
     inputs: Sequence[object] = ()  # values for the places while they are unpickled
+    whole: bool = False  # whether tensors and frames become plain values
 
 
 _current = _Current()
@@ -52,6 +53,26 @@ def place_of(output: object) -> tuple[Callable[[int], object], tuple[int]]:
         )
     found.append(output)
     return _input, (len(found) - 1,)
+
+
+def is_collecting() -> bool:
+    """Whether what is pickled now are arguments of a call, in which outputs become inputs."""
+    return _current.found is not None
+
+
+def are_whole() -> bool:
+    """Whether tensors and frames that are pickled now arrive as plain arrays and frames."""
+    return _current.whole
+
+
+@contextlib.contextmanager
+def whole_values() -> Iterator[None]:
+    """Have tensors and frames among arguments arrive as plain arrays and frames."""
+    outer, _current.whole = _current.whole, True
+    try:
+        yield
+    finally:
+        _current.whole = outer
 
 
 def numbered(position: int) -> tuple[Callable[[int], object], tuple[int]]:

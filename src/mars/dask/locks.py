@@ -235,7 +235,7 @@ def _reduce_dataset(dataset: Any) -> tuple[Any, ...]:
 
 def open_dataset(path: str, name: str) -> Any:
     """A dataset of h5py in a file that is opened for reading. It is closed with the dataset."""
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     return h5py.File(path, "r")[name]
 

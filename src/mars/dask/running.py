@@ -8,6 +8,7 @@ not copied, and the result is made once. `mars.dask.door` calls this.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -196,6 +197,67 @@ def described(collection: Any) -> Object[Any]:
     return made
 
 
+def stored_parts(
+    collections: Sequence[Any], session: Session
+) -> list[tuple[Any, list[Object[Any]]]]:
+    """Describe the chunks of collections, and run nothing; see `mars.tileables`.
+
+    All collections are described together, so what they share is one call.
+
+    Returns
+    -------
+    list of tuple
+        For each collection the same collection, made of its chunks, and what stands for these.
+    """
+    import dask
+    from dask.core import flatten
+
+    held = locks.Held(session)
+
+    def keep(dsk: Any, keys: Any, **_: Any) -> list[Any]:
+        from mars.dask.kept import KeptTask
+
+        dsk, renamed = by_tasks(dsk, list(keys))
+        asked = [renamed.get(key, key) for key in keys]
+        wanted = list(dict.fromkeys(asked))
+        with held:
+            plan, objects = _described(dsk, needed(nodes_of(dsk), wanted), wanted, session, {})
+        stored: dict[Key, Any] = {
+            key: put(value, session=session) for key, value in plan.values.items()
+        }
+        for key, root in plan.roots.items():
+            stored[key] = objects[root] if root in objects else plan.stored[root]
+        found.update(zip(keys, [stored[key] for key in asked], strict=True))
+        return [KeptTask(key, Kept(found[key], session)) for key in keys]
+
+    found: dict[Key, Object[Any]] = {}
+    with warnings.catch_warnings():
+        # Arrays and frames together are what tensors and frames are for.
+        warnings.filterwarnings("ignore", "Computing mixed collections", UserWarning)
+        made = dask.persist(*collections, traverse=False, scheduler=keep)
+    parts = []
+    for one in made:
+        nodes = nodes_of(one)
+        objects = []
+        for key in flatten(one.__dask_keys__()):
+            while hasattr(nodes[key], "target"):
+                key = nodes[key].target
+            objects.append(nodes[key].func.stored)
+        parts.append((one, objects))
+    if parts and parts[0][1]:
+        weakref.finalize(parts[0][1][0], held.close)  # its locks may be needed until it is gone
+    else:
+        held.close()
+    return parts
+
+
+def kept_task(key: Key, stored: Object[Any], session: Session) -> Any:
+    """A task of Dask for a value that a session has, or will have."""
+    from mars.dask.kept import KeptTask
+
+    return KeptTask(key, Kept(stored, session))
+
+
 def _by_threads(nodes: dict[Key, Any], wanted: list[Key]) -> dict[Key, Any]:
     from dask.threaded import get
 
@@ -228,8 +290,9 @@ def _spawn(step: Step, values: list[Any], urgency: int) -> Sequence[Object[Any]]
 
 def _adopted(kept: Kept, session: Session) -> Object[Any]:
     """What stands for a persisted task in a session: its object, if that is of this session."""
-    if kept.session is session:
-        stored: Object[Any] = kept.stored
+    home = kept.session
+    if home is session or home.closed or not home.executed(kept.stored):
+        stored: Object[Any] = kept.stored  # the call that it stands for runs in this session
         return stored
     return put(kept(), session=session)
 
@@ -241,4 +304,4 @@ def _nested(keys: Any, values: Mapping[Key, Any]) -> Any:
     return values[keys]
 
 
-__all__ = ["compute", "persist"]
+__all__ = ["compute", "described", "kept_task", "persist", "stored_parts"]

@@ -145,6 +145,9 @@ class Session(Views):
                 raise TypeError(unknown_argument("execute", min(unknown), _OF_EXECUTE))
             given = _handles(objects, "execute")
             result: Any = given[0] if len(given) == 1 else list(given)
+            for one in given:
+                if not isinstance(one, Output):  # most programs have only these, and many
+                    one.describe_beside(given, self)
             return self.runs.run(
                 given,
                 wait=wait,

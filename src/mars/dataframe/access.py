@@ -1,0 +1,240 @@
+"""What stands between a frame and what is done with it: ``iloc``, ``loc``, ``str``, ``rolling``, ….
+
+The classes here hold a frame, and make others of it. The functions called by them run in workers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mars.dataframe import rows
+from mars.dataframe.whole import Method, on_whole, sample_of, tried
+from mars.tileables.tileable import Tileable, unwrap, wrap
+
+HINTS: Final = (
+    "output_type", "output_types", "dtypes", "dtype", "index", "skip_infer", "elementwise", "shape",
+    "index_value", "columns_value",
+)  # fmt: skip
+"""Arguments of the original that say what a result looks like. Here it is found out."""
+
+_NOT_BY_ROW: Final = frozenset({"cat", "get_dummies", "partition", "rpartition"})
+
+
+class Places:
+    """``iloc``: rows by their place over all chunks."""
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+
+    def __getitem__(self, key: Any) -> Any:
+        frame = self._frame
+        given = unwrap(key)
+        wanted, columns = given if isinstance(given, tuple) else (given, None)
+        if hasattr(wanted, "tolist"):
+            wanted = wanted.tolist()
+        several = isinstance(wanted, slice) and (wanted.step is None or wanted.step > 0)
+        ordered = isinstance(wanted, list) and not any(isinstance(one, bool) for one in wanted)
+        ordered = ordered and all(one >= 0 for one in wanted) and sorted(wanted) == wanted
+        if (several or ordered) and not isinstance(columns, int):
+            return wrap(rows.taken(frame.lazy, wanted, columns), frame)
+        if isinstance(wanted, slice) and wanted == slice(None) and isinstance(columns, int):
+            return frame[frame.lazy.columns[columns]]
+        return on_whole(frame, _ByPlace(wanted, columns))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._frame.become(set_by(self._frame, "iloc", key, value))
+
+
+class _ByPlace:
+    """``frame.iloc[...]`` as a function."""
+
+    __name__ = "iloc"
+
+    def __init__(self, wanted: Any, columns: Any) -> None:
+        self._wanted, self._columns = wanted, columns
+
+    def __call__(self, frame: Any) -> Any:
+        if self._columns is None:
+            return frame.iloc[self._wanted]
+        return frame.iloc[self._wanted, self._columns]
+
+
+class Labels:
+    """``loc``, ``at`` and ``iat``."""
+
+    def __init__(self, frame: Any, name: str) -> None:
+        self._frame, self._name = frame, name
+
+    def __getitem__(self, key: Any) -> Any:
+        frame, given = self._frame, unwrap(key)
+        first = given[0] if isinstance(given, tuple) else given
+        masked = hasattr(first, "dask") or (isinstance(first, slice) and first == slice(None))
+        if self._name == "loc" and masked:
+            return frame._tried(lambda lazy: lazy.loc[given], Method(("loc",), ("[]", key)))
+        method, others = Method((self._name,), ("[]", key)).lifted()
+        return on_whole(frame, method, *others)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._frame.become(set_by(self._frame, self._name, key, value))
+
+
+class Chain:
+    """Methods of pandas that follow each other, such as ``rolling(3).mean()``."""
+
+    def __init__(self, frame: Any, *steps: tuple[Any, ...]) -> None:
+        self._frame, self._steps = frame, steps
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._frame.ndim == 2 and name in self._frame.lazy.columns:
+            return self[name]
+        return lambda *args, **kwargs: self._call(name, args, kwargs)
+
+    def __getitem__(self, key: Any) -> Chain:
+        return Chain(self._frame, *self._steps, ("[]", key))
+
+    def _call(self, name: str, args: Any, kwargs: Any) -> Any:
+        for hint in HINTS if name in ("apply", "transform", "agg", "aggregate") else ():
+            kwargs.pop(hint, None)
+        kwargs.pop("combine_size", None)
+        method, others = Method(*self._steps, (name, args, kwargs)).lifted()
+        return on_whole(self._frame, method, *others)
+
+
+class Accessor:
+    """``str``, ``dt`` and ``cat`` of a series."""
+
+    def __init__(self, series: Any, name: str) -> None:
+        self._series, self._name = series, name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = getattr(getattr(self._series.lazy._meta, self._name), name)
+        if callable(found):
+            return lambda *args, **kwargs: self._run((name, args, kwargs), name in _NOT_BY_ROW)
+        return self._run((name,), False) if hasattr(found, "iloc") else found
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._run(("[]", key), False)
+
+    def __dir__(self) -> list[str]:
+        return dir(getattr(self._series.lazy._meta, self._name))
+
+    def _run(self, step: tuple[Any, ...], together: bool) -> Any:
+        series = self._series
+        func = Method((self._name,), step)
+        method, others = func.lifted()
+        expands = len(step) > 1 and isinstance(step[-1], dict) and step[-1].get("expand")
+        if others or together or expands or self._name == "cat" or series.lazy.npartitions == 1:
+            return on_whole(series, method, *others)
+        small = tried(func, [sample_of(series)])
+        if not hasattr(small, "iloc"):
+            return on_whole(series, func)
+        return wrap(
+            series.lazy.map_partitions(func, meta=small.iloc[:0], enforce_metadata=False), series
+        )
+
+
+class OnChunk:
+    """A function of the program, called with a chunk."""
+
+    def __init__(self, func: Any, args: Any, kwargs: Any, with_index: bool) -> None:
+        self._func, self._args, self._kwargs, self._with = func, args, kwargs, with_index
+        self.__name__ = getattr(func, "__name__", "map_chunk")
+
+    def __call__(self, chunk: Any, number: int = 0) -> Any:
+        kwargs = self._kwargs
+        if self._with:
+            place = (number, 0) if getattr(chunk, "ndim", 1) == 2 else (number,)
+            kwargs = {**kwargs, "chunk_index": place}
+        return self._func(chunk, *self._args, **kwargs)
+
+
+class Written:
+    """What a method that has written a file returns: programs of the original execute it."""
+
+    def __init__(self, value: Any = None) -> None:
+        self._value = value
+
+    def execute(self, *_: Any, **__: Any) -> Written:
+        return self
+
+    def fetch(self, *_: Any, **__: Any) -> Any:
+        return self._value
+
+    def __str__(self) -> str:
+        return str(self._value)
+
+
+class _SetColumn:
+    __name__ = "set-column"
+
+    def __init__(self, key: Any, values: list[Any] | None = None) -> None:
+        self._key, self._values = key, values
+
+    def __call__(self, frame: Any, *values: Any) -> Any:
+        made = frame.copy()
+        new: Any = values[0] if values else self._values
+        if len(made) != len(new) and not hasattr(new, "index") and len(new) > len(made):
+            new = new[: len(made)]  # made-up rows
+        made[self._key] = new
+        return made
+
+
+class _SetBy:
+    __name__ = "set"
+
+    def __init__(self, name: str, key: Any, value: Any) -> None:
+        self._name, self._key, self._value = name, key, value
+
+    def __call__(self, frame: Any) -> Any:
+        made = frame.copy()
+        getattr(made, self._name)[self._key] = self._value
+        return made
+
+
+class _SetItem:
+    __name__ = "set-item"
+
+    def __init__(self, key: Any, value: Any) -> None:
+        self._key, self._value = key, value
+
+    def __call__(self, frame: Any, *values: Any) -> Any:
+        made = frame.copy()
+        made[self._key] = values[0] if values else self._value
+        return made
+
+
+def with_column(frame: Any, key: Any, values: list[Any]) -> Any:
+    """A frame with one more column, of values that the program has."""
+    if len(values) != len(frame):
+        raise ValueError(
+            f"Length of values ({len(values)}) does not match length of index ({len(frame)})"
+        )
+    return on_whole(frame, _SetColumn(key, values))
+
+
+def set_whole(frame: Any, key: Any, value: Any) -> Any:
+    """A frame with columns set, as ``frame[key] = value`` sets them."""
+    if isinstance(value, Tileable):
+        return on_whole(frame, _SetItem(key, None), value)
+    return on_whole(frame, _SetItem(key, value))
+
+
+def set_by(frame: Any, name: str, key: Any, value: Any) -> Any:
+    """A frame with elements set by label or place."""
+    plain = value.executed_value() if isinstance(value, Tileable) else value
+    where = key
+    if isinstance(key, tuple):
+        where = tuple(one.executed_value() if isinstance(one, Tileable) else one for one in key)
+    elif isinstance(key, Tileable):
+        where = key.executed_value()
+    return on_whole(frame, _SetBy(name, where, plain))
+
+
+__all__ = [
+    "HINTS", "Accessor", "Chain", "Labels", "OnChunk", "Places", "Written", "set_by", "set_whole",
+    "with_column",
+]  # fmt: skip

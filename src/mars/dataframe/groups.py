@@ -1,0 +1,131 @@
+"""Groups of rows: ``df.groupby("city").amount.sum()``.
+
+Reductions are computed in chunks, if the keys are columns. All else, such as `apply` and
+`transform`, runs in one call that gets the whole frame, so the order of rows is that of pandas.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mars.dataframe.names import GROUPED
+from mars.dataframe.whole import Method, on_whole
+from mars.tileables.tileable import Tileable, wrap
+
+
+class Groups:
+    """What ``groupby`` gives. Its methods are those of pandas' groups.
+
+    Parameters
+    ----------
+    frame : Frame
+        The rows.
+    by : object
+        The keys, as pandas takes them.
+    kwargs : dict
+        Further arguments of pandas' ``groupby``.
+    selected : object, optional
+        The columns that are looked at.
+    """
+
+    def __init__(self, frame: Any, by: Any, kwargs: dict[str, Any], selected: Any = None) -> None:
+        self._frame, self._by, self._kwargs, self._selected = frame, by, kwargs, selected
+
+    def __getitem__(self, key: Any) -> Groups:
+        for one in key if isinstance(key, list) else [key]:
+            if one not in self._frame.lazy.columns:
+                raise KeyError(f"Column not found: {one}")
+        return Groups(self._frame, self._by, self._kwargs, key)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._frame.ndim == 2 and name in self._frame.lazy.columns:
+            return self[name]
+        return lambda *args, **kwargs: self._call(name, args, kwargs)
+
+    def agg(self, func: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """One or several reductions of each group, as pandas names them."""
+        return self._call("agg", () if func is None else (func, *args), kwargs)
+
+    aggregate = agg
+
+    def __iter__(self) -> Any:
+        grouped = self._frame.to_pandas().groupby(self._by, **self._kwargs)
+        return iter(grouped if self._selected is None else grouped[self._selected])
+
+    def _call(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        for hint in ("method", "combine_size", "output_type", "dtypes", "skip_infer"):
+            kwargs.pop(hint, None)
+        steps: list[Any] = [("groupby", (self._by,), self._kwargs)]
+        if self._selected is not None:
+            steps.append(("[]", self._selected))
+        plain = Method(*steps, (name, args, kwargs))
+        if self._in_chunks(name, args, kwargs):
+            made = self._by_dask(name, args, kwargs, plain)
+            if made is not None:
+                return made
+        method, others = plain.lifted()
+        return on_whole(self._frame, method, *others)
+
+    def _in_chunks(self, name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+        frame = self._frame
+        if frame.ndim != 2 or frame.lazy.npartitions == 1 or not _are_columns(self._by, frame):
+            return False
+        if not self._kwargs.keys() <= {"as_index", "sort", "dropna", "observed", "group_keys"}:
+            return False
+        if name in GROUPED:
+            return not args and kwargs.keys() <= {"numeric_only"}
+        if name not in ("agg", "aggregate") or (kwargs and args):
+            return False
+        return all(one in GROUPED for one in _functions(args, kwargs))
+
+    def _by_dask(self, name: str, args: Any, kwargs: dict[str, Any], plain: Method) -> Any:
+        import warnings
+
+        import pandas
+
+        options = dict(self._kwargs)
+        as_index = options.pop("as_index", True)
+        by = list(self._by) if isinstance(self._by, (list, tuple)) else self._by
+        named = name in ("agg", "aggregate") and not args
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Dask, about what a user did not write
+                grouped = self._frame.lazy.groupby(by, **{"sort": True, **options})
+                if self._selected is not None:
+                    grouped = grouped[self._selected]
+                if named:
+                    made = grouped.agg(**kwargs)
+                else:
+                    made = getattr(grouped, name)(*args, **kwargs)
+        except Exception:  # Dask refuses; pandas tells what is wrong, if anything is
+            return None
+        if as_index:
+            return wrap(made)
+        result = wrap(made)
+        del pandas
+        return result.reset_index()
+
+
+def _are_columns(by: Any, frame: Any) -> bool:
+    keys = by if isinstance(by, (list, tuple)) else [by]
+    if any(isinstance(one, Tileable) for one in keys):
+        return False
+    columns = frame.lazy.columns
+    return bool(keys) and all(isinstance(one, (str, int)) and one in columns for one in keys)
+
+
+def _functions(args: Any, kwargs: dict[str, Any]) -> list[Any]:
+    if not args:
+        return [one[1] if isinstance(one, tuple) else one for one in kwargs.values()]
+    given = args[0]
+    if isinstance(given, dict):
+        found: list[Any] = []
+        for one in given.values():
+            found += one if isinstance(one, list) else [one]
+        return found
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+__all__ = ["Groups"]

@@ -1,0 +1,79 @@
+"""Frames of pandas cut into chunks, and frames put together: what other modules here start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mars.config import option_values
+from mars.dataframe import rows
+from mars.dataframe.parts import of_parts, parts_of
+from mars.dataframe.whole import on_whole
+from mars.settings import FRAME_CHUNK_BYTES
+from mars.tileables.tileable import Tileable, wrap
+
+
+def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
+    """A frame, series or index of pandas in chunks; see `mars.dataframe.reading.DataFrame`."""
+    import dask
+    import dask.dataframe as dd
+    import pandas
+
+    if isinstance(value, pandas.Index):
+        frame = of_pandas(value.to_frame(index=True), chunk_size, num_partitions)
+        return frame.lazy.index
+    if isinstance(chunk_size, (tuple, list)):
+        chunk_size = chunk_size[0]
+    if isinstance(chunk_size, dict):
+        chunk_size = chunk_size.get(0)
+    if chunk_size is None:
+        chunk_size = option_values()["chunk_size"]
+    if num_partitions:
+        size = max(1, -(-len(value) // int(num_partitions)))
+    elif chunk_size is None:
+        each = value.memory_usage(deep=False)
+        total = int(each.sum() if hasattr(each, "sum") else each)
+        size = max(1, len(value) // max(1, -(-total // FRAME_CHUNK_BYTES)))
+        size = -(-len(value) // max(1, -(-len(value) // size))) if len(value) else 1
+    else:
+        size = int(chunk_size)
+    index = value.index
+    ordered = (
+        not isinstance(index, pandas.MultiIndex)
+        and index.is_monotonic_increasing
+        and index.is_unique
+        and not index.hasnans
+        and len(index) > 0
+    )
+    with dask.config.set({"dataframe.convert-string": False}):
+        return wrap(dd.from_pandas(value, chunksize=max(1, size), sort=bool(ordered)))
+
+
+def concat(objs: Sequence[Any], axis: Any = 0, ignore_index: bool = False, **kwargs: Any) -> Any:
+    """Frames one after the other, or side by side; see `pandas.concat`."""
+    given = [one if isinstance(one, Tileable) else of_pandas(one, None) for one in objs]
+    simple = axis in (0, "index") and not (kwargs.keys() - {"join", "verify_integrity", "sort"})
+    alike = len({(type(one), *map(str, getattr(one.lazy, "columns", ()))) for one in given}) == 1
+    if simple and alike and not kwargs.get("sort") and not kwargs.get("verify_integrity"):
+        parts = [part for one in given for part in parts_of(one.lazy)]
+        import pandas
+
+        meta = pandas.concat([one.lazy._meta for one in given])
+        made = of_parts(parts, meta)
+        return wrap(rows.numbered(made) if ignore_index else made)
+    return on_whole(given[0], _Concat(axis, ignore_index, kwargs), *given[1:])
+
+
+class _Concat:
+    __name__ = "concat"
+
+    def __init__(self, axis: Any, ignore_index: bool, kwargs: dict[str, Any]) -> None:
+        self._how = {"axis": axis, "ignore_index": ignore_index, **kwargs}
+
+    def __call__(self, *frames: Any) -> Any:
+        import pandas
+
+        return pandas.concat(list(frames), **self._how)
+
+
+__all__ = ["concat", "of_pandas"]

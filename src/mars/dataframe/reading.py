@@ -1,0 +1,315 @@
+"""Functions of `mars.dataframe` that make frames: of files, of values, and of other frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mars.dataframe import core, rows
+from mars.dataframe.joining import of_pandas
+from mars.dataframe.whole import Method, on_whole
+from mars.settings import FRAME_CHUNK_BYTES
+from mars.tileables.tileable import Tileable, unwrap, wrap
+
+
+def _computed(data: Any) -> Any:
+    """Values in the place of tensors and frames within lists and dicts."""
+    if isinstance(data, Tileable):
+        return data.executed_value()
+    if isinstance(data, dict):
+        return {key: _computed(one) for key, one in data.items()}
+    if isinstance(data, (list, tuple)) and any(isinstance(one, Tileable) for one in data):
+        return [_computed(one) for one in data]
+    return data
+
+
+def DataFrame(  # noqa: N802
+    data: Any = None, index: Any = None, columns: Any = None, dtype: Any = None, copy: bool = False,
+    chunk_size: Any = None, num_partitions: Any = None, gpu: Any = None, sparse: Any = None,
+) -> Any:  # fmt: skip
+    """A frame of what pandas takes, of a tensor, or of tensors and series by column.
+
+    Parameters
+    ----------
+    data : object
+        As of `pandas.DataFrame`; also a frame, a tensor of two axes, or a dict of tensors.
+    index, columns, dtype, copy
+        As of `pandas.DataFrame`.
+    chunk_size : int or tuple, optional
+        Rows of a chunk. Default: chunks of 32 MiB.
+    num_partitions : int, optional
+        How many chunks there are to be.
+    gpu, sparse
+        Refused if true.
+
+    Returns
+    -------
+    mars.dataframe.core.DataFrame
+    """
+    import pandas
+
+    _refuse(gpu, sparse)
+    if isinstance(data, core.DataFrame) and index is None and columns is None and dtype is None:
+        return data if chunk_size is None else data.rechunk(chunk_size)
+    if hasattr(unwrap(data), "chunks") and index is None and dtype is None:
+        return from_tensor(data, columns=columns)
+    if hasattr(data, "dask") and hasattr(data, "npartitions"):
+        return wrap(data)
+    made = pandas.DataFrame(_computed(data), _computed(index), columns, dtype, copy or None)
+    return of_pandas(made, chunk_size, num_partitions)
+
+
+def Series(  # noqa: N802
+    data: Any = None, index: Any = None, dtype: Any = None, name: Any = None, copy: bool = False,
+    chunk_size: Any = None, num_partitions: Any = None, gpu: Any = None, sparse: Any = None,
+) -> Any:  # fmt: skip
+    """A series of what pandas takes, or of a tensor of one axis; see `DataFrame`."""
+    import dask.dataframe as dd
+    import pandas
+
+    _refuse(gpu, sparse)
+    if isinstance(data, core.Series) and index is None and dtype is None:
+        return data if name is None else data.rename(name)
+    lazy = unwrap(data)
+    if hasattr(lazy, "chunks") and index is None and dtype is None:
+        return wrap(dd.from_dask_array(lazy, columns=name))
+    made = pandas.Series(_computed(data), _computed(index), dtype, name)
+    return of_pandas(made, chunk_size, num_partitions)
+
+
+def Index(  # noqa: N802
+    data: Any,
+    dtype: Any = None,
+    copy: bool = False,
+    name: Any = None,
+    chunk_size: Any = None,
+    **_: Any,
+) -> Any:
+    """An index of what pandas takes; see `DataFrame`."""
+    import pandas
+
+    return wrap(of_pandas(pandas.Index(_computed(data), dtype=dtype, name=name), chunk_size))
+
+
+def from_pandas(data: Any, chunk_size: Any = None, num_partitions: Any = None) -> Any:
+    """A frame or a series of pandas in chunks; see `DataFrame`."""
+    return of_pandas(data, chunk_size, num_partitions)
+
+
+def from_tensor(tensor: Any, index: Any = None, columns: Any = None, **_: Any) -> Any:
+    """A frame whose columns are those of a tensor."""
+    import dask.dataframe as dd
+    import pandas
+
+    if index is not None or isinstance(tensor, dict):
+        return DataFrame(_computed(tensor), index=index, columns=columns)
+    lazy = unwrap(tensor)
+    if lazy.ndim == 1:
+        return wrap(dd.from_dask_array(lazy.reshape((-1, 1)), columns=columns or [0]))
+    lazy = lazy.rechunk({1: -1})
+    names = pandas.RangeIndex(lazy.shape[1]) if columns is None else list(columns)
+    return wrap(dd.from_dask_array(lazy, columns=names))
+
+
+def from_records(data: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
+    """A frame of records; see `pandas.DataFrame.from_records`."""
+    import pandas
+
+    return of_pandas(pandas.DataFrame.from_records(_computed(data), **kwargs), chunk_size)
+
+
+def _refuse(gpu: Any, sparse: Any) -> None:
+    if gpu or sparse:
+        raise NotImplementedError("frames on a GPU and sparse frames are not there; leave it away")
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def read_csv(
+    path: Any, incremental_index: bool = True, chunk_bytes: Any = None, storage_options: Any = None,
+    **kwargs: Any,
+) -> Any:  # fmt: skip
+    """A frame of CSV files. Each chunk is read by a call.
+
+    Parameters
+    ----------
+    path : str, path or list
+        One or several files; ``*`` stands for any text. URLs are read with fsspec.
+    incremental_index : bool, default True
+        Whether rows are counted over all files. False: each chunk begins with 0, and nothing has to
+        be counted.
+    chunk_bytes : int or str, optional
+        Bytes of a file that become a chunk. Default: 32 MiB.
+    storage_options : dict, optional
+        As of fsspec.
+    **kwargs
+        As of `pandas.read_csv`. Arguments with which a file cannot be read in parts, such as
+        ``nrows``, have one call read it.
+    """
+    import dask
+    import dask.dataframe as dd
+
+    for hint in ("gpu", "memory_scale", "merge_small_files", "use_arrow_dtype", "head_bytes",
+                 "head_lines"):  # fmt: skip
+        kwargs.pop(hint, None)
+    whole = {"nrows", "skipfooter", "chunksize", "iterator"} & kwargs.keys()
+    index_col = kwargs.pop("index_col", None)
+    if whole or (not isinstance(path, (str, list, tuple)) and hasattr(path, "read")):
+        import pandas
+
+        return of_pandas(pandas.read_csv(path, index_col=index_col, **kwargs), None)
+    files = [str(one) for one in path] if isinstance(path, (list, tuple)) else str(path)
+    size = chunk_bytes or FRAME_CHUNK_BYTES
+    if kwargs.get("compression", "infer") not in (None, "infer") or str(files).endswith(
+        (".gz", ".bz2", ".xz", ".zip", ".zst")
+    ):
+        size = None
+    with dask.config.set({"dataframe.convert-string": False}):
+        made = dd.read_csv(
+            files, blocksize=size, storage_options=storage_options, assume_missing=False, **kwargs
+        )
+    if index_col is not None:
+        names = [
+            made.columns[one] if isinstance(one, int) else one
+            for one in (index_col if isinstance(index_col, (list, tuple)) else [index_col])
+        ]
+        func = Method(("set_index", (names if len(names) > 1 else names[0],), {}))
+        return wrap(made.map_partitions(func, meta=func(made._meta)))
+    return wrap(rows.numbered(made) if incremental_index and made.npartitions > 1 else made)
+
+
+def read_parquet(
+    path: Any, columns: Any = None, engine: str = "auto", incremental_index: bool = False,
+    storage_options: Any = None, **kwargs: Any,
+) -> Any:  # fmt: skip
+    """A frame of Parquet files. Only the columns that are needed are read.
+
+    Parameters
+    ----------
+    path : str, path or list
+        A file, a folder or several files; ``*`` stands for any text. URLs are read with fsspec.
+    columns : list of str, optional
+        Which columns to read.
+    engine : str, default "auto"
+        Accepted for programs of the original.
+    incremental_index : bool, default False
+        Whether rows are counted over all files. All columns are read then.
+    storage_options : dict, optional
+        As of fsspec.
+    **kwargs
+        As of `dask.dataframe.read_parquet`, such as ``filters``.
+    """
+    import dask
+    import dask.dataframe as dd
+
+    for hint in ("groups_as_chunks", "use_arrow_dtype", "memory_scale", "merge_small_files", "gpu"):
+        kwargs.pop(hint, None)
+    files = [str(one) for one in path] if isinstance(path, (list, tuple)) else str(path)
+    with dask.config.set({"dataframe.convert-string": False}):
+        made = dd.read_parquet(files, columns=columns, storage_options=storage_options, **kwargs)
+    return wrap(rows.numbered(made) if incremental_index and made.npartitions > 1 else made)
+
+
+def read_json(path: Any, **kwargs: Any) -> Any:
+    """A frame of JSON files; see `pandas.read_json`. With ``lines=True`` they are read in parts."""
+    import dask
+    import dask.dataframe as dd
+    import pandas
+
+    if kwargs.get("lines"):
+        with dask.config.set({"dataframe.convert-string": False}):
+            made = dd.read_json(path, **kwargs)
+        return wrap(rows.numbered(made) if made.npartitions > 1 else made)
+    return of_pandas(pandas.read_json(path, **kwargs), None)
+
+
+def read_sql(sql: Any, con: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
+    """A frame of a query or a table; the program reads it, see `pandas.read_sql`."""
+    import pandas
+
+    for hint in ("test_rows", "partition_col", "num_partitions", "low_limit", "high_limit",
+                 "engine_kwargs", "incremental_index"):  # fmt: skip
+        kwargs.pop(hint, None)
+    return of_pandas(pandas.read_sql(sql, con, **kwargs), chunk_size)
+
+
+read_sql_query = read_sql_table = read_sql
+
+
+# -- of other frames ------------------------------------------------------------------------------
+
+
+def merge(left: Any, right: Any, **kwargs: Any) -> Any:
+    """Two frames joined; see `pandas.merge`."""
+    first: Any = left if isinstance(left, Tileable) else DataFrame(left)
+    return first.merge(right, **kwargs)
+
+
+def date_range(*args: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
+    """Dates in equal steps, as an index; see `pandas.date_range`."""
+    import pandas
+
+    return Index(pandas.date_range(*args, **kwargs), chunk_size=chunk_size)
+
+
+class _Top:
+    """A function of pandas that gets a frame."""
+
+    def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.__name__, self._args, self._kwargs = name, args, kwargs
+
+    def __call__(self, frame: Any) -> Any:
+        import pandas
+
+        return getattr(pandas, self.__name__)(frame, *self._args, **self._kwargs)
+
+
+def _top(name: str, by_row: bool) -> Any:
+    def call(data: Any, *args: Any, **kwargs: Any) -> Any:
+        import pandas
+
+        for hint in ("chunk_size", "gpu", "sparse_threshold"):
+            kwargs.pop(hint, None)
+        if not isinstance(data, Tileable):
+            found = getattr(pandas, name)(data, *_computed(list(args)), **_computed(kwargs))
+            return (
+                of_pandas(found, None)
+                if isinstance(found, (pandas.DataFrame, pandas.Series))
+                else found
+            )
+        func = _Top(name, tuple(_computed(list(args))), _computed(kwargs))
+        if by_row and isinstance(data, core.Frame):
+            return data.map_chunk(func)
+        if not isinstance(data, core.Frame):
+            return wrap_value(func(data.executed_value()))
+        return on_whole(data, func)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"As `pandas.{name}`, for a frame."
+    return call
+
+
+def wrap_value(value: Any) -> Any:
+    """A value of pandas as a frame; anything else as it is."""
+    import pandas
+
+    if isinstance(value, (pandas.DataFrame, pandas.Series)):
+        return of_pandas(value, None)
+    return value
+
+
+to_datetime = _top("to_datetime", True)
+to_numeric = _top("to_numeric", True)
+to_timedelta = _top("to_timedelta", True)
+isna = _top("isna", True)
+isnull = _top("isnull", True)
+notna = _top("notna", True)
+notnull = _top("notnull", True)
+unique = _top("unique", False)
+cut = _top("cut", False)
+qcut = _top("qcut", False)
+get_dummies = _top("get_dummies", False)
+pivot_table = _top("pivot_table", False)
+crosstab = _top("crosstab", False)
+melt = _top("melt", False)
+factorize = _top("factorize", False)

@@ -1,0 +1,98 @@
+"""The order of rows over all chunks: numbers from 0 on, and rows by their place.
+
+Chunks know only their own rows. So the lengths of all chunks are computed first, as tasks of the
+same graph, and each chunk then gets its place.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from mars.dataframe.parts import of_parts, parts_of
+
+
+def numbered(lazy: Any, name: Any = None) -> Any:
+    """A frame of Dask whose index counts all rows from 0 on."""
+    return _with_places(lazy, _numbered, name)
+
+
+def with_index_as_columns(lazy: Any, kwargs: dict[str, Any]) -> Any:
+    """What ``reset_index`` gives: the index becomes columns, and rows are counted from 0 on."""
+    return _with_places(lazy, _reset, kwargs)
+
+
+def taken(lazy: Any, rows: Any, columns: Any) -> Any:
+    """Rows of all chunks by their place, in the order of the frame.
+
+    Parameters
+    ----------
+    lazy : frame of Dask
+        The frame.
+    rows : slice, int or list of int
+        Places; negative ones count from the end.
+    columns : object
+        What ``iloc`` takes for columns, or None.
+    """
+    return _with_places(lazy, _taken, rows, columns)
+
+
+def _with_places(lazy: Any, func: Any, *args: Any) -> Any:
+    """Each chunk by ``func``, which gets it, its place and the number of all rows."""
+    import dask
+
+    parts = parts_of(lazy)
+    meta = func(lazy._meta, 0, 0, *args)
+    places = dask.delayed(_places, pure=True)([dask.delayed(len, pure=True)(one) for one in parts])
+    run = dask.delayed(func, pure=True)
+    made = [run(one, places[i], places[-1], *args) for i, one in enumerate(parts)]
+    return of_parts(made, meta)
+
+
+def _places(lengths: list[int]) -> list[int]:
+    return [0, *itertools.accumulate(lengths)]
+
+
+def _numbered(part: Any, place: int, _: int, name: Any) -> Any:
+    import pandas
+
+    made = part.copy(deep=False)
+    made.index = pandas.RangeIndex(place, place + len(part), name=name)
+    return made
+
+
+def _reset(part: Any, place: int, _: int, kwargs: dict[str, Any]) -> Any:
+    import pandas
+
+    made = part.reset_index(**kwargs)
+    if kwargs.get("level") is None:
+        made.index = pandas.RangeIndex(place, place + len(part))
+    return made
+
+
+def _taken(part: Any, place: int, total: int, rows: Any, columns: Any) -> Any:
+    import numpy
+
+    if isinstance(rows, slice):
+        wanted: Any = range(*rows.indices(total))
+        if isinstance(wanted, range) and wanted.step > 0:
+            first = wanted.start + -(-max(0, place - wanted.start) // wanted.step) * wanted.step
+            inside = slice(
+                first - place, max(0, min(wanted.stop, place + len(part)) - place), wanted.step
+            )
+            if first >= wanted.stop or first - place >= len(part):
+                inside = slice(0, 0)
+            made = part.iloc[inside]
+            return made if columns is None else made.iloc[:, columns]
+    else:
+        wanted = [one + total if one < 0 else one for one in rows]
+        if total and any(not 0 <= one < total for one in wanted):
+            raise IndexError("positional indexers are out-of-bounds")
+    own = numpy.asarray(
+        [one - place for one in wanted if place <= one < place + len(part)], dtype=int
+    )
+    made = part.iloc[own]
+    return made if columns is None else made.iloc[:, columns]
+
+
+__all__ = ["numbered", "taken", "with_index_as_columns"]

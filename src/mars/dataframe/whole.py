@@ -1,0 +1,196 @@
+"""Operations that need a whole frame: one call gets it, and pandas does the rest.
+
+What the result looks like is found out with a frame of a few made-up rows. Where that fails, the
+call is executed at once, and its result tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mars.calls.spawn import spawn
+from mars.code import places
+from mars.dataframe.parts import of_parts, parts_of
+from mars.tileables.tileable import Tileable, facts_of, kind_named, unwrap, wrap
+
+
+class Method:
+    """A method of pandas, or several in a row, with their arguments: called with a frame.
+
+    Parameters
+    ----------
+    steps : sequence of tuple
+        Each is a name, positional and keyword arguments; without these, it is an attribute.
+    """
+
+    def __init__(self, *steps: tuple[Any, ...]) -> None:
+        self._steps = steps
+        self.__name__ = "-".join(str(step[0]) for step in steps)
+
+    def __call__(self, frame: Any, *values: Any) -> Any:
+        given = iter(values)
+        for name, *arguments in self._steps:
+            if name == "[]":
+                frame = frame[_filled(arguments[0], given)]
+                continue
+            frame = getattr(frame, name)
+            if arguments:
+                args, kwargs = _filled(arguments[0], given), _filled(arguments[1], given)
+                frame = frame(*args, **kwargs)
+        return frame
+
+    def lifted(self) -> tuple[Method, list[Tileable]]:
+        """The same with places for the tensors and frames among the arguments, and these."""
+        found: list[Tileable] = []
+        return Method(
+            *[tuple(_placed(part, found) for part in step) for step in self._steps]
+        ), found
+
+
+class Place:
+    """Where a frame is filled in."""
+
+
+def _placed(value: Any, found: list[Tileable]) -> Any:
+    if isinstance(value, Tileable):
+        found.append(value)
+        return Place()
+    if type(value) in (list, tuple):
+        return type(value)([_placed(one, found) for one in value])
+    if type(value) is dict:
+        return {key: _placed(one, found) for key, one in value.items()}
+    return value
+
+
+def _filled(value: Any, given: Any) -> Any:
+    if isinstance(value, Place):
+        return next(given)
+    if type(value) in (list, tuple):
+        return type(value)([_filled(one, given) for one in value])
+    if type(value) is dict:
+        return {key: _filled(one, given) for key, one in value.items()}
+    return value
+
+
+def on_whole(frame: Tileable, func: Callable[..., Any], *others: Tileable) -> Any:
+    """The result of a function that gets a frame of pandas.
+
+    Parameters
+    ----------
+    frame : Tileable
+        The frame.
+    func : callable
+        Gets it, and the others.
+    *others : Tileable
+        Further tensors and frames.
+    """
+    import dask
+
+    inputs = [frame, *others]
+    small = tried(func, [sample_of(one) for one in inputs])
+    if small is None:
+        return at_once(func, inputs)
+    made = dask.delayed(func, pure=False)(*[_delayed(one) for one in inputs])
+    import pandas
+
+    if isinstance(small, (pandas.DataFrame, pandas.Series, pandas.Index)):
+        if isinstance(small, pandas.Index):
+            return at_once(func, inputs)
+        return wrap(of_parts([made], small.iloc[:0]))
+    return at_once(func, inputs)
+
+
+def at_once(func: Callable[..., Any], inputs: Sequence[Tileable]) -> Any:
+    """The result of a call that is executed now."""
+    with places.whole_values():
+        stored: Any = spawn(func, tuple(inputs), name=getattr(func, "__name__", "pandas"))
+    stored.execute(show_progress=False)
+    kind = facts_of(_kind, stored)
+    if kind in ("DataFrame", "Series", "Index"):
+        return kind_named(kind)(objects=[stored])
+    if kind == "Tensor":
+        return kind_named("Array")(objects=[stored])
+    return stored
+
+
+def _kind(value: Any) -> str:
+    import numpy
+    import pandas
+
+    if isinstance(value, pandas.DataFrame):
+        return "DataFrame"
+    if isinstance(value, pandas.Series):
+        return "Series"
+    if isinstance(value, pandas.Index):
+        return "Index"
+    if isinstance(value, (numpy.ndarray, numpy.generic, int, float, bool)) or hasattr(
+        value, "dtype"
+    ):
+        return "Tensor"
+    return "object"
+
+
+def _delayed(one: Tileable) -> Any:
+    """The whole value of a tensor or frame, as a task."""
+    import dask
+
+    lazy = one.lazy
+    if hasattr(lazy, "to_delayed") and hasattr(lazy, "npartitions") and not hasattr(lazy, "chunks"):
+        parts = parts_of(lazy)
+        return dask.delayed(joined, pure=False)(list(parts))
+    return lazy
+
+
+def joined(parts: list[Any]) -> Any:
+    """One frame of its parts, in their order."""
+    import pandas
+
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], pandas.Index):
+        return parts[0].append(parts[1:])
+    full = [one for one in parts if len(one)]
+    made = pandas.concat(full) if full else parts[0]
+    return _numbered_alike(made, full)
+
+
+def _numbered_alike(made: Any, parts: list[Any]) -> Any:
+    """Indices that go on from part to part are one range, as pandas would have it."""
+    import pandas
+
+    stop = None
+    for one in parts:
+        index = one.index
+        if not isinstance(index, pandas.RangeIndex) or index.step != 1:
+            return made
+        if stop is not None and index.start != stop:
+            return made
+        stop = index.stop
+    if stop is not None:
+        made.index = pandas.RangeIndex(parts[0].index.start, stop, name=made.index.name)
+    return made
+
+
+def sample_of(one: Tileable) -> Any:
+    """A few made-up rows like those of a frame."""
+    from dask.dataframe.utils import meta_nonempty
+
+    lazy = unwrap(one)
+    meta = getattr(lazy, "_meta", None)
+    return meta if meta is None or hasattr(lazy, "chunks") else meta_nonempty(meta)
+
+
+def tried(func: Callable[..., Any], samples: list[Any]) -> Any:
+    """The result of a function for made-up rows. None: it fails, or has none."""
+    import warnings
+
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        # What a function does with made-up rows says nothing about real ones, errors neither.
+        warnings.simplefilter("ignore")
+        return func(*samples)
+    return None
+
+
+__all__ = ["Method", "at_once", "joined", "on_whole", "sample_of", "tried"]

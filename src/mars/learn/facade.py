@@ -1,0 +1,164 @@
+"""Functions and classes of scikit-learn that take tensors and frames.
+
+A function gets plain arrays and frames in one call on a worker, which has all cores of it; what it
+returns are tensors. Without tensors and frames it is scikit-learn's own, in the program. A class is
+scikit-learn's own with the methods of `mars.learn.fitting`, so it is one for all of scikit-learn.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, cast
+
+from mars.dataframe.whole import at_once
+from mars.learn.fitting import of_class
+from mars.tileables.tileable import Tileable
+
+
+def names_of(
+    module: str, own: dict[str, Any] | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` for a module that stands for one of scikit-learn's.
+
+    Parameters
+    ----------
+    module : str
+        The module of scikit-learn.
+    own : dict, optional
+        What stands in the place of some of its names.
+    """
+    known = own or {}
+
+    def get(name: str) -> Any:
+        if name in known:
+            return known[name]
+        if name.startswith("__"):
+            raise AttributeError(name)
+        origin = importlib.import_module(module)
+        found = getattr(origin, name)
+        if inspect.isclass(found):
+            return of_class(cast("Hashable", found))
+        return of_function(found) if inspect.isfunction(found) else found
+
+    def names() -> list[str]:
+        origin = importlib.import_module(module)
+        return sorted({*known, *getattr(origin, "__all__", dir(origin))})
+
+    return get, names
+
+
+def of_function(func: Callable[..., Any], *, always: bool = False) -> Callable[..., Any]:
+    """A function of scikit-learn that takes tensors and frames.
+
+    Parameters
+    ----------
+    func : callable
+        The function.
+    always : bool, default False
+        Whether its results are tensors even if no tensor is among the arguments.
+    """
+
+    @functools.wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for hint in ("chunk_size", "session", "run_kwargs", "gpu", "execute"):
+            if hint not in inspect.signature(func).parameters:
+                kwargs.pop(hint, None)
+        found = tileables_in((args, kwargs))
+        if not found:
+            return as_tileables(func(*args, **kwargs)) if always else func(*args, **kwargs)
+        run = Filled(func, args, kwargs, found)
+        return unpacked(at_once(run, found))
+
+    return call
+
+
+class Filled:
+    """A call of a function with values in the place of tensors and frames."""
+
+    def __init__(self, func: Any, args: Any, kwargs: Any, found: list[Tileable]) -> None:
+        self.__name__ = getattr(func, "__name__", type(func).__name__)
+        numbers = {id(one): number for number, one in enumerate(found)}
+        self._func, self._given = func, _placed((args, kwargs), numbers)
+
+    def __call__(self, *values: Any) -> Any:
+        args, kwargs = _filled(self._given, values)
+        return self._func(*args, **kwargs)
+
+
+class _Place:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _placed(value: Any, numbers: dict[int, int]) -> Any:
+    if isinstance(value, Tileable):
+        return _Place(numbers[id(value)])
+    if type(value) in (list, tuple):
+        return type(value)([_placed(one, numbers) for one in value])
+    if type(value) is dict:
+        return {key: _placed(one, numbers) for key, one in value.items()}
+    return value
+
+
+def _filled(value: Any, values: Any) -> Any:
+    if isinstance(value, _Place):
+        return values[value.number]
+    if type(value) in (list, tuple):
+        return type(value)([_filled(one, values) for one in value])
+    if type(value) is dict:
+        return {key: _filled(one, values) for key, one in value.items()}
+    return value
+
+
+def tileables_in(value: Any) -> list[Tileable]:
+    """The tensors and frames among arguments, each once."""
+    found: dict[int, Tileable] = {}
+
+    def look(one: Any) -> None:
+        if isinstance(one, Tileable):
+            found[id(one)] = one
+        elif type(one) in (list, tuple):
+            for part in one:
+                look(part)
+        elif type(one) is dict:
+            for part in one.values():
+                look(part)
+
+    look(value)
+    return list(found.values())
+
+
+def unpacked(made: Any) -> Any:
+    """A result of `at_once`; several results as tensors, each by itself."""
+    if isinstance(made, Tileable):
+        return made
+    return as_tileables(made.fetch())
+
+
+def as_tileables(value: Any) -> Any:
+    """Arrays and frames as tensors and frames, also within lists and tuples."""
+    import numpy
+    import pandas
+
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(as_tileables, value)) if type(value) in (tuple, list) else value
+    if isinstance(value, (numpy.ndarray, numpy.number)) and not value.dtype.hasobject:
+        from mars.tensor import find
+
+        return find.call("tensor", value)
+    if isinstance(value, (pandas.DataFrame, pandas.Series)):
+        from mars.dataframe.joining import of_pandas
+
+        return of_pandas(value, None)
+    return value
+
+
+def plain(values: Iterable[Any]) -> list[Any]:
+    """Values of numpy and pandas in the place of tensors and frames; they are executed."""
+    return [one.executed_value() if isinstance(one, Tileable) else one for one in values]
+
+
+__all__ = ["Filled", "as_tileables", "names_of", "of_class", "of_function", "plain", "tileables_in"]

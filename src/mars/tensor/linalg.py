@@ -1,0 +1,144 @@
+"""Linear algebra on tensors: ``mt.linalg.svd(a)``.
+
+`qr`, `svd`, `norm`, `inv`, `solve`, `cholesky`, `lu` and `lstsq` run in blocks. Other functions of
+numpy.linalg run as one call on the whole array.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mars.tensor.calling import lowered, of_dask, of_whole, placed
+
+BLOCKWISE: Final = frozenset(
+    [
+        "cholesky", "inv", "lstsq", "lu", "norm", "qr", "solve", "solve_triangular", "svd",
+        "svd_compressed",
+    ]
+)  # fmt: skip
+WHOLE: Final = {
+    "cond": 0,
+    "det": None,
+    "eigvals": 1,
+    "eigvalsh": 1,
+    "matrix_power": 2,
+    "matrix_rank": 0,
+    "pinv": 2,
+}
+SHARED: Final = frozenset(
+    {"dot", "inner", "innerproduct", "matmul", "tensordot", "vdot", "outer", "trace"}
+)
+
+
+def qr(a: Any, method: str = "tsqr", **_: Any) -> Any:
+    """Orthogonal and triangular factors. The chunks are made rows as wide as the array."""
+    import dask.array as da
+
+    given = _matrix(a, "qr")
+    return placed(da.linalg.qr(given.rechunk({1: -1})))
+
+
+def svd(
+    a: Any, method: str = "tsqr", full_matrices: bool = False, compute_uv: bool = True, **_: Any
+) -> Any:
+    """Singular values and vectors. The chunks are made rows as wide as the array."""
+    import dask.array as da
+
+    if full_matrices:
+        raise NotImplementedError("full_matrices=True is not there; leave it away")
+    given = _matrix(a, "svd")
+    rows, columns = given.shape
+    given = given.rechunk({1: -1}) if rows >= columns else given.rechunk({0: -1})
+    found = da.linalg.svd(given)
+    return placed(found) if compute_uv else placed(found[1])
+
+
+def cholesky(a: Any, lower: bool = True) -> Any:
+    """The Cholesky factor of a matrix."""
+    import dask.array as da
+
+    return placed(da.linalg.cholesky(_squared(a), lower=lower))
+
+
+def inv(a: Any) -> Any:
+    """The inverse of a matrix."""
+    import dask.array as da
+
+    return placed(da.linalg.inv(_squared(a)))
+
+
+def solve(a: Any, b: Any, sym_pos: bool = False, **_: Any) -> Any:
+    """The solution of a system of equations."""
+    import dask.array as da
+
+    matrix = _squared(a)
+    right = da.asarray(lowered(b)).rechunk({0: matrix.chunks[0]})
+    return placed(da.linalg.solve(matrix, right, assume_a="pos" if sym_pos else "gen"))
+
+
+def lu(a: Any) -> Any:
+    """Permutation, lower and upper triangular factors of a matrix."""
+    import dask.array as da
+
+    return placed(da.linalg.lu(_squared(a)))
+
+
+def eig(a: Any) -> Any:
+    """Not there.
+
+    Raises
+    ------
+    NotImplementedError
+        Always.
+    """
+    raise NotImplementedError("eig is not there; fetch the matrix and call numpy.linalg.eig")
+
+
+def _matrix(a: Any, name: str) -> Any:
+    import dask.array as da
+    import numpy
+
+    given = da.asarray(lowered(a))
+    if given.ndim != 2:
+        raise numpy.linalg.LinAlgError(
+            f"{given.ndim}-dimensional tensor given. Tensor must be two-dimensional"
+        )
+    return given if given.dtype.kind in "fc" else given.astype(float)
+
+
+def _squared(a: Any) -> Any:
+    """A matrix in square chunks."""
+    import numpy
+
+    given = _matrix(a, "matrix")
+    if given.shape[0] != given.shape[1]:
+        raise numpy.linalg.LinAlgError("Input must be square")
+    count = given.shape[0]
+    side = max(n for n in range(1, max(given.chunks[0]) + 1) if count % n == 0)
+    return given.rechunk((side, side))
+
+
+def __getattr__(name: str) -> Any:
+    import numpy
+
+    if name in BLOCKWISE:
+        import dask.array as da
+
+        return of_dask(name, getattr(da.linalg, name))
+    if name in WHOLE:
+        return of_whole(name, getattr(numpy.linalg, name), WHOLE[name])
+    if name in SHARED:
+        from mars.tensor import find
+
+        return find.find(name)
+    if name == "LinAlgError":
+        return numpy.linalg.LinAlgError
+    if not name.startswith("_") and hasattr(numpy.linalg, name):
+        raise NotImplementedError(
+            f"mars.tensor.linalg.{name} is not there: fetch the matrix and call numpy.linalg.{name}"
+        )
+    raise AttributeError(f"module 'mars.tensor.linalg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*BLOCKWISE, *WHOLE, *SHARED})

@@ -1,0 +1,89 @@
+"""Statistical tests on tensors: ``mt.stats.ttest_ind(a, b)``, as of `scipy.stats`.
+
+Some are computed in chunks by `dask.array.stats`. The others run as one call on whole arrays, and
+give a tensor of their results: ``statistic, pvalue = mt.stats.ks_2samp(a, b).fetch()``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mars.tensor.calling import lowered, placed, whole
+
+IN_CHUNKS: Final = frozenset(
+    [
+        "chisquare", "f_oneway", "kurtosis", "kurtosistest", "moment", "normaltest",
+        "power_divergence", "skew", "skewtest", "ttest_1samp", "ttest_ind", "ttest_rel",
+    ]
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    from scipy import stats
+
+    func = getattr(stats, name, None)
+    if func is None:
+        if name == "entropy":
+            return None
+        raise AttributeError(f"module 'mars.tensor.stats' has no attribute {name!r}")
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        import dask.array as da
+        import numpy
+
+        from mars.calls.objects import ExecutableTuple
+
+        given = [lowered(one) for one in args]
+        if name in IN_CHUNKS:
+            import dask.array.stats as in_chunks
+
+            chunked = getattr(in_chunks, name)
+            made = chunked(
+                *[da.asarray(one) if hasattr(one, "__len__") else one for one in given], **kwargs
+            )
+            if hasattr(made, "compute") and not isinstance(made, da.Array):
+                made = (made[0], made[1])
+            if isinstance(made, tuple):
+                return ExecutableTuple(
+                    [
+                        placed(da.asarray(one))
+                        if isinstance(one, da.Array)
+                        else placed(_from_delayed(one))
+                        for one in made
+                    ]
+                )
+            return placed(made)
+        return placed(whole(_Run(func), given, kwargs, 1, numpy.float64))
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = func.__doc__
+    return call
+
+
+def _from_delayed(value: Any) -> Any:
+    import dask.array as da
+    import numpy
+
+    if hasattr(value, "dask"):
+        return da.from_delayed(value, (), dtype=numpy.float64)
+    return da.asarray(value)
+
+
+class _Run:
+    """A function whose results become one array."""
+
+    def __init__(self, func: Any) -> None:
+        self._func = func
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        import numpy
+
+        return numpy.asarray(self._func(*args, **kwargs), dtype=float)
+
+
+def __dir__() -> list[str]:
+    from scipy import stats
+
+    return sorted(name for name in dir(stats) if not name.startswith("_"))

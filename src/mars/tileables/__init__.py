@@ -1,0 +1,1 @@
+"""What tensors and frames have in common. No code here."""

@@ -1,0 +1,135 @@
+"""scikit-learn on tensors and frames gives what scikit-learn gives."""
+
+from __future__ import annotations
+
+import io
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mars.dataframe as md
+import mars.tensor as mt
+
+pytest.importorskip("sklearn")
+from sklearn import datasets, decomposition, linear_model, metrics, model_selection
+from sklearn import preprocessing as scaling
+from sklearn.base import clone
+
+X, Y = datasets.make_classification(120, 5, random_state=0)
+
+
+def tensors() -> tuple[mt.Tensor, mt.Tensor]:
+    return mt.tensor(X, chunk_size=40), mt.tensor(Y, chunk_size=40)
+
+
+def test_rows_for_training_are_those_of_sklearn() -> None:
+    from mars.learn.model_selection import train_test_split
+
+    got = train_test_split(*tensors(), random_state=3, stratify=Y)
+    wanted = model_selection.train_test_split(X, Y, random_state=3, stratify=Y)
+    for one, two in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(one.fetch(), two)
+
+
+def test_a_model_fits_and_predicts_in_chunks() -> None:
+    from mars.learn.linear_model import LogisticRegression
+    from mars.learn.metrics import accuracy_score, roc_curve
+
+    a, b = tensors()
+    model, plain = LogisticRegression().fit(a, b), linear_model.LogisticRegression().fit(X, Y)
+    np.testing.assert_allclose(model.coef_, plain.coef_)
+    got = model.predict(a)
+    assert isinstance(got, mt.Tensor) and got.chunk_shape == (3,)
+    np.testing.assert_array_equal(got.fetch(), plain.predict(X))
+    np.testing.assert_allclose(model.predict_proba(a).fetch(), plain.predict_proba(X))
+    assert float(accuracy_score(b, got)) == metrics.accuracy_score(Y, plain.predict(X))
+    assert model.score(a, b) == plain.score(X, Y)
+    np.testing.assert_array_equal(
+        roc_curve(b, got)[0].to_numpy(), metrics.roc_curve(Y, got.fetch())[0]
+    )
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), plain.predict(X))
+    assert clone(model).get_params() == plain.get_params()
+
+
+def test_transformers_and_frames() -> None:
+    from mars.learn.decomposition import PCA
+    from mars.learn.preprocessing import MinMaxScaler, StandardScaler
+
+    a, _ = tensors()
+    got = StandardScaler().fit_transform(a).fetch()
+    np.testing.assert_allclose(got, scaling.StandardScaler().fit_transform(X))
+    frame = md.DataFrame(pd.DataFrame(X, columns=list("abcde")), chunk_size=40)
+    wanted = scaling.MinMaxScaler().fit_transform(X)
+    np.testing.assert_allclose(MinMaxScaler().fit(frame).transform(frame).fetch(), wanted)
+    plain = decomposition.PCA(2).fit_transform(X)
+    np.testing.assert_allclose(np.abs(PCA(2).fit_transform(a).fetch()), np.abs(plain))
+
+
+def test_clusters_neighbours_and_searches() -> None:
+    from mars.learn.cluster import KMeans
+    from mars.learn.linear_model import LogisticRegression
+    from mars.learn.model_selection import GridSearchCV
+    from mars.learn.neighbors import NearestNeighbors
+
+    a, b = tensors()
+    labels = KMeans(3, random_state=0, n_init=1).fit_predict(a).to_numpy()
+    assert labels.shape == (120,) and set(labels) == {0, 1, 2}
+    _, near = NearestNeighbors(n_neighbors=1).fit(a).kneighbors(X[:3])
+    assert near.ravel().tolist() == [0, 1, 2]
+    search = GridSearchCV(LogisticRegression(), {"C": [0.01, 1]}).fit(a, b)
+    assert search.best_params_ == (
+        model_selection.GridSearchCV(linear_model.LogisticRegression(), {"C": [0.01, 1]})
+        .fit(X, Y)
+        .best_params_
+    )
+
+
+def test_an_estimator_that_learns_in_parts_gets_all_chunks() -> None:
+    from mars.learn.linear_model import SGDClassifier
+    from mars.learn.wrappers import ParallelPostFit
+
+    a, b = tensors()
+    assert SGDClassifier(random_state=0).fit(a, b).score(a, b) > 0.7
+    model = ParallelPostFit(linear_model.LogisticRegression()).fit(X, Y)
+    np.testing.assert_array_equal(model.predict(a).fetch(), model.estimator.predict(X))
+
+
+def test_made_up_data_are_tensors() -> None:
+    from mars.learn.datasets import make_blobs
+
+    points, labels = make_blobs(50, random_state=1)
+    wanted = datasets.make_blobs(50, random_state=1)
+    np.testing.assert_array_equal(points.to_numpy(), wanted[0])
+    np.testing.assert_array_equal(labels.to_numpy(), wanted[1])
+
+
+def test_xgboost_trains_in_a_call() -> None:
+    pytest.importorskip("xgboost")
+    from mars.learn.contrib.xgboost import MarsDMatrix, XGBClassifier, predict, train
+
+    a, b = tensors()
+    assert XGBClassifier(n_estimators=5).fit(a, b).predict(a).fetch().shape == (120,)
+    measured: dict[str, object] = {}
+    data = MarsDMatrix(a, b)
+    model = train(
+        {"objective": "binary:logistic"}, data, [(data, "x")], measured, num_boost_round=3
+    )
+    assert ((predict(model, a).fetch() > 0.5) == Y).mean() > 0.8
+    assert list(measured) == ["x"]
+
+
+def test_copies_of_a_pytorch_script_know_of_each_other() -> None:
+    from mars.learn.contrib.pytorch import run_pytorch_script
+
+    script = io.StringIO(
+        "import os\n"
+        "print(os.environ['RANK'], os.environ['WORLD_SIZE'], os.environ['MASTER_ADDR'], extra)\n"
+    )
+    status = run_pytorch_script(script, 2, data={"extra": 5})
+    assert status.fetch() == {"status": "ok"}
+    assert "0 2 127.0.0.1 5" in str(status.fetch_log())
+    with pytest.raises(ValueError, match="at least 1"):
+        run_pytorch_script(script, 0)
