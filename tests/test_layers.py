@@ -116,6 +116,10 @@ LAYERS = """
     sessions.logs sessions.echoing sessions.tally
     sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
+    web.guard web.index
+    web.facts
+    web.app
+    web.server
     sessions.replacing
     sessions.opening
     sessions.aio calls.executable
@@ -156,7 +160,7 @@ LAYERS = """
 EMPTY = {
     "attempt", "calls", "checkpoint", "code", "contrib", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
-    "engines.worker", "executors", "learn", "learn.contrib", "observe", "report", "sessions",
+    "engines.worker", "executors", "learn", "learn.contrib", "observe", "report", "sessions", "web",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
@@ -174,7 +178,7 @@ PURE = {
     "engines.driver.scheduler", "engines.driver.withdrawal",
     "engines.wire.regions", "engines.wire.status",
     "report.advice", "report.html", "report.losses", "report.path", "report.record",
-    "report.timeline", "report.words",
+    "report.timeline", "report.words", "web.guard",
 }  # fmt: skip
 """They decide and do nothing else."""
 
@@ -338,6 +342,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "pyarrow",
         "ray",
         "sklearn",
+        "uvicorn",
     }  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}
     for name in MODULES:
