@@ -238,8 +238,10 @@ class Facts:
         for busy in seen.workers:
             if busy.call:
                 running.add(busy.call)
-                rows.append([busy.call, word(busy.name), word(busy.name), "blocked" if busy.blocked
-                             else RUNNING, 1, busy.items[1] if busy.items else 1, busy.number,
+                function = self.index.functions.get(busy.name, busy.name)
+                state = "blocked" if busy.blocked else RUNNING
+                rows.append([busy.call, word(busy.name), word(function), state, 1,
+                             busy.items[1] if busy.items else 1, busy.number,
                              busy.sent - self.zero, now - busy.sent, None, None, None])  # fmt: skip
         more = 0
         for call, state in self._under_way():

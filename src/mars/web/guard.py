@@ -103,6 +103,6 @@ def refusal(
     if not hmac.compare_digest(given, b"Bearer " + token.encode()):
         return (
             401,
-            "the key of the page is missing or wrong; `mars dashboard` opens it with its key",
+            "the key of the page is missing or wrong; session.get_web_endpoint() has it",
         )
     return None

@@ -113,7 +113,11 @@ class Page:
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         assert self._app is not None
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:  # the page ends, and a thread still adds up for somebody
+            if not self._closed:
+                raise
 
     def close(self) -> None:
         """Stop listening, and end the thread. A second call does nothing."""

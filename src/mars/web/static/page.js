@@ -197,9 +197,9 @@ function call(id) {
 }
 
 function workers() {
-  const body = el("div"), nodes = el("div"), stack = el("pre", { class: "log", tabindex: "0", "aria-label": "Stack", hidden: "" }), name = el("h2", { hidden: "" });
-  main.replaceChildren(el("h1", {}, "Workers and nodes"), card("Nodes", nodes), card("Workers", body), el("div", {}, name, stack));
-  async function look(number) { name.hidden = stack.hidden = false; name.textContent = `Stack of worker ${number}`; stack.textContent = "asking…"; const got = await ask(`/api/stack?worker=${number}`); stack.textContent = got ? got.text : "There is no such worker any more."; stack.scrollIntoView({ block: "nearest" }); }
+  const body = el("div"), nodes = el("div"), stack = el("pre", { class: "log", tabindex: "0", "aria-label": "Stack" }), name = el("h2"), shown = el("section", { class: "card", hidden: "" }, name, stack);
+  main.replaceChildren(el("h1", {}, "Workers and nodes"), card("Nodes", nodes), card("Workers", body), shown);
+  async function look(number) { shown.hidden = false; name.textContent = `Stack of worker ${number}`; stack.textContent = "asking…"; const got = await ask(`/api/stack?worker=${number}`); stack.textContent = got ? got.text : "There is no such worker any more."; stack.scrollIntoView({ block: "nearest" }); }
   return { update(o) {
     const by = {}; for (const w of o.workers) { const n = by[w.node] ??= { workers: 0, busy: 0, cpu: 0, memory: 0, known: false }; n.workers++; n.busy += w.call ? 1 : 0; if (w.memory !== null) { n.known = true; n.cpu += w.cpu; n.memory += w.memory; } }
     put(nodes, table(["<node", "workers", "busy", "CPU", "memory"], Object.entries(by).map(([n, f]) => [n, f.workers, f.busy, f.known ? `${f.cpu.toFixed(2)} cores` : "–", f.known ? bytes(f.memory) : "–"]), "Nodes"));
@@ -220,7 +220,7 @@ function timeline() {
     width = canvas.clientWidth; const height = TOP + Math.max(1, lanes.size) * ROW; canvas.style.height = `${height}px`; canvas.width = width * scale; canvas.height = height * scale; pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.font = "12px system-ui, sans-serif"; pen.textBaseline = "middle"; pen.lineWidth = 1;
     let step = 10 ** Math.floor(Math.log10((to - from) / 3)); if ((to - from) / step > 8) step *= 2; if ((to - from) / step > 8) step *= 2.5; pen.strokeStyle = line; pen.fillStyle = soft;
-    for (let t = Math.ceil(from / step) * step, n = 0; t < to && n < 40; t += step, n++) { pen.beginPath(); pen.moveTo(X(t) + .5, TOP - 6); pen.lineTo(X(t) + .5, height); pen.stroke(); if (X(t) < width - 40) pen.fillText(span(Math.max(0, t - Math.min(low, t))), X(t) + 4, TOP / 2 - 2); }
+    const origin = Number.isFinite(low) ? low : 0; for (let t = origin + Math.ceil((from - origin) / step) * step, n = 0; t < to && n < 40; t += step, n++) { pen.beginPath(); pen.moveTo(X(t) + .5, TOP - 6); pen.lineTo(X(t) + .5, height); pen.stroke(); if (X(t) < width - 40) pen.fillText(t - origin < step / 2 ? "0" : span(t - origin), X(t) + 4, TOP / 2 - 2); }
     [...lanes.entries()].sort((a, b) => a[0] - b[0]).forEach(([number, lane], n) => {
       const y = TOP + n * ROW; let edge = -1;
       for (let k = first(lane.rows, from - lane.longest); k < lane.rows.length && lane.rows[k][2] < to; k++) {
