@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
-	docs dist bench bench-quick bench-page bench-cluster bench-what-if chaos clean
+	docs dist slurm bench bench-quick bench-page bench-cluster bench-what-if chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -43,7 +43,8 @@ $(VENV)/for-demo: pyproject.toml | $(VENV)/made
 	@$(PY) -m compileall -q src  # an editable install does not, and may be told not to later
 	@touch $@
 
-# For hosts that join over ssh, and firewalls between them; those tests are skipped without.
+# For hosts that join over ssh, and firewalls between them; those tests are skipped without. So are
+# those on Slurm, which tests/lab/install_slurm.sh installs.
 SYSTEM_SETTLED := { test -x /usr/sbin/sshd && test -x /usr/sbin/nft; } || test "$$(id -u)" != 0 \
 	|| ! command -v apt-get >/dev/null
 INSTALL_SYSTEM := { apt-get -qq update && apt-get -qq install --no-install-recommends -y \
@@ -57,6 +58,7 @@ $(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
 		> $(VENV)/dev.txt
 	@$(PIP) install --quiet --requirement $(VENV)/dev.txt
 	@$(SYSTEM_SETTLED) || $(INSTALL_SYSTEM)
+	@sh tests/lab/install_slurm.sh || true
 	@touch $@
 
 # --- what people run -----------------------------------------------------------------------------
@@ -95,6 +97,11 @@ test-without-clusters: $(VENV)/for-tests  ## one half of the tests, without Dask
 test-on-clusters: $(VENV)/for-tests  ## the other half, on Dask and Ray
 	@$(PYTEST) -m 'clusters and not lab and not campaign' $(CLUSTERS) tests/cli tests/engines \
 		tests/resume tests/surface $(PYTEST_ARGS) || $(NONE)
+
+# `make test` has the first file, too.
+slurm: $(VENV)/for-tests  ## tests on a real Slurm, also the slow ones (some minutes; needs root and Debian)
+	@sh tests/lab/install_slurm.sh
+	@$(PYTEST) -m clusters tests/lab/test_slurm.py tests/lab/test_slurm_long.py $(PYTEST_ARGS)
 
 # Each Python has an environment of its own, .venv-3.12 and so on. Versions that are not in the list
 # yet are tried where they are found, and not missed where they are not.

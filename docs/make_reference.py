@@ -29,6 +29,7 @@ import mars.cli  # noqa: E402
 import mars.config  # noqa: E402
 import mars.contrib.dask  # noqa: E402
 import mars.dask  # noqa: E402
+import mars.deploy.slurm  # noqa: E402
 import mars.errors  # noqa: E402
 import mars.execution  # noqa: E402
 import mars.joblib  # noqa: E402
@@ -96,7 +97,11 @@ PROGRAM_OPTIONS = {
 VARIABLES = {
     "MARS_CPUS": 'number of cores that `n_cpu="auto"` means; overrides every limit that was found',
     "MARS_CHECKPOINT": "checkpoint of each session that is made without `checkpoint=`",
-    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "limits of a batch system, which mars keeps",
+    "MARS_ADDRESS": "address of each session that is made without an address and without an "
+    "engine; `mars run` sets it for its program",
+    "SLURM_CPUS_PER_TASK, SLURM_CPUS_ON_NODE, NCPUS": "cores that a batch system gives, which "
+    "mars keeps to",
+    "SLURM_MEM_PER_NODE, SLURM_MEM_PER_CPU": "memory that a batch system gives, likewise",
     "OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, …": "threads of native libraries; if you set a "
     "number, libraries in a call never use more",
     "CI": "if it is set, progress is shown as plain lines",
@@ -369,7 +374,8 @@ def build() -> str:
          "[guide](guide.md) shows how to use these things together."),
         ("[mars.remote](#marsremote) · [Options of a call](#options-of-a-call) · [mars](#mars) · "
          "[mars.session](#marssession) · [mars.joblib](#marsjoblib) · [mars.dask](#marsdask) · "
-         "[mars.pandas](#marspandas) · [Inside a call](#inside-a-call) · "
+         "[mars.pandas](#marspandas) · [mars.deploy.slurm](#marsdeployslurm) · "
+         "[Inside a call](#inside-a-call) · "
          "[Options of a program](#options-of-a-program) · [Errors](#errors) · "
          "[Command line](#command-line) · [Environment](#environment) · [Tunables](#tunables)"),
         "## mars.remote",
@@ -465,6 +471,10 @@ def build() -> str:
         "## Inside a call",
         klass("Context", Context),
         "### `RemoteObject`\n\n" + prose((RemoteObject.__doc__ or "").splitlines()),
+        "## mars.deploy.slurm",
+        "See [Slurm](slurm.md).",
+        function("mars.deploy.slurm.new_cluster", mars.deploy.slurm.new_cluster),
+        klass("mars.deploy.slurm.SlurmCluster", mars.deploy.slurm.SlurmCluster),
         "## Options of a program",
         klass("mars.config.Options", mars.config.Options),
         program_options(),

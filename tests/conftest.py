@@ -47,7 +47,10 @@ ALLOWED_TEMPORARY = ("pytest-", "joblib_memmapping", "matplotlib", "loky", "pymp
 RAY_DESCRIPTORS = 16
 
 
-SWITCHES = ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+SWITCHES = (
+    "CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+    "MARS_ADDRESS",
+)  # fmt: skip
 """Variables that change what a program prints or how many threads it has: a test that wants one
 sets it, whatever the machine that runs the tests has set."""
 

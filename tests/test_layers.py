@@ -33,7 +33,7 @@ LAYERS = """
     deploy.engine_programs
     deploy.census deploy.targets
     deploy.clusters
-    deploy.ssh
+    deploy.ssh deploy.slurm_queue
     code.bytecode code.digest code.keepers code.origin code.places code.arrays
     code.modules
     code.changes
@@ -76,6 +76,10 @@ LAYERS = """
     engines.worker.requests engines.worker.perform
     engines.worker.process
     engines.local.launch engines.local.stacks engines.local.zygote
+    deploy.slurm_node
+    deploy.slurm_steps
+    deploy.slurm_keeper
+    deploy.slurm_start
     engines.local.process
     engines.local.workers
     engines.driver.events engines.driver.queues
@@ -123,7 +127,7 @@ LAYERS = """
     sessions.replacing
     sessions.opening
     sessions.aio calls.executable
-    calls.objects calls.completed
+    calls.objects calls.completed deploy.slurm
     calls.put script
     calls.spawn
     executors.lost
@@ -148,7 +152,7 @@ LAYERS = """
     mars
     cli.findings
     cli.nodes
-    cli.cluster cli.doctor cli.stack cli.runs cli.saved
+    cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
     cli.report cli.what_if
     cli.replay
     cli

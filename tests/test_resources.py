@@ -157,6 +157,9 @@ def test_memory_of_a_slurm_job_counts_in_mebibytes(tmp_path: Path) -> None:
     machine(tmp_path, {"proc/meminfo": "MemTotal: 16000000 kB\n"})
     limit = memory_limit_bytes(root=tmp_path, environ={"SLURM_MEM_PER_NODE": "4096"})
     assert limit == (4096 * 1024**2, "SLURM_MEM_PER_NODE")
+    by_cores = {"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_ON_NODE": "3"}
+    limit = memory_limit_bytes(root=tmp_path, environ=by_cores)
+    assert limit == (3 * 1024**3, "SLURM_MEM_PER_CPU")
 
 
 def test_memory_is_unknown_where_nothing_tells(tmp_path: Path) -> None:

@@ -392,10 +392,10 @@ _RIGHTS_SPACE: Final = _socket.CMSG_SPACE(64 * 4) if CAN_SEND_DESCRIPTORS else 0
 _RECEIVE_FLAGS: Final = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that forked it ends."""
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when the thread that forked it ends."""
     if LINUX:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def adopt_orphans() -> None:

@@ -169,6 +169,10 @@ def memory_limits(
     per_node = _whole(environ.get("SLURM_MEM_PER_NODE", ""))  # Slurm counts in MiB
     if per_node:
         found.append(("SLURM_MEM_PER_NODE", per_node * _MIB))
+    per_core = _whole(environ.get("SLURM_MEM_PER_CPU", ""))
+    on_node = _whole(environ.get("SLURM_CPUS_ON_NODE", ""))
+    if per_core and on_node:
+        found.append(("SLURM_MEM_PER_CPU", per_core * on_node * _MIB))
     return tuple(found)
 
 

@@ -873,6 +873,45 @@ JOBLIB_FUNCTIONS: Final = 8
 """How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a
 rule. One that makes a function for each item has no use for a second way."""
 
+SLURM_COMMAND_S: Final = 20.0
+"""How long a command of Slurm may take, in seconds. A busy controller answers after seconds."""
+
+SLURM_TICK_S: Final = 0.5
+"""How often the keeper of a cluster on Slurm looks whether something is due, in seconds."""
+
+SLURM_QUEUE_LOOK_S: Final = 2.0
+"""How often Slurm is asked for a job that waits, in seconds, in the first half minute. A wrong
+request is found then. Sites ask users not to poll more often than needed."""
+
+SLURM_LONG_LOOK_S: Final = 10.0
+"""How often Slurm is asked for a job that runs or has waited for half a minute, in seconds. A
+change of its time limit is seen within this time."""
+
+SLURM_QUEUE_NEW_S: Final = 30.0
+"""How long a job that waits is new, in seconds: see `SLURM_QUEUE_LOOK_S`."""
+
+SLURM_WARNING_S: Final = 60.0
+"""How long before the time limit of a job its calls are told, in seconds. Enough to write a large
+state to disk."""
+
+SLURM_STEP_END_S: Final = 12.0
+"""How long the nodes of a job may take to leave, in seconds. A node has `CLUSTER_END_S` for its
+processes, and the loaded file system of a cluster takes its time."""
+
+SLURM_STEP_AGAIN_S: Final = 30.0
+"""How long after a node ended it is started again on its host, in seconds."""
+
+SLURM_STEP_TRIES: Final = 3
+"""How often in a row a node is started on a host without joining the cluster."""
+
+SLURM_KEEPER_END_S: Final = 60.0
+"""How long the keeper of a cluster on Slurm may take to end all, in seconds: the nodes leave, the
+job is cancelled, the head ends. A controller that does not answer takes several times
+`SLURM_COMMAND_S`."""
+
+SLURM_SAID_LINES: Final = 20
+"""How many last lines of what a host printed an error shows."""
+
 # -- the page -----------------------------------------------------------------------------------
 
 PAGE_BODY_BYTES: Final = 4096

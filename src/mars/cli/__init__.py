@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "doctor": "show what mars found on this machine, or on a cluster, and whether it works",
     "cluster": "begin, join, show and end a cluster on Ray or Dask",
+    "run": "run a program on all hosts of a Slurm allocation",
     "runs": "show what a checkpoint holds, and why a call ran again",
     "replay": "run one call of a checkpoint again, here",
     "stack": "show what each worker does now, and its Python stack",

@@ -190,7 +190,7 @@ def join(record: Record, node: Node) -> Joined:
     files = credentials.load(record.credentials) if record.secure else None
     knock(record.host, record.port, files)
     if not node.host:
-        node = dataclasses.replace(node, host=_address_towards(record.host, record.port))
+        node = dataclasses.replace(node, host=address_towards(record.host, record.port))
     elif record.kind.takes_numbers:
         node = dataclasses.replace(node, host=_number(node.host))
     if files is None and not is_loopback(node.host):
@@ -360,7 +360,7 @@ def own_address() -> str:
     for towards in ("192.0.2.1", ""):  # the first is of nobody, and nothing is sent there
         try:
             found = (
-                _address_towards(towards, 9)
+                address_towards(towards, 9)
                 if towards
                 else socket.gethostbyname(socket.gethostname())
             )
@@ -476,7 +476,7 @@ def _own_names(record: Record, host: str) -> list[str]:
     """Under which of them it is called by a cluster that it may join."""
     found = [*_names(socket.gethostname())]
     with contextlib.suppress(OSError):  # it has no name, or there is no way to the head now
-        found.append(_address_towards(record.host, record.port))
+        found.append(address_towards(record.host, record.port))
     if host:
         found.append(host)
         with contextlib.suppress(OSError):
@@ -484,7 +484,7 @@ def _own_names(record: Record, host: str) -> list[str]:
     return found
 
 
-def _address_towards(host: str, port: int) -> str:
+def address_towards(host: str, port: int = 9) -> str:
     """Address of this machine from which a connection to a host would come."""
     with socket.socket(_family(host), socket.SOCK_DGRAM) as probe:
         probe.connect((host, port))  # nothing is sent

@@ -10,14 +10,20 @@ others have started get the same with the first session (`guard`), from
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any, Final
 
+from mars import platform
 from mars.deploy import certificates
 
 _GUARDED: Final = ("register-worker", "register_nanny")
+
+WITH_PARENT: Final = "MARS_HEAD_ENDS_WITH_PARENT"
+"""Variable of a scheduler that is to end when the process ends that started it."""
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -66,6 +72,8 @@ REFUSAL: Final = (
 
 def main() -> None:
     """Have each scheduler of this process guarded from its beginning; be Dask's own command."""
+    if os.environ.get(WITH_PARENT):
+        platform.die_with_parent(signal.SIGTERM)
     scheduler: Any = import_module("distributed.scheduler").Scheduler
     begin = scheduler.__init__
 

@@ -75,7 +75,8 @@ def new_session(
         ``mars-supervisor`` prints it; ``"tls://host:port"``, ``"tcp://host:port"`` or
         ``"dask://host:port"`` of a Dask scheduler; ``"ray://host:port"`` of a Ray client server;
         ``"ray"`` for the Ray on this host. With ``engine="dask"`` or ``"ray"`` it can also be what
-        these call an address, such as ``"host:6379"``.
+        these call an address, such as ``"host:6379"``. Default: the environment variable
+        ``MARS_ADDRESS``, which ``mars run`` sets, if no ``engine`` is named.
     session_id : str, optional
         Id of the session. Default: one is made up.
     backend : {"mars", "oscar"}, default "mars"
@@ -192,6 +193,8 @@ def new_session(
         raise TypeError(f"timeout has to be seconds, got {timeout!r}")
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout has to be more than 0 seconds, got {timeout!r}")
+    if address is None and engine == "local" and context.current() is None:
+        address = os.environ.get("MARS_ADDRESS") or None
     kind = kinds.KINDS.get(engine)
     is_far = kind in kinds.CLUSTERS or kinds.is_cluster(address)
     with opened.lock:
@@ -337,7 +340,8 @@ def get_default_or_create(**kwargs: Any) -> Session:
             session = get_default_session()
             if session is None:
                 session = new_session(**kwargs)
-                _tell_of_session(session, _outside())
+                if not os.environ.get("MARS_ADDRESS"):  # else somebody has chosen where
+                    _tell_of_session(session, _outside())
     return session
 
 

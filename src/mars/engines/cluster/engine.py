@@ -108,6 +108,7 @@ class Cluster:
         self._link = link
         self._given = given
         self.known_as: str | None = None
+        self.fate: Callable[[], str] = str  # why the cluster ended, of who started it; "": unknown
         self.memory_bytes = _MEMORY_OF_A_NODE
         self.engine: DriverEngine
         self._folder = -1
@@ -338,9 +339,9 @@ class Cluster:
                 self._over = True
                 return
         error = ClusterUnreachable(
-            f"the cluster at {self._link.address} is gone ({reason}); what was finished can still "
-            f"be fetched; start the cluster again, as with `mars cluster up`, and execute() in a "
-            f"new session"
+            f"the cluster at {self._link.address} is gone ({self.fate() or reason}); what was "
+            f"finished can still be fetched; start the cluster again, as with `mars cluster up`, "
+            f"and execute() in a new session"
         )
         self.engine.loop.post(lambda: self.nodes.end(error))
 

@@ -1,0 +1,138 @@
+"""Starting the keeper of a cluster on Slurm, listening to it, ending it.
+
+The keeper (`mars.deploy.slurm_keeper`) is a process of its own, so that it can end everything when
+this program is killed. Called by `mars.deploy.slurm` and by ``mars run``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+from mars.deploy.slurm_keeper import JOB, MISUSED, READY, REFUSED, SAY
+from mars.errors import StartupFailed, UsageError
+from mars.observe.progress import write_line
+from mars.settings import SLURM_KEEPER_END_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mars.deploy.slurm_queue import Request
+
+_LINES: Final = "mars: "
+
+
+class Keeper:
+    """The process that keeps a cluster, as the program has it.
+
+    Attributes
+    ----------
+    address : str
+        Where programs connect.
+    job : str
+        Number of the job.
+    over : str
+        How the job ended; "" as long as it runs.
+
+    Raises
+    ------
+    UsageError
+        Slurm refuses the job, or does not start it without somebody's help; or there is no Slurm.
+    StartupFailed
+        Slurm does not answer, the job ended early, or hosts did not join.
+    """
+
+    def __init__(
+        self,
+        request: Request | None,
+        *,
+        min_nodes: int = 0,
+        timeout_s: float | None = None,
+        host: str = "",
+        quiet: bool = False,
+    ) -> None:
+        self.address = self.job = self.over = ""
+        self._quiet = quiet
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mars.deploy.slurm_keeper"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C is for the program, which then ends the keeper in order.
+            start_new_session=True,
+        )
+        facts = {
+            "request": None if request is None else request.facts(),
+            "min_nodes": min_nodes,
+            "timeout_s": timeout_s,
+            "host": host,
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+        self._listener: threading.Thread | None = None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it says why, or has just been killed
+                self._input.write(f"{json.dumps(facts)}\n")
+                self._input.flush()
+            self._wait_ready()
+            self._listener = threading.Thread(target=self._listen, name="mars-slurm", daemon=True)
+            self._listener.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the nodes, the job and the head, and wait for that; may be called twice."""
+        with contextlib.suppress(OSError):
+            self._input.close()
+        try:
+            self._process.wait(SLURM_KEEPER_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+            try:
+                self._process.wait(SLURM_KEEPER_END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._listener is not None and self._listener is not threading.current_thread():
+            self._listener.join()
+        self._output.close()
+
+    def _wait_ready(self) -> None:
+        for what, text in self._said():
+            if what == READY:
+                self.address = text
+                return
+            if what == MISUSED:
+                raise UsageError(text)
+            if what == REFUSED:
+                raise StartupFailed(text)
+        raise StartupFailed(
+            "the process that keeps the cluster on Slurm has ended without a word; was it killed?"
+        )
+
+    def _listen(self) -> None:
+        for what, text in self._said():
+            if what in (MISUSED, REFUSED):
+                self.over = text
+                self._show(text)
+
+    def _said(self) -> Iterator[tuple[str, str]]:
+        """What the keeper says, and lines for people are shown."""
+        for line in self._output:
+            what, text = json.loads(line)
+            if what == SAY:
+                self._show(text)
+            elif what == JOB:
+                self.job = text
+            else:
+                yield what, text
+
+    def _show(self, text: str) -> None:
+        if not self._quiet:
+            write_line(f"{_LINES}{text}")

@@ -1,0 +1,193 @@
+"""Clusters in jobs of a real Slurm: new_cluster, `mars run`, refusals, and what is left.
+
+One Slurm for all of them; what takes minutes stands in `test_slurm_long`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab.hosts import Host
+from tests.lab.slurm import SlurmLab, why_no_slurm
+
+pytest.importorskip("distributed")
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(200)]
+
+
+@pytest.fixture(scope="module")
+def slurm(
+    leak_guard: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    wait_until: Callable[..., None],
+) -> Iterator[SlurmLab]:
+    """A Slurm of two hosts, both idle."""
+    reason = why_no_slurm()
+    if reason:
+        pytest.skip(reason)
+    with SlurmLab(tmp_path_factory.mktemp("slurm")) as made:
+        wait_until(made.is_ready)
+        yield made
+
+
+def write(slurm: SlurmLab, name: str, text: str) -> str:
+    (slurm.folder / name).write_text(text)
+    return name
+
+
+HOSTS = """
+import sys
+import mars, mars.remote as mr
+from mars.deploy.slurm import new_cluster
+
+def where(i):
+    import socket
+    print("call", i)
+    return socket.gethostname()
+
+with new_cluster(nodes=2, cpus=1, memory="512MiB", time=5, seed=3) as cluster:
+    session = cluster.session
+    homes = session.get_worker_addresses()
+    calls = [mr.spawn(where, args=(i,), expect_worker=homes[i]) for i in range(2)]
+    mars.execute(calls)
+    print("hosts", sorted(call.fetch() for call in calls))
+    print("log", str(calls[1].fetch_log()).strip().splitlines()[-1])
+    print("default", session is mars.session.get_default_session())
+    print("job", cluster.job_id, cluster.endpoint)
+    cluster.stop()
+cluster.stop()
+print("stopped")
+"""
+
+
+def test_new_cluster_runs_calls_on_each_host_and_leaves_nothing(slurm: SlurmLab) -> None:
+    said = slurm.run(sys.executable, "-W", "error", write(slurm, "hosts.py", HOSTS), limit_s=100.0)
+    lines = dict(line.partition(" ")[::2] for line in said.splitlines())
+    assert lines["hosts"] == "['one', 'two']"
+    assert lines["log"] == "call 1"
+    assert lines["default"] == "True"
+    assert "stopped" in lines
+    assert slurm.jobs() == []
+    assert slurm.left() == []
+
+
+REFUSED = """
+import sys, time
+from mars.deploy.slurm import new_cluster
+from mars.errors import MarsError
+
+for options in [
+    {"partition": "nope"}, {"time": 99}, {"memory": "9GiB"}, {"options": ["--hold"]},
+    {"partition": "down"}, {"options": ["--begin=now+1hour"], "timeout": 3.0},
+]:
+    try:
+        new_cluster(**options)
+    except MarsError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_job_that_cannot_start_is_an_error_with_slurm_s_own_reason(slurm: SlurmLab) -> None:
+    asked = slurm["login"].run(
+        "env", f"--chdir={slurm.folder}", sys.executable, write(slurm, "refused.py", REFUSED),
+        limit_s=150.0,
+    )  # fmt: skip
+    said = asked.stdout.splitlines()
+    for line, reason in zip(
+        said,
+        [
+            "Invalid partition name specified",
+            "PartitionTimeLimit",
+            "Memory specification can not be satisfied",
+            "JobHeldUser",
+            "DOWN",
+            "BeginTime",
+        ],
+        strict=True,
+    ):
+        assert reason in line, said
+    assert [line.split()[0] for line in said] == [*["UsageError"] * 5, "StartupFailed"]
+    assert "waits: JobHeldUser" in asked.stderr, "the reason is shown while the job waits"
+    assert slurm.jobs() == []
+    assert slurm.left() == []
+
+
+KILLED = """
+import sys, time
+import mars, mars.remote as mr
+from mars.deploy.slurm import new_cluster
+
+def stay():
+    time.sleep(600)
+
+cluster = new_cluster(cpus=1, time=5)
+calls = mr.spawn(stay).execute(wait=False)
+print("runs", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_program_leaves_no_job_and_no_process(
+    slurm: SlurmLab, wait_until: Callable[..., None]
+) -> None:
+    program = slurm.start(sys.executable, write(slurm, "killed.py", KILLED))
+    try:
+        assert program.stdout is not None
+        said = ""
+        for line in program.stdout:
+            said += line
+            if line == "runs\n":
+                break
+        else:
+            pytest.fail(f"it ended:\n{said}")
+        assert slurm.jobs()
+        Host.send(program, signal.SIGKILL)
+        program.wait(10)
+        wait_until(lambda: not slurm.jobs() and not slurm.left(), 60.0)
+    finally:
+        Host.send(program, signal.SIGKILL)
+        program.communicate(timeout=10)
+
+
+PROGRAM = """
+import os, sys
+import mars, mars.remote as mr
+
+def where(i):
+    import socket
+    return socket.gethostname()
+
+with mars.new_session(n_worker=1) as session:
+    homes = session.get_worker_addresses()
+    calls = [mr.spawn(where, args=(i,), expect_worker=homes[i]) for i in range(len(homes))]
+    mars.execute(calls)
+    print(sys.argv[1:], sorted(call.fetch() for call in calls))
+    print("cores", session.get_total_n_cpu())
+sys.exit(7)
+"""
+
+
+def test_mars_run_has_the_sessions_of_a_program_on_all_hosts_of_the_allocation(
+    slurm: SlurmLab,
+) -> None:
+    write(slurm, "program.py", PROGRAM)
+    script = f"#!/bin/sh\n{sys.executable} -m mars run program.py --fast x\necho status $?\n"
+    batch = write(slurm, "batch.sh", script)
+    slurm.run("sbatch", "--wait", "-N2", "--ntasks-per-node=1", "-c2", "-o", "said", batch)
+    said = (slurm.folder / "said").read_text().splitlines()
+    assert "['--fast', 'x'] ['one', 'two']" in said, said
+    assert "cores 4" in said, "as Slurm gave them, not as the machine has them"
+    assert "status 7" in said, "the program's own"
+    assert slurm.left() == []
+
+
+def test_mars_run_outside_of_an_allocation_says_what_to_do(slurm: SlurmLab) -> None:
+    ended = slurm["login"].mars("run", __file__, check=False)
+    assert ended.returncode == 2
+    assert "SLURM_JOB_ID is not set" in ended.stderr
+    missing = slurm["login"].mars("run", "nothing.py", check=False)
+    assert missing.returncode == 2
+    assert "there is no file 'nothing.py'" in missing.stderr
