@@ -19,7 +19,7 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
+.PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults check format \
 	docs dist slurm bench bench-quick bench-page bench-cluster bench-what-if chaos clean
 
 help:  ## list the targets
@@ -111,6 +111,9 @@ HALVES  ?= test-without-clusters
 PYENV   := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
 
 # A shim of pyenv may stand on PATH for a version that it then refuses to start: each is asked.
+test-page: $(VENV)/for-tests  ## test the page with 100 000 calls in a real browser (needs chromium)
+	@MARS_PAGE_CALLS=100000 $(PYTEST) tests/page $(PYTEST_ARGS)
+
 test-pythons:  ## the half without clusters, on every Python from 3.11 on that is found here
 	@trap 'exit 130' INT; said=; failed=0; ran=0; \
 	for version in $(PYTHONS) $(NEWER); do \

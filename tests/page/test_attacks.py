@@ -111,8 +111,13 @@ def test_a_short_token_and_unknown_options_are_refused() -> None:
         mars.new_session(engine="inline", default=False, web={"prot": 8000})
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1",
-                                  "127.0.0.1.evil.example:{port}", "localhost:{port}@evil"])  # fmt: skip
+FOREIGN = (
+    "evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1",
+    "127.0.0.1.evil.example:{port}", "localhost:{port}@evil",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("host", FOREIGN)
 def test_a_foreign_host_is_refused_on_every_route_and_method(probe: Probe, host: str) -> None:
     host = host.format(port=probe.port)
     for path in [*READ, CANCEL, *OPEN]:

@@ -261,7 +261,6 @@ def new_session(
     return session
 
 
-
 def _open_page(session: Session, web: bool | Mapping[str, Any]) -> None:
     """Show a session in the browser. If that fails, the session ends."""
     try:

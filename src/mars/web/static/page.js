@@ -45,6 +45,9 @@ async function listen(path, on, signal, state = () => {}) {
   }
 }
 
+// How many times as long as an answer took to wait for the next: it takes time from calls that run.
+const share = () => latest?.runs ? 30 : 2;
+
 // -- words -----------------------------------------------------------------------------------
 
 const el = (name, props = {}, ...inside) => {
@@ -155,7 +158,7 @@ function calls() {
     busy = true; const from = performance.now();
     try { const got = await ask("/api/calls"); if (closed || !got) return; ({ words, rows } = got);
       told.textContent = `${count(rows.length)} rows` + (got.more ? `, ${count(got.more)} more wait` : "") + (got.dropped ? `; ${count(got.dropped)} older ones are only counted` : "") + (got.behind ? `; ${count(got.behind)} are being read` : ""); choose();
-    } finally { busy = false; due = performance.now() + Math.max(1000, 30 * (performance.now() - from)); }  // at most a thirtieth of the program's time
+    } finally { busy = false; due = performance.now() + Math.max(1000, share() * (performance.now() - from)); }
   }
   return { update(o) { const news = `${o.ended} ${o.failures} ${o.done} ${o.behind} ${o.running.map(r => r.key)}`; if (!busy && performance.now() > due && (news !== ended || o.running.length)) { ended = news; load().catch(() => {}); } }, end() { closed = true; } };
 }
@@ -251,7 +254,7 @@ function timeline() {
   canvas.addEventListener("dblclick", () => { whole = true; later(); });
   canvas.addEventListener("keydown", event => { const m = (from + to) / 2, by = (to - from) / 5, does = { "+": () => zoom(.7, m), "=": () => zoom(.7, m), "-": () => zoom(1.4, m), ArrowLeft: () => show(from - by, to - by), ArrowRight: () => show(from + by, to + by), 0: () => { whole = true; later(); } }[event.key]; if (does) { does(); event.preventDefault(); } });
   addEventListener("resize", later);
-  async function load() { busy = true; const began = performance.now(); try { const got = await ask(`/api/timeline?since=${next}`); next = got.next; for (const r of got.rows) { r[1] = got.names[r[1]]; if (!lanes.has(r[0])) lanes.set(r[0], { rows: [], longest: 0 }); const lane = lanes.get(r[0]); let k = lane.rows.length; while (k && lane.rows[k - 1][2] > r[2]) k--; lane.rows.splice(k, 0, r); lane.longest = Math.max(lane.longest, r[5] - r[2]); last = Math.max(last, r[5]); low = Math.min(low, r[2]); } if (got.rows.length) later(); } finally { busy = false; due = performance.now() + Math.max(800, 30 * (performance.now() - began)); } }
+  async function load() { busy = true; const began = performance.now(); try { const got = await ask(`/api/timeline?since=${next}`); next = got.next; for (const r of got.rows) { r[1] = got.names[r[1]]; if (!lanes.has(r[0])) lanes.set(r[0], { rows: [], longest: 0 }); const lane = lanes.get(r[0]); let k = lane.rows.length; while (k && lane.rows[k - 1][2] > r[2]) k--; lane.rows.splice(k, 0, r); lane.longest = Math.max(lane.longest, r[5] - r[2]); last = Math.max(last, r[5]); low = Math.min(low, r[2]); } if (got.rows.length) later(); } finally { busy = false; due = performance.now() + Math.max(800, share() * (performance.now() - began)); } }
   later();
   return { update() { if (!busy && performance.now() > due) load().catch(() => {}); }, end() { removeEventListener("resize", later); } };
 }
@@ -272,7 +275,7 @@ function report() {
         card("Where the core time went", bar, table(["<cause", "seconds", "share"], losses.map(([n, s, c]) => { const sw = el("i", { class: "sw" }); sw.style.background = c; return [el("span", {}, sw, n), span(s), `${(100 * s / all).toFixed(1)} %`]; }), "Core time by cause")),
         card("Functions", table(["<function", "calls", "work", "mean", "longest", "CPU", "failed"], r.functions.map(f => [f[0], count(f[1]), span(f[2]), span(f[3]), span(f[4]), span(f[5]), f[6] || "0"]), "Functions")),
         r.critical.length ? card("Critical path", el("ol", {}, ...r.critical.slice(0, 30).map(([k, n, s]) => el("li", {}, callLink(k, n), ` ${span(s)}`)))) : null);
-    } catch (problem) { if (problem.message !== "locked") put(place, el("p", { class: "soft" }, "There is nothing to report yet.")); } finally { busy = false; due = performance.now() + Math.max(3000, 40 * (performance.now() - began)); }
+    } catch (problem) { if (problem.message !== "locked") put(place, el("p", { class: "soft" }, "There is nothing to report yet.")); } finally { busy = false; due = performance.now() + Math.max(3000, share() * (performance.now() - began)); }
   }
   return { update() { if (!busy && performance.now() > due) load(); }, end() { over = true; } };
 }
