@@ -120,8 +120,9 @@ LAYERS = """
     sessions.logs sessions.echoing sessions.tally
     sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
-    web.guard web.index
+    web.guard web.index web.whereabouts
     web.facts
+    web.metrics
     web.app
     web.server
     sessions.replacing
@@ -153,7 +154,8 @@ LAYERS = """
     cli.findings
     cli.nodes
     cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
-    cli.report cli.what_if
+    cli.report cli.what_if cli.live
+    cli.calls cli.dashboard cli.logs
     cli.replay
     cli
     cli.original
@@ -343,6 +345,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "numpy",
         "h5py",
         "pandas",
+        "prometheus_client",
         "pyarrow",
         "ray",
         "sklearn",

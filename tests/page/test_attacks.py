@@ -7,7 +7,7 @@ import json
 import secrets
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,14 @@ def test_beyond_loopback_it_wants_a_token_and_a_certificate(host: str, more: Any
     with pytest.raises(mars.errors.UsageError, match="does not listen"):
         mars.new_session(engine="inline", default=False, web={"host": host, **more})
     assert not is_loopback(host)
+
+
+def test_a_certificate_that_is_none_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    web = {"certificate": str(bad), "key": str(bad)}
+    with pytest.raises(OSError, match=r"PEM|SSL"):  # ssl.SSLError is one
+        mars.new_session(engine="inline", default=False, web=web)
 
 
 def test_a_short_token_and_unknown_options_are_refused() -> None:
@@ -255,6 +263,26 @@ def test_names_and_logs_come_without_control_characters(session: Any, probe: Pro
     assert b"\x1b" not in body and b"\\u001b" not in body and b"\\\\x1b" in body
     told = probe.ask(f"/api/call?key={call.call.key}", "GET", probe.key)
     assert b"\\u001b" not in told and len(told) < 20_000
+
+
+def fail() -> None:
+    """Fails."""
+    raise ValueError("so")
+
+
+def test_prometheus_reads_the_numbers_with_the_key(
+    session: Any, probe: Probe, wait_until: Callable[..., None]
+) -> None:
+    calls = [mr.spawn(fail, name="fails"), *(mr.spawn(ord, args=("a",)) for _ in range(3))]
+    session.execute(*calls, on_error="continue")
+
+    def lines() -> list[str]:
+        got = probe.ask("/metrics", "GET", probe.key)
+        return got.partition(b"\r\n\r\n")[2].decode().splitlines()
+
+    wait_until(lambda: 'mars_calls_total{ending="value",function="ord"} 3.0' in lines())
+    assert 'mars_calls_total{ending="failed",function="fail"} 1.0' in lines()
+    assert "mars_runs 0.0" in lines() and "mars_cores 1.0" in lines()
 
 
 def test_a_page_ends_with_its_session() -> None:

@@ -79,11 +79,6 @@ class Live:
             *self.models, self.sum, wait=False, on_error="continue", show_progress=False
         )
 
-    def go(self) -> None:
-        (self.folder / "go").touch()
-        with pytest.raises(ValueError, match="diverged"):
-            self.run.result(timeout=120)
-
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:

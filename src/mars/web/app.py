@@ -79,6 +79,8 @@ class App:
             await self._stream(send, self._overviews())
         elif path == "/api/log":
             await self._log(scope, send, query.get("call", ""))
+        elif path == "/metrics":
+            await self._metrics(send)
         else:
             await self._json(send, path, query)
 
@@ -105,6 +107,17 @@ class App:
             await _answer(send, 404, b'{"error": "it is not known"}', "application/json")
         else:
             await _answer(send, 200, found, "application/json")
+
+    async def _metrics(self, send: Send) -> None:
+        from mars.web.metrics import text_of
+
+        try:
+            body = await asyncio.to_thread(text_of, self._facts)
+        except ImportError:
+            why = b'{"error": "pip install prometheus-client"}'
+            await _answer(send, 501, why, "application/json")
+            return
+        await _answer(send, 200, body, "text/plain; version=0.0.4; charset=utf-8")
 
     # -- events -------------------------------------------------------------------------------
 

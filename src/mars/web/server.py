@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import secrets
 import socket
 import threading
@@ -22,6 +23,7 @@ from mars.settings import PAGE_CONNECTIONS, PAGE_HEAD_BYTES, PAGE_HEAD_S
 from mars.web.app import App
 from mars.web.facts import Facts
 from mars.web.guard import hosts_of
+from mars.web.whereabouts import Whereabouts, note
 
 _ACCEPTED: Final = frozenset({"host", "port", "token", "certificate", "key"})
 _TOKEN_AT_LEAST: Final = 22  # 128 bit in base64
@@ -70,14 +72,6 @@ class Page:
             )
         uvicorn, protocol = _load()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, int(given.get("port", 0))), family=family)
-        port = self._socket.getsockname()[1]
-        self.scheme = "https" if secure else "http"
-        name = f"[{host}]" if ":" in host else host
-        self.address = f"{self.scheme}://{name}:{port}/"
-        self.facts = Facts(session)
-        self._app: App | None = None
-        self._hosts = hosts_of(port, () if host in ("0.0.0.0", "::") else (name.lower(),))
         config = uvicorn.Config(
             self._serve, http=protocol, interface="asgi3", ws="none",
             lifespan="off", log_config=None,
@@ -86,12 +80,26 @@ class Page:
             timeout_graceful_shutdown=1, backlog=PAGE_CONNECTIONS,
             ssl_certfile=given.get("certificate"), ssl_keyfile=given.get("key"),
         )  # fmt: skip
+        config.load()  # certificates are read here, before anything is open
+        self._socket = socket.create_server((host, int(given.get("port", 0))), family=family)
+        port = self._socket.getsockname()[1]
+        self.scheme = "https" if secure else "http"
+        name = f"[{host}]" if ":" in host else host
+        self.address = f"{self.scheme}://{name}:{port}/"
+        self.facts = Facts(session)
+        self._app: App | None = None
+        self._hosts = hosts_of(port, () if host in ("0.0.0.0", "::") else (name.lower(),))
         self._server = uvicorn.Server(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._closed = False
         session.runs.watcher = self.facts.index.watch
         self._session = session
+        self._note = note(
+            Whereabouts(
+                os.getpid(), session.session_id, self.address, self.token, given.get("certificate")
+            )
+        )
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mars-page", daemon=True)
         self._thread.start()
@@ -126,6 +134,8 @@ class Page:
                 return
             self._closed = True
         self._session.runs.watcher = None
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
         loop, app = self._loop, self._app
         if loop is not None and app is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
