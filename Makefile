@@ -150,7 +150,7 @@ $(PEERS_VENV)/for-suites: pyproject.toml tests/peers_suites/requirements.txt
 		--requirement tests/peers_suites/requirements.txt
 	@touch $@
 
-peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky, joblib, scikit-learn) against mars
+peers-suites: $(PEERS_VENV)/for-suites  ## run suites of others (CPython, loky, joblib, scikit-learn, Dask) against mars
 	@$(PEERS_VENV)/bin/python -m tests.peers_suites $(SUITES) $(PYTEST_ARGS)
 
 faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_CAMPAIGN=0.1: a tenth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 KIB = 1024
@@ -56,6 +57,16 @@ def tree_pss_bytes() -> tuple[int, int]:
 def resident_bytes() -> int:
     """Resident memory of this process now."""
     return _field(Path("/proc/self/status"), "VmRSS:")
+
+
+def processor_seconds(root: int) -> float:
+    """Processor time so far of a process, and of all processes below it that are alive."""
+    ticks = 0
+    for pid in (root, *descendants(root)):
+        with suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def peak_resident_bytes() -> int:

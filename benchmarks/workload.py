@@ -34,6 +34,12 @@ def one(_item: object = None) -> int:
     return 1
 
 
+def waited(seconds: float) -> int:
+    """Return 1 after a while, without work."""
+    time.sleep(seconds)
+    return 1
+
+
 def increment(value: int) -> int:
     """One link of a chain."""
     return value + 1

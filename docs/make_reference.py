@@ -52,6 +52,10 @@ CALL_OPTIONS = {
         "float", "1",
         "cores that the call owns, and threads that its libraries use; above 1 a whole number",
     ),
+    "threads": (
+        "int", "0",
+        "for calls that wait: so many run at a time as threads of one process, and take no cores",
+    ),
     "memory": ("int or str", "none", "what the call may take, in bytes or as `'2GiB'`"),
     "gpus": ("int", "0", "above 0 the call is refused at `execute`: there is no GPU"),
     "timeout": (

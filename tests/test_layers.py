@@ -41,7 +41,7 @@ LAYERS = """
     code.world
     code.definitions code.reach
     code.needs
-    code.states
+    code.states code.main_names
     code.pickling
     code.arriving code.functions
     attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting
@@ -73,8 +73,9 @@ LAYERS = """
     engines.wire.large_pages engines.wire.ledger
     engines.wire.arena
     engines.worker.aftermath engines.worker.outbox engines.worker.stack_answer
-    engines.worker.requests engines.worker.perform
-    engines.worker.process
+    engines.worker.gate engines.worker.requests engines.worker.perform
+    engines.worker.in_threads engines.worker.process
+    engines.worker.thread_host
     engines.local.launch engines.local.stacks engines.local.zygote
     deploy.slurm_node
     deploy.slurm_steps

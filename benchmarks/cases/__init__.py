@@ -35,6 +35,7 @@ NAMES: Final = (
     "table_of_attempts",
     "cost_of_a_call",
     "executor",
+    "io_bound",
 )
 """In the order in which they are asked; small ones first where they share a process."""
 

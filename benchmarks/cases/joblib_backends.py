@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import memory
 from benchmarks.case import Case, Metrics, Params, seconds_for
 from benchmarks.peer import Peer
 
@@ -21,24 +23,30 @@ def run(peer: Peer, params: Params) -> Metrics:
 
     work, plain = WORK[params["work"]](params, peer.workers)
 
-    def measured(backend: str) -> float:
+    def measured(backend: str) -> tuple[float, float]:
         with joblib.parallel_config(backend, n_jobs=peer.workers):
-            return seconds_for(work)
+            before = memory.processor_seconds(os.getpid())
+            seconds = seconds_for(work)
+            return seconds, memory.processor_seconds(os.getpid()) - before
 
     for backend in BACKENDS:
         measured(backend)  # its processes start, and load what they need
-    seconds: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
+    found: dict[str, list[tuple[float, float]]] = {backend: [] for backend in BACKENDS}
     for number in range(params["turns"]):
         for offset in range(len(BACKENDS)):
             backend = BACKENDS[(number + offset) % len(BACKENDS)]
-            seconds[backend].append(measured(backend))
-    medians = {backend: statistics.median(found) for backend, found in seconds.items()}
+            found[backend].append(measured(backend))
+    wall = {backend: statistics.median(one for one, _ in found[backend]) for backend in BACKENDS}
+    busy = {backend: statistics.median(one for _, one in found[backend]) for backend in BACKENDS}
     return {
-        "seconds": medians["mars"],
-        "over_loky": medians["loky"] / medians["mars"],
-        "loky_s": medians["loky"],
-        "threads_s": medians["threading"],
+        "seconds": wall["mars"],
+        "over_loky": wall["loky"] / wall["mars"],
+        "loky_s": wall["loky"],
+        "threads_s": wall["threading"],
         "plain_s": seconds_for(plain),
+        "cpu_s": busy["mars"],
+        "loky_cpu_s": busy["loky"],
+        "threads_cpu_s": busy["threading"],
     }
 
 
@@ -138,6 +146,6 @@ CASE = Case(
     note=(
         "All backends run in one process, in turns, with their workers warm. `over_loky` above 1: "
         "mars is faster than joblib's default backend. `threads_s` is `threading`, `plain_s` one "
-        "core without joblib."
+        "core without joblib. `cpu_s` is processor time of the program and its workers."
     ),
 )  # fmt: skip

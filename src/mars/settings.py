@@ -314,6 +314,30 @@ CANCEL_GRACE_S: Final = 0.5
 """The time between SIGINT and SIGKILL for a call that was cancelled, in seconds. Somebody waits for
 it, so it is short."""
 
+MOST_THREADS: Final = 1000
+"""The most calls with ``threads=`` that run at a time in one process. Each of them takes seven
+descriptors, three there and four in the program; systems give a process from 4,096 on."""
+
+THREADS_AT_ONCE: Final = 32
+"""Threads for calls that are started at a time in one process; others follow as these are ready.
+More would fill the sockets through which their descriptors go."""
+
+THREAD_DESCRIPTORS: Final = 512
+"""Descriptors that a process of threads keeps free for further threads, of which up to 253 come in
+one message of the system."""
+
+ALONE_CORES: Final = 0.125
+"""The least part of a core that a call with ``threads=`` takes once it runs in a process to itself:
+so eight of them share a core, and a crash among hundreds does not start hundreds of processes."""
+
+THREADS_LEFT: Final = 50
+"""Threads that did not end when they had to, after which their process gets no further calls. Each
+of them keeps what its call holds; a process costs 10 MB."""
+
+OTHERS_PRINTED_BYTES: Final = 65_536
+"""Bytes that C code and child processes printed while calls ran in threads, of which the log of
+each of these calls gets the last so many."""
+
 STARTS_WITHOUT_RESULT: Final = 6
 """How many worker processes of a node may end before any call has finished there. Then the node is
 closed. If all nodes are closed, the engine gives up."""

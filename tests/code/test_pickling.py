@@ -19,10 +19,11 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+import cloudpickle
 import pytest
 
 from mars.attempt.codec import Keep
-from mars.code import world
+from mars.code import main_names, world
 from mars.code.arriving import new_world
 from mars.code.pickling import dumps, dumps_function, names_main
 
@@ -284,6 +285,19 @@ def test_a_module_without_a_file_travels_by_value(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("text", ["__main__", b"__main__", ["__main__", "x", "__main__"]])
 def test_a_text_is_no_name_in_main(text: object) -> None:
     assert not names_main(pickle.dumps((text, datetime.date, text), 5))
+
+
+def test_a_text_beside_objects_of_all_kinds_is_no_name_in_main() -> None:
+    made = type("Made", (), {"__module__": "__main__"})  # a class that the pickle makes by a call
+    value = [
+        datetime.date(2000, 1, 1), functools.partial(int, "7", base=8), {("__main__", 1): {2}},
+        collections.OrderedDict(a=[1]), ValueError("__main__"), bytearray(b"__main__"),
+    ]  # fmt: skip
+    data = pickle.dumps([value, value], 5)
+    assert not main_names.names_main(data)
+    assert not main_names.by_operations(data)
+    made_by_a_call = cloudpickle.dumps(["__main__", made(), value], 5)
+    assert main_names.names_main(made_by_a_call) == main_names.by_operations(made_by_a_call)
 
 
 def test_a_name_in_main_is_seen_also_where_its_texts_stood_before() -> None:

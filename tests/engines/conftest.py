@@ -28,6 +28,7 @@ SLICE = {
         "test_engine_report",
         "test_engine_same",
         "test_engine_settings",
+        "test_engine_waiting_calls",
     },
     "ray": {
         "test_engine_failures",

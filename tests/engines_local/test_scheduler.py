@@ -585,6 +585,24 @@ def test_nothing_is_sent_behind_a_call_that_waits() -> None:
     assert desk.sent() == {1: ["parent"], 2: ["child"]}
 
 
+def test_a_call_counts_that_ran_before_one_that_its_worker_gives_back() -> None:
+    desk = Desk(1)
+    one, other = calls(2)
+    desk.submit(one, other)
+    assert desk.sent() == {1: ["c0", "c1"]}
+    # Asked for its last call, the worker had read only the first one. It runs the second.
+    first, second = desk.queues[1]
+    given = first.attempt
+    desk.on(Finished(WorkerId(1), [Outcome(second.attempt, VALUE, 0.001)]))
+    assert stage(other) is DONE
+    desk.queues[1].clear()
+    desk.on(GaveBack(WorkerId(1), [given]))
+    assert desk.sent() == {1: ["c0"]}
+    desk.finish(1)
+    assert stage(one) is DONE
+    assert desk.scheduler.groups[0].free == 1
+
+
 def test_a_thread_that_waits_in_a_worker_without_a_call_takes_no_cores() -> None:
     desk = Desk(1)
     first = call("first", function=LONG)

@@ -169,7 +169,7 @@ def test_what_a_worker_leaves_in_its_group_is_killed_before_the_worker_is_reaped
 
     steps: list[str] = []
     served: Any = zygote._Zygote.__new__(zygote._Zygote)
-    served.workers = {}
+    served.workers, served.threads = {}, {}
     served._tell = lambda message: steps.append(message[0])
     child = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
     served.workers[child.pid] = 1

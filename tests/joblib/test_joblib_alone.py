@@ -8,6 +8,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -132,3 +133,26 @@ def test_a_search_of_scikit_learn_finds_what_it_finds_alone(
         "Fitting 2 folds for each of 2 candidates, totalling 4 fits",
         *["[CV 1/2", "[CV 1/2", "[CV 2/2", "[CV 2/2"],
     ]
+
+
+def _kept(path: Path, seed: int, table: Any) -> float:
+    with path.open("a") as file:
+        file.write(f"{seed}\n")
+    return float(table.sum()) + seed
+
+
+def test_a_batch_that_a_checkpoint_has_is_not_run_again(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    for counts in ((4, 0), (1, 4)):
+        checkpoint = str(tmp_path / "kept")
+        with mars.new_session(n_cpu=2, default=False, checkpoint=checkpoint) as session:
+            table = np.ones(200_000)  # large enough to be stored once for the loop
+            seeds = range(sum(counts))
+            with joblib.parallel_config("mars", session=session, n_jobs=2):
+                loop = Parallel(batch_size=1)
+                found = loop(delayed(_kept)(ran, seed, table) for seed in seeds)
+            assert found == [200_000.0 + seed for seed in seeds]
+            kept = session.checkpoint
+            assert kept is not None
+            assert (kept.executed, kept.reused) == counts
+    assert sorted(ran.read_text().split()) == ["0", "1", "2", "3", "4"]

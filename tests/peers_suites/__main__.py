@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.peers_suites import fetch
+from tests.peers_suites import dask_suites, fetch
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path(__file__).resolve().parent
@@ -65,6 +65,10 @@ SUITES: Final[dict[str, Suite]] = {
         "sklearn_plugin",
         environment={"OMP_NUM_THREADS": "1"},
     ),
+    **{
+        name: Suite((), "dask_plugin", prepare=lambda _, name=name: dask_suites.arguments(name))
+        for name in dask_suites.FILES
+    },
 }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ Called by `tests.peers_suites.__main__`.
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,14 +23,24 @@ LOKY: Final = "loky==3.7.0"
 
 
 def cpython(folder: Path) -> Sequence[str] | str:
-    """The tests of `concurrent.futures` that are installed with this Python, if they are."""
-    if importlib.util.find_spec("test.test_concurrent_futures") is None:
-        return "this Python has no test.test_concurrent_futures"
+    """The tests of `concurrent.futures` that are installed with this Python, if they are.
+
+    A Python without them finds them in the folder ``CPYTHON_TESTS``: the file
+    ``test_concurrent_futures.py`` of its version, such as from a package of a distribution.
+    """
+    elsewhere = os.environ.get("CPYTHON_TESTS")
+    there = importlib.util.find_spec("test.test_concurrent_futures") is not None
+    if not there and elsewhere is None:
+        return "this Python has no test.test_concurrent_futures, and CPYTHON_TESTS names no folder"
     cases = folder / "test_cpython.py"
     cases.write_text((HERE / "cpython_cases.py").read_text())
     # Scripts of the suite say ``from concurrent.futures import MarsExecutor``, in isolated mode.
-    line = "import concurrent.futures, mars; concurrent.futures.MarsExecutor = mars.Executor\n"
-    Path(sysconfig.get_paths()["purelib"], "mars_in_scripts.pth").write_text(line)
+    lines = "import concurrent.futures, mars; concurrent.futures.MarsExecutor = mars.Executor\n"
+    if not there and elsewhere is not None:
+        shutil.copy(Path(elsewhere, "test_concurrent_futures.py"), folder)
+        # In each process, also in workers, the module is a part of the package `test`.
+        lines += f"import test; test.__path__.append({str(folder)!r})\n"
+    Path(sysconfig.get_paths()["purelib"], "mars_in_scripts.pth").write_text(lines)
     return [str(cases)]
 
 

@@ -265,6 +265,26 @@ class _Routed(io.TextIOBase):
         self._log = None
 
 
+class ByThread(_Routed):
+    """Goes where the thread that prints says: for a process in which several calls run at a time.
+
+    Parameters
+    ----------
+    choose : callable
+        Gives the stream of the thread that asks.
+    """
+
+    def __init__(self, choose: Callable[[], Any]) -> None:
+        super().__init__(bool, None, None)
+        self._choose = choose
+
+    def _target(self) -> Any:
+        return self._choose()
+
+    def close(self) -> None:
+        """Close nothing: the stream is that of other calls, too."""
+
+
 class _Capture:
     """One call's hold on what this process prints."""
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from mars.config import plain_scalar
 from mars.errors import TaskTimeout
-from mars.settings import DEATH_RETRIES, RETRY_WHEN_FAIL
+from mars.settings import DEATH_RETRIES, MOST_THREADS, RETRY_WHEN_FAIL
 
 
 class CallSet:
@@ -96,13 +96,16 @@ class Options:
         Whether a checkpoint may keep the call.
     depends : object
         What else the result depends on. It is a part of the identity of the call in a checkpoint.
+    threads : int
+        How many calls such as this one may run at a time, as threads of one process. 0: the call
+        has a process to itself while it runs.
     in_set : CallSet or None
         The set that the call belongs to, which limits how many of its calls are in flight.
     """
 
     __slots__ = (
         "cache", "cpus", "death_retries", "depends", "gpus", "in_set", "memory", "name", "priority",
-        "retries", "retry_data", "retry_late", "retry_on", "timeout_s", "worker",
+        "retries", "retry_data", "retry_late", "retry_on", "threads", "timeout_s", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -130,6 +133,7 @@ class Options:
         self.worker = worker
         self.retry_data: bytes | None = None  # the pickle of `retry_on`; None: Exception
         self.retry_late = True  # whether `retry_on` names timeouts, too
+        self.threads = 0
         self.cache = True
         self.depends: object = None
         self.in_set: CallSet | None = None
@@ -196,6 +200,8 @@ def parse_options(
             raise TypeError(f"expect_band has to be (worker's address, device), got {band!r}")
         options.worker = options.worker or band[0]
     _check_output_types(given.get("output_types"))
+    if options.threads:
+        _fit_into_thread(options, given)
     once = not given.get("idempotent", True)
     if once and options.retries:
         raise ValueError(
@@ -236,6 +242,33 @@ def _take_cpus(options: Options, value: object) -> None:
     if cpus > 1 and cpus != int(cpus):
         raise ValueError(f"cpus above 1 have to be whole cores, got {value!r}")
     options.cpus = int(cpus) if cpus == int(cpus) else cpus
+
+
+def _take_threads(options: Options, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"threads has to be an int, got {value!r}")
+    threads = int(value)
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads has to be from 1 to {MOST_THREADS:,}, got {value!r}")
+    options.threads = threads
+
+
+def _fit_into_thread(options: Options, given: dict[str, Any]) -> None:
+    """A call shares its process: refuse what only a process of its own can have."""
+    if given.get("cpus") is not None:
+        raise ValueError(
+            f"threads={options.threads} says how many calls share one process, which has one core; "
+            f"cpus={given['cpus']!r} cannot be kept beside it; drop one of the two"
+        )
+    for option in ("memory", "gpus", "gpu"):
+        if given.get(option):
+            raise ValueError(
+                f"{option}={given[option]!r} needs a process of its own, and threads="
+                f"{options.threads} means that calls share one; drop one of the two"
+            )
+    options.cpus = 1 / options.threads
 
 
 _UNITS: Final = {
@@ -352,6 +385,7 @@ def _take_worker(options: Options, value: object) -> None:
 CHECKS: Final[dict[str, Callable[[Options, object], None]]] = {
     "name": _take_name,
     "cpus": _take_cpus,
+    "threads": _take_threads,
     "memory": _take_memory,
     "gpus": _take_gpus,
     "gpu": _take_gpu,

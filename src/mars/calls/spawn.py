@@ -88,6 +88,8 @@ def spawn(
         ``cpus`` (float, default 1): cores that the call owns. Libraries in the call use so many
         threads. ``memory`` (bytes or "2GiB"): what the call may take beyond its inputs. If it takes
         more, it gets a `MemoryError`. ``gpus`` (int): refused above 0 where there are none.
+        ``threads`` (int, default 0): for calls that wait. So many of them run at a time, as threads
+        of one process, and take no cores; see docs/howto/waiting.md.
         ``timeout`` (float, seconds): limit for one attempt.
         ``retries`` (int, default 0), ``retry_on`` (exception class or tuple, default Exception):
         number of further attempts after such an exception.

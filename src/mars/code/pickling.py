@@ -1102,21 +1102,9 @@ def names_main(data: bytes) -> bool:
     """Whether a pickle of protocol 5 refers to something by a name in ``__main__``."""
     if b"__main__" not in data:
         return False
-    import pickletools
+    from mars.code import main_names  # late: most pickles do not have the text
 
-    # The two texts before `STACK_GLOBAL` are a module and a name; they may be repeated ones.
-    last: deque[Any] = deque((None, None), 2)
-    memo: list[Any] = []
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name == "MEMOIZE":
-            memo.append(last[-1])
-        elif isinstance(argument, int) and opcode.name in ("BINGET", "LONG_BINGET"):
-            last.append(memo[argument])
-        elif opcode.name == "STACK_GLOBAL" and last[0] == "__main__":
-            return True
-        elif isinstance(argument, str):
-            last.append(argument)
-    return False
+    return main_names.names_main(data)
 
 
 class _Call:

@@ -631,6 +631,14 @@ class World:
             or self.modules["__main__"].__dict__.keys() <= _OF_EMPTY_MODULE
         )
 
+    def needs_the_process(self) -> bool:
+        """Whether threads that are in other worlds would see what `enter` puts in place.
+
+        `modules` are left out: who runs several worlds at a time shows each thread its own.
+        """
+        changes = self._told or self._changes or self._states
+        return bool(changes) or self.generation not in (None, importing.current())
+
     def clear(self) -> None:
         """Let go of all that it holds and its modules hold, in the order in which it came.
 

@@ -370,14 +370,17 @@ class Executor(StandardExecutor):
         there = get_default_session() if session is None else choose(session)
         own = there is None
         if there is None:
-            there = new_session(n_cpu=max_workers or "auto", default=False)
+            processes = "auto" if chosen.threads else max_workers or "auto"
+            there = new_session(n_cpu=processes, default=False)
         there.realm.check_open()
-        self._calls = calls = Calls(there, own, chosen, None if own else max_workers)
+        # An engine of its own has so many workers, unless they are threads.
+        most = None if own and not chosen.threads else max_workers
+        self._calls = calls = Calls(there, own, chosen, most)
         self._finalizer = weakref.finalize(self, _dropped, calls)
         self._finalizer.atexit = False
         _alive.add(calls)
         # Others read this one: dask and adaptive do.
-        self._max_workers = max_workers or max(1, int(there.engine.n_cpu))
+        self._max_workers = max_workers or chosen.threads or max(1, int(there.engine.n_cpu))
         self._checked = False
         self._preparing: _Preparing | None = None
         if initializer is not None:

@@ -29,16 +29,18 @@ from mars.calls.objects import Object
 from mars.calls.options import Options
 from mars.calls.spawn import spawn
 from mars.code.functions import describe, name_of
+from mars.executors.executor import Calls
+from mars.executors.futures import CallFuture, SubmittedCall
 from mars.joblib.packing import Sharing
 from mars.joblib.work import Initializer, Loop
 from mars.logs import JoinedLog, LogFetcher, LogReader, LogSource
 from mars.sessions.session import Session
 from mars.settings import JOBLIB_FUNCTIONS
-from mars.task import Call, Function, Task
+from mars.task import Function, Task
 
 
-class BatchFuture:
-    """The call of a batch, which is a run of its own: it can be stopped without the others."""
+class NestedFuture:
+    """The call of a batch of a loop inside a call, which is a run of its own."""
 
     def __init__(self, session: Session, output: Object[list[object]]) -> None:
         self._realm = session.realm
@@ -82,7 +84,7 @@ class Batch:
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
-        self._future: BatchFuture | None = None
+        self._future: CallFuture[list[object]] | NestedFuture | None = None
         self._session: Session | None = None  # while it is under way
         self._log: LogSource | None = None  # once it has ended
         self._error: BaseException | None = None
@@ -115,7 +117,7 @@ class Batch:
                 sys.stdout.write(str(part))
             sys.stdout.flush()
 
-    def start(self, session: Session, future: BatchFuture) -> None:
+    def start(self, session: Session, future: CallFuture[list[object]] | NestedFuture) -> None:
         """Its call is about to run."""
         self._session, self._future = session, future
 
@@ -208,7 +210,9 @@ class Flight:
         self._plan = plan
         self._batches = batches
         self._sharing = Sharing(plan.session, plan.share_bytes)
+        self._calls = Calls(plan.session, False, Options(), plan.at_once)
         self._options: dict[str, Options] = {}
+        self._nested = context.current() is not None  # there, each call is a run of its own anyway
         self._lock = threading.Lock()
         self._flying: set[Batch] = set()
         self._waiting: deque[tuple[Batch, Any, Callable[[Batch], object] | None]] = deque()
@@ -220,11 +224,14 @@ class Flight:
         """Have a batch run, and ``callback`` called with it when it has ended, however it ended."""
         batch = Batch(_name_of(work), len(work.items))
         self._batches.append(batch)
-        with self._lock:
-            most = self._plan.at_once
-            if most is not None and len(self._flying) >= most:
-                self._waiting.append((batch, work, callback))
-                return batch
+        if self._nested:
+            with self._lock:
+                most = self._plan.at_once
+                if most is not None and len(self._flying) >= most:
+                    self._waiting.append((batch, work, callback))
+                    return batch
+                self._flying.add(batch)
+        else:
             self._flying.add(batch)
         self._launch(batch, work, callback)
         return batch
@@ -234,9 +241,16 @@ class Flight:
         session = self._plan.session
         try:
             call = self._described(batch, work)
-            future = BatchFuture(session, Object(call, 0))
-            batch.start(session, future)
-            future.add_done_callback(landed)
+            if self._nested:
+                nested = NestedFuture(session, Object(call, 0))
+                batch.start(session, nested)
+                nested.add_done_callback(landed)
+            else:
+                future: CallFuture[list[object]] = CallFuture(self._calls, call)
+                call.future = future
+                batch.start(session, future)
+                future.add_done_callback(landed)
+                self._calls.start(future, call)
         except Exception as error:
             # joblib waits for the callback of each batch, so it hears of this one there, too.
             batch.fail(error)
@@ -245,7 +259,7 @@ class Flight:
         if self._abandoned:
             batch.cancel_soon()
 
-    def _described(self, batch: Batch, work: Any) -> Call:
+    def _described(self, batch: Batch, work: Any) -> SubmittedCall:
         try:
             function, items = self._function_for(work.items)
             packed = self._sharing.pack(items)
@@ -260,7 +274,8 @@ class Flight:
         options = self._options.get(batch.name)
         if options is None:
             options = self._options[batch.name] = self._plan.options(batch.name)
-        return Call(function, payload, tuple(buffers), inputs, options, None)
+            options.in_set = None if self._nested else self._calls
+        return SubmittedCall(function, payload, tuple(buffers), inputs, options, None)
 
     def _function_for(self, items: Sequence[Any]) -> tuple[Function, Sequence[Any]]:
         """The function of a call, and the items with numbers for the functions that it holds.

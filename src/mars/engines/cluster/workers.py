@@ -153,6 +153,7 @@ class NodeWorkers:
             "address": node.address,
             "addresses": [one.address for one in nodes],
             "n_cpu": sum(one.cpus for one in nodes),
+            "threads": facts["threads"],
         }
         node.tell(carrier.FORK, number, there)
         return process

@@ -30,6 +30,10 @@ from mars.engines.driver.queues import (
     Taken,
     Timers,
     WorkerState,
+    cores_of,
+    in_thread,
+    place_of,
+    threads_beside,
 )
 from mars.observe.attempts import Attempts
 from mars.settings import BACKOFF_S, BATCH_S, CANCEL_GRACE_S, OVERDUE_S, START_PAUSE_S
@@ -135,7 +139,7 @@ class Core:
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
         "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
         "made_in", "next_group", "next_worker", "nobody", "ready", "releases", "resuming", "roomy",
-        "sent_at", "taken", "timers", "workers",
+        "sent_at", "taken", "thread_groups", "timers", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +163,7 @@ class Core:
         self.idle_workers = 0
         self.counts_memory = False  # whether some call has needed any
         self.taken = Taken()  # by calls of all groups that share the memory of this machine
+        self.thread_groups = False  # whether there are groups of threads
         self.next_group = 0
         for address, cpus in groups:
             self.add_group(address, cpus)
@@ -184,8 +189,26 @@ class Core:
         number = self.next_group
         self.next_group += 1
         taken = self.taken if memory is None else Taken()
-        self.groups[number] = self.roomy[number] = Group(address, cpus, memory, taken)
+        group = self.groups[number] = self.roomy[number] = Group(address, cpus, memory, taken)
+        if self.thread_groups:
+            self._add_threads_beside(number, group)
         return number
+
+    def add_thread_groups(self) -> None:
+        """Have a group of threads beside each group of processes, for calls with ``threads=``.
+
+        A call with ``threads=n`` takes the n-th part of what such a group has. The cores are those
+        of the processes: calls that wait need none.
+        """
+        self.thread_groups = True
+        for number, group in [*self.groups.items()]:
+            if group.cpus:  # else it is lost
+                self._add_threads_beside(number, group)
+
+    def _add_threads_beside(self, number: int, group: Group) -> None:
+        made = Group(group.address, 1.0, group.memory, group.taken, threads=True)
+        beside = threads_beside(number)
+        self.groups[beside] = self.roomy[beside] = made
 
     def give_memory(self, number: int, memory: float) -> None:
         """A group has memory of its own, on a node; before any of its workers is started."""
@@ -420,7 +443,7 @@ class Core:
         """
         if self.distance is None:
             return 0.0
-        distance = self.distance(task, index)
+        distance = self.distance(task, place_of(index))
         if task.call.options.worker is not None and distance < inf:
             return 0.0
         return task.ready_at + distance
@@ -430,7 +453,8 @@ class Core:
         options = task.call.options
         for index, group in self.idle.items():
             if (
-                options.cpus <= group.free + 1e-9
+                cores_of(task) <= group.free + 1e-9
+                and group.threads is in_thread(task)
                 and options.worker in (None, group.address)
                 and (not task.call.inputs or self.home_until(task, index) <= now)
                 and self.fits(self.admission.need(task), group)

@@ -15,6 +15,7 @@ from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engines.driver import events
 from mars.engines.driver.certificate import ending_name, evidence, last_lines, start_ending
+from mars.engines.driver.queues import in_thread, place_of
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.workers import Process, Workers
 from mars.engines.local.workers import Ended
@@ -70,6 +71,8 @@ class Deaths:
         if state is not None and unable:
             self.note(state.group, _words_of(process, ended))
             unable = ended.status is None or not os.WIFSIGNALED(ended.status)
+            if ended.status is not None and self._scheduler.groups[state.group].threads:
+                unable = False  # a call of another thread has ended the process
         return events.Died(
             number,
             ended.attempt,
@@ -142,6 +145,7 @@ class Deaths:
             options = task.call.options
             if not any(
                 options.cpus <= one.cpus
+                and one.threads is in_thread(task)
                 and options.worker in (None, one.address)
                 and (one.memory is None or (options.memory or 0) <= one.memory)
                 for one in there
@@ -156,7 +160,7 @@ class Deaths:
 
     def _title(self, group: int) -> str:
         """What messages call a group."""
-        return self._workers.title_of(group, self._scheduler.groups[group].address)
+        return self._workers.title_of(place_of(group), self._scheduler.groups[group].address)
 
     def no_start(self) -> StartupFailed:
         """The error of runs when workers end before they are ready, again and again."""

@@ -21,7 +21,7 @@ from mars.engines.driver.consequences import (
 )
 from mars.engines.driver.core import MADE, READY, RETRYING, WAITING, Core, backoff_s, move
 from mars.engines.driver.events import Arrived, Discard, Lost, Needed, Unkept
-from mars.engines.driver.queues import NOBODY, RETRY, WorkerState, wanted
+from mars.engines.driver.queues import NOBODY, RETRY, WorkerState, place_of, threads_beside, wanted
 from mars.observe.attempts import ERROR, LOST
 from mars.task import AttemptId, Task
 
@@ -29,12 +29,13 @@ from mars.task import AttemptId, Task
 def keep_early(core: Core, task: Task, worker: WorkerState, now: float) -> None:
     """A task has run, and its value is still on its way."""
     move(task, MADE)
-    core.made_in[task.attempt] = task, worker.group
+    place = place_of(worker.group)
+    core.made_in[task.attempt] = task, place
     task.early = task.call.options.death_retries > 0 and not any(
         run.depth or run.landed is not None for run in task.runs
     )
     if task.asked or not task.early:
-        core.commands.append(Needed(worker.group, AttemptId(task.attempt)))
+        core.commands.append(Needed(place, AttemptId(task.attempt)))
     if not task.early:
         leave_home(task)
         return
@@ -71,12 +72,14 @@ def on_unkept(core: Core, event: Unkept, now: float) -> None:
 
 def on_lost(core: Core, event: Lost, now: float) -> None:
     """A group is lost, and with it the values that only it has. They are made again."""
-    group_lost = core.groups[event.group]
-    group_lost.free -= group_lost.cpus
-    group_lost.cpus = 0.0
-    core.lost_groups.append(event.group)
+    for number in (event.group, threads_beside(event.group)):
+        group_lost = core.groups.get(number)
+        if group_lost is not None:
+            group_lost.free -= group_lost.cpus
+            group_lost.cpus = 0.0
+            core.lost_groups.append(number)
     for worker in core.workers.values():
-        if worker.group == event.group:
+        if place_of(worker.group) == event.group:
             worker.taking_back = True  # it is given nothing more
             core.changed[worker] = None
     for attempt, group in event.copied.items():

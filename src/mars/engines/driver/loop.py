@@ -27,7 +27,7 @@ from mars.engines.driver.deaths import Deaths
 from mars.engines.driver.dispatch import Dispatch
 from mars.engines.driver.events import Outcome
 from mars.engines.driver.live import LiveItems
-from mars.engines.driver.queues import WorkerState
+from mars.engines.driver.queues import WorkerState, place_of
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
 from mars.engines.driver.workers import GroupLost, Member, Process, Workers
@@ -440,8 +440,8 @@ class Loop:
         try:
             place = self.store.worker_starts(number)
             self.scheduler.core.ended.workers[number][1] = time.monotonic()
-            facts = {"address": group.address, "place": place}
-            process = self.workers.start(number, facts, command.group)
+            facts = {"address": group.address, "place": place, "threads": group.threads}
+            process = self.workers.start(number, facts, place_of(command.group))
         except GroupLost:  # just now
             self.store.worker_ended(number)
             self.post(lambda: self.on(events.Died(number, 0)))

@@ -18,7 +18,16 @@ from mars.calls.options import DEFAULT_OPTIONS, Options
 from mars.engines.driver.blocks import carve
 from mars.engines.driver.core import ASSIGNED, WAITING, Core
 from mars.engines.driver.events import Assign, Fetch, StopWorker
-from mars.engines.driver.queues import DEADLINE, OVERDUE, START, WorkerState, wanted
+from mars.engines.driver.queues import (
+    DEADLINE,
+    OVERDUE,
+    START,
+    WorkerState,
+    cores_of,
+    in_thread,
+    place_of,
+    wanted,
+)
 from mars.settings import (
     ALONE_S,
     AWAITED_REPORT_S,
@@ -28,9 +37,11 @@ from mars.settings import (
     FEW_INPUTS,
     FOLLOW_S,
     LOOK_AT,
+    MOST_THREADS,
     OVERDUE_S,
     REPORT_S,
     SOON_REPORT_S,
+    THREADS_AT_ONCE,
 )
 from mars.task import Function, Task
 
@@ -40,6 +51,8 @@ def place(core: Core, now: float) -> None:
     changed = core.changed
     core.sort()
     ready = core.ready
+    if ready.threads and not core.thread_groups:
+        core.add_thread_groups()
     if ready.count:
         _fill_idle(core, now)
     if ready.count:
@@ -73,7 +86,9 @@ def _fill_idle(core: Core, now: float) -> None:
             share, most_s = 1 + ready.count // (2 * len(core.workers)), BATCH_S
             part = -(-ready.count // left)
             seconds = core.estimates.predict(task)
-            if ready.count * seconds < ALONE_S:
+            if group.threads:
+                share = 1  # another thread costs less than to wait behind a call
+            elif ready.count * seconds < ALONE_S:
                 share, most_s = ready.count, ALONE_S
             elif part * seconds < (EVEN_S if task.dependents is None else BATCH_S):
                 share = part
@@ -163,7 +178,7 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
             ready.pop(shelf)
         taken += 1
         if not queue:
-            worker.cpus = worker.claim = options.cpus
+            worker.cpus = worker.claim = cores_of(task)
             worker.need = need
             group.free -= worker.claim
         load += predicted
@@ -222,7 +237,7 @@ def _pick(core: Core, shelf: deque[Task], index: int, now: float) -> bool:
         group.look_at = soonest
         core.timers.add(soonest, START, 0, None)
     work_s = core.ready.count * core.estimates.predict(shelf[0])
-    core.commands.append(Fetch(index, shelf[0], work_s))
+    core.commands.append(Fetch(place_of(index), shelf[0], work_s))
     return False
 
 
@@ -265,6 +280,7 @@ def _follow(
             if (
                 load + predicted > BATCH_S
                 or options.cpus != worker.cpus
+                or group.threads is not in_thread(dependent)
                 or core.admission.need(dependent) > worker.need
                 or options.timeout_s is not None
                 or (options.worker is not None and options.worker != group.address)
@@ -317,8 +333,11 @@ def _start_missing(core: Core, now: float) -> None:
         shelf = core.ready.shelf_for(group, None)
         if shelf is None or group.pause_until > now:
             continue
-        room = int((group.free + 1e-9) / shelf[0].call.options.cpus)
-        missing = min(room, core.ready.count) - group.empty
+        room = int((group.free + 1e-9) / cores_of(shelf[0]))
+        if group.threads:
+            room = min(room, THREADS_AT_ONCE)
+        waiting = core.ready.count if not group.threads else _count_calls(shelf, room)
+        missing = min(room, waiting) - group.empty  # of which most are just being started
         if missing > 0 and group.careful:
             missing = 1
             core.pause_starts(group, now)  # or until it is ready
@@ -326,10 +345,21 @@ def _start_missing(core: Core, now: float) -> None:
             core.start_worker(index)
 
 
+def _count_calls(shelf: deque[Task], most: int) -> int:
+    """How many calls wait in a shelf, each item of a map counted; about ``most`` are enough."""
+    count = 0
+    for task in shelf:
+        count += 1 if task.items is None else len(task.items)
+        if count >= most:
+            break
+    return count
+
+
 def _retire(core: Core, worker: WorkerState) -> None:
     """Stop an idle worker when there are more workers than cores, as after nested calls."""
     group = core.groups[worker.group]
-    if worker in group.idle and group.usable > max(1, int(group.cpus)):
+    most = MOST_THREADS if group.threads else max(1, int(group.cpus))
+    if worker in group.idle and group.usable > most:
         del core.workers[worker.id]
         core.changed[worker] = None
         core.sort()

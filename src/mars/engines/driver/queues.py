@@ -12,7 +12,7 @@ from math import inf
 from typing import Any, Final
 
 from mars.calls.options import CallSet, Options
-from mars.settings import STALE_TIMERS
+from mars.settings import ALONE_CORES, STALE_TIMERS
 from mars.task import Stage, Task, WorkerId
 
 
@@ -81,16 +81,31 @@ class Taken:
         return inf if self.whole else self.finite
 
 
+def threads_beside(group: int) -> int:
+    """The number of the group of threads beside a group of processes; and the other way round."""
+    return -1 - group
+
+
+def place_of(group: int) -> int:
+    """The number of the group of processes that is where a group is, such as on the same node."""
+    return group if group >= 0 else threads_beside(group)
+
+
 class Group:
     """Workers that share cores: one per ``n_worker``."""
 
     __slots__ = (
         "address", "careful", "closed", "cpus", "empty", "failed_starts", "free", "idle", "look_at",
-        "memory", "pause_until", "resuming", "taken", "usable",
+        "memory", "pause_until", "resuming", "taken", "threads", "usable",
     )  # fmt: skip
 
     def __init__(
-        self, address: str, cpus: float, memory: float | None = None, taken: Taken | None = None
+        self,
+        address: str,
+        cpus: float,
+        memory: float | None = None,
+        taken: Taken | None = None,
+        threads: bool = False,
     ) -> None:
         self.address = address
         self.cpus = cpus
@@ -106,10 +121,13 @@ class Group:
         self.empty = 0  # workers without a queue, those too that are being started
         self.usable = 0  # workers that are not blocked
         self.taken = taken or Taken()  # by calls that have to fit into the same memory
+        # Its workers are threads of one process, and get the calls with ``threads=`` and no other.
+        self.threads = threads
 
 
-_Shape = tuple[float, str | None, CallSet | None]
-"""What tells whether a worker may take a task: cores, the place, and the set it belongs to."""
+_Shape = tuple[float, str | None, CallSet | None, bool]
+"""What tells whether a worker may take a task: cores, the place, the set that it belongs to, and
+whether it runs in a thread."""
 
 
 class ReadyQueue:
@@ -117,6 +135,7 @@ class ReadyQueue:
 
     def __init__(self, abandon: Callable[[Task], None]) -> None:
         self.count = 0
+        self.threads = False  # whether calls for threads have come
         self._abandon = abandon  # what to do with a task that no live run wants
         self._levels: dict[tuple[int, int], dict[_Shape, deque[Task]]] = {}
         self._order: list[tuple[int, int]] = []
@@ -132,10 +151,11 @@ class ReadyQueue:
         if level is None:
             level = self._levels[urgency] = {}
             self._order = sorted(self._levels)
-        shape = (options.cpus, options.worker, options.in_set)
+        shape = (cores_of(task), options.worker, options.in_set, in_thread(task))
         shelf = level.get(shape)
         if shelf is None:
             shelf = level[shape] = deque()
+            self.threads |= shape[3]
             # The largest come first. Tasks that need several cores would starve behind small ones.
             self._levels[urgency] = dict(sorted(level.items(), key=lambda item: -item[0][0]))
         return shelf
@@ -162,10 +182,12 @@ class ReadyQueue:
         """
         for urgency in self._order:
             level = self._levels[urgency]
-            for (cpus, address, in_set), shelf in level.items():
+            for (cpus, address, in_set, threads), shelf in level.items():
                 while shelf and not wanted(shelf[0]):
                     self._abandon(self.pop(shelf))
                 if not shelf or (address is not None and address != group.address):
+                    continue
+                if threads is not group.threads:
                     continue
                 if in_set is not None and not in_set.takes(worker):
                     continue  # as many of the set as may be are in flight elsewhere
@@ -220,6 +242,23 @@ class ReadyQueue:
         for urgency in self._order:
             for shelf in self._levels[urgency].values():
                 yield from shelf
+
+
+def in_thread(task: Task) -> bool:
+    """Whether a task is to run in a thread of a process, beside others.
+
+    Once that process died under it, it runs in one of its own. So a call that ends its process
+    again and again takes no other calls with it.
+    """
+    return task.call.options.threads > 0 and not task.deaths
+
+
+def cores_of(task: Task) -> float:
+    """What a task takes of its group: cores, or a part of a process of threads."""
+    options = task.call.options
+    if options.threads and task.deaths:
+        return max(options.cpus, ALONE_CORES)
+    return options.cpus
 
 
 def wanted(task: Task) -> bool:

@@ -71,6 +71,7 @@ from mars.engines.driver.queues import (
     OVERDUE,
     START,
     WorkerState,
+    place_of,
     wanted,
 )
 from mars.engines.driver.withdrawal import on_withdrawn
@@ -83,6 +84,7 @@ from mars.settings import (
     INTERRUPT_GRACE_S,
     OVERDUE_S,
     STARTS_WITHOUT_RESULT,
+    THREADS_AT_ONCE,
 )
 from mars.task import AttemptId, Call, Task
 
@@ -236,16 +238,16 @@ def _finished(core: Core, event: Finished, now: float) -> None:
     core.groups[worker.group].failed_starts = 0
     queue = worker.queue
     for outcome in event.outcomes:
-        if not queue or queue[0].attempt != outcome.attempt:
+        task = _ended_task(queue, outcome.attempt)
+        if task is None:
             # It is not a current attempt, so its result is not accepted. If a worker tells it
             # twice, because it died before it could cross it out, the result was accepted before.
             core.ended.drop(outcome.attempt, outcome.attempt <= worker.told)
             if outcome.stored and outcome.attempt > worker.told:
                 if outcome.early:
-                    core.commands.append(Unneeded(worker.group, outcome.attempt))
+                    core.commands.append(Unneeded(place_of(worker.group), outcome.attempt))
                 core.commands.append(Discard(outcome.result))
             continue
-        task = queue.popleft()
         worker.told = outcome.attempt
         if worker.blocked:
             core.unblock(worker)
@@ -276,6 +278,21 @@ def _finished(core: Core, event: Finished, now: float) -> None:
         else:
             _attempt_failed(core, task, worker, outcome, now)
     core.settle(worker, now)
+
+
+def _ended_task(queue: deque[Task], attempt: int) -> Task | None:
+    """Take the task of an attempt that has ended out of its worker's queue, if it is there.
+
+    Most often it is the first one. It is not if the worker was asked for its last call when it had
+    read only the one before: then it gives that one back, and runs the last.
+    """
+    if queue and queue[0].attempt == attempt:
+        return queue.popleft()
+    for task in queue:
+        if task.attempt == attempt:
+            queue.remove(task)
+            return task
+    return None
 
 
 def _attempt_failed(
@@ -431,7 +448,9 @@ def _died(core: Core, event: Died, now: float) -> None:
     group.pause_until = 0.0
     if not worker.ready or queue:
         group.failed_starts += 1
-        if group.failed_starts >= STARTS_WITHOUT_RESULT:
+        # Threads that were being started end together, with their process.
+        together = THREADS_AT_ONCE if group.threads else 1
+        if group.failed_starts >= STARTS_WITHOUT_RESULT * together:
             _close_group(core, worker.group, now)
 
 
@@ -505,7 +524,8 @@ def _close_group(core: Core, number: int, now: float) -> None:
 
 
 def _all_closed(core: Core) -> bool:
-    return all(group.closed for group in core.groups.values() if group.cpus)
+    groups = core.groups.values()
+    return all(group.closed for group in groups if group.cpus and not group.threads)
 
 
 def _left(core: Core, event: Left, now: float) -> None:

@@ -7,6 +7,7 @@ kills all of them, with their children, as soon as the driver is gone.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -23,6 +24,27 @@ from mars.engines.wire import messages
 from mars.engines.wire.frames import Inbox, Outgoing
 from mars.engines.wire.large_pages import Mounting
 from mars.engines.wire.messages import DESCRIPTORS
+from mars.settings import THREADS_LEFT
+
+
+class _Threads:
+    """A process whose threads are workers."""
+
+    def __init__(self, pid: int, sock: platform.Socket) -> None:
+        self.pid = pid
+        self.sock = sock
+        self.inbox = Inbox(sock)
+        self.outgoing = Outgoing()
+        self.workers: set[int] = set()
+        self.killed = 0  # threads that were to end by force, most of which are still there
+
+    def tell(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
+        data = self.outgoing.frame(message)
+        try:
+            sent = platform.send(self.sock, data, descriptors)
+            self.sock.sendall(memoryview(data)[sent:])
+        except OSError:  # it has ended, and is about to be reaped
+            pass
 
 
 class _Zygote:
@@ -33,6 +55,9 @@ class _Zygote:
         self.driver = driver
         self.pages = pages
         self.workers: dict[int, int] = {}  # process id -> worker
+        self.threads: dict[int, _Threads] = {}  # by process id
+        self.newest: _Threads | None = None  # that gets further workers
+        self.poller = select.poll()
         self.complete = False  # all that workers may share is loaded
         self.lost = False  # the driver missed a message: it starts another zygote
 
@@ -41,13 +66,15 @@ class _Zygote:
         read_end, write_end = platform.pipe()
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        poller = select.poll()
+        poller = self.poller
         poller.register(self.control, select.POLLIN)
         poller.register(read_end, select.POLLIN)
+        driver = -1
         if platform.HAS_PIDFD:
             try:
                 # A process that the user forked from the driver may keep the socket open.
-                poller.register(os.pidfd_open(self.driver), select.POLLIN)
+                driver = os.pidfd_open(self.driver)
+                poller.register(driver, select.POLLIN)
             except ProcessLookupError:
                 return self.end()  # the driver has ended already
             except OSError as error:  # before Linux 5.3, say: the socket has to tell
@@ -64,8 +91,10 @@ class _Zygote:
                 elif descriptor == read_end:
                     os.read(read_end, 4096)
                     self._reap()
-                else:
+                elif descriptor == driver:
                     return self.end()
+                else:
+                    self._hear(descriptor)
         return self.end()
 
     def _serve(self) -> bool:
@@ -94,12 +123,13 @@ class _Zygote:
                 import cloudpickle  # noqa: F401  # once here, not in each worker
             except Exception as error:  # a worker that needs it says so, too
                 print(f"cannot load cloudpickle for workers: {error}", file=sys.stderr)
+        if facts.get("threads"):
+            self._start_thread(worker, facts, descriptors)
+            return
         try:
             pid = os.fork()
         except OSError as error:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            self._tell((messages.ENDED, worker, 0, None, 0, f"cannot fork: {error}"))
+            self._not_forked(worker, descriptors, error)
             return
         if pid == 0:
             self._become_worker(worker, facts, descriptors)
@@ -114,7 +144,90 @@ class _Zygote:
         self._tell((messages.STARTED, worker, pid, True), [process])
         os.close(process)
 
-    def _become_worker(self, worker: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+    def _not_forked(self, worker: int, descriptors: Sequence[int], error: OSError) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._tell((messages.ENDED, worker, 0, None, 0, f"cannot fork: {error}"))
+
+    # -- workers that are threads -------------------------------------------------------------
+
+    def _start_thread(self, worker: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+        """Start a worker as a thread of the process for that, which is forked for the first one."""
+        threads = self.newest
+        if threads is None or threads.killed >= THREADS_LEFT:
+            try:
+                ours, theirs = platform.socket_pair()
+                try:
+                    pid = os.fork()
+                except BaseException:
+                    ours.close()
+                    theirs.close()
+                    raise
+            except OSError as error:
+                self._not_forked(worker, descriptors, error)
+                return
+            if pid == 0:
+                ours.close()
+                for descriptor in descriptors:  # they come with the first worker
+                    os.close(descriptor)
+                for other in self.threads.values():
+                    other.sock.close()
+                self._become_worker(worker, facts, theirs)
+            theirs.close()
+            before, self.newest = self.newest, _Threads(pid, ours)
+            threads = self.threads[pid] = self.newest
+            self.poller.register(ours, select.POLLIN)
+            if before is not None:
+                self._end_if_unused(before)
+        threads.workers.add(worker)
+        threads.tell((messages.FORK, worker, facts), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._tell((messages.STARTED, worker, threads.pid, False))
+
+    def _hear(self, descriptor: int) -> None:
+        """Pass on how threads of a process ended, if its socket is still there."""
+        for threads in self.threads.values():
+            if threads.sock.fileno() == descriptor:
+                break
+        else:
+            return
+        try:
+            there = threads.inbox.receive(block=False)
+        except BlockingIOError:  # it was about another socket, which had the same number
+            return
+        except ConnectionError:
+            there = False
+        if not there:
+            self.poller.unregister(descriptor)  # it has ended, and is reaped next
+        for _, data in threads.inbox.frames():
+            message: messages.Ended = pickle.loads(data)
+            if message[1] in threads.workers:
+                threads.workers.remove(message[1])
+                self._tell(message)
+        self._end_if_unused(threads)
+
+    def _end_if_unused(self, threads: _Threads) -> None:
+        """End a process that gets no further workers and has none."""
+        if threads is not self.newest and not threads.workers:
+            _kill_group(threads.pid)
+
+    def _threads_ended(self, threads: _Threads, status: int, peak_kib: int) -> None:
+        """A process of threads was reaped, and all its workers with it."""
+        if self.newest is threads:
+            self.newest = None
+        with contextlib.suppress(KeyError):  # `_hear` was faster
+            self.poller.unregister(threads.sock)
+        threads.inbox.close()
+        for worker in threads.workers:
+            self._tell((messages.ENDED, worker, threads.pid, status, peak_kib, ""))
+
+    # -- workers that are processes -----------------------------------------------------------
+
+    def _become_worker(
+        self, worker: int, facts: dict[str, Any], given: list[int] | platform.Socket
+    ) -> None:
+        """In a child: be a worker, or with a socket a process of threads that are workers."""
         status = 1
         try:
             os.setpgid(0, 0)
@@ -124,9 +237,14 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
-            from mars.engines.worker import process as program
+            if isinstance(given, list):
+                from mars.engines.worker import process as program
 
-            status = program.main(worker, facts, descriptors, self.pages)
+                status = program.main(worker, facts, given, self.pages)
+            else:
+                from mars.engines.worker import thread_host
+
+                status = thread_host.main(facts, given)
         except BaseException as error:
             # Nothing is loaded for it: there may be no memory left for that.
             sys.__excepthook__(type(error), error, error.__traceback__)
@@ -144,9 +262,12 @@ class _Zygote:
             if pid == 0:
                 return
             worker = self.workers.pop(pid, None)
-            if worker is None:
-                continue  # a grandchild that lost its parent
             peak_kib = usage.ru_maxrss if platform.LINUX else usage.ru_maxrss // 1024
+            threads = self.threads.pop(pid, None)
+            if threads is not None:
+                self._threads_ended(threads, status, peak_kib)
+            if worker is None:
+                continue  # threads, or a grandchild that lost its parent
             self._tell((messages.ENDED, worker, pid, status, peak_kib, ""))
 
     def _reap_one(self) -> tuple[int, int, Any]:
@@ -157,13 +278,13 @@ class _Zygote:
         """
         if not hasattr(os, "waitid"):
             pid, status, usage = os.wait4(-1, os.WNOHANG)
-            if pid in self.workers:
+            if pid in self.workers or pid in self.threads:
                 _kill_group(pid)
             return pid, status, usage
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
             return 0, 0, None
-        if ended.si_pid in self.workers:
+        if ended.si_pid in self.workers or ended.si_pid in self.threads:
             _kill_group(ended.si_pid)
         return os.wait4(ended.si_pid, 0)
 
@@ -172,6 +293,10 @@ class _Zygote:
         for pid, known in self.workers.items():
             if known == worker:
                 _kill(pid, number)
+        for threads in self.threads.values():
+            if worker in threads.workers:
+                threads.killed += number == signal.SIGKILL
+                threads.tell((messages.SIGNAL, worker, number))
 
     def _tell(self, message: messages.FromZygote, descriptors: Sequence[int] = ()) -> None:
         data = self.outgoing.frame(message)
@@ -183,7 +308,7 @@ class _Zygote:
 
     def end(self) -> None:
         """Kill every worker and all that descends from them."""
-        for pid in self.workers:
+        for pid in (*self.workers, *self.threads):
             _kill_group(pid)
         # A descendant may fork while it is being killed: look until nothing is left.
         for look in range(100):

@@ -10,6 +10,7 @@ they outlive the worker.
     driver ◄──(records; ARENA, UNMAPPED, SUBMIT, WAIT, ASK, …)─── worker     data socket
     driver ──(TAKE_BACK, REPORT, COOL)──────────────────────────► worker     control socket
     driver ──(FORK, SIGNAL)──► zygote ──(STARTED, ENDED, PAGES)──► driver    zygote socket
+    zygote ──(FORK, SIGNAL)──► threads ──(ENDED)──► zygote    socket of a process of threads
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ class Performer:
                 now_ns = now()
                 self._finish(
                     attempt, FATAL, 0, (log_start, log_start), (now_ns,) * 5, extra["refused"],
-                    _named(task),
+                    named(task),
                 )  # fmt: skip
                 return
             if extra is not None and "memory" in extra:
@@ -388,12 +388,12 @@ class Performer:
                 flags |= FLAG_STDERR
         stored = now()
         times = (received, decoded, called, returned, stored)
-        read = len(payload) if not inputs and type(payload) is bytes else _size(payload, inputs)
-        written = len(data) if not flags else _written(data, flags)
+        read = len(payload) if not inputs and type(payload) is bytes else size_read(payload, inputs)
+        written = len(data) if not flags else size_written(data, flags)
         if extra is None:
             measured: Measured = used_s, read, written, 0.0, serial, run, function, 1, 0, same
         else:
-            measured = used_s, read, written, self._longest_ns * 1e-9, *_named(task)[4:9], same
+            measured = used_s, read, written, self._longest_ns * 1e-9, *named(task)[4:9], same
         self._finish(attempt, status, flags, (log_start, log_end), times, data, measured)
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
@@ -683,10 +683,10 @@ class Performer:
 
     def _finish_unstarted(self, task: CallMessage, log_start: int) -> None:
         now = time.monotonic_ns()
-        self._finish(task[0], RETURNED, 0, (log_start, log_start), (now,) * 5, b"", _named(task))
+        self._finish(task[0], RETURNED, 0, (log_start, log_start), (now,) * 5, b"", named(task))
 
 
-def _named(task: CallMessage) -> Measured:
+def named(task: CallMessage) -> Measured:
     """What is told of a call that was not measured; see `messages.Measured`."""
     extra = task[7] or {}
     size = extra.get("count", 1)
@@ -696,7 +696,7 @@ def _named(task: CallMessage) -> Measured:
     )  # fmt: skip
 
 
-def _size(payload: Any, inputs: Sequence[Any] | None) -> int:
+def size_read(payload: Any, inputs: Sequence[Any] | None) -> int:
     """Bytes of arguments and inputs of a call. Inputs that were kept here do not count."""
     size = 0
     if type(payload) is bytes:
@@ -712,7 +712,7 @@ def _size(payload: Any, inputs: Sequence[Any] | None) -> int:
     return size
 
 
-def _written(data: bytes, flags: int) -> int:
+def size_written(data: bytes, flags: int) -> int:
     """Bytes of a packed result, with its parts in an arena."""
     if not flags & FLAG_STORED:
         return len(data)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mars import platform
 from mars.attempt.memory import take_peak_kib
@@ -86,7 +86,7 @@ class Worker:
             None if pages is None else LargePages(pages),
         )  # fmt: skip
         self.inputs = Inputs(self._tell_unused)
-        self.calls = Performer(self, self.outbox, log, self.inputs)
+        self.calls = self.performer()
         self.decode = self.calls.decode  # a fresh object from a packed value
         self.shield = self.calls.shield  # while inside, an interrupt of the running call waits
         self.to_free: deque[tuple[int, int, int]] = deque()
@@ -103,6 +103,10 @@ class Worker:
         self._engine: NestedEngine | None = None
         self._engines: list[NestedEngine] = []
         self._requests = 0
+
+    def performer(self) -> Performer:
+        """What runs the calls."""
+        return Performer(self, self.outbox, self.log, self.inputs)
 
     @property
     def engine(self) -> NestedEngine:
@@ -154,7 +158,7 @@ class Worker:
     ) -> None:
         """Keep a finished call for the next report."""
         # Looked at where it costs nothing to speak of, beside a call that took long.
-        peak_kib = take_peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
+        peak_kib = self.peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
         facts = (attempt, status, flags, *log, *times, peak_kib, *measured, len(payload))
         with self.lock:
             if not self.outbox.add(facts, payload):
@@ -162,6 +166,10 @@ class Worker:
                 if not self.outbox.add(facts, payload):
                     record = RECORD.pack(*facts)
                     self.sock.sendall(self.outgoing.wrap(record + payload, RECORDS_FLAG))
+
+    def peak_kib(self) -> int:
+        """The most memory that this process has taken since it was asked last; 0: not known."""
+        return take_peak_kib()
 
     def receive(self, block: bool) -> bool:
         """Read from the driver once and act on what came; False when it is gone."""
@@ -262,6 +270,10 @@ class Worker:
         finally:
             self.waiting -= 1
 
+    def give_up(self) -> NoReturn:
+        """The driver is gone, so that no reply comes to the call that waits for one."""
+        os._exit(0)
+
     def wait_reply(self, request: int) -> Any:
         """The reply to a request; other messages that come meanwhile are acted on."""
         while True:
@@ -278,7 +290,7 @@ class Worker:
                         self._readable.poll()
                     with self.shield():
                         if not self.receive(block=False):
-                            os._exit(0)
+                            self.give_up()
                 finally:
                     self.reading.release()
                 with self.answered:
@@ -294,23 +306,30 @@ class Worker:
     def serve_control(self) -> None:
         """Second thread: give back queued calls, report finished ones, while a call runs."""
         inbox = Inbox(self.control)
-        while True:
-            try:
-                if not inbox.receive():
-                    return
-            except OSError:
-                return
-            for _, data in inbox.frames():
-                message: Order = pickle.loads(data)
-                if message[0] == messages.TAKE_BACK:
-                    self._read_and_give_back(message[1])
-                elif message[0] == messages.REPORT:
-                    # An answer in any case: it shows if a frame before it never came.
-                    self.send((messages.REPORTED,))
-                elif message[0] == messages.MARKS:
-                    self.send((messages.MARKS, message[1], self.calls.marks(message[1])))
-                elif message[0] == messages.COOL:
-                    self._cool()
+        while self.take_orders(inbox):
+            continue
+
+    def take_orders(self, inbox: Inbox, block: bool = True) -> bool:
+        """Read what comes on the control socket, and do it; False: nothing will come."""
+        try:
+            if not inbox.receive(block):
+                return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        for _, data in inbox.frames():
+            message: Order = pickle.loads(data)
+            if message[0] == messages.TAKE_BACK:
+                self._read_and_give_back(message[1])
+            elif message[0] == messages.REPORT:
+                # An answer in any case: it shows if a frame before it never came.
+                self.send((messages.REPORTED,))
+            elif message[0] == messages.MARKS:
+                self.send((messages.MARKS, message[1], self.calls.marks(message[1])))
+            elif message[0] == messages.COOL:
+                self._cool()
+        return True
 
     def _read_and_give_back(self, count: int) -> None:
         self._read()
@@ -351,7 +370,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the driver says stop or is gone, or a call has spoiled the process."""
-        calls, after = self.calls, self.calls.after
+        calls = self.calls
         signal.signal(signal.SIGINT, calls.on_interrupt)
         calls.log_begins()
         # Signals are for the call's thread: one that the call blocks must not come to ours, where
@@ -361,6 +380,11 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         calls.begin((self.sock.fileno(), self.control.fileno(), self.log))
         self.descriptors = open_descriptors()
+        self.serve()
+
+    def serve(self) -> None:
+        """Say that calls can come, and run them, to the end of the process."""
+        calls, after = self.calls, self.calls.after
         self.send((messages.READY,))
         queue = self.queue
         perform = calls.perform

@@ -1,8 +1,8 @@
 """A plugin of pytest: whatever the tests of Dask ask for, mars computes it.
 
-`dask.array.utils.assert_eq` and its like compute with ``scheduler="sync"``. With
-``-p tests.peers_suites.dask_by_mars`` the names of Dask's own schedulers mean mars, so a suite that
-nobody of us wrote runs on our engine. At the end it says how many computations went that way.
+`dask.array.utils.assert_eq` and its like compute with ``scheduler="sync"``. Here the names of
+Dask's own schedulers mean mars, so suites of Dask and xarray run on our engine. At the end it says
+how many computations went that way. Called by `tests.peers_suites`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.peers_suites.leaving_out import leave_out
 
 NAMES = ("sync", "synchronous", "single-threaded", "threads", "threading")
 
@@ -48,3 +50,8 @@ def by_mars() -> Iterator[None]:
     named_schedulers.update(before)
     session.stop_server()
     print(f"\n{counted.count} computations went through mars")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is listed."""
+    leave_out("dask_plugin", config, items)
