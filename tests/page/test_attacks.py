@@ -285,6 +285,24 @@ def test_prometheus_reads_the_numbers_with_the_key(
     assert "mars_runs 0.0" in lines() and "mars_cores 1.0" in lines()
 
 
+def picky(number: int) -> int:
+    """Fails for one item."""
+    print("looks at", number)
+    if number == 3:
+        raise KeyError("three")
+    return number
+
+
+def test_a_map_shows_the_error_of_its_item_and_the_lines_of_all(session: Any, probe: Probe) -> None:
+    items = mr.map(picky, range(8))
+    session.execute(items, on_error="continue")
+    (call,) = items.calls_in(session.realm)
+    told = probe.ask(f"/api/call?key={call.key}", "GET", probe.key)
+    assert b"KeyError: 'three'" in told and b"in picky" in told
+    log = probe.ask(f"/api/log?call={call.key}", "GET", probe.key).decode()
+    assert all(rf"picky {n} \u2502 looks at {n}\n" in log for n in range(8))
+
+
 def test_a_page_ends_with_its_session() -> None:
     session = mars.new_session(engine="inline", default=False, web=True)
     probe = Probe(session)

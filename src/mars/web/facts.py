@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, Final
 
+from mars.calls.maps import MapCall
 from mars.engine import Engine
 from mars.errors import MarsError
 from mars.logs import escape_control
@@ -21,7 +22,7 @@ from mars.observe.observation import EndedAttempt, Observation
 from mars.observe.states import FAILED, QUEUED, RUNNING, UNDER_WAY, WAITING, state_in, title_of
 from mars.sessions.session import Session
 from mars.settings import PAGE_LISTED, PAGE_SHARE, PAGE_TICK_S
-from mars.task import Call
+from mars.task import Call, Stage
 from mars.web.index import Index
 
 Json = dict[str, Any]
@@ -155,6 +156,13 @@ class Facts:
         task = call.task_in(self.session.realm)
         if task is None or self.session.closed or state_in(call, self.session.realm).word != FAILED:
             return None
+        if isinstance(call, MapCall):  # the error is that of the first block with one
+            failed = (
+                one
+                for one in list(task.parts or ())
+                if one.stage is Stage.FAILED or (one.stage is Stage.DONE and one.result[1])
+            )
+            task = next(failed, task)
         try:
             return self.engine.failure(task)
         except Exception as error:  # the program's own error class may not come back
