@@ -19,7 +19,7 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-without-clusters test-on-clusters test-pythons peers-suites faults check format \
+.PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults check format \
 	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if chaos clean
 
 help:  ## list the targets
@@ -111,6 +111,9 @@ HALVES  ?= test-without-clusters
 PYENV   := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
 
 # A shim of pyenv may stand on PATH for a version that it then refuses to start: each is asked.
+test-page: $(VENV)/for-tests  ## test the page with 100 000 calls in a real browser (needs chromium)
+	@MARS_PAGE_CALLS=100000 $(PYTEST) tests/page $(PYTEST_ARGS)
+
 test-pythons:  ## the half without clusters, on every Python from 3.11 on that is found here
 	@trap 'exit 130' INT; said=; failed=0; ran=0; \
 	for version in $(PYTHONS) $(NEWER); do \
@@ -156,6 +159,7 @@ faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_C
 
 # Builds, starts and ends all that it needs. The first time it takes ten minutes more, to build.
 kubernetes: $(VENV)/for-tests  ## tests on a real Kubernetes of two nodes (ten minutes; needs root and Debian 12)
+	@$(PIP) install --quiet 'kubernetes>=29,<38'  # later ones and botocore want different dateutils
 	@$(PYTEST) -m kubernetes tests/kubernetes $(PYTEST_ARGS) || $(NONE)
 
 check: $(VENV)/for-tests  ## format, lint, types, import layers, site; changes no source

@@ -124,6 +124,11 @@ LAYERS = """
     sessions.logs sessions.echoing sessions.tally
     sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
+    web.guard web.index web.whereabouts
+    web.facts
+    web.metrics
+    web.app
+    web.server
     sessions.replacing
     sessions.opening
     deploy.kubernetes.client
@@ -178,7 +183,8 @@ LAYERS = """
     cli.findings cli.kubernetes
     cli.nodes
     cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
-    cli.report cli.what_if
+    cli.report cli.what_if cli.live
+    cli.calls cli.dashboard cli.logs
     cli.replay
     cli
     cli.original
@@ -190,7 +196,7 @@ EMPTY = {
     "attempt", "calls", "checkpoint", "code", "contrib", "deploy", "engines", "engines.cluster",
     "engines.driver", "engines.driver.simulation", "engines.local", "engines.wire",
     "engines.worker", "executors", "learn.contrib", "observe", "report", "sessions",
-    "tileables",
+    "tileables", "web",
 }  # fmt: skip
 
 TO_MEND: set[tuple[str, str]] = set()
@@ -208,7 +214,7 @@ PURE = {
     "engines.driver.scheduler", "engines.driver.withdrawal",
     "engines.wire.regions", "engines.wire.status",
     "report.advice", "report.html", "report.losses", "report.path", "report.record",
-    "report.timeline", "report.words",
+    "report.timeline", "report.words", "web.guard",
 }  # fmt: skip
 """They decide and do nothing else."""
 
@@ -371,6 +377,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "h5py",
         "pandas",
         "lightgbm",
+        "prometheus_client",
         "pyarrow",
         "ray",
         "scipy",
@@ -378,6 +385,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "urllib3",  # of kubernetes
         "yaml",  # of kubernetes
         "xgboost",
+        "uvicorn",
     }  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}
     for name in MODULES:

@@ -1006,3 +1006,44 @@ job is cancelled, the head ends. A controller that does not answer takes several
 
 SLURM_SAID_LINES: Final = 20
 """How many last lines of what a host printed an error shows."""
+
+# -- the page -----------------------------------------------------------------------------------
+
+PAGE_BODY_BYTES: Final = 4096
+"""The largest body of a request to the page. Its own have none."""
+
+PAGE_HEAD_BYTES: Final = 16 * KIB
+"""The largest head of a request to the page: twice what browsers send at the most."""
+
+PAGE_CONNECTIONS: Final = 64
+"""Connections to the page at a time. A browser opens six. Each costs the program a descriptor, so a
+flood of them must not take what its workers need."""
+
+PAGE_HEAD_S: Final = 10.0
+"""How long a connection may take for its first request, in seconds."""
+
+PAGE_STALL_S: Final = 20.0
+"""How long a reader may leave what it was sent, in seconds; then the page hangs up."""
+
+PAGE_STREAMS: Final = 24
+"""Streams of events at a time: a window has two."""
+
+PAGE_TICK_S: Final = 0.5
+"""Between two events of the page, in seconds: people see no more, and each costs about 5 ms."""
+
+PAGE_SHARE: Final = 0.02
+"""The part of the time that the page decodes attempts while calls run; it holds the interpreter
+meanwhile. Together with the rest it stays below 3 % of the throughput of tiny calls."""
+
+PAGE_STEP_ROWS: Final = 500
+"""Attempts that the page decodes at once: about 4 ms."""
+
+PAGE_ROWS: Final = 100_000
+"""Attempts that the page keeps decoded, the newest: 1 KB each."""
+
+PAGE_LISTED: Final = 2_000
+"""Calls that have not ended, and calls that have failed, that the page lists. The others are
+counted."""
+
+PAGE_LOG_BYTES: Final = 256 * KIB
+"""How much of a log the page shows when it is opened, from its end, and sends at once."""

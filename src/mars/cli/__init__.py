@@ -22,6 +22,9 @@ COMMANDS = {
     "runs": "show what a checkpoint holds, and why a call ran again",
     "replay": "run one call of a checkpoint again, here",
     "stack": "show what each worker does now, and its Python stack",
+    "dashboard": "print the address of the page of a running session",
+    "calls": "list the calls of a running session that has a page",
+    "logs": "show what a call of a running session prints",
     "report": "show where the time of a saved run went, and what would help",
     "what-if": "predict how long a saved run would take on other machines",
 }

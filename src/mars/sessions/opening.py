@@ -58,7 +58,7 @@ def new_session(
     seed: int | None = 0,
     timeout: float | None = None,
     checkpoint: str | os.PathLike[str] | bool | None = None,
-    web: bool = False,
+    web: bool | Mapping[str, Any] = False,
     security: object | None = None,
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
@@ -112,8 +112,12 @@ def new_session(
         Folder where each result is kept as soon as it is there. The same program, run again, finds
         it and runs only what is missing. Default: the environment variable ``MARS_CHECKPOINT``. If
         that is not set, or with False, nothing is kept.
-    web : bool, default False
-        Accepted for programs of the original, without effect: nothing listens.
+    web : bool or dict, default False
+        True: a page shows the session while it runs, on this machine only; see `get_web_endpoint`
+        for its address. It needs the extra ``web``. A dict says more: ``port`` (default: a free
+        one), ``token`` (default: a random one), ``host`` (default ``"127.0.0.1"``), and
+        ``certificate`` and ``key``, the paths of PEM files. Beyond loopback it listens only with a
+        token and a certificate.
     security : object, optional
         Credentials for a cluster. The object has ``ca_path``, ``cert_path`` and ``key_path``, the
         paths of PEM files, and for Ray ``token``. Default: the credentials that this user has, if
@@ -155,6 +159,10 @@ def new_session(
         Another process writes to the checkpoint.
     CheckpointUnusable
         The folder is none for checkpoints (a ValueError).
+    ImportError
+        There is no page without the extra ``web``.
+    UsageError
+        An argument of ``web`` is unknown, or the page would be open to others.
 
     Notes
     -----
@@ -244,11 +252,28 @@ def new_session(
                 started.close()
             raise
         opened.engines[started.address][1].add(session)
+    if web:
+        _open_page(session, web)
     if default:
         session.as_default()
         if context.current() is None:
             replacing.made(session, _place_in_main() if address is None else None)
     return session
+
+
+def _open_page(session: Session, web: bool | Mapping[str, Any]) -> None:
+    """Show a session in the browser. If that fails, the session ends."""
+    try:
+        from mars.observe.progress import write_line
+        from mars.web.server import Page
+
+        session.page = Page(session, web if isinstance(web, Mapping) else None)
+    except BaseException:
+        session.close()
+        raise
+    # The key goes to a terminal that somebody looks at, and never into a file of logs.
+    if sys.stderr is not None and sys.stderr.isatty():
+        write_line(f"mars: the page of this session is at {session.page.link}")
 
 
 def _unknown_argument(name: str) -> str:

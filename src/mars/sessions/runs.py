@@ -50,6 +50,8 @@ class Runs:
         The checkpoints that runs have used, each by its folder or URL.
     checkpoint : Checkpoint or None
         The one for runs that name no other.
+    watcher : callable or None
+        Told of each run that begins, and its calls: the page. It is quick.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Runs:
         self._interrupted: weakref.WeakSet[Run] = weakref.WeakSet()
         self.checkpoints: dict[str, Any] = {}
         self.checkpoint: Any = None
+        self.watcher: Callable[[Run, Sequence[Call]], object] | None = None
 
     def run(
         self,
@@ -345,6 +348,8 @@ class Runs:
         return True
 
     def _submit(self, run: Run, missing: Sequence[Call], targets: Any) -> None:
+        if self.watcher is not None:
+            self.watcher(run, missing)
         try:
             self._engine.submit(run, missing, [call.place for call in missing], targets)
         except BaseException as error:

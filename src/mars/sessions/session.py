@@ -74,6 +74,7 @@ class Session(Views):
         self.realm = SessionRealm(engine, session_id)
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
         self.logs = CallLogs(self.realm)
+        self.page: Any = None  # what shows it in a browser, see `mars.web.server`
         self._nested = nested
         self._lock = threading.Lock()
         if checkpoint is not None:
@@ -506,6 +507,7 @@ class Session(Views):
         with contextlib.ExitStack() as ending:  # all of it is done, whatever fails
             ending.callback(opened.leave, self)
             ending.callback(self.close_checkpoints)
+            ending.callback(self.close_page)
 
     destroy = close
 
@@ -514,6 +516,11 @@ class Session(Views):
         with contextlib.ExitStack() as ending:
             for checkpoint in self.runs.checkpoints.values():
                 ending.callback(checkpoint.close)
+
+    def close_page(self) -> None:
+        """Stop listening, if a page shows the session. A second call does nothing."""
+        if self.page is not None:
+            self.page.close()
 
     def stop_server(self) -> None:
         """End the engine and all sessions on it. A second call does nothing."""
@@ -550,8 +557,11 @@ class Session(Views):
         return [__version__]
 
     def get_web_endpoint(self) -> str | None:
-        """None: the embedded engine listens on nothing."""
-        return None
+        """The address of the page, with its key. None: the session has no page.
+
+        Whoever has it may read all that the session's calls print, and cancel them.
+        """
+        return None if self.page is None or self.closed else str(self.page.link)
 
     def create_remote_object(
         self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
@@ -729,6 +739,7 @@ class Opened:
                     self.default = None
                 ending.callback(engine.drop_objects, session.session_id)
                 ending.callback(session.close_checkpoints)
+                ending.callback(session.close_page)
 
     def close(self) -> None:
         """End all engines, at the end of the program."""
@@ -739,6 +750,7 @@ class Opened:
                 ending.callback(engine.close)
                 for session in list(sessions):
                     ending.callback(session.close_checkpoints)
+                    ending.callback(session.close_page)
 
 
 opened: Final = Opened()

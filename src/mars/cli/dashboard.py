@@ -1,0 +1,27 @@
+"""``mars dashboard``: the address of the page of a running session, with its key.
+
+Called by `mars.cli`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mars.cli.live import add_session, chosen
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what ``mars dashboard`` understands."""
+    add_session(parser)
+
+
+def run(options: Namespace) -> int:
+    """Print the address; 1 if there is no page, or several."""
+    page = chosen(options)
+    if page is None:
+        return 1
+    print(page.link)
+    return 0

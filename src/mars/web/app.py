@@ -1,0 +1,237 @@
+"""The page's routes. Facts are read in threads, so that a slow one holds nobody up.
+
+Events are snapshots, made when the reader has taken the one before. So nothing piles up for a
+client that never reads, and one that comes back is up to date with its first event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from mars.logs import LogSource, escape_control
+from mars.settings import PAGE_LOG_BYTES, PAGE_STALL_S, PAGE_STREAMS, PAGE_TICK_S
+from mars.task import Call
+from mars.web.facts import Facts
+from mars.web.guard import SECURITY_HEADERS, refusal
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Scope = MutableMapping[str, Any]
+
+_FILES: Final = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+class App:
+    """The page of one session, as an ASGI application.
+
+    Parameters
+    ----------
+    facts : Facts
+        What it tells.
+    hosts : frozenset of str
+        As of `mars.web.guard.hosts_of`.
+    scheme : str
+        ``"http"`` or ``"https"``.
+    token : str
+        Its key.
+    """
+
+    def __init__(self, facts: Facts, hosts: frozenset[str], scheme: str, token: str) -> None:
+        self._facts, self._hosts, self._scheme, self._token = facts, hosts, scheme, token
+        self._files: dict[str, bytes] = {}
+        self._streams = 0
+        self.closing = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})  # uvicorn answers with 403
+            return
+        if scope["type"] != "http":
+            return
+        refused = refusal(scope, self._hosts, self._scheme, self._token)
+        if refused is not None:
+            status, why = refused
+            await _answer(send, status, json.dumps({"error": why}).encode(), "application/json")
+            return
+        query = {
+            name: values[0]
+            for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()
+        }
+        path = scope["path"]
+        if path in _FILES:
+            name, kind = _FILES[path]
+            if name not in self._files:
+                static = files("mars.web").joinpath("static", name)
+                self._files[name] = static.read_bytes()
+            await _answer(send, 200, self._files[name], kind)
+        elif path == "/api/events":
+            await self._stream(send, self._overviews())
+        elif path == "/api/log":
+            await self._log(scope, send, query.get("call", ""))
+        elif path == "/metrics":
+            await self._metrics(send)
+        else:
+            await self._json(send, path, query)
+
+    async def _json(self, send: Send, path: str, query: dict[str, str]) -> None:
+        facts = self._facts
+        number = query.get("worker", "") or query.get("since", "") or "0"
+        makers: dict[str, Callable[[], Any]] = {
+            "/api/overview": facts.overview,
+            "/api/calls": facts.calls,
+            "/api/call": lambda: facts.call(query.get("key", "")),
+            "/api/stack": lambda: facts.stack(int(number)),
+            "/api/timeline": lambda: facts.timeline(int(number)),
+            "/api/report": facts.report,
+            "/api/cancel": lambda: dict(
+                zip(("cancelled", "told"), facts.cancel(query.get("key", "")), strict=True)
+            ),
+        }
+        make = makers.get(path)
+        if make is None or not (number.isascii() and number.isdigit() and len(number) < 19):
+            await _answer(send, 404, b'{"error": "there is nothing here"}', "application/json")
+            return
+        found = await asyncio.to_thread(lambda: json.dumps(make(), separators=(",", ":")).encode())
+        if found == b"null":
+            await _answer(send, 404, b'{"error": "it is not known"}', "application/json")
+        else:
+            await _answer(send, 200, found, "application/json")
+
+    async def _metrics(self, send: Send) -> None:
+        from mars.web.metrics import text_of
+
+        try:
+            body = await asyncio.to_thread(text_of, self._facts)
+        except ImportError:
+            why = b'{"error": "pip install prometheus-client"}'
+            await _answer(send, 501, why, "application/json")
+            return
+        await _answer(send, 200, body, "text/plain; version=0.0.4; charset=utf-8")
+
+    # -- events -------------------------------------------------------------------------------
+
+    async def _overviews(self) -> AsyncIterator[bytes]:
+        while True:
+            yield await asyncio.to_thread(lambda: _event("overview", self._facts.overview()))
+            await self._pause(PAGE_TICK_S)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self.closing.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _log(self, scope: Scope, send: Send, key: str) -> None:
+        call = await asyncio.to_thread(self._facts.index.find, key)
+        if call is None:
+            await _answer(send, 404, b'{"error": "it is not known"}', "application/json")
+            return
+        headers = dict(scope["headers"])
+        last = headers.get(b"last-event-id", b"")
+        start = int(last) if last.isdigit() and len(last) < 16 else None
+        if hasattr(call, "count"):
+            await self._stream(send, self._map_lines(call))
+        else:
+            await self._stream(send, self._log_parts(call, start))
+
+    async def _log_parts(self, call: Call, start: int | None) -> AsyncIterator[bytes]:
+        """The log of a call from its last part on, then what comes; ids are places in the log."""
+        source: LogSource = self._facts.session.logs.to_come(call)
+        place = start or 0
+        if start is None:
+            size = await asyncio.to_thread(source.size)
+            place = max(0, size - PAGE_LOG_BYTES)
+            if place:
+                yield _event("gap", {"bytes": place})
+        while True:
+            over, data, place = await asyncio.to_thread(_read, source, place)
+            if data:
+                yield _event("log", {"text": _text(data)}, place)
+            elif over:
+                yield _event("end", {})
+                return
+            else:
+                yield b": still here\n\n"
+                await self._pause(PAGE_TICK_S)
+
+    async def _map_lines(self, call: Call) -> AsyncIterator[bytes]:
+        """The lines of all items of a map, each behind its name."""
+        (feed,) = self._facts.session.logs.feeds([(call.name, call)])
+        yield _event("again", {})
+        while True:
+            lines, over = await asyncio.to_thread(feed.look)
+            for at in range(0, len(lines), 500):
+                text = "".join(f"{name} │ {line}\n" for name, line in lines[at : at + 500])
+                yield _event("log", {"text": escape_control(text)})
+            if over:
+                yield _event("end", {})
+                return
+            yield b": still here\n\n"
+            await self._pause(PAGE_TICK_S)
+
+    async def _stream(self, send: Send, events: AsyncIterator[bytes]) -> None:
+        if self._streams >= PAGE_STREAMS:
+            await _answer(send, 503, b'{"error": "too many windows"}', "application/json")
+            return
+        self._streams += 1
+        try:
+            await send(_head(200, "text/event-stream; charset=utf-8"))
+            async for one in events:
+                # A reader that has gone, or takes nothing, ends here, and the server hangs up.
+                async with asyncio.timeout(PAGE_STALL_S):
+                    await send({"type": "http.response.body", "body": one, "more_body": True})
+                if self.closing.is_set():
+                    break
+            await send({"type": "http.response.body", "body": b""})
+        except (TimeoutError, OSError):
+            return
+        finally:
+            self._streams -= 1
+
+
+def _read(source: LogSource, start: int) -> tuple[bool, bytes, int]:
+    over = source.finished()  # first: what is read afterwards is then all there is
+    start = source.kept_from(start)
+    data = source.read(start, PAGE_LOG_BYTES)
+    if data and not over:
+        cut = data.rfind(b"\n") + 1  # whole lines, so that no character is cut in two
+        data = data[:cut] if cut else data if len(data) >= PAGE_LOG_BYTES else b""
+    return over, data, start + len(data)
+
+
+def _text(data: bytes) -> str:
+    return escape_control(data.decode("utf-8", "replace").replace("\r\n", "\n"))
+
+
+def _event(kind: str, value: object, number: int | None = None) -> bytes:
+    head = f"event: {kind}\n" + ("" if number is None else f"id: {number}\n")
+    return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+
+
+def _head(status: int, kind: str) -> dict[str, Any]:
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", kind.encode()), *SECURITY_HEADERS],
+    }
+
+
+async def _answer(send: Send, status: int, body: bytes, kind: str) -> None:
+    head = _head(status, kind)
+    head["headers"].append((b"content-length", str(len(body)).encode()))
+    await send(head)
+    await send({"type": "http.response.body", "body": body})
+
+
+__all__ = ["App"]

@@ -1,0 +1,417 @@
+"""What the page says, as plain values for JSON.
+
+It reads the index and the engine. Nothing here changes the program, except `Facts.cancel`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any, Final
+
+from mars.calls.maps import MapCall
+from mars.engine import Engine
+from mars.errors import MarsError
+from mars.logs import escape_control
+from mars.observe.forecast import Active, time_left
+from mars.observe.observation import EndedAttempt, Observation
+from mars.observe.states import FAILED, QUEUED, RUNNING, UNDER_WAY, WAITING, state_in, title_of
+from mars.sessions.session import Session
+from mars.settings import PAGE_LISTED, PAGE_SHARE, PAGE_TICK_S
+from mars.task import Call, Stage
+from mars.web.index import Index
+
+Json = dict[str, Any]
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_HOST: Final = socket.gethostname()
+
+
+def shown(text: str, limit: int = 300) -> str:
+    """A text of the program for people: control characters are visible, and it is not endless."""
+    text = escape_control(text.replace("\n", " ").replace("\t", " "))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class Facts:
+    """All that the page tells of one session.
+
+    Parameters
+    ----------
+    session : Session
+        The session.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.engine: Engine = session.engine
+        self.index = Index(self.engine)
+        self.zero = time.monotonic()
+        self._lock = threading.Lock()
+        self._made: tuple[float, Json] | None = None
+        self._cpu: dict[int, tuple[float, float, float]] = {}
+        self._report: tuple[int, Json] | None = None
+
+    # -- the first screen ---------------------------------------------------------------------
+
+    def overview(self) -> Json:
+        """How far, how long still, what runs, what failed, and what the workers do.
+
+        Several windows share one look.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self._made is not None and now - self._made[0] < PAGE_TICK_S * 0.8:
+                return self._made[1]
+            seen = self.engine.observe()
+            live = bool(seen.runs)
+            self.index.advance(PAGE_SHARE * PAGE_TICK_S if live else 0.25)
+            made = self._overview(seen)
+            self._made = now, made
+            return made
+
+    def _overview(self, seen: Observation) -> Json:
+        index = self.index
+        index.behind = max(0, seen.next - index.seen)
+        tops = [one for one in seen.runs if not one.depth]
+        total, done, failed = (
+            sum(getattr(one, what) for one in tops) for what in ("total", "done", "failed")
+        )
+        began = [index.runs[one.number][3] for one in tops if one.number in index.runs]
+        elapsed_s = seen.now - min(began) if began else 0.0
+        busy = [one for one in seen.workers if one.call]
+        left = self._left(seen, elapsed_s) if tops and not index.behind else None
+        ended = sum(kind.done for kind in index.kinds.values())
+        cores, free = self.index.cores, sum(one.free for one in seen.groups)
+        return {
+            "now": seen.now - self.zero,
+            "session": self.session.session_id,
+            "closed": self.session.closed,
+            "runs": len(tops),
+            "total": total,
+            "done": done,
+            "failed": failed,
+            "elapsed": elapsed_s,
+            "left": left,
+            "ended": ended,
+            "failures": len(index.failed),
+            "behind": index.behind,
+            "cores": cores,
+            "busy": max(0.0, sum(one.cpus for one in seen.groups) - free) if seen.groups
+            else float(len(busy)),
+            "running": [self._running(one, seen.now) for one in busy[:200]],
+            "failing": [self._failing(one) for one in list(index.failed.values())[-50:]],
+            "functions": [
+                [shown(kind.name, 80), kind.total, kind.done, kind.failed, kind.mean_s,
+                 kind.longest_s]
+                for kind in sorted(index.kinds.values(), key=lambda one: -one.spent_s)[:100]
+            ],
+            "workers": [self._worker(one, seen.now) for one in seen.workers[:500]],
+            "holds": self._holds(seen, tops, busy, free),
+        }  # fmt: skip
+
+    def _left(self, seen: Observation, elapsed_s: float) -> tuple[float, float | None] | None:
+        kinds = self.index.kinds
+        functions = self.index.functions
+        running = [
+            Active(
+                one.name,
+                seen.now - one.sent,
+                kinds.get(functions.get(one.name, one.name)),
+                1 if one.items is None else one.items[1],
+                max((part or 0.0 for part in one.progress), default=0.0),
+            )
+            for one in seen.workers
+            if one.call and not one.blocked
+        ]
+        return time_left(kinds.values(), running, elapsed_s)
+
+    @staticmethod
+    def _running(one: Any, now: float) -> Json:
+        part = max((part or 0.0 for part in one.progress), default=0.0)
+        return {
+            "key": one.call, "name": shown(one.name, 120), "worker": one.number,
+            "for": max(0.0, now - one.sent), "expected": one.expected_s, "part": part,
+            "blocked": one.blocked, "items": one.items,
+        }  # fmt: skip
+
+    def _failing(self, one: EndedAttempt) -> Json:
+        return {
+            "key": one.call, "name": shown(one.name, 120), "ending": one.ending,
+            "attempt": one.attempt, "items": one.failed_items,
+            "why": self._why(one.call), "ended": one.ended - self.zero,
+        }  # fmt: skip
+
+    def _why(self, key: str) -> str:
+        call = self.index.find(key)
+        error = None if call is None else self._error(call)
+        return "" if error is None else shown(f"{type(error).__name__}: {error}")
+
+    def _error(self, call: Call) -> BaseException | None:
+        task = call.task_in(self.session.realm)
+        if task is None or self.session.closed or state_in(call, self.session.realm).word != FAILED:
+            return None
+        if isinstance(call, MapCall):  # the error is that of the first block with one
+            failed = (
+                one
+                for one in list(task.parts or ())
+                if one.stage is Stage.FAILED or (one.stage is Stage.DONE and one.result[1])
+            )
+            task = next(failed, task)
+        try:
+            return self.engine.failure(task)
+        except Exception as error:  # the program's own error class may not come back
+            return error
+
+    @staticmethod
+    def _holds(seen: Observation, tops: list[Any], busy: list[Any], free: float) -> str:
+        """What holds the runs up, in one sentence; empty: nothing in particular."""
+        if not tops:
+            return "Nothing runs at the moment."
+        starting = sum(not one.ready for one in seen.workers)
+        waiting = sum(one.total - one.done - one.failed for one in tops)
+        if not busy and starting:
+            return "The workers are starting."
+        blocked = sum(one.blocked for one in busy)
+        if blocked:
+            return f"{blocked} of {len(busy)} running calls wait for calls of their own."
+        if free >= 1 and waiting > len(busy):
+            return "Cores are free, but the calls that are left wait for inputs or for memory."
+        if free >= 1 and busy:
+            return f"The last {len(busy)} calls run; {free:g} cores have nothing to do."
+        if waiting > len(busy):
+            return "All cores are busy; more of them would help."
+        return "All cores are busy."
+
+    # -- workers ------------------------------------------------------------------------------
+
+    def _worker(self, one: Any, now: float) -> Json:
+        cpu, memory = self._measure(one.pid, now) if one.node == _HOST else (None, None)
+        return {
+            "number": one.number, "node": shown(one.node, 80), "pid": one.pid, "ready": one.ready,
+            "queued": one.queued, "call": one.call, "name": shown(one.name, 120),
+            "for": max(0.0, now - one.sent) if one.call else 0.0, "blocked": one.blocked,
+            "cpu": cpu, "memory": memory,
+        }  # fmt: skip
+
+    def _measure(self, pid: int, now: float) -> tuple[float | None, int | None]:
+        """The part of a core that a process has taken since the last look, and its memory."""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:  # it has ended, or there is no /proc here
+            return None, None
+        used = (int(fields[11]) + int(fields[12])) / _TICKS
+        before = self._cpu.get(pid)
+        if before is None or now - before[0] > 0.2:
+            share = 0.0 if before is None else (used - before[1]) / (now - before[0])
+            self._cpu[pid] = before = now, used, share
+        return before[2], int(fields[21]) * _PAGE
+
+    def stack(self, number: int) -> Json | None:
+        """What a worker does now, with its Python stack. None: there is no such worker."""
+        from mars.engines.local import stacks
+
+        found = [one for one in self.engine.observe().workers if one.number == number]
+        if not found:
+            return None
+        if found[0].node != _HOST:
+            return {"text": f"The worker is on {found[0].node}: `mars stack ADDRESS` asks there."}
+        report = stacks.examine(found[0].pid)
+        lines = [str(report.state.value), *report.call]
+        return {"text": escape_control("\n".join(lines))}
+
+    # -- calls --------------------------------------------------------------------------------
+
+    def calls(self) -> Json:
+        """All calls: those that are under way first, then those that have ended, newest first.
+
+        A row is: key, name, function, state, attempt, calls, worker, begin, seconds, CPU seconds,
+        log bytes, bytes written. Names and functions are numbers in a list.
+        """
+        words: dict[str, int] = {}
+
+        def word(text: str) -> int:
+            return words.setdefault(text, len(words))
+
+        now = time.monotonic()
+        rows: list[list[Any]] = []
+        seen = self.engine.observe()
+        running = set()
+        for busy in seen.workers:
+            if busy.call:
+                running.add(busy.call)
+                function = self.index.functions.get(busy.name, busy.name)
+                state = "blocked" if busy.blocked else RUNNING
+                rows.append([busy.call, word(busy.name), word(function), state, 1,
+                             busy.items[1] if busy.items else 1, busy.number,
+                             busy.sent - self.zero, now - busy.sent, None, None, None])  # fmt: skip
+        more = 0
+        for call, state in self._under_way():
+            if call.key in running:
+                continue
+            if len(rows) >= PAGE_LISTED:
+                more = sum(one.total - one.done - one.failed for one in seen.runs) - len(rows)
+                break
+            first = [call.key, word(call.name), word(call.function.name), state, 0]
+            rows.append([*first, getattr(call, "count", 1), *[None] * 6])
+        for one in reversed(self.index.latest()):
+            if one.ending == "lost":
+                continue
+            times = one.times
+            rows.append([
+                one.call, word(one.name), word(one.function), one.ending, one.attempt, one.size,
+                one.worker, round((times.called if times else one.sent) - self.zero, 6),
+                round(times.running_s if times else max(0.0, one.ended - one.sent), 6),
+                round(one.cpu_s, 6), one.log_bytes, one.written_bytes,
+            ])  # fmt: skip
+        return {
+            "words": [shown(one, 200) for one in words],
+            "rows": rows,
+            "more": max(0, more),
+            "behind": self.index.behind,
+            "dropped": self.index.seen - len(self.index.rows),
+        }
+
+    def _under_way(self) -> Iterator[tuple[Call, str]]:
+        realm = self.session.realm
+        for call in self.index.unended():
+            task = call.task_in(realm)
+            if task is not None and task.finished:
+                continue
+            state = state_in(call, realm).word
+            if state in UNDER_WAY:
+                yield call, QUEUED if state == RUNNING else state
+            elif task is None:
+                yield call, WAITING
+
+    def call(self, key: str) -> Json | None:
+        """One call: its state, attempts, inputs, readers, error. None: nobody knows it."""
+        attempts = [one for one in self.index.latest() if one.call == key]
+        call = self.index.find(key)
+        worker = next((one for one in self.engine.observe().workers if one.call == key), None)
+        if call is None and not attempts and worker is None:
+            return None
+        found: Json = {"key": key, "attempts": [self._attempt(one) for one in attempts[-200:]]}
+        now = time.monotonic()
+        if call is None:
+            name = attempts[-1].name if attempts else worker.name if worker else key
+            last = RUNNING if worker else attempts[-1].ending
+            return found | {"name": shown(name), "state": last, "held": False, "live": False}
+        state = state_in(call, self.session.realm)
+        found |= {
+            "name": shown(title_of(call)), "function": shown(call.function.name),
+            "state": state.word, "told": shown(state.told(now)), "held": True,
+            "live": state.word in UNDER_WAY and not self.session.closed,
+            "arguments": len(call.payload) + _stored_bytes(call),
+            "items": getattr(call, "count", None),
+            "inputs": [
+                [one.key, shown(title_of(one)), state_in(one, self.session.realm).word]
+                for one in dict.fromkeys(source for source, _ in call.inputs)
+            ][:500],
+            "readers": self._readers(call),
+        }  # fmt: skip
+        error = self._error(call)
+        if error is not None:
+            lines = traceback.format_exception(error)
+            found["error"] = escape_control("".join(lines))[-100_000:]
+        return found
+
+    def _readers(self, call: Call) -> list[list[str]]:
+        found = []
+        for other in self.index.unended():
+            if any(source is call for source, _ in other.inputs):
+                word = state_in(other, self.session.realm).word
+                found.append([other.key, shown(title_of(other)), word])
+                if len(found) == 200:
+                    break
+        return found
+
+    def _attempt(self, one: EndedAttempt) -> Json:
+        times = one.times
+        return {
+            "attempt": one.attempt, "ending": one.ending, "worker": one.worker, "pid": one.pid,
+            "node": shown(one.node, 80), "size": one.size, "cpu": one.cpu_s,
+            "peak": one.peak_bytes, "read": one.read_bytes, "written": one.written_bytes,
+            "log": one.log_bytes, "failed": one.failed_items,
+            "times": [moment - self.zero for moment in times] if times else None,
+        }  # fmt: skip
+
+    def cancel(self, key: str) -> tuple[bool, str]:
+        """Cancel one call; whether it was, and a sentence."""
+        call = self.index.find(key)
+        if call is None:
+            return False, "This call is not known any more."
+        try:
+            cancelled = self.session.withdraw(call)
+        except MarsError as error:
+            return False, str(error)
+        return cancelled, "Cancelled." if cancelled else "It has ended already."
+
+    # -- what happened ------------------------------------------------------------------------
+
+    def timeline(self, since: int) -> Json:
+        """Attempts as bars, from a number on.
+
+        A row: worker, name, begin, called, returned, end, ending, key.
+        """
+        names: dict[str, int] = {}
+        rows = []
+        first = self.index.seen - len(self.index.rows)
+        latest = self.index.latest()
+        for one in latest[max(0, since - first) :]:
+            begin = one.times.received if one.times is not None else one.sent
+            if one.ending == "lost" or not begin:
+                continue
+            called, returned = (
+                (one.times.called, one.times.returned) if one.times else (begin, one.ended)
+            )
+            moments = (begin, called, returned, max(begin, one.ended))
+            rows.append([one.worker, names.setdefault(one.name, len(names)),
+                         *[round(moment - self.zero, 6) for moment in moments],
+                         one.ending, one.call])  # fmt: skip
+        return {
+            "next": first + len(latest),
+            "rows": rows,
+            "names": [shown(one, 80) for one in names],
+            "now": time.monotonic() - self.zero,
+        }
+
+    def report(self) -> Json:
+        """The numbers of `Session.report`."""
+        count = self.engine.observe().next
+        with self._lock:
+            if self._report is not None and self._report[0] == count:
+                return self._report[1]
+        report = self.session.report()
+        made: Json = {
+            "wall": report.wall_s, "work": report.work_s, "cores": report.cores,
+            "path": report.critical_path_s, "limit": report.limit_s,
+            "efficiency": report.efficiency, "losses": list(report.losses.items()),
+            "advice": list(report.advice),
+            "functions": [
+                [shown(row.function, 120), row.calls, row.work_s, row.mean_s, row.longest_s,
+                 row.cpu_s, row.failed]
+                for row in report.functions[:200]
+            ],
+            "critical": [[one.call, shown(one.name, 120), one.times.running_s if one.times else 0.0]
+                         for one in report.critical_path[:100]],
+        }  # fmt: skip
+        with self._lock:
+            self._report = count, made
+        return made
+
+
+def _stored_bytes(call: Call) -> int:
+    """The size of the parts of the arguments beside the payload."""
+    parts: Any = call.stored or ()
+    return sum(getattr(part, "nbytes", 0) or (len(part) if isinstance(part, bytes) else 0)
+               for part in parts if part is not call.payload)  # fmt: skip
+
+
+__all__ = ["Facts", "shown"]

@@ -1,0 +1,203 @@
+"""What the page knows of calls: those that have ended, from the table, and those that have not.
+
+It is only brought up to date while somebody looks, and for a small part of the time: decoding rows
+takes the interpreter from the program. It then lags a little behind a flood of tiny calls, and
+every view is told by how much.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+
+from mars.calls.maps import MapCall
+from mars.engine import Engine, Run
+from mars.observe.attempts import Rows
+from mars.observe.forecast import Kind
+from mars.observe.observation import EndedAttempt, each_attempt
+from mars.settings import PAGE_LISTED, PAGE_ROWS, PAGE_STEP_ROWS
+from mars.task import Call, Task
+
+_FUNCTION = attrgetter("function.name")
+
+
+class Watched:
+    """The calls of one run, so that their logs can be read and they can be cancelled.
+
+    While the run goes on, the engine holds its calls anyway. From the next look on they are held
+    weakly: a call that the program lets go of is gone here, too. That costs 0.3 us a call, so it is
+    not done in the engine's thread.
+    """
+
+    __slots__ = ("_by_key", "_calls", "_run", "_tasks", "counted")
+
+    def __init__(self, run: Run, calls: Sequence[Call]) -> None:
+        self._calls: list[Call] | None = list(calls)
+        self._tasks: list[weakref.ref[Task]] = []
+        self._by_key: dict[str, weakref.ref[Task]] | None = None
+        self.counted = False
+        self._run = run
+
+    def settle(self) -> None:
+        """Hold the calls weakly, if the run has ended and they were counted."""
+        calls = self._calls
+        if calls is not None and self._run.ended:
+            found = (call.task_in(self._run.realm) for call in calls)
+            self._tasks = [weakref.ref(task) for task in found if task is not None]
+            self._calls = None
+
+    def calls(self) -> Iterator[Call]:
+        """All that are still there."""
+        calls = self._calls
+        if calls is not None:
+            yield from calls
+            return
+        for one in self._tasks:
+            task = one()
+            if task is not None:
+                yield task.call
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self._run.ended
+
+    def find(self, key: str) -> Call | None:
+        """The call with a key, if it is one of these and still there."""
+        if self._calls is not None:
+            return next((call for call in self.calls() if call.key == key), None)
+        if self._by_key is None:
+            self._by_key = {
+                task.call.key: one for one in self._tasks if (task := one()) is not None
+            }
+        one = self._by_key.get(key)
+        task = None if one is None else one()
+        return None if task is None else task.call
+
+
+class Index:
+    """Calls of an engine, for the page.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine.
+
+    Attributes
+    ----------
+    rows : deque of EndedAttempt
+        The newest attempts that have ended, oldest first.
+    kinds : dict of str to Kind
+        By function: how many calls there are, and how long they took.
+    failed : dict of str to EndedAttempt
+        By the key of a call: its last attempt, if that did not end with a value.
+    functions : dict of str to str
+        By the name of a call: its function.
+    seen : int
+        How many attempts have been looked at.
+    behind : int
+        How many have not.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._watched: list[Watched] = []
+        self.rows: deque[EndedAttempt] = deque(maxlen=PAGE_ROWS)
+        self.kinds: dict[str, Kind] = {}
+        self.failed: dict[str, EndedAttempt] = {}
+        self.runs: dict[int, tuple[str, int, int, float, float | None]] = {}
+        self.functions: dict[str, str] = {}
+        self.seen = 0
+        self.behind = 0
+        self.cores = engine.n_cpu
+
+    def watch(self, run: Run, calls: Sequence[Call]) -> None:
+        """Remember the calls of a run that begins."""
+        with self._lock:
+            self._settle()
+        if len(self._watched) >= PAGE_LISTED:  # a loop of small runs: the oldest are let go
+            self._watched = self._watched[PAGE_LISTED // 2 :]
+        self._watched.append(Watched(run, calls))
+
+    def advance(self, budget_s: float) -> None:
+        """Look at attempts that have ended since, for about so long."""
+        with self._lock:
+            until = time.perf_counter() + budget_s
+            while True:
+                part = self._engine.table(self.seen, PAGE_STEP_ROWS)
+                self._take(part)
+                if part.next <= self.seen or not part.pieces:
+                    self.seen = max(self.seen, part.next)
+                    self.behind = 0
+                    break
+                self.seen = part.next
+                self.behind = PAGE_STEP_ROWS  # at least; nobody knows how many more
+                if time.perf_counter() > until:
+                    break
+            self._settle()
+
+    def _settle(self) -> None:
+        for one in self._watched:
+            if not one.counted:
+                one.counted = True
+                sizes = Counter(map(_FUNCTION, one.calls()))
+                for name, count in sizes.items():
+                    self._kind(name).total += count
+                for call in one.calls():
+                    if call.options.name is not None and len(self.functions) < PAGE_ROWS:
+                        self.functions[call.name] = call.function.name
+                    if isinstance(call, MapCall):
+                        self._kind(call.function.name).total += call.count - 1
+            one.settle()
+
+    def _kind(self, name: str) -> Kind:
+        kind = self.kinds.get(name)
+        if kind is None:
+            kind = self.kinds[name] = Kind(name)
+        return kind
+
+    def _take(self, part: Rows) -> None:
+        self.runs, self.cores = part.runs, part.cores
+        for one in each_attempt(part):
+            self.rows.append(one)
+            kind = self._kind(one.function)
+            key = one.call if one.size == 1 else f"{one.call}-{one.number}"
+            if one.ending == "value":
+                if self.failed.pop(key, None) is not None:
+                    kind.failed -= one.size
+                kind.done += one.size
+            elif one.ending != "lost":
+                if key not in self.failed:
+                    kind.failed += one.failed_items or one.size
+                    kind.done += one.size - (one.failed_items or one.size)
+                if len(self.failed) < PAGE_LISTED or key in self.failed:
+                    self.failed[key] = one
+            if one.times is not None:
+                kind.took(one.times.running_s / one.size, one.size)
+
+    def latest(self) -> list[EndedAttempt]:
+        """The attempts that are kept, oldest first."""
+        with self._lock:
+            return list(self.rows)
+
+    def find(self, key: str) -> Call | None:
+        """The call with a key; None: it is unknown, or the program holds it no more."""
+        for one in reversed(self._watched):
+            found = one.find(key)
+            if found is not None:
+                return found
+        return None
+
+    def unended(self) -> Iterator[Call]:
+        """The calls of runs that go on, those that have ended among them."""
+        going = (one.calls() for one in list(self._watched) if not one.over)
+        return itertools.chain.from_iterable(going)
+
+
+__all__ = ["Index", "Watched"]

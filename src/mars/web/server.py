@@ -1,0 +1,193 @@
+"""The page's server: where it listens, its key, and its thread.
+
+It listens on loopback. Anything else is refused, unless a key and a certificate are given: then all
+that is said is encrypted, and only who has the key is answered. uvicorn speaks HTTP; what it loads
+is loaded when a page is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mars.errors import UsageError
+from mars.sessions.session import Session
+from mars.settings import PAGE_CONNECTIONS, PAGE_HEAD_BYTES, PAGE_HEAD_S
+from mars.web.app import App
+from mars.web.facts import Facts
+from mars.web.guard import hosts_of
+from mars.web.whereabouts import Whereabouts, note
+
+_ACCEPTED: Final = frozenset({"host", "port", "token", "certificate", "key"})
+_TOKEN_AT_LEAST: Final = 22  # 128 bit in base64
+
+
+class Page:
+    """The page of one session. It listens from the beginning until `close`.
+
+    Parameters
+    ----------
+    session : Session
+        The session.
+    options : mapping, optional
+        ``host`` (default ``"127.0.0.1"``), ``port`` (default 0: a free one), ``token`` (default: a
+        random one), ``certificate`` and ``key``: paths of PEM files.
+
+    Raises
+    ------
+    UsageError
+        An option is unknown, or it would listen beyond loopback without a key and a certificate.
+    ImportError
+        The extra ``web`` is not installed.
+    OSError
+        The port is taken.
+    """
+
+    def __init__(self, session: Session, options: Mapping[str, Any] | None = None) -> None:
+        given = dict(options or {})
+        unknown = given.keys() - _ACCEPTED
+        if unknown:
+            raise UsageError(f"web= has no {min(unknown)!r}; it has {', '.join(sorted(_ACCEPTED))}")
+        host = str(given.get("host", "127.0.0.1"))
+        secure = "certificate" in given and "key" in given
+        if not is_loopback(host) and not (secure and given.get("token")):
+            raise UsageError(
+                f"the page does not listen on {host}: beyond loopback it needs a token, a "
+                f"certificate and its key, as in web={{'host': {host!r}, 'token': ..., "
+                f"'certificate': 'page.pem', 'key': 'page.key'}}. From another machine, a tunnel "
+                f"needs none of this: ssh -L 8000:127.0.0.1:PORT"
+            )
+        self.token = str(given.get("token") or secrets.token_urlsafe(32))
+        if len(self.token) < _TOKEN_AT_LEAST or not self.token.isascii():
+            raise UsageError(
+                f"the token of web= has to have {_TOKEN_AT_LEAST} ASCII characters or more, as "
+                f"secrets.token_urlsafe(32) makes one"
+            )
+        uvicorn, protocol = _load()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        config = uvicorn.Config(
+            self._serve, http=protocol, interface="asgi3", ws="none",
+            lifespan="off", log_config=None,
+            access_log=False, server_header=False, date_header=False, proxy_headers=False,
+            h11_max_incomplete_event_size=PAGE_HEAD_BYTES, timeout_keep_alive=10,
+            timeout_graceful_shutdown=1, backlog=PAGE_CONNECTIONS,
+            ssl_certfile=given.get("certificate"), ssl_keyfile=given.get("key"),
+        )  # fmt: skip
+        config.load()  # certificates are read here, before anything is open
+        self._socket = socket.create_server((host, int(given.get("port", 0))), family=family)
+        port = self._socket.getsockname()[1]
+        self.scheme = "https" if secure else "http"
+        name = f"[{host}]" if ":" in host else host
+        self.address = f"{self.scheme}://{name}:{port}/"
+        self.facts = Facts(session)
+        self._app: App | None = None
+        self._hosts = hosts_of(port, () if host in ("0.0.0.0", "::") else (name.lower(),))
+        self._server = uvicorn.Server(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        session.runs.watcher = self.facts.index.watch
+        self._session = session
+        self._note = note(
+            Whereabouts(
+                os.getpid(), session.session_id, self.address, self.token, given.get("certificate")
+            )
+        )
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mars-page", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    @property
+    def link(self) -> str:
+        """The address with the key. Browsers do not send the part behind ``#`` to anybody."""
+        return f"{self.address}#key={self.token}"
+
+    def _run(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._app = App(self.facts, self._hosts, self.scheme, self.token)
+        self._started.set()
+        await self._server.serve(sockets=[self._socket])
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        assert self._app is not None
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:  # the page ends, and a thread still adds up for somebody
+            if not self._closed:
+                raise
+
+    def close(self) -> None:
+        """Stop listening, and end the thread. A second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._session.runs.watcher = None
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
+        loop, app = self._loop, self._app
+        if loop is not None and app is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                loop.call_soon_threadsafe(app.closing.set)
+        self._server.should_exit = True
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        self._socket.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach what listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _load() -> tuple[Any, Any]:
+    """uvicorn, and its HTTP with limits for connections that say nothing."""
+    try:
+        import uvicorn
+        from uvicorn.protocols.http.h11_impl import H11Protocol
+    except ImportError as error:
+        raise ImportError(
+            f"the page needs the extra 'web', and {error.name} is not here: "
+            f"pip install 'mars-remote[web]'"
+        ) from error
+
+    open_ones: dict[Any, None] = {}
+
+    class Limited(H11Protocol):  # type: ignore[misc, unused-ignore]
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(open_ones) >= PAGE_CONNECTIONS:
+                silent = next((one for one in open_ones if one.cycle is None), self)
+                silent.transport.abort()
+            open_ones[self] = None
+            self._late = self.loop.call_later(PAGE_HEAD_S, self._hang_up)
+
+        def _hang_up(self) -> None:
+            if self.cycle is None:
+                self.transport.abort()
+
+        def connection_lost(self, exc: Any) -> None:
+            open_ones.pop(self, None)
+            self._late.cancel()
+            super().connection_lost(exc)
+
+    return uvicorn, Limited
+
+
+__all__ = ["Page", "is_loopback"]

@@ -1,0 +1,292 @@
+"""The page in a real browser: every screen, against runs that go on.
+
+Chromium is the distribution's. Where it is not there, these tests are skipped and say so. With
+`MARS_SCREENSHOTS` set to a folder, the screenshots are kept there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mars
+import mars.remote as mr
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+LIMIT_MS = 60_000
+"""How long anything may take on a machine that does much else."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        one = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield one
+        one.close()
+
+
+def model(number: int, folder: str) -> int:
+    """A call that says what it does; one fails, one goes on until it is told."""
+    print(f"model {number}: begins <b>not bold</b> \x1b[31mred\x1b[0m", flush=True)
+    if number == 7:
+        raise ValueError("model 7 diverged: loss is nan")
+    if number >= 30:
+        go = Path(folder, "go")
+        step = 0
+        while not go.exists():
+            step += 1
+            if step % 20 == 0:
+                print(f"model {number}: epoch {step // 20}", flush=True)
+            threading.Event().wait(0.01)
+    return number
+
+
+def collect(values: list[int]) -> int:
+    """Reads all models."""
+    return sum(values)
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait until an expression is true in the page, whose policy forbids `wait_for_function`."""
+    deadline = time.monotonic() + LIMIT_MS / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)
+
+
+class Live:
+    """A session with a run that goes on until `go`, and the browser's view of it."""
+
+    def __init__(self, session: Any, folder: Path) -> None:
+        self.session, self.folder = session, folder
+        self.models = [mr.spawn(model, args=(n, str(folder)), name=f"model {n}") for n in range(40)]
+        self.sum = mr.spawn(collect, args=(self.models[:7],), name="collect")
+        self.run = session.execute(
+            *self.models, self.sum, wait=False, on_error="continue", show_progress=False
+        )
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("live")
+    with mars.new_session(n_cpu=2, web=True, default=False) as session:
+        small = mr.map(abs, range(-2000, 0))
+        session.execute(small, show_progress=False)
+        found = Live(session, folder)
+        yield found
+        (folder / "go").touch()
+
+
+class Window:
+    """A window of the browser that notes what must not happen."""
+
+    def __init__(self, browser: Any, session: Any, **more: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **more})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(LIMIT_MS)
+        self.origin = session.page.address
+        self.wrong: list[str] = []
+        self.page.on("console", self._told)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.wrong.append(dialog.message))
+        self.page.on("request", self._asked)
+        self.page.goto(session.get_web_endpoint())
+        self.page.get_by_text("● live").wait_for()
+
+    def _told(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.wrong.append(message.text)
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith(self.origin):
+            self.wrong.append(request.url)
+
+    def open(self, screen: str) -> None:
+        self.page.locator("#nav").get_by_text(screen, exact=True).click()
+        self.page.get_by_role("heading", level=1).filter(has_text=screen).wait_for()
+
+    def keep(self, name: str) -> None:
+        folder = os.environ.get("MARS_SCREENSHOTS")
+        if folder:
+            self.page.wait_for_timeout(600)  # for people only: the meter has come to rest
+            self.page.screenshot(path=f"{folder}/{name}.png")
+
+    def check(self) -> None:
+        """No barrier for anybody (WCAG AA), nothing cut off, no error."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        results = Axe().run(self.page)
+        told = [
+            f"{one['id']}: {one['nodes'][0]['html']} {one['nodes'][0]['failureSummary']}"
+            for one in results.response["violations"]
+        ]
+        assert not told, "\n".join(told)
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert not self.wrong
+
+    def close(self) -> None:
+        self.context.close()
+        assert not self.wrong
+
+
+@pytest.fixture
+def window(browser: Any, live: Live) -> Iterator[Window]:
+    one = Window(browser, live.session)
+    yield one
+    one.close()
+
+
+THEMES = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
+}
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_every_screen_is_whole_and_without_barriers(browser: Any, live: Live, theme: str) -> None:
+    one = Window(browser, live.session, bypass_csp=True, **THEMES[theme])  # axe is put in
+    page = one.page
+    page.get_by_role("link", name="model 7", exact=True).first.wait_for()
+    page.get_by_role("link", name="model 30", exact=True).first.wait_for()
+    assert "ValueError: model 7 diverged" in page.locator("main").inner_text()
+    one.keep(f"page-overview-{theme}")
+    one.check()
+    one.open("Calls")
+    page.get_by_role("row").filter(has_text="model 31").first.wait_for()
+    one.keep(f"page-calls-{theme}")
+    one.check()
+    one.open("Timeline")
+    until(page, "document.querySelector('canvas').height > 60")
+    one.keep(f"page-timeline-{theme}")
+    one.check()
+    one.open("Workers")
+    page.get_by_role("button", name="Stack of worker 1").click()
+    page.locator("pre.log").get_by_text("in model").wait_for()
+    one.keep(f"page-workers-{theme}")
+    one.check()
+    one.open("Report")
+    page.get_by_role("heading", name="Where the core time went").wait_for()
+    one.keep(f"page-report-{theme}")
+    one.check()
+    page.goto(f"{one.origin}#/call/{live.models[7].call.key}")
+    page.locator("pre.bad").get_by_text("model 7 diverged").wait_for()
+    page.locator("pre.log").get_by_text("begins <b>not bold</b> \\x1b[31mred").wait_for()
+    one.keep(f"page-call-{theme}")
+    one.check()
+    one.close()
+
+
+def test_a_log_grows_while_one_looks_and_a_reload_catches_up(window: Window, live: Live) -> None:
+    page = window.page
+    page.get_by_role("link", name="model 30", exact=True).first.click()
+    log = page.locator("pre.log")
+    log.get_by_text("begins").wait_for()
+    before = log.inner_text().count("epoch")
+    until(
+        page, f"document.querySelector('pre.log').textContent.split('epoch').length > {before + 3}"
+    )
+    page.reload()
+    page.get_by_text("● live").wait_for()
+    until(
+        page, f"document.querySelector('pre.log').textContent.split('epoch').length > {before + 3}"
+    )
+    text = page.locator("pre.log").inner_text()
+    epochs = [int(n) for n in re.findall(r"epoch (\d+)", text)]
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+def test_calls_are_found_sorted_and_opened_by_keyboard(window: Window, live: Live) -> None:
+    page = window.page
+    window.open("Calls")
+    grid = page.get_by_role("grid")
+    page.get_by_label("Find").fill("model 7")
+    until(page, "document.querySelectorAll('.body [role=row]').length === 1")
+    page.get_by_label("State").select_option("failed")
+    assert (
+        "✕"
+        in page.locator(".body .mark").first.evaluate(
+            "one => getComputedStyle(one, '::before').content"
+        )
+        or page.locator(".body .mark").first.get_attribute("data-shape") == "✕"
+    )
+    grid.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="model 7").wait_for()
+    page.get_by_text("← All calls").click()
+    assert page.get_by_label("Find").input_value() == "model 7"
+    page.get_by_label("Find").fill("")
+    page.get_by_label("State").select_option("all")
+    page.get_by_role("button", name="took").click()
+    until(page, "document.querySelector('[aria-sort=ascending]').textContent.startsWith('took')")
+
+
+def test_a_call_is_cancelled_and_inputs_and_readers_are_shown(window: Window, live: Live) -> None:
+    page = window.page
+    page.goto(f"{window.origin}#/call/{live.models[39].call.key}")
+    page.get_by_role("button", name="Cancel this call").click()
+    page.get_by_text("Cancelled.").wait_for()
+    page.locator(".title .mark").get_by_text("cancelled").wait_for()
+    page.goto(f"{window.origin}#/call/{live.sum.call.key}")
+    page.get_by_role("heading", name="Inputs (7)").wait_for()
+    page.locator("#main").get_by_role("link", name="model 3", exact=True).click()
+    page.get_by_role("heading", name="model 3", exact=True).wait_for()
+
+
+def test_a_window_without_the_key_asks_for_it(browser: Any, live: Live) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(LIMIT_MS)
+    page.goto(live.session.page.address)
+    page.get_by_role("heading", name="This page needs its key").wait_for()
+    assert "model" not in page.content()
+    page.get_by_label("Key").fill(live.session.get_web_endpoint())
+    page.get_by_role("button", name="Open").click()
+    page.get_by_text("● live").wait_for()
+    assert live.session.page.token not in page.url
+    context.close()
+
+
+MANY = int(os.environ.get("MARS_PAGE_CALLS", "20000"))
+"""`make test-page` sets 100 000, which take half a minute."""
+
+
+def test_many_calls_are_all_there_and_scroll(browser: Any) -> None:
+    with mars.new_session(n_cpu=2, web=True, default=False) as session:
+        calls = [mr.spawn(abs, args=(n,)) for n in range(MANY)]
+        session.execute(*calls, show_progress=False)
+        one = Window(browser, session)
+        one.open("Calls")
+        one.page.get_by_text(f"{MANY:,} rows").wait_for()
+        one.page.get_by_role("grid").focus()
+        one.page.keyboard.press("End")
+        one.page.locator(f".body [role=row][aria-rowindex='{MANY + 1}']").wait_for()
+        assert one.page.locator(".body [role=row]").count() < 100
+        one.open("Timeline")
+        until(one.page, "document.querySelector('canvas').height > 60")
+        one.page.get_by_role("img", name=re.compile("^Timeline")).press("+")
+        one.close()
+        del calls
+
+
+def test_a_page_that_was_away_says_so(browser: Any) -> None:
+    session = mars.new_session(engine="inline", web=True, default=False)
+    one = Window(browser, session)
+    session.close()
+    one.page.get_by_text("○ not connected").wait_for()
+    one.context.close()  # the failed requests stand in its console
