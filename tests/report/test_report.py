@@ -23,6 +23,7 @@ from mars.report.losses import (
     STARTING,
     STORING,
     STRAGGLERS,
+    UNTOLD,
     WAITING,
     losses,
 )
@@ -130,6 +131,14 @@ def test_each_core_second_has_the_cause_that_it_had() -> None:
     assert (found[ON_CPU], found[WAITING], found[STORING]) == pytest.approx((4, 2, 1))
     assert found[INPUTS] == pytest.approx(6)  # the second call waited for the first
     assert found[STRAGGLERS] == pytest.approx(2)  # and then there was nothing else
+
+
+def test_of_a_run_that_goes_on_the_cores_of_calls_that_have_not_ended_are_not_told_yet() -> None:
+    made = record([attempt(1, 0.0, 4.0, cpu=1.0)], cores=2)
+    run = made.runs[1]._replace(ended=None)
+    found = losses(made._replace(runs={1: run}, now=run.began + 10.0))
+    assert found[ON_CPU] == pytest.approx(4)
+    assert found[UNTOLD] == pytest.approx(2 * 10 - 4)
 
 
 def test_attempts_that_had_to_be_repeated_are_lost() -> None:

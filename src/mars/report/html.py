@@ -25,7 +25,7 @@ SHOWN: Final = 100_000
 # From blue over grey to orange: told apart by people who do not see red and green apart, too.
 COLOURS: Final = (
     "#2563a8", "#8fb3d9", "#b9a3d6", "#7d5fb2", "#5aa59a", "#b3402e", "#d9a441", "#e0c890",
-    "#8c6d31", "#9aa3ad", "#d5d9de",
+    "#8c6d31", "#9aa3ad", "#d5d9de", "#eef0f2",
 )  # fmt: skip
 
 

@@ -24,10 +24,11 @@ NO_WORKER: Final = "no free worker"
 SENDING: Final = "sending"
 STARTING: Final = "starting workers"
 STRAGGLERS: Final = "idle at the end"
+UNTOLD: Final = "not told yet"
 
 CAUSES: Final = (
     ON_CPU, WAITING, DECODING, IMPORTING, STORING, AGAIN, INPUTS, NO_WORKER, SENDING, STARTING,
-    STRAGGLERS,
+    STRAGGLERS, UNTOLD,
 )  # fmt: skip
 """In the order in which they are shown. All but the first are lost."""
 
@@ -99,7 +100,8 @@ def losses(record: Record) -> dict[str, float]:
     for worker in record.workers.values():
         if worker.asked is not None:
             add(worker.asked, record.now if worker.ready is None else worker.ready, _STARTS, 1.0)
-    return _sweep(events, windows(record), record.cores)
+    live = any(run.ended is None for run in record.runs.values() if not run.depth)
+    return _sweep(events, windows(record), record.cores, record.now if live else None)
 
 
 def _begun(one: EndedAttempt) -> float:
@@ -145,7 +147,10 @@ def _imports(record: Record) -> dict[int, float]:
 
 
 def _sweep(
-    events: list[tuple[float, int, float]], spans: list[tuple[float, float]], cores: float
+    events: list[tuple[float, int, float]],
+    spans: list[tuple[float, float]],
+    cores: float,
+    live_until: float | None,
 ) -> dict[str, float]:
     events = sorted(events)
     level = [0.0] * (_STARTS + 1)
@@ -158,13 +163,19 @@ def _sweep(
                 level[events[at][1]] += events[at][2]
                 at += 1
             until = min(end, events[at][0]) if at < count else end
-            _share(level, cores, until - now, sums)
+            _share(level, cores, until - now, sums, end == live_until)
             now = until
     return sums
 
 
-def _share(level: list[float], cores: float, took_s: float, sums: dict[str, float]) -> None:
-    """Count all cores for a moment in which nothing changes."""
+def _share(
+    level: list[float], cores: float, took_s: float, sums: dict[str, float], live: bool
+) -> None:
+    """Count all cores for a moment in which nothing changes.
+
+    While a run is under way (``live``), calls that have not ended have told nothing. They may use
+    the cores that seem to be free.
+    """
     active = sum(level[:_ACTIVE])
     scale = min(1.0, cores / active) if active > cores else 1.0
     for place in range(_ACTIVE):
@@ -178,7 +189,9 @@ def _share(level: list[float], cores: float, took_s: float, sums: dict[str, floa
         some = min(free, max(0.0, wanted))
         sums[cause] += some * took_s
         free -= some
-    if level[_WAITS] > 1e-9:
+    if live:
+        sums[UNTOLD] += free * took_s
+    elif level[_WAITS] > 1e-9:
         sums[INPUTS] += free * took_s
     elif active > 1e-9 or level[_QUEUED] > 1e-9 or level[_SENT] > 1e-9:
         sums[STRAGGLERS] += free * took_s
