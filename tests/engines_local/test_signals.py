@@ -144,6 +144,7 @@ SIGNALS_BY_NUMBER = {
     "platform.py": 1,  # `Process`, where the system has no descriptors
     "engines/local/zygote.py": 2,  # children that it has not reaped
     "checkpoint/holder.py": 1,  # signal 0, which does nothing
+    "web/whereabouts.py": 1,  # signal 0, too
 }
 """Where the source sends a signal by a process number, and how often."""
 

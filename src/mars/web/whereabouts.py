@@ -68,10 +68,10 @@ def everything() -> list[Whereabouts]:
     for path in sorted(private_files.directory(folder()).glob("*.json")):
         try:
             page = Whereabouts(**json.loads(private_files.read(path)))
-            os.kill(page.pid, 0)
+            os.kill(page.pid, 0)  # does nothing but tell whether the process is there
         except (FileNotFoundError, ValueError, TypeError):
             continue
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # or the number is another user's by now
             path.unlink(missing_ok=True)
             continue
         found.append(page)
