@@ -67,6 +67,11 @@ _PATIENCE: Final = {
 """A node that our driver does not reach itself is lost as soon as others: Ray by itself takes twice
 as long."""
 
+NO_METRICS: Final = {"AUTOSCALER_METRIC_PORT": "-1"}
+"""Where prometheus-client is installed, Ray's head serves numbers of the cluster to everybody, on
+port 44217, without TLS and token. A port that cannot be keeps Ray from it: it logs that, and goes
+on."""
+
 UNSET: Final[Sequence[str]] = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
 """Variables of the user that would lead what we start to another cluster, or keep it out."""
 
@@ -202,7 +207,7 @@ def _program(
     # abort the child then: a third of all first programs on a cluster waited 40 seconds in vain.
     variables["GRPC_ENABLE_FORK_SUPPORT"] = "false"
     variables["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = str(RAY_PROGRAM_START_S)
-    variables |= _PATIENCE
+    variables |= _PATIENCE | NO_METRICS
     if is_loopback(place.record.host):
         variables |= LOOPBACK
     return Program(

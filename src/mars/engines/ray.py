@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mars import platform
-from mars.deploy.ray_programs import BELOW
+from mars.deploy.ray_programs import BELOW, NO_METRICS
 from mars.engines.cluster import engine as cluster_engine
 from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.node import Node
@@ -298,6 +298,8 @@ class RayLink:
         """What Ray is told by variables, most of which it reads while it is imported."""
         # Without the second one Ray tries a wrong token for 20 seconds.
         variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": "5"}
+        if self._cpus is not None:
+            variables |= NO_METRICS
         if _COME_BACK not in os.environ:  # else its user has decided
             variables[_COME_BACK] = str(RAY_COME_BACK_S)
         if self._security is not None:
