@@ -67,8 +67,8 @@ def test_memory_does_not_grow_with_the_number_of_calls(
 ) -> None:
     """At most 1 MiB for each 100 000, in the driver and in each worker.
 
-    The table of attempts is beside that. It takes 131 bytes a call and is full at a million of them.
-    Here it has room for a thousand, so that what else grows is seen.
+    The table of attempts is beside that. It takes 131 bytes a call, and is full at a million. Here
+    it has room for a thousand, so that what else grows is seen.
     """
     engine: Any = session.engine
     known = engine.loop.scheduler.core.ended
