@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mars.logs import (
@@ -144,6 +144,7 @@ def test_the_text_of_a_read_is_plain_and_pickles() -> None:
 
 
 @given(st.text())
+@example("\r")
 def test_the_lines_of_a_read_are_those_of_following(text: str) -> None:
     data = text.encode("utf-8", "replace")
     assert list(reader_of(Log(data)).read(sizes=-1)) == list(follow(Log(data)))

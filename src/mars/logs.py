@@ -184,10 +184,9 @@ class LogFetcher(str):
         return 0 if self._offset is None else 1
 
     def __iter__(self) -> Iterator[str]:
-        lines = str(self).split("\n")
-        if not lines[-1]:
-            del lines[-1]
-        return iter([line.removesuffix("\r") for line in lines])  # as `follow` gives them
+        *ended, last = str(self).split("\n")
+        lines = [line.removesuffix("\r") for line in ended]  # as `follow` gives them
+        return iter([*lines, last] if last else lines)
 
     def __reduce__(self) -> tuple[object, ...]:
         return LogFetcher, (str(self), self._key, self._raw, self._offset)

@@ -54,7 +54,8 @@ def test_every_case_gives_its_figure_for_our_engine(tmp_path: Path) -> None:
     wrong = [record for record in measured if record["outcome"] != "ok"]
     assert wrong == []
     for record in measured:
-        assert record["metrics"][cases.load(record["case"]).metric] > 0
+        figure = record["metrics"][cases.load(record["case"]).metric]
+        assert figure > 0 or record["case"] == "table_of_attempts"  # this one is a difference
     asked = {
         (name, variant, peer)
         for name in cases.NAMES
