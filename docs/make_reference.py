@@ -125,7 +125,7 @@ VARIABLES = {
 
 FOR_MARS_ONLY = frozenset({
     "ExecutableTuple.describe_beside", "Object.describe_beside",
-    "Session.value", "Session.error", "Session.executed", "Session.task_of", "Session.log_source",
+    "Session.value", "Session.error", "Session.executed", "Session.task_of",
     "Session.follow_log", "Session.follow_logs",
     *(f"CallFuture.{name}" for name in (
         "claim", "begin", "unclaim", "settle", "fail", "cancel_anyway", "call", "task", "read",

@@ -382,13 +382,23 @@ def local_session(leak_guard: None) -> Iterator[mars.Session]:
     opened.stop_server()
 
 
+def is_foreign(module: ModuleType, test: doctest.DocTest) -> bool:
+    """Whether an example is of a function of numpy or Dask that has been looked up in ``module``.
+
+    `mars.tensor` keeps these, with their docstrings, once a test before this one has used them.
+    """
+    found = vars(module).get(test.name.removeprefix(f"{module.__name__}."))
+    origin = getattr(found, "__wrapped__", found)
+    return not (getattr(origin, "__module__", None) or "mars").startswith("mars")
+
+
 @pytest.mark.parametrize("name", module_names())
 def test_examples_in_docstrings_are_true(name: str, local_session: mars.Session) -> None:
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     said: list[str] = []
     for test in doctest.DocTestFinder(exclude_empty=True).find(module):
-        if test.examples:
+        if test.examples and not is_foreign(module, test):
             local_session.as_default()
             runner.run(test, out=said.append)
     assert runner.failures == 0, "".join(said)

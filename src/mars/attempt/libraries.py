@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket  # `socket` itself is loaded by few calls
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -101,11 +102,11 @@ def _copied(nested: Any) -> Any:
 
 def _socket_timeout() -> Any:
     # In a tuple, as None is a value of its own.
-    return (sys.modules["_socket"].getdefaulttimeout(),)
+    return (_socket.getdefaulttimeout(),)
 
 
 def _set_socket_timeout(value: tuple[float | None]) -> None:
-    sys.modules["_socket"].setdefaulttimeout(value[0])
+    _socket.setdefaulttimeout(value[0])
 
 
 def _authkey() -> Any:
@@ -125,5 +126,5 @@ def library_settings() -> list[Setting]:
         _Pandas(),
         # So proxies of a manager of the program can be used in its calls.
         Setting("authkey", _authkey, _set_authkey, "multiprocessing.process", bytes),
-        Setting("socket", _socket_timeout, _set_socket_timeout, "_socket"),
+        Setting("socket", _socket_timeout, _set_socket_timeout),
     ]

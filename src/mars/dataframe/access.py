@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mars.dataframe import rows
-from mars.dataframe.whole import Method, on_whole, sample_of, tried
+from mars.dataframe.whole import ByName, Method, on_whole, sample_of, tried
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
 HINTS: Final = (
@@ -78,18 +78,11 @@ class Labels:
         self._frame.become(set_by(self._frame, self._name, key, value))
 
 
-class Chain:
+class Chain(ByName):
     """Methods of pandas that follow each other, such as ``rolling(3).mean()``."""
 
     def __init__(self, frame: Any, *steps: tuple[Any, ...]) -> None:
         self._frame, self._steps = frame, steps
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if self._frame.ndim == 2 and name in self._frame.lazy.columns:
-            return self[name]
-        return lambda *args, **kwargs: self._call(name, args, kwargs)
 
     def __getitem__(self, key: Any) -> Chain:
         return Chain(self._frame, *self._steps, ("[]", key))

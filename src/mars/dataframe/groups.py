@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from mars.dataframe.names import GROUPED
-from mars.dataframe.whole import Method, on_whole
+from mars.dataframe.whole import ByName, Method, on_whole
 from mars.tileables.tileable import Tileable, wrap
 
 
-class Groups:
+class Groups(ByName):
     """What ``groupby`` gives. Its methods are those of pandas' groups.
 
     Parameters
@@ -36,13 +36,6 @@ class Groups:
             if one not in self._frame.lazy.columns:
                 raise KeyError(f"Column not found: {one}")
         return Groups(self._frame, self._by, self._kwargs, key)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if self._frame.ndim == 2 and name in self._frame.lazy.columns:
-            return self[name]
-        return lambda *args, **kwargs: self._call(name, args, kwargs)
 
     def agg(self, func: Any = None, *args: Any, **kwargs: Any) -> Any:
         """One or several reductions of each group, as pandas names them."""

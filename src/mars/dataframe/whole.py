@@ -16,6 +16,23 @@ from mars.dataframe.parts import of_parts, parts_of
 from mars.tileables.tileable import Tileable, facts_of, kind_named, unwrap, wrap
 
 
+class ByName:
+    """Something made of a frame, whose columns and methods of pandas are found by name."""
+
+    _frame: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._frame.ndim == 2 and name in self._frame.lazy.columns:
+            return self[name]  # type: ignore[index]
+        return lambda *args, **kwargs: self._call(name, args, kwargs)
+
+    def _call(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Have a method called."""
+        raise NotImplementedError
+
+
 class Method:
     """A method of pandas, or several in a row, with their arguments: called with a frame.
 

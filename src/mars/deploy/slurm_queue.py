@@ -173,13 +173,6 @@ def look(job: str) -> Job | None:
     return None
 
 
-def job_named(name: str) -> str:
-    """Number of this user's job of a name, or ""."""
-    printed = run("squeue", "--noheader", "--user", _USER, "--name", name,
-                  "--format", "%i")  # fmt: skip
-    return printed.strip().partition("\n")[0]
-
-
 def cancel(name: str) -> None:
     """End all jobs of this user that have a name, waiting or running."""
     run("scancel", "--quiet", "--user", _USER, "--name", name)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from mars.engine import Engine, SessionRealm
 from mars.engines.outcome import cancelled, no_value
 from mars.errors import NotExecuted
-from mars.logs import LogFetcher, LogSource
+from mars.logs import LogFetcher
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.logs import CallLogs
 from mars.sessions.runs import Runs
@@ -413,11 +413,6 @@ class Session(Views):
         """Whether the object has a value here."""
         task = output.call.task_in(self.realm)
         return task is not None and task.available
-
-    def log_source(self, call: Call) -> LogSource | None:
-        """What a call has printed so far. None: it was not started."""
-        self.realm.check_open()
-        return self.logs.source(call)
 
     def follow_log(self, call: Call) -> Iterator[str]:
         """The lines that a call prints, as it prints them, until it has ended.

@@ -100,8 +100,7 @@ class Worker:
         self.reported_ns = 0
         self.report_at_ns = NEVER_NS
         self.descriptors: frozenset[int] = frozenset()  # before any call
-        self._engine: NestedEngine | None = None
-        self._engines: list[NestedEngine] = []
+        self._engines: list[NestedEngine] = []  # the first one counts
         self._requests = 0
 
     def performer(self) -> Performer:
@@ -111,12 +110,11 @@ class Worker:
     @property
     def engine(self) -> NestedEngine:
         """What calls ask for calls of their own. It is made when the first one asks."""
-        if self._engine is None:
+        if not self._engines:
             from mars.engines.worker.requests import NestedEngine
 
-            self._engines.append(NestedEngine(self))
-            self._engine = self._engines[0]  # threads of a call may ask at the same time
-        return self._engine
+            self._engines.append(NestedEngine(self))  # threads of a call may be here at once
+        return self._engines[0]
 
     @property
     def cpus(self) -> float:
