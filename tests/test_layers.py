@@ -124,9 +124,10 @@ LAYERS = """
     sessions.logs sessions.echoing sessions.tally
     sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
-    web.guard web.index web.whereabouts
+    web.desk web.guard web.index
+    web.graph
     web.facts
-    web.metrics
+    web.metrics web.clerk
     web.app
     web.server
     sessions.replacing
@@ -184,7 +185,7 @@ LAYERS = """
     cli.nodes
     cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
     cli.report cli.what_if cli.live
-    cli.calls cli.dashboard cli.logs
+    cli.calls cli.dashboard cli.logs cli.top
     cli.replay
     cli
     cli.original

@@ -1047,3 +1047,33 @@ counted."""
 
 PAGE_LOG_BYTES: Final = 256 * KIB
 """How much of a log the page shows when it is opened, from its end, and sends at once."""
+
+PAGE_GRAPH_CALLS: Final = 40
+"""A graph of up to so many calls shows each of them, if no more than `PAGE_GRAPH_BESIDE` are beside
+each other: so many boxes fit a screen. Else calls of one function are one box."""
+
+PAGE_GRAPH_BESIDE: Final = 12
+"""See `PAGE_GRAPH_CALLS`. A screen has room for about ten boxes above each other."""
+
+PAGE_GRAPH_MOST: Final = 400
+"""The most boxes of a graph, also for who asks for each call: a browser lays them out in 0.1 s."""
+
+PAGE_OBJECTS: Final = 200
+"""Stored values that the page lists, the largest. The others are added up."""
+
+PAGE_SCAN_S: Final = 2.0
+"""How old the list of calls that the program holds may be, in seconds. To make it takes 60 ms for a
+program of a million objects."""
+
+DESK_AFTER_S: Final = 0.2
+"""How long after its first session a program can be found by ``mars top`` and the like, in seconds.
+Nobody asks a program that is over sooner, and its first result does not wait for the folder."""
+
+DESK_CLIENTS: Final = 16
+"""Commands that a program answers at a time. Each costs a thread and a descriptor."""
+
+DESK_HEAD_BYTES: Final = 4096
+"""The longest question of a command: a path, and the key of a call."""
+
+DESK_STALL_S: Final = 20.0
+"""How long a command may take to ask, or to read what it asked for, in seconds."""

@@ -74,6 +74,7 @@ class Runs:
         self.checkpoints: dict[str, Any] = {}
         self.checkpoint: Any = None
         self.watcher: Callable[[Run, Sequence[Call]], object] | None = None
+        self.under_way: dict[Run, Sequence[Call]] = {}  # for who begins to watch later
 
     def run(
         self,
@@ -350,6 +351,9 @@ class Runs:
     def _submit(self, run: Run, missing: Sequence[Call], targets: Any) -> None:
         if self.watcher is not None:
             self.watcher(run, missing)
+        if not self._nested:
+            self.under_way[run] = missing
+            run.on_end(self._over)
         try:
             self._engine.submit(run, missing, [call.place for call in missing], targets)
         except BaseException as error:
@@ -358,6 +362,9 @@ class Runs:
                 run.end()
             _tell_how_far(error, run)  # Ctrl-C, where calls run in the thread that submits them
             raise
+
+    def _over(self, run: Run) -> None:
+        self.under_way.pop(run, None)
 
     def _give_places(self, missing: Sequence[Call], targets: Any, seed: int | None) -> None:
         if seed is not None:

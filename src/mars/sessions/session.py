@@ -75,6 +75,7 @@ class Session(Views):
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
         self.logs = CallLogs(self.realm)
         self.page: Any = None  # what shows it in a browser, see `mars.web.server`
+        self.desk: Any = None  # where the commands of its user ask, see `mars.web.desk`
         self._nested = nested
         self._lock = threading.Lock()
         if checkpoint is not None:
@@ -513,7 +514,11 @@ class Session(Views):
                 ending.callback(checkpoint.close)
 
     def close_page(self) -> None:
-        """Stop listening, if a page shows the session. A second call does nothing."""
+        """Answer neither the page nor the commands any more. A second call does nothing."""
+        with self._lock:
+            desk, self.desk = self.desk, None
+        if desk is not None:
+            desk.leave()
         if self.page is not None:
             self.page.close()
 
