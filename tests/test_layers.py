@@ -59,6 +59,8 @@ LAYERS = """
     engines.wire.frames engines.wire.regions engines.wire.status
     engines.wire.messages observe.attempts
     observe.observation
+    observe.events
+    observe.event_log observe.spans
     engine
     checkpoint.stale
     checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
@@ -122,6 +124,7 @@ LAYERS = """
     report.advice report.what_if
     report.report
     sessions.logs sessions.echoing sessions.tally
+    sessions.following
     sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
     web.desk web.guard web.index
@@ -383,6 +386,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "ray",
         "scipy",
         "sklearn",
+        "opentelemetry",
         "urllib3",  # of kubernetes
         "yaml",  # of kubernetes
         "xgboost",

@@ -1077,3 +1077,20 @@ DESK_HEAD_BYTES: Final = 4096
 
 DESK_STALL_S: Final = 20.0
 """How long a command may take to ask, or to read what it asked for, in seconds."""
+
+EVENTS_EVERY_S: Final = 0.25
+"""How often ``mars.options.on_event`` is told of attempts that have ended, in seconds. A run that
+ends is told at once."""
+
+EVENTS_IDLE_S: Final = 5.0
+"""How long the thread that tells of events waits for the next run before it ends, in seconds: a
+loop of short runs does not start a thread for each."""
+
+EVENTS_STEP_ROWS: Final = 2_000
+"""Attempts that are decoded at once for them: about 16 ms."""
+
+EVENTS_WAIT_S: Final = 10.0
+"""How long `execute` waits for a hook of the program that is still at its run, in seconds."""
+
+EVENTS_WARNINGS: Final = 50
+"""Attempts of one run that went wrong, and that are logged; nobody reads more lines."""

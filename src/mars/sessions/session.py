@@ -503,7 +503,7 @@ class Session(Views):
         with contextlib.ExitStack() as ending:  # all of it is done, whatever fails
             ending.callback(opened.leave, self)
             ending.callback(self.close_checkpoints)
-            ending.callback(self.close_page)
+            ending.callback(self.close_views)
 
     destroy = close
 
@@ -513,8 +513,9 @@ class Session(Views):
             for checkpoint in self.runs.checkpoints.values():
                 ending.callback(checkpoint.close)
 
-    def close_page(self) -> None:
-        """Answer neither the page nor the commands any more. A second call does nothing."""
+    def close_views(self) -> None:
+        """Tell nobody anything any more: no hook, page or command. A second call does nothing."""
+        self.runs.end_following()
         with self._lock:
             desk, self.desk = self.desk, None
         if desk is not None:
@@ -739,7 +740,7 @@ class Opened:
                     self.default = None
                 ending.callback(engine.drop_objects, session.session_id)
                 ending.callback(session.close_checkpoints)
-                ending.callback(session.close_page)
+                ending.callback(session.close_views)
 
     def close(self) -> None:
         """End all engines, at the end of the program."""
@@ -750,7 +751,7 @@ class Opened:
                 ending.callback(engine.close)
                 for session in list(sessions):
                     ending.callback(session.close_checkpoints)
-                    ending.callback(session.close_page)
+                    ending.callback(session.close_views)
 
 
 opened: Final = Opened()
