@@ -295,9 +295,9 @@ function report() {
 }
 
 // Boxes and arrows. A box is {title, href, label, under}: what stands in it, and what it says aloud.
-const BOX = { width: 236, height: 58, across: 56, down: 14 };
+const size = () => innerWidth < 760 ? { width: 152, height: 58, across: 30, down: 12 } : { width: 236, height: 58, across: 56, down: 14 };
 function drawn(boxes, arrows, label) {
-  const { at, paths, width, height } = layered(boxes.length, arrows.map(([a, b]) => [a, b]), BOX), NS = "http://www.w3.org/2000/svg";
+  const box_size = size(), { at, paths, width, height } = layered(boxes.length, arrows.map(([a, b]) => [a, b]), box_size), NS = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(NS, "svg"), part = (name, props) => { const one = document.createElementNS(NS, name); for (const [k, v] of Object.entries(props)) one.setAttribute(k, v); return one; };
   for (const [k, v] of Object.entries({ width: width + 2, height: height + 2, "aria-hidden": "true" })) svg.setAttribute(k, v);
   paths.forEach((points, n) => {
@@ -312,7 +312,7 @@ function drawn(boxes, arrows, label) {
   boxes.forEach((one, n) => {
     const said = `${one.title}: ${one.label}${reads[n].length ? `; reads ${reads[n].slice(0, 5).join(", ")}${reads[n].length > 5 ? ` and ${reads[n].length - 5} more` : ""}` : ""}`;
     const box = el(one.href ? "a" : "div", { class: `node${one.here ? " here" : ""}`, href: one.href, "aria-label": one.href ? said : undefined, title: one.title }, el("span", { class: "name" }, one.title), el("span", { class: "under" }, ...one.under));
-    box.style.left = `${at[n][0]}px`; box.style.top = `${at[n][1]}px`; inside.append(box);
+    box.style.width = `${box_size.width}px`; box.style.left = `${at[n][0]}px`; box.style.top = `${at[n][1]}px`; inside.append(box);
   });
   return el("div", { class: "scroll graph", tabindex: "0", role: "region", "aria-label": label }, inside);
 }
@@ -365,7 +365,7 @@ function objects() {
       put(tiles, tile("In memory", bytes(o.used), o.limit ? `of ${bytes(o.limit)}` : "of this program", o.limit ? o.used / o.limit : undefined), tile("On disk", bytes(o.disk), o.disk ? "memory was full" : "nothing had to go there"), tile("Small results", bytes(o.small), "beside these values"));
       const worker = n => n ? `worker ${n}` : "the program", several = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
       put(list, o.rows.length ? table(["<value", "size", "<where", "<made by", "<mapped by", "<held by"], o.rows.map(([key, name, what, size, disk, made, readers, held, left]) => [
-        el("span", {}, key && what === "result" ? callLink(key, name) : name || "", el("span", { class: "soft" }, `${name ? " " : ""}${what}`)), bytes(size), disk ? "disk" : "memory", worker(made), readers.length ? readers.slice(0, 4).map(worker).join(", ") + (readers.length > 4 ? ` and ${readers.length - 4} more` : "") : "nobody",
+        key && what === "result" ? el("span", {}, callLink(key, name), el("span", { class: "soft" }, " result")) : what, bytes(size), disk ? "disk" : "memory", worker(made), readers.length ? readers.slice(0, 4).map(worker).join(", ") + (readers.length > 4 ? ` and ${readers.length - 4} more` : "") : "nobody",
         [held ? several(held, "object") + " of the program" : "", left ? several(left, "call") + " to come" : ""].filter(Boolean).join(", ") || (what === "argument" ? "calls of a run" : what === "function" ? "calls of it" : "–")]), "Largest values") : el("p", { class: "soft" }, "No large value is kept."));
       if (o.more) list.append(el("p", { class: "soft" }, `${several(o.more, "further value")} of ${bytes(o.more_bytes)}`));
     } finally { busy = false; due = performance.now() + Math.max(3000, share() * (performance.now() - began)); }
