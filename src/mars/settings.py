@@ -1031,9 +1031,9 @@ PAGE_STREAMS: Final = 24
 PAGE_TICK_S: Final = 0.5
 """Between two events of the page, in seconds: people see no more, and each costs about 5 ms."""
 
-PAGE_SHARE: Final = 0.02
+PAGE_SHARE: Final = 0.01
 """The part of the time that the page decodes attempts while calls run; it holds the interpreter
-meanwhile. Together with the rest it stays below 3 % of the throughput of tiny calls."""
+meanwhile. What it tells takes 1 % more, and a screen that is open 1 %: benchmark `page_on`."""
 
 PAGE_STEP_ROWS: Final = 500
 """Attempts that the page decodes at once: about 4 ms."""

@@ -48,7 +48,7 @@ async function listen(path, on, signal, state = () => {}) {
 }
 
 // How many times as long as an answer took to wait for the next: it takes time from calls that run.
-const share = () => latest?.runs ? 30 : 2;
+const share = () => latest?.runs ? 100 : 2;
 
 // -- words -----------------------------------------------------------------------------------
 
