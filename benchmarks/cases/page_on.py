@@ -56,8 +56,8 @@ def run(peer: Peer, params: Params) -> Metrics:
     """Empty calls in a session with a page that somebody watches.
 
     The threads of a program share one interpreter, so what the page's threads take is what calls do
-    not get. The system counts it, whatever else the machine does. Where others keep the machine busy
-    calls take longer, and the share of the program's own processor time is larger.
+    not get. The system counts it, whatever else the machine does. Where others keep the machine
+    busy calls take longer, and the share of the program's own processor time is larger.
     """
     import mars
     import mars.remote as mr

@@ -48,12 +48,15 @@ def has_colour(stream: TextIO | None, environ: Mapping[str, str] | None = None) 
 
 
 def is_logged() -> bool:
-    """Whether the program has set up `logging` so that lines of ``mars`` go somewhere."""
+    """Whether the program has set a level for the logger ``mars``, and its lines go somewhere.
+
+    A program that logs at INFO for its own sake is not told of each of its runs.
+    """
     logging: Any = sys.modules.get("logging")
     if logging is None or not hasattr(logging, "getLogger"):
         return False
     logger = logging.getLogger("mars")
-    return bool(logger.hasHandlers() and logger.isEnabledFor(20))  # INFO
+    return bool(logger.level and logger.isEnabledFor(20) and logger.hasHandlers())  # INFO
 
 
 __all__ = ["has_colour", "in_notebook", "is_logged", "is_terminal", "is_watched"]
