@@ -912,6 +912,10 @@ JOBLIB_BATCHES_KEPT: Final = 10_000
 """How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and a long
 loop may have millions of them."""
 
+JOBLIB_SHARED_BYTES: Final = 64 * KIB
+"""Buffers in batches of joblib from this size on, in bytes, are stored once for a loop. To send one
+with each batch copies it several times: into a pickle, through a socket, and out of the pickle."""
+
 JOBLIB_FUNCTIONS: Final = 8
 """How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a
 rule. One that makes a function for each item has no use for a second way."""
