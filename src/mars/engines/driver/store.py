@@ -539,7 +539,8 @@ class Store:
 
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""
-        self._free_own()
+        if self._own_free:
+            self._free_own()
         if not self._news:
             return []
         with self.lock:
