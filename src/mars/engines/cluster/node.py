@@ -318,6 +318,8 @@ class Node:
             self._say(carrier.CLOCK, message[1], time.monotonic_ns())
         elif kind == carrier.NEED:
             self._say(carrier.LACK, message[1], carrier.missing_here(message[2], message[3]))
+        elif kind == carrier.WHERE:
+            self._say(carrier.APART, not_followed(message[1]))
         elif kind == carrier.KEEP:
             self._kept = True
         elif kind == carrier.FOLDER:

@@ -107,6 +107,8 @@ class NodeWorkers:
         The nodes, and what becomes of values.
     lacks : callable
         Called with what a node says of packages, in a thread of the carrier.
+    stays_apart : callable
+        Called with where a node does not follow the program, in a thread of the carrier.
     """
 
     def __init__(
@@ -114,10 +116,11 @@ class NodeWorkers:
         link: Carrier,
         nodes: Nodes,
         lacks: Callable[[RemoteNode, int, Sequence[str]], object],
+        stays_apart: Callable[[RemoteNode, Sequence[str]], object],
     ) -> None:
         self._link = link
         self.nodes = nodes
-        self.lacks = lacks
+        self.lacks, self.stays_apart = lacks, stays_apart
         self.processes: dict[int, NodeProcess] = {}
         self.dead: dict[int, Ended] = {}
         self.alive = True
@@ -172,6 +175,8 @@ class NodeWorkers:
                 mirrors.write(message[1], message[3], message[4])
             elif kind == carrier.LACK:
                 self.lacks(node, *message[1:])
+            elif kind == carrier.APART:
+                self.stays_apart(node, message[1])
             elif kind == carrier.CLOCK:
                 node.clock.learn(message[1], message[2], time.monotonic_ns())
             elif kind == carrier.ARENA:

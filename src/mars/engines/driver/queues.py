@@ -308,8 +308,8 @@ class Timers:
         self._count = 0
         self._limit = STALE_TIMERS
         self._workers = workers
-        # Workers that are looked at, by the moment. One event gives work to many workers, so many
-        # are due at the same moment: one timer for each moment is a fraction of one for each worker.
+        # Workers that are looked at, by the moment. One event gives work to many workers, which are
+        # then due at one moment: a timer for each moment costs less than one for each worker.
         self._watched: dict[float, list[WorkerState]] = {}
 
     def add(self, when: float, kind: int, attempt: int, about: Any) -> None:
