@@ -50,6 +50,7 @@ from mars.settings import (
     PACKAGES_S,
     REFUSED_NODES_KEPT,
     SPARE_DESCRIPTORS,
+    STACK_ANSWER_S,
 )
 from mars.task import Call, Function
 
@@ -125,13 +126,17 @@ class Cluster:
         self._nodes: dict[str, RemoteNode] = {}
         self._first: list[RemoteNode] = []  # those that the engine begins with
         self.nodes = Nodes(self._nodes_changed)
-        self.workers = NodeWorkers(link, self.nodes, self._lacks, self._stays_apart)
+        answers: dict[str, Callable[..., object]] = {
+            carrier.LACK: self._lacks, carrier.APART: self._stays_apart, carrier.STACK: self._says,
+        }  # fmt: skip
+        self.workers = NodeWorkers(link, self.nodes, answers)
         self._looked_at: weakref.WeakSet[Function] = weakref.WeakSet()  # for what they need
         self._where = self._whereabouts(here_too=given.working_dir is None)
         self._apart: set[str] = set()  # where nodes do not follow the program, as was told
         self._needed: dict[str, str] = {}  # packages, and a function that needs each
         self._questions = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
+        self._stacks: dict[int, Sequence[str] | None] = {}  # by question; None: not answered yet
         self.refused: list[str] = []
         self.silent: list[str] = []
         self._heard: set[str] = set()  # addresses of nodes that have answered
@@ -551,6 +556,28 @@ class Cluster:
     def is_stopped(self, pid: int) -> bool:
         """Not known: the number is of a process elsewhere."""
         return False
+
+    def stack(self, worker: int, pid: int) -> Sequence[str] | None:
+        """What a worker does now; its node is asked, and looks from outside as we do here."""
+        process = self.workers.processes.get(worker)
+        if process is None:
+            return None
+        with self._greeted:
+            question = next(self._questions)
+            self._stacks[question] = None
+            process.node.tell(carrier.ASK_STACK, question, worker)
+            self._greeted.wait_for(
+                lambda: self._stacks[question] is not None or not process.node.alive,
+                STACK_ANSWER_S + PACKAGES_S,
+            )
+            return self._stacks.pop(question)
+
+    def _says(self, node: RemoteNode, question: int, lines: Sequence[str]) -> None:
+        """What a node says of one of its workers."""
+        with self._greeted:
+            if question in self._stacks:
+                self._stacks[question] = lines
+                self._greeted.notify_all()
 
     def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
         """On which node a call runs, and what shows where it is; see `Silence`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mars import platform
@@ -105,22 +105,20 @@ class NodeWorkers:
         The foreign engine; it is closed here.
     nodes : Nodes
         The nodes, and what becomes of values.
-    lacks : callable
-        Called with what a node says of packages, in a thread of the carrier.
-    stays_apart : callable
-        Called with where a node does not follow the program, in a thread of the carrier.
+    answers : mapping
+        What to do with what nodes say of themselves, by kind: called with the node and what it
+        says, in a thread of the carrier.
     """
 
     def __init__(
         self,
         link: Carrier,
         nodes: Nodes,
-        lacks: Callable[[RemoteNode, int, Sequence[str]], object],
-        stays_apart: Callable[[RemoteNode, Sequence[str]], object],
+        answers: Mapping[str, Callable[..., object]],
     ) -> None:
         self._link = link
         self.nodes = nodes
-        self.lacks, self.stays_apart = lacks, stays_apart
+        self._answers = answers
         self.processes: dict[int, NodeProcess] = {}
         self.dead: dict[int, Ended] = {}
         self.alive = True
@@ -173,10 +171,8 @@ class NodeWorkers:
             kind = message[0]
             if kind == carrier.BYTES:
                 mirrors.write(message[1], message[3], message[4])
-            elif kind == carrier.LACK:
-                self.lacks(node, *message[1:])
-            elif kind == carrier.APART:
-                self.stays_apart(node, message[1])
+            elif kind in self._answers:
+                self._answers[kind](node, *message[1:])
             elif kind == carrier.CLOCK:
                 node.clock.learn(message[1], message[2], time.monotonic_ns())
             elif kind == carrier.ARENA:
