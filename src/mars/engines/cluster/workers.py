@@ -165,12 +165,11 @@ class NodeWorkers:
         """Act on messages of a node, in their order; in a thread of the carrier."""
         if node.unreadable:
             return
-        mirrors = self.nodes.mirrors
         rest: list[carrier.Message] = []
         for message in received:
             kind = message[0]
             if kind == carrier.BYTES:
-                mirrors.write(message[1], message[3], message[4])
+                self.nodes.mirrors.write(message[1], message[3], message[4])
             elif kind in self._answers:
                 self._answers[kind](node, *message[1:])
             elif kind == carrier.CLOCK:
@@ -178,10 +177,10 @@ class NodeWorkers:
             elif kind == carrier.ARENA:
                 number, size, address = message[2:]
                 if address is None:
-                    mirrors.mirror(number, size)
+                    self.nodes.mirrors.mirror(number, size)
                 else:
                     try:
-                        mirrors.open(number, size, address, node)
+                        self.nodes.mirrors.open(number, size, address, node)
                     except OSError as error:
                         # It has ended, most likely: what it said until here holds, no more.
                         node.unreadable = True
