@@ -118,7 +118,7 @@ class NodeWorkers:
     ) -> None:
         self._link = link
         self.nodes = nodes
-        self._answers = answers
+        self.answers = answers
         self.processes: dict[int, NodeProcess] = {}
         self.dead: dict[int, Ended] = {}
         self.alive = True
@@ -170,8 +170,8 @@ class NodeWorkers:
             kind = message[0]
             if kind == carrier.BYTES:
                 self.nodes.mirrors.write(message[1], message[3], message[4])
-            elif kind in self._answers:
-                self._answers[kind](node, *message[1:])
+            elif kind in self.answers:
+                self.answers[kind](node, *message[1:])
             elif kind == carrier.CLOCK:
                 node.clock.learn(message[1], message[2], time.monotonic_ns())
             elif kind == carrier.ARENA:
