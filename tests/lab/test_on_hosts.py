@@ -212,13 +212,20 @@ seconds = {row["call"]: row["returned"] - row["called"] for row in rows}
 ran = sum(seconds.values())
 chain = max(seconds[one.key] for one in calls[:2]) + seconds[first.key]
 path = max(seconds[calls[2].key], chain) + seconds[last.key]
+nodes = {row["node"] for row in rows}  # what two clocks show is compared to milliseconds only
+least = max(
+    max(row["returned"] for row in rows if row["node"] == node)
+    - min(row["called"] for row in rows if row["node"] == node)
+    for node in nodes
+)
 say("rows", collections.Counter(row["node"].split()[0] for row in rows))
 say("in our time", all(
-    begun <= row["received"] <= row["called"] <= row["returned"] <= row["stored"] <= begun + took
+    begun - 0.5 < row["received"] <= row["called"] <= row["returned"] <= row["stored"]
+    < begun + took + 0.5
     for row in rows
 ))
 say("numbers", {
-    "wall": near(report.wall_s, took), "work": near(report.work_s, ran),
+    "wall": 0.98 * least <= report.wall_s <= took, "work": near(report.work_s, ran),
     "path": near(report.critical_path_s, path), "cores": report.cores == 2,
     "losses": near(sum(report.losses.values()), report.wall_s * 2),
     "least": near(report.limit_s, max(path, ran / 2)),
