@@ -441,7 +441,7 @@ def _died(core: Core, event: Died, now: float) -> None:
     ):
         # The system may have no room for another worker. Those that are there go on without it.
         core.pause_starts(group, now)
-        core.commands.append(Fewer(worker.id))
+        core.commands.append(Fewer(worker.group))
         return
     if not group.cpus:
         return  # the group is lost, which says nothing about how workers start
