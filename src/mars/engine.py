@@ -326,6 +326,13 @@ class Engine(Protocol):
         Each call is told of once, then each time its silence has doubled.
         """
 
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """What a worker process does now: in a line, and below it the stack of its call.
+
+        The most recent frame comes first. None: there is no such worker, or the node that it is on
+        does not say. It may take some seconds. The call notices nothing.
+        """
+
     def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
         """Make an object that all calls of the session share by name.
 

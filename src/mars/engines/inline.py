@@ -691,6 +691,10 @@ class InlineEngine:
         """None: whoever waits runs the call."""
         return ()
 
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """None: there are no worker processes."""
+        return None
+
     def close(self) -> None:
         """Forget everything. A call that runs is left to its end, and its run hears of that."""
         with self._changed:

@@ -127,6 +127,9 @@ class Site(Protocol):
     def is_stopped(self, pid: int) -> bool:
         """Whether a worker process is held up, as by a debugger."""
 
+    def stack(self, worker: int, pid: int) -> Sequence[str] | None:
+        """What a worker does now, see `mars.engine.Engine`; None: its node does not say."""
+
     def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
         """On which node a call runs, and what shows where it is; see `Silence`."""
 
@@ -527,6 +530,15 @@ class DriverEngine:
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""
         return self._silence.lines(self._running_calls(), time.monotonic(), after_s)
+
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """What a worker does now; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return None
+        for one in self.observe().workers:
+            if one.number == worker:
+                return self.site.stack(worker, one.pid)
+        return None
 
     def _running_calls(self) -> list[RunningCall]:
         return [

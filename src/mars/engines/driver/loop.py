@@ -383,7 +383,7 @@ class Loop:
         elif isinstance(command, events.Closed):
             self.deaths.close_group(command.group)
         elif isinstance(command, events.Fewer):
-            self.deaths.tell_fewer()
+            self.deaths.tell_fewer(command.group)
         elif isinstance(command, (events.Fetch, events.Needed, events.Unneeded)):
             if self._nodes is not None:
                 self._nodes.carry_out(command)

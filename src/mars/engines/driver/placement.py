@@ -20,7 +20,6 @@ from mars.engines.driver.core import ASSIGNED, WAITING, Core
 from mars.engines.driver.events import Assign, Fetch, StopWorker
 from mars.engines.driver.queues import (
     DEADLINE,
-    OVERDUE,
     START,
     WorkerState,
     cores_of,
@@ -197,7 +196,7 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
             core.expect(worker, now)
         elif not worker.watched:
             worker.watched = True
-            core.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
+            core.timers.watch(worker.due_at + OVERDUE_S, worker)
         _give(core, worker, batch)
     return bool(batch)
 
