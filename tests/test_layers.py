@@ -91,7 +91,9 @@ LAYERS = """
     engines.driver.core
     engines.driver.consequences
     engines.driver.blocks engines.driver.early engines.driver.withdrawal
-    engines.driver.placement engines.driver.reactor
+    engines.driver.placement
+    engines.driver.on_devices
+    engines.driver.reactor
     engines.driver.scheduler
     engines.driver.observing engines.driver.simulation.machine
     engines.driver.simulation.checks engines.driver.simulation.processes
@@ -210,8 +212,8 @@ PURE = {
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
-    "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
-    "engines.driver.scheduler", "engines.driver.withdrawal",
+    "engines.driver.on_devices", "engines.driver.placement", "engines.driver.queues",
+    "engines.driver.reactor", "engines.driver.scheduler", "engines.driver.withdrawal",
     "engines.wire.regions", "engines.wire.status",
     "report.advice", "report.html", "report.losses", "report.path", "report.record",
     "report.timeline", "report.words", "web.guard",

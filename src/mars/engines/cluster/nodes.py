@@ -20,6 +20,7 @@ from mars.engines.cluster.pairs import Pairs
 from mars.engines.cluster.remote_node import RemoteNode
 from mars.engines.cluster.shipping import Get, Hurry, PassOn, Ship, Shipping, Step
 from mars.engines.driver import events
+from mars.engines.driver.queues import serves
 from mars.engines.driver.workers import Driver
 from mars.engines.wire.messages import Submit
 from mars.engines.wire.regions import Key, Stored, parts_of
@@ -229,13 +230,7 @@ class Nodes:
         scheduler = self._driver.scheduler
         groups = [group for group in scheduler.groups.values() if not group.closed]
         for task in list(scheduler.ready):
-            options = task.call.options
-            if task.ready_at > since or any(
-                options.cpus <= group.cpus
-                and options.worker in (None, group.address)
-                and (options.memory or 0) <= (group.memory or 0)
-                for group in groups
-            ):
+            if task.ready_at > since or any(serves(group, task) for group in groups):
                 continue
             self._driver.fail_runs(task, _unschedulable(task, self._lost))
 
