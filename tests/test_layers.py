@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
     errors settings
-    tracebacks config resources platform _version
+    tracebacks config gpus resources platform _version
     calls.options
     calls.mistakes
     engines.kinds

@@ -52,6 +52,7 @@ def new_session(
     engine: str = "local",
     n_worker: int = 1,
     n_cpu: int | str = "auto",
+    n_gpu: int | str = "auto",
     object_memory: int | str | None = None,
     spill_directory: str | os.PathLike[str] | None = None,
     log_limit: int | str | None = "1GiB",  # more than anybody reads, less than fills a disk
@@ -93,6 +94,11 @@ def new_session(
         Number of groups that the workers are divided into. ``expect_worker=`` chooses a group.
     n_cpu : int or "auto"
         Cores that running calls share. "auto": the cores that this process may use.
+    n_gpu : int or "auto"
+        GPUs that calls with ``gpus=`` share, on this machine. "auto": as many as the environment
+        variable ``MARS_GPUS`` says, else those that ``CUDA_VISIBLE_DEVICES`` names, else those that
+        NVML finds (extra ``gpu``). They are looked for when a call first asks for one. Nodes of a
+        cluster tell by themselves which ones they have.
     object_memory : int or str, optional
         Memory for large results and arguments of all processes together, in bytes or as ``"2GiB"``.
         Further ones go to disk until there is room again. Default: 40 % of the memory that this
@@ -134,9 +140,9 @@ def new_session(
         node when a large value first goes there. It takes the first port that is free. Sessions
         that begin at the same time, and nodes on one host, need a port each. Default: any port.
     **accepted
-        Further arguments of the original, without effect: ``config``, ``cuda_devices``,
-        ``init_local``, ``loop``, ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
-        ``subprocess_start_method``, ``use_uvloop``.
+        Further arguments of the original. ``cuda_devices``, such as ``[0, 1]``, names the GPUs, if
+        ``n_gpu`` does not. Without effect are ``config``, ``init_local``, ``loop``, ``mem_bytes``,
+        ``n_supervisor_process``, ``request_rewriter``, ``subprocess_start_method``, ``use_uvloop``.
 
     Returns
     -------
@@ -222,6 +228,8 @@ def new_session(
                 spill_directory=spill_directory,
                 security=security,
                 cores=kinds.divide(n_cpu, n_worker) if is_own else (),
+                n_gpu=n_gpu,
+                cuda_devices=accepted.get("cuda_devices"),
             )
             try:
                 started = start.engine(engine, None if is_own else address, options)

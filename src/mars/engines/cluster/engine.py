@@ -148,6 +148,7 @@ class Cluster:
             "object_memory": options.object_memory,
             "spill_directory": options.spill_directory,
             "memory": None,
+            "gpus": options.gpus_of_groups() if self._link.own else None,
             "packages": self._packages,
             "whereabouts": self._whereabouts(options.working_dir is None),
         }
@@ -298,6 +299,14 @@ class Cluster:
             node.begin(line)
             if self._folder >= 0:
                 node.give_folder(self._folder)
+            # Each of several nodes on one host may have found all that are there.
+            beside = [
+                other
+                for other in self._nodes.values()
+                if other.alive and other.facts["host"] == node.facts["host"]
+            ]
+            taken = {one for other in beside for one in other.gpus}
+            node.gpus = tuple([one for one in node.gpus if one not in taken])
             self._nodes[name] = node
             self._known.add(node.address)
             self._met_at = self._met_at or time.monotonic()
@@ -458,7 +467,10 @@ class Cluster:
         self._set_groups(self._first)
 
     def _set_groups(self, nodes: Sequence[RemoteNode]) -> None:
-        self.engine.groups = Groups([(node.address, node.cpus, node.memory) for node in nodes])
+        self.engine.groups = Groups(
+            [(node.address, node.cpus, node.memory) for node in nodes],
+            [node.gpus for node in nodes],
+        )
 
     def as_told(
         self,
@@ -516,6 +528,17 @@ class Cluster:
     def more_cores(self) -> str:
         """What to do about a call that asks for more cores than there are."""
         return _MORE_CORES if self._link.own else "let a node with more cores join"
+
+    def find_gpus(self) -> Sequence[Sequence[str]]:
+        """Not asked: each node says what it has as it comes."""
+        return []
+
+    def more_gpus(self) -> str:
+        """What to do about a call that asks for more GPUs than there are."""
+        return (
+            "nodes tell by MARS_GPUS, by what Dask (resources GPU) or Ray (num_gpus) offers there, "
+            "by CUDA_VISIBLE_DEVICES, or by NVML (nvidia-ml-py); see docs/gpus.md"
+        )
 
     def is_stopped(self, pid: int) -> bool:
         """Not known: the number is of a process elsewhere."""

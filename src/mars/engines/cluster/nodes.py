@@ -109,6 +109,7 @@ class Nodes:
             node.index = index
             self._add(node)
             self._driver.scheduler.give_memory(index, node.memory)
+            self._driver.scheduler.add_devices(index, node.gpus)
         self._learn_memory()
 
     def join(self, node: RemoteNode) -> None:
@@ -116,6 +117,7 @@ class Nodes:
         if not node.alive:
             return  # it was lost before we began
         node.index = self._driver.scheduler.add_group(node.address, node.cpus, node.memory)
+        self._driver.scheduler.add_devices(node.index, node.gpus)
         self._add(node)
         self._learn_memory()
         self._changed()
