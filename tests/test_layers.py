@@ -387,6 +387,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "urllib3",  # of kubernetes
         "yaml",  # of kubernetes
         "xgboost",
+        "pynvml",
         "uvicorn",
     }  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}
