@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
     errors settings
-    tracebacks config gpus resources platform _version
+    tracebacks config gpus resources platform storage _version
     calls.options
     calls.mistakes
     engines.kinds
@@ -133,6 +133,7 @@ LAYERS = """
     web.server
     sessions.replacing
     sessions.opening
+    sessions.urls
     deploy.kubernetes.client
     deploy.kubernetes.starting
     sessions.aio calls.executable

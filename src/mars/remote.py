@@ -36,6 +36,7 @@ else:
         "Execution": "execution",
         "RemoteFunction": "calls.decorated",
         "as_completed": "calls.completed",
+        "open": "sessions.urls",
     }
 
     def __getattr__(name: str) -> object:

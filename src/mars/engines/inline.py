@@ -71,7 +71,8 @@ class InlineEngine:
     def __init__(self, name: str, options: EngineOptions | None = None) -> None:
         options = options or EngineOptions()
         self.address = name
-        self._given = Given(options.env, options.working_dir)
+        self._given = Given(options.env, options.working_dir, options.storage)
+        self.storage = options.storage
         self._options = options
         self._gpus: list[tuple[str, ...]] | None = None  # of each group, once a call asks for some
         self.n_cpu: float = sum(options.cores)

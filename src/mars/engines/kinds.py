@@ -14,6 +14,10 @@ from typing import Final
 from mars.calls.options import parse_bytes
 from mars.config import plain_scalar
 
+TYPE_CHECKING = False  # known to type checkers; loaded when somebody has credentials
+if TYPE_CHECKING:
+    from mars.storage import Storage
+
 
 class EngineKind:
     """What one engine is. Nobody changes it.
@@ -163,11 +167,13 @@ class EngineOptions:
         Whether it asks the cluster for no cores, so that it can look at nodes which are all taken.
     gpus : int, tuple of str or None
         How many GPUs it has on this machine, or which. None: those that are found.
+    storage : Storage, optional
+        What calls open URLs with.
     """
 
     __slots__ = (
         "beside", "cores", "env", "gpus", "node_ports", "object_memory", "security",
-        "spill_directory", "working_dir",
+        "spill_directory", "storage", "working_dir",
     )  # fmt: skip
 
     def __init__(
@@ -182,7 +188,9 @@ class EngineOptions:
         security: object | None = None,
         beside: bool = False,
         gpus: int | tuple[str, ...] | None = None,
+        storage: Storage | None = None,
     ) -> None:
+        self.storage = storage
         self.gpus = gpus
         self.cores = tuple(cores)
         self.object_memory = object_memory
@@ -205,6 +213,7 @@ class EngineOptions:
             security=security,
             beside=self.beside,
             gpus=self.gpus,
+            storage=self.storage,
         )
 
     def gpus_of_groups(self) -> list[tuple[str, ...]]:
@@ -252,6 +261,7 @@ def parse_options(
     cores: Sequence[int] = (1,),
     n_gpu: int | str = "auto",
     cuda_devices: object = None,
+    storage_options: object = None,
 ) -> EngineOptions:
     """Check what `mars.new_session` was given for its engine, before anything is started.
 
@@ -271,7 +281,14 @@ def parse_options(
         node_ports=ports,
         security=security,
         gpus=_gpus(n_gpu, cuda_devices),
+        storage=None if storage_options is None else _storage(storage_options),
     )
+
+
+def _storage(given: object) -> Storage | None:
+    from mars.storage import parse_storage  # late: most programs have no credentials
+
+    return parse_storage(given)
 
 
 def _gpus(n_gpu: int | str, devices: object) -> int | tuple[str, ...] | None:

@@ -78,7 +78,7 @@ class ThisMachine:
         folder = self._given.working_dir
         if folder is not None:
             path, here = [folder, *path], folder
-        return path, here, self._given.variables(variables), settings
+        return path, here, self._given.variables(variables), self._given.settings(settings)
 
     def more_cores(self) -> str:
         """What to do about a call that asks for more cores than there are."""
@@ -129,5 +129,5 @@ def start(name: str, options: EngineOptions, launch: Launch | None = None) -> Dr
     """
     cpus = [float(count) for count in options.cores]
     groups = list(zip(context.addresses(name, len(cpus)), cpus, strict=True))
-    site = ThisMachine(Given(options.env, options.working_dir), options, launch)
+    site = ThisMachine(Given(options.env, options.working_dir, options.storage), options, launch)
     return DriverEngine(name, site, groups, options)

@@ -64,6 +64,7 @@ def new_session(
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
     node_ports: int | str | None = None,
+    storage_options: Mapping[str, Mapping[str, Any]] | None = None,
     **accepted: Any,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
@@ -139,6 +140,11 @@ def new_session(
         between the hosts. A node listens for this program while the session begins, and for another
         node when a large value first goes there. It takes the first port that is free. Sessions
         that begin at the same time, and nodes on one host, need a port each. Default: any port.
+    storage_options : mapping, optional
+        What calls open URLs with, by protocol, such as ``{"s3": {"key": …, "secret": …}}``: what
+        fsspec takes for it. `mars.remote.open` and plain fsspec in calls use it, on every engine,
+        and so does a checkpoint at a URL. It goes to workers through their sockets, and into no
+        variable, file, log, checkpoint or ``repr``. It belongs to the engine, as ``env`` does.
     **accepted
         Further arguments of the original. ``cuda_devices``, such as ``[0, 1]``, names the GPUs, if
         ``n_gpu`` does not. Without effect are ``config``, ``init_local``, ``loop``, ``mem_bytes``,
@@ -230,6 +236,7 @@ def new_session(
                 cores=kinds.divide(n_cpu, n_worker) if is_own else (),
                 n_gpu=n_gpu,
                 cuda_devices=accepted.get("cuda_devices"),
+                storage_options=storage_options,
             )
             try:
                 started = start.engine(engine, None if is_own else address, options)
@@ -247,13 +254,15 @@ def new_session(
                 atexit.register(opened.close)
         where = _where(checkpoint)
         try:
-            session = Session(
-                started,
-                session_id or os.urandom(12).hex(),
-                seed=seed,
-                timeout_s=timeout,
-                checkpoint=where,
-            )
+            storage = started.storage if where is not None and "://" in where else None
+            with contextlib.nullcontext() if storage is None else storage.in_place():
+                session = Session(
+                    started,
+                    session_id or os.urandom(12).hex(),
+                    seed=seed,
+                    timeout_s=timeout,
+                    checkpoint=where,
+                )
         except BaseException:
             if not opened.engines[started.address][1]:
                 del opened.engines[started.address]

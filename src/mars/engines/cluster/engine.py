@@ -81,7 +81,7 @@ def start(link: Carrier, options: EngineOptions | None = None) -> DriverEngine:
         ``working_dir`` is too large, or cannot be read.
     """
     options = options or EngineOptions()
-    cluster = Cluster(link, Given(options.env, options.working_dir))
+    cluster = Cluster(link, Given(options.env, options.working_dir, options.storage))
     try:
         groups = cluster.wait_for_nodes(options)
         engine = DriverEngine(link.address, cluster, groups, options)
@@ -481,7 +481,10 @@ class Cluster:
     ) -> Any:
         """What calls are told of the program; each node finds its own import path for it."""
         told = None if self._folder >= 0 else here
-        return Surroundings(path, self._installed, told, self._given.variables(variables), settings)
+        given = self._given
+        return Surroundings(
+            path, self._installed, told, given.variables(variables), given.settings(settings)
+        )
 
     def _whereabouts(self, here_too: bool) -> Any:
         try:

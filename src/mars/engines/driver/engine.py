@@ -188,6 +188,7 @@ class DriverEngine:
     ) -> None:
         self.address = name
         self.site = site
+        self.storage = options.storage
         self.groups = Groups([(address, cpus, None) for address, cpus in groups])
         self.objects = SharedObjects()
         self._lines: deque[threading.Event] = deque()  # that are being shown
