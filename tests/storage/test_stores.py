@@ -42,3 +42,29 @@ def test_calls_have_the_credentials_of_their_session_and_nobody_else_sees_them(
     assert (found["wrote"], found["again"]) == (5, 30)
     assert found["failed"] == repr(WHOLE.encode())
     assert (found["leaks"], found["shown"]) == ([], [])
+
+
+@pytest.mark.campaign  # it trains 36 models, twice
+def test_the_model_search_reads_its_data_at_a_url(
+    store: Store, tmp_path: Path, script_environment: dict[str, str]
+) -> None:
+    rows = [[n, *[n % (k + 2) for k in range(93)], f"Class_{n % 9 + 1}"] for n in range(600)]
+    table = "\n".join([",".join(map(str, row)) for row in [["id", *range(93), "target"], *rows]])
+    url = f"{store.base}/otto.csv"
+    code = (
+        "import json, sys, mars.remote as mr; told = json.load(sys.stdin); "
+        "file = mr.open(told['url'], 'w', **told['options']); "
+        "file.write(told['data']); file.close()"
+    )
+    told = json.dumps({"url": url, "options": store.options, "data": table})
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    subprocess.run(command, input=told, text=True, check=True, env=script_environment)
+    (tmp_path / "keys.json").write_text(json.dumps(store.options))
+    ended = subprocess.run(
+        [sys.executable, str(HERE.parents[1] / "examples" / "model_search.py"), "--csv", url,
+         "--storage", "keys.json", "--trees-scale", "0.02"],
+        cwd=tmp_path, env=script_environment, text=True, capture_output=True, timeout=230,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "best model:" in ended.stdout
