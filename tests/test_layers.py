@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
     errors settings
-    tracebacks config resources platform _version
+    tracebacks config gpus resources platform storage _version
     calls.options
     calls.mistakes
     engines.kinds
@@ -91,7 +91,9 @@ LAYERS = """
     engines.driver.core
     engines.driver.consequences
     engines.driver.blocks engines.driver.early engines.driver.withdrawal
-    engines.driver.placement engines.driver.reactor
+    engines.driver.placement
+    engines.driver.on_devices
+    engines.driver.reactor
     engines.driver.scheduler
     engines.driver.observing engines.driver.simulation.machine
     engines.driver.simulation.checks engines.driver.simulation.processes
@@ -131,6 +133,7 @@ LAYERS = """
     web.server
     sessions.replacing
     sessions.opening
+    sessions.urls
     deploy.kubernetes.client
     deploy.kubernetes.starting
     sessions.aio calls.executable
@@ -211,8 +214,8 @@ PURE = {
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
-    "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
-    "engines.driver.scheduler", "engines.driver.withdrawal",
+    "engines.driver.on_devices", "engines.driver.placement", "engines.driver.queues",
+    "engines.driver.reactor", "engines.driver.scheduler", "engines.driver.withdrawal",
     "engines.wire.regions", "engines.wire.status",
     "report.advice", "report.html", "report.losses", "report.path", "report.record",
     "report.timeline", "report.words", "web.guard",
@@ -386,6 +389,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "urllib3",  # of kubernetes
         "yaml",  # of kubernetes
         "xgboost",
+        "pynvml",
         "uvicorn",
     }  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}

@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # known to type checkers; the module is loaded by engines
 if TYPE_CHECKING:
     from mars.observe.attempts import Rows
     from mars.observe.observation import Observation
+    from mars.storage import Storage
 
 
 class Run:
@@ -196,6 +197,10 @@ class Engine(Protocol):
     @property
     def shows_calls(self) -> bool:
         """Whether what calls print is on the program's terminal anyway."""
+
+    @property
+    def storage(self) -> Storage | None:
+        """What calls open URLs with."""
 
     @property
     def n_cpu(self) -> float:

@@ -105,6 +105,10 @@ ROW_DEPTH: Final = 4
 """How deep tuples in tuples are looked into to see whether an argument can change. Deeper ones are
 rare, and are taken for arguments that can change."""
 
+GPU_LOOK_S: Final = 1.0
+"""How often a worker with GPUs asks the driver what its call does with them, in seconds. To ask
+takes about 1 ms, and the driver itself counts over up to a second."""
+
 REPORT_S: Final = 0.008
 """A worker reports finished calls at the latest after this time, in seconds, if it can. Each report
 wakes the program's engine."""
