@@ -134,8 +134,9 @@ LAYERS = """
     deploy.kubernetes.client
     deploy.kubernetes.starting
     sessions.aio calls.executable
-    calls.objects calls.completed deploy.slurm
-    calls.put script
+    calls.objects deploy.slurm
+    calls.put calls.windowed script
+    calls.completed
     calls.spawn
     executors.lost
     executors.futures
