@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mars.config import options
     from mars.executors.executor import Executor
     from mars.executors.futures import CallFuture
-    from mars.remote import map, run, spawn  # noqa: A004, F401 (it is mars.map)
+    from mars.remote import as_completed, map, rng, run, spawn  # noqa: A004, F401 (mars.map)
     from mars.session import (
         Session,
         execute,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "CallFuture", "Executor", "Session", "__version__", "config", "errors", "execute", "fetch",
-    "fetch_log", "get_context", "new_session", "options", "put", "remote", "run", "session",
-    "spawn", "stop_server",
+    "CallFuture", "Executor", "Session", "__version__", "as_completed", "config", "errors",
+    "execute", "fetch", "fetch_log", "get_context", "new_session", "options", "put", "remote",
+    "rng", "run", "session", "spawn", "stop_server",
 ]  # fmt: skip
 
 _PUBLIC = sorted([*__all__, "map"])  # ``from mars import *`` leaves the builtin `map` alone
@@ -47,6 +47,7 @@ _PUBLIC = sorted([*__all__, "map"])  # ``from mars import *`` leaves the builtin
 _HOMES = {
     "config": "", "errors": "", "remote": "", "session": "", "__version__": "_version",
     "options": "config", "map": "remote", "run": "remote", "spawn": "remote", "put": "calls.put",
+    "as_completed": "remote", "rng": "remote",
     "CallFuture": "executors.futures", "Executor": "executors.executor",
 }  # fmt: skip
 """Modules of names that are not from `mars.session`; "": the name is a module."""
@@ -56,7 +57,10 @@ def __getattr__(name: str) -> object:
     # Loaded when somebody asks: worker processes import this package, too, and start faster
     # without all that describes calls.
     if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name.startswith("_"):  # many look for such names, and none of them is a mistake
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        mistakes = importlib.import_module(f"{__name__}.calls.mistakes")
+        raise AttributeError(mistakes.no_attribute(__name__, name, of_module=True))
     home = _HOMES.get(name, "session")
     if not home:
         return importlib.import_module(f"{__name__}.{name}")

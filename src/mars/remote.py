@@ -41,7 +41,9 @@ else:
     def __getattr__(name: str) -> object:
         home = _LATE.get(name)
         if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from mars.calls import mistakes
+
+            raise AttributeError(mistakes.no_attribute(__name__, name, of_module=True))
         import importlib
 
         return getattr(importlib.import_module(f"mars.{home}"), name)
