@@ -115,7 +115,7 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     completion
-    execution
+    execution report.delays
     report.record
     report.losses report.frame report.timeline report.words
     report.path report.html
