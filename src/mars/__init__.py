@@ -52,15 +52,23 @@ _HOMES = {
 }  # fmt: skip
 """Modules of names that are not from `mars.session`; "": the name is a module."""
 
+_OF_OTHERS = frozenset({
+    "Client", "Parallel", "Pool", "ProcessPoolExecutor", "Session", "ThreadPoolExecutor",
+    "apply", "call", "compute", "delayed", "gather", "get", "imap", "imap_unordered", "init",
+    "shutdown", "starmap", "submit", "wait",
+})  # fmt: skip
+"""What people look for here, as other libraries have it; `mars.calls.mistakes` says what it is."""
+
 
 def __getattr__(name: str) -> object:
     # Loaded when somebody asks: worker processes import this package, too, and start faster
     # without all that describes calls.
     if name not in _PUBLIC:
-        if name.startswith("_"):  # many look for such names, and none of them is a mistake
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        mistakes = importlib.import_module(f"{__name__}.calls.mistakes")
-        raise AttributeError(mistakes.no_attribute(__name__, name, of_module=True))
+        # Else nothing is loaded: the first import of each module of ours asks for its name here.
+        if name in _OF_OTHERS:
+            mistakes = importlib.import_module(f"{__name__}.calls.mistakes")
+            raise AttributeError(mistakes.no_name(__name__, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES.get(name, "session")
     if not home:
         return importlib.import_module(f"{__name__}.{name}")

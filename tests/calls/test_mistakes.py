@@ -9,6 +9,7 @@ import pytest
 
 import mars
 import mars.remote as mr
+from mars.calls.mistakes import OF_OTHERS
 
 
 def fit(x: int, depth: int = 3) -> int:
@@ -194,6 +195,15 @@ def test_names_of_other_libraries_are_answered_with_ours() -> None:
             module.gather  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match=r"module .* has no attribute 'zzz'$"):
             module.zzz  # type: ignore[attr-defined]
+
+
+def test_each_name_of_others_that_mars_knows_has_an_answer() -> None:
+    for name in OF_OTHERS:
+        with pytest.raises(AttributeError, match=f"'{name}'; here it is "):
+            getattr(mr, name)
+        if name not in mars.__all__:
+            with pytest.raises(AttributeError, match=f"'{name}'; here it is "):
+                getattr(mars, name)
 
 
 def test_what_cannot_be_returned_is_answered_with_what_can() -> None:

@@ -58,7 +58,7 @@ _ELSEWHERE = {
 }
 """What people look for at an object or a map, by the names that other libraries have for it."""
 
-_MODULE = {
+OF_OTHERS = {
     "init": "new_session(n_cpu=4), which a program may leave out",
     "Client": "new_session(n_cpu=4), which a program may leave out",
     "Session": "new_session(n_cpu=4), which a program may leave out",
@@ -79,7 +79,7 @@ _MODULE = {
     "ThreadPoolExecutor": "mars.Executor(50, threads=50)",
     "Parallel": "map(f, items); and import mars.joblib runs joblib on mars",
 }
-"""What people look for in `mars` and `mars.remote`, by the names that other libraries have."""
+"""What people look for in `mars` and `mars.remote`, as other libraries have it, and what it is."""
 
 _FURTHER = ("retry_when_fail", "resolve_tileable_input", "n_output")
 
@@ -214,14 +214,18 @@ def no_iterable(func: object, given: Sequence[object], options: Mapping[str, obj
     return f"map() must have at least one iterable{hint}"
 
 
-def no_attribute(kind: str, name: str, *, of_module: bool = False) -> str:
-    """For a name that is not there: what another library calls so, and what to write here."""
-    text = f"{'module ' if of_module else ''}{kind!r} {'' if of_module else 'object '}"
-    text += f"has no attribute {name!r}"
-    found = (_MODULE if of_module else _ELSEWHERE).get(name)
-    if found is None:
-        return text
-    return f"{text}; here it is {found}" if of_module else f"{text}; {found}"
+def no_attribute(kind: str, name: str) -> str:
+    """For a name that an object does not have: what to write for what others call so."""
+    text = f"{kind!r} object has no attribute {name!r}"
+    found = _ELSEWHERE.get(name)
+    return text if found is None else f"{text}; {found}"
+
+
+def no_name(module: str, name: str) -> str:
+    """For a name that a module of ours does not have: what it is here."""
+    text = f"module {module!r} has no attribute {name!r}"
+    found = OF_OTHERS.get(name)
+    return text if found is None else f"{text}; here it is {found}"
 
 
 def unknown_argument(function: str, name: str, known: Iterable[str], advice: str = "") -> str:
@@ -246,5 +250,6 @@ def unknown_argument(function: str, name: str, known: Iterable[str], advice: str
 
 
 __all__ = [
-    "nearest", "no_attribute", "no_iterable", "positional", "unknown_argument", "unknown_option",
+    "OF_OTHERS", "nearest", "no_attribute", "no_iterable", "no_name", "positional",
+    "unknown_argument", "unknown_option",
 ]  # fmt: skip

@@ -290,6 +290,8 @@ class Object(Output, Executable[R], Generic[R]):
         from mars.calls.shown import table_of
 
         inputs = len(self.call.inputs)
+        if not inputs:
+            return table_of([self], "Object")
         return table_of([self], f"Object with {inputs} input{'' if inputs == 1 else 's'}")
 
 

@@ -226,11 +226,11 @@ class Runs:
     def _tell_loud(feeds: Sequence[Feed]) -> None:
         """Say which calls have written to stderr."""
         from mars.observe.echo import summary_line
-        from mars.observe.progress import write_line
+        from mars.observe.progress import tell
 
         names = [name for feed in feeds for name in feed.loud()]
         if names:
-            write_line(summary_line(names, sum(feed.size() for feed in feeds)))
+            tell(summary_line(names, sum(feed.size() for feed in feeds)))
 
     def begin_one(self) -> Run:
         """A run for calls that come one at a time. Failed calls do not end it."""
