@@ -135,6 +135,7 @@ FOR_MARS_ONLY = frozenset({
     )),
     "Session.close_checkpoints", "Session.state", "Session.withdraw", "Execution.begin",
     "Completed.limit", "Engine.count", "MapObjects.whole", "MapObjects.own_items",
+    "MapObjects.loose",
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")

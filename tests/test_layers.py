@@ -117,7 +117,7 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     completion
-    execution
+    execution report.delays
     report.record
     report.losses report.frame report.timeline report.words
     report.path report.html
@@ -137,8 +137,9 @@ LAYERS = """
     deploy.kubernetes.client
     deploy.kubernetes.starting
     sessions.aio calls.executable
-    calls.objects calls.completed deploy.slurm
-    calls.put script
+    calls.objects deploy.slurm
+    calls.put calls.windowed script
+    calls.completed
     calls.spawn
     executors.lost
     executors.futures

@@ -78,6 +78,9 @@ class Run:
         # Told of each task that has ended in any way, for whoever iterates over the run.
         self.heard: Callable[[Task], object] | None = None
         self.beside = False  # nobody waits for it in the thread that submits it
+        # What it has in common with other runs: they store a large argument once, as long as one of
+        # them is under way. None: nothing.
+        self.series: object | None = None
         self.reused = 0  # calls that a checkpoint had
         self.saved_s = 0.0  # what they took when they ran
         self._waiter: threading.Thread | None = None

@@ -21,7 +21,6 @@ from mars.config import plain_scalar
 from mars.engines import kinds, start
 from mars.errors import MarsError, NotExecuted, UnknownTarget
 from mars.logs import LogFetcher
-from mars.observe.watchers import in_notebook
 from mars.sessions import replacing
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
@@ -363,15 +362,12 @@ def get_default_or_create(**kwargs: Any) -> Session:
 
 def _tell_of_session(session: Session, level: int) -> None:
     """Say that there was no session, in one line, and warn those who look for warnings."""
-    from mars.observe.progress import write_line
+    from mars.observe.progress import tell
 
     line = _NO_SESSION.format(f"{session.engine.n_cpu:g}")
     with contextlib.suppress(Warning):  # the program makes errors of warnings
         warnings.warn(line, NoSession, stacklevel=level + 1)
-    if in_notebook():
-        print(line)  # stderr has a red ground there
-    else:
-        write_line(line)
+    tell(line)
 
 
 def _outside() -> int:
