@@ -160,7 +160,8 @@ LAYERS = """
     tensor.names tensor.sorting
     tensor.calling
     tensor.own tensor.picking tensor.random tensor.fft tensor.special tensor.stats
-    tensor.find tensor.lib
+    tensor.spatial.distance tensor.ranking tensor.files tensor.tricks
+    tensor.spatial tensor.find tensor.lib
     tensor.linalg tensor.protocols
     tensor.core
     tensor
