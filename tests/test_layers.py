@@ -166,8 +166,9 @@ LAYERS = """
     tensor.core
     tensor
     dataframe.names dataframe.parts
-    dataframe.rows dataframe.whole
-    dataframe.access dataframe.groups dataframe.joining
+    dataframe.rows dataframe.neighbours dataframe.grouping dataframe.whole
+    dataframe.access dataframe.columns
+    dataframe.groups dataframe.joining
     dataframe.core
     dataframe.reading
     dataframe
