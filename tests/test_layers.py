@@ -165,7 +165,7 @@ LAYERS = """
     tensor.linalg tensor.protocols
     tensor.core
     tensor
-    dataframe.names dataframe.parts
+    dataframe.names dataframe.parts dataframe.numbering
     dataframe.rows dataframe.neighbours dataframe.grouping dataframe.whole
     dataframe.access dataframe.columns
     dataframe.groups dataframe.joining

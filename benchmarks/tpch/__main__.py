@@ -1,8 +1,9 @@
-"""Do the 22 queries of TPC-H give what pandas gives, and how long do they take?
+"""The 22 queries of TPC-H, compared with what pandas gives, and timed.
 
-``python -m benchmarks.tpch`` makes the tables of scale factor 1 (some minutes and 1 GB in
+``python -m benchmarks.tpch`` makes the tables of scale factor 1 (a minute, and 1 GB in
 ``build/tpch``), runs each query with pandas, with the threads of Dask and with mars, one after the
-other, and prints seconds and totals. Each run reads its files. It exits with 1 if an answer is wrong.
+other, and prints seconds and totals. Each run reads its files. It exits with 1 if an answer of mars
+is wrong.
 """
 
 from __future__ import annotations

@@ -609,19 +609,13 @@ class Frame(Tileable):
         right, *others = args or (more.pop("right"),)
         if not isinstance(right, Tileable):
             right = of_pandas(right, None)
-        if self.lazy.npartitions == 1 and right.lazy.npartitions == 1:
-            method, tileables = Method(("merge", (right, *others), more)).lifted()
-            return on_whole(self, method, *tileables)
         given = [unwrap(one) for one in others]
         options = {key: unwrap(one) for key, one in more.items()}
         keeps = options.get("left_index") or options.get("right_index")
-        how = options.get("how", given[0] if given else "inner")
-        if how in ("left", "inner") and right.lazy.npartitions == 1:  # in the order of pandas
-            made = self._by_row_with(Method(("merge", (right, *others), more)))
-            return made if keeps else wrap(rows.numbered(made.lazy))
         plain = Method(("merge", (right, *others), more))
         made = self._tried(lambda lazy: lazy.merge(right.lazy, *given, **options), plain)
-        return made if keeps else wrap(rows.numbered(made.lazy))
+        whole = self.lazy.npartitions == 1 and right.lazy.npartitions == 1
+        return made if keeps or whole else wrap(rows.numbered(made.lazy))
 
     # -- inside ---------------------------------------------------------------------------------
 

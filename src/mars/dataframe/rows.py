@@ -14,11 +14,16 @@ from mars.dataframe.parts import lengths_of, of_parts, parts_of
 
 def numbered(lazy: Any, name: Any = None) -> Any:
     """A frame of Dask whose index counts all rows from 0 on."""
-    return _with_places(lazy, _numbered, name)
+    from mars.dataframe import numbering
+
+    return numbering.numbered(lazy, name)
 
 
 def with_index_as_columns(lazy: Any, kwargs: dict[str, Any]) -> Any:
     """What ``reset_index`` gives: the index becomes columns, and rows are counted from 0 on."""
+    if kwargs.keys() <= {"drop"} and lazy._meta.index.nlevels == 1:
+        made = lazy.reset_index(**kwargs)
+        return made if made.npartitions == 1 else numbered(made)
     return _with_places(lazy, _reset, kwargs)
 
 
@@ -73,14 +78,6 @@ def _with_places(lazy: Any, func: Any, *args: Any, meta: Any = None) -> Any:
 
 def _places(lengths: list[int]) -> list[int]:
     return [0, *itertools.accumulate(lengths)]
-
-
-def _numbered(part: Any, place: int, _: int, name: Any) -> Any:
-    import pandas
-
-    made = part.copy(deep=False)
-    made.index = pandas.RangeIndex(place, place + len(part), name=name)
-    return made
 
 
 def _reset(part: Any, place: int, _: int, kwargs: dict[str, Any]) -> Any:
