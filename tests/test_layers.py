@@ -165,13 +165,15 @@ LAYERS = """
     tensor.names tensor.sorting
     tensor.calling
     tensor.own tensor.picking tensor.random tensor.fft tensor.special tensor.stats
-    tensor.find tensor.lib
+    tensor.spatial.distance tensor.ranking tensor.files tensor.tricks
+    tensor.spatial tensor.find tensor.lib
     tensor.linalg tensor.protocols
     tensor.core
     tensor
-    dataframe.names dataframe.parts
-    dataframe.rows dataframe.whole
-    dataframe.access dataframe.groups dataframe.joining
+    dataframe.names dataframe.parts dataframe.numbering
+    dataframe.rows dataframe.neighbours dataframe.grouping dataframe.whole
+    dataframe.access dataframe.columns
+    dataframe.groups dataframe.joining
     dataframe.core
     dataframe.reading
     dataframe
