@@ -59,6 +59,8 @@ LAYERS = """
     engines.wire.frames engines.wire.regions engines.wire.status
     engines.wire.messages observe.attempts
     observe.observation
+    observe.events
+    observe.event_log observe.spans
     engine
     checkpoint.stale
     checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
@@ -124,11 +126,13 @@ LAYERS = """
     report.advice report.what_if
     report.report
     sessions.logs sessions.echoing sessions.tally
+    sessions.following
     sessions.runs sessions.views checkpoint.history
     sessions.session checkpoint.upkeep checkpoint.why
-    web.guard web.index web.whereabouts
+    web.desk web.guard web.index
+    web.graph
     web.facts
-    web.metrics
+    web.metrics web.clerk
     web.app
     web.server
     sessions.replacing
@@ -191,7 +195,7 @@ LAYERS = """
     cli.nodes
     cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
     cli.report cli.what_if cli.live
-    cli.calls cli.dashboard cli.logs
+    cli.calls cli.dashboard cli.logs cli.top
     cli.replay
     cli
     cli.original
@@ -389,6 +393,7 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "ray",
         "scipy",
         "sklearn",
+        "opentelemetry",
         "urllib3",  # of kubernetes
         "yaml",  # of kubernetes
         "xgboost",

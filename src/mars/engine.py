@@ -18,7 +18,7 @@ from mars.task import Call, Realm, Stage, Task
 TYPE_CHECKING = False  # known to type checkers; the module is loaded by engines that are asked
 if TYPE_CHECKING:
     from mars.observe.attempts import Rows
-    from mars.observe.observation import Observation
+    from mars.observe.observation import Memory, Observation
     from mars.storage import Storage
 
 
@@ -326,6 +326,19 @@ class Engine(Protocol):
             `Rows.next` of an earlier time. Default: all that are kept.
         limit : int, optional
             At most so many, the oldest of them. Default: all.
+        """
+
+    def kept_values(self, tasks: Sequence[Task], limit: int) -> Memory:
+        """What the values that the engine keeps take, and which tasks have the largest of them.
+
+        It may be called at any time; after `close` nothing is kept.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            Tasks of the program, whose results are looked at.
+        limit : int
+            So many large values at most are told one by one.
         """
 
     def silent_calls(self, after_s: float) -> Sequence[str]:

@@ -268,6 +268,10 @@ def new_session(
                 started.close()
             raise
         opened.engines[started.address][1].add(session)
+    from mars.web.desk import desk  # late: programs that only describe calls need none
+
+    session.desk = desk
+    desk.come(_answers)
     if web:
         _open_page(session, web)
     if default:
@@ -275,6 +279,13 @@ def new_session(
         if context.current() is None:
             replacing.made(session, _place_in_main() if address is None else None)
     return session
+
+
+def _answers(asked: bytes) -> Iterator[bytes]:
+    """What `mars calls` and the like are told by this program."""
+    from mars.web.clerk import answers
+
+    return answers(asked)
 
 
 def _open_page(session: Session, web: bool | Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ from mars.task import Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
-    from mars.observe.observation import Observation
+    from mars.observe.observation import Memory, Observation
 
 
 class Groups:
@@ -576,6 +576,15 @@ class DriverEngine:
             return Attempts().since(0)
         rows = loop.ask(lambda: loop.scheduler.core.ended.since(since, limit))
         return rows._replace(now=time.monotonic(), cores=self.n_cpu)
+
+    def kept_values(self, tasks: Sequence[Task], limit: int) -> Memory:
+        """What values take, and whose they are; see `mars.engine.Engine`."""
+        from mars.engines.driver.observing import memory  # late: most programs never look
+        from mars.observe.observation import Memory
+
+        if self._closed or self._pid != os.getpid():
+            return Memory(0, 0, 0, 0, ())
+        return memory(self.store, tasks, limit)
 
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""
