@@ -37,7 +37,7 @@ LAYERS = """
     deploy.kubernetes.tunnel
     deploy.clusters
     deploy.ssh deploy.slurm_queue
-    code.bytecode code.digest code.keepers code.origin code.places code.arrays
+    code.bytecode code.digest code.keepers code.origin code.places code.arrays code.deep
     code.modules
     code.changes
     code.guests code.importing

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copyreg
 import functools
 import sys
 from abc import ABCMeta
@@ -214,6 +215,24 @@ class Change:
             if self.name == "_value_" and isinstance(type(self.owner), EnumMeta):
                 _rename_member(self.owner, value)
             vars(self.owner)[self.name] = value
+
+
+class Reducer(Change):
+    """How objects of a class pickle, as the program has told `copyreg`."""
+
+    __slots__ = ()
+
+    def __init__(self, cls: type, reducer: Callable[..., object]) -> None:
+        super().__init__(cls, "a reducer", reducer)
+
+    def now(self) -> Any:
+        return copyreg.dispatch_table.get(self.owner, MISSING)
+
+    def set(self, value: Any) -> None:
+        if value is MISSING:
+            copyreg.dispatch_table.pop(self.owner, None)
+        else:
+            copyreg.dispatch_table[self.owner] = value
 
 
 class Content(Change):

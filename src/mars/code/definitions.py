@@ -132,6 +132,8 @@ class Definition:
                 self.value = value
             case ("name", namespace, name, value):
                 current().define(namespace, name, value)
+            case ("reducer", key, data):
+                current().reduce_by(key, data)
 
 
 def value_of(definition: Definition) -> Any:

@@ -134,6 +134,12 @@ def travels_by_value(name: str | None) -> bool:
     return record is not None and not record.by_name
 
 
+def by_value() -> list[ModuleType]:
+    """The loaded modules that travel by value, without ``__main__``."""
+    records = (record_of(name) for name in list(sys.modules))
+    return [one.module for one in records if one is not None and not one.by_name]
+
+
 def is_installed(value: Any) -> bool:
     """Whether a function or class is found under its name in an installed module."""
     module = module_of(value)

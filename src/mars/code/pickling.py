@@ -15,6 +15,7 @@ The module is long because the three picklers share their rules for each type of
 from __future__ import annotations
 
 import copyreg
+import enum
 import functools
 import io
 import operator
@@ -70,10 +71,11 @@ from mars.code.definitions import (
 from mars.code.keepers import Apart, InBand, Keeper
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.reach import HEAP_TYPE, Reach, reduces_as_any_object
+from mars.code.reach import EVERYTHING, HEAP_TYPE, Reach, reduces_as_any_object
 from mars.code.states import note_changeable, prepared_of
 from mars.code.world import (
     current,
+    look_for_reduced,
     tag_of,
 )
 from mars.settings import PICKLE_DEPTH
@@ -94,6 +96,9 @@ _GENERATORS: Final = {
     "numpy.random.mtrand": ("RandomState", "_rand"),
 }
 """The random generators of whole modules: a copy would draw the same numbers in each process."""
+
+_EQUAL_TO_COPIES: Final = frozenset({int, str, bytes, bool, type(None)})
+"""Types of values that an enum finds its members by, whoever made the value."""
 
 # What has to be looked at before it is written, by type: a name of a method of `_Special`.
 _handlers: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
@@ -134,6 +139,8 @@ def _choose(kind: type) -> str:
         return ""
     if module == "typing" and kind.__name__ in _NAMED_TYPES:
         return "says_name"
+    if kind.__reduce_ex__ is enum.Enum.__reduce_ex__:
+        return "member"
     if kind in copyreg.dispatch_table:
         return ""
     if not reduces_as_any_object(kind):
@@ -248,6 +255,15 @@ class _Special:
             self.globals_by_identity[module] = known
         name = known.get(id(value))
         return None if name is None else (module, name)
+
+    def member(self, value: Any) -> Any:
+        """A member of an enum: by its name, if a copy of its value may not be equal to it."""
+        kind = type(value)
+        if type(value._value_) not in _EQUAL_TO_COPIES:
+            name = value._name_
+            if isinstance(name, str) and kind._member_map_.get(name) is value:
+                return operator.getitem, (kind, name)
+        return self.says_name(value)
 
     def says_name(self, value: Any) -> Any:
         """An object that may say nothing but a name."""
@@ -416,6 +432,7 @@ class _Rich(_Special):
     dispatch_table: ClassVar[Any]
     by_value: tuple[Any, ...]
     asked: dict[str, dict[str, None]]
+    reducers: Iterable[tuple[Any, ...]]
     reaches: dict[int, Reach]
     _spaces: dict[int, _Space]
     _told: set[tuple[int, str]]
@@ -428,10 +445,11 @@ class _Rich(_Special):
     def begin(
         self, arguments: bool, inside: bool, by_value: tuple[Any, ...],
         asked: dict[str, dict[str, None]], locks: bool = False,
+        reducers: Iterable[tuple[Any, ...]] = (),
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
         self.arguments, self.inside, self.locks = arguments, inside, locks
-        self.by_value, self.asked = by_value, asked
+        self.by_value, self.asked, self.reducers = by_value, asked, reducers
         self.reached, self.globals_by_identity = {}, {}
         self.reaches = {}
         self._spaces = {}
@@ -453,6 +471,11 @@ class _Rich(_Special):
         # between an item and those that it leads to.
         yield "value", value
         yield _PAD
+        for name in self.asked:  # modules that code imports when it runs, also the script's own
+            module = sys.modules.get(name)
+            if module is not None and travels_by_value(name):
+                self._pending.append(("module", module))
+        self._pending.extend(self.reducers)
         while self._pending:
             yield self._pending.popleft()
             if not self._pending:
@@ -593,7 +616,7 @@ class _Rich(_Special):
         space = self._space(func.__globals__)
         hints = func.__annotations__
         facts = facts_of(code)
-        names = _Names(self, space, [*facts.globals, *names_in_hints(hints)])
+        names = _Names(self, space, [*facts.globals, *facts.hinted, *names_in_hints(hints)])
         self._submodules(space, facts.globals, facts.mentioned, func.__closure__ or ())
         defaults, kwdefaults = func.__defaults__, func.__kwdefaults__
         if defaults:
@@ -695,7 +718,9 @@ class _Rich(_Special):
                 return super().module(value)
             space = self._space(vars(value))
             names: Iterable[str] = self.asked.get(name) or ()
-            self._tell(space, names or (() if name == "__main__" else _public(value)))
+            if EVERYTHING in names or not (names or name == "__main__"):
+                names = _public(value)
+            self._tell(space, names)
             return world_module, (name, facts_of_module(vars(value)))
         names = [one for one in vars(value) if one != "__builtins__"]
         space = self._space(vars(value))
@@ -769,7 +794,7 @@ def _public(module: ModuleType) -> list[str]:
                 continue
             try:
                 if not _is_loaded_module(value):
-                    dumps(_fresh(value), InBand())
+                    dumps(_fresh(value), Apart())
             except Exception:
                 continue
             names.append(name)
@@ -897,6 +922,27 @@ def _full() -> type[Any]:
     return Full
 
 
+@functools.cache
+def _deep() -> type[Any]:
+    from mars.code.deep import DeepPickler  # late: few values are nested so deep
+
+    class Deep(_Rich, DeepPickler):
+        """Writes definitions, and values that are nested deeper than Python's stack is."""
+
+        dispatch_table = _full().dispatch_table  # type: ignore[misc]
+
+    return Deep
+
+
+def _next_pickler(made: type[Any], error: Exception) -> type[Any] | None:
+    """What takes more than a pickler that failed; None: nothing does."""
+    if made is _Quick and not isinstance(error, RecursionError):
+        return _full()
+    # cloudpickle says it in its own words.
+    is_deep = isinstance(error, RecursionError) or isinstance(error.__context__, RecursionError)
+    return _deep() if is_deep and made is not _deep() else None
+
+
 def _rich_dumps(
     value: Any,
     keep: Keeper,
@@ -910,6 +956,7 @@ def _rich_dumps(
     table: dict[Any, Any] | None = None,
     locks: bool = False,
     met: dict[int, Any] | None = None,
+    reducers: Iterable[tuple[Any, ...]] = (),
 ) -> tuple[bytes, _Rich]:
     """Pickle with definitions."""
     made: Any = _Quick
@@ -919,13 +966,13 @@ def _rich_dumps(
         pickler = made(file, 5, buffer_callback=keep)
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
-        pickler.begin(arguments, inside, by_value, asked or {}, locks)
+        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers)
         try:
             pickler.dump(_Root(pickler, value, prepared))
-        except Exception:
-            if made is not _Quick:
+        except Exception as error:
+            made = _next_pickler(made, error)
+            if made is None:
                 raise
-            made = _full()
             continue
         if met is not None:
             note_changeable(pickler, met)
@@ -1079,6 +1126,7 @@ def _dumps(
     ``met`` gets the objects that it holds and that can be changed, by identity.
     """
     keep.restart()
+    look_for_reduced()
     file = new_file()
     plain = _Plain(file, keep, arguments, locks)
     if table is not None:
@@ -1165,7 +1213,8 @@ def dumps_function(func: Any, keep: Keeper) -> tuple[bytes, Reach]:
     keep.restart()
     reach = Reach(func)
     prepared = prepared_of([reach], _content_dumps)
-    if prepared is None:
+    reducers = _told(reach.reducers)
+    if prepared is None and not reducers:
         file = io.BytesIO()
         try:
             _Plain(file, keep, True).dump(func)
@@ -1175,9 +1224,37 @@ def dumps_function(func: Any, keep: Keeper) -> tuple[bytes, Reach]:
         except Exception:  # the next one takes more, and its error is the better one
             keep.restart()
     data, _ = _rich_dumps(
-        func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared
-    )
+        func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared,
+        reducers=reducers,
+    )  # fmt: skip
     return data, reach
+
+
+def _place_of_class(cls: type) -> tuple[str, str] | None:
+    """Module and name that other processes find a class by; None: it travels by value."""
+    module = module_of(cls)
+    if travels_by_value(module) or not isinstance(module, str):
+        return None
+    if found(module, cls.__qualname__) is cls:
+        return module, cls.__qualname__
+    if cls in _BUILTIN_TYPES:
+        return "types", _BUILTIN_TYPES[cls]
+    for name, one in [*vars(sys.modules.get(module, types)).items()]:
+        if one is cls:  # such as `_thread.lock`, which has another name there
+            return module, name
+    return None
+
+
+def _told(reducers: Iterable[tuple[type, Callable[..., Any]]]) -> list[tuple[Any, ...]]:
+    """Reducers as they travel: each beside the tag of its class, or its module and name."""
+    told: list[tuple[Any, ...]] = []
+    for cls, reducer in reducers:
+        try:
+            key = _place_of_class(cls) or tag_of(cls)
+            told.append(("reducer", key, dumps(reducer, InBand())))
+        except Exception:  # a closure with a lock, say: objects pickle as they say themselves
+            continue
+    return told
 
 
 compare_state: Final = states_module.comparing(_content_dumps)

@@ -40,6 +40,7 @@ from mars.code.bytecode import (
     Facts,
     asks_by_text,
     facts_of,
+    imports_by_text,
     names_in_alias,
     names_in_hints,
     resolved,
@@ -99,6 +100,8 @@ class Reach:
         Code of the functions, and the package that each one's imports start from.
     installed : dict of str
         Names of modules that something was taken from which is installed.
+    reducers : tuple of (type, callable)
+        What the program has told `copyreg` of how objects pickle.
     """
 
     def __init__(self, root: object) -> None:
@@ -127,7 +130,11 @@ class Reach:
         self._instances: tuple[list[Any], list[Any]] = [], []
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
         self._root: object = root
+        self._reducers = len(copyreg.dispatch_table)
+        self.reducers = _reducers_of_project()
         self._value(root, None)
+        for _, reducer in self.reducers:
+            self._later(reducer, None)
         while self._pending:  # a stack of our own: a chain of functions may be long
             self._pending.pop()()
         self._root = None
@@ -138,7 +145,7 @@ class Reach:
         self._globals.clear()
         self._is_short = not (
             self._cells or self._mappings or self._collections or self._specs or self._files
-            or self._instances[0]
+            or self._instances[0] or self.reducers
         )  # fmt: skip
         self._seen.clear()
         self._held_alive.clear()  # the root has to be able to go
@@ -166,6 +173,8 @@ class Reach:
         for namespace, names, values in self._bound:
             if not all(map(operator.is_, map(namespace.get, names, _MISSINGS), values)):
                 return False
+        if len(copyreg.dispatch_table) != self._reducers:
+            return False
         return not any(self._empty) and (self._is_short or self._rest_unchanged())
 
     def _rest_unchanged(self) -> bool:
@@ -182,6 +191,9 @@ class Reach:
         instances, kinds = self._instances
         if not all(map(operator.is_, map(type, instances), kinds)):
             return False
+        for reduced, reducer in self.reducers:
+            if copyreg.dispatch_table.get(reduced) is not reducer:
+                return False
         if self._registrations not in (None, abc.get_cache_token()):
             return False
         for class_reference, bases in self._bases:
@@ -400,11 +412,15 @@ class Reach:
         module = sys.modules.get(home) if isinstance(home, str) else None
         here = module is not None and module.__dict__ is namespace
         record = record_of(home) if here else None
-        names = dict.fromkeys((*facts.globals, *names_in_hints(func.__annotations__)))
+        hinted = facts.hinted, names_in_hints(func.__annotations__)
+        names = dict.fromkeys(itertools.chain(facts.globals, *hinted))
         for name in names:
             self._name(namespace, name, facts, home if here else None, record)
         if module is not None and here and asks_by_text(facts):
             self._module(module, None)
+        if facts.dynamic and imports_by_text(facts):
+            for unseen in modules.by_value():  # no worker would find them
+                self._module(unseen, None)
         package = namespace.get("__package__") or ""
         if facts.imports:
             self.codes.append((func.__code__, package if isinstance(package, str) else ""))
@@ -510,8 +526,11 @@ class Reach:
                 self._submodules(module, facts)  # it may be a package of the project
             return
         namespace = vars(module)
-        if record is None:  # of the script: only what code names
-            names = [] if facts is None else [one for one in facts.mentioned if one in namespace]
+        if record is None and facts is not None and not facts.dynamic:  # of the script
+            names = [one for one in facts.mentioned if one in namespace]
+        elif record is None:
+            names = [one for one in namespace if not one.startswith("__")]
+            self.asked.setdefault(name, {})[EVERYTHING] = None
         elif facts is None or facts.dynamic:
             names = [one for one in namespace if not one.startswith("__")]
             names += [one for one in record.bound if one not in namespace]
@@ -629,6 +648,9 @@ class Reach:
                 self._hold(module, path, value, named=True)
 
 
+EVERYTHING: Final = "*"
+"""In place of a name of the script: code may ask for any, so all come along that can travel."""
+
 _MISSINGS: Final = itertools.repeat(MISSING)
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 
@@ -695,6 +717,22 @@ def _is_generated(func: FunctionType, cls: type) -> bool:
 def reduces_as_any_object(kind: Any) -> bool:
     """Whether a class says nothing of its own about how its objects pickle."""
     return kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+
+
+def _reducers_of_project() -> tuple[tuple[type, Callable[..., Any]], ...]:
+    """What the program, and no installed module, has told `copyreg`.
+
+    What a module that travels by name tells of its own classes is left out: its import does it.
+    """
+    found = []
+    for cls, reducer in [*copyreg.dispatch_table.items()]:
+        module = module_of(reducer)
+        record = record_of(module)
+        if module == "__main__" or (
+            record is not None and not (record.by_name and module == module_of(cls))
+        ):
+            found.append((cls, reducer))
+    return tuple(found)
 
 
 def _is_plain(kind: Any) -> bool:

@@ -40,6 +40,7 @@ from mars.code.changes import (
     Change,
     Content,
     Group,
+    Reducer,
     State,
     bound,
     owner_of,
@@ -158,6 +159,9 @@ class Home:
     def ready(self, module: str, path: str) -> None:
         """What modules of the program hold is what it is."""
 
+    def reduce_by(self, key: str | tuple[str, str], data: bytes) -> None:
+        """The program's own reducers are here."""
+
     def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
         """Give a function that came back what it refers to."""
         namespace.setdefault(name, value)
@@ -261,6 +265,7 @@ class World:
         self._nested = 0  # looks inside each other
         self._settled_now: list[Change] = []  # by them
         self._before: dict[str, Any] = {}  # in sys.modules, under the names of ours
+        self._reducers: dict[str | tuple[str, str], bytes] = {}  # of classes that did not come yet
         self._guests: dict[str, Kept] | None = None  # modules of the program, as a guest of it
         # Of the call that runs:
         self._passing: dict[str, Any] = {}
@@ -285,6 +290,8 @@ class World:
             (self._passing if self.settled else self._objects)[tag] = value
             with _tag_lock:
                 _note(value, tag)
+            if tag in self._reducers and isinstance(value, type):
+                self._register(tag, value)
         if qualname is None or "<" in qualname:
             return
         namespace = self.module(module, {}).__dict__
@@ -336,6 +343,40 @@ class World:
                 self.used = True
                 self._undo.append(functools.partial(namespace.pop, name, None))
             namespace[name] = value
+
+    def reduce_by(self, key: str | tuple[str, str], data: bytes) -> None:
+        """Have objects of a class pickle as the program has told `copyreg`, once the class is here.
+
+        Parameters
+        ----------
+        key : str or tuple of str
+            The tag of the class, or its module and name.
+        data : bytes
+            The reducer, as a pickle.
+        """
+        self._reducers[key] = data
+        if isinstance(key, str) and key in self._objects:
+            self._register(key, self._objects[key])
+
+    def settle(self) -> None:
+        """The function is here: what comes from now on belongs to one call."""
+        self.settled = True
+        self.look_for_reduced()
+
+    def look_for_reduced(self) -> None:
+        """Use the reducers of classes whose modules have been imported meanwhile."""
+        if not self._reducers:
+            return
+        for key in [one for one in self._reducers if isinstance(one, tuple)]:
+            cls = found(*key)
+            if isinstance(cls, type):
+                self._register(key, cls)
+
+    def _register(self, key: str | tuple[str, str], cls: type) -> None:
+        change = Reducer(cls, pickle.loads(self._reducers.pop(key)))
+        self._changes["copyreg", str(key)] = change
+        if self.entered:
+            change.enter()
 
     def expect(self, data: bytes, large: Iterable[State]) -> None:
         """Take what came with a pickle: files of modules, and what they held in the program."""
@@ -626,7 +667,8 @@ class World:
 
     def is_empty(self) -> bool:
         """Whether nothing of the program's own code has come."""
-        return not (self._objects or self.manifest or self._states or len(self.modules) > 1) and (
+        came = self._objects or self.manifest or self._states or self._reducers or self._changes
+        return not (came or len(self.modules) > 1) and (
             "__main__" not in self.modules
             or self.modules["__main__"].__dict__.keys() <= _OF_EMPTY_MODULE
         )
@@ -705,7 +747,14 @@ def settle() -> None:
     """The function is here: what comes from now on belongs to one call."""
     world = current()
     if isinstance(world, World):
-        world.settled = True
+        world.settle()
+
+
+def look_for_reduced() -> None:
+    """Have objects of modules that were imported meanwhile pickle as the program wants it."""
+    world = current()
+    if isinstance(world, World):
+        world.look_for_reduced()
 
 
 def end_call() -> None:
