@@ -38,6 +38,7 @@ LAYERS = """
     deploy.clusters
     deploy.ssh deploy.slurm_queue
     code.bytecode code.digest code.keepers code.origin code.places code.arrays code.deep
+    code.parameters
     code.modules
     code.changes
     code.guests code.importing

@@ -96,6 +96,12 @@ class Record:
         found = self.codes.get(qualname, ())
         return found[0] if len(found) == 1 else None
 
+    def makes(self, path: str) -> bool:
+        """Whether an import is sure to make the class of a qualified name, and one such class."""
+        if not self.codes:
+            return True  # nobody knows, as of compiled modules
+        return path.partition(".")[0] in self.bound and len(self.codes.get(path, ())) < 2
+
     def has(self, code: CodeType) -> bool:
         """Whether code is that of the module's file."""
         return code in self.codes.get(code.co_qualname, ())

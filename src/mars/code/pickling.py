@@ -14,6 +14,7 @@ The module is long because the three picklers share their rules for each type of
 
 from __future__ import annotations
 
+import _collections_abc
 import copyreg
 import enum
 import functools
@@ -26,13 +27,15 @@ import types
 import weakref
 from collections import ChainMap, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextvars import ContextVar
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar, Final
 
-from mars.code import arrays, places
+from mars.code import arrays, parameters, places
 from mars.code import states as states_module
 from mars.code.bytecode import facts_of, names_in_alias, names_in_hints
 from mars.code.changes import (
+    HEAP_TYPE,
     MISSING,
     CachedFunction,
 )
@@ -51,14 +54,17 @@ from mars.code.definitions import (
     global_of,
     imported,
     imported_namespace,
-    loose_namespace,
+    itself,
+    loose_module,
     make_accessor,
     make_cached_property,
     make_cell,
     make_class,
+    make_context_variable,
     make_function,
     make_named,
     make_singledispatch,
+    make_view,
     making,
     names_in,
     pieces_of_class,
@@ -71,7 +77,7 @@ from mars.code.definitions import (
 from mars.code.keepers import Apart, InBand, Keeper
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.reach import EVERYTHING, HEAP_TYPE, Reach, reduces_as_any_object
+from mars.code.reach import EVERYTHING, Reach, reduces_as_any_object
 from mars.code.states import note_changeable, prepared_of
 from mars.code.world import (
     current,
@@ -86,7 +92,8 @@ class NotPlain(Exception):
 
 
 _DEFINED: Final = (FunctionType, type, CachedFunction)
-_SINGLE_TYPES: Final = (type(None), type(...), type(NotImplemented))
+_SINGLE_TYPES: Final = frozenset(map(id, (type(None), type(...), type(NotImplemented))))
+"""Identities, as a metaclass may say what it likes about equality, and may have no hash."""
 _NAMED_TYPES: Final = frozenset(
     {"NewType", "TypeVar", "ParamSpec", "TypeVarTuple", "TypeAliasType"}
 )
@@ -120,6 +127,8 @@ def handler_of(kind: type) -> str:
 def _choose(kind: type) -> str:
     if kind is BuiltinFunctionType or kind is MethodType:
         return "method"
+    if kind is ContextVar:
+        return "context_variable"
     if kind is ModuleType or issubclass(kind, ModuleType):
         return "module"
     if kind is object:
@@ -135,18 +144,20 @@ def _choose(kind: type) -> str:
         return "kind_of_field"
     if any("__wrapped__" in vars(one) for one in kind.__mro__):
         return "decorated"  # a proxy, such as those of wrapt
-    if not kind.__flags__ & HEAP_TYPE:
-        return ""
     if module == "typing" and kind.__name__ in _NAMED_TYPES:
         return "says_name"
+    if not kind.__flags__ & HEAP_TYPE:
+        return ""
     if kind.__reduce_ex__ is enum.Enum.__reduce_ex__:
         return "member"
-    if kind in copyreg.dispatch_table:
+    if type(kind).__hash__ is None or kind in copyreg.dispatch_table:
         return ""
     if not reduces_as_any_object(kind):
         ours = module == "__main__" or record_of(module) is not None
         return "says_name" if ours else ""
-    return "singleton" if kind.__dictoffset__ else ""
+    # What is also a list, say, has content beside its attributes.
+    only_attributes = all(one is object or one.__flags__ & HEAP_TYPE for one in kind.__mro__)
+    return "singleton" if kind.__dictoffset__ and only_attributes else ""
 
 
 def _nearness(module: str) -> int:
@@ -202,6 +213,22 @@ class _Special:
         """An array of a subclass of numpy's."""
         reduced = arrays.reduced(value, by_file=self.arguments)
         return NotImplemented if reduced is None else reduced
+
+    def context_variable(self, value: Any) -> Any:
+        """A variable of `contextvars`: that of a module, or one that has the value of this one."""
+        names = sorted(sys.modules, key=_nearness)
+        where = next(filter(None, (self.named_in(one, value) for one in names)), None)
+        if where is not None and not travels_by_value(where[0]):
+            if record_of(where[0]) is None:
+                return global_of, where
+            if not self.locks:  # else it is what the module holds that is written
+                self.reached[id(sys.modules[where[0]])] = sys.modules[where[0]]
+                return global_of, where
+        return self.new_context_variable(value, where)
+
+    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> Any:
+        """A variable that no other process has."""
+        raise NotPlain
 
     def decorated(self, value: Any) -> Any:
         """What a decorator made of a function: itself, where a module holds it under its name."""
@@ -268,7 +295,11 @@ class _Special:
     def says_name(self, value: Any) -> Any:
         """An object that may say nothing but a name."""
         kind = type(value)
-        module = getattr(value, "__module__", None) if kind.__module__ == "typing" else None
+        module = None
+        if kind.__module__ == "typing":
+            module = getattr(value, "__module__", None)
+            if found(module, value.__name__) is not value:
+                raise NotPlain  # such as ``T`` in ``class Box[T]``
         if travels_by_value(kind.__module__) or travels_by_value(module):
             raise NotPlain
         if record_of(kind.__module__) is not None:
@@ -300,7 +331,7 @@ class _Plain(_Special, pickle.Pickler):
         # type(), because isinstance() also asks the value, which may answer anything.
         kind = type(value)
         if issubclass(kind, _DEFINED):
-            if kind is type and value in _SINGLE_TYPES:
+            if kind is type and id(value) in _SINGLE_TYPES:
                 return NotImplemented
             module = module_of(value)
             if module == "__main__" or found(module, value.__qualname__) is not value:
@@ -331,8 +362,14 @@ _FACTS: Final = ("__package__", "__path__")
 """What a module that travels by value has from the beginning, for relative imports."""
 
 _BUILTIN_TYPES: Final = {
-    value: name for name, value in vars(types).items() if type(value) is type
-}  # fmt: skip
+    id(value): (module, name)
+    for module, name, value in (
+        *(("_collections_abc", *item) for item in vars(_collections_abc).items()),
+        *(("types", *item) for item in vars(types).items()),
+    )
+    if type(value) is type
+}
+"""Types that Python knows by a name in one of these modules, and not by their own."""
 
 
 class _Space:
@@ -348,13 +385,31 @@ class _Space:
             self.home = name
             self.by_name = not travels_by_value(name)
 
+        self.loose: _Loose | None = None
+
     def __reduce__(self) -> tuple[Any, ...]:
         if self.home is None:
-            facts = facts_of_module(self.namespace)
-            return loose_namespace, ({"__name__": self.namespace.get("__name__"), **facts},)
+            return vars, (self.as_module(""),)
         if self.by_name:
             return imported_namespace, (self.home,)
         return world_namespace, (self.home, facts_of_module(self.namespace))
+
+    def as_module(self, tag: str) -> _Loose:
+        """Stands for a module with these names that is not in ``sys.modules``."""
+        if self.loose is None:
+            self.loose = _Loose(tag, self.namespace)
+        return self.loose
+
+
+class _Loose:
+    def __init__(self, tag: str, namespace: dict[str, Any]) -> None:
+        self.parts = tag, namespace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tag, namespace = self.parts
+        name = namespace.get("__name__")
+        facts = {"__name__": name, **facts_of_module(namespace)}
+        return loose_module, (tag, name if isinstance(name, str) else "", facts)
 
 
 def facts_of_module(namespace: dict[str, Any]) -> dict[str, Any]:
@@ -410,7 +465,7 @@ class _Deeper:
         return bool, ()
 
 
-_OURS: Final = frozenset(map(id, (_Root, _Body, _Space, _Names, _Deeper)))
+_OURS: Final = frozenset(map(id, (_Root, _Body, _Space, _Loose, _Names, _Deeper)))
 
 
 class _Rich(_Special):
@@ -439,6 +494,7 @@ class _Rich(_Special):
     _pending: deque[tuple[Any, ...]]
     _alive: list[object]
     _homes: Homes
+    _owned: dict[int, tuple[Any, int]]  # parameters of aliases, by identity
     depth: int
     clear_memo: Callable[[], None]  # of the pickler
 
@@ -457,6 +513,7 @@ class _Rich(_Special):
         self._pending = deque()
         self._alive = []  # so that no identity is used again
         self._homes = Homes()
+        self._owned = {}
         self.depth = 0
 
     def let_go(self) -> None:
@@ -473,7 +530,7 @@ class _Rich(_Special):
         yield _PAD
         for name in self.asked:  # modules that code imports when it runs, also the script's own
             module = sys.modules.get(name)
-            if module is not None and travels_by_value(name):
+            if module is not None:
                 self._pending.append(("module", module))
         self._pending.extend(self.reducers)
         while self._pending:
@@ -556,6 +613,8 @@ class _Rich(_Special):
         handler = handler_of(kind)
         if handler:
             return getattr(self, handler)(value)
+        if type(kind).__hash__ is None:  # pickle would look for the class in a table
+            return value.__reduce_ex__(5)
         custom = kind.__flags__ & HEAP_TYPE and not reduces_as_any_object(kind)
         if custom and kind not in self.dispatch_table:
             return self.says_name(value)
@@ -656,22 +715,23 @@ class _Rich(_Special):
                             pending.append(inner.__name__)
 
     def _class(self, cls: Any) -> Any:
-        if cls in _SINGLE_TYPES:
+        if id(cls) in _SINGLE_TYPES:
             return NotImplemented
-        if self._by_name(cls):
+        forced = any(cls is one for one in self.by_value)
+        if not forced and self._by_name(cls):
             return NotImplemented
-        if cls in _BUILTIN_TYPES:
-            return global_of, ("types", _BUILTIN_TYPES[cls])
+        if id(cls) in _BUILTIN_TYPES:
+            return global_of, _BUILTIN_TYPES[id(cls)]
         generic = vars(cls).get("__pydantic_generic_metadata__")
         if type(generic) is dict and generic.get("origin") is not None:
             return operator.getitem, (generic["origin"], generic["args"])  # as it was made
-        if not self.inside:
+        if not self.inside and not forced:
             return self._reference(cls, is_class=True)
-        return self._define_class(cls)
+        return self._define_class(cls, forced=forced)
 
-    def _define_class(self, cls: Any) -> Any:
+    def _define_class(self, cls: Any, *, forced: bool = False) -> Any:
         module, qualname = cls.__module__, cls.__qualname__
-        named = found(module, qualname) is cls
+        named = not forced and found(module, qualname) is cls
         (meta, name, bases, body, members), state = pieces_of_class(cls)
         self._alive.append((bases, body, members, state))
         if isinstance(module, str) and module in sys.modules and travels_by_value(module):
@@ -721,14 +781,11 @@ class _Rich(_Special):
             if EVERYTHING in names or not (names or name == "__main__"):
                 names = _public(value)
             self._tell(space, names)
-            return world_module, (name, facts_of_module(vars(value)))
-        names = [one for one in vars(value) if one != "__builtins__"]
+            kind = () if type(value) is ModuleType or name == "__main__" else (type(value),)
+            return world_module, (name, facts_of_module(vars(value)), *kind)
         space = self._space(vars(value))
-        state = {one: vars(value)[one] for one in names}
-        return (
-            make_named, (_tag_or_name(value, name, ""), name, "", False, ModuleType, name),
-            state, None, None, fill_named,
-        )  # fmt: skip
+        self._tell(space, [one for one in vars(value) if one != "__builtins__"])
+        return itself, (space.as_module(tag_of(value)),)
 
     def singleton(self, value: Any) -> Any:
         if getattr(value, "__dict__", None):
@@ -740,19 +797,52 @@ class _Rich(_Special):
             return super().singleton(value)
         return self._named(value, *where, bare, (type(value),), None)
 
+    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> Any:
+        args: tuple[Any, ...] = (value.name,)
+        try:
+            now = value.get()
+            dumps(now, Apart())
+            args = value.name, now
+        except Exception:  # it is not set, or its value cannot travel
+            pass
+        if where is None or not travels_by_value(where[0]):
+            return make_context_variable, args
+        return self._named(value, *where, make_context_variable, args, None)
+
     def says_name(self, value: Any) -> Any:
         kind = type(value)
         reduced = value.__reduce_ex__(5)
         if not isinstance(reduced, str):
             return reduced
+        if kind.__module__ == "typing":
+            return self._of_typing(value, reduced)
         module = pickle.whichmodule(value, reduced)  # type: ignore[attr-defined]
         if not travels_by_value(module):
             return reduced
-        if kind.__module__ == "typing":
-            maker, args = _typing_parts(value)
-            return self._named(value, module, reduced, maker, args, None)
         state = object.__getstate__(value)
         return self._named(value, module, reduced, bare, (kind,), state)
+
+    def _of_typing(self, value: Any, name: str) -> Any:
+        """A type variable, an alias of a type, and what else `typing` knows by a name."""
+        module = getattr(value, "__module__", None)
+        if found(module, name) is value and not travels_by_value(module):
+            return NotImplemented
+        if not isinstance(module, str):
+            module = "typing"
+        if not parameters.is_of_syntax(value):
+            maker, args = parameters.parts_of(value)
+            return self._named(value, module, name, maker, args, None)
+        if id(value) in self._owned:
+            return parameters.parameter_of, self._owned[id(value)]
+        described, late = parameters.late_parts_of(value)
+        maker, args = parameters.make_parameter, (described,)
+        if type(value).__name__ == "TypeAliasType":
+            maker, args = parameters.make_alias, (value.__name__, module, described)
+            for place, one in enumerate(value.__type_params__):
+                self._owned[id(one)] = value, place
+        named = found(module, name) is value
+        made = (_tag_or_name(value, module, name), module, name, named, maker, *args)
+        return make_named, made, late, None, None, parameters.fill_late
 
     def _named(
         self, value: Any, module: str, name: str, maker: Any, args: tuple[Any, ...], state: Any
@@ -832,32 +922,6 @@ class _New:
         return self.maker, ()
 
 
-def _typing_parts(value: Any) -> tuple[Any, tuple[Any, ...]]:
-    """What an object of `typing` that is known by its name is made from."""
-    kind = type(value)
-    if kind.__name__ == "NewType":
-        return kind, (value.__name__, value.__supertype__)
-    if kind.__name__ == "TypeVar":
-        return make_typevar, (
-            value.__name__, value.__constraints__, value.__bound__, value.__covariant__,
-            value.__contravariant__,
-        )  # fmt: skip
-    if kind.__name__ == "TypeAliasType":
-        return kind, (value.__name__, value.__value__)
-    return kind, (value.__name__,)
-
-
-def make_typevar(
-    name: str, constraints: tuple[Any, ...], bound: Any, covariant: bool, contravariant: bool
-) -> Any:
-    """A type variable."""
-    import typing
-
-    return typing.TypeVar(
-        name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant
-    )
-
-
 # -- picklers for definitions ---------------------------------------------------------------------
 
 
@@ -890,11 +954,17 @@ def _descriptor_reduce(value: Any) -> tuple[Any, ...]:
     return getattr, (value.__objclass__, value.__name__)
 
 
+def _view_reduce(view: memoryview) -> tuple[Any, ...]:
+    data = pickle.PickleBuffer(view) if view.contiguous else view.tobytes()
+    return make_view, (data, view.format, view.shape)
+
+
 _TABLE: Final[dict[type, Callable[[Any], Any]]] = {
     CodeType: _code_reduce,
     staticmethod: _wrapped_reduce,
     classmethod: _wrapped_reduce,
     property: _property_reduce,
+    memoryview: _view_reduce,
     types.MappingProxyType: _proxy_reduce,
     types.GetSetDescriptorType: _descriptor_reduce,
     types.MemberDescriptorType: _descriptor_reduce,
@@ -1237,8 +1307,8 @@ def _place_of_class(cls: type) -> tuple[str, str] | None:
         return None
     if found(module, cls.__qualname__) is cls:
         return module, cls.__qualname__
-    if cls in _BUILTIN_TYPES:
-        return "types", _BUILTIN_TYPES[cls]
+    if id(cls) in _BUILTIN_TYPES:
+        return _BUILTIN_TYPES[id(cls)]
     for name, one in [*vars(sys.modules.get(module, types)).items()]:
         if one is cls:  # such as `_thread.lock`, which has another name there
             return module, name

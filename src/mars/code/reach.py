@@ -48,6 +48,7 @@ from mars.code.bytecode import (
 from mars.code.changes import (
     AS_IMPORTED,
     DEFAULT,
+    HEAP_TYPE,
     MISSING,
     REGISTERED,
     CachedFunction,
@@ -72,10 +73,9 @@ _ATOMS: Final = (
     GenericAlias, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
 )  # fmt: skip
-HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
 _NOT_LOOKED_AT: Final = {
     "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
-    "_abc_impl", "__slotnames__",
+    "_abc_impl", "__slotnames__", "__subclasses__",
 }  # fmt: skip
 """What Python keeps in a class for itself, and nobody changes in place."""
 _CONTAINERS_OF: Final = frozenset({"builtins", "collections", "types", "weakref", "_weakrefset"})
@@ -129,14 +129,14 @@ class Reach:
         self._pending: list[Callable[[], object]] = []
         self._instances: tuple[list[Any], list[Any]] = [], []
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
+        self._classes: dict[int, type] | None = None  # of the project, if code asks for subclasses
         self._root: object = root
         self._reducers = len(copyreg.dispatch_table)
         self.reducers = _reducers_of_project()
         self._value(root, None)
         for _, reducer in self.reducers:
             self._later(reducer, None)
-        while self._pending:  # a stack of our own: a chain of functions may be long
-            self._pending.pop()()
+        self._walk()
         self._root = None
         self._plain.clear()
         self._bound = [
@@ -147,6 +147,7 @@ class Reach:
             self._cells or self._mappings or self._collections or self._specs or self._files
             or self._instances[0] or self.reducers
         )  # fmt: skip
+        self._classes = None
         self._seen.clear()
         self._held_alive.clear()  # the root has to be able to go
 
@@ -212,6 +213,26 @@ class Reach:
         return all(_same(collection, items) for collection, items in self._collections)
 
     # -- the walk ------------------------------------------------------------------------------
+
+    def _walk(self) -> None:
+        while True:
+            while self._pending:  # a stack of our own: a chain of functions may be long
+                self._pending.pop()()
+            for cls in [*(self._classes or {}).values()]:
+                below: list[type] = type.__subclasses__(cls)
+                for one in below:
+                    self._subclass(one)
+            if not self._pending:
+                return
+
+    def _subclass(self, cls: type) -> None:
+        """A class that code may find by asking a class above it."""
+        module = module_of(cls)
+        ours = module == "__main__" or record_of(module) is not None
+        if id(cls) in self._seen or not ours or found(module, cls.__qualname__) is not cls:
+            return
+        self._later(cls, None)
+        self.asked.setdefault(module, {})[cls.__qualname__.partition(".")[0]] = None
 
     def _later(self, value: object, facts: Facts | None) -> None:
         if type(value) not in _QUICK:
@@ -418,6 +439,9 @@ class Reach:
             self._name(namespace, name, facts, home if here else None, record)
         if module is not None and here and asks_by_text(facts):
             self._module(module, None)
+        if "__subclasses__" in facts.mentioned and self._classes is None:
+            met = (one for one in self._held_alive if isinstance(one, type))
+            self._classes = {id(one): one for one in met}
         if facts.dynamic and imports_by_text(facts):
             for unseen in modules.by_value():  # no worker would find them
                 self._module(unseen, None)
@@ -489,7 +513,8 @@ class Reach:
                 and (several or len(record.codes[path]) == 1)
             )
         if issubclass(type(value), type):
-            return module_of(value) == record.module.__name__ and value.__qualname__ == path
+            same_name = module_of(value) == record.module.__name__ and value.__qualname__ == path
+            return same_name and record.makes(path)
         return False
 
     def _take(self, name: str, record: Record) -> None:
@@ -563,6 +588,16 @@ class Reach:
                 self._later(value, None)
         if facts is not None:
             self._submodules(module, facts)
+            if "__getattr__" in namespace:
+                self._made_when_asked(module, facts)
+
+    def _made_when_asked(self, module: ModuleType, facts: Facts) -> None:
+        """What the ``__getattr__`` of a module may give: what it refers to, and what is loaded."""
+        self._later(vars(module)["__getattr__"], None)
+        inside = f"{module.__name__}."
+        for name, inner in [*sys.modules.items()]:
+            if name.startswith(inside):
+                self._later(inner, facts)
 
     def _submodules(self, package: ModuleType, facts: Facts) -> None:
         """A package's modules, which are asked for as its attributes."""
@@ -583,11 +618,17 @@ class Reach:
                 if "<locals>" in cls.__qualname__:
                     self._mapping(vars(cls), _NOT_LOOKED_AT)
             return
+        if self._classes is not None:
+            self._classes[id(cls)] = cls
         self._registrations = abc.get_cache_token()
         self._bases.append((weakref.ref(cls), cls.__bases__))
         if record is not None and record.by_name and found(module, cls.__qualname__) is cls:
             self._take(module, record)
-            self._class_by_name(cls, module, record)
+            if record.makes(cls.__qualname__):
+                self._class_by_name(cls, module, record)
+            else:
+                self._hold(module, cls.__qualname__, cls, named=True)
+                self._mapping(vars(cls), _NOT_LOOKED_AT)
         else:
             self._mapping(vars(cls), _NOT_LOOKED_AT)
             space = vars(sys.modules[module]) if module in sys.modules else {}
@@ -631,7 +672,7 @@ class Reach:
             if isinstance(cls, EnumMeta) and name.startswith("_") and name.endswith("_"):
                 continue  # made by its metaclass
             own = True
-            for part in _functions_in(value):
+            for part in functions_in(value):
                 if _is_generated(part, cls):
                     self._attributes_of(part, module, path)
                 elif not self._is_own(part, record, path, several=part is not value):
@@ -640,7 +681,7 @@ class Reach:
             if issubclass(type(value), type):
                 own = self._is_own(value, record, path)
                 self._later(value, None)
-            elif not _functions_in(value):
+            elif not functions_in(value):
                 own = (
                     name in _OF_CLASS or type(value) in (MemberDescriptorType, GetSetDescriptorType)
                 )  # fmt: skip
@@ -691,7 +732,7 @@ def _computes(body: CodeType) -> bool:
     return not (set(body.co_names) - facts_of(body).stored) <= _WITHOUT_CALLS
 
 
-def _functions_in(value: Any) -> tuple[FunctionType, ...]:
+def functions_in(value: Any) -> tuple[FunctionType, ...]:
     """The functions that an attribute of a class is made of."""
     if type(value) is FunctionType:
         return (value,)

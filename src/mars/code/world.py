@@ -35,6 +35,7 @@ from typing import Any, Final, Protocol
 from mars.code import importing, modules
 from mars.code.changes import (
     DEFAULT,
+    HEAP_TYPE,
     MISSING,
     OF_FUNCTION,
     Change,
@@ -115,6 +116,11 @@ def _forget(tags: dict[int, Any], tagged: dict[str, Any], key: int, tag: str, go
         del tagged[tag]
 
 
+def _forget_maker(makers: dict[int, Any], key: int, gone: object) -> None:
+    if makers.get(key, (None,))[0] is gone:
+        del makers[key]
+
+
 def is_of_this_process(tag: str) -> bool:
     """Whether a tag was given here, or in a process that this one was forked from."""
     return bool(_here) and tag.startswith(_here)
@@ -136,10 +142,14 @@ class Home:
             return MISSING  # it was defined again, or it is gone
         # Of a process that has ended: what stands in its place is known by its name.
         value = found(module, qualname)
-        return value if isinstance(value, (type, FunctionType)) else MISSING
+        has_tag = not tag.startswith("@")  # else a name is all that it is known by
+        return MISSING if has_tag and not isinstance(value, (type, FunctionType)) else value
 
     def met(self, tag: str, value: Any) -> None:
         """Something got a tag."""
+
+    def keep_apart(self, cls: type) -> None:
+        """A class was made that nobody here had."""
 
     def add(self, tag: str, module: str, qualname: str | None, value: Any) -> None:
         """Something was made that nobody here had."""
@@ -165,6 +175,27 @@ class Home:
     def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
         """Give a function that came back what it refers to."""
         namespace.setdefault(name, value)
+
+
+_makers: dict[int, tuple[weakref.ref[type], weakref.ref[World]]] = {}
+"""The world that a class came with, by the identity of the class."""
+
+
+def _is_visible(cls: type) -> bool:
+    """Whether code of the world that it runs in may meet a class."""
+    made = _makers.get(id(cls))
+    if made is not None and made[0]() is cls:
+        return made[1]() is current()
+    known = _tags.get(id(cls))
+    if known is None or known[0]() is not cls:
+        return True
+    return current().find(known[1], cls.__module__, cls.__qualname__) in (cls, MISSING)
+
+
+def _subclasses(cls: type) -> list[type]:
+    """In the place of ``__subclasses__``: without those that came with calls of other functions."""
+    below: list[type] = type.__subclasses__(cls)
+    return [one for one in below if _is_visible(one)]
 
 
 class _Outer:
@@ -304,6 +335,21 @@ class World:
             namespace[name] = value
         else:
             self._bind(namespace, name, value)
+
+    def keep_apart(self, cls: type) -> None:
+        """A class is here for the calls of this world only; classes above it tell nobody else."""
+        key = id(cls)
+        gone = weakref.ref(cls, functools.partial(_forget_maker, _makers, key))
+        _makers[key] = gone, weakref.ref(self)
+        for base in cls.__bases__:
+            if base.__flags__ & HEAP_TYPE and "__subclasses__" not in vars(base):
+                change = Change(base, "__subclasses__", classmethod(_subclasses))
+                if not importing.is_program():
+                    change.enter()  # for good: calls of other worlds come
+                elif id(base) not in _makers:
+                    self._changes[base.__module__, f"{base.__qualname__}.__subclasses__"] = change
+                    if self.entered:
+                        change.enter()
 
     def _bind(self, namespace: dict[str, Any], name: str, value: Any) -> None:
         if self.settled and name not in namespace:
