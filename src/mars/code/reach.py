@@ -593,7 +593,15 @@ class Reach:
 
     def _made_when_asked(self, module: ModuleType, facts: Facts) -> None:
         """What the ``__getattr__`` of a module may give: what it refers to, and what is loaded."""
-        self._later(vars(module)["__getattr__"], None)
+        made_by = vars(module)["__getattr__"]
+        self._later(made_by, None)
+        if type(made_by) is FunctionType:
+            package = vars(module).get("__package__") or ""
+            for level, imported, members in facts_of(made_by.__code__).imports:
+                full = resolved(level, imported, package)
+                for one in (full, *(f"{full}.{member}" for member in members)):
+                    if one in sys.modules:
+                        self._later(sys.modules[one], facts)
         inside = f"{module.__name__}."
         for name, inner in [*sys.modules.items()]:
             if name.startswith(inside):
