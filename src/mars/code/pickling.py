@@ -26,7 +26,7 @@ import threading
 import types
 import weakref
 from collections import ChainMap, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar, Final
@@ -83,6 +83,7 @@ from mars.code.world import (
     current,
     look_for_reduced,
     tag_of,
+    waiting_reducers,
 )
 from mars.settings import PICKLE_DEPTH
 
@@ -150,7 +151,7 @@ def _choose(kind: type) -> str:
         return ""
     if kind.__reduce_ex__ is enum.Enum.__reduce_ex__:
         return "member"
-    if type(kind).__hash__ is None or kind in copyreg.dispatch_table:
+    if kind in copyreg.dispatch_table:
         return ""
     if not reduces_as_any_object(kind):
         ours = module == "__main__" or record_of(module) is not None
@@ -494,7 +495,8 @@ class _Rich(_Special):
     _pending: deque[tuple[Any, ...]]
     _alive: list[object]
     _homes: Homes
-    _owned: dict[int, tuple[Any, int]]  # parameters of aliases, by identity
+    _owned: Mapping[int, tuple[Any, int]] = types.MappingProxyType({})
+    # parameters of aliases, by identity
     depth: int
     clear_memo: Callable[[], None]  # of the pickler
 
@@ -513,7 +515,6 @@ class _Rich(_Special):
         self._pending = deque()
         self._alive = []  # so that no identity is used again
         self._homes = Homes()
-        self._owned = {}
         self.depth = 0
 
     def let_go(self) -> None:
@@ -613,8 +614,6 @@ class _Rich(_Special):
         handler = handler_of(kind)
         if handler:
             return getattr(self, handler)(value)
-        if type(kind).__hash__ is None:  # pickle would look for the class in a table
-            return value.__reduce_ex__(5)
         custom = kind.__flags__ & HEAP_TYPE and not reduces_as_any_object(kind)
         if custom and kind not in self.dispatch_table:
             return self.says_name(value)
@@ -838,8 +837,8 @@ class _Rich(_Special):
         maker, args = parameters.make_parameter, (described,)
         if type(value).__name__ == "TypeAliasType":
             maker, args = parameters.make_alias, (value.__name__, module, described)
-            for place, one in enumerate(value.__type_params__):
-                self._owned[id(one)] = value, place
+            owned = {id(one): (value, at) for at, one in enumerate(value.__type_params__)}
+            self._owned = {**self._owned, **owned}
         named = found(module, name) is value
         made = (_tag_or_name(value, module, name), module, name, named, maker, *args)
         return make_named, made, late, None, None, parameters.fill_late
@@ -959,12 +958,18 @@ def _view_reduce(view: memoryview) -> tuple[Any, ...]:
     return make_view, (data, view.format, view.shape)
 
 
+def _weak_mapping_reduce(value: Any) -> tuple[Any, ...]:
+    return type(value), (), None, None, iter(list(value.items()))
+
+
 _TABLE: Final[dict[type, Callable[[Any], Any]]] = {
     CodeType: _code_reduce,
     staticmethod: _wrapped_reduce,
     classmethod: _wrapped_reduce,
     property: _property_reduce,
     memoryview: _view_reduce,
+    weakref.WeakValueDictionary: _weak_mapping_reduce,
+    weakref.WeakKeyDictionary: _weak_mapping_reduce,
     types.MappingProxyType: _proxy_reduce,
     types.GetSetDescriptorType: _descriptor_reduce,
     types.MemberDescriptorType: _descriptor_reduce,
@@ -1196,7 +1201,8 @@ def _dumps(
     ``met`` gets the objects that it holds and that can be changed, by identity.
     """
     keep.restart()
-    look_for_reduced()
+    if waiting_reducers:
+        look_for_reduced()
     file = new_file()
     plain = _Plain(file, keep, arguments, locks)
     if table is not None:

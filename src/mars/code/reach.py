@@ -773,15 +773,26 @@ def _reducers_of_project() -> tuple[tuple[type, Callable[..., Any]], ...]:
 
     What a module that travels by name tells of its own classes is left out: its import does it.
     """
-    found = []
-    for cls, reducer in [*copyreg.dispatch_table.items()]:
+    global _reducers
+    table = copyreg.dispatch_table
+    seen, known = _reducers
+    if seen == table:
+        return known
+    seen, found = dict(table), []
+    for cls, reducer in seen.items():
         module = module_of(reducer)
         record = record_of(module)
         if module == "__main__" or (
             record is not None and not (record.by_name and module == module_of(cls))
         ):
             found.append((cls, reducer))
+    if not found:  # else it depends on how modules travel, which may change
+        _reducers = seen, ()
     return tuple(found)
+
+
+_reducers: tuple[dict[Any, Any], tuple[tuple[type, Callable[..., Any]], ...]] = {}, ()
+"""What `copyreg` knew when nothing of it was the program's."""
 
 
 def _is_plain(kind: Any) -> bool:

@@ -266,6 +266,10 @@ class Reading(Protocol):
         """What tells one function from another, without what it holds."""
 
 
+waiting_reducers: Final[list[bool]] = []
+"""Empty until the first world waits for the import of a class with a reducer: mostly for ever."""
+
+
 class World:
     """What the program's code was when a call was spawned.
 
@@ -401,7 +405,9 @@ class World:
             The reducer, as a pickle.
         """
         self._reducers[key] = data
-        if isinstance(key, str) and key in self._objects:
+        if isinstance(key, tuple):
+            waiting_reducers[:] = [True]
+        elif key in self._objects:
             self._register(key, self._objects[key])
 
     def settle(self) -> None:

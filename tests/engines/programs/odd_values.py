@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 import typing
+import weakref
 
 import connections
 from checks import check, check_call, start
@@ -153,3 +154,19 @@ def imports(name):
 
 
 check_call("a module without a file by its name", imports, "made_by_hand", want=42)
+
+# -- containers of weak references ----------------------------------------------------------------------
+
+
+class Cached:
+    known = weakref.WeakValueDictionary()
+
+    def __new__(cls, name):
+        return cls.known.setdefault(name, super().__new__(cls))
+
+
+kept = Cached("a")
+check_call(
+    "a weak dictionary of a class", lambda one: Cached("b") is Cached("b") and one, 3, want=3
+)
+check_call("and what it holds", lambda: kept is Cached.known["a"])
