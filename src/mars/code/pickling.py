@@ -648,7 +648,7 @@ class _Rich(_Special):
         return record.by_name
 
     def _function(self, func: Any) -> Any:
-        forced = any(func is one for one in self.by_value)
+        forced = bool(self.by_value) and any(func is one for one in self.by_value)
         if not forced and self._by_name(func):
             return NotImplemented
         named = not forced and found(func.__module__, func.__qualname__) is func
@@ -716,7 +716,7 @@ class _Rich(_Special):
     def _class(self, cls: Any) -> Any:
         if id(cls) in _SINGLE_TYPES:
             return NotImplemented
-        forced = any(cls is one for one in self.by_value)
+        forced = bool(self.by_value) and any(cls is one for one in self.by_value)
         if not forced and self._by_name(cls):
             return NotImplemented
         if id(cls) in _BUILTIN_TYPES:
