@@ -46,6 +46,9 @@ LAYERS = """
     code.definitions code.reach
     code.needs
     code.states code.main_names
+    code.reductions code.stand_ins
+    code.special
+    code.rich
     code.pickling
     code.arriving code.functions
     attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting
