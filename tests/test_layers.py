@@ -42,8 +42,12 @@ LAYERS = """
     code.modules
     code.changes
     code.guests code.importing
+    code.tags
+    code.home
+    code.spawned
     code.world
-    code.definitions code.reach
+    code.definitions code.parts code.watched
+    code.reach
     code.needs
     code.states code.main_names
     code.reductions code.stand_ins

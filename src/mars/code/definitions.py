@@ -34,6 +34,7 @@ from mars.code.modules import travels_by_value
 from mars.code.origin import is_project_module
 from mars.code.world import (
     current,
+    keep_apart,
 )
 
 CODE_VERSION: Final = 2
@@ -454,7 +455,7 @@ def make_class(
     else:
         cls = _bare_enum(meta, name, bases, body, members)
     world.add(tag, module, qualname if named else None, cls)
-    world.keep_apart(cls)
+    keep_apart(cls)
     return _new(cls)
 
 

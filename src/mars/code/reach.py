@@ -9,18 +9,15 @@ that imports them may find something else there: the program may have set it.
 from __future__ import annotations
 
 import abc
-import copyreg
 import functools
 import gc
 import itertools
-import operator
 import sys
 import weakref
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from enum import Enum, EnumMeta
 from types import (
     BuiltinFunctionType,
-    CellType,
     ClassMethodDescriptorType,
     CodeType,
     FunctionType,
@@ -66,6 +63,18 @@ from mars.code.modules import (
     travels_by_value,
 )  # fmt: skip
 from mars.code.origin import found, module_of
+from mars.code.parts import (
+    NOT_LOOKED_AT,
+    OF_BODY,
+    OF_CLASS,
+    OF_MEMBER,
+    computes,
+    functions_in,
+    has_only_attributes,
+    is_generated,
+    says_little,
+)
+from mars.code.watched import Watched, contents_of
 from mars.settings import REACH_ITEMS
 
 _ATOMS: Final = (
@@ -73,16 +82,11 @@ _ATOMS: Final = (
     GenericAlias, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
 )  # fmt: skip
-_NOT_LOOKED_AT: Final = {
-    "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
-    "_abc_impl", "__slotnames__", "__subclasses__",
-}  # fmt: skip
-"""What Python keeps in a class for itself, and nobody changes in place."""
 _CONTAINERS_OF: Final = frozenset({"builtins", "collections", "types", "weakref", "_weakrefset"})
 """Modules of Python whose objects hold what others put into them."""
 
 
-class Reach:
+class Reach(Watched):
     """What a value refers to.
 
     Attributes
@@ -105,112 +109,31 @@ class Reach:
     """
 
     def __init__(self, root: object) -> None:
+        super().__init__()
         self.stable = True
         self.modules: dict[str, None] = {}
         self.held: dict[tuple[str, str], tuple[Any, bool]] = {}
         self.asked: dict[str, dict[str, None]] = {}
         self.codes: list[tuple[CodeType, str]] = []
         self.installed: dict[str, None] = {}
-        self._globals: dict[int, tuple[dict[str, Any], list[str], list[object]]] = {}
-        self._cells: list[tuple[CellType, object]] = []
-        # Weak: the one that is remembered has to be able to go, and what it refers to is held.
-        self._functions: list[tuple[weakref.ref[FunctionType], CodeType, object, object]] = []
-        self._empty: list[Mapping[Any, Any]] = []
-        self._mappings: list[tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...]]] = []
-        self._collections: list[tuple[Collection[Any], tuple[Any, ...]]] = []
-        self._specs: list[tuple[ModuleType, object]] = []
-        self._files: list[tuple[str, tuple[int, int, int]]] = []
-        self._bases: list[tuple[weakref.ref[type], tuple[type, ...]]] = []
-        self._registrations: object = None  # of subclasses at abstract classes, so many so far
         self._seen: set[object] = set()
         self._held_alive: list[object] = []
         self._homes = Homes()
         self._room = REACH_ITEMS
         self._pending: list[Callable[[], object]] = []
-        self._instances: tuple[list[Any], list[Any]] = [], []
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
         self._classes: dict[int, type] | None = None  # of the project, if code asks for subclasses
         self._root: object = root
-        self._reducers = len(copyreg.dispatch_table)
-        self.reducers = _reducers_of_project()
         self._value(root, None)
         for _, reducer in self.reducers:
             self._later(reducer, None)
         self._walk()
         self._root = None
         self._plain.clear()
-        self._bound = [
-            (space, tuple(names), tuple(values)) for space, names, values in self._globals.values()
-        ]
-        self._globals.clear()
-        self._is_short = not (
-            self._cells or self._mappings or self._collections or self._specs or self._files
-            or self._instances[0] or self.reducers
-        )  # fmt: skip
+        self._end_watch()
         self._classes = None
         self._seen.clear()
         self._held_alive.clear()  # the root has to be able to go
-
-    # -- has it changed? -----------------------------------------------------------------------
-
-    def unchanged(self) -> bool:
-        """Whether all is as it was when this was made."""
-        try:
-            return self._unchanged()
-        except RuntimeError:  # another thread changes one meanwhile
-            return False
-
-    def _unchanged(self) -> bool:
-        for reference, func_code, defaults, kwdefaults in self._functions:
-            func = reference()
-            if (
-                func is None
-                or func.__code__ is not func_code
-                or func.__defaults__ is not defaults
-                or func.__kwdefaults__ is not kwdefaults
-            ):
-                return False
-        # What follows is looked at by C code, as far as that can be had: it happens at each spawn.
-        for namespace, names, values in self._bound:
-            if not all(map(operator.is_, map(namespace.get, names, _MISSINGS), values)):
-                return False
-        if len(copyreg.dispatch_table) != self._reducers:
-            return False
-        return not any(self._empty) and (self._is_short or self._rest_unchanged())
-
-    def _rest_unchanged(self) -> bool:
-        for cell, value in self._cells:
-            if _contents(cell) is not value:
-                return False
-        for mapping, keys, held in self._mappings:
-            if (
-                len(mapping) != len(keys)
-                or not all(map(operator.is_, mapping.values(), held))
-                or not all(map(operator.is_, mapping, keys))
-            ):
-                return False
-        instances, kinds = self._instances
-        if not all(map(operator.is_, map(type, instances), kinds)):
-            return False
-        for reduced, reducer in self.reducers:
-            if copyreg.dispatch_table.get(reduced) is not reducer:
-                return False
-        if self._registrations not in (None, abc.get_cache_token()):
-            return False
-        for class_reference, bases in self._bases:
-            cls = class_reference()
-            if cls is None or cls.__bases__ is not bases:
-                return False
-        for module, spec in self._specs:
-            if getattr(module, "__spec__", None) is not spec:
-                return False
-        for file, stamp in self._files:
-            try:
-                if modules.stamp_of(file) != stamp:
-                    return False
-            except OSError:
-                return False
-        return all(_same(collection, items) for collection, items in self._collections)
 
     # -- the walk ------------------------------------------------------------------------------
 
@@ -326,7 +249,7 @@ class Reach:
         attributes = getattr(value, "__dict__", None)
         plain = self._plain.get(id(kind))
         if plain is None:
-            plain = self._plain[id(kind)] = _is_plain(kind)
+            plain = self._plain[id(kind)] = has_only_attributes(kind)
         if type(attributes) is dict and plain:
             for some, one in zip(self._instances, (value, kind), strict=True):
                 some.append(one)
@@ -398,7 +321,7 @@ class Reach:
             self._later(value, None)
         self._mapping(func.__dict__)
         for cell in func.__closure__ or ():
-            value = _contents(cell)
+            value = contents_of(cell)
             self._cells.append((cell, value))
             self._at_home(value)
             self._later(value, facts)
@@ -495,7 +418,7 @@ class Reach:
         known = self.held.get((module, path))
         self.held[module, path] = value, named or (known is not None and known[1])
         self._later(value, None)
-        if _says_little(value):
+        if says_little(value):
             for name, one in list(vars(value).items()):  # large ones are in its pickle, most likely
                 self._hold(module, f"{path}.{name}", one, named=False)
 
@@ -624,7 +547,7 @@ class Reach:
                 for base in cls.__bases__:
                     self._later(base, None)
                 if "<locals>" in cls.__qualname__:
-                    self._mapping(vars(cls), _NOT_LOOKED_AT)
+                    self._mapping(vars(cls), NOT_LOOKED_AT)
             return
         if self._classes is not None:
             self._classes[id(cls)] = cls
@@ -636,9 +559,9 @@ class Reach:
                 self._class_by_name(cls, module, record)
             else:
                 self._hold(module, cls.__qualname__, cls, named=True)
-                self._mapping(vars(cls), _NOT_LOOKED_AT)
+                self._mapping(vars(cls), NOT_LOOKED_AT)
         else:
-            self._mapping(vars(cls), _NOT_LOOKED_AT)
+            self._mapping(vars(cls), NOT_LOOKED_AT)
             space = vars(sys.modules[module]) if module in sys.modules else {}
             for name in names_in_hints(vars(cls).get("__annotations__")):
                 if name in space:
@@ -657,7 +580,7 @@ class Reach:
             self._hold(module, f"{cls.__qualname__}.__bases__", cls.__bases__, named=True)
         body = record.body_of(cls.__qualname__)
         for name in () if body is None else facts_of(body).stored:
-            if name not in vars(cls) and name not in _OF_BODY:
+            if name not in vars(cls) and name not in OF_BODY:
                 self.held[module, f"{cls.__qualname__}.{name}"] = MISSING, False
         if issubclass(type(cls), abc.ABCMeta):
             registered = registered_at(cls)
@@ -668,20 +591,20 @@ class Reach:
             value = vars(cls)[name]
             path = f"{cls.__qualname__}.{name}"
             if name in members:
-                if not is_plain(value._value_) or body is None or _computes(body):
+                if not is_plain(value._value_) or body is None or computes(body):
                     self._hold(module, f"{path}._value_", value._value_, named=False)
                 self._later(value, None)
                 for attribute, one in vars(value).items():
-                    if attribute not in _OF_MEMBER:
+                    if attribute not in OF_MEMBER:
                         self._hold(module, f"{path}.{attribute}", one, named=True)
                 continue
-            if name in _NOT_LOOKED_AT or name.startswith("_abc_"):
+            if name in NOT_LOOKED_AT or name.startswith("_abc_"):
                 continue
             if isinstance(cls, EnumMeta) and name.startswith("_") and name.endswith("_"):
                 continue  # made by its metaclass
             own = True
             for part in functions_in(value):
-                if _is_generated(part, cls):
+                if is_generated(part, cls):
                     self._attributes_of(part, module, path)
                 elif not self._is_own(part, record, path, several=part is not value):
                     own = False
@@ -691,7 +614,7 @@ class Reach:
                 self._later(value, None)
             elif not functions_in(value):
                 own = (
-                    name in _OF_CLASS or type(value) in (MemberDescriptorType, GetSetDescriptorType)
+                    name in OF_CLASS or type(value) in (MemberDescriptorType, GetSetDescriptorType)
                 )  # fmt: skip
             if not own:
                 self._hold(module, path, value, named=True)
@@ -700,140 +623,10 @@ class Reach:
 EVERYTHING: Final = "*"
 """In place of a name of the script: code may ask for any, so all come along that can travel."""
 
-_MISSINGS: Final = itertools.repeat(MISSING)
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
-
-
-_OF_BODY: Final = frozenset(
-    {
-        "__qualname__", "__classcell__", "__classdictcell__", "__static_attributes__",
-        "__classdict__", "__type_params__", "__annotations__", "__conditional_annotations__",
-    }
-)  # fmt: skip
-"""Names in the body of a class that the class does not have."""
-
-_OF_MEMBER: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
-"""What each member of an enum has."""
-
-_OF_CLASS: Final = frozenset(
-    {
-        "__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__slots__",
-        "__orig_bases__", "__parameters__", "__match_args__", "__hash__", "__annotations_cache__",
-        "__classcell__", "__firstlineno__", "__static_attributes__", "__annotate_func__",
-        "__non_callable_proto_members__", "__protocol_attrs__", "__callable_proto_members_only__",
-        "__required_keys__", "__optional_keys__", "__total__", "__readonly_keys__",
-        "__mutable_keys__", "__type_params__", "__final__",
-    }
-)  # fmt: skip
-"""What Python and `typing` put into a class, and nobody sets."""
-
-_WITHOUT_CALLS: Final = frozenset(
-    {
-        "__name__", "__module__", "__qualname__", "auto", "enum", "member", "nonmember", "property",
-        "staticmethod", "classmethod", "__doc__",
-    }
-)  # fmt: skip
-
-
-def _computes(body: CodeType) -> bool:
-    """Whether the values of an enum may be others at each import, as far as its body tells."""
-    return not (set(body.co_names) - facts_of(body).stored) <= _WITHOUT_CALLS
-
-
-def functions_in(value: Any) -> tuple[FunctionType, ...]:
-    """The functions that an attribute of a class is made of."""
-    if type(value) is FunctionType:
-        return (value,)
-    if issubclass(type(value), (staticmethod, classmethod)):
-        inner = value.__func__
-        return (inner,) if type(inner) is FunctionType else ()
-    if issubclass(type(value), property):
-        parts = (value.fget, value.fset, value.fdel)
-        return tuple(part for part in parts if type(part) is FunctionType)
-    if issubclass(type(value), functools.cached_property):
-        return (value.func,) if type(value.func) is FunctionType else ()
-    return ()
-
-
-def _is_generated(func: FunctionType, cls: type) -> bool:
-    """Whether a method was made for the class from text, as those of data classes are."""
-    name = func.__qualname__.removeprefix(f"{cls.__qualname__}.")
-    return (
-        func.__code__.co_filename.startswith("<") and name.startswith("__") and name.endswith("__")
-    )
-
-
-def reduces_as_any_object(kind: Any) -> bool:
-    """Whether a class says nothing of its own about how its objects pickle."""
-    return kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
-
-
-def _reducers_of_project() -> tuple[tuple[type, Callable[..., Any]], ...]:
-    """What the program, and no installed module, has told `copyreg`.
-
-    What a module that travels by name tells of its own classes is left out: its import does it.
-    """
-    global _reducers
-    table = copyreg.dispatch_table
-    seen, known = _reducers
-    if seen == table:
-        return known
-    seen, found = dict(table), []
-    for cls, reducer in seen.items():
-        module = module_of(reducer)
-        record = record_of(module)
-        if module == "__main__" or (
-            record is not None and not (record.by_name and module == module_of(cls))
-        ):
-            found.append((cls, reducer))
-    if not found:  # else it depends on how modules travel, which may change
-        _reducers = seen, ()
-    return tuple(found)
-
-
-_reducers: tuple[dict[Any, Any], tuple[tuple[type, Callable[..., Any]], ...]] = {}, ()
-"""What `copyreg` knew when nothing of it was the program's."""
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether objects of a class are what their attributes are, and pickle as such."""
-    copyreg._slotnames(kind)  # type: ignore[attr-defined]  # pickle would note it in the class
-    return (
-        all(base is object or base.__flags__ & HEAP_TYPE for base in kind.__mro__)
-        and reduces_as_any_object(kind)
-        and kind.__getstate__ is object.__getstate__
-        and kind.__getattribute__ is object.__getattribute__
-        and not hasattr(kind, "__getnewargs__")
-        and not hasattr(kind, "__getnewargs_ex__")
-        and not any("__slots__" in vars(base) for base in kind.__mro__)
-        and not any(kind is one for one in copyreg.dispatch_table)
-    )
-
-
-def _says_little(value: Any) -> bool:
-    """Whether an object of the project says itself how it pickles, perhaps without what it has."""
-    kind = type(value)
-    return (
-        bool(kind.__flags__ & HEAP_TYPE)
-        and not reduces_as_any_object(kind)
-        and not issubclass(kind, (type, Enum, BaseException, ModuleType))
-        and record_of(module_of(kind)) is not None
-        and type(getattr(value, "__dict__", None)) is dict
-    )
 
 
 def _is_global(value: Any) -> bool:
     """Whether a function or class is found under its name, and so lasts as long as its module."""
     name = getattr(value, "__qualname__", None)
     return isinstance(name, str) and found(module_of(value), name) is value
-
-
-def _same(collection: Collection[Any], items: tuple[Any, ...]) -> bool:
-    return len(collection) == len(items) and all(map(operator.is_, collection, items))
-
-
-def _contents(cell: CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # still empty: a name that is assigned later
-        return MISSING

@@ -52,7 +52,8 @@ from mars.code.definitions import (
 )
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.reach import EVERYTHING, Reach, reduces_as_any_object
+from mars.code.parts import reduces_as_any_object
+from mars.code.reach import EVERYTHING, Reach
 from mars.code.special import BUILTIN_TYPES, SINGLE_TYPES, Special, handler_of
 from mars.code.stand_ins import PAD, STAND_INS, Call, Deeper, Names, Space, facts_of_module, fresh
 from mars.code.world import (

@@ -34,7 +34,7 @@ from mars.code.definitions import (
 )
 from mars.code.modules import record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.reach import reduces_as_any_object
+from mars.code.parts import reduces_as_any_object
 from mars.code.stand_ins import new_locks
 
 BUILTIN_TYPES: Final = {

@@ -32,7 +32,8 @@ from mars.code.digest import blake2b
 from mars.code.keepers import Apart, InBand
 from mars.code.modules import Source
 from mars.code.origin import found, module_of
-from mars.code.reach import Reach, functions_in
+from mars.code.parts import functions_in
+from mars.code.reach import Reach
 from mars.code.world import (
     World,
     current,
