@@ -398,7 +398,10 @@ class Rich(Special):
 
     def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> Any:
         args: tuple[Any, ...] = (value.name,)
-        now = value.get(MISSING)
+        try:
+            now = value.get()
+        except LookupError:  # it has no value
+            now = MISSING
         if now is not MISSING and self.can_travel(now):
             args = value.name, now
         if where is None or not travels_by_value(where[0]):
