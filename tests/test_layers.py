@@ -37,14 +37,22 @@ LAYERS = """
     deploy.kubernetes.tunnel
     deploy.clusters
     deploy.ssh deploy.slurm_queue
-    code.bytecode code.digest code.keepers code.origin code.places code.arrays
+    code.bytecode code.digest code.keepers code.origin code.places code.arrays code.deep
+    code.parameters
     code.modules
     code.changes
     code.guests code.importing
+    code.tags
+    code.home
+    code.spawned
     code.world
-    code.definitions code.reach
+    code.definitions code.parts code.watched
+    code.reach
     code.needs
     code.states code.main_names
+    code.reductions code.stand_ins
+    code.special
+    code.rich
     code.pickling
     code.arriving code.functions
     attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting

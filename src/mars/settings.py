@@ -176,6 +176,10 @@ PICKLE_DEPTH: Final = 20
 """How deep functions are written inside each other. Each takes some levels of the C stack, which
 must not be used up. Deeper ones are written one after the other."""
 
+PICKLE_LEVELS: Final = 500_000
+"""How deep a value may be nested that is pickled, in levels: a node of a linked list has two. Each
+level takes ~400 bytes while it is written, and a `__reduce__` that never ends has to end."""
+
 DIAGNOSE_VISITS: Final = 2_000
 """How often a part of a value is pickled, at the most, to find out which part does not pickle. To
 find one among a million items takes 40."""
