@@ -29,7 +29,7 @@ class Numbered(Expr):  # type: ignore[misc]
         return numbered_part(self.frame._meta, 0, self.label)
 
     def _divisions(self) -> tuple[None, ...]:
-        return (None,) * (self.frame.npartitions + 1)
+        return (None,) * (int(self.frame.npartitions) + 1)
 
     @property
     def _projection_columns(self) -> Any:
