@@ -60,7 +60,7 @@ CALL_OPTIONS = {
         "for calls that wait: so many run at a time as threads of one process, and take no cores",
     ),
     "memory": ("int or str", "none", "what the call may take, in bytes or as `'2GiB'`"),
-    "gpus": ("int", "0", "above 0 the call is refused at `execute`: there is no GPU"),
+    "gpus": ("float", "0", "GPUs that the call owns and sees: 1, 2, …, or a part of one, as 0.5"),
     "timeout": (
         "float", "none",
         "seconds for one attempt, from when it is sent to a free worker; then `TaskTimeout`",
@@ -109,6 +109,8 @@ PROGRAM_OPTIONS = {
 
 VARIABLES = {
     "MARS_CPUS": 'number of cores that `n_cpu="auto"` means; overrides every limit that was found',
+    "MARS_GPUS": "number of GPUs of this machine, or of a node; overrides what is found",
+    "CUDA_VISIBLE_DEVICES": "GPUs that calls with `gpus=` share, if `MARS_GPUS` says nothing",
     "MARS_CHECKPOINT": "checkpoint of each session that is made without `checkpoint=`",
     "MARS_ADDRESS": "address of each session that is made without an address and without an "
     "engine; `mars run` sets it for its program",
@@ -137,6 +139,7 @@ FOR_MARS_ONLY = frozenset({
     )),
     "Session.close_checkpoints", "Session.state", "Session.withdraw", "Execution.begin",
     "Completed.limit", "Engine.count", "MapObjects.whole", "MapObjects.own_items",
+    "MapObjects.loose",
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
@@ -403,6 +406,7 @@ def build() -> str:
         function("mars.remote.run", remote.run),
         function("mars.remote.as_completed", remote.as_completed),
         function("mars.remote.rng", remote.rng),
+        function("mars.remote.open", remote.open),
         function("mars.remote.run_script", remote.run_script),
         ("### `@mars.remote`\n\n`@mars.remote` and `@mars.remote(cpus=2)` make a `RemoteFunction` "
          "of a function. Options are those [of a call](#options-of-a-call)."),

@@ -105,6 +105,10 @@ ROW_DEPTH: Final = 4
 """How deep tuples in tuples are looked into to see whether an argument can change. Deeper ones are
 rare, and are taken for arguments that can change."""
 
+GPU_LOOK_S: Final = 1.0
+"""How often a worker with GPUs asks the driver what its call does with them, in seconds. To ask
+takes about 1 ms, and the driver itself counts over up to a second."""
+
 REPORT_S: Final = 0.008
 """A worker reports finished calls at the latest after this time, in seconds, if it can. Each report
 wakes the program's engine."""
@@ -171,6 +175,10 @@ row have the same descriptions."""
 PICKLE_DEPTH: Final = 20
 """How deep functions are written inside each other. Each takes some levels of the C stack, which
 must not be used up. Deeper ones are written one after the other."""
+
+PICKLE_LEVELS: Final = 500_000
+"""How deep a value may be nested that is pickled, in levels: a node of a linked list has two. Each
+level takes ~400 bytes while it is written, and a `__reduce__` that never ends has to end."""
 
 DIAGNOSE_VISITS: Final = 2_000
 """How often a part of a value is pickled, at the most, to find out which part does not pickle. To
@@ -881,6 +889,13 @@ DASK_LOCK_LOOK_S: Final = 0.01
 """How often a process that waits with a time limit for a lock of another process looks at it, in
 seconds. Without a limit the system wakes it."""
 
+DASK_SMALL_FRAME_BYTES: Final = 16 * KIB
+"""A frame of numbers of at most so many bytes travels between the calls of a Dask graph as these
+bytes. Of a larger one the pickle has its buffers apart, so it is not copied at all."""
+
+DASK_SCHEMAS_KEPT: Final = 100
+"""Of so many kinds of small frames a worker keeps columns and types. Loading them takes 30 us."""
+
 DASK_STAY_BYTES: Final = 256 * KIB
 """Cheap numpy on arrays of the program, of so many bytes and more, is computed by threads of the
 program on one machine. A call for less takes no longer than the threads."""
@@ -904,6 +919,10 @@ slow block costs less at the end. Each costs a call, and some hundred microsecon
 JOBLIB_BATCHES_KEPT: Final = 10_000
 """How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and a long
 loop may have millions of them."""
+
+JOBLIB_SHARED_BYTES: Final = 64 * KIB
+"""Buffers in batches of joblib from this size on, in bytes, are stored once for a loop. To send one
+with each batch copies it several times: into a pickle, through a socket, and out of the pickle."""
 
 JOBLIB_FUNCTIONS: Final = 8
 """How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a

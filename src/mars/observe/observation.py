@@ -77,6 +77,13 @@ class EndedAttempt(NamedTuple):
         in blocks of more than 100 items.
     serial : int
         The number of the call in the program; of it, `call` is made.
+    gpus : float
+        GPUs that it had.
+    gpu_memory_bytes : int or None
+        Memory that it had on them, as often as somebody looked the most; None: NVML does not tell.
+    gpu_utilisation : float or None
+        Part of its time in which its GPUs were in use, by it or by others, 0 to 1; None: NVML does
+        not tell.
     arguments : int
         A checksum of the arguments: calls of a function with equal ones have equal numbers. 0: the
         call has inputs, or took less than 1 ms.
@@ -110,6 +117,9 @@ class EndedAttempt(NamedTuple):
     longest_s: float = 0.0
     serial: int = 0
     arguments: int = 0
+    gpus: float = 0
+    gpu_memory_bytes: int | None = None
+    gpu_utilisation: float | None = None
 
 
 class RunFacts(NamedTuple):
@@ -275,7 +285,7 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
     many goes through them like this.
     """
     labels, workers, runs, changes = rows.labels, rows.workers, rows.runs, rows.changes
-    dropped = rows.dropped
+    dropped, on_gpus = rows.dropped, rows.on_gpus
     data, unpack, size_of = rows.data, RECORD.unpack_from, RECORD.size
     sent_from, sent_at = rows.sent
     ready_after = {serial: waited_s for serial, waited_s, _ in each_link(rows)}
@@ -305,7 +315,7 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
                     continue
                 if number in changes:
                     ending, failed = changes[number]
-            name, function, cpus = labels.get(label) or ("", "", 1.0)
+            name, function, cpus, gpus = labels.get(label) or ("", "", 1.0, 0)
             found = bisect_right(sent_from, number) - 1
             sent = sent_at[found] if found >= 0 else 0.0
             _, depth, _, queued, _ = runs.get(run) or ("", 0, 0, sent, None)
@@ -326,7 +336,7 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
                 number, key_of(serial), name, size, run, depth, tries + 1, group, worker, node, pid,
                 ENDINGS[ending], times, log_end - log_start, peak_kib * 1024, failed, function,
                 cpus, queued, ready, sent, ended, max(cpu_s, 0.0), int(read), int(written),
-                longest_s, serial, same,
+                longest_s, serial, same, gpus, *(on_gpus.get(number) or (None, None)),
             )  # fmt: skip
 
 

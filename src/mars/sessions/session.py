@@ -101,7 +101,7 @@ class Session(Views):
         Parameters
         ----------
         objects : Object
-            What to execute, or one list or tuple of them.
+            What to execute, or one list, tuple or iterator of them.
         wait : bool, default True
             False: return a future at once.
         show_progress : bool or "auto", optional
@@ -218,7 +218,7 @@ class Session(Views):
         Parameters
         ----------
         objects : Object
-            One or several, or one list or tuple of them.
+            One or several, or one list, tuple or iterator of them.
 
         Returns
         -------
@@ -670,8 +670,11 @@ def refuse_fetch_arguments(given: dict[str, Any]) -> None:
 
 
 def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
-    """The objects, maps and tuples that a function was given; they may come in one list."""
-    if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
+    """The objects, maps and tuples that a function was given; they may come in one list.
+
+    They may also come out of one iterator, such as a generator.
+    """
+    if len(objects) == 1 and isinstance(objects[0], (tuple, list, Iterator)):
         objects = tuple(objects[0])
     for one in objects:
         if not isinstance(one, Handle):

@@ -254,15 +254,11 @@ class Facts:
 
     def stack(self, number: int) -> Json | None:
         """What a worker does now, with its Python stack. None: there is no such worker."""
-        from mars.engines.local import stacks
-
-        found = [one for one in self.engine.observe().workers if one.number == number]
-        if not found:
+        if not any(one.number == number for one in self.engine.observe().workers):
             return None
-        if found[0].node != _HOST:
-            return {"text": f"The worker is on {found[0].node}: `mars stack ADDRESS` asks there."}
-        report = stacks.examine(found[0].pid)
-        lines = [str(report.state.value), *report.call]
+        lines = self.engine.stack(number)
+        if lines is None:
+            return {"text": "The node of this worker does not answer."}
         return {"text": escape_control("\n".join(lines))}
 
     # -- calls --------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def observe(
         tuple([
             GroupFacts(group.address, group.cpus, group.free, there[number])
             for number, group in scheduler.groups.items()
-            if not group.threads  # they have no cores of their own
+            if number >= 0  # the others have no cores of their own
         ]),
         workers,
         (),
