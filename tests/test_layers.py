@@ -149,7 +149,7 @@ LAYERS = """
     joblib
     learn.contrib.joblib
     core.context core.session
-    dask.small_frames
+    dask.small_frames dask.lock_table
     dask.annotations dask.fusion dask.program dask.shuffles pandas
     dask.at_home dask.kept dask.lifting dask.locks dask.threads
     dask.plan

@@ -888,6 +888,10 @@ bytes. Of a larger one the pickle has its buffers apart, so it is not copied at 
 DASK_SCHEMAS_KEPT: Final = 100
 """Of so many kinds of small frames a worker keeps columns and types. Loading them takes 30 us."""
 
+DASK_HOLDER_LOOK_S: Final = 0.5
+"""How often a call on a cluster that waits for a lock looks whether the call that has it still
+runs, in seconds. A lock that is given back is passed on at once."""
+
 DASK_STAY_BYTES: Final = 256 * KIB
 """Cheap numpy on arrays of the program, of so many bytes and more, is computed by threads of the
 program on one machine. A call for less takes no longer than the threads."""

@@ -19,8 +19,13 @@ RESOURCES: Final = {
 }  # fmt: skip
 """Names of resources, in small letters, and the options of a call that they mean."""
 
-OPTIONS: Final = tuple(name for name in CHECKS if name not in ("name", "depends", "cache"))
+OPTIONS: Final = tuple(
+    name for name in CHECKS if name not in ("name", "depends", "cache", "threads")
+)
 """Options of a call that an annotation may give under their own name."""
+
+WAITING: Final = "waiting_threads"
+"""The annotation for ``threads=`` of a call. In Dask, threads are what a task computes with."""
 
 Annotations = Mapping[str, Mapping[Key, object]]
 """As Dask has them: for each kind of annotation, the value for each task."""
@@ -104,6 +109,15 @@ def _options(said: Mapping[str, object]) -> dict[str, object]:
         elif kind == "retries":
             if value:
                 found["retries"] = value
+        elif kind == "threads":
+            raise UsageError(
+                f"annotate(threads={value!r}) could mean two things. For cores that a task "
+                f"computes with, write annotate(resources={{'cpus': {value!r}}}). For tasks that "
+                f"mostly wait, so many of which may share one process, write "
+                f"annotate({WAITING}={value!r})"
+            )
+        elif kind == WAITING:
+            found["threads"] = value
         elif kind in OPTIONS:
             found[kind] = value
     return found

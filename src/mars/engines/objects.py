@@ -9,11 +9,41 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mars.errors import SessionClosed
 from mars.settings import STOP_S
+
+
+def _always_there() -> bool:
+    return True
+
+
+class _Asking(threading.local):
+    there: Callable[[], bool] = staticmethod(_always_there)
+
+
+_asking = _Asking()
+
+
+def asker_is_there() -> Callable[[], bool]:
+    """For a method of a shared object: says whether the call that has called it still runs.
+
+    The answer is always True for the program itself. It may be asked for at any time, in any
+    thread but the engine's.
+    """
+    return _asking.there
+
+
+@contextlib.contextmanager
+def asked_by(there: Callable[[], bool]) -> Iterator[None]:
+    """In this thread, methods of shared objects are called for somebody who may go meanwhile."""
+    before, _asking.there = _asking.there, there
+    try:
+        yield
+    finally:
+        _asking.there = before
 
 
 class SharedObjects:

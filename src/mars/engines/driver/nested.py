@@ -17,7 +17,7 @@ from mars.code import modules
 from mars.engine import Run
 from mars.engines.driver import events
 from mars.engines.driver.workers import Member
-from mars.engines.objects import SharedObjects
+from mars.engines.objects import SharedObjects, asked_by
 from mars.engines.wire import messages
 from mars.errors import SessionClosed
 from mars.logs import LogSource
@@ -116,8 +116,9 @@ class NestedServer:
             elif what == "block's log":
                 self._reply(member, request, *self._log_of_block(member, *about))
             else:
+                attempt = self._attempt_of(member)
                 threading.Thread(
-                    target=self._call_object, args=(member, request, about), daemon=True,
+                    target=self._call_object, args=(member, request, about, attempt), daemon=True,
                     name="mars-shared-object",
                 ).start()  # fmt: skip
 
@@ -128,9 +129,13 @@ class NestedServer:
         data = failure.encode_failure(error, call="a nested call")
         self._reply(member, request, "error", data)
 
-    def _asker(self, member: Member) -> _Asker:
+    def _attempt_of(self, member: Member) -> int:
+        """The attempt that a worker runs; 0: none."""
         state = self._loop.scheduler.workers.get(WorkerId(member.number))
-        attempt = state.queue[0].attempt if state is not None and state.queue else 0
+        return state.queue[0].attempt if state is not None and state.queue else 0
+
+    def _asker(self, member: Member) -> _Asker:
+        attempt = self._attempt_of(member)
         asker = self._askers.get(member.number)
         if asker is None or asker.attempt != attempt:
             if asker is not None:
@@ -367,11 +372,16 @@ class NestedServer:
         segment = task.parts[place].logs[-1].segment
         return segment.read(start, limit), segment.kept_from(start)
 
-    def _call_object(self, member: Member, request: int, data: bytes) -> None:
+    def _call_object(self, member: Member, request: int, data: bytes, attempt: int) -> None:
+        def there() -> bool:
+            loop = self._loop
+            return not loop.over and loop.ask(lambda: self._attempt_of(member)) == attempt
+
         try:
             (what, *rest), _ = codec.decode_arguments(data, (), ())
             act: Callable[..., Any] = getattr(self._engine.objects, str(what))
-            value = act(*rest)
+            with asked_by(there):
+                value = act(*rest)
             if what in ("create", "find"):
                 value = None
             packed = attempt_call.encode_error  # named in errors of what cannot be sent
