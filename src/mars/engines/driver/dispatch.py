@@ -123,7 +123,7 @@ class Dispatch:
             extra["name"] = options.name
         if options.cpus != 1:
             extra["cpus"] = options.cpus
-        if options.name is not None or options.cpus != 1:
+        if options.name is not None or options.cpus != 1 or options.gpus:
             extra["label"] = self.table.label_of(task.call)
         if options.memory is not None:
             extra["memory"] = options.memory

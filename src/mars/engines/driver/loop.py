@@ -383,7 +383,7 @@ class Loop:
         elif isinstance(command, events.Closed):
             self.deaths.close_group(command.group)
         elif isinstance(command, events.Fewer):
-            self.deaths.tell_fewer()
+            self.deaths.tell_fewer(command.group)
         elif isinstance(command, (events.Fetch, events.Needed, events.Unneeded)):
             if self._nodes is not None:
                 self._nodes.carry_out(command)
@@ -441,6 +441,9 @@ class Loop:
             place = self.store.worker_starts(number)
             self.scheduler.core.ended.workers[number][1] = time.monotonic()
             facts = {"address": group.address, "place": place, "threads": group.threads}
+            if group.pool is not None:
+                names, worker = group.pool.names, self.scheduler.workers[number]
+                facts["gpus"] = [names[at] for at in worker.devices]
             process = self.workers.start(number, facts, place_of(command.group))
         except GroupLost:  # just now
             self.store.worker_ended(number)
@@ -594,6 +597,8 @@ class Loop:
                 task = state.queue[0]
                 for run in [one for one in task.runs if one.live]:
                     run.partial[task] = message[2]
+        elif message[0] == messages.ON_GPUS:
+            self.scheduler.core.ended.on_gpus(message[1], message[2], message[3])
         elif message[0] == messages.MARKS:
             self.live.take(member, message[1], message[2])
         elif self.nested is not None:
