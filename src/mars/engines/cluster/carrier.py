@@ -283,13 +283,14 @@ def node_facts(
     door: tuple[str, int] | None = None,
     trouble: str = "",
     not_followed: Sequence[str] = (),
+    gpus: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a node says of itself first.
 
     ``file`` is one that it has open, for the driver to see whether it can open such files;
     ``reads`` is whether the node can open those of the driver; ``door`` is where the driver can
     come in, see `line`; ``trouble`` is why it cannot do what it was asked for; ``not_followed`` is
-    where it does not follow the program, see `surroundings`.
+    where it does not follow the program, see `surroundings`; ``gpus`` are those that calls may use.
     """
     return {
         "address": address,
@@ -302,6 +303,7 @@ def node_facts(
         "door": door,
         "trouble": trouble,
         "not_followed": list(not_followed),
+        "gpus": list(gpus),
         "mars": __version__,
         "python": system.python_version(),
         "packages": {name: _version_of(name) for name in packages},

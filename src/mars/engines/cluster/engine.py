@@ -87,7 +87,7 @@ def start(link: Carrier, options: EngineOptions | None = None) -> DriverEngine:
         ``working_dir`` is too large, or cannot be read.
     """
     options = options or EngineOptions()
-    cluster = Cluster(link, Given(options.env, options.working_dir))
+    cluster = Cluster(link, Given(options.env, options.working_dir, options.storage))
     try:
         groups = cluster.wait_for_nodes(options)
         engine = DriverEngine(link.address, cluster, groups, options)
@@ -160,6 +160,7 @@ class Cluster:
             "object_memory": options.object_memory,
             "spill_directory": options.spill_directory,
             "memory": None,
+            "gpus": options.gpus_of_groups() if self._link.own else None,
             "packages": self._packages,
             "whereabouts": self._where,
         }
@@ -311,6 +312,14 @@ class Cluster:
             node.begin(line)
             if self._folder >= 0:
                 node.give_folder(self._folder)
+            # Each of several nodes on one host may have found all that are there.
+            beside = [
+                other
+                for other in self._nodes.values()
+                if other.alive and other.facts["host"] == node.facts["host"]
+            ]
+            taken = {one for other in beside for one in other.gpus}
+            node.gpus = tuple([one for one in node.gpus if one not in taken])
             self._nodes[name] = node
             self._known.add(node.address)
             self._met_at = self._met_at or time.monotonic()
@@ -473,7 +482,10 @@ class Cluster:
         self._set_groups(self._first)
 
     def _set_groups(self, nodes: Sequence[RemoteNode]) -> None:
-        self.engine.groups = Groups([(node.address, node.cpus, node.memory) for node in nodes])
+        self.engine.groups = Groups(
+            [(node.address, node.cpus, node.memory) for node in nodes],
+            [node.gpus for node in nodes],
+        )
 
     def as_told(
         self,
@@ -491,8 +503,9 @@ class Cluster:
                 nodes = [node for node in self._nodes.values() if node.alive and not node.lost]
             for node in nodes:
                 node.tell(carrier.WHERE, where)
+        given = self._given
         return Surroundings(
-            path, self._installed, told, variables, settings, self._given.variables({})
+            path, self._installed, told, variables, given.settings(settings), given.variables({})
         )
 
     def _whereabouts(self, here_too: bool) -> Whereabouts:
@@ -552,6 +565,17 @@ class Cluster:
     def more_cores(self) -> str:
         """What to do about a call that asks for more cores than there are."""
         return _MORE_CORES if self._link.own else "let a node with more cores join"
+
+    def find_gpus(self) -> Sequence[Sequence[str]]:
+        """Not asked: each node says what it has as it comes."""
+        return []
+
+    def more_gpus(self) -> str:
+        """What to do about a call that asks for more GPUs than there are."""
+        return (
+            "nodes tell by MARS_GPUS, by what Dask (resources GPU) or Ray (num_gpus) offers there, "
+            "by CUDA_VISIBLE_DEVICES, or by NVML (nvidia-ml-py); see docs/gpus.md"
+        )
 
     def is_stopped(self, pid: int) -> bool:
         """Not known: the number is of a process elsewhere."""

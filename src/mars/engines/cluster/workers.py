@@ -155,6 +155,7 @@ class NodeWorkers:
             "addresses": [one.address for one in nodes],
             "n_cpu": sum(one.cpus for one in nodes),
             "threads": facts["threads"],
+            "gpus": facts.get("gpus"),
         }
         node.tell(carrier.FORK, number, there)
         return process

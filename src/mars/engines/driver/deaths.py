@@ -15,7 +15,7 @@ from mars.attempt import failure
 from mars.attempt.capture import Log, Segment
 from mars.engines.driver import events
 from mars.engines.driver.certificate import ending_name, evidence, last_lines, start_ending
-from mars.engines.driver.queues import in_thread, place_of
+from mars.engines.driver.queues import place_of, serves
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.workers import Process, Workers
 from mars.engines.local.workers import Ended
@@ -144,14 +144,7 @@ class Deaths:
             )
         there = [one for one in self._scheduler.groups.values() if not one.closed]
         for task in list(self._scheduler.ready):
-            options = task.call.options
-            if not any(
-                options.cpus <= one.cpus
-                and one.threads is in_thread(task)
-                and options.worker in (None, one.address)
-                and (one.memory is None or (options.memory or 0) <= one.memory)
-                for one in there
-            ):
+            if not any(serves(one, task) for one in there):
                 self._fail_runs(
                     task,
                     StartupFailed(

@@ -65,6 +65,7 @@ from mars.engines.driver.events import (
     Withdrawn,
     WorkerReady,
 )
+from mars.engines.driver.on_devices import lend, take_again
 from mars.engines.driver.queues import (
     DEADLINE,
     KILL,
@@ -370,8 +371,9 @@ def _blocked(core: Core, event: Blocked, now: float) -> None:
     worker.blocked = True
     core.changed[worker] = None
     core.blocked += 1
-    core.groups[worker.group].free += worker.claim
+    worker.share.free += worker.claim
     worker.claim = 0.0
+    lend(core, worker)
     if len(worker.queue) > 1 and not worker.taking_back:
         core.take_back(worker, len(worker.queue) - 1)
 
@@ -391,13 +393,15 @@ def resume(core: Core, number: int) -> None:
     while group.resuming:
         worker = group.resuming[0]
         if worker.resuming and worker.id in core.workers:
-            if worker.cpus > group.free + 1e-9:
+            if worker.cpus > worker.share.free + 1e-9:
+                return
+            if worker.lent and not take_again(core, worker):
                 return
             worker.blocked = worker.resuming = False
             core.changed[worker] = None
             core.blocked -= 1
             worker.claim = worker.cpus
-            group.free -= worker.claim
+            worker.share.free -= worker.claim
             core.commands.append(Resume(worker.id))
         group.resuming.popleft()
     del core.resuming[number]
@@ -405,6 +409,8 @@ def resume(core: Core, number: int) -> None:
 
 def _died(core: Core, event: Died, now: float) -> None:
     worker = core.workers.pop(event.worker, None)
+    if core.holders:
+        core.let_go_of_devices(event.worker)
     if worker is None:
         return
     queue = worker.queue
@@ -498,7 +504,7 @@ def _attempt_died(
 def _vacate(core: Core, worker: WorkerState, now: float) -> None:
     """A worker is gone: its cores are free, and what is queued there goes elsewhere."""
     core.changed[worker] = None
-    core.groups[worker.group].free += worker.claim
+    worker.share.free += worker.claim
     worker.claim = 0.0
     if worker.blocked:
         core.blocked -= 1
@@ -525,7 +531,9 @@ def _close_group(core: Core, number: int, now: float) -> None:
 
 def _all_closed(core: Core) -> bool:
     groups = core.groups.values()
-    return all(group.closed for group in groups if group.cpus and not group.threads)
+    return all(
+        group.closed for group in groups if group.cpus and not group.threads and group.pool is None
+    )
 
 
 def _left(core: Core, event: Left, now: float) -> None:

@@ -70,6 +70,7 @@ class NestedEngine:
         self.worker_addresses = worker.addresses
         self.loud = 0  # the program's own engine counts
         self.shows_calls = False
+        self.storage = None  # calls find it in the settings of fsspec
         self._numbers = itertools.count(1)
         # Whoever may still ask for a task holds it: an object through its call, a wait its run.
         self._tasks: WeakValueDictionary[int, Task] = WeakValueDictionary()
