@@ -585,8 +585,7 @@ def _tick(core: Core, event: Tick, now: float) -> None:
                 core.commands.append(Kill(about.id))
         elif kind == OVERDUE:
             timers.drop_watch(when)
-            for worker in about:
-                _look_at_overdue(core, worker, now)
+            _look_at_overdue(core, about, now)
         elif kind == START:
             continue  # the pause of a group is over: `place` follows
         elif kind == DEADLINE:
@@ -603,25 +602,30 @@ def _tick(core: Core, event: Tick, now: float) -> None:
                 abandon(core, about)
 
 
-def _look_at_overdue(core: Core, worker: WorkerState, now: float) -> None:
-    """Ask a worker that should have told something by now."""
-    worker.watched = bool(worker.queue)
-    if not worker.queue:
-        return
-    late = now - worker.due_at
-    if late < OVERDUE_S - 1e-9:
-        core.timers.watch(worker.due_at + OVERDUE_S, worker)
-        return
-    # Look again after twice the time. The answer shows whether a frame was lost meanwhile.
-    core.timers.watch(now + late, worker)
-    behind = len(worker.queue) - 1
-    could = behind and not worker.asked and not worker.taking_back
-    worker.asked = True
-    # A call that a set tells of has begun, or can be cancelled: it does not wait behind a long one.
-    in_set = worker.queue[-1].call.options.in_set
-    if could and (in_set is not None or core.could_move(worker, behind, now)):
-        core.take_back(worker, behind)
-    else:
+def _look_at_overdue(core: Core, workers: Sequence[WorkerState], now: float) -> None:
+    """Ask workers that should have told something by now."""
+    watch = core.timers.watch
+    for worker in workers:
+        queue = worker.queue
+        worker.watched = bool(queue)
+        if not queue:
+            continue
+        late = now - worker.due_at
+        if late < OVERDUE_S - 1e-9:
+            watch(worker.due_at + OVERDUE_S, worker)
+            continue
+        # Look again after twice the time. The answer shows whether a frame was lost meanwhile.
+        watch(now + late, worker)
+        if len(queue) > 1 and not worker.asked and not worker.taking_back:
+            behind = len(queue) - 1
+            # A call that a set tells of has begun, or can be cancelled: it does not wait behind a
+            # long one.
+            in_set = queue[-1].call.options.in_set
+            if in_set is not None or core.could_move(worker, behind, now):
+                worker.asked = True
+                core.take_back(worker, behind)
+                continue
+        worker.asked = True
         core.commands.append(Report(worker.id))
 
 
