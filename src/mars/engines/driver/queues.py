@@ -21,9 +21,9 @@ class WorkerState:
 
     __slots__ = (
         "address", "asked", "blocked", "claim", "counted", "cpus", "devices", "due_at", "empty",
-        "gpus", "group", "head", "head_at", "id", "idle_since", "kill_at", "lent", "load_s", "need", "queue",
-        "ready", "reason", "resuming", "share", "stopping", "taking_back", "told", "usable",
-        "watched", "where",
+        "gpus", "group", "head", "head_at", "id", "idle_since", "kill_at", "lent", "load_s",
+        "need", "queue", "ready", "reason", "resuming", "share", "stopping", "taking_back", "told",
+        "usable", "watched", "where",
     )  # fmt: skip
     share: Group  # whose cores it claims: its own group, or the one that its devices are beside
 
