@@ -42,6 +42,7 @@ import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
 from mars.attempt.context import Context  # noqa: E402
 from mars.engines.objects import RemoteObject  # noqa: E402
+from mars.observe.events import Event  # noqa: E402
 from mars.report.report import FunctionRow, Report, WorkerLine  # noqa: E402
 from mars.report.what_if import Point, WhatIf  # noqa: E402
 from mars.sessions.views import Views  # noqa: E402
@@ -99,6 +100,9 @@ PROGRAM_OPTIONS = {
     "seed": "seed of `mars.remote.rng`; `None`: the seed of the session",
     "echo": 'what `execute` shows of what calls print: `"all"`, `"failures"`, `"summary"` or '
     "`False`",
+    "on_event": "a function that is told what happens, see "
+    "[Be told what happens](howto/events.md); `None`: nobody is told",
+    "open_telemetry": "whether runs and attempts become spans of OpenTelemetry",
     "silent_notice": "seconds without output of a call after which a line on stderr names it; "
     "`None`: never",
 }
@@ -135,6 +139,7 @@ FOR_MARS_ONLY = frozenset({
     )),
     "Session.close_checkpoints", "Session.state", "Session.withdraw", "Execution.begin",
     "Completed.limit", "Engine.count", "MapObjects.whole", "MapObjects.own_items",
+    "MapObjects.loose",
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
@@ -496,6 +501,7 @@ def build() -> str:
         klass("Report", Report),
         klass("FunctionRow", FunctionRow),
         klass("WorkerLine", WorkerLine),
+        klass("Event", Event),
         klass("WhatIf", WhatIf),
         klass("Point", Point),
         "## Inside a call",

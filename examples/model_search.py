@@ -6,6 +6,7 @@ Run it::
     python examples/model_search.py                         # all 61 878 rows
     python examples/model_search.py --csv otto/train.csv    # the real data set, from Kaggle
     python examples/model_search.py --address http://10.0.0.1:7104    # on a cluster
+    python examples/model_search.py --rows 8_000 --skip-serial --web  # watch it in the browser
     python examples/model_search.py --csv s3://bucket/train.csv --storage keys.json
 
 In the last one the data is at a URL, and ``keys.json`` has what opens it, such as
@@ -296,6 +297,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--address", help="of a cluster, as http://HOST:7104; default: this machine"
     )
+    parser.add_argument(
+        "--web", action="store_true", help="a page shows the spawned run; needs mars-remote[web]"
+    )
     parser.add_argument("--skip-serial", action="store_true", help="no plain loop to compare with")
     parser.add_argument(
         "--trees-scale",
@@ -340,7 +344,7 @@ def main() -> None:
 
     # The start of the worker processes is inside the measured time.
     started = time.perf_counter()
-    with mars.new_session(options.address, storage_options=storage) as session:
+    with mars.new_session(options.address, storage_options=storage, web=options.web) as session:
         models, results = spawned(options.csv, options.rows, search)
         spawned_s = time.perf_counter() - started
         cores = f"{session.get_total_n_cpu():g}"

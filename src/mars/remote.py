@@ -22,6 +22,7 @@ from mars.calls.spawn import map, run_script, spawn  # noqa: A004 (it is mars.re
 from mars.config import options as program_options
 from mars.engine import Run
 from mars.sessions.opening import execute, fetch, new_session
+from mars.tracebacks import trim
 
 if TYPE_CHECKING:
     from mars.calls.completed import as_completed
@@ -43,7 +44,9 @@ else:
     def __getattr__(name: str) -> object:
         home = _LATE.get(name)
         if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from mars.calls import mistakes
+
+            raise AttributeError(mistakes.no_name(__name__, name))
         import importlib
 
         return getattr(importlib.import_module(f"mars.{home}"), name)
@@ -81,8 +84,12 @@ def run(func: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
     >>> run(max, 3, 5, key=abs)
     5
     """
-    made: Any = spawn(func, args, kwargs)
-    value: R = made.execute().fetch()
+    try:
+        made: Any = spawn(func, args, kwargs)
+        value: R = made.execute().fetch()
+    except BaseException as error:
+        trim(error)
+        raise
     return value
 
 

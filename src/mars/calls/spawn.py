@@ -328,8 +328,10 @@ def map(  # noqa: A001 (mars.remote.map)
     9
     """
     check_function(func)
-    if not iterables:
-        raise TypeError("map() must have at least one iterable")
+    if not iterables or not all(isinstance(one, Iterable) for one in iterables):
+        from mars.calls import mistakes
+
+        raise TypeError(mistakes.no_iterable(func, iterables, options))
     retry_when_fail = _flag(options.pop("retry_when_fail", False), "retry_when_fail")
     chosen = parse_options(
         options,

@@ -49,12 +49,12 @@ from mars.errors import MarsError, NoAvailableBand, SessionClosed
 from mars.gpus import variables
 from mars.logs import LogSource
 from mars.observe.attempts import ENDINGS, Attempts, Rows
-from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
+from mars.settings import BACKOFF_S, INLINE_BYTES, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
 from mars.task import TIMING, Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
-    from mars.observe.observation import Observation, WorkerFacts
+    from mars.observe.observation import Memory, Observation, WorkerFacts
 
 
 class InlineEngine:
@@ -718,9 +718,28 @@ class InlineEngine:
             if task.call.inputs:
                 self._ended.link(task)
 
+    def kept_values(self, tasks: Sequence[Task], limit: int) -> Memory:
+        """What values take; see `mars.engine.Engine`. All of them are in this process."""
+        from mars.observe import observation as made  # late: most programs never look
+
+        if self._closed or self._pid != os.getpid():
+            return made.Memory(0, 0, 0, 0, ())
+        sizes = [(_kept_by(task), number) for number, task in enumerate(tasks)]
+        sizes = sorted((one for one in sizes if one[0] > INLINE_BYTES), reverse=True)
+        small = sum(map(_kept_by, tasks)) - sum(size for size, _ in sizes)
+        stored = [made.StoredFacts(size, number, "", False, 1, (0,)) for size, number in sizes]
+        return made.Memory(
+            sum(size for size, _ in sizes), 0, 0, small, tuple(stored[:limit]),
+            max(0, len(stored) - limit), sum(size for size, _ in sizes[limit:]),
+        )  # fmt: skip
+
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""
         return ()
+
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """None: there are no worker processes."""
+        return None
 
     def close(self) -> None:
         """Forget everything. A call that runs is left to its end, and its run hears of that."""
@@ -792,6 +811,14 @@ def _bytes_in(result: Any) -> int:
     if isinstance(result, bytes):
         return len(result)
     return sum(map(_bytes_in, result)) if isinstance(result, (tuple, list)) else 0
+
+
+def _kept_by(task: Task) -> int:
+    """Bytes of the results that a task, or the items of a map, have."""
+    if task.parts is None:
+        return _bytes_in(task.result) if task.stage is Stage.DONE else 0
+    done = [part for part in task.parts if part.stage is Stage.DONE]
+    return sum(_bytes_in(part.result[0]) for part in done)
 
 
 def _wanted(task: Task) -> bool:

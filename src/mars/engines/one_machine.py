@@ -96,6 +96,12 @@ class ThisMachine:
         """Whether a worker process is held up."""
         return platform.is_stopped(pid)
 
+    def stack(self, worker: int, pid: int) -> Sequence[str] | None:
+        """What a worker does now, and the stack of its call."""
+        from mars.engines.local.stacks import looked_at  # late: somebody has to ask for it
+
+        return looked_at(pid)
+
     def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
         """What shows where a call is."""
         return advise_here(call, several)

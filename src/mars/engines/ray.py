@@ -258,6 +258,7 @@ class RayLink:
         self._cpus = cpus
         self._mapped = not address.startswith("ray://")
         self._ray: Any = None
+        self._actor: Any = None
         self._listener: Listener | None = None
         self._facts: Mapping[str, Any] = {}
         self._held: dict[str, _Held] = {}  # by name
@@ -371,7 +372,9 @@ class RayLink:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._known.add(node)
-        remote = self._ray.remote(
+        if self._actor is None:  # sent to Ray once, not for each node
+            self._actor = self._ray.remote(NodeActor)
+        remote = self._actor.options(
             num_cpus=asked,
             num_gpus=gpus,  # Ray then says in CUDA_VISIBLE_DEVICES which ones are ours
             max_restarts=0,  # what it knew is gone: another one is another node
@@ -380,7 +383,7 @@ class RayLink:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         facts = {**self._facts, "memory": memory or None, "gpus": names}
-        actor = remote(NodeActor).remote(facts, address, cpus, host, self._mapped)
+        actor = remote.remote(facts, address, cpus, host, self._mapped)
         with self._lock:
             self._started += 1
             place = _place(address) if asked else None

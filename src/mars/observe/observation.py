@@ -220,6 +220,59 @@ class Observation(NamedTuple):
         return sum(run in one.runs for one in self.workers)
 
 
+class StoredFacts(NamedTuple):
+    """One large value that an engine keeps.
+
+    Attributes
+    ----------
+    size_bytes : int
+        How large it is.
+    task : int
+        Which of the tasks that were asked about has it as its result, or as a part of it. -1: none.
+    what : str
+        Of what no task has: ``"argument"``, ``"function"``, or ``""``: nobody says what it is.
+    on_disk : bool
+        Whether it is in a file on disk, as there was no room in memory.
+    maker : int
+        The number of the worker that wrote it; 0: the program did.
+    readers : tuple of int
+        Numbers of the workers that may have it mapped; 0 is the program.
+    """
+
+    size_bytes: int
+    task: int
+    what: str
+    on_disk: bool
+    maker: int
+    readers: tuple[int, ...]
+
+
+class Memory(NamedTuple):
+    """What the values that an engine keeps take at one moment.
+
+    Attributes
+    ----------
+    used_bytes, limit_bytes : int
+        Memory of large values of all processes, and how much it may be. 0: there is no limit.
+    disk_bytes : int
+        Large values that are on disk.
+    small_bytes : int
+        Results of the tasks that were asked about which are too small for an arena.
+    stored : tuple of StoredFacts
+        The largest of the large values, largest first.
+    others, others_bytes : int
+        How many further ones there are, and what these take.
+    """
+
+    used_bytes: int
+    limit_bytes: int
+    disk_bytes: int
+    small_bytes: int
+    stored: tuple[StoredFacts, ...]
+    others: int = 0
+    others_bytes: int = 0
+
+
 def ended_attempts(rows: Rows) -> tuple[EndedAttempt, ...]:
     """The attempts of a part of the table, first to last."""
     return tuple(each_attempt(rows))

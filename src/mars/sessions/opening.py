@@ -21,7 +21,6 @@ from mars.config import plain_scalar
 from mars.engines import kinds, start
 from mars.errors import MarsError, NotExecuted, UnknownTarget
 from mars.logs import LogFetcher
-from mars.observe.watchers import in_notebook
 from mars.sessions import replacing
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
@@ -269,6 +268,10 @@ def new_session(
                 started.close()
             raise
         opened.engines[started.address][1].add(session)
+    from mars.web.desk import desk  # late: programs that only describe calls need none
+
+    session.desk = desk
+    desk.come(_answers)
     if web:
         _open_page(session, web)
     if default:
@@ -276,6 +279,13 @@ def new_session(
         if context.current() is None:
             replacing.made(session, _place_in_main() if address is None else None)
     return session
+
+
+def _answers(asked: bytes) -> Iterator[bytes]:
+    """What `mars calls` and the like are told by this program."""
+    from mars.web.clerk import answers
+
+    return answers(asked)
 
 
 def _open_page(session: Session, web: bool | Mapping[str, Any]) -> None:
@@ -363,15 +373,12 @@ def get_default_or_create(**kwargs: Any) -> Session:
 
 def _tell_of_session(session: Session, level: int) -> None:
     """Say that there was no session, in one line, and warn those who look for warnings."""
-    from mars.observe.progress import write_line
+    from mars.observe.progress import tell
 
     line = _NO_SESSION.format(f"{session.engine.n_cpu:g}")
     with contextlib.suppress(Warning):  # the program makes errors of warnings
         warnings.warn(line, NoSession, stacklevel=level + 1)
-    if in_notebook():
-        print(line)  # stderr has a red ground there
-    else:
-        write_line(line)
+    tell(line)
 
 
 def _outside() -> int:

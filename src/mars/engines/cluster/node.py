@@ -324,6 +324,10 @@ class Node:
             self._say(carrier.CLOCK, message[1], time.monotonic_ns())
         elif kind == carrier.NEED:
             self._say(carrier.LACK, message[1], carrier.missing_here(message[2], message[3]))
+        elif kind == carrier.WHERE:
+            self._say(carrier.APART, not_followed(message[1]))
+        elif kind == carrier.ASK_STACK:
+            self._ask_stack(*message[1:])
         elif kind == carrier.KEEP:
             self._kept = True
         elif kind == carrier.FOLDER:
@@ -404,6 +408,22 @@ class Node:
             )
             os.close(self._folder_file)
             self._folder_file = -1
+
+    def _ask_stack(self, question: int, number: int) -> None:
+        """Look what a worker does, in a thread of its own: it may be slow to answer, or hang."""
+        process = self._workers.processes.get(number)
+        pid = 0 if process is None else process.pid
+
+        def look() -> None:
+            from mars.engines.local.stacks import looked_at  # late: somebody has to ask for it
+
+            lines = looked_at(pid)
+            self._soon(lambda: self._say(carrier.STACK, question, lines))
+
+        try:
+            threading.Thread(target=look, name="mars-stack", daemon=True).start()
+        except RuntimeError as error:  # the system refuses one
+            self._say(carrier.STACK, question, [f"no answer: {error}"])
 
     def _fork(self, number: int, facts: dict[str, Any]) -> None:
         place = -1

@@ -24,7 +24,6 @@ from mars.engines.driver.events import (
 )
 from mars.engines.driver.queues import (
     KILL,
-    OVERDUE,
     START,
     Group,
     Pool,
@@ -380,7 +379,7 @@ class Core:
         worker.due_at = now + self.estimates.predict(head)
         if not worker.watched:
             worker.watched = True
-            self.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
+            self.timers.watch(worker.due_at + OVERDUE_S, worker)
 
     def unblock(self, worker: WorkerState) -> None:
         """A call that waited for nested calls has ended without them, such as by its timeout."""

@@ -52,7 +52,7 @@ class Deaths:
         self._tell = tell
         # Of workers that never were ready, by group; the last one's at the end.
         self._last_words: dict[int, deque[str]] = {}
-        self._told_fewer = False
+        self._told_fewer: set[int] = set()  # groups
         self._told_closed: dict[int, str] = {}  # by group, and why
 
     def died(self, process: Process, ended: Ended, log: Log) -> events.Died:
@@ -113,14 +113,16 @@ class Deaths:
         """A group is lost: nothing is told of it any more."""
         self._last_words.pop(group, None)
         self._told_closed.pop(group, None)
+        self._told_fewer.discard(group)
 
-    def tell_fewer(self) -> None:
+    def tell_fewer(self, group: int) -> None:
         """A worker did not start, and others of its group go on without it: say so once."""
-        if not self._told_fewer:
-            self._told_fewer = True
-            words = [words[-1] for words in self._last_words.values()] or ["it does not say why"]
+        if group not in self._told_fewer:
+            self._told_fewer.add(group)
+            words = self._last_words.get(group) or ["it does not say why"]
+            where = "" if self._workers.nodes is None else f" on {self._title(group)}"
             self._tell(
-                f"mars: fewer worker processes than cores, as another one does not start "
+                f"mars: fewer worker processes than cores{where}, as another one does not start "
                 f"({_last_line(words[-1])}); calls run on those that are there"
             )
 

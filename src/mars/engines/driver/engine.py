@@ -51,7 +51,7 @@ from mars.task import Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
-    from mars.observe.observation import Observation
+    from mars.observe.observation import Memory, Observation
 
 
 class Groups:
@@ -146,6 +146,9 @@ class Site(Protocol):
     def is_stopped(self, pid: int) -> bool:
         """Whether a worker process is held up, as by a debugger."""
 
+    def stack(self, worker: int, pid: int) -> Sequence[str] | None:
+        """What a worker does now, see `mars.engine.Engine`; None: its node does not say."""
+
     def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
         """On which node a call runs, and what shows where it is; see `Silence`."""
 
@@ -204,7 +207,8 @@ class DriverEngine:
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
         self._settings = Program()
-        self._around: tuple[Any, Any] = None, None  # as found last, and what calls are told of it
+        # As found last, and what calls are told of it.
+        self._around: tuple[tuple[Any, ...], Any] = (None,) * 4, None
         path, here, *_ = self._surroundings()
         self.memory = memory = int(CALL_MEMORY_SHARE * site.memory_bytes)
         object_memory = options.object_memory
@@ -332,26 +336,37 @@ class DriverEngine:
         self.check_schedulable(call)
 
     def _surroundings(self) -> Any:
-        """What calls have of the program: the same object until something changes."""
-        found = self._program()
-        known = self._around  # threads may be here at once
-        if found != known[0]:
-            known = self._around = found, self.site.as_told(*found)
-        return known[1]
+        """What calls have of the program: the same object until something changes.
 
-    def _program(self) -> tuple[list[str], str, dict[bytes, bytes | None], dict[str, Any]]:
-        """Where the program imports from, what it calls "here", and what it has changed.
-
-        Its calls follow, except in how many threads libraries use, which is ours to say.
+        Where the program imports from, what it calls "here", and what it has changed. Its calls
+        follow, except in how many threads libraries use, which is ours to say.
         """
         try:
             here = self._folder()
         except OSError:  # somebody removed the folder
             here = ""
-        if _variables() != self._variables:
-            self._variables = dict(_variables())
+        variables = _variables()
+        if variables != self._variables:
+            self._variables = dict(variables)
             self._changed_variables = _changes(self._variables_at_start, self._variables)
-        return import_path(), here, self._changed_variables, self._settings.look()
+        path, settings = import_path(), self._settings.look()
+        # All but the name of the folder are the same objects as long as nothing changes.
+        known = self._around  # threads may be here at once
+        found = known[0]
+        if (
+            found[3] is settings
+            and found[0] is path
+            and found[1] == here
+            and found[2] is self._changed_variables
+        ):
+            return known[1]
+        found = path, here, self._changed_variables, settings
+        if found != known[0]:
+            known = found, self.site.as_told(*found)
+        else:
+            known = found, known[1]
+        self._around = known
+        return known[1]
 
     def check_schedulable(self, call: Call) -> None:
         """Refuse a call that no worker can ever run."""
@@ -562,9 +577,27 @@ class DriverEngine:
         rows = loop.ask(lambda: loop.scheduler.core.ended.since(since, limit))
         return rows._replace(now=time.monotonic(), cores=self.n_cpu)
 
+    def kept_values(self, tasks: Sequence[Task], limit: int) -> Memory:
+        """What values take, and whose they are; see `mars.engine.Engine`."""
+        from mars.engines.driver.observing import memory  # late: most programs never look
+        from mars.observe.observation import Memory
+
+        if self._closed or self._pid != os.getpid():
+            return Memory(0, 0, 0, 0, ())
+        return memory(self.store, tasks, limit)
+
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""
         return self._silence.lines(self._running_calls(), time.monotonic(), after_s)
+
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """What a worker does now; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return None
+        for one in self.observe().workers:
+            if one.number == worker:
+                return self.site.stack(worker, one.pid)
+        return None
 
     def _running_calls(self) -> list[RunningCall]:
         return [

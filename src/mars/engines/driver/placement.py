@@ -20,7 +20,6 @@ from mars.engines.driver.core import ASSIGNED, WAITING, Core
 from mars.engines.driver.events import Assign, Fetch
 from mars.engines.driver.queues import (
     DEADLINE,
-    OVERDUE,
     START,
     WorkerState,
     cores_of,
@@ -136,7 +135,8 @@ def fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float 
     options: Options = DEFAULT_OPTIONS
     need = predicted = ahead_below_s = 0.0
     while taken < share and len(batch) < room:
-        if not shelf or not wanted(shelf[0]):
+        # Most often the first run of a task is there, and wants it.
+        if not shelf or not (((runs := shelf[0].runs) and runs[0].live) or wanted(shelf[0])):
             shelf = ready.shelf_for(group, worker.cpus if queue else None, worker)
             if shelf is None:
                 break
@@ -169,7 +169,7 @@ def fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float 
                 options.timeout_s is not None
                 or predicted >= ahead_below_s
                 or (load + predicted > most_s and len(queue) > 1)
-                or _better_at_home(core, task, worker, load)
+                or (task.home is not None and _better_at_home(core, task, worker, load))
                 or (options.in_set is not None and now - worker.head_at > OVERDUE_S)
             ):
                 break
@@ -197,7 +197,7 @@ def fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float 
             core.expect(worker, now)
         elif not worker.watched:
             worker.watched = True
-            core.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
+            core.timers.watch(worker.due_at + OVERDUE_S, worker)
         _give(core, worker, batch)
     return bool(batch)
 

@@ -433,7 +433,7 @@ KILL: Final = 2
 """A kind of timer: an interrupted attempt has had enough time to end."""
 
 OVERDUE: Final = 3
-"""A kind of timer: a worker should have told something."""
+"""A kind of timer: workers should have told something."""
 
 START: Final = 4
 """A kind of timer: work may be given out, or workers started, that had to wait until now."""
@@ -451,17 +451,20 @@ class Timers:
     ----------
     heap : list
         The soonest first. Each is a time, a number that makes it unique, its kind, an attempt, and
-        a task, a worker or a group. A deadline holds the worker and not the task, because the
-        task's result may be dropped long before.
+        a task, a worker, a list of workers or a group. A deadline holds the worker and not the
+        task, because the task's result may be dropped long before.
     """
 
-    __slots__ = ("_count", "_limit", "_workers", "heap")
+    __slots__ = ("_count", "_limit", "_watched", "_workers", "heap")
 
     def __init__(self, workers: dict[WorkerId, WorkerState]) -> None:
         self.heap: list[tuple[float, int, int, int, Any]] = []
         self._count = 0
         self._limit = STALE_TIMERS
         self._workers = workers
+        # Workers that are looked at, by the moment. One event gives work to many workers, which are
+        # then due at one moment: a timer for each moment costs less than one for each worker.
+        self._watched: dict[float, list[WorkerState]] = {}
 
     def add(self, when: float, kind: int, attempt: int, about: Any) -> None:
         """Have `Tick` look at something at a time."""
@@ -472,7 +475,21 @@ class Timers:
             # number of calls that had an hour and took a millisecond.
             self.heap = [timer for timer in self.heap if self._matters(*timer[2:])]
             heapq.heapify(self.heap)
+            self._watched = {timer[0]: timer[4] for timer in self.heap if timer[2] == OVERDUE}
             self._limit = max(STALE_TIMERS, 2 * len(self.heap))
+
+    def watch(self, when: float, worker: WorkerState) -> None:
+        """Have `Tick` look at a time whether a worker is overdue."""
+        there = self._watched.get(when)
+        if there is not None:
+            there.append(worker)
+            return
+        self._watched[when] = there = [worker]
+        self.add(when, OVERDUE, 0, there)
+
+    def drop_watch(self, when: float) -> None:
+        """Forget who is looked at at a time, because that time has come."""
+        del self._watched[when]
 
     def _matters(self, kind: int, attempt: int, about: Any) -> bool:
         """Whether there will be something to do when a timer is due, for all that is known."""
@@ -482,4 +499,6 @@ class Timers:
             return bool(about.queue) and bool(about.queue[0].attempt == attempt)
         if kind == KILL:
             return about.id in self._workers and bool(about.stopping == attempt)
+        if kind == OVERDUE:
+            return any(worker.id in self._workers for worker in about)
         return kind == START or about.id in self._workers

@@ -447,7 +447,7 @@ def _died(core: Core, event: Died, now: float) -> None:
     ):
         # The system may have no room for another worker. Those that are there go on without it.
         core.pause_starts(group, now)
-        core.commands.append(Fewer(worker.id))
+        core.commands.append(Fewer(worker.group))
         return
     if not group.cpus:
         return  # the group is lost, which says nothing about how workers start
@@ -577,14 +577,16 @@ def _forgotten(core: Core, event: Forgotten, now: float) -> None:
 def _tick(core: Core, event: Tick, now: float) -> None:
     timers = core.timers
     while timers.heap and timers.heap[0][0] <= now:
-        _, _, kind, attempt, about = heapq.heappop(timers.heap)
+        when, _, kind, attempt, about = heapq.heappop(timers.heap)
         if kind == KILL:
             there = about.id in core.workers and about.stopping == attempt
             if there and 0 < about.kill_at <= now:
                 about.kill_at = 0.0
                 core.commands.append(Kill(about.id))
         elif kind == OVERDUE:
-            _look_at_overdue(core, about, now)
+            timers.drop_watch(when)
+            for worker in about:
+                _look_at_overdue(core, worker, now)
         elif kind == START:
             continue  # the pause of a group is over: `place` follows
         elif kind == DEADLINE:
@@ -608,10 +610,10 @@ def _look_at_overdue(core: Core, worker: WorkerState, now: float) -> None:
         return
     late = now - worker.due_at
     if late < OVERDUE_S - 1e-9:
-        core.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
+        core.timers.watch(worker.due_at + OVERDUE_S, worker)
         return
     # Look again after twice the time. The answer shows whether a frame was lost meanwhile.
-    core.timers.add(now + late, OVERDUE, 0, worker)
+    core.timers.watch(now + late, worker)
     behind = len(worker.queue) - 1
     could = behind and not worker.asked and not worker.taking_back
     worker.asked = True

@@ -618,7 +618,7 @@ class Performer:
         code = self.code = new_world()
         world.switch(code)
         call = pickle.loads(data, buffers=parts)
-        code.settled = True
+        code.settle()
         return call, self.plain if code.is_empty() else code
 
     def _parts(self, stored: attempt_call.Stored) -> list[memoryview]:

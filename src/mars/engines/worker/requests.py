@@ -444,6 +444,10 @@ class NestedEngine:
         """Not known here: the program's own process tells of them."""
         return ()
 
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """Not known here: the program's own process can ask."""
+        return None
+
     def drop_objects(self, session: str) -> None:
         """The session is the driver's."""
 
