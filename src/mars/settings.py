@@ -105,6 +105,10 @@ ROW_DEPTH: Final = 4
 """How deep tuples in tuples are looked into to see whether an argument can change. Deeper ones are
 rare, and are taken for arguments that can change."""
 
+GPU_IDLE_S: Final = 300.0
+"""A worker with GPUs that has had nothing to do for this long, in seconds, ends. Its libraries keep
+memory of the GPUs until then, and to load them again takes some seconds."""
+
 GPU_LOOK_S: Final = 1.0
 """How often a worker with GPUs asks the driver what its call does with them, in seconds. To ask
 takes about 1 ms, and the driver itself counts over up to a second."""

@@ -431,6 +431,8 @@ def _lost_value(node: RemoteNode, task: Task) -> bytes:
 def _unschedulable(task: Task, lost: Iterable[str]) -> NoAvailableBand:
     options = task.call.options
     wish = f"cpus={options.cpus:g}"
+    if options.gpus:
+        wish += f", gpus={options.gpus:g}"
     if options.memory is not None:
         wish += f", memory={options.memory:,}"
     if options.worker is not None:
