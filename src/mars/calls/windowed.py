@@ -88,8 +88,8 @@ class Windowed(Completed):
             return True
         if not self._under_way:
             if self._broken is not None:
-                self._known, error = self._given, self._broken
-                self._coming = iter(())
+                error, self._broken = self._broken, None
+                self._known, self._coming = self._given, iter(())
                 raise error
             self._fill()
         return not self._under_way and not self._ready
