@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mars.calls.decorated import RemoteFunction
     from mars.completion import Completed
     from mars.execution import Counts, Execution
+    from mars.sessions.urls import open as open  # noqa: A004, PLC0414 (not for ``import *``)
 else:
     # They are imported late because they need `concurrent.futures`, see `mars.errors`.
     _LATE = {
@@ -37,6 +38,7 @@ else:
         "Execution": "execution",
         "RemoteFunction": "calls.decorated",
         "as_completed": "calls.completed",
+        "open": "sessions.urls",
     }
 
     def __getattr__(name: str) -> object:

@@ -21,7 +21,7 @@ from mars.config import option_values, options, plain_scalar
 from mars.engine import Run, SessionRealm
 from mars.errors import UsageError
 from mars.graph import needed_calls
-from mars.observe.watchers import is_watched
+from mars.observe.watchers import is_logged, is_watched
 from mars.sessions.logs import CallLogs, Feed
 from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
@@ -101,6 +101,8 @@ class Runs:
         self.checkpoints: dict[str, Any] = {}
         self.checkpoint: Any = None
         self.watcher: Callable[[Run, Sequence[Call]], object] | None = None
+        self._following: Any = None
+        self.under_way: dict[Run, Sequence[Call]] = {}  # for who begins to watch later
 
     def run(
         self,
@@ -236,6 +238,7 @@ class Runs:
         """A run for calls that come one at a time. Failed calls do not end it."""
         run = self._new_run("continue", option_values()["seed"] if not self._nested else None)
         run.beside = True
+        self._follow(run)
         return run
 
     def next_place(self) -> int:
@@ -289,6 +292,25 @@ class Runs:
             if seed is None:
                 run.entropy = attempt.entropy
         return run
+
+    def _follow(self, run: Run) -> None:
+        """Have the program told what happens in a run, if it wants that."""
+        values = option_values()
+        if self._nested or not (
+            values["on_event"] is not None or values["open_telemetry"] or is_logged()
+        ):
+            return
+        if self._following is None:
+            from mars.sessions.following import Following
+
+            self._following = Following(self._engine, self._session_id)
+        self._following.begin(run)
+
+    def end_following(self) -> None:
+        """Tell the program what is left of runs that have ended, if it wants to be told."""
+        if self._following is not None:
+            self._following.end()
+            self._following = None
 
     def checkpoint_at(self, where: Any) -> Any:
         """The checkpoint in a folder or at an URL. A session opens each of them once."""
@@ -383,6 +405,10 @@ class Runs:
     def _submit(self, run: Run, missing: Sequence[Call], targets: Any) -> None:
         if self.watcher is not None:
             self.watcher(run, missing)
+        self._follow(run)
+        if not self._nested:
+            self.under_way[run] = missing
+            run.on_end(self._over)
         try:
             self._engine.submit(run, missing, [call.place for call in missing], targets)
         except BaseException as error:
@@ -391,6 +417,9 @@ class Runs:
                 run.end()
             _tell_how_far(error, run)  # Ctrl-C, where calls run in the thread that submits them
             raise
+
+    def _over(self, run: Run) -> None:
+        self.under_way.pop(run, None)
 
     def _give_places(
         self,
@@ -436,6 +465,8 @@ class Runs:
         report_of(record_of(self._engine.table(), self._session_id, run.number)).save(path)
 
     def _finish(self, run: Run, finish: Callable[[], Any], report: Any = None) -> Any:
+        if self._following is not None:
+            self._following.wait(run)
         if report is not None:
             self._report(run, report)
         if run.error is not None:

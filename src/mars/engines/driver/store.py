@@ -565,12 +565,34 @@ class Store:
 
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""
-        self._free_own()
+        if self._own_free:
+            self._free_own()
         if not self._news:
             return []
         with self.lock:
             news, self._news = self._news, []
         return news
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def kept(self) -> list[tuple[int, Key, str, tuple[int, ...]]]:
+        """Each region that somebody may still ask for: its length, its key, what of, its readers.
+
+        What of is ``"argument"``, ``"function"`` or ``""``, which is most often a result.
+        """
+        with self.lock:
+            what = {
+                (value[1], value[2]): "argument"
+                for shared in self._shared.values()
+                for value, _ in shared.values()
+            }
+            for known in self._functions.values():
+                what[known.value[1], known.value[2]] = "function"
+            return [
+                (region.length, key, what.get(key, ""), tuple(region.readers))
+                for key, region in self._regions.items()
+                if not region.dropped
+            ]
 
     # -- reading ------------------------------------------------------------------------------
 

@@ -174,6 +174,21 @@ def examine(pid: int, limit_s: float = STACK_ANSWER_S) -> Report:
     return _read(pid, answer, _names(pid))
 
 
+def looked_at(pid: int) -> list[str]:
+    """What a worker does, and the frames of its call below that, the most recent one first.
+
+    Parameters
+    ----------
+    pid : int
+        Its process; 0: there is none.
+    """
+    try:
+        report = examine(pid) if pid else Report(pid, State.GONE)
+    except (OSError, ValueError) as error:  # no /proc, no descriptor, or it is not ours
+        return [f"{State.SILENT.value} ({type(error).__name__}: {error})"]
+    return [report.state.value, *report.call]
+
+
 def _ask(pid: int, limit_s: float) -> str:
     # First of all: then what we look at is the process that gets the signal, or it has ended.
     with platform.Process(pid) as process:

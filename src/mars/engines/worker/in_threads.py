@@ -153,7 +153,7 @@ class Commons:
                     finally:
                         world.enter_thread(None)
                         self.gate.leave(code)
-                code.settled = True
+                code.settle()
                 self._worlds[number], self._functions[code] = code, call
             return self._functions[code], code
 
