@@ -141,7 +141,6 @@ CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "rein": lambda d, e, m: d.reindex([1, 5, 200]),
     "cw": lambda d, e, m: d[["a", "b"]].corrwith(d.b),
     "gfirst": lambda d, e, m: d.groupby("a").first(),
-    "gcum": lambda d, e, m: d.groupby("a").b.cumsum(),
     "gany": lambda d, e, m: d.groupby("a").any(),
     "samp": lambda d, e, m: d.sample(5, random_state=1),
 }
