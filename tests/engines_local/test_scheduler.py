@@ -617,6 +617,22 @@ def test_a_thread_that_waits_in_a_worker_without_a_call_takes_no_cores() -> None
     assert desk.scheduler.groups[0].free == 1
 
 
+def test_a_worker_that_seems_to_wait_and_gives_its_call_back_takes_no_cores() -> None:
+    desk = Desk(1)
+    only = call("only", function=LONG)
+    desk.submit(only)
+    given = desk.queues[1][0].attempt
+    desk.on(Blocked(WorkerId(1)))  # in truth a thread waits that an earlier call has left behind
+    desk.queues[1].clear()
+    desk.on(GaveBack(WorkerId(1), [given]))
+    desk.on(Unblocked(WorkerId(1)))
+    assert desk.scheduler.blocked == 0
+    [worker] = [number for number, names in desk.sent().items() if names]
+    desk.finish(worker, seconds=1.0)
+    assert stage(only) is DONE
+    assert desk.scheduler.groups[0].free == 1
+
+
 # -- cores, priorities, groups ----------------------------------------------------------------
 
 
@@ -1250,6 +1266,24 @@ def test_timers_of_calls_that_ended_do_not_grow_with_their_number() -> None:
         desk.finish(next(worker for worker, queue in desk.queues.items() if queue))
         assert (stage(one), stage(two)) == (DONE, DONE)
     assert len(desk.scheduler.core.timers.heap) < 200
+
+
+def test_workers_that_are_due_at_the_same_moment_share_a_timer() -> None:
+    desk = Desk(50)
+    calls = [call(f"{i}", function=LONG) for i in range(50)]
+    desk.submit(*calls)
+    for _ in range(4):  # each look leads to the next one
+        assert len(desk.scheduler.core.timers.heap) == 1
+        desk.now = desk.scheduler.next_timer() or 0.0
+        desk.commands.clear()
+        desk.on(Tick())
+        assert {one.worker for one in desk.commands if isinstance(one, Report)} == {*desk.queues}
+    for worker in list(desk.queues):
+        desk.finish(worker)
+    assert {stage(one) for one in calls} == {DONE}
+    desk.now = desk.scheduler.next_timer() or 0.0
+    desk.on(Tick())
+    assert desk.scheduler.next_timer() is None
 
 
 def test_timers_that_matter_outlive_those_of_calls_that_ended() -> None:
