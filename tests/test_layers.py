@@ -351,7 +351,7 @@ def test_the_scheduler_changes_the_stage_of_a_task_in_one_place() -> None:
     assert len(set(found)) == 1, "`move` checks each step"
 
 
-DOORS = {"dataframe.numbering", "joblib.backend"}
+DOORS = {"joblib.backend"}
 """What a program imports because it uses another package, and what extends classes of that."""
 
 

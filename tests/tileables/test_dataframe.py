@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -270,6 +272,36 @@ def test_what_writes_is_not_tried_with_made_up_rows(tmp_path: Any) -> None:
     assert md.DataFrame(FEW, chunk_size=2).to_dict() == FEW.to_dict()
     md.DataFrame(ROWS, chunk_size=30).to_parquet(str(tmp_path / "p-*.parquet")).execute()
     assert len(list(tmp_path.glob("p-*.parquet"))) == 4
+
+
+def test_a_worker_killed_in_the_middle_of_a_merge_costs_only_its_chunk(tmp_path: Any) -> None:
+    def counted(chunk: Any, folder: str) -> Any:
+        number = int(chunk.index[0])
+        with open(f"{folder}/{number}", "a") as file:
+            file.write("x")
+        if number == 60 and not os.path.exists(f"{folder}/killed"):
+            open(f"{folder}/killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return chunk
+
+    # The left side is finished before a chunk of the right side kills its worker.
+    left = md.DataFrame(ROWS, chunk_size=30).map_chunk(counted, (str(tmp_path),))
+    (tmp_path / "killed").touch()
+    left.execute()
+    (tmp_path / "killed").unlink()
+    right = md.DataFrame(ROWS.set_index(ROWS.index + 1000), chunk_size=30)
+    right = right.map_chunk(
+        lambda chunk, folder: counted(chunk.set_index(chunk.index - 1000), folder), (str(tmp_path),)
+    )
+    merged = left.merge(right, on=["a", "s"]).to_pandas()
+    order = ["a", "s", "b_x", "b_y"]
+    same(
+        merged.sort_values(order)[order].reset_index(drop=True),
+        ROWS.merge(ROWS, on=["a", "s"]).sort_values(order)[order].reset_index(drop=True),
+    )
+    runs = {one: len((tmp_path / one).read_text()) for one in ("0", "30", "60", "90")}
+    assert runs["60"] == 3, "once on the left side, twice on the right side"
+    assert (tmp_path / "killed").exists() and runs["0"] >= 2 and runs["90"] >= 2
 
 
 def test_frames_with_several_levels_of_labels() -> None:

@@ -92,14 +92,18 @@ CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
         m.kron(a[:2], b[:2]), m.interp(a[0], [0, 1], [5, 6]), m.cross(a[:, :3], b[:, :3]),
     ],
     "refused by Dask": lambda m, a, b: [
-        m.repeat(a, 2), m.repeat(a, np.arange(7), axis=0), m.choose([1, 4], [[0, 1], [2, 3]], mode="clip"),
+        m.repeat(a, 2), m.repeat(a, np.arange(7), axis=0),
+        m.choose([1, 4], [[0, 1], [2, 3]], mode="clip"),
         m.compress([0, 1, 1], a, axis=0), m.take(a, [4, 20]), m.take(a, [[0, 1], [2, 3]]),
         m.dot(3, 4), m.sum([]), m.any(m.nan), m.mean(1), m.append(a, b), m.linalg.norm(a[0], -2),
-        m.unravel_index(a.argmax(), (7, 5)), m.histogram(a, bins="auto"), m.einsum(a, [0, 1], [1, 0]),
+        m.unravel_index(a.argmax(), (7, 5)), m.histogram(a, bins="auto"),
+        m.einsum(a, [0, 1], [1, 0]),
         m.unique(m.round(a, 1), axis=0, return_counts=True), m.triu([[1, 2], [3, 4]]),
         m.cumsum(np.array(list("abc"), dtype=object)) == 1, m.linspace(2, 9, 11, dtype=int),
-        m.r_["0,2", [1, 2], [3, 4]], m.ediff1d(a, to_end=[8, 9]), m.diff(m.arange("2020-01", "2020-03", dtype="M8[D]")).astype(int),
-        m.arange(1, 3, 0.3), m.linalg.norm(a, axis=1), a[1:3, a[0] > 0.5, None], m.transpose(m.nonzero(a > 0.9)),
+        m.r_["0,2", [1, 2], [3, 4]], m.ediff1d(a, to_end=[8, 9]),
+        m.diff(m.arange("2020-01", "2020-03", dtype="M8[D]")).astype(int),
+        m.arange(1, 3, 0.3), m.linalg.norm(a, axis=1), a[1:3, a[0] > 0.5, None],
+        m.transpose(m.nonzero(a > 0.9)),
     ],
     "making": lambda m, a, b: [
         m.ones((3, 2)), m.zeros(4), m.full((2, 2), 7), m.arange(3, 9, 2), m.linspace(0, 1, 5),
@@ -255,7 +259,7 @@ def test_numpys_errors_are_raised_at_once() -> None:
         lambda m, a: m.matmul(a, a),
         lambda m, a: m.choose([0, 5], [[1, 2], [3, 4]], mode="nonsense"),
     ):
-        with pytest.raises(Exception) as wanted:  # noqa: PT011  what numpy raises
+        with pytest.raises(Exception) as wanted:
             wrong(np, DATA)
         with pytest.raises(wanted.type):
             wrong(mt, tensor)
