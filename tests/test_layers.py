@@ -194,6 +194,7 @@ LAYERS = """
     learn.cluster learn.datasets learn.decomposition learn.ensemble learn.feature_extraction
     learn.glm learn.linear_model learn.metrics learn.model_selection learn.neighbors
     learn.preprocessing learn.semi_supervised learn.svm learn.utils learn.wrappers
+    learn.utils.multiclass learn.utils.validation
     learn.contrib.lightgbm learn.contrib.pytorch learn.contrib.xgboost learn.metrics.pairwise
     learn
     core
@@ -350,7 +351,7 @@ def test_the_scheduler_changes_the_stage_of_a_task_in_one_place() -> None:
     assert len(set(found)) == 1, "`move` checks each step"
 
 
-DOORS = {"dataframe.numbering", "joblib.backend"}
+DOORS = {"joblib.backend"}
 """What a program imports because it uses another package, and what extends classes of that."""
 
 

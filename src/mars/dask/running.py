@@ -231,7 +231,9 @@ def stored_parts(
         return [KeptTask(key, Kept(found[key], session)) for key in keys]
 
     found: dict[Key, Object[Any]] = {}
-    with warnings.catch_warnings():
+    # Shuffles on the disk of one machine would leave folders there before `keep` replaces them.
+    by_calls = dask.config.set({"dataframe.shuffle.method": "tasks"})
+    with warnings.catch_warnings(), by_calls:
         # Arrays and frames together are what tensors and frames are for.
         warnings.filterwarnings("ignore", "Computing mixed collections", UserWarning)
         made = dask.persist(*collections, traverse=False, scheduler=keep)
