@@ -1096,6 +1096,10 @@ DESK_AFTER_S: Final = 0.2
 """How long after its first session a program can be found by ``mars top`` and the like, in seconds.
 Nobody asks a program that is over sooner, and its first result does not wait for the folder."""
 
+DESK_ADVANCE_S: Final = 1.0
+"""How long attempts are read before a command is answered, in seconds, most often once: enough for
+100 000 of them."""
+
 DESK_CLIENTS: Final = 16
 """Commands that a program answers at a time. Each costs a thread and a descriptor."""
 
