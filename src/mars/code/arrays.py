@@ -57,7 +57,7 @@ def _viewed(array: Any, kind: Any) -> Any:
     return array.view(kind)
 
 
-def _masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:
+def _masked(data: object, mask: object, fill_value: object, hard: bool) -> Any:
     masked = sys.modules["numpy"].ma.MaskedArray
     return masked(data, mask=mask, fill_value=fill_value, hard_mask=hard)
 

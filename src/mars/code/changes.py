@@ -100,7 +100,7 @@ def _gone(module: str, path: str) -> State:
     return State(module, path, None, None, MISSING, "")
 
 
-def value_in(owner: Any, name: str) -> Any:
+def value_in(owner: object, name: str) -> Any:
     """What a module or class has under a name itself; `MISSING`: nothing."""
     if name == "__bases__" and isinstance(owner, type):
         return owner.__bases__
@@ -115,7 +115,7 @@ REGISTERED: Final = "_abc_registry"
 """In place of the name of an attribute: the classes that are registered at an abstract class."""
 
 
-def registered_at(cls: Any) -> tuple[Any, ...]:
+def registered_at(cls: object) -> tuple[Any, ...]:
     """Classes that were registered as subclasses of an abstract class, in an order of their own."""
     references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
     found = [one for one in (reference() for reference in references) if one is not None]
@@ -130,7 +130,7 @@ def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
             ABCMeta.register(cls, one)
 
 
-def _rename_member(member: Any, value: Any) -> None:
+def _rename_member(member: Any, value: object) -> None:
     """Have an enum find a member by another value."""
     by_value = type(member)._value2member_map_
     for one in [one for one, there in by_value.items() if there is member]:
@@ -172,7 +172,7 @@ def with_objects(plain: Any, defaults: Any) -> Any:
     return tuple([given[at] if one == _OBJECT else one for at, one in enumerate(plain)])
 
 
-def _items_of(defaults: Any) -> Any:
+def _items_of(defaults: object) -> Any:
     return defaults.values() if type(defaults) is dict else defaults
 
 
@@ -263,7 +263,7 @@ class Content(Change):
         _exchange(self.base, self.other)
 
 
-def _exchange(one: Any, other: Any) -> None:
+def _exchange(one: object, other: object) -> None:
     """Have two objects exchange what they hold."""
     for base in _CONTAINERS:
         if isinstance(one, base):  # by its own methods, whatever the program's class makes of them

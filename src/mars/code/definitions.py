@@ -54,12 +54,12 @@ class _Made(threading.local):
 _made = _Made()
 
 
-def _new(value: Any) -> Any:
+def _new(value: object) -> Any:
     _made.objects[id(value)] = value
     return value
 
 
-def is_new(value: Any) -> bool:
+def is_new(value: object) -> bool:
     """Whether an object was just made, and has to be filled; asked once."""
     return _made.objects.pop(id(value), MISSING) is value
 
@@ -95,7 +95,7 @@ def singleton_of(module: str, name: str, kind: type) -> Any:
     return value if type(value) is kind else bare(kind)
 
 
-def world_module(name: str, facts: Mapping[str, Any], kind: Any = ModuleType) -> ModuleType:
+def world_module(name: str, facts: Mapping[str, object], kind: Any = ModuleType) -> ModuleType:
     """A module that travels by value, of a class of its own perhaps."""
     module = current().module(name, facts)
     if kind is not ModuleType:
@@ -103,7 +103,7 @@ def world_module(name: str, facts: Mapping[str, Any], kind: Any = ModuleType) ->
     return module
 
 
-def world_namespace(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def world_namespace(name: str, facts: Mapping[str, object]) -> dict[str, Any]:
     """The global names of a module that travels by value."""
     return current().namespace(name, facts)
 
@@ -121,7 +121,7 @@ def loose_module(tag: str, name: str, facts: dict[str, Any]) -> ModuleType:
     return made
 
 
-def itself(value: Any) -> Any:
+def itself(value: object) -> Any:
     """What it is given: for an object that stands in a pickle as another one."""
     return value
 
@@ -132,7 +132,7 @@ def make_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     return view if form == "B" and len(shape) == 1 else view.cast(form, shape)  # type: ignore[call-overload]
 
 
-def make_context_variable(name: str, *value: Any) -> ContextVar[Any]:
+def make_context_variable(name: str, *value: object) -> ContextVar[Any]:
     """A variable of `contextvars`; the value that it had where it comes from is its default."""
     return ContextVar(name, default=value[0]) if value else ContextVar(name)
 
@@ -185,7 +185,7 @@ def make_cell() -> CellType:
     return _new(CellType())  # type: ignore[no-any-return]
 
 
-def fill_cell(cell: CellType, state: tuple[Any]) -> None:
+def fill_cell(cell: CellType, state: tuple[object]) -> None:
     """Give it its value."""
     if is_new(cell):
         (cell.cell_contents,) = state
@@ -214,7 +214,7 @@ def make_function(
     return _new(func)  # type: ignore[no-any-return]
 
 
-def names_in(_: bool, namespace: dict[str, Any], told: Any, __: bool) -> tuple[Any, Any]:
+def names_in(_: bool, namespace: dict[str, Any], told: object, __: bool) -> tuple[Any, Any]:
     """Names that a function needs, and where."""
     return namespace, told
 
@@ -265,7 +265,7 @@ def fill_singledispatch(func: Any, state: tuple[Any, ...]) -> None:
     func.__dict__.update(attributes)
 
 
-def with_cache(func: Any, parameters: dict[str, Any]) -> Any:
+def with_cache(func: object, parameters: dict[str, Any]) -> Any:
     """A function under a cache of its own, empty at first."""
     return functools.lru_cache(**parameters)(func)
 
@@ -277,7 +277,7 @@ def make_accessor(kind: Any, base: Any, parts: tuple[Any, ...]) -> Any:
     return made
 
 
-def fill_accessor(accessor: Any, state: dict[str, Any]) -> None:
+def fill_accessor(accessor: object, state: dict[str, Any]) -> None:
     """Give it what is its own."""
     vars(accessor).update(state)
 
@@ -373,7 +373,7 @@ def _abstract_classes_of(cls: type) -> list[Any]:
     return [one for reference, one in found.get(id(cls), ()) if reference() is cls]
 
 
-def _has_getset(own: Mapping[str, Any], cls: type, name: str) -> bool:
+def _has_getset(own: Mapping[str, object], cls: type, name: str) -> bool:
     value = own.get(name)
     return isinstance(value, types.GetSetDescriptorType) and value.__objclass__ is cls
 
@@ -414,7 +414,7 @@ def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[Any, ...], dic
     return (type(cls), cls.__name__, cls.__bases__, body, tuple(members)), state
 
 
-def _raw(cls: Any, member: Any) -> tuple[Any, ...]:
+def _raw(cls: Any, member: object) -> tuple[Any, ...]:
     """What the data type in front of the enum makes the member from."""
     kind = cls._member_type_
     if kind is object or kind.__new__ is object.__new__:
@@ -439,11 +439,11 @@ def make_class(
     module: str,
     qualname: str,
     named: bool,
-    meta: Any,
+    meta: object,
     name: str,
-    bases: tuple[Any, ...],
+    bases: tuple[object, ...],
     body: dict[str, Any],
-    members: tuple[Any, ...] | None,
+    members: tuple[object, ...] | None,
 ) -> Any:
     """A class as far as it has to be known before what it holds can refer to it."""
     world = current()
@@ -469,7 +469,7 @@ def _is_ours(cls: type) -> bool:
     )
 
 
-def _bare_class(meta: Any, name: str, bases: tuple[Any, ...], body: dict[str, Any]) -> Any:
+def _bare_class(meta: Any, name: str, bases: tuple[object, ...], body: dict[str, Any]) -> Any:
     """A class with its layout and bases; no code of the project runs."""
     trouble: Exception | None = None
     with _quiet(bases):
@@ -486,7 +486,7 @@ _quieting: Final = threading.RLock()
 
 
 @contextlib.contextmanager
-def _quiet(bases: tuple[Any, ...]) -> Iterator[None]:
+def _quiet(bases: tuple[object, ...]) -> Iterator[None]:
     """Keep ``__init_subclass__`` of the project's classes from running meanwhile."""
     hooked = [
         cls
@@ -533,7 +533,7 @@ def _bare_enum(
         made._value_ = value
         return made
 
-    def init(self: Any, *_: object) -> None:
+    def init(self: object, *_: object) -> None:
         """What it would do is done."""
 
     space["__new__"], space["__init__"] = new, init
@@ -558,7 +558,7 @@ FIRST: Final = ""
 """In place of the name of an attribute: methods, which are in the class before the rest is made."""
 
 
-def fill_methods(cls: Any, methods: dict[str, Any]) -> None:
+def fill_methods(cls: object, methods: dict[str, Any]) -> None:
     """Give a class its methods, past what its metaclass would say to it."""
     if _made.objects.get(id(cls)) is cls:
         for name, method in methods.items():
@@ -589,7 +589,7 @@ def fill_class(cls: Any, state: dict[str, Any]) -> None:
 
 
 def make_named(
-    tag: str, module: str, qualname: str, named: bool, maker: Callable[..., Any], *args: Any
+    tag: str, module: str, qualname: str, named: bool, maker: Callable[..., Any], *args: object
 ) -> Any:
     """Something that its class knows by a name in a module of the program, as sentinels are."""
     world = current()
@@ -604,7 +604,7 @@ def make_named(
     return _new(made)
 
 
-def fill_named(value: Any, state: Any) -> None:
+def fill_named(value: object, state: object) -> None:
     """Give it its attributes."""
     if not is_new(value):
         return

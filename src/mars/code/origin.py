@@ -44,7 +44,7 @@ def is_project_module(name: str | None) -> bool:
     return isinstance(path, str) and is_project_file(path)
 
 
-def is_made_by_hand(name: str, module: Any) -> bool:
+def is_made_by_hand(name: str, module: object) -> bool:
     """Whether the program made a module itself, so that no worker could import it.
 
     Compiled code makes such modules, too, but puts no Python functions into them.
@@ -66,7 +66,7 @@ def _is_of_project(kind: type) -> bool:
     return module == "__main__" or (isinstance(module, str) and is_project_module(module))
 
 
-def _has_functions(module: Any) -> bool:
+def _has_functions(module: object) -> bool:
     """Whether a module, or a class in it, has Python functions of its own."""
     return any(
         getattr(value, "__globals__", None) is module.__dict__
@@ -76,7 +76,7 @@ def _has_functions(module: Any) -> bool:
     )
 
 
-def _is_class(value: Any) -> bool:
+def _is_class(value: object) -> bool:
     return issubclass(type(value), type)
 
 
@@ -92,7 +92,7 @@ def is_installed_package(name: str) -> bool:
     return not any(isinstance(path, str) and is_project_file(path) for path in folders)
 
 
-def module_of(value: Any) -> Any:
+def module_of(value: object) -> Any:
     """The name that a class or function gives as its module's; it may be anything."""
     try:
         return value.__module__

@@ -27,7 +27,7 @@ class _Open(threading.local):
 _open = _Open()
 
 
-def is_of_syntax(value: Any) -> bool:
+def is_of_syntax(value: object) -> bool:
     """Whether a parameter or alias was made by the syntax of Python 3.12, or as it makes them."""
     kind = type(value).__name__
     if sys.version_info < (3, 12):
@@ -59,8 +59,8 @@ def _default_of(value: Any) -> tuple[Any, ...]:
 
 
 def make_typevar(
-    name: str, constraints: tuple[Any, ...], bound: Any, covariant: bool, contravariant: bool,
-    *default: Any,
+    name: str, constraints: tuple[object, ...], bound: object, covariant: bool, contravariant: bool,
+    *default: object,
 ) -> Any:  # fmt: skip
     """A type variable."""
     given: dict[str, Any] = {"default": default[0]} if default else {}
@@ -82,7 +82,7 @@ def _described(parameter: Any) -> tuple[str, str, int, bool, bool]:
     return type(parameter).__name__, parameter.__name__, len(constraints), bounded, default
 
 
-def _late_parts(parameter: Any) -> list[Any]:
+def _late_parts(parameter: object) -> list[Any]:
     constraints = getattr(parameter, "__constraints__", ())
     bound = getattr(parameter, "__bound__", None)
     return [*constraints, *([] if bound is None else [bound]), *_default_of(parameter)]
@@ -142,7 +142,7 @@ def parameter_of(alias: Any, place: int) -> Any:
     return alias.__type_params__[place]
 
 
-def fill_late(made: Any, late: list[Any]) -> None:
+def fill_late(made: object, late: list[Any]) -> None:
     """Give a parameter or alias what its code evaluates."""
     known = _open.parts.pop(id(made), None)
     if known is not None and known[0] is made:

@@ -102,9 +102,9 @@ class Rich(Special):
     clear_memo: Callable[[], None]  # of the pickler
 
     def begin(
-        self, arguments: bool, inside: bool, by_value: tuple[Any, ...],
+        self, arguments: bool, inside: bool, by_value: tuple[object, ...],
         asked: dict[str, dict[str, None]], locks: bool = False,
-        reducers: Iterable[tuple[Any, ...]] = (),
+        reducers: Iterable[tuple[object, ...]] = (),
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
         self.arguments, self.inside, self.locks = arguments, inside, locks
@@ -124,7 +124,7 @@ class Rich(Special):
         self._alive.clear()
         self._spaces.clear()
 
-    def items(self, value: Any) -> Iterator[tuple[Any, ...]]:
+    def items(self, value: object) -> Iterator[tuple[Any, ...]]:
         """The value, and what its functions refer to, which is known once they are written."""
         # The pickler takes two items before it writes the first, so something has to come
         # between an item and those that it leads to.
@@ -179,7 +179,7 @@ class Rich(Special):
                 value = fresh(value)
             yield name, value
 
-    def _at_home(self, value: Any) -> Any:
+    def _at_home(self, value: object) -> Any:
         """What stands for an object that a module which travels by name has under a name."""
         home = self._homes.home_of(value)
         if home is None:
@@ -314,7 +314,7 @@ class Rich(Special):
                             self._pending.append(("module", inner))
                             pending.append(inner.__name__)
 
-    def _class(self, cls: Any) -> Any:
+    def _class(self, cls: object) -> Any:
         if id(cls) in SINGLE_TYPES:
             return NotImplemented
         forced = bool(self.by_value) and any(cls is one for one in self.by_value)
@@ -351,7 +351,7 @@ class Rich(Special):
             self._alive.append((methods, state))
         return make_class, made, state, None, None, fill_class
 
-    def refer(self, value: Any, *, is_class: bool) -> Any:
+    def refer(self, value: object, *, is_class: bool) -> Any:
         """What stands for a class or function in a value."""
         raise NotImplementedError
 
@@ -363,7 +363,7 @@ class Rich(Special):
         """Whether a value pickles by itself."""
         raise NotImplementedError
 
-    def method(self, value: Any) -> Any:
+    def method(self, value: object) -> Any:
         reduced = super().method(value)
         if reduced is NotImplemented and type(value) is MethodType:
             # Not as an attribute of its object: a class that is not complete has not got it yet.
@@ -386,7 +386,7 @@ class Rich(Special):
         self._tell(space, [one for one in vars(value) if one != "__builtins__"])
         return itself, (space.as_module(tag_of(value)),)
 
-    def singleton(self, value: Any) -> Any:
+    def singleton(self, value: object) -> Any:
         if getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
@@ -408,7 +408,7 @@ class Rich(Special):
             return make_context_variable, args
         return self._named(value, *where, make_context_variable, args, None)
 
-    def says_name(self, value: Any) -> Any:
+    def says_name(self, value: object) -> Any:
         kind = type(value)
         reduced = value.__reduce_ex__(5)
         if not isinstance(reduced, str):
@@ -444,14 +444,20 @@ class Rich(Special):
         return make_named, made, late, None, None, parameters.fill_late
 
     def _named(
-        self, value: Any, module: str, name: str, maker: Any, args: tuple[Any, ...], state: Any
+        self,
+        value: object,
+        module: str,
+        name: str,
+        maker: object,
+        args: tuple[object, ...],
+        state: object,
     ) -> Any:
         named = found(module, name) is value
         made = (_tag_or_name(value, module, name), module, name, named, maker, *args)
         return make_named, made, state or {}, None, None, fill_named
 
 
-def _tag_or_name(value: Any, module: str, name: str) -> str:
+def _tag_or_name(value: object, module: str, name: str) -> str:
     try:
         return tag_of(value)
     except TypeError:  # no weak reference to it

@@ -154,7 +154,7 @@ class Special:
                 return global_of, (module, name)
         return NotImplemented
 
-    def generator(self, value: Any) -> Any:
+    def generator(self, value: object) -> Any:
         """A random generator: a module's own one is the worker's own one there."""
         module = type(value).__module__
         name = _GENERATORS[module][1]
@@ -162,7 +162,7 @@ class Special:
             return global_of, (module, name)
         return NotImplemented
 
-    def lock(self, value: Any) -> Any:
+    def lock(self, value: object) -> Any:
         """A lock in what a module holds: each process has its own."""
         return (new_locks()[type(value)], ()) if self.locks else NotImplemented
 
@@ -170,12 +170,12 @@ class Special:
         """What data classes compare by identity."""
         return global_of, ("dataclasses", value.name)
 
-    def array(self, value: Any) -> Any:
+    def array(self, value: object) -> Any:
         """An array of a subclass of numpy's."""
         reduced = arrays.reduced(value, by_file=self.arguments)
         return NotImplemented if reduced is None else reduced
 
-    def context_variable(self, value: Any) -> Any:
+    def context_variable(self, value: object) -> Any:
         """A variable of `contextvars`: that of a module, or one that has the value of this one."""
         names = sorted(sys.modules, key=_nearness)
         where = next(filter(None, (self.named_in(one, value) for one in names)), None)
@@ -187,11 +187,11 @@ class Special:
                 return global_of, where
         return self.new_context_variable(value, where)
 
-    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> Any:
+    def new_context_variable(self, value: object, where: tuple[str, str] | None) -> Any:
         """A variable that no other process has."""
         raise NotPlain
 
-    def decorated(self, value: Any) -> Any:
+    def decorated(self, value: object) -> Any:
         """What a decorator made of a function: itself, where a module holds it under its name."""
         module: Any = getattr(value, "__module__", None)
         name = getattr(value, "__qualname__", None)
@@ -212,7 +212,7 @@ class Special:
             self.reached[id(value)] = value
         return imported, (name,)
 
-    def singleton(self, value: Any) -> Any:
+    def singleton(self, value: object) -> Any:
         """An object without content that is known by its name, such as `dataclasses.MISSING`."""
         if getattr(value, "__dict__", None):
             return NotImplemented
@@ -225,7 +225,7 @@ class Special:
             self.reached[id(sys.modules[where[0]])] = sys.modules[where[0]]
         return singleton_of, (*where, type(value))
 
-    def place_of(self, value: Any) -> tuple[str, str] | None:
+    def place_of(self, value: object) -> tuple[str, str] | None:
         """Module and name of a global variable that holds an object; None: there is none."""
         kind = type(value)
         if getattr(kind, "__slots__", ()):
@@ -234,7 +234,7 @@ class Special:
         places = (self.named_in(module, value) for module in names)
         return next((place for place in places if place is not None), None)
 
-    def named_in(self, module: str, value: Any) -> tuple[str, str] | None:
+    def named_in(self, module: str, value: object) -> tuple[str, str] | None:
         """The module and the name of its global variable that holds an object; None: none does."""
         known = self.globals_by_identity.get(module)
         if known is None:

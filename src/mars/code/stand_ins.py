@@ -93,7 +93,7 @@ def facts_of_module(namespace: dict[str, Any]) -> dict[str, Any]:
 class Root:
     """The outermost object of a pickle with definitions."""
 
-    def __init__(self, pickler: Writer, value: Any, prepared: object) -> None:
+    def __init__(self, pickler: Writer, value: object, prepared: object) -> None:
         self.pickler, self.value, self.prepared = pickler, value, prepared
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,7 +140,7 @@ STAND_INS: Final = frozenset(map(id, (Root, _Body, Space, Loose, Names, Deeper))
 class Call:
     """Stands for what a function makes of arguments."""
 
-    def __init__(self, func: Any, args: tuple[Any, ...]) -> None:
+    def __init__(self, func: object, args: tuple[object, ...]) -> None:
         self._parts = func, args
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -161,7 +161,7 @@ def new_locks() -> dict[type, Callable[[], Any]]:
     }
 
 
-def fresh(value: Any) -> Any:
+def fresh(value: object) -> Any:
     """A lock of a module is another one in each process: it stands for a new one."""
     maker = new_locks().get(type(value))
     return value if maker is None else New(maker)

@@ -35,7 +35,7 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
-def note(value: Any, tag: str) -> None:
+def note(value: object, tag: str) -> None:
     """Something has a tag from here on; whoever calls this holds `lock`."""
     if tag.startswith("@"):
         return  # a name, of something that cannot be referred to weakly

@@ -180,7 +180,7 @@ def visiting(world: World, *, unseen: bool = False) -> Iterator[World]:
             _visits_change.notify_all()
 
 
-def tag_of(value: Any) -> str:
+def tag_of(value: object) -> str:
     """The tag of a class or function; from now on it has one."""
     tag = tags.known(value)
     if tag is not None:
