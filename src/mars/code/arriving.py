@@ -31,7 +31,9 @@ class _Reading:
         return states.outline_of(value)
 
     @staticmethod
-    def compare(state: State, now: object, held: dict[tuple[str, str], Any]) -> tuple[Any] | None:
+    def compare(
+        state: State, now: object, held: dict[tuple[str, str], Any]
+    ) -> tuple[object] | None:
         from mars.code.pickling import compare_state
 
         return compare_state(state, now, held)

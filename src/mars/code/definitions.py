@@ -72,12 +72,12 @@ def imported(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def imported_namespace(name: str) -> dict[str, Any]:
+def imported_namespace(name: str) -> dict[str, object]:
     """The global names of a module that travels by name."""
     return vars(importlib.import_module(name))
 
 
-def global_of(module: str, name: str) -> Any:
+def global_of(module: str, name: str) -> object:
     """What a module holds under a name, dots included."""
     value: Any = importlib.import_module(module)
     current().ready(module, name)
@@ -86,7 +86,7 @@ def global_of(module: str, name: str) -> Any:
     return value
 
 
-def singleton_of(module: str, name: str, kind: type) -> Any:
+def singleton_of(module: str, name: str, kind: type) -> object:
     """An object without content that a module holds under a name; else another one like it."""
     try:
         value = global_of(module, name)
@@ -103,7 +103,7 @@ def world_module(name: str, facts: Mapping[str, object], kind: Any = ModuleType)
     return module
 
 
-def world_namespace(name: str, facts: Mapping[str, object]) -> dict[str, Any]:
+def world_namespace(name: str, facts: Mapping[str, object]) -> dict[str, object]:
     """The global names of a module that travels by value."""
     return current().namespace(name, facts)
 
@@ -121,7 +121,7 @@ def loose_module(tag: str, name: str, facts: dict[str, Any]) -> ModuleType:
     return made
 
 
-def itself(value: object) -> Any:
+def itself(value: object) -> object:
     """What it is given: for an object that stands in a pickle as another one."""
     return value
 
@@ -132,7 +132,7 @@ def make_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     return view if form == "B" and len(shape) == 1 else view.cast(form, shape)  # type: ignore[call-overload]
 
 
-def make_context_variable(name: str, *value: object) -> ContextVar[Any]:
+def make_context_variable(name: str, *value: object) -> ContextVar[object]:
     """A variable of `contextvars`; the value that it had where it comes from is its default."""
     return ContextVar(name, default=value[0]) if value else ContextVar(name)
 
@@ -164,7 +164,7 @@ class Definition:
                 current().reduce_by(key, data)
 
 
-def value_of(definition: Definition) -> Any:
+def value_of(definition: Definition) -> object:
     """The value of a definition that is complete."""
     return definition.value
 
@@ -238,7 +238,7 @@ def fill_function(func: FunctionType, state: tuple[Any, ...]) -> None:
         func.__type_params__ = parameters  # type: ignore[attr-defined]
 
 
-def make_singledispatch(tag: str, module: str, qualname: str, named: bool) -> Any:
+def make_singledispatch(tag: str, module: str, qualname: str, named: bool) -> object:
     """A function that `functools.singledispatch` made, without its implementations."""
     world = current()
     if tag:
@@ -265,12 +265,12 @@ def fill_singledispatch(func: Any, state: tuple[Any, ...]) -> None:
     func.__dict__.update(attributes)
 
 
-def with_cache(func: object, parameters: dict[str, Any]) -> Any:
+def with_cache(func: object, parameters: dict[str, Any]) -> object:
     """A function under a cache of its own, empty at first."""
     return functools.lru_cache(**parameters)(func)
 
 
-def make_accessor(kind: Any, base: Any, parts: tuple[Any, ...]) -> Any:
+def make_accessor(kind: Any, base: Any, parts: tuple[Any, ...]) -> object:
     """An object of a class below property, staticmethod or classmethod; no code of it runs."""
     made = base.__new__(kind)
     base.__init__(made, *parts)
@@ -282,7 +282,7 @@ def fill_accessor(accessor: object, state: dict[str, Any]) -> None:
     vars(accessor).update(state)
 
 
-def make_cached_property(cls: Any, func: Any, name: str | None, doc: str | None) -> Any:
+def make_cached_property(cls: Any, func: Any, name: str | None, doc: str | None) -> object:
     """A cached property; its lock, where it has one, is new."""
     made = cls(func)
     made.attrname, made.__doc__ = name, doc
@@ -313,7 +313,7 @@ _MEMBERS: Final = "attributes of members"
 """Beside the attributes of an enum, which are names."""
 
 
-def pieces_of_class(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def pieces_of_class(cls: Any) -> tuple[tuple[object, ...], dict[str, object]]:
     """What a class is made from, and what it is filled with."""
     own = dict(type.__dict__["__dict__"].__get__(cls))
     if isinstance(cls, enum.EnumMeta) and own.get("_member_names_") is not None:
@@ -357,7 +357,7 @@ _ABSTRACT: Final = ("_collections_abc", "contextlib", "io", "numbers", "os")
 _registrations: tuple[object, dict[int, list[tuple[Any, Any]]]] = None, {}
 
 
-def _abstract_classes_of(cls: type) -> list[Any]:
+def _abstract_classes_of(cls: type) -> list[object]:
     """Abstract classes of Python at which a class was registered as a subclass."""
     global _registrations
     token = abc.get_cache_token()
@@ -386,7 +386,7 @@ def _is_of_layout(value: Any, cls: type) -> bool:
     )
 
 
-def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[object, ...], dict[str, object]]:
     members = []
     attributes: dict[str, dict[str, Any]] = {}
     for name, member in cls.__members__.items():
@@ -414,7 +414,7 @@ def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[Any, ...], dic
     return (type(cls), cls.__name__, cls.__bases__, body, tuple(members)), state
 
 
-def _raw(cls: Any, member: object) -> tuple[Any, ...]:
+def _raw(cls: Any, member: object) -> tuple[object, ...]:
     """What the data type in front of the enum makes the member from."""
     kind = cls._member_type_
     if kind is object or kind.__new__ is object.__new__:
@@ -521,7 +521,7 @@ def _bare_enum(
     for key, value in body.items():
         space[key] = value
 
-    def new(cls: Any, number: Any) -> Any:
+    def new(cls: Any, number: Any) -> object:
         if type(number) is tuple:  # what an enum of tuples makes of it
             (number,) = number
         _, _, value, raw = members[number]
@@ -590,7 +590,7 @@ def fill_class(cls: Any, state: dict[str, Any]) -> None:
 
 def make_named(
     tag: str, module: str, qualname: str, named: bool, maker: Callable[..., Any], *args: object
-) -> Any:
+) -> object:
     """Something that its class knows by a name in a module of the program, as sentinels are."""
     world = current()
     known = world.find(tag, module, qualname)
@@ -615,6 +615,6 @@ def fill_named(value: object, state: object) -> None:
         object.__setattr__(value, name, one)
 
 
-def bare(cls: Any) -> Any:
+def bare(cls: Any) -> object:
     """An instance without a call of its ``__init__``."""
     return cls.__new__(cls) if cls.__new__ is not object.__new__ else object.__new__(cls)

@@ -134,7 +134,7 @@ def has_plain_attributes(value: object) -> bool:
     ) is dict
 
 
-def for_a_guest(value: object, content: bytes) -> Any:
+def for_a_guest(value: object, content: bytes) -> object:
     """What a call that runs in the program itself gets for an object of the program's modules."""
     return value if stays_with_a_guest(value, content) else pickle.loads(content)
 

@@ -45,7 +45,7 @@ class Home:
         known = sys.modules.get(name)
         return known if known is not None else made_module(name, facts)
 
-    def namespace(self, name: str, facts: Mapping[str, object]) -> dict[str, Any]:
+    def namespace(self, name: str, facts: Mapping[str, object]) -> dict[str, object]:
         """Global names for functions that nobody here has: names of their own."""
         return {**facts, "__name__": name, "__builtins__": builtins.__dict__}
 
@@ -64,7 +64,7 @@ class Outer:
     """Stands for a class of the script that did not come, as one that is defined in it did."""
 
     @staticmethod
-    def holding(outer: object, path: list[str], value: object) -> Any:
+    def holding(outer: object, path: list[str], value: object) -> object:
         """Such a class with something at the end of a path of attributes."""
         made = outer if type(outer) is Outer else Outer()
         inside = made

@@ -93,7 +93,7 @@ def _public(module: ModuleType) -> list[str]:
 class _Whole(Rich):
     """What takes other pickles beside the one that is written."""
 
-    def refer(self, value: Any, *, is_class: bool) -> Any:
+    def refer(self, value: Any, *, is_class: bool) -> object:
         try:
             with places.collecting(None):
                 data, buffers, reach = definition_of(value)
@@ -149,7 +149,7 @@ def _deep() -> type[Any]:
     return Deep
 
 
-def _next_pickler(made: type[Any], error: Exception) -> type[Any] | None:
+def _next_pickler(made: type[Any], error: Exception) -> type[object] | None:
     """What takes more than a pickler that failed; None: nothing does."""
     if made is _Quick and not isinstance(error, RecursionError):
         return _full()
@@ -249,7 +249,7 @@ def definition_of(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], Reach |
     return data, keep.buffers, reach
 
 
-def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: object) -> Any:
+def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: object) -> object:
     """The class or function of that tag; made from its definition where nobody has it."""
     known = current().find(tag, module, qualname)
     if known is not MISSING:
@@ -259,7 +259,7 @@ def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: objec
         return pickle.loads(data, buffers=buffers) if known is MISSING else known
 
 
-def opened(_: object, data: bytes, *buffers: object) -> Any:
+def opened(_: object, data: bytes, *buffers: object) -> object:
     """A value; what came beside it has been read before."""
     return pickle.loads(data, buffers=buffers)
 
@@ -451,7 +451,7 @@ def _place_of_class(cls: type) -> tuple[str, str] | None:
     return None
 
 
-def _told(reducers: Iterable[tuple[type, Callable[..., Any]]]) -> list[tuple[Any, ...]]:
+def _told(reducers: Iterable[tuple[type, Callable[..., Any]]]) -> list[tuple[object, ...]]:
     """Reducers as they travel: each beside the tag of its class, or its module and name."""
     told: list[tuple[Any, ...]] = []
     for cls, reducer in reducers:

@@ -124,7 +124,7 @@ class Rich(Special):
         self._alive.clear()
         self._spaces.clear()
 
-    def items(self, value: object) -> Iterator[tuple[Any, ...]]:
+    def items(self, value: object) -> Iterator[tuple[object, ...]]:
         """The value, and what its functions refer to, which is known once they are written."""
         # The pickler takes two items before it writes the first, so something has to come
         # between an item and those that it leads to.
@@ -151,7 +151,7 @@ class Rich(Special):
         for name, value in self._untold(space, names):
             self._pending.append(("name", space, name, value))
 
-    def names_now(self, space: Space, names: Iterable[str]) -> tuple[Any, ...]:
+    def names_now(self, space: Space, names: Iterable[str]) -> tuple[object, ...]:
         """Names of a namespace that are written together with a function, unless it is too deep."""
         if self.depth >= PICKLE_DEPTH:
             self._tell(space, names)
@@ -161,7 +161,7 @@ class Rich(Special):
             return bool, ()
         return names_in, (Deeper(self, 1), space, told, Deeper(self, -1))
 
-    def _untold(self, space: Space, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    def _untold(self, space: Space, names: Iterable[str]) -> Iterator[tuple[str, object]]:
         """Names of a namespace that are not written yet, and what stands for their values."""
         if space.by_name:
             return
@@ -221,7 +221,7 @@ class Rich(Special):
         return NotImplemented
 
     @staticmethod
-    def _accessor(value: Any) -> tuple[Any, ...]:
+    def _accessor(value: Any) -> tuple[object, ...]:
         """An object of a class below property, staticmethod or classmethod."""
         kind = type(value)
         base = next(one for one in _ACCESSORS if issubclass(kind, one))
@@ -257,7 +257,7 @@ class Rich(Special):
             return self.refer(func, is_class=False)
         return self.define_function(func, named=named)
 
-    def define_function(self, func: Any, *, named: bool = True) -> Any:
+    def define_function(self, func: Any, *, named: bool = True) -> object:
         module, qualname = func.__module__, func.__qualname__
         tag = tag_of(func) if named else ""
         code = func.__code__
@@ -329,7 +329,7 @@ class Rich(Special):
             return self.refer(cls, is_class=True)
         return self.define_class(cls, forced=forced)
 
-    def define_class(self, cls: Any, *, forced: bool = False) -> Any:
+    def define_class(self, cls: Any, *, forced: bool = False) -> object:
         module, qualname = cls.__module__, cls.__qualname__
         named = not forced and found(module, qualname) is cls
         (meta, name, bases, body, members), state = pieces_of_class(cls)
@@ -351,7 +351,7 @@ class Rich(Special):
             self._alive.append((methods, state))
         return make_class, made, state, None, None, fill_class
 
-    def refer(self, value: object, *, is_class: bool) -> Any:
+    def refer(self, value: object, *, is_class: bool) -> object:
         """What stands for a class or function in a value."""
         raise NotImplementedError
 
@@ -363,14 +363,14 @@ class Rich(Special):
         """Whether a value pickles by itself."""
         raise NotImplementedError
 
-    def method(self, value: object) -> Any:
+    def method(self, value: object) -> object:
         reduced = super().method(value)
         if reduced is NotImplemented and type(value) is MethodType:
             # Not as an attribute of its object: a class that is not complete has not got it yet.
             return MethodType, (value.__func__, value.__self__)
         return reduced
 
-    def module(self, value: ModuleType) -> Any:
+    def module(self, value: ModuleType) -> object:
         name = value.__name__
         if sys.modules.get(name) is value:
             if not travels_by_value(name):
@@ -386,7 +386,7 @@ class Rich(Special):
         self._tell(space, [one for one in vars(value) if one != "__builtins__"])
         return itself, (space.as_module(tag_of(value)),)
 
-    def singleton(self, value: object) -> Any:
+    def singleton(self, value: object) -> object:
         if getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
@@ -396,7 +396,7 @@ class Rich(Special):
             return super().singleton(value)
         return self._named(value, *where, bare, (type(value),), None)
 
-    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> Any:
+    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> object:
         args: tuple[Any, ...] = (value.name,)
         try:
             now = value.get()
@@ -408,7 +408,7 @@ class Rich(Special):
             return make_context_variable, args
         return self._named(value, *where, make_context_variable, args, None)
 
-    def says_name(self, value: object) -> Any:
+    def says_name(self, value: object) -> object:
         kind = type(value)
         reduced = value.__reduce_ex__(5)
         if not isinstance(reduced, str):
@@ -421,7 +421,7 @@ class Rich(Special):
         state = object.__getstate__(value)
         return self._named(value, module, reduced, bare, (kind,), state)
 
-    def _of_typing(self, value: Any, name: str) -> Any:
+    def _of_typing(self, value: Any, name: str) -> object:
         """A type variable, an alias of a type, and what else `typing` knows by a name."""
         module = getattr(value, "__module__", None)
         if found(module, name) is value and not travels_by_value(module):
@@ -451,7 +451,7 @@ class Rich(Special):
         maker: object,
         args: tuple[object, ...],
         state: object,
-    ) -> Any:
+    ) -> object:
         named = found(module, name) is value
         made = (_tag_or_name(value, module, name), module, name, named, maker, *args)
         return make_named, made, state or {}, None, None, fill_named

@@ -48,7 +48,7 @@ class Reading(Protocol):
 
     def compare(
         self, state: State, now: object, held: dict[tuple[str, str], Any]
-    ) -> tuple[Any] | None:
+    ) -> tuple[object] | None:
         """Whether what is there is what the program had: None, or the value to be set."""
 
     def outline(self, value: object) -> bytes | None:
@@ -159,7 +159,7 @@ class World:
             self._before[name] = sys.modules.get(name)
             sys.modules[name] = module
 
-    def namespace(self, name: str, facts: Mapping[str, object]) -> dict[str, Any]:
+    def namespace(self, name: str, facts: Mapping[str, object]) -> dict[str, object]:
         """Global names of such a module."""
         return self.module(name, facts).__dict__
 
@@ -374,7 +374,7 @@ class World:
         if other is not None:
             self._set_again(state, other[0])
 
-    def _compared(self, state: State, now: object) -> tuple[Any] | None:
+    def _compared(self, state: State, now: object) -> tuple[object] | None:
         """What the program had, if it is not what is there; None: it is, or nobody can say."""
         assert self._reading is not None
         # The program goes on changing what it holds; in a worker that is what an import made.
@@ -386,7 +386,7 @@ class World:
             self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
             return None
 
-    def _in_group(self, state: State, differs: bool) -> tuple[Any] | None:
+    def _in_group(self, state: State, differs: bool) -> tuple[object] | None:
         """The value of a name that holds objects with others; None: it stays what it is.
 
         As soon as one of a group differs, all of them are what the program had.

@@ -192,7 +192,7 @@ def _told(value: object) -> bytes:
     return repr(value).encode("utf-8", "backslashreplace")
 
 
-def _dispatched(func: object) -> Iterable[tuple[type, Any]]:
+def _dispatched(func: object) -> Iterable[tuple[type, object]]:
     """The functions of a `functools.singledispatch`, by class; of other functions none."""
     registry = vars(func).get("registry")
     return registry.items() if type(registry) is MappingProxyType else ()
@@ -255,7 +255,7 @@ class Prepared:
     def __init__(self, sources: tuple[Source, ...], data: bytes, large: list[State]) -> None:
         self.sources, self.data, self.large = sources, data, large
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return expect, (self.data, *self.large)
 
     def in_band(self, dumps: Callable[..., bytes]) -> Prepared:
@@ -399,7 +399,9 @@ def alike(one: Any, other: Any) -> bool:
 def comparing(dumps: Callable[..., bytes]) -> Callable[[State, Any, Any], tuple[Any] | None]:
     """A comparison of what a module holds after its import with what it held in the program."""
 
-    def compare(state: State, now: object, held: dict[tuple[str, str], Any]) -> tuple[Any] | None:
+    def compare(
+        state: State, now: object, held: dict[tuple[str, str], Any]
+    ) -> tuple[object] | None:
         if state.value is MISSING:
             return None if now is MISSING else (MISSING,)
         if state.content == AS_IMPORTED:
@@ -427,7 +429,7 @@ def comparing(dumps: Callable[..., bytes]) -> Callable[[State, Any, Any], tuple[
     return compare
 
 
-def _fresh(now: object, as_outline: bool, dumps: Callable[..., bytes]) -> Any:
+def _fresh(now: object, as_outline: bool, dumps: Callable[..., bytes]) -> object:
     if now is MISSING:
         return MISSING
     if as_outline:

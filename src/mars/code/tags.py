@@ -59,7 +59,7 @@ def known(value: object) -> str | None:
     return found[1] if found is not None and found[0]() is value else None
 
 
-def tagged(tag: str) -> Any:
+def tagged(tag: str) -> object:
     """What has a tag here; None: nothing that is still there."""
     reference = _tagged.get(tag)
     return None if reference is None else reference()
