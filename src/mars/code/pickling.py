@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, ClassVar, Final
 
-from mars.code import parameters, places, reductions
+from mars.code import places, reductions
 from mars.code import states as states_module
 from mars.code.changes import (
     MISSING,
@@ -78,7 +78,7 @@ def _public(module: ModuleType) -> list[str]:
                 continue
             try:
                 if not _is_loaded_module(value):
-                    dumps(fresh(value), Apart())
+                    dumps(value if module.__name__ == "__main__" else fresh(value), Apart())
             except Exception:
                 continue
             names.append(name)
@@ -466,6 +466,13 @@ def _told(reducers: Iterable[tuple[type, Callable[..., Any]]]) -> list[tuple[obj
 compare_state: Final = states_module.comparing(_content_dumps)
 """What a module has to get back of a state, given what its import made; None: nothing."""
 
-# Pickles in journals of an earlier version name them here.
-make_typevar: Final = parameters.make_typevar
-_code_of: Final = reductions.code_of
+
+def __getattr__(name: str) -> object:
+    """What pickles in journals of an earlier version name here."""
+    if name == "make_typevar":
+        from mars.code import parameters
+
+        return parameters.make_typevar
+    if name == "_code_of":
+        return reductions.code_of
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -481,6 +481,8 @@ class Reach(Watched):
             self.asked.setdefault(name, {})[EVERYTHING] = None
         elif facts is None or facts.dynamic:
             names = [one for one in namespace if not one.startswith("__")]
+            if not record.by_name:
+                self.asked.setdefault(name, {})[EVERYTHING] = None
             names += [one for one in record.bound if one not in namespace]
         else:
             names = [one for one in facts.mentioned if one in namespace]

@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar, Final
 
-from mars.code import parameters
 from mars.code.bytecode import facts_of, names_in_alias, names_in_hints
 from mars.code.changes import (
     HEAP_TYPE,
@@ -423,6 +422,8 @@ class Rich(Special):
 
     def _of_typing(self, value: Any, name: str) -> object:
         """A type variable, an alias of a type, and what else `typing` knows by a name."""
+        from mars.code import parameters  # late: few programs have such things
+
         module = getattr(value, "__module__", None)
         if found(module, name) is value and not travels_by_value(module):
             return NotImplemented
