@@ -340,6 +340,9 @@ def pieces_of_class(cls: Any) -> tuple[tuple[object, ...], dict[str, object]]:
         for name, value in own.items()
         if name not in _LEFT_OUT and name != "__dict__" and not _is_of_layout(value, cls)
     }
+    if any(base.__module__ == "_ctypes" for base in cls.__mro__):
+        body.update((name, state.pop(name)) for name in _OF_CTYPES if name in state)
+        state = {name: one for name, one in state.items() if type(one).__name__ != "CField"}
     if issubclass(type(cls), abc.ABCMeta):
         state["_abc_impl"] = registered_at(cls)
     registered = _abstract_classes_of(cls)
@@ -347,6 +350,12 @@ def pieces_of_class(cls: Any) -> tuple[tuple[object, ...], dict[str, object]]:
         state[_REGISTERED_AT] = registered
     return (type(cls), cls.__name__, cls.__bases__, body, None), state
 
+
+_OF_CTYPES: Final = (
+    "_pack_", "_align_", "_anonymous_", "_fields_", "_type_", "_length_", "_flags_", "_restype_",
+    "_argtypes_",
+)  # fmt: skip
+"""What `ctypes` makes the layout of a class from, and descriptors of its fields."""
 
 _REGISTERED_AT: Final = "abstract classes"
 """Beside the attributes of a class, which are names."""
@@ -558,11 +567,17 @@ FIRST: Final = ""
 """In place of the name of an attribute: methods, which are in the class before the rest is made."""
 
 
+def _setter(cls: Any) -> Callable[[Any, str, object], None]:
+    """What sets attributes of a class, past what a metaclass in Python would say to it."""
+    # Those of `ctypes` let nobody pass.
+    return setattr if type(cls).__module__ == "_ctypes" else type.__setattr__
+
+
 def fill_methods(cls: object, methods: dict[str, Any]) -> None:
     """Give a class its methods, past what its metaclass would say to it."""
     if _made.objects.get(id(cls)) is cls:
         for name, method in methods.items():
-            type.__setattr__(cls, name, method)
+            _setter(cls)(cls, name, method)
 
 
 def fill_class(cls: Any, state: dict[str, Any]) -> None:
@@ -570,7 +585,7 @@ def fill_class(cls: Any, state: dict[str, Any]) -> None:
     if not is_new(cls):
         return
     state.pop(FIRST, None)
-    put = functools.partial(type.__setattr__, cls)
+    put = functools.partial(_setter(cls), cls)
     registered = state.pop("_abc_impl", ())
     abstract_classes = state.pop(_REGISTERED_AT, ())
     for name, attributes in state.pop(_MEMBERS, {}).items():

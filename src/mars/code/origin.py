@@ -49,15 +49,26 @@ def is_made_by_hand(name: str, module: object) -> bool:
 
     Compiled code makes such modules, too, but puts no Python functions into them.
     """
+    of_own_loader = _is_of_own_loader(module)
     of_own_class = isinstance(module, ModuleType) and _is_of_project(type(module))
     return (
         (type(module) is ModuleType or of_own_class)
-        and getattr(module, "__spec__", None) is None
-        and not hasattr(module, "__path__")
+        and (
+            (getattr(module, "__spec__", None) is None and not hasattr(module, "__path__"))
+            or of_own_loader
+        )
         and not isinstance(getattr(module, "__file__", None), str)
         and name not in sys.builtin_module_names
         and ("." not in name or not is_installed_package(name.rpartition(".")[0]))
-        and (of_own_class or _has_functions(module))
+        and (of_own_class or of_own_loader or _has_functions(module))
+    )
+
+
+def _is_of_own_loader(module: object) -> bool:
+    """Whether a loader of the program's made a module, which no worker has."""
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    return loader is not None and _is_of_project(
+        loader if isinstance(loader, type) else type(loader)
     )
 
 

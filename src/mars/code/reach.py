@@ -479,7 +479,7 @@ class Reach(Watched):
         elif record is None:
             names = [one for one in namespace if not one.startswith("__")]
             self.asked.setdefault(name, {})[EVERYTHING] = None
-        elif facts is None or facts.dynamic:
+        elif facts is None or facts.dynamic or type(module) is not ModuleType:
             names = [one for one in namespace if not one.startswith("__")]
             if not record.by_name:
                 self.asked.setdefault(name, {})[EVERYTHING] = None
@@ -496,7 +496,7 @@ class Reach(Watched):
         self._take(name, record)
         if not self._has_room(len(names)):
             return
-        certain = facts is not None and not facts.dynamic
+        certain = facts is not None and not facts.dynamic and type(module) is ModuleType
         for one in names:
             if certain:
                 self._name(namespace, one, facts, name, record)

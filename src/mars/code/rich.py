@@ -321,6 +321,9 @@ class Rich(Special):
             return NotImplemented
         if id(cls) in BUILTIN_TYPES:
             return global_of, BUILTIN_TYPES[id(cls)]
+        if module_of(cls) == "_ctypes":  # a metaclass, which has no name there
+            made = [*vars(sys.modules["_ctypes"]).values()]
+            return type, (next(one for one in made if type(one) is cls),)
         generic = vars(cls).get("__pydantic_generic_metadata__")
         if type(generic) is dict and generic.get("origin") is not None:
             return operator.getitem, (generic["origin"], generic["args"])  # as it was made
