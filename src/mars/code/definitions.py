@@ -485,7 +485,10 @@ def _bare_class(meta: Any, name: str, bases: tuple[object, ...], body: dict[str,
         for maker in meta.__mro__:
             if "__new__" in vars(maker) and not _is_ours(maker):
                 try:
-                    return maker.__new__(meta, name, bases, dict(body))
+                    made = maker.__new__(meta, name, bases, dict(body))
+                    if maker.__module__ == "_ctypes":
+                        maker.__init__(made, name, bases, dict(body))  # lays it out, from 3.13 on
+                    return made
                 except (TypeError, AttributeError) as error:
                     trouble = trouble or error  # one that makes classes of other parts
     raise TypeError(f"the class {name} of metaclass {meta!r} cannot be made again ({trouble})")
