@@ -486,8 +486,8 @@ def _bare_class(meta: Any, name: str, bases: tuple[object, ...], body: dict[str,
             if "__new__" in vars(maker) and not _is_ours(maker):
                 try:
                     made = maker.__new__(meta, name, bases, dict(body))
-                    if maker.__module__ == "_ctypes":
-                        maker.__init__(made, name, bases, dict(body))  # lays it out, from 3.13 on
+                    if meta.__module__ == "_ctypes":
+                        meta.__init__(made, name, bases, dict(body))  # lays it out, from 3.13 on
                     return made
                 except (TypeError, AttributeError) as error:
                     trouble = trouble or error  # one that makes classes of other parts
