@@ -27,6 +27,8 @@ _SIMPLE: Final = _PLAIN | {list, tuple, dict, set, frozenset}
 """Types whose values are pickled at once, and looked at only if a class was met."""
 
 _NOTHING: Final[list[Any]] = []
+_EMPTY: Final = pickle.dumps(((), {}), 5)
+"""No arguments at all."""
 
 
 class Keep:
@@ -113,6 +115,8 @@ def encode_arguments(
         Whatever the pickling of a value raises.
     """
     if not kwargs:
+        if not args:
+            return _EMPTY, _NOTHING, _NOTHING
         for value in args:
             if type(value) not in _PLAIN:
                 break

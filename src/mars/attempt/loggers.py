@@ -10,6 +10,9 @@ from typing import Any, Final
 
 from mars.attempt.setting import Setting
 
+_LEVEL: Final = attrgetter("level")
+_PROPAGATE: Final = attrgetter("propagate")
+_DISABLED: Final = attrgetter("disabled")
 _LEVELS: Final = attrgetter("level", "propagate", "disabled")
 _FILTERS: Final = attrgetter("filters")
 _UNTOUCHED: Final = (0, True, False)
@@ -34,19 +37,25 @@ class Logging(Setting):
         self._handler_class: Any = None
 
     def _look_at_all(self) -> Any:
-        root = sys.modules["logging"].root
-        everything = list(root.manager.loggerDict.values())
+        logging: Any = sys.modules["logging"]
+        root = logging.root
+        manager = root.manager
+        everything = list(manager.loggerDict.values())
         known, loggers = self._known  # threads may be here at once
         if everything != known:
             # Without placeholders, of which nothing is set.
-            real = sys.modules["logging"].Logger
+            real = logging.Logger
             loggers = [root, *[one for one in everything if isinstance(one, real)]]
             self._known = everything, loggers
-        # Lists of numbers compare three times as fast as one of tuples; there may be hundreds.
+        # One flat list of numbers and texts compares three times as fast as one of tuples; there
+        # may be hundreds of loggers. This is looked at for each single submit.
+        names = logging._levelToName
         return (
-            root.manager.disable, dict(sys.modules["logging"]._levelToName),
-            loggers, [one.level for one in loggers],
-            [one.propagate for one in loggers], [one.disabled for one in loggers],
+            manager.disable, loggers,
+            [
+                *names, *names.values(),
+                *map(_LEVEL, loggers), *map(_PROPAGATE, loggers), *map(_DISABLED, loggers),
+            ],
             [[*map(_appearance, one.handlers)] for one in loggers if one.handlers],
             [[*map(_Itself, one)] for one in map(_FILTERS, loggers) if one],
         )  # fmt: skip
@@ -57,15 +66,17 @@ class Logging(Setting):
 
         Between the two, the names of levels, as `logging.addLevelName` gives them.
         """
-        disable, names, loggers, *levels, _, _ = found
+        disable, loggers, *_ = found
+        logging: Any = sys.modules["logging"]
         names = {
             int(level): str(name)
-            for level, name in names.items()
+            for level, name in logging._levelToName.copy().items()
             if isinstance(level, int) and isinstance(name, str)
         }
         told: dict[str, Any] = {}
-        root = sys.modules["logging"].root
-        for logger, level, propagate, disabled in zip(loggers, *levels, strict=True):
+        root = logging.root
+        for logger in loggers:
+            level, propagate, disabled = _LEVELS(logger)
             plain = int(level), bool(propagate), bool(disabled)
             look = _look_of(logger.handlers)
             filters = _carried(None, logger.filters)

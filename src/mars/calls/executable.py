@@ -16,6 +16,7 @@ from mars.sessions.session import AnySession, Session, refuse_fetch_arguments
 from mars.task import Call, Handle
 from mars.tracebacks import trim
 
+TYPE_CHECKING = False  # known to type checkers
 V = TypeVar("V")
 
 _UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
@@ -306,6 +307,18 @@ class Executable(Handle, Generic[V]):
     ) -> Any:
         """Facts about the stored results; programs of the original call it by this name."""
         return [] if self._is_empty() else self.infos_in(existing(session, self), fields)
+
+    if not TYPE_CHECKING:  # else a type checker would take any name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            # Only for a name that is not there. Libraries look for names with underscores.
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            from mars.calls import mistakes
+
+            raise AttributeError(
+                mistakes.no_attribute(type(self).__name__, name), name=name, obj=self
+            )
 
     # -- what the session asks -----------------------------------------------------------------
 

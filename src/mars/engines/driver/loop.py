@@ -341,6 +341,9 @@ class Loop:
         self.runs.discard(run)
         self.scheduler.core.ended.run_ended(run.number, self.now)
         self.store.run_ended(run)
+        if self.nested is not None:
+            self.nested.run_ended(run)
+        run.end()  # whoever waits wakes up while the rest is done
         self.collect_regions()
         self._late.append(run)
         late, self._late = self._late, []
@@ -349,9 +352,6 @@ class Loop:
                 self._late.append(ended)
             else:
                 self.dispatch.forget_run(ended)
-        if self.nested is not None:
-            self.nested.run_ended(run)
-        run.end()
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -383,7 +383,7 @@ class Loop:
         elif isinstance(command, events.Closed):
             self.deaths.close_group(command.group)
         elif isinstance(command, events.Fewer):
-            self.deaths.tell_fewer()
+            self.deaths.tell_fewer(command.group)
         elif isinstance(command, (events.Fetch, events.Needed, events.Unneeded)):
             if self._nodes is not None:
                 self._nodes.carry_out(command)
@@ -441,6 +441,9 @@ class Loop:
             place = self.store.worker_starts(number)
             self.scheduler.core.ended.workers[number][1] = time.monotonic()
             facts = {"address": group.address, "place": place, "threads": group.threads}
+            if group.pool is not None:
+                names, worker = group.pool.names, self.scheduler.workers[number]
+                facts["gpus"] = [names[at] for at in worker.devices]
             process = self.workers.start(number, facts, place_of(command.group))
         except GroupLost:  # just now
             self.store.worker_ended(number)
@@ -503,7 +506,8 @@ class Loop:
                 self.nested.attempt_ended(member)
 
     def _outcomes(self, process: Process, data: memoryview | bytes) -> list[Outcome]:
-        outcomes = []
+        outcomes: list[Outcome] = []
+        new: Any = tuple.__new__
         told = bytes(data)  # at once: each slice of a view would cost one more
         position = 0
         end = len(told)
@@ -527,17 +531,22 @@ class Loop:
                 if flags & FLAG_STDERR:
                     log.loud, self.loud = True, self.loud + 1
                 self._trim(log)
+            # As `Outcome(…)` makes it, without a frame of its own.
             outcomes.append(
-                Outcome(
-                    attempt,
-                    status,
-                    (stored - received) * 1e-9,
-                    result,
-                    bool(flags & FLAG_STORED),
-                    len(result[1]) if flags & FLAG_FAILURES else 0,
-                    told[position + times_from : position + times_to],
-                    log,
-                    peak * 1024,
+                new(
+                    Outcome,
+                    (
+                        attempt,
+                        status,
+                        (stored - received) * 1e-9,
+                        result,
+                        flags & FLAG_STORED != 0,
+                        len(result[1]) if flags & FLAG_FAILURES else 0,
+                        told[position + times_from : position + times_to],
+                        log,
+                        peak * 1024,
+                        False,
+                    ),
                 )
             )
             position = payload + size
@@ -588,6 +597,8 @@ class Loop:
                 task = state.queue[0]
                 for run in [one for one in task.runs if one.live]:
                     run.partial[task] = message[2]
+        elif message[0] == messages.ON_GPUS:
+            self.scheduler.core.ended.on_gpus(message[1], message[2], message[3])
         elif message[0] == messages.MARKS:
             self.live.take(member, message[1], message[2])
         elif self.nested is not None:

@@ -141,6 +141,8 @@ class Store:
         self._last_function = b""  # of those that the program has no more, and that are kept
         self.function_dropped: Callable[[bytes], object] = lambda _: None  # told of its key
         self._shared: dict[Run, dict[tuple[int, int], Any]] = {}
+        # Of runs that share: each value, and how many of the runs have it.
+        self._series: dict[object, dict[tuple[int, int], list[Any]]] = {}
         self._late: list[Run] = []
         self._returned_keys: deque[Key] = deque()
         self.closed = False
@@ -250,9 +252,8 @@ class Store:
         if call.function.large:
             self.function(call.function, run)
         if call.stored is not None:
-            shared = self._shared_in(run)
             for buffer in call.stored:
-                self._share(buffer, shared, f"an argument of {call.name}")
+                self._share(buffer, run, f"an argument of {call.name}")
 
     def _shared_in(self, run: Run) -> dict[tuple[int, int], Any]:
         with self.lock:
@@ -264,8 +265,7 @@ class Store:
             return function.data, None
         what = f"the function {function.name}"
         if function.buffers:
-            shared = self._shared_in(run)
-            regions = [self._share(buffer, shared, what) for buffer in function.buffers]
+            regions = [self._share(buffer, run, what) for buffer in function.buffers]
             return function.data or None, regions
         with self.lock:
             known = self._functions.get(function.key)
@@ -311,33 +311,61 @@ class Store:
     def arguments(self, call: Call, run: Run) -> tuple[bytes | None, list[Any]]:
         """A call's arguments as they are sent: its pickle, and its large parts."""
         assert call.stored is not None
-        shared = self._shared_in(run)
-        regions = [self._share(buffer, shared) for buffer in call.stored]
+        regions = [self._share(buffer, run) for buffer in call.stored]
         return (None if call.stored[0] is call.payload else call.payload), regions
 
-    def _share(
-        self, buffer: Any, shared: dict[tuple[int, int], Any], what: str = "an argument"
-    ) -> Any:
+    def _share(self, buffer: Any, run: Run, what: str = "an argument") -> Any:
         """Store a buffer once per run, however many of its calls have it as an argument."""
+        shared = self._shared_in(run)
         whole = buffer if type(buffer) is tuple else memoryview(buffer).obj
         key = (id(whole), 0 if whole is buffer else memoryview(buffer).nbytes)
         known = shared.get(key)
         if known is None:
             # The object stays alive with the entry, so its id stays its own.
-            known = shared[key] = (self._put(buffer, what), whole)
+            known = shared[key] = (self._put_in_series(buffer, run.series, key, what), whole)
         return known[0]
+
+    def _put_in_series(
+        self, buffer: Any, series: object | None, key: tuple[int, int], what: str
+    ) -> Any:
+        """Store a buffer, unless another run of the same series has it now."""
+        if series is None:
+            return self._put(buffer, what)
+        with self.lock:
+            known = self._series.setdefault(series, {}).get(key)
+            if known is not None:
+                known[1] += 1
+                return known[0]
+        value = self._put(buffer, what)
+        with self.lock:
+            self._series.setdefault(series, {})[key] = [value, 1]
+        return value
+
+    def _drop_shared(self, run: Run) -> None:
+        """Give back what was stored for a run; the lock is held."""
+        of_series = None if run.series is None else self._series.get(run.series)
+        for key, (value, _) in self._shared.pop(run, {}).items():
+            known = None if of_series is None else of_series[key]
+            if known is not None:
+                known[1] -= 1
+                if known[1]:
+                    continue
+                assert of_series is not None
+                del of_series[key]
+            self._drop(value)
+        if of_series is not None and not of_series:
+            self._series.pop(run.series, None)
 
     def block_arguments(self, call: Any, indices: Sequence[int], run: Run) -> Any:
         """Arguments of a block of items: their pickle, or stored parts when it is large."""
         data, buffers = call.block(indices)
         if not buffers and len(data) <= 4 * INLINE_BYTES:
             return data
-        shared = self._shared_in(run)
         what = f"items of {call.name}"
-        regions = [self._share(buffer, shared, what) for buffer in buffers]
+        regions = [self._share(buffer, run, what) for buffer in buffers]
         if len(data) <= INLINE_BYTES:
             return data, regions
-        return None, [self._share(data, shared, what), *regions]
+        return None, [self._share(data, run, what), *regions]
 
     def _put(self, buffer: Any, what: str) -> Any:
         if type(buffer) is tuple:  # a worker's: a nested call's argument
@@ -364,8 +392,7 @@ class Store:
     def abandon(self, run: Run) -> None:
         """A run that never began: give back what was stored for it."""
         with self.lock:
-            for value, _ in self._shared.pop(run, {}).values():
-                self._drop(value)
+            self._drop_shared(run)
         self._free_own()
 
     def run_ended(self, run: Run) -> None:
@@ -377,8 +404,7 @@ class Store:
                 self._late.append(ended)
                 continue
             with self.lock:
-                for value, _ in self._shared.pop(ended, {}).values():
-                    self._drop(value)
+                self._drop_shared(ended)
 
     # -- results ------------------------------------------------------------------------------
 
@@ -539,12 +565,34 @@ class Store:
 
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""
-        self._free_own()
+        if self._own_free:
+            self._free_own()
         if not self._news:
             return []
         with self.lock:
             news, self._news = self._news, []
         return news
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def kept(self) -> list[tuple[int, Key, str, tuple[int, ...]]]:
+        """Each region that somebody may still ask for: its length, its key, what of, its readers.
+
+        What of is ``"argument"``, ``"function"`` or ``""``, which is most often a result.
+        """
+        with self.lock:
+            what = {
+                (value[1], value[2]): "argument"
+                for shared in self._shared.values()
+                for value, _ in shared.values()
+            }
+            for known in self._functions.values():
+                what[known.value[1], known.value[2]] = "function"
+            return [
+                (region.length, key, what.get(key, ""), tuple(region.readers))
+                for key, region in self._regions.items()
+                if not region.dropped
+            ]
 
     # -- reading ------------------------------------------------------------------------------
 
