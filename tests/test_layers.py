@@ -98,7 +98,8 @@ LAYERS = """
     engines.driver.simulation.world
     engines.driver.certificate engines.driver.store
     engines.driver.workers
-    engines.driver.deaths engines.driver.dispatch engines.driver.live engines.driver.nested
+    engines.driver.deaths engines.driver.dispatch engines.driver.live
+    engines.driver.nested
     engines.driver.loop
     engines.driver.stream
     engines.driver.engine

@@ -142,7 +142,7 @@ class Ambient:
         path: Sequence[str],
         here: str,
         environment: Mapping[bytes, bytes | None],
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
     ) -> None:
         """Have the path, folder, variables and settings that the program has.
 

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol
 
 from mars import platform
 from mars.settings import LOG_LINE_BYTES
@@ -100,6 +100,16 @@ class Segment:
             self.close()
 
 
+class Printed(Protocol):
+    """What one worker process has printed, for who reads it."""
+
+    def read(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes from ``start``, but none from a gap or beyond it."""
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or the end of the gap that it is in."""
+
+
 class Log:
     """The part of a segment that one attempt wrote.
 
@@ -111,7 +121,7 @@ class Log:
 
     __slots__ = ("end", "loud", "segment", "start")
 
-    def __init__(self, segment: Segment, start: int, end: int, loud: bool = False) -> None:
+    def __init__(self, segment: Printed, start: int, end: int, loud: bool = False) -> None:
         self.segment, self.start, self.end, self.loud = segment, start, end, loud
 
     def size(self) -> int:

@@ -17,13 +17,18 @@ import _locale
 import gc
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.attempt.filters import Filters
 from mars.attempt.libraries import library_settings
 from mars.attempt.loggers import Logging
 from mars.attempt.setting import PLAIN, Setting, importing
 from mars.code import world
+
+if TYPE_CHECKING:
+    Surroundings = tuple[list[str], str, dict[bytes, bytes | None], dict[str, object]]
+    """What calls have of the program: its import path, its folder, the variables that it has
+    changed (None: removed), and its settings, which `Program` has found."""
 
 
 class _Recursion(Setting):
@@ -113,11 +118,11 @@ class Program:
 
     def __init__(self) -> None:
         self._settings = _settings()
-        self._looks: list[Callable[[], Any]] = []  # of what is loaded
+        self._looks: list[Callable[[], object]] = []  # of what is loaded
         self._modules = 0  # how many were loaded then
-        self._known: tuple[list[Any], dict[str, Any]] = [], {}
+        self._known: tuple[list[object], dict[str, object]] = [], {}
 
-    def look(self) -> dict[str, Any]:
+    def look(self) -> dict[str, object]:
         """All that is set: the same object until something changes."""
         loaded = sys.modules
         seen, known = self._known  # threads may be here at once
@@ -159,7 +164,7 @@ class Followed:
                 setting.begin()
         sys.meta_path.insert(0, _Watch(waiting))  # type: ignore[arg-type]
 
-    def follow(self, told: Mapping[str, Any]) -> None:
+    def follow(self, told: Mapping[str, object]) -> None:
         """The program has set this."""
         for name, setting in self._settings.items():
             setting.follow(told.get(name))

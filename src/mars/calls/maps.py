@@ -27,11 +27,12 @@ from mars.engines.outcome import (
     no_value,
 )
 from mars.errors import NotExecuted
-from mars.task import Call, Ended, Function, Realm, Stage, Task
+from mars.task import Call, Ended, Function, Place, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
 if TYPE_CHECKING:
     from mars.observe.states import State
+    from mars.task import Buffer
 
 
 class ItemCall(Call):
@@ -54,9 +55,10 @@ class ItemCall(Call):
         """The map."""
         return self.map
 
-    def own_place(self, place: int) -> tuple[int, ...]:
+    def own_place(self, place: int) -> Place:
         if self.map.place is None:
             self.map.place = place
+        assert isinstance(self.map.place, int), "a map is no item of another one"
         return (self.map.place, self.index)
 
     def adopt(self, realm: Realm) -> Task | None:
@@ -194,7 +196,7 @@ class MapCall(Call):
             return codec.encode_arguments(self.arguments(index), {})
         return *self.taken.alone(index), ()
 
-    def block(self, indices: Sequence[int]) -> tuple[bytes, list[Any]]:
+    def block(self, indices: Sequence[int]) -> tuple[bytes, Sequence[Buffer]]:
         """The arguments of a block: a pickle and its large buffers.
 
         If the items are `taken`, the pickle is one of `mars.attempt.rows`. Otherwise the only

@@ -354,8 +354,7 @@ class InlineEngine:
         payload = call.payload
         buffers = tuple(x for x in call.stored or () if x is not payload)
         # Copied, as another process would have them.
-        copies = [bytearray(memoryview(x).cast("B")) for x in buffers]  # type: ignore[arg-type]
-        args, kwargs = codec.decode_arguments(payload, copies, values)
+        args, kwargs = codec.decode_arguments(payload, codec.copies(buffers), values)
 
         def run() -> Any:
             value = function(*args, **kwargs)
@@ -370,8 +369,7 @@ class InlineEngine:
     def _load(self, call: Call) -> Callable[..., Any]:
         function = call.function
         loaded: Callable[..., Any] = codec.loads(
-            function.data,
-            buffers=[bytearray(x) for x in function.buffers],  # type: ignore[call-overload]
+            function.data, buffers=codec.copies(function.buffers)
         )
         world.settle()
         return loaded
@@ -782,7 +780,7 @@ def _first_failure(task: Task) -> Task:
     """What tells why a task failed: of a map, its first item that did."""
     for block in task.parts or ():
         if block.stage is not Stage.DONE:
-            return block  # type: ignore[no-any-return]
+            return block
     return task
 
 

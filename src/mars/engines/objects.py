@@ -142,7 +142,7 @@ class _EventLoop:
 class AsyncRemoteObject:
     """Stands for a shared object in ``async`` code: a call of a method is to be awaited."""
 
-    def __init__(self, remote: RemoteObject) -> None:
+    def __init__(self, remote: object) -> None:
         self._remote = remote
 
     def __getattr__(self, method: str) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mars.attempt import context
 from mars.calls.options import parse_bytes
@@ -26,6 +26,9 @@ from mars.sessions import replacing
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 from mars.tracebacks import trim
+
+if TYPE_CHECKING:
+    from mars.engine import Engine
 
 _NO_SESSION: Final = (
     "mars: No session found, local session will be created in background ({} cpus); "
@@ -320,9 +323,10 @@ def get_default_session() -> Session | None:
 
 def _session_of(attempt: context.Attempt) -> Session:
     session = attempt.session
-    if session is None:
-        session = attempt.session = Session(attempt.engine, attempt.session_id, nested=True)
-    return session  # type: ignore[no-any-return]
+    if not isinstance(session, Session):
+        engine = cast("Engine", attempt.engine)  # an attempt knows what calls ask of it, no more
+        session = attempt.session = Session(engine, attempt.session_id, nested=True)
+    return session
 
 
 def get_default_or_create(**kwargs: Any) -> Session:

@@ -351,7 +351,8 @@ class Runs:
         if self.watcher is not None:
             self.watcher(run, missing)
         try:
-            self._engine.submit(run, missing, [call.place for call in missing], targets)
+            places = [call.place for call in missing if call.place is not None]  # all have one
+            self._engine.submit(run, missing, places, targets)
         except BaseException as error:
             if not run.ended:
                 run.error = error

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mars import platform
 from mars.attempt.setting import import_path
@@ -47,6 +47,10 @@ from mars.settings import (
     SPARE_DESCRIPTORS,
 )
 from mars.task import Call, Function
+
+if TYPE_CHECKING:
+    from mars.attempt import followed
+    from mars.engines.wire.messages import Facts
 
 _MORE_CORES = "new_session(n_cpu=...) with more"
 """What to do about a call that asks for more cores, on a cluster that the program has started."""
@@ -441,7 +445,7 @@ class Cluster:
         mirrors.store = Store(wake, budget_bytes, directory, mirrors)
         return mirrors.store
 
-    def new_workers(self, facts: dict[str, Any], store: Store) -> NodeWorkers:
+    def new_workers(self, facts: Facts, store: Store) -> NodeWorkers:
         """The worker processes; nodes know the facts themselves."""
         return self.workers
 
@@ -465,11 +469,14 @@ class Cluster:
         path: list[str],
         here: str,
         variables: dict[bytes, bytes | None],
-        settings: dict[str, Any],
-    ) -> Any:
+        settings: dict[str, object],
+    ) -> followed.Surroundings:
         """What calls are told of the program; each node finds its own import path for it."""
         told = None if self._folder >= 0 else here
-        return Surroundings(path, self._installed, told, self._given.variables(variables), settings)
+        around = Surroundings(
+            path, self._installed, told, self._given.variables(variables), settings
+        )
+        return cast("followed.Surroundings", around)  # which is what its pickle reads as there
 
     def _whereabouts(self, here_too: bool) -> Any:
         try:

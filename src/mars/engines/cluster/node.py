@@ -130,7 +130,7 @@ class Node:
             undo.callback(os.close, self._ledger_file)
             self._ledger = Ledger(self._ledger_file, 0, self._budget)
             undo.callback(self._ledger.close)
-            told = {
+            told: messages.Facts = {
                 "object_memory": self._budget,
                 "spill_directory": self._spill,
                 "path": import_path(),
@@ -157,7 +157,7 @@ class Node:
                 self._door = Door(host, facts["key"], context, self._come_in, ports=facts["ports"])
         except NoFreePort as error:
             trouble = str(error)
-        told = carrier.node_facts(
+        described = carrier.node_facts(
             address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs),
             None if self._door is None else self._door.place, trouble,
             not_followed(facts.get("whereabouts")),
@@ -166,7 +166,7 @@ class Node:
             host, facts["ports"], context, going, self._soon, self._say, self._copy, self._put_off,
             self._place_copy,
         )  # fmt: skip
-        self._say(carrier.HELLO, told)
+        self._say(carrier.HELLO, described)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
         self._thread.start()
 
@@ -399,7 +399,7 @@ class Node:
             os.close(self._folder_file)
             self._folder_file = -1
 
-    def _fork(self, number: int, facts: dict[str, Any]) -> None:
+    def _fork(self, number: int, facts: messages.Facts) -> None:
         place = -1
         try:
             place = self._ledger.open_place()

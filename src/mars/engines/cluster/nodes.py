@@ -22,7 +22,7 @@ from mars.engines.cluster.shipping import Get, Hurry, PassOn, Ship, Shipping, St
 from mars.engines.driver import events
 from mars.engines.driver.workers import Driver
 from mars.engines.wire.messages import Submit
-from mars.engines.wire.regions import Key, Stored, parts_of
+from mars.engines.wire.regions import Key, parts_of
 from mars.engines.wire.status import FATAL
 from mars.errors import MarsError, NoAvailableBand, StoreFull, WorkerDied
 from mars.settings import (
@@ -32,7 +32,7 @@ from mars.settings import (
     NODES_LOST_NAMED,
     ROOM_WAIT_S,
 )
-from mars.task import TIMING, Stage, Task, WorkerId
+from mars.task import TIMING, Stage, Stored, Task, WorkerId
 
 
 class Process(Protocol):

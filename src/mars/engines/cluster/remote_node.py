@@ -12,8 +12,8 @@ from mars.engines.cluster.clock import Clock
 from mars.engines.cluster.line import Line
 from mars.engines.cluster.logs import NodeLogs
 from mars.engines.cluster.whereabouts import Coming, Noted, Whereabouts
-from mars.engines.wire.regions import Stored
 from mars.settings import CALL_MEMORY_SHARE, CLOCK_S
+from mars.task import Stored
 
 
 class RemoteNode:

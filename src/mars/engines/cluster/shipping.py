@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
 from mars.engines.cluster.whereabouts import Coming, Key, Lacking, Noted, Whereabouts
-from mars.engines.wire.regions import OWNER_SHIFT, Stored
+from mars.engines.wire.regions import OWNER_SHIFT
 from mars.settings import SHIP_BYTES_PER_S
-from mars.task import Stage, Task
+from mars.task import Stage, Stored, Task
 
 _HOPS: Final = 2
 """How often a value is sent that goes to another node by way of the driver."""

@@ -440,7 +440,11 @@ class Loop:
         try:
             place = self.store.worker_starts(number)
             self.scheduler.core.ended.workers[number][1] = time.monotonic()
-            facts = {"address": group.address, "place": place, "threads": group.threads}
+            facts: messages.Facts = {
+                "address": group.address,
+                "place": place,
+                "threads": group.threads,
+            }
             process = self.workers.start(number, facts, place_of(command.group))
         except GroupLost:  # just now
             self.store.worker_ended(number)
@@ -526,7 +530,7 @@ class Loop:
                 log = Log(segment, log_start, log_end)
                 if flags & FLAG_STDERR:
                     log.loud, self.loud = True, self.loud + 1
-                self._trim(log)
+                self._trim(segment, log)
             outcomes.append(
                 Outcome(
                     attempt,
@@ -553,16 +557,16 @@ class Loop:
             attempt, start = member.process.running()
             if attempt:
                 segment = member.process.segment
-                self._trim(Log(segment, start, segment.size()))
+                self._trim(segment, Log(segment, start, segment.size()))
         if self._nodes is not None:
             self._nodes.look(now)
         for stream in list(self.streams):
             stream.look()
 
-    def _trim(self, log: Log) -> None:
+    def _trim(self, segment: Segment, log: Log) -> None:
         """Keep a log within its limit."""
         if log.end - log.start > self.log_limit:
-            log.segment.trim(log.start, log.end, int(self.log_limit))
+            segment.trim(log.start, log.end, int(self.log_limit))
 
     def _take(self, member: Member, message: FromWorker) -> None:
         worker = WorkerId(member.number)
@@ -632,7 +636,7 @@ class Loop:
             if outcomes:
                 self.on(events.Finished(WorkerId(member.number), outcomes))
         log = Log(process.segment, ended.log_start, process.segment.size())
-        self._trim(log)
+        self._trim(process.segment, log)
         died = self.deaths.died(process, ended, log)
         del self.members[member.number]
         self._dirty.discard(member)

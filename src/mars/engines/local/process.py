@@ -22,8 +22,8 @@ from mars.attempt.capture import Segment
 from mars.engines.wire import messages
 from mars.engines.wire.frames import Inbox, Outgoing
 from mars.engines.wire.messages import Order, ToWorker
-from mars.engines.wire.regions import Stored
 from mars.settings import OUTBOX_BYTES, SPARE_DESCRIPTORS, TRY_AGAIN_EVERY_S, TRY_AGAIN_S
+from mars.task import Stored
 
 _HERE: Final = os.uname().nodename
 

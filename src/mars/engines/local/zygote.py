@@ -116,7 +116,7 @@ class _Zygote:
                 return False
         return True
 
-    def _fork(self, worker: int, facts: dict[str, Any]) -> None:
+    def _fork(self, worker: int, facts: messages.Facts) -> None:
         descriptors = [self.inbox.descriptors.pop(0) for _ in range(DESCRIPTORS)]
         if facts["cloudpickle"]:
             try:
@@ -151,7 +151,7 @@ class _Zygote:
 
     # -- workers that are threads -------------------------------------------------------------
 
-    def _start_thread(self, worker: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+    def _start_thread(self, worker: int, facts: messages.Facts, descriptors: list[int]) -> None:
         """Start a worker as a thread of the process for that, which is forked for the first one."""
         threads = self.newest
         if threads is None or threads.killed >= THREADS_LEFT:
@@ -225,7 +225,7 @@ class _Zygote:
     # -- workers that are processes -----------------------------------------------------------
 
     def _become_worker(
-        self, worker: int, facts: dict[str, Any], given: list[int] | platform.Socket
+        self, worker: int, facts: messages.Facts, given: list[int] | platform.Socket
     ) -> None:
         """In a child: be a worker, or with a socket a process of threads that are workers."""
         status = 1
