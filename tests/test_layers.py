@@ -61,14 +61,15 @@ LAYERS = """
     observe.observation
     engine
     checkpoint.stale
-    checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
-    checkpoint.module_code
+    checkpoint.folder checkpoint.identity checkpoint.loader checkpoint.module_code
+    checkpoint.framing checkpoint.holder
     checkpoint.journal checkpoint.local_folder checkpoint.remote_folder checkpoint.walk
     checkpoint.declared checkpoint.digests checkpoint.reading
     checkpoint.index
     checkpoint.kept checkpoint.writer
     engines.outcome
-    calls.held calls.maps calls.shown checkpoint.opening
+    calls.held calls.maps checkpoint.opening
+    calls.shown
     checkpoint.identifier checkpoint.records
     checkpoint.recall
     checkpoint.checkpoint

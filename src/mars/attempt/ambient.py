@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import platform
 from mars.attempt.followed import Followed
@@ -46,6 +46,11 @@ _FIRST_REAL_TIME: Final = 32
 _ZONE: Final = b"TZ"
 
 
+if TYPE_CHECKING:
+    StrOrBytes = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    """What `os.fsencode` takes."""
+
+
 class _Fact:
     """One thing that calls can change: how to look at it, and how to set it.
 
@@ -56,7 +61,7 @@ class _Fact:
     __slots__ = ("read", "vital", "write")
 
     def __init__(
-        self, read: Callable[[], Any], write: Callable[[Any], object], *, vital: bool = True
+        self, read: Callable[[], object], write: Callable[..., object], *, vital: bool = True
     ) -> None:
         self.read, self.write, self.vital = read, write, vital
 
@@ -98,7 +103,7 @@ class Ambient:
         ]
         self._facts.append(_Fact(differs, lambda _: reset(), vital=False))
         self._reads = [fact.read for fact in self._facts]
-        self._values: list[Any] = []
+        self._values: list[object] = []
         self._remember()
         self._threads = {thread.ident for thread in threading.enumerate()}
         self._children: set[int] = set()
@@ -179,7 +184,7 @@ class Ambient:
 
     def _new_threads(self) -> int:
         before = self._threads
-        pools: Any = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
+        pools = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
         running = threading.enumerate()
         self._threads = {thread.ident for thread in running}
         return sum(
@@ -220,11 +225,11 @@ class _Environment:
         self._put, self._unset = os.putenv, os.unsetenv
         os.putenv, os.unsetenv = self._on_put, self._on_unset
 
-    def _on_put(self, name: Any, value: Any, /) -> None:
+    def _on_put(self, name: StrOrBytes, value: StrOrBytes, /) -> None:
         self._put(name, value)
         self._note(os.fsencode(name), os.fsencode(value))
 
-    def _on_unset(self, name: Any, /) -> None:
+    def _on_unset(self, name: StrOrBytes, /) -> None:
         self._unset(name)
         self._note(os.fsencode(name), None)
 
@@ -329,7 +334,7 @@ def _process_facts() -> list[_Fact]:
     return facts
 
 
-def _put_back(fact: _Fact, value: Any) -> bool:
+def _put_back(fact: _Fact, value: object) -> bool:
     try:
         fact.write(value)
         return bool(fact.read() == value)
@@ -341,7 +346,7 @@ def _refuse(_: object) -> None:
     raise PermissionError
 
 
-def _identity(file: Any) -> tuple[int, int] | None:
+def _identity(file: str | os.PathLike[str] | int) -> tuple[int, int] | None:
     try:
         status = os.stat(file)
     except OSError:

@@ -161,7 +161,7 @@ def copies(buffers: Iterable[Buffer]) -> list[bytearray]:
 
 
 def decode_arguments(
-    data: bytes | memoryview,
+    data: Buffer,
     buffers: Sequence[Buffer],
     inputs: Sequence[object],
     load: Callable[..., Arguments] = loads,

@@ -70,7 +70,7 @@ class Logging(Setting):
         return int(disable), names, told
 
     def _put_all(self, value: Any) -> None:
-        logging: Any = sys.modules["logging"]
+        logging = sys.modules["logging"]
         disable, names, told = value
         logging.disable(disable)
         for level, name in names.items():
@@ -101,7 +101,7 @@ class Logging(Setting):
     def changed(self) -> bool:
         if self._kept is None:
             return False
-        logging: Any = sys.modules["logging"]
+        logging = sys.modules["logging"]
         disable, names, told = self._kept
         if logging.root.manager.disable != disable or not (
             names.items() <= logging._levelToName.items()

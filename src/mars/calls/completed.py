@@ -7,7 +7,6 @@ All calls are one run, so arguments that they share are stored once. Programs fi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from mars.completion import Completed
 from mars.config import plain_scalar
@@ -18,12 +17,12 @@ from mars.task import Handle
 
 
 def as_completed(
-    objects: Iterable[Any] | Handle | Execution,
+    objects: Iterable[object] | Handle | Execution,
     timeout: float | None = None,
     *,
     session: AnySession | None = None,
     seed: int | None = None,
-    checkpoint: Any = None,
+    checkpoint: object = None,
 ) -> Completed:
     """Execute objects in one run, and give each one as soon as its call has ended.
 
@@ -80,10 +79,11 @@ def as_completed(
     if isinstance(objects, Execution):
         return objects.completed(timeout)
     chosen = choose(session)
-    given: list[Any] = [objects] if isinstance(objects, Handle) else list(objects)
-    for one in given:
+    given: list[Handle] = []
+    for one in [objects] if isinstance(objects, Handle) else objects:
         if not isinstance(one, Handle):
             raise TypeError(f"as_completed takes objects made by spawn or map, got {one!r:.80}")
+        given.append(one)
     run: Execution = chosen.runs.run(
         given,
         finish=lambda: None,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any
 
 from mars.attempt import codec
 from mars.attempt.failure import decode_failure
@@ -32,7 +31,7 @@ from mars.task import Call, Ended, Function, Place, Realm, Stage, Task
 TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
 if TYPE_CHECKING:
     from mars.observe.states import State
-    from mars.task import Buffer
+    from mars.task import Buffer, Output
 
 
 class ItemCall(Call):
@@ -145,7 +144,7 @@ class MapCall(Call):
         self,
         function: Function,
         options: Options,
-        columns: Sequence[Sequence[Any]],
+        columns: Sequence[Sequence[object]],
         taken: Rows | None = None,
     ) -> None:
         super().__init__(function, b"", (), (), options, None)
@@ -153,7 +152,12 @@ class MapCall(Call):
         self.taken = taken
         self.count = min(map(len, columns)) if taken is None else len(taken.rows)
         self.spread = len(columns) > 1
-        self._index: tuple[Any, ...] = (None, 0, None, None)  # as `where` made it last
+        self._index: tuple[Sequence[Task] | None, int, Task | None, Items | None] = (
+            None,
+            0,
+            None,
+            None,
+        )  # as `where` made it last
         self.made: dict[int, ItemCall] = {}  # the items that are calls of their own
         self.own: set[int] = set()
 
@@ -162,8 +166,8 @@ class MapCall(Call):
         cls,
         function: Function,
         options: Options,
-        iterables: Sequence[Iterable[Any]],
-        before: Sequence[Any] = (),
+        iterables: Sequence[Iterable[object]],
+        before: Sequence[object] = (),
     ) -> MapCall:
         """The calls of ``map(function, *iterables)``; the shortest iterable decides their number.
 
@@ -171,7 +175,7 @@ class MapCall(Call):
         """
         known = [len(one) for one in iterables if isinstance(one, (range, list, tuple))]
         limit = min(known, default=None)
-        columns: list[Sequence[Any]] = [
+        columns: list[Sequence[object]] = [
             one if isinstance(one, (range, tuple)) else list(islice(one, limit))
             for one in iterables
         ]
@@ -180,17 +184,17 @@ class MapCall(Call):
             columns = [*([one] * count for one in before), *columns]
         return cls(function, options, columns)
 
-    def arguments(self, index: int) -> tuple[Any, ...]:
+    def arguments(self, index: int) -> tuple[object, ...]:
         """Arguments of one item."""
         if self.taken is not None:
             return self.taken.arguments(index)
         return tuple([column[index] for column in self.columns])
 
-    def loaded(self, index: int) -> tuple[Any, ...]:
+    def loaded(self, index: int) -> tuple[object, ...]:
         """Arguments of one item, as another process would get them."""
         return self.arguments(index) if self.taken is None else self.taken.loaded(index)
 
-    def encoded(self, index: int) -> tuple[bytes, Sequence[Any], Sequence[Any]]:
+    def encoded(self, index: int) -> tuple[bytes, Sequence[Buffer], Sequence[Output]]:
         """The arguments of one item: a pickle, its large buffers, and the objects in it."""
         if self.taken is None:
             return codec.encode_arguments(self.arguments(index), {})
@@ -212,7 +216,7 @@ class MapCall(Call):
         data, buffers, _ = codec.encode_arguments((items,), {})
         return data, buffers
 
-    def take(self, explain: Callable[[tuple[Any, ...]], Exception]) -> None:
+    def take(self, explain: Callable[[tuple[object, ...]], Exception]) -> None:
         """Keep the items as they are now, and find those that hold objects.
 
         Raises
@@ -246,8 +250,8 @@ class MapCall(Call):
             now = list(parts)  # blocks may end meanwhile
             index = Items(now)
             self._index = parts, len(now), now[-1] if now else None, index
-        found: Items = index
-        return found
+        assert index is not None
+        return index
 
     def _have(self, realm: Realm) -> Items:
         task = self.task_in(realm)
@@ -290,7 +294,7 @@ class MapCall(Call):
             ]
         task.size = len(task.items)
 
-    def values(self, realm: SessionRealm) -> list[Any]:
+    def values(self, realm: SessionRealm) -> list[object]:
         """The values of all items.
 
         Raises
@@ -324,7 +328,7 @@ class MapCall(Call):
                     found[index] = no_value(f"item {index} of {self.name}", state)
         return found
 
-    def states(self, realm: Any) -> list[State]:
+    def states(self, realm: SessionRealm) -> list[State]:
         """The state of each item."""
         from mars.observe.states import DONE, FAILED, REUSED, State, state_of
 
@@ -348,7 +352,7 @@ class MapCall(Call):
                 found[index] = state_of(own)
         return found
 
-    def seen(self, realm: Any, index: int) -> Task | None:
+    def seen(self, realm: SessionRealm, index: int) -> Task | None:
         """What can be seen of an item: its own task, its part of a block, or a block that runs."""
         own = self.made.get(index)
         task = None if own is None else own.task_in(realm)
@@ -362,7 +366,8 @@ class MapCall(Call):
         under_way = () if whole.finished else realm.engine.blocks_of(whole)
         return next((block for block in under_way if index in block.items), None)
 
-    def state_of_item(self, realm: Any, item: Call) -> State:
+    def state_of_item(self, realm: Realm, item: Call) -> State:
+        assert isinstance(realm, SessionRealm)
         """The state of an item that no block which has ended has."""
         from mars.observe.states import state_of
 
@@ -385,9 +390,9 @@ class MapCall(Call):
 
     def _collect(
         self, realm: SessionRealm
-    ) -> tuple[list[Any], dict[int, BaseException], bytearray]:
+    ) -> tuple[list[object], dict[int, BaseException], bytearray]:
         realm.check_open()
-        values: list[Any] = [None] * self.count
+        values: list[object] = [None] * self.count
         errors: dict[int, BaseException] = {}
         have = bytearray(self.count)
         task = self.task_in(realm)

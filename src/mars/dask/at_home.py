@@ -69,7 +69,7 @@ def run(nodes: Mapping[Key, Any], home: Iterable[Key], values: dict[Key, Any]) -
         values[key] = node({need: values[need] for need in node.dependencies})
 
 
-def _is_task(node: Any) -> bool:
+def _is_task(node: object) -> bool:
     return hasattr(node, "has_subgraph")
 
 
@@ -137,7 +137,7 @@ def _stores_chunk(part: Any) -> bool:
     return getattr(part.func, "__name__", "") in _STORES
 
 
-def _puts_together(node: Any) -> bool:
+def _puts_together(node: object) -> bool:
     func = getattr(node, "func", None)
     module = getattr(func, "__module__", None) or ""
     return getattr(func, "__name__", "") in _TOGETHER and module.startswith("dask.")

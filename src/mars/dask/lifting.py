@@ -83,7 +83,7 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
     views: dict[int, list[tuple[Key, Any]]] = {}
     whole: dict[int, Any] = {}
 
-    def taken(value: Any) -> Key:
+    def taken(value: object) -> Key:
         """The key of a node that gives the value. It will be an alias, or a look at an array."""
         base = base_of(value)
         if base is None:
@@ -119,7 +119,7 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
     return looks
 
 
-def _lifted_task(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> Any:
+def _lifted_task(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> object:
     """A task with inputs in the place of its large arguments."""
     from dask.task_spec import Task
 
@@ -134,7 +134,7 @@ def _lifted_task(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> Any:
     return Task(node.key, node.func, *args, **kwargs) if changed else node
 
 
-def _lifted_subgraph(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> Any:
+def _lifted_subgraph(node: Any, taken: Callable[[object], Key], lifted: Lifted) -> object:
     """A task that runs several nodes, with inputs in the place of the data in these."""
     from dask.task_spec import DataNode, Task, TaskRef
 
@@ -161,7 +161,7 @@ def _lifted_subgraph(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> 
 
 def _lifted_arguments(
     values: tuple[Any, ...], taken: Callable[[Any], Key]
-) -> tuple[tuple[Any, ...], bool]:
+) -> tuple[tuple[object, ...], bool]:
     from dask.task_spec import DataNode, TaskRef
 
     found: list[Any] | None = None

@@ -184,7 +184,7 @@ class _Registry:
 
 
 _here = _Registry()
-_plain: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_plain: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 
 
 def _forget() -> None:
@@ -210,7 +210,7 @@ def _reduce_named(lock: Any) -> tuple[Any, ...]:
         return ProcessLock, (_here.path(), _here.place_of(("named", lock.token)))
 
 
-def _reduce_plain(lock: Any) -> tuple[Any, ...]:
+def _reduce_plain(lock: object) -> tuple[Any, ...]:
     if not _travel.on:
         raise TypeError(f"cannot pickle {type(lock).__name__!r} object")
     with _guard:

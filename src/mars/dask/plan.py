@@ -27,7 +27,7 @@ from mars.settings import DASK_PRIORITIES
 Key = Hashable
 
 
-def nodes_of(graph: Any) -> dict[Key, Any]:
+def nodes_of(graph: object) -> dict[Key, Any]:
     """The nodes of whatever Dask gives a scheduler: an expression, a graph or a dict.
 
     Nodes that hold themselves under their own name are left out, as nobody can compute them.
@@ -62,7 +62,7 @@ class Step:
     __slots__ = ("name", "names", "nodes", "options", "outputs", "reads")
 
     def __init__(self, group: Group, plan: Plan) -> None:
-        nodes: list[Any] = []
+        nodes: list[object] = []
         names: dict[Key, Key] = {}
         reads: dict[Key, None] = {}
         inside = set(group.keys)

@@ -62,11 +62,11 @@ def stays_here(nodes: Mapping[Key, Any], address: str) -> bool:
     return size >= DASK_STAY_BYTES
 
 
-def _contents(nodes: Mapping[Key, Any]) -> Iterator[Any]:
+def _contents(nodes: Mapping[Key, object]) -> Iterator[Any]:
     """All functions that tasks call or pass on, and all that may be data; each once."""
     from dask.task_spec import DataNode, GraphNode
 
-    left: list[Any] = list(nodes.values())
+    left: list[object] = list(nodes.values())
     seen: set[int] = set()
     while left:
         one = left.pop()
@@ -112,7 +112,7 @@ def _is_cheap(func: Any, numpy: Any) -> bool:
     return _COSTLY.isdisjoint(f"{module}.{name}".replace("_", ".").split("."))
 
 
-def _module_of(func: Any) -> str:
+def _module_of(func: object) -> str:
     module = getattr(func, "__module__", None)
     if not isinstance(module, str):
         owner = getattr(func, "__self__", func)

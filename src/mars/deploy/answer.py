@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._say(200, self.server.facts)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: object) -> None:
         """Say nothing: what strangers ask for does not belong into a log."""
 
     def _token(self) -> str:
@@ -240,7 +240,7 @@ class _Server(ThreadingHTTPServer):
         for one in late:
             one.hang_up()
 
-    def _serve(self, visit: _Visit, client_address: Any) -> None:
+    def _serve(self, visit: _Visit, client_address: object) -> None:
         with contextlib.suppress(Exception):  # there is nothing to say to who has gone
             visit.connection.settimeout(WEB_VISIT_S)
             if self._context is not None:
@@ -257,7 +257,7 @@ class _Server(ThreadingHTTPServer):
             self._visits.remove(visit)
         self.shutdown_request(visit.connection)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of connections that broke."""
 
 

@@ -53,7 +53,7 @@ def guard(scheduler: Any) -> None:
 def guarded(handler: Handler) -> Handler:
     """Return what handles a message as ``handler`` does, of peers that may serve."""
 
-    async def handle(comm: Any, **facts: Any) -> Any:
+    async def handle(comm: Any, **facts: object) -> object:
         if peer_may_serve(comm):
             return await handler(comm, **facts)
         await comm.write({"status": "error", "message": REFUSAL, "time": time.time()})
@@ -77,7 +77,7 @@ def main() -> None:
     scheduler: Any = import_module("distributed.scheduler").Scheduler
     begin = scheduler.__init__
 
-    def begin_guarded(self: Any, *arguments: Any, **options: Any) -> None:
+    def begin_guarded(self: object, *arguments: object, **options: object) -> None:
         begin(self, *arguments, **options)
         guard(self)
 

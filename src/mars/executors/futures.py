@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from mars import delivery
 from mars.attempt import codec
@@ -27,6 +27,9 @@ from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.session import Session
 from mars.settings import PROGRESS_LOAD_S
 from mars.task import TIMING, Call, Output, Stage, Task
+
+if TYPE_CHECKING:
+    from mars.logs import Offsets
 
 T = TypeVar("T")
 
@@ -39,7 +42,7 @@ class Owner(Protocol):
     session: Session
     changed: threading.Condition
 
-    def left(self, future: CallFuture[Any]) -> None:
+    def left(self, future: AnyFuture) -> None:
         """A future has ended, or was cancelled; in whatever thread."""
 
     def tells(self, change: int) -> None:
@@ -54,7 +57,7 @@ class SubmittedCall(Call):
 
     __slots__ = ("future",)
 
-    future: CallFuture[Any] | None
+    future: AnyFuture | None
 
 
 class CallFuture(Future[T], Generic[T]):
@@ -74,7 +77,7 @@ class CallFuture(Future[T], Generic[T]):
         self._result: T | None = None
         self._exception: BaseException | None = None
         self._waiters: list[Any] = []
-        self._done_callbacks: list[Callable[[Any], object]] = []
+        self._done_callbacks: list[Callable[[object], object]] = []
         self._sleepers: list[Any] = []
         self._owner = owner
         self._call: SubmittedCall = call
@@ -351,7 +354,7 @@ class CallFuture(Future[T], Generic[T]):
         """Whether it has ended, and its result can be read only as long as the engine runs."""
         return self._unread and self._data is None
 
-    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+    def _get_snapshot(self) -> tuple[bool, bool, object, BaseException | None]:
         # What asyncio reads from Python 3.14 on.
         if self._state == FINISHED:
             self.read()
@@ -359,7 +362,7 @@ class CallFuture(Future[T], Generic[T]):
         cancelled = self._state in _CANCELLED
         return cancelled, cancelled, None, None
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[object, None, T]:
         import asyncio
 
         return asyncio.wrap_future(self).__await__()
@@ -377,7 +380,7 @@ class CallFuture(Future[T], Generic[T]):
     # -- what only mars tells ------------------------------------------------------------------
 
     def fetch_log(
-        self, offsets: Any = None, sizes: Any = None, follow: bool = False
+        self, offsets: Offsets | None = None, sizes: Offsets | None = None, follow: bool = False
     ) -> LogFetcher | Iterator[str]:
         """What the call has printed, also while it runs, and after its worker died.
 
@@ -434,7 +437,7 @@ _follow: Final[Callable[[LogSource], Iterator[str]]] = follow
 class _Log:
     """The log of a future's call, which may not have begun."""
 
-    def __init__(self, future: CallFuture[Any]) -> None:
+    def __init__(self, future: AnyFuture) -> None:
         self._future = future
 
     def size(self) -> int:
@@ -456,5 +459,8 @@ class _Log:
         """Whether no more will come."""
         return self._future.done()
 
+
+AnyFuture = CallFuture[Any]
+"""Whatever its function gives."""
 
 __all__ = ["CallFuture", "Owner", "SubmittedCall"]

@@ -15,8 +15,8 @@ import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from mars.attempt import codec
 from mars.calls.put import put
@@ -27,8 +27,8 @@ class Packed(NamedTuple):
     """A batch, ready to travel."""
 
     data: bytes
-    buffers: list[Any]
-    values: list[Any]
+    buffers: list[object]
+    values: Sequence[object]
 
 
 class Sharing:
@@ -48,7 +48,7 @@ class Sharing:
     def __init__(self, session: Session, least_bytes: int | None) -> None:
         self._session = session
         self._least_bytes = sys.maxsize if least_bytes is None else least_bytes
-        self._known: dict[tuple[int, int], tuple[object, Any]] = {}
+        self._known: dict[tuple[int, int], tuple[object, object]] = {}
         self._lock = threading.Lock()
 
     def pack(self, items: object) -> Packed:
@@ -64,7 +64,7 @@ class Sharing:
         data, buffers, found = codec.encode_arguments((items,), {}, self._least_bytes)
         return Packed(data, [self._object_of(buffer) for buffer in buffers], found)
 
-    def _object_of(self, buffer: pickle.PickleBuffer) -> Any:
+    def _object_of(self, buffer: pickle.PickleBuffer) -> object:
         view = buffer.raw()
         key = _address(view), view.nbytes
         with self._lock:

@@ -48,7 +48,7 @@ class AsyncSession(SessionView):
         execution: Execution = self.session.execute(*objects, **kwargs)
         return execution
 
-    async def fetch(self, *objects: Any, **_: Any) -> Any:
+    async def fetch(self, *objects: object, **_: object) -> Any:
         """The values of executed objects. One object: its value. Several objects: a list."""
         return await _in_thread(self.session.fetch, *objects)
 
@@ -147,7 +147,7 @@ class AsyncSession(SessionView):
         return repr(self.session).replace("<Session", "<AsyncSession")
 
 
-async def _in_thread(act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def _in_thread(act: Callable[..., object], *args: object, **kwargs: object) -> Any:
     """Do what may take time in a thread, so that the event loop goes on meanwhile."""
     import asyncio
 

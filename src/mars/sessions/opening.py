@@ -29,6 +29,7 @@ from mars.tracebacks import trim
 
 if TYPE_CHECKING:
     from mars.engine import Engine
+    from mars.logs import Offsets
 
 _NO_SESSION: Final = (
     "mars: No session found, local session will be created in background ({} cpus); "
@@ -66,7 +67,7 @@ def new_session(
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
     node_ports: int | str | None = None,
-    **accepted: Any,
+    **accepted: object,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
 
@@ -264,7 +265,7 @@ def new_session(
     return session
 
 
-def _open_page(session: Session, web: bool | Mapping[str, Any]) -> None:
+def _open_page(session: Session, web: bool | Mapping[str, object]) -> None:
     """Show a session in the browser. If that fails, the session ends."""
     try:
         from mars.observe.progress import write_line
@@ -403,7 +404,7 @@ def get_context() -> context.Context | None:
     return context.Context(attempt, lambda: _session_of(attempt))
 
 
-def choose(session: AnySession | None, **kwargs: Any) -> Session:
+def choose(session: AnySession | None, **kwargs: object) -> Session:
     """The session given, or the default one."""
     if session is None:
         return get_default_or_create(**kwargs)
@@ -451,7 +452,7 @@ def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> 
         raise
 
 
-def fetch(*objects: Any, session: AnySession | None = None, **unknown: Any) -> Any:
+def fetch(*objects: object, session: AnySession | None = None, **unknown: object) -> Any:
     """Fetch the values of executed objects. Everything else is as of `Session.fetch`.
 
     Parameters
@@ -474,7 +475,7 @@ def fetch(*objects: Any, session: AnySession | None = None, **unknown: Any) -> A
 
 
 def fetch_infos(
-    *objects: Any, fields: Sequence[str] | None = None, session: AnySession | None = None
+    *objects: object, fields: Sequence[str] | None = None, session: AnySession | None = None
 ) -> Any:
     """Facts about stored results, such as their size.
 
@@ -498,7 +499,10 @@ def fetch_infos(
 
 
 def fetch_log(
-    *objects: Any, session: AnySession | None = None, offsets: Any = None, sizes: Any = None
+    *objects: object,
+    session: AnySession | None = None,
+    offsets: Offsets | None = None,
+    sizes: Offsets | None = None,
 ) -> list[LogFetcher]:
     """The logs of objects, as a list. Everything else is as of `Session.fetch_log`.
 

@@ -26,6 +26,7 @@ from mars.tracebacks import trim
 
 TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
 if TYPE_CHECKING:
+    from mars.logs import Offsets
     from mars.observe.states import State
 
 _ACCEPTED: Final = frozenset(
@@ -90,9 +91,9 @@ class Session(Views):
         progress_update_interval: float = 1,
         on_error: str = "raise",
         seed: int | None = None,
-        checkpoint: Any = None,
+        checkpoint: object = None,
         echo: bool | str | None = None,
-        report: Any = None,
+        report: str | os.PathLike[str] | None = None,
         **accepted: Any,
     ) -> Any:
         """Run everything that ``objects`` need and that is not done yet.
@@ -172,7 +173,7 @@ class Session(Views):
         """The checkpoint, with ``reused``, ``executed`` and ``saved_s``. None: there is none."""
         return self.runs.checkpoint
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> Any:
         """Store a value once, for all calls and all runs of this session.
 
         Parameters
@@ -192,7 +193,7 @@ class Session(Views):
         """
         return above["put"](value, session=self)
 
-    def executor(self, max_workers: int | None = None, **kwargs: Any) -> Any:
+    def executor(self, max_workers: int | None = None, **kwargs: object) -> Any:
         """An executor of `concurrent.futures` whose calls run in this session.
 
         Parameters
@@ -211,7 +212,7 @@ class Session(Views):
 
     # -- reading ------------------------------------------------------------------------------
 
-    def fetch(self, *objects: Any, **unknown: Any) -> Any:
+    def fetch(self, *objects: Any, **unknown: object) -> Any:
         """Values of objects that were executed in this session.
 
         Parameters
@@ -242,7 +243,7 @@ class Session(Views):
             trim(error)
             raise
 
-    def values(self, handles: Sequence[Handle]) -> list[Any]:
+    def values(self, handles: Sequence[Handle]) -> list[object]:
         """The values of several objects, as a list. It raises what `fetch` raises.
 
         Parameters
@@ -271,7 +272,7 @@ class Session(Views):
         task = call.task_in(self.realm)
         return task is not None and task.stage is Stage.FAILED and task.parts is None
 
-    def value(self, output: Output) -> Any:
+    def value(self, output: Output) -> object:
         """The value of one object."""
         return self.values((output,))[0]
 
@@ -330,7 +331,7 @@ class Session(Views):
         other = call.task
         if state.word != NOT_STARTED or other is None or other.realm is self.realm:
             return no_value(title_of(call), state)
-        realm: Any = other.realm
+        realm: object = other.realm
         if getattr(realm, "closed", False):
             reason = (
                 "was executed in a session that is closed. Call execute() to run it again in "
@@ -447,7 +448,9 @@ class Session(Views):
         feeds = self.logs.feeds(labels(list(dict.fromkeys(found))))
         return self.logs.follow_all(feeds, label_line)
 
-    def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:
+    def fetch_log(
+        self, *objects: object, offsets: Offsets | None = None, sizes: Offsets | None = None
+    ) -> list[LogFetcher]:
         """What the calls of objects have printed.
 
         Parameters
@@ -467,7 +470,7 @@ class Session(Views):
         logs = [one.fetch_log(session=self, offsets=offsets, sizes=sizes) for one in given]
         return logs[0] if len(given) == 1 and not isinstance(given[0], Output) else logs
 
-    def fetch_infos(self, *objects: Any, fields: Sequence[str] | None = None) -> list[Any]:
+    def fetch_infos(self, *objects: object, fields: Sequence[str] | None = None) -> list[Any]:
         """Facts about stored results; see `mars.session.fetch_infos`."""
         given: Sequence[Any] = _handles(objects, "fetch_infos")
         return [one.infos_in(self, fields) for one in given]
@@ -559,7 +562,7 @@ class Session(Views):
         return None if self.page is None or self.closed else str(self.page.link)
 
     def create_remote_object(
-        self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+        self, name: str, cls: Callable[..., object], *args: object, **kw: object
     ) -> Any:
         """Make an object in this process that all calls of the session share.
 
@@ -625,7 +628,7 @@ class Session(Views):
         )
 
 
-above: Final[dict[str, Callable[..., Any]]] = {}
+above: Final[dict[str, Callable[..., object]]] = {}
 """What a session offers although the modules that do it stand above this one, by name.
 
 `mars.session`, from which programs get their sessions, says what is here."""
@@ -647,7 +650,7 @@ AnySession = Session | SessionView
 """What programs may pass where a session is asked for."""
 
 
-def refuse_fetch_arguments(given: dict[str, Any]) -> None:
+def refuse_fetch_arguments(given: dict[str, object]) -> None:
     """Refuse arguments that `fetch` does not have, as the original does.
 
     Raises
@@ -663,7 +666,7 @@ def refuse_fetch_arguments(given: dict[str, Any]) -> None:
     raise TypeError(f"`fetch` got unexpected arguments: {', '.join(given)}{advice}")
 
 
-def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
+def _handles(objects: Sequence[object], what: str) -> Sequence[Any]:
     """The objects, maps and tuples that a function was given; they may come in one list."""
     if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
         objects = tuple(objects[0])
@@ -702,7 +705,7 @@ class Opened:
         self.default: Session | None = None
         self.engines: dict[str, tuple[Engine, set[Session]]] = {}
         self.places: dict[str, tuple[str, int] | None] = {}
-        self.notebook: Any = None
+        self.notebook: object = None
         self.lock = threading.RLock()
 
     def leave(self, session: Session) -> None:

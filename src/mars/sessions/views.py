@@ -109,7 +109,7 @@ class Views:
 
         return what_if(self._record(), nodes, cpus, price)
 
-    def attempts_frame(self) -> Any:
+    def attempts_frame(self) -> object:
         """All attempts that have ended, as a table with a row for each.
 
         Returns

@@ -57,7 +57,7 @@ class Api:
         self.namespace = namespace or found or "default"
         self._given: Any = given
         self._core = kubernetes.client.CoreV1Api(given)
-        self._makes: dict[str, Callable[..., Any]] = {
+        self._makes: dict[str, Callable[..., object]] = {
             "Job": kubernetes.client.BatchV1Api(given).create_namespaced_job,
             "Deployment": kubernetes.client.AppsV1Api(given).create_namespaced_deployment,
             "Secret": self._core.create_namespaced_secret,
@@ -221,7 +221,7 @@ class Api:
         )
         return [self._plain(one) for one in found.items]
 
-    def _get(self, kind: str, name: str, way: Callable[..., Any]) -> Json | None:
+    def _get(self, kind: str, name: str, way: Callable[..., object]) -> Json | None:
         try:
             return self._plain(
                 self._ask(f"read {kind} {name}", lambda: way(name, self.namespace, **_LIMIT))
@@ -284,7 +284,7 @@ class _Missing(UsageError):
     """There is no such object."""
 
 
-_LIMIT: Final[dict[str, Any]] = {"_request_timeout": KUBERNETES_CALL_S}
+_LIMIT: Final[dict[str, object]] = {"_request_timeout": KUBERNETES_CALL_S}
 
 
 def _words_of(error: Any) -> str:

@@ -37,7 +37,7 @@ class Tunnel:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
-        self._open: set[Any] = set()
+        self._open: set[object] = set()
         self._threads: set[threading.Thread] = set()
         self._closed = False
         self.trouble: MarsError | None = None

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from mars import platform
 from mars.attempt.setting import import_path
@@ -247,7 +247,7 @@ class Cluster:
         elif messages and known.alive:
             self.workers.take_from(known, messages)
 
-    def _meet(self, name: str, facts: dict[str, Any]) -> None:
+    def _meet(self, name: str, facts: carrier.Facts) -> None:
         refusal = carrier.refusal(facts)
         if refusal:
             self._refuse_node(facts["address"], refusal)
@@ -275,7 +275,7 @@ class Cluster:
         del self.refused[:-REFUSED_NODES_KEPT]
         self._greeted.notify_all()
 
-    def _reach(self, name: str, facts: dict[str, Any]) -> Line | None:
+    def _reach(self, name: str, facts: carrier.Facts) -> Line | None:
         if facts["door"] is None:
             return None
         try:
@@ -291,7 +291,7 @@ class Cluster:
             lambda reason: self.left(name, reason),
         )
 
-    def _greet(self, name: str, facts: dict[str, Any]) -> None:
+    def _greet(self, name: str, facts: carrier.Facts) -> None:
         line = self._reach(name, facts)
         with self._greeted:
             if self._ended or self._reaching.pop(name, None) is None:  # it has left meanwhile
@@ -478,7 +478,7 @@ class Cluster:
         )
         return cast("followed.Surroundings", around)  # which is what its pickle reads as there
 
-    def _whereabouts(self, here_too: bool) -> Any:
+    def _whereabouts(self, here_too: bool) -> tuple[list[str], str | None, str]:
         try:
             here = os.getcwd() if here_too else None
         except OSError:  # somebody removed the folder

@@ -14,7 +14,7 @@ import pickle
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
@@ -50,6 +50,9 @@ from mars.task import RECORD
 if TYPE_CHECKING:
     import socket
     import ssl
+
+    from mars.engines.wire.regions import Result
+    from mars.task import Stored
 
 
 _OF_PROCESSES: Final = {carrier.DATA, carrier.CONTROL, carrier.SIGNAL, carrier.LEND}
@@ -97,7 +100,7 @@ class Node:
     def __init__(
         self,
         tell: Callable[[Sequence[Message]], object],
-        facts: Mapping[str, Any],
+        facts: carrier.Facts,
         address: str,
         cpus: float,
         host: str,
@@ -279,10 +282,10 @@ class Node:
             with self._settled:
                 self._settled.notify_all()
 
-    def _on_wake(self, _: Any, __: int) -> None:
+    def _on_wake(self, _: object, __: int) -> None:
         os.read(self._wake_read, 4096)
 
-    def _say(self, *message: Any) -> None:
+    def _say(self, *message: object) -> None:
         self._outgoing.append(message)
 
     def _flush(self) -> None:
@@ -349,7 +352,7 @@ class Node:
             arena = self._arena(number, size, address)
             process.send((messages.ARENA, number, size), (arena.descriptor,))
 
-    def _write(self, number: int, size: int, offset: int, data: Any) -> None:
+    def _write(self, number: int, size: int, offset: int, data: bytes | memoryview) -> None:
         arena = self._arena(number, size)
         _write(arena.descriptor, offset, data)
         self._count(arena)
@@ -489,7 +492,7 @@ class Node:
         for attempt, result in early:
             self._line.send_later(attempt, [*self._parts(result), (carrier.ARRIVED, [attempt])])
 
-    def _ship_values(self, values: Sequence[Any]) -> None:
+    def _ship_values(self, values: Sequence[Stored]) -> None:
         if self._kept:
             return
         for value in values:
@@ -500,7 +503,7 @@ class Node:
                 self._outgoing.append(part)
                 self._flush()
 
-    def _parts(self, value: Any) -> Iterator[carrier.Part]:
+    def _parts(self, value: Stored) -> Iterator[carrier.Part]:
         _, number, offset, length, _ = value
         return self._copy(number, offset, length)
 
@@ -583,7 +586,7 @@ def _write(descriptor: int, offset: int, data: bytes | memoryview) -> None:
         view = view[done:]
 
 
-def stored_results(records: bytes) -> Iterator[tuple[int, int, Any]]:
+def stored_results(records: bytes) -> Iterator[tuple[int, int, Result]]:
     """Attempt, status and result of those in a frame of records that have parts in an arena."""
     position = 0
     while position < len(records):

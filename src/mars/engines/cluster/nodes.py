@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mars.attempt import failure
 from mars.attempt.capture import Log
@@ -34,6 +34,9 @@ from mars.settings import (
 )
 from mars.task import TIMING, Stage, Stored, Task, WorkerId
 
+if TYPE_CHECKING:
+    from mars.attempt.capture import Segment
+
 
 class Process(Protocol):
     """A worker process on a node."""
@@ -44,7 +47,7 @@ class Process(Protocol):
     @property
     def node(self) -> RemoteNode: ...
     @property
-    def segment(self) -> Any: ...
+    def segment(self) -> Segment: ...
 
     def printed(self, data: bytes, running: tuple[int, int]) -> OSError | None:
         """More of its log has come, and which attempt it belongs to."""
@@ -294,7 +297,7 @@ class Nodes:
         _, made_in = self._driver.scheduler.made_in[source.attempt]
         self._tell_group(made_in, carrier.HURRY, source.attempt)
 
-    def _tell_group(self, group: int, *message: Any) -> None:
+    def _tell_group(self, group: int, *message: object) -> None:
         """Send a message to the node of a group, if that is there."""
         node = self.shipping.node(group)
         if node is not None:

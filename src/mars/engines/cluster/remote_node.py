@@ -77,7 +77,7 @@ class RemoteNode:
             self._ask_clock_ns = now + int(CLOCK_S * 1e9)
             self.tell(carrier.ASK_CLOCK, now)
 
-    def tell(self, *message: Any) -> None:
+    def tell(self, *message: object) -> None:
         """Send a message."""
         self.send(message)
 

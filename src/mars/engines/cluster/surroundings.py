@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars import owners, platform
 from mars.attempt.setting import import_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _own_path: list[str] | None = None
 _own_folder = ""
@@ -43,14 +46,14 @@ class Surroundings:
         installed: Sequence[str],
         here: str | None,
         variables: dict[bytes, bytes | None],
-        settings: dict[str, Any],
+        settings: dict[str, object],
     ) -> None:
         self._facts = list(path), list(installed), here, variables, settings, _place()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return follow, self._facts
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[object]:
         path, _, here, variables, settings, _ = self._facts
         return iter((path, here, variables, settings))
 
@@ -60,9 +63,9 @@ def follow(
     installed: list[str],
     here: str | None,
     variables: dict[bytes, bytes | None],
-    settings: dict[str, Any],
+    settings: dict[str, object],
     place: str,
-) -> tuple[list[str], str, dict[bytes, bytes | None], dict[str, Any]]:
+) -> tuple[list[str], str, dict[bytes, bytes | None], dict[str, object]]:
     """What a worker on this node should have for what the program has."""
     global _own_path, _own_folder
     if _own_path is None:
