@@ -105,7 +105,7 @@ def row_of(call: Call, default: Any) -> Row:
     return _row(name, state, task, realm, default)
 
 
-def rows_of_map(whole: MapCall, default: Any, most: int) -> list[Row]:
+def rows_of_map(whole: "MapCall", default: Any, most: int) -> list[Row]:
     """What is shown of the first items of a map.
 
     Parameters

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.put import put
@@ -25,11 +25,15 @@ from mars.dask.threads import stays_here
 from mars.sessions.opening import choose
 from mars.sessions.session import AnySession, Session
 
+if TYPE_CHECKING:
+    from dask._task_spec import GraphNode
+    from dask.highlevelgraph import HighLevelGraph as Graph
+
 Key = Hashable
 
 
 def compute(
-    given: AnySession | None, dsk: object, keys: object, kwargs: Mapping[str, object]
+    given: AnySession | None, dsk: Graph, keys: Sequence[Key], kwargs: Mapping[str, Any]
 ) -> Any:
     """Compute keys of a graph; see `mars.dask.Scheduler.get`."""
     from dask.core import flatten
@@ -45,12 +49,12 @@ def persist(
     given: AnySession | None,
     collections: Sequence[object],
     optimize_graph: bool,
-    kwargs: Mapping[str, object],
-) -> list[Any]:
+    kwargs: Mapping[str, Any],
+) -> list[object]:
     """Compute collections and keep their chunks; see `mars.dask.Scheduler.persist`."""
     import dask
 
-    def keep(dsk: Any, keys: Any, **more: Any) -> list[Any]:
+    def keep(dsk: Graph, keys: Sequence[Key], **more: object) -> list[object]:
         # What Dask puts into the new graph as the result of each key.
         return _kept(given, dsk, list(keys), more)
 
@@ -62,7 +66,7 @@ def persist(
 
 
 def _kept(
-    given: AnySession | None, dsk: object, keys: list[Key], kwargs: Mapping[str, object]
+    given: AnySession | None, dsk: Graph, keys: list[Key], kwargs: Mapping[str, Any]
 ) -> list[object]:
     from mars.dask.kept import KeptTask
 
@@ -84,9 +88,9 @@ def _kept(
 
 def _results(
     given: AnySession | None,
-    dsk: object,
+    dsk: Graph,
     asked: list[Key],
-    kwargs: Mapping[str, object],
+    kwargs: Mapping[str, Any],
     *,
     together: bool,
     fetch: bool,
@@ -117,8 +121,8 @@ def _value(one: object, session: Session | None) -> object:
 
 def _run(
     given: AnySession | None,
-    dsk: object,
-    nodes: dict[Key, Any],
+    dsk: Graph,
+    nodes: dict[Key, GraphNode],
     wanted: list[Key],
     kwargs: Mapping[str, Any],
     *,
@@ -156,8 +160,8 @@ def _run(
 
 
 def _described(
-    dsk: Any,
-    nodes: dict[Key, Any],
+    dsk: Graph,
+    nodes: dict[Key, GraphNode],
     wanted: list[Key],
     session: Session,
     kwargs: Mapping[str, Any],
@@ -178,6 +182,15 @@ def _described(
     return plan, _spawned(plan)
 
 
+def _described_as(root: Key, objects: Mapping[Key, Object[Any]], plan: Plan) -> Object[Any]:
+    """What stands for a key of a plan: a call that was described, or a value that was stored."""
+    if root in objects:
+        return objects[root]
+    stored: Any = plan.stored[root]
+    made: Object[Any] = stored
+    return made
+
+
 def described(collection: object) -> Object[Any]:
     """What stands for a collection, to be executed; see `mars.contrib.dask`."""
     from dask._expr import FinalizeCompute
@@ -194,7 +207,7 @@ def described(collection: object) -> Object[Any]:
     if key in plan.values:
         return put(plan.values[key], session=session)
     root = plan.roots[key]
-    made: Object[object] = objects[root] if root in objects else plan.stored[root]
+    made = _described_as(root, objects, plan)
     weakref.finalize(made, held.close)  # its locks are needed as long as it may be executed
     return made
 
@@ -216,7 +229,7 @@ def stored_parts(
 
     held = locks.Held(session)
 
-    def keep(dsk: Any, keys: Any, **_: object) -> list[Any]:
+    def keep(dsk: Graph, keys: Sequence[Key], **_: object) -> list[object]:
         from mars.dask.kept import KeptTask
 
         dsk, renamed = by_tasks(dsk, list(keys))
@@ -224,11 +237,11 @@ def stored_parts(
         wanted = list(dict.fromkeys(asked))
         with held:
             plan, objects = _described(dsk, needed(nodes_of(dsk), wanted), wanted, session, {})
-        stored: dict[Key, Any] = {
+        stored: dict[Key, Object[Any]] = {
             key: put(value, session=session) for key, value in plan.values.items()
         }
         for key, root in plan.roots.items():
-            stored[key] = objects[root] if root in objects else plan.stored[root]
+            stored[key] = _described_as(root, objects, plan)
         found.update(zip(keys, [stored[key] for key in asked], strict=True))
         return [KeptTask(key, Kept(found[key], session)) for key in keys]
 
@@ -253,7 +266,7 @@ def stored_parts(
     return parts
 
 
-def kept_task(key: Key, stored: Object[object], session: Session) -> Any:
+def kept_task(key: Key, stored: Object[object], session: Session) -> GraphNode:
     """A task of Dask for a value that a session has, or will have."""
     from mars.dask.kept import KeptTask
 
@@ -294,12 +307,12 @@ def _adopted(kept: Kept, session: Session) -> Object[Any]:
     """What stands for a persisted task in a session: its object, if that is of this session."""
     home = kept.session
     if home is session or home.closed or not home.executed(kept.stored):
-        stored: Object[object] = kept.stored  # the call that it stands for runs in this session
+        stored: Object[Any] = kept.stored  # the call that it stands for runs in this session
         return stored
     return put(kept(), session=session)
 
 
-def _nested(keys: object, values: Mapping[Key, object]) -> object:
+def _nested(keys: Sequence[Key], values: Mapping[Key, object]) -> object:
     """Values in the shape of the keys. Lists become tuples, as Dask expects it."""
     if isinstance(keys, list):
         return tuple([_nested(one, values) for one in keys])

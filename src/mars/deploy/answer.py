@@ -240,7 +240,7 @@ class _Server(ThreadingHTTPServer):
         for one in late:
             one.hang_up()
 
-    def _serve(self, visit: _Visit, client_address: object) -> None:
+    def _serve(self, visit: _Visit, client_address: Any) -> None:
         with contextlib.suppress(Exception):  # there is nothing to say to who has gone
             visit.connection.settimeout(WEB_VISIT_S)
             if self._context is not None:
@@ -257,7 +257,7 @@ class _Server(ThreadingHTTPServer):
             self._visits.remove(visit)
         self.shutdown_request(visit.connection)
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: object, client_address: Any) -> None:
         """Say nothing of connections that broke."""
 
 

@@ -221,7 +221,7 @@ class Api:
         )
         return [self._plain(one) for one in found.items]
 
-    def _get(self, kind: str, name: str, way: Callable[..., object]) -> Json | None:
+    def _get(self, kind: str, name: str, way: Callable[..., Any]) -> Json | None:
         try:
             return self._plain(
                 self._ask(f"read {kind} {name}", lambda: way(name, self.namespace, **_LIMIT))

@@ -543,7 +543,7 @@ class Node:
     @staticmethod
     def _printed(process: LocalProcess, start: int, count: int) -> bytes:
         try:
-            return patiently(process.segment.read, start, count)  # type: ignore[no-any-return]
+            return patiently(process.segment.read, start, count)
         except OSError:  # a place in a log has to stay one
             return b"?" * count
 

@@ -17,7 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars import platform
 from mars.attempt.capture import Log, Segment
@@ -46,6 +46,9 @@ from mars.engines.wire.messages import (
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
 from mars.task import RECORD, RECORD_HEAD, TIMES, RunId, Stage, Task, WorkerId
+
+if TYPE_CHECKING:
+    from mars.engines.driver.nested import NestedServer
 
 Answer = TypeVar("Answer")
 
@@ -82,7 +85,7 @@ class Loop:
         self.dispatch = Dispatch(self.members, scheduler, store)
         self.deaths = Deaths(scheduler, workers, self.fail_runs, tell)
         self.live = LiveItems(self.members, scheduler)
-        self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
+        self.nested: NestedServer | None = None  # set by the engine
         self.error: BaseException | None = None
         self.now = 0.0  # when the event came that is being decided about
         self._nodes = workers.nodes
@@ -262,7 +265,7 @@ class Loop:
         finally:
             self._busy = False
 
-    def _on_wake(self, _: Any, __: int) -> None:
+    def _on_wake(self, _: object, __: int) -> None:
         os.read(self._wake_read, 64)
         self._awake = False
         self._act_on_posted()
@@ -598,6 +601,7 @@ class Loop:
             self._take_request(member, message)
 
     def _take_request(self, member: Member, message: Request) -> None:
+        assert self.nested is not None
         if message[0] == messages.SUBMIT and self._nodes is not None:
             trouble = self._nodes.trouble(message)
             if trouble is not None:

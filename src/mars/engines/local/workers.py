@@ -20,7 +20,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from mars import platform
 from mars.engines.local.launch import Launch
@@ -232,7 +232,7 @@ class LocalWorkers:
 
     # -- what the zygote says -----------------------------------------------------------------
 
-    def _on_zygote(self, _: Any, __: int) -> None:
+    def _on_zygote(self, _: object, __: int) -> None:
         try:
             alive = self._inbox.receive()
         except OSError:

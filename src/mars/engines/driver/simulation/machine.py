@@ -234,7 +234,7 @@ def named(task: Task) -> str:
     return task.call.name
 
 
-def show(thing: Any) -> str:
+def show(thing: object) -> str:
     """An event or a command in one line."""
     words = [type(thing).__name__]
     for field in getattr(thing, "_fields", ()):
