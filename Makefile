@@ -81,15 +81,35 @@ PYTEST   := $(PY) -m pytest
 NONE     := [ $$? -eq 5 ]
 SUBMAKE  := $(MAKE) --no-print-directory
 
-# A failed half does not keep the other from running: one round says all that is wrong. Ctrl-C ends
-# both, though pytest makes an exit status of it.
-test:  ## run all checks, then all tests: the half without clusters, then the half on clusters
+# Both halves run side by side where there are two cores: each waits for processes, timers and clusters
+# most of the time. What the half on clusters prints is shown after the other's end. A failed half does
+# not keep the other from running: one round says all that is wrong. Ctrl-C ends both, though pytest
+# makes an exit status of it: jobs of make bear Ctrl-C, those that a shell starts with `&` do not.
+ON_CLUSTERS := build/test-on-clusters
+WITHOUT     := build/test-without-clusters
+CORES       := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))' 2>/dev/null || echo 1)
+
+test:  ## run all checks, then all tests: the half without clusters, beside it the half on clusters
 	@$(SUBMAKE) check || { echo "make test: the checks FAILED; no test has run"; exit 1; }
-	@trap 'exit 130' INT; without=passed; on=passed; \
-		$(SUBMAKE) test-without-clusters || without=FAILED; \
-		$(SUBMAKE) test-on-clusters || on=FAILED; \
+	@mkdir -p build; echo FAILED > $(WITHOUT).result; echo FAILED > $(ON_CLUSTERS).result; : > $(ON_CLUSTERS).log
+	@trap 'exit 130' INT; \
+		$(SUBMAKE) --jobs=$(if $(filter 1,$(CORES)),1,2) --keep-going half-without half-on || true; \
+		echo; echo "=== the half on clusters ==="; cat $(ON_CLUSTERS).log; \
+		without=$$(cat $(WITHOUT).result) on=$$(cat $(ON_CLUSTERS).result); \
 		echo "make test: checks passed, half without clusters $$without, half on clusters $$on"; \
 		test "$$without$$on" = passedpassed
+
+# A make of its own, as tests start makes that must not look for the job server of this one.
+HALF := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(firstword $(MAKE)) --no-print-directory VENV=$(VENV)
+export PYTHON PYTEST_ARGS
+.PHONY: half-without half-on
+
+half-without: $(VENV)/for-tests
+	@$(HALF) test-without-clusters && echo passed > $(WITHOUT).result
+
+half-on: $(VENV)/for-tests
+	@$(HALF) test-on-clusters > $(ON_CLUSTERS).log 2>&1 \
+		&& echo passed > $(ON_CLUSTERS).result
 
 test-without-clusters: $(VENV)/for-tests  ## one half of the tests, without Dask and Ray
 	@$(PYTEST) $(CLUSTERS:%=--ignore=%) $(PYTEST_ARGS) || $(NONE)

@@ -300,3 +300,28 @@ def test_threads_that_failed_calls_leave_behind_hold_no_cores() -> None:
         calls.execute(on_error="continue")
         assert [str(error) for error in calls.errors()] == [str(number)] * 4
         assert mr.spawn(square, args=(number,)).execute().fetch() == number * number
+
+
+def test_a_thread_that_a_failed_call_leaves_behind_gets_an_answer(
+    engine: str, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    def leave(folder: Path) -> None:
+        def ask() -> None:
+            while not (folder / "ended").exists():
+                time.sleep(0.005)
+            mr.spawn(Path.touch, args=(folder / "ran",)).execute()
+            (folder / "answered").touch()
+
+        threading.Thread(target=ask, daemon=True).start()
+        raise ValueError("left")
+
+    narrow = mars.new_session(engine=engine, n_cpu=1, default=False)
+    try:
+        left = mr.spawn(leave, args=(tmp_path,))
+        left.execute(session=narrow, on_error="continue")
+        (tmp_path / "ended").touch()
+        wait_until((tmp_path / "answered").exists)
+        assert (tmp_path / "ran").exists()
+        assert mr.spawn(square, args=(3,)).execute(session=narrow).fetch(session=narrow) == 9
+    finally:
+        narrow.stop_server()

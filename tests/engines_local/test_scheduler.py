@@ -617,6 +617,22 @@ def test_a_thread_that_waits_in_a_worker_without_a_call_takes_no_cores() -> None
     assert desk.scheduler.groups[0].free == 1
 
 
+def test_a_worker_that_seems_to_wait_and_gives_its_call_back_takes_no_cores() -> None:
+    desk = Desk(1)
+    only = call("only", function=LONG)
+    desk.submit(only)
+    given = desk.queues[1][0].attempt
+    desk.on(Blocked(WorkerId(1)))  # in truth a thread waits that an earlier call has left behind
+    desk.queues[1].clear()
+    desk.on(GaveBack(WorkerId(1), [given]))
+    desk.on(Unblocked(WorkerId(1)))
+    assert desk.scheduler.blocked == 0
+    [worker] = [number for number, names in desk.sent().items() if names]
+    desk.finish(worker, seconds=1.0)
+    assert stage(only) is DONE
+    assert desk.scheduler.groups[0].free == 1
+
+
 # -- cores, priorities, groups ----------------------------------------------------------------
 
 

@@ -309,6 +309,8 @@ class Core:
                 self.interrupt(worker, queue[0], "cancel", now + CANCEL_GRACE_S)
         else:
             worker.load_s = 0.0
+            if worker.blocked:  # what waits is a thread that a call has left behind
+                self.unblock(worker)
             if worker.claim:
                 self.groups[worker.group].free += worker.claim
                 worker.claim = 0.0

@@ -103,6 +103,7 @@ class _Asker:
         self.runs: dict[int, Run] = {}
         self.waiting: dict[int, list[int]] = {}  # run -> requests
         self.held: list[tuple[int, Run]] = []  # replies that wait for the worker's cores
+        self.unanswered: set[int] = set()  # runs whose end the worker has not heard of
 
 
 def _large_parts(described: messages.Described) -> list[Stored]:
@@ -234,6 +235,7 @@ class NestedServer:
                 self._loop.store.prepare(task.call, run)  # the worker has written it
         run.number = self._loop.number(run)
         asker.runs[run.number] = run
+        asker.unanswered.add(run.number)
         run.member = member
         run.tasks = tasks
         self._reply(member, request, ("run", run.number))
@@ -347,11 +349,14 @@ class NestedServer:
         asker.held.extend((request, run) for request in requests)
         if not requests:
             return
-        state = self._loop.scheduler.workers.get(WorkerId(member.number))
-        if state is not None and state.blocked:
+        if self._is_blocked(member):
             self._loop.on(events.Unblocked(WorkerId(member.number)))
         else:  # a thread that a call left behind waits: no cores have to be free for it
             self.resume(member)
+
+    def _is_blocked(self, member: Member) -> bool:
+        state = self._loop.scheduler.workers.get(WorkerId(member.number))
+        return state is not None and state.blocked
 
     def resume(self, member: Member) -> None:
         """The worker's cores are free: tell it what it waits for."""
@@ -370,6 +375,7 @@ class NestedServer:
             self._reply(member, request, ("ended", (True, 0, [], error)))
             return
         asker = self._askers[member.number]
+        asker.unanswered.discard(run.number)
         numbers = {id(call): number for number, call in asker.calls.items()}
         results: list[messages.ToldTask] = []
         failed = 0
@@ -460,6 +466,10 @@ class NestedServer:
         asker = self._askers.get(member.number)
         if asker is None:
             return
+        if not asker.attempt and asker.unanswered:
+            if asker.held and not self._is_blocked(member):
+                self.resume(member)  # the call that seemed to wait for them has ended
+            return  # a thread that an earlier call left behind asked, and will hear of the end
         state = self._loop.scheduler.workers.get(WorkerId(member.number))
         if state is None or not state.queue or state.queue[0].attempt != asker.attempt:
             self._drop(member)

@@ -95,6 +95,7 @@ class Worker:
         self.unused: deque[tuple[int, int]] = deque()
         self.lock = threading.RLock()  # outbox and sending
         self.reading = threading.Lock()  # receiving
+        self.idle = True  # the thread that runs calls is about to read, and nobody else may
         self.answered = threading.Condition()
         self.stopping = False
         self.ending = False  # exit handlers run: nothing can be asked for any more
@@ -279,7 +280,9 @@ class Worker:
             with self.answered:
                 if request in self.replies:
                     return self.replies.pop(request)
-            if self.reading.acquire(blocking=False):
+            # A thread that a call left behind reads only while another call runs: what comes to an
+            # idle worker is for the thread that runs calls, which would wait for this one.
+            if not self.idle and self.reading.acquire(blocking=False):
                 try:
                     with self.answered:
                         if request in self.replies:
@@ -388,6 +391,7 @@ class Worker:
         queue = self.queue
         perform = calls.perform
         while True:
+            self.idle = False
             while queue:
                 try:
                     task = queue.popleft()
@@ -396,6 +400,9 @@ class Worker:
                 perform(task)
                 if after.spoiled:
                     return
+            self.idle = True
+            if queue:
+                continue  # another thread had read on, and might wait for the next message by now
             if self.stopping:
                 return
             self.report()
