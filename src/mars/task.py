@@ -282,7 +282,7 @@ class Handle:
 
     __slots__ = ()
 
-    def calls_in(self, realm: object) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         """The calls that have to be done in ``realm``; some of them may be done already."""
         raise NotImplementedError
 
@@ -293,19 +293,19 @@ class Handle:
         do here: their calls are described when they are made.
         """
 
-    def calls_logged(self, realm: object) -> Sequence[Call]:
+    def calls_logged(self, realm: Realm) -> Sequence[Call]:
         """The calls whose logs are its log, whether they are done or not."""
         return self.calls_in(realm)
 
-    def value_in(self, session: Any) -> Any:
+    def value_in(self, session: Any) -> object:
         """The value, as `fetch` returns it."""
         raise NotImplementedError
 
-    def error_in(self, session: Any) -> Any:
+    def error_in(self, session: Any) -> object:
         """The error, or a list of those of its parts. None: it has a value, or was not run."""
         raise NotImplementedError
 
-    def state_in(self, realm: Any) -> Any:
+    def state_in(self, realm: Any) -> object:
         """The state in words, or a list of those of its parts.
 
         Parameters
@@ -339,10 +339,10 @@ class Output(Handle):
         if not is_the_end():
             self.call.drop()
 
-    def calls_in(self, realm: object) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         return (self.call,)
 
-    def calls_logged(self, realm: object) -> Sequence[Call]:
+    def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return (self.call,)
 
     def value_in(self, session: Any) -> Any:
@@ -399,7 +399,7 @@ class Task:
         self.call = call
         self.realm = realm
         self.stage = Stage.WAITING
-        self.runs: tuple[Any, ...] = ()
+        self.runs: tuple[Any, ...] = ()  # of `mars.engine.Run`
         self.waiting = 0  # inputs that are not done yet
         self.sources: Collection[Task] = ()  # inputs, each once, while it may still read them
         self.dependents: list[Task] | None = None

@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt.setting import Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from logging import Handler, Logger, LogRecord
+    from types import ModuleType
 
 _LEVELS: Final = attrgetter("level", "propagate", "disabled")
 _LOOKS: Final = attrgetter("level", "formatter", "name")
@@ -27,11 +32,11 @@ class Logging(Setting):
 
     def __init__(self) -> None:
         super().__init__("logging", self._look_at_all, self._put_all, "logging", self._all_told)
-        self._known: tuple[Any, list[Any]] = None, []
-        self._ours: dict[str, Any] = {}  # handlers that we have put there, by logger
-        self._handler_class: Any = None
+        self._known: tuple[object, list[Logger]] = None, []
+        self._ours: dict[str, Handler | None] = {}  # handlers that we have put there, by logger
+        self._handler_class: Callable[..., Handler] | None = None
 
-    def _look_at_all(self) -> Any:
+    def _look_at_all(self) -> object:
         root = sys.modules["logging"].root
         everything = list(root.manager.loggerDict.values())
         known, loggers = self._known  # threads may be here at once
@@ -60,7 +65,7 @@ class Logging(Setting):
             for level, name in names.items()
             if isinstance(level, int) and isinstance(name, str)
         }
-        told: dict[str, Any] = {}
+        told: dict[str, object] = {}
         root = sys.modules["logging"].root
         for logger, level, propagate, disabled in zip(loggers, *levels, strict=True):
             plain = int(level), bool(propagate), bool(disabled)
@@ -115,7 +120,7 @@ class Logging(Setting):
     def restore(self) -> None:
         self._try(self._kept)
 
-    def _new_handler(self, logging: Any, logger: Any, look: Any) -> Any:
+    def _new_handler(self, logging: ModuleType, logger: Logger, look: Any) -> Handler:
         if self._handler_class is None:
             self._handler_class = _handler_class(logging)
         level, text, dates, style, utc = look
@@ -130,7 +135,7 @@ class Logging(Setting):
         return handler
 
 
-def _look_of(handlers: Sequence[Any]) -> Any:
+def _look_of(handlers: Sequence[Handler]) -> object:
     """Level and format of what handlers write, those first that write where people see it."""
     nothing = sys.modules["logging"].NullHandler
     real = [one for one in handlers if not isinstance(one, nothing)]
@@ -158,15 +163,15 @@ def _text(value: object) -> str | None:
     return value if type(value) is str else None
 
 
-def _handler_class(logging: Any) -> Any:
+def _handler_class(logging: Any) -> Callable[..., Handler]:
     class CallHandler(logging.Handler):  # type: ignore[misc]
         """Writes to the log of the call that runs."""
 
-        def __init__(self, logger: Any, level: int) -> None:
+        def __init__(self, logger: Logger, level: int) -> None:
             super().__init__(level)
             self._logger = logger
 
-        def emit(self, record: Any) -> None:
+        def emit(self, record: LogRecord) -> None:
             if getattr(record, "mars_written", False):  # by the handler of a logger below
                 return
             for other in self._logger.handlers:

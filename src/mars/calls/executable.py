@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mars.engine import SessionRealm
     from mars.logs import Offsets
     from mars.sessions.runs import RunArguments
+    from mars.task import Realm
 
 V = TypeVar("V")
 
@@ -314,10 +315,10 @@ class Executable(Handle, Generic[V]):
 
     # -- what the session asks -----------------------------------------------------------------
 
-    def calls_in(self, realm: object) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_in(realm)]
 
-    def calls_logged(self, realm: object) -> Sequence[Call]:
+    def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_logged(realm)]
 
     def value_in(self, session: Any) -> Any:

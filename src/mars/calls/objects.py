@@ -25,7 +25,7 @@ from mars.task import Call, Handle, Output
 if TYPE_CHECKING:
     from mars.calls.shown import Row
     from mars.logs import Offsets
-    from mars.task import Task
+    from mars.task import Realm, Task
 
 R = TypeVar("R")
 
@@ -437,10 +437,10 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
             made = self._made[index] = Object(self._call.item(index), 0)
         return made
 
-    def calls_in(self, realm: Any) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         return self._call.pieces(realm) if len(self) else ()
 
-    def calls_logged(self, realm: Any) -> Sequence[Call]:
+    def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return self._call.logged(realm)
 
     def value_in(self, session: Session) -> list[R]:
@@ -462,7 +462,7 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
     def leaves(self) -> Sequence[Any]:
         return (self,)
 
-    def state_in(self, realm: Any) -> list[str]:
+    def state_in(self, realm: SessionRealm | None) -> list[str]:
         task = self._call.task
         where: Any = task.realm if realm is None and task is not None else realm
         return [state.word for state in self._call.states(where)]

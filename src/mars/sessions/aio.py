@@ -39,7 +39,7 @@ class AsyncSession(SessionView):
         """
         return cls(await _in_thread(new_session, address, session_id, default=False, **kwargs))
 
-    async def execute(self, *objects: Any, **kwargs: Any) -> Execution:
+    async def execute(self, *objects: object, **kwargs: Any) -> Execution:
         """Start a run, and return a future that can be awaited for its end.
 
         Parameters and errors as of `Session.execute`.
@@ -65,7 +65,7 @@ class AsyncSession(SessionView):
         return self.session.get_web_endpoint()
 
     async def create_remote_object(
-        self, session_id: str, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+        self, session_id: str, name: str, cls: Callable[..., object], *args: object, **kw: object
     ) -> AsyncRemoteObject:
         """Make an object that all calls of a session share.
 

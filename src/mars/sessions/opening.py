@@ -62,7 +62,7 @@ def new_session(
     seed: int | None = 0,
     timeout: float | None = None,
     checkpoint: str | os.PathLike[str] | bool | None = None,
-    web: bool | Mapping[str, Any] = False,
+    web: bool | Mapping[str, object] = False,
     security: object | None = None,
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
@@ -426,7 +426,7 @@ def _existing(session: AnySession | None) -> Session:
     return choose(session)
 
 
-def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> Any:
+def execute(*objects: object, session: AnySession | None = None, **kwargs: Any) -> Any:
     """Execute objects in a session. Everything else is as of `Session.execute`.
 
     Parameters

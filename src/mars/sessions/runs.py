@@ -27,6 +27,7 @@ from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
 
 if TYPE_CHECKING:
+    from mars.checkpoint.checkpoint import Checkpoint
 
     class RunArguments(TypedDict, total=False):
         """What ``execute`` may be given of `Runs.run`; that explains each."""
@@ -85,8 +86,8 @@ class Runs:
         self._nested = nested
         self._places = itertools.count()
         self._interrupted: weakref.WeakSet[Run] = weakref.WeakSet()
-        self.checkpoints: dict[str, Any] = {}
-        self.checkpoint: Any = None
+        self.checkpoints: dict[str, Checkpoint] = {}
+        self.checkpoint: Checkpoint | None = None
         self.watcher: Callable[[Run, Sequence[Call]], object] | None = None
 
     def run(
@@ -271,7 +272,7 @@ class Runs:
                 run.entropy = attempt.entropy
         return run
 
-    def checkpoint_at(self, where: object) -> Any:
+    def checkpoint_at(self, where: object) -> Checkpoint | None:
         """The checkpoint in a folder or at an URL. A session opens each of them once."""
         if where is False or self._nested:
             return None  # nested calls are kept with the call that asks for them
@@ -287,7 +288,7 @@ class Runs:
 
     def _recall(
         self,
-        kept: Any,
+        kept: Checkpoint,
         targets: Iterable[Call],
         needed: Sequence[Call],
         run: Run,

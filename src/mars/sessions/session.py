@@ -26,6 +26,7 @@ from mars.tracebacks import trim
 
 TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
 if TYPE_CHECKING:
+    from mars.checkpoint.checkpoint import Checkpoint
     from mars.logs import Offsets
     from mars.observe.states import State
 
@@ -85,7 +86,7 @@ class Session(Views):
 
     def execute(
         self,
-        *objects: Any,
+        *objects: object,
         wait: bool = True,
         show_progress: bool | str | None = None,
         progress_update_interval: float = 1,
@@ -169,7 +170,7 @@ class Session(Views):
             raise
 
     @property
-    def checkpoint(self) -> Any:
+    def checkpoint(self) -> Checkpoint | None:
         """The checkpoint, with ``reused``, ``executed`` and ``saved_s``. None: there is none."""
         return self.runs.checkpoint
 
@@ -212,7 +213,7 @@ class Session(Views):
 
     # -- reading ------------------------------------------------------------------------------
 
-    def fetch(self, *objects: Any, **unknown: object) -> Any:
+    def fetch(self, *objects: object, **unknown: object) -> Any:
         """Values of objects that were executed in this session.
 
         Parameters
