@@ -97,7 +97,7 @@ LAYERS = """
     engines.driver.observing engines.driver.simulation.machine
     engines.driver.simulation.checks engines.driver.simulation.processes
     engines.driver.simulation.world
-    engines.driver.certificate engines.driver.store
+    engines.driver.certificate engines.driver.records engines.driver.store
     engines.driver.workers
     engines.driver.deaths engines.driver.dispatch engines.driver.live
     engines.driver.nested
@@ -125,6 +125,7 @@ LAYERS = """
     report.report
     sessions.logs sessions.echoing sessions.tally
     sessions.runs sessions.views checkpoint.history
+    sessions.outcomes
     sessions.session checkpoint.upkeep checkpoint.why
     web.guard web.index web.whereabouts
     web.facts

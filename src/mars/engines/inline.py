@@ -7,6 +7,9 @@ a call that does not want to stop, nor survive one that ends the process.
 One call at a time, as what a call prints is all that the process prints. Threads of the program
 take turns, call by call. Calls that a call asks for run while it waits, in its thread or in
 threads that it has started; these take turns among each other.
+
+One long room on purpose: the whole contract of an engine is read here in one piece, without the
+processes, sockets and orders that take the other engines apart.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pickle
 import threading
 import time
 import weakref
@@ -28,6 +27,7 @@ from mars.engines.driver.dispatch import Dispatch
 from mars.engines.driver.events import Outcome
 from mars.engines.driver.live import LiveItems
 from mars.engines.driver.queues import WorkerState, place_of
+from mars.engines.driver.records import outcomes_in
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
 from mars.engines.driver.workers import GroupLost, Member, Process, Workers
@@ -36,16 +36,12 @@ from mars.engines.local.workers import Ended
 from mars.engines.wire import messages
 from mars.engines.wire.frames import BadFrame
 from mars.engines.wire.messages import (
-    FLAG_FAILURES,
-    FLAG_PACKED,
-    FLAG_STDERR,
-    FLAG_STORED,
     FromWorker,
     Request,
 )
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
-from mars.task import RECORD, RECORD_HEAD, TIMES, RunId, Stage, Task, WorkerId
+from mars.task import RunId, Stage, Task, WorkerId
 
 if TYPE_CHECKING:
     from mars.engines.driver.nested import NestedServer
@@ -510,44 +506,12 @@ class Loop:
                 self.nested.attempt_ended(member)
 
     def _outcomes(self, process: Process, data: memoryview | bytes) -> list[Outcome]:
-        outcomes = []
         told = bytes(data)  # at once: each slice of a view would cost one more
-        position = 0
-        end = len(told)
-        size_of = RECORD.size
-        unpack = RECORD_HEAD.unpack_from
-        times_from, times_to = TIMES.start, TIMES.stop
-        segment = process.segment
-        while position < end:
-            attempt, status, flags, log_start, log_end, received, stored, peak, size = unpack(
-                told, position
-            )
-            payload = position + size_of
-            result: Any = told[payload : payload + size]
-            if flags & FLAG_PACKED:
-                result = pickle.loads(result)
-                if flags & FLAG_STORED:
-                    self.store.arrived(result)
-            log = None
-            if log_end > log_start:
-                log = Log(segment, log_start, log_end)
-                if flags & FLAG_STDERR:
-                    log.loud, self.loud = True, self.loud + 1
-                self._trim(segment, log)
-            outcomes.append(
-                Outcome(
-                    attempt,
-                    status,
-                    (stored - received) * 1e-9,
-                    result,
-                    bool(flags & FLAG_STORED),
-                    len(result[1]) if flags & FLAG_FAILURES else 0,
-                    told[position + times_from : position + times_to],
-                    log,
-                    peak * 1024,
-                )
-            )
-            position = payload + size
+        outcomes = outcomes_in(told, process.segment, self.store.arrived)
+        for outcome in outcomes:
+            if outcome.log is not None:
+                self.loud += outcome.log.loud
+                self._trim(process.segment, outcome.log)
         table = self.scheduler.core.ended
         table.add(process.number, told, len(outcomes))
         if self._nodes is None:

@@ -3,6 +3,9 @@
 `Performer` has what calls need: functions, runs and inputs. `process` gives it the calls, one at a
 time, in the main thread, and takes what came of them. `perform` is the path of each small call; how
 long it takes is shown by the benchmarks `noop` and `noop_map`.
+
+One long room on purpose: a call, a block and their values share what `perform` looks up once, and
+each module more would cost every worker 0.1 ms as it starts.
 """
 
 from __future__ import annotations

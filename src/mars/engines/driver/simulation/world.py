@@ -66,28 +66,24 @@ from mars.engines.driver.simulation.machine import (
     named,
     show,
 )
-from mars.engines.driver.simulation.processes import Process, Processes, Sent, Told
+from mars.engines.driver.simulation.processes import (
+    Asker,
+    Process,
+    Processes,
+    Sent,
+    Told,
+    record_of,
+)
 from mars.engines.wire.status import VALUE
 from mars.graph import needed_calls
 from mars.settings import FAR_PREFETCH_BELOW_S, PREFETCH_BELOW_S
-from mars.task import RECORD, Call, Output, Task, WorkerId
+from mars.task import Call, Output, Task, WorkerId
 
 MAX_STEPS: Final = 6000
 """Events in one history at the most; more means that it never comes to rest."""
 
 MAX_TICKS: Final = 20
 """Timers that may be due at one moment."""
-
-
-class _Asker:
-    """What the running attempt of a worker has asked for."""
-
-    def __init__(self, attempt: int) -> None:
-        self.attempt = attempt
-        self.calls: list[Call] = []
-        self.run: SimulatedRun | None = None
-        self.waiting = 0  # the request that waits for the run
-        self.held = 0  # the request that waits for the worker's cores
 
 
 class World:
@@ -147,7 +143,7 @@ class World:
         self._number_at = list(self.scheduler.groups)  # of the group that is at a place now
         self._place_of = {number: place for place, number in enumerate(self._number_at)}
         self._gone: set[int] = set()
-        self._askers: dict[int, _Asker] = {}
+        self._askers: dict[int, Asker] = {}
         self._shipped: set[int] = set()  # attempts whose values are, or were, on their way
         self._highest = 0
         self._steps = 0
@@ -553,7 +549,7 @@ class World:
 
     def _take(self, process: Process, outcomes: list[Told]) -> None:
         if self._checked:
-            records = b"".join(map(_record, outcomes))
+            records = b"".join(map(record_of, outcomes))
             self.scheduler.core.ended.add(process.number, records, len(outcomes))
         self.on(Finished(process.number, outcomes))
         self._ship(outcomes)
@@ -571,7 +567,7 @@ class World:
         if state is None or not state.queue:
             raise Broken("a call that asks for calls is not at the head of its queue")
         self._drop_asker(process)
-        asker = self._askers[process.number] = _Asker(state.queue[0].attempt)
+        asker = self._askers[process.number] = Asker(state.queue[0].attempt)
         asker.calls = self.make_nested(depth)
         stop_on_error = self._rng.random() < 0.7
         run = SimulatedRun(f"N{len(self.runs) + 1}", stop_on_error=stop_on_error, depth=depth)
@@ -705,10 +701,3 @@ class World:
             self.on(Tick())
 
         self.machine.after(0.05, come_back)
-
-
-def _record(told: Told) -> bytes:
-    """What a worker tells, as the table of attempts keeps it."""
-    return RECORD.pack(
-        told.attempt, told.status, 0, 0, 0, *(1,) * 5, 0, -1.0, 0.0, 0.0, 0.0, 0, 0, 0, 1, 0, 0, 0
-    )
