@@ -20,6 +20,12 @@ from mars.task import Call, Task
 FOREVER: Final = 10**9
 """As a number of attempts: all of them."""
 
+MAX_STEPS: Final = 6000
+"""Events in one history at the most; more means that it never comes to rest."""
+
+MAX_TICKS: Final = 20
+"""Timers that may be due at one moment."""
+
 
 class Broken(AssertionError):
     """A promise of the scheduler does not hold in a simulation."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mars.engines.driver.core import ASSIGNED, DONE, MADE
 from mars.engines.driver.estimates import OUT_OF_MEMORY
@@ -58,6 +58,8 @@ from mars.engines.driver.queues import WorkerState
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.simulation.checks import Ledger, check, check_freed, check_quiet
 from mars.engines.driver.simulation.machine import (
+    MAX_STEPS,
+    MAX_TICKS,
     Behaviour,
     Broken,
     Chances,
@@ -78,12 +80,6 @@ from mars.engines.wire.status import VALUE
 from mars.graph import needed_calls
 from mars.settings import FAR_PREFETCH_BELOW_S, PREFETCH_BELOW_S
 from mars.task import Call, Output, Task, WorkerId
-
-MAX_STEPS: Final = 6000
-"""Events in one history at the most; more means that it never comes to rest."""
-
-MAX_TICKS: Final = 20
-"""Timers that may be due at one moment."""
 
 
 class World:
