@@ -91,9 +91,9 @@ class Completed:
         self._stop: Callable[[], object] | None = None
         self._timeout_s: float | None = None
         self._deadline: float | None = None
-        self._pending: dict[Call, list[Any]] = {}
+        self._pending: dict[Call, list[Output]] = {}
         self._maps: dict[Call, tuple[Any, set[int]]] = {}  # and the items that are still to come
-        self._ready: deque[Any] = deque()
+        self._ready: deque[object] = deque()
         self._told = False  # how the run has ended
         self._left = 0
         for leaf in leaves:

@@ -51,7 +51,7 @@ class Api:
                 "the package kubernetes is not installed here; "
                 "python -m pip install 'mars-remote[kubernetes]'"
             ) from None
-        self._kubernetes: Any = kubernetes
+        self._kubernetes = kubernetes
         self.inside = is_inside()
         given, found = self._configured(api_client)
         self.namespace = namespace or found or "default"
@@ -70,7 +70,7 @@ class Api:
         self._apps = kubernetes.client.AppsV1Api(given)
 
     def _configured(self, api_client: object) -> tuple[object, str]:
-        config: Any = self._kubernetes.config
+        config = self._kubernetes.config
         try:
             if self.inside:
                 found = _OWN_NAMESPACE.read_text().strip()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.engines.driver.core import ASSIGNED, DONE, MADE
 from mars.engines.driver.estimates import OUT_OF_MEMORY
@@ -80,6 +80,9 @@ from mars.engines.wire.status import VALUE
 from mars.graph import needed_calls
 from mars.settings import FAR_PREFETCH_BELOW_S, PREFETCH_BELOW_S
 from mars.task import Call, Output, Task, WorkerId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class World:
@@ -326,7 +329,7 @@ class World:
             if outcome.status == VALUE and ended and task.attempt == attempt:
                 self.ledger.accepted.add(attempt)
 
-    def _note_blocks(self, tasks: Any) -> None:
+    def _note_blocks(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
             if task.source is not None:
                 self.ledger.tasks[task] = None
