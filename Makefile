@@ -182,6 +182,13 @@ kubernetes: $(VENV)/for-tests  ## tests on a real Kubernetes of two nodes (ten m
 	@$(PIP) install --quiet 'kubernetes>=29,<38'  # later ones and botocore want different dateutils
 	@$(PYTEST) -m kubernetes tests/kubernetes $(PYTEST_ARGS) || $(NONE)
 
+# npm brings the servers that are no Python. Nothing of it is left but build/storage.
+storage: $(VENV)/for-tests  ## data at URLs on real servers: S3 twice, Azure Blob, SFTP (some minutes; needs npm)
+	@mkdir -p build/storage
+	@cd build/storage && npm install --silent --no-audit --no-fund s3rver@3 azurite@3
+	@$(PIP) install --quiet 'adlfs>=2024.4'
+	@MARS_STORAGE_SERVERS=build/storage $(PYTEST) -m 'not kubernetes' tests/storage $(PYTEST_ARGS)
+
 check: $(VENV)/for-tests  ## format, lint, types, import layers, site; changes no source
 	@$(PY) -m ruff format --check . || { echo "not formatted; run: make format"; exit 1; }
 	@$(PY) -m ruff check .

@@ -34,7 +34,9 @@ from benchmarks.runner import LEAST_ROUNDS, SHARE_S
 NOISY_CORES: Final = 0.25
 """Load by others from which a row is marked."""
 
+PREDICTED: Final = "what-if.json"
 PLOT_FOLDER: Final = "plots"
+PREDICTED: Final = "what-if.json"  # as `benchmarks.what_if --json` writes it
 """Beside the page."""
 
 METHOD: Final = f"""
@@ -312,8 +314,54 @@ def plot_lines(results: Results, folder: str) -> Iterator[str]:
         yield from ["", f"![{title}]({folder}/{name})"]
 
 
-def render(records: Iterable[Record], plot_folder: str | None = None) -> str:
-    """The results page; with plots if they are in a folder beside it."""
+def what_if_lines(found: dict[str, Any]) -> Iterator[str]:
+    """How well runs were predicted, and the article's case."""
+    yield from [
+        "", "## Predictions", "",
+        (
+            "`session.what_if` predicts from one run how long it would take on other machines. "
+            f"Each program ran {found['rounds']} times on one core and on two; the medians are "
+            f"compared. `make bench-what-if` fails if an error is above {found['limit']:.0%}. "
+            f"Measured {found['time']}, commit {found['commit']}, while others kept "
+            f"{found['busy_cores']:g} of {found['cores']} cores busy."
+        ),
+        "",
+    ]  # fmt: skip
+    yield from table(
+        ["program", "from", "to", "predicted", "measured", "error"],
+        (
+            [row["program"], _cores(row["from cores"]), _cores(row["to cores"]),
+             f"{row['predicted_s']:.3f} s", f"{row['measured_s']:.3f} s", f"{row['error']:+.1%}"]
+            for row in found["rows"]
+        ),
+    )  # fmt: skip
+    case = found["article"]
+    if case:
+        yield from [
+            "",
+            (
+                f"The article's case: the 36 models of `examples/model_search.py`, with "
+                f"{case['rows']:,} of its 61,878 rows, took {case['measured_s']:.1f} s on "
+                f"{_cores(case['cores'])}. On ten machines of eight cores they are predicted to "
+                f"take {case['predicted_s']:.1f} s, {case['speedup']:.1f} times less; the most "
+                f"machines on which four fifths of all cores' time is used are {case['knee']}. "
+                f"Assumed:"
+            ),
+            "",
+            *(f"- {line}" for line in case["assumed"]),
+        ]
+
+
+def _cores(number_: int) -> str:
+    return "1 core" if number_ == 1 else f"{number_} cores"
+
+
+def render(
+    records: Iterable[Record],
+    plot_folder: str | None = None,
+    predicted: dict[str, Any] | None = None,
+) -> str:
+    """The results page; with plots if they are in a folder beside it, and with predictions."""
     results = Results(records)
     lines = [
         "# Benchmarks",
@@ -327,7 +375,10 @@ def render(records: Iterable[Record], plot_folder: str | None = None) -> str:
     lines += target_lines(results)
     if plot_folder is not None:
         lines += plot_lines(results, plot_folder)
-    lines += [*growth_lines(results), *machine_lines(results), "", METHOD]
+    lines += growth_lines(results)
+    if predicted is not None:
+        lines += what_if_lines(predicted)
+    lines += [*machine_lines(results), "", METHOD]
     lines += ["", "## Cases"]
     for name in results.cases():
         lines += case_lines(name, results)
@@ -344,6 +395,15 @@ def read(paths: Iterable[Path]) -> list[dict[str, Any]]:
     ]
 
 
+def read_predicted(folder: Path) -> dict[str, Any] | None:
+    """What `benchmarks.what_if` has found, if it is kept in a folder."""
+    path = folder / PREDICTED
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def main() -> None:
     """Write the page for stored measurements."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
@@ -351,8 +411,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="default: standard output, without plots")
     options = parser.parse_args()
     records = read(options.runs)
+    predicted = read_predicted(options.runs[0].parent)
     if not options.output:
-        print(render(records), end="")
+        print(render(records, None, predicted), end="")
         return
     folder = options.output.parent / PLOT_FOLDER
     folder.mkdir(exist_ok=True)
@@ -360,7 +421,7 @@ def main() -> None:
         old.unlink()
     for _, name, drawing in plots.plots(Results(records)):
         (folder / name).write_text(drawing, encoding="utf-8")
-    options.output.write_text(render(records, PLOT_FOLDER), encoding="utf-8")
+    options.output.write_text(render(records, PLOT_FOLDER, predicted), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ import mars.session  # noqa: E402
 import mars.settings  # noqa: E402
 from mars.attempt.context import Context  # noqa: E402
 from mars.engines.objects import RemoteObject  # noqa: E402
+from mars.observe.events import Event  # noqa: E402
 from mars.report.report import FunctionRow, Report, WorkerLine  # noqa: E402
 from mars.report.what_if import Point, WhatIf  # noqa: E402
 from mars.sessions.views import Views  # noqa: E402
@@ -59,7 +60,7 @@ CALL_OPTIONS = {
         "for calls that wait: so many run at a time as threads of one process, and take no cores",
     ),
     "memory": ("int or str", "none", "what the call may take, in bytes or as `'2GiB'`"),
-    "gpus": ("int", "0", "above 0 the call is refused at `execute`: there is no GPU"),
+    "gpus": ("float", "0", "GPUs that the call owns and sees: 1, 2, …, or a part of one, as 0.5"),
     "timeout": (
         "float", "none",
         "seconds for one attempt, from when it is sent to a free worker; then `TaskTimeout`",
@@ -99,12 +100,17 @@ PROGRAM_OPTIONS = {
     "seed": "seed of `mars.remote.rng`; `None`: the seed of the session",
     "echo": 'what `execute` shows of what calls print: `"all"`, `"failures"`, `"summary"` or '
     "`False`",
+    "on_event": "a function that is told what happens, see "
+    "[Be told what happens](howto/events.md); `None`: nobody is told",
+    "open_telemetry": "whether runs and attempts become spans of OpenTelemetry",
     "silent_notice": "seconds without output of a call after which a line on stderr names it; "
     "`None`: never",
 }
 
 VARIABLES = {
     "MARS_CPUS": 'number of cores that `n_cpu="auto"` means; overrides every limit that was found',
+    "MARS_GPUS": "number of GPUs of this machine, or of a node; overrides what is found",
+    "CUDA_VISIBLE_DEVICES": "GPUs that calls with `gpus=` share, if `MARS_GPUS` says nothing",
     "MARS_CHECKPOINT": "checkpoint of each session that is made without `checkpoint=`",
     "MARS_ADDRESS": "address of each session that is made without an address and without an "
     "engine; `mars run` sets it for its program",
@@ -133,6 +139,7 @@ FOR_MARS_ONLY = frozenset({
     )),
     "Session.close_checkpoints", "Session.state", "Session.withdraw", "Execution.begin",
     "Completed.limit", "Engine.count", "MapObjects.whole", "MapObjects.own_items",
+    "MapObjects.loose",
     *(
         f"{kind}.{name}"
         for kind in ("Executable", "Object", "ExecutableTuple", "MapObjects")
@@ -399,6 +406,7 @@ def build() -> str:
         function("mars.remote.run", remote.run),
         function("mars.remote.as_completed", remote.as_completed),
         function("mars.remote.rng", remote.rng),
+        function("mars.remote.open", remote.open),
         function("mars.remote.run_script", remote.run_script),
         ("### `@mars.remote`\n\n`@mars.remote` and `@mars.remote(cpus=2)` make a `RemoteFunction` "
          "of a function. Options are those [of a call](#options-of-a-call)."),
@@ -493,6 +501,7 @@ def build() -> str:
         klass("Report", Report),
         klass("FunctionRow", FunctionRow),
         klass("WorkerLine", WorkerLine),
+        klass("Event", Event),
         klass("WhatIf", WhatIf),
         klass("Point", Point),
         "## Inside a call",

@@ -6,9 +6,14 @@ Run it::
     python examples/model_search.py                         # all 61 878 rows
     python examples/model_search.py --csv otto/train.csv    # the real data set, from Kaggle
     python examples/model_search.py --address http://10.0.0.1:7104    # on a cluster
+    python examples/model_search.py --rows 8_000 --skip-serial --web  # watch it in the browser
+    python examples/model_search.py --csv s3://bucket/train.csv --storage keys.json
+
+In the last one the data is at a URL, and ``keys.json`` has what opens it, such as
+``{"s3": {"key": "…", "secret": "…", "endpoint_url": "…"}}``. It needs fsspec and s3fs.
 
 On a cluster every host needs scikit-learn and xgboost (``mars-remote[ml]``), and ``--csv`` has to
-name a file that is there on all of them; the plain loop runs where the program runs.
+name a URL, or a file that is there on all of them; the plain loop runs where the program runs.
 
 On two cores the first takes about a minute and a half, the second about ten minutes: it grows
 36 models of up to 1.5 GB each, so have 12 GB of memory.
@@ -33,6 +38,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import time
 import warnings
@@ -69,6 +75,7 @@ class Model(Protocol):
 Trained: TypeAlias = tuple[Model, float]  # the fitted model, its accuracy on the test rows
 Train: TypeAlias = Callable[..., Trained]
 Candidate: TypeAlias = tuple[str, Train, Params]
+Storage: TypeAlias = dict[str, dict[str, object]]  # what opens URLs, by protocol
 
 # The Otto data set of Kaggle: rows, features, and how many products each class has there.
 ROWS = 61_878
@@ -101,25 +108,28 @@ def otto_shaped(rows: int) -> tuple[Features, Labels]:
     return counts.astype(np.float32), y
 
 
-def read_csv(path: str) -> tuple[Features, Labels]:
-    """Read Otto's ``train.csv``: an id, 93 counts, and a class named ``Class_1`` to ``Class_9``."""
-    table = np.loadtxt(
-        path,
-        delimiter=",",
-        skiprows=1,
-        dtype=np.float32,
-        converters={FEATURES + 1: lambda name: float(str(name).strip().strip('"')[-1]) - 1},
-        encoding="utf-8",
-    )
+def read_csv(path: str, storage: Storage) -> tuple[Features, Labels]:
+    """Read Otto's ``train.csv``: an id, 93 counts, and a class named ``Class_1`` to ``Class_9``.
+
+    It may be at a URL. In a call the session has given what opens it.
+    """
+    with mr.open(path, "r", encoding="utf-8", **storage) if "://" in path else open(path) as file:
+        table = np.loadtxt(
+            file,
+            delimiter=",",
+            skiprows=1,
+            dtype=np.float32,
+            converters={FEATURES + 1: lambda name: float(str(name).strip().strip('"')[-1]) - 1},
+        )
     return table[:, 1 : FEATURES + 1], table[:, FEATURES + 1].astype(np.int64)
 
 
-def gen_data(csv: str | None, rows: int | None) -> Split:
+def gen_data(csv: str | None, rows: int | None, storage: Storage | None = None) -> Split:
     """Load or make the data, and split it: two thirds to train on, one third to test with."""
     if csv is None:
         X, y = otto_shaped(ROWS if rows is None else rows)
     else:
-        X, y = read_csv(csv)
+        X, y = read_csv(csv, storage or {})
         if rows is not None:
             # The file is sorted by class, so its first rows would hold only some of the classes.
             chosen = np.random.default_rng(2020).permutation(len(y))[:rows]
@@ -228,9 +238,11 @@ def describe(family: str, params: Params) -> str:
 # --- the two runs -------------------------------------------------------------------------------
 
 
-def serial(csv: str | None, rows: int | None, search: list[Candidate]) -> list[float]:
+def serial(
+    csv: str | None, rows: int | None, search: list[Candidate], storage: Storage | None
+) -> list[float]:
     """Train one model after the other in this process; return the accuracies."""
-    data = gen_data(csv, rows)
+    data = gen_data(csv, rows, storage)
     accuracies = []
     with warnings.catch_warnings():
         # The same advice on convergence stands in the spawned calls' logs.
@@ -277,10 +289,16 @@ def compare(search: list[Candidate], baseline: list[float], results: list[Traine
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="A search over 36 models, serial and spawned.")
-    parser.add_argument("--csv", help="Otto's train.csv; default: a set like it, made on the spot")
+    parser.add_argument(
+        "--csv", help="Otto's train.csv, a file or a URL; default: a set like it, made on the spot"
+    )
+    parser.add_argument("--storage", help="a JSON file with what opens URLs, by protocol")
     parser.add_argument("--rows", type=int, help="use so many rows; default: all (61 878)")
     parser.add_argument(
         "--address", help="of a cluster, as http://HOST:7104; default: this machine"
+    )
+    parser.add_argument(
+        "--web", action="store_true", help="a page shows the spawned run; needs mars-remote[web]"
     )
     parser.add_argument("--skip-serial", action="store_true", help="no plain loop to compare with")
     parser.add_argument(
@@ -290,7 +308,7 @@ def parse_options() -> argparse.Namespace:
         help="multiply the number of trees, rounds and iterations; default 1",
     )
     options = parser.parse_args()
-    if options.csv is not None and not os.path.isfile(options.csv):
+    if options.csv and "://" not in options.csv and not os.path.isfile(options.csv):
         parser.error(f"no such file: {options.csv}")
     if options.rows is not None and options.rows < 500:
         parser.error("--rows must be at least 500, or a class may be missing from a part")
@@ -302,6 +320,10 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Run the search twice, compare, name the best model, show one call's log."""
     options = parse_options()
+    storage: Storage | None = None
+    if options.storage is not None:
+        with open(options.storage, encoding="utf-8") as file:
+            storage = json.load(file)
     search = candidates(options.trees_scale)
     families = [family for family, _, _ in search]
     print(
@@ -316,13 +338,13 @@ def main() -> None:
     baseline, serial_s = None, 0.0
     if not options.skip_serial:
         started = time.perf_counter()
-        baseline = serial(options.csv, options.rows, search)
+        baseline = serial(options.csv, options.rows, search, storage)
         serial_s = time.perf_counter() - started
         print(f"serial    {serial_s:7.1f} s   (one model at a time, n_jobs=-1)", flush=True)
 
     # The start of the worker processes is inside the measured time.
     started = time.perf_counter()
-    with mars.new_session(options.address) as session:
+    with mars.new_session(options.address, storage_options=storage, web=options.web) as session:
         models, results = spawned(options.csv, options.rows, search)
         spawned_s = time.perf_counter() - started
         cores = f"{session.get_total_n_cpu():g}"

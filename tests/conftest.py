@@ -83,6 +83,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in the background with SIGINT ignored, and all below it would be.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Programs can be found by their user in a folder; in ours, only by these tests.
+    runtime = tempfile.mkdtemp(prefix="pytest-runtime-")
+    os.environ["XDG_RUNTIME_DIR"] = runtime
     # Ray reads them once, when it is imported.
     os.environ |= {
         "RAY_AUTH_MODE": "token",

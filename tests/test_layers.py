@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 LAYERS = """
     errors settings
-    tracebacks config resources platform _version
+    tracebacks config gpus resources platform storage _version
     calls.options
     calls.mistakes
     engines.kinds
@@ -37,14 +37,22 @@ LAYERS = """
     deploy.kubernetes.tunnel
     deploy.clusters
     deploy.ssh deploy.slurm_queue
-    code.bytecode code.digest code.keepers code.origin code.places code.arrays
+    code.bytecode code.digest code.keepers code.origin code.places code.arrays code.deep
+    code.parameters
     code.modules
     code.changes
     code.guests code.importing
+    code.tags
+    code.home
+    code.spawned
     code.world
-    code.definitions code.reach
+    code.definitions code.parts code.watched
+    code.reach
     code.needs
     code.states code.main_names
+    code.reductions code.stand_ins
+    code.special
+    code.rich
     code.pickling
     code.arriving code.functions
     attempt.diagnose attempt.threads attempt.rng attempt.memory attempt.setting
@@ -59,6 +67,8 @@ LAYERS = """
     engines.wire.frames engines.wire.regions engines.wire.status
     engines.wire.messages observe.attempts
     observe.observation
+    observe.events
+    observe.event_log observe.spans
     engine
     checkpoint.stale
     checkpoint.folder checkpoint.identity checkpoint.loader checkpoint.module_code
@@ -92,7 +102,9 @@ LAYERS = """
     engines.driver.core
     engines.driver.consequences
     engines.driver.blocks engines.driver.early engines.driver.withdrawal
-    engines.driver.placement engines.driver.reactor
+    engines.driver.placement
+    engines.driver.on_devices
+    engines.driver.reactor
     engines.driver.scheduler
     engines.driver.observing engines.driver.simulation.machine
     engines.driver.simulation.checks engines.driver.simulation.processes
@@ -117,28 +129,32 @@ LAYERS = """
     engines.dask engines.ray
     engines.start
     completion
-    execution
+    execution report.delays
     report.record
     report.losses report.frame report.timeline report.words
     report.path report.html
     report.advice report.what_if
     report.report
     sessions.logs sessions.echoing sessions.tally
+    sessions.following
     sessions.runs sessions.views checkpoint.history
     sessions.outcomes
     sessions.session checkpoint.upkeep checkpoint.why
-    web.guard web.index web.whereabouts
+    web.desk web.guard web.index
+    web.graph
     web.facts
-    web.metrics
+    web.metrics web.clerk
     web.app
     web.server
     sessions.replacing
     sessions.opening
+    sessions.urls
     deploy.kubernetes.client
     deploy.kubernetes.starting
     sessions.aio calls.executable
-    calls.objects calls.completed deploy.slurm
-    calls.put script
+    calls.objects deploy.slurm
+    calls.put calls.windowed script
+    calls.completed
     calls.spawn
     executors.lost
     executors.futures
@@ -152,6 +168,7 @@ LAYERS = """
     joblib
     learn.contrib.joblib
     core.context core.session
+    dask.small_frames
     dask.annotations dask.fusion dask.program dask.shuffles pandas
     dask.at_home dask.kept dask.lifting dask.locks dask.threads
     dask.plan
@@ -163,13 +180,15 @@ LAYERS = """
     tensor.names tensor.sorting
     tensor.calling
     tensor.own tensor.picking tensor.random tensor.fft tensor.special tensor.stats
-    tensor.find tensor.lib
+    tensor.spatial.distance tensor.ranking tensor.files tensor.tricks
+    tensor.spatial tensor.find tensor.lib
     tensor.linalg tensor.protocols
     tensor.core
     tensor
-    dataframe.names dataframe.parts
-    dataframe.rows dataframe.whole
-    dataframe.access dataframe.groups dataframe.joining
+    dataframe.names dataframe.parts dataframe.numbering
+    dataframe.rows dataframe.neighbours dataframe.grouping dataframe.whole
+    dataframe.access dataframe.columns
+    dataframe.groups dataframe.joining
     dataframe.core
     dataframe.reading
     dataframe
@@ -187,7 +206,7 @@ LAYERS = """
     cli.nodes
     cli.cluster cli.doctor cli.run cli.stack cli.runs cli.saved
     cli.report cli.what_if cli.live
-    cli.calls cli.dashboard cli.logs
+    cli.calls cli.dashboard cli.logs cli.top
     cli.replay
     cli
     cli.original
@@ -213,8 +232,8 @@ PURE = {
     "engines.cluster.clock", "engines.cluster.shipping", "engines.cluster.whereabouts",
     "engines.driver.blocks", "engines.driver.consequences", "engines.driver.core",
     "engines.driver.early", "engines.driver.estimates", "engines.driver.events",
-    "engines.driver.placement", "engines.driver.queues", "engines.driver.reactor",
-    "engines.driver.scheduler", "engines.driver.withdrawal",
+    "engines.driver.on_devices", "engines.driver.placement", "engines.driver.queues",
+    "engines.driver.reactor", "engines.driver.scheduler", "engines.driver.withdrawal",
     "engines.wire.regions", "engines.wire.status",
     "report.advice", "report.html", "report.losses", "report.path", "report.record",
     "report.timeline", "report.words", "web.guard",
@@ -334,7 +353,7 @@ def test_the_scheduler_changes_the_stage_of_a_task_in_one_place() -> None:
     assert len(set(found)) == 1, "`move` checks each step"
 
 
-DOORS = {"joblib.backend"}
+DOORS = {"dataframe.numbering", "joblib.backend"}
 """What a program imports because it uses another package, and what extends classes of that."""
 
 
@@ -385,9 +404,11 @@ def test_imports_are_of_the_standard_library_ours_or_declared() -> None:
         "ray",
         "scipy",
         "sklearn",
+        "opentelemetry",
         "urllib3",  # of kubernetes
         "yaml",  # of kubernetes
         "xgboost",
+        "pynvml",
         "uvicorn",
     }  # used when they are there
     allowed = set(sys.stdlib_module_names) | declared | extras | {"mars"}

@@ -32,6 +32,7 @@ NAMES: Final = (
     "memory_idle",
     "memory_tasks",
     "scheduler_alone",
+    "page_on",
     "table_of_attempts",
     "cost_of_a_call",
     "executor",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mars.config import options
     from mars.executors.executor import Executor
     from mars.executors.futures import CallFuture
-    from mars.remote import map, run, spawn  # noqa: A004, F401 (it is mars.map)
+    from mars.remote import as_completed, map, rng, run, spawn  # noqa: A004, F401 (mars.map)
     from mars.session import (
         Session,
         execute,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "CallFuture", "Executor", "Session", "__version__", "config", "errors", "execute", "fetch",
-    "fetch_log", "get_context", "new_session", "options", "put", "remote", "run", "session",
-    "spawn", "stop_server",
+    "CallFuture", "Executor", "Session", "__version__", "as_completed", "config", "errors",
+    "execute", "fetch", "fetch_log", "get_context", "new_session", "options", "put", "remote",
+    "rng", "run", "session", "spawn", "stop_server",
 ]  # fmt: skip
 
 _PUBLIC = sorted([*__all__, "map"])  # ``from mars import *`` leaves the builtin `map` alone
@@ -47,15 +47,27 @@ _PUBLIC = sorted([*__all__, "map"])  # ``from mars import *`` leaves the builtin
 _HOMES = {
     "config": "", "errors": "", "remote": "", "session": "", "__version__": "_version",
     "options": "config", "map": "remote", "run": "remote", "spawn": "remote", "put": "calls.put",
+    "as_completed": "remote", "rng": "remote",
     "CallFuture": "executors.futures", "Executor": "executors.executor",
 }  # fmt: skip
 """Modules of names that are not from `mars.session`; "": the name is a module."""
+
+_OF_OTHERS = frozenset({
+    "Client", "Parallel", "Pool", "ProcessPoolExecutor", "Session", "ThreadPoolExecutor",
+    "apply", "call", "compute", "delayed", "gather", "get", "imap", "imap_unordered", "init",
+    "shutdown", "starmap", "submit", "wait",
+})  # fmt: skip
+"""What people look for here, as other libraries have it; `mars.calls.mistakes` says what it is."""
 
 
 def __getattr__(name: str) -> object:
     # Loaded when somebody asks: worker processes import this package, too, and start faster
     # without all that describes calls.
     if name not in _PUBLIC:
+        # Else nothing is loaded: the first import of each module of ours asks for its name here.
+        if name in _OF_OTHERS:
+            mistakes = importlib.import_module(f"{__name__}.calls.mistakes")
+            raise AttributeError(mistakes.no_name(__name__, name))
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES.get(name, "session")
     if not home:

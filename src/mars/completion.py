@@ -33,14 +33,17 @@ class Ends:
     ----------
     unread : deque of tuple
         Each is a call and which of its items have ended; None: all of the call.
+    numbers : deque of tuple
+        Of calls that are a run each: the number of the call, and what has ended its run early.
     wake : callable or None
         Called when something was added, in the engine's thread.
     """
 
-    __slots__ = ("unread", "wake")
+    __slots__ = ("numbers", "unread", "wake")
 
     def __init__(self) -> None:
         self.unread: deque[tuple[Call, Sequence[int] | None]] = deque()
+        self.numbers: deque[tuple[int, BaseException | None]] = deque()
         self.wake: Callable[[], object] | None = None
 
     def put(self, task: Task) -> None:
@@ -52,6 +55,11 @@ class Ends:
     def put_call(self, call: Call) -> None:
         """A call was done before the run began."""
         self.unread.append((call, None))
+
+    def put_number(self, number: int, error: BaseException | None) -> None:
+        """A call has ended that is a run of its own."""
+        self.numbers.append((number, error))
+        self.tell()
 
     def tell(self, _: object = None) -> None:
         """Wake whoever waits: the run has ended."""
@@ -86,14 +94,10 @@ class Completed:
         over: Callable[[], object],
         progress: Callable[[], str],
     ) -> None:
-        self._run, self._ends = run, ends
-        self._listen, self._over, self._progress = listen, over, progress
-        self._stop: Callable[[], object] | None = None
-        self._timeout_s: float | None = None
-        self._deadline: float | None = None
+        self._begin(ends, listen)
+        self._run, self._over, self._progress = run, over, progress
         self._pending: dict[Call, list[Output]] = {}
         self._maps: dict[Call, tuple[Any, set[int]]] = {}  # and the items that are still to come
-        self._ready: deque[object] = deque()
         self._told = False  # how the run has ended
         self._left = 0
         for leaf in leaves:
@@ -103,11 +107,23 @@ class Completed:
             elif leaf.whole not in self._maps:
                 self._maps[leaf.whole] = leaf, set(range(len(leaf)))
                 self._left += len(leaf)
+        # Nobody of these holds this iterator: if the program drops it, the objects go with it.
+        run.on_end(ends.tell)
+
+    def _begin(
+        self,
+        ends: Ends,
+        listen: Callable[[Callable[[float | None], bool], float | None], bool],
+    ) -> None:
+        """Have what waiting needs."""
+        self._ends, self._listen = ends, listen
+        self._stop: Callable[[], object] | None = None
+        self._timeout_s: float | None = None
+        self._deadline: float | None = None
+        self._ready: deque[Any] = deque()
         self._woken = threading.Event()
         self._awaited: asyncio.Event | None = None
         ends.wake = self._woken.set
-        # None of these holds this iterator: if the program drops it, the objects go with it.
-        run.on_end(ends.tell)
 
     def limit(self, timeout_s: float | None, stop: Callable[[], object] | None) -> None:
         """Say until when all have to come, and what to do if Ctrl-C comes first.
@@ -147,8 +163,7 @@ class Completed:
             raise
         if not self._ready:
             raise StopIteration
-        self._left -= 1
-        return self._ready.popleft()
+        return self._give()
 
     async def __anext__(self) -> Any:
         import asyncio
@@ -172,6 +187,10 @@ class Completed:
             self._awaited.clear()
         if not self._ready:
             raise StopAsyncIteration
+        return self._give()
+
+    def _give(self) -> Any:
+        """The next object, which is ready."""
         self._left -= 1
         return self._ready.popleft()
 
@@ -221,9 +240,13 @@ class Completed:
     def _late(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise TimeoutError(
-                f"{self._left} objects are still to come after {self._timeout_s:g} s: "
+                f"{self._what_is_left()} after {self._timeout_s:g} s: "
                 f"{self._progress()}. The calls go on"
             )
+
+    def _what_is_left(self) -> str:
+        left = len(self)
+        return "1 object is still to come" if left == 1 else f"{left} objects are still to come"
 
 
 __all__ = ["Completed", "Ends"]

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 
 TYPE_CHECKING = False  # known to type checkers; `typing` itself would cost 8 ms to import
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Any
 
@@ -24,6 +24,8 @@ _DEFAULTS: dict[str, object] = {
     "eager_mode": False,  # spawn executes at once
     "seed": None,  # of mars.remote.rng(); None: the session's
     "echo": "summary",  # "all", "failures", "summary", or False: what calls print is not shown
+    "on_event": None,  # a function that is told what happens
+    "open_telemetry": False,  # attempts become spans
     "silent_notice": 30.0,  # seconds; as long as nobody wonders yet, and before they give up
 }
 
@@ -117,6 +119,14 @@ class Options:
         complete, behind the name of its call. "failures": the log of each call that failed.
         "summary": at the end, one line that names the calls which wrote to stderr; only on a
         terminal and in a notebook. False: nothing.
+    on_event : callable or None, default None
+        Called with an `mars.observe.events.Event` when a run began, an attempt of a call ended, or
+        a run ended; in a thread of its own, one after the other, up to a quarter of a second late.
+        `execute` returns once its run has been told, or 10 seconds later. What the function raises
+        is logged. It holds for runs that begin while it is set.
+    open_telemetry : bool, default False
+        Whether each run, and each attempt of a call, becomes a span of OpenTelemetry, below the
+        span that the program is in. It needs the extra ``otel``.
     silent_notice : float or None, default 30
         Seconds. Whoever waits for a call that has printed nothing for so long gets a line about
         it on stderr, and again each time this has doubled. None or 0: never.
@@ -136,6 +146,8 @@ class Options:
     eager_mode: bool
     seed: int | None
     echo: bool | str
+    on_event: Callable[[Any], object] | None
+    open_telemetry: bool
     silent_notice: float | None
 
     def __init__(self, section: str = "") -> None:
@@ -249,7 +261,9 @@ def _check(full: str, value: object) -> None:
     problem = ""
     if full == "show_progress" and not (isinstance(value, bool) or value == "auto"):
         problem = "True, False or 'auto'"
-    elif full == "eager_mode" and not isinstance(value, bool):
+    elif full == "on_event" and value is not None and not callable(value):
+        problem = "a function of one argument, or None"
+    elif full in ("eager_mode", "open_telemetry") and not isinstance(value, bool):
         problem = "True or False"
     elif full == "seed" and value is not None:
         whole = isinstance(value, int) and not isinstance(value, bool)

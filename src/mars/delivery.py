@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from mars.settings import DELIVERY_IDLE_S, DELIVERY_STALL_S, DELIVERY_WAITING
 
@@ -82,8 +81,8 @@ class Delivery:
                 self._start()  # if it is refused, an action that stalls holds up the others
             try:
                 action()
-            except BaseException:  # SystemExit, too: it ends nothing here
-                _log().exception("exception calling callback")
+            except BaseException as error:  # SystemExit, too: it ends nothing here
+                log_failure("exception calling callback", error)
             del action
             with self._condition:
                 if self._turn is turn:
@@ -107,10 +106,11 @@ class Delivery:
                 return None
 
 
-def _log() -> Any:
+def log_failure(what: str, error: BaseException) -> None:
+    """Log an exception that code of the program has raised where nobody can catch it."""
     import logging  # late: it takes 5 ms, and is most often not needed
 
-    return logging.getLogger("concurrent.futures")
+    logging.getLogger("concurrent.futures").error(what, exc_info=error)
 
 
 _delivery = Delivery()

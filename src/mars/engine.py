@@ -19,7 +19,8 @@ TYPE_CHECKING = False  # known to type checkers; the module is loaded by engines
 if TYPE_CHECKING:
     from mars.attempt.followed import Surroundings
     from mars.observe.attempts import Rows
-    from mars.observe.observation import Observation
+    from mars.observe.observation import Memory, Observation
+    from mars.storage import Storage
     from mars.task import Buffer
 
 
@@ -79,6 +80,9 @@ class Run:
         # Told of each task that has ended in any way, for whoever iterates over the run.
         self.heard: Callable[[Task], object] | None = None
         self.beside = False  # nobody waits for it in the thread that submits it
+        # What it has in common with other runs: they store a large argument once, as long as one of
+        # them is under way. None: nothing.
+        self.series: object | None = None
         self.reused = 0  # calls that a checkpoint had
         self.saved_s = 0.0  # what they took when they ran
         self._waiter: threading.Thread | None = None
@@ -198,6 +202,10 @@ class Engine(Protocol):
     @property
     def shows_calls(self) -> bool:
         """Whether what calls print is on the program's terminal anyway."""
+
+    @property
+    def storage(self) -> Storage | None:
+        """What calls open URLs with."""
 
     @property
     def n_cpu(self) -> float:
@@ -322,10 +330,30 @@ class Engine(Protocol):
             At most so many, the oldest of them. Default: all.
         """
 
+    def kept_values(self, tasks: Sequence[Task], limit: int) -> Memory:
+        """What the values that the engine keeps take, and which tasks have the largest of them.
+
+        It may be called at any time; after `close` nothing is kept.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            Tasks of the program, whose results are looked at.
+        limit : int
+            So many large values at most are told one by one.
+        """
+
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about running calls that have printed nothing for so many seconds.
 
         Each call is told of once, then each time its silence has doubled.
+        """
+
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """What a worker process does now: in a line, and below it the stack of its call.
+
+        The most recent frame comes first. None: there is no such worker, or the node that it is on
+        does not say. It may take some seconds. The call notices nothing.
         """
 
     def create_object(

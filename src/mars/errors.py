@@ -65,10 +65,18 @@ class EncodeError(UsageError, TypeError):
         self.call, self.where, self.reason = call, where, reason
 
     def __str__(self) -> str:
-        return (
-            f"cannot pickle {self.where} of {self.call} ({self.reason}); create it inside the "
-            f"function, or pass what it is made from"
-        )
+        return f"cannot pickle {self.where} of {self.call} ({self.reason}); {self._advice()}"
+
+    def _advice(self) -> str:
+        kind = self.where.rpartition(": ")[2]
+        if kind == "coroutine":
+            return "a call is a plain function: let one return asyncio.run(...) of the async one"
+        is_result = self.where.startswith("result")
+        if kind == "generator":
+            return "return list(...) of it" if is_result else "pass list(...) of it"
+        if is_result and kind != "mars.remote.Object":
+            return "return what it is made from, or plain data"
+        return "create it inside the function, or pass what it is made from"
 
 
 class NotExecuted(UsageError, ValueError):

@@ -220,21 +220,22 @@ def quick_folder() -> Callable[[], str]:
         getcwd = ctypes.PyDLL(None).getcwd
     except (OSError, AttributeError):
         return os.getcwd
-    getcwd.restype = ctypes.c_char_p
-    getcwd.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
-    size = 4096  # PATH_MAX of Linux
-    room = ctypes.create_string_buffer(size)  # for all threads: what is found is copied at once
-    last: tuple[bytes, str] = b"", ""
+    getcwd.restype = ctypes.c_void_p
+    room = ctypes.create_string_buffer(4096)  # PATH_MAX of Linux; threads share the folder, too
+    # Made once: to convert numbers for each look would take as long as the look.
+    where, size = ctypes.c_void_p(ctypes.addressof(room)), ctypes.c_size_t(len(room))
+    last = b"", ""
 
     def folder() -> str:
         nonlocal last
-        found = getcwd(room, size)
+        if not getcwd(where, size):
+            return os.getcwd()
+        found = room.value
         known, name = last
         if found == known:
             return name
-        name = os.getcwd() if found is None else os.fsdecode(found)
-        if found is not None:
-            last = found, name
+        name = os.fsdecode(found)
+        last = found, name
         return name
 
     return folder

@@ -22,12 +22,14 @@ from mars.calls.spawn import map, run_script, spawn  # noqa: A004 (it is mars.re
 from mars.config import options as program_options
 from mars.engine import Run
 from mars.sessions.opening import execute, fetch, new_session
+from mars.tracebacks import trim
 
 if TYPE_CHECKING:
     from mars.calls.completed import as_completed
     from mars.calls.decorated import RemoteFunction
     from mars.completion import Completed
     from mars.execution import Counts, Execution
+    from mars.sessions.urls import open as open  # noqa: A004, PLC0414 (not for ``import *``)
 else:
     # They are imported late because they need `concurrent.futures`, see `mars.errors`.
     _LATE = {
@@ -36,12 +38,15 @@ else:
         "Execution": "execution",
         "RemoteFunction": "calls.decorated",
         "as_completed": "calls.completed",
+        "open": "sessions.urls",
     }
 
     def __getattr__(name: str) -> object:
         home = _LATE.get(name)
         if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from mars.calls import mistakes
+
+            raise AttributeError(mistakes.no_name(__name__, name))
         import importlib
 
         return getattr(importlib.import_module(f"mars.{home}"), name)
@@ -79,8 +84,12 @@ def run(func: Callable[..., R], /, *args: object, **kwargs: object) -> R:
     >>> run(max, 3, 5, key=abs)
     5
     """
-    made: Any = spawn(func, args, kwargs)
-    value: R = made.execute().fetch()
+    try:
+        made: Any = spawn(func, args, kwargs)
+        value: R = made.execute().fetch()
+    except BaseException as error:
+        trim(error)
+        raise
     return value
 
 

@@ -105,6 +105,10 @@ ROW_DEPTH: Final = 4
 """How deep tuples in tuples are looked into to see whether an argument can change. Deeper ones are
 rare, and are taken for arguments that can change."""
 
+GPU_LOOK_S: Final = 1.0
+"""How often a worker with GPUs asks the driver what its call does with them, in seconds. To ask
+takes about 1 ms, and the driver itself counts over up to a second."""
+
 REPORT_S: Final = 0.008
 """A worker reports finished calls at the latest after this time, in seconds, if it can. Each report
 wakes the program's engine."""
@@ -171,6 +175,10 @@ row have the same descriptions."""
 PICKLE_DEPTH: Final = 20
 """How deep functions are written inside each other. Each takes some levels of the C stack, which
 must not be used up. Deeper ones are written one after the other."""
+
+PICKLE_LEVELS: Final = 500_000
+"""How deep a value may be nested that is pickled, in levels: a node of a linked list has two. Each
+level takes ~400 bytes while it is written, and a `__reduce__` that never ends has to end."""
 
 DIAGNOSE_VISITS: Final = 2_000
 """How often a part of a value is pickled, at the most, to find out which part does not pickle. To
@@ -881,6 +889,13 @@ DASK_LOCK_LOOK_S: Final = 0.01
 """How often a process that waits with a time limit for a lock of another process looks at it, in
 seconds. Without a limit the system wakes it."""
 
+DASK_SMALL_FRAME_BYTES: Final = 16 * KIB
+"""A frame of numbers of at most so many bytes travels between the calls of a Dask graph as these
+bytes. Of a larger one the pickle has its buffers apart, so it is not copied at all."""
+
+DASK_SCHEMAS_KEPT: Final = 100
+"""Of so many kinds of small frames a worker keeps columns and types. Loading them takes 30 us."""
+
 DASK_STAY_BYTES: Final = 256 * KIB
 """Cheap numpy on arrays of the program, of so many bytes and more, is computed by threads of the
 program on one machine. A call for less takes no longer than the threads."""
@@ -904,6 +919,10 @@ slow block costs less at the end. Each costs a call, and some hundred microsecon
 JOBLIB_BATCHES_KEPT: Final = 10_000
 """How many batches a joblib backend remembers, for their logs. Each takes about 1 KB, and a long
 loop may have millions of them."""
+
+JOBLIB_SHARED_BYTES: Final = 64 * KIB
+"""Buffers in batches of joblib from this size on, in bytes, are stored once for a loop. To send one
+with each batch copies it several times: into a pickle, through a socket, and out of the pickle."""
 
 JOBLIB_FUNCTIONS: Final = 8
 """How many sets of functions of one joblib loop travel apart from its batches. A loop has one as a
@@ -1031,9 +1050,9 @@ PAGE_STREAMS: Final = 24
 PAGE_TICK_S: Final = 0.5
 """Between two events of the page, in seconds: people see no more, and each costs about 5 ms."""
 
-PAGE_SHARE: Final = 0.02
+PAGE_SHARE: Final = 0.01
 """The part of the time that the page decodes attempts while calls run; it holds the interpreter
-meanwhile. Together with the rest it stays below 3 % of the throughput of tiny calls."""
+meanwhile. What it tells takes 1 % more, and a screen that is open 1 %: benchmark `page_on`."""
 
 PAGE_STEP_ROWS: Final = 500
 """Attempts that the page decodes at once: about 4 ms."""
@@ -1047,3 +1066,50 @@ counted."""
 
 PAGE_LOG_BYTES: Final = 256 * KIB
 """How much of a log the page shows when it is opened, from its end, and sends at once."""
+
+PAGE_GRAPH_CALLS: Final = 40
+"""A graph of up to so many calls shows each of them, if no more than `PAGE_GRAPH_BESIDE` are beside
+each other: so many boxes fit a screen. Else calls of one function are one box."""
+
+PAGE_GRAPH_BESIDE: Final = 12
+"""See `PAGE_GRAPH_CALLS`. A screen has room for about ten boxes above each other."""
+
+PAGE_GRAPH_MOST: Final = 400
+"""The most boxes of a graph, also for who asks for each call: a browser lays them out in 0.1 s."""
+
+PAGE_OBJECTS: Final = 200
+"""Stored values that the page lists, the largest. The others are added up."""
+
+PAGE_SCAN_S: Final = 2.0
+"""How old the list of calls that the program holds may be, in seconds. To make it takes 60 ms for a
+program of a million objects."""
+
+DESK_AFTER_S: Final = 0.2
+"""How long after its first session a program can be found by ``mars top`` and the like, in seconds.
+Nobody asks a program that is over sooner, and its first result does not wait for the folder."""
+
+DESK_CLIENTS: Final = 16
+"""Commands that a program answers at a time. Each costs a thread and a descriptor."""
+
+DESK_HEAD_BYTES: Final = 4096
+"""The longest question of a command: a path, and the key of a call."""
+
+DESK_STALL_S: Final = 20.0
+"""How long a command may take to ask, or to read what it asked for, in seconds."""
+
+EVENTS_EVERY_S: Final = 0.25
+"""How often ``mars.options.on_event`` is told of attempts that have ended, in seconds. A run that
+ends is told at once."""
+
+EVENTS_IDLE_S: Final = 5.0
+"""How long the thread that tells of events waits for the next run before it ends, in seconds: a
+loop of short runs does not start a thread for each."""
+
+EVENTS_STEP_ROWS: Final = 2_000
+"""Attempts that are decoded at once for them: about 16 ms."""
+
+EVENTS_WAIT_S: Final = 10.0
+"""How long `execute` waits for a hook of the program that is still at its run, in seconds."""
+
+EVENTS_WARNINGS: Final = 50
+"""Attempts of one run that went wrong, and that are logged; nobody reads more lines."""

@@ -212,6 +212,9 @@ class Call:
         """A task for a result that is there without a run of this call; for items of a map."""
         return None
 
+    def dropped(self, item: Call) -> None:
+        """Of a map: nobody asks for an item any more that was a call of its own."""
+
     def begin(self, task: Task) -> None:
         """Prepare ``task`` before it goes to its engine; for maps."""
 
@@ -242,6 +245,7 @@ class Call:
                 call.satisfied = True
                 pending.extend(source for source, _ in call.inputs)
             if call.whole is not None:
+                call.whole.dropped(call)
                 pending.append(call.whole)
 
     def attach(self, task: Task) -> None:

@@ -373,6 +373,26 @@ def test_source_lines_travel_where_the_driver_has_no_file(
     assert "# marked" in shown(decode_failure(data))
 
 
+@pytest.mark.parametrize("lines", [0, 1, 31, 32, 5_000])
+def test_frames_know_where_their_function_begins(lines: int) -> None:
+    """Notebooks show the text from there on, and count the lines from there."""
+    text = "\n\ndef late():\n" + "    x = 1\n" * lines + "    raise ValueError('x')\n"
+    space: dict[str, Callable[[], None]] = {}
+    exec(compile(text, "late.py", "exec"), space)  # noqa: S102
+    error = raised(space["late"])
+
+    def places(one: BaseException) -> list[tuple[object, ...]]:
+        last = one.__traceback__
+        assert last is not None
+        while last.tb_next is not None:
+            last = last.tb_next
+        code = last.tb_frame.f_code
+        position = list(code.co_positions())[last.tb_lasti // 2]
+        return [code.co_firstlineno, last.tb_lineno, *position]
+
+    assert places(travelled(error)) == places(error)
+
+
 # -- chain, groups, notes ---------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ def test_every_case_gives_its_figure_for_our_engine(tmp_path: Path) -> None:
     assert wrong == []
     for record in measured:
         figure = record["metrics"][cases.load(record["case"]).metric]
-        assert figure > 0 or record["case"] == "table_of_attempts"  # this one is a difference
+        assert figure > 0 or record["case"] in ("table_of_attempts", "page_on")  # differences
     asked = {
         (name, variant, peer)
         for name in cases.NAMES

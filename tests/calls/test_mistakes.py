@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
 
 import mars
 import mars.remote as mr
+from mars.calls.mistakes import OF_OTHERS
 
 
 def fit(x: int, depth: int = 3) -> int:
@@ -84,6 +86,30 @@ SPAWN: list[tuple[Callable[[], object], type[Exception], str]] = [
         ValueError,
         "Unexpected kw: retires; did you mean retries=2?",
     ),
+    (
+        lambda: mr.map(fit, [1], kwargs={"depth": 2}),
+        ValueError,
+        (
+            "Unexpected kw: kwargs; arguments of fit that are the same for all items go into a "
+            "partial: map(functools.partial(fit, depth=2), ...)"
+        ),
+    ),
+    (
+        lambda: mr.map(fit, args=[1]),
+        TypeError,
+        (
+            "map() must have at least one iterable; what map goes over follows the function: "
+            "map(fit, items)"
+        ),
+    ),
+    (
+        lambda: mr.map(fit, 3),  # type: ignore[arg-type]
+        TypeError,
+        (
+            "map takes iterables, got 3; map(fit, [1, 2, 3]) calls fit three times, and "
+            "run(fit, 3) once"
+        ),
+    ),
 ]
 
 
@@ -128,6 +154,13 @@ def test_large_arguments_are_shown_short() -> None:
             lambda: mars.new_session(zzz=2),
             "new_session() got an unexpected keyword argument 'zzz'",
         ),
+        (
+            lambda: mars.new_session(n_jobs=2),
+            (
+                "new_session() got an unexpected keyword argument 'n_jobs'; n_cpu=4 says how many "
+                "cores calls share"
+            ),
+        ),
     ],
 )
 def test_a_session_with_an_unknown_argument_is_not_made(
@@ -137,6 +170,62 @@ def test_a_session_with_an_unknown_argument_is_not_made(
         mistake()
     assert str(caught.value) == text
     assert mars.session.get_default_session() is None
+
+
+def test_threads_of_a_session_are_refused_with_the_ways_there_are() -> None:
+    with pytest.raises(TypeError, match=r"option of a call.*spawn\(\.\.\., threads=50\), map"):
+        mars.new_session(threads=50)
+
+
+def test_names_of_other_libraries_are_answered_with_ours() -> None:
+    call = mr.spawn(abs, (-1,))
+    several = mr.ExecutableTuple([call])
+    for one in (call, several, mr.map(abs, [-1])):
+        with pytest.raises(
+            AttributeError, match=r"'result'; execute\(\)\.fetch\(\) gives its value"
+        ):
+            one.result()  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
+            one.zzz  # type: ignore[attr-defined]
+        assert not hasattr(one, "_zzz") and not hasattr(one, "__array__")
+    for module in (mars, mr):
+        with pytest.raises(
+            AttributeError, match=r"'gather'; here it is execute\(\.\.\.\), then fetch"
+        ):
+            module.gather  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match=r"module .* has no attribute 'zzz'$"):
+            module.zzz  # type: ignore[attr-defined]
+
+
+def test_each_name_of_others_that_mars_knows_has_an_answer() -> None:
+    for name in OF_OTHERS:
+        with pytest.raises(AttributeError, match=f"'{name}'; here it is "):
+            getattr(mr, name)
+        if name not in mars.__all__:
+            with pytest.raises(AttributeError, match=f"'{name}'; here it is "):
+                getattr(mars, name)
+
+
+def test_what_cannot_be_returned_is_answered_with_what_can() -> None:
+    async def later() -> int:
+        return 1
+
+    with mars.new_session(engine="inline", default=False) as session:
+        for function, advice in (
+            (later, r"a call is a plain function: let one return asyncio\.run"),
+            (lambda: (i for i in range(3)), r"return list\(\.\.\.\) of it"),
+            (threading.Lock, "return what it is made from, or plain data"),
+        ):
+            with pytest.raises(mars.errors.EncodeError, match=advice):
+                mr.spawn(function).execute(session=session)
+    with pytest.raises(mars.errors.EncodeError, match=r"pass list\(\.\.\.\) of it$"):
+        mr.spawn(sum, args=((i for i in range(3)),))
+
+
+def test_execute_and_fetch_take_iterators() -> None:
+    with mars.new_session(engine="inline", default=False) as session:
+        done = session.execute(mr.spawn(abs, -i) for i in range(3))
+        assert session.fetch(iter(done)) == [0, 1, 2]
 
 
 def test_unknown_arguments_of_execute_and_fetch_are_refused() -> None:

@@ -62,7 +62,7 @@ def facts(report: list[Section], section: str) -> dict[str, Finding]:
 def test_report_has_every_part_and_stops_its_engine(session: Session) -> None:
     report = examine(environ={})
     names = [section.name for section in report]
-    assert names == ["mars", "cores", "memory", "system", "packages", "threads", "engine"]
+    assert names == ["mars", "cores", "memory", "gpus", "system", "packages", "threads", "engine"]
     assert all(finding.ok for section in report for finding in section.findings)
     assert {"version", "python", "platform"} <= facts(report, "mars").keys()
     system = facts(report, "system")

@@ -237,6 +237,66 @@ def test_threads_of_a_call_are_shown(
     assert "serve_control" not in texts[-1]
 
 
+def test_calls_in_threads_are_shown_by_their_names(
+    capsys: pytest.CaptureFixture[str], wait_until: Wait, tmp_path: Path, pass_gate: Wait
+) -> None:
+    gate = tmp_path / "gate"
+
+    def download() -> None:
+        pass_gate(gate)
+
+    def asks() -> None:
+        mr.spawn(download, threads=3, name="the third").execute()
+
+    def page(number: int) -> None:
+        pass_gate(gate)
+
+    run = mars.execute(
+        mr.spawn(download, name="the first", threads=3),
+        mr.spawn(asks, name="the second", threads=3),
+        mr.map(page, range(2), threads=8),
+        wait=False,
+    )
+    texts: list[str] = []
+    running = "running a call, most recent line first"
+
+    def are_shown() -> bool:
+        texts.append(shown(capsys, str(os.getpid())))
+        return all(
+            re.search(rf"    {told}\n(      File .*\n)*      File .* in {last}\n", texts[-1])
+            for told, last in (
+                (f"the first: {running}", "download"),
+                (f"the third: {running}", "download"),
+                ("the second: waiting for calls that its call has made.*", "asks"),
+                (f"item 0 of page: {running}", "page"),
+                (f"item 1 of page: {running}", "page"),
+            )
+        )
+
+    try:
+        wait_until(are_shown)
+        _, found, ours = texts[-1].partition(": running 5 calls in threads\n")
+        assert found
+        ours = ours.partition("\n  worker ")[0]
+        assert "engines/worker" not in ours and "in another thread" not in ours
+    finally:
+        gate.touch()
+        run.result(60)
+
+
+def test_of_calls_in_too_many_threads_the_names_are_shown(wait_until: Wait) -> None:
+    pid, answer = (
+        7,
+        'Thread 0x00000000000000a1 (most recent call first):\n  File "p", line 1 in f\n',
+    )
+    main = 'Current thread 0x01 (most recent call first):\n  File "<string>", line 1 in <module>\n'
+    told = stacks._read(pid, f"{answer}...\n{main}", {0xA1: "one", 0xB2: "two"})
+    assert [(one.name, one.call) for one in told.calls] == [
+        ("one", ['File "p", line 1 in f']),
+        ("two", None),
+    ]
+
+
 def test_a_call_that_blocks_signals_answers_through_another_thread(
     start: Callable[..., int], seen_in: Seen
 ) -> None:

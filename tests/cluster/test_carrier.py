@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -90,7 +91,7 @@ def test_a_node_follows_the_program_only_where_nobody_else_can_write(
     folder.chmod(mode)
     path = ["", str(folder), str(gone), *sys.path]
     told = pickle.dumps(Surroundings(path, [], str(folder), {}, {}))
-    asked = surroundings.whereabouts(path, [], str(folder))
+    asked = surroundings.whereabouts(path, [], str(folder), {})
     # On the program's own machine the program itself has run from there.
     assert pickle.loads(told)[:2] == (path, str(folder))
     assert surroundings.not_followed(asked) == []
@@ -104,3 +105,46 @@ def test_a_node_follows_the_program_only_where_nobody_else_can_write(
         assert str(folder) not in followed and here == ""
         (line,) = lines
         assert line.startswith(f"does not follow this program to {folder}: every user may write")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_variables_by_which_code_is_found_lead_only_where_nobody_else_can_write(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    folder.chmod(mode)
+    monkeypatch.setenv("PATH", "/usr/bin:/opt/own")
+    here = os.fsencode(folder)
+    changed = {
+        b"PATH": here + b":/usr/bin:/opt/own:/not/there",
+        b"PYTHONPATH": here,
+        b"LD_PRELOAD": here + b"/mine.so libc.so.6",
+        b"DATA": here,
+        b"HOME": None,
+    }
+    given = {b"PYTHONPATH": b"/what/it/says", b"PERL5LIB": here}
+    made = Surroundings([], [], str(folder), changed, {}, given)
+    assert list(made)[2] == {**given, **changed}, "in the program's own process"
+    told = pickle.dumps(made)
+    asked = surroundings.whereabouts([], [], None, changed)
+    assert pickle.loads(told)[2] == {**given, **changed}, "on the program's own machine"
+
+    monkeypatch.setattr(surroundings, "_place", lambda: "another machine")
+    found = pickle.loads(told)[2]
+    lines = surroundings.not_followed(asked)
+    assert found[b"DATA"] == here and found[b"HOME"] is None
+    assert found[b"PERL5LIB"] == here, "named for calls"
+    assert found[b"LD_PRELOAD"] == b"libc.so.6"
+    if mode == 0o755:
+        assert found[b"PATH"] == here + b":/usr/bin:/opt/own"
+        assert found[b"PYTHONPATH"] == here
+        assert lines == []
+    else:
+        assert found[b"PATH"] == b"/usr/bin:/opt/own"
+        assert found[b"PYTHONPATH"] == b"/what/it/says"
+        assert [line.split(",")[0] for line in lines] == [
+            f"leaves {folder} out of PATH",
+            f"leaves {folder} out of PYTHONPATH",
+            f"leaves {folder}/mine.so out of LD_PRELOAD",
+        ]

@@ -30,7 +30,9 @@ def test_an_example_runs_on_a_cluster(
     run_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:  # fmt: skip
     source = (EXAMPLES / program).read_text()
-    changed = source.replace("mars.new_session()", f"mars.new_session(engine={engine!r}, n_cpu=2)")
+    changed = source.replace(
+        "mars.new_session(options.address)", f"mars.new_session(engine={engine!r}, n_cpu=2)"
+    )
     assert changed != source
     done = run_python(changed, *arguments, limit_s=250.0)
     assert done.returncode == 0, done.stderr

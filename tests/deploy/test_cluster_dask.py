@@ -339,6 +339,15 @@ def test_addresses_without_a_record_keep_their_scheme(tmp_path: Path) -> None:
             resolve("ftp://h:1")
 
 
+def test_a_wrong_port_is_told_with_the_cluster_that_is_known(cluster: Record) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(CredentialsError) as raised:
+        resolve(f"http://127.0.0.1:{port}")
+    assert f":{port} (nobody answers there) are here" in str(raised.value)
+    assert str(raised.value).endswith(f"this user knows the cluster at {cluster.web_address}")
+
+
 def test_an_engine_that_is_another_is_said(cluster: Record) -> None:
     with pytest.raises(UnknownTarget, match="runs on dask"):
         resolve(f"ray://127.0.0.1:{cluster.port}")

@@ -20,6 +20,7 @@ SLICE = {
     "dask": {
         "test_engine_arrays",
         "test_engine_failures",
+        "test_engine_gpus",
         "test_engine_joblib",
         "test_engine_logs",
         "test_engine_nesting",

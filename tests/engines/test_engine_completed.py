@@ -203,6 +203,124 @@ def test_errors_of_waiting_say_how_far_the_run_is(
             wait()
 
 
+def numbered(number: int) -> mr.Object:
+    return mr.spawn(int, (number,), name=f"number {number}")
+
+
+def test_a_window_bounds_what_is_started_and_not_read(
+    session: mars.session.Session, wait_until: WaitUntil
+) -> None:
+    refs: list[weakref.ref[mr.Object]] = []
+
+    def objects() -> Iterator[mr.Object]:
+        for number in range(12):
+            made = [numbered(number)]
+            refs.append(weakref.ref(made[0]))
+            yield made.pop()
+
+    coming = mr.as_completed(objects(), window=3)
+    wait_until(lambda: len(refs) == 3)  # the iterator is read no further
+    values = []
+    for one in coming:
+        values.append(one.fetch())
+        assert len(refs) == min(12, 3 + len(values))
+        del one
+        gc.collect()
+        assert len([ref for ref in refs if ref() is not None]) <= 3
+    assert sorted(values) == list(range(12))
+
+
+def test_a_window_gives_failures_items_of_maps_and_how_many_are_left() -> None:
+    bad = mr.spawn(fail, "bad")
+    coming = mr.as_completed(
+        [bad, mr.spawn(str, (bad,)), mr.map(abs, [-1, -2, -3]), numbered(9)], window=2
+    )
+    assert len(coming) == 6
+    found = [one.errors()[0] or one.fetch() for one in coming]
+    assert len(coming) == 0
+    told = sorted(type(one).__name__ for one in found)
+    assert told == ["DependencyFailed", "ValueError", "int", "int", "int", "int"]
+    assert sum(one for one in found if isinstance(one, int)) == 15
+
+
+def test_values_of_a_map_are_freed_item_by_item_in_a_window() -> None:
+    whole = mr.map(lambda number: number + 1, range(6))
+    values = []
+    for one in mr.as_completed(whole, window=2):
+        values.append(one.fetch())
+        del one
+    gc.collect()
+    assert sorted(values) == [1, 2, 3, 4, 5, 6]
+    assert whole.states() == ["not started"] * 6  # nothing of it is kept
+    assert whole.execute().fetch() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_window_changes_no_random_number() -> None:
+    def draw() -> float:
+        return float(mr.rng().random())
+
+    calls = [mr.spawn(draw) for _ in range(4)]
+    at_once = mr.ExecutableTuple(calls).execute(seed=5).fetch()
+    again = [mr.spawn(draw, name=str(at)) for at in range(4)]
+    found = {one.name: one.fetch() for one in mr.as_completed(again, window=1, seed=5)}
+    assert [found[str(at)] for at in range(4)] == at_once
+
+
+def test_an_error_of_the_programs_iterator_loses_nothing() -> None:
+    def objects() -> Iterator[mr.Object]:
+        yield numbered(1)
+        yield numbered(2)
+        raise KeyError("no more")
+
+    coming, values = mr.as_completed(objects(), window=1), []
+    with pytest.raises(KeyError, match="no more"):
+        values.extend(one.fetch() for one in coming)
+    values += [one.fetch() for one in coming]
+    assert values == [1, 2]
+    with pytest.raises(TypeError, match="from an iterator"):
+        len(coming)
+    with pytest.raises(TypeError, match="got 7"):
+        list(mr.as_completed(iter([numbered(1), 7]), window=2))
+
+
+def test_a_window_is_left_early_and_no_further_call_starts() -> None:
+    calls = [numbered(number) for number in range(5)]
+    for one in mr.as_completed(calls, window=1):
+        assert one.fetch() == 0
+        break
+    assert calls[3].states() == ["not started"]
+
+
+def test_a_window_works_inside_a_call_and_in_asyncio(gate: Path, pass_gate: PassGate) -> None:
+    def outer() -> list[int]:
+        few = mr.as_completed((mr.spawn(abs, -i) for i in range(4)), window=2)
+        return sorted(one.fetch() for one in few)
+
+    async def main() -> list[int]:
+        few = mr.as_completed((mr.spawn(abs, -i) for i in range(4)), window=2)
+        return sorted([one.fetch() async for one in few])
+
+    assert mr.spawn(outer).execute().fetch() == [0, 1, 2, 3]
+    assert asyncio.run(main()) == [0, 1, 2, 3]
+    late = mr.as_completed([held(gate, pass_gate)], window=1, timeout=0.2)
+    with pytest.raises(TimeoutError, match=r"^1 object is .* 0 read, 1 under way"):
+        next(late)
+    gate.touch()
+
+
+def test_a_window_that_makes_no_sense_is_refused() -> None:
+    call = mr.spawn(abs, -1)
+    with pytest.raises(ValueError, match="window has to be 1 or more, got 0"):
+        mr.as_completed([call], window=0)
+    with pytest.raises(TypeError, match="number of objects, got True"):
+        mr.as_completed([call], window=True)
+    assert call.states() == ["not started"]
+    run = call.execute(wait=False)
+    with pytest.raises(mars.errors.UsageError, match="comes too late"):
+        mr.as_completed(run, window=2)
+    run.result(60)
+
+
 def test_results_as_they_come_work_inside_a_call() -> None:
     def outer() -> list[int]:
         return sorted(one.fetch() for one in mr.as_completed([mr.spawn(abs, -i) for i in range(3)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,93 @@ def test_the_numbers_of_a_report_are_those_of_the_table(fresh: mars.session.Sess
     assert report.losses["running but waiting"] > 0.8 * work_s  # they sleep
     assert [(row.function, row.calls) for row in report.functions] == [("nap", 5)]
     assert "nap" in str(report) and "nap" in report._repr_html_()
+
+
+def burn(seconds: float, *inputs: object) -> float:
+    """Be on a processor."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return seconds
+
+
+def shaky(seconds: float, ledger: str) -> float:
+    """Fails the first time."""
+    time.sleep(seconds)
+    if not Path(ledger).exists():
+        Path(ledger).touch()
+        raise ConnectionError("for once")
+    return seconds
+
+
+def test_the_numbers_agree_with_an_independent_computation(
+    fresh: mars.session.Session, tmp_path: Path
+) -> None:
+    # A chain of three is the critical path; beside it are short calls, a map, and one that is
+    # tried twice. All is computed once more from the bare rows, in the plainest way.
+    chain = mr.spawn(nap, 0.1, name="a")
+    for name in "bc":
+        chain = mr.spawn(nap, (0.1, chain), name=name)
+    beside = [mr.spawn(burn, 0.02) for _ in range(6)]
+    again = mr.spawn(shaky, (0.03, str(tmp_path / "ledger")), retries=1)
+    items = mr.map(nap, [0.004] * 10)
+    mr.ExecutableTuple([chain, *beside, again, items]).execute(session=fresh)
+    report, frame = fresh.report(), fresh.attempts_frame()
+    rows = [row for _, row in frame.iterrows()]
+    links = fresh.engine.table().links  # serial, seconds waited, number of inputs, the inputs
+    inputs, at = {}, 0
+    while at < len(links):
+        serial, _, count = struct.unpack_from("<IfH", links, at)
+        inputs[serial] = struct.unpack_from(f"<{count}I", links, at + 10)
+        at += 10 + 4 * count
+
+    # Last attempts count; an earlier one that raised is lost, with all that its worker did for it.
+    good = [row for row in rows if row["ending"] == "value"]
+    lost = [row for row in rows if row["ending"] == "error"]
+    assert len(lost) == 1 and sum(row["size"] for row in good) == 3 + 6 + 1 + 10
+    ran = [(row, row["returned"] - row["called"]) for row in good]
+    work_s = sum(seconds for _, seconds in ran)
+    longest: dict[int, float] = {}
+    for row, seconds in sorted(ran, key=lambda one: one[0]["stored"]):
+        low = row["serial"] & 0xFFFFFFFF
+        before = max((longest[one] for one in inputs.get(low, ())), default=0.0)
+        longest[low] = max(longest.get(low, 0.0), before + seconds / row["size"])
+    table_runs = [run for run in fresh.engine.table().runs.values() if run[0] == fresh.session_id]
+    wall_s = sum(ended - began for _, _, _, began, ended in table_runs)
+    cores = fresh.engine.n_cpu if len({row["worker"] for row in rows}) > 1 else report.cores
+    assert report.wall_s == pytest.approx(wall_s, rel=0.02)
+    assert report.cores == cores
+    assert report.work_s == pytest.approx(work_s, rel=0.02)
+    assert report.critical_path_s == pytest.approx(max(longest.values()), rel=0.02)
+    assert report.limit_s == pytest.approx(max(*longest.values(), work_s / cores), rel=0.02)
+    assert report.efficiency == pytest.approx(report.limit_s / wall_s, rel=0.02)
+
+    def sum_of(begin: str, end: str, some: list[Any]) -> float:
+        return float(sum((row[end] - row[begin]) * row["cpus"] for row in some))
+
+    cpu_s = sum(min(row["cpu_s"], seconds) for row, seconds in ran)
+    around = 0.02 * wall_s * cores / 10  # of small ones, two per cent are less than the clock shows
+    for causes, seconds in (
+        (("running on a CPU",), cpu_s),
+        (("running but waiting",), work_s - cpu_s),
+        (("decoding inputs", "importing"), sum_of("received", "called", good)),
+        (("storing results",), sum_of("returned", "stored", good)),
+        (("retried and lost attempts",), sum_of("received", "stored", lost)),
+    ):
+        found = sum(report.losses[cause] for cause in causes)
+        assert found == pytest.approx(seconds, rel=0.02, abs=around), causes
+    busy_s = sum_of("received", "stored", rows)
+    idle = ("waiting for inputs", "no free worker", "sending", "starting workers",
+            "idle at the end", "not told yet")  # fmt: skip
+    assert sum(report.losses[cause] for cause in idle) == pytest.approx(
+        wall_s * cores - busy_s, rel=0.02, abs=around
+    )
+    assert sum(report.losses.values()) == pytest.approx(wall_s * cores, rel=0.001)
+    by_worker: dict[int, float] = {}  # whatever came of it
+    for row in rows:
+        by_worker.setdefault(row["worker"], 0.0)
+        by_worker[row["worker"]] += row["returned"] - row["called"]
+    assert {row.worker: pytest.approx(row.work_s, rel=0.02) for row in report.workers} == by_worker
 
 
 def test_a_session_reports_its_own_runs_only(

@@ -341,6 +341,54 @@ def test_what_the_program_shows_of_logging_is_in_the_log_of_a_call(
     assert len(log_of(work)) == 3
 
 
+class Brackets(logging.Formatter):
+    """Writes in its own way, as a program's formatter may."""
+
+    left = "<"
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{self.left}{record.levelname} {record.user} {super().format(record)}>"  # type: ignore[attr-defined]
+
+
+class User(logging.Filter):
+    """Adds to records, and drops some."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.user = "ann"
+        return "secret" not in record.getMessage()
+
+
+def test_formatters_and_filters_of_the_program_s_own_classes_hold_in_calls(
+    show: Callable[..., logging.Handler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> None:
+        logging.getLogger("settings.look").info("step %d", 1)
+        logging.getLogger("settings.look").info("a secret")
+        logging.getLogger("settings.drop").info("dropped")
+
+    logging.root.setLevel(logging.INFO)
+    handler = show(logging.root)
+    handler.setFormatter(Brackets("%(message)s"))
+    handler.addFilter(User())
+    dropping = logging.getLogger("settings.drop")
+    drop = Drop()
+    dropping.addFilter(drop)
+    try:
+        assert log_of(work) == ["<INFO ann step 1>"]
+        monkeypatch.setattr(Brackets, "left", "{")
+        assert log_of(work) == ["{INFO ann step 1>"]
+    finally:
+        dropping.removeFilter(drop)
+    assert log_of(work) == ["{INFO ann step 1>", "{INFO ann dropped>"]
+
+
+class Drop:
+    """A filter that is no `logging.Filter`, as `logging` allows."""
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        return False
+
+
 @pytest.fixture
 def names_of_levels() -> Iterator[None]:
     before = dict(logging._levelToName), dict(logging._nameToLevel)

@@ -1268,6 +1268,24 @@ def test_timers_of_calls_that_ended_do_not_grow_with_their_number() -> None:
     assert len(desk.scheduler.core.timers.heap) < 200
 
 
+def test_workers_that_are_due_at_the_same_moment_share_a_timer() -> None:
+    desk = Desk(50)
+    calls = [call(f"{i}", function=LONG) for i in range(50)]
+    desk.submit(*calls)
+    for _ in range(4):  # each look leads to the next one
+        assert len(desk.scheduler.core.timers.heap) == 1
+        desk.now = desk.scheduler.next_timer() or 0.0
+        desk.commands.clear()
+        desk.on(Tick())
+        assert {one.worker for one in desk.commands if isinstance(one, Report)} == {*desk.queues}
+    for worker in list(desk.queues):
+        desk.finish(worker)
+    assert {stage(one) for one in calls} == {DONE}
+    desk.now = desk.scheduler.next_timer() or 0.0
+    desk.on(Tick())
+    assert desk.scheduler.next_timer() is None
+
+
 def test_timers_that_matter_outlive_those_of_calls_that_ended() -> None:
     desk = Desk(2)
     slow, failing = call("slow", function=LONG, timeout_s=50), call("failing", retries=3)

@@ -103,9 +103,14 @@ class History:
         self.calm = seed % 3 == 0
         self.plan = plan = Plan(rng, calm=self.calm)
         groups = rng.choice(([1.0], [2.0], [2.0], [4.0], [1.0, 1.0], [2.0, 1.0]))
+        # By chances of its own, so that the other histories stay as they are.
+        self.gpu = gpu = random.Random(f"devices {seed}")
+        self.gpu_calls = gpu.choice((0.0, 0.0, 0.0, 0.3, 0.8))
+        self.devices = [gpu.choice((0, 1, 2, 2, 3)) for _ in groups] if self.gpu_calls else []
         world = self.world = World(
-            seed, [(f"w{index}", cpus) for index, cpus in enumerate(groups)], log
-        )
+            seed, [(f"w{index}", cpus) for index, cpus in enumerate(groups)], log,
+            devices=self.devices,
+        )  # fmt: skip
         self.rng = rng
         self.single = random.Random(f"single calls {seed}")
         self.groups = groups
@@ -163,6 +168,7 @@ class History:
                 largest = max(self.groups)
             options.cpus = min(rng.choice((0.5, 0.5, 1, 2)), largest)
             options.priority = rng.choice((0, 0, 0, 5, -5))
+        self._ask_for_gpus(options)
         if chance() < plan.fails:
             options.retries = rng.choice((0, 0, 1, 3))
             behaviour.fails = rng.choice((1, 2, FOREVER))
@@ -196,6 +202,15 @@ class History:
                 behaviour.nested = rng.choice(("wait", "wait", "later", "beside"))
         self.world.behaviours[call] = behaviour
         return call
+
+    def _ask_for_gpus(self, options: Options) -> None:
+        most = [
+            count
+            for index, count in enumerate(self.devices)
+            if options.cpus <= self.groups[index] and options.worker in (None, f"w{index}")
+        ]
+        if max(most, default=0) and self.gpu.random() < self.gpu_calls:
+            options.gpus = min(self.gpu.choice((0.25, 0.5, 0.5, 1, 1, 2, 3)), max(most))
 
     def _nested(self, depth: int) -> list[Call]:
         calls: list[Call] = []
@@ -350,12 +365,13 @@ def test_no_history_breaks_a_promise(chunk: int) -> None:
         faults += world.faults
         faults["kill"] += world.kills
         faults["take back"] += world.take_backs
+        faults["gpus"] += sum(task.call.options.gpus > 0 for task in world.ledger.tasks)
         faults["nested"] += sum(run.worker is not None for run in world.runs)
     # Nothing is proved unless it happened.
     for fault in (
         "death", "cancel", "withdraw", "interrupt", "duplicate", "kill", "take back", "nested",
         "starved", "torn", "spill", "early", "unneeded", "lost value",
-        "copied", "handed on", "no room",
+        "copied", "handed on", "no room", "gpus",
     ):  # fmt: skip
         assert faults[fault] > 5, f"only {faults[fault]} x {fault}"
     assert faults["gave up"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 
 from mars import platform
+from mars.calls.options import DEFAULT_OPTIONS
+from mars.engine import Run, SessionRealm
 from mars.engines.driver.store import Store
 from mars.engines.wire.arena import Allocator
 from mars.engines.wire.ledger import Ledger
 from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT
+from mars.task import Call, Function
 
 MIB = 1024 * 1024
 
@@ -117,6 +121,33 @@ def test_the_ledger_is_right_in_any_history_of_workers_and_values(
         worker.end()
     assert store.ledger.total() == in_memory(store) == 0
     assert not store._arenas and not store._regions and not store._places
+
+
+def test_runs_of_a_series_share_what_they_store(store: Store) -> None:
+    data, realm, series = bytearray(4 * MIB), SessionRealm(None), object()  # type: ignore[arg-type]
+    function = Function(b"key", "of_data", b"pickle")
+    runs = [Run("", realm) for _ in range(4)]
+
+    def prepare(run: Run) -> int:
+        call = Call(function, b"", (pickle.PickleBuffer(data),), (), DEFAULT_OPTIONS, None)
+        store.prepare(call, run)
+        return store.ledger.total()
+
+    for run in runs[:3]:
+        run.series = series
+        assert prepare(run) == 4 * MIB
+    assert prepare(runs[3]) == 8 * MIB  # of no series
+    store.abandon(runs[3])
+    store.run_ended(runs[0])
+    store.run_ended(runs[1])
+    assert store.ledger.total() >= 4 * MIB
+    assert prepare(runs[2]) == store.ledger.total()  # it is there still
+    store.run_ended(runs[2])
+    again = Run("", realm)
+    again.series = series
+    assert prepare(again) > 0  # stored anew
+    store.run_ended(again)
+    assert store._series == {} and store._shared == {}
 
 
 def test_a_value_whose_arena_has_gone_can_be_dropped(store: Store, tmp_path: Path) -> None:

@@ -113,6 +113,25 @@ def test_an_array_is_stored_once_for_a_loop_and_goes_with_its_owner(session: mar
     assert stored() is None
 
 
+def test_of_a_smaller_array_each_batch_gets_what_it_holds_then(session: mars.Session) -> None:
+    sharing = Sharing(session, 1_000_000)
+    array = np.ones(20_000)
+    first = sharing.pack([(sum, (array,), {})]).buffers[0]
+    assert sharing.pack([(sum, (array,), {})]).buffers[0] is first
+    array[7] = 5.0
+    assert sharing.pack([(sum, (array,), {})]).buffers[0] is not first
+    assert Sharing(session, None).pack([(sum, (array,), {})]).buffers == []
+
+    def refilled() -> Iterator[Any]:
+        for number in range(6):
+            array.fill(number)
+            yield delayed(np.sum)(array)
+
+    with joblib.parallel_config("mars", session=session, n_jobs=2):
+        # joblib takes two items at a time before it sends the first of them.
+        assert Parallel(batch_size=1)(refilled()) == [20_000 * n for n in (1, 1, 3, 3, 5, 5)]
+
+
 def test_a_search_of_scikit_learn_finds_what_it_finds_alone(
     session: mars.Session, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,16 +133,19 @@ def test_another_user_gets_nothing_of_an_engine_of_ones_own(lab: Lab, engine: st
 
 
 FOLLOWED = """
-import json, os, sys
+import json, os, subprocess, sys
 import mars, mars.remote as mr
 from mars.deploy import credentials
 
 def where():
     import statistics
-    return statistics.__file__, os.getcwd(), os.uname().nodename
+    child = [sys.executable, "-c", "import statistics; print(statistics.__file__, end='')"]
+    found = statistics.__file__, subprocess.run(child, capture_output=True, text=True).stdout
+    return found, os.getcwd(), os.uname().nodename
 
 inside = {"engine": "ray", "security": credentials.find(sys.argv[1])}
 with mars.new_session(sys.argv[1], **({} if "http" in sys.argv[1] else inside)) as session:
+    os.environ["PYTHONPATH"] = os.getcwd()
     for address in session.get_worker_addresses():
         print("found", json.dumps(mr.spawn(where, expect_worker=address).execute().fetch()))
 """
@@ -151,7 +154,7 @@ TRAP = """
 import os, sys
 folder = sys.argv[1]
 os.makedirs(folder)
-for name in ("statistics", "mars"):
+for name in ("statistics", "mars", "sitecustomize"):
     open(f"{folder}/{name}.py", "w").write(f"open('{folder}/trapped', 'w')")
 for path in (folder, *(f"{folder}/{name}" for name in os.listdir(folder))):
     os.chown(path, 4321, 4321)
@@ -175,13 +178,15 @@ def test_nothing_of_another_user_is_imported_because_the_program_has_a_folder_of
     )
     found = [json.loads(line[6:]) for line in ran.stdout.splitlines() if line.startswith("found")]
     assert sorted(node for _, _, node in found) == ["one", "two"]
-    for module, here, node in found:
-        assert not module.startswith(folder)
+    for modules, here, node in found:
+        assert not any(module.startswith(folder) for module in modules)
+        assert all(module.endswith("/statistics.py") for module in modules)
         assert (here == folder) == (node == host)
     assert not cluster["two"].run("ls", f"{folder}/trapped", check=False).stdout
     said = [line for line in ran.stdout.splitlines() if "does not follow" in line]
     assert len(said) == 1, ran.stdout
     assert f"to {folder}: {folder} belongs to user {SOMEBODY}" in said[0]
+    assert f"leaves {folder} out of PYTHONPATH" in ran.stdout
 
 
 # -- a bundle for clients --------------------------------------------------------------------------

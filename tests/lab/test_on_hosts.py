@@ -167,6 +167,119 @@ def test_times_of_calls_are_in_the_program_s_time(
     assert driver.end() == 0, driver.said
 
 
+SEEN = """
+import collections, pathlib, urllib.request
+from mars.web.whereabouts import everything
+
+def made(i):
+    print("made", i)
+    time.sleep(0.05)
+    return i
+
+def added(a, b):
+    time.sleep(0.1)
+    return a + b
+
+def hang():
+    print("hangs", flush=True)
+    while True:
+        time.sleep(0.05)
+
+def near(a, b):
+    return abs(a - b) <= 0.02 * max(abs(a), abs(b), 0.01)
+
+session = mars.new_session(sys.argv[1], web=True)
+(page,) = everything()
+def get(path):
+    request = urllib.request.Request(
+        page.address.rstrip("/") + path, headers={"Authorization": f"Bearer {page.token}"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read().decode()
+
+calls = [mr.spawn(made, args=(i,)) for i in range(20)]
+first = mr.spawn(added, args=(calls[0], calls[1]))
+last = mr.spawn(added, args=(first, calls[2]))
+begun = time.monotonic()
+mr.ExecutableTuple([*calls, last]).execute()
+took = time.monotonic() - begun
+say("value", last.fetch())
+
+# The numbers once more, from nothing but the rows.
+report, frame = session.report(), session.attempts_frame()
+rows = frame.to_dict("records")
+seconds = {row["call"]: row["returned"] - row["called"] for row in rows}
+ran = sum(seconds.values())
+chain = max(seconds[one.key] for one in calls[:2]) + seconds[first.key]
+path = max(seconds[calls[2].key], chain) + seconds[last.key]
+nodes = {row["node"] for row in rows}  # what two clocks show is compared to milliseconds only
+least = max(
+    max(row["returned"] for row in rows if row["node"] == node)
+    - min(row["called"] for row in rows if row["node"] == node)
+    for node in nodes
+)
+say("rows", collections.Counter(row["node"].split()[0] for row in rows))
+say("in our time", all(
+    begun - 0.5 < row["received"] <= row["called"] <= row["returned"] <= row["stored"]
+    < begun + took + 0.5
+    for row in rows
+))
+say("numbers", {
+    "wall": 0.98 * least <= report.wall_s <= took, "work": near(report.work_s, ran),
+    "path": near(report.critical_path_s, path), "cores": report.cores == 2,
+    "losses": near(sum(report.losses.values()), report.wall_s * 2),
+    "least": near(report.limit_s, max(path, ran / 2)),
+    "functions": {one.function: one.calls for one in report.functions},
+    "advice": len(report.advice),
+})
+predicted = session.what_if(nodes=2, cpus=1).asked.wall_s  # with workers that are there already
+say("what if", 0.98 * report.limit_s <= predicted <= took or [report.limit_s, predicted, took])
+session.timeline("/mnt/tmp/timeline.json")
+events = json.loads(pathlib.Path("/mnt/tmp/timeline.json").read_text())["traceEvents"]
+say("timeline", [
+    sorted(e["args"]["name"].split()[0] for e in events if e["name"] == "process_name"),
+    sum(e.get("cat") == "value" and e["ph"] == "X" for e in events),
+    min(e.get("ts", 0) for e in events) >= 0,
+])
+for name in ("saved.json", "saved.html"):
+    report.save(f"/mnt/tmp/{name}")
+
+run = mr.spawn(hang).execute(wait=False)
+while True:
+    now = json.loads(get("/api/overview"))
+    if now["running"]:
+        break
+(running,) = now["running"]
+stack = json.loads(get(f"/api/stack?worker={running['worker']}"))["text"]
+say("stack", [stack.split("\\n")[0], ", line" in stack and " in hang" in stack])
+say("overview", [sorted(one["node"].split()[0] for one in now["workers"]), now["ended"]])
+say("log", "made 7" in get(f"/api/log?call={calls[7].key}"))
+say("bars", len(json.loads(get("/api/timeline?since=0"))["rows"]))
+say("page's report", near(json.loads(get("/api/report"))["work"], ran))
+run.cancel()
+session.stop_server()
+"""
+
+
+def test_page_and_report_show_what_ran_on_nodes(drive: Callable[..., Driver]) -> None:
+    driver = drive(SEEN)
+    assert driver.json("value") == 3
+    assert sorted(driver.json("rows")) == ["one", "two"]
+    assert driver.json("in our time") is True
+    numbers = driver.json("numbers")
+    assert numbers.pop("functions") == {"made": 20, "added": 2}
+    assert numbers.pop("advice") <= 3
+    assert all(numbers.values()), numbers
+    assert driver.json("what if") is True
+    assert driver.json("timeline") == [["one", "two"], 22, True]
+    assert driver.json("stack") == ["running a call", True]
+    assert driver.json("overview") == [["one", "two"], 22]
+    assert driver.json("log") is True
+    assert driver.json("bars") == 22
+    assert driver.json("page's report") is True
+    assert driver.end() == 0, driver.said
+
+
 OWN_MODULES = """
 import importlib, pathlib, pickle, shutil
 

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,12 @@ def fill(there: Any, full: set[Any], *nodes: str) -> None:
         for address in there.session.get_worker_addresses()
     ]
     mr.ExecutableTuple(calls).execute(on_error="continue")
+
+
+def wait_for(begun: str, over: str) -> None:
+    Path(begun).touch()
+    while not Path(over).exists():
+        time.sleep(0.01)
 
 
 def where(seconds: float) -> Any:
@@ -99,6 +106,34 @@ def test_the_line_of_a_closed_node_names_it_with_its_cause_and_comes_once(
         mr.ExecutableTuple([mr.spawn(where, args=(0.1,)) for _ in range(4)]).execute()
     (line,) = [line for line in lines if "closed" in line]
     assert bad in line and "No space left on device" in line and "run elsewhere" in line
+
+
+def test_a_node_with_fewer_workers_than_cores_is_named_with_the_cause(
+    on_nodes: Callable[..., Any],
+    full: set[Any],
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    wait_until: Callable[..., None],
+) -> None:
+    there = on_nodes(1)
+    address = there.carrier.join(cpus=2.0)
+    wait_until(lambda: address in there.session.get_worker_addresses())
+    begun, over = tmp_path / "begun", tmp_path / "over"
+    held = mr.spawn(wait_for, args=(str(begun), str(over)), expect_worker=address)
+    run = held.execute(wait=False)
+    wait_until(begun.exists)
+    full.add(there.carrier.node(address))
+    more = mr.spawn(where, args=(0.0,), expect_worker=address)
+    waiting = more.execute(wait=False)
+    said: list[str] = []
+    wait_until(lambda: said.append(capfd.readouterr().err) or "fewer worker" in "".join(said))
+    over.touch()
+    run.result()
+    waiting.result()
+    assert more.fetch() == address
+    (line,) = [line for line in "".join(said).splitlines() if "fewer worker" in line]
+    assert f"than cores on node {os.uname().nodename} ({address}), as another one" in line
+    assert "No space left on device" in line
 
 
 def test_when_all_nodes_are_closed_the_run_ends_and_says_why_of_each(

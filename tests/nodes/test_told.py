@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 import mars.remote as mr
-from mars.engines.cluster import carrier, nodes
+from mars.engines.cluster import carrier, nodes, surroundings
 from mars.errors import ClusterUnreachable, NoAvailableBand
 
 WaitUntil = Callable[..., None]
@@ -77,6 +80,62 @@ def test_a_package_that_nodes_lack_is_named_before_calls_are_sent(
         ) in lines
 
 
+def where_from() -> tuple[str | None, str]:
+    return os.environ.get("PYTHONPATH"), os.environ["PATH"]
+
+
+def test_places_that_nodes_do_not_follow_are_told_once_also_when_the_program_goes_there_later(
+    on_nodes: Callable[..., Any],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    numbers = itertools.count()
+    monkeypatch.setattr(surroundings, "_place", lambda: f"machine {next(numbers)}")
+    monkeypatch.setattr(surroundings, "import_path", list)  # the nodes are in this process, too
+    folder = tmp_path / "everybody's"
+    folder.mkdir()
+    folder.chmod(0o777)
+    there = on_nodes(2)
+    own = os.environ["PATH"]
+    mr.spawn(where_from).execute()
+    assert str(folder) not in capfd.readouterr().err
+
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PATH", f"{folder}:{own}")
+    monkeypatch.syspath_prepend(str(folder))
+    calls = [mr.spawn(where_from, expect_worker=one) for one in there.engine.worker_addresses]
+    for found in mr.ExecutableTuple(calls).execute().fetch():
+        assert found == (None, own)
+    (told,) = [line for line in capfd.readouterr().err.splitlines() if str(folder) in line]
+    assert f"does not follow this program to {folder}: every user may" in told
+
+
+def hangs(file: str) -> None:
+    Path(file).touch()
+    while True:
+        time.sleep(0.05)
+
+
+def test_a_node_shows_where_the_call_of_its_worker_is(
+    on_nodes: Callable[..., Any], tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    there = on_nodes(2)
+    files = [tmp_path / "one", tmp_path / "two"]
+    calls = [
+        mr.spawn(hangs, args=(str(file),), expect_worker=address)
+        for file, address in zip(files, there.engine.worker_addresses, strict=True)
+    ]
+    run = mr.ExecutableTuple(calls).execute(wait=False)
+    wait_until(lambda: all(file.exists() for file in files))
+    for worker in there.engine.observe().workers:
+        first, *frames = there.engine.stack(worker.number)
+        assert first == "running a call"
+        assert any(frame.endswith(" in hangs") and "test_told.py" in frame for frame in frames)
+    assert there.engine.stack(1000) is None
+    run.cancel()
+
+
 def test_nodes_are_asked_once_for_a_package_whoever_needs_it(on_nodes: Callable[..., Any]) -> None:
     there = on_nodes(1)
     questions = asked(there)
@@ -133,7 +192,8 @@ def test_a_node_that_does_not_answer_holds_up_no_run(
     on_nodes: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = on_nodes(1)
-    monkeypatch.setattr(there.cluster.workers, "lacks", lambda *_: None)  # its answer does not come
+    answers = there.cluster.workers.answers
+    monkeypatch.setitem(answers, carrier.LACK, lambda *_: None)  # its answer does not come
     monkeypatch.setattr("mars.engines.cluster.engine.PACKAGES_S", 0.05)
     with pytest.raises(ModuleNotFoundError):
         mr.spawn(needs_it).execute()

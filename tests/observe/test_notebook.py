@@ -91,7 +91,7 @@ def test_a_notebook_shows_plain_lines_progress_that_names_and_no_red(
     assert "failed: fit 3" in shown
     assert "calls: fit 3/4, 1 failed" in shown
     assert "nowrap" not in shown
-    assert text_of(cells[5], "stderr") == (
+    assert text_of(cells[5], "stdout") == (
         "mars: 1 of 4 calls wrote to stderr: fit 2; '.log' shows it\n"
     )
 

@@ -1,12 +1,33 @@
-"""Attacks on the page. Each is one that others have fallen to."""
+"""Attacks on the page, and on what finds a session. Each is one that others have fallen to.
+
+- A1 a scan for ports: `test_nothing_listens_unless_it_is_asked_for`
+- A2 from another address of the host: `test_it_listens_on_loopback_only`
+- A3 a foreign name for loopback: `test_a_foreign_host_is_refused_on_every_route_and_method`
+- A4 guessing the key: `test_without_the_key_nothing_is_told`, and where it might be read:
+  `test_the_key_is_in_no_process_list_and_in_nothing_printed`
+- A5 another site: `test_another_site_can_neither_read_nor_cancel`
+- A6 smuggled, huge and slow requests: `test_smuggled_and_huge_requests_are_refused`,
+  `test_a_head_without_end_is_cut_off`,
+  `test_connections_that_say_nothing_or_never_read_hurt_nobody`
+- A7 another user: `test_another_user_gets_neither_to_the_socket_nor_to_the_memory`
+- A8 links and swapped folders: `test_a_folder_that_is_swapped_harms_nobody`, and in
+  `test_commands`, `test_a_folder_that_others_may_enter_is_refused_by_both_sides`
+- A9 names that are paths or markup: `test_names_and_logs_come_without_control_characters`
+- A10 logs that steer a terminal, or have no end: the same one, and
+  `test_a_line_without_end_takes_neither_the_page_nor_the_program`
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
+import os
 import secrets
+import shutil
 import socket
 import ssl
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +38,14 @@ import pytest
 import mars
 import mars.remote as mr
 from mars.deploy import certificates
+from mars.settings import PAGE_CONNECTIONS, PAGE_LOG_BYTES
+from mars.web.desk import Desk
 from mars.web.guard import OPEN, refusal
 from mars.web.server import is_loopback
 
 READ = [
-    "/api/overview", "/api/calls", "/api/call?key=x", "/api/stack?worker=1",
+    "/api/overview", "/api/calls", "/api/call?key=x", "/api/stack?worker=1", "/api/graph",
+    "/api/objects",
     "/api/timeline?since=0", "/api/report", "/api/events", "/api/log?call=x", "/nothing",
 ]  # fmt: skip
 CANCEL = "/api/cancel?key=x"
@@ -94,6 +118,15 @@ def test_it_listens_on_loopback_only(probe: Probe) -> None:
         if one.status == "LISTEN" and one.laddr.port == probe.port
     ]
     assert mine == ["127.0.0.1"]
+    others = {
+        one.address
+        for some in psutil.net_if_addrs().values()
+        for one in some
+        if one.family == socket.AF_INET and not one.address.startswith("127.")
+    }
+    for address in others:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, probe.port), timeout=60)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
@@ -219,8 +252,10 @@ def test_smuggled_and_huge_requests_are_refused(probe: Probe) -> None:
         assert probe.status(f"/api/timeline?since={sent}", "GET", probe.key) in (400, 404)
 
 
-def test_connections_that_say_nothing_or_never_read_hurt_nobody(session: Any, probe: Probe) -> None:
-    silent = [probe.connect() for _ in range(150)]
+def test_connections_that_say_nothing_or_never_read_hurt_nobody(
+    session: Any, probe: Probe, wait_until: Callable[..., None]
+) -> None:
+    silent = [probe.connect() for _ in range(500)]
     try:
         for one in silent[:50]:
             one.sendall(b"GET / HTTP/1.1\r\nHost: ")
@@ -230,7 +265,11 @@ def test_connections_that_say_nothing_or_never_read_hurt_nobody(session: Any, pr
         deaf.sendall(head.encode())
         silent.append(deaf)
         me = psutil.Process()
-        assert me.num_fds() < 400
+
+        def held() -> int:  # ours; the other ends, which the test has, are at other ports
+            return sum(one.laddr.port == probe.port for one in me.net_connections("tcp"))
+
+        wait_until(lambda: held() <= PAGE_CONNECTIONS + 1)
         done = mr.map(abs, range(-2000, 0)).execute(session=session).fetch(session=session)
         assert len(done) == 2000
         got = json.loads(probe.ask("/api/overview", "GET", probe.key).partition(b"\r\n\r\n")[2])
@@ -238,6 +277,127 @@ def test_connections_that_say_nothing_or_never_read_hurt_nobody(session: Any, pr
     finally:
         for one in silent:
             one.close()
+
+
+def test_a_head_without_end_is_cut_off(probe: Probe) -> None:
+    before = psutil.Process().memory_info().rss
+    sent = 0
+    with probe.connect() as sock:
+        sock.sendall(f"GET / HTTP/1.1\r\nHost: {probe.host}\r\nX: ".encode())
+        try:
+            while sent < 100_000_000:
+                sock.sendall(b"x" * 65_536)
+                sent += 65_536
+        except OSError:
+            pass  # it has hung up
+    assert sent < 50_000_000  # what lies in buffers of the system was sent, too
+    assert psutil.Process().memory_info().rss < before + 50_000_000
+    assert probe.status("/api/overview", "GET", probe.key) == 200
+
+
+def _as_nobody(paths: list[str], sockets: list[str]) -> int:
+    """How many of these a process of another user gets at; -1: it cannot be another user."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        got = 0
+        try:
+            os.setgroups([])
+            os.setgid(65_534)
+            os.setuid(65_534)
+            for path in paths:
+                try:
+                    os.close(os.open(path, os.O_RDONLY))
+                    got += 1
+                except PermissionError:
+                    continue
+            for path in sockets:
+                try:
+                    with socket.socket(socket.AF_UNIX) as sock:
+                        sock.connect(path)
+                        got += bool(sock.send(b'{"path": "/sessions"}\n') and sock.recv(1))
+                except OSError:
+                    continue
+        except BaseException:
+            got = 255
+        os.write(write, bytes([got]))
+        os._exit(0)
+    os.close(write)
+    (got,) = os.read(read, 1)
+    os.close(read)
+    os.waitpid(child, 0)
+    return got
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_gets_neither_to_the_socket_nor_to_the_memory(
+    monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    # Each folder above is open to all: it is ours that has to refuse, and the socket itself.
+    above = Path(tempfile.mkdtemp(prefix="pytest-attack-", dir="/tmp"))
+    above.chmod(0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(above))
+    lone = Desk()
+    lone.come(lambda asked: [b"told\n"])
+    try:
+        wait_until(lambda: lone.path is not None)
+        assert lone.path is not None
+        with mars.new_session(n_cpu=1, default=False) as session:
+            mr.spawn(shout).execute(session=session)
+            held = [
+                path
+                for one in [psutil.Process(), *psutil.Process().children(recursive=True)]
+                for path in (
+                    f"/proc/{one.pid}/mem",
+                    f"/proc/{one.pid}/fd",
+                    f"/proc/{one.pid}/environ",
+                )
+            ]
+            assert _as_nobody([str(above / "mars"), *held], [lone.path]) == 0
+            Path(lone.path).chmod(0o777)
+            (above / "mars").chmod(0o755)  # somebody has opened both: then the system tells us who
+            assert _as_nobody([], [lone.path]) == 0
+            (above / "mars").chmod(0o700)
+    finally:
+        lone.leave()
+        shutil.rmtree(above)
+
+
+def test_a_folder_that_is_swapped_harms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    lone = Desk()
+    lone.come(lambda asked: [b"told\n"])
+    wait_until(lambda: lone.path is not None)
+    assert lone.path is not None
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    name = Path(lone.path).name
+    (victim / name).write_text("precious")
+    (tmp_path / "mars").rename(tmp_path / "away")
+    (tmp_path / "mars").symlink_to(victim)
+    lone.leave()
+    assert (victim / name).read_text() == "precious"
+    assert not list((tmp_path / "away").iterdir())  # it was removed where it was made
+
+
+def flood(size: int) -> None:
+    """Prints a line that does not end, in pieces."""
+    for _ in range(size // 1_000_000):
+        sys.stdout.write("x" * 1_000_000)
+    sys.stdout.flush()
+
+
+def test_a_line_without_end_takes_neither_the_page_nor_the_program(
+    session: Any, probe: Probe
+) -> None:
+    before = psutil.Process().memory_info().rss
+    call = mr.spawn(flood, args=(100_000_000,)).execute(session=session)
+    log = probe.ask(f"/api/log?call={call.call.key}", "GET", probe.key)
+    assert b"event: gap" in log and b"event: end" in log
+    assert len(log) < 2 * PAGE_LOG_BYTES
+    assert psutil.Process().memory_info().rss < before + 60_000_000
 
 
 def test_the_guard_allows_what_the_page_needs() -> None:

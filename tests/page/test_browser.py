@@ -84,11 +84,13 @@ class Live:
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("live")
     with mars.new_session(n_cpu=2, web=True, default=False) as session:
+        table = session.put(bytearray(2_000_000))
         small = mr.map(abs, range(-2000, 0))
         session.execute(small, show_progress=False)
         found = Live(session, folder)
         yield found
         (folder / "go").touch()
+        del table
 
 
 class Window:
@@ -170,6 +172,16 @@ def test_every_screen_is_whole_and_without_barriers(browser: Any, live: Live, th
     page.get_by_role("row").filter(has_text="model 31").first.wait_for()
     one.keep(f"page-calls-{theme}")
     one.check()
+    one.open("Graph")
+    page.get_by_role("link", name=re.compile(r"^collect: .*reads model")).wait_for()
+    until(page, "document.querySelectorAll('.node').length === 2")  # 40 models would not fit
+    until(page, "/\\d+ of 40.*✕ 1/.test(document.querySelector('.node').textContent)")
+    one.keep(f"page-graph-{theme}")
+    one.check()
+    one.open("Objects")
+    page.get_by_text("value of put()").wait_for()
+    one.keep(f"page-objects-{theme}")
+    one.check()
     one.open("Timeline")
     until(page, "document.querySelector('canvas').height > 60")
     one.keep(f"page-timeline-{theme}")
@@ -248,6 +260,34 @@ def test_a_call_is_cancelled_and_inputs_and_readers_are_shown(window: Window, li
     page.get_by_role("heading", name="model 3", exact=True).wait_for()
 
 
+def test_the_graph_is_of_calls_or_functions_and_leads_to_them(window: Window, live: Live) -> None:
+    page = window.page
+    window.open("Graph")
+    page.get_by_label("A box is").select_option("each call")
+    until(page, "document.querySelectorAll('.node').length === 41")
+    until(page, "document.querySelectorAll('.graph svg .arrow').length === 7")
+    # Arrows lead to the right, and no two boxes lie on each other.
+    assert page.evaluate(
+        """() => { const boxes = [...document.querySelectorAll(".node")].map(n =>
+             n.getBoundingClientRect());
+           return boxes.every((a, n) => boxes.slice(n + 1).every(b => a.right <= b.left
+             || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top)); }"""
+    )
+    link = page.get_by_role("link", name=re.compile("^collect: "))
+    link.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="What it reads, and what reads it").wait_for()
+    page.get_by_role("region", name="Inputs and readers").get_by_role("link").first.click()
+    page.get_by_role("heading", name="model 0", exact=True).wait_for()
+    page.get_by_role("heading", name="Read by (1)").wait_for()
+    window.open("Graph")
+    page.locator("#run").select_option("run 1")
+    page.get_by_label("A box is").select_option("each function")
+    until(page, "document.querySelector('.node').getAttribute('href') === '#/calls/abs'")
+    page.get_by_role("link", name=re.compile("^abs: 2,000 done")).click()
+    assert page.get_by_label("Find").input_value() == "abs"
+
+
 def test_a_window_without_the_key_asks_for_it(browser: Any, live: Live) -> None:
     context = browser.new_context()
     page = context.new_page()
@@ -280,6 +320,8 @@ def test_many_calls_are_all_there_and_scroll(browser: Any) -> None:
         one.open("Timeline")
         until(one.page, "document.querySelector('canvas').height > 60")
         one.page.get_by_role("img", name=re.compile("^Timeline")).press("+")
+        one.open("Graph")
+        one.page.get_by_role("link", name=f"abs: {MANY:,} done").wait_for()
         one.close()
         del calls
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mars.errors import UsageError
+from mars.report.delays import delay_s, shares
 from mars.report.losses import (
     AGAIN,
     CAUSES,
@@ -208,6 +211,11 @@ def test_between_two_runs_no_core_is_lost() -> None:
             ["ran 800 ms on a CPU and waited 7.2 s", "cpus="],
         ),
         (
+            record([attempt(n, n * 1.0, 1.0, cpu=0.1) for n in range(8)])._replace(
+                starved={1: 0.9}),
+            ["calls of `work` waited 6.48 s for a core that something else had", "n_cpu="],
+        ),
+        (
             record([attempt(1, 0.0, 5.0, serial=1, ending="error"),
                     attempt(2, 5.0, 1.0, serial=1, tries=2)]),
             ["1 attempt of `work` had to be repeated", "took 5 s"],
@@ -224,6 +232,23 @@ def test_advice_names_what_it_rests_on_and_what_to_do(made: Record, words: list[
     for word in words:
         assert word in said
     assert "saves up to" in said
+
+
+def test_who_waits_for_a_core_is_not_told_to_run_more_calls_at_a_time() -> None:
+    calls = [attempt(n, n * 1.0, 1.0, cpu=0.3) for n in range(8)]
+    waits = " ".join(report_of(record(calls)).advice)
+    starves = " ".join(report_of(record(calls)._replace(starved={1: 0.8})).advice)
+    assert "with cpus=0" in waits and "with cpus=0" not in starves
+
+
+def test_waiting_for_a_core_is_known_of_workers_here_that_have_not_ended() -> None:
+    calls = [attempt(n, 0.0, 2.0, cpu=0.5, worker=n) for n in (1, 2, 3)]
+    told = {101: 0.25, 102: 40.0, 103: None}
+    assert shares(calls, lambda _, pid: told[pid]) == {1: 0.25, 2: 1.0}
+    known = delay_s(socket.gethostname(), os.getpid())
+    assert (known is None) != os.path.exists("/proc/self/schedstat")
+    assert delay_s("elsewhere", os.getpid()) is None
+    assert delay_s(socket.gethostname(), 2**22 + 1) is None
 
 
 def test_a_run_without_losses_is_given_no_advice() -> None:

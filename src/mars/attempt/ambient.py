@@ -77,6 +77,8 @@ class Ambient:
         What the process cannot live without.
     differs, reset : callable
         Whether something else than what is known here has changed, and what puts it back.
+    keeps : sequence of str
+        Variables that this process has by itself, whatever the program sets them to.
     """
 
     def __init__(
@@ -84,8 +86,9 @@ class Ambient:
         descriptors: Sequence[int],
         differs: Callable[[], bool] = lambda: False,
         reset: Callable[[], object] = lambda: None,
+        keeps: Sequence[str] = (),
     ) -> None:
-        self.environment = _Environment()
+        self.environment = _Environment(frozenset(map(os.fsencode, keeps)))
         self._followed = Followed()
         self._path = _Fact(lambda: getattr(sys, "path", None), _set_path)
         self._here = _Fact(_here, os.chdir, vital=False)
@@ -215,7 +218,8 @@ class Ambient:
 class _Environment:
     """Variables. Who sets one goes through `os.putenv`, so we know without looking at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: frozenset[bytes]) -> None:
+        self._own = own  # they do not follow the program
         self._mapping = os.environ
         self._start = dict(os.environb)
         self._base = dict(self._start)
@@ -263,7 +267,7 @@ class _Environment:
         with self.keeping():
             for name in {**before, **changes}:
                 value = changes.get(name, self._start.get(name))
-                if value != self._base.get(name):
+                if value != self._base.get(name) and name not in self._own:
                     self._set(name, value)
         if zone != self._base.get(_ZONE):
             time.tzset()

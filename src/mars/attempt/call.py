@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING
 
 from mars.attempt import codec
@@ -86,6 +87,8 @@ def encode_error(value: object, root: str, name: str, error: BaseException) -> E
     from mars.attempt import diagnose
 
     found = diagnose.find_unpicklable(value, root, codec.encode)
+    if isinstance(value, CoroutineType):
+        value.close()  # else it warns that nobody awaited it, in the log of a later call
     where, reason = found or (f"{root}: {type(value).__name__}", str(error))
     return EncodeError(name, where, reason)
 

@@ -34,6 +34,8 @@ _SIMPLE: Final = _PLAIN | {list, tuple, dict, set, frozenset}
 
 _NO_BUFFERS: Final[list[pickle.PickleBuffer]] = []
 _NO_OUTPUTS: Final[list[Output]] = []
+_EMPTY: Final = pickle.dumps(((), {}), 5)
+"""No arguments at all."""
 
 
 class Keep:
@@ -120,6 +122,8 @@ def encode_arguments(
         Whatever the pickling of a value raises.
     """
     if not kwargs:
+        if not args:
+            return _EMPTY, _NO_BUFFERS, _NO_OUTPUTS
         for value in args:
             if type(value) not in _PLAIN:
                 break

@@ -48,6 +48,7 @@ class _Frame(NamedTuple):
     line: int
     columns: tuple[int, int, int] | None  # lines further down, first and last column
     source: str  # the line's text where the sender knows it
+    first: int = 0  # line at which the function begins; 0: not known
 
 
 class _Sent(NamedTuple):
@@ -402,6 +403,7 @@ def _frame(traceback: TracebackType) -> _Frame:
         line or 0,
         columns,  # type: ignore[arg-type]
         source,
+        code.co_firstlineno,
     )
 
 
@@ -596,8 +598,13 @@ def _traceback(frames: Sequence[_Frame]) -> TracebackType | None:
                 co_filename=frame.file,
                 co_name=frame.function,
                 co_qualname=frame.qualname,
-                co_firstlineno=frame.line,
-                co_linetable=_position_table(len(raising.co_code) // 2, frame.columns),
+                # Notebooks look there for the text of the function.
+                co_firstlineno=frame.first or frame.line,
+                co_linetable=_position_table(
+                    len(raising.co_code) // 2,
+                    frame.line - frame.first if frame.first else 0,
+                    frame.columns,
+                ),
             )
             exec(stub, {"__name__": frame.module, "__file__": frame.file, "here": _Here})  # noqa: S102
         except _Here as here:
@@ -610,26 +617,36 @@ def _traceback(frames: Sequence[_Frame]) -> TracebackType | None:
     return made[0] if made else None
 
 
-def _position_table(instructions: int, columns: tuple[int, int, int] | None) -> bytes:
+def _position_table(instructions: int, down: int, columns: tuple[int, int, int] | None) -> bytes:
     """The code object's table of positions, one and the same for every instruction.
 
-    As in CPython's Objects/locations.md: entries of up to eight instructions; kind 14 has
-    columns, kind 13 has none; numbers in groups of six bits, lowest first.
+    The line is so many lines ``down`` from the first line of the code. As in CPython's
+    Objects/locations.md: entries of up to eight instructions; kind 14 has columns, kind 13 has
+    none; numbers in groups of six bits, lowest first.
     """
     table = bytearray()
     while instructions > 0:
         covered = min(instructions, 8)
         table.append(0x80 | (13 if columns is None else 14) << 3 | (covered - 1))
-        table.append(0)  # on the code's first line
+        # How far down from the entry before; the sign is the lowest bit.
+        table += _number((-down << 1) | 1 if down < 0 else down << 1)
+        down = 0
         if columns is not None:
             lines, first, last = columns
             for number in (lines, first + 1, last + 1):
-                while number >= 64:
-                    table.append(0x40 | (number & 63))
-                    number >>= 6
-                table.append(number)
+                table += _number(number)
         instructions -= covered
     return bytes(table)
+
+
+def _number(number: int) -> bytes:
+    """A number in groups of six bits, lowest first."""
+    groups = bytearray()
+    while number >= 64:
+        groups.append(0x40 | (number & 63))
+        number >>= 6
+    groups.append(number)
+    return bytes(groups)
 
 
 def _lend_source(frame: _Frame) -> None:

@@ -14,10 +14,12 @@ docs/guide.md under "Inside a call".
 from __future__ import annotations
 
 import _locale
+import _socket  # `socket` itself is loaded by few calls
 import gc
 import sys
+import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt.filters import Filters
 from mars.attempt.libraries import library_settings
@@ -105,6 +107,24 @@ def _main_file() -> str | None:
     return path if type(path) is str else None
 
 
+def _always() -> tuple[Any, ...]:
+    """What is there without any library, as one value: it is asked for at each single submit."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    argv = getattr(sys, "argv", None)
+    return (
+        path if type(path) is str else None,
+        argv[:] if type(argv) is list else _argv(),
+        sys.getrecursionlimit(), sys.get_int_max_str_digits(), sys.getswitchinterval(),
+        gc.isenabled(), gc.get_threshold(), sys.dont_write_bytecode,
+        warnings.filters[:], _socket.getdefaulttimeout(),
+    )  # fmt: skip
+
+
+_LOOKED_AT_BY_ALWAYS: Final = frozenset(
+    {"main", "argv", "recursion limit", "interpreter", "warnings", "socket"}
+)
+
+
 def _settings() -> list[Setting]:
     return [
         Setting("main", _main_file, world.set_main_file),
@@ -128,7 +148,7 @@ class Program:
         self._settings = _settings()
         self._looks: list[Callable[[], object]] = []  # of what is loaded
         self._modules = 0  # how many were loaded then
-        self._known: tuple[list[object], dict[str, object]] = [], {}
+        self._known: tuple[object, dict[str, object]] = None, {}
 
     def look(self) -> dict[str, object]:
         """All that is set: the same object until something changes."""
@@ -140,15 +160,16 @@ class Program:
                 setting.look
                 for setting in self._settings
                 if (not setting.library or setting.library in loaded)
+                and setting.name not in _LOOKED_AT_BY_ALWAYS
                 # To ask C for it takes as long as all else. Nobody sets it but with this module.
                 and (setting.name != "locale" or "locale" in loaded)
             ]
         try:
-            now = [look() for look in self._looks]
+            now: Any = _always(), [look() for look in self._looks]
             if now == seen:
                 return known
         except Exception:  # a library is not what we know, or half imported in another thread
-            now = []
+            now = None
         found = {
             setting.name: setting.found()
             for setting in self._settings

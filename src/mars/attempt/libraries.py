@@ -119,6 +119,27 @@ def _set_authkey(value: bytes) -> None:
     sys.modules["multiprocessing.process"].current_process().authkey = value
 
 
+# `mars.storage` is loaded where fsspec is, and nowhere else.
+
+
+def _fsspec() -> Any:
+    from mars import storage
+
+    return storage.look()
+
+
+def _set_fsspec(value: Any) -> None:
+    from mars import storage
+
+    storage.put(value)
+
+
+def _fsspec_told(value: Any) -> Any:
+    from mars import storage
+
+    return storage.told(value)
+
+
 def library_settings() -> list[Setting]:
     """One for each library."""
     return [
@@ -128,5 +149,7 @@ def library_settings() -> list[Setting]:
         _Pandas(),
         # So proxies of a manager of the program can be used in its calls.
         Setting("authkey", _authkey, _set_authkey, "multiprocessing.process", bytes),
+        # A session's credentials of object stores come on the same way, see `mars.engines.given`.
+        Setting("fsspec", _fsspec, _set_fsspec, "fsspec.config", _fsspec_told),
         Setting("socket", _socket_timeout, _set_socket_timeout),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Sequence
 from operator import attrgetter
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from logging import Handler, Logger, LogRecord
     from types import ModuleType
 
+_LEVEL: Final = attrgetter("level")
+_PROPAGATE: Final = attrgetter("propagate")
+_DISABLED: Final = attrgetter("disabled")
 _LEVELS: Final = attrgetter("level", "propagate", "disabled")
-_LOOKS: Final = attrgetter("level", "formatter", "name")
+_FILTERS: Final = attrgetter("filters")
 _UNTOUCHED: Final = (0, True, False)
 _ROOT_UNTOUCHED: Final = (30, True, False)
 
@@ -34,23 +38,31 @@ class Logging(Setting):
         super().__init__("logging", self._look_at_all, self._put_all, "logging", self._all_told)
         self._known: tuple[object, list[Logger]] = None, []
         self._ours: dict[str, Handler | None] = {}  # handlers that we have put there, by logger
+        self._our_filters: dict[str, Carried] = {}
         self._handler_class: Callable[..., Handler] | None = None
 
     def _look_at_all(self) -> object:
-        root = sys.modules["logging"].root
-        everything = list(root.manager.loggerDict.values())
+        logging = sys.modules["logging"]
+        root = logging.root
+        manager = root.manager
+        everything = list(manager.loggerDict.values())
         known, loggers = self._known  # threads may be here at once
         if everything != known:
             # Without placeholders, of which nothing is set.
-            real = sys.modules["logging"].Logger
+            real = logging.Logger
             loggers = [root, *[one for one in everything if isinstance(one, real)]]
             self._known = everything, loggers
-        # Lists of numbers compare three times as fast as one of tuples; there may be hundreds.
+        # One flat list of numbers and texts compares three times as fast as one of tuples; there
+        # may be hundreds of loggers. This is looked at for each single submit.
+        names = logging._levelToName
         return (
-            root.manager.disable, dict(sys.modules["logging"]._levelToName),
-            loggers, [one.level for one in loggers],
-            [one.propagate for one in loggers], [one.disabled for one in loggers],
-            [[*map(_LOOKS, one.handlers)] for one in loggers if one.handlers],
+            manager.disable, loggers,
+            [
+                *names, *names.values(),
+                *map(_LEVEL, loggers), *map(_PROPAGATE, loggers), *map(_DISABLED, loggers),
+            ],
+            [[*map(_appearance, one.handlers)] for one in loggers if one.handlers],
+            [[*map(_Itself, one)] for one in map(_FILTERS, loggers) if one],
         )  # fmt: skip
 
     @staticmethod
@@ -59,19 +71,23 @@ class Logging(Setting):
 
         Between the two, the names of levels, as `logging.addLevelName` gives them.
         """
-        disable, names, loggers, *levels, _ = found
+        disable, loggers, *_ = found
+        logging: Any = sys.modules["logging"]
         names = {
             int(level): str(name)
-            for level, name in names.items()
+            for level, name in logging._levelToName.copy().items()
             if isinstance(level, int) and isinstance(name, str)
         }
         told: dict[str, object] = {}
-        root = sys.modules["logging"].root
-        for logger, level, propagate, disabled in zip(loggers, *levels, strict=True):
+        root = logging.root
+        for logger in loggers:
+            level, propagate, disabled = _LEVELS(logger)
             plain = int(level), bool(propagate), bool(disabled)
             look = _look_of(logger.handlers)
-            if look is not None or plain != (_ROOT_UNTOUCHED if logger is root else _UNTOUCHED):
-                told["" if logger is root else str(logger.name)] = (*plain, look)
+            filters = _carried(None, logger.filters)
+            untouched = plain == (_ROOT_UNTOUCHED if logger is root else _UNTOUCHED)
+            if look is not None or filters is not None or not untouched:
+                told["" if logger is root else str(logger.name)] = (*plain, look, filters)
         return int(disable), names, told
 
     def _put_all(self, value: Any) -> None:
@@ -84,12 +100,13 @@ class Logging(Setting):
         for name in {*told, *self._ours}:
             logger = logging.getLogger(name) if name else logging.root
             before = _ROOT_UNTOUCHED if logger is logging.root else _UNTOUCHED
-            level, propagate, disabled, look = told.get(name, (*before, None))
+            level, propagate, disabled, look, filters = told.get(name, (*before, None, None))
             logger.setLevel(level)
             logger.propagate, logger.disabled = propagate, disabled
             ours = self._ours.get(name)
             if ours is not None:
                 logger.removeHandler(ours)
+            self._put_filter(logger, name, filters)
             self._ours[name] = None
             if look is not None:
                 for other in list(logger.handlers):
@@ -97,6 +114,14 @@ class Logging(Setting):
                         logger.removeHandler(other)
                 self._ours[name] = self._new_handler(logging, logger, look)
                 logger.addHandler(self._ours[name])
+
+    def _put_filter(self, logger: Any, name: str, filters: bytes | None) -> None:
+        ours = self._our_filters.pop(name, None)
+        if ours is not None:
+            logger.removeFilter(ours)
+        if filters is not None:
+            self._our_filters[name] = Carried(filters)
+            logger.addFilter(self._our_filters[name])
 
     def _set(self) -> None:
         if self._told is not None and self._told != self._kept:
@@ -123,7 +148,7 @@ class Logging(Setting):
     def _new_handler(self, logging: ModuleType, logger: Logger, look: Any) -> Handler:
         if self._handler_class is None:
             self._handler_class = _handler_class(logging)
-        level, text, dates, style, utc = look
+        level, text, dates, style, utc, carried = look
         handler = self._handler_class(logger, level)
         try:
             formatter = logging.Formatter(text, dates, style)
@@ -131,8 +156,98 @@ class Logging(Setting):
             formatter = logging.Formatter()
         if utc:
             formatter.converter = sys.modules["time"].gmtime
+        if carried is not None:
+            brought = Carried(carried, formatter)
+            formatter = brought
+            handler.addFilter(brought)
         handler.setFormatter(formatter)
         return handler
+
+
+class _Itself:
+    """Equal to nothing but another one of the same object, whose own ``==`` may do anything."""
+
+    __slots__ = ("value",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Itself and self.value is other.value
+
+
+def _appearance(handler: Handler) -> list[object]:
+    """What decides how records look that a handler writes."""
+    formatter = handler.formatter
+    found: list[object] = [handler.level, handler.name, _Itself(formatter)]
+    found += map(_Itself, handler.filters)
+    if formatter is not None and type(formatter) is not sys.modules["logging"].Formatter:
+        owners: list[object] = [formatter, *type(formatter).__mro__]
+        for owner in owners:
+            if getattr(owner, "__module__", "") not in ("logging", "builtins"):
+                found += map(_Itself, vars(owner).values())
+    return found
+
+
+def _carried(formatter: object, filters: Sequence[object]) -> bytes | None:
+    """A formatter of a class of its own and filters as a pickle; None: nothing that travels."""
+    if type(formatter) is sys.modules["logging"].Formatter:
+        formatter = None
+    if formatter is None and not filters:
+        return None
+    from mars.code.keepers import InBand
+    from mars.code.pickling import dumps
+
+    try:
+        return dumps((formatter, list(filters)), InBand())
+    except Exception:  # one holds a socket or a lock: the plain format has to do
+        return None
+
+
+class Carried:
+    """A formatter and filters of the program, read when the first record comes.
+
+    Parameters
+    ----------
+    data : bytes
+        What `_carried` gave.
+    plain : logging.Formatter, optional
+        What formats if the program's formatter cannot be read here.
+    """
+
+    def __init__(self, data: bytes, plain: Any = None) -> None:
+        self._data, self._plain = data, plain
+        self._read: tuple[Any, list[Any]] | None = None
+
+    def _parts(self) -> tuple[Any, list[Any]]:
+        if self._read is None:
+            from mars.code import world
+            from mars.code.arriving import new_world
+
+            before = world.of_thread()
+            world.enter_thread(new_world())  # so that it outlives the call that writes
+            try:
+                self._read = pickle.loads(self._data)
+            except Exception:  # it needs a package that is not here
+                self._read = None, []
+            finally:
+                world.enter_thread(before)
+        return self._read
+
+    def filter(self, record: LogRecord) -> Any:
+        """What the filters say of a record, as `logging` asks them."""
+        for one in self._parts()[1]:
+            said = one.filter(record) if hasattr(one, "filter") else one(record)
+            if not said:
+                return False
+            if isinstance(said, type(record)):  # from Python 3.12 on
+                record = said
+        return record if sys.version_info >= (3, 12) else True
+
+    def format(self, record: LogRecord) -> str:
+        """A record as the program's formatter writes it."""
+        return str((self._parts()[0] or self._plain).format(record))
 
 
 def _look_of(handlers: Sequence[Handler]) -> object:
@@ -152,6 +267,7 @@ def _look_of(handlers: Sequence[Handler]) -> object:
         _text(getattr(formatter, "datefmt", None)),
         style,
         getattr(getattr(formatter, "converter", None), "__name__", "") == "gmtime",
+        _carried(formatter, chosen[0].filters),
     )
 
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from mars.attempt import codec
 from mars.code import places
 from mars.code.modules import is_installed
-from mars.code.pickling import handler_of, names_main
+from mars.code.pickling import names_main
+from mars.code.special import handler_of
 from mars.settings import ROW_DEPTH, ROWS_AT_ONCE
 
 if TYPE_CHECKING:

@@ -6,13 +6,18 @@ All calls are one run, so arguments that they share are stored once. Programs fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
+from mars.calls.windowed import Windowed
 from mars.completion import Completed
 from mars.config import plain_scalar
+from mars.engine import Run
+from mars.errors import UsageError
 from mars.execution import Execution
 from mars.sessions.opening import choose
-from mars.sessions.session import AnySession
+from mars.sessions.runs import Series
+from mars.sessions.session import AnySession, Session
 from mars.task import Handle
 
 
@@ -20,15 +25,16 @@ def as_completed(
     objects: Iterable[object] | Handle | Execution,
     timeout: float | None = None,
     *,
+    window: int | None = None,
     session: AnySession | None = None,
     seed: int | None = None,
     checkpoint: object = None,
 ) -> Completed:
     """Execute objects in one run, and give each one as soon as its call has ended.
 
-    The calls start at once. A call that fails does not end the others: its object is given like all
-    others, and its `fetch` raises the error. Each object is given once. Objects that are done
-    already come first.
+    All calls start at once, unless there is a ``window``. A call that fails does not end the
+    others: its object is given like all others, and its `fetch` raises the error. Each object is
+    given once. Objects that are done already come first.
 
     The iterator lets go of each object that it gives. If the program holds no other reference, such
     as in a list, the value is freed when the loop goes on to the next object. So many large results
@@ -41,6 +47,11 @@ def as_completed(
         returned is iterated over as it is, and not executed again.
     timeout : float, optional
         Seconds from now in which all have to come. None: no limit.
+    window : int, optional
+        How many objects may be under way or unread at a time, at least 1. A further call starts
+        when the loop has taken an object. ``objects`` may be an iterator, such as a generator that
+        spawns: it is read only so far. Each item of a map is a call of its own then, and its value
+        is freed with its object. None: all calls start at once.
     session : Session, optional
         Default: the default session. If there is none, one is made.
     seed : int, optional
@@ -51,8 +62,9 @@ def as_completed(
     Returns
     -------
     Completed
-        An iterator and an async iterator over objects. ``len`` says how many are still to come. If
-        the program leaves the loop early, the calls go on; `Object.cancel` stops one of them.
+        An iterator and an async iterator over objects. ``len`` says how many are still to come, if
+        that is known. If the program leaves the loop early, the calls that have started go on;
+        `Object.cancel` stops one of them.
 
     Raises
     ------
@@ -61,23 +73,41 @@ def as_completed(
     KeyboardInterrupt
         Raised by the iterator at Ctrl-C, which cancels the run. What is done stays.
     TypeError
-        Something is no object of `spawn` or `map`, or ``timeout`` is no number.
+        Something is no object of `spawn` or `map`, ``timeout`` is no number, or ``window`` is no
+        whole number.
+    ValueError
+        ``window`` is less than 1.
+    UsageError
+        There is a ``window``, and a run that has started already.
 
     Notes
     -----
-    Inside a call, objects come when all calls have ended.
+    Inside a call, objects come when all calls have ended, unless there is a ``window``.
 
     Examples
     --------
     >>> calls = [spawn(pow, (2, i)) for i in range(4)]
     >>> sorted(done.fetch() for done in as_completed(calls))
     [1, 2, 4, 8]
+    >>> few = as_completed((spawn(pow, (2, i)) for i in range(1000)), window=10)
+    >>> sum(done.fetch() for done in few) == 2**1000 - 1
+    True
     """
     timeout = plain_scalar(timeout)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
         raise TypeError(f"timeout has to be seconds, got {timeout!r}")
+    window = _checked(window)
     if isinstance(objects, Execution):
+        if window is not None:
+            raise UsageError(
+                "this run has started all of its calls already, so window= comes too late; give "
+                "as_completed the objects themselves, and do not execute them before"
+            )
         return objects.completed(timeout)
+    if window is not None:
+        few = _windowed(objects, window, choose(session), seed, checkpoint)
+        few.limit(timeout, few.stop)
+        return few
     chosen = choose(session)
     given: list[Handle] = []
     for one in [objects] if isinstance(objects, Handle) else objects:
@@ -94,6 +124,40 @@ def as_completed(
         checkpoint=checkpoint,
     )
     return run.completed(timeout, stop=True)
+
+
+def _checked(window: object) -> int | None:
+    window = plain_scalar(window)
+    if window is None:
+        return None
+    if isinstance(window, bool) or not isinstance(window, int):
+        raise TypeError(f"window has to be a number of objects, got {window!r}")
+    if window < 1:
+        raise ValueError(f"window has to be 1 or more, got {window!r}")
+    return window
+
+
+def _windowed(
+    objects: Iterable[Any] | Handle, window: int, chosen: Session, seed: Any, checkpoint: Any
+) -> Windowed:
+    series = Series()
+
+    def start(one: Any, ended: Callable[[Run], object]) -> Execution:
+        started: Execution = chosen.runs.run(
+            [one],
+            finish=lambda: None,
+            plain=True,
+            wait=False,
+            on_error="continue",
+            seed=seed,
+            checkpoint=checkpoint,
+            series=series,
+            ended=ended,
+        )
+        return started
+
+    given = [objects] if isinstance(objects, Handle) else objects
+    return Windowed(given, window, start, chosen.runs.listen)
 
 
 as_completed.__module__ = "mars.remote"  # where programs find it

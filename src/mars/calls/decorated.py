@@ -14,6 +14,7 @@ from mars.calls.objects import MapObjects, Object
 from mars.calls.options import check_function, parse_options
 from mars.calls.spawn import map as map_items
 from mars.calls.spawn import spawn
+from mars.tracebacks import trim
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,7 +108,11 @@ class RemoteFunction(Generic[P, R]):
         BaseException
             The call failed: its own error.
         """
-        value: R = self.spawn(*args, **kwargs).execute().fetch()
+        try:
+            value: R = self.spawn(*args, **kwargs).execute().fetch()
+        except BaseException as error:
+            trim(error)
+            raise
         return value
 
     def options(self, **options: object) -> RemoteFunction[P, R]:

@@ -313,6 +313,18 @@ class Executable(Handle, Generic[V]):
         """Facts about the stored results; programs of the original call it by this name."""
         return [] if self._is_empty() else self.infos_in(existing(session, self), fields)
 
+    if not TYPE_CHECKING:  # else a type checker would take any name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            # Only for a name that is not there. Libraries look for names with underscores.
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            from mars.calls import mistakes
+
+            raise AttributeError(
+                mistakes.no_attribute(type(self).__name__, name), name=name, obj=self
+            )
+
     # -- what the session asks -----------------------------------------------------------------
 
     def calls_in(self, realm: Realm) -> Sequence[Call]:

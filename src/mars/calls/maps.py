@@ -243,6 +243,12 @@ class MapCall(Call):
             call = self.made[index] = ItemCall(self, index)
         return call
 
+    def dropped(self, item: Call) -> None:
+        # Else the map would run it by itself, and nobody would hold its value.
+        index: int = item.index  # type: ignore[attr-defined]
+        if index not in self.own:
+            self.made.pop(index, None)
+
     def where(self, parts: Sequence[Task]) -> Items:
         """Which block has which item; made anew only when there are others, as many may ask."""
         known, count, last, index = self._index
@@ -261,7 +267,7 @@ class MapCall(Call):
         """The calls to run so that all items are done: the map's blocks, and calls of its own."""
         calls: list[Call] = []
         have = self._have(realm)
-        for index, call in self.made.items():
+        for index, call in list(self.made.items()):
             # An item may have run as an input of another call. Now the program asks for it, too.
             if call.task_in(realm) is not None or not _succeeded(have.find(index)):
                 calls.append(call)
@@ -274,7 +280,7 @@ class MapCall(Call):
         have = self._have(realm)
         alone = [
             call
-            for index, call in self.made.items()
+            for index, call in list(self.made.items())
             if call.task_in(realm) is not None and have.find(index) is None
         ]
         return [self, *alone]
@@ -412,7 +418,7 @@ class MapCall(Call):
                     errors.pop(index, None)
             for offset, error in failed.items():
                 errors[block.items[offset]] = error
-        for index, call in self.made.items():
+        for index, call in list(self.made.items()):
             own = call.task_in(realm)
             if own is None:
                 continue

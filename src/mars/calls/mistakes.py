@@ -14,6 +14,73 @@ from difflib import get_close_matches
 
 from mars.calls.options import CHECKS
 
+_OTHERWISE = {
+    ("execute", "timeout"): (
+        "spawn(..., timeout=60) limits one call, and execute(wait=False).result(timeout=60) how "
+        "long you wait"
+    ),
+    ("execute", "n_jobs"): "mars.new_session(n_cpu=4) says how many cores calls share",
+    ("execute", "threads"): "it is an option of a call: spawn(..., threads=50)",
+    ("new_session", "n_jobs"): "n_cpu=4 says how many cores calls share",
+    ("new_session", "max_workers"): "n_cpu=4 says how many cores calls share",
+    ("new_session", "processes"): "n_cpu=4 says how many cores calls share",
+    ("new_session", "threads"): (
+        "it is an option of a call, as a session has calls that wait and calls that compute: "
+        "spawn(..., threads=50), map(..., threads=50), @mars.remote(threads=50) or "
+        "mars.Executor(50, threads=50)"
+    ),
+    ("new_session", "memory"): (
+        "object_memory='2GiB' limits stored values, and spawn(..., memory='2GiB') one call"
+    ),
+}
+"""What people look for where it is not, and where it is."""
+
+_ELSEWHERE = {
+    "result": "execute().fetch() gives its value",
+    "get": "execute().fetch() gives its value",
+    "compute": "execute().fetch() gives its value",
+    "value": "execute().fetch() gives its value",
+    "collect": "execute().fetch() gives its value",
+    "run": "execute() runs it, and fetch() gives its value",
+    "start": "execute(wait=False) starts it",
+    "submit": "execute(wait=False) starts it",
+    "wait": "execute() waits, and so does the future that execute(wait=False) gives",
+    "done": "states() says how far it is",
+    "status": "states() says how far it is",
+    "state": "states() says how far it is",
+    "running": "states() says how far it is",
+    "error": "errors() has its error",
+    "exception": "errors() has its error",
+    "logs": "log is what it has printed",
+    "output": "log is what it has printed",
+    "stdout": "log is what it has printed",
+    "shape": "it stands for a value that fetch() gives once it was executed",
+}
+"""What people look for at an object or a map, by the names that other libraries have for it."""
+
+OF_OTHERS = {
+    "init": "new_session(n_cpu=4), which a program may leave out",
+    "Client": "new_session(n_cpu=4), which a program may leave out",
+    "Session": "new_session(n_cpu=4), which a program may leave out",
+    "shutdown": "stop_server(), or nothing: all ends with the program",
+    "get": "fetch(...), after execute(...)",
+    "compute": "execute(...), then fetch(...)",
+    "gather": "execute(...), then fetch(...)",
+    "wait": "execute(...), or as_completed(...)",
+    "submit": "spawn(f, args=(1, 2)), then execute(); or mars.Executor",
+    "delayed": "spawn(f, args=(1, 2)), or @mars.remote",
+    "starmap": "map(f, [1, 2], [3, 4]), with one list for each argument",
+    "imap": "as_completed(map(f, items))",
+    "imap_unordered": "as_completed(map(f, items))",
+    "apply": "run(f, 1, 2)",
+    "call": "run(f, 1, 2)",
+    "Pool": "mars.Executor(4)",
+    "ProcessPoolExecutor": "mars.Executor(4)",
+    "ThreadPoolExecutor": "mars.Executor(50, threads=50)",
+    "Parallel": "map(f, items); and import mars.joblib runs joblib on mars",
+}
+"""What people look for in `mars` and `mars.remote`, as other libraries have it, and what it is."""
+
 _FURTHER = ("retry_when_fail", "resolve_tileable_input", "n_output")
 
 
@@ -99,6 +166,8 @@ def unknown_option(
     text = f"Unexpected kw: {name}"
     known = [*CHECKS, *_FURTHER]
     meant = nearest(name, known)
+    if of_map and name in ("args", "kwargs") and not _takes(func, name):
+        return f"{text}; {_arguments_of_map(_name(func), name, options[name])}"
     if not _takes(func, name):
         if meant:
             return f"{text}; did you mean {meant}={_short(options[name])}?"
@@ -121,6 +190,44 @@ def unknown_option(
     )
 
 
+def _arguments_of_map(called: str, name: str, given: object) -> str:
+    """Where that goes in `map` which `spawn` takes as ``args`` and ``kwargs``."""
+    if name == "args" or not isinstance(given, Mapping):
+        return f"what map goes over follows the function: map({called}, items)"
+    inside = ", ".join(f"{one}={_short(value)}" for one, value in given.items())
+    return (
+        f"arguments of {called} that are the same for all items go into a partial: "
+        f"map(functools.partial({called}, {inside}), ...)"
+    )
+
+
+def no_iterable(func: object, given: Sequence[object], options: Mapping[str, object]) -> str:
+    """For ``map(f, 3)`` and ``map(f)``: what `map` takes."""
+    called = _name(func)
+    for one in given:
+        if not isinstance(one, Iterable):
+            return (
+                f"map takes iterables, got {_short(one)}; map({called}, [1, 2, 3]) calls {called} "
+                f"three times, and run({called}, {_short(one)}) once"
+            )
+    hint = f"; {_arguments_of_map(called, 'args', None)}" if "args" in options else ""
+    return f"map() must have at least one iterable{hint}"
+
+
+def no_attribute(kind: str, name: str) -> str:
+    """For a name that an object does not have: what to write for what others call so."""
+    text = f"{kind!r} object has no attribute {name!r}"
+    found = _ELSEWHERE.get(name)
+    return text if found is None else f"{text}; {found}"
+
+
+def no_name(module: str, name: str) -> str:
+    """For a name that a module of ours does not have: what it is here."""
+    text = f"module {module!r} has no attribute {name!r}"
+    found = OF_OTHERS.get(name)
+    return text if found is None else f"{text}; here it is {found}"
+
+
 def unknown_argument(function: str, name: str, known: Iterable[str], advice: str = "") -> str:
     """For a keyword that a function of ours does not have.
 
@@ -137,7 +244,12 @@ def unknown_argument(function: str, name: str, known: Iterable[str], advice: str
     """
     meant = nearest(name, known)
     hint = f"; did you mean {meant}?" if meant and not advice else ""
+    if (function, name) in _OTHERWISE:
+        hint = f"; {_OTHERWISE[function, name]}"
     return f"{function}() got an unexpected keyword argument {name!r}{hint}{advice}"
 
 
-__all__ = ["nearest", "positional", "unknown_argument", "unknown_option"]
+__all__ = [
+    "OF_OTHERS", "nearest", "no_attribute", "no_iterable", "no_name", "positional",
+    "unknown_argument", "unknown_option",
+]  # fmt: skip

@@ -292,6 +292,8 @@ class Object(Output, Executable[R], Generic[R]):
         from mars.calls.shown import table_of
 
         inputs = len(self.call.inputs)
+        if not inputs:
+            return table_of([self], "Object")
         return table_of([self], f"Object with {inputs} input{'' if inputs == 1 else 's'}")
 
 
@@ -347,7 +349,9 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
         named = self.__dict__.get("_named")
         if named is not None and name in named._fields:
             return self[named._fields.index(name)]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        from mars.calls import mistakes
+
+        raise AttributeError(mistakes.no_attribute(type(self).__name__, name))
 
     def __dir__(self) -> list[str]:
         fields = self._named._fields if self._named is not None else ()
@@ -436,6 +440,11 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
         if made is None:
             made = self._made[index] = Object(self._call.item(index), 0)
         return made
+
+    def loose(self, index: int) -> Object[R]:
+        """The object of an item, which is not held here: its value goes when nobody holds it."""
+        made = self._made.get(index)
+        return Object(self._call.item(index), 0) if made is None else made
 
     def calls_in(self, realm: Realm) -> Sequence[Call]:
         return self._call.pieces(realm) if len(self) else ()

@@ -80,8 +80,8 @@ class Options:
         Cores that the call owns while it runs.
     memory : int or None
         Bytes that the call may use.
-    gpus : int
-        GPUs that the call owns.
+    gpus : float
+        GPUs that the call owns: whole ones, or a part of one.
     timeout_s : float or None
         Limit for one attempt, in seconds of wall clock. It counts from when the attempt is sent
         to a free worker.
@@ -116,7 +116,7 @@ class Options:
         name: str | None = None,
         cpus: float = 1,
         memory: int | None = None,
-        gpus: int = 0,
+        gpus: float = 0,
         timeout_s: float | None = None,
         retries: int = 0,
         retry_on: tuple[type[BaseException], ...] = (Exception,),
@@ -305,7 +305,16 @@ def _take_memory(options: Options, value: object) -> None:
 
 
 def _take_gpus(options: Options, value: object) -> None:
-    options.gpus = _count(value, "gpus")
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"gpus has to be a number, got {value!r}")
+    gpus = float(value)
+    if not 0 <= gpus < float("inf"):
+        raise ValueError(f"gpus has to be 0 or more, got {value!r}")
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError(f"gpus above 1 have to be whole devices, got {value!r}")
+    options.gpus = int(gpus) if gpus == int(gpus) else gpus
 
 
 def _take_gpu(options: Options, value: object) -> None:

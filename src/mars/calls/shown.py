@@ -258,7 +258,7 @@ def table(rows: Sequence[Row], caption: str, left_out: int = 0) -> str:
         lines.append(
             f'<tr><td style="{left}">{escape(row.name)}</td>'
             f'<td style="{left};white-space:nowrap;color:{colour}">{escape(row.told(now))}</td>'
-            f'<td style="{wide}"><code>{escape(_short(row.last))}</code></td></tr>'
+            f'<td style="{wide}">{_line(row.last)}</td></tr>'
         )
     if left_out:
         lines.append(f'<tr><td style="{left}" colspan="3">… {left_out:,} more</td></tr>')
@@ -267,6 +267,11 @@ def table(rows: Sequence[Row], caption: str, left_out: int = 0) -> str:
         f'<table><caption style="{left}">{escape(caption)}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
+
+
+def _line(text: str) -> str:
+    # Notebooks give code a ground of its own, which looks odd if there is none.
+    return f"<code>{escape(_short(text))}</code>" if text else ""
 
 
 __all__ = ["Row", "listing", "row_of", "rows_of_map", "table", "table_of", "tally"]

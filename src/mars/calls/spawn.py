@@ -101,7 +101,9 @@ def spawn(
         ``name`` (str): shown instead of the name of the function.
         ``cpus`` (float, default 1): cores that the call owns. Libraries in the call use so many
         threads. ``memory`` (bytes or "2GiB"): what the call may take beyond its inputs. If it takes
-        more, it gets a `MemoryError`. ``gpus`` (int): refused above 0 where there are none.
+        more, it gets a `MemoryError`. ``gpus`` (number, default 0): GPUs that the call
+        owns, such as 1, 2 or 0.5 of one; it sees them alone, in ``CUDA_VISIBLE_DEVICES``; refused
+        where no worker has as many. ``gpu=True`` is ``gpus=1``.
         ``threads`` (int, default 0): for calls that wait. So many of them run at a time, as threads
         of one process, and take no cores; see docs/howto/waiting.md.
         ``timeout`` (float, seconds): limit for one attempt.
@@ -336,8 +338,10 @@ def map(  # noqa: A001 (mars.remote.map)
     9
     """
     check_function(func)
-    if not iterables:
-        raise TypeError("map() must have at least one iterable")
+    if not iterables or not all(isinstance(one, Iterable) for one in iterables):
+        from mars.calls import mistakes
+
+        raise TypeError(mistakes.no_iterable(func, iterables, options))
     retry_when_fail = _flag(options.pop("retry_when_fail", False), "retry_when_fail")
     chosen = parse_options(
         options,

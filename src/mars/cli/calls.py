@@ -1,4 +1,4 @@
-"""``mars calls``: the calls of a running session that has a page. Called by `mars.cli`."""
+"""``mars calls``: the calls of a running session. Called by `mars.cli`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Print calls, those under way first, then the newest; 1 if there is no page."""
-    page = chosen(options)
-    if page is None:
+    """Print calls, those under way first, then the newest; 1 if there is no session."""
+    found = chosen(options)
+    if found is None:
         return 1
     try:
-        ask(page, "/api/overview")  # it brings what it knows up to date
-        told = ask(page, "/api/calls")
+        told = ask(found, "/api/calls")
     except OSError as error:
-        print(f"the page of program {page.pid} does not answer: {error}", file=sys.stderr)
+        print(f"program {found.pid} does not answer: {error}", file=sys.stderr)
         return 1
     words = told["words"]
     rows = [row for row in told["rows"] if options.find in words[row[1]]]

@@ -5,6 +5,7 @@ Called by `mars.cli`.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from mars.cli.live import add_session, chosen
@@ -20,8 +21,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the address; 1 if there is no page, or several."""
-    page = chosen(options)
-    if page is None:
+    found = chosen(options)
+    if found is None:
         return 1
-    print(page.link)
+    if found.page is None:
+        print(
+            f"the session of program {found.pid} has no page; new_session(web=True) opens one. "
+            f"`mars top` shows it here",
+            file=sys.stderr,
+        )
+        return 1
+    print(found.page)
     return 0

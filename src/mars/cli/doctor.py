@@ -32,6 +32,7 @@ from mars.cli.findings import (
     said,
     size_text,
 )
+from mars.gpus import find
 from mars.observe.progress import format_duration
 from mars.resources import cpu_count, memory_limit_bytes, memory_limits
 from mars.settings import DOCTOR_ENGINE_S, DOCTOR_ROUND_TRIPS, LOW_DISK_BYTES, LOW_FILES
@@ -91,6 +92,7 @@ def examine(*, environ: Mapping[str, str] = os.environ, engine: bool = True) -> 
         "mars": _software,
         "cores": lambda: _cores(environ),
         "memory": lambda: _memory(environ),
+        "gpus": lambda: _gpus(environ),
         "system": _system,
         "packages": _packages,
         "threads": lambda: _threads(environ),
@@ -197,6 +199,16 @@ def _cores(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("used", f"{count.n}, because of: {count.reason}", count.n, hint)
     for name, cores in count.considered:
         yield Finding(name, _number(cores), cores)
+
+
+def _gpus(environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        names, reason = find(environ=environ)
+    except ValueError as error:
+        yield Finding("used", str(error), None, ok=False)
+        return
+    text = f"{', '.join(names)}, because of: {reason}" if names else f"none; {reason}"
+    yield Finding("used", text, list(names))
 
 
 def _memory(environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -1,20 +1,37 @@
-"""Sessions of this user that have a page, and what they answer. Called by modules of `mars.cli`."""
+"""Running sessions of this user, and what they answer. Called by modules of `mars.cli`.
+
+Each program that has a session is found by its socket in a private folder, see `mars.web.desk`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import ssl
+import os
+import socket
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mars.errors import CredentialsError
-from mars.web.whereabouts import Whereabouts, everything
+from mars.web.desk import address_in, enter, folder, is_mine
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+
+_LIMIT_S: Final = 60.0
+_LIST_LIMIT_S: Final = 5.0  # a program that was stopped does not hold up the others for long
+_HOST: Final = os.uname().nodename
+
+
+class Found(NamedTuple):
+    """A running session: its id, its program, the name of the program's socket, and its page."""
+
+    session: str
+    pid: int
+    program: str
+    engine: str
+    page: str | None
+    socket: str
 
 
 def add_session(parser: ArgumentParser) -> None:
@@ -24,53 +41,99 @@ def add_session(parser: ArgumentParser) -> None:
     )
 
 
-def chosen(options: Namespace) -> Whereabouts | None:
-    """The page of the session that was asked for. None: there is none, and a line says why."""
-    try:
-        pages = everything()
-    except CredentialsError as error:
-        print(error, file=sys.stderr)
-        return None
-    if options.session:
-        pages = [one for one in pages if one.session.startswith(options.session)]
-    if len(pages) == 1:
-        return pages[0]
-    if pages:
-        print("several sessions have a page; choose one with --session:", file=sys.stderr)
-        for one in pages:
-            print(f"  {one.session}  program {one.pid}, {one.address}", file=sys.stderr)
-    else:
-        print("no session of yours has a page here; new_session(web=True) opens one",
-              file=sys.stderr)  # fmt: skip
-    return None
+def everything() -> list[Found]:
+    """The sessions of all programs of this user on this host.
 
-
-def lines_of(page: Whereabouts, path: str) -> Iterator[str]:
-    """The lines of an answer of the page, as they come.
+    Sockets of programs that were killed are removed.
 
     Raises
     ------
     OSError
-        The page does not answer, or knows nothing of this.
+        Other users may enter the folder.
     """
-    asked = urllib.request.Request(  # noqa: S310 - the address comes from a private file
-        page.address.rstrip("/") + path, headers={"Authorization": f"Bearer {page.token}"}
-    )
-    context = None
-    if page.certificate is not None:
-        context = ssl.create_default_context(cafile=page.certificate)
-    # No proxy: the page is on this machine.
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
-    with opener.open(asked, timeout=60) as answer:
-        for line in answer:
-            yield line.decode("utf-8").rstrip("\n")
+    found: list[Found] = []
+    if not os.path.isdir(folder()):
+        return found
+    place = enter(folder())
+    try:
+        for name in sorted(os.listdir(place)):
+            if not name.startswith(f"{_HOST}-") or not name.endswith(".sock"):
+                continue
+            try:
+                (told,) = _asked(place, name, {"path": "/sessions"}, _LIST_LIMIT_S)
+            except ConnectionRefusedError:  # nobody listens: its program was killed
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=place)
+                continue
+            except (OSError, ValueError):  # it ends just now, or is stopped
+                continue
+            found += [Found(**one, socket=name) for one in told]
+    finally:
+        os.close(place)
+    return found
 
 
-def ask(page: Whereabouts, path: str) -> Any:
-    """What the page answers, decoded. It raises what `lines_of` raises."""
-    return json.loads("".join(lines_of(page, path)))
+def chosen(options: Namespace) -> Found | None:
+    """The session that was asked for. None: there is none, and a line says why."""
+    try:
+        sessions = everything()
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return None
+    if options.session:
+        sessions = [one for one in sessions if one.session.startswith(options.session)]
+    if len(sessions) == 1:
+        return sessions[0]
+    if sessions:
+        print("there are several sessions; choose one with --session:", file=sys.stderr)
+        for one in sessions:
+            print(f"  {one.session}  program {one.pid}: {one.program}", file=sys.stderr)
+    else:
+        print("no program of yours has a session of mars on this machine", file=sys.stderr)
+    return None
 
 
-__all__ = ["add_session", "ask", "chosen", "lines_of"]
+def lines_of(found: Found, path: str, **query: object) -> Iterator[Any]:
+    """What a session answers, line by line, decoded.
+
+    Raises
+    ------
+    OSError
+        It does not answer, has ended, or knows nothing of this.
+    """
+    place = enter(folder())
+    try:
+        yield from _asked(
+            place, found.socket, {"session": found.session, "path": path, "query": query}
+        )
+    finally:
+        os.close(place)
+
+
+def ask(found: Found, path: str, **query: object) -> Any:
+    """The only line of an answer. It raises what `lines_of` raises."""
+    for line in lines_of(found, path, **query):
+        return line
+    raise ConnectionError("it has just ended")
+
+
+def _asked(
+    place: int, name: str, question: dict[str, object], limit_s: float = _LIMIT_S
+) -> Iterator[Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(address_in(place, name))  # waits for its turn, which a limit would not
+        connection.settimeout(limit_s)
+        if not is_mine(connection):
+            raise PermissionError(f"{name} belongs to another user")
+        connection.sendall(json.dumps(question).encode() + b"\n")
+        with connection.makefile("rb") as answer:
+            for line in answer:
+                if line == b"\n":
+                    continue
+                told = json.loads(line)
+                if isinstance(told, dict) and "error" in told and len(told) == 1:
+                    raise ConnectionError(told["error"])
+                yield told
+
+
+__all__ = ["Found", "add_session", "ask", "chosen", "everything", "lines_of"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
-from mars.cli.live import add_session, ask, chosen, lines_of
+from mars.cli.live import Found, add_session, ask, chosen, lines_of
+from mars.observe.states import QUEUED, WAITING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,27 +20,36 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Print the log; 1 if there is no such call, or no page."""
-    page = chosen(options)
-    if page is None:
+    """Print the log; 1 if there is no such call, or no session."""
+    found = chosen(options)
+    if found is None:
         return 1
     try:
-        ask(page, "/api/overview")
-        told = ask(page, "/api/calls")
-        words = told["words"]
-        named = [row[0] for row in told["rows"] if options.call in (row[0], words[row[1]])]
-        if not named:
+        key = key_of(found, options.call)
+        if key is None:
             print(f"no call is named {options.call!r}; `mars calls` lists them", file=sys.stderr)
             return 1
-        kind = ""
-        for line in lines_of(page, f"/api/log?call={quote(named[0])}"):
-            if line.startswith("event: "):
-                kind = line[7:]
-            elif line.startswith("data: ") and kind == "log":
-                print(json.loads(line[6:])["text"], end="", flush=True)
-            if kind == "end" or (line.startswith(": ") and not options.follow):
-                break
+        for part in lines_of(found, "/api/log", call=key, follow=options.follow):
+            print(part["text"], end="", flush=True)
     except OSError as error:
-        print(f"the page of program {page.pid} says nothing of it: {error}", file=sys.stderr)
+        print(f"program {found.pid} says nothing of it: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def key_of(found: Found, call: str) -> str | None:
+    """The key of the call that is meant: by its key, by its name, else by a part of it.
+
+    Of several, the one that is under way, else the latest.
+    """
+    told: dict[str, Any] = ask(found, "/api/calls")
+    words = told["words"]
+    rows = told["rows"]
+    named = [row for row in rows if call in (row[0], words[row[1]])]
+    if not named:
+        named = [row for row in rows if call.lower() in words[row[1]].lower()]
+    begun = [row for row in named if row[3] not in (QUEUED, WAITING)]
+    return str((begun or named)[0][0]) if named else None
+
+
+__all__ = ["add_arguments", "key_of", "run"]

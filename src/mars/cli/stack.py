@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mars import platform
 from mars.engines.kinds import is_cluster
 from mars.engines.local import stacks
-from mars.engines.local.stacks import Processes, Report, State
+from mars.engines.local.stacks import Processes, Report, State, ThreadCall
 from mars.errors import MarsError
 from mars.settings import NODE_STACK_S
 
@@ -147,6 +147,9 @@ def _write(engine: Processes, stream: TextIO) -> None:
 def _write_report(report: Report, stream: TextIO) -> None:
     stream.write(f"  worker {report.pid}: {_said(report)}\n")
     stream.writelines(f"    {frame}\n" for frame in report.call)
+    for one in report.calls:
+        stream.write(f"    {one.name or 'a call'}: {_said_of_call(one)}\n")
+        stream.writelines(f"      {frame}\n" for frame in one.call or ())
     for frames in report.threads:
         stream.write("    in another thread:\n")
         stream.writelines(f"      {frame}\n" for frame in frames)
@@ -159,9 +162,20 @@ def _said(report: Report) -> str:
         return "alive, but it does not answer: it starts, waits for a disk, or lost our files"
     if report.state is State.RUNNING and not report.call:
         return "running a call; it is in C code, with no Python function around it"
+    if report.calls:
+        several = f"{len(report.calls)} calls" if len(report.calls) > 1 else "a call"
+        return f"running {several} in threads"
     if report.call:
         return f"{report.state.value}, most recent line first"
     return str(report.state.value)
+
+
+def _said_of_call(one: ThreadCall) -> str:
+    if one.call:
+        return f"{one.state.value}, most recent line first"
+    if one.call is None:
+        return "running; its stack is not known, as only 100 threads of a process tell theirs"
+    return f"{one.state.value}; it is in C code, with no Python function around it"
 
 
 def _stopped(pid: int) -> str:

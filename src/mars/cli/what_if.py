@@ -20,6 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument("--cpus", type=float, default=1, help="cores of each (default: 1)")
+    parser.add_argument(
+        "--gpus", type=int, help="GPUs of each (default: as many as a call has asked for)"
+    )
     parser.add_argument("--price", type=float, help="what one core costs for an hour")
 
 
@@ -29,7 +32,7 @@ def run(options: Namespace) -> int:
     if record is None:
         return 1
     try:
-        print(what_if(record, options.nodes, options.cpus, options.price))
+        print(what_if(record, options.nodes, options.cpus, options.price, options.gpus))
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2

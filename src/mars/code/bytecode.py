@@ -55,6 +55,8 @@ class Facts:
     ----------
     globals : tuple of str
         Names that are looked up, set or deleted as global ones.
+    hinted : tuple of str
+        Names in annotations in text, of functions and classes that the code defines.
     mentioned : frozenset of str
         All names, of attributes too, and text that could be a name.
     stored : frozenset of str
@@ -67,10 +69,13 @@ class Facts:
         Whether it may ask for names that nobody can see here.
     """
 
-    __slots__ = ("__weakref__", "dynamic", "globals", "imports", "mentioned", "stored", "texts")
+    __slots__ = (
+        "__weakref__", "dynamic", "globals", "hinted", "imports", "mentioned", "stored", "texts",
+    )  # fmt: skip
 
     def __init__(self, code: CodeType) -> None:
         names: dict[str, None] = {}
+        hinted: dict[str, None] = {}
         mentioned: set[str] = set()
         imports: dict[tuple[int, str, tuple[str, ...]], None] = {}
         self.stored = frozenset(_scan(code, names, imports))
@@ -79,9 +84,12 @@ class Facts:
             mentioned.update(c for c in inner.co_consts if type(c) is str and c.isidentifier())
             if inner is not code:
                 _scan(inner, names, imports)
+            for text in _annotations_in(inner):
+                hinted.update(dict.fromkeys(re.findall(_IDENTIFIER, text)))
         by_text = not _BY_TEXT.isdisjoint(mentioned)
         self.texts = tuple(dict.fromkeys(_modules_in_text(code))) if by_text else ()
         self.globals = tuple(names)
+        self.hinted = tuple(hinted)
         self.mentioned = frozenset(mentioned)
         self.imports = tuple(imports)
         self.dynamic = not _DYNAMIC.isdisjoint(mentioned)
@@ -92,6 +100,14 @@ def asks_by_text(facts: Facts) -> bool:
     return not _OF_NAMESPACE.isdisjoint(facts.globals) or (
         "__name__" in facts.globals and "modules" in facts.mentioned
     )
+
+
+_IMPORTS_BY_TEXT: Final = frozenset({"import_module", "__import__"})
+
+
+def imports_by_text(facts: Facts) -> bool:
+    """Whether code may import a module whose name nobody can see in it."""
+    return not _IMPORTS_BY_TEXT.isdisjoint(facts.mentioned)
 
 
 def _scan(
@@ -121,6 +137,40 @@ def _scan(
             taken = members if isinstance(members, tuple) else ()
             imports[up, known[argument], taken] = None
     return stored
+
+
+def _annotations_in(code: CodeType) -> Iterator[str]:
+    """Annotations in text that code gives to the classes and functions which it defines."""
+    if code.co_name == "__annotate__":  # from Python 3.14 on they are made when they are asked for
+        yield from (text for text in code.co_consts if type(text) is str)
+        return
+    of_class = "__annotations__" in code.co_names
+    parameters = {"return"}
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            parameters.update(inner.co_varnames)
+    if not of_class and len(parameters) == 1:
+        return
+    before: object = None
+    extended = 0
+    raw = code.co_code
+    for place in range(0, len(raw), 2):
+        op, argument = raw[place], raw[place + 1] | extended
+        extended = argument << 8 if op == _EXTENDED_ARG else 0
+        if op == _LOAD_CONST:
+            constant = code.co_consts[argument]
+            if type(constant) is str and before in parameters:
+                yield constant
+            elif type(constant) is tuple and parameters.issuperset(constant[::2]):
+                yield from (text for text in constant[1::2] if type(text) is str)
+            before = constant if type(constant) is str else None
+        elif (
+            type(before) is str
+            and op in _BY_NAME
+            and of_class
+            and code.co_names[argument] == "__annotations__"
+        ):
+            yield before
 
 
 def _modules_in_text(code: CodeType) -> Iterator[str]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copyreg
 import functools
 import sys
 from abc import ABCMeta
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import EnumMeta
 from types import FunctionType
@@ -22,6 +24,8 @@ from mars.errors import UsageError
 
 MISSING: Final = object()
 """In place of a value: there is none."""
+
+HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
 
 AS_IMPORTED: Final = b""
 """In place of a pickle: what the module's own import makes."""
@@ -185,12 +189,14 @@ class Change:
     def enter(self) -> None:
         """Put the program's value in place."""
         self.base = self.now()
-        self.set(self.value)
+        if self.value is not self.base:
+            self.set(self.value)
 
     def leave(self) -> None:
         """Put back what the import made."""
         self.value = self.now()  # what calls made of it stays with this world
-        self.set(self.base)
+        if self.value is not self.base:
+            self.set(self.base)
 
     def now(self) -> Any:
         """What is there."""
@@ -214,6 +220,24 @@ class Change:
             if self.name == "_value_" and isinstance(type(self.owner), EnumMeta):
                 _rename_member(self.owner, value)
             vars(self.owner)[self.name] = value
+
+
+class Reducer(Change):
+    """How objects of a class pickle, as the program has told `copyreg`."""
+
+    __slots__ = ()
+
+    def __init__(self, cls: type, reducer: Callable[..., object]) -> None:
+        super().__init__(cls, "a reducer", reducer)
+
+    def now(self) -> Any:
+        return copyreg.dispatch_table.get(self.owner, MISSING)
+
+    def set(self, value: Any) -> None:
+        if value is MISSING:
+            copyreg.dispatch_table.pop(self.owner, None)
+        else:
+            copyreg.dispatch_table[self.owner] = value
 
 
 class Content(Change):
@@ -241,16 +265,23 @@ class Content(Change):
 
 def _exchange(one: Any, other: Any) -> None:
     """Have two objects exchange what they hold."""
-    if type(one) is list:
-        one[:], other[:] = other[:], one[:]
-        return
-    if type(one) not in (dict, set):
-        one, other = vars(one), vars(other)
-    kept = one.copy()
-    one.clear()
-    one.update(other)
-    other.clear()
-    other.update(kept)
+    for base in _CONTAINERS:
+        if isinstance(one, base):  # by its own methods, whatever the program's class makes of them
+            kept = base(one)
+            for there, here in ((one, base(other)), (other, kept)):
+                base.clear(there)
+                (base.extend if base in (list, deque) else base.update)(there, here)
+            break
+    if type(getattr(one, "__dict__", None)) is dict:
+        mine, others = vars(one), vars(other)
+        before = dict(mine)
+        mine.clear()
+        mine.update(others)
+        others.clear()
+        others.update(before)
+
+
+_CONTAINERS: Final[tuple[Any, ...]] = (OrderedDict, dict, list, set, deque)
 
 
 def bound(state: State) -> Any:

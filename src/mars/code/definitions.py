@@ -22,6 +22,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from mars.code.modules import travels_by_value
 from mars.code.origin import is_project_module
 from mars.code.world import (
     current,
+    keep_apart,
 )
 
 CODE_VERSION: Final = 2
@@ -93,9 +95,12 @@ def singleton_of(module: str, name: str, kind: type) -> Any:
     return value if type(value) is kind else bare(kind)
 
 
-def world_module(name: str, facts: Mapping[str, Any]) -> ModuleType:
-    """A module that travels by value."""
-    return current().module(name, facts)
+def world_module(name: str, facts: Mapping[str, Any], kind: Any = ModuleType) -> ModuleType:
+    """A module that travels by value, of a class of its own perhaps."""
+    module = current().module(name, facts)
+    if kind is not ModuleType:
+        module.__class__ = kind
+    return module
 
 
 def world_namespace(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,10 +108,33 @@ def world_namespace(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     return current().namespace(name, facts)
 
 
-def loose_namespace(facts: dict[str, Any]) -> dict[str, Any]:
-    """Global names that belong to no module, as those of code that a program ran with `exec`."""
-    facts["__builtins__"] = builtins.__dict__
-    return facts
+def loose_module(tag: str, name: str, facts: dict[str, Any]) -> ModuleType:
+    """A module that is not in ``sys.modules``, or the names of code that was run with `exec`."""
+    world = current()
+    known = world.find(tag, name, "") if tag else MISSING
+    if isinstance(known, ModuleType):
+        return known
+    made = ModuleType(name)
+    made.__dict__.update(facts)
+    made.__dict__["__builtins__"] = builtins.__dict__
+    world.add(tag, name, None, made)
+    return made
+
+
+def itself(value: Any) -> Any:
+    """What it is given: for an object that stands in a pickle as another one."""
+    return value
+
+
+def make_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    """A view of bytes, as what they were seen as."""
+    view = memoryview(data).cast("B")
+    return view if form == "B" and len(shape) == 1 else view.cast(form, shape)  # type: ignore[call-overload]
+
+
+def make_context_variable(name: str, *value: Any) -> ContextVar[Any]:
+    """A variable of `contextvars`; the value that it had where it comes from is its default."""
+    return ContextVar(name, default=value[0]) if value else ContextVar(name)
 
 
 class Definition:
@@ -132,6 +160,8 @@ class Definition:
                 self.value = value
             case ("name", namespace, name, value):
                 current().define(namespace, name, value)
+            case ("reducer", key, data):
+                current().reduce_by(key, data)
 
 
 def value_of(definition: Definition) -> Any:
@@ -263,7 +293,8 @@ def make_cached_property(cls: Any, func: Any, name: str | None, doc: str | None)
 
 _LEFT_OUT: Final = frozenset(
     {
-        "__weakref__", "__slotnames__", "_abc_impl", "_abc_cache", "_abc_negative_cache",
+        "__weakref__", "__slotnames__", "__subclasses__", "_abc_impl", "_abc_cache",
+        "_abc_negative_cache",
         "_abc_negative_cache_version", "_abc_registry", "__annotate_func__",
     }
 )  # fmt: skip
@@ -424,6 +455,7 @@ def make_class(
     else:
         cls = _bare_enum(meta, name, bases, body, members)
     world.add(tag, module, qualname if named else None, cls)
+    keep_apart(cls)
     return _new(cls)
 
 

@@ -7,6 +7,7 @@ change in them can be put back, and copies of the others. Called by `world`.
 from __future__ import annotations
 
 import pickle
+import sys
 from collections import OrderedDict, deque
 from enum import Enum
 from operator import is_
@@ -80,10 +81,16 @@ class Kept:
         for owner, names in self._owners:
             now = vars(owner)
             for name in [name for name in now if name not in names]:
-                Change(owner, name, MISSING).set(MISSING)
+                if not _is_submodule(owner, name, now[name]):
+                    Change(owner, name, MISSING).set(MISSING)
             for name, value in names.items():
                 if now.get(name, MISSING) is not value:
                     Change(owner, name, value).set(value)
+
+
+def _is_submodule(owner: Any, name: str, value: object) -> bool:
+    """Whether a call has imported a module inside a package: it stays, and its name with it."""
+    return isinstance(owner, ModuleType) and sys.modules.get(f"{owner.__name__}.{name}") is value
 
 
 _CONTAINERS: Final = (OrderedDict, dict, list, set, deque)

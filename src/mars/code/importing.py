@@ -75,6 +75,11 @@ def current() -> Generation:
     return _current
 
 
+def is_program() -> bool:
+    """Whether this process is the program itself, and no worker of it."""
+    return _is_program
+
+
 def generation_for(manifest: Mapping[str, Source]) -> Generation:
     """Modules that a call with these expectations can run with."""
     with _lock:

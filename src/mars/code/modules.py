@@ -96,6 +96,12 @@ class Record:
         found = self.codes.get(qualname, ())
         return found[0] if len(found) == 1 else None
 
+    def makes(self, path: str) -> bool:
+        """Whether an import is sure to make the class of a qualified name, and one such class."""
+        if not self.codes:
+            return True  # nobody knows, as of compiled modules
+        return path.partition(".")[0] in self.bound and len(self.codes.get(path, ())) < 2
+
     def has(self, code: CodeType) -> bool:
         """Whether code is that of the module's file."""
         return code in self.codes.get(code.co_qualname, ())
@@ -132,6 +138,12 @@ def travels_by_value(name: str | None) -> bool:
         return True
     record = record_of(name)
     return record is not None and not record.by_name
+
+
+def by_value() -> list[ModuleType]:
+    """The loaded modules that travel by value, without ``__main__``."""
+    records = (record_of(name) for name in list(sys.modules))
+    return [one.module for one in records if one is not None and not one.by_name]
 
 
 def is_installed(value: Any) -> bool:

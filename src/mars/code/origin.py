@@ -49,19 +49,30 @@ def is_made_by_hand(name: str, module: Any) -> bool:
 
     Compiled code makes such modules, too, but puts no Python functions into them.
     """
+    of_own_class = isinstance(module, ModuleType) and _is_of_project(type(module))
     return (
-        type(module) is ModuleType
+        (type(module) is ModuleType or of_own_class)
         and getattr(module, "__spec__", None) is None
         and not hasattr(module, "__path__")
         and not isinstance(getattr(module, "__file__", None), str)
         and name not in sys.builtin_module_names
         and ("." not in name or not is_installed_package(name.rpartition(".")[0]))
-        and any(
-            getattr(value, "__globals__", None) is module.__dict__
-            for kind in [module, *filter(_is_class, [*vars(module).values()])]
-            for value in [*vars(kind).values()]
-            if type(value) is FunctionType
-        )
+        and (of_own_class or _has_functions(module))
+    )
+
+
+def _is_of_project(kind: type) -> bool:
+    module = module_of(kind)
+    return module == "__main__" or (isinstance(module, str) and is_project_module(module))
+
+
+def _has_functions(module: Any) -> bool:
+    """Whether a module, or a class in it, has Python functions of its own."""
+    return any(
+        getattr(value, "__globals__", None) is module.__dict__
+        for kind in [module, *filter(_is_class, [*vars(module).values()])]
+        for value in [*vars(kind).values()]
+        if type(value) is FunctionType
     )
 
 

@@ -9,18 +9,15 @@ that imports them may find something else there: the program may have set it.
 from __future__ import annotations
 
 import abc
-import copyreg
 import functools
 import gc
 import itertools
-import operator
 import sys
 import weakref
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from enum import Enum, EnumMeta
 from types import (
     BuiltinFunctionType,
-    CellType,
     ClassMethodDescriptorType,
     CodeType,
     FunctionType,
@@ -40,6 +37,7 @@ from mars.code.bytecode import (
     Facts,
     asks_by_text,
     facts_of,
+    imports_by_text,
     names_in_alias,
     names_in_hints,
     resolved,
@@ -47,6 +45,7 @@ from mars.code.bytecode import (
 from mars.code.changes import (
     AS_IMPORTED,
     DEFAULT,
+    HEAP_TYPE,
     MISSING,
     REGISTERED,
     CachedFunction,
@@ -64,6 +63,18 @@ from mars.code.modules import (
     travels_by_value,
 )  # fmt: skip
 from mars.code.origin import found, module_of
+from mars.code.parts import (
+    NOT_LOOKED_AT,
+    OF_BODY,
+    OF_CLASS,
+    OF_MEMBER,
+    computes,
+    functions_in,
+    has_only_attributes,
+    is_generated,
+    says_little,
+)
+from mars.code.watched import Watched, contents_of
 from mars.settings import REACH_ITEMS
 
 _ATOMS: Final = (
@@ -71,17 +82,11 @@ _ATOMS: Final = (
     GenericAlias, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
 )  # fmt: skip
-HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
-_NOT_LOOKED_AT: Final = {
-    "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
-    "_abc_impl", "__slotnames__",
-}  # fmt: skip
-"""What Python keeps in a class for itself, and nobody changes in place."""
 _CONTAINERS_OF: Final = frozenset({"builtins", "collections", "types", "weakref", "_weakrefset"})
 """Modules of Python whose objects hold what others put into them."""
 
 
-class Reach:
+class Reach(Watched):
     """What a value refers to.
 
     Attributes
@@ -99,107 +104,58 @@ class Reach:
         Code of the functions, and the package that each one's imports start from.
     installed : dict of str
         Names of modules that something was taken from which is installed.
+    reducers : tuple of (type, callable)
+        What the program has told `copyreg` of how objects pickle.
     """
 
     def __init__(self, root: object) -> None:
+        super().__init__()
         self.stable = True
         self.modules: dict[str, None] = {}
         self.held: dict[tuple[str, str], tuple[Any, bool]] = {}
         self.asked: dict[str, dict[str, None]] = {}
         self.codes: list[tuple[CodeType, str]] = []
         self.installed: dict[str, None] = {}
-        self._globals: dict[int, tuple[dict[str, Any], list[str], list[object]]] = {}
-        self._cells: list[tuple[CellType, object]] = []
-        # Weak: the one that is remembered has to be able to go, and what it refers to is held.
-        self._functions: list[tuple[weakref.ref[FunctionType], CodeType, object, object]] = []
-        self._empty: list[Mapping[Any, Any]] = []
-        self._mappings: list[tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...]]] = []
-        self._collections: list[tuple[Collection[Any], tuple[Any, ...]]] = []
-        self._specs: list[tuple[ModuleType, object]] = []
-        self._files: list[tuple[str, tuple[int, int, int]]] = []
-        self._bases: list[tuple[weakref.ref[type], tuple[type, ...]]] = []
-        self._registrations: object = None  # of subclasses at abstract classes, so many so far
         self._seen: set[object] = set()
         self._held_alive: list[object] = []
         self._homes = Homes()
         self._room = REACH_ITEMS
         self._pending: list[Callable[[], object]] = []
-        self._instances: tuple[list[Any], list[Any]] = [], []
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
+        self._classes: dict[int, type] | None = None  # of the project, if code asks for subclasses
         self._root: object = root
         self._value(root, None)
-        while self._pending:  # a stack of our own: a chain of functions may be long
-            self._pending.pop()()
+        for _, reducer in self.reducers:
+            self._later(reducer, None)
+        self._walk()
         self._root = None
         self._plain.clear()
-        self._bound = [
-            (space, tuple(names), tuple(values)) for space, names, values in self._globals.values()
-        ]
-        self._globals.clear()
-        self._is_short = not (
-            self._cells or self._mappings or self._collections or self._specs or self._files
-            or self._instances[0]
-        )  # fmt: skip
+        self._end_watch()
+        self._classes = None
         self._seen.clear()
         self._held_alive.clear()  # the root has to be able to go
 
-    # -- has it changed? -----------------------------------------------------------------------
-
-    def unchanged(self) -> bool:
-        """Whether all is as it was when this was made."""
-        try:
-            return self._unchanged()
-        except RuntimeError:  # another thread changes one meanwhile
-            return False
-
-    def _unchanged(self) -> bool:
-        for reference, func_code, defaults, kwdefaults in self._functions:
-            func = reference()
-            if (
-                func is None
-                or func.__code__ is not func_code
-                or func.__defaults__ is not defaults
-                or func.__kwdefaults__ is not kwdefaults
-            ):
-                return False
-        # What follows is looked at by C code, as far as that can be had: it happens at each spawn.
-        for namespace, names, values in self._bound:
-            if not all(map(operator.is_, map(namespace.get, names, _MISSINGS), values)):
-                return False
-        return not any(self._empty) and (self._is_short or self._rest_unchanged())
-
-    def _rest_unchanged(self) -> bool:
-        for cell, value in self._cells:
-            if _contents(cell) is not value:
-                return False
-        for mapping, keys, held in self._mappings:
-            if (
-                len(mapping) != len(keys)
-                or not all(map(operator.is_, mapping.values(), held))
-                or not all(map(operator.is_, mapping, keys))
-            ):
-                return False
-        instances, kinds = self._instances
-        if not all(map(operator.is_, map(type, instances), kinds)):
-            return False
-        if self._registrations not in (None, abc.get_cache_token()):
-            return False
-        for class_reference, bases in self._bases:
-            cls = class_reference()
-            if cls is None or cls.__bases__ is not bases:
-                return False
-        for module, spec in self._specs:
-            if getattr(module, "__spec__", None) is not spec:
-                return False
-        for file, stamp in self._files:
-            try:
-                if modules.stamp_of(file) != stamp:
-                    return False
-            except OSError:
-                return False
-        return all(_same(collection, items) for collection, items in self._collections)
-
     # -- the walk ------------------------------------------------------------------------------
+
+    def _walk(self) -> None:
+        while True:
+            while self._pending:  # a stack of our own: a chain of functions may be long
+                self._pending.pop()()
+            for cls in [*(self._classes or {}).values()]:
+                below: list[type] = type.__subclasses__(cls)
+                for one in below:
+                    self._subclass(one)
+            if not self._pending:
+                return
+
+    def _subclass(self, cls: type) -> None:
+        """A class that code may find by asking a class above it."""
+        module = module_of(cls)
+        ours = module == "__main__" or record_of(module) is not None
+        if id(cls) in self._seen or not ours or found(module, cls.__qualname__) is not cls:
+            return
+        self._later(cls, None)
+        self.asked.setdefault(module, {})[cls.__qualname__.partition(".")[0]] = None
 
     def _later(self, value: object, facts: Facts | None) -> None:
         if type(value) not in _QUICK:
@@ -293,7 +249,7 @@ class Reach:
         attributes = getattr(value, "__dict__", None)
         plain = self._plain.get(id(kind))
         if plain is None:
-            plain = self._plain[id(kind)] = _is_plain(kind)
+            plain = self._plain[id(kind)] = has_only_attributes(kind)
         if type(attributes) is dict and plain:
             for some, one in zip(self._instances, (value, kind), strict=True):
                 some.append(one)
@@ -365,7 +321,7 @@ class Reach:
             self._later(value, None)
         self._mapping(func.__dict__)
         for cell in func.__closure__ or ():
-            value = _contents(cell)
+            value = contents_of(cell)
             self._cells.append((cell, value))
             self._at_home(value)
             self._later(value, facts)
@@ -400,11 +356,18 @@ class Reach:
         module = sys.modules.get(home) if isinstance(home, str) else None
         here = module is not None and module.__dict__ is namespace
         record = record_of(home) if here else None
-        names = dict.fromkeys((*facts.globals, *names_in_hints(func.__annotations__)))
+        hinted = facts.hinted, names_in_hints(func.__annotations__)
+        names = dict.fromkeys(itertools.chain(facts.globals, *hinted))
         for name in names:
             self._name(namespace, name, facts, home if here else None, record)
         if module is not None and here and asks_by_text(facts):
             self._module(module, None)
+        if "__subclasses__" in facts.mentioned and self._classes is None:
+            met = (one for one in self._held_alive if isinstance(one, type))
+            self._classes = {id(one): one for one in met}
+        if facts.dynamic and imports_by_text(facts):
+            for unseen in modules.by_value():  # no worker would find them
+                self._module(unseen, None)
         package = namespace.get("__package__") or ""
         if facts.imports:
             self.codes.append((func.__code__, package if isinstance(package, str) else ""))
@@ -455,7 +418,7 @@ class Reach:
         known = self.held.get((module, path))
         self.held[module, path] = value, named or (known is not None and known[1])
         self._later(value, None)
-        if _says_little(value):
+        if says_little(value):
             for name, one in list(vars(value).items()):  # large ones are in its pickle, most likely
                 self._hold(module, f"{path}.{name}", one, named=False)
 
@@ -473,7 +436,8 @@ class Reach:
                 and (several or len(record.codes[path]) == 1)
             )
         if issubclass(type(value), type):
-            return module_of(value) == record.module.__name__ and value.__qualname__ == path
+            same_name = module_of(value) == record.module.__name__ and value.__qualname__ == path
+            return same_name and record.makes(path)
         return False
 
     def _take(self, name: str, record: Record) -> None:
@@ -510,8 +474,11 @@ class Reach:
                 self._submodules(module, facts)  # it may be a package of the project
             return
         namespace = vars(module)
-        if record is None:  # of the script: only what code names
-            names = [] if facts is None else [one for one in facts.mentioned if one in namespace]
+        if record is None and facts is not None and not facts.dynamic:  # of the script
+            names = [one for one in facts.mentioned if one in namespace]
+        elif record is None:
+            names = [one for one in namespace if not one.startswith("__")]
+            self.asked.setdefault(name, {})[EVERYTHING] = None
         elif facts is None or facts.dynamic:
             names = [one for one in namespace if not one.startswith("__")]
             names += [one for one in record.bound if one not in namespace]
@@ -544,6 +511,24 @@ class Reach:
                 self._later(value, None)
         if facts is not None:
             self._submodules(module, facts)
+            if "__getattr__" in namespace:
+                self._made_when_asked(module, facts)
+
+    def _made_when_asked(self, module: ModuleType, facts: Facts) -> None:
+        """What the ``__getattr__`` of a module may give: what it refers to, and what is loaded."""
+        made_by = vars(module)["__getattr__"]
+        self._later(made_by, None)
+        if type(made_by) is FunctionType:
+            package = vars(module).get("__package__") or ""
+            for level, imported, members in facts_of(made_by.__code__).imports:
+                full = resolved(level, imported, package)
+                for one in (full, *(f"{full}.{member}" for member in members)):
+                    if one in sys.modules:
+                        self._later(sys.modules[one], facts)
+        inside = f"{module.__name__}."
+        for name, inner in [*sys.modules.items()]:
+            if name.startswith(inside):
+                self._later(inner, facts)
 
     def _submodules(self, package: ModuleType, facts: Facts) -> None:
         """A package's modules, which are asked for as its attributes."""
@@ -562,15 +547,21 @@ class Reach:
                 for base in cls.__bases__:
                     self._later(base, None)
                 if "<locals>" in cls.__qualname__:
-                    self._mapping(vars(cls), _NOT_LOOKED_AT)
+                    self._mapping(vars(cls), NOT_LOOKED_AT)
             return
+        if self._classes is not None:
+            self._classes[id(cls)] = cls
         self._registrations = abc.get_cache_token()
         self._bases.append((weakref.ref(cls), cls.__bases__))
         if record is not None and record.by_name and found(module, cls.__qualname__) is cls:
             self._take(module, record)
-            self._class_by_name(cls, module, record)
+            if record.makes(cls.__qualname__):
+                self._class_by_name(cls, module, record)
+            else:
+                self._hold(module, cls.__qualname__, cls, named=True)
+                self._mapping(vars(cls), NOT_LOOKED_AT)
         else:
-            self._mapping(vars(cls), _NOT_LOOKED_AT)
+            self._mapping(vars(cls), NOT_LOOKED_AT)
             space = vars(sys.modules[module]) if module in sys.modules else {}
             for name in names_in_hints(vars(cls).get("__annotations__")):
                 if name in space:
@@ -589,7 +580,7 @@ class Reach:
             self._hold(module, f"{cls.__qualname__}.__bases__", cls.__bases__, named=True)
         body = record.body_of(cls.__qualname__)
         for name in () if body is None else facts_of(body).stored:
-            if name not in vars(cls) and name not in _OF_BODY:
+            if name not in vars(cls) and name not in OF_BODY:
                 self.held[module, f"{cls.__qualname__}.{name}"] = MISSING, False
         if issubclass(type(cls), abc.ABCMeta):
             registered = registered_at(cls)
@@ -600,20 +591,20 @@ class Reach:
             value = vars(cls)[name]
             path = f"{cls.__qualname__}.{name}"
             if name in members:
-                if not is_plain(value._value_) or body is None or _computes(body):
+                if not is_plain(value._value_) or body is None or computes(body):
                     self._hold(module, f"{path}._value_", value._value_, named=False)
                 self._later(value, None)
                 for attribute, one in vars(value).items():
-                    if attribute not in _OF_MEMBER:
+                    if attribute not in OF_MEMBER:
                         self._hold(module, f"{path}.{attribute}", one, named=True)
                 continue
-            if name in _NOT_LOOKED_AT or name.startswith("_abc_"):
+            if name in NOT_LOOKED_AT or name.startswith("_abc_"):
                 continue
             if isinstance(cls, EnumMeta) and name.startswith("_") and name.endswith("_"):
                 continue  # made by its metaclass
             own = True
-            for part in _functions_in(value):
-                if _is_generated(part, cls):
+            for part in functions_in(value):
+                if is_generated(part, cls):
                     self._attributes_of(part, module, path)
                 elif not self._is_own(part, record, path, several=part is not value):
                     own = False
@@ -621,121 +612,21 @@ class Reach:
             if issubclass(type(value), type):
                 own = self._is_own(value, record, path)
                 self._later(value, None)
-            elif not _functions_in(value):
+            elif not functions_in(value):
                 own = (
-                    name in _OF_CLASS or type(value) in (MemberDescriptorType, GetSetDescriptorType)
+                    name in OF_CLASS or type(value) in (MemberDescriptorType, GetSetDescriptorType)
                 )  # fmt: skip
             if not own:
                 self._hold(module, path, value, named=True)
 
 
-_MISSINGS: Final = itertools.repeat(MISSING)
+EVERYTHING: Final = "*"
+"""In place of a name of the script: code may ask for any, so all come along that can travel."""
+
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
-
-
-_OF_BODY: Final = frozenset(
-    {
-        "__qualname__", "__classcell__", "__classdictcell__", "__static_attributes__",
-        "__classdict__", "__type_params__", "__annotations__", "__conditional_annotations__",
-    }
-)  # fmt: skip
-"""Names in the body of a class that the class does not have."""
-
-_OF_MEMBER: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
-"""What each member of an enum has."""
-
-_OF_CLASS: Final = frozenset(
-    {
-        "__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__slots__",
-        "__orig_bases__", "__parameters__", "__match_args__", "__hash__", "__annotations_cache__",
-        "__classcell__", "__firstlineno__", "__static_attributes__", "__annotate_func__",
-        "__non_callable_proto_members__", "__protocol_attrs__", "__callable_proto_members_only__",
-        "__required_keys__", "__optional_keys__", "__total__", "__readonly_keys__",
-        "__mutable_keys__", "__type_params__", "__final__",
-    }
-)  # fmt: skip
-"""What Python and `typing` put into a class, and nobody sets."""
-
-_WITHOUT_CALLS: Final = frozenset(
-    {
-        "__name__", "__module__", "__qualname__", "auto", "enum", "member", "nonmember", "property",
-        "staticmethod", "classmethod", "__doc__",
-    }
-)  # fmt: skip
-
-
-def _computes(body: CodeType) -> bool:
-    """Whether the values of an enum may be others at each import, as far as its body tells."""
-    return not (set(body.co_names) - facts_of(body).stored) <= _WITHOUT_CALLS
-
-
-def _functions_in(value: Any) -> tuple[FunctionType, ...]:
-    """The functions that an attribute of a class is made of."""
-    if type(value) is FunctionType:
-        return (value,)
-    if issubclass(type(value), (staticmethod, classmethod)):
-        inner = value.__func__
-        return (inner,) if type(inner) is FunctionType else ()
-    if issubclass(type(value), property):
-        parts = (value.fget, value.fset, value.fdel)
-        return tuple(part for part in parts if type(part) is FunctionType)
-    if issubclass(type(value), functools.cached_property):
-        return (value.func,) if type(value.func) is FunctionType else ()
-    return ()
-
-
-def _is_generated(func: FunctionType, cls: type) -> bool:
-    """Whether a method was made for the class from text, as those of data classes are."""
-    name = func.__qualname__.removeprefix(f"{cls.__qualname__}.")
-    return (
-        func.__code__.co_filename.startswith("<") and name.startswith("__") and name.endswith("__")
-    )
-
-
-def reduces_as_any_object(kind: Any) -> bool:
-    """Whether a class says nothing of its own about how its objects pickle."""
-    return kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether objects of a class are what their attributes are, and pickle as such."""
-    copyreg._slotnames(kind)  # type: ignore[attr-defined]  # pickle would note it in the class
-    return (
-        all(base is object or base.__flags__ & HEAP_TYPE for base in kind.__mro__)
-        and reduces_as_any_object(kind)
-        and kind.__getstate__ is object.__getstate__
-        and kind.__getattribute__ is object.__getattribute__
-        and not hasattr(kind, "__getnewargs__")
-        and not hasattr(kind, "__getnewargs_ex__")
-        and not any("__slots__" in vars(base) for base in kind.__mro__)
-        and not any(kind is one for one in copyreg.dispatch_table)
-    )
-
-
-def _says_little(value: Any) -> bool:
-    """Whether an object of the project says itself how it pickles, perhaps without what it has."""
-    kind = type(value)
-    return (
-        bool(kind.__flags__ & HEAP_TYPE)
-        and not reduces_as_any_object(kind)
-        and not issubclass(kind, (type, Enum, BaseException, ModuleType))
-        and record_of(module_of(kind)) is not None
-        and type(getattr(value, "__dict__", None)) is dict
-    )
 
 
 def _is_global(value: Any) -> bool:
     """Whether a function or class is found under its name, and so lasts as long as its module."""
     name = getattr(value, "__qualname__", None)
     return isinstance(name, str) and found(module_of(value), name) is value
-
-
-def _same(collection: Collection[Any], items: tuple[Any, ...]) -> bool:
-    return len(collection) == len(items) and all(map(operator.is_, collection, items))
-
-
-def _contents(cell: CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # still empty: a name that is assigned later
-        return MISSING

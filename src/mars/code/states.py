@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from mars.code import modules
 from mars.code.bytecode import codes_in
 from mars.code.changes import (
     AS_IMPORTED,
+    HEAP_TYPE,
     MISSING,
     CachedFunction,
     Group,
@@ -30,8 +31,9 @@ from mars.code.changes import (
 from mars.code.digest import blake2b
 from mars.code.keepers import Apart, InBand
 from mars.code.modules import Source
-from mars.code.origin import found
-from mars.code.reach import HEAP_TYPE, Reach
+from mars.code.origin import found, module_of
+from mars.code.parts import functions_in
+from mars.code.reach import Reach
 from mars.code.world import (
     World,
     current,
@@ -164,6 +166,14 @@ def outline_of(value: Any) -> bytes | None:
             for kind, made in _dispatched(one):
                 parts.append(f"{kind.__module__}.{kind.__qualname__}".encode())
                 pending.append(made)
+        elif isinstance(one, type):
+            parts.append(one.__qualname__.encode())
+            parts += (f"{base.__module__}.{base.__qualname__}".encode() for base in one.__bases__)
+            for name, value in sorted(vars(one).items()):
+                inside = functions_in(value)
+                if inside:
+                    parts.append(name.encode())
+                    pending.extend(inside)
         else:
             parts.append(type(one).__qualname__.encode())
             if type(one) is CachedFunction:
@@ -196,6 +206,15 @@ def _is_decorated(module: str, path: str, value: Any) -> bool:
     return names == (module, path) and found(module, path) is value
 
 
+def _inside(cls: type) -> Iterator[object]:
+    """The functions and classes in the body of a class."""
+    for value in vars(cls).values():
+        yield from functions_in(value)
+        if isinstance(value, type) and value.__qualname__.startswith(f"{cls.__qualname__}."):
+            yield value
+            yield from _inside(value)
+
+
 def state_of(
     module: str, path: str, value: Any, named: bool, dumps: Dumps, met: dict[int, Any]
 ) -> Any:
@@ -205,10 +224,13 @@ def state_of(
     if value is AS_IMPORTED:
         return State(module, path, AS_IMPORTED, None, None, "")
     try:
-        if _is_decorated(module, path, value):
+        by_value: tuple[object, ...] = (value,) if _is_decorated(module, path, value) else ()
+        if isinstance(value, type) and (module_of(value), value.__qualname__) == (module, path):
+            by_value = value, *_inside(value)
+        if by_value:
             outline = outline_of(value)
             try:
-                content = content_of(value, dumps, (value,))
+                content = content_of(value, dumps, by_value)
             except Exception:
                 content = None
             return State(module, path, content, outline, None, "")

@@ -1,662 +1,32 @@
-"""The program's code as one call finds it: which module, class and function each name means.
+"""Which world this code runs in: see `mars.code.spawned` for what a world is.
 
-A `World` is what the program had when a call was spawned. It holds the modules that travel by
-value, ``__main__`` first of all, the classes and functions that came with them, and what the
-program had changed in modules that a worker imports by name. While a world is entered, its modules
-stand in ``sys.modules`` and its changes are in place; leaving it puts both aside. So calls that
-were spawned at different states of the program run one after the other in one process, and each
-sees its own.
+Calls that were spawned at different states of the program run one after the other in one process,
+and each sees its own. In the program itself `HOME` stands for a world: what comes back finds the
+classes and functions that are there, and nothing is ever written to them.
 
-In the program itself `HOME` stands for a world: what comes back finds the classes and functions
-that are there, and nothing is ever written to them.
-
-Classes and functions that travel by value have a *tag*, which is theirs alone in all processes. A
-copy has the tag of what it was copied from. Pickles are made in `mars.code.pickling`; the functions
-that they call when they are read ask `current` for the world.
-
-The module is long because one class puts things in place and takes them back, in the same order.
+Pickles are made in `mars.code.pickling`; the functions that they call when they are read ask
+`current` for the world.
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import functools
 import os
-import pickle
-import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.machinery import ModuleSpec
-from types import FunctionType, ModuleType
-from typing import Any, Final, Protocol
+from collections.abc import Iterator
+from typing import Any, Final
 
-from mars.code import importing, modules
+from mars.code import importing, tags
 from mars.code.changes import (
-    DEFAULT,
+    HEAP_TYPE,
     MISSING,
-    OF_FUNCTION,
     Change,
-    Content,
-    Group,
-    State,
-    bound,
-    owner_of,
-    refusing,
-    value_in,
-    with_objects,
-    with_own_cache,
-    without_objects,
 )
-from mars.code.guests import Kept, for_a_guest, has_plain_attributes, stays_with_a_guest
-from mars.code.importing import Generation
+from mars.code.home import Home, set_main_file
 from mars.code.modules import Source
-from mars.code.origin import found
-
-# -- tags -----------------------------------------------------------------------------------------
-
-_here: str = ""
-_count = 0
-_tags: dict[int, tuple[weakref.ref[Any], str]] = {}
-_tagged: dict[str, weakref.ref[Any]] = {}
-_tag_lock = threading.Lock()
-
-
-def _process() -> str:
-    """What the tags of this process begin with."""
-    global _here
-    if not _here:
-        _here = os.urandom(8).hex()
-    return _here
-
-
-def _renew() -> None:
-    """A process that was forked gives tags of its own."""
-    global _here, _tag_lock
-    _here, _tag_lock = "", threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew)
-
-
-def tag_of(value: Any) -> str:
-    """The tag of a class or function; from now on it has one."""
-    global _count
-    known = _tags.get(id(value))
-    if known is not None and known[0]() is value:
-        return known[1]
-    with _tag_lock:
-        known = _tags.get(id(value))
-        if known is not None and known[0]() is value:
-            return known[1]
-        _count += 1
-        tag = f"{_process()}.{_count}"
-        _note(value, tag)
-    current().met(tag, value)
-    return tag
-
-
-def _note(value: Any, tag: str) -> None:
-    if tag.startswith("@"):
-        return  # a name, of something that cannot be referred to weakly
-    key = id(value)
-    reference = weakref.ref(value, functools.partial(_forget, _tags, _tagged, key, tag))
-    _tags[key] = reference, tag
-    _tagged.setdefault(tag, reference)
-
-
-def _forget(tags: dict[int, Any], tagged: dict[str, Any], key: int, tag: str, gone: object) -> None:
-    """Something is gone; at the end of a program the names of this module may be, too."""
-    if tags.get(key, (None,))[0] is gone:
-        del tags[key]
-    if tagged.get(tag) is gone:
-        del tagged[tag]
-
-
-def is_of_this_process(tag: str) -> bool:
-    """Whether a tag was given here, or in a process that this one was forked from."""
-    return bool(_here) and tag.startswith(_here)
-
-
-# -- worlds ---------------------------------------------------------------------------------------
-
-
-class Home:
-    """The program's own modules, classes and functions. What comes back writes nothing to them."""
-
-    def find(self, tag: str, module: str, qualname: str) -> Any:
-        """What a tag stands for here; `MISSING`: nothing that is still there."""
-        reference = _tagged.get(tag)
-        value = None if reference is None else reference()
-        if value is not None:
-            return value
-        if is_of_this_process(tag):
-            return MISSING  # it was defined again, or it is gone
-        # Of a process that has ended: what stands in its place is known by its name.
-        value = found(module, qualname)
-        return value if isinstance(value, (type, FunctionType)) else MISSING
-
-    def met(self, tag: str, value: Any) -> None:
-        """Something got a tag."""
-
-    def add(self, tag: str, module: str, qualname: str | None, value: Any) -> None:
-        """Something was made that nobody here had."""
-        if tag:
-            with _tag_lock:
-                _note(value, tag)
-
-    def module(self, name: str, facts: Mapping[str, Any]) -> ModuleType:
-        """A module that travels by value, where it stands in a value."""
-        known = sys.modules.get(name)
-        return known if known is not None else _made(name, facts)
-
-    def namespace(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Global names for functions that nobody here has: names of their own."""
-        return {**facts, "__name__": name, "__builtins__": builtins.__dict__}
-
-    def ready(self, module: str, path: str) -> None:
-        """What modules of the program hold is what it is."""
-
-    def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
-        """Give a function that came back what it refers to."""
-        namespace.setdefault(name, value)
-
-
-class _Outer:
-    """Stands for a class of the script that did not come, as one that is defined in it did."""
-
-    @staticmethod
-    def holding(outer: Any, path: list[str], value: Any) -> Any:
-        """Such a class with something at the end of a path of attributes."""
-        made = outer if type(outer) is _Outer else _Outer()
-        inside = made
-        for step in path[:-1]:
-            if not hasattr(inside, step):
-                setattr(inside, step, _Outer())
-            inside = getattr(inside, step)
-        if type(inside) is _Outer:
-            setattr(inside, path[-1], value)
-        return made
-
-
-_main_file: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
-"""The file of the program's script; None: it has none."""
-
-
-def set_main_file(path: str | None) -> None:
-    """Have calls find the file of the program's script."""
-    global _main_file
-    _main_file = path
-
-
-class _Main(ModuleType):
-    """The ``__main__`` of a call, with the file of the program's script.
-
-    ``multiprocessing`` runs that file in each process that it starts anew, but not if the module
-    says in its spec that it is ``__main__`` itself.
-    """
-
-    @property
-    def __file__(self) -> str:  # type: ignore[override]
-        if _main_file is None:
-            raise AttributeError("the program has no script with a file")
-        return _main_file
-
-
-def _made(name: str, facts: Mapping[str, Any]) -> ModuleType:
-    module = _Main(name) if name == "__main__" else ModuleType(name)
-    module.__dict__.update(facts)
-    module.__dict__["__builtins__"] = builtins.__dict__
-    if name == "__main__":
-        module.__spec__ = ModuleSpec(name, None)
-    return module
-
-
-_OF_EMPTY_MODULE: Final = frozenset({*vars(ModuleType("")), "__builtins__"})
-
-
-class Reading(Protocol):
-    """What a world needs to read what came beside a pickle; see `mars.code.states`."""
-
-    def read(self, data: bytes) -> tuple[list[Source], list[State]]:
-        """Files of modules, and what they held."""
-
-    def compare(
-        self, state: State, now: Any, held: dict[tuple[str, str], Any]
-    ) -> tuple[Any] | None:
-        """Whether what is there is what the program had: None, or the value to be set."""
-
-    def outline(self, value: Any) -> bytes | None:
-        """What tells one function from another, without what it holds."""
-
-
-class World:
-    """What the program's code was when a call was spawned.
-
-    Parameters
-    ----------
-    reading : Reading, optional
-        Reads what came beside a pickle, and compares it with what is there.
-    """
-
-    def __init__(self, reading: Reading | None = None) -> None:
-        self.modules: dict[str, ModuleType] = {}  # those that travel by value
-        self.generation: Generation | None = None  # those that travel by name
-        self.manifest: dict[str, Source] = {}
-        self.lost: dict[str, str] = {}  # what could not travel, by name
-        self.settled = False  # the function is here: what comes now belongs to one call
-        self.used = False  # something came that does
-        self.entered = False
-        self._unseen = False
-        self._reading = reading
-        self._objects: dict[str, Any] = {}
-        self._expected: set[bytes] = set()
-        self._states: dict[str, list[State]] = {}  # not compared yet, by module
-        self._changes: dict[tuple[str, str], Change] = {}
-        self._one: dict[Any, Any] = {}  # objects that have several names
-        self._groups: dict[Group, list[Any]] = {}  # those that were read; empty: just now
-        self._told: list[State] = []  # all that came
-        self._pending: list[State] = []  # of modules that are being looked at
-        self._nested = 0  # looks inside each other
-        self._settled_now: list[Change] = []  # by them
-        self._before: dict[str, Any] = {}  # in sys.modules, under the names of ours
-        self._guests: dict[str, Kept] | None = None  # modules of the program, as a guest of it
-        # Of the call that runs:
-        self._passing: dict[str, Any] = {}
-        self._undo: list[Callable[[], object]] = []
-
-    # -- what pickles ask for ------------------------------------------------------------------
-
-    def find(self, tag: str, module: str, qualname: str) -> Any:
-        """What a tag stands for in this world; `MISSING`: it did not come with the call."""
-        value = self._objects.get(tag, MISSING)
-        return self._passing.get(tag, MISSING) if value is MISSING else value
-
-    def met(self, tag: str, value: Any) -> None:
-        """A call defined something, and it got a tag: it is known by it until the call ends."""
-        self.used = True
-        self._passing[tag] = value
-
-    def add(self, tag: str, module: str, qualname: str | None, value: Any) -> None:
-        """Something was made; with ``qualname``, it is found under that name."""
-        self.used |= self.settled
-        if tag:
-            (self._passing if self.settled else self._objects)[tag] = value
-            with _tag_lock:
-                _note(value, tag)
-        if qualname is None or "<" in qualname:
-            return
-        namespace = self.module(module, {}).__dict__
-        name, *inner = qualname.split(".")
-        if inner:  # a class inside of one that may never come: pickle finds it on that way
-            outer = namespace.get(name, MISSING)
-            if outer is MISSING or type(outer) is _Outer:
-                self._bind(namespace, name, _Outer.holding(outer, inner, value))
-        elif type(namespace.get(name)) is _Outer:
-            namespace[name] = value
-        else:
-            self._bind(namespace, name, value)
-
-    def _bind(self, namespace: dict[str, Any], name: str, value: Any) -> None:
-        if self.settled and name not in namespace:
-            self._undo.append(functools.partial(namespace.pop, name, None))
-        namespace.setdefault(name, value)
-
-    def module(self, name: str, facts: Mapping[str, Any]) -> ModuleType:
-        """A module that travels by value; an empty one at first."""
-        module = self.modules.get(name)
-        if module is None:
-            module = self.modules[name] = _made(name, facts)
-            if self.entered:
-                self._show(name, module)
-        else:
-            for fact, value in facts.items():
-                if module.__dict__.get(fact) is None:  # as in a module that is new
-                    module.__dict__[fact] = value
-        return module
-
-    def _show(self, name: str, module: ModuleType) -> None:
-        """Have ``import`` find a module."""
-        if not self._unseen:
-            self._before[name] = sys.modules.get(name)
-            sys.modules[name] = module
-
-    def namespace(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Global names of such a module."""
-        return self.module(name, facts).__dict__
-
-    def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
-        """Give a module a name that functions refer to; what is there stays."""
-        there = namespace.get(name)
-        if type(there) is _Outer or (
-            there is None and (name not in namespace or name in _OF_EMPTY_MODULE)
-        ):
-            if self.settled:
-                self.used = True
-                self._undo.append(functools.partial(namespace.pop, name, None))
-            namespace[name] = value
-
-    def expect(self, data: bytes, large: Iterable[State]) -> None:
-        """Take what came with a pickle: files of modules, and what they held in the program."""
-        if data in self._expected:
-            return
-        self.used |= self.settled
-        assert self._reading is not None
-        manifest, states = self._reading.read(data)
-        new = {source.name: source for source in manifest}
-        if any(self.manifest.get(name) != source for name, source in new.items()):
-            self.manifest.update(new)
-            chosen = importing.generation_for(self.manifest)
-            if chosen is not self.generation:
-                self.generation = chosen
-                if self.entered:
-                    importing.enter(chosen, self._imported)
-        if self._guests is not None:
-            for name in new:
-                if name not in self._guests and name in sys.modules:
-                    self._guests[name] = Kept(sys.modules[name])
-        for state in (*states, *large):
-            self._states.setdefault(state.module, []).append(state)
-            self._told.append(state)
-            if self.settled:
-                self._undo.append(functools.partial(self._withdraw, state))
-        if self.entered:
-            self._look_at_modules()
-        if not self.settled and not large:
-            self._expected.add(data)
-
-    # -- what modules held ---------------------------------------------------------------------
-
-    def _withdraw(self, state: State) -> None:
-        for states in (self._states.get(state.module, []), self._told):
-            if state in states:
-                states.remove(state)
-
-    def _look_at_modules(self) -> None:
-        for name in list(self._states):
-            module = sys.modules.get(name)
-            if module is not None and not modules.is_being_imported(module):
-                self._imported(name)
-
-    def _imported(self, name: str) -> None:
-        """A module was imported: have it hold what it held in the program."""
-        states = self._states.pop(name, [])
-        self._pending += states
-        self._nested += 1
-        try:
-            with modules.only_looking():
-                for state in states:
-                    if state in self._pending:
-                        self._pending.remove(state)
-                        self._settle(state)
-        finally:
-            self._nested -= 1
-        if not self._nested:
-            # To read one state may import a module that changes what another one has set.
-            settled, self._settled_now = self._settled_now, []
-            for change in settled:
-                if change.now() is not change.value:
-                    change.set(change.value)
-
-    def ready(self, module: str, path: str) -> None:
-        """Somebody reads what a module holds under a name: first it has to be what it was."""
-        loaded = sys.modules.get(module)
-        if loaded is None or modules.is_being_imported(loaded):
-            return
-        for states in (self._pending, self._states.get(module, [])):
-            for state in [one for one in states if (one.module, one.path) == (module, path)]:
-                states.remove(state)
-                with modules.only_looking():
-                    self._settle(state)
-
-    def _settle(self, state: State) -> None:
-        """Compare what is there with what the program had, and set what differs."""
-        if DEFAULT in state.path:
-            self._settle_default(state)
-            return
-        owner, name = owner_of(state)
-        if owner is None:
-            return
-        key = state.module, state.path
-        there = self._changes.get(key)
-        now = value_in(owner, name)
-        base = now if there is None else there.base
-        content = None  # of an object that stays
-        if state.same in self._one:
-            value = self._one[state.same]  # another name of it has been looked at
-        elif state.lost:
-            kind = type(base)
-            if f"{kind.__module__}.{kind.__qualname__}" != state.lost.partition(":")[0]:
-                self.lost[f"{state.module}.{state.path}"] = state.lost
-            value = base
-            assert self._reading is not None
-            if state.outline is not None and self._reading.outline(base) != state.outline:
-                value = refusing(f"{state.module}.{state.path}", state.lost)
-        else:
-            of_function = name in OF_FUNCTION and type(owner) is FunctionType
-            other = self._compared(state, without_objects(base) if of_function else base)
-            value = base if other is None else other[0]
-            if of_function and other is not None:
-                value = with_objects(value, base)
-                if there is not None and not self.settled:  # an object among them was set before
-                    there.value = with_objects(other[0], there.now())
-                    there.set(there.value)
-            if value is base and there is None:
-                value = with_own_cache(base)
-            together = None
-            if state.group is not None:
-                # A call in the program itself gets copies of all, or of none.
-                differs = self._guests is not None and self._is_copied(state.group[0])
-                if other is not None and (there is None or state.content != there.content):
-                    differs = True
-                together = self._in_group(state, differs)
-                if together is not None:
-                    value = together[0]
-            if together is None and other is None and self._guests is not None and state.content:
-                value = for_a_guest(base, state.content)
-            if state.same is not None:
-                # Names of one object in the program are names of one object here.
-                stays = together is None and there is None and value is not base
-                if stays and self._stays(state, base, value):
-                    content, value = (value,), base
-                self._one[state.same] = value
-                if self.settled:
-                    self._undo.append(functools.partial(self._one.pop, state.same, None))
-                for one in self._told if value is not base else ():
-                    if one.same == state.same and DEFAULT in one.path:
-                        self._set_again(one, value)
-        if there is None:
-            # Also what is as the import made it: what calls bind the name to is this world's.
-            change = Change(owner, name, value)
-            if content is not None:
-                change = Content(owner, name, value, *content)
-            self._changes[key] = change
-            try:
-                change.enter()
-            except TypeError as error:  # bases of another layout
-                del self._changes[key]
-                self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
-                return
-            if self._nested:
-                self._settled_now.append(change)
-            if self.settled:
-                self._undo.append(functools.partial(self._take_back, key))
-        elif self.settled and there.now() is not value and state.content != there.content:
-            # The call's own arguments say otherwise than its function: for this call only.
-            before = there.now()
-            there.set(value)
-            self._undo.append(functools.partial(there.set, before))
-        self._changes[key].content = self._changes[key].content or state.content
-
-    def _settle_default(self, state: State) -> None:
-        """The default of a parameter that has no name besides; others tell what is one object."""
-        if state.same is not None or state.group is not None:
-            if state.same in self._one and bound(state) is not self._one[state.same]:
-                self._set_again(state, self._one[state.same])
-            return
-        if state.content is None:
-            return
-        other = self._compared(state, bound(state))
-        if other is not None:
-            self._set_again(state, other[0])
-
-    def _compared(self, state: State, now: Any) -> tuple[Any] | None:
-        """What the program had, if it is not what is there; None: it is, or nobody can say."""
-        assert self._reading is not None
-        # The program goes on changing what it holds; in a worker that is what an import made.
-        generation = self.generation if self._guests is None else None
-        held = {} if generation is None else generation.held
-        try:
-            return self._reading.compare(state, now, held)
-        except Exception as error:
-            self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
-            return None
-
-    def _in_group(self, state: State, differs: bool) -> tuple[Any] | None:
-        """The value of a name that holds objects with others; None: it stays what it is.
-
-        As soon as one of a group differs, all of them are what the program had.
-        """
-        group, place = state.group
-        values = self._groups.get(group)
-        if values is None and differs:
-            self._groups[group] = []
-            values = self._groups[group] = pickle.loads(group.data)
-            if self.settled:
-                self._undo.append(functools.partial(self._groups.pop, group, None))
-            for one in self._members(group):  # also those that were looked at while it was read
-                if one is not state:
-                    self._set_again(one, values[one.group[1]])
-        return (values[place],) if values else None
-
-    def _members(self, group: Group) -> list[State]:
-        return [one for one in self._told if one.group is not None and one.group[0] is group]
-
-    def _is_copied(self, group: Group) -> bool:
-        """Whether a call in the program itself gets a copy of something in a group."""
-        return not all(stays_with_a_guest(bound(one), one.content) for one in self._members(group))
-
-    def _set_again(self, state: State, value: Any) -> None:
-        """Bind a name that has been looked at, or the default of a parameter, to another object."""
-        path, is_default, place = state.path.rpartition(DEFAULT)
-        key = state.module, f"{path}.__defaults__" if is_default else state.path
-        change = self._changes.get(key)
-        if is_default:
-            func = found(state.module, path)
-            if change is None and type(func) is FunctionType and func.__defaults__:
-                change = self._changes[key] = Change(func, "__defaults__", func.__defaults__)
-                change.enter()
-                if self.settled:
-                    self._undo.append(functools.partial(self._take_back, key))
-            if change is not None:
-                values = change.now()
-                value = (*values[: int(place)], value, *values[int(place) + 1 :])
-        if change is None:
-            return
-        if self.settled:
-            self._undo.append(functools.partial(change.set, change.now()))
-        change.set(value)
-        change.value = value
-        if state.same in self._one and not is_default:
-            self._one[state.same] = value
-
-    def _stays(self, state: State, base: Any, value: Any) -> bool:
-        """Whether an object gets the content of another one, instead of giving way to it.
-
-        It does if it has several names, as in the program: nobody binds them all anew.
-        """
-        kind = type(base)
-        if self._guests is not None or kind is not type(value):
-            return False
-        if kind not in (list, dict, set) and not has_plain_attributes(base):
-            return False
-        alike = 0
-        for one in self._told:
-            if one is not state and bound(one) is base:
-                if one.same != state.same:
-                    return False  # there it was another object: some names were bound anew
-                alike += 1
-        return alike > 0
-
-    def _take_back(self, key: tuple[str, str]) -> None:
-        change = self._changes.pop(key, None)
-        if change is not None:
-            change.leave()
-
-    # -- entering and leaving ------------------------------------------------------------------
-
-    def enter(self, *, as_guest: bool = False, unseen: bool = False) -> None:
-        """From here on this process has the program's code as it was.
-
-        Parameters
-        ----------
-        as_guest : bool, default False
-            Whether the process is the program itself: what a call does to its modules is undone.
-        unseen : bool, default False
-            Whether modules that travel by value stay out of ``sys.modules``.
-        """
-        self.module("__main__", {})
-        self.entered, self._unseen = True, unseen
-        if as_guest:
-            self._guests = {}
-        importing.enter(self.generation, self._imported)
-        for name, module in self.modules.items():
-            self._show(name, module)
-        for change in self._changes.values():
-            change.enter()
-        if self._states:
-            self._look_at_modules()
-
-    def leave(self) -> None:
-        """Put aside what `enter` put in place."""
-        self.end_call()
-        for change in reversed(self._changes.values()):
-            change.leave()
-        for kept in (self._guests or {}).values():
-            kept.restore()
-        self._guests = None
-        for name, before in self._before.items():
-            if before is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = before
-        self._before.clear()
-        self.entered = False
-
-    def is_empty(self) -> bool:
-        """Whether nothing of the program's own code has come."""
-        return not (self._objects or self.manifest or self._states or len(self.modules) > 1) and (
-            "__main__" not in self.modules
-            or self.modules["__main__"].__dict__.keys() <= _OF_EMPTY_MODULE
-        )
-
-    def needs_the_process(self) -> bool:
-        """Whether threads that are in other worlds would see what `enter` puts in place.
-
-        `modules` are left out: who runs several worlds at a time shows each thread its own.
-        """
-        changes = self._told or self._changes or self._states
-        return bool(changes) or self.generation not in (None, importing.current())
-
-    def clear(self) -> None:
-        """Let go of all that it holds and its modules hold, in the order in which it came.
-
-        As Python does it: for the end of a process, after the last call.
-        """
-        for module in self.modules.values():
-            module.__dict__.clear()
-        for held in (self._changes, self._states, self._objects, self._passing, self._before):
-            held.clear()
-        self._undo.clear()
-
-    def end_call(self) -> None:
-        """What came with the arguments of one call does not stay."""
-        self.used = False
-        self._passing.clear()
-        while self._undo:
-            self._undo.pop()()
-
+from mars.code.spawned import World, waiting_reducers
 
 HOME: Final = Home()
 
@@ -705,7 +75,14 @@ def settle() -> None:
     """The function is here: what comes from now on belongs to one call."""
     world = current()
     if isinstance(world, World):
-        world.settled = True
+        world.settle()
+
+
+def look_for_reduced() -> None:
+    """Have objects of modules that were imported meanwhile pickle as the program wants it."""
+    world = current()
+    if isinstance(world, World):
+        world.look_for_reduced()
 
 
 def end_call() -> None:
@@ -801,3 +178,71 @@ def visiting(world: World, *, unseen: bool = False) -> Iterator[World]:
             while _visits and _visits[-1].over:
                 _visits.pop().end()
             _visits_change.notify_all()
+
+
+def tag_of(value: Any) -> str:
+    """The tag of a class or function; from now on it has one."""
+    tag = tags.known(value)
+    if tag is not None:
+        return tag
+    with tags.lock:
+        tag = tags.known(value)
+        if tag is not None:
+            return tag
+        tag = tags.new()
+        tags.note(value, tag)
+    current().met(tag, value)
+    return tag
+
+
+# -- subclasses of one world ---------------------------------------------------------------------
+
+
+_makers: dict[int, tuple[weakref.ref[type], weakref.ref[World]]] = {}
+"""The world that a class came with, by the identity of the class."""
+
+
+def _is_visible(cls: type) -> bool:
+    """Whether code of the world that it runs in may meet a class."""
+    made = _makers.get(id(cls))
+    if made is not None and made[0]() is cls:
+        return made[1]() is current()
+    tag = tags.known(cls)
+    if tag is None:
+        return True
+    return current().find(tag, cls.__module__, cls.__qualname__) in (cls, MISSING)
+
+
+def _subclasses(cls: type) -> list[type]:
+    """In the place of ``__subclasses__``: without those that came with calls of other functions."""
+    below: list[type] = type.__subclasses__(cls)
+    return [one for one in below if _is_visible(one)]
+
+
+def _forget_maker(makers: dict[int, Any], key: int, gone: object) -> None:
+    if makers.get(key, (None,))[0] is gone:
+        del makers[key]
+
+
+def keep_apart(cls: type) -> None:
+    """A class is here for the calls of this world only; classes above it tell nobody else."""
+    world = current()
+    if not isinstance(world, World):
+        return
+    key = id(cls)
+    gone = weakref.ref(cls, functools.partial(_forget_maker, _makers, key))
+    _makers[key] = gone, weakref.ref(world)
+    for base in cls.__bases__:
+        if base.__flags__ & HEAP_TYPE and "__subclasses__" not in vars(base):
+            change = Change(base, "__subclasses__", classmethod(_subclasses))
+            if not importing.is_program():
+                change.enter()  # for good: calls of other worlds come
+            elif id(base) not in _makers:
+                world.hold(base.__module__, f"{base.__qualname__}.__subclasses__", change)
+
+
+__all__ = [
+    "HOME", "World", "current", "end_call", "enter_thread", "expected", "keep_apart",
+    "look_for_reduced", "notes", "of_thread", "set_main_file", "settle", "switch", "tag_of",
+    "visiting", "waiting_reducers",
+]  # fmt: skip

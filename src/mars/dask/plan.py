@@ -134,8 +134,11 @@ class Plan:
         self.values: dict[Key, object] = {}
         for key in wanted:
             node: GraphNode = nodes.get(key)
-            while type(node) is Alias and node.target != node.key:
-                node = nodes.get(node.target)
+            name = key
+            # By the name it is found under: Dask has graphs with nodes of another name.
+            while type(node) is Alias and node.target != name:
+                name = node.target
+                node = nodes.get(name)
             if type(node) is DataNode:
                 self.values[key] = node.value
         wanted = [key for key in wanted if key not in self.values]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mars.calls.objects import Object
     from mars.sessions.session import Session
 
+from mars.dask.small_frames import Packer, unpacked
+
 Key = Hashable
 
 
@@ -31,9 +33,11 @@ class Program:
         Other names that tasks use for keys.
     reads : sequence
         Keys of what the group is given.
+    inside : bool
+        Whether only other groups read its outputs: these may travel in any form.
     """
 
-    __slots__ = ("names", "nodes", "outputs", "reads")
+    __slots__ = ("inside", "names", "nodes", "outputs", "reads")
 
     def __init__(
         self,
@@ -41,14 +45,16 @@ class Program:
         outputs: Sequence[Key],
         names: dict[Key, Key],
         reads: Sequence[Key],
+        inside: bool = False,
     ) -> None:
         self.nodes = nodes
         self.outputs = outputs
         self.names = names
         self.reads = reads
+        self.inside = inside
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return Program, (self.nodes, self.outputs, self.names, self.reads)
+        return Program, (self.nodes, self.outputs, self.names, self.reads, self.inside)
 
     def __repr__(self) -> str:
         # Errors and reports show it as the argument of the call.
@@ -72,9 +78,10 @@ def run_group(program: Program, *values: object) -> object:
         The value of the output, or a list of the values of several outputs.
     """
     nodes, outputs, names = program.nodes, program.outputs, program.names
-    known: dict[Key, object] = dict(zip(program.reads, values, strict=True))
+    pack: Callable[[object], object] = Packer() if program.inside else _as_it_is
+    known: dict[Key, object] = dict(zip(program.reads, map(unpacked, values), strict=True))
     if len(nodes) == 1 and not names:
-        return nodes[0](known)
+        return pack(nodes[0](known))
     del values
     uses: dict[Key, int] = dict.fromkeys(outputs, 1)
     needs = []
@@ -94,8 +101,12 @@ def run_group(program: Program, *values: object) -> object:
             if not left:
                 del known[source]
     if len(outputs) == 1:
-        return known[outputs[0]]
-    return [known[key] for key in outputs]
+        return pack(known[outputs[0]])
+    return [pack(known[key]) for key in outputs]
+
+
+def _as_it_is(value: object) -> object:
+    return value
 
 
 def part_of(

@@ -286,17 +286,21 @@ def _spawned(plan: Plan) -> dict[Key, Object[object]]:
     stored = plan.stored
     for step, urgency in zip(plan.steps, priorities(len(plan.steps)), strict=True):
         values = [objects[key] if key in objects else stored[key] for key in step.reads]
-        objects.update(zip(step.outputs, _spawn(step, values, urgency), strict=True))
+        inside = wanted.isdisjoint(step.outputs)
+        objects.update(zip(step.outputs, _spawn(step, values, urgency, inside), strict=True))
     return {key: one for key, one in objects.items() if key in wanted}
 
 
-def _spawn(step: Step, values: list[object], urgency: int) -> Sequence[Object[object]]:
+def _spawn(
+    step: Step, values: list[object], urgency: int, inside: bool
+) -> Sequence[Object[object]]:
     options: dict[str, Any] = dict(step.options)
     given = options.pop("priority", 0)
     # Between two priorities that a program gives there is room for the order of Dask.
     options["priority"] = int(given) * 1000 + urgency if isinstance(given, (int, float)) else given
     options["name"] = step.name
-    args = (Program(step.nodes, step.outputs, step.names, step.reads), *values)
+    program = Program(step.nodes, step.outputs, step.names, step.reads, inside)
+    args = (program, *values)
     if len(step.outputs) == 1:
         return [spawn(run_group, args, **options)]
     run: Callable[..., Any] = run_group

@@ -16,6 +16,7 @@ the extra ``dataframe``: ``pip install "mars-remote[dataframe]"``.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from mars.dataframe.names import TOP, TOP_MISSING
@@ -31,6 +32,10 @@ def __getattr__(name: str) -> Any:
         from mars.calls.objects import ExecutableTuple
 
         found = ExecutableTuple
+    elif name == "ArrowStringDtype":
+        import pandas
+
+        found = functools.partial(pandas.StringDtype, "pyarrow")
     elif name in TOP:
         import pandas
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mars.dataframe import rows
+from mars.dataframe.neighbours import with_rows_nearby
 from mars.dataframe.whole import ByName, Method, on_whole, sample_of, tried
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
@@ -92,7 +93,39 @@ class Chain(ByName):
             kwargs.pop(hint, None)
         kwargs.pop("combine_size", None)
         method, others = Method(*self._steps, (name, args, kwargs)).lifted()
+        if not others:
+            made = self._in_chunks(method)
+            if made is not None:
+                return made
         return on_whole(self._frame, method, *others)
+
+    def _in_chunks(self, method: Method) -> Any:
+        """A rolling window chunk by chunk, if it is one over rows or over times."""
+        import pandas
+
+        frame, (name, *given) = self._frame, self._steps[0]
+        if name != "rolling" or len(given) != 2 or frame.lazy.npartitions == 1:
+            return None
+        args, options = given
+        options = dict(zip(("window", "min_periods", "center"), args, strict=False)) | options
+        window = options.get("window")
+        if not options.keys() <= {"window", "min_periods", "center", "win_type", "closed"}:
+            return None
+        small = tried(method, [sample_of(frame)])
+        if not hasattr(small, "iloc") or isinstance(small.index, pandas.MultiIndex):
+            return None
+        if isinstance(window, int):
+            center = window if options.get("center") else 0
+            lazy = with_rows_nearby(frame.lazy, method, small.iloc[:0], window, center)
+            return wrap(lazy, frame)
+        times = frame.lazy._meta.index
+        if isinstance(window, bool) or not isinstance(times, pandas.DatetimeIndex):
+            return None
+        if options.get("center") or not isinstance(window, (str, pandas.Timedelta)):
+            return None
+        # Twice as far back: with ``closed`` the row at the edge may count.
+        back = 2 * pandas.Timedelta(pandas.tseries.frequencies.to_offset(window))
+        return wrap(with_rows_nearby(frame.lazy, method, small.iloc[:0], back), frame)
 
 
 class Accessor:
@@ -133,11 +166,16 @@ class Accessor:
 class OnChunk:
     """A function of the program, called with a chunk."""
 
-    def __init__(self, func: Any, args: Any, kwargs: Any, with_index: bool) -> None:
+    def __init__(
+        self, func: Any, args: Any, kwargs: Any, with_index: bool, chunks: int = 1
+    ) -> None:
+        self._chunks = chunks
         self._func, self._args, self._kwargs, self._with = func, args, kwargs, with_index
         self.__name__ = getattr(func, "__name__", "map_chunk")
 
-    def __call__(self, chunk: Any, number: int = 0) -> Any:
+    def __call__(self, chunk: Any, number: Any = 0) -> Any:
+        if self._chunks == 2:  # the second chunk
+            return self._func(chunk, number, *self._args, **self._kwargs)
         kwargs = self._kwargs
         if self._with:
             place = (number, 0) if getattr(chunk, "ndim", 1) == 2 else (number,)
@@ -159,6 +197,9 @@ class Written:
 
     def __str__(self) -> str:
         return str(self._value)
+
+    def __repr__(self) -> str:
+        return "" if self._value is None else repr(self._value)
 
 
 class _SetColumn:
@@ -191,12 +232,16 @@ class _SetBy:
 class _SetItem:
     __name__ = "set-item"
 
-    def __init__(self, key: Any, value: Any) -> None:
+    def __init__(self, key: Any, value: Any, given: list[bool]) -> None:
         self._key, self._value = key, value
+        self._given = given  # whether key and value are frames, which are filled in
 
     def __call__(self, frame: Any, *values: Any) -> Any:
+        given = iter(values)
+        key = next(given) if self._given[0] else self._key
+        value = next(given) if self._given[1] else self._value
         made = frame.copy()
-        made[self._key] = values[0] if values else self._value
+        made[key] = value
         return made
 
 
@@ -210,10 +255,11 @@ def with_column(frame: Any, key: Any, values: list[Any]) -> Any:
 
 
 def set_whole(frame: Any, key: Any, value: Any) -> Any:
-    """A frame with columns set, as ``frame[key] = value`` sets them."""
-    if isinstance(value, Tileable):
-        return on_whole(frame, _SetItem(key, None), value)
-    return on_whole(frame, _SetItem(key, value))
+    """A frame with elements set, as ``frame[key] = value`` sets them."""
+    others = [one for one in (key, value) if isinstance(one, Tileable)]
+    given = [isinstance(one, Tileable) for one in (key, value)]
+    func = _SetItem(None if given[0] else key, None if given[1] else value, given)
+    return on_whole(frame, func, *others)
 
 
 def set_by(frame: Any, name: str, key: Any, value: Any) -> Any:

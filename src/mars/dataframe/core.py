@@ -26,11 +26,13 @@ from mars.dataframe.access import (
     set_whole,
     with_column,
 )  # fmt: skip
+from mars.dataframe.columns import BY_COLUMN, by_column
 from mars.dataframe.groups import Groups
 from mars.dataframe.joining import concat, of_pandas
 from mars.dataframe.names import BY_ROW, MISSING, PARALLEL, UNKNOWN
-from mars.dataframe.parts import array_of, of_parts, parts_of
-from mars.dataframe.whole import Method, joined, on_whole, sample_of, tried
+from mars.dataframe.neighbours import with_rows_nearby
+from mars.dataframe.parts import aligned, array_of, lengths_of, of_parts, parts_of
+from mars.dataframe.whole import Method, delayed_whole, joined, on_whole, sample_of, tried
 from mars.sessions.opening import choose, get_default_session
 from mars.tileables.tileable import Tileable, facts_of, stored_node, unwrap, wrap
 
@@ -88,7 +90,7 @@ class Frame(Tileable):
                     found = [int(facts_of(len, one)) for one in self._objects or ()]
                 stored = self._lengths = (self._objects, found)
             return list(stored[1])
-        return None
+        return None if self._lazy is None else lengths_of(self._lazy)
 
     def _all_done(self) -> bool:
         session = get_default_session()
@@ -174,7 +176,8 @@ class Frame(Tileable):
 
     def tail(self, n: int = 5) -> Any:
         """The last rows."""
-        return wrap(rows.taken(self.lazy, slice(-n, None) if n > 0 else slice(0, 0), None), self)
+        wanted = slice(0, 0) if n == 0 else slice(-n, None)
+        return wrap(rows.taken(self.lazy, wanted, None), self)
 
     def reset_index(self, level: Any = None, drop: bool = False, **kwargs: Any) -> Any:
         """The index becomes columns, and rows are counted from 0 on, over all chunks."""
@@ -187,6 +190,55 @@ class Frame(Tileable):
             self.become(made)
             return None
         return made
+
+    def cartesian_chunk(
+        self, right: Any, func: Callable[..., Any], args: Sequence[Any] = (), **kwargs: Any
+    ) -> Any:
+        """Have a function called with each chunk of this frame and each chunk of another one.
+
+        Parameters
+        ----------
+        right : Frame
+            The other frame.
+        func : callable
+            Gets a chunk of each, ``args`` and ``kwargs``, and returns a frame or a series.
+        args : sequence, default ()
+            Further arguments.
+        **kwargs
+            Further arguments for ``func``.
+        """
+        for hint in HINTS:
+            kwargs.pop(hint, None)
+        import dask
+
+        run = OnChunk(func, tuple(args), kwargs, False, chunks=2)
+        small = tried(run, [sample_of(self), sample_of(right)])
+        if not hasattr(small, "iloc"):
+            raise TypeError(
+                "cartesian_chunk() needs a function that returns a frame or a series, also of "
+                "made-up rows like those of the frames"
+            )
+        call = dask.delayed(run, pure=False)
+        parts = [call(one, two) for one in parts_of(self.lazy) for two in parts_of(right.lazy)]
+        return wrap(of_parts(parts, small.iloc[:0]))
+
+    def copy(self, deep: bool = True) -> Any:
+        """Another frame with the same rows."""
+        return type(self)(self.lazy, part_of=self) if self._objects is None else wrap(self.lazy)
+
+    def to_cpu(self) -> Any:
+        """Itself: all frames are in memory of the CPU."""
+        return self
+
+    def to_gpu(self) -> Any:
+        """Not there.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
+        raise NotImplementedError("frames on a GPU are not there; leave it away")
 
     def drop_duplicates(self, *args: Any, **kwargs: Any) -> Any:
         """The rows that were not there before."""
@@ -286,14 +338,30 @@ class Frame(Tileable):
             return Written(self.to_pandas().to_parquet(path, **kwargs))
         import dask
 
-        folder = str(path).removesuffix("*.parquet").rstrip("/")
+        folder = str(path)
+        if "*" in folder.rpartition("/")[2]:  # one file for each chunk, named by number
+            folder, _, pattern = folder.rpartition("/")
+            names = [pattern.replace("*", f"{i:06}") for i in range(self.lazy.npartitions)]
+            os.makedirs(folder or ".", exist_ok=True)
+            write = dask.delayed(_write_parquet, pure=False)
+            dask.compute(
+                *[
+                    write(one, os.path.join(folder, name), kwargs)
+                    for one, name in zip(parts_of(self.lazy), names, strict=True)
+                ],
+                scheduler=_scheduler(),
+            )
+            return Written()
         if "://" in folder or kwargs:
+            if "partition_cols" in kwargs:
+                kwargs["partition_on"] = kwargs.pop("partition_cols")
             with dask.config.set(scheduler=_scheduler()):
                 return Written(self.lazy.to_parquet(folder, **kwargs))
         os.makedirs(folder, exist_ok=True)
         write = dask.delayed(_write_parquet, pure=False)
         parts = [
-            write(one, f"{folder}/part.{i:06}.parquet") for i, one in enumerate(parts_of(self.lazy))
+            write(one, f"{folder}/part.{i:06}.parquet", {})
+            for i, one in enumerate(parts_of(self.lazy))
         ]
         dask.compute(*parts, scheduler=_scheduler())
         return Written()
@@ -362,14 +430,41 @@ class Frame(Tileable):
         if kwargs.pop("inplace", False):
             self.become(self._method(name, args, kwargs))
             return None
-        if name in BY_ROW and not any(_is_tileable(one) for one in (*args, *kwargs.values())):
-            return self._by_row(name, args, kwargs)
+        if name.startswith("to_") and name not in _FRAMES_OF_FRAMES:
+            return self._given_out(name, args, kwargs)
+        if name == "fillna" and kwargs.get("method") is not None:
+            way = "ffill" if kwargs.pop("method") in ("pad", "ffill") else "bfill"
+            return self._method(
+                way, (), {key: one for key, one in kwargs.items() if key != "value"}
+            )
+        others = [one for one in (*args, *kwargs.values()) if _is_tileable(one)]
+        if name in BY_ROW and not _is_across(name, args, kwargs):
+            if not others:
+                return self._by_row(name, args, kwargs)
+            if self._is_small_beside(name, others, kwargs):
+                by_labels = self.ndim == 2 and name in _BY_LABELS
+                return self._by_row_with(Method((name, args, kwargs)), by_labels)
         plain = Method((name, args, kwargs))
-        if name not in PARALLEL and name not in BY_ROW and name != "drop_duplicates":
+        if name in ("shift", "diff", "pct_change"):
+            made = self._by_neighbours(name, args, kwargs, plain)
+            if made is not None:
+                return made
+        if name in BY_COLUMN and not others:
+            made = self._by_column(plain)
+            if made is not None:
+                return made
+        if name == "join":
+            return self._joined(args, kwargs, plain)
+        parallel = name in PARALLEL or (name in BY_ROW and others) or name == "drop_duplicates"
+        if name in BY_ROW and parallel:
+            parallel = not _is_across(name, args, kwargs) and all(
+                isinstance(one, Frame) and aligned(self.lazy, one.lazy) for one in others
+            )
+        if not parallel:
             if name == "sort_values" and self.ndim == 2 and self.lazy.npartitions > 1:
                 return self._sorted(args, kwargs, plain)
-            method, others = plain.lifted()
-            return on_whole(self, method, *others)
+            method, lifted = plain.lifted()
+            return on_whole(self, method, *lifted)
         if name == "merge":
             return self._merged(args, kwargs, plain)
         if name == "drop_duplicates":
@@ -377,6 +472,82 @@ class Frame(Tileable):
         given = [unwrap(one) for one in args]
         more = {key: unwrap(one) for key, one in kwargs.items()}
         return self._tried(lambda lazy: getattr(lazy, name)(*given, **more), plain)
+
+    def _given_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What pandas writes or makes of the executed frame, such as `to_sql` and `to_dict`."""
+        value = getattr(self.to_pandas(), name)(*args, **kwargs)
+        return Written() if value is None or name == "to_sql" else value
+
+    def _is_small_beside(self, name: str, others: list[Any], kwargs: dict[str, Any]) -> bool:
+        """Whether each chunk needs the others as a whole: labels of columns, or values to find."""
+        axis = kwargs.get("axis", "columns")
+        by_columns = self.ndim == 2 and axis not in (0, "index")
+        return all(isinstance(one, Series | Index | Scalar) for one in others) and (
+            name in ("isin", "map", "replace") or (by_columns and name in _BY_LABELS)
+        )
+
+    def _by_row_with(self, plain: Method, by_labels: bool = False) -> Any:
+        """A method of pandas on each chunk, beside the whole of the frames in its arguments."""
+        import dask
+
+        method, others = plain.lifted()
+        samples = [sample_of(one) for one in others]
+        if by_labels:  # which labels those have, no made-up row tells; they are most often these
+            samples = [
+                one.iloc[:1].reset_index(drop=True).reindex([0] * self.lazy.shape[1])
+                .set_axis(self.lazy.columns) if getattr(one, "ndim", 0) == 1 else one
+                for one in samples
+            ]  # fmt: skip
+        small = tried(method, [sample_of(self), *samples])
+        if not hasattr(small, "iloc"):
+            return on_whole(self, method, *others)
+        run = dask.delayed(method, pure=False)
+        given = [delayed_whole(one) for one in others]
+        parts = [run(one, *given) for one in parts_of(self.lazy)]
+        return wrap(of_parts(parts, small.iloc[:0]), self)
+
+    def _by_neighbours(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], plain: Method
+    ) -> Any:
+        """A method whose rows look at rows nearby. None: it has to see the whole frame."""
+        periods = args[0] if args else kwargs.get("periods", 1)
+        if len(args) > 1 or not kwargs.keys() <= {"periods", "fill_value", "axis"}:
+            return None
+        if kwargs.get("axis", 0) not in (0, "index") or not isinstance(periods, int):
+            return self._by_row(name, args, kwargs) if name != "pct_change" else None
+        small = tried(plain, [sample_of(self)])
+        if not hasattr(small, "iloc") or self.lazy.npartitions == 1 or not periods:
+            return None
+        before, after = max(periods, 0), max(-periods, 0)
+        return wrap(with_rows_nearby(self.lazy, plain, small.iloc[:0], before, after), self)
+
+    def _by_column(self, plain: Method) -> Any:
+        """A method that looks at each column by itself. None: pandas has to see them together."""
+        lazy = self.lazy
+        if self.ndim != 2 or lazy.npartitions == 1 or not lazy.columns.is_unique:
+            return None
+        small = tried(plain, [sample_of(self)])
+        names = getattr(small, "columns", None)
+        if names is None and hasattr(small, "index"):
+            names = small.index
+        if names is None or not len(names) or not set(names) <= set(lazy.columns):
+            return None
+        kinds = {lazy._meta[one].dtype.kind for one in names}
+        if not kinds <= set("iuf") or len(names) < 2:
+            return None
+        return wrap(by_column(lazy, list(names), plain, small))
+
+    def _joined(self, args: tuple[Any, ...], kwargs: dict[str, Any], plain: Method) -> Any:
+        other = args[0] if args else kwargs.get("other")
+        how = kwargs.get("how", args[2] if len(args) > 2 else "left")
+        method, others = plain.lifted()
+        if how in ("left", "inner") and isinstance(other, Frame) and other.lazy.npartitions == 1:
+            return self._by_row_with(plain)
+        by_index = len(args) == 1 and kwargs.keys() <= {"how", "lsuffix", "rsuffix"}
+        if by_index and isinstance(other, Frame) and how == "left":  # noqa: SIM102
+            if self.lazy.known_divisions and other.lazy.known_divisions:
+                return self._tried(lambda lazy: lazy.join(other.lazy, **kwargs), plain)
+        return on_whole(self, method, *others)
 
     def _tried(self, func: Callable[[Any], Any], plain: Method) -> Any:
         """What Dask makes of it. If it refuses, one call gets the whole frame."""
@@ -418,7 +589,11 @@ class Frame(Tileable):
             for key, one in kwargs.items()
             if key not in ("by", "ignore_index", "parallel_kind", "psrs_kinds", "kind")
         }
-        if "key" in more or more.get("axis") not in (None, 0, "index"):
+        if (
+            "key" in more
+            or more.get("axis") not in (None, 0, "index")
+            or (more.get("na_position", "last") != "last")
+        ):
             return on_whole(self, plain)
         more.pop("axis", None)
         made = self._tried(lambda lazy: lazy.sort_values(keys, **more), plain)
@@ -434,15 +609,13 @@ class Frame(Tileable):
         right, *others = args or (more.pop("right"),)
         if not isinstance(right, Tileable):
             right = of_pandas(right, None)
-        if self.lazy.npartitions == 1 and right.lazy.npartitions == 1:
-            method, tileables = Method(("merge", (right, *others), more)).lifted()
-            return on_whole(self, method, *tileables)
         given = [unwrap(one) for one in others]
         options = {key: unwrap(one) for key, one in more.items()}
         keeps = options.get("left_index") or options.get("right_index")
         plain = Method(("merge", (right, *others), more))
         made = self._tried(lambda lazy: lazy.merge(right.lazy, *given, **options), plain)
-        return made if keeps else wrap(rows.numbered(made.lazy))
+        whole = self.lazy.npartitions == 1 and right.lazy.npartitions == 1
+        return made if keeps or whole else wrap(rows.numbered(made.lazy))
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -538,12 +711,17 @@ class DataFrame(Frame):
         lazy, new = self.lazy, unwrap(value)
         names = key if isinstance(key, list) else [key]
         plain = hasattr(new, "__array__") and not hasattr(new, "dask") and not hasattr(new, "iloc")
+        if isinstance(key, Tileable) or (plain and new.ndim > 1):
+            self.become(set_whole(self, key, value))
+            return
         if (isinstance(new, (list, tuple)) or plain) and not isinstance(key, list):
             self.become(with_column(self, key, list(new)))
             return
         if len(names) == 1 and not isinstance(key, list):
             made = lazy.copy()
             try:
+                if isinstance(value, Frame) and value.ndim and not aligned(lazy, new):
+                    raise ValueError("rows that Dask does not bring together")
                 made[key] = new
             except Exception:  # Dask cannot; pandas tells what is wrong, if anything is
                 self.become(set_whole(self, key, value))
@@ -551,6 +729,12 @@ class DataFrame(Frame):
             self.become(wrap(made))
             return
         self.become(set_whole(self, key, value))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or name in ("columns", "index") or name not in self.lazy.columns:
+            object.__setattr__(self, name, value)
+        else:
+            self[name] = value
 
     def __delitem__(self, key: Any) -> None:
         self.become(self.drop(columns=[key]))
@@ -566,6 +750,10 @@ class DataFrame(Frame):
     @property
     def index(self) -> Any:
         return wrap(self.lazy.index, self)
+
+    @index.setter
+    def index(self, labels: Any) -> None:
+        self.become(with_labels(self, labels))
 
     def pop(self, item: Any) -> Any:
         """Take a column out, in place."""
@@ -595,6 +783,13 @@ class Series(Frame):
     def index(self) -> Any:
         return wrap(self.lazy.index, self)
 
+    @index.setter
+    def index(self, labels: Any) -> None:
+        self.become(with_labels(self, labels))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.become(set_whole(self, key, value))
+
     @property
     def name(self) -> Any:
         return self.lazy.name
@@ -617,6 +812,11 @@ class Index(Frame):
 
     def to_frame(self, *args: Any, **kwargs: Any) -> Any:
         return self._method("to_frame", args, kwargs)
+
+    def append(self, other: Any, **_: Any) -> Any:  # type: ignore[override]
+        """The labels of another index after those of this one."""
+        others = list(other) if isinstance(other, (list, tuple)) else [other]
+        return _appended(self, others)
 
     def to_tensor(self) -> Any:
         from mars.tensor import find
@@ -683,8 +883,39 @@ class Scalar(Frame):
         return None
 
 
-def _write_parquet(chunk: Any, path: str) -> None:
-    chunk.to_parquet(path)
+def _write_parquet(chunk: Any, path: str, kwargs: dict[str, Any]) -> None:
+    chunk.to_parquet(path, **kwargs)
+
+
+def _appended(index: Any, others: list[Any]) -> Any:
+    method, lifted = Method(("append", (others,), {})).lifted()
+    return on_whole(index, method, *lifted)
+
+
+def with_labels(frame: Any, labels: Any) -> Any:
+    """A frame whose index has these labels, one for each row."""
+    import pandas
+
+    plain = labels.executed_value() if isinstance(labels, Tileable) else labels
+    index = plain if isinstance(plain, pandas.Index) else pandas.Index(plain)
+    return wrap(rows.with_index(frame.lazy, index))
+
+
+def _is_across(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a method that looks at each row by itself has to see all rows this time."""
+    if name == "dropna":
+        return (args[0] if args else kwargs.get("axis", 0)) in (1, "columns")
+    if name == "astype":
+        given = args[0] if args else kwargs.get("dtype")
+        kinds = given.values() if isinstance(given, dict) else [given]
+        return any(str(one) == "category" for one in kinds)
+    if name == "set_index":
+        given = args[0] if args else kwargs.get("keys")
+        several = given if isinstance(given, (list, tuple)) else [given]
+        return any(hasattr(one, "__len__") and not isinstance(one, str) for one in several)
+    if name == "drop":
+        return _is_tileable(args[0] if args else kwargs.get("index"))
+    return False
 
 
 def _meta_of(value: Any) -> Any:
@@ -704,6 +935,20 @@ def _scheduler() -> Any:
 
     return Scheduler()
 
+
+_FRAMES_OF_FRAMES: Final = frozenset(
+    {"to_frame", "to_period", "to_timestamp", "to_series", "to_flat_index"}
+)
+"""Methods that begin with "to_" and give frames."""
+
+_BY_LABELS: Final = frozenset(
+    [
+        "add", "div", "divide", "eq", "fillna", "floordiv", "ge", "gt", "le", "lt", "mod", "mul",
+        "multiply", "ne", "pow", "radd", "rdiv", "rfloordiv", "rmod", "rmul", "rpow", "rsub",
+        "rtruediv", "sub", "subtract", "truediv",
+    ]
+)  # fmt: skip
+"""Methods that take a series by the labels of columns."""
 
 _METHOD_IS_OURS: Final = frozenset(
     ["drop_duplicates", "nunique", "merge", "value_counts", "groupby", "sum", "mean", "duplicated"]
@@ -728,7 +973,25 @@ def _binary(name: str) -> Callable[[Any, Any], Any]:
             hasattr(given, "__array__") and not hasattr(given, "dask")
         ):
             return on_whole(self, plain)
+        if isinstance(other, Frame) and other.ndim:
+            if self.ndim == 2 and other.ndim == 1:  # by the labels of columns
+                return self._by_row_with(plain, True)
+            if not aligned(self.lazy, given):
+                return on_whole(self, *_lifted(plain))
         return self._tried(lambda lazy: getattr(lazy, name)(given), plain)
+
+    return apply
+
+
+def _lifted(plain: Method) -> list[Any]:
+    method, others = plain.lifted()
+    return [method, *others]
+
+
+def _in_place(name: str) -> Callable[[Any, Any], Any]:
+    def apply(self: Any, other: Any) -> Any:
+        self.become(getattr(self, name)(other))
+        return self
 
     return apply
 
@@ -740,6 +1003,7 @@ def _unary(name: str) -> Callable[[Any], Any]:
 for _name in _BINARY:
     setattr(Frame, f"__{_name}__", _binary(f"__{_name}__"))
     setattr(Frame, f"__r{_name}__", _binary(f"__r{_name}__"))
+    setattr(Frame, f"__i{_name}__", _in_place(f"__{_name}__"))
 for _name in _COMPARED:
     setattr(Frame, f"__{_name}__", _binary(f"__{_name}__"))
 for _name in _UNARY:

@@ -1,15 +1,18 @@
 """Groups of rows: ``df.groupby("city").amount.sum()``.
 
-Reductions are computed in chunks, if the keys are columns. All else, such as `apply` and
-`transform`, runs in one call that gets the whole frame, so the order of rows is that of pandas.
+Reductions are computed in chunks, if the keys are columns. Functions that need whole groups, such
+as `apply` and `transform`, run on parts that have all rows of some groups; see `grouping`. All else
+runs in one call that gets the whole frame. The order of rows is that of pandas.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from mars.dataframe.access import Chain
+from mars.dataframe.grouping import BY_KEYS, BY_ROWS, grouped_together
 from mars.dataframe.names import GROUPED
-from mars.dataframe.whole import ByName, Method, on_whole
+from mars.dataframe.whole import ByName, Method, on_whole, sample_of, tried
 from mars.tileables.tileable import Tileable, wrap
 
 
@@ -43,29 +46,95 @@ class Groups(ByName):
 
     aggregate = agg
 
+    @property
+    def ngroups(self) -> int:
+        """How many groups there are; the frame is executed for that."""
+        return int(self._of_pandas().ngroups)
+
+    @property
+    def groups(self) -> Any:
+        """The labels of the rows of each group; the frame is executed for that."""
+        return self._of_pandas().groups
+
+    @property
+    def indices(self) -> Any:
+        """The places of the rows of each group; the frame is executed for that."""
+        return self._of_pandas().indices
+
+    def rolling(self, *args: Any, **kwargs: Any) -> Chain:
+        return self._chain("rolling", args, kwargs)
+
+    def expanding(self, *args: Any, **kwargs: Any) -> Chain:
+        return self._chain("expanding", args, kwargs)
+
+    def ewm(self, *args: Any, **kwargs: Any) -> Chain:
+        return self._chain("ewm", args, kwargs)
+
+    def resample(self, *args: Any, **kwargs: Any) -> Chain:
+        return self._chain("resample", args, kwargs)
+
+    def _chain(self, name: str, args: Any, kwargs: dict[str, Any]) -> Chain:
+        return Chain(self._frame, *self._steps(), (name, args, kwargs))
+
+    def _steps(self) -> list[Any]:
+        steps: list[Any] = [("groupby", (self._by,), self._kwargs)]
+        if self._selected is not None:
+            steps.append(("[]", self._selected))
+        return steps
+
+    def _of_pandas(self) -> Any:
+        by = self._by.executed_value() if isinstance(self._by, Tileable) else self._by
+        grouped = self._frame.to_pandas().groupby(by, **self._kwargs)
+        return grouped if self._selected is None else grouped[self._selected]
+
     def __iter__(self) -> Any:
-        grouped = self._frame.to_pandas().groupby(self._by, **self._kwargs)
-        return iter(grouped if self._selected is None else grouped[self._selected])
+        return iter(self._of_pandas())
 
     def _call(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
         for hint in ("method", "combine_size", "output_type", "dtypes", "skip_infer"):
             kwargs.pop(hint, None)
-        steps: list[Any] = [("groupby", (self._by,), self._kwargs)]
-        if self._selected is not None:
-            steps.append(("[]", self._selected))
-        plain = Method(*steps, (name, args, kwargs))
+        plain = Method(*self._steps(), (name, args, kwargs))
         if self._in_chunks(name, args, kwargs):
             made = self._by_dask(name, args, kwargs, plain)
             if made is not None:
                 return made
         method, others = plain.lifted()
+        if not others:
+            made = self._together(name, method)
+            if made is not None:
+                return made
         return on_whole(self._frame, method, *others)
+
+    def _together(self, name: str, method: Method) -> Any:
+        """A method on parts that have whole groups. None: the whole frame is needed."""
+        frame = self._frame
+        if (name not in BY_ROWS and name not in BY_KEYS) or frame.ndim != 2:
+            return None
+        if frame.lazy.npartitions == 1 or not _are_columns(self._by, frame):
+            return None
+        if not self._kwargs.keys() <= {"sort", "dropna", "observed", "group_keys"}:
+            return None
+        keys = list(self._by) if isinstance(self._by, (list, tuple)) else [self._by]
+        meta = frame.lazy._meta
+        if any(meta[one].dtype == "category" for one in keys):
+            return None
+        by_rows = name in BY_ROWS
+        small = tried(method, [sample_of(frame)])
+        if not hasattr(small, "iloc"):
+            return None
+        if not by_rows and (
+            not self._kwargs.get("sort", True) or list(small.index.names)[: len(keys)] != keys
+        ):
+            return None
+        return wrap(grouped_together(frame.lazy, keys, method, small.iloc[:0], by_rows))
 
     def _in_chunks(self, name: str, args: Any, kwargs: dict[str, Any]) -> bool:
         frame = self._frame
         if frame.ndim != 2 or frame.lazy.npartitions == 1 or not _are_columns(self._by, frame):
             return False
         if not self._kwargs.keys() <= {"as_index", "sort", "dropna", "observed", "group_keys"}:
+            return False
+        if not self._kwargs.get("sort", True):  # Dask does not keep the order of first rows
             return False
         if name in GROUPED:
             return not args and kwargs.keys() <= {"numeric_only"}
@@ -75,8 +144,6 @@ class Groups(ByName):
 
     def _by_dask(self, name: str, args: Any, kwargs: dict[str, Any], plain: Method) -> Any:
         import warnings
-
-        import pandas
 
         options = dict(self._kwargs)
         as_index = options.pop("as_index", True)
@@ -94,10 +161,11 @@ class Groups(ByName):
                     made = getattr(grouped, name)(*args, **kwargs)
         except Exception:  # Dask refuses; pandas tells what is wrong, if anything is
             return None
+        if name == "nunique":  # which Dask leaves in any order
+            made = made.map_partitions(Method(("sort_index", (), {})), meta=made._meta)
         if as_index:
             return wrap(made)
         result = wrap(made)
-        del pandas
         return result.reset_index()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,12 +39,12 @@ def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
     else:
         size = int(chunk_size)
     index = value.index
+    if isinstance(index, pandas.MultiIndex):  # of which Dask makes no frame, but it takes its parts
+        cuts = [*range(0, len(value), max(1, size)), len(value)] if len(value) else [0, 0]
+        parts = [dask.delayed(value.iloc[a:b]) for a, b in itertools.pairwise(cuts)]
+        return wrap(of_parts(parts, value.iloc[:0]))
     ordered = (
-        not isinstance(index, pandas.MultiIndex)
-        and index.is_monotonic_increasing
-        and index.is_unique
-        and not index.hasnans
-        and len(index) > 0
+        index.is_monotonic_increasing and index.is_unique and not index.hasnans and len(index) > 0
     )
     with dask.config.set({"dataframe.convert-string": False}):
         return wrap(dd.from_pandas(value, chunksize=max(1, size), sort=bool(ordered)))

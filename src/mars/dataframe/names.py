@@ -13,8 +13,7 @@ PARALLEL: Final = frozenset(
     [
         "all", "any", "count", "max", "min", "mean", "prod", "product", "sum", "std", "var", "sem",
         "nunique", "idxmax", "idxmin", "memory_usage", "cumsum", "cumprod", "cummax", "cummin",
-        "merge", "join", "set_index", "diff", "shift", "nlargest", "nsmallest", "corr", "cov",
-        "ffill", "bfill",
+        "merge", "nlargest", "nsmallest", "corr", "cov", "ffill", "bfill",
     ]
 )  # fmt: skip
 """Computed in chunks; where Dask refuses the arguments, one call gets the whole frame."""
@@ -27,6 +26,7 @@ BY_ROW: Final = frozenset(
         "rfloordiv", "rmod", "rmul", "round", "rpow", "rsub", "rtruediv", "select_dtypes", "sub",
         "subtract", "to_frame", "to_timestamp", "truediv", "where", "eval", "query", "drop",
         "rename", "add_prefix", "add_suffix", "combine_first", "applymap", "assign", "explode",
+        "set_index",
     ]
 )  # fmt: skip
 """Each row by itself, if no other frame is among the arguments."""
@@ -39,7 +39,6 @@ MISSING: Final = {
     "to_ray_dataset": "use to_pandas(), or to_parquet() and ray.data.read_parquet()",
     "to_ray_mldataset": "use to_pandas(), or to_parquet() and ray.data.read_parquet()",
     "set_flags": "frames are never changed by others",
-    "swaplevel": "use to_pandas(), or map_chunk()",
 }
 
 TOP: Final = [
@@ -49,6 +48,8 @@ TOP: Final = [
     "from_pandas", "from_tensor", "from_records", "pivot_table", "crosstab", "melt", "factorize",
     "ExecutableTuple", "Timestamp", "Timedelta", "DateOffset", "Interval", "NamedAgg", "NaT", "NA",
     "Categorical", "CategoricalDtype", "Period", "Grouper", "MultiIndex", "IndexSlice",
+    "ArrowStringDtype", "CustomReduction", "eval", "offsets", "timedelta_range", "period_range",
+    "interval_range",
 ]  # fmt: skip
 """The names of `mars.dataframe`."""
 
@@ -57,13 +58,12 @@ TOP_MISSING: Final = {
     "read_raydataset": "write it as Parquet, and use read_parquet()",
     "read_ray_mldataset": "write it as Parquet, and use read_parquet()",
     "from_vineyard": "vineyard is not supported; use read_parquet()",
-    "CustomReduction": "use map_chunk() and a reduction of its results",
 }
 
 GROUPED: Final = frozenset(
     [
         "all", "any", "count", "max", "min", "mean", "prod", "sum", "std", "var", "size", "first",
-        "last", "nunique", "idxmax", "idxmin",
+        "last", "nunique",
     ]
 )  # fmt: skip
 """What groups are reduced to in chunks; other methods of groups get the whole frame."""

@@ -44,4 +44,35 @@ def of_parts(parts: Sequence[Any], meta: Any) -> Any:
         return dd.from_delayed(list(parts), meta=meta, verify_meta=False)
 
 
-__all__ = ["array_of", "of_parts", "parts_of"]
+def lengths_of(lazy: Any) -> list[int] | None:
+    """How many rows the chunks of a frame of Dask have, if that is known without computing."""
+    from dask.dataframe.dask_expr._expr import Elemwise
+
+    expr = lazy.expr
+    while True:
+        known = getattr(expr, "_get_lengths", None)
+        if known is not None:
+            found = known()
+            return None if found is None else [int(one) for one in found]
+        if not isinstance(expr, Elemwise):
+            return None
+        frames = [one for one in expr.dependencies() if one.ndim]
+        if not frames:
+            return None
+        expr = max(frames, key=lambda one: one.npartitions)
+
+
+def aligned(*frames: Any) -> bool:
+    """Whether Dask computes with the rows of several frames that belong together.
+
+    It does if all were made of one frame, chunk by chunk, or if their divisions are known.
+    """
+    from dask.dataframe.dask_expr._expr import are_co_aligned
+
+    several = [one for one in frames if getattr(one, "ndim", 0)]
+    if all(one.known_divisions for one in several):
+        return True
+    return bool(are_co_aligned(*[one.expr for one in several]))
+
+
+__all__ = ["aligned", "array_of", "lengths_of", "of_parts", "parts_of"]

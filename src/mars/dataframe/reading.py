@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import Any
 
 from mars.dataframe import core, rows
 from mars.dataframe.joining import of_pandas
-from mars.dataframe.whole import Method, on_whole
+from mars.dataframe.whole import Method, at_once, on_whole
 from mars.settings import FRAME_CHUNK_BYTES
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
@@ -173,7 +175,11 @@ def read_csv(
             made.columns[one] if isinstance(one, int) else one
             for one in (index_col if isinstance(index_col, (list, tuple)) else [index_col])
         ]
-        func = Method(("set_index", (names if len(names) > 1 else names[0],), {}))
+        labels = [None if str(one).startswith("Unnamed: ") else one for one in names]
+        func = Method(
+            ("set_index", (names if len(names) > 1 else names[0],), {}),
+            ("rename_axis", (labels if len(labels) > 1 else labels[0],), {}),
+        )
         return wrap(made.map_partitions(func, meta=func(made._meta)))
     return wrap(rows.numbered(made) if incremental_index and made.npartitions > 1 else made)
 
@@ -246,9 +252,17 @@ def merge(left: Any, right: Any, **kwargs: Any) -> Any:
 
 
 def date_range(*args: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
-    """Dates in equal steps, as an index; see `pandas.date_range`."""
+    """Dates in equal steps, as an index; see `pandas.date_range`.
+
+    ``closed`` and the frequencies "M", "Q" and "Y" of older versions of pandas are taken, too.
+    """
     import pandas
 
+    if "closed" in kwargs:
+        kwargs["inclusive"] = kwargs.pop("closed") or "both"
+    freq = kwargs.get("freq")
+    if isinstance(freq, str) and freq.lstrip("0123456789") in ("M", "Q", "Y"):
+        kwargs["freq"] = f"{freq}E"
     return Index(pandas.date_range(*args, **kwargs), chunk_size=chunk_size)
 
 
@@ -263,6 +277,13 @@ class _Top:
 
         return getattr(pandas, self.__name__)(frame, *self._args, **self._kwargs)
 
+    def of(self, values: Any) -> Any:
+        """The same, without arguments, for values that the program has."""
+        import numpy
+
+        given = numpy.asarray(values) if isinstance(values, range) else values
+        return functools.partial(self, given)
+
 
 def _top(name: str, by_row: bool) -> Any:
     def call(data: Any, *args: Any, **kwargs: Any) -> Any:
@@ -271,6 +292,9 @@ def _top(name: str, by_row: bool) -> Any:
         for hint in ("chunk_size", "gpu", "sparse_threshold"):
             kwargs.pop(hint, None)
         if not isinstance(data, Tileable):
+            if name in ("cut", "qcut"):
+                func = _Top(name, tuple(_computed(list(args))), _computed(kwargs))
+                return at_once(func.of(_computed(data)), [])
             found = getattr(pandas, name)(data, *_computed(list(args)), **_computed(kwargs))
             return (
                 of_pandas(found, None)
@@ -281,12 +305,91 @@ def _top(name: str, by_row: bool) -> Any:
         if by_row and isinstance(data, core.Frame):
             return data.map_chunk(func)
         if not isinstance(data, core.Frame):
-            return wrap_value(func(data.executed_value()))
+            return at_once(func, [data])
         return on_whole(data, func)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"As `pandas.{name}`, for a frame."
     return call
+
+
+class CustomReduction:
+    """A reduction of a program's own: ``df.agg(MyReduction())``.
+
+    Subclasses say in `agg` what a column is reduced to. `pre` may prepare the column, and `post`
+    change the result. One call gets the whole column.
+
+    Parameters
+    ----------
+    name : str, optional
+        What the result is called. Default: the name of the class.
+
+    Examples
+    --------
+    >>> import pandas, mars.dataframe as md
+    >>> class Span(md.CustomReduction):
+    ...     def agg(self, column):
+    ...         return column.max() - column.min()
+    >>> df = md.DataFrame(pandas.DataFrame({"a": [1, 5, 3]}), chunk_size=2)
+    >>> int(df.a.agg(Span()).execute().fetch())
+    4
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = self.__name__ = name or type(self).__name__
+
+    def pre(self, value: Any) -> Any:
+        return value
+
+    def agg(self, value: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} needs a method agg()")
+
+    def post(self, value: Any) -> Any:
+        return value
+
+    def __call__(self, column: Any) -> Any:
+        return self.post(self.agg(self.pre(column)))
+
+
+class _Evaluated:
+    """An expression with the names of frames in it."""
+
+    __name__ = "eval"
+
+    def __init__(self, text: str, names: list[str], kwargs: dict[str, Any]) -> None:
+        self._text, self._names, self._kwargs = text, names, kwargs
+
+    def __call__(self, *frames: Any) -> Any:
+        import pandas
+
+        given = dict(zip(self._names, frames, strict=False))
+        more = {"target": frames[-1]} if len(frames) > len(self._names) else {}
+        return pandas.eval(self._text, local_dict=given, **more, **self._kwargs)
+
+
+def eval(  # noqa: A001  as in pandas
+    expr: str, target: Any = None, inplace: bool = False, **kwargs: Any
+) -> Any:
+    """An expression of frames that the caller's variables have; see `pandas.eval`."""
+    import ast
+
+    import pandas
+
+    caller = sys._getframe(1)
+    scope = {**caller.f_globals, **caller.f_locals, **kwargs.pop("local_dict", {})}
+    wanted = {node.id for node in ast.walk(ast.parse(expr)) if isinstance(node, ast.Name)}
+    found = {name: scope[name] for name in sorted(wanted) if name in scope}
+    names = [name for name, one in found.items() if isinstance(one, Tileable)]
+    frames = [found[name] for name in names]
+    if isinstance(target, Tileable):
+        frames.append(target)
+    if not frames:
+        return pandas.eval(expr, local_dict=scope, target=target, inplace=inplace, **kwargs)
+    made = on_whole(frames[0], _Evaluated(expr, names, kwargs), *frames[1:])
+    if inplace and isinstance(target, Tileable):
+        target.become(made)
+        return None
+    return made
 
 
 def wrap_value(value: Any) -> Any:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from mars.dataframe.parts import of_parts, parts_of
+from mars.dataframe.parts import lengths_of, of_parts, parts_of
 
 
 def numbered(lazy: Any, name: Any = None) -> Any:
     """A frame of Dask whose index counts all rows from 0 on."""
-    return _with_places(lazy, _numbered, name)
+    from mars.dataframe import numbering
+
+    return numbering.numbered(lazy, name)
 
 
 def with_index_as_columns(lazy: Any, kwargs: dict[str, Any]) -> Any:
     """What ``reset_index`` gives: the index becomes columns, and rows are counted from 0 on."""
+    if kwargs.keys() <= {"drop"} and lazy._meta.index.nlevels == 1:
+        made = lazy.reset_index(**kwargs)
+        return made if made.npartitions == 1 else numbered(made)
     return _with_places(lazy, _reset, kwargs)
 
 
@@ -37,28 +42,42 @@ def taken(lazy: Any, rows: Any, columns: Any) -> Any:
     return _with_places(lazy, _taken, rows, columns)
 
 
-def _with_places(lazy: Any, func: Any, *args: Any) -> Any:
+def with_index(lazy: Any, index: Any) -> Any:
+    """A frame of Dask with another index of pandas, which has one label for each row."""
+    import dask
+
+    meta = lazy._meta.set_axis(index[:0])
+    return _with_places(lazy, _indexed, dask.delayed(index), meta=meta)
+
+
+def _indexed(part: Any, place: int, total: int, index: Any) -> Any:
+    if len(index) != total:
+        raise ValueError(
+            f"Length mismatch: Expected axis has {total} elements, new values have {len(index)}"
+        )
+    return part.set_axis(index[place : place + len(part)])
+
+
+def _with_places(lazy: Any, func: Any, *args: Any, meta: Any = None) -> Any:
     """Each chunk by ``func``, which gets it, its place and the number of all rows."""
     import dask
 
     parts = parts_of(lazy)
-    meta = func(lazy._meta, 0, 0, *args)
-    places = dask.delayed(_places, pure=True)([dask.delayed(len, pure=True)(one) for one in parts])
+    if meta is None:
+        meta = func(lazy._meta, 0, 0, *args)
+    known = lengths_of(lazy)
     run = dask.delayed(func, pure=True)
+    if known is not None:
+        places: Any = _places(known)
+    else:
+        length = dask.delayed(len, pure=True)
+        places = dask.delayed(_places, pure=True)([length(one) for one in parts])
     made = [run(one, places[i], places[-1], *args) for i, one in enumerate(parts)]
     return of_parts(made, meta)
 
 
 def _places(lengths: list[int]) -> list[int]:
     return [0, *itertools.accumulate(lengths)]
-
-
-def _numbered(part: Any, place: int, _: int, name: Any) -> Any:
-    import pandas
-
-    made = part.copy(deep=False)
-    made.index = pandas.RangeIndex(place, place + len(part), name=name)
-    return made
 
 
 def _reset(part: Any, place: int, _: int, kwargs: dict[str, Any]) -> Any:
@@ -95,4 +114,4 @@ def _taken(part: Any, place: int, total: int, rows: Any, columns: Any) -> Any:
     return made if columns is None else made.iloc[:, columns]
 
 
-__all__ = ["numbered", "taken", "with_index_as_columns"]
+__all__ = ["numbered", "taken", "with_index", "with_index_as_columns"]

@@ -7,9 +7,11 @@ call is executed at once, and its result tells.
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mars.calls.objects import ExecutableTuple
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.dataframe.parts import of_parts, parts_of
@@ -43,7 +45,7 @@ class Method:
     """
 
     def __init__(self, *steps: tuple[Any, ...]) -> None:
-        self._steps = steps
+        self._steps = [(step[0], *map(of_numpy, step[1:])) for step in steps]
         self.__name__ = "-".join(str(step[0]) for step in steps)
 
     def __call__(self, frame: Any, *values: Any) -> Any:
@@ -64,6 +66,19 @@ class Method:
         return Method(
             *[tuple(_placed(part, found) for part in step) for step in self._steps]
         ), found
+
+
+def of_numpy(value: Any) -> Any:
+    """Numpy's functions in the place of those of `mars.tensor`: pandas computes with these."""
+    if type(value) in (list, tuple):
+        return type(value)([of_numpy(one) for one in value])
+    if type(value) is dict:
+        return {key: of_numpy(one) for key, one in value.items()}
+    if getattr(value, "__module__", None) == "mars.tensor" and hasattr(value, "__name__"):
+        import numpy
+
+        return getattr(numpy, value.__name__, value)
+    return value
 
 
 class Place:
@@ -109,7 +124,7 @@ def on_whole(frame: Tileable, func: Callable[..., Any], *others: Tileable) -> An
     small = tried(func, [sample_of(one) for one in inputs])
     if small is None:
         return at_once(func, inputs)
-    made = dask.delayed(func, pure=False)(*[_delayed(one) for one in inputs])
+    made = dask.delayed(func, pure=False)(*[delayed_whole(one) for one in inputs])
     import pandas
 
     if isinstance(small, (pandas.DataFrame, pandas.Series, pandas.Index)):
@@ -124,17 +139,32 @@ def at_once(func: Callable[..., Any], inputs: Sequence[Tileable]) -> Any:
     with places.whole_values():
         stored: Any = spawn(func, tuple(inputs), name=getattr(func, "__name__", "pandas"))
     stored.execute(show_progress=False)
+    return _known(stored)
+
+
+def _known(stored: Any) -> Any:
     kind = facts_of(_kind, stored)
     if kind in ("DataFrame", "Series", "Index"):
         return kind_named(kind)(objects=[stored])
     if kind == "Tensor":
         return kind_named("Array")(objects=[stored])
+    if isinstance(kind, int):
+        parts: list[Any] = [spawn(operator.itemgetter(i), (stored,)) for i in range(kind)]
+        ExecutableTuple(parts).execute(show_progress=False)
+        return ExecutableTuple([_known(one) for one in parts])
     return stored
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Any) -> str | int:
     import numpy
     import pandas
+
+    if (
+        type(value) is tuple
+        and value
+        and any(_kind(one) not in ("object", "Tensor") for one in value)
+    ):
+        return len(value)  # such as of align()
 
     if isinstance(value, pandas.DataFrame):
         return "DataFrame"
@@ -149,7 +179,7 @@ def _kind(value: Any) -> str:
     return "object"
 
 
-def _delayed(one: Tileable) -> Any:
+def delayed_whole(one: Tileable) -> Any:
     """The whole value of a tensor or frame, as a task."""
     import dask
 
@@ -210,4 +240,4 @@ def tried(func: Callable[..., Any], samples: list[Any]) -> Any:
     return None
 
 
-__all__ = ["Method", "at_once", "joined", "on_whole", "sample_of", "tried"]
+__all__ = ["Method", "at_once", "delayed_whole", "joined", "on_whole", "sample_of", "tried"]

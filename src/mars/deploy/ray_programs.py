@@ -7,6 +7,7 @@ ports. Called by `mars.deploy.clusters` and `mars.deploy.census`.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from mars.deploy.credentials import TOKEN, load
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import is_loopback, joined
 from mars.errors import ClusterUnreachable, CredentialsError, UsageError
+from mars.gpus import find
 from mars.settings import (
     KNOCK_S,
     LINE_LOST_S,
@@ -107,6 +109,8 @@ def node(place: Place, node: Node) -> Program:
         "memory": max(128 * MIB, node.memory_bytes - store),
         "labels": f"{_LABEL}={node.name}",
     }
+    if os.environ.get("MARS_GPUS"):  # else Ray finds them by itself
+        options["num-gpus"] = len(find().names)
     return _program("node", place, node, [], options)
 
 

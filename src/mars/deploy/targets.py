@@ -107,16 +107,22 @@ def resolve(address: str) -> Target:
 
 def _ask_around(host: str, port: int) -> Record:
     """The cluster that answers on a web port which is reached by another name than its own."""
+    known, silent = [], ""
     for record in records.everything():
         if record.secure and record.web_port:
+            known.append(f"http://{joined(record.host, record.web_port)}")
             try:
                 found = ask(host, port, credentials.load(record.credentials))
-            except (ClusterUnreachable, CredentialsError):
+            except ClusterUnreachable:
+                silent = " (nobody answers there)"
+                continue
+            except CredentialsError:
                 continue
             if found.id == record.id:
                 return record
     raise CredentialsError(
-        f"no credentials for a cluster at http://{joined(host, port)} are here; where it was "
-        f"started, `mars cluster credentials export FILE` writes them to a file, and `mars cluster "
-        f"credentials import FILE` here reads it"
+        f"no credentials for a cluster at http://{joined(host, port)}{silent} are here; where it "
+        f"was started, `mars cluster credentials export FILE` writes them to a file, and `mars "
+        f"cluster credentials import FILE` here reads it"
+        + (f"; this user knows the cluster at {', '.join(known)}" if known else "")
     )

@@ -6,7 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+TYPE_CHECKING = False  # known to type checkers; loaded when somebody has credentials
+if TYPE_CHECKING:
+    from mars.storage import Storage
 
 
 @contextmanager
@@ -37,11 +42,17 @@ class Given:
         Environment variables.
     working_dir : str, optional
         Absolute path of the folder that calls run in, and can import from.
+    storage : Storage, optional
+        What calls open URLs with.
     """
 
     def __init__(
-        self, env: Mapping[str, str] | None = None, working_dir: str | None = None
+        self,
+        env: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+        storage: Storage | None = None,
     ) -> None:
+        self.storage = storage
         self._env = dict(env or {})
         self._encoded = {os.fsencode(name): os.fsencode(text) for name, text in self._env.items()}
         self.working_dir = working_dir
@@ -50,11 +61,18 @@ class Given:
         """Ours, and those that the program has changed, which win."""
         return {**self._encoded, **changed} if self._encoded else changed
 
+    def settings(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What the program has set in its process, and what the session opens URLs with."""
+        if self.storage is None:
+            return found
+        return {**found, "fsspec": self.storage.over(found.get("fsspec"))}
+
     @contextmanager
     def here(self) -> Iterator[None]:
         """Have all of it in this process, for a while."""
         path, folder = list(sys.path), os.getcwd()
-        with environment_with(self._env):
+        storage = nullcontext() if self.storage is None else self.storage.in_place()
+        with environment_with(self._env), storage:
             if self.working_dir is not None:
                 os.chdir(self.working_dir)
                 sys.path.insert(0, self.working_dir)
@@ -66,4 +84,4 @@ class Given:
                     sys.path[:] = path
 
     def __bool__(self) -> bool:
-        return bool(self._env) or self.working_dir is not None
+        return bool(self._env) or self.working_dir is not None or self.storage is not None

@@ -49,15 +49,16 @@ from mars.engines.main_thread import (
 from mars.engines.objects import RemoteObject, SharedObjects
 from mars.engines.outcome import TaskLog, check_open, failure_of, item_of, no_value_of
 from mars.errors import MarsError, NoAvailableBand, SessionClosed
+from mars.gpus import variables
 from mars.logs import LogSource
 from mars.observe.attempts import ENDINGS, Attempts, Rows
-from mars.settings import BACKOFF_S, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
+from mars.settings import BACKOFF_S, INLINE_BYTES, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
 from mars.task import TIMING, Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
     from mars.calls.maps import MapCall
-    from mars.observe.observation import Observation, WorkerFacts
+    from mars.observe.observation import Memory, Observation, WorkerFacts
     from mars.task import Buffer, Place
 
     _Packed = tuple[bytes, list[bytes]]
@@ -81,7 +82,10 @@ class InlineEngine:
     def __init__(self, name: str, options: EngineOptions | None = None) -> None:
         options = options or EngineOptions()
         self.address = name
-        self._given = Given(options.env, options.working_dir)
+        self._given = Given(options.env, options.working_dir, options.storage)
+        self.storage = options.storage
+        self._options = options
+        self._gpus: list[tuple[str, ...]] | None = None  # of each group, once a call asks for some
         self.n_cpu: float = sum(options.cores)
         self.worker_addresses: Sequence[str] = context.addresses(name, len(options.cores))
         self.objects = SharedObjects()
@@ -166,7 +170,24 @@ class InlineEngine:
                 f"workers are {', '.join(self.worker_addresses)}"
             )
         if options.gpus:
-            raise NoAvailableBand(f"{call.name} asks for gpus={options.gpus}; there is none")
+            names = self._gpus_for(options)
+            if options.gpus > len(names):
+                has = f"a worker has {len(names)}" if names else "there is none"
+                raise NoAvailableBand(
+                    f"{call.name} asks for gpus={options.gpus:g}, but {has}; "
+                    f"{self._options.how_to_have_gpus()}"
+                )
+
+    def _gpus_for(self, options: Options) -> tuple[str, ...]:
+        """The GPUs of the group of workers that has most of them, and may run such a call."""
+        if self._gpus is None:
+            self._gpus = self._options.gpus_of_groups()
+        able = [
+            names
+            for address, names in zip(self.worker_addresses, self._gpus, strict=True)
+            if options.worker in (None, address)
+        ]
+        return max(able, key=len)
 
     def _attach(self, run: Run, call: Call, place: Place, asked: bool, now: float) -> Task:
         """The task of a call in a run: another run's, if that is at it or has made it."""
@@ -515,8 +536,10 @@ class InlineEngine:
         capture = None
         try:
             given = self._given.here() if self._given else contextlib.nullcontext()
+            gpus = self._show_gpus(options) if options.gpus else contextlib.nullcontext()
             with (
                 given,
+                gpus,
                 capturing(segment, lambda: context.in_thread_of(attempt)) as capture,
                 _threads(options.cpus),
                 own_options(),
@@ -578,6 +601,14 @@ class InlineEngine:
                 else:
                     self._free.append(segment)
                 self._changed.notify_all()
+
+    def _show_gpus(self, options: Options) -> contextlib.AbstractContextManager[None]:
+        """Have a call see the GPUs that it asked for.
+
+        A library that is loaded already may have looked before, and see those of the program.
+        """
+        count = max(1, int(options.gpus))
+        return environment_with(variables(self._gpus_for(options)[:count]))
 
     def blocks_of(self, whole: Task) -> Sequence[Task]:
         """The item of a map that runs now; see `mars.engine.Engine`."""
@@ -696,9 +727,28 @@ class InlineEngine:
             if task.call.inputs:
                 self._ended.link(task)
 
+    def kept_values(self, tasks: Sequence[Task], limit: int) -> Memory:
+        """What values take; see `mars.engine.Engine`. All of them are in this process."""
+        from mars.observe import observation as made  # late: most programs never look
+
+        if self._closed or self._pid != os.getpid():
+            return made.Memory(0, 0, 0, 0, ())
+        sizes = [(_kept_by(task), number) for number, task in enumerate(tasks)]
+        sizes = sorted((one for one in sizes if one[0] > INLINE_BYTES), reverse=True)
+        small = sum(map(_kept_by, tasks)) - sum(size for size, _ in sizes)
+        stored = [made.StoredFacts(size, number, "", False, 1, (0,)) for size, number in sizes]
+        return made.Memory(
+            sum(size for size, _ in sizes), 0, 0, small, tuple(stored[:limit]),
+            max(0, len(stored) - limit), sum(size for size, _ in sizes[limit:]),
+        )  # fmt: skip
+
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""
         return ()
+
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """None: there are no worker processes."""
+        return None
 
     def close(self) -> None:
         """Forget everything. A call that runs is left to its end, and its run hears of that."""
@@ -777,6 +827,14 @@ def _bytes_in(result: object) -> int:
     if isinstance(result, bytes):
         return len(result)
     return sum(map(_bytes_in, result)) if isinstance(result, (tuple, list)) else 0
+
+
+def _kept_by(task: Task) -> int:
+    """Bytes of the results that a task, or the items of a map, have."""
+    if task.parts is None:
+        return _bytes_in(task.result) if task.stage is Stage.DONE else 0
+    done = [part for part in task.parts if part.stage is Stage.DONE]
+    return sum(_bytes_in(part.result[0]) for part in done)
 
 
 def _wanted(task: Task) -> bool:

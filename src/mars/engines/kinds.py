@@ -14,6 +14,10 @@ from typing import Final
 from mars.calls.options import parse_bytes
 from mars.config import plain_scalar
 
+TYPE_CHECKING = False  # known to type checkers; loaded when somebody has credentials
+if TYPE_CHECKING:
+    from mars.storage import Storage
+
 
 class EngineKind:
     """What one engine is. Nobody changes it.
@@ -161,11 +165,15 @@ class EngineOptions:
         Has ``ca_path``, ``cert_path`` and ``key_path``, of PEM files, and for Ray ``token``.
     beside : bool, default False
         Whether it asks the cluster for no cores, so that it can look at nodes which are all taken.
+    gpus : int, tuple of str or None
+        How many GPUs it has on this machine, or which. None: those that are found.
+    storage : Storage, optional
+        What calls open URLs with.
     """
 
     __slots__ = (
-        "beside", "cores", "env", "node_ports", "object_memory", "security", "spill_directory",
-        "working_dir",
+        "beside", "cores", "env", "gpus", "node_ports", "object_memory", "security",
+        "spill_directory", "storage", "working_dir",
     )  # fmt: skip
 
     def __init__(
@@ -179,7 +187,11 @@ class EngineOptions:
         node_ports: tuple[int, int] = (0, 0),
         security: object | None = None,
         beside: bool = False,
+        gpus: int | tuple[str, ...] | None = None,
+        storage: Storage | None = None,
     ) -> None:
+        self.storage = storage
+        self.gpus = gpus
         self.cores = tuple(cores)
         self.object_memory = object_memory
         self.spill_directory = spill_directory
@@ -200,7 +212,42 @@ class EngineOptions:
             node_ports=self.node_ports,
             security=security,
             beside=self.beside,
+            gpus=self.gpus,
+            storage=self.storage,
         )
+
+    def gpus_of_groups(self) -> list[tuple[str, ...]]:
+        """The names of the GPUs of each group of workers on this machine.
+
+        They are looked for when this is called, as most programs ask for none.
+
+        Raises
+        ------
+        ValueError
+            As of `mars.gpus.find`.
+        """
+        if isinstance(self.gpus, tuple):
+            names = self.gpus
+        else:
+            from mars.gpus import find  # late: hardly any program asks
+
+            names = find(self.gpus, {**os.environ, **self.env}).names
+        share, rest = divmod(len(names), len(self.cores))
+        found, begin = [], 0
+        for index in range(len(self.cores)):
+            end = begin + share + (index < rest)
+            found.append(names[begin:end])
+            begin = end
+        return found
+
+    def how_to_have_gpus(self) -> str:
+        """What to do about a call that asks for more GPUs than there are, and why so few are."""
+        if self.gpus is not None:
+            return "ask for less, or new_session(n_gpu=...) with more"
+        from mars.gpus import find
+
+        reason = find(None, {**os.environ, **self.env}).reason
+        return f"{reason}; where there are more, new_session(n_gpu=...) or MARS_GPUS says so"
 
 
 def parse_options(
@@ -212,6 +259,9 @@ def parse_options(
     node_ports: int | str | None = None,
     security: object | None = None,
     cores: Sequence[int] = (1,),
+    n_gpu: int | str = "auto",
+    cuda_devices: object = None,
+    storage_options: object = None,
 ) -> EngineOptions:
     """Check what `mars.new_session` was given for its engine, before anything is started.
 
@@ -230,7 +280,31 @@ def parse_options(
         working_dir=folder,
         node_ports=ports,
         security=security,
+        gpus=_gpus(n_gpu, cuda_devices),
+        storage=None if storage_options is None else _storage(storage_options),
     )
+
+
+def _storage(given: object) -> Storage | None:
+    from mars.storage import parse_storage  # late: most programs have no credentials
+
+    return parse_storage(given)
+
+
+def _gpus(n_gpu: int | str, devices: object) -> int | tuple[str, ...] | None:
+    """How many GPUs, or which; None: those that are found."""
+    n_gpu = plain_scalar(n_gpu)
+    if n_gpu != "auto" and (isinstance(n_gpu, bool) or not isinstance(n_gpu, int) or n_gpu < 0):
+        raise ValueError(f"n_gpu has to be 'auto' or an int from 0 on, got {n_gpu!r}")
+    if isinstance(n_gpu, int):
+        return n_gpu
+    if devices is None or devices == "auto":
+        return None
+    some = devices.split(",") if isinstance(devices, str) else devices
+    if not isinstance(some, Sequence):
+        raise TypeError(f"cuda_devices has to be 'auto' or numbers such as [0, 1], got {devices!r}")
+    names = [str(plain_scalar(one)).strip() for one in some]
+    return tuple([name for name in names if name])
 
 
 def divide(n_cpu: int | str, n_worker: int) -> tuple[int, ...]:

@@ -35,6 +35,8 @@ class ThisMachine:
     ----------
     given : Given
         What calls have beside what the program has.
+    options : EngineOptions
+        What the engine is started with.
     launch : Launch, optional
         The process that workers are forked from, on its way already.
     """
@@ -43,8 +45,8 @@ class ThisMachine:
     refused: Sequence[str] = ()
     silent: Sequence[str] = ()
 
-    def __init__(self, given: Given, launch: Launch | None = None) -> None:
-        self._given, self._launch = given, launch
+    def __init__(self, given: Given, options: EngineOptions, launch: Launch | None = None) -> None:
+        self._given, self._options, self._launch = given, options, launch
         self.memory_bytes = memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES
 
     def new_store(
@@ -80,15 +82,29 @@ class ThisMachine:
         folder = self._given.working_dir
         if folder is not None:
             path, here = [folder, *path], folder
-        return path, here, self._given.variables(variables), settings
+        return path, here, self._given.variables(variables), self._given.settings(settings)
 
     def more_cores(self) -> str:
         """What to do about a call that asks for more cores than there are."""
         return "new_session(n_cpu=...) with more"
 
+    def find_gpus(self) -> Sequence[Sequence[str]]:
+        """The GPUs of each group."""
+        return self._options.gpus_of_groups()
+
+    def more_gpus(self) -> str:
+        """What to do about a call that asks for more GPUs than there are."""
+        return self._options.how_to_have_gpus()
+
     def is_stopped(self, pid: int) -> bool:
         """Whether a worker process is held up."""
         return platform.is_stopped(pid)
+
+    def stack(self, worker: int, pid: int) -> Sequence[str] | None:
+        """What a worker does now, and the stack of its call."""
+        from mars.engines.local.stacks import looked_at  # late: somebody has to ask for it
+
+        return looked_at(pid)
 
     def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
         """What shows where a call is."""
@@ -123,5 +139,5 @@ def start(name: str, options: EngineOptions, launch: Launch | None = None) -> Dr
     """
     cpus = [float(count) for count in options.cores]
     groups = list(zip(context.addresses(name, len(cpus)), cpus, strict=True))
-    site = ThisMachine(Given(options.env, options.working_dir), launch)
+    site = ThisMachine(Given(options.env, options.working_dir, options.storage), options, launch)
     return DriverEngine(name, site, groups, options)

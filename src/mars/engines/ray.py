@@ -35,6 +35,7 @@ from mars.engines.driver.engine import DriverEngine
 from mars.engines.given import environment_with
 from mars.engines.kinds import RAY, EngineOptions
 from mars.errors import StartupFailed
+from mars.gpus import VISIBLE
 from mars.settings import (
     CONNECT_S,
     JOIN_LOOK_S,
@@ -161,6 +162,8 @@ class NodeActor:
         self._lock = threading.Condition()
         # Ray sets this for each of its workers, as if their user had asked for so many threads.
         os.environ.pop("OMP_NUM_THREADS", None)
+        if os.environ.get("MARS_GPUS") and not os.environ.get(VISIBLE):
+            os.environ.pop(VISIBLE, None)  # Ray hides GPUs that it was not told of; the user has us
         contexts = [_tls(purpose) for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)]
         self._node = Node(self._tell, facts, address, cpus, host, *contexts)
         threading.Thread(target=self._end_alone, name="mars-alone", daemon=True).start()
@@ -263,6 +266,7 @@ class RayLink:
         self._cpus = cpus
         self._mapped = not address.startswith("ray://")
         self._ray: _Foreign = None
+        self._actor: _Foreign = None
         self._listener: Listener | None = None
         self._facts: carrier.Facts = {}
         self._held: dict[str, _Held] = {}  # by name
@@ -295,7 +299,8 @@ class RayLink:
             here = ray.get_runtime_context().get_node_id()
             for index, count in enumerate(self._cpus):
                 address = f"{self.address}:{index}"
-                self._start(address, here, float(count), "127.0.0.1", asked=0.0)
+                names = facts["gpus"][index]
+                self._start(address, here, float(count), "127.0.0.1", asked=0.0, names=names)
         else:
             self._start_missing()
         self._looker = threading.Thread(target=self._look, name="mars-ray-nodes", daemon=True)
@@ -363,23 +368,30 @@ class RayLink:
                 cpus = float(int(offer["CPU"]))
                 memory = sum(int(offer.get(kind, 0)) for kind in ("memory", "object_store_memory"))
                 asked = 0.0 if self._beside else cpus
-                self._start(address, node["NodeID"], cpus, host, asked=asked, memory=memory)
+                gpus = 0.0 if self._beside else float(int(offer.get("GPU", 0)))
+                self._start(
+                    address, node["NodeID"], cpus, host, asked=asked, memory=memory, gpus=gpus
+                )
 
     def _start(
-        self, address: str, node: str, cpus: float, host: str, asked: float, memory: int = 0
-    ) -> None:
+        self, address: str, node: str, cpus: float, host: str, asked: float, memory: int = 0,
+        gpus: float = 0.0, names: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._known.add(node)
-        remote = self._ray.remote(
+        if self._actor is None:  # sent to Ray once, not for each node
+            self._actor = self._ray.remote(NodeActor)
+        remote = self._actor.options(
             num_cpus=asked,
+            num_gpus=gpus,  # Ray then says in CUDA_VISIBLE_DEVICES which ones are ours
             max_restarts=0,  # what it knew is gone: another one is another node
             max_task_retries=0,
             max_concurrency=RAY_POLLS + 2,  # they wait, while the others are served
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        facts = {**self._facts, "memory": memory or None}
-        actor = remote(NodeActor).remote(facts, address, cpus, host, self._mapped)
+        facts = {**self._facts, "memory": memory or None, "gpus": names}
+        actor = remote.remote(facts, address, cpus, host, self._mapped)
         with self._lock:
             self._started += 1
             place = _place(address) if asked else None

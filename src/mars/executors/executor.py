@@ -61,7 +61,7 @@ class Calls(CallSet):
 
     __slots__ = (
         "__weakref__", "_closing", "_pending", "_pid", "_room", "_run", "_stream", "_telling",
-        "_unread", "broken", "cancelling", "changed", "closed", "open", "options", "own",
+        "_unread", "broken", "cancelling", "changed", "closed", "lock", "open", "options", "own",
         "prepared", "session",
     )  # fmt: skip
 
@@ -76,7 +76,8 @@ class Calls(CallSet):
         self.cancelling = False  # what comes back from a worker is cancelled
         self.broken: BaseException | None = None
         self.prepared = False  # whether an initializer may have failed
-        self.changed = threading.Condition(threading.RLock())
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self._closing = False
         self._telling = 0  # futures whose callbacks are being called
         self._run: Run | None = None  # of the stream, the last one
@@ -198,14 +199,16 @@ class Calls(CallSet):
 
     def settled_as(self, future: AnyFuture, task: Task) -> None:
         """A call has ended as its task says."""
-        if self._run is not None and self._run.partial:
-            self._run.partial.pop(task, None)
-        future.settle(task)
-        if future.has_large_result:
+        run = self._run
+        if run is not None and run.partial:
+            run.partial.pop(task, None)
+        if future.settle(task):
             self._unread.add(future)
             if self.prepared and task.stage is Stage.FAILED:
                 delivery.put(future.read)  # it may be the initializer that has failed
-        self.left(future)
+        self.open.pop(future, None)  # before the look: who closes looks the other way round
+        if self.closed:
+            self.left(future)
 
     def left(self, future: AnyFuture) -> None:
         """A future has ended, or was cancelled."""

@@ -40,6 +40,7 @@ class Owner(Protocol):
     """The calls of one executor, as a future sees them."""
 
     session: Session
+    lock: threading.RLock
     changed: threading.Condition
 
     def left(self, future: AnyFuture) -> None:
@@ -73,12 +74,13 @@ class CallFuture(Future[T], Generic[T]):
         # In place of `Future.__init__`: a condition of its own costs as much as all else here, so
         # the futures of one executor share one. Who waits has a lock of its own, see `_wait`.
         self._condition = owner.changed
+        self._lock = owner.lock  # of that condition, which is left without a frame of its own
         self._state = PENDING
         self._result: T | None = None
         self._exception: BaseException | None = None
         self._waiters: list[Any] = []
         self._done_callbacks: list[Callable[[object], object]] = []
-        self._sleepers: list[Any] = []
+        self._sleepers: list[Any] | None = None
         self._owner = owner
         self._call: SubmittedCall = call
         self._task: Task | None = None  # once it has ended
@@ -93,13 +95,13 @@ class CallFuture(Future[T], Generic[T]):
 
     def claim(self) -> bool:
         """A worker is about to get the call. False: it was cancelled, and must not start."""
-        with self._condition:
+        with self._lock:
             self._sent = self._state in (PENDING, RUNNING)
             return self._sent
 
     def begin(self) -> None:
         """Nothing is in front of the call in its worker any more."""
-        with self._condition:
+        with self._lock:
             if self._state == PENDING:
                 self._state = RUNNING
 
@@ -107,34 +109,46 @@ class CallFuture(Future[T], Generic[T]):
         """The worker has given the call back unstarted."""
         self._sent = False
 
-    def settle(self, task: Task) -> None:
-        """The call has ended. Nothing is unpickled here."""
+    def settle(self, task: Task) -> bool:
+        """The call has ended. Nothing is unpickled here.
+
+        Returns
+        -------
+        bool
+            Whether its result can be read only as long as the engine runs.
+        """
         call = self._call
         call.future = None
-        with self._condition:
+        needs_engine = True
+        with self._lock:
             if self._state in (CANCELLED_AND_NOTIFIED, FINISHED):
-                return
+                return self._unread and self._data is None
             self._task = task
             stage = task.stage
             if stage is Stage.DONE:
                 result = task.result
+                self._unread = True
                 if type(result) is bytes:
                     self._data = result
+                    needs_engine = False
                     call.leave(task)
                 else:
                     self._output = Output(call, 0)
-            self._unread = True
-            if stage is Stage.DONE or stage is Stage.FAILED:
-                self._end(FINISHED, failed=stage is Stage.FAILED)
+                self._end(FINISHED)
+            elif stage is Stage.FAILED:
+                self._unread = True
+                self._end(FINISHED, failed=True)
             else:
-                self._unread = False
+                needs_engine = False
                 self._end(CANCELLED_AND_NOTIFIED)
-        self._tell()
+        if self._done_callbacks:
+            self._tell()
+        return needs_engine
 
     def fail(self, error: BaseException, task: Task | None = None) -> None:
         """The call has ended without a task that says how."""
         self._call.future = None
-        with self._condition:
+        with self._lock:
             if self._state in (CANCELLED_AND_NOTIFIED, FINISHED):
                 return
             self._task, self._exception = task, self._known(error)
@@ -144,7 +158,7 @@ class CallFuture(Future[T], Generic[T]):
     def cancel_anyway(self) -> None:
         """The engine has stopped the call, whether it had begun or not."""
         self._call.future = None
-        with self._condition:
+        with self._lock:
             if self._state in (CANCELLED_AND_NOTIFIED, FINISHED):
                 return
             self._end(CANCELLED_AND_NOTIFIED)
@@ -170,9 +184,10 @@ class CallFuture(Future[T], Generic[T]):
                 waiter.add_exception(self)
             else:
                 waiter.add_result(self)
-        for sleeper in self._sleepers:
-            sleeper.release()
-        self._sleepers.clear()
+        if self._sleepers is not None:
+            for sleeper in self._sleepers:
+                sleeper.release()
+            self._sleepers = None
 
     def _tell(self) -> None:
         """Have callbacks called, in a thread that is not the engine's."""
@@ -200,7 +215,7 @@ class CallFuture(Future[T], Generic[T]):
             begin with it. A call that waits behind a long one is given back after some
             milliseconds, and can be cancelled then.
         """
-        with self._condition:
+        with self._lock:
             if self._state in (RUNNING, FINISHED):
                 return False
             if self._sent and self._state == PENDING:
@@ -281,15 +296,18 @@ class CallFuture(Future[T], Generic[T]):
             self._owner.session.runs.listen(self._wait, None)
 
     def _wait(self, timeout_s: float | None) -> bool:
-        with self._condition:
+        with self._lock:
             if self._state not in (PENDING, RUNNING):
                 return True
             sleeper = threading.Lock()
             sleeper.acquire()
-            self._sleepers.append(sleeper)
+            if self._sleepers is None:
+                self._sleepers = [sleeper]
+            else:
+                self._sleepers.append(sleeper)
         if not sleeper.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0)):
-            with self._condition:
-                if sleeper in self._sleepers:
+            with self._lock:
+                if self._sleepers is not None and sleeper in self._sleepers:
                     self._sleepers.remove(sleeper)
         return self._state not in (PENDING, RUNNING)
 
@@ -321,7 +339,7 @@ class CallFuture(Future[T], Generic[T]):
 
                     error = not_unpickled(self._call.name, "result", caught)
         del output
-        with self._condition:
+        with self._lock:
             if self._unread:
                 self._result, self._exception = result, error
                 self._unread = False
@@ -349,11 +367,6 @@ class CallFuture(Future[T], Generic[T]):
         received, _, called, *_ = TIMING.unpack(task.timing)
         return bool(called == received)
 
-    @property
-    def has_large_result(self) -> bool:
-        """Whether it has ended, and its result can be read only as long as the engine runs."""
-        return self._unread and self._data is None
-
     def _get_snapshot(self) -> tuple[bool, bool, object, BaseException | None]:
         # What asyncio reads from Python 3.14 on.
         if self._state == FINISHED:
@@ -368,7 +381,7 @@ class CallFuture(Future[T], Generic[T]):
         return asyncio.wrap_future(self).__await__()
 
     def __repr__(self) -> str:
-        with self._condition:
+        with self._lock:
             state = self._state.lower().partition("_")[0]
             if self._state == FINISHED and not self._unread:
                 if self._exception is not None:

@@ -106,6 +106,7 @@ class Label(NamedTuple):
     name: str  # of the call
     function: str
     cpus: float
+    gpus: float = 0
 
 
 class Rows(NamedTuple):
@@ -141,6 +142,8 @@ class Rows(NamedTuple):
         attempts, seconds that the function ran, seconds of processor time.
     held : frozenset of int
         Serials of calls that could not start because of memory, although a worker was free.
+    on_gpus : dict
+        By attempt: bytes that it had on GPUs at most, and how far it used them, 0 to 1.
     missed : int
         Rows that were asked for and are not kept any more.
     next : int
@@ -163,6 +166,7 @@ class Rows(NamedTuple):
     runs: dict[int, tuple[str, int, int, float, float | None]]
     folded: dict[str, tuple[int, int, int, float, float]]
     held: frozenset[int]
+    on_gpus: dict[int, tuple[int, float]]
     missed: int
     next: int
     now: float = 0.0
@@ -215,6 +219,7 @@ class Attempts:
         "_links",
         "_makers",
         "_offsets",
+        "_on_gpus",
         "_sent",
         "_sent_at",
         "_starts",
@@ -243,6 +248,7 @@ class Attempts:
         self._changes: dict[int, tuple[int, int]] = {}
         self._dropped: dict[int, int] = {}
         self._held: set[int] = set()
+        self._on_gpus: dict[int, tuple[int, float]] = {}
         self._labels: dict[int, Label] = {}
         self._label_of: dict[Any, int] = {}
         self._label_count = _LABELLED
@@ -273,12 +279,12 @@ class Attempts:
     def label_of(self, call: Call) -> int:
         """The number of what a call is called, if that is not its function's alone."""
         options = call.options
-        key = options.name, call.function.name, options.cpus
+        key = options.name, call.function.name, options.cpus, options.gpus
         label = self._label_of.get(key)
         if label is None:
             self._label_count += 1
             label = self._label_of[key] = self._label_count
-            self._labels[label] = Label(call.name, call.function.name, options.cpus)
+            self._labels[label] = Label(call.name, call.function.name, options.cpus, options.gpus)
         return label
 
     def note(
@@ -336,6 +342,10 @@ class Attempts:
     def stopped(self, attempt: int) -> None:
         """An attempt whose worker has told that it raised was stopped."""
         self._changes[attempt] = STOPPED, 0
+
+    def on_gpus(self, attempt: int, memory: int, share: float) -> None:
+        """What an attempt did with its GPUs: bytes that it had, and the part of its time in use."""
+        self._on_gpus[attempt] = memory, share
 
     def failed_items(self, attempt: int, count: int) -> None:
         """So many items of a block raised."""
@@ -420,6 +430,8 @@ class Attempts:
             if changes or dropped:
                 changes.pop(fields[0], None)
                 dropped.pop(fields[0], None)
+            if self._on_gpus:
+                self._on_gpus.pop(fields[0], None)
         self.folded_rows += rows
         del self._data[:end]
         self._base += end
@@ -497,6 +509,7 @@ class Attempts:
             {number: tuple(run) for number, run in self.runs.items()},
             {name: tuple(sums) for name, sums in self.folded.items()},
             frozenset(self._held),
+            self._on_gpus.copy(),
             max(0, self.folded_rows - cursor),
             last,
         )  # fmt: skip

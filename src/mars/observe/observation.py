@@ -77,6 +77,13 @@ class EndedAttempt(NamedTuple):
         in blocks of more than 100 items.
     serial : int
         The number of the call in the program; of it, `call` is made.
+    gpus : float
+        GPUs that it had.
+    gpu_memory_bytes : int or None
+        Memory that it had on them, as often as somebody looked the most; None: NVML does not tell.
+    gpu_utilisation : float or None
+        Part of its time in which its GPUs were in use, by it or by others, 0 to 1; None: NVML does
+        not tell.
     arguments : int
         A checksum of the arguments: calls of a function with equal ones have equal numbers. 0: the
         call has inputs, or took less than 1 ms.
@@ -110,6 +117,9 @@ class EndedAttempt(NamedTuple):
     longest_s: float = 0.0
     serial: int = 0
     arguments: int = 0
+    gpus: float = 0
+    gpu_memory_bytes: int | None = None
+    gpu_utilisation: float | None = None
 
 
 class RunFacts(NamedTuple):
@@ -210,6 +220,59 @@ class Observation(NamedTuple):
         return sum(run in one.runs for one in self.workers)
 
 
+class StoredFacts(NamedTuple):
+    """One large value that an engine keeps.
+
+    Attributes
+    ----------
+    size_bytes : int
+        How large it is.
+    task : int
+        Which of the tasks that were asked about has it as its result, or as a part of it. -1: none.
+    what : str
+        Of what no task has: ``"argument"``, ``"function"``, or ``""``: nobody says what it is.
+    on_disk : bool
+        Whether it is in a file on disk, as there was no room in memory.
+    maker : int
+        The number of the worker that wrote it; 0: the program did.
+    readers : tuple of int
+        Numbers of the workers that may have it mapped; 0 is the program.
+    """
+
+    size_bytes: int
+    task: int
+    what: str
+    on_disk: bool
+    maker: int
+    readers: tuple[int, ...]
+
+
+class Memory(NamedTuple):
+    """What the values that an engine keeps take at one moment.
+
+    Attributes
+    ----------
+    used_bytes, limit_bytes : int
+        Memory of large values of all processes, and how much it may be. 0: there is no limit.
+    disk_bytes : int
+        Large values that are on disk.
+    small_bytes : int
+        Results of the tasks that were asked about which are too small for an arena.
+    stored : tuple of StoredFacts
+        The largest of the large values, largest first.
+    others, others_bytes : int
+        How many further ones there are, and what these take.
+    """
+
+    used_bytes: int
+    limit_bytes: int
+    disk_bytes: int
+    small_bytes: int
+    stored: tuple[StoredFacts, ...]
+    others: int = 0
+    others_bytes: int = 0
+
+
 def ended_attempts(rows: Rows) -> tuple[EndedAttempt, ...]:
     """The attempts of a part of the table, first to last."""
     return tuple(each_attempt(rows))
@@ -222,7 +285,7 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
     many goes through them like this.
     """
     labels, workers, runs, changes = rows.labels, rows.workers, rows.runs, rows.changes
-    dropped = rows.dropped
+    dropped, on_gpus = rows.dropped, rows.on_gpus
     data, unpack, size_of = rows.data, RECORD.unpack_from, RECORD.size
     sent_from, sent_at = rows.sent
     ready_after = {serial: waited_s for serial, waited_s, _ in each_link(rows)}
@@ -252,7 +315,7 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
                     continue
                 if number in changes:
                     ending, failed = changes[number]
-            name, function, cpus = labels.get(label) or ("", "", 1.0)
+            name, function, cpus, gpus = labels.get(label) or ("", "", 1.0, 0)
             found = bisect_right(sent_from, number) - 1
             sent = sent_at[found] if found >= 0 else 0.0
             _, depth, _, queued, _ = runs.get(run) or ("", 0, 0, sent, None)
@@ -273,7 +336,7 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
                 number, key_of(serial), name, size, run, depth, tries + 1, group, worker, node, pid,
                 ENDINGS[ending], times, log_end - log_start, peak_kib * 1024, failed, function,
                 cpus, queued, ready, sent, ended, max(cpu_s, 0.0), int(read), int(written),
-                longest_s, serial, same,
+                longest_s, serial, same, gpus, *(on_gpus.get(number) or (None, None)),
             )  # fmt: skip
 
 

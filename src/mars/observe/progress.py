@@ -303,6 +303,14 @@ def write_line(line: str) -> None:
         return
 
 
+def tell(line: str) -> None:
+    """Write a line that is no error: in a notebook below the cell, as stderr is red there."""
+    if in_notebook():
+        print(line)
+    else:
+        write_line(line)
+
+
 class Display(Protocol):
     """Where one run's progress is shown. No method raises."""
 

@@ -11,7 +11,7 @@ import sys
 TYPE_CHECKING = False  # known to type checkers; `typing` itself would cost 8 ms to import
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import TextIO
+    from typing import Any, TextIO
 
 
 def in_notebook() -> bool:
@@ -47,4 +47,16 @@ def has_colour(stream: TextIO | None, environ: Mapping[str, str] | None = None) 
     return environ.get("TERM", "").lower() not in ("dumb", "unknown") and is_terminal(stream)
 
 
-__all__ = ["has_colour", "in_notebook", "is_terminal", "is_watched"]
+def is_logged() -> bool:
+    """Whether the program has set a level for the logger ``mars``, and its lines go somewhere.
+
+    A program that logs at INFO for its own sake is not told of each of its runs.
+    """
+    logging: Any = sys.modules.get("logging")
+    if logging is None or not hasattr(logging, "getLogger"):
+        return False
+    logger = logging.getLogger("mars")
+    return bool(logger.level and logger.isEnabledFor(20) and logger.hasHandlers())  # INFO
+
+
+__all__ = ["has_colour", "in_notebook", "is_logged", "is_terminal", "is_watched"]

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
+from mars.report.delays import starved_s, waited_s
 from mars.report.losses import (
     AGAIN,
     DECODING,
@@ -57,6 +58,7 @@ def advice_for(
         *_small(record, losses, cores),
         *_repeated(record, cores),
         *_waiting(record, losses, cores),
+        *_starved(record, losses, cores),
         *_again(record, losses, cores),
         *_held(record, losses, cores),
         *_starting(losses, cores),
@@ -131,30 +133,50 @@ def _repeated(record: Record, cores: float) -> Iterator[Found]:
 
 
 def _waiting(record: Record, losses: dict[str, float], cores: float) -> Iterator[Found]:
-    """Calls that hold a core while they wait for something else."""
-    by_function: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
+    """Calls that hold a core while they wait for something else than a core."""
+    by_function: dict[str, list[float]] = defaultdict(lambda: [0.0] * 5)
     for one in record.attempts:
         if one.times is not None and one.depth == 0 and one.cpus <= 1:
             sums = by_function[one.function]
+            starved = starved_s(one, record.starved)
             sums[0] += one.times.running_s
-            sums[1] += min(one.cpu_s, one.times.running_s)
+            sums[1] += waited_s(one) - starved
             sums[2] += one.cpus
             sums[3] += 1
-    waited_all_s = sum(sums[0] - sums[1] for sums in by_function.values())
-    for name, (ran_s, cpu_s, cpus, count) in by_function.items():
-        waited_s = ran_s - cpu_s
-        if count <= cores or cpu_s > 0.5 * ran_s or not waited_all_s:
+            sums[4] += starved
+    waited_all_s = sum(map(waited_s, record.attempts))
+    for name, (ran_s, waited, cpus, count, starved) in by_function.items():
+        busy_s = ran_s - waited  # with what it waited for a core
+        if count <= cores or busy_s > 0.5 * ran_s or not waited_all_s:
             continue
-        share = max(0.05, min(0.5, cpu_s / ran_s if ran_s else 0.5)) * cpus / count
+        share = max(0.05, min(0.5, busy_s / ran_s if ran_s else 0.5)) * cpus / count
         wise = 0.5 if share > 0.25 else 0.25 if share > 0.1 else 0.1
         if cpus / count <= wise:
             continue
-        saved = losses[WAITING] * waited_s / waited_all_s / cores * (1 - wise)
+        saved = losses[WAITING] * waited / waited_all_s / cores * (1 - wise)
         text = (
-            f"calls of `{name}` ran {format_seconds(cpu_s)} on a CPU and waited "
-            f"{format_seconds(waited_s)}: give them more than one per core with cpus={wise:g}"
+            f"calls of `{name}` ran {format_seconds(busy_s - starved)} on a CPU and waited "
+            f"{format_seconds(waited)}: if that was for files or the network, give them more than "
+            f"one per core with cpus={wise:g}"
         )
         yield saved, text
+
+
+def _starved(record: Record, losses: dict[str, float], cores: float) -> Iterator[Found]:
+    """Calls that could have gone on, and waited for a core that something else had."""
+    by_function: dict[str, float] = defaultdict(float)
+    for one in record.attempts:
+        by_function[one.function] += starved_s(one, record.starved)
+    starved, waited = sum(by_function.values()), sum(map(waited_s, record.attempts))
+    if not starved:
+        return
+    name = max(by_function, key=lambda function: by_function[function])
+    text = (
+        f"calls of `{name}` waited {format_seconds(by_function[name])} for a core that something "
+        f"else had: let other programs end, give the session fewer cores with n_cpu=, or give "
+        f"calls that start threads of their own as many cores with cpus="
+    )
+    yield losses[WAITING] * starved / waited / cores, text
 
 
 def _again(record: Record, losses: dict[str, float], cores: float) -> Iterator[Found]:

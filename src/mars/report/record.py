@@ -1,18 +1,21 @@
 """What is known of a program's runs: its attempts, runs, workers and inputs, in memory and as JSON.
 
 All views of the past (`report`, `timeline`, `what_if`) are pure functions over a `Record`. It is
-made of the engine's table of attempts, or read from a file that `Report.save` wrote. Pure.
+made of the engine's table of attempts, or read from a file that `Report.save` wrote. Pure, but for
+what `mars.report.delays` asks the system.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from mars.errors import UsageError
 from mars.observe.attempts import Rows, Times
 from mars.observe.observation import EndedAttempt, each_attempt, each_link
+from mars.report.delays import shares
 
 FORMAT: Final = "mars run 1"
 """How a file says what it is. Another number: another form."""
@@ -62,6 +65,9 @@ class Record(NamedTuple):
         seconds that the function ran, and seconds of processor time.
     held : frozenset of int
         Serials of calls that could not start because of memory, although a worker was free.
+    starved : dict of int to float
+        By worker: of the time in which its calls ran and did not compute, the part in which they
+        waited for a core. Workers of which it is not known are missing.
     """
 
     attempts: list[EndedAttempt]
@@ -72,6 +78,7 @@ class Record(NamedTuple):
     now: float
     folded: dict[str, tuple[int, int, int, float, float]]
     held: frozenset[int] = frozenset()
+    starved: Mapping[int, float] = MappingProxyType({})
 
     @property
     def missing(self) -> int:
@@ -96,7 +103,8 @@ def record_of(rows: Rows, session: str | None = None, run: int | None = None) ->
         for number, run in rows.runs.items()
         if run[3] and session in (None, run[0])
     }
-    attempts = [one for one in each_attempt(rows) if session is None or one.run in runs]
+    everything = list(each_attempt(rows))
+    attempts = [one for one in everything if session is None or one.run in runs]
     if run is not None:
         runs = _with_nested(run, runs, attempts)
         attempts = [one for one in attempts if one.run in runs]
@@ -109,6 +117,7 @@ def record_of(rows: Rows, session: str | None = None, run: int | None = None) ->
         rows.now,
         dict(rows.folded),
         rows.held & {one.serial for one in attempts},
+        shares(everything),
     )
 
 
@@ -203,6 +212,7 @@ def to_json(record: Record) -> str:
             "workers": list(record.workers.values()),
             "folded": record.folded,
             "held": sorted(record.held),
+            "starved": list(record.starved.items()),
         }
     )
 
@@ -237,6 +247,7 @@ def from_json(text: str, name: str = "this file") -> Record:
             float(known["now"]),
             {function: tuple(sums) for function, sums in known["folded"].items()},
             frozenset(known["held"]),
+            dict(known.get("starved", ())),  # files of before have none
         )
     except UsageError:
         raise

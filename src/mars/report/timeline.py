@@ -69,6 +69,7 @@ def _events(record: Record) -> Iterator[Event]:
                 "CPU seconds": round(one.cpu_s, 6), "read bytes": one.read_bytes,
                 "written bytes": one.written_bytes, "peak bytes": one.peak_bytes,
                 "waited seconds": round(max(0.0, begin - one.queued), 6),
+                **_gpus(one),
             },
             **({} if one.ending == "value" else {"cname": "terrible"}),
         }  # fmt: skip
@@ -94,6 +95,17 @@ def _events(record: Record) -> Iterator[Event]:
         if one.ending == "value":
             made[one.serial & _LOW] = one
     yield from _counters(record, zero)
+
+
+def _gpus(one: EndedAttempt) -> dict[str, Any]:
+    """What is told of an attempt with GPUs."""
+    if not one.gpus:
+        return {}
+    told: dict[str, Any] = {"gpus": one.gpus}
+    if one.gpu_memory_bytes is not None and one.gpu_utilisation is not None:
+        told["GPU bytes"] = one.gpu_memory_bytes
+        told["GPU utilisation"] = round(one.gpu_utilisation, 3)
+    return told
 
 
 def _named(kind: str, process: int, thread: int, name: str) -> Event:

@@ -8,6 +8,7 @@ scheduler as in an engine, on simulated machines. Nothing runs. What the model l
 from __future__ import annotations
 
 import functools
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -25,7 +26,7 @@ from mars.task import Call, Function
 
 ASSUMPTIONS: Final = (
     "A call takes as long as it took, whatever runs beside it: no memory, cache or disk is shared.",
-    "Cores are as fast as those of the recorded run.",
+    "Cores and GPUs are as fast as those of the recorded run.",
     "A message takes 0.1 ms on a machine, 0.5 ms between machines, and large values no time.",
     "Workers are there from the start. Nothing fails, and attempts that were repeated count once.",
     "Items of a map that travelled together travel together.",
@@ -51,6 +52,8 @@ class Point(NamedTuple):
         Machines.
     cpus : float
         Cores of each.
+    gpus : int
+        GPUs of each.
     wall_s : float
         Seconds that the runs would take.
     efficiency : float
@@ -67,6 +70,7 @@ class Point(NamedTuple):
     efficiency: float
     core_hours: float
     cost: float | None
+    gpus: int = 0
 
 
 class WhatIf(NamedTuple):
@@ -93,8 +97,16 @@ class WhatIf(NamedTuple):
         return as_text(self)
 
 
-def what_if(record: Record, nodes: int = 1, cpus: float = 1, price: float | None = None) -> WhatIf:
+def what_if(
+    record: Record,
+    nodes: int = 1,
+    cpus: float = 1,
+    price: float | None = None,
+    gpus: int | None = None,
+) -> WhatIf:
     """Predict how long a recorded run takes on ``nodes`` machines of ``cpus`` cores each.
+
+    ``gpus`` are those of each machine; None: as many as the call needs that has asked for most.
 
     Raises
     ------
@@ -115,7 +127,16 @@ def what_if(record: Record, nodes: int = 1, cpus: float = 1, price: float | None
             f"cpus={cpus:g}: a call of `{plan.widest_name}` has asked for cpus={plan.widest:g}; "
             f"give machines with at least as many"
         )
-    curve = [_point(plan, count, cpus, price) for count in _counts(nodes)]
+    if gpus is None:
+        gpus = math.ceil(plan.most_gpus)
+    elif isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 0:
+        raise UsageError(f"gpus={gpus!r}: give the GPUs of one machine, 0 or more")
+    if plan.most_gpus > gpus:
+        raise UsageError(
+            f"gpus={gpus}: a call of `{plan.most_gpus_name}` has asked for "
+            f"gpus={plan.most_gpus:g}; give machines with at least as many"
+        )
+    curve = [_point(plan, count, cpus, gpus, price) for count in _counts(nodes)]
     knee = max((one for one in curve if one.efficiency >= KNEE), default=curve[0])
     measured_s = sum(end - begin for begin, end in windows(record))
     return WhatIf(curve[-1], measured_s, curve, knee)
@@ -129,20 +150,22 @@ def _counts(most: int) -> list[int]:
     return sorted(steps | {1, most})
 
 
-def _point(plan: _Plan, nodes: int, cpus: float, price: float | None) -> Point:
-    wall_s = plan.play(nodes, cpus)
+def _point(plan: _Plan, nodes: int, cpus: float, gpus: int, price: float | None) -> Point:
+    wall_s = plan.play(nodes, cpus, gpus)
     core_hours = wall_s * nodes * cpus / 3600
     return Point(
         nodes, cpus, wall_s, min(1.0, plan.core_s / (wall_s * nodes * cpus)) if wall_s else 1.0,
-        core_hours, None if price is None else core_hours * price,
+        core_hours, None if price is None else core_hours * price, gpus,
     )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=64)
-def _options(cpus: float) -> Options:
+def _options(cpus: float, gpus: float) -> Options:
     from mars.calls.options import parse_options
 
-    return DEFAULT_OPTIONS if cpus == 1 else parse_options({"cpus": cpus})
+    if cpus == 1 and not gpus:
+        return DEFAULT_OPTIONS
+    return parse_options({"cpus": cpus, "gpus": gpus})
 
 
 class _Step(NamedTuple):
@@ -153,6 +176,7 @@ class _Step(NamedTuple):
     cpus: float
     function: str
     inputs: tuple[int, ...]
+    gpus: float
 
 
 class _Plan:
@@ -164,6 +188,7 @@ class _Plan:
         self.runs: list[list[_Step]] = []
         self.core_s = 0.0
         self.widest, self.widest_name = 0.0, ""
+        self.most_gpus, self.most_gpus_name = 0.0, ""
         roots = _roots(record)
         steps: dict[int, list[_Step]] = defaultdict(list)
         asked, asker = _nesting(record)
@@ -181,20 +206,24 @@ class _Plan:
                 inputs |= serials[run]
             step = _Step(
                 one.serial & _LOW, own[at] + _around(one.times), one.cpus,
-                one.function, tuple(inputs - {one.serial & _LOW}),
+                one.function, tuple(inputs - {one.serial & _LOW}), one.gpus,
             )  # fmt: skip
             steps[roots.get(one.run, one.run)] += [step]
             self.core_s += own[at] * one.cpus
             if one.cpus > self.widest:
                 self.widest, self.widest_name = one.cpus, one.function
+            if one.gpus > self.most_gpus:
+                self.most_gpus, self.most_gpus_name = one.gpus, one.function
         self.runs = [steps[number] for number in sorted(steps)]
 
-    def play(self, nodes: int, cpus: float) -> float:
+    def play(self, nodes: int, cpus: float, gpus: int) -> float:
         """Seconds that all runs take, one after the other."""
-        return sum(self._play_run(steps, nodes, cpus) for steps in self.runs)
+        return sum(self._play_run(steps, nodes, cpus, gpus) for steps in self.runs)
 
-    def _play_run(self, steps: Sequence[_Step], nodes: int, cpus: float) -> float:
-        world = World(0, [(f"node {n}", cpus) for n in range(nodes)], checked=False)
+    def _play_run(self, steps: Sequence[_Step], nodes: int, cpus: float, gpus: int) -> float:
+        world = World(
+            0, [(f"node {n}", cpus) for n in range(nodes)], checked=False, devices=[gpus] * nodes
+        )
         latency_s = 2 * (NEAR_S if nodes == 1 else FAR_S)  # it is the longest of most
         world.machine.chances = Chances(latency_s=latency_s, slow=0.0, lazy_reports=0.0)
         functions: dict[str, Function] = {}
@@ -206,7 +235,7 @@ class _Plan:
                 key = step.function.encode("utf-8", "replace")
                 function = functions[step.function] = Function(key, step.function, b"")
             inputs = tuple((one, 0) for serial in step.inputs for one in made.get(serial, ()))
-            call = Call(function, b"", (), inputs, _options(step.cpus), None)
+            call = Call(function, b"", (), inputs, _options(step.cpus, step.gpus), None)
             call.handles += 1
             world.behaviours[call] = Behaviour(step.seconds)
             made[step.serial].append(call)
@@ -261,7 +290,8 @@ def as_text(found: WhatIf) -> str:
     asked = found.asked
     lines = [
         f"measured:  {format_seconds(found.measured_s)}",
-        f"predicted: {format_seconds(asked.wall_s)} on {asked.nodes} x {asked.cpus:g} cores",
+        f"predicted: {format_seconds(asked.wall_s)} on {asked.nodes} x {asked.cpus:g} cores"
+        + (f", {asked.gpus} GPUs" if asked.gpus else ""),
         "",
         head + (f" {'cost':>10}" if priced else ""),
     ]

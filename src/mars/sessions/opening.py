@@ -21,7 +21,6 @@ from mars.config import plain_scalar
 from mars.engines import kinds, start
 from mars.errors import MarsError, NotExecuted, UnknownTarget
 from mars.logs import LogFetcher
-from mars.observe.watchers import in_notebook
 from mars.sessions import replacing
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
@@ -56,6 +55,7 @@ def new_session(
     engine: str = "local",
     n_worker: int = 1,
     n_cpu: int | str = "auto",
+    n_gpu: int | str = "auto",
     object_memory: int | str | None = None,
     spill_directory: str | os.PathLike[str] | None = None,
     log_limit: int | str | None = "1GiB",  # more than anybody reads, less than fills a disk
@@ -67,6 +67,7 @@ def new_session(
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
     node_ports: int | str | None = None,
+    storage_options: Mapping[str, Mapping[str, object]] | None = None,
     **accepted: object,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
@@ -97,6 +98,11 @@ def new_session(
         Number of groups that the workers are divided into. ``expect_worker=`` chooses a group.
     n_cpu : int or "auto"
         Cores that running calls share. "auto": the cores that this process may use.
+    n_gpu : int or "auto"
+        GPUs that calls with ``gpus=`` share, on this machine. "auto": as many as the environment
+        variable ``MARS_GPUS`` says, else those that ``CUDA_VISIBLE_DEVICES`` names, else those that
+        NVML finds (extra ``gpu``). They are looked for when a call first asks for one. Nodes of a
+        cluster tell by themselves which ones they have.
     object_memory : int or str, optional
         Memory for large results and arguments of all processes together, in bytes or as ``"2GiB"``.
         Further ones go to disk until there is room again. Default: 40 % of the memory that this
@@ -137,10 +143,15 @@ def new_session(
         between the hosts. A node listens for this program while the session begins, and for another
         node when a large value first goes there. It takes the first port that is free. Sessions
         that begin at the same time, and nodes on one host, need a port each. Default: any port.
+    storage_options : mapping, optional
+        What calls open URLs with, by protocol, such as ``{"s3": {"key": …, "secret": …}}``: what
+        fsspec takes for it. `mars.remote.open` and plain fsspec in calls use it, on every engine,
+        and so does a checkpoint at a URL. It goes to workers through their sockets, and into no
+        variable, file, log, checkpoint or ``repr``. It belongs to the engine, as ``env`` does.
     **accepted
-        Further arguments of the original, without effect: ``config``, ``cuda_devices``,
-        ``init_local``, ``loop``, ``mem_bytes``, ``n_supervisor_process``, ``request_rewriter``,
-        ``subprocess_start_method``, ``use_uvloop``.
+        Further arguments of the original. ``cuda_devices``, such as ``[0, 1]``, names the GPUs, if
+        ``n_gpu`` does not. Without effect are ``config``, ``init_local``, ``loop``, ``mem_bytes``,
+        ``n_supervisor_process``, ``request_rewriter``, ``subprocess_start_method``, ``use_uvloop``.
 
     Returns
     -------
@@ -226,6 +237,9 @@ def new_session(
                 spill_directory=spill_directory,
                 security=security,
                 cores=kinds.divide(n_cpu, n_worker) if is_own else (),
+                n_gpu=n_gpu,
+                cuda_devices=accepted.get("cuda_devices"),
+                storage_options=storage_options,
             )
             try:
                 started = start.engine(engine, None if is_own else address, options)
@@ -243,19 +257,25 @@ def new_session(
                 atexit.register(opened.close)
         where = _where(checkpoint)
         try:
-            session = Session(
-                started,
-                session_id or os.urandom(12).hex(),
-                seed=seed,
-                timeout_s=timeout,
-                checkpoint=where,
-            )
+            storage = started.storage if where is not None and "://" in where else None
+            with contextlib.nullcontext() if storage is None else storage.in_place():
+                session = Session(
+                    started,
+                    session_id or os.urandom(12).hex(),
+                    seed=seed,
+                    timeout_s=timeout,
+                    checkpoint=where,
+                )
         except BaseException:
             if not opened.engines[started.address][1]:
                 del opened.engines[started.address]
                 started.close()
             raise
         opened.engines[started.address][1].add(session)
+    from mars.web.desk import desk  # late: programs that only describe calls need none
+
+    session.desk = desk
+    desk.come(_answers)
     if web:
         _open_page(session, web)
     if default:
@@ -263,6 +283,13 @@ def new_session(
         if context.current() is None:
             replacing.made(session, _place_in_main() if address is None else None)
     return session
+
+
+def _answers(asked: bytes) -> Iterator[bytes]:
+    """What `mars calls` and the like are told by this program."""
+    from mars.web.clerk import answers
+
+    return answers(asked)
 
 
 def _open_page(session: Session, web: bool | Mapping[str, object]) -> None:
@@ -351,15 +378,12 @@ def get_default_or_create(**kwargs: Any) -> Session:
 
 def _tell_of_session(session: Session, level: int) -> None:
     """Say that there was no session, in one line, and warn those who look for warnings."""
-    from mars.observe.progress import write_line
+    from mars.observe.progress import tell
 
     line = _NO_SESSION.format(f"{session.engine.n_cpu:g}")
     with contextlib.suppress(Warning):  # the program makes errors of warnings
         warnings.warn(line, NoSession, stacklevel=level + 1)
-    if in_notebook():
-        print(line)  # stderr has a red ground there
-    else:
-        write_line(line)
+    tell(line)
 
 
 def _outside() -> int:

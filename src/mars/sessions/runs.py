@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -21,7 +21,7 @@ from mars.config import option_values, options, plain_scalar
 from mars.engine import Run, SessionRealm
 from mars.errors import UsageError
 from mars.graph import needed_calls
-from mars.observe.watchers import is_watched
+from mars.observe.watchers import is_logged, is_watched
 from mars.sessions.logs import CallLogs, Feed
 from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
@@ -40,6 +40,33 @@ if TYPE_CHECKING:
         checkpoint: object
         echo: bool | str | None
         report: str | os.PathLike[str] | None
+
+
+class Series:
+    """Runs that the program starts one after the other as one thing: see `mars.calls.windowed`.
+
+    They store a large argument once, as long as one of them is under way. With a seed, their calls
+    have the random numbers that they would have in one run.
+    """
+
+    __slots__ = ("__weakref__", "_numbered", "_places")
+
+    def __init__(self) -> None:
+        self._places = itertools.count()
+        self._numbered: set[int] = set()
+
+    def number(self, targets: Any) -> None:
+        """Give calls, and what they need, the next places. A call that has one keeps it."""
+        for call in needed_calls(targets, None):
+            if call.serial not in self._numbered:
+                self._numbered.add(call.serial)
+                call.place = call.own_place(next_place(call, self._places))
+
+
+def next_place(call: Call, places: Iterator[int]) -> int:
+    """The number that a call makes its place of. Items of a map have one together."""
+    known = None if call.whole is None else call.whole.place
+    return known if isinstance(known, int) else next(places)  # a map is no item itself
 
 
 class Runs:
@@ -89,6 +116,8 @@ class Runs:
         self.checkpoints: dict[str, Checkpoint] = {}
         self.checkpoint: Checkpoint | None = None
         self.watcher: Callable[[Run, Sequence[Call]], object] | None = None
+        self._following: Any = None
+        self.under_way: dict[Run, Sequence[Call]] = {}  # for who begins to watch later
 
     def run(
         self,
@@ -105,11 +134,14 @@ class Runs:
         checkpoint: object = None,
         echo: bool | str | None = None,
         report: str | os.PathLike[str] | None = None,
+        series: Series | None = None,
+        ended: Callable[[Run], object] | None = None,
     ) -> Any:
         """Run what handles stand for, as `Session.execute` does.
 
         ``finish`` makes the result once all is done. ``plain`` says that it unpickles nothing of
-        the program for that.
+        the program for that. ``series`` has what the run has in common with others. ``ended`` is
+        called when it has ended, in the engine's thread or in this one.
         """
         self._realm.check_open()
         wait, show_progress, interval_s, seed = _run_arguments(
@@ -121,6 +153,7 @@ class Runs:
         if seed is None and not self._nested:  # nested calls have the seed of the run they are in
             seed = option_values()["seed"]
         run = self._new_run(on_error, seed)
+        run.series = series
         targets: dict[Call, None] = {}
         for handle in handles:
             if isinstance(handle, Output):  # most programs have only these, and many
@@ -129,7 +162,7 @@ class Runs:
                 targets.update(dict.fromkeys(handle.calls_in(self._realm)))
         kept = self.checkpoint if checkpoint is None else self.checkpoint_at(checkpoint)
         missing = needed_calls(targets, self._realm, self._adopt)
-        self._give_places(missing, targets, seed)
+        self._give_places(missing, targets, seed, series)
         if kept is not None and missing:
             missing = self._recall(kept, targets, missing, run, show_progress)
         for call in targets:
@@ -148,6 +181,8 @@ class Runs:
             self._limit(run, self._timeout_s)
         if missing and cancelled is not None:
             self._heed(run, cancelled)
+        if ended is not None:
+            run.on_end(ended)
         if missing:
             self._submit(run, missing, targets)
         else:
@@ -208,16 +243,17 @@ class Runs:
     def _tell_loud(feeds: Sequence[Feed]) -> None:
         """Say which calls have written to stderr."""
         from mars.observe.echo import summary_line
-        from mars.observe.progress import write_line
+        from mars.observe.progress import tell
 
         names = [name for feed in feeds for name in feed.loud()]
         if names:
-            write_line(summary_line(names, sum(feed.size() for feed in feeds)))
+            tell(summary_line(names, sum(feed.size() for feed in feeds)))
 
     def begin_one(self) -> Run:
         """A run for calls that come one at a time. Failed calls do not end it."""
         run = self._new_run("continue", option_values()["seed"] if not self._nested else None)
         run.beside = True
+        self._follow(run)
         return run
 
     def next_place(self) -> int:
@@ -271,6 +307,25 @@ class Runs:
             if seed is None:
                 run.entropy = attempt.entropy
         return run
+
+    def _follow(self, run: Run) -> None:
+        """Have the program told what happens in a run, if it wants that."""
+        values = option_values()
+        if self._nested or not (
+            values["on_event"] is not None or values["open_telemetry"] or is_logged()
+        ):
+            return
+        if self._following is None:
+            from mars.sessions.following import Following
+
+            self._following = Following(self._engine, self._session_id)
+        self._following.begin(run)
+
+    def end_following(self) -> None:
+        """Tell the program what is left of runs that have ended, if it wants to be told."""
+        if self._following is not None:
+            self._following.end()
+            self._following = None
 
     def checkpoint_at(self, where: object) -> Checkpoint | None:
         """The checkpoint in a folder or at an URL. A session opens each of them once."""
@@ -370,6 +425,10 @@ class Runs:
     def _submit(self, run: Run, missing: Sequence[Call], targets: Collection[Call]) -> None:
         if self.watcher is not None:
             self.watcher(run, missing)
+        self._follow(run)
+        if not self._nested:
+            self.under_way[run] = missing
+            run.on_end(self._over)
         try:
             places = [call.place for call in missing if call.place is not None]  # all have one
             self._engine.submit(run, missing, places, targets)
@@ -380,9 +439,19 @@ class Runs:
             _tell_how_far(error, run)  # Ctrl-C, where calls run in the thread that submits them
             raise
 
+    def _over(self, run: Run) -> None:
+        self.under_way.pop(run, None)
+
     def _give_places(
-        self, missing: Sequence[Call], targets: Iterable[Call], seed: int | None
+        self,
+        missing: Sequence[Call],
+        targets: Collection[Call],
+        seed: int | None,
+        series: Series | None = None,
     ) -> None:
+        if seed is not None and series is not None:
+            series.number(targets)
+            return
         if seed is not None:
             # A run with a seed of its own counts from 0. Calls that are done already count, too.
             for place, call in enumerate(needed_calls(targets, None)):
@@ -391,7 +460,9 @@ class Runs:
         attempt = context.current() if self._nested else None
         for call in missing:
             if call.place is None:
-                if attempt is None:
+                if series is not None and attempt is None:
+                    place = next_place(call, self._places)
+                elif attempt is None:
                     place = next(self._places)
                 else:
                     place = attempt.spawned
@@ -417,6 +488,8 @@ class Runs:
     def _finish(
         self, run: Run, finish: Callable[[], object], report: str | os.PathLike[str] | None = None
     ) -> object:
+        if self._following is not None:
+            self._following.wait(run)
         if report is not None:
             self._report(run, report)
         if run.error is not None:
@@ -582,4 +655,4 @@ def _run_arguments(
     return wait, show_progress, float(interval_s), None if seed is None else int(seed)
 
 
-__all__ = ["Runs"]
+__all__ = ["Runs", "Series"]

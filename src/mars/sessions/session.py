@@ -74,6 +74,7 @@ class Session(Outcomes, Views):
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
         self.logs = CallLogs(self.realm)
         self.page: Any = None  # what shows it in a browser, see `mars.web.server`
+        self.desk: Any = None  # where the commands of its user ask, see `mars.web.desk`
         self._nested = nested
         self._lock = threading.Lock()
         if checkpoint is not None:
@@ -99,7 +100,7 @@ class Session(Outcomes, Views):
         Parameters
         ----------
         objects : Object
-            What to execute, or one list or tuple of them.
+            What to execute, or one list, tuple or iterator of them.
         wait : bool, default True
             False: return a future at once.
         show_progress : bool or "auto", optional
@@ -216,7 +217,7 @@ class Session(Outcomes, Views):
         Parameters
         ----------
         objects : Object
-            One or several, or one list or tuple of them.
+            One or several, or one list, tuple or iterator of them.
 
         Returns
         -------
@@ -331,7 +332,7 @@ class Session(Outcomes, Views):
         with contextlib.ExitStack() as ending:  # all of it is done, whatever fails
             ending.callback(opened.leave, self)
             ending.callback(self.close_checkpoints)
-            ending.callback(self.close_page)
+            ending.callback(self.close_views)
 
     destroy = close
 
@@ -341,8 +342,13 @@ class Session(Outcomes, Views):
             for checkpoint in self.runs.checkpoints.values():
                 ending.callback(checkpoint.close)
 
-    def close_page(self) -> None:
-        """Stop listening, if a page shows the session. A second call does nothing."""
+    def close_views(self) -> None:
+        """Tell nobody anything any more: no hook, page or command. A second call does nothing."""
+        self.runs.end_following()
+        with self._lock:
+            desk, self.desk = self.desk, None
+        if desk is not None:
+            desk.leave()
         if self.page is not None:
             self.page.close()
 
@@ -493,8 +499,11 @@ def refuse_fetch_arguments(given: dict[str, object]) -> None:
 
 
 def _handles(objects: Sequence[object], what: str) -> Sequence[Any]:
-    """The objects, maps and tuples that a function was given; they may come in one list."""
-    if len(objects) == 1 and isinstance(objects[0], (tuple, list)):
+    """The objects, maps and tuples that a function was given; they may come in one list.
+
+    They may also come out of one iterator, such as a generator.
+    """
+    if len(objects) == 1 and isinstance(objects[0], (tuple, list, Iterator)):
         objects = tuple(objects[0])
     for one in objects:
         if not isinstance(one, Handle):
@@ -563,7 +572,7 @@ class Opened:
                     self.default = None
                 ending.callback(engine.drop_objects, session.session_id)
                 ending.callback(session.close_checkpoints)
-                ending.callback(session.close_page)
+                ending.callback(session.close_views)
 
     def close(self) -> None:
         """End all engines, at the end of the program."""
@@ -574,7 +583,7 @@ class Opened:
                 ending.callback(engine.close)
                 for session in list(sessions):
                     ending.callback(session.close_checkpoints)
-                    ending.callback(session.close_page)
+                    ending.callback(session.close_views)
 
 
 opened: Final = Opened()

@@ -81,7 +81,9 @@ class Views:
 
         Path(path).write_text(trace_of(self._record()), encoding="utf-8")
 
-    def what_if(self, nodes: int = 1, cpus: float = 1, price: float | None = None) -> WhatIf:
+    def what_if(
+        self, nodes: int = 1, cpus: float = 1, price: float | None = None, gpus: int | None = None
+    ) -> WhatIf:
         """Predict how long the runs of this session would take on other machines.
 
         The measured calls go through the same scheduler once more, on simulated machines.
@@ -94,6 +96,8 @@ class Views:
             Cores of each machine.
         price : float, optional
             What one core costs for an hour.
+        gpus : int, optional
+            GPUs of each machine. None: as many as the call needs that has asked for most.
 
         Returns
         -------
@@ -107,7 +111,7 @@ class Views:
         """
         from mars.report.what_if import what_if
 
-        return what_if(self._record(), nodes, cpus, price)
+        return what_if(self._record(), nodes, cpus, price, gpus)
 
     def attempts_frame(self) -> object:
         """All attempts that have ended, as a table with a row for each.

@@ -6,6 +6,7 @@ Tensors among the arguments become arrays of Dask, and arrays among the results 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -73,8 +74,13 @@ def lowered(value: Any) -> Any:
 
 
 def of_dask(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of `dask.array` as one of `mars.tensor`."""
+    """A function of `dask.array` as one of `mars.tensor`.
+
+    Where Dask refuses the arguments, one call runs numpy's function on the whole arrays. If numpy
+    refuses them, too, its error is raised.
+    """
     creating = name in names.CREATING
+    inputs = _inputs_of(name)
 
     @functools.wraps(func, assigned=("__doc__",), updated=())
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
@@ -86,13 +92,107 @@ def of_dask(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
             kwargs.pop("gpu", None)
         else:
             drop_hints(kwargs)
-        if kwargs.get("order", "K") in ("C", "K", "A") and name != "reshape":
-            kwargs.pop("order", None)
-        given = [array_like(lowered(one)) for one in args]
+        order = kwargs.pop("order", "K") if name != "reshape" else "K"
+        if inputs and len(args) > inputs:
+            more_args, args = args[inputs:], args[:inputs]
+            out = more_args[0] if len(more_args) == 1 else more_args
+        where = kwargs.pop("where", True) if inputs and isinstance(out, Tileable) else True
+        given = [lowered(one) for one in args]
+        if name != "einsum":  # whose lists number axes
+            given = [array_like(one) for one in given]
         more = {key: lowered(one) for key, one in kwargs.items()}
-        return placed(func(*given, **more), out)
+        made = in_order(_run(name, func, given, more), order)
+        if where is not True:
+            import dask.array as da
+
+            made = da.where(lowered(where), made, out.lazy)
+        return placed(made, out)
 
     return _named(call, name)
+
+
+def _run(name: str, func: Callable[..., Any], given: list[Any], more: dict[str, Any]) -> Any:
+    if _inputs_of(name):
+        chunked = [_chunked(one, False) for one in given]
+    elif given and name not in names.TAKES_LISTS and name not in names.CREATING:
+        chunked = [_chunked(given[0], True), *given[1:]]
+    else:
+        chunked = given
+    try:
+        if name in names.COUNTS_FROM_ZERO and getattr(chunked[0].dtype, "hasobject", False):
+            raise TypeError(f"{name}() of objects begins with a number")
+        made = func(*chunked, **more)
+        if made is NotImplemented:
+            raise TypeError(f"{name}() does not take these")
+    except Exception as refused:
+        import numpy
+
+        plain = getattr(numpy, name, None)
+        if plain is None:
+            raise
+        try:
+            made = whole(plain, given, more, varying=name in names.VARYING)
+        except Exception as wrong:
+            # Of arrays that are not small, made-up parts were tried, and say nothing certain.
+            raise (wrong if _are_small((*given, *more.values())) else refused) from None
+    if name == "linspace" and isinstance(made, tuple):
+        import numpy
+
+        return made[0], numpy.asarray(made[1])
+    if isinstance(made, (bool, int, float, complex)) and name not in names.PLAIN:
+        import numpy
+
+        return numpy.asarray(made)
+    return made
+
+
+def _inputs_of(name: str) -> int:
+    """How many arguments a ufunc of numpy takes; what follows is ``out``. 0: it is no ufunc."""
+    import numpy
+
+    found = getattr(numpy, name, None)
+    return found.nin if isinstance(found, numpy.ufunc) else 0
+
+
+def _chunked(value: Any, numbers: bool) -> Any:
+    """An array of Dask for what numpy takes as one.
+
+    Numbers are left alone unless ``numbers``: beside an array they must not decide the type.
+    """
+    import dask.array as da
+    import numpy
+
+    if type(value) in (list, tuple) and any(isinstance(one, da.Array) for one in value):
+        return da.stack([da.asarray(one) for one in value])
+    several = isinstance(value, list) or (type(value) is tuple and _plain(value))
+    if (
+        several
+        or (isinstance(value, numpy.ndarray) and (value.ndim or numbers))
+        or (numbers and isinstance(value, (bool, int, float, complex, numpy.generic)))
+    ):
+        array = numpy.asarray(value)
+        return da.from_array(array, chunks=chunks_for(array.shape, array.dtype))
+    return value
+
+
+def in_order(made: Any, order: str | None) -> Any:
+    """An array of Dask whose chunks have an order in memory: "F" by columns, "C" by rows.
+
+    "A" and "K" leave them as they are. A fetched tensor of such chunks has the same order.
+    """
+    import numpy
+
+    if order not in ("C", "F") or getattr(made, "ndim", 0) < 2 or not hasattr(made, "map_blocks"):
+        return made
+    func = numpy.asfortranarray if order == "F" else numpy.ascontiguousarray
+    if order == "C" and getattr(made, "_meta", None) is not None and not may_be_by_columns(made):
+        return made
+    return made.map_blocks(func, dtype=made.dtype, meta=made._meta)
+
+
+def may_be_by_columns(made: Any) -> bool:
+    """Whether something that an array of Dask is made of was put by columns in memory."""
+    return bool(made.dask.layers) and any("asfortranarray" in name for name in made.dask.layers)
 
 
 def public(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,12 +219,22 @@ def of_whole(name: str, func: Callable[..., Any], ndim: int | None) -> Callable[
 
 def whole(
     func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], ndim: int | None = None,
-    dtype: Any = None,
+    dtype: Any = None, varying: bool = True,
 ) -> Any:  # fmt: skip
-    """The result of one call that gets whole arrays, as an array of Dask.
+    """The result of one call that gets whole arrays, as an array of Dask, or several.
 
-    Without ``ndim`` or ``dtype`` they are found out by a call of ``func`` with arrays of ones that
-    have one element along each axis. The shape is known once it is executed.
+    Parameters
+    ----------
+    func : callable
+        Gets arrays of numpy.
+    args, kwargs
+        Its arguments; tensors and arrays of Dask among them become arrays.
+    ndim, dtype : optional
+        What the result looks like. Without these they are found out by a call of ``func`` with
+        arrays of ones; large ones have few elements along each axis.
+    varying : bool, default True
+        Whether the shape of the result depends on values. It is known only once it is executed
+        then, or if the arrays are large.
     """
     import dask
     import dask.array as da
@@ -132,13 +242,29 @@ def whole(
 
     given = [lowered(one) for one in args]
     more = {key: lowered(one) for key, one in kwargs.items()}
-    if ndim is None or dtype is None:
-        small = func(*map(_small, given), **{key: _small(one) for key, one in more.items()})
-        small = numpy.asarray(small)
-        ndim = small.ndim if ndim is None else ndim
-        dtype = small.dtype if dtype is None else dtype
+    known = not varying and _are_small((*given, *more.values()))
+    small: Any = None
+    if ndim is None or dtype is None or known:
+        with numpy.errstate(all="ignore"):
+            small = func(*map(_small, given), **{key: _small(one) for key, one in more.items()})
     made = dask.delayed(func, pure=True)(*given, **more)
-    return da.from_delayed(made, (numpy.nan,) * ndim, dtype=dtype)
+    if ndim is None and type(small) is not numpy.ndarray and isinstance(small, (tuple, list)):
+        return tuple(
+            _whole_part(made[i], numpy.asarray(one), known, None, None)
+            for i, one in enumerate(small)
+        )
+    if small is None:
+        return da.from_delayed(made, (numpy.nan,) * int(ndim or 0), dtype=dtype)
+    return _whole_part(made, numpy.asarray(small), known, ndim, dtype)
+
+
+def _whole_part(made: Any, small: Any, known: bool, ndim: int | None, dtype: Any) -> Any:
+    import dask.array as da
+    import numpy
+
+    count = small.ndim if ndim is None else ndim
+    shape = small.shape if known and count == small.ndim else (numpy.nan,) * count
+    return da.from_delayed(made, shape, dtype=small.dtype if dtype is None else dtype)
 
 
 def _small(value: Any) -> Any:
@@ -146,10 +272,34 @@ def _small(value: Any) -> Any:
     import numpy
 
     if isinstance(value, da.Array):
-        return numpy.ones([min(3, int(n)) if n == n else 3 for n in value.shape], value.dtype)
+        lengths = [int(n) if n == n else 3 for n in value.shape]
+        if not _is_small(value):
+            lengths = [min(3, n) for n in lengths]
+        if value.dtype.kind in "OSU":
+            return numpy.full(lengths, "1", dtype=value.dtype)
+        return numpy.ones(lengths, value.dtype)
     if type(value) in (list, tuple):
         return type(value)([_small(one) for one in value])
+    if type(value) is dict:
+        return {key: _small(one) for key, one in value.items()}
     return value
+
+
+def _is_small(value: Any) -> bool:
+    return bool(value.size <= names.TRIED_ELEMENTS)  # nan: it is not
+
+
+def _are_small(value: Any) -> bool:
+    """Whether all arrays of Dask among the arguments are small, and their lengths known."""
+    import dask.array as da
+
+    if isinstance(value, da.Array):
+        return _is_small(value)
+    if type(value) in (list, tuple):
+        return all(map(_are_small, value))
+    if type(value) is dict:
+        return all(map(_are_small, value.values()))
+    return True
 
 
 def placed(value: Any, out: Any = None) -> Any:
@@ -176,8 +326,24 @@ def placed(value: Any, out: Any = None) -> Any:
         if not isinstance(target, Tileable):
             raise TypeError(f"out has to be a tensor, got {type(target).__name__}")
         kind = wrap(target.lazy).dtype
+        _check_fits(one, target)
         target.become(one if one.dtype == kind else one.astype(kind))
     return out
+
+
+def _check_fits(made: Any, target: Any) -> None:
+    shapes = made.lazy.shape, target.lazy.shape
+    if shapes[0] != shapes[1] and all(n == n for shape in shapes for n in shape):
+        raise ValueError(f"output tensor has shape {shapes[1]}, but the result has {shapes[0]}")
+
+
+def fetched(value: Any) -> Any:
+    """The values in the place of tensors and frames, which are executed for that."""
+    if isinstance(value, Tileable):
+        return value.executed_value()
+    if type(value) in (list, tuple):
+        return type(value)([fetched(one) for one in value])
+    return value
 
 
 def array_like(value: Any) -> Any:
@@ -185,14 +351,15 @@ def array_like(value: Any) -> Any:
     if type(value) is list and value and _plain(value):
         import numpy
 
-        return numpy.asarray(value)
+        with contextlib.suppress(ValueError):  # lengths differ: then the function says so
+            return numpy.asarray(value)
     return value
 
 
 def _plain(value: Any) -> bool:
-    if type(value) is list:
+    if type(value) in (list, tuple):
         return all(map(_plain, value))
-    return isinstance(value, (int, float, complex, bool)) and not isinstance(value, str)
+    return isinstance(value, (int, float, complex, bool))
 
 
 def _take_chunks(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
@@ -212,6 +379,6 @@ def _named(func: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 __all__ = [
-    "array_like", "chunks_for", "drop_hints", "lowered", "of_dask", "of_whole", "placed",
-    "public", "whole",
+    "array_like", "chunks_for", "drop_hints", "fetched", "in_order", "lowered",
+    "may_be_by_columns", "of_dask", "of_whole", "placed", "public", "whole",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from mars.settings import TENSOR_COPY_BYTES
 from mars.tensor import find, picking, protocols
+from mars.tensor.calling import in_order, may_be_by_columns
 from mars.tensor.names import METHODS
 from mars.tileables.tileable import Tileable, facts_of, stored_node, unwrap, wrap
 
@@ -44,6 +45,10 @@ class Tensor(Tileable):
     def shape(self) -> tuple[Any, ...]:
         """The lengths of the axes; nan where they are not known before it is executed."""
         return tuple(self.measured().shape)
+
+    @shape.setter
+    def shape(self, lengths: Any) -> None:
+        self.become(self.reshape(lengths))
 
     @property
     def dtype(self) -> Any:
@@ -127,9 +132,14 @@ class Tensor(Tileable):
             one for one in items
             if isinstance(one, (list, da.Array)) or (hasattr(one, "dtype") and one.ndim)
         ]  # fmt: skip
-        if len(arrays) > 1 or any(_is_mask(one) and one.ndim > 1 for one in arrays):
+        # Dask takes no new axes beside a mask.
+        new_axes = any(one is None for one in items)
+        if len(arrays) > 1 or any(_is_mask(one) and (one.ndim > 1 or new_axes) for one in arrays):
             return wrap(picking.picked(lazy, items), self)
-        made = lazy[given]
+        try:
+            made = lazy[given]
+        except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
+            return wrap(picking.picked(lazy, items), self)
         # Dask takes an axis of length 1 for one to broadcast, also if it has empty chunks beside.
         single = [d for d, n in enumerate(made.chunks) if len(n) > 1 and sum(n) == 1]
         return wrap(made.rechunk(dict.fromkeys(single, -1)) if single else made, self)
@@ -139,9 +149,17 @@ class Tensor(Tileable):
 
         lazy, given = self.measured().copy(), unwrap(index)
         new = unwrap(value)
-        if isinstance(new, da.Array) and new.ndim and _is_mask(given):
+        several = isinstance(given, tuple) and sum(map(_is_array, given)) > 1
+        if isinstance(new, da.Array) and new.ndim and (_is_mask(given) or several):
             new = self._of(new).executed_value()
-        lazy[given] = new
+        try:
+            if several or self.dtype.names or (_is_mask(given) and getattr(new, "ndim", 0)):
+                raise NotImplementedError  # Dask would assign by each array for itself
+            lazy[given] = new
+        except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
+            lazy = picking.put(self.measured(), given, new)
+        if may_be_by_columns(self.lazy):
+            lazy = in_order(lazy, "F")
         self.become(self._of(lazy))
 
     def __iter__(self) -> Iterator[Any]:
@@ -168,7 +186,7 @@ class Tensor(Tileable):
         self, dtype: Any, order: str = "K", casting: str = "unsafe", copy: bool = True
     ) -> Any:
         """The elements with another type."""
-        return self._of(self.lazy.astype(dtype, casting=casting, copy=copy))
+        return self._of(in_order(self.lazy.astype(dtype, casting=casting, copy=copy), order))
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
         """The elements in another shape."""
@@ -197,6 +215,10 @@ class Tensor(Tileable):
     def fill(self, value: Any) -> None:
         """Set all elements to a value."""
         self.become(find.call("full_like", self, value))
+
+    def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Any:
+        """The slices along an axis where a condition is true."""
+        return find.call("compress", condition, self, axis=axis, out=out)
 
     def dot(self, other: Any, out: Any = None) -> Any:
         return find.call("dot", self, other, out=out)
@@ -236,6 +258,14 @@ class Tensor(Tileable):
             "map_chunk", self, func, args=tuple(args), elementwise=elementwise, dtype=dtype,
             with_chunk_index=with_chunk_index, kwargs=kwargs,
         )  # fmt: skip
+
+    def issparse(self) -> bool:
+        """Whether it is sparse: never."""
+        return False
+
+    def todense(self) -> Any:
+        """Itself."""
+        return self
 
     def to_dask(self) -> Any:
         """The array of Dask that it stands for."""
@@ -419,9 +449,11 @@ def assembled(values: Sequence[Any], numblocks: tuple[int, ...]) -> Any:
             for i in range(numblocks[axis])
         ]
         starts.append([0, *numpy.cumsum(lengths).tolist()])
+    by_columns = ndim > 1 and all(map(_is_by_columns, values))
     whole = numpy.empty(
-        [ends[-1] for ends in starts], dtype=numpy.result_type(*{one.dtype for one in values})
-    )
+        [ends[-1] for ends in starts], dtype=numpy.result_type(*{one.dtype for one in values}),
+        order="F" if by_columns else "C",
+    )  # fmt: skip
 
     def place(index: tuple[int, ...]) -> None:
         where = tuple(slice(starts[d][i], starts[d][i + 1]) for d, i in enumerate(index))
@@ -441,6 +473,11 @@ def assembled(values: Sequence[Any], numblocks: tuple[int, ...]) -> Any:
     return whole
 
 
+def _is_by_columns(value: Any) -> bool:
+    return bool(value.flags.f_contiguous and (not value.flags.c_contiguous or value.ndim < 2
+                or max(value.shape) == value.size))  # fmt: skip
+
+
 def _facts(value: Any) -> tuple[tuple[int, ...], Any]:
     import numpy
 
@@ -452,6 +489,10 @@ def _rebuilt(graph: Any, name: str, chunks: Any, dtype: Any, meta: Any) -> Any:
     import dask.array as da
 
     return da.Array(graph, name, chunks=chunks, meta=meta, dtype=dtype)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, list) or bool(getattr(value, "ndim", 0))
 
 
 def _is_mask(value: Any) -> bool:

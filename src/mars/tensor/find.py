@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from mars.tensor import own
+from mars.tensor import files, own, ranking, tricks
 from mars.tensor.calling import of_dask, of_whole, public
 from mars.tensor.names import (
     DASK,
@@ -34,7 +34,8 @@ def find(name: str) -> Any:
         The original or numpy has it, and it is not there. The message says what to use.
     """
     if name in OWN:
-        return public(name, getattr(own, name))
+        home = next(one for one in (own, ranking, files) if hasattr(one, name))
+        return public(name, getattr(home, name))
     if name in DASK or name in RENAMED:
         import dask.array as da
 
@@ -44,7 +45,7 @@ def find(name: str) -> Any:
 
         return of_whole(name, getattr(numpy, name), WHOLE[name])
     if name in INDEX_TRICKS:
-        return getattr(own, name)
+        return getattr(tricks, name)
     if name in VALUES or name in RENAMED_VALUES:
         import numpy
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from mars.tensor.own import c_, mgrid, ndindex, ogrid, r_
+from mars.tensor.tricks import c_, mgrid, nd_grid, ndindex, ogrid, r_
 
-index_tricks = SimpleNamespace(c_=c_, mgrid=mgrid, ndindex=ndindex, ogrid=ogrid, r_=r_)
+index_tricks = SimpleNamespace(
+    c_=c_, mgrid=mgrid, nd_grid=nd_grid, ndindex=ndindex, ogrid=ogrid, r_=r_
+)
 
 __all__ = ["index_tricks"]

@@ -6,9 +6,10 @@ numpy.linalg run as one call on the whole array.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
-from mars.tensor.calling import lowered, of_dask, of_whole, placed
+from mars.tensor.calling import lowered, of_dask, of_whole, placed, whole
 
 BLOCKWISE: Final = frozenset(
     [
@@ -31,10 +32,17 @@ SHARED: Final = frozenset(
 
 
 def qr(a: Any, method: str = "tsqr", **_: Any) -> Any:
-    """Orthogonal and triangular factors. The chunks are made rows as wide as the array."""
+    """Orthogonal and triangular factors. The chunks are made rows as wide as the array.
+
+    An array that is wider than high is cut into columns, as with ``method="sfqr"``.
+    """
     import dask.array as da
 
     given = _matrix(a, "qr")
+    rows, columns = given.shape
+    if rows < columns:
+        ready = given.rechunk({0: -1, 1: max(rows, *given.chunks[1])})
+        return placed(da.linalg.sfqr(ready))
     return placed(da.linalg.qr(given.rechunk({1: -1})))
 
 
@@ -51,6 +59,38 @@ def svd(
     given = given.rechunk({1: -1}) if rows >= columns else given.rechunk({0: -1})
     found = da.linalg.svd(given)
     return placed(found) if compute_uv else placed(found[1])
+
+
+def randomized_svd(
+    a: Any, n_components: int, n_oversamples: int = 10, n_iter: Any = "auto",
+    random_state: Any = None, **_: Any,
+) -> Any:  # fmt: skip
+    """The largest singular values and their vectors, by random projections.
+
+    Parameters
+    ----------
+    a : Tensor
+        A matrix.
+    n_components : int
+        How many singular values.
+    n_oversamples : int, default 10
+        How many more random vectors are used.
+    n_iter : int or "auto", default "auto"
+        Power iterations, for matrices whose singular values decay slowly. "auto": 4.
+    random_state : int or RandomState, optional
+        The seed.
+    """
+    import dask.array as da
+
+    given = _matrix(a, "randomized_svd")
+    seed = getattr(random_state, "_source", random_state)
+    source = seed if hasattr(seed, "normal") else da.random.RandomState(seed)
+    return placed(
+        da.linalg.svd_compressed(
+            given, n_components, n_oversamples=n_oversamples,
+            n_power_iter=4 if n_iter == "auto" else int(n_iter), seed=source,
+        )
+    )  # fmt: skip
 
 
 def cholesky(a: Any, lower: bool = True) -> Any:
@@ -80,7 +120,46 @@ def lu(a: Any) -> Any:
     """Permutation, lower and upper triangular factors of a matrix."""
     import dask.array as da
 
-    return placed(da.linalg.lu(_squared(a)))
+    given = _matrix(a, "lu")
+    if given.shape[0] != given.shape[1]:
+        import scipy.linalg
+
+        return placed(whole(scipy.linalg.lu, (given,), {}, varying=False))
+    return placed(da.linalg.lu(_squared(given)))
+
+
+def norm(
+    x: Any,
+    ord: Any = None,  # noqa: A002  as numpy's
+    axis: Any = None,
+    keepdims: bool = False,
+) -> Any:
+    """A norm of a matrix or a vector, or of several along axes; see `numpy.linalg.norm`."""
+    import dask.array as da
+    import numpy
+
+    from mars.tensor.own import tensor
+
+    given = tensor(x)
+    if given.dtype.kind not in "fc":
+        given = given.astype(float)
+    if isinstance(axis, int) and -given.ndim <= axis < given.ndim and given.ndim > 1:
+        along = axis % given.ndim
+        if given.numblocks[along] == 1:  # each chunk has what numpy needs, and makes no copies
+            chunks = list(given.chunks)
+            chunks[along : along + 1] = [(1,)] if keepdims else []
+            func = functools.partial(numpy.linalg.norm, ord=ord, axis=along, keepdims=keepdims)
+            kind = numpy.empty(0, given.dtype).real.dtype
+            return placed(
+                given.map_blocks(
+                    func, dtype=kind, chunks=tuple(chunks), drop_axis=[] if keepdims else [along]
+                )
+            )
+    try:
+        return placed(da.linalg.norm(given, ord, axis, keepdims))
+    except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
+        func = functools.partial(numpy.linalg.norm, ord=ord, axis=axis, keepdims=keepdims)
+        return placed(whole(func, (given,), {}, varying=False))
 
 
 def eig(a: Any) -> Any:

@@ -18,35 +18,60 @@ CREATING: Final = frozenset(
 )  # fmt: skip
 """Functions that make arrays, and take ``chunk_size``."""
 
+TAKES_LISTS: Final = frozenset(
+    [
+        "apply_along_axis", "apply_over_axes", "atleast_1d", "atleast_2d", "atleast_3d", "block",
+        "broadcast_arrays", "concatenate", "dstack", "einsum", "fromfunction", "histogramdd",
+        "hstack", "meshgrid", "ndim", "result_type", "select", "stack", "vstack",
+    ]
+)  # fmt: skip
+"""Functions whose first argument is no array, or may be a list of arrays."""
+
+VARYING: Final = frozenset(
+    [
+        "argwhere", "bincount", "compress", "extract", "flatnonzero", "histogram", "nonzero",
+        "repeat", "union1d", "unique",
+    ]
+)  # fmt: skip
+"""Functions whose results have lengths that values decide."""
+
+COUNTS_FROM_ZERO: Final = frozenset({"cumprod", "cumsum", "nancumprod", "nancumsum"})
+"""Functions that Dask begins with a number, which Python objects may not take."""
+
+PLAIN: Final = frozenset({"ndim", "result_type"})
+"""Functions whose results are no tensors."""
+
+TRIED_ELEMENTS: Final = 100_000
+"""To find out what the result of a function looks like, it is called with arrays of ones. Those
+that stand for arrays of at most so many elements have the same lengths: it takes less than 1 ms."""
+
 DASK: Final = frozenset(
     [
         "abs", "absolute", "add", "all", "allclose", "angle", "any", "apply_along_axis",
-        "apply_over_axes", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
-        "arctanh", "argmax", "argmin", "argtopk", "argwhere", "around", "atleast_1d", "atleast_2d",
-        "atleast_3d", "average", "bincount", "bitwise_and", "bitwise_not", "bitwise_or",
-        "bitwise_xor", "block", "broadcast_arrays", "broadcast_to", "cbrt", "ceil", "choose",
-        "clip", "compress", "concatenate", "conj", "copysign", "corrcoef", "cos", "cosh",
-        "count_nonzero", "cov", "cumprod", "cumsum", "deg2rad", "degrees", "diag",
-        "diagonal", "diff", "digitize", "divide", "divmod", "dot", "dstack", "ediff1d", "einsum",
-        "empty_like", "equal", "exp", "exp2", "expand_dims", "expm1", "extract", "eye", "fabs",
-        "fix", "flatnonzero", "flip", "fliplr", "flipud", "float_power", "floor", "floor_divide",
-        "fmax", "fmin", "fmod", "frexp", "fromfunction", "full_like", "gradient", "greater",
-        "greater_equal", "histogram", "histogram2d", "histogramdd", "hstack", "hypot", "i0", "imag",
-        "indices", "invert", "iscomplex", "isclose", "isfinite", "isin", "isinf", "isnan",
-        "isneginf", "isposinf", "isreal", "ldexp", "left_shift", "less", "less_equal", "linspace",
-        "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not",
-        "logical_or", "logical_xor", "matmul", "max", "maximum", "mean", "meshgrid",
+        "apply_over_axes", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+        "argmax", "argmin", "argwhere", "around", "atleast_1d", "atleast_2d", "atleast_3d",
+        "average", "bincount", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "block",
+        "broadcast_arrays", "broadcast_to", "cbrt", "ceil", "choose", "clip", "concatenate", "conj",
+        "copysign", "corrcoef", "cos", "cosh", "count_nonzero", "cov", "cumprod", "cumsum",
+        "deg2rad", "degrees", "diag", "diagonal", "diff", "digitize", "divide", "divmod", "dot",
+        "dstack", "ediff1d", "einsum", "empty_like", "equal", "exp", "exp2", "expand_dims", "expm1",
+        "extract", "eye", "fabs", "fix", "flatnonzero", "flip", "fliplr", "flipud", "float_power",
+        "floor", "floor_divide", "fmax", "fmin", "fmod", "frexp", "fromfunction", "full_like",
+        "gradient", "greater", "greater_equal", "histogram", "histogram2d", "histogramdd", "hstack",
+        "hypot", "i0", "imag", "indices", "invert", "isclose", "iscomplex", "isfinite", "isin",
+        "isinf", "isnan", "isneginf", "isposinf", "isreal", "ldexp", "left_shift", "less",
+        "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and",
+        "logical_not", "logical_or", "logical_xor", "matmul", "max", "maximum", "mean", "meshgrid",
         "min", "minimum", "mod", "modf", "moveaxis", "multiply", "nan_to_num", "nanargmax",
-        "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmean", "nanmin",
-        "nanprod", "nanstd", "nansum", "nanvar", "ndim", "negative", "nextafter", "nonzero",
-        "not_equal", "ones_like", "outer", "pad", "piecewise", "positive", "power",
-        "prod", "ptp", "rad2deg", "radians", "ravel", "ravel_multi_index", "real",
-        "reciprocal", "remainder", "repeat", "reshape", "result_type", "right_shift", "rint",
-        "roll", "rollaxis", "rot90", "round", "select", "shape", "sign", "signbit",
+        "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmean", "nanmin", "nanprod", "nanstd",
+        "nansum", "nanvar", "ndim", "negative", "nextafter", "nonzero", "not_equal", "ones_like",
+        "outer", "pad", "piecewise", "positive", "power", "prod", "ptp", "rad2deg", "radians",
+        "ravel_multi_index", "real", "reciprocal", "remainder", "repeat", "reshape", "result_type",
+        "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "select", "sign", "signbit",
         "sin", "sinc", "sinh", "spacing", "sqrt", "square", "squeeze", "stack", "std", "subtract",
-        "sum", "swapaxes", "take", "tan", "tanh", "tensordot", "tile", "topk", "trace", "transpose",
-        "tri", "tril", "triu", "true_divide", "trunc", "union1d", "unique", "unravel_index", "var",
-        "vdot", "vstack", "where", "zeros_like",
+        "sum", "swapaxes", "tan", "tanh", "tensordot", "tile", "trace", "transpose", "tri", "tril",
+        "triu", "true_divide", "trunc", "union1d", "unique", "unravel_index", "var", "vdot",
+        "vstack", "where", "zeros_like",
     ]
 )  # fmt: skip
 
@@ -75,16 +100,17 @@ RENAMED: Final = {
 
 OWN: Final = frozenset(
     [
-        "argpartition", "argsort", "array", "array_equal", "array_split", "asarray",
-        "ascontiguousarray", "asfortranarray", "astype", "column_stack", "copy", "copyto",
-        "diagflat", "dsplit", "empty", "fill_diagonal", "flatten", "from_dataframe", "from_hdf5",
-        "from_zarr", "fromhdf5", "fromzarr", "full", "hsplit", "identity", "in1d", "inner",
-        "innerproduct", "isscalar", "map_chunk", "matrix_transpose", "ones", "partition",
-        "rebalance", "rechunk", "resize", "reshape", "scalar", "setdiff1d", "sort", "split",
-        "take_along_axis", "tensor", "to_cpu", "to_gpu", "to_hdf5", "to_zarr", "tohdf5", "tozarr",
-        "trapz", "trapezoid", "unique", "vsplit", "zeros", "array2string", "array_str",
-        "array_repr", "delete", "insert", "median", "nanmedian", "percentile", "quantile",
-        "searchsorted", "nanpercentile", "nanquantile",
+        "append", "arange", "argpartition", "argsort", "argtopk", "array", "array2string",
+        "array_equal", "array_repr", "array_split", "array_str", "asarray", "ascontiguousarray",
+        "asfortranarray", "astype", "column_stack", "compress", "copy", "copyto", "delete",
+        "diagflat", "dsplit", "einsum_path", "empty", "fill_diagonal", "flatten", "from_dataframe",
+        "from_hdf5", "from_zarr", "fromhdf5", "fromzarr", "full", "hsplit", "identity", "in1d",
+        "inner", "innerproduct", "insert", "isscalar", "linspace", "map_chunk", "matrix_transpose",
+        "median", "nanmedian", "nanpercentile", "nanquantile", "ones", "partition", "percentile",
+        "quantile", "ravel", "rebalance", "rechunk", "reshape", "resize", "scalar", "searchsorted",
+        "setdiff1d", "shape", "sort", "split", "take", "take_along_axis", "tensor", "to_cpu",
+        "to_gpu", "to_hdf5", "to_zarr", "tohdf5", "topk", "tozarr", "trapezoid", "trapz", "unique",
+        "vsplit", "zeros",
     ]
 )  # fmt: skip
 
@@ -133,7 +159,7 @@ RENAMED_VALUES: Final = {
     "double": "float64",
 }
 
-MODULES: Final = frozenset({"fft", "lib", "linalg", "random", "special", "stats"})
+MODULES: Final = frozenset({"fft", "lib", "linalg", "random", "spatial", "special", "stats"})
 
 MISSING: Final = {
     "fromtiledb": "TileDB is not supported; write Zarr, and read it with from_zarr",
@@ -152,10 +178,10 @@ MISSING: Final = {
 
 METHODS: Final = frozenset(
     [
-        "all", "any", "argmax", "argmin", "argpartition", "argsort", "choose", "clip", "compress",
-        "conj", "conjugate", "cumprod", "cumsum", "diagonal", "max", "mean", "min", "nonzero",
-        "prod", "ptp", "ravel", "repeat", "round", "searchsorted", "squeeze", "std", "sum",
-        "swapaxes", "take", "topk", "argtopk", "trace", "var", "to_zarr", "to_hdf5", "tozarr",
-        "tohdf5", "to_cpu", "to_gpu", "nansum",
+        "all", "any", "argmax", "argmin", "argpartition", "argsort", "argtopk", "choose", "clip",
+        "conj", "conjugate", "cumprod", "cumsum", "diagonal", "max", "mean", "min", "nansum",
+        "nonzero", "prod", "ptp", "ravel", "repeat", "round", "searchsorted", "squeeze", "std",
+        "sum", "swapaxes", "take", "to_cpu", "to_gpu", "to_hdf5", "to_zarr", "tohdf5", "topk",
+        "tozarr", "trace", "var",
     ]
 )  # fmt: skip

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mars.tensor.calling import chunks_for, lowered, whole
+from mars.tensor.calling import chunks_for, fetched, in_order, lowered, whole
 from mars.tileables.tileable import Tileable, wrap
 
 
 def tensor(
-    data: Any = None, dtype: Any = None, order: str = "K", chunk_size: Any = None, copy: bool = True
-) -> Any:
+    data: Any = None, dtype: Any = None, order: str = "K", chunk_size: Any = None,
+    copy: bool = True, ndmin: int = 0,
+) -> Any:  # fmt: skip
     """A tensor of an array, of nested lists, of a frame, or of tensors.
 
     Parameters
@@ -27,12 +29,14 @@ def tensor(
     dtype : dtype, optional
         Default: that of ``data``.
     order : str, default "K"
-        Accepted for programs of the original.
+        "F": by columns in memory, "C": by rows, else as ``data``.
     chunk_size : int, tuple or dict, optional
         The lengths of chunks: one for all axes, one for each axis, or by axis. Default: chunks of
         32 MiB.
     copy : bool, default True
         Accepted for programs of numpy.
+    ndmin : int, default 0
+        How many axes it has at least; axes of length 1 are put before the others.
 
     Returns
     -------
@@ -51,17 +55,18 @@ def tensor(
         data = lowered(data)
     made: Any
     given = lowered(data)
+    if type(given) in (list, tuple) and _holds_tensors(given):
+        given = _stacked(given)
     if isinstance(given, da.Array):
         made = given if dtype is None else given.astype(dtype)
-        return made if chunk_size is None else made.rechunk(chunk_size)
-    if type(given) in (list, tuple) and _holds_tensors(given):
-        made = _stacked(given)
-        made = made if dtype is None else made.astype(dtype)
-        return made if chunk_size is None else made.rechunk(chunk_size)
+        made = made[(None,) * (ndmin - made.ndim)] if made.ndim < ndmin else made
+        return in_order(made if chunk_size is None else made.rechunk(chunk_size), order)
     if hasattr(given, "toarray"):
         raise NotImplementedError("sparse tensors are not there; use dense ones: x.toarray()")
-    array = numpy.asarray(given, dtype=dtype)
-    return da.from_array(array, chunks=chunks_for(array.shape, array.dtype, chunk_size))
+    array = numpy.array(given, dtype=dtype, ndmin=ndmin, copy=None)
+    made = da.from_array(array, chunks=chunks_for(array.shape, array.dtype, chunk_size))
+    by_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+    return in_order(made, "F" if order in ("K", "A") and by_columns else order)
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -80,7 +85,17 @@ def _stacked(value: Any) -> Any:
     return da.asarray(value)
 
 
-array = asarray = ascontiguousarray = asfortranarray = tensor
+array = asarray = tensor
+
+
+def ascontiguousarray(a: Any, dtype: Any = None, **kwargs: Any) -> Any:
+    """A tensor whose chunks are by rows in memory."""
+    return tensor(a, dtype, order="C", **kwargs)
+
+
+def asfortranarray(a: Any, dtype: Any = None, **kwargs: Any) -> Any:
+    """A tensor whose chunks are by columns in memory."""
+    return tensor(a, dtype, order="F", **kwargs)
 
 
 def scalar(data: Any, dtype: Any = None, **_: Any) -> Any:
@@ -103,17 +118,17 @@ def _filled(name: str, shape: Any, dtype: Any, chunk_size: Any, *args: Any) -> A
 
 def ones(shape: Any, dtype: Any = None, chunk_size: Any = None, order: str = "C") -> Any:
     """A tensor of ones; see `tensor` for ``chunk_size``."""
-    return _filled("ones", shape, dtype, chunk_size)
+    return in_order(_filled("ones", shape, dtype, chunk_size), order)
 
 
 def zeros(shape: Any, dtype: Any = None, chunk_size: Any = None, order: str = "C") -> Any:
     """A tensor of zeros; see `tensor` for ``chunk_size``."""
-    return _filled("zeros", shape, dtype, chunk_size)
+    return in_order(_filled("zeros", shape, dtype, chunk_size), order)
 
 
 def empty(shape: Any, dtype: Any = None, chunk_size: Any = None, order: str = "C") -> Any:
     """A tensor whose elements are not set; see `tensor` for ``chunk_size``."""
-    return _filled("empty", shape, dtype, chunk_size)
+    return in_order(_filled("empty", shape, dtype, chunk_size), order)
 
 
 def full(
@@ -128,8 +143,78 @@ def full(
     if numpy.ndim(value):
         given = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
         made = da.broadcast_to(da.asarray(value), given, chunks_for(given, kind, chunk_size))
-        return made.astype(kind)
-    return _filled("full", shape, kind, chunk_size, value)
+        return in_order(made.astype(kind), order)
+    return in_order(_filled("full", shape, kind, chunk_size, value), order)
+
+
+def arange(*args: Any, dtype: Any = None, chunk_size: Any = None, **kwargs: Any) -> Any:
+    """Numbers or dates in equal steps, as of `numpy.arange`; see `tensor` for ``chunk_size``.
+
+    Numbers are made in their chunks. Dates are made in the program.
+    """
+    import dask.array as da
+    import numpy
+
+    given = [fetched(one) for one in args]
+    named: dict[str, Any] = {
+        name: fetched(kwargs.pop(name)) for name in ("start", "stop", "step") if name in kwargs
+    }
+    if all(isinstance(one, (bool, int, float, numpy.integer, numpy.floating))
+           for one in (*given, *named.values()) if one is not None):  # fmt: skip
+        small = numpy.arange(0, dtype=dtype).dtype if dtype is not None else numpy.dtype("i8")
+        if small.kind in "iufb":
+            start, stop, step = _range_of(given, named)
+            count = max(0, math.ceil((stop - start) / step))
+            chunks = chunks_for((count,), small, chunk_size)
+            return da.arange(start, stop, step, chunks=chunks, dtype=dtype)
+    array = numpy.arange(*given, dtype=dtype, **named)
+    return da.from_array(array, chunks=chunks_for(array.shape, array.dtype, chunk_size))
+
+
+def _range_of(given: list[Any], named: dict[str, Any]) -> tuple[Any, Any, Any]:
+    start, stop, step = (*given, None, None, None)[:3]
+    if len(given) == 1 and "stop" not in named and "start" not in named:
+        start, stop = 0, start
+    start = named.get("start", start)
+    stop, step = named.get("stop", stop), named.get("step", step)
+    if stop is None:
+        start, stop = 0, start
+    step = 1 if step is None else step
+    if not step:
+        raise ZeroDivisionError("arange() needs a step that is not 0")
+    return 0 if start is None else start, stop, step
+
+
+def linspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False,
+    dtype: Any = None, chunk_size: Any = None,
+) -> Any:  # fmt: skip
+    """Numbers in equal distances, as of `numpy.linspace`; see `tensor` for ``chunk_size``."""
+    import dask.array as da
+    import numpy
+
+    first, last = fetched(start), fetched(stop)
+    if numpy.ndim(first) or numpy.ndim(last) or num < 2:
+        array, step = numpy.linspace(first, last, num, endpoint, retstep=True, dtype=dtype)
+        made = da.from_array(array, chunks=chunks_for(array.shape, array.dtype, chunk_size))
+    else:
+        step = (last - first) / (num - 1 if endpoint else num)
+        kind = numpy.dtype(numpy.result_type(first, last, float) if dtype is None else dtype)
+        places = da.arange(num, chunks=chunks_for((num,), kind, chunk_size))
+        end = (num - 1, last) if endpoint else None
+        made = places.map_blocks(_spaced, first, step, end, kind, dtype=kind)
+    return (made, numpy.asarray(step)) if retstep else made
+
+
+def _spaced(places: Any, start: Any, step: Any, end: Any, kind: Any) -> Any:
+    import numpy
+
+    made = places * step + start
+    if end is not None:
+        made[places == end[0]] = end[1]
+    if numpy.issubdtype(kind, numpy.integer):
+        made = numpy.floor(made)
+    return made.astype(kind, copy=False)
 
 
 def identity(n: int, dtype: Any = None, chunk_size: Any = None) -> Any:
@@ -149,7 +234,7 @@ def diagflat(v: Any, k: int = 0, chunk_size: Any = None) -> Any:
 
 def copy(a: Any, order: str = "K") -> Any:
     """Another tensor with the same elements."""
-    return tensor(a).copy()
+    return in_order(tensor(a).copy(), order)
 
 
 def astype(x: Any, dtype: Any, copy: bool = True) -> Any:
@@ -173,9 +258,15 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) ->
     dst.become(wrap(new.astype(target.dtype)))
 
 
-def flatten(a: Any, order: str = "C") -> Any:
-    """All elements in one axis."""
-    return tensor(a).ravel()
+def ravel(a: Any, order: str = "C") -> Any:
+    """All elements in one axis; with ``order="F"`` column after column."""
+    import dask.array as da
+
+    given = tensor(a)
+    return da.transpose(given).ravel() if order == "F" else given.ravel()
+
+
+flatten = ravel
 
 
 def reshape(a: Any, newshape: Any = None, order: str = "C", *, shape: Any = None) -> Any:
@@ -272,76 +363,60 @@ def unique(
     import numpy
 
     given = tensor(ar)
-    if axis is not None or given.dtype.hasobject:
-        several = return_index or return_inverse or return_counts
-        if several:
-            raise NotImplementedError(
-                "unique(axis=) with indices or counts is not there; fetch the values first"
-            )
-        func = functools.partial(numpy.unique, axis=axis)
-        return whole(func, (given,), {}, given.ndim if axis is not None else 1, given.dtype)
-    return da.unique(given, return_index, return_inverse, return_counts)
+    several = return_index or return_inverse or return_counts
+    if axis is None and not given.dtype.hasobject and given.size:
+        return da.unique(given, return_index, return_inverse, return_counts)
+    func = functools.partial(
+        numpy.unique, axis=axis, return_index=return_index, return_inverse=return_inverse,
+        return_counts=return_counts,
+    )  # fmt: skip
+    if several:
+        return whole(func, (given,), {})
+    return whole(func, (given,), {}, given.ndim if axis is not None else 1, given.dtype)
 
 
-# -- order ----------------------------------------------------------------------------------------
+# -- parts ----------------------------------------------------------------------------------------
 
 
-def _along(func: Callable[..., Any], a: Any, axis: int | None, dtype: Any = None) -> Any:
-    """A function of numpy along one axis, with all of the axis in each chunk."""
+def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
+    """Elements at indices along an axis; without one, of all elements in one axis."""
+    import dask.array as da
+    import numpy
+
+    given, where = tensor(a), lowered(indices)
+    if axis is None:
+        given, axis = given.ravel(), 0
+    if mode == "raise" and (isinstance(where, da.Array) or numpy.ndim(where) == 1):
+        if not isinstance(where, da.Array):
+            where = numpy.asarray(where)
+        if where.ndim == 1:
+            return da.take(given, where, axis)
+    plain = where if isinstance(where, da.Array) else numpy.asarray(where)
+    func = functools.partial(numpy.take, axis=axis, mode=mode)
+    return whole(func, (given, plain), {}, given.ndim - 1 + plain.ndim, given.dtype, varying=False)
+
+
+def compress(condition: Any, a: Any, axis: int | None = None) -> Any:
+    """The slices along an axis where a condition is true; without one, of all elements."""
+    import dask.array as da
+    import numpy
+
     given = tensor(a)
     if axis is None:
         given, axis = given.ravel(), 0
-    axis = axis % max(1, given.ndim)
     if not -given.ndim <= axis < given.ndim:
-        raise ValueError(f"axis {axis} is out of bounds for a tensor of {given.ndim} axes")
-    return given.rechunk({axis: -1}).map_blocks(
-        functools.partial(func, axis=axis), dtype=given.dtype if dtype is None else dtype
-    )
+        from numpy.exceptions import AxisError
 
-
-def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, **_: Any) -> Any:
-    """The elements sorted along an axis."""
-    import numpy
-
-    given = tensor(a)
-    if axis is None:
-        given, axis = given.ravel(), 0
-    if given.ndim == 1 and given.numblocks[0] > 1 and order is None:
-        from mars.tensor.sorting import sorted_by_samples
-
-        return sorted_by_samples(given)
-    return _along(functools.partial(numpy.sort, kind=kind, order=order), given, axis)
-
-
-def argsort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, **_: Any) -> Any:
-    """The indices that sort along an axis."""
-    import numpy
-
-    return _along(functools.partial(numpy.argsort, kind=kind, order=order), a, axis, numpy.intp)
-
-
-def partition(a: Any, kth: Any, axis: int | None = -1, **_: Any) -> Any:
-    """The elements partitioned along an axis, as `numpy.partition` does it."""
-    import numpy
-
-    return _along(functools.partial(_partition, numpy.partition, _fetched(kth)), a, axis)
-
-
-def argpartition(a: Any, kth: Any, axis: int | None = -1, **_: Any) -> Any:
-    """The indices that partition along an axis."""
-    import numpy
-
-    return _along(
-        functools.partial(_partition, numpy.argpartition, _fetched(kth)), a, axis, numpy.intp
-    )
-
-
-def _partition(func: Callable[..., Any], kth: Any, a: Any, axis: int) -> Any:
-    return func(a, kth, axis=axis)
-
-
-def _fetched(value: Any) -> Any:
-    return value.executed_value() if isinstance(value, Tileable) else value
+        raise AxisError(axis, given.ndim)
+    chosen = lowered(condition)
+    if isinstance(chosen, da.Array):
+        return whole(numpy.compress, (chosen, given), {"axis": axis}, given.ndim, given.dtype)
+    [places] = numpy.nonzero(numpy.asarray(chosen))
+    if len(places) and places[-1] >= given.shape[axis]:
+        raise IndexError(
+            f"index {places[-1]} is out of bounds for axis {axis} with size {given.shape[axis]}"
+        )
+    return da.take(given, places, axis)
 
 
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
@@ -364,12 +439,12 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
 # -- splitting and joining ------------------------------------------------------------------------
 
 
-def array_split(a: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+def array_split(a: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Any, ...]:
     """Parts of a tensor along an axis; their lengths may differ by one."""
     given = tensor(a)
     length = given.shape[axis]
     if hasattr(indices_or_sections, "__iter__"):
-        cuts = [0, *map(int, _fetched(indices_or_sections)), length]
+        cuts = [0, *map(int, fetched(indices_or_sections)), length]
     else:
         count = int(indices_or_sections)
         if count <= 0:
@@ -379,10 +454,10 @@ def array_split(a: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
         for i in range(count):
             cuts.append(cuts[-1] + small + (i < more))
     before = (slice(None),) * (axis % given.ndim)
-    return [given[(*before, slice(start, end))] for start, end in itertools.pairwise(cuts)]
+    return tuple(given[(*before, slice(start, end))] for start, end in itertools.pairwise(cuts))
 
 
-def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Any, ...]:
     """Parts of a tensor along an axis; all of them have one length."""
     if not hasattr(indices_or_sections, "__iter__"):
         length = tensor(ary).shape[axis]
@@ -391,7 +466,7 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     return array_split(ary, indices_or_sections, axis)
 
 
-def hsplit(a: Any, indices_or_sections: Any) -> list[Any]:
+def hsplit(a: Any, indices_or_sections: Any) -> tuple[Any, ...]:
     """Parts along the second axis; along the first one if there is only one."""
     given = tensor(a)
     if not given.ndim:
@@ -399,14 +474,14 @@ def hsplit(a: Any, indices_or_sections: Any) -> list[Any]:
     return split(given, indices_or_sections, 1 if given.ndim > 1 else 0)
 
 
-def vsplit(a: Any, indices_or_sections: Any) -> list[Any]:
+def vsplit(a: Any, indices_or_sections: Any) -> tuple[Any, ...]:
     """Parts along the first axis."""
     if tensor(a).ndim < 2:
         raise ValueError("vsplit only works on tensors of 2 or more dimensions")
     return split(a, indices_or_sections, 0)
 
 
-def dsplit(a: Any, indices_or_sections: Any) -> list[Any]:
+def dsplit(a: Any, indices_or_sections: Any) -> tuple[Any, ...]:
     """Parts along the third axis."""
     if tensor(a).ndim < 3:
         raise ValueError("dsplit only works on tensors of 3 or more dimensions")
@@ -419,6 +494,49 @@ def column_stack(tup: Sequence[Any]) -> Any:
 
     given = [tensor(one) for one in tup]
     return da.concatenate([one[:, None] if one.ndim < 2 else one for one in given], axis=1)
+
+
+def append(arr: Any, values: Any, axis: int | None = None) -> Any:
+    """Values after those of a tensor, along an axis; without one, all in one axis."""
+    import dask.array as da
+
+    one, two = tensor(arr), tensor(values)
+    if axis is None:
+        one, two, axis = one.ravel(), two.ravel(), 0
+    return da.concatenate([one, two], axis=axis)
+
+
+class Lengths(tuple[int, ...]):
+    """What `shape` gives: a tuple of int that can be executed and fetched, as in the original."""
+
+    def execute(self, *_: Any, **__: Any) -> Lengths:
+        return self
+
+    def fetch(self, *_: Any, **__: Any) -> tuple[int, ...]:
+        return tuple(self)
+
+
+def shape(a: Any) -> Any:
+    """The lengths of the axes. A tensor whose lengths are not known is executed."""
+    import numpy
+
+    if not isinstance(a, Tileable):
+        return Lengths(numpy.shape(fetched(a)))
+    if any(math.isnan(one) for one in a.shape):  # type: ignore[attr-defined]
+        a.execute()
+    return Lengths(int(one) for one in a.shape)  # type: ignore[attr-defined]
+
+
+def einsum_path(*operands: Any, optimize: Any = "greedy", **_: Any) -> Any:
+    """In which order `einsum` best combines its operands; see `numpy.einsum_path`."""
+    import numpy
+
+    def outline(value: Any) -> Any:
+        return (
+            numpy.broadcast_to(0.0, lowered(value).shape) if isinstance(value, Tileable) else value
+        )
+
+    return numpy.einsum_path(*map(outline, operands), optimize=optimize)
 
 
 # -- chunks ---------------------------------------------------------------------------------------
@@ -501,7 +619,7 @@ def _middle(name: str, a: Any, args: tuple[Any, ...], axis: Any, kwargs: dict[st
     import numpy
 
     given, func = tensor(a), getattr(numpy, name)
-    plain = tuple(_fetched(one) for one in args)
+    plain = tuple(fetched(one) for one in args)
     run = functools.partial(_run_middle, func, plain, axis, kwargs)
     if isinstance(axis, int) and given.ndim > 1 and not any(map(numpy.ndim, plain)):
         axis = axis % given.ndim
@@ -577,12 +695,12 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     import dask.array as da
     import numpy
 
-    given, where = tensor(arr), _fetched(obj)
+    given, where = tensor(arr), fetched(obj)
     if axis is None:
         given, axis = given.ravel(), 0
     if isinstance(where, int):
         return da.insert(given, where, lowered(values), axis)
-    func = functools.partial(numpy.insert, obj=where, values=_fetched(values), axis=axis)
+    func = functools.partial(numpy.insert, obj=where, values=fetched(values), axis=axis)
     return whole(func, (given,), {}, given.ndim, given.dtype)
 
 
@@ -593,7 +711,7 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
     given = tensor(arr)
     if axis is None:
         given, axis = given.ravel(), 0
-    return da.delete(given, _fetched(obj), axis)
+    return da.delete(given, fetched(obj), axis)
 
 
 def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
@@ -622,7 +740,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
 
     if not isinstance(a, Tileable):
         raise TypeError("fill_diagonal() needs a tensor")
-    given, value = a.lazy, _fetched(val)
+    given, value = a.lazy, fetched(val)
     if given.ndim < 2:
         raise ValueError("array must be at least 2-d")
     if given.ndim > 2 and len(set(given.shape)) > 1:
@@ -654,136 +772,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
 _wrapped = wrap
 
 
-# -- files ----------------------------------------------------------------------------------------
-
-
-def from_zarr(
-    url: Any, group: Any = None, dataset: Any = None, chunk_size: Any = None, **kwargs: Any
-) -> Any:
-    """A tensor that a Zarr array holds.
-
-    Parameters
-    ----------
-    url : str or path
-        The array. If it is a group, ``group`` and ``dataset`` name the array in it.
-    chunk_size : int, tuple or dict, optional
-        Default: as the array is stored.
-    """
-    import dask.array as da
-
-    component = "/".join(str(one) for one in (group, dataset) if one) or None
-    made = da.from_zarr(url, component=component, **kwargs)
-    return made if chunk_size is None else made.rechunk(chunk_size)
-
-
-def to_zarr(x: Any, url: Any, group: Any = None, dataset: Any = None, **kwargs: Any) -> Any:
-    """A tensor whose execution writes another one to a Zarr array.
-
-    Its value is the number of bytes that were written.
-    """
-    component = "/".join(str(one) for one in (group, dataset) if one) or None
-    given = tensor(x)
-    store = given.to_zarr(url, component=component, compute=False, overwrite=True, **kwargs)
-    return _written(store, given)
-
-
-def from_hdf5(
-    path: Any, dataset: str | None = None, group: str | None = None, chunk_size: Any = None
-) -> Any:
-    """A tensor of a dataset in an HDF5 file. Each chunk is read by a call.
-
-    Parameters
-    ----------
-    path : str, h5py.File or h5py.Dataset
-        The file, or a dataset in it. The file has to be one that the workers can open.
-    dataset, group : str, optional
-        Name of the dataset, and the group that it is in.
-    chunk_size : int, tuple or dict, optional
-        See `tensor`.
-    """
-    import dask.array as da
-    import h5py
-    import numpy
-
-    if isinstance(path, h5py.Dataset):
-        name, file = path.name, path.file.filename
-    else:
-        if dataset is None:
-            raise TypeError("from_hdf5() needs the name of a dataset")
-        name = f"{group or ''}/{dataset}".replace("//", "/")
-        file = path.filename if isinstance(path, h5py.File) else str(path)
-    with h5py.File(file, "r") as opened:
-        shape, dtype, stored = opened[name].shape, opened[name].dtype, opened[name].chunks
-    chunks = chunks_for(shape, dtype, chunk_size)
-    del stored
-    return da.map_blocks(
-        functools.partial(_read_hdf5, file, name), chunks=chunks, dtype=dtype,
-        meta=numpy.empty((0,) * len(shape), dtype),
-    )  # fmt: skip
-
-
-def _read_hdf5(file: str, name: str, block_info: Any = None) -> Any:
-    import h5py
-
-    where = tuple(slice(start, end) for start, end in block_info[None]["array-location"])
-    with h5py.File(file, "r") as opened:
-        return opened[name][where]
-
-
-def to_hdf5(
-    x: Any, path: Any, dataset: str | None = None, group: str | None = None, **kwargs: Any
-) -> Any:
-    """A tensor whose execution writes another one into a dataset of an HDF5 file.
-
-    One call gets the whole tensor, because one process can write to such a file.
-    """
-    import numpy
-
-    if dataset is None:
-        raise TypeError("to_hdf5() needs the name of a dataset")
-    name = f"{group or ''}/{dataset}".replace("//", "/")
-    func = functools.partial(_write_hdf5, str(getattr(path, "filename", path)), name, kwargs)
-    return whole(func, (tensor(x),), {}, 0, numpy.int64)
-
-
-def _write_hdf5(file: str, name: str, kwargs: dict[str, Any], value: Any) -> Any:
-    import h5py
-    import numpy
-
-    with h5py.File(file, "a") as opened:
-        if name in opened:
-            del opened[name]
-        opened.create_dataset(name, data=value, **kwargs)
-    return numpy.int64(value.nbytes)
-
-
-def _written(store: Any, given: Any) -> Any:
-    import dask
-    import dask.array as da
-    import numpy
-
-    made = dask.delayed(_bytes_of)(store, given.nbytes)
-    return da.from_delayed(made, (), dtype=numpy.int64)
-
-
-def _bytes_of(_: Any, count: int) -> Any:
-    import numpy
-
-    return numpy.int64(count)
-
-
-fromzarr, tozarr, fromhdf5, tohdf5 = from_zarr, to_zarr, from_hdf5, to_hdf5
-
-
-def from_dataframe(frame: Any, dtype: Any = None) -> Any:
-    """The values of a frame as a tensor."""
-    made = lowered(frame)
-    if hasattr(made, "to_numpy") and not hasattr(made, "dask"):
-        made = tensor(made.to_numpy())
-    return made if dtype is None else made.astype(dtype)
-
-
-# -- text and index tricks ------------------------------------------------------------------------
+# -- text -----------------------------------------------------------------------------------------
 
 
 def array_repr(arr: Any) -> str:
@@ -797,50 +786,3 @@ def array_str(a: Any) -> str:
 
 
 array2string = array_str
-
-
-class _Joined:
-    """``r_`` and ``c_``."""
-
-    def __init__(self, columns: bool) -> None:
-        self._columns = columns
-
-    def __getitem__(self, items: Any) -> Any:
-        import dask.array as da
-        import numpy
-
-        given = items if isinstance(items, tuple) else (items,)
-        parts = []
-        for one in given:
-            if isinstance(one, str):
-                raise NotImplementedError("directives in r_ are not there; use concatenate()")
-            made = numpy.r_[one] if isinstance(one, slice) else lowered(one)
-            made = da.atleast_1d(da.asarray(made))
-            parts.append(made[:, None] if self._columns and made.ndim == 1 else made)
-        return wrap(da.concatenate(parts, axis=-1 if self._columns else 0))
-
-
-class _Grid:
-    """``mgrid`` and ``ogrid``."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getitem__(self, items: Any) -> Any:
-        import numpy
-
-        made = getattr(numpy, self._name)[items]
-        if isinstance(made, (list, tuple)):
-            return [wrap(tensor(one)) for one in made]
-        return wrap(tensor(made))
-
-
-r_, c_ = _Joined(False), _Joined(True)
-mgrid, ogrid = _Grid("mgrid"), _Grid("ogrid")
-
-
-def ndindex(*shape: Any) -> Any:
-    """An iterator over all indices of a shape."""
-    import numpy
-
-    return numpy.ndindex(*shape)

@@ -30,6 +30,21 @@ def _pick(array: Any, items: list[Any]) -> Any:
     return array[tuple(numpy.asarray(one) if isinstance(one, list) else one for one in items)]
 
 
+def put(lazy: Any, index: Any, value: Any) -> Any:
+    """An array with elements set at an index, by one call that gets the whole array."""
+    import dask
+    import dask.array as da
+
+    made = dask.delayed(_put, pure=True)(lazy, index, value)
+    return da.from_delayed(made, lazy.shape, dtype=lazy.dtype).rechunk(lazy.chunks)
+
+
+def _put(array: Any, index: Any, value: Any) -> Any:
+    made = array.copy(order="K")
+    made[index] = value
+    return made
+
+
 def _ndim(items: tuple[Any, ...], ndim: int) -> int:
     """How many axes numpy's result has."""
     import numpy
@@ -52,4 +67,4 @@ def _ndim(items: tuple[Any, ...], ndim: int) -> int:
     return result + (ndim - used) + max(arrays, default=0)
 
 
-__all__ = ["picked"]
+__all__ = ["picked", "put"]

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mars.tensor import find
-from mars.tensor.calling import array_like, lowered, placed
-from mars.tileables.tileable import Tileable
+from mars.tensor.calling import array_like, fetched, lowered, placed, whole
 
 
 def ufunc(func: Any, method: str, inputs: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -22,10 +21,13 @@ def ufunc(func: Any, method: str, inputs: Sequence[Any], kwargs: dict[str, Any])
     given = [array_like(lowered(one)) for one in inputs]
     more = {key: lowered(one) for key, one in kwargs.items()}
     if any(isinstance(one, numpy.ndarray) for one in out or ()):
-        value = getattr(func, method)(*[_fetched(one) for one in inputs], **more)
+        value = getattr(func, method)(*[fetched(one) for one in inputs], **more)
         out[0][...] = value
         return out[0]
-    made = placed(getattr(func, method)(*given, **more), None)
+    if method == "__call__":
+        made = placed(func(*given, **more), None)
+    else:
+        made = placed(whole(getattr(func, method), given, more, varying=False))
     if out is None:
         return made
     return placed(made if isinstance(made, tuple) else (made,), out)[0]
@@ -44,15 +46,7 @@ def numpy_function(func: Any, args: Any, kwargs: Any) -> Any:
             found = None
     if found is not None:
         return found(*args, **kwargs)
-    return func(*_fetched(args), **{key: _fetched(one) for key, one in kwargs.items()})
-
-
-def _fetched(value: Any) -> Any:
-    if isinstance(value, Tileable):
-        return value.executed_value()
-    if type(value) in (list, tuple):
-        return type(value)([_fetched(one) for one in value])
-    return value
+    return func(*fetched(args), **{key: fetched(one) for key, one in kwargs.items()})
 
 
 __all__ = ["numpy_function", "ufunc"]

@@ -7,6 +7,7 @@ workers, and on each machine.
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any, Final
 
 from mars.tensor.calling import chunks_for, drop_hints, lowered, placed, whole
@@ -74,6 +75,12 @@ class RandomState:
             raise NotImplementedError("sparse tensors are not there; leave density= away")
         return self._make("randint", (low, high), {"size": size, "dtype": dtype, **kwargs})
 
+    def tomaxint(self, size: Any = None, **kwargs: Any) -> Any:
+        """Whole numbers from 0 to the largest int."""
+        import numpy
+
+        return self.randint(0, numpy.iinfo(numpy.int64).max, size, numpy.int64, **kwargs)
+
     def shuffle(self, x: Any) -> None:
         """Put a tensor into random order along its first axis, in place."""
         x.become(placed(self._shuffled(lowered(x), 0)))
@@ -104,6 +111,7 @@ class RandomState:
 
         drop_hints(kwargs)
         chunk_size, dtype = kwargs.pop("chunk_size", None), kwargs.pop("dtype", None)
+        args = _named_by_place(name, args, kwargs)
         given = [lowered(one) for one in args]
         more = {key: lowered(one) for key, one in kwargs.items()}
         if name == "random_integers":
@@ -126,7 +134,11 @@ class RandomState:
         if dtype is not None and name == "randint":
             more["dtype"] = numpy.dtype(dtype)
             dtype = None
-        made = getattr(self._source, name)(*given, **more)
+        try:
+            made = getattr(self._source, name)(*given, **more)
+        except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
+            more.pop("chunks", None)
+            return self._make_whole(name, given, more)
         return placed(made if dtype is None else made.astype(dtype))
 
     def _make_whole(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -136,7 +148,7 @@ class RandomState:
         if name == "bytes":
             return self._whole.bytes(*args, **kwargs)
         dtype = kwargs.pop("dtype", None)
-        made = whole(functools.partial(_drawn, seed, name), args, kwargs)
+        made = whole(functools.partial(_drawn, seed, name), args, kwargs, varying=False)
         return placed(made if dtype is None else made.astype(dtype))
 
     def __getattr__(self, name: str) -> Any:
@@ -152,6 +164,22 @@ class RandomState:
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *DISTRIBUTIONS, *_SAMPLES, *_WHOLE})
+
+
+def _named_by_place(name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The arguments before ``size``. What follows, programs of numpy may give by place, too."""
+    import dask.array as da
+
+    known = ["low", "high", "size"]
+    if name != "random_integers":
+        known = list(inspect.signature(getattr(da.random.RandomState, name)).parameters)[1:]
+    if "size" not in known or len(args) <= known.index("size"):
+        return args
+    first = known.index("size")
+    kwargs.update(
+        zip([one for one in known[first:] if one != "chunks"], args[first:], strict=False)
+    )
+    return args[:first]
 
 
 def default_rng(seed: Any = None) -> RandomState:
@@ -205,6 +233,7 @@ def __dir__() -> list[str]:
             "default_rng",
             "rand",
             "randn",
+            "tomaxint",
             "seed",
             "shuffle",
         }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import Any, Final
 
-from mars.tensor.calling import lowered, placed
+from mars.tensor.calling import lowered, placed, whole
+
+_ALONG: Final = frozenset({"log_softmax", "logsumexp", "softmax"})
+"""Functions that look at several elements; one call gets the whole array."""
 
 
 def __getattr__(name: str) -> Any:
@@ -20,13 +24,20 @@ def __getattr__(name: str) -> Any:
 
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         import dask.array as da
+        import numpy
 
         given = [lowered(one) for one in args]
-        if name == "softmax" or name == "logsumexp":
-            raise NotImplementedError(
-                f"mars.tensor.special.{name} is not there: compute it with exp(), sum() and log()"
+        if name in _ALONG:
+            return placed(
+                whole(func, [da.asarray(given[0]), *given[1:]], kwargs, varying=False), out
             )
-        return placed(da.map_blocks(func, *_arrays(given), **kwargs), out)
+        arrays = _arrays(given)
+        with contextlib.suppress(Exception):  # then the call of a chunk says what is wrong
+            small = func(*[numpy.ones((1,) * one.ndim, one.dtype) if isinstance(one, da.Array)
+                           else one for one in arrays], **kwargs)  # fmt: skip
+            if isinstance(small, tuple):
+                return placed(whole(func, arrays, kwargs, varying=False), out)
+        return placed(da.map_blocks(func, *arrays, **kwargs), out)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = func.__doc__

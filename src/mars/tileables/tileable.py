@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mars.attempt import context
 from mars.calls.executable import Executable
-from mars.calls.objects import Object
+from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.config import is_eager
@@ -334,6 +334,8 @@ def unwrap(value: Any) -> Any:
     """The collection of Dask in the place of each tensor or frame, also inside of containers."""
     if isinstance(value, Tileable):
         return value.lazy
+    if isinstance(value, ExecutableTuple):
+        return tuple(unwrap(one) for one in value)
     if type(value) in (list, tuple):
         return type(value)([unwrap(one) for one in value])
     if type(value) is dict:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 from mars.logs import LogSource, escape_control
 from mars.settings import PAGE_LOG_BYTES, PAGE_STALL_S, PAGE_STREAMS, PAGE_TICK_S
 from mars.task import Call
-from mars.web.facts import Facts
+from mars.web.facts import Facts, log_part
 from mars.web.guard import SECURITY_HEADERS, refusal
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -26,6 +26,7 @@ Scope = MutableMapping[str, Any]
 _FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/graph.js": ("graph.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -85,24 +86,9 @@ class App:
             await self._json(send, path, query)
 
     async def _json(self, send: Send, path: str, query: dict[str, str]) -> None:
-        facts = self._facts
-        number = query.get("worker", "") or query.get("since", "") or "0"
-        makers: dict[str, Callable[[], Any]] = {
-            "/api/overview": facts.overview,
-            "/api/calls": facts.calls,
-            "/api/call": lambda: facts.call(query.get("key", "")),
-            "/api/stack": lambda: facts.stack(int(number)),
-            "/api/timeline": lambda: facts.timeline(int(number)),
-            "/api/report": facts.report,
-            "/api/cancel": lambda: dict(
-                zip(("cancelled", "told"), facts.cancel(query.get("key", "")), strict=True)
-            ),
-        }
-        make = makers.get(path)
-        if make is None or not (number.isascii() and number.isdigit() and len(number) < 19):
-            await _answer(send, 404, b'{"error": "there is nothing here"}', "application/json")
-            return
-        found = await asyncio.to_thread(lambda: json.dumps(make(), separators=(",", ":")).encode())
+        found = await asyncio.to_thread(
+            lambda: json.dumps(self._facts.answer(path, query), separators=(",", ":")).encode()
+        )
         if found == b"null":
             await _answer(send, 404, b'{"error": "it is not known"}', "application/json")
         else:
@@ -155,9 +141,9 @@ class App:
             if place:
                 yield _event("gap", {"bytes": place})
         while True:
-            over, data, place = await asyncio.to_thread(_read, source, place)
-            if data:
-                yield _event("log", {"text": _text(data)}, place)
+            over, text, place = await asyncio.to_thread(log_part, source, place)
+            if text:
+                yield _event("log", {"text": text}, place)
             elif over:
                 yield _event("end", {})
                 return
@@ -198,20 +184,6 @@ class App:
             return
         finally:
             self._streams -= 1
-
-
-def _read(source: LogSource, start: int) -> tuple[bool, bytes, int]:
-    over = source.finished()  # first: what is read afterwards is then all there is
-    start = source.kept_from(start)
-    data = source.read(start, PAGE_LOG_BYTES)
-    if data and not over:
-        cut = data.rfind(b"\n") + 1  # whole lines, so that no character is cut in two
-        data = data[:cut] if cut else data if len(data) >= PAGE_LOG_BYTES else b""
-    return over, data, start + len(data)
-
-
-def _text(data: bytes) -> str:
-    return escape_control(data.decode("utf-8", "replace").replace("\r\n", "\n"))
 
 
 def _event(kind: str, value: object, number: int | None = None) -> bytes:

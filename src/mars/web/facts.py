@@ -10,19 +10,27 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from mars.calls.held import HeldCall
 from mars.calls.maps import MapCall
 from mars.engine import Engine
 from mars.errors import MarsError
-from mars.logs import escape_control
+from mars.logs import LogSource, escape_control
 from mars.observe.forecast import Active, time_left
 from mars.observe.observation import EndedAttempt, Observation
 from mars.observe.states import FAILED, QUEUED, RUNNING, UNDER_WAY, WAITING, state_in, title_of
 from mars.sessions.session import Session
-from mars.settings import PAGE_LISTED, PAGE_SHARE, PAGE_TICK_S
+from mars.settings import (
+    PAGE_LISTED,
+    PAGE_LOG_BYTES,
+    PAGE_OBJECTS,
+    PAGE_SHARE,
+    PAGE_TICK_S,
+)
 from mars.task import Call, Stage
+from mars.web.graph import graph_of, mark_running
 from mars.web.index import Index
 
 Json = dict[str, Any]
@@ -56,6 +64,34 @@ class Facts:
         self._made: tuple[float, Json] | None = None
         self._cpu: dict[int, tuple[float, float, float]] = {}
         self._report: tuple[int, Json] | None = None
+
+    def answer(self, path: str, query: dict[str, str]) -> Any:
+        """What is asked for, by its path; None: there is nothing of that kind, or no such call.
+
+        Parameters
+        ----------
+        path : str
+            As in an address of the page, such as ``/api/calls``.
+        query : dict of str to str
+            ``key`` of a call, ``worker``, ``since`` or ``run``, where a path needs one.
+        """
+        number = query.get("worker", "") or query.get("since", "") or "0"
+        if not (number.isascii() and number.isdigit() and len(number) < 19):
+            return None
+        key = query.get("key", "")
+        makers: dict[str, Callable[[], Any]] = {
+            "/api/overview": self.overview,
+            "/api/calls": self.calls,
+            "/api/call": lambda: self.call(key),
+            "/api/graph": lambda: self.graph(query.get("run", ""), query.get("by", "")),
+            "/api/objects": self.objects,
+            "/api/stack": lambda: self.stack(int(number)),
+            "/api/timeline": lambda: self.timeline(int(number)),
+            "/api/report": self.report,
+            "/api/cancel": lambda: dict(zip(("cancelled", "told"), self.cancel(key), strict=True)),
+        }
+        make = makers.get(path)
+        return None if make is None else make()
 
     # -- the first screen ---------------------------------------------------------------------
 
@@ -183,7 +219,9 @@ class Facts:
         if free >= 1 and waiting > len(busy):
             return "Cores are free, but the calls that are left wait for inputs or for memory."
         if free >= 1 and busy:
-            return f"The last {len(busy)} calls run; {free:g} cores have nothing to do."
+            last = "The last call runs" if len(busy) == 1 else f"The last {len(busy)} calls run"
+            idle = "1 core has" if free == 1 else f"{free:g} cores have"
+            return f"{last}; {idle} nothing to do."
         if waiting > len(busy):
             return "All cores are busy; more of them would help."
         return "All cores are busy."
@@ -215,15 +253,11 @@ class Facts:
 
     def stack(self, number: int) -> Json | None:
         """What a worker does now, with its Python stack. None: there is no such worker."""
-        from mars.engines.local import stacks
-
-        found = [one for one in self.engine.observe().workers if one.number == number]
-        if not found:
+        if not any(one.number == number for one in self.engine.observe().workers):
             return None
-        if found[0].node != _HOST:
-            return {"text": f"The worker is on {found[0].node}: `mars stack ADDRESS` asks there."}
-        report = stacks.examine(found[0].pid)
-        lines = [str(report.state.value), *report.call]
+        lines = self.engine.stack(number)
+        if lines is None:
+            return {"text": "The node of this worker does not answer."}
         return {"text": escape_control("\n".join(lines))}
 
     # -- calls --------------------------------------------------------------------------------
@@ -302,7 +336,10 @@ class Facts:
         if call is None:
             name = attempts[-1].name if attempts else worker.name if worker else key
             last = RUNNING if worker else attempts[-1].ending
-            return found | {"name": shown(name), "state": last, "held": False, "live": False}
+            around = self._around(attempts[-1].serial if attempts else 0)
+            return found | {
+                "name": shown(name), "state": last, "held": False, "live": False, **around,
+            }  # fmt: skip
         state = state_in(call, self.session.realm)
         found |= {
             "name": shown(title_of(call)), "function": shown(call.function.name),
@@ -329,8 +366,25 @@ class Facts:
                 word = state_in(other, self.session.realm).word
                 found.append([other.key, shown(title_of(other)), word])
                 if len(found) == 200:
-                    break
-        return found
+                    return found
+        known = {key for key, _, _ in found}
+        others = self._around(call.serial)["readers"]
+        return [*found, *(one for one in others if one[0] not in known)][:200]
+
+    def _around(self, serial: int) -> dict[str, list[list[str]]]:
+        """Inputs and readers of a call that have ended, as the table knows them."""
+        low = serial & 0xFFFFFFFF
+        reads = self.index.reads()
+        sources = set(reads.get(low, ()))
+        readers = {one for one, inputs in reads.items() if low in inputs}
+        told: dict[str, dict[str, list[str]]] = {"inputs": {}, "readers": {}}
+        if sources or readers:
+            for one in self.index.latest():
+                at = one.serial & 0xFFFFFFFF
+                for what, some in (("inputs", sources), ("readers", readers)):
+                    if at in some:
+                        told[what][one.call] = [one.call, shown(one.name), one.ending]
+        return {what: list(rows.values())[:500] for what, rows in told.items()}
 
     def _attempt(self, one: EndedAttempt) -> Json:
         times = one.times
@@ -340,6 +394,49 @@ class Facts:
             "peak": one.peak_bytes, "read": one.read_bytes, "written": one.written_bytes,
             "log": one.log_bytes, "failed": one.failed_items,
             "times": [moment - self.zero for moment in times] if times else None,
+        }  # fmt: skip
+
+    def graph(self, run: str, by: str) -> Json:
+        """Which call reads the result of which; see `mars.web.graph`."""
+        number = int(run) if run.isascii() and run.isdigit() and len(run) < 19 else 0
+        told = graph_of(self.index, self.session.realm, shown, number, by)
+        busy = [
+            (one.call, self.index.functions.get(one.name, one.name),
+             1 if one.items is None else one.items[1])
+            for one in self.engine.observe().workers
+            if one.call and told["run"] in one.runs
+        ]  # fmt: skip
+        mark_running(told, busy)
+        return told
+
+    # -- values -------------------------------------------------------------------------------
+
+    def objects(self) -> Json:
+        """What takes the memory: the largest values, who has made them, and who holds them.
+
+        A row is: key and name of the call, what it is, bytes, whether it is on disk, who made it,
+        who has it mapped, objects of the program, and calls that will read it.
+        """
+        tasks = self.index.held(self.session.realm)
+        seen = self.engine.kept_values(tasks, PAGE_OBJECTS)
+        rows: list[list[Any]] = []
+        for one in seen.stored:
+            task = tasks[one.task] if one.task >= 0 else None
+            made, readers = one.maker, list(one.readers)
+            if task is None:
+                rows.append(["", "", one.what or "value", one.size_bytes, one.on_disk, made,
+                             readers, 0, 0])  # fmt: skip
+                continue
+            call = task.call
+            what = "value of put()" if isinstance(call, HeldCall) else "result"
+            name = "put()" if isinstance(call, HeldCall) else shown(title_of(call), 120)
+            readers_left = max(0, task.consumers)
+            rows.append([call.key, name, what, one.size_bytes, one.on_disk, made, readers,
+                         max(0, call.handles - readers_left), readers_left])  # fmt: skip
+        return {
+            "used": seen.used_bytes, "limit": seen.limit_bytes, "disk": seen.disk_bytes,
+            "small": seen.small_bytes, "rows": rows, "more": seen.others,
+            "more_bytes": seen.others_bytes,
         }  # fmt: skip
 
     def cancel(self, key: str) -> tuple[bool, str]:
@@ -407,6 +504,26 @@ class Facts:
         return made
 
 
+def log_part(source: LogSource, start: int) -> tuple[bool, str, int]:
+    """What a log has from a place on: whether its call has ended, the text, and the next place.
+
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    start : int
+        The place.
+    """
+    over = source.finished()  # first: what is read afterwards is then all there is
+    start = source.kept_from(start)
+    data = source.read(start, PAGE_LOG_BYTES)
+    if data and not over:
+        cut = data.rfind(b"\n") + 1  # whole lines, so that no character is cut in two
+        data = data[:cut] if cut else data if len(data) >= PAGE_LOG_BYTES else b""
+    text = escape_control(data.decode("utf-8", "replace").replace("\r\n", "\n"))
+    return over, text, start + len(data)
+
+
 def _stored_bytes(call: Call) -> int:
     """The size of the parts of the arguments beside the payload."""
     parts: Any = call.stored or ()
@@ -414,4 +531,4 @@ def _stored_bytes(call: Call) -> int:
                for part in parts if part is not call.payload)  # fmt: skip
 
 
-__all__ = ["Facts", "shown"]
+__all__ = ["Facts", "log_part", "shown"]

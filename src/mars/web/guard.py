@@ -32,7 +32,7 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 )
 """Every answer has these, refusals, too."""
 
-OPEN: Final = frozenset({"/", "/page.js", "/page.css", "/icon.svg"})
+OPEN: Final = frozenset({"/", "/page.js", "/graph.js", "/page.css", "/icon.svg"})
 """What may be read without a key. Nothing of the program is in it."""
 
 CHANGES: Final = frozenset({"/api/cancel"})

@@ -7,6 +7,7 @@ every view is told by how much.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
@@ -19,9 +20,10 @@ from mars.calls.maps import MapCall
 from mars.engine import Engine, Run
 from mars.observe.attempts import Rows
 from mars.observe.forecast import Kind
-from mars.observe.observation import EndedAttempt, each_attempt
-from mars.settings import PAGE_LISTED, PAGE_ROWS, PAGE_STEP_ROWS
-from mars.task import Call, Task
+from mars.observe.observation import EndedAttempt, each_attempt, each_link
+from mars.sessions.session import Session
+from mars.settings import PAGE_LISTED, PAGE_ROWS, PAGE_SCAN_S, PAGE_STEP_ROWS
+from mars.task import Call, Realm, Task
 
 _FUNCTION = attrgetter("function.name")
 
@@ -42,6 +44,10 @@ class Watched:
         self._by_key: dict[str, weakref.ref[Task]] | None = None
         self.counted = False
         self._run = run
+
+    def is_of(self, run: Run) -> bool:
+        """Whether these are the calls of a run."""
+        return run is self._run
 
     def settle(self) -> None:
         """Hold the calls weakly, if the run has ended and they were counted."""
@@ -66,6 +72,11 @@ class Watched:
     def over(self) -> bool:
         """Whether the run has ended."""
         return self._run.ended
+
+    @property
+    def run(self) -> int:
+        """The number of the run; 0: the engine has not taken it yet."""
+        return self._run.number
 
     def find(self, key: str) -> Call | None:
         """The call with a key, if it is one of these and still there."""
@@ -116,6 +127,19 @@ class Index:
         self.seen = 0
         self.behind = 0
         self.cores = engine.n_cpu
+        self._counted: set[int] = set()  # runs whose calls are in `Kind.total`
+        self._held: dict[str, weakref.ref[Task]] = {}
+        self._held_until = 0.0
+        self._linked = 0
+        self._reads: dict[int, tuple[int, ...]] = {}
+
+    def begin_late(self, session: Session) -> None:
+        """Watch a session that has run calls already."""
+        runs = session.runs
+        runs.watcher = self.watch
+        for run, calls in list(runs.under_way.items()):
+            if not any(one.is_of(run) for one in list(self._watched)):
+                self.watch(run, calls)
 
     def watch(self, run: Run, calls: Sequence[Call]) -> None:
         """Remember the calls of a run that begins."""
@@ -128,6 +152,7 @@ class Index:
     def advance(self, budget_s: float) -> None:
         """Look at attempts that have ended since, for about so long."""
         with self._lock:
+            self._settle()  # before: rows of runs that are not counted are counted one by one
             until = time.perf_counter() + budget_s
             while True:
                 part = self._engine.table(self.seen, PAGE_STEP_ROWS)
@@ -146,6 +171,9 @@ class Index:
         for one in self._watched:
             if not one.counted:
                 one.counted = True
+                if len(self._counted) > PAGE_ROWS:  # of runs long gone
+                    self._counted.clear()
+                self._counted.add(one.run)
                 sizes = Counter(map(_FUNCTION, one.calls()))
                 for name, count in sizes.items():
                     self._kind(name).total += count
@@ -168,6 +196,7 @@ class Index:
             self.rows.append(one)
             kind = self._kind(one.function)
             key = one.call if one.size == 1 else f"{one.call}-{one.number}"
+            before = kind.done + kind.failed
             if one.ending == "value":
                 if self.failed.pop(key, None) is not None:
                     kind.failed -= one.size
@@ -178,6 +207,8 @@ class Index:
                     kind.done += one.size - (one.failed_items or one.size)
                 if len(self.failed) < PAGE_LISTED or key in self.failed:
                     self.failed[key] = one
+            if one.run not in self._counted:  # it began before anybody watched, or is nested
+                kind.total += max(0, kind.done + kind.failed - before)
             if one.times is not None:
                 kind.took(one.times.running_s / one.size, one.size)
 
@@ -192,12 +223,65 @@ class Index:
             found = one.find(key)
             if found is not None:
                 return found
-        return None
+        scanned = self._scanned().get(key)
+        task = None if scanned is None else scanned()
+        return None if task is None else task.call
+
+    def held(self, realm: Realm) -> list[Task]:
+        """The tasks of a session whose calls the program holds, those of `put` among them."""
+        found = (one() for one in list(self._scanned().values()))
+        return [task for task in found if task is not None and task.realm is realm]
+
+    def _scanned(self) -> dict[str, weakref.ref[Task]]:
+        """All calls that there are, by key, also those of runs that ended before anybody watched.
+
+        To note each call as it comes would cost every program something. The collector of garbage
+        knows them anyway, and is asked when somebody looks.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._held_until:
+                calls = [one for one in gc.get_objects() if issubclass(type(one), Call)]
+                self._held = {
+                    call.key: weakref.ref(task)
+                    for call in calls
+                    for task in _tasks_of(call)
+                    if task.realm.engine is self._engine  # type: ignore[attr-defined]
+                }
+                took_s = time.monotonic() - now
+                self._held_until = now + took_s + max(PAGE_SCAN_S, 30 * took_s)
+            return self._held
+
+    def calls_of(self, run: int) -> Iterator[Call]:
+        """The calls of a run that the program holds; none if nobody watched it."""
+        return itertools.chain.from_iterable(
+            one.calls() for one in list(self._watched) if one.run == run
+        )
+
+    def watched_runs(self) -> list[int]:
+        """The numbers of the runs whose calls are known; 0: the engine has not taken one yet."""
+        return [one.run for one in list(self._watched)]
+
+    def reads(self) -> dict[int, tuple[int, ...]]:
+        """By the serial of a call that has begun: those of its inputs, all as their low 32 bits."""
+        with self._lock:
+            rows = self._engine.table(self.seen, 1)
+            if len(rows.links) != self._linked:
+                self._linked = len(rows.links)
+                self._reads = {serial: inputs for serial, _, inputs in each_link(rows)}
+            return self._reads
 
     def unended(self) -> Iterator[Call]:
         """The calls of runs that go on, those that have ended among them."""
         going = (one.calls() for one in list(self._watched) if not one.over)
         return itertools.chain.from_iterable(going)
+
+
+def _tasks_of(call: Call) -> Iterator[Task]:
+    task = call.task
+    while task is not None:
+        yield task
+        task = task.elsewhere
 
 
 __all__ = ["Index", "Watched"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import os
 import secrets
 import socket
 import threading
@@ -23,7 +22,6 @@ from mars.settings import PAGE_CONNECTIONS, PAGE_HEAD_BYTES, PAGE_HEAD_S
 from mars.web.app import App
 from mars.web.facts import Facts
 from mars.web.guard import hosts_of
-from mars.web.whereabouts import Whereabouts, note
 
 _ACCEPTED: Final = frozenset({"host", "port", "token", "certificate", "key"})
 _TOKEN_AT_LEAST: Final = 22  # 128 bit in base64
@@ -95,11 +93,6 @@ class Page:
         self._closed = False
         session.runs.watcher = self.facts.index.watch
         self._session = session
-        self._note = note(
-            Whereabouts(
-                os.getpid(), session.session_id, self.address, self.token, given.get("certificate")
-            )
-        )
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mars-page", daemon=True)
         self._thread.start()
@@ -134,8 +127,6 @@ class Page:
                 return
             self._closed = True
         self._session.runs.watcher = None
-        if self._note is not None:
-            self._note.unlink(missing_ok=True)
         loop, app = self._loop, self._app
         if loop is not None and app is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself

@@ -55,7 +55,9 @@ PART: Final = "part"  # meeting: expect nothing of that node any more
 GET: Final = "get"  # meeting, attempt, arena, its size, offset, length: have that from the node
 UNGET: Final = "unget"  # arena, offset: nobody will read what was to be had there
 HAND: Final = "hand"  # attempt, arena, offset, length: send this copy, as its maker is lost
+WHERE: Final = "where"  # where the program is by now: where does the node not follow it?
 NEED: Final = "need"  # question, packages, the program's path: which of them are missing?
+ASK_STACK: Final = "ask stack"  # question, worker: what does it do now?
 ASK_CLOCK: Final = "ask clock"  # the driver's clock, ns: what does the node's show?
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
@@ -68,6 +70,8 @@ LOG: Final = "log"  # worker, more of what it has printed, attempt, where the lo
 OPENED: Final = "opened"  # meeting, where its door is: None, there is none
 PARTED: Final = "parted"  # meeting: it has no line to that node, or none any more
 GOT: Final = "got"  # arena, offset, bytes that came from another node, whether it is all
+APART: Final = "apart"  # where the node does not follow the program, a line for each place
+STACK: Final = "stack"  # question, what the worker does and its stack, a line for each frame
 LACK: Final = "lack"  # question, packages that are missing
 CLOCK: Final = "clock"  # what the driver said as it asked, the node's clock, ns
 BROKEN: Final = "broken"  # why the node ends itself
@@ -285,13 +289,14 @@ def node_facts(
     door: tuple[str, int] | None = None,
     trouble: str = "",
     not_followed: Sequence[str] = (),
+    gpus: Sequence[str] = (),
 ) -> Facts:
     """What a node says of itself first.
 
     ``file`` is one that it has open, for the driver to see whether it can open such files;
     ``reads`` is whether the node can open those of the driver; ``door`` is where the driver can
     come in, see `line`; ``trouble`` is why it cannot do what it was asked for; ``not_followed`` is
-    where it does not follow the program, see `surroundings`.
+    where it does not follow the program, see `surroundings`; ``gpus`` are those that calls may use.
     """
     return {
         "address": address,
@@ -304,6 +309,7 @@ def node_facts(
         "door": door,
         "trouble": trouble,
         "not_followed": list(not_followed),
+        "gpus": list(gpus),
         "mars": __version__,
         "python": system.python_version(),
         "packages": {name: _version_of(name) for name in packages},
@@ -397,11 +403,11 @@ def refusal(facts: Facts) -> str:
 
 
 def differences(facts: Facts, packages: Mapping[str, str]) -> list[str]:
-    """What a node has otherwise than this program: versions, and places that it does not follow.
+    """What a node has in another version than this program.
 
     Packages that it has not at all are told of when a call needs them.
     """
-    lines = [f"node {facts['address']} {line}" for line in facts["not_followed"]]
+    lines = []
     for name, here in sorted(packages.items()):
         there = facts["packages"].get(name)
         if there not in (None, here) and name != "mars":

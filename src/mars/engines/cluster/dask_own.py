@@ -105,9 +105,9 @@ async def _serve_own(facts: dict[str, Any], directory: str) -> None:
              "protocol": "tls://", "security": security}  # fmt: skip
     async with contextlib.AsyncExitStack() as stack:
         scheduler = await stack.enter_async_context(distributed.Scheduler(port=0, **where))
-        for count in facts["cpus"]:
+        for index, count in enumerate(facts["cpus"]):
             worker = distributed.Worker(
-                scheduler.address, nthreads=count, local_directory=directory, **where
+                scheduler.address, nthreads=count, local_directory=directory, name=index, **where
             )
             await stack.enter_async_context(worker)
         print(scheduler.address, flush=True)

@@ -315,7 +315,10 @@ class NodePlugin:
             **self._facts,
             "directory": worker.local_directory,
             "memory": worker.memory_manager.memory_limit,
+            "gpu_count": worker.state.total_resources.get("GPU"),
         }
+        if facts["gpus"] is not None:  # the cluster is the program's own, which numbers its workers
+            facts["gpus"] = facts["gpus"][worker.name]
         contexts = [None, None]
         if worker.address.startswith("tls://"):
             security = worker.security

@@ -25,7 +25,12 @@ from mars.engines.cluster.line import Line, reach
 from mars.engines.cluster.mirrors import Mirrors
 from mars.engines.cluster.nodes import Nodes
 from mars.engines.cluster.remote_node import RemoteNode
-from mars.engines.cluster.surroundings import Surroundings, installed_entries, whereabouts
+from mars.engines.cluster.surroundings import (
+    Surroundings,
+    Whereabouts,
+    installed_entries,
+    whereabouts,
+)
 from mars.engines.cluster.workers import NodeWorkers
 from mars.engines.driver.engine import DriverEngine, Groups
 from mars.engines.driver.scheduler import Scheduler
@@ -45,6 +50,7 @@ from mars.settings import (
     PACKAGES_S,
     REFUSED_NODES_KEPT,
     SPARE_DESCRIPTORS,
+    STACK_ANSWER_S,
 )
 from mars.task import Call, Function
 
@@ -85,7 +91,7 @@ def start(link: Carrier, options: EngineOptions | None = None) -> DriverEngine:
         ``working_dir`` is too large, or cannot be read.
     """
     options = options or EngineOptions()
-    cluster = Cluster(link, Given(options.env, options.working_dir))
+    cluster = Cluster(link, Given(options.env, options.working_dir, options.storage))
     try:
         groups = cluster.wait_for_nodes(options)
         engine = DriverEngine(link.address, cluster, groups, options)
@@ -124,11 +130,17 @@ class Cluster:
         self._nodes: dict[str, RemoteNode] = {}
         self._first: list[RemoteNode] = []  # those that the engine begins with
         self.nodes = Nodes(self._nodes_changed)
-        self.workers = NodeWorkers(link, self.nodes, self._lacks)
+        answers: dict[str, Callable[..., object]] = {
+            carrier.LACK: self._lacks, carrier.APART: self._stays_apart, carrier.STACK: self._says,
+        }  # fmt: skip
+        self.workers = NodeWorkers(link, self.nodes, answers)
         self._looked_at: weakref.WeakSet[Function] = weakref.WeakSet()  # for what they need
+        self._where = self._whereabouts(here_too=given.working_dir is None)
+        self._apart: set[str] = set()  # where nodes do not follow the program, as was told
         self._needed: dict[str, str] = {}  # packages, and a function that needs each
         self._questions = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
+        self._stacks: dict[int, Sequence[str] | None] = {}  # by question; None: not answered yet
         self.refused: list[str] = []
         self.silent: list[str] = []
         self._heard: set[str] = set()  # addresses of nodes that have answered
@@ -152,8 +164,9 @@ class Cluster:
             "object_memory": options.object_memory,
             "spill_directory": options.spill_directory,
             "memory": None,
+            "gpus": options.gpus_of_groups() if self._link.own else None,
             "packages": self._packages,
-            "whereabouts": self._whereabouts(options.working_dir is None),
+            "whereabouts": self._where,
         }
         if options.working_dir is not None:
             self._folder = folder.pack(options.working_dir)
@@ -254,6 +267,7 @@ class Cluster:
             return
         for line in carrier.differences(facts, self._packages):
             write_line(f"mars: {line}")
+        self._tell_apart(f"node {facts['address']}", facts["not_followed"])
         # In a thread of its own, as the other nodes shall not wait for one that does not answer.
         thread = threading.Thread(
             target=self._greet, args=(name, facts), name="mars-reach", daemon=True
@@ -302,6 +316,14 @@ class Cluster:
             node.begin(line)
             if self._folder >= 0:
                 node.give_folder(self._folder)
+            # Each of several nodes on one host may have found all that are there.
+            beside = [
+                other
+                for other in self._nodes.values()
+                if other.alive and other.facts["host"] == node.facts["host"]
+            ]
+            taken = {one for other in beside for one in other.gpus}
+            node.gpus = tuple([one for one in node.gpus if one not in taken])
             self._nodes[name] = node
             self._known.add(node.address)
             self._met_at = self._met_at or time.monotonic()
@@ -312,6 +334,8 @@ class Cluster:
             self._greeted.notify_all()
             if self._needed:
                 list(self._ask(0, [node], self._needed))
+            if begun:  # the program may have gone elsewhere since
+                node.tell(carrier.WHERE, self._where)
         if missed:
             write_line(f"mars: node {node.title} is there now, and takes part")
         if begun:
@@ -462,7 +486,10 @@ class Cluster:
         self._set_groups(self._first)
 
     def _set_groups(self, nodes: Sequence[RemoteNode]) -> None:
-        self.engine.groups = Groups([(node.address, node.cpus, node.memory) for node in nodes])
+        self.engine.groups = Groups(
+            [(node.address, node.cpus, node.memory) for node in nodes],
+            [node.gpus for node in nodes],
+        )
 
     def as_told(
         self,
@@ -473,17 +500,37 @@ class Cluster:
     ) -> followed.Surroundings:
         """What calls are told of the program; each node finds its own import path for it."""
         told = None if self._folder >= 0 else here
+        where = whereabouts(path, self._installed, told or None, variables)
+        if where != self._where:
+            with self._greeted:
+                self._where = where
+                nodes = [node for node in self._nodes.values() if node.alive and not node.lost]
+            for node in nodes:
+                node.tell(carrier.WHERE, where)
+        given = self._given
         around = Surroundings(
-            path, self._installed, told, self._given.variables(variables), settings
+            path, self._installed, told, variables, given.settings(settings), given.variables({})
         )
         return cast("followed.Surroundings", around)  # which is what its pickle reads as there
 
-    def _whereabouts(self, here_too: bool) -> tuple[list[str], str | None, str]:
+    def _whereabouts(self, here_too: bool) -> Whereabouts:
         try:
             here = os.getcwd() if here_too else None
         except OSError:  # somebody removed the folder
             here = None
-        return whereabouts(import_path(), self._installed, here)
+        return whereabouts(import_path(), self._installed, here, {})
+
+    def _stays_apart(self, node: RemoteNode, lines: Sequence[str]) -> None:
+        """A node does not follow the program to where it has gone meanwhile."""
+        self._tell_apart(f"node {node.title}", lines)
+
+    def _tell_apart(self, node: str, lines: Sequence[str]) -> None:
+        """Say where nodes do not follow the program: of many that do the same, the first one."""
+        with self._greeted:
+            new = [line for line in lines if line not in self._apart]
+            self._apart.update(new)
+        for line in new:
+            write_line(f"mars: {node} {line}")
 
     def ending(self) -> None:
         """The engine is about to end: nodes that leave from here on are not lost."""
@@ -524,9 +571,42 @@ class Cluster:
         """What to do about a call that asks for more cores than there are."""
         return _MORE_CORES if self._link.own else "let a node with more cores join"
 
+    def find_gpus(self) -> Sequence[Sequence[str]]:
+        """Not asked: each node says what it has as it comes."""
+        return []
+
+    def more_gpus(self) -> str:
+        """What to do about a call that asks for more GPUs than there are."""
+        return (
+            "nodes tell by MARS_GPUS, by what Dask (resources GPU) or Ray (num_gpus) offers there, "
+            "by CUDA_VISIBLE_DEVICES, or by NVML (nvidia-ml-py); see docs/gpus.md"
+        )
+
     def is_stopped(self, pid: int) -> bool:
         """Not known: the number is of a process elsewhere."""
         return False
+
+    def stack(self, worker: int, pid: int) -> Sequence[str] | None:
+        """What a worker does now; its node is asked, and looks from outside as we do here."""
+        process = self.workers.processes.get(worker)
+        if process is None:
+            return None
+        with self._greeted:
+            question = next(self._questions)
+            self._stacks[question] = None
+            process.node.tell(carrier.ASK_STACK, question, worker)
+            self._greeted.wait_for(
+                lambda: self._stacks[question] is not None or not process.node.alive,
+                STACK_ANSWER_S + PACKAGES_S,
+            )
+            return self._stacks.pop(question)
+
+    def _says(self, node: RemoteNode, question: int, lines: Sequence[str]) -> None:
+        """What a node says of one of its workers."""
+        with self._greeted:
+            if question in self._stacks:
+                self._stacks[question] = lines
+                self._greeted.notify_all()
 
     def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
         """On which node a call runs, and what shows where it is; see `Silence`."""

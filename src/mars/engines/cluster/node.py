@@ -34,6 +34,7 @@ from mars.engines.wire.messages import FLAG_PACKED, FLAG_STORED
 from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, parts_of
 from mars.engines.wire.status import VALUE
 from mars.errors import StartupFailed
+from mars.gpus import find
 from mars.resources import memory_limit_bytes
 from mars.settings import (
     EARLY_BYTES,
@@ -160,10 +161,15 @@ class Node:
                 self._door = Door(host, facts["key"], context, self._come_in, ports=facts["ports"])
         except NoFreePort as error:
             trouble = str(error)
+        gpus: Sequence[str] = ()
+        try:
+            gpus = _gpus(facts)
+        except ValueError as error:  # calls without GPUs run here all the same
+            trouble = trouble or str(error)
         described = carrier.node_facts(
             address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs),
             None if self._door is None else self._door.place, trouble,
-            not_followed(facts.get("whereabouts")),
+            not_followed(facts.get("whereabouts")), gpus,
         )  # fmt: skip
         self._peers = Peers(
             host, facts["ports"], context, going, self._soon, self._say, self._copy, self._put_off,
@@ -321,6 +327,10 @@ class Node:
             self._say(carrier.CLOCK, message[1], time.monotonic_ns())
         elif kind == carrier.NEED:
             self._say(carrier.LACK, message[1], carrier.missing_here(message[2], message[3]))
+        elif kind == carrier.WHERE:
+            self._say(carrier.APART, not_followed(message[1]))
+        elif kind == carrier.ASK_STACK:
+            self._ask_stack(*message[1:])
         elif kind == carrier.KEEP:
             self._kept = True
         elif kind == carrier.FOLDER:
@@ -401,6 +411,22 @@ class Node:
             )
             os.close(self._folder_file)
             self._folder_file = -1
+
+    def _ask_stack(self, question: int, number: int) -> None:
+        """Look what a worker does, in a thread of its own: it may be slow to answer, or hang."""
+        process = self._workers.processes.get(number)
+        pid = 0 if process is None else process.pid
+
+        def look() -> None:
+            from mars.engines.local.stacks import looked_at  # late: somebody has to ask for it
+
+            lines = looked_at(pid)
+            self._soon(lambda: self._say(carrier.STACK, question, lines))
+
+        try:
+            threading.Thread(target=look, name="mars-stack", daemon=True).start()
+        except RuntimeError as error:  # the system refuses one
+            self._say(carrier.STACK, question, [f"no answer: {error}"])
 
     def _fork(self, number: int, facts: messages.Facts) -> None:
         place = -1
@@ -596,3 +622,12 @@ def stored_results(records: bytes) -> Iterator[tuple[int, int, Result]]:
         if flags & FLAG_PACKED and flags & FLAG_STORED:
             yield attempt, status, pickle.loads(records[position : position + size])
         position += size
+
+
+def _gpus(facts: carrier.Facts) -> Sequence[str]:
+    """The names of the GPUs of this node: as the driver says, or as they are found here."""
+    named: Sequence[str] | None = facts.get("gpus")
+    if named is not None:
+        return named
+    count = facts.get("gpu_count")  # that Dask, or Ray, offers here
+    return find(None if os.environ.get("MARS_GPUS") or not count else int(count)).names

@@ -20,6 +20,7 @@ from mars.engines.cluster.pairs import Pairs
 from mars.engines.cluster.remote_node import RemoteNode
 from mars.engines.cluster.shipping import Get, Hurry, PassOn, Ship, Shipping, Step
 from mars.engines.driver import events
+from mars.engines.driver.queues import serves
 from mars.engines.driver.workers import Driver
 from mars.engines.wire.messages import Submit
 from mars.engines.wire.regions import Key, parts_of
@@ -111,6 +112,7 @@ class Nodes:
             node.index = index
             self._add(node)
             self._driver.scheduler.give_memory(index, node.memory)
+            self._driver.scheduler.add_devices(index, node.gpus)
         self._learn_memory()
 
     def join(self, node: RemoteNode) -> None:
@@ -118,6 +120,7 @@ class Nodes:
         if not node.alive:
             return  # it was lost before we began
         node.index = self._driver.scheduler.add_group(node.address, node.cpus, node.memory)
+        self._driver.scheduler.add_devices(node.index, node.gpus)
         self._add(node)
         self._learn_memory()
         self._changed()
@@ -232,13 +235,7 @@ class Nodes:
         scheduler = self._driver.scheduler
         groups = [group for group in scheduler.groups.values() if not group.closed]
         for task in list(scheduler.ready):
-            options = task.call.options
-            if task.ready_at > since or any(
-                options.cpus <= group.cpus
-                and options.worker in (None, group.address)
-                and (options.memory or 0) <= (group.memory or 0)
-                for group in groups
-            ):
+            if task.ready_at > since or any(serves(group, task) for group in groups):
                 continue
             self._driver.fail_runs(task, _unschedulable(task, self._lost))
 

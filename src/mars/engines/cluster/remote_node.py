@@ -25,6 +25,7 @@ class RemoteNode:
         self.facts = facts
         self.address: str = facts["address"]
         self.cpus: float = facts["cpus"]
+        self.gpus: tuple[str, ...] = tuple(facts.get("gpus", ()))
         self.memory: float = CALL_MEMORY_SHARE * facts["memory"]
         self.title = f"{facts['host']} ({self.address})"
         self.alive = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mars import platform
 from mars.engines.cluster import carrier
@@ -106,19 +106,20 @@ class NodeWorkers:
         The foreign engine; it is closed here.
     nodes : Nodes
         The nodes, and what becomes of values.
-    lacks : callable
-        Called with what a node says of packages, in a thread of the carrier.
+    answers : mapping
+        What to do with what nodes say of themselves, by kind: called with the node and what it
+        says, in a thread of the carrier.
     """
 
     def __init__(
         self,
         link: Carrier,
         nodes: Nodes,
-        lacks: Callable[[RemoteNode, int, Sequence[str]], object],
+        answers: Mapping[str, Callable[..., object]],
     ) -> None:
         self._link = link
         self.nodes = nodes
-        self.lacks = lacks
+        self.answers = answers
         self.processes: dict[int, NodeProcess] = {}
         self.dead: dict[int, Ended] = {}
         self.alive = True
@@ -155,6 +156,7 @@ class NodeWorkers:
             "addresses": [one.address for one in nodes],
             "n_cpu": sum(one.cpus for one in nodes),
             "threads": facts["threads"],
+            "gpus": facts.get("gpus"),
         }
         node.tell(carrier.FORK, number, there)
         return process
@@ -165,23 +167,22 @@ class NodeWorkers:
         """Act on messages of a node, in their order; in a thread of the carrier."""
         if node.unreadable:
             return
-        mirrors = self.nodes.mirrors
         rest: list[carrier.Message] = []
         for message in received:
             kind = message[0]
             if kind == carrier.BYTES:
-                mirrors.write(message[1], message[3], message[4])
-            elif kind == carrier.LACK:
-                self.lacks(node, *message[1:])
+                self.nodes.mirrors.write(message[1], message[3], message[4])
+            elif kind in self.answers:
+                self.answers[kind](node, *message[1:])
             elif kind == carrier.CLOCK:
                 node.clock.learn(message[1], message[2], time.monotonic_ns())
             elif kind == carrier.ARENA:
                 number, size, address = message[2:]
                 if address is None:
-                    mirrors.mirror(number, size)
+                    self.nodes.mirrors.mirror(number, size)
                 else:
                     try:
-                        mirrors.open(number, size, address, node)
+                        self.nodes.mirrors.open(number, size, address, node)
                     except OSError as error:
                         # It has ended, most likely: what it said until here holds, no more.
                         node.unreadable = True

@@ -19,18 +19,20 @@ from mars.engines.driver.events import (
     Landed,
     RunState,
     StartWorker,
+    StopWorker,
     TakeBack,
 )
 from mars.engines.driver.queues import (
     KILL,
-    OVERDUE,
     START,
     Group,
+    Pool,
     ReadyQueue,
     Taken,
     Timers,
     WorkerState,
     cores_of,
+    devices_beside,
     in_thread,
     place_of,
     threads_beside,
@@ -137,9 +139,9 @@ class Core:
 
     __slots__ = (
         "admission", "attempts", "blocked", "changed", "commands", "counts_memory", "deep",
-        "distance", "ended", "estimates", "groups", "hungry", "idle", "idle_workers", "lost_groups",
-        "made_in", "next_group", "next_worker", "nobody", "ready", "releases", "resuming", "roomy",
-        "sent_at", "taken", "thread_groups", "timers", "workers",
+        "device_groups", "distance", "ended", "estimates", "groups", "holders", "hungry", "idle",
+        "idle_workers", "lost_groups", "made_in", "next_group", "next_worker", "nobody", "ready",
+        "releases", "resuming", "roomy", "sent_at", "taken", "thread_groups", "timers", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -164,9 +166,13 @@ class Core:
         self.counts_memory = False  # whether some call has needed any
         self.taken = Taken()  # by calls of all groups that share the memory of this machine
         self.thread_groups = False  # whether there are groups of threads
+        self.ready = ReadyQueue(lambda task: abandon(self, task))
         self.next_group = 0
         for address, cpus in groups:
             self.add_group(address, cpus)
+        self.device_groups: dict[int, Group] = {}  # by number, those whose workers have GPUs
+        # Processes that have GPUs, until they have ended: only then others may have them.
+        self.holders: dict[WorkerId, WorkerState] = {}
         self.workers: dict[WorkerId, WorkerState] = {}
         self.next_worker = 0
         self.blocked = 0  # workers whose call waits for nested calls
@@ -174,7 +180,6 @@ class Core:
         self.changed: dict[WorkerState, None] = {}  # since the last `sort`
         self.hungry: dict[WorkerState, None] = {}  # run something, and have room for more
         self.deep: dict[WorkerState, None] = {}  # have something queued behind what runs
-        self.ready = ReadyQueue(lambda task: abandon(self, task))
         self.timers = Timers(self.workers)
         self.attempts = 0  # number of the last one
         self.ended = Attempts()
@@ -189,7 +194,8 @@ class Core:
         number = self.next_group
         self.next_group += 1
         taken = self.taken if memory is None else Taken()
-        group = self.groups[number] = self.roomy[number] = Group(address, cpus, memory, taken)
+        group = Group(address, cpus, memory, taken, number=number, ready=self.ready)
+        self.groups[number] = self.roomy[number] = group
         if self.thread_groups:
             self._add_threads_beside(number, group)
         return number
@@ -206,9 +212,33 @@ class Core:
                 self._add_threads_beside(number, group)
 
     def _add_threads_beside(self, number: int, group: Group) -> None:
-        made = Group(group.address, 1.0, group.memory, group.taken, threads=True)
         beside = threads_beside(number)
+        made = Group(
+            group.address, 1.0, group.memory, group.taken, threads=True,
+            number=beside, ready=self.ready,
+        )  # fmt: skip
         self.groups[beside] = self.roomy[beside] = made
+
+    def add_devices(self, number: int, names: Sequence[str]) -> None:
+        """Have a group of workers with GPUs beside a group of processes, for calls with ``gpus=``.
+
+        Each of its workers sees the same devices for all its life.
+        """
+        group = self.groups.get(number)
+        beside = devices_beside(number)
+        if group is None or not group.cpus or not names or beside in self.groups:
+            return
+        assert self.ready.devices is not None
+        made = Group(
+            group.address, group.cpus, group.memory, group.taken,
+            number=beside, ready=self.ready.devices,
+        )  # fmt: skip
+        made.pool, made.share, made.free = (
+            Pool(names),
+            group,
+            0.0,
+        )  # its cores are those of the other
+        self.groups[beside] = self.device_groups[beside] = made
 
     def give_memory(self, number: int, memory: float) -> None:
         """A group has memory of its own, on a node; before any of its workers is started."""
@@ -217,24 +247,47 @@ class Core:
 
     def forget_groups(self) -> None:
         """Forget groups that were lost, once the deaths of all their workers have been told."""
-        there = {worker.group for worker in self.workers.values()}
+        there = {place_of(worker.group) for worker in self.workers.values()}
         for number in self.lost_groups:
-            if number not in there:
+            if place_of(number) not in there:
                 del self.groups[number]
-                for some in (self.idle, self.roomy, self.resuming):
+                for some in (self.idle, self.roomy, self.resuming, self.device_groups):
                     some.pop(number, None)
-        self.lost_groups = [number for number in self.lost_groups if number in there]
+        self.lost_groups = [number for number in self.lost_groups if place_of(number) in there]
 
     def start_worker(self, group: int) -> WorkerId:
         """Have a process started for a new worker of a group. Returns the worker's id."""
         self.next_worker += 1
         worker = WorkerState(WorkerId(self.next_worker), group, self.groups[group].address)
+        worker.share = self.groups[group].share
         self.workers[worker.id] = worker
         self.ended.workers[worker.id] = [worker, None, None]
         self.changed[worker] = None
         self.sort()
         self.commands.append(StartWorker(worker.id, group))
         return worker.id
+
+    def start_with(self, group: Group, devices: tuple[int, ...], gpus: float) -> None:
+        """Have a process started that sees some GPUs of a group."""
+        assert group.pool is not None
+        group.pool.take(devices, gpus)
+        worker = self.workers[self.start_worker(group.number)]
+        worker.devices, worker.gpus = devices, gpus
+        self.holders[worker.id] = worker
+
+    def stop(self, worker: WorkerState) -> None:
+        """Have the process of a worker that does nothing end."""
+        del self.workers[worker.id]
+        self.changed[worker] = None
+        self.sort()
+        self.commands.append(StopWorker(worker.id))
+
+    def let_go_of_devices(self, number: WorkerId) -> None:
+        """A process has ended: what it had of GPUs is free."""
+        holder = self.holders.pop(number, None)
+        group = None if holder is None else self.groups.get(holder.group)
+        if holder is not None and group is not None and group.pool is not None and not holder.lent:
+            group.pool.give(holder.devices, holder.gpus)
 
     def pause_starts(self, group: Group, now: float) -> None:
         """Start no worker of a group for a moment."""
@@ -292,7 +345,7 @@ class Core:
         if worker.stopping == task.attempt:
             worker.stopping, worker.kill_at, worker.reason = 0, 0.0, ""
         if not worker.queue:
-            self.groups[worker.group].free += worker.claim
+            worker.share.free += worker.claim
             worker.claim = worker.load_s = 0.0
 
     def settle(self, worker: WorkerState, now: float) -> None:
@@ -312,7 +365,7 @@ class Core:
             if worker.blocked:  # what waits is a thread that a call has left behind
                 self.unblock(worker)
             if worker.claim:
-                self.groups[worker.group].free += worker.claim
+                worker.share.free += worker.claim
                 worker.claim = 0.0
 
     def expect(self, worker: WorkerState, now: float) -> None:
@@ -326,7 +379,7 @@ class Core:
         worker.due_at = now + self.estimates.predict(head)
         if not worker.watched:
             worker.watched = True
-            self.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
+            self.timers.watch(worker.due_at + OVERDUE_S, worker)
 
     def unblock(self, worker: WorkerState) -> None:
         """A call that waited for nested calls has ended without them, such as by its timeout."""
@@ -335,7 +388,7 @@ class Core:
         if worker.queue:
             # The worker begins with the next call already, whether cores are free or not.
             worker.claim = worker.cpus
-            self.groups[worker.group].free -= worker.claim
+            worker.share.free -= worker.claim
 
     def interrupt(self, worker: WorkerState, task: Task, reason: str, kill_at: float) -> None:
         """Stop the call that a worker runs, and kill the worker if that takes too long."""
@@ -377,7 +430,11 @@ class Core:
             idle = could and worker.ready and not depth
             if idle is not (worker in group.idle):
                 self.count_idle(worker, group, 1 if idle else -1)
-            if could and (depth == 1 or (depth > 1 and worker.load_s < BATCH_S / 2)):
+            if (
+                could
+                and group.pool is None
+                and (depth == 1 or (depth > 1 and worker.load_s < BATCH_S / 2))
+            ):
                 some_hungry[worker] = None
             elif worker in some_hungry:
                 del some_hungry[worker]
@@ -394,6 +451,9 @@ class Core:
                 group.usable += 1 if usable else -1
             if self.counts_memory:
                 self.count_memory(worker)
+            if group.share is not group:
+                group = group.share
+                number = group.number
             if group.free > 1e-9:
                 self.roomy[number] = group
             elif number in self.roomy:
@@ -421,6 +481,8 @@ class Core:
             group.idle[worker] = None
         else:
             del group.idle[worker]
+        if group.pool is not None:
+            return  # what has GPUs is looked for by itself
         self.idle_workers += change
         if group.idle:
             self.idle[worker.group] = group

@@ -14,7 +14,7 @@ from mars.attempt import failure
 from mars.attempt.capture import Log, Printed
 from mars.engines.driver import events
 from mars.engines.driver.certificate import ending_name, evidence, last_lines, start_ending
-from mars.engines.driver.queues import in_thread, place_of
+from mars.engines.driver.queues import place_of, serves
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.workers import Process, Workers
 from mars.engines.local.workers import Ended
@@ -51,7 +51,7 @@ class Deaths:
         self._tell = tell
         # Of workers that never were ready, by group; the last one's at the end.
         self._last_words: dict[int, deque[str]] = {}
-        self._told_fewer = False
+        self._told_fewer: set[int] = set()  # groups
         self._told_closed: dict[int, str] = {}  # by group, and why
 
     def died(self, process: Process, ended: Ended, log: Log) -> events.Died:
@@ -112,14 +112,16 @@ class Deaths:
         """A group is lost: nothing is told of it any more."""
         self._last_words.pop(group, None)
         self._told_closed.pop(group, None)
+        self._told_fewer.discard(group)
 
-    def tell_fewer(self) -> None:
+    def tell_fewer(self, group: int) -> None:
         """A worker did not start, and others of its group go on without it: say so once."""
-        if not self._told_fewer:
-            self._told_fewer = True
-            words = [words[-1] for words in self._last_words.values()] or ["it does not say why"]
+        if group not in self._told_fewer:
+            self._told_fewer.add(group)
+            words = self._last_words.get(group) or ["it does not say why"]
+            where = "" if self._workers.nodes is None else f" on {self._title(group)}"
             self._tell(
-                f"mars: fewer worker processes than cores, as another one does not start "
+                f"mars: fewer worker processes than cores{where}, as another one does not start "
                 f"({_last_line(words[-1])}); calls run on those that are there"
             )
 
@@ -141,14 +143,7 @@ class Deaths:
             )
         there = [one for one in self._scheduler.groups.values() if not one.closed]
         for task in list(self._scheduler.ready):
-            options = task.call.options
-            if not any(
-                options.cpus <= one.cpus
-                and one.threads is in_thread(task)
-                and options.worker in (None, one.address)
-                and (one.memory is None or (options.memory or 0) <= one.memory)
-                for one in there
-            ):
+            if not any(serves(one, task) for one in there):
                 self._fail_runs(
                     task,
                     StartupFailed(

@@ -53,6 +53,7 @@ class Dispatch:
         self.table = scheduler.core.ended
         self.functions: dict[bytes, int] = {}  # the numbers by which messages call them
         self._function_count = 0
+        self._plain = DEFAULT_OPTIONS  # the last options that workers need not be told of
         self._functions_limit = 4 * FUNCTIONS_KEPT
         self._functions_of: dict[RunId, list[bytes]] = {}  # of one run, and useless after it
         store.function_dropped = self._function_dropped
@@ -121,14 +122,15 @@ class Dispatch:
         """What only some calls need to say."""
         options = task.call.options
         tries = task.tries + task.deaths
-        if options is DEFAULT_OPTIONS and not tries and task.dependents is None:
+        known = options is DEFAULT_OPTIONS or options is self._plain
+        if known and not tries and task.dependents is None:
             return None
         extra: messages.Extra = {}
         if options.name is not None:
             extra["name"] = options.name
         if options.cpus != 1:
             extra["cpus"] = options.cpus
-        if options.name is not None or options.cpus != 1:
+        if options.name is not None or options.cpus != 1 or options.gpus:
             extra["label"] = self.table.label_of(task.call)
         if options.memory is not None:
             extra["memory"] = options.memory
@@ -139,7 +141,10 @@ class Dispatch:
             extra["tried"] = tries
         if task.dependents is not None:
             extra["keep"] = True  # the value, for calls behind this one
-        return extra or None
+        if extra:
+            return extra
+        self._plain = options  # as those of an executor, which has many calls
+        return None
 
     def _block_message(self, member: Member, task: Task, number: int, run: Run) -> CallMessage:
         call = cast("MapCall", task.call)

@@ -21,7 +21,15 @@ from mars.engines.driver.consequences import (
 )
 from mars.engines.driver.core import MADE, READY, RETRYING, WAITING, Core, backoff_s, move
 from mars.engines.driver.events import Arrived, Discard, Lost, Needed, Unkept
-from mars.engines.driver.queues import NOBODY, RETRY, WorkerState, place_of, threads_beside, wanted
+from mars.engines.driver.queues import (
+    NOBODY,
+    RETRY,
+    WorkerState,
+    devices_beside,
+    place_of,
+    threads_beside,
+    wanted,
+)
 from mars.observe.attempts import ERROR, LOST
 from mars.task import AttemptId, Task
 
@@ -72,7 +80,7 @@ def on_unkept(core: Core, event: Unkept, now: float) -> None:
 
 def on_lost(core: Core, event: Lost, now: float) -> None:
     """A group is lost, and with it the values that only it has. They are made again."""
-    for number in (event.group, threads_beside(event.group)):
+    for number in (event.group, threads_beside(event.group), devices_beside(event.group)):
         group_lost = core.groups.get(number)
         if group_lost is not None:
             group_lost.free -= group_lost.cpus

@@ -24,6 +24,7 @@ from mars.attempt.followed import Program
 from mars.attempt.setting import import_path
 from mars.calls.options import DEFAULT_OPTIONS
 from mars.engine import Run, SessionRealm
+from mars.engines.driver.events import Tick
 from mars.engines.driver.loop import Loop
 from mars.engines.driver.nested import NestedServer
 from mars.engines.driver.scheduler import Scheduler
@@ -52,7 +53,7 @@ TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
     from mars.attempt.followed import Surroundings
     from mars.engines.wire.messages import Facts
-    from mars.observe.observation import Observation
+    from mars.observe.observation import Memory, Observation
     from mars.task import Buffer, Place, Value
 
 
@@ -62,9 +63,15 @@ class Groups:
     The loop's thread replaces it as nodes come and go, and the program's threads read it.
     """
 
-    __slots__ = ("addresses", "cpus", "memory")
+    __slots__ = ("addresses", "cpus", "gpus", "memory")
 
-    def __init__(self, groups: Sequence[tuple[str, float, float | None]]) -> None:
+    def __init__(
+        self,
+        groups: Sequence[tuple[str, float, float | None]],
+        gpus: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        # The names of those of each group; None: nobody has looked for them.
+        self.gpus = None if gpus is None else tuple(map(tuple, gpus))
         self.addresses = tuple([address for address, _, _ in groups])
         self.cpus = tuple([cpus for _, cpus, _ in groups])
         self.memory = tuple([memory for _, _, memory in groups])  # for calls; None: the engine's
@@ -124,11 +131,26 @@ class Site(Protocol):
     ) -> Surroundings:
         """What calls are told of the program: its import path, folder, variables and settings."""
 
+    def find_gpus(self) -> Sequence[Sequence[str]]:
+        """The GPUs of each group, by their names. Asked once, when a call first wants one.
+
+        Raises
+        ------
+        ValueError
+            What says how many there are makes no sense.
+        """
+
     def more_cores(self) -> str:
         """What its user can do about a call that asks for more cores than there are."""
 
+    def more_gpus(self) -> str:
+        """The same of GPUs; what is known of why there are no more."""
+
     def is_stopped(self, pid: int) -> bool:
         """Whether a worker process is held up, as by a debugger."""
+
+    def stack(self, worker: int, pid: int) -> Sequence[str] | None:
+        """What a worker does now, see `mars.engine.Engine`; None: its node does not say."""
 
     def how_to_look(self, call: RunningCall, several: bool) -> tuple[str, str]:
         """On which node a call runs, and what shows where it is; see `Silence`."""
@@ -172,6 +194,7 @@ class DriverEngine:
     ) -> None:
         self.address = name
         self.site = site
+        self.storage = options.storage
         self.groups = Groups([(address, cpus, None) for address, cpus in groups])
         self.objects = SharedObjects()
         self._lines: deque[threading.Event] = deque()  # that are being shown
@@ -187,10 +210,8 @@ class DriverEngine:
         self._variables = self._variables_at_start = dict(_variables())
         self._changed_variables: dict[bytes, bytes | None] = {}
         self._settings = Program()
-        self._around: tuple[Surroundings | None, Surroundings | None] = (
-            None,
-            None,
-        )  # as found last, and what calls are told of it
+        # As found last, and what calls are told of it.
+        self._around: tuple[tuple[object, ...], Surroundings | None] = (None,) * 4, None
         path, here, *_ = self._surroundings()
         self.memory = memory = int(CALL_MEMORY_SHARE * site.memory_bytes)
         object_memory = options.object_memory
@@ -318,29 +339,37 @@ class DriverEngine:
         self.check_schedulable(call)
 
     def _surroundings(self) -> Surroundings:
-        """What calls have of the program: the same object until something changes."""
-        found = self._program()
-        known = self._around  # threads may be here at once
-        if found != known[0]:
-            told = self.site.as_told(*found)
-            self._around = found, told
-            return told
-        assert known[1] is not None
-        return known[1]
+        """What calls have of the program: the same object until something changes.
 
-    def _program(self) -> Surroundings:
-        """Where the program imports from, what it calls "here", and what it has changed.
-
-        Its calls follow, except in how many threads libraries use, which is ours to say.
+        Where the program imports from, what it calls "here", and what it has changed. Its calls
+        follow, except in how many threads libraries use, which is ours to say.
         """
         try:
             here = self._folder()
         except OSError:  # somebody removed the folder
             here = ""
-        if _variables() != self._variables:
-            self._variables = dict(_variables())
+        variables = _variables()
+        if variables != self._variables:
+            self._variables = dict(variables)
             self._changed_variables = _changes(self._variables_at_start, self._variables)
-        return import_path(), here, self._changed_variables, self._settings.look()
+        path, settings = import_path(), self._settings.look()
+        # All but the name of the folder are the same objects as long as nothing changes.
+        known = self._around  # threads may be here at once
+        found = known[0]
+        if (
+            found[3] is settings
+            and found[0] is path
+            and found[1] == here
+            and found[2] is self._changed_variables
+            and known[1] is not None
+        ):
+            return known[1]
+        found = path, here, self._changed_variables, settings
+        told = known[1]
+        if told is None or found != known[0]:
+            told = self.site.as_told(*found)
+        self._around = found, told
+        return told
 
     def check_schedulable(self, call: Call) -> None:
         """Refuse a call that no worker can ever run."""
@@ -374,9 +403,39 @@ class DriverEngine:
                 f"with more memory join"
             )
         if options.gpus:
+            self._check_gpus(call, able)
+
+    def _check_gpus(self, call: Call, able: Sequence[int]) -> None:
+        """Refuse a call for whose GPUs no group has enough; ``able`` could have it otherwise."""
+        options, groups = call.options, self.groups
+        if groups.gpus is None:
+            self._find_gpus()
+            groups = self.groups
+        gpus = groups.gpus or ()
+        able = [at for at in able if groups.cpus[at] >= options.cpus]
+        most = max((len(gpus[at]) for at in able), default=0)
+        if options.gpus > most:
+            has = f"a worker has {most}" if most else "there is none"
             raise NoAvailableBand(
-                f"{call.name} asks for gpus={options.gpus}, but this engine knows of no GPU"
+                f"{call.name} asks for gpus={options.gpus:g}, but {has}; {self.site.more_gpus()}"
             )
+
+    def _find_gpus(self) -> None:
+        """Look for the GPUs of this machine, and have the scheduler know of them."""
+        with self._lock:
+            groups = self.groups
+            if groups.gpus is not None:
+                return  # another thread was faster
+            found = self.site.find_gpus()
+            old = zip(groups.addresses, groups.cpus, groups.memory, strict=True)
+            self.groups = Groups(list(old), found)
+
+            def learn() -> None:
+                for number, names in enumerate(found):
+                    self.loop.scheduler.add_devices(number, names)
+                self.loop.on(Tick())  # calls of a call may be there already
+
+            self.loop.post(learn)
 
     def cancel(self, run: Run) -> None:
         """End a run early."""
@@ -521,9 +580,27 @@ class DriverEngine:
         rows = loop.ask(lambda: loop.scheduler.core.ended.since(since, limit))
         return rows._replace(now=time.monotonic(), cores=self.n_cpu)
 
+    def kept_values(self, tasks: Sequence[Task], limit: int) -> Memory:
+        """What values take, and whose they are; see `mars.engine.Engine`."""
+        from mars.engines.driver.observing import memory  # late: most programs never look
+        from mars.observe.observation import Memory
+
+        if self._closed or self._pid != os.getpid():
+            return Memory(0, 0, 0, 0, ())
+        return memory(self.store, tasks, limit)
+
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""
         return self._silence.lines(self._running_calls(), time.monotonic(), after_s)
+
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """What a worker does now; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return None
+        for one in self.observe().workers:
+            if one.number == worker:
+                return self.site.stack(worker, one.pid)
+        return None
 
     def _running_calls(self) -> list[RunningCall]:
         return [

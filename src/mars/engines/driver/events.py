@@ -285,7 +285,7 @@ class RunEnded(NamedTuple):
 class Fewer(NamedTuple):
     """A worker did not start, and the others of its group go on without it. Say so once."""
 
-    worker: WorkerId
+    group: int
 
 
 class Closed(NamedTuple):

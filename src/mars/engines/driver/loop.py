@@ -340,6 +340,9 @@ class Loop:
         self.runs.discard(run)
         self.scheduler.core.ended.run_ended(run.number, self.now)
         self.store.run_ended(run)
+        if self.nested is not None:
+            self.nested.run_ended(run)
+        run.end()  # whoever waits wakes up while the rest is done
         self.collect_regions()
         self._late.append(run)
         late, self._late = self._late, []
@@ -348,9 +351,6 @@ class Loop:
                 self._late.append(ended)
             else:
                 self.dispatch.forget_run(ended)
-        if self.nested is not None:
-            self.nested.run_ended(run)
-        run.end()
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -382,7 +382,7 @@ class Loop:
         elif isinstance(command, events.Closed):
             self.deaths.close_group(command.group)
         elif isinstance(command, events.Fewer):
-            self.deaths.tell_fewer()
+            self.deaths.tell_fewer(command.group)
         elif isinstance(command, (events.Fetch, events.Needed, events.Unneeded)):
             if self._nodes is not None:
                 self._nodes.carry_out(command)
@@ -444,6 +444,9 @@ class Loop:
                 "place": place,
                 "threads": group.threads,
             }
+            if group.pool is not None:
+                names, worker = group.pool.names, self.scheduler.workers[number]
+                facts["gpus"] = [names[at] for at in worker.devices]
             process = self.workers.start(number, facts, place_of(command.group))
         except GroupLost:  # just now
             self.store.worker_ended(number)
@@ -559,6 +562,8 @@ class Loop:
                 task = state.queue[0]
                 for run in [one for one in task.runs if one.live]:
                     run.partial[task] = message[2]
+        elif message[0] == messages.ON_GPUS:
+            self.scheduler.core.ended.on_gpus(message[1], message[2], message[3])
         elif message[0] == messages.MARKS:
             self.live.take(member, message[1], message[2])
         elif self.nested is not None:

@@ -17,10 +17,9 @@ from math import inf
 from mars.calls.options import DEFAULT_OPTIONS, Options
 from mars.engines.driver.blocks import carve
 from mars.engines.driver.core import ASSIGNED, WAITING, Core
-from mars.engines.driver.events import Assign, Fetch, StopWorker
+from mars.engines.driver.events import Assign, Fetch
 from mars.engines.driver.queues import (
     DEADLINE,
-    OVERDUE,
     START,
     WorkerState,
     cores_of,
@@ -94,9 +93,9 @@ def _fill_idle(core: Core, now: float) -> None:
                 share = part
             left = left - 1 or 1
             home = task.home
-            if home is not None and core.is_idle(home) and _fill(core, home, share, now, most_s):
+            if home is not None and core.is_idle(home) and fill(core, home, share, now, most_s):
                 continue
-            if not _fill(core, next(iter(group.idle)), share, now, most_s):
+            if not fill(core, next(iter(group.idle)), share, now, most_s):
                 break
 
 
@@ -108,22 +107,23 @@ def _fill_hungry(core: Core, now: float) -> None:
         return
     # The worker with the least to do comes first: what it takes waits least.
     for worker in sorted(_some(core.hungry), key=_load):
-        if not _fill(core, worker, 1 + ready.count // (2 * len(core.workers)), now):
+        if not fill(core, worker, 1 + ready.count // (2 * len(core.workers)), now):
             del core.hungry[worker]  # until its queue changes
         if not ready.count:
             break
 
 
-def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float = BATCH_S) -> bool:
+def fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float = BATCH_S) -> bool:
     """Give tasks to a worker that has room; whether it was given any.
 
     It takes ``share`` tasks that are ready and what can follow them, but no more than is
     predicted to be ``most_s`` of work.
     """
-    ready, admission, estimates = core.ready, core.admission, core.estimates
+    admission, estimates = core.admission, core.estimates
     group = core.groups[worker.group]
-    if group.resuming:
+    if group.resuming or group.kept:
         return False  # calls that waited for nested ones go on before anything new starts
+    ready = group.ready
     queue = worker.queue
     batch: list[Task] = []
     room = BATCH_TASKS - len(queue)
@@ -135,7 +135,8 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
     options: Options = DEFAULT_OPTIONS
     need = predicted = ahead_below_s = 0.0
     while taken < share and len(batch) < room:
-        if not shelf or not wanted(shelf[0]):
+        # Most often the first run of a task is there, and wants it.
+        if not shelf or not (((runs := shelf[0].runs) and runs[0].live) or wanted(shelf[0])):
             shelf = ready.shelf_for(group, worker.cpus if queue else None, worker)
             if shelf is None:
                 break
@@ -168,7 +169,7 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
                 options.timeout_s is not None
                 or predicted >= ahead_below_s
                 or (load + predicted > most_s and len(queue) > 1)
-                or _better_at_home(core, task, worker, load)
+                or (task.home is not None and _better_at_home(core, task, worker, load))
                 or (options.in_set is not None and now - worker.head_at > OVERDUE_S)
             ):
                 break
@@ -180,14 +181,14 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
         if not queue:
             worker.cpus = worker.claim = cores_of(task)
             worker.need = need
-            group.free -= worker.claim
+            worker.share.free -= worker.claim
         load += predicted
         core.queue(worker, task, now)
         batch.append(task)
         if options.timeout_s is not None:
             core.timers.add(now + options.timeout_s, DEADLINE, task.attempt, worker)
             break
-        if task.dependents is not None:
+        if task.dependents is not None and group.pool is None:
             load = _follow(core, worker, task, batch, load, room, now)
     if batch:
         worker.load_s = load
@@ -196,7 +197,7 @@ def _fill(core: Core, worker: WorkerState, share: int, now: float, most_s: float
             core.expect(worker, now)
         elif not worker.watched:
             worker.watched = True
-            core.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
+            core.timers.watch(worker.due_at + OVERDUE_S, worker)
         _give(core, worker, batch)
     return bool(batch)
 
@@ -280,6 +281,7 @@ def _follow(
             if (
                 load + predicted > BATCH_S
                 or options.cpus != worker.cpus
+                or options.gpus
                 or group.threads is not in_thread(dependent)
                 or core.admission.need(dependent) > worker.need
                 or options.timeout_s is not None
@@ -306,7 +308,8 @@ def _lengthen(core: Core, worker: WorkerState, now: float) -> None:
     last = queue[-1]
     if last.call.options.timeout_s is not None:
         return
-    if core.groups[worker.group].resuming:
+    group = core.groups[worker.group]
+    if group.resuming or group.pool is not None:
         return  # calls that waited for nested ones go on before anything new starts
     batch: list[Task] = []
     room = BATCH_TASKS - len(queue)
@@ -330,13 +333,13 @@ def _start_missing(core: Core, now: float) -> None:
     """Start workers for cores that are free while no worker is."""
     for index in sorted(core.roomy) if len(core.roomy) > 1 else list(core.roomy):
         group = core.groups[index]
-        shelf = core.ready.shelf_for(group, None)
+        shelf = None if group.kept else core.ready.shelf_for(group, None)
         if shelf is None or group.pause_until > now:
             continue
         room = int((group.free + 1e-9) / cores_of(shelf[0]))
         if group.threads:
             room = min(room, THREADS_AT_ONCE)
-        waiting = core.ready.count if not group.threads else _count_calls(shelf, room)
+        waiting = core.ready.count if not group.threads else count_calls(shelf, room)
         missing = min(room, waiting) - group.empty  # of which most are just being started
         if missing > 0 and group.careful:
             missing = 1
@@ -345,7 +348,7 @@ def _start_missing(core: Core, now: float) -> None:
             core.start_worker(index)
 
 
-def _count_calls(shelf: deque[Task], most: int) -> int:
+def count_calls(shelf: deque[Task], most: int) -> int:
     """How many calls wait in a shelf, each item of a map counted; about ``most`` are enough."""
     count = 0
     for task in shelf:
@@ -359,11 +362,8 @@ def _retire(core: Core, worker: WorkerState) -> None:
     """Stop an idle worker when there are more workers than cores, as after nested calls."""
     group = core.groups[worker.group]
     most = MOST_THREADS if group.threads else max(1, int(group.cpus))
-    if worker in group.idle and group.usable > most:
-        del core.workers[worker.id]
-        core.changed[worker] = None
-        core.sort()
-        core.commands.append(StopWorker(worker.id))
+    if worker in group.idle and group.usable > most and group.pool is None:
+        core.stop(worker)
 
 
 def _report_within(task: Task) -> float:

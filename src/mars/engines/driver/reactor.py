@@ -65,6 +65,7 @@ from mars.engines.driver.events import (
     Withdrawn,
     WorkerReady,
 )
+from mars.engines.driver.on_devices import lend, take_again
 from mars.engines.driver.queues import (
     DEADLINE,
     KILL,
@@ -370,8 +371,9 @@ def _blocked(core: Core, event: Blocked, now: float) -> None:
     worker.blocked = True
     core.changed[worker] = None
     core.blocked += 1
-    core.groups[worker.group].free += worker.claim
+    worker.share.free += worker.claim
     worker.claim = 0.0
+    lend(core, worker)
     if len(worker.queue) > 1 and not worker.taking_back:
         core.take_back(worker, len(worker.queue) - 1)
 
@@ -391,13 +393,15 @@ def resume(core: Core, number: int) -> None:
     while group.resuming:
         worker = group.resuming[0]
         if worker.resuming and worker.id in core.workers:
-            if worker.cpus > group.free + 1e-9:
+            if worker.cpus > worker.share.free + 1e-9:
+                return
+            if worker.lent and not take_again(core, worker):
                 return
             worker.blocked = worker.resuming = False
             core.changed[worker] = None
             core.blocked -= 1
             worker.claim = worker.cpus
-            group.free -= worker.claim
+            worker.share.free -= worker.claim
             core.commands.append(Resume(worker.id))
         group.resuming.popleft()
     del core.resuming[number]
@@ -405,6 +409,8 @@ def resume(core: Core, number: int) -> None:
 
 def _died(core: Core, event: Died, now: float) -> None:
     worker = core.workers.pop(event.worker, None)
+    if core.holders:
+        core.let_go_of_devices(event.worker)
     if worker is None:
         return
     queue = worker.queue
@@ -441,7 +447,7 @@ def _died(core: Core, event: Died, now: float) -> None:
     ):
         # The system may have no room for another worker. Those that are there go on without it.
         core.pause_starts(group, now)
-        core.commands.append(Fewer(worker.id))
+        core.commands.append(Fewer(worker.group))
         return
     if not group.cpus:
         return  # the group is lost, which says nothing about how workers start
@@ -498,7 +504,7 @@ def _attempt_died(
 def _vacate(core: Core, worker: WorkerState, now: float) -> None:
     """A worker is gone: its cores are free, and what is queued there goes elsewhere."""
     core.changed[worker] = None
-    core.groups[worker.group].free += worker.claim
+    worker.share.free += worker.claim
     worker.claim = 0.0
     if worker.blocked:
         core.blocked -= 1
@@ -525,7 +531,9 @@ def _close_group(core: Core, number: int, now: float) -> None:
 
 def _all_closed(core: Core) -> bool:
     groups = core.groups.values()
-    return all(group.closed for group in groups if group.cpus and not group.threads)
+    return all(
+        group.closed for group in groups if group.cpus and not group.threads and group.pool is None
+    )
 
 
 def _left(core: Core, event: Left, now: float) -> None:
@@ -569,14 +577,16 @@ def _forgotten(core: Core, event: Forgotten, now: float) -> None:
 def _tick(core: Core, event: Tick, now: float) -> None:
     timers = core.timers
     while timers.heap and timers.heap[0][0] <= now:
-        _, _, kind, attempt, about = heapq.heappop(timers.heap)
+        when, _, kind, attempt, about = heapq.heappop(timers.heap)
         if kind == KILL:
             there = about.id in core.workers and about.stopping == attempt
             if there and 0 < about.kill_at <= now:
                 about.kill_at = 0.0
                 core.commands.append(Kill(about.id))
         elif kind == OVERDUE:
-            _look_at_overdue(core, about, now)
+            timers.drop_watch(when)
+            for worker in about:
+                _look_at_overdue(core, worker, now)
         elif kind == START:
             continue  # the pause of a group is over: `place` follows
         elif kind == DEADLINE:
@@ -600,10 +610,10 @@ def _look_at_overdue(core: Core, worker: WorkerState, now: float) -> None:
         return
     late = now - worker.due_at
     if late < OVERDUE_S - 1e-9:
-        core.timers.add(worker.due_at + OVERDUE_S, OVERDUE, 0, worker)
+        core.timers.watch(worker.due_at + OVERDUE_S, worker)
         return
     # Look again after twice the time. The answer shows whether a frame was lost meanwhile.
-    core.timers.add(now + late, OVERDUE, 0, worker)
+    core.timers.watch(now + late, worker)
     behind = len(worker.queue) - 1
     could = behind and not worker.asked and not worker.taking_back
     worker.asked = True

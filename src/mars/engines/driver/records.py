@@ -28,7 +28,8 @@ def outcomes_in(told: bytes, segment: Segment, arrived: Callable[[Any], object])
     arrived : callable
         Told of each result that has parts in an arena.
     """
-    outcomes = []
+    outcomes: list[Outcome] = []
+    new: Any = tuple.__new__
     position = 0
     end = len(told)
     size_of = RECORD.size
@@ -47,17 +48,22 @@ def outcomes_in(told: bytes, segment: Segment, arrived: Callable[[Any], object])
         log = None
         if log_end > log_start:
             log = Log(segment, log_start, log_end, bool(flags & FLAG_STDERR))
+        # As `Outcome(…)` makes it, without a frame of its own.
         outcomes.append(
-            Outcome(
-                attempt,
-                status,
-                (stored - received) * 1e-9,
-                result,
-                bool(flags & FLAG_STORED),
-                len(result[1]) if flags & FLAG_FAILURES else 0,
-                told[position + times_from : position + times_to],
-                log,
-                peak * 1024,
+            new(
+                Outcome,
+                (
+                    attempt,
+                    status,
+                    (stored - received) * 1e-9,
+                    result,
+                    flags & FLAG_STORED != 0,
+                    len(result[1]) if flags & FLAG_FAILURES else 0,
+                    told[position + times_from : position + times_to],
+                    log,
+                    peak * 1024,
+                    False,
+                ),
             )
         )
         position = payload + size

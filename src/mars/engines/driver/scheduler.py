@@ -18,6 +18,7 @@ from math import inf
 from mars.engines.driver.consequences import abandon
 from mars.engines.driver.core import Core
 from mars.engines.driver.events import Command, Event, Release
+from mars.engines.driver.on_devices import place_with_devices
 from mars.engines.driver.placement import place
 from mars.engines.driver.reactor import HANDLERS, resume
 from mars.settings import PREFETCH_BELOW_S
@@ -71,7 +72,10 @@ class Scheduler:
         if core.resuming:
             for number in sorted(core.resuming):
                 resume(core, number)
-        place(core, now)
+        if core.device_groups:
+            place_with_devices(core, now)
+        else:
+            place(core, now)
         if core.lost_groups:
             core.forget_groups()
         if core.releases:
@@ -84,6 +88,8 @@ class Scheduler:
         core = self.core
         core.commands = []
         for index, group in core.groups.items():
+            if index < 0:
+                continue  # those beside others begin when calls for them come
             for _ in range(max(1, int(group.cpus))):
                 core.start_worker(index)
         return core.commands
@@ -96,6 +102,10 @@ class Scheduler:
     def add_group(self, address: str, cpus: float, memory: float | None = None) -> int:
         """Have further workers, which share so many cores. Returns the number of their group."""
         return self.core.add_group(address, cpus, memory)
+
+    def add_devices(self, number: int, names: Sequence[str]) -> None:
+        """A group has GPUs, by the names that ``CUDA_VISIBLE_DEVICES`` gives them."""
+        self.core.add_devices(number, names)
 
     def give_memory(self, number: int, memory: float) -> None:
         """A group has memory of its own, on a node; before any of its workers is started."""

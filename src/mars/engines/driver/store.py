@@ -79,6 +79,15 @@ class _StoredFunction:
         return bool(self._holders)
 
 
+class _InSeries:
+    """A value that runs of one series share, and how many of them have it."""
+
+    __slots__ = ("runs", "value")
+
+    def __init__(self, value: Stored) -> None:
+        self.value, self.runs = value, 1
+
+
 class Mirrors(Protocol):
     """What becomes of arenas that workers on nodes have made; called under the store's lock.
 
@@ -150,6 +159,8 @@ class Store:
         self._last_function = b""  # of those that the program has no more, and that are kept
         self.function_dropped: Callable[[bytes], object] = lambda _: None  # told of its key
         self._shared: dict[Run, _Shared] = {}
+        # Of runs that share: each value, and how many of the runs have it.
+        self._series: dict[object, dict[tuple[int, int], _InSeries]] = {}
         self._late: list[Run] = []
         self._returned_keys: deque[Key] = deque()
         self.closed = False
@@ -259,9 +270,8 @@ class Store:
         if call.function.large:
             self.function(call.function, run)
         if call.stored is not None:
-            shared = self._shared_in(run)
             for buffer in call.stored:
-                self._share(buffer, shared, f"an argument of {call.name}")
+                self._share(buffer, run, f"an argument of {call.name}")
 
     def _shared_in(self, run: Run) -> _Shared:
         with self.lock:
@@ -273,8 +283,7 @@ class Store:
             return function.data, None
         what = f"the function {function.name}"
         if function.buffers:
-            shared = self._shared_in(run)
-            regions = [self._share(buffer, shared, what) for buffer in function.buffers]
+            regions = [self._share(buffer, run, what) for buffer in function.buffers]
             return function.data or None, regions
         with self.lock:
             known = self._functions.get(function.key)
@@ -320,12 +329,12 @@ class Store:
     def arguments(self, call: Call, run: Run) -> tuple[bytes | None, list[Stored]]:
         """A call's arguments as they are sent: its pickle, and its large parts."""
         assert call.stored is not None
-        shared = self._shared_in(run)
-        regions = [self._share(buffer, shared) for buffer in call.stored]
+        regions = [self._share(buffer, run) for buffer in call.stored]
         return (None if call.stored[0] is call.payload else call.payload), regions
 
-    def _share(self, buffer: Buffer | Stored, shared: _Shared, what: str = "an argument") -> Stored:
+    def _share(self, buffer: Buffer | Stored, run: Run, what: str = "an argument") -> Stored:
         """Store a buffer once per run, however many of its calls have it as an argument."""
+        shared = self._shared_in(run)
         whole: object = buffer
         size = 0
         if not isinstance(buffer, tuple):
@@ -335,8 +344,39 @@ class Store:
         known = shared.get(key)
         if known is None:
             # The object stays alive with the entry, so its id stays its own.
-            known = shared[key] = (self._put(buffer, what), whole)
+            known = shared[key] = (self._put_in_series(buffer, run.series, key, what), whole)
         return known[0]
+
+    def _put_in_series(
+        self, buffer: Buffer | Stored, series: object | None, key: tuple[int, int], what: str
+    ) -> Stored:
+        """Store a buffer, unless another run of the same series has it now."""
+        if series is None:
+            return self._put(buffer, what)
+        with self.lock:
+            known = self._series.setdefault(series, {}).get(key)
+            if known is not None:
+                known.runs += 1
+                return known.value
+        value = self._put(buffer, what)
+        with self.lock:
+            self._series.setdefault(series, {})[key] = _InSeries(value)
+        return value
+
+    def _drop_shared(self, run: Run) -> None:
+        """Give back what was stored for a run; the lock is held."""
+        of_series = None if run.series is None else self._series.get(run.series)
+        for key, (value, _) in self._shared.pop(run, {}).items():
+            known = None if of_series is None else of_series[key]
+            if known is not None:
+                known.runs -= 1
+                if known.runs:
+                    continue
+                assert of_series is not None
+                del of_series[key]
+            self._drop(value)
+        if of_series is not None and not of_series:
+            self._series.pop(run.series, None)
 
     def block_arguments(
         self, call: MapCall, indices: Sequence[int], run: Run
@@ -345,12 +385,11 @@ class Store:
         data, buffers = call.block(indices)
         if not buffers and len(data) <= 4 * INLINE_BYTES:
             return data
-        shared = self._shared_in(run)
         what = f"items of {call.name}"
-        regions = [self._share(buffer, shared, what) for buffer in buffers]
+        regions = [self._share(buffer, run, what) for buffer in buffers]
         if len(data) <= INLINE_BYTES:
             return data, regions
-        return None, [self._share(data, shared, what), *regions]
+        return None, [self._share(data, run, what), *regions]
 
     def _put(self, buffer: Buffer | Stored, what: str) -> Stored:
         if isinstance(buffer, tuple):  # a worker's: a nested call's argument
@@ -375,8 +414,7 @@ class Store:
     def abandon(self, run: Run) -> None:
         """A run that never began: give back what was stored for it."""
         with self.lock:
-            for value, _ in self._shared.pop(run, {}).values():
-                self._drop(value)
+            self._drop_shared(run)
         self._free_own()
 
     def run_ended(self, run: Run) -> None:
@@ -388,8 +426,7 @@ class Store:
                 self._late.append(ended)
                 continue
             with self.lock:
-                for value, _ in self._shared.pop(ended, {}).values():
-                    self._drop(value)
+                self._drop_shared(ended)
 
     # -- results ------------------------------------------------------------------------------
 
@@ -550,12 +587,34 @@ class Store:
 
     def take_news(self) -> list[tuple[int, Key | None, tuple[int, int, int] | None]]:
         """What workers have to be told: (worker, region to let go, region to write again)."""
-        self._free_own()
+        if self._own_free:
+            self._free_own()
         if not self._news:
             return []
         with self.lock:
             news, self._news = self._news, []
         return news
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def kept(self) -> list[tuple[int, Key, str, tuple[int, ...]]]:
+        """Each region that somebody may still ask for: its length, its key, what of, its readers.
+
+        What of is ``"argument"``, ``"function"`` or ``""``, which is most often a result.
+        """
+        with self.lock:
+            what = {
+                (value[1], value[2]): "argument"
+                for shared in self._shared.values()
+                for value, _ in shared.values()
+            }
+            for known in self._functions.values():
+                what[known.value[1], known.value[2]] = "function"
+            return [
+                (region.length, key, what.get(key, ""), tuple(region.readers))
+                for key, region in self._regions.items()
+                if not region.dropped
+            ]
 
     # -- reading ------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from mars import platform
-from mars.engines.worker.stack_answer import FILE, SIGNAL
+from mars.engines.worker.stack_answer import FILE, NAMES, SIGNAL, SLOT
 from mars.settings import STACK_ANSWER_S, STACK_SETTLED_S
 
 _ZYGOTE: Final = re.compile(
@@ -25,7 +25,9 @@ _ZYGOTE: Final = re.compile(
 )
 """End of the command line of a zygote (see `launch`), and of all that was forked from it."""
 
-_THREAD: Final = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.* \(most recent call first\):")
+_THREAD: Final = re.compile(
+    r"(?:Current thread|Thread) 0x([0-9a-f]+).* \(most recent call first\):"
+)
 _WORKER_FILES: Final = "engines/worker/"
 
 
@@ -37,7 +39,26 @@ class State(Enum):
     IDLE = "idle"
     STOPPED = "stopped by a signal"
     SILENT = "no answer"
+    THREADS = "running calls in threads"
     GONE = "has ended"
+
+
+class ThreadCall(NamedTuple):
+    """A call that runs in a thread beside others.
+
+    Attributes
+    ----------
+    name : str
+        What the call is called. Empty: not known.
+    state : State
+        Whether it runs, or waits for calls that it has made.
+    call : tuple of str or None
+        Its frames, most recent first, without ours. None: they were not told.
+    """
+
+    name: str
+    state: State
+    call: Sequence[str] | None
 
 
 class Report(NamedTuple):
@@ -53,12 +74,15 @@ class Report(NamedTuple):
         Frames of the running call, most recent first, without ours.
     threads : tuple of tuple of str
         Frames of other threads in the process that are not ours.
+    calls : tuple of ThreadCall
+        What the threads of a process run that is for calls with ``threads=``.
     """
 
     pid: int
     state: State
     call: Sequence[str] = ()
     threads: Sequence[Sequence[str]] = ()
+    calls: Sequence[ThreadCall] = ()
 
 
 class Processes(NamedTuple):
@@ -145,7 +169,24 @@ def examine(pid: int, limit_s: float = STACK_ANSWER_S) -> Report:
         answer = _ask(pid, limit_s)
     except (FileNotFoundError, ProcessLookupError):
         return Report(pid, State.GONE)
-    return _read(pid, answer) if answer else Report(pid, State.SILENT)
+    if not answer:
+        return Report(pid, State.SILENT)
+    return _read(pid, answer, _names(pid))
+
+
+def looked_at(pid: int) -> list[str]:
+    """What a worker does, and the frames of its call below that, the most recent one first.
+
+    Parameters
+    ----------
+    pid : int
+        Its process; 0: there is none.
+    """
+    try:
+        report = examine(pid) if pid else Report(pid, State.GONE)
+    except (OSError, ValueError) as error:  # no /proc, no descriptor, or it is not ours
+        return [f"{State.SILENT.value} ({type(error).__name__}: {error})"]
+    return [report.state.value, *report.call]
 
 
 def _ask(pid: int, limit_s: float) -> str:
@@ -155,7 +196,7 @@ def _ask(pid: int, limit_s: float) -> str:
 
 
 def _ask_process(process: platform.Process, pid: int, limit_s: float) -> str:
-    path = _answer_file(pid)
+    path = _file_in_memory(pid, FILE)
     # To a process that does not expect it, the signal would be the end.
     if path is None or SIGNAL is None or not _catches(pid, SIGNAL):
         return ""
@@ -177,12 +218,31 @@ def _ask_process(process: platform.Process, pid: int, limit_s: float) -> str:
             time.sleep(0.002)
 
 
-def _answer_file(pid: int) -> str | None:
+def _names(pid: int) -> dict[int, str] | None:
+    """Which threads run which calls; None: the process is not for calls in threads."""
+    try:
+        path = _file_in_memory(pid, NAMES)
+        if path is None:
+            return None
+        with open(path, "rb") as file:
+            told = file.read()
+    except OSError:  # it has just ended
+        return None
+    found = {}
+    for start in range(0, len(told), SLOT):
+        name = told[start + 8 : start + SLOT].rstrip(b"\0")
+        if name:
+            thread = int.from_bytes(told[start : start + 8], "little")
+            found[thread] = name.decode("utf-8", "replace")
+    return found
+
+
+def _file_in_memory(pid: int, name: str) -> str | None:
     folder = f"/proc/{pid}/fd"
     for entry in os.listdir(folder):
         path = f"{folder}/{entry}"
         try:
-            if f"mars-{FILE}" in os.readlink(path):
+            if f"memfd:mars-{name} " in f"{os.readlink(path)} ":
                 return path
         except FileNotFoundError:  # closed meanwhile
             continue
@@ -198,10 +258,12 @@ def _catches(pid: int, number: int) -> bool:
     return False
 
 
-def _read(pid: int, answer: str) -> Report:
+def _read(pid: int, answer: str, names: dict[int, str] | None) -> Report:
     """Tell from the stacks of its threads what a worker does."""
-    *others, main = _threads(answer)
-    threads = [frames for frames in others if not any(map(_is_control, frames))]
+    *others, (_, main) = _threads(answer)
+    if names is not None:
+        return _read_calls(pid, [*others, (0, main)], names)
+    threads = [frames for _, frames in others if not any(map(_is_control, frames))]
     for position, frame in enumerate(main):
         if _is_ours(frame, "wait_reply"):
             asking = _above_ours(_below_package(main[position:]))
@@ -213,17 +275,44 @@ def _read(pid: int, answer: str) -> Report:
     return Report(pid, State.IDLE, (), threads)
 
 
-def _threads(answer: str) -> Iterator[list[str]]:
-    """Frames of each thread, the main thread's last."""
-    frames: list[str] = []
+def _read_calls(
+    pid: int, stacks: Sequence[tuple[int, Sequence[str]]], names: dict[int, str]
+) -> Report:
+    """What the threads of a process do that is for calls with ``threads=``.
+
+    Only a hundred threads tell of their stacks. Of the calls in others the names are told.
+    """
+    calls, threads = [], []
+    for thread, frames in stacks:
+        asking = next((at for at, one in enumerate(frames) if _is_ours(one, "wait_reply")), None)
+        own = names.pop(thread, "")
+        if asking is not None and _is_in_call(frames):
+            part = _above_ours(_below_package(frames[asking:]))
+            calls.append(ThreadCall(own, State.NESTED, part))
+        elif own or _is_in_call(frames):
+            calls.append(ThreadCall(own, State.RUNNING, _above_ours(frames)))
+        elif not any(_is_ours(one, "run") or _is_ours(one, "_run") for one in frames):
+            threads.append(frames)
+    calls += [ThreadCall(name, State.RUNNING, None) for name in names.values()]
+    return Report(pid, State.THREADS if calls else State.IDLE, (), threads, calls)
+
+
+def _is_in_call(frames: Sequence[str]) -> bool:
+    return any(_is_ours(one, "perform") for one in frames)
+
+
+def _threads(answer: str) -> Iterator[tuple[int, list[str]]]:
+    """Identity and frames of each thread, the main thread's last."""
+    thread, frames = 0, list[str]()
     for line in answer.splitlines():
-        if _THREAD.match(line):
+        head = _THREAD.match(line)
+        if head:
             if frames:
-                yield frames
-            frames = []
-        elif line.strip():
+                yield thread, frames
+            thread, frames = int(head[1], 16), []
+        elif line.strip() and line != "...":
             frames.append(line.strip())
-    yield frames
+    yield thread, frames
 
 
 def _is_ours(frame: str, name: str) -> bool:

@@ -29,6 +29,10 @@ _CHECKED_BYTES: Final = 128
 """Of the content's beginning and end, each: what is cut off or put in moves its end, and so a
 check of 64 KiB costs less than 1 us, not 40."""
 
+_HEADER_BYTES: Final = HEADER.size
+_FACTS_BYTES: Final = _FACTS.size
+_header_of: Final = HEADER.unpack_from
+
 RECORDS_FLAG: Final = 0x8000_0000
 """Set in a frame's length: the frame is records, not a pickle."""
 
@@ -82,7 +86,7 @@ class Inbox:
     def __init__(self, sock: platform.Socket) -> None:
         self.sock = sock
         self.descriptors: list[int] = []
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""  # what came and is in no frame yet
         self._check = 0  # as `Outgoing` has it at the other end
         self._bad = ""  # why nothing more is read
 
@@ -95,7 +99,12 @@ class Inbox:
             Nothing is there now, and the socket, or ``block``, says not to wait.
         """
         data = platform.receive(self.sock, RECEIVE_BYTES, self.descriptors, block)
-        self._buffer += data
+        if not self._buffer:
+            self._buffer = data
+        elif data:
+            if type(self._buffer) is bytes:
+                self._buffer = bytearray(self._buffer)
+            self._buffer += data  # a long frame grows in place
         return bool(data)
 
     def frames(self) -> list[tuple[bool, memoryview]]:
@@ -111,18 +120,28 @@ class Inbox:
         filled = len(buffer)
         if self._bad:
             raise BadFrame(self._bad)
-        if filled < HEADER.size:
+        if filled < _HEADER_BYTES:
             return []
+        length, content_check, check = _header_of(buffer)
+        if (
+            length & MAX_FRAME_BYTES == filled - _HEADER_BYTES
+            and type(buffer) is bytes
+            and crc32(buffer[:_FACTS_BYTES], self._check) == check
+            and _check_of(content := memoryview(buffer)[_HEADER_BYTES:]) == content_check
+        ):
+            # Most often it is one frame, all of it. Whatever else it is, is found out below.
+            self._check, self._buffer = check, b""
+            return [(length > MAX_FRAME_BYTES, content)]
         start = 0
         checks: list[int] = []
         ends: list[tuple[bool, int, int]] = []
-        while filled - start >= HEADER.size:
-            length, content_check, check = HEADER.unpack_from(buffer, start)
-            if crc32(buffer[start : start + _FACTS.size], self._check) != check:
+        while filled - start >= _HEADER_BYTES:
+            length, content_check, check = _header_of(buffer, start)
+            if crc32(buffer[start : start + _FACTS_BYTES], self._check) != check:
                 self._bad = "a header that is not the next one"
                 break
             size = length & MAX_FRAME_BYTES
-            begin = start + HEADER.size
+            begin = start + _HEADER_BYTES
             end = begin + size
             if end > filled:
                 break
@@ -135,7 +154,7 @@ class Inbox:
                 raise BadFrame(self._bad)
             return []
         taken = memoryview(bytes(buffer) if start == filled else bytes(buffer[:start]))
-        del buffer[:start]
+        self._buffer = buffer[start:]
         frames = [(records, taken[begin:end]) for records, begin, end in ends]
         for index, content_check in enumerate(checks):
             if _check_of(frames[index][1]) != content_check:

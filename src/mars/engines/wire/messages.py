@@ -248,12 +248,16 @@ PROGRESS: Final = "progress"
 Progress = tuple[Literal["progress"], int, float]
 """An attempt, and which part of it is done."""
 
+ON_GPUS: Final = "on gpus"
+OnGpus = tuple[Literal["on gpus"], int, int, float]
+"""An attempt that is about to be told of, bytes that it had on GPUs, and how far it used them."""
+
 Marked = tuple[Literal["marks"], int, list[int]]
 """An attempt, where the log of each item begins that has begun, and where that of the last one ends
 now. Empty: it does not run."""
 
 Request = Submit | Wait | Cancel | Ask
-FromWorker = Plain | Arena | GaveBack | Unmapped | Progress | Marked | Request
+FromWorker = Plain | Arena | GaveBack | Unmapped | Progress | OnGpus | Marked | Request
 
 # -- zygote -----------------------------------------------------------------------------------
 
@@ -277,6 +281,8 @@ if TYPE_CHECKING:
         """Where in the ledger it counts."""
         threads: int
         """How many workers share its process, each as a thread; 0: none does."""
+        gpus: Sequence[str]
+        """That calls here see, by name; none: none does."""
         zygote: int
         """The process that is to be its parent."""
         cloudpickle: bool
@@ -349,6 +355,7 @@ _SHAPES: Final[dict[str, tuple[type, ...]]] = {
     ASK: (int, str, object),
     PROGRESS: (int, float),
     MARKS: (int, list),
+    ON_GPUS: (int, int, float),
 }
 
 

@@ -49,6 +49,7 @@ from mars.engines.worker.perform import (
     size_read,
     size_written,
 )
+from mars.engines.worker.stack_answer import CallNames
 from mars.settings import OTHERS_PRINTED_BYTES, PROCESSOR_ASKED_AFTER_S, REPORT_S
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Commons:
 
     def __init__(self, printed: int, follow: Callable[..., object]) -> None:
         self.gate = Gate()
+        self.names = CallNames()
         self._printed = printed
         self._follow = follow
         self._surroundings: Surroundings | None = None
@@ -163,7 +165,7 @@ class Commons:
                     finally:
                         world.enter_thread(None)
                         self.gate.leave(code)
-                code.settled = True
+                code.settle()
                 self._worlds[number], self._functions[code] = code, call
             return self._functions[code], code
 
@@ -239,6 +241,8 @@ class ThreadPerformer(Performer):
         Held to change what says whether the call can be interrupted.
     thread : int
         Where it runs calls.
+    slot : int
+        Where the name of the running call is told; see `mars.engines.worker.stack_answer`.
     abandoned : bool
         The thread was given up, because its call did not end: what comes of it is dropped.
     """
@@ -254,6 +258,7 @@ class ThreadPerformer(Performer):
         self.after = ThreadOutput(log)
         self.guard = threading.Lock()
         self.thread = 0
+        self.slot = -1
         self.abandoned = False
         self._inside: World | None = None  # that this thread has entered
         self._running: _Running | None = None
@@ -372,6 +377,7 @@ class ThreadPerformer(Performer):
                     arguments = codec.decode_arguments(payload, (), values)
                 else:
                     arguments = self._decode_stored_arguments(payload, values)
+                commons.names.begins(self.slot, self._title(function, extra, arguments))
                 decoded = called = now()
                 self._running = _Running(
                     attempt, function, code, extra, arguments, log_start,
@@ -409,6 +415,7 @@ class ThreadPerformer(Performer):
             self.let_go(over=True)
             world.enter_thread(None)
             commons.end(here)
+            commons.names.begins(self.slot, "")
         if self._mapped:
             self._mapped = False
             self.inputs.settle()
@@ -434,6 +441,20 @@ class ThreadPerformer(Performer):
         if stored > due:
             host.report()
             host.reported_ns, host.report_at_ns = stored, NEVER_NS
+
+    def _title(
+        self, function: int, extra: messages.Extra | None, arguments: codec.Arguments
+    ) -> str:
+        """What ``mars stack`` calls a call."""
+        name = self._name_of(function, extra)
+        if extra is None or "items" not in extra:
+            return name
+        count = len(arguments[0][0])  # type: ignore[arg-type]  # the items
+        first = extra["items"]
+        indices = extra["indices"] if first < 0 else range(first, first + count)
+        if count == 1:
+            return f"item {indices[0]} of {name}"
+        return f"items {indices[0]} to {indices[-1]} of {name}"
 
     def _function(self, number: int) -> tuple[Callable[..., object], World]:
         known = self._loaded.get(number)

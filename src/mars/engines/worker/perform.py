@@ -188,10 +188,14 @@ class Performer:
         self._limit: MemoryLimit | None = None  # of the running call
         self._block: tuple[int, list[int]] = 0, []  # the last one: its attempt and its marks
 
-    def begin(self, descriptors: Sequence[int]) -> None:
-        """From here on calls run; ``descriptors`` of the process are none of theirs."""
+    def begin(self, descriptors: Sequence[int], keeps: Sequence[str] = ()) -> None:
+        """From here on calls run.
+
+        ``descriptors`` of the process are none of theirs, and it ``keeps`` these variables,
+        whatever the program sets them to.
+        """
         os.register_at_fork(after_in_child=self._be_a_child)
-        self._ambient = Ambient(descriptors, self.budget.differs, self.budget.reset)
+        self._ambient = Ambient(descriptors, self.budget.differs, self.budget.reset, keeps)
         self.after.begin(self._ambient)
 
     def log_begins(self) -> None:
@@ -629,7 +633,7 @@ class Performer:
         code = self.code = new_world()
         world.switch(code)
         call = pickle.loads(parts.pop(0) if data is None else data, buffers=parts)
-        code.settled = True
+        code.settle()
         return call, self.plain if code.is_empty() else code
 
     def _parts(self, stored: Stored) -> list[memoryview]:

@@ -47,6 +47,7 @@ from mars.task import RECORD
 if TYPE_CHECKING:
     from mars.engines.wire.regions import Region
     from mars.engines.worker.requests import NestedEngine
+    from mars.gpus import Meter
     from mars.task import Buffer
 
 _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
@@ -105,6 +106,8 @@ class Worker:
         self.descriptors: frozenset[int] = frozenset()  # before any call
         self._engines: list[NestedEngine] = []  # the first one counts
         self._requests = 0
+        self._gpus: Sequence[str] = facts.get("gpus") or ()  # that this process sees
+        self._meter: Meter | None = None
 
     def performer(self) -> Performer:
         """What runs the calls."""
@@ -123,6 +126,15 @@ class Worker:
     def cpus(self) -> float:
         """Cores of the call that runs."""
         return self.calls.budget.cpus
+
+    def _look_at_gpus(self) -> Sequence[str]:
+        """Measure what calls do with the GPUs of this process; the variables that are its own."""
+        from mars import gpus
+
+        # Without NVML, or with a driver that does not tell, calls run all the same.
+        with contextlib.suppress(Exception):
+            self._meter = gpus.Meter(self._gpus, lambda: self.calls.attempt)
+        return gpus.VISIBLE, gpus.ORDER
 
     # -- messages -----------------------------------------------------------------------------
 
@@ -160,6 +172,8 @@ class Worker:
         """Keep a finished call for the next report."""
         # Looked at where it costs nothing to speak of, beside a call that took long.
         peak_kib = self.peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
+        if self._meter is not None:
+            self.send((messages.ON_GPUS, attempt, *self._meter.take(attempt)))
         facts = (attempt, status, flags, *log, *times, peak_kib, *measured, len(payload))
         with self.lock:
             if not self.outbox.add(facts, payload):
@@ -380,7 +394,8 @@ class Worker:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_CALLS)
         threading.Thread(target=self.serve_control, name="mars-control", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        calls.begin((self.sock.fileno(), self.control.fileno(), self.log))
+        own = self.sock.fileno(), self.control.fileno(), self.log
+        calls.begin(own, keeps=self._look_at_gpus() if self._gpus else ())
         self.descriptors = open_descriptors()
         self.serve()
 
@@ -469,6 +484,10 @@ def main(number: int, facts: messages.Facts, descriptors: list[int], pages: int 
     with contextlib.suppress(OSError):  # it is gone meanwhile
         os.chdir(facts["cwd"])
     platform.offer_to_oom_killer()
+    if facts.get("gpus"):
+        from mars import gpus  # late, as in `_look_at_gpus`: hardly any worker has one
+
+        os.environ.update(gpus.variables(facts["gpus"]))
     try:
         worker = Worker(number, facts, descriptors, pages)
         worker.calls.after.open_streams()

@@ -105,6 +105,7 @@ class NestedEngine:
         self.worker_addresses = worker.addresses
         self.loud = 0  # the program's own engine counts
         self.shows_calls = False
+        self.storage = None  # calls find it in the settings of fsspec
         self._numbers = itertools.count(1)
         # Whoever may still ask for a task holds it: an object through its call, a wait its run.
         self._tasks: WeakValueDictionary[int, Task] = WeakValueDictionary()
@@ -479,6 +480,10 @@ class NestedEngine:
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Not known here: the program's own process tells of them."""
         return ()
+
+    def stack(self, worker: int) -> Sequence[str] | None:
+        """Not known here: the program's own process can ask."""
+        return None
 
     def drop_objects(self, session: str) -> None:
         """The session is the driver's."""

@@ -100,6 +100,7 @@ class ThreadWorker(Worker):
     def run(self) -> None:
         """Serve in this thread until the driver says stop, or the worker is abandoned."""
         self.calls.thread = threading.get_ident()
+        self.calls.slot = self._commons.names.open(self.calls.thread)
         os.write(self.log, b"\n")  # a call whose log begins at 0 has not begun, for who reads it
         self.calls.log_begins()
         with contextlib.suppress(OSError):  # the driver is gone, or the sockets were shut
@@ -120,6 +121,7 @@ class ThreadWorker(Worker):
 
     def close(self) -> None:
         """Close what only this worker has; its thread has ended."""
+        self._commons.names.close(self.calls.slot)
         self.sock.close()
         self.control.close()
         os.close(self.log)

@@ -1,4 +1,6 @@
 // The page of a session. All text of the program is put in with textContent, never as HTML.
+import { layered } from "/graph.js";
+
 const KEY = "mars-key", main = document.getElementById("main");
 const begun = new URLSearchParams(location.hash.slice(1)).get("key");
 if (begun) { sessionStorage.setItem(KEY, begun); history.replaceState(null, "", "#/overview"); }
@@ -46,7 +48,7 @@ async function listen(path, on, signal, state = () => {}) {
 }
 
 // How many times as long as an answer took to wait for the next: it takes time from calls that run.
-const share = () => latest?.runs ? 30 : 2;
+const share = () => latest?.runs ? 100 : 2;
 
 // -- words -----------------------------------------------------------------------------------
 
@@ -87,8 +89,8 @@ function put(place, ...inside) {
 
 // -- screens: each gives what `latest` changes, and how it ends --------------------------------
 
-const SCREENS = { overview, calls, timeline, workers, report };
-const TITLES = { overview: "Overview", calls: "Calls", timeline: "Timeline", workers: "Workers", report: "Report" };
+const SCREENS = { overview, calls, graph, timeline, workers, objects, report };
+const TITLES = { overview: "Overview", calls: "Calls", graph: "Graph", timeline: "Timeline", workers: "Workers", objects: "Objects", report: "Report" };
 
 function overview() {
   const tiles = el("div", { class: "tiles" }), holds = el("p", { class: "holds", role: "status" }), running = el("div"), failing = el("div"), kinds = el("div");
@@ -105,16 +107,16 @@ function overview() {
     if (holds.textContent !== o.holds) holds.textContent = o.holds;
     put(running, o.running.length ? table(["<call", "<progress", "for", "usual"], o.running.slice(0, 30).map(r => [el("span", {}, callLink(r.key, r.name), r.items ? el("span", { class: "soft" }, ` items ${r.items[0]} … ${r.items[0] + r.items[1] - 1}`) : null), r.part ? gauge(r.part) : r.expected ? gauge(Math.min(1, r.for / r.expected)) : "–", span(r.for), r.expected ? span(r.expected) : "–"]), "Running calls") : el("p", { class: "soft" }, "No call runs."));
     put(failing, o.failing.length ? el("ul", { class: "list" }, ...o.failing.slice().reverse().slice(0, 8).map(f => el("li", {}, mark(f.ending), " ", callLink(f.key, f.name), f.items ? ` (${f.items} items)` : "", el("div", { class: "why" }, f.why || "open the call for its error")))) : el("p", { class: "soft" }, "Nothing has failed."));
-    put(kinds, o.functions.length ? table(["<function", "done", "of", "failed", "mean", "longest"], o.functions.slice(0, 30).map(k => [k[0], count(k[2]), count(Math.max(k[1], k[2] + k[3])), k[3] ? el("span", { class: "bad" }, count(k[3])) : "0", span(k[4]), span(k[5])]), "Functions") : el("p", { class: "soft" }, "No call has ended."));
+    put(kinds, o.functions.length ? table(["<function", "done", "of", "failed", "mean", "longest"], o.functions.slice(0, 30).map(k => [k[0], count(k[2]), count(Math.max(k[1], k[2] + k[3])), k[3] ? el("span", { class: "bad" }, count(k[3])) : "0", span(k[4]), k[5] ? span(k[5]) : "–"]), "Functions") : el("p", { class: "soft" }, "No call has ended."));
   } };
 }
 
-function calls() {
+function calls(wanted) {
   const HEIGHT = 34, [ID, NAME, FUNC, STATE, ATTEMPT, SIZE, WORKER, BEGIN, SECONDS, CPU] = Array(10).keys();
   const stored = JSON.parse(sessionStorage.getItem("mars-calls") || "{}");
   let words = [], rows = [], shown = [], at = -1, order = stored.order || [null, 1], closed = false;
-  const find = el("input", { type: "search", id: "find", placeholder: "Name or function" }); find.value = stored.find || "";
-  const state = el("select", { id: "state" }, ...["all", "under way", "done", "failed", "stopped"].map(x => el("option", { value: x }, x))); state.value = stored.state || "all";
+  const find = el("input", { type: "search", id: "find", placeholder: "Name or function" }); find.value = wanted ?? stored.find ?? "";
+  const state = el("select", { id: "state" }, ...["all", "under way", "done", "failed", "stopped"].map(x => el("option", { value: x }, x))); state.value = wanted === undefined ? stored.state || "all" : "all";
   const told = el("p", { class: "soft num", role: "status" });
   const COLUMNS = [["call", NAME], ["state", STATE], ["function", FUNC, 1], ["attempt", ATTEMPT, 1], ["worker", WORKER, 1], ["began", BEGIN, 1], ["took", SECONDS], ["CPU", CPU, 1]];
   const head = el("div", { role: "row", class: "head" }, ...COLUMNS.map(([name, column, narrow]) => el("div", { role: "columnheader", class: narrow ? "narrow" : "" }, el("button", { type: "button", onclick: () => { order = order[0] === column ? [order[1] > 0 ? column : null, -order[1]] : [column, 1]; if (order[0] === null) order[1] = 1; choose(); } }, name))));
@@ -164,13 +166,23 @@ function calls() {
 }
 
 function call(id) {
-  const over = new AbortController(), title = el("div", { class: "title" }), facts = el("div"), attempts = el("div"), error = el("div"), links = el("div"), log = el("pre", { class: "log", tabindex: "0", role: "log", "aria-label": "Log", "aria-live": "off" }), state = el("p", { class: "soft", role: "status" });
+  const over = new AbortController(), title = el("div", { class: "title" }), facts = el("div"), attempts = el("div"), error = el("div"), links = el("div"), map = el("div"), log = el("pre", { class: "log", tabindex: "0", role: "log", "aria-label": "Log", "aria-live": "off" }), state = el("p", { class: "soft", role: "status" });
   const follow = el("input", { type: "checkbox", id: "follow" }); follow.checked = true;
   const name = el("h1", {}, "Call"), where = el("span"), cancel = el("button", { type: "button", class: "danger", hidden: "" }, "Cancel this call"), answer = el("span", { class: "soft", role: "status" });
   title.append(name, where, cancel, answer);
   cancel.addEventListener("click", async () => { cancel.disabled = true; try { const got = await ask(`/api/cancel?key=${encodeURIComponent(id)}`, "POST"); answer.textContent = got ? got.told : "It is not known."; } finally { cancel.disabled = false; due = 0; load(); } });
-  main.replaceChildren(el("p", {}, el("a", { href: "#/calls" }, "← All calls")), title, facts, error, el("section", { class: "card" }, el("div", { class: "title" }, el("h2", { class: "grow" }, "Log"), el("label", { for: "follow", class: "soft" }, follow, " follow the end"), state), log), attempts, links);
-  let text = 0, due = 0, busy = false, live = true;
+  main.replaceChildren(el("p", {}, el("a", { href: "#/calls" }, "← All calls")), title, facts, error, el("section", { class: "card" }, el("div", { class: "title" }, el("h2", { class: "grow" }, "Log"), el("label", { for: "follow", class: "soft" }, follow, " follow the end"), state), log), attempts, map, links);
+  let text = 0, due = 0, busy = false, live = true, drawn_last = "null";
+  const MOST = 8;
+  function near(c) {  // some of its inputs, itself, some of its readers
+    const reads = c.inputs || [], readers = c.readers || [];
+    if (!reads.length && !readers.length) return null;
+    const boxes = [{ title: c.name, state: c.state, label: word(c.state), here: true }], arrows = [];
+    for (const [some, inward] of [[reads, true], [readers, false]]) {
+      for (const [key, name, state] of some.slice(0, MOST)) { arrows.push(inward ? [boxes.length, 0] : [0, boxes.length]); boxes.push({ title: name, state, label: word(state), href: `#/call/${key}` }); }
+    }
+    return { boxes, arrows };
+  }
   const add = more => { log.append(more); text += more.length; while (text > 3000000 && log.firstChild) { text -= log.firstChild.length; log.firstChild.remove(); } if (follow.checked) log.scrollTop = log.scrollHeight; };
   listen(`/api/log?call=${encodeURIComponent(id)}`, (kind, got) => {
     if (kind === "gap") add(`… the first ${bytes(got.bytes)} are not shown …\n`);
@@ -185,13 +197,15 @@ function call(id) {
       const c = await ask(`/api/call?key=${encodeURIComponent(id)}`);
       if (over.signal.aborted) return;
       if (!c) { name.textContent = "This call is not known"; live = false; return; }
-      name.textContent = c.name; put(where, mark(c.state), c.told && c.told !== c.state ? el("span", { class: "soft" }, ` ${c.told}`) : null); cancel.hidden = !c.live; live = c.live;
+      name.textContent = c.name; put(where, mark(c.state), c.told && c.told !== c.state ? el("span", { class: "soft" }, ` ${c.told.replace(c.state, "").trim()}`) : null); cancel.hidden = !c.live; live = c.live;
       document.title = `${c.name} · mars`;
       put(facts, el("p", { class: "soft" }, [c.function && c.function !== c.name ? `function ${c.function}` : "", c.items ? `${count(c.items)} items` : "", c.arguments ? `arguments of ${bytes(c.arguments)}` : ""].filter(Boolean).join(" · ")));
       put(error, c.error ? card("Error", el("pre", { class: "bad", tabindex: "0", "aria-label": "Error" }, c.error)) : null);
       const bar = t => { if (!t) return "–"; const parts = [t[3] - t[0], t[4] - t[3], t[5] - t[4], t[6] - t[5], t[7] - t[6]].map(x => Math.max(0, x)), names = ["waited", "inputs", "start", "ran", "stored"]; const b = el("span", { class: "phases", role: "img", "aria-label": names.map((n, i) => `${n} ${span(parts[i])}`).join(", ") }); parts.forEach((p, i) => { const one = el("i", { class: `p${i}`, title: `${names[i]} ${span(p)}` }); one.style.flex = String(p || 0); b.append(one); }); return b; };
       put(attempts, c.attempts.length ? card(c.attempts.length > 1 ? "Attempts" : "Attempt", el("p", { class: "soft key" }, ...["waited", "inputs", "start", "ran", "stored"].flatMap((n, i) => [el("i", { class: `p${i}` }), n])), table(["<attempt", "<moments", "ran", "CPU", "memory", "read", "written", "<ended", "worker"], c.attempts.map(a => [`${a.attempt}${a.size > 1 ? ` (${a.size} items)` : ""}`, bar(a.times), a.times ? span(a.times[6] - a.times[5]) : "–", span(a.cpu), a.peak ? bytes(a.peak) : "–", bytes(a.read), bytes(a.written), mark(a.ending), `${a.worker} on ${a.node}`]), "Attempts")) : null);
       const list = (what, some) => some && some.length ? card(`${what} (${some.length})`, el("ul", { class: "list" }, ...some.map(([k, n, s]) => el("li", {}, mark(s), " ", callLink(k, n))))) : null;
+      const around = near(c), shape = JSON.stringify(around);
+      if (shape !== drawn_last) { drawn_last = shape; put(map, around ? card("What it reads, and what reads it", drawn(around.boxes.map(b => ({ ...b, under: [mark(b.state)] })), around.arrows, "Inputs and readers of this call")) : null); }
       put(links, list("Inputs", c.inputs), list("Read by", c.readers));
     } catch (problem) { if (problem.message !== "locked") live = true; } finally { busy = false; due = performance.now() + 1500; }
   }
@@ -260,7 +274,7 @@ function timeline() {
 }
 
 function report() {
-  const COLOURS = ["#2563a8", "#8fb3d9", "#b9a3d6", "#7d5fb2", "#5aa59a", "#b3402e", "#d9a441", "#e0c890", "#8c6d31", "#9aa3ad", "#c3c8ce"], place = el("div", {}, el("p", { class: "soft" }, "Adding up…"));
+  const COLOURS = ["#2563a8", "#8fb3d9", "#b9a3d6", "#7d5fb2", "#5aa59a", "#b3402e", "#d9a441", "#e0c890", "#8c6d31", "#9aa3ad", "#c3c8ce", "#6b7480"], place = el("div", {}, el("p", { class: "soft" }, "Adding up…"));
   main.replaceChildren(el("h1", {}, "Report"), place);
   let due = 0, busy = false, over = false;
   async function load() {
@@ -280,6 +294,85 @@ function report() {
   return { update() { if (!busy && performance.now() > due) load(); }, end() { over = true; } };
 }
 
+// Boxes and arrows. A box is {title, href, label, under}: what stands in it, and what it says aloud.
+const size = () => innerWidth < 760 ? { width: 152, height: 58, across: 30, down: 12 } : { width: 236, height: 58, across: 56, down: 14 };
+function drawn(boxes, arrows, label) {
+  const box_size = size(), { at, paths, width, height } = layered(boxes.length, arrows.map(([a, b]) => [a, b]), box_size), NS = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(NS, "svg"), part = (name, props) => { const one = document.createElementNS(NS, name); for (const [k, v] of Object.entries(props)) one.setAttribute(k, v); return one; };
+  for (const [k, v] of Object.entries({ width: width + 2, height: height + 2, "aria-hidden": "true" })) svg.setAttribute(k, v);
+  paths.forEach((points, n) => {
+    if (!points) return;
+    let d = `M${points[0][0]} ${points[0][1]}`;
+    for (let k = 1; k < points.length; k++) { const [x0, y0] = points[k - 1], [x1, y1] = points[k], m = (x0 + x1) / 2; d += y0 === y1 ? `L${x1} ${y1}` : `C${m} ${y0} ${m} ${y1} ${x1} ${y1}`; }
+    const [x, y] = points[points.length - 1], many = arrows[n][2] || 1;
+    svg.append(part("path", { d, class: "arrow", "stroke-width": many > 100 ? 3 : many > 1 ? 2 : 1.3 }), part("path", { d: `M${x} ${y}l-7 -4v8z`, class: "tip" }));
+  });
+  const inside = el("div", { class: "sheet" }, svg); inside.style.width = `${width + 2}px`; inside.style.height = `${height + 2}px`;
+  const reads = boxes.map(() => []); for (const [a, b] of arrows) if (a !== b) reads[b].push(boxes[a].title);
+  boxes.forEach((one, n) => {
+    const said = `${one.title}: ${one.label}${reads[n].length ? `; reads ${reads[n].slice(0, 5).join(", ")}${reads[n].length > 5 ? ` and ${reads[n].length - 5} more` : ""}` : ""}`;
+    const box = el(one.href ? "a" : "div", { class: `node${one.here ? " here" : ""}`, href: one.href, "aria-label": one.href ? said : undefined, title: one.title }, el("span", { class: "name" }, one.title), el("span", { class: "under" }, ...one.under));
+    box.style.width = `${box_size.width}px`; box.style.left = `${at[n][0]}px`; box.style.top = `${at[n][1]}px`; inside.append(box);
+  });
+  return el("div", { class: "scroll graph", tabindex: "0", role: "region", "aria-label": label }, inside);
+}
+const ORDER = ["failed", "running", "done", "reused", "stopped", "queued", "waiting for inputs", "not started"];
+function states(counts) {  // of many calls: a bar of their states, and the counts in words
+  const some = ORDER.filter(s => counts[s]), all = some.reduce((sum, s) => sum + counts[s], 0), bar = el("span", { class: "bar", "aria-hidden": "true" });
+  for (const s of some) { const one = el("i", { class: `s-${s.split(" ")[0]}` }); one.style.flex = String(counts[s] / all); bar.append(one); }
+  return { bar, all, text: some.map(s => `${count(counts[s])} ${word(s)}`).join(", ") };
+}
+
+function graph(wanted) {
+  const place = el("div"), told = el("p", { class: "soft", role: "status" }), by = el("select", { id: "by" }, ...[["", "what fits"], ["call", "each call"], ["function", "each function"]].map(([v, t]) => el("option", { value: v }, t))), run = el("select", { id: "run" }, el("option", { value: "" }, "the latest"));
+  run.value = wanted || "";
+  main.replaceChildren(el("h1", {}, "Graph"), el("div", { class: "tools" }, el("label", { for: "by" }, "A box is", by), el("label", { for: "run" }, "Run", run), told), el("section", { class: "card" }, place));
+  let due = 0, busy = false, over = false, last = "";
+  async function load() {
+    busy = true; const began = performance.now();
+    try {
+      const g = await ask(`/api/graph?by=${by.value}&run=${run.value}`); if (over || !g) return;
+      const told_runs = ["", ...g.runs.slice().reverse().map(String)];
+      if (told_runs.join() !== [...run.options].map(o => o.value).join() && document.activeElement !== run) { const chosen = run.value; run.replaceChildren(...told_runs.map(v => el("option", { value: v }, v ? `run ${v}` : "the latest"))); run.value = told_runs.includes(chosen) ? chosen : ""; }
+      const text = JSON.stringify(g); if (text === last) return; last = text;
+      told.textContent = !g.boxes.length ? "" : g.grouped ? `${count(g.calls)} calls of ${count(g.boxes.length)} function${g.boxes.length === 1 ? "" : "s"}` : `${count(g.calls)} calls` + (g.more ? `; ${count(g.more)} are left out` : "");
+      const focus = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null, old = place.querySelector(".graph"), scrolled = old ? [old.scrollLeft, old.scrollTop] : null;
+      const boxes = g.boxes.map(([key, name, calls, counts, mean]) => {
+        const { bar, all, text } = states(counts), one = calls === 1 && !g.grouped, state = ORDER.find(s => counts[s]) || "unknown", took = mean === null ? "" : `${span(mean)}${all > 1 ? " each" : ""}`;
+        const done = (counts.done || 0) + (counts.reused || 0);
+        return { title: name, href: g.grouped ? `#/calls/${encodeURIComponent(name)}` : key ? `#/call/${key}` : undefined, label: one ? `${word(state)} ${took}` : `${text} ${took}`,
+          under: one ? [mark(state), el("span", { class: "soft" }, took)] : [bar, el("span", { class: "soft num" }, done === all ? `${count(all)} done` : `${count(done)} of ${count(all)}`), counts.failed ? el("span", { class: "bad num" }, `✕ ${count(counts.failed)}`) : null, counts.running ? el("span", { class: "run num" }, `▶ ${count(counts.running)}`) : null, el("span", { class: "soft last" }, took)].filter(Boolean) };
+      });
+      place.replaceChildren(boxes.length ? drawn(boxes, g.arrows, "Graph of calls: an arrow leads from what is read to what reads it") : el("p", { class: "soft" }, "No call has been executed yet."));
+      const fresh = place.querySelector(".graph"); if (fresh && scrolled) [fresh.scrollLeft, fresh.scrollTop] = scrolled;
+      if (focus) [...place.querySelectorAll("a")].find(a => a.getAttribute("href") === focus)?.focus({ preventScroll: true });
+    } finally { busy = false; due = performance.now() + Math.max(1500, share() * (performance.now() - began)); }
+  }
+  const again = () => { due = 0; last = ""; if (!busy) load().catch(() => {}); };
+  by.addEventListener("change", again); run.addEventListener("change", again);
+  return { update() { if (!busy && performance.now() > due) load().catch(() => {}); }, end() { over = true; } };
+}
+
+function objects() {
+  const tiles = el("div", { class: "tiles three" }), list = el("div");
+  main.replaceChildren(el("h1", {}, "Objects"), el("p", { class: "soft" }, "Values that are kept: results, what put() stored, and large arguments. A value goes when the program holds it no more and no call will read it."), tiles, card("Largest values", list));
+  const tile = (label, value, note, part) => el("div", { class: "card tile" }, el("div", { class: "label" }, label), el("div", { class: "value" }, value), el("div", { class: "note" }, part === undefined ? null : gauge(part), part === undefined ? note : ` ${note}`));
+  let due = 0, busy = false, over = false;
+  async function load() {
+    busy = true; const began = performance.now();
+    try {
+      const o = await ask("/api/objects"); if (over || !o) return;
+      put(tiles, tile("In memory", bytes(o.used), o.limit ? `of ${bytes(o.limit)}` : "of this program", o.limit ? o.used / o.limit : undefined), tile("On disk", bytes(o.disk), o.disk ? "memory was full" : "nothing had to go there"), tile("Small results", bytes(o.small), "beside these values"));
+      const worker = n => n ? `worker ${n}` : "the program", several = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
+      put(list, o.rows.length ? table(["<value", "size", "<where", "<made by", "<mapped by", "<held by"], o.rows.map(([key, name, what, size, disk, made, readers, held, left]) => [
+        key && what === "result" ? el("span", {}, callLink(key, name), el("span", { class: "soft" }, " result")) : what, bytes(size), disk ? "disk" : "memory", worker(made), readers.length ? readers.slice(0, 4).map(worker).join(", ") + (readers.length > 4 ? ` and ${readers.length - 4} more` : "") : "nobody",
+        [held ? several(held, "object") + " of the program" : "", left ? several(left, "call") + " to come" : ""].filter(Boolean).join(", ") || (what === "argument" ? "calls of a run" : what === "function" ? "calls of it" : "–")]), "Largest values") : el("p", { class: "soft" }, "No large value is kept."));
+      if (o.more) list.append(el("p", { class: "soft" }, `${several(o.more, "further value")} of ${bytes(o.more_bytes)}`));
+    } finally { busy = false; due = performance.now() + Math.max(3000, share() * (performance.now() - began)); }
+  }
+  return { update() { if (!busy && performance.now() > due) load().catch(() => {}); }, end() { over = true; } };
+}
+
 // -- the frame -------------------------------------------------------------------------------
 
 function locked() {
@@ -294,7 +387,7 @@ function route() {
   const screen = name === "call" && id ? "calls" : name in SCREENS ? name : "overview";
   for (const a of document.querySelectorAll("#nav a")) if (a.getAttribute("href") === `#/${screen}`) { a.setAttribute("aria-current", "page"); a.scrollIntoView({ block: "nearest", inline: "nearest" }); } else a.removeAttribute("aria-current");
   document.title = `${TITLES[screen]} · mars`;
-  view = name === "call" && id ? call(id) : SCREENS[screen]();
+  view = name === "call" && id ? call(id) : SCREENS[screen](id === undefined || id === "" ? undefined : decodeURIComponent(id));
   if (latest) view.update(latest);
 }
 function tick(o) {

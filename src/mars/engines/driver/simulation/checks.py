@@ -10,6 +10,7 @@ from collections import Counter
 from math import inf
 
 from mars.engines.driver.core import ASSIGNED, DONE, MADE, READY, RETRYING, WAITING
+from mars.engines.driver.queues import Group
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.simulation.machine import Broken, Machine, SimulatedRun, named
 from mars.observe.observation import each_attempt
@@ -41,9 +42,9 @@ def _check_indices(ledger: Ledger) -> None:
     """What is kept so that nobody looks at all groups and workers is what a look would find."""
     state = ledger.scheduler.core
     groups = state.groups.items()
-    if state.idle.keys() != {number for number, group in groups if group.idle}:
+    if state.idle.keys() != {n for n, group in groups if group.idle and group.pool is None}:
         raise Broken("groups with idle workers are not those that are noted")
-    if state.idle_workers != sum(len(group.idle) for _, group in groups):
+    if state.idle_workers != sum(len(group.idle) for _, group in groups if group.pool is None):
         raise Broken("the number of idle workers is wrong")
     if not {number for number, group in groups if group.free > 1e-9} <= state.roomy.keys():
         raise Broken("a group with free cores is not noted")
@@ -63,13 +64,40 @@ def _check_indices(ledger: Ledger) -> None:
             raise Broken(f"{group.address}: the memory of calls that run is wrong")
 
 
+def _check_devices(ledger: Ledger, group: Group) -> None:
+    """No part of a GPU has two owners, and what runs on one has it."""
+    state = ledger.scheduler.core
+    pool = group.pool
+    assert pool is not None
+    held = [0.0] * len(pool.names)
+    for worker in state.holders.values():
+        if worker.group == group.number and not worker.lent:
+            for at in worker.devices:
+                held[at] += min(worker.gpus, 1)
+    if any(abs(1 - free - part) > 1e-6 for free, part in zip(pool.free, held, strict=True)):
+        raise Broken(f"{group.address}: of its GPUs {held} are held, {pool.free} free")
+    if max(held) > 1 + 1e-6:
+        raise Broken(f"{group.address}: of its GPUs {held} are held")
+    for worker in state.workers.values():
+        if worker.group != group.number:
+            continue
+        if worker.queue and worker.lent and not worker.blocked:
+            raise Broken(f"worker {worker.id} runs a call on GPUs that it has lent")
+        if worker.lent and not worker.queue and worker.cpus and worker.claim:
+            raise Broken(f"worker {worker.id} has lent its GPUs and claims cores")
+        for task in worker.queue:
+            gpus = task.call.options.gpus
+            if gpus != worker.gpus or len(worker.devices) != max(1, int(gpus)):
+                raise Broken(f"{named(task)} asks for {gpus} GPUs, its worker has {worker.gpus}")
+
+
 def check(ledger: Ledger) -> None:
     """What holds after every event."""
     state = ledger.scheduler.core
     held = dict.fromkeys(state.groups, 0.0)
     for worker in state.workers.values():
         queue = worker.queue
-        held[worker.group] += worker.claim
+        held[worker.share.number] += worker.claim
         if worker.blocked and not queue:
             raise Broken(f"worker {worker.id} is blocked and runs nothing")
         if worker.claim != (worker.cpus if queue and not worker.blocked else 0):
@@ -87,6 +115,9 @@ def check(ledger: Ledger) -> None:
                 raise Broken(f"{named(task)} is queued behind tasks of another shape")
     for number, claimed in held.items():
         group = state.groups[number]
+        if group.pool is not None:
+            _check_devices(ledger, group)
+            continue
         if abs(group.cpus - group.free - claimed) > 1e-6:
             raise Broken(f"{group.address}: {claimed} claimed, {group.free} free")
         over = group.cpus and claimed > group.cpus + 1e-6  # none: it is lost
@@ -128,11 +159,12 @@ def check(ledger: Ledger) -> None:
         for run in task.runs:
             counts[run] += 1
             made[run] += task.early and not task.asked
-    count = state.ready.count
+    assert state.ready.devices is not None
+    queued = count = state.ready.count + state.ready.devices.count
     if count != ready:  # a map that ended with its last block may stand there still
         count -= sum(task.stage >= DONE for task in state.ready if task.items is not None)
     if not ready <= count <= ready + maybe_ready:
-        raise Broken(f"{ready} tasks are ready, {state.ready.count} queued")
+        raise Broken(f"{ready} tasks are ready, {queued} queued")
     for task in ledger.tasks:
         if task.consumers != readers[task]:
             raise Broken(f"{named(task)} has {readers[task]} readers, counts {task.consumers}")

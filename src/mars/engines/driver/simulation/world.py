@@ -54,7 +54,7 @@ from mars.engines.driver.events import (
     Unneeded,
     Withdrawn,
 )
-from mars.engines.driver.queues import WorkerState
+from mars.engines.driver.queues import WorkerState, place_of, serves
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.simulation.checks import Ledger, check, check_freed, check_quiet
 from mars.engines.driver.simulation.machine import (
@@ -98,6 +98,8 @@ class World:
         Whether the story is kept, in `machine.log`.
     checked : bool, default True
         Whether the whole state is checked after each event. That takes far longer than the events.
+    devices : sequence of int, optional
+        How many GPUs each group has. Default: none.
 
     Attributes
     ----------
@@ -118,6 +120,7 @@ class World:
         log: bool = False,
         *,
         checked: bool = True,
+        devices: Sequence[int] = (),
     ) -> None:
         machine = self.machine = Machine(seed, log)
         self.processes = Processes(machine, self)
@@ -141,6 +144,9 @@ class World:
         self._addresses = [address for address, _ in groups]
         self._number_at = list(self.scheduler.groups)  # of the group that is at a place now
         self._place_of = {number: place for place, number in enumerate(self._number_at)}
+        self._devices = [tuple(map(str, range(count))) for count in devices]
+        for number, names in zip(self._number_at, self._devices, strict=False):
+            self.scheduler.add_devices(number, names)
         self._gone: set[int] = set()
         self._askers: dict[int, Asker] = {}
         self._shipped: set[int] = set()  # attempts whose values are, or were, on their way
@@ -349,7 +355,7 @@ class World:
             self._carriers[type(command)](command)
 
     def _start_worker(self, command: StartWorker) -> None:
-        address = self._addresses[self._place_of[command.group]]
+        address = self._addresses[self._place_of[place_of(command.group)]]
         self.processes.start(Process(command.worker, address))
 
     def _stop_worker(self, command: StopWorker) -> None:
@@ -389,7 +395,7 @@ class World:
                 if source.released:
                     raise Broken(f"{named(task)} reads {named(source)}, which was released")
             elif source.early:
-                if not self._has(state.group, source):
+                if not self._has(place_of(state.group), source):
                     raise Broken(f"{named(task)} is sent where {named(source)} is not")
                 self.faults["early"] += 1
             elif source.worker is not state or source.attempt >= task.attempt:
@@ -499,10 +505,7 @@ class World:
         self.faults["closed"] += 1
         there = [group for group in self.scheduler.groups.values() if not group.closed]
         for task in list(self.scheduler.ready):
-            options = task.call.options
-            if any(
-                options.cpus <= one.cpus and options.worker in (None, one.address) for one in there
-            ):
+            if any(serves(one, task) for one in there):
                 continue
             for run in task.runs if task.source is None else task.source.runs:
                 if run.live:
@@ -685,7 +688,7 @@ class World:
                 run.joined = True  # what it only needed to feed others may not be made again
         self.on(Lost(index, lambda task: ("lost", task.attempt), handed))
         for number, worker in list(state.workers.items()):
-            if worker.group == index:
+            if place_of(worker.group) == index:
                 process = self.processes.all[number]
                 process.upwards.clear()
                 process.outbox, process.told = [], []
@@ -697,6 +700,8 @@ class World:
         def come_back() -> None:
             self._number_at[place] = state.add_group(self._addresses[place], cpus)
             self._place_of[self._number_at[place]] = place
+            if self._devices:
+                state.add_devices(self._number_at[place], self._devices[place])
             self.on(Tick())
 
         self.machine.after(0.05, come_back)

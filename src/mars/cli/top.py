@@ -1,0 +1,129 @@
+"""``mars top``: how far the running sessions are, what runs, what failed. Called by `mars.cli`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from mars.cli.live import Found, ask, everything
+from mars.logs import escape_control
+from mars.observe.states import seconds
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from rich.console import Group
+
+_EVERY_S: Final = 1.0
+_RUNNING: Final = 12
+_OTHERS: Final = 6
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what ``mars top`` understands."""
+    parser.add_argument(
+        "--session", metavar="ID", default="", help="beginning of a session's id; default: all"
+    )
+    parser.add_argument("--once", action="store_true", help="print it once, and end")
+    parser.add_argument(
+        "--every", type=float, default=_EVERY_S, metavar="SECONDS",
+        help=f"how often it is looked at; {_EVERY_S:g}",
+    )  # fmt: skip
+
+
+def run(options: Namespace) -> int:
+    """Show the sessions until Ctrl-C, or once; 1 if there is none, or the folder is open."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    try:
+        shown, some = _look(options.session, console.height)
+        if options.once or not console.is_terminal:
+            console.print(shown, highlight=False)
+            return 0 if some else 1
+        with Live(shown, console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(max(options.every, 0.1))
+                shown, _ = _look(options.session, console.height)
+                live.update(shown, refresh=True)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0  # this is how one leaves it
+
+
+def _look(session: str, height: int) -> tuple[Group, bool]:
+    """All sessions, and whether there is one."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Any] = []
+    sessions = [one for one in everything() if one.session.startswith(session)]
+    room = max(3, (height - 4) // max(1, len(sessions)) - 8)
+    for found in sessions:
+        try:
+            told = ask(found, "/api/overview")
+        except OSError:  # it has just ended
+            continue
+        parts += _session(found, told, room)
+    if not parts:
+        return Group(Text("no program of yours has a session of mars on this machine")), False
+    return Group(*parts), True
+
+
+def _session(found: Found, told: dict[str, Any], room: int) -> list[Any]:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    program = escape_control(found.program) or "a program"
+    head = Text.assemble(
+        (program, "bold"), f"  pid {found.pid}, session {found.session[:8]}", style="default"
+    )
+    done, failed, total = told["done"], told["failed"], told["total"]
+    if told["runs"]:
+        far = f"{done:,} of {total:,} done"
+        left = f", {_left(told['left'])} left" if told["left"] else ", time left not known yet"
+    else:
+        far, left = f"{told['ended']:,} call{'s' * (told['ended'] != 1)} done", ""
+        total = 0
+    failing = max(failed, told["failures"])
+    line = Text(f"{far}{left}, {told['busy']:g} of {told['cores']:g} cores busy")
+    if failing:
+        line.append(f", ✕ {failing:,} failed", "red")
+    parts: list[Any] = [head, line]
+    if total:
+        parts.append(ProgressBar(total=total, completed=done + failed, width=60))
+    if told["holds"]:
+        parts.append(Text(told["holds"], "dim"))
+    if told["running"]:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("▶ running", overflow="ellipsis", no_wrap=True, max_width=60)
+        for name in ("for", "usual", "worker"):
+            table.add_column(name, justify="right")
+        longest = sorted(told["running"], key=lambda one: -one["for"])
+        for one in longest[: min(room, _RUNNING)]:
+            usual = seconds(one["expected"]) if one["expected"] else "-"
+            table.add_row(Text(one["name"]), seconds(one["for"]), usual, str(one["worker"]))
+        parts.append(table)
+        more = len(longest) - min(room, _RUNNING)
+        if more > 0:
+            parts.append(Text(f"and {more} more", "dim"))
+    for one in told["failing"][-min(room, _OTHERS) :][::-1]:
+        why = one["why"] or one["ending"]
+        parts.append(Text.assemble(("✕ ", "red"), one["name"], ("  " + why, "dim"), no_wrap=True,
+                                   overflow="ellipsis"))  # fmt: skip
+    return [*parts, Text()]
+
+
+def _left(left: tuple[float, float | None]) -> str:
+    low, high = left
+    if high is None:
+        return f"over {seconds(low)}"
+    return seconds(high) if seconds(low) == seconds(high) else f"{seconds(low)} to {seconds(high)}"
+
+
+__all__ = ["add_arguments", "run"]

@@ -1,0 +1,149 @@
+"""Type variables and aliases of types: what they are made from, and making them again.
+
+Those of Python 3.12's syntax (``class Box[T: Base]``, ``type Tree[T] = T | list[Tree[T]]``) know
+their bounds and values only when they are asked, as these may refer to what is defined later. So
+they are made by that very syntax, and what it evaluates comes when all else is there.
+
+Called by `mars.code.pickling` when a pickle is written, and by pickles when they are read.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import typing
+from typing import Any, Final
+
+_EMPTY: Final[tuple[Any, ...]] = ()
+
+
+class _Open(threading.local):
+    """What was made and not filled yet, with the list that its code takes its parts from."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, tuple[object, list[object]]] = {}
+
+
+_open = _Open()
+
+
+def is_of_syntax(value: Any) -> bool:
+    """Whether a parameter or alias was made by the syntax of Python 3.12, or as it makes them."""
+    kind = type(value).__name__
+    if sys.version_info < (3, 12):
+        return False
+    if kind == "TypeVarTuple":
+        return bool(value.__module__ == "typing")
+    return kind == "TypeAliasType" or getattr(value, "__infer_variance__", False) is True
+
+
+def parts_of(value: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A maker and its arguments, of an object that is known by its name and has no late parts."""
+    kind = type(value)
+    if kind.__name__ == "NewType":
+        return kind, (value.__name__, value.__supertype__)
+    if kind.__name__ == "TypeVar":
+        return make_typevar, (
+            value.__name__, value.__constraints__, value.__bound__, value.__covariant__,
+            value.__contravariant__, *_default_of(value),
+        )  # fmt: skip
+    if kind.__name__ in ("ParamSpec", "TypeVarTuple") and _default_of(value):
+        return make_with_default, (kind, value.__name__, *_default_of(value))
+    return kind, (value.__name__,)
+
+
+def _default_of(value: Any) -> tuple[Any, ...]:
+    if not hasattr(value, "has_default") or not value.has_default():
+        return ()
+    return (value.__default__,)
+
+
+def make_typevar(
+    name: str, constraints: tuple[Any, ...], bound: Any, covariant: bool, contravariant: bool,
+    *default: Any,
+) -> Any:  # fmt: skip
+    """A type variable."""
+    given: dict[str, Any] = {"default": default[0]} if default else {}
+    return typing.TypeVar(
+        name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant, **given
+    )
+
+
+def make_with_default(kind: Any, name: str, default: Any) -> Any:
+    """A parameter of another kind with a default, as Python 3.13 has them."""
+    return kind(name, default=default)
+
+
+def _described(parameter: Any) -> tuple[str, str, int, bool, bool]:
+    """Kind, name, number of constraints, and whether there are a bound and a default."""
+    constraints = getattr(parameter, "__constraints__", ())
+    bounded = getattr(parameter, "__bound__", None) is not None
+    default = bool(_default_of(parameter))
+    return type(parameter).__name__, parameter.__name__, len(constraints), bounded, default
+
+
+def _late_parts(parameter: Any) -> list[Any]:
+    constraints = getattr(parameter, "__constraints__", ())
+    bound = getattr(parameter, "__bound__", None)
+    return [*constraints, *([] if bound is None else [bound]), *_default_of(parameter)]
+
+
+def late_parts_of(value: Any) -> tuple[tuple[Any, ...], list[Any]]:
+    """How something of the syntax is written, and what comes later."""
+    if type(value).__name__ == "TypeAliasType":
+        parameters = value.__type_params__
+        late = [one for parameter in parameters for one in _late_parts(parameter)]
+        return tuple(map(_described, parameters)), [*late, value.__value__]
+    return _described(value), _late_parts(value)
+
+
+def _written(described: tuple[str, str, int, bool, bool], place: int) -> tuple[str, int]:
+    """A parameter as it stands in brackets, and the place of what comes after its parts."""
+    kind, name, constraints, bounded, default = described
+    text = {"TypeVarTuple": "*", "ParamSpec": "**"}.get(kind, "") + name
+    if constraints:
+        text += f": ({''.join(f'__parts__[{place + one}], ' for one in range(constraints))})"
+    elif bounded:
+        text += f": __parts__[{place}]"
+    place += constraints or int(bounded)
+    if default:
+        text += f" = {'*' if kind == 'TypeVarTuple' else ''}__parts__[{place}]"
+    return text, place + int(default)
+
+
+def make_parameter(described: tuple[str, str, int, bool, bool]) -> Any:
+    """A parameter of the syntax, whose bound comes with `fill_late`."""
+    text, _ = _written(described, 0)
+    parts: list[object] = []
+    space: dict[str, Any] = {"__parts__": parts, "__name__": "typing"}
+    exec(f"def made[{text}](): ...", space)  # of names that a program's own syntax had
+    (made,) = space["made"].__type_params__
+    _open.parts[id(made)] = made, parts
+    return made
+
+
+def make_alias(name: str, module: str, parameters: tuple[Any, ...]) -> Any:
+    """An alias of a type, whose value comes with `fill_late`."""
+    place, texts = 0, []
+    for described in parameters:
+        text, place = _written(described, place)
+        texts.append(text)
+    parts: list[object] = []
+    space: dict[str, Any] = {"__parts__": parts, "__name__": module}
+    brackets = f"[{', '.join(texts)}]" if texts else ""
+    exec(f"type {name}{brackets} = __parts__[{place}]", space)
+    made = space[name]
+    _open.parts[id(made)] = made, parts
+    return made
+
+
+def parameter_of(alias: Any, place: int) -> Any:
+    """A parameter of an alias."""
+    return alias.__type_params__[place]
+
+
+def fill_late(made: Any, late: list[Any]) -> None:
+    """Give a parameter or alias what its code evaluates."""
+    known = _open.parts.pop(id(made), None)
+    if known is not None and known[0] is made:
+        known[1][:] = late

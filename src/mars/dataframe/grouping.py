@@ -1,0 +1,123 @@
+"""Groups of rows brought together: each part has all rows of some groups.
+
+So functions that need whole groups, such as ``groupby("city").apply(func)``, run for several parts
+at the same time. The rows go to parts by a hash of their keys, and the results are put into the
+order of pandas in the end: by the keys, or by the places of the rows.
+
+::
+
+    chunks ──split by hash──► pieces ──► parts ──func──► results ──in order──► one chunk
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mars.dataframe.parts import lengths_of, of_parts, parts_of
+
+BY_ROWS: Final = frozenset(
+    [
+        "bfill", "cumcount", "cummax", "cummin", "cumprod", "cumsum", "diff", "ffill", "head",
+        "pct_change", "rank", "shift", "tail", "transform",
+    ]
+)  # fmt: skip
+"""Methods of groups whose results have rows of the frame, in the order of the frame."""
+
+BY_KEYS: Final = frozenset(
+    [
+        "agg", "aggregate", "apply", "kurt", "median", "nunique", "prod", "quantile", "sem", "skew",
+        "std", "value_counts", "var", "describe", "idxmax", "idxmin",
+    ]
+)  # fmt: skip
+"""Methods of groups whose results are in the order of the keys."""
+
+
+def grouped_together(
+    lazy: Any, keys: Sequence[Any], func: Callable[[Any], Any], meta: Any, by_rows: bool
+) -> Any:
+    """A frame of Dask with one chunk: the results of a function for parts with whole groups.
+
+    Parameters
+    ----------
+    lazy : frame of Dask
+        The frame.
+    keys : sequence
+        The columns that say which group a row is in.
+    func : callable
+        Gets a frame of pandas that has all rows of some groups, in their order.
+    meta : DataFrame or Series
+        What the result looks like.
+    by_rows : bool
+        Whether the rows of the result are in the order of the frame. Otherwise they are in the
+        order of the keys, which are the first levels of the index.
+    """
+    import dask
+
+    parts = parts_of(lazy)
+    count = len(parts)
+    split = dask.delayed(_split, pure=True, nout=count)
+    run = dask.delayed(_run, pure=True)
+    known = lengths_of(lazy)
+    if known is None:
+        lengths = dask.delayed(_places, pure=True)([dask.delayed(len)(one) for one in parts])
+    else:
+        lengths = _places(known)
+    pieces = [split(one, list(keys), count, lengths[i]) for i, one in enumerate(parts)]
+    results = [run(func, [one[i] for one in pieces], by_rows) for i in range(count)]
+    ordered = dask.delayed(_by_rows if by_rows else _by_keys, pure=True)
+    return of_parts([ordered(results, len(keys))], meta)
+
+
+def _places(lengths: list[int]) -> list[int]:
+    return [0, *itertools.accumulate(lengths)]
+
+
+def _split(part: Any, keys: list[Any], count: int, place: int) -> list[tuple[Any, Any]]:
+    """The rows for each part, with their places in the whole frame."""
+    import numpy
+    import pandas
+
+    home = pandas.util.hash_pandas_object(part[keys], index=False).to_numpy() % count
+    found = []
+    for number in range(count):
+        [rows] = numpy.nonzero(home == number)
+        found.append((part.iloc[rows], rows + place))
+    return found
+
+
+def _run(func: Callable[[Any], Any], pieces: list[tuple[Any, Any]], by_rows: bool) -> Any:
+    import numpy
+    import pandas
+
+    full = [one for one in pieces if len(one[0])] or pieces[:1]
+    frame = pandas.concat([one for one, _ in full])
+    if not by_rows:
+        return func(frame) if len(frame) else None
+    places = numpy.concatenate([rows for _, rows in full])
+    labels = frame.index
+    frame.index = pandas.RangeIndex(len(frame))  # labels may come twice
+    made = func(frame)
+    rows = made.index.to_numpy()
+    made.index = labels[rows]
+    return made, places[rows]
+
+
+def _by_rows(results: list[tuple[Any, Any]], _: int) -> Any:
+    import numpy
+    import pandas
+
+    whole = pandas.concat([one for one, _ in results])
+    return whole.iloc[numpy.argsort(numpy.concatenate([rows for _, rows in results]))]
+
+
+def _by_keys(results: list[Any], count: int) -> Any:
+    import pandas
+
+    whole = pandas.concat([one for one in results if one is not None])
+    levels = list(range(count)) if whole.index.nlevels > 1 else 0
+    return whole.sort_index(level=levels, kind="stable", sort_remaining=False)
+
+
+__all__ = ["BY_KEYS", "BY_ROWS", "grouped_together"]

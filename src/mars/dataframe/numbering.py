@@ -1,0 +1,82 @@
+"""An expression of Dask whose rows are numbered from 0 on, over all chunks.
+
+It is a step of the expression like those of Dask itself, so Dask still leaves out columns that
+nobody asks for, also those of what comes before. It is loaded when a frame is numbered.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any, ClassVar
+
+from dask.dataframe.dask_expr._collection import new_collection
+from dask.dataframe.dask_expr._expr import Expr, Projection, plain_column_projection
+from dask.task_spec import List, Task, TaskRef
+
+Meta = Any
+
+
+class Numbered(Expr):  # type: ignore[misc]
+    """The rows of a frame with an index that counts them."""
+
+    _parameters: ClassVar[list[str]] = ["frame", "label"]
+    _defaults: ClassVar[dict[str, Any]] = {"label": None}
+    _is_length_preserving = True
+
+    @functools.cached_property
+    def _meta(self) -> Meta:
+        return numbered_part(self.frame._meta, 0, self.label)
+
+    def _divisions(self) -> tuple[None, ...]:
+        return (None,) * (int(self.frame.npartitions) + 1)
+
+    @property
+    def _projection_columns(self) -> Any:
+        return []
+
+    def _simplify_up(self, parent: Any, dependents: Any) -> Any:
+        """Columns that nobody asks for are left out below; rows that nobody labels keep labels."""
+        if isinstance(parent, Projection) and self.frame.ndim == 2:
+            return plain_column_projection(self, parent, dependents)
+        return None
+
+    def _layer(self) -> dict[Any, Any]:
+        frame, count = self.frame._name, self.frame.npartitions
+        if count == 1:
+            key = (self._name, 0)
+            return {key: Task(key, numbered_part, TaskRef((frame, 0)), 0, self.label)}
+        lengths, places = f"lengths-{self._name}", f"places-{self._name}"
+        graph: dict[Any, Any] = {
+            (lengths, i): Task((lengths, i), len, TaskRef((frame, i))) for i in range(count)
+        }
+        graph[places] = Task(places, _places, List(*[TaskRef((lengths, i)) for i in range(count)]))
+        for i in range(count):
+            key = (self._name, i)
+            graph[key] = Task(key, _numbered, TaskRef((frame, i)), TaskRef(places), i, self.label)
+        return graph
+
+
+def _places(lengths: list[int]) -> list[int]:
+    return [0, *itertools.accumulate(lengths)]
+
+
+def _numbered(part: Any, places: list[int], number: int, label: Any) -> Any:
+    return numbered_part(part, places[number], label)
+
+
+def numbered_part(part: Any, place: int, label: Any) -> Any:
+    """A part with numbers from a place on as its index."""
+    import pandas
+
+    made = part.copy(deep=False)
+    made.index = pandas.RangeIndex(place, place + len(part), name=label)
+    return made
+
+
+def numbered(lazy: Any, label: Any = None) -> Any:
+    """A frame of Dask whose index counts all rows from 0 on."""
+    return new_collection(Numbered(lazy.expr, label))
+
+
+__all__ = ["numbered"]
