@@ -123,9 +123,7 @@ def remove_left(parent: str, now_s: float) -> None:
 _own = _Own()
 
 
-_Foreign = Any
-"""What Ray makes and has no types for: the module, handles of actors, references, securities."""
-
+_Foreign = Any  # what Ray makes and has no types for: actors, references, securities
 _Packed = tuple[bytes, list[_Foreign]]
 """Messages as Ray carries them: their pickle, and beside it large parts, which are then in Ray's
 object store and mapped from there."""

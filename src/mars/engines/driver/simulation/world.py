@@ -11,6 +11,9 @@ it happen until nothing is left to happen. If wanted, the whole state is checked
 
 Without faults it says how long a program would take on other machines. With faults and many seeds
 it shows that the scheduler keeps its promises; `tests/engines_local` plays thousands of histories.
+
+One long room on purpose: it stands in for the loop and the server of nested calls together, whose
+steps change one state here.
 """
 
 from __future__ import annotations
