@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 CEILINGS = {
     "": 48,
     "attempt": 43,
-    "calls": 51,
+    "calls": 52,
     "checkpoint": 15,
     "cli": 27,
     "code": 357,

@@ -207,10 +207,10 @@ def size_of(value: object) -> int:
 def base_of(value: Array) -> Array:
     """The whole array that a chunk was cut from, if its bytes can be shared. None: they cannot."""
     numpy = sys.modules.get("numpy")
-    if numpy is None or type(value) is not numpy.Array or value.dtype.hasobject:
+    if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
         return None
     base = value
-    while type(base.base) is numpy.Array:
+    while type(base.base) is numpy.ndarray:
         base = base.base
     whole = base.flags.c_contiguous or base.flags.f_contiguous
     if not whole or base.dtype.hasobject or any(step < 0 for step in value.strides):
@@ -221,7 +221,7 @@ def base_of(value: Array) -> Array:
 def contiguous(value: Array) -> Array:
     """The value, or a copy of it that pickles without being copied once more."""
     numpy = sys.modules.get("numpy")
-    if numpy is not None and type(value) is numpy.Array:
+    if numpy is not None and type(value) is numpy.ndarray:
         if value.dtype.hasobject or value.flags.c_contiguous or value.flags.f_contiguous:
             return value
         return numpy.ascontiguousarray(value)
