@@ -6,7 +6,7 @@ Pure. `mars.dask.plan` asks for the options of each task.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from mars.calls.options import CHECKS
 from mars.errors import UsageError
@@ -69,7 +69,7 @@ class Labels:
         return dict(label) if isinstance(label, tuple) else {}
 
 
-def annotations_of(graph: Any, nodes: Mapping[Key, Any]) -> Annotations:
+def annotations_of(graph: object, nodes: Mapping[Key, object]) -> Annotations:
     """What the parts of a graph were annotated with, for each task.
 
     Dask forgets annotations of arrays where it fuses their tasks. The layers that the arrays were

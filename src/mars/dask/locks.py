@@ -192,7 +192,7 @@ class _Registry:
 
 
 _here = _Registry()
-_plain: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_plain: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 
 
 def _forget() -> None:
@@ -221,7 +221,7 @@ def _reduce_named(lock: Any) -> tuple[Any, ...]:
         return ProcessLock, (_here.path(), _here.place_of(("named", lock.token)))
 
 
-def _reduce_plain(lock: Any) -> tuple[Any, ...]:
+def _reduce_plain(lock: object) -> tuple[Callable[..., object], tuple[object, ...]]:
     if not _travel.on:
         raise TypeError(f"cannot pickle {type(lock).__name__!r} object")
     with _guard:
@@ -234,7 +234,7 @@ def _reduce_plain(lock: Any) -> tuple[Any, ...]:
         return ProcessLock, (_here.path(), place)
 
 
-def _reduce_dataset(dataset: Any) -> tuple[Any, ...]:
+def _reduce_dataset(dataset: Any) -> tuple[Callable[..., object], tuple[object, ...]]:
     """A dataset of h5py: other processes open its file for themselves."""
     file = dataset.file
     if not _travel.on or _travel.far or file.mode != "r":

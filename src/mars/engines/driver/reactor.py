@@ -319,7 +319,7 @@ def _attempt_failed(
     _fail_attempted(core, task, outcome.result)
 
 
-def _fail_attempted(core: Core, task: Task, failure: Any) -> None:
+def _fail_attempted(core: Core, task: Task, failure: object) -> None:
     """A task, or a block of a map, has had its last attempt."""
     if task.source is None:
         fail(core, task, failure)
