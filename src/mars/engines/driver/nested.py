@@ -46,6 +46,13 @@ class Loop(Protocol):
     scheduler: Scheduler
     store: Store
 
+    @property
+    def over(self) -> bool:
+        """Whether the engine has ended."""
+
+    def ask(self, question: Callable[[], int]) -> int:
+        """Have something looked up in the loop's thread, and wait for the answer."""
+
     def post(self, action: Callable[[], object]) -> None:
         """Have something done in the loop's thread."""
 
