@@ -19,7 +19,7 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults check format \
+.PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults storage check format \
 	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if bench-tpch \
 	larger-than-memory chaos clean
 

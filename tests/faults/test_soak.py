@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,6 +16,7 @@ import pytest
 
 import mars
 import mars.remote as mr
+from mars.observe import attempts
 from mars.observe.attempts import Attempts
 from tests.faults.campaign import lengths
 
@@ -49,6 +49,23 @@ class Footprint:
             assert more <= 0, f"{who} has {more} descriptors more"
 
 
+@pytest.fixture
+def session_of_short_memory(
+    session: mars.session.Session, monkeypatch: pytest.MonkeyPatch
+) -> mars.session.Session:
+    """Its table of attempts has room for a thousand, so that what else grows is seen.
+
+    It takes some 131 bytes a call, and is full at a million of them; and 200 bytes a run, of which
+    it keeps 65 536.
+    """
+    monkeypatch.setattr(attempts, "RUNS_KEPT", 1000)
+    engine: Any = session.engine
+    known = engine.loop.scheduler.core.ended
+    engine.loop.scheduler.core.ended = table = Attempts(limit=1000)
+    table.workers.update(known.workers)
+    return session
+
+
 def nothing(_: int) -> None: ...
 
 
@@ -63,17 +80,9 @@ def refuses(index: int) -> None:
 
 @lengths("tasks", 30_000, 1_000_000, 900)
 def test_memory_does_not_grow_with_the_number_of_calls(
-    tasks: int, session: mars.session.Session
+    tasks: int, session_of_short_memory: mars.session.Session
 ) -> None:
-    """At most 1 MiB for each 100 000, in the driver and in each worker.
-
-    The table of attempts is beside that. It takes 131 bytes a call, and is full at a million. Here
-    it has room for a thousand, so that what else grows is seen.
-    """
-    engine: Any = session.engine
-    known = engine.loop.scheduler.core.ended
-    engine.loop.scheduler.core.ended = table = Attempts(limit=1000)
-    table.workers.update(known.workers)
+    """At most 1 MiB for each 100 000, in the driver and in each worker."""
 
     def run() -> None:
         mr.ExecutableTuple([mr.spawn(nothing, args=(i,)) for i in range(BATCH)]).execute()
@@ -138,7 +147,7 @@ KINDS: dict[str, Callable[[int], None]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @lengths("runs", 2000, 100_000, 900)
 def test_memory_does_not_grow_with_the_number_of_runs(
-    kind: str, runs: int, session: mars.session.Session, tmp_path: Path
+    kind: str, runs: int, session_of_short_memory: mars.session.Session
 ) -> None:
     """A loop that executes one call at a time: nothing stays of a run when it is over."""
     run = KINDS[kind]

@@ -65,7 +65,6 @@ from mars.engines.driver.events import (
     Withdrawn,
     WorkerReady,
 )
-from mars.engines.driver.on_devices import lend, take_again
 from mars.engines.driver.queues import (
     DEADLINE,
     KILL,
@@ -320,7 +319,7 @@ def _attempt_failed(
     _fail_attempted(core, task, outcome.result)
 
 
-def _fail_attempted(core: Core, task: Task, failure: Any) -> None:
+def _fail_attempted(core: Core, task: Task, failure: object) -> None:
     """A task, or a block of a map, has had its last attempt."""
     if task.source is None:
         fail(core, task, failure)
@@ -373,7 +372,10 @@ def _blocked(core: Core, event: Blocked, now: float) -> None:
     core.blocked += 1
     worker.share.free += worker.claim
     worker.claim = 0.0
-    lend(core, worker)
+    if worker.devices:
+        from mars.engines.driver.on_devices import lend  # late: hardly any program has GPUs
+
+        lend(core, worker)
     if len(worker.queue) > 1 and not worker.taking_back:
         core.take_back(worker, len(worker.queue) - 1)
 
@@ -395,8 +397,11 @@ def resume(core: Core, number: int) -> None:
         if worker.resuming and worker.id in core.workers:
             if worker.cpus > worker.share.free + 1e-9:
                 return
-            if worker.lent and not take_again(core, worker):
-                return
+            if worker.lent:
+                from mars.engines.driver.on_devices import take_again
+
+                if not take_again(core, worker):
+                    return
             worker.blocked = worker.resuming = False
             core.changed[worker] = None
             core.blocked -= 1
@@ -585,8 +590,7 @@ def _tick(core: Core, event: Tick, now: float) -> None:
                 core.commands.append(Kill(about.id))
         elif kind == OVERDUE:
             timers.drop_watch(when)
-            for worker in about:
-                _look_at_overdue(core, worker, now)
+            _look_at_overdue(core, about, now)
         elif kind == START:
             continue  # the pause of a group is over: `place` follows
         elif kind == DEADLINE:
@@ -603,25 +607,30 @@ def _tick(core: Core, event: Tick, now: float) -> None:
                 abandon(core, about)
 
 
-def _look_at_overdue(core: Core, worker: WorkerState, now: float) -> None:
-    """Ask a worker that should have told something by now."""
-    worker.watched = bool(worker.queue)
-    if not worker.queue:
-        return
-    late = now - worker.due_at
-    if late < OVERDUE_S - 1e-9:
-        core.timers.watch(worker.due_at + OVERDUE_S, worker)
-        return
-    # Look again after twice the time. The answer shows whether a frame was lost meanwhile.
-    core.timers.watch(now + late, worker)
-    behind = len(worker.queue) - 1
-    could = behind and not worker.asked and not worker.taking_back
-    worker.asked = True
-    # A call that a set tells of has begun, or can be cancelled: it does not wait behind a long one.
-    in_set = worker.queue[-1].call.options.in_set
-    if could and (in_set is not None or core.could_move(worker, behind, now)):
-        core.take_back(worker, behind)
-    else:
+def _look_at_overdue(core: Core, workers: Sequence[WorkerState], now: float) -> None:
+    """Ask workers that should have told something by now."""
+    watch = core.timers.watch
+    for worker in workers:
+        queue = worker.queue
+        worker.watched = bool(queue)
+        if not queue:
+            continue
+        late = now - worker.due_at
+        if late < OVERDUE_S - 1e-9:
+            watch(worker.due_at + OVERDUE_S, worker)
+            continue
+        # Look again after twice the time. The answer shows whether a frame was lost meanwhile.
+        watch(now + late, worker)
+        if len(queue) > 1 and not worker.asked and not worker.taking_back:
+            behind = len(queue) - 1
+            # A call that a set tells of has begun, or can be cancelled: it does not wait behind a
+            # long one.
+            in_set = queue[-1].call.options.in_set
+            if in_set is not None or core.could_move(worker, behind, now):
+                worker.asked = True
+                core.take_back(worker, behind)
+                continue
+        worker.asked = True
         core.commands.append(Report(worker.id))
 
 
