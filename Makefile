@@ -19,8 +19,8 @@ CHAOS_ARGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults check format \
-	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if chaos clean
+.PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults storage check format \
+	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if bench-tpch chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -250,6 +250,12 @@ bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and
 
 bench-what-if: $(VENV)/for-tests  ## predictions of runs against real ones (a minute; a quiet machine)
 	@$(PY) -m benchmarks.what_if $(BENCH_ARGS)
+
+# tpchgen-cli makes the data, 1 GB in build/tpch. TPCH_ARGS="--scale 0.1 --queries 1 6": less.
+TPCH_ARGS ?=
+bench-tpch: $(VENV)/for-tests  ## TPC-H against pandas and Dask's threads (minutes; a quiet machine)
+	@$(PIP) install --quiet tpchgen-cli
+	@$(PY) -m benchmarks.tpch $(TPCH_ARGS)
 
 chaos: .venv-bench/made  ## kill a random worker every 200 ms, ours and the peers' (half an hour)
 	@.venv-bench/bin/python -m benchmarks.chaos $(CHAOS_ARGS)

@@ -34,8 +34,11 @@ from benchmarks.runner import LEAST_ROUNDS, SHARE_S
 NOISY_CORES: Final = 0.25
 """Load by others from which a row is marked."""
 
-PREDICTED: Final = "what-if.json"
 PLOT_FOLDER: Final = "plots"
+BUSY: Final = (
+    "**The machine was busy, so two cores gave less than twice what one gives. The errors are an "
+    "upper limit; measure again where it is quiet.**"
+)
 PREDICTED: Final = "what-if.json"  # as `benchmarks.what_if --json` writes it
 """Beside the page."""
 
@@ -325,6 +328,7 @@ def what_if_lines(found: dict[str, Any]) -> Iterator[str]:
             f"Measured {found['time']}, commit {found['commit']}, while others kept "
             f"{found['busy_cores']:g} of {found['cores']} cores busy."
         ),
+        *(["", BUSY] if found["busy_cores"] > 0.25 * found["cores"] else []),
         "",
     ]  # fmt: skip
     yield from table(

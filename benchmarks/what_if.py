@@ -42,7 +42,7 @@ def monte_carlo(scale: float) -> Any:
     """`examples/monte_carlo_pi.py`: its 20 chunks, with fewer points, and what reads them."""
     from examples import monte_carlo_pi as example
 
-    points = int(600_000 * scale)
+    points = int(1_000_000 * scale)
     chunks = [mr.spawn(example.calc_chunk, (points, n)) for n in range(20)]
     return mr.spawn(example.calc_pi, (chunks, 20 * points))
 

@@ -45,6 +45,7 @@ from mars.engines.objects import RemoteObject  # noqa: E402
 from mars.observe.events import Event  # noqa: E402
 from mars.report.report import FunctionRow, Report, WorkerLine  # noqa: E402
 from mars.report.what_if import Point, WhatIf  # noqa: E402
+from mars.sessions.outcomes import Outcomes  # noqa: E402
 from mars.sessions.views import Views  # noqa: E402
 
 PAGE = ROOT / "docs" / "reference.md"
@@ -271,7 +272,7 @@ def klass(name: str, value: type, level: int = 3, constructor: bool = False) -> 
     title = signature(name, value, False) if constructor else name
     parts = [f"{'#' * level} `{title}`", *document(value.__doc__ or "")]
     short = name.rpartition(".")[2]
-    parts_of = [value, *[base for base in value.__bases__ if base is Views]]
+    parts_of = [value, *[base for base in value.__bases__ if base in (Outcomes, Views)]]
     members = {name: one for part in parts_of for name, one in vars(part).items()}
     for member, attribute in members.items():
         if member.startswith("_") or f"{value.__name__}.{member}" in FOR_MARS_ONLY:

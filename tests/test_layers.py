@@ -71,14 +71,15 @@ LAYERS = """
     observe.event_log observe.spans
     engine
     checkpoint.stale
-    checkpoint.folder checkpoint.framing checkpoint.holder checkpoint.identity checkpoint.loader
-    checkpoint.module_code
+    checkpoint.folder checkpoint.identity checkpoint.loader checkpoint.module_code
+    checkpoint.framing checkpoint.holder
     checkpoint.journal checkpoint.local_folder checkpoint.remote_folder checkpoint.walk
     checkpoint.declared checkpoint.digests checkpoint.reading
     checkpoint.index
     checkpoint.kept checkpoint.writer
     engines.outcome
-    calls.held calls.maps calls.shown checkpoint.opening
+    calls.held calls.maps checkpoint.opening
+    calls.shown
     checkpoint.identifier checkpoint.records
     checkpoint.recall
     checkpoint.checkpoint
@@ -108,9 +109,10 @@ LAYERS = """
     engines.driver.observing engines.driver.simulation.machine
     engines.driver.simulation.checks engines.driver.simulation.processes
     engines.driver.simulation.world
-    engines.driver.certificate engines.driver.store
+    engines.driver.certificate engines.driver.records engines.driver.store
     engines.driver.workers
-    engines.driver.deaths engines.driver.dispatch engines.driver.live engines.driver.nested
+    engines.driver.deaths engines.driver.dispatch engines.driver.live
+    engines.driver.nested
     engines.driver.loop
     engines.driver.stream
     engines.driver.engine
@@ -136,6 +138,7 @@ LAYERS = """
     sessions.logs sessions.echoing sessions.tally
     sessions.following
     sessions.runs sessions.views checkpoint.history
+    sessions.outcomes
     sessions.session checkpoint.upkeep checkpoint.why
     web.desk web.guard web.index
     web.graph
@@ -165,7 +168,7 @@ LAYERS = """
     joblib
     learn.contrib.joblib
     core.context core.session
-    dask.small_frames
+    dask.small_frames dask.lock_table
     dask.annotations dask.fusion dask.program dask.shuffles pandas
     dask.at_home dask.kept dask.lifting dask.locks dask.threads
     dask.plan
@@ -194,6 +197,7 @@ LAYERS = """
     learn.cluster learn.datasets learn.decomposition learn.ensemble learn.feature_extraction
     learn.glm learn.linear_model learn.metrics learn.model_selection learn.neighbors
     learn.preprocessing learn.semi_supervised learn.svm learn.utils learn.wrappers
+    learn.utils.multiclass learn.utils.validation
     learn.contrib.lightgbm learn.contrib.pytorch learn.contrib.xgboost learn.metrics.pairwise
     learn
     core
@@ -350,7 +354,7 @@ def test_the_scheduler_changes_the_stage_of_a_task_in_one_place() -> None:
     assert len(set(found)) == 1, "`move` checks each step"
 
 
-DOORS = {"dataframe.numbering", "joblib.backend"}
+DOORS = {"joblib.backend"}
 """What a program imports because it uses another package, and what extends classes of that."""
 
 

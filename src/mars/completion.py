@@ -96,7 +96,7 @@ class Completed:
     ) -> None:
         self._begin(ends, listen)
         self._run, self._over, self._progress = run, over, progress
-        self._pending: dict[Call, list[Any]] = {}
+        self._pending: dict[Call, list[Output]] = {}
         self._maps: dict[Call, tuple[Any, set[int]]] = {}  # and the items that are still to come
         self._told = False  # how the run has ended
         self._left = 0

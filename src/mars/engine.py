@@ -13,13 +13,15 @@ from typing import Any, Protocol
 
 from mars.errors import SessionClosed, UsageError
 from mars.logs import LogSource
-from mars.task import Call, Realm, Stage, Task
+from mars.task import Call, Place, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; the module is loaded by engines that are asked
 if TYPE_CHECKING:
+    from mars.attempt.followed import Surroundings
     from mars.observe.attempts import Rows
     from mars.observe.observation import Memory, Observation
     from mars.storage import Storage
+    from mars.task import Buffer
 
 
 class Run:
@@ -65,10 +67,10 @@ class Run:
         self.started_at = clock()
         # What calls have of the program: sys.path, folder, the variables that it has changed, and
         # its settings, see `mars.attempt.followed`. None: as the calls before.
-        self.surroundings: tuple[Any, Any, Any, Any] | None = None
+        self.surroundings: Surroundings | None = None
         self.number = 0  # how its engine calls it, in messages and in observations
         self.tasks: Sequence[Task] = ()  # of a nested run
-        self.member: Any = None  # the worker that asked for it, when it is nested
+        self.member: Any = None  # the worker that asked for it, when it is nested: a `Member`
         self.server: threading.Thread | None = None  # which ends it, and must not wait for it
         self.waits: Callable[[Run, float | None], bool] | None = None  # how, inside a worker
         self.partial: dict[Task, float] = {}  # set_progress of running tasks
@@ -214,7 +216,7 @@ class Engine(Protocol):
         """Of the groups of workers, as they are now."""
 
     def submit(
-        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+        self, run: Run, calls: Sequence[Call], places: Sequence[Place], targets: Collection[Call]
     ) -> None:
         """Start ``calls``, inputs first; `Run.end` follows, whatever happens.
 
@@ -271,10 +273,10 @@ class Engine(Protocol):
             The task's failure, when it has failed.
         """
 
-    def decode(self, value: Any) -> object:
+    def decode(self, value: object) -> object:
         """A fresh object from a value as this engine keeps it."""
 
-    def pickled(self, value: Any) -> tuple[Any, Sequence[Any]]:
+    def pickled(self, value: object) -> tuple[Buffer, Sequence[Buffer]]:
         """A value as this engine keeps it, as its pickle and its large buffers."""
 
     def install(self, task: Task, value: object) -> None:
@@ -354,7 +356,14 @@ class Engine(Protocol):
         does not say. It may take some seconds. The call notices nothing.
         """
 
-    def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
+    def create_object(
+        self,
+        session: str,
+        name: str,
+        cls: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
         """Make an object that all calls of the session share by name.
 
         Raises
@@ -363,7 +372,7 @@ class Engine(Protocol):
             There is one of that name.
         """
 
-    def get_object(self, session: str, name: str) -> Any:
+    def get_object(self, session: str, name: str) -> object:
         """What stands for the shared object of that name.
 
         Raises

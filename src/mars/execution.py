@@ -33,8 +33,8 @@ class Execution(Future[Any]):
         self,
         run: Run,
         engine: Engine,
-        conclude: Callable[[Callable[[], Any]], Any],
-        finish: Callable[[], Any],
+        conclude: Callable[[Callable[[], object]], object],
+        finish: Callable[[], object],
         objects: list[Any],
         listen: Callable[[Callable[[float | None], bool], float | None], bool],
         plain: bool = False,
@@ -410,7 +410,7 @@ class Execution(Future[Any]):
             if super().done() and self._exception is None and not super().cancelled():
                 self._result = _LATE
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[object, None, Any]:
         import asyncio
 
         return asyncio.wrap_future(self).__await__()
@@ -424,7 +424,7 @@ class Execution(Future[Any]):
         """The future itself; the original wraps one."""
         return self
 
-    def profiling_result(self) -> dict[str, Any]:
+    def profiling_result(self) -> dict[str, object]:
         """Empty: the original's profile of its own services."""
         return {}
 

@@ -18,7 +18,7 @@ version 3 or later, except for `apply_groups`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.calls.objects import ExecutableTuple
 from mars.calls.options import parse_options
@@ -29,19 +29,26 @@ from mars.sessions.opening import choose
 from mars.sessions.session import Session
 from mars.settings import PANDAS_BLOCKS_PER_CORE
 
+if TYPE_CHECKING:
+    from pandas import DataFrame as Frame  # or a Series
+    from pandas.core.groupby import GroupBy
+
+    from mars.calls.objects import Object
+    from mars.sessions.session import AnySession
+
 
 class Functions:
     """What pandas asks to run a function: one method for `map`, one for `apply`."""
 
     @staticmethod
     def map(
-        data: Any,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        data: Frame,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
         decorator: object = None,
         skip_na: bool = False,
-    ) -> Any:
+    ) -> Frame:
         """Have ``func`` called with each element of a series; see `pandas.Series.map`."""
         action = "ignore" if skip_na else None
         # The categories are mapped, not the rows, and they belong together.
@@ -51,13 +58,13 @@ class Functions:
 
     @staticmethod
     def apply(
-        data: Any,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        data: Frame,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
         decorator: object = None,
-        axis: Any = 0,
-    ) -> Any:
+        axis: int | str = 0,
+    ) -> Frame:
         """Have ``func`` called with each row or column of a frame; see `pandas.DataFrame.apply`."""
         rows = axis in (1, "columns")
         raw = not hasattr(data, "iloc")  # pandas hands over an array if raw=True
@@ -98,7 +105,9 @@ class Engine:
 
     __pandas_udf__ = Functions
 
-    def __init__(self, session: Any = None, blocks: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, session: AnySession | None = None, blocks: int | None = None, **options: Any
+    ) -> None:
         parse_options(options)
         if blocks is not None and blocks < 1:
             raise ValueError(f"blocks has to be 1 or more, got {blocks!r}")
@@ -116,8 +125,12 @@ class Engine:
 
 
 def apply_groups(
-    grouped: Any, func: Callable[..., Any], *args: Any, engine: Engine | None = None, **kwargs: Any
-) -> Any:
+    grouped: GroupBy,
+    func: Callable[..., object],
+    *args: object,
+    engine: Engine | None = None,
+    **kwargs: object,
+) -> Frame:
     """Have ``func`` called with each group, as ``grouped.apply(func)`` does.
 
     pandas takes no engine for groups, so this is a function of its own. The groups are dealt out
@@ -162,7 +175,7 @@ def apply_groups(
             f"apply_groups takes what groupby() of a frame or a series gives, got "
             f"{type(grouped).__name__}"
         )
-    groups: list[tuple[Any, Any]] = []
+    groups: list[tuple[object, Frame]] = []
     grouped.apply(lambda group: groups.append((group.name, group)))
     if not groups:
         return grouped.apply(func, *args, **kwargs)
@@ -178,7 +191,11 @@ def apply_groups(
     return grouped.apply(lambda _: next(given))
 
 
-def _apply_groups(groups: Sequence[tuple[Any, Any]], shared: tuple[Any, ...]) -> list[Any]:
+_Shared = tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
+"""What blocks share: the function, and its further arguments."""
+
+
+def _apply_groups(groups: Sequence[tuple[object, Frame]], shared: _Shared) -> list[Frame]:
     func, args, kwargs = shared
     values = []
     for name, group in groups:
@@ -188,42 +205,50 @@ def _apply_groups(groups: Sequence[tuple[Any, Any]], shared: tuple[Any, ...]) ->
 
 
 def _map_block(
-    data: Any,
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    data: Frame,
+    func: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
     action: str | None,
-) -> Any:
+) -> Frame:
     return data.map(lambda value: func(value, *args, **kwargs), na_action=action)
 
 
 def _apply_block(
-    data: Any, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], axis: int
-) -> Any:
+    data: Frame,
+    func: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    axis: int,
+) -> Frame:
     return data.apply(func, axis=axis, args=args, **kwargs)
 
 
 def _apply_raw(
-    data: Any, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], axis: int
-) -> Any:
+    data: Frame,
+    func: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    axis: int,
+) -> Frame:
     import numpy
 
     return numpy.apply_along_axis(func, axis, data, *args, **kwargs)
 
 
-def _run_block(run: Callable[..., Any], shared: tuple[Any, ...], data: Any) -> Any:
+def _run_block(run: Callable[..., object], shared: tuple[object, ...], data: Frame) -> Frame:
     return run(data, *shared)
 
 
 def _blocks(
-    data: Any,
-    run: Callable[..., Any],
+    data: Frame,
+    run: Callable[..., object],
     shared: tuple[Any, ...],
     engine: object,
     *,
     rows: bool = True,
     single: bool = False,
-) -> list[Any]:
+) -> list[Frame]:
     """The results of all blocks of rows or columns, in their order."""
     how = engine if isinstance(engine, Engine) else Engine()
     session = choose(how.session)
@@ -238,17 +263,17 @@ def _blocks(
     return _executed(calls, session)
 
 
-def _executed(calls: list[Any], session: Session) -> list[Any]:
+def _executed(calls: list[Object[Frame]], session: Session) -> list[Frame]:
     ExecutableTuple(calls).execute(session=session)
     return session.values(calls)
 
 
-def _options(func: Callable[..., Any], what: str, how: Engine) -> dict[str, Any]:
+def _options(func: Callable[..., object], what: str, how: Engine) -> dict[str, Any]:
     name = getattr(func, "__name__", type(func).__name__)
     return {"name": f"{name} on {what}", **how.options}
 
 
-def _joined(parts: list[Any], *, rows: bool) -> Any:
+def _joined(parts: list[Frame], *, rows: bool) -> Frame:
     """The results of blocks, put together as pandas would have made them at once."""
     if len(parts) == 1:
         return parts[0]

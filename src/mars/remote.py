@@ -55,7 +55,7 @@ else:
 R = TypeVar("R")
 
 
-def run(func: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+def run(func: Callable[..., R], /, *args: object, **kwargs: object) -> R:
     """Call a function in another process, wait for it, and return its value.
 
     Several calls run at the same time with `spawn` or `map`; this is one call.
@@ -133,7 +133,7 @@ def __dir__() -> list[str]:
 class _Remote(ModuleType):
     """What this module is when it is called: ``@mars.remote`` and ``@mars.remote(cpus=2)``."""
 
-    def __call__(self, func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    def __call__(self, func: Callable[..., object] | None = None, /, **options: Any) -> Any:
         """Give a function the methods ``spawn``, ``map`` and ``run``; see `RemoteFunction`.
 
         Parameters

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def read(script: str | os.PathLike[str] | IO[Any]) -> tuple[str, str]:
@@ -27,7 +30,7 @@ def read(script: str | os.PathLike[str] | IO[Any]) -> tuple[str, str]:
 
 
 def run(
-    text: str, name: str, rank: int, size: int, data: dict[str, Any], argv: tuple[str, ...]
+    text: str, name: str, rank: int, size: int, data: Mapping[str, object], argv: tuple[str, ...]
 ) -> dict[str, str]:
     """Run the script in this process, which is as it was before when it ends."""
     from mars.sessions.opening import get_default_session

@@ -105,6 +105,10 @@ ROW_DEPTH: Final = 4
 """How deep tuples in tuples are looked into to see whether an argument can change. Deeper ones are
 rare, and are taken for arguments that can change."""
 
+GPU_IDLE_S: Final = 300.0
+"""A worker with GPUs that has had nothing to do for this long, in seconds, ends. Its libraries keep
+memory of the GPUs until then, and to load them again takes some seconds."""
+
 GPU_LOOK_S: Final = 1.0
 """How often a worker with GPUs asks the driver what its call does with them, in seconds. To ask
 takes about 1 ms, and the driver itself counts over up to a second."""
@@ -896,6 +900,10 @@ bytes. Of a larger one the pickle has its buffers apart, so it is not copied at 
 DASK_SCHEMAS_KEPT: Final = 100
 """Of so many kinds of small frames a worker keeps columns and types. Loading them takes 30 us."""
 
+DASK_HOLDER_LOOK_S: Final = 0.5
+"""How often a call on a cluster that waits for a lock looks whether the call that has it still
+runs, in seconds. A lock that is given back is passed on at once."""
+
 DASK_STAY_BYTES: Final = 256 * KIB
 """Cheap numpy on arrays of the program, of so many bytes and more, is computed by threads of the
 program on one machine. A call for less takes no longer than the threads."""
@@ -1087,6 +1095,10 @@ program of a million objects."""
 DESK_AFTER_S: Final = 0.2
 """How long after its first session a program can be found by ``mars top`` and the like, in seconds.
 Nobody asks a program that is over sooner, and its first result does not wait for the folder."""
+
+DESK_ADVANCE_S: Final = 1.0
+"""How long attempts are read before a command is answered, in seconds, most often once: enough for
+100 000 of them."""
 
 DESK_CLIENTS: Final = 16
 """Commands that a program answers at a time. Each costs a thread and a descriptor."""

@@ -14,7 +14,7 @@ import os
 import struct
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NewType, Protocol
 
@@ -22,6 +22,12 @@ from mars.settings import FUNCTION_BYTES, INLINE_BYTES
 
 if TYPE_CHECKING:
     from mars.calls.options import Options
+
+    class Buffer(Protocol):
+        """Bytes that somebody holds, as `memoryview` takes them: an array, a view, a file."""
+
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
 
 RunId = NewType("RunId", int)
 WorkerId = NewType("WorkerId", int)
@@ -44,8 +50,18 @@ and the size of what follows."""
 TIMES: Final = slice(26, 66)
 """The five times inside a record."""
 
-Buffers = tuple[object, ...]
+Stored = tuple[bytes | None, int, int, int, tuple[int, ...]]
+"""A value with parts in an arena: its pickle, and its region, which is an arena, an offset, a
+length and the bytes of each part. If the pickle is None, then the first part is the pickle."""
+
+Value = bytes | Stored
+"""A value as workers make it and engines keep it: a pickle, or a stored value."""
+
+Buffers = tuple["Buffer", ...]
 """The large buffers of a pickled value. They are kept beside the pickle, never copied into it."""
+
+Place = int | tuple[int, ...]
+"""The place of a call among the calls of its session, for `mars.remote.rng`."""
 
 Ended = tuple[str, int, str]
 """An attempt that has ended: the name of its node, the process id of its worker, and how it ended.
@@ -79,7 +95,7 @@ class Function:
         self.key, self.name, self.data, self.buffers = key, name, data, buffers
         self.large = bool(buffers) or len(data) > FUNCTION_BYTES
         self.packages: Callable[[], frozenset[str]] = frozenset
-        self.origin: weakref.ref[Any] | None = None
+        self.origin: weakref.ref[object] | None = None
 
 
 _serial = itertools.count(1)
@@ -152,13 +168,13 @@ class Call:
         self.options = options
         self.n_output = n_output
         self.task: Task | None = None
-        self.identity: tuple[object, Any]
+        self.identity: tuple[object, object]
         self.handles = 0
         self.satisfied = False
         # The logs of these calls come before the log of this one. They are held as outputs, so
         # that the logs can be read after the call has taken the values.
         self.speaks_for: tuple[Output, ...] = ()
-        self.place: Any = None
+        self.place: Place | None = None
         self.serial = next(_serial)
         for source, _ in inputs:
             source.handles += 1
@@ -184,7 +200,7 @@ class Call:
     may_hold_errors = False
     """Whether single outputs can have failed although the task of the call is done."""
 
-    def own_place(self, place: int) -> int | tuple[int, ...]:
+    def own_place(self, place: int) -> Place:
         """The place of the call for `mars.remote.rng`, made from the next free number."""
         return place
 
@@ -270,7 +286,7 @@ class Handle:
 
     __slots__ = ()
 
-    def calls_in(self, realm: object) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         """The calls that have to be done in ``realm``; some of them may be done already."""
         raise NotImplementedError
 
@@ -281,19 +297,19 @@ class Handle:
         do here: their calls are described when they are made.
         """
 
-    def calls_logged(self, realm: object) -> Sequence[Call]:
+    def calls_logged(self, realm: Realm) -> Sequence[Call]:
         """The calls whose logs are its log, whether they are done or not."""
         return self.calls_in(realm)
 
-    def value_in(self, session: Any) -> Any:
+    def value_in(self, session: Any) -> object:
         """The value, as `fetch` returns it."""
         raise NotImplementedError
 
-    def error_in(self, session: Any) -> Any:
+    def error_in(self, session: Any) -> object:
         """The error, or a list of those of its parts. None: it has a value, or was not run."""
         raise NotImplementedError
 
-    def state_in(self, realm: Any) -> Any:
+    def state_in(self, realm: Any) -> object:
         """The state in words, or a list of those of its parts.
 
         Parameters
@@ -327,10 +343,10 @@ class Output(Handle):
         if not is_the_end():
             self.call.drop()
 
-    def calls_in(self, realm: object) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         return (self.call,)
 
-    def calls_logged(self, realm: object) -> Sequence[Call]:
+    def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return (self.call,)
 
     def value_in(self, session: Any) -> Any:
@@ -387,9 +403,9 @@ class Task:
         self.call = call
         self.realm = realm
         self.stage = Stage.WAITING
-        self.runs: tuple[Any, ...] = ()
+        self.runs: tuple[Any, ...] = ()  # of `mars.engine.Run`
         self.waiting = 0  # inputs that are not done yet
-        self.sources: Any = ()  # inputs, each once, while it may still read them
+        self.sources: Collection[Task] = ()  # inputs, each once, while it may still read them
         self.dependents: list[Task] | None = None
         self.consumers = 0  # dependents that may still read the result
         self.worker: Any = None  # set exactly while ASSIGNED
@@ -406,10 +422,12 @@ class Task:
         self.last_near = 0  # the attempt of the one that was queued last
         self.early = False  # MADE, and its dependents may run where the value is
         self.size = 1  # how many calls it counts for in progress
-        self.items: Any = None  # map: items not given out yet; block: its items
+        # Map: items not given out yet; block: its items. None: it is neither, and is not asked for
+        # them. The same holds for `parts`, the blocks of a map that are done.
+        self.items: Sequence[int] = None  # type: ignore[assignment]
         self.source: Task | None = None  # block: the map that it is a part of
         self.blocks = 0  # map: blocks that are on their way
-        self.parts: Any = None  # map: blocks that are done
+        self.parts: list[Task] = None  # type: ignore[assignment]
         # ---------------------------------------------------------------------------------
         self.elsewhere: Task | None = None  # the same call in another session
         self.asked = False  # the program executed it, not only something that needs it
@@ -417,10 +435,13 @@ class Task:
         self.failed_input: Task | None = None  # set when FAILED because of an input
         self.stored = False  # the result has parts in an arena
         self.released = False  # the result was given back: only a new attempt can tell it
-        self.place: tuple[int, ...] | int = 0  # for mars.remote.rng
+        self.place: Place = 0  # for mars.remote.rng
         self.queued_at = 0.0  # these three in seconds of the monotonic clock
         self.ready_at = 0.0
         self.sent_at = 0.0
+        # These three, and `ended`, stand beside the table of attempts. That is bounded, and packed
+        # until somebody looks; a task has to tell its times, log, blame and attempts as long as it
+        # is held, and an item of a map those of its block.
         self.timing: bytes | None = None
         self.logs: tuple[Any, ...] = ()
         self.blame = ""
@@ -456,6 +477,7 @@ class Task:
 
 
 __all__ = [
-    "AttemptId", "Buffers", "Call", "Ended", "Function", "Handle", "Output", "Realm", "RunId",
-    "RECORD", "RECORD_HEAD", "Stage", "TIMES", "Task", "TIMING", "WorkerId",
+    "AttemptId", "Buffers", "Call", "Ended", "Function", "Handle", "Output", "Place", "Realm",
+    "RunId", "RECORD", "RECORD_HEAD", "Stage", "Stored", "TIMES", "Task", "TIMING", "Value",
+    "WorkerId",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Hashable
 from operator import add, getitem
 from typing import Any
@@ -147,6 +148,23 @@ def test_annotations_become_options_of_the_calls_and_tasks_of_other_options_stay
 def test_a_resource_that_no_call_can_ask_for_is_refused() -> None:
     with pytest.raises(UsageError, match="'fpga'"), dask.annotate(resources={"fpga": 1}):
         mars.dask.get({"a": (keep, 1)}, "a")
+
+
+def test_threads_of_an_annotation_are_cores_or_waiting_tasks_but_never_a_guess() -> None:
+    both = r"resources=\{'cpus': 4\}.*waiting_threads=4"
+    with pytest.raises(UsageError, match=both), dask.annotate(threads=4):
+        mars.dask.get({"a": (keep, 1)}, "a")
+    plan = plan_of({"a": (keep, 1)}, ["a"], for_all={"resources": {"threads": 2}})
+    assert [step.options for step in plan.steps] == [{"cpus": 2}]
+
+    def process_and_thread() -> tuple[int, str]:
+        return os.getpid(), threading.current_thread().name
+
+    with dask.annotate(waiting_threads=8):
+        calls = [dask.delayed(process_and_thread)() for _ in range(4)]
+        found = dask.compute(*calls, scheduler="mars")
+    assert len({pid for pid, _ in found}) == 1 and found[0][0] != os.getpid()
+    assert all(name != "MainThread" for _, name in found)
 
 
 def test_retries_are_made(tmp_path: Any) -> None:

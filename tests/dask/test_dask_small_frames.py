@@ -78,9 +78,7 @@ def test_what_comes_can_be_written_to_and_shares_nothing() -> None:
 
 
 def test_whatever_else_there_is_stays_as_it_is() -> None:
-    class Own(pd.DataFrame):  # type: ignore[misc]
-        pass
-
+    own: Any = type("Own", (pd.DataFrame,), {})
     whole = table()
     noted = table()
     noted.attrs["unit"] = "m"
@@ -95,7 +93,7 @@ def test_whatever_else_there_is_stays_as_it_is() -> None:
         whole.set_index(pd.Index(list("abcdefghijklmnopqrst"))),
         whole.set_flags(allows_duplicate_labels=False),
         noted,
-        Own({"a": [1]}),
+        own({"a": [1]}),
         table(DASK_SMALL_FRAME_BYTES // 8),
         whole["k"],
         whole.to_numpy(),

@@ -308,6 +308,16 @@ def test_a_window_works_inside_a_call_and_in_asyncio(gate: Path, pass_gate: Pass
     gate.touch()
 
 
+def test_ctrl_c_ends_a_window(local_only: None, ctrl_c: Callable[[float], None]) -> None:
+    calls = [mr.spawn(time.sleep, 60) for _ in range(3)]
+    coming = mr.as_completed(calls, window=2)
+    with pytest.raises(KeyboardInterrupt, match=r"^0 read, 2 cancelled\. execute"):
+        ctrl_c(0.2)
+        next(coming)
+    assert sorted(str(one.states()[0]) for one in coming) == ["cancelled", "cancelled"]
+    assert calls[2].states() == ["not started"]
+
+
 def test_a_window_that_makes_no_sense_is_refused() -> None:
     call = mr.spawn(abs, -1)
     with pytest.raises(ValueError, match="window has to be 1 or more, got 0"):

@@ -18,11 +18,13 @@ from mars.engines.driver.events import (
     StartWorker,
     StopWorker,
     Submitted,
+    Tick,
 )
 from mars.engines.driver.events import WorkerReady as Ready
 from mars.engines.driver.queues import Pool, WorkerState, devices_beside, place_of, threads_beside
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.wire.status import VALUE
+from mars.settings import GPU_IDLE_S
 from mars.task import Call, Function, Stage, Task, WorkerId
 
 
@@ -180,6 +182,30 @@ def test_devices_are_free_when_their_process_has_ended_and_not_before() -> None:
     assert first.stage is Stage.FAILED
     assert second.stage is Stage.ASSIGNED
     assert second.worker is not worker
+
+
+def test_a_worker_that_does_nothing_with_its_gpus_ends_after_a_while() -> None:
+    history = History(gpus=1)
+    (first,) = history.run({"gpus": 1})
+    worker = first.worker
+    assert worker is not None
+    history.end(first)
+    history.now += GPU_IDLE_S / 2
+    (second,) = history.run({"gpus": 1})
+    assert second.worker is worker
+    history.end(second)
+    history.on(Tick())
+    history.now += GPU_IDLE_S - 1
+    history.on(Tick())
+    assert not history.stopped
+    timer = history.scheduler.next_timer()
+    assert timer is not None and timer <= history.now + 1
+    history.now += 1
+    history.on(Tick())
+    assert history.stopped == [worker.id]
+    history.end_processes()
+    (third,) = history.run({"gpus": 1})
+    assert third.worker is not worker
 
 
 @pytest.mark.parametrize("number", [0, 1, 7, 1000])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ import mars
 import mars.remote as mr
 from mars.config import option_context
 from mars.observe.events import ATTEMPT, BEGAN, ENDED, Event
+from mars.settings import EVENTS_WAIT_S
 
 
 @pytest.fixture(scope="module", params=["local", "inline"])
@@ -104,6 +109,38 @@ def test_calls_of_an_executor_and_calls_inside_calls_are_told(session: Any) -> N
 def nested() -> Any:
     """Asks for a call."""
     return mr.spawn(double, args=(7,)).execute().fetch()
+
+
+def test_a_session_that_is_closed_while_calls_run_tells_the_end(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    told: list[Event] = []
+    opened = mars.new_session(n_cpu=1, default=False)
+    with option_context(on_event=told.append):
+        opened.execute(mr.spawn(until, args=(str(tmp_path / "never"),)), wait=False)
+        wait_until(lambda: opened.engine.observe().running(1))
+    begun = time.monotonic()
+    opened.close()
+    wait_until(lambda: ENDED in [one.kind for one in told])
+    assert time.monotonic() - begun < EVENTS_WAIT_S  # it waits for no hook that has nothing to do
+
+
+def until(path: str) -> None:
+    """Runs until a file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+def test_a_program_that_just_ends_has_been_told_all(
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    ended = run_python(
+        "import mars, mars.remote as mr\n"
+        "mars.options.on_event = lambda event: print(event.kind, flush=True)\n"
+        "mr.map(abs, [-1, -2]).execute(wait=False).result()\n"
+    )
+    lines = ended.stdout.split("\n")
+    assert lines[0] == "run began" and "run ended" in lines and "attempt ended" in lines
 
 
 def test_an_option_that_is_no_function_is_refused() -> None:

@@ -32,7 +32,11 @@ def run(store: Store, engine: str, folder: Path, environment: dict[str, str]) ->
 
 @pytest.mark.parametrize(
     "engine",
-    ["local", "inline", pytest.param("dask", marks=[pytest.mark.clusters, pytest.mark.slow])],
+    [
+        "local",
+        pytest.param("inline", marks=pytest.mark.campaign),
+        pytest.param("dask", marks=[pytest.mark.clusters, pytest.mark.slow]),
+    ],
 )
 def test_calls_have_the_credentials_of_their_session_and_nobody_else_sees_them(
     store: Store, engine: str, tmp_path: Path, script_environment: dict[str, str]

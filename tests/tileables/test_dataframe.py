@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,13 @@ ROWS = pd.DataFrame(
     {"a": RANDOM.randint(0, 5, 100), "b": RANDOM.rand(100), "s": RANDOM.choice(list("xyz"), 100)}
 )
 FEW = pd.DataFrame({"a": range(5), "c": list("vwxyz")})
+
+
+def _timed(frame: Any) -> Any:
+    frame = frame.copy()
+    frame.index = pd.date_range("2020", periods=100, freq="s")
+    return frame
+
 
 CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "id": lambda d, e, m: d,
@@ -77,6 +86,40 @@ CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "rename": lambda d, e, m: d.rename(columns={"a": "A"}),
     "T": lambda d, e, m: d.T,
     "unique": lambda d, e, m: d.s.unique(),
+    "setindex": lambda d, e, m: d.set_index("b"),
+    "tailn": lambda d, e, m: d.tail(-35),
+    "dropna1": lambda d, e, m: d.where(d.a > 1).dropna(axis=1, thresh=90),
+    "category": lambda d, e, m: d.s.astype("category").cat.codes,
+    "nafirst": lambda d, e, m: d.assign(b=d.b.where(d.b > 0.5)).sort_values(
+        "b", na_position="first"
+    ),
+    "gunsorted": lambda d, e, m: d.groupby("s", sort=False).b.sum(),
+    "gnunique": lambda d, e, m: d.groupby("a").s.nunique(),
+    "gidx": lambda d, e, m: d.groupby("a").b.idxmax(),
+    "groll": lambda d, e, m: d.groupby("a").b.rolling(2).sum(),
+    "gcum": lambda d, e, m: d.groupby("a").b.cumsum(),
+    "gtransf": lambda d, e, m: d.groupby("a")[["b"]].transform(lambda x: x - x.mean()),
+    "glambda": lambda d, e, m: d.groupby("a").b.agg(lambda x: x.max() - x.min()),
+    "ghead": lambda d, e, m: d.groupby("s").head(2),
+    "gquant": lambda d, e, m: d.groupby(["a", "s"]).b.quantile(0.3),
+    "unaligned": lambda d, e, m: d.b + d.b.sort_values(),
+    "rowwise": lambda d, e, m: d[["a", "b"]].sub(d[["a", "b"]].mean()),
+    "row": lambda d, e, m: d[["a", "b"]] + d[["a", "b"]].iloc[3],
+    "shift-": lambda d, e, m: d.b.shift(-40),
+    "diff40": lambda d, e, m: d[["a", "b"]].diff(40),
+    "rollc": lambda d, e, m: d[["a", "b"]].rolling(41, min_periods=1, center=True).max(),
+    "rolltime": lambda d, e, m: (
+        d.set_axis(pd.date_range("2020", periods=100, freq="s")).b.rolling("40s").sum()
+        if m is pd
+        else _timed(d).b.rolling("40s").sum()
+    ),
+    "descmany": lambda d, e, m: d[["a", "b"]].describe(),
+    "quantiles": lambda d, e, m: d[["a", "b"]].quantile([0.1, 0.7]),
+    "concat3": lambda d, e, m: m.concat([d, d[["b", "a", "s"]]]),
+    "transform": lambda d, e, m: d[["a", "b"]].transform(
+        [np.sqrt, np.exp] if m is pd else [mt.sqrt, mt.exp]
+    ),
+    "eval": lambda d, e, m: m.eval("d.a + d.b"),
     "where": lambda d, e, m: d.b.where(d.b > 0.5, 0),
     "between": lambda d, e, m: d.b.between(0.2, 0.6),
     "pct": lambda d, e, m: d.b.pct_change(),
@@ -100,7 +143,6 @@ CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "rein": lambda d, e, m: d.reindex([1, 5, 200]),
     "cw": lambda d, e, m: d[["a", "b"]].corrwith(d.b),
     "gfirst": lambda d, e, m: d.groupby("a").first(),
-    "gcum": lambda d, e, m: d.groupby("a").b.cumsum(),
     "gany": lambda d, e, m: d.groupby("a").any(),
     "samp": lambda d, e, m: d.sample(5, random_state=1),
 }
@@ -208,6 +250,99 @@ def test_errors_of_functions_are_raised() -> None:
 
 def test_each_name_of_the_table_is_there() -> None:
     assert all(getattr(md, name) is not None for name in names.TOP)
+
+
+def test_merges_leave_out_columns_that_nobody_asks_for() -> None:
+    one, two = md.DataFrame(ROWS, chunk_size=30), md.DataFrame(ROWS, chunk_size=40)
+    merged = one.merge(two, on="a")
+    text = merged.b_x.sum().lazy.simplify().expr.tree_repr()
+    assert "'s'" not in text and "Numbered" in merged.lazy.expr.tree_repr()
+    wanted = ROWS.merge(ROWS, on="a")
+    assert merged.b_x.sum().to_pandas() == pytest.approx(wanted.b_x.sum())
+    assert list(merged.to_pandas().index) == list(range(len(wanted)))
+
+
+def test_what_writes_is_not_tried_with_made_up_rows(tmp_path: Any) -> None:
+    import sqlite3
+
+    file = sqlite3.connect(tmp_path / "rows.db")
+    md.DataFrame(ROWS, chunk_size=30).to_sql("t", file, index=False).execute()
+    assert file.execute("SELECT count(*) FROM t").fetchall() == [(100,)]
+    file.close()
+    assert md.DataFrame(FEW, chunk_size=2).to_dict() == FEW.to_dict()
+    md.DataFrame(ROWS, chunk_size=30).to_parquet(str(tmp_path / "p-*.parquet")).execute()
+    assert len(list(tmp_path.glob("p-*.parquet"))) == 4
+
+
+def test_a_worker_killed_in_the_middle_of_a_merge_costs_only_its_chunk(tmp_path: Any) -> None:
+    def counted(chunk: Any, folder: str) -> Any:
+        number = int(chunk.index[0])
+        with open(f"{folder}/{number}", "a") as file:
+            file.write("x")
+        if number == 60 and not os.path.exists(f"{folder}/killed"):
+            open(f"{folder}/killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return chunk
+
+    # The left side is finished before a chunk of the right side kills its worker.
+    left = md.DataFrame(ROWS, chunk_size=30).map_chunk(counted, (str(tmp_path),))
+    (tmp_path / "killed").touch()
+    left.execute()
+    (tmp_path / "killed").unlink()
+    right = md.DataFrame(ROWS.set_index(ROWS.index + 1000), chunk_size=30)
+    right = right.map_chunk(
+        lambda chunk, folder: counted(chunk.set_index(chunk.index - 1000), folder), (str(tmp_path),)
+    )
+    merged = left.merge(right, on=["a", "s"]).to_pandas()
+    order = ["a", "s", "b_x", "b_y"]
+    same(
+        merged.sort_values(order)[order].reset_index(drop=True),
+        ROWS.merge(ROWS, on=["a", "s"]).sort_values(order)[order].reset_index(drop=True),
+    )
+    runs = {one: len((tmp_path / one).read_text()) for one in ("0", "30", "60", "90")}
+    assert runs["60"] == 3, "once on the left side, twice on the right side"
+    assert (tmp_path / "killed").exists() and runs["0"] >= 2 and runs["90"] >= 2
+
+
+def test_frames_with_several_levels_of_labels() -> None:
+    index = pd.MultiIndex.from_product([[0, 1], list("abc")], names=["i", "j"])
+    plain = pd.DataFrame({"x": range(6), "y": 1.5}, index=index)
+    frame = md.DataFrame(plain, chunk_size=4)
+    same(frame.to_pandas(), plain)
+    same(frame.loc[1].to_pandas(), plain.loc[1])
+    same(frame.groupby(level="i").sum().to_pandas(), plain.groupby(level="i").sum())
+    same(frame.reset_index(level="j").to_pandas(), plain.reset_index(level="j"))
+    same(frame.unstack().to_pandas(), plain.unstack())
+
+
+def test_elements_labels_and_columns_are_set_in_place() -> None:
+    def change(m: Any, frame: Any) -> Any:
+        frame[frame > 3] = 0
+        frame.index = range(10, 15)
+        frame.x = frame.y + 1
+        frame += 1
+        row = frame.x
+        row[row > 2] = 9
+        return m.concat([frame, row.to_frame()], axis=1)
+
+    plain = pd.DataFrame({"x": range(5), "y": range(5)})
+    same(change(md, md.DataFrame(plain, chunk_size=2)).to_pandas(), change(pd, plain.copy()))
+
+
+def test_each_chunk_meets_each_other_one_and_reductions_of_ones_own() -> None:
+    class Span(md.CustomReduction):  # type: ignore[misc, name-defined]
+        def agg(self, column: Any) -> Any:
+            return column.max() - column.min()
+
+    frame = md.DataFrame(ROWS[["a", "b"]], chunk_size=30)
+    wanted = ROWS[["a", "b"]].max() - ROWS[["a", "b"]].min()
+    same(frame.agg(Span()).to_pandas(), wanted)
+    pairs = frame.cartesian_chunk(
+        frame, lambda one, two: pd.DataFrame({"n": [len(one) + len(two)]})
+    )
+    assert len(pairs.to_pandas()) == 16 and pairs.n.sum().to_pandas() == 2 * 4 * 100
+    left, right = frame.align(md.DataFrame(FEW, chunk_size=2), join="inner", axis=0)
+    assert len(left.to_pandas()) == len(right.to_pandas()) == 5
 
 
 def test_names_that_are_not_there_say_what_to_use() -> None:

@@ -133,3 +133,12 @@ def test_copies_of_a_pytorch_script_know_of_each_other() -> None:
     assert "0 2 127.0.0.1 5" in str(status.fetch_log())
     with pytest.raises(ValueError, match="at least 1"):
         run_pytorch_script(script, 0)
+
+
+def test_metrics_of_plain_values_can_be_executed_as_in_the_original() -> None:
+    from mars.learn.metrics import accuracy_score
+    from mars.learn.utils.multiclass import type_of_target
+
+    score = accuracy_score([0, 1, 1], [0, 1, 0])
+    assert score.execute().fetch() == pytest.approx(2 / 3) and score > 0.6
+    assert type_of_target([0, 1, 1]).execute().fetch() == "binary"

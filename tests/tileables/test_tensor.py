@@ -91,6 +91,20 @@ CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "whole": lambda m, a, b: [
         m.kron(a[:2], b[:2]), m.interp(a[0], [0, 1], [5, 6]), m.cross(a[:, :3], b[:, :3]),
     ],
+    "refused by Dask": lambda m, a, b: [
+        m.repeat(a, 2), m.repeat(a, np.arange(7), axis=0),
+        m.choose([1, 4], [[0, 1], [2, 3]], mode="clip"),
+        m.compress([0, 1, 1], a, axis=0), m.take(a, [4, 20]), m.take(a, [[0, 1], [2, 3]]),
+        m.dot(3, 4), m.sum([]), m.any(m.nan), m.mean(1), m.append(a, b), m.linalg.norm(a[0], -2),
+        m.unravel_index(a.argmax(), (7, 5)), m.histogram(a, bins="auto"),
+        m.einsum(a, [0, 1], [1, 0]),
+        m.unique(m.round(a, 1), axis=0, return_counts=True), m.triu([[1, 2], [3, 4]]),
+        m.cumsum(np.array(list("abc"), dtype=object)) == 1, m.linspace(2, 9, 11, dtype=int),
+        m.r_["0,2", [1, 2], [3, 4]], m.ediff1d(a, to_end=[8, 9]),
+        m.diff(m.arange("2020-01", "2020-03", dtype="M8[D]")).astype(int),
+        m.arange(1, 3, 0.3), m.linalg.norm(a, axis=1), a[1:3, a[0] > 0.5, None],
+        m.transpose(m.nonzero(a > 0.9)),
+    ],
     "making": lambda m, a, b: [
         m.ones((3, 2)), m.zeros(4), m.full((2, 2), 7), m.arange(3, 9, 2), m.linspace(0, 1, 5),
         m.eye(3, k=1), m.identity(2), m.diag(a[:5]), m.tri(3), m.triu(a), m.tril(a, -1),
@@ -235,6 +249,95 @@ def test_eager_mode_executes_at_once() -> None:
     with mars.config.option_context({"eager_mode": True}):
         tensor = mt.ones(4, chunk_size=2) + 1
     assert tensor.fetch().sum() == 8
+
+
+def test_numpys_errors_are_raised_at_once() -> None:
+    tensor = mt.tensor(DATA, chunk_size=3)
+    for wrong in (
+        lambda m, a: m.compress([0, 1, 1, 0, 0, 1], a, axis=1),
+        lambda m, a: m.expand_dims(a, 7),
+        lambda m, a: m.matmul(a, a),
+        lambda m, a: m.choose([0, 5], [[1, 2], [3, 4]], mode="nonsense"),
+    ):
+        with pytest.raises(Exception) as wanted:
+            wrong(np, DATA)
+        with pytest.raises(wanted.type):
+            wrong(mt, tensor)
+
+
+def test_order_in_memory_is_kept_up_to_fetch() -> None:
+    by_columns = np.asfortranarray(DATA)
+    tensor = mt.tensor(by_columns, chunk_size=3)
+    made = [
+        tensor + 1,
+        mt.ones((7, 5), chunk_size=3, order="F"),
+        tensor.T,
+        tensor.astype(int, order="C"),
+    ]
+    mars.execute(made)
+    assert [one.fetch().flags.f_contiguous for one in made] == [True, True, False, False]
+    tensor[0] = 3
+    assert tensor.to_numpy().flags.f_contiguous
+
+
+def test_the_largest_and_their_indices() -> None:
+    tensor = mt.tensor(DATA, chunk_size=3)
+    found, places = mt.topk(tensor, 2, return_index=True)
+    np.testing.assert_array_equal(found.to_numpy(), np.sort(DATA)[:, :-3:-1])
+    np.testing.assert_array_equal(
+        np.take_along_axis(DATA, places.to_numpy(), axis=1), found.to_numpy()
+    )
+    np.testing.assert_array_equal(
+        mt.topk(tensor, 9, axis=0, largest=False).to_numpy(), np.sort(DATA, axis=0)
+    )
+    ordered, places = mt.sort(tensor, axis=0, return_index=True)
+    np.testing.assert_array_equal(ordered.to_numpy(), np.sort(DATA, axis=0))
+    np.testing.assert_array_equal(places.to_numpy(), np.argsort(DATA, axis=0))
+
+
+def test_out_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        mt.take(mt.tensor(DATA, chunk_size=3), [1, 2, 3], out=mt.zeros(4))
+    first, second = mt.zeros((7, 5)), mt.zeros((7, 5), dtype=int)
+    mt.frexp(mt.tensor(DATA, chunk_size=3), first, second)
+    np.testing.assert_array_equal(second.to_numpy(), np.frexp(DATA)[1])
+
+
+def test_assignment_that_dask_refuses() -> None:
+    kind = np.dtype([("a", "i4"), ("b", "f8")])
+    wanted, tensor = np.zeros((4, 3), kind), mt.tensor(np.zeros((4, 3), kind), chunk_size=2)
+    for one in (wanted, tensor):
+        one[1:3, 1] = (3, 4.0)
+    np.testing.assert_array_equal(tensor.to_numpy(), wanted)
+    wanted, tensor = np.zeros((7, 5)), mt.zeros((7, 5), chunk_size=3)
+    wanted[DATA[:, 0] > 0.5] = OTHER[DATA[:, 0] > 0.5]
+    tensor[mt.tensor(DATA[:, 0], chunk_size=3) > 0.5] = mt.tensor(OTHER[DATA[:, 0] > 0.5])
+    np.testing.assert_array_equal(tensor.to_numpy(), wanted)
+
+
+def test_random_arguments_may_stand_in_their_places() -> None:
+    for shape, made in (
+        ((3,), mt.random.choice(5, 3)), ((4, 2), mt.random.uniform(-1, 1, (4, 2))),
+        ((6,), mt.random.random_integers(1, 6, 6)), ((9, 2), mt.random.poisson((1.0, 5.0), (9, 2))),
+    ):  # fmt: skip
+        assert made.to_numpy().shape == shape
+
+
+def test_distances_between_rows() -> None:
+    from scipy.spatial import distance
+
+    one, two = mt.tensor(DATA, chunk_size=3), mt.tensor(OTHER, chunk_size=2)
+    np.testing.assert_allclose(
+        mt.spatial.distance.cdist(one, two).to_numpy(), distance.cdist(DATA, OTHER)
+    )
+    close = mt.spatial.distance.pdist(one, "cityblock")
+    np.testing.assert_allclose(close.to_numpy(), distance.pdist(DATA, "cityblock"))
+    np.testing.assert_allclose(
+        mt.spatial.distance.squareform(close).to_numpy(),
+        distance.squareform(distance.pdist(DATA, "cityblock")),
+    )
+    with pytest.raises(ValueError, match="columns"):
+        mt.spatial.distance.cdist(one, two[:, :2])
 
 
 def test_errors_of_chunks_are_raised() -> None:

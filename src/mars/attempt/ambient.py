@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import platform
 from mars.attempt.followed import Followed
@@ -46,6 +46,11 @@ _FIRST_REAL_TIME: Final = 32
 _ZONE: Final = b"TZ"
 
 
+if TYPE_CHECKING:
+    StrOrBytes = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    """What `os.fsencode` takes."""
+
+
 class _Fact:
     """One thing that calls can change: how to look at it, and how to set it.
 
@@ -56,7 +61,7 @@ class _Fact:
     __slots__ = ("read", "vital", "write")
 
     def __init__(
-        self, read: Callable[[], Any], write: Callable[[Any], object], *, vital: bool = True
+        self, read: Callable[[], object], write: Callable[..., object], *, vital: bool = True
     ) -> None:
         self.read, self.write, self.vital = read, write, vital
 
@@ -101,7 +106,7 @@ class Ambient:
         ]
         self._facts.append(_Fact(differs, lambda _: reset(), vital=False))
         self._reads = [fact.read for fact in self._facts]
-        self._values: list[Any] = []
+        self._values: list[object] = []
         self._remember()
         self._threads = {thread.ident for thread in threading.enumerate()}
         self._children: set[int] = set()
@@ -145,7 +150,7 @@ class Ambient:
         path: Sequence[str],
         here: str,
         environment: Mapping[bytes, bytes | None],
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
     ) -> None:
         """Have the path, folder, variables and settings that the program has.
 
@@ -182,7 +187,7 @@ class Ambient:
 
     def _new_threads(self) -> int:
         before = self._threads
-        pools: Any = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
+        pools = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
         running = threading.enumerate()
         self._threads = {thread.ident for thread in running}
         return sum(
@@ -224,11 +229,11 @@ class _Environment:
         self._put, self._unset = os.putenv, os.unsetenv
         os.putenv, os.unsetenv = self._on_put, self._on_unset
 
-    def _on_put(self, name: Any, value: Any, /) -> None:
+    def _on_put(self, name: StrOrBytes, value: StrOrBytes, /) -> None:
         self._put(name, value)
         self._note(os.fsencode(name), os.fsencode(value))
 
-    def _on_unset(self, name: Any, /) -> None:
+    def _on_unset(self, name: StrOrBytes, /) -> None:
         self._unset(name)
         self._note(os.fsencode(name), None)
 
@@ -333,7 +338,7 @@ def _process_facts() -> list[_Fact]:
     return facts
 
 
-def _put_back(fact: _Fact, value: Any) -> bool:
+def _put_back(fact: _Fact, value: object) -> bool:
     try:
         fact.write(value)
         return bool(fact.read() == value)
@@ -345,7 +350,7 @@ def _refuse(_: object) -> None:
     raise PermissionError
 
 
-def _identity(file: Any) -> tuple[int, int] | None:
+def _identity(file: str | os.PathLike[str] | int) -> tuple[int, int] | None:
     try:
         status = os.stat(file)
     except OSError:

@@ -10,21 +10,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from types import CoroutineType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.attempt import codec
 from mars.errors import EncodeError
 from mars.settings import INLINE_BYTES, LOG_TAIL_LINES
+from mars.task import Value
 
-Stored = tuple[Any, int, int, int, tuple[int, ...]]
-"""A value with parts in an arena: the pickle (None: it is the first part), and the region."""
+if TYPE_CHECKING:
+    from mars.task import Buffer
 
-Value = bytes | Stored
+    Put = Callable[[Sequence[Buffer]], tuple[int, int, int, tuple[int, ...]]]
+    """Copies the large parts of a value to an arena, and says where they are."""
 
 _OWN_FILES = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,)
 
 
-def apply(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def apply(func: Callable[..., object], /, *args: object, **kwargs: object) -> object:
     """Call a function that came as an argument."""
     return func(*args, **kwargs)
 
@@ -52,9 +54,7 @@ def split_outputs(value: object, n_output: int | None) -> Sequence[object]:
     return values
 
 
-def pack(
-    value: object, name: str, put: Callable[[Sequence[Any]], tuple[int, int, int, tuple[int, ...]]]
-) -> Value:
+def pack(value: object, name: str, put: Put) -> Value:
     """A value as engines keep it: small ones as their pickle, large ones through ``put``.
 
     Raises
@@ -71,15 +71,11 @@ def pack(
     return pack_encoded(data, buffers, put)
 
 
-def pack_encoded(
-    data: Any,
-    buffers: Sequence[Any],
-    put: Callable[[Sequence[Any]], tuple[int, int, int, tuple[int, ...]]],
-) -> Value:
+def pack_encoded(data: bytes, buffers: Sequence[Buffer], put: Put) -> Value:
     """As `pack`, of a value that has been pickled."""
     if not buffers:
         if len(data) <= INLINE_BYTES:
-            return data  # type: ignore[no-any-return]
+            return data
         return (None, *put((data,)))
     if len(data) <= INLINE_BYTES:
         return (data, *put(buffers))

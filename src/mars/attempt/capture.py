@@ -13,10 +13,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from mars import platform
 from mars.settings import LOG_LINE_BYTES
+
+if TYPE_CHECKING:
+    pass
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM})
 _MISSING: Final = "that were printed before are missing, as there was no room for logs (TMPDIR)"
@@ -100,6 +103,16 @@ class Segment:
             self.close()
 
 
+class Printed(Protocol):
+    """What one worker process has printed, for who reads it."""
+
+    def read(self, start: int, limit: int) -> bytes:
+        """Up to ``limit`` bytes from ``start``, but none from a gap or beyond it."""
+
+    def kept_from(self, start: int) -> int:
+        """``start``, or the end of the gap that it is in."""
+
+
 class Log:
     """The part of a segment that one attempt wrote.
 
@@ -111,7 +124,7 @@ class Log:
 
     __slots__ = ("end", "loud", "segment", "start")
 
-    def __init__(self, segment: Segment, start: int, end: int, loud: bool = False) -> None:
+    def __init__(self, segment: Printed, start: int, end: int, loud: bool = False) -> None:
         self.segment, self.start, self.end, self.loud = segment, start, end, loud
 
     def size(self) -> int:
@@ -194,7 +207,7 @@ class _LogFile(io.FileIO):
 class _Tee:
     """Writes to the log and to the terminal, so that a debugger can talk to its user."""
 
-    def __init__(self, log: IO[str], terminal: Any) -> None:
+    def __init__(self, log: IO[str], terminal: IO[str]) -> None:
         self._log, self._terminal = log, terminal
 
     def write(self, text: str) -> int:
@@ -257,7 +270,7 @@ class _Routed(io.TextIOBase):
     def __del__(self) -> None:
         """Close nothing: the streams are others'."""
 
-    def end(self, before: Any) -> None:
+    def end(self, before: IO[str]) -> None:
         """The call has ended; somebody may have kept its stream, as a logger does."""
         if self._before is not before:  # ours, of a descriptor that is about to be closed
             self._before.flush()
@@ -274,7 +287,7 @@ class ByThread(_Routed):
         Gives the stream of the thread that asks.
     """
 
-    def __init__(self, choose: Callable[[], Any]) -> None:
+    def __init__(self, choose: Callable[[], object]) -> None:
         super().__init__(bool, None, None)
         self._choose = choose
 
@@ -290,14 +303,14 @@ class _Capture:
 
     def __init__(self, segment: Segment, inside: Callable[[], bool]) -> None:
         self.log = log_stream(segment.descriptor)
-        self.streams: tuple[Any, Any] = sys.stdout, sys.stderr  # they go back when the call ends
+        self.streams = sys.stdout, sys.stderr  # they go back when the call ends
         self.descriptors = [os.dup(descriptor) for descriptor in (1, 2)]
         for descriptor in (1, 2):
             os.dup2(segment.descriptor, descriptor)
         interactive = is_interactive()
         routed = []
         for before, descriptor, copy in zip(self.streams, (1, 2), self.descriptors, strict=True):
-            elsewhere: Any = before
+            elsewhere = before
             if _descriptor_of(before) == descriptor:
                 elsewhere = text_stream(copy)
             log = _Tee(self.log, text_stream(copy)) if interactive else self.log

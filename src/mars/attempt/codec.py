@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.code.places import HoldsObject, collecting, place_of, stand_for
 from mars.settings import BUFFER_BYTES
+
+if TYPE_CHECKING:
+    from mars.task import Buffer, Output
+
+    Arguments = tuple[tuple[object, ...], dict[str, object]]
+    """Positional arguments, and those with a name."""
 
 loads = pickle.loads
 
@@ -26,7 +32,8 @@ _PLAIN: Final = frozenset({bool, int, float, str, bytes, type(None)})
 _SIMPLE: Final = _PLAIN | {list, tuple, dict, set, frozenset}
 """Types whose values are pickled at once, and looked at only if a class was met."""
 
-_NOTHING: Final[list[Any]] = []
+_NO_BUFFERS: Final[list[pickle.PickleBuffer]] = []
+_NO_OUTPUTS: Final[list[Output]] = []
 _EMPTY: Final = pickle.dumps(((), {}), 5)
 """No arguments at all."""
 
@@ -43,7 +50,7 @@ class Keep:
     def __init__(self, least_bytes: int = BUFFER_BYTES) -> None:
         self.least_bytes = least_bytes
         self.buffers: list[pickle.PickleBuffer] = []
-        self.found: list[Any] = []
+        self.found: list[Output] = []
 
     def restart(self) -> None:
         """Forget all: the pickle is made again from the beginning."""
@@ -104,7 +111,7 @@ def encode_in_band(value: object) -> bytes:
 
 def encode_arguments(
     args: tuple[object, ...], kwargs: dict[str, object], least_bytes: int = BUFFER_BYTES
-) -> tuple[bytes, list[pickle.PickleBuffer], list[Any]]:
+) -> tuple[bytes, list[pickle.PickleBuffer], list[Output]]:
     """Pickle arguments; outputs among them, however deep, come back in the order of their places.
 
     Buffers from ``least_bytes`` on come back apart, uncopied.
@@ -116,12 +123,12 @@ def encode_arguments(
     """
     if not kwargs:
         if not args:
-            return _EMPTY, _NOTHING, _NOTHING
+            return _EMPTY, _NO_BUFFERS, _NO_OUTPUTS
         for value in args:
             if type(value) not in _PLAIN:
                 break
         else:
-            return pickle.dumps((args, kwargs), 5), _NOTHING, _NOTHING
+            return pickle.dumps((args, kwargs), 5), _NO_BUFFERS, _NO_OUTPUTS
     keep = Keep(least_bytes)
     with collecting(keep.found):
         if _are_simple(args) and (not kwargs or _are_simple(kwargs.values())):
@@ -135,7 +142,7 @@ def encode_arguments(
     return data, keep.buffers, keep.found
 
 
-def _made_by(output: Any) -> Any:
+def _made_by(output: Output) -> object:
     """The function whose result an output is, if it refers to modules of the project."""
     origin = output.call.function.origin
     return None if origin is None else origin()
@@ -152,23 +159,28 @@ def _are_simple(values: Iterable[object]) -> bool:
     return True
 
 
+def copies(buffers: Iterable[Buffer]) -> list[bytearray]:
+    """Fresh copies of buffers, for a value that may be changed."""
+    return [bytearray(pickle.PickleBuffer(buffer).raw()) for buffer in buffers]
+
+
 def decode_arguments(
-    data: bytes | memoryview,
-    buffers: Sequence[Any],
+    data: Buffer,
+    buffers: Sequence[Buffer],
     inputs: Sequence[object],
-    load: Callable[..., Any] = loads,
-) -> tuple[tuple[object, ...], dict[str, object]]:
+    load: Callable[..., Arguments] = loads,
+) -> Arguments:
     """Arguments for one attempt, with ``inputs`` in their places."""
     if not inputs:
-        return load(data, buffers=buffers)  # type: ignore[no-any-return]
+        return load(data, buffers=buffers)
     before = stand_for(inputs)
     try:
-        return load(data, buffers=buffers)  # type: ignore[no-any-return]
+        return load(data, buffers=buffers)
     finally:
         stand_for(before)
 
 
 __all__ = [
-    "GLOBAL_REFERENCE", "HoldsObject", "Keep", "decode_arguments", "encode", "encode_arguments",
-    "encode_in_band", "loads", "place_of",
+    "GLOBAL_REFERENCE", "HoldsObject", "Keep", "copies", "decode_arguments", "encode",
+    "encode_arguments", "encode_in_band", "loads", "place_of",
 ]  # fmt: skip

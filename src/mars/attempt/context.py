@@ -9,9 +9,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.code import world
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Asked(Protocol):
+        """An engine, as the calls that run in it may ask it; `mars.engine.Engine` explains it."""
+
+        address: str
+
+        @property
+        def n_cpu(self) -> float: ...
+        @property
+        def worker_addresses(self) -> Sequence[str]: ...
+        def create_object(
+            self,
+            session: str,
+            name: str,
+            cls: Callable[..., object],
+            args: tuple[object, ...],
+            kwargs: dict[str, object],
+        ) -> object: ...
+        def get_object(self, session: str, name: str) -> object: ...
+        def destroy_object(self, session: str, name: str) -> None: ...
+
+    Make = Callable[[Any], "Attempt"]
+    """Makes an attempt of facts that only their giver knows."""
 
 
 class Attempt:
@@ -23,7 +49,7 @@ class Attempt:
         The session that asked for the call.
     name : str
         The call's name.
-    engine : Engine
+    engine : Asked
         Runs the calls that this one asks for.
     worker_address : str
         The worker group that it runs in.
@@ -44,7 +70,7 @@ class Attempt:
         self,
         session_id: str,
         name: str,
-        engine: Any,
+        engine: Asked,
         worker_address: str,
         entropy: int | None,
         place: tuple[int, ...],
@@ -59,8 +85,8 @@ class Attempt:
         self.item: int | None = None
         self.report_progress = report_progress
         self.spawned = 0
-        self.session: Any = None  # made when the call asks for it
-        self.generator: Any = None
+        self.session: object = None  # made when the call asks for it
+        self.generator: object = None
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -84,11 +110,11 @@ def current() -> Attempt | None:
     return _here.attempt or _process
 
 
-_make: Callable[[Any], Attempt] | None = None
-_facts: Any = None
+_make: Make | None = None
+_facts: object = None
 
 
-def enter_process_lazily(make: Callable[[Any], Attempt], facts: Any) -> None:
+def enter_process_lazily(make: Make, facts: object) -> None:
     """From here on this process runs the attempt that ``make(facts)`` gives; for workers."""
     global _process, _make, _facts
     _process, _make, _facts = None, make, facts
@@ -147,7 +173,7 @@ class Context:
     Obtained with `mars.get_context()` inside a function that was spawned.
     """
 
-    def __init__(self, attempt: Attempt, get_session: Callable[[], Any]) -> None:
+    def __init__(self, attempt: Attempt, get_session: Callable[[], object]) -> None:
         self._attempt = attempt
         self._get_session = get_session
 
@@ -212,7 +238,7 @@ class Context:
         self._attempt.report_progress(min(1.0, max(0.0, float(progress))))
 
     def create_remote_object(
-        self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+        self, name: str, cls: Callable[..., object], *args: object, **kw: object
     ) -> Any:
         """Make an object that all calls of the session share, in the driver's process.
 

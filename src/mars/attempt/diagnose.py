@@ -7,14 +7,13 @@ exception fails to encode, and wherever a call is named.
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from reprlib import Repr
 from typing import Any, Final
 
-from mars.settings import DIAGNOSE_DEPTH, DIAGNOSE_VISITS
+from mars.settings import DIAGNOSE_DEPTH, DIAGNOSE_VISITS, PICKLE_LEVELS
 
 _PLAIN: Final = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None)})
 
@@ -261,8 +260,8 @@ def _too_much(trouble: BaseException) -> bool:
 def _reason(trouble: BaseException) -> str:
     if _too_much(trouble) and not isinstance(trouble, MemoryError):
         return (
-            f"nested too deep for a recursion limit of {sys.getrecursionlimit():,}; what the "
-            f"program sets with sys.setrecursionlimit(...) holds in its calls, too"
+            f"nested deeper than {PICKLE_LEVELS:,} levels, or a method such as __reduce__ or "
+            f"__getstate__ never ends"
         )
     try:
         text = str(trouble)

@@ -289,7 +289,7 @@ class _Limited:
         self.parts: list[bytes] = []
         self.room = ERROR_PICKLE_BYTES
 
-    def write(self, data: Any) -> None:
+    def write(self, data: bytes) -> None:
         self.room -= memoryview(data).nbytes
         if self.room < 0:
             raise _TooLarge(f"larger than {ERROR_PICKLE_BYTES // MIB} MiB")
@@ -541,7 +541,7 @@ def _made(
     message: str,
     members: list[BaseException],
 ) -> BaseException:
-    def travel(self: BaseException) -> tuple[Any, ...]:
+    def travel(self: BaseException) -> tuple[object, ...]:
         inner = list(_members(self))
         return _made, (base, name, qualname, module, message, inner)
 

@@ -19,28 +19,28 @@ class _ByName(type):
         return any((one.__module__, one.__qualname__) == cls.names for one in other.__mro__)
 
 
-class _FilterList(list[Any]):
+class _FilterList(list[Any]):  # of which other code may put in anything
     """The filters of a worker. What an import adds stays, as it is not imported again."""
 
-    def __init__(self, items: Sequence[Any]) -> None:
+    def __init__(self, items: Sequence[object]) -> None:
         super().__init__(items)
         self.kept = list(items)
-        self._first: list[Any] = []
-        self._last: list[Any] = []
+        self._first: list[object] = []
+        self._last: list[object] = []
 
-    def insert(self, index: Any, item: Any, /) -> None:
+    def insert(self, index: Any, item: object, /) -> None:
         super().insert(index, item)
         if importing():
             self._first.insert(0, item)
             self.kept.insert(0, item)
 
-    def append(self, item: Any, /) -> None:
+    def append(self, item: object, /) -> None:
         super().append(item)
         if importing():
             self._last.append(item)
             self.kept.append(item)
 
-    def follow(self, items: Sequence[Any]) -> None:
+    def follow(self, items: Sequence[object]) -> None:
         first = [one for one in self._first if one not in items]
         last = [one for one in self._last if one not in items]
         self.kept = [*first, *items, *last]
@@ -75,7 +75,9 @@ class Filters(Setting):
         with warnings.catch_warnings():  # whoever remembers what was ignored looks again
             pass
 
-    def _decoded(self, action: Any, message: Any, category: Any, module: Any, line: Any) -> Any:
+    def _decoded(
+        self, action: object, message: object, category: object, module: object, line: object
+    ) -> Any:
         if type(category) is tuple:
             names = category
             category = self._categories.get(names)
@@ -107,15 +109,15 @@ def by_name() -> Iterator[None]:
             pass
 
 
-def _filters() -> list[Any]:
+def _filters() -> list[object]:
     return list(warnings.filters)
 
 
-def _all_encoded(filters: Sequence[Any]) -> list[Any]:
+def _all_encoded(filters: Sequence[object]) -> list[object]:
     return [one for one in map(_encoded, filters) if one is not None]
 
 
-def _encoded(one: Any) -> Any:
+def _encoded(one: object) -> tuple[object, ...] | None:
     """A filter as it travels; None: it is none that we know."""
     if type(one) is not tuple or len(one) != 5:
         return None

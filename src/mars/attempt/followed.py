@@ -19,13 +19,23 @@ import gc
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt.filters import Filters
 from mars.attempt.libraries import library_settings
 from mars.attempt.loggers import Logging
 from mars.attempt.setting import PLAIN, Setting, importing
 from mars.code import world
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    Surroundings = tuple[list[str], str, dict[bytes, bytes | None], dict[str, object]]
+    """What calls have of the program: its import path, its folder, the variables that it has
+    changed (None: removed), and its settings, which `Program` has found."""
 
 
 class _Recursion(Setting):
@@ -50,22 +60,25 @@ class _Recursion(Setting):
             self._kept = max(self._kept, limit)
 
 
-def _argv() -> Any:
+_Interpreter = tuple[int, float, bool, tuple[int, int, int], bool]
+
+
+def _argv() -> list[object] | None:
     found = getattr(sys, "argv", None)
     return list(found) if isinstance(found, list | tuple) else None
 
 
-def _words(argv: Any) -> Any:
+def _words(argv: list[object] | None) -> list[object] | None:
     if argv is None:
         return None
     return [one if type(one) in PLAIN else str(one) for one in argv]
 
 
-def _set_argv(value: Any) -> None:
+def _set_argv(value: list[str]) -> None:
     sys.argv = list(value)
 
 
-def _interpreter() -> tuple[Any, ...]:
+def _interpreter() -> _Interpreter:
     """What is a number or a switch, read together, as this is asked for before each run."""
     return (
         sys.get_int_max_str_digits(), sys.getswitchinterval(), gc.isenabled(), gc.get_threshold(),
@@ -73,7 +86,7 @@ def _interpreter() -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _set_interpreter(value: tuple[Any, ...]) -> None:
+def _set_interpreter(value: _Interpreter) -> None:
     digits, interval, collects, thresholds, sys.dont_write_bytecode = value
     sys.set_int_max_str_digits(digits)
     sys.setswitchinterval(interval)
@@ -89,7 +102,7 @@ def _set_locale(value: str) -> None:
     _locale.setlocale(_locale.LC_ALL, value)
 
 
-def _main_file() -> Any:
+def _main_file() -> str | None:
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     return path if type(path) is str else None
 
@@ -133,11 +146,11 @@ class Program:
 
     def __init__(self) -> None:
         self._settings = _settings()
-        self._looks: list[Callable[[], Any]] = []  # of what is loaded
+        self._looks: list[Callable[[], object]] = []  # of what is loaded
         self._modules = 0  # how many were loaded then
-        self._known: tuple[Any, dict[str, Any]] = None, {}
+        self._known: tuple[object, dict[str, object]] = None, {}
 
-    def look(self) -> dict[str, Any]:
+    def look(self) -> dict[str, object]:
         """All that is set: the same object until something changes."""
         loaded = sys.modules
         seen, known = self._known  # threads may be here at once
@@ -180,7 +193,7 @@ class Followed:
                 setting.begin()
         sys.meta_path.insert(0, _Watch(waiting))  # type: ignore[arg-type]
 
-    def follow(self, told: Mapping[str, Any]) -> None:
+    def follow(self, told: Mapping[str, object]) -> None:
         """The program has set this."""
         for name, setting in self._settings.items():
             setting.follow(told.get(name))
@@ -202,7 +215,9 @@ class _Watch:
     def __init__(self, waiting: dict[str, Callable[[], object]]) -> None:
         self._waiting = waiting
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name not in self._waiting:
             return None
         for finder in sys.meta_path:
@@ -211,20 +226,22 @@ class _Watch:
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
                     spec.loader = _Loader(spec.loader, self._waiting, name)
-                return spec
+                found: ModuleSpec = spec
+                return found
         return None
 
 
 class _Loader:
     """Loads as another loader does, which is the module's from then on, and says so at the end."""
 
-    def __init__(self, loader: Any, waiting: dict[str, Callable[[], object]], name: str) -> None:
+    def __init__(self, loader: Loader, waiting: dict[str, Callable[[], object]], name: str) -> None:
         self._loader, self._waiting, self._name = loader, waiting, name
 
-    def create_module(self, spec: Any) -> Any:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
-    def exec_module(self, module: Any) -> None:
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         begin = self._waiting.pop(self._name, None)

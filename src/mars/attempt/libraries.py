@@ -10,8 +10,10 @@ from typing import Any
 
 from mars.attempt.setting import PLAIN, Setting
 
+_Numpy = tuple[dict[str, str], dict[str, object]]
 
-def _decimal() -> tuple[Any, ...]:
+
+def _decimal() -> tuple[object, ...]:
     context = sys.modules["decimal"].getcontext()
     return (
         context.prec, context.rounding, context.Emin, context.Emax, context.capitals,
@@ -20,39 +22,39 @@ def _decimal() -> tuple[Any, ...]:
 
 
 def _set_decimal(value: tuple[Any, ...]) -> None:
-    decimal: Any = sys.modules["decimal"]
+    decimal = sys.modules["decimal"]
     *facts, traps = value
     signals = decimal.getcontext().traps
     raised = [signal for signal, trapped in zip(signals, traps, strict=True) if trapped]
     decimal.setcontext(decimal.Context(*facts, flags=[], traps=raised))
 
 
-def _numpy() -> Any:
-    numpy: Any = sys.modules["numpy"]
+def _numpy() -> _Numpy:
+    numpy = sys.modules["numpy"]
     return numpy.geterr(), numpy.get_printoptions()
 
 
-def _set_numpy(value: Any) -> None:
-    numpy: Any = sys.modules["numpy"]
+def _set_numpy(value: _Numpy) -> None:
+    numpy = sys.modules["numpy"]
     errors, options = value
     numpy.seterr(**errors)
     numpy.set_printoptions(**options)
 
 
-def _numpy_told(value: Any) -> Any:
+def _numpy_told(value: _Numpy) -> _Numpy:
     errors, options = value
     return errors, _plain(options)
 
 
-def _sklearn() -> Any:
+def _sklearn() -> object:
     return sys.modules["sklearn"].get_config()
 
 
-def _set_sklearn(value: Any) -> None:
+def _set_sklearn(value: dict[str, object]) -> None:
     sys.modules["sklearn"].set_config(**value)
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(options: Mapping[str, object]) -> dict[str, object]:
     """Those that mean the same elsewhere: no functions, such as a formatter of the program's."""
     return {name: value for name, value in options.items() if type(value) in PLAIN}
 
@@ -62,9 +64,9 @@ class _Pandas(Setting):
 
     def __init__(self) -> None:
         super().__init__("pandas", self._options, self._put_options, "pandas", self._flat)
-        self._last: Any = None
+        self._last: object = None
 
-    def _options(self) -> Any:
+    def _options(self) -> object:
         # All at once, as to ask for each by its name takes 100 times as long.
         nested = sys.modules["pandas"].options.d
         last = self._last  # threads may be here at once
@@ -72,11 +74,11 @@ class _Pandas(Setting):
             last = self._last = _copied(nested)
         return last
 
-    def _flat(self, nested: Any) -> dict[str, Any]:
+    def _flat(self, nested: dict[str, object]) -> dict[str, object]:
         return _plain(dict(_leaves(nested, "")))
 
-    def _put_options(self, value: dict[str, Any]) -> None:
-        pandas: Any = sys.modules["pandas"]
+    def _put_options(self, value: dict[str, object]) -> None:
+        pandas = sys.modules["pandas"]
         wanted = dict(_leaves(value, ""))
         now = dict(_leaves(pandas.options.d, ""))
         with warnings.catch_warnings():
@@ -86,7 +88,7 @@ class _Pandas(Setting):
                     pandas.set_option(name, one)
 
 
-def _leaves(nested: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+def _leaves(nested: Mapping[str, object], prefix: str) -> Iterable[tuple[str, object]]:
     for name, value in nested.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
@@ -94,13 +96,13 @@ def _leaves(nested: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]
             yield prefix + name, value
 
 
-def _copied(nested: Any) -> Any:
+def _copied(nested: object) -> object:
     if not isinstance(nested, dict):
         return nested
     return {name: _copied(value) for name, value in nested.items()}
 
 
-def _socket_timeout() -> Any:
+def _socket_timeout() -> object:
     # In a tuple, as None is a value of its own.
     return (_socket.getdefaulttimeout(),)
 
@@ -109,7 +111,7 @@ def _set_socket_timeout(value: tuple[float | None]) -> None:
     _socket.setdefaulttimeout(value[0])
 
 
-def _authkey() -> Any:
+def _authkey() -> object:
     return sys.modules["multiprocessing.process"].current_process().authkey
 
 

@@ -6,9 +6,14 @@ import pickle
 import sys
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt.setting import Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from logging import Handler, Logger, LogRecord
+    from types import ModuleType
 
 _LEVEL: Final = attrgetter("level")
 _PROPAGATE: Final = attrgetter("propagate")
@@ -31,13 +36,13 @@ class Logging(Setting):
 
     def __init__(self) -> None:
         super().__init__("logging", self._look_at_all, self._put_all, "logging", self._all_told)
-        self._known: tuple[Any, list[Any]] = None, []
-        self._ours: dict[str, Any] = {}  # handlers that we have put there, by logger
+        self._known: tuple[object, list[Logger]] = None, []
+        self._ours: dict[str, Handler | None] = {}  # handlers that we have put there, by logger
         self._our_filters: dict[str, Carried] = {}
-        self._handler_class: Any = None
+        self._handler_class: Callable[..., Handler] | None = None
 
-    def _look_at_all(self) -> Any:
-        logging: Any = sys.modules["logging"]
+    def _look_at_all(self) -> object:
+        logging = sys.modules["logging"]
         root = logging.root
         manager = root.manager
         everything = list(manager.loggerDict.values())
@@ -73,7 +78,7 @@ class Logging(Setting):
             for level, name in logging._levelToName.copy().items()
             if isinstance(level, int) and isinstance(name, str)
         }
-        told: dict[str, Any] = {}
+        told: dict[str, object] = {}
         root = logging.root
         for logger in loggers:
             level, propagate, disabled = _LEVELS(logger)
@@ -86,7 +91,7 @@ class Logging(Setting):
         return int(disable), names, told
 
     def _put_all(self, value: Any) -> None:
-        logging: Any = sys.modules["logging"]
+        logging = sys.modules["logging"]
         disable, names, told = value
         logging.disable(disable)
         for level, name in names.items():
@@ -126,7 +131,7 @@ class Logging(Setting):
     def changed(self) -> bool:
         if self._kept is None:
             return False
-        logging: Any = sys.modules["logging"]
+        logging = sys.modules["logging"]
         disable, names, told = self._kept
         if logging.root.manager.disable != disable or not (
             names.items() <= logging._levelToName.items()
@@ -140,7 +145,7 @@ class Logging(Setting):
     def restore(self) -> None:
         self._try(self._kept)
 
-    def _new_handler(self, logging: Any, logger: Any, look: Any) -> Any:
+    def _new_handler(self, logging: ModuleType, logger: Logger, look: Any) -> Handler:
         if self._handler_class is None:
             self._handler_class = _handler_class(logging)
         level, text, dates, style, utc, carried = look
@@ -172,13 +177,13 @@ class _Itself:
         return type(other) is _Itself and self.value is other.value
 
 
-def _appearance(handler: Any) -> list[object]:
+def _appearance(handler: Handler) -> list[object]:
     """What decides how records look that a handler writes."""
     formatter = handler.formatter
     found: list[object] = [handler.level, handler.name, _Itself(formatter)]
     found += map(_Itself, handler.filters)
     if formatter is not None and type(formatter) is not sys.modules["logging"].Formatter:
-        owners: list[Any] = [formatter, *type(formatter).__mro__]
+        owners: list[object] = [formatter, *type(formatter).__mro__]
         for owner in owners:
             if getattr(owner, "__module__", "") not in ("logging", "builtins"):
                 found += map(_Itself, vars(owner).values())
@@ -230,7 +235,7 @@ class Carried:
                 world.enter_thread(before)
         return self._read
 
-    def filter(self, record: Any) -> Any:
+    def filter(self, record: LogRecord) -> Any:
         """What the filters say of a record, as `logging` asks them."""
         for one in self._parts()[1]:
             said = one.filter(record) if hasattr(one, "filter") else one(record)
@@ -240,12 +245,12 @@ class Carried:
                 record = said
         return record if sys.version_info >= (3, 12) else True
 
-    def format(self, record: Any) -> str:
+    def format(self, record: LogRecord) -> str:
         """A record as the program's formatter writes it."""
         return str((self._parts()[0] or self._plain).format(record))
 
 
-def _look_of(handlers: Sequence[Any]) -> Any:
+def _look_of(handlers: Sequence[Handler]) -> object:
     """Level and format of what handlers write, those first that write where people see it."""
     nothing = sys.modules["logging"].NullHandler
     real = [one for one in handlers if not isinstance(one, nothing)]
@@ -274,15 +279,15 @@ def _text(value: object) -> str | None:
     return value if type(value) is str else None
 
 
-def _handler_class(logging: Any) -> Any:
+def _handler_class(logging: Any) -> Callable[..., Handler]:
     class CallHandler(logging.Handler):  # type: ignore[misc]
         """Writes to the log of the call that runs."""
 
-        def __init__(self, logger: Any, level: int) -> None:
+        def __init__(self, logger: Logger, level: int) -> None:
             super().__init__(level)
             self._logger = logger
 
-        def emit(self, record: Any) -> None:
+        def emit(self, record: LogRecord) -> None:
             if getattr(record, "mars_written", False):  # by the handler of a logger below
                 return
             for other in self._logger.handlers:

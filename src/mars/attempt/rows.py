@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain, islice, repeat
 from types import FunctionType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mars.attempt import codec
 from mars.code import places
@@ -26,7 +26,11 @@ from mars.code.pickling import names_main
 from mars.code.special import handler_of
 from mars.settings import ROW_DEPTH, ROWS_AT_ONCE
 
-Row = bytes | tuple[bytes, Sequence[Any]]
+if TYPE_CHECKING:
+    from mars.attempt.codec import Arguments
+    from mars.task import Buffer
+
+Row = bytes | tuple[bytes, "Sequence[Buffer]"]
 """Pickle of ``(args, {})``, and its large buffers if it has any."""
 
 _FIXED: Final = frozenset({bool, int, float, complex, str, bytes, type(None), range})
@@ -43,7 +47,7 @@ def is_fixed(values: Iterable[object]) -> bool:
 
     One that cannot need not be taken before it is sent.
     """
-    level: Any = values
+    level: Iterable[object] = values
     for _ in range(ROW_DEPTH):
         try:
             kinds = set(map(type, level))
@@ -53,7 +57,8 @@ def is_fixed(values: Iterable[object]) -> bool:
             return False
         if not kinds & _HOLDERS:
             return True
-        level = list(chain.from_iterable(one for one in level if type(one) in _HOLDERS))
+        held = [one for one in level if type(one) is tuple or type(one) is frozenset]
+        level = list(chain.from_iterable(held))
     return False
 
 
@@ -82,9 +87,11 @@ class _Pickler(pickle.Pickler):
         self._code = code
         # Of values: whether they are code; None: whether they have a name if they have no content.
         self._kinds: dict[type, bool | None] = {}
-        self._places: dict[int, Any] = {}  # of code, by id; NotImplemented: it travels by its name
+        self._places: dict[
+            int, object
+        ] = {}  # of code, by id; NotImplemented: it travels by its name
 
-    def reducer_override(self, value: Any, /) -> Any:
+    def reducer_override(self, value: object, /) -> Any:  # as typeshed has it
         kind = type(value)
         try:
             is_code = self._kinds[kind]
@@ -119,7 +126,7 @@ class _Pickler(pickle.Pickler):
 class _Refuser(pickle.Pickler):
     """Refuses all but values and containers of Python's own."""
 
-    def reducer_override(self, value: Any, /) -> Any:
+    def reducer_override(self, value: object, /) -> NoReturn:
         raise _NotPlain
 
 
@@ -230,14 +237,13 @@ class Rows:
     def loaded(self, index: int) -> tuple[object, ...]:
         """Fresh arguments of one call, as another process would have them."""
         data, buffers = parts(self.rows[index])
-        shared: Any = ()
+        shared: Sequence[object] = ()
         if self.shared is not None:
             content, large = parts(self.shared)
-            shared = _beside(content, [bytearray(one.raw()) for one in large], codec.loads)
-        copies = [bytearray(one.raw()) for one in buffers]
-        return codec.decode_arguments(data, copies, shared)[0]
+            shared = _beside(content, codec.copies(large), codec.loads)
+        return codec.decode_arguments(data, codec.copies(buffers), shared)[0]
 
-    def alone(self, index: int) -> tuple[bytes, Sequence[Any]]:
+    def alone(self, index: int) -> tuple[bytes, Sequence[Buffer]]:
         """The arguments of one call as a pickle that needs nothing beside it, and buffers."""
         data, buffers = parts(self.rows[index])
         if self._code:
@@ -245,51 +251,55 @@ class Rows:
             data, buffers, _ = codec.encode_arguments(args, kwargs)
         return data, buffers
 
-    def block(self, indices: Sequence[int]) -> tuple[bytes, list[Any]]:
+    def block(self, indices: Sequence[int]) -> tuple[bytes, Sequence[Buffer]]:
         """Some calls, as one pickle and large buffers; `unpacked` gives them back."""
         if isinstance(indices, range):
             return packed(self.shared, self.rows[indices.start : indices.stop])
         return packed(self.shared, [self.rows[index] for index in indices])
 
 
-def parts(row: Row | None) -> tuple[bytes, Sequence[Any]]:
+def parts(row: Row | None) -> tuple[bytes, Sequence[Buffer]]:
     """A row as its pickle and its buffers."""
     assert row is not None
     return row if isinstance(row, tuple) else (row, ())
 
 
-def packed(shared: Row | None, rows: Sequence[Row | None]) -> tuple[bytes, list[Any]]:
+def packed(shared: Row | None, rows: Sequence[Row | None]) -> tuple[bytes, list[Buffer]]:
     """What rows share, and the rows, as one pickle and large buffers."""
-    buffers: list[Any] = []
-    counted = []
+    buffers: list[Buffer] = []
+    counted: list[bytes | tuple[bytes, int] | None] = []
     for row in (shared, *rows):
         if isinstance(row, tuple):
             buffers.extend(row[1])
             counted.append((row[0], len(row[1])))
         else:
-            counted.append(row)  # type: ignore[arg-type]
+            counted.append(row)
     return pickle.dumps(counted, 5), buffers
 
 
 def unpacked(
-    data: Any, buffers: Sequence[Any], load: Callable[..., Any] = codec.loads
+    data: Buffer, buffers: Sequence[Buffer], load: Callable[..., Arguments] = codec.loads
 ) -> tuple[Sequence[object], list[Row]]:
     """What rows share, loaded, and the rows; from what `packed` made."""
     left = iter(buffers)
-    rows: list[Any] = [
+    first, *counted = pickle.loads(data)
+    shared: Sequence[object] = ()
+    if first is not None:
+        content, count = first if isinstance(first, tuple) else (first, 0)
+        shared = _beside(content, list(islice(left, count)), load)
+    rows: list[Row] = [
         (row[0], [next(left) for _ in range(row[1])]) if isinstance(row, tuple) else row
-        for row in pickle.loads(data)
+        for row in counted
     ]
-    shared = rows.pop(0)
-    if shared is None:
-        return (), rows
-    content, large = parts(shared)
-    return _beside(content, large, load), rows
+    return shared, rows
 
 
-def _beside(data: Any, buffers: Sequence[Any], load: Callable[..., Any]) -> Any:
+def _beside(
+    data: bytes, buffers: Sequence[Buffer], load: Callable[..., Arguments]
+) -> Sequence[object]:
     """What stands beside rows."""
     (shared,), _ = load(data, buffers=buffers)
+    assert isinstance(shared, list)
     return shared
 
 

@@ -36,21 +36,21 @@ class Setting:
     def __init__(
         self,
         name: str,
-        look: Callable[[], Any],
-        put: Callable[[Any], object],
+        look: Callable[[], object],
+        put: Callable[..., object],
         library: str = "",
-        told: Callable[[Any], Any] | None = None,
+        told: Callable[..., object] | None = None,
     ) -> None:
         self.name, self.library = name, library
         self.look, self._put, self._as_told = look, put, told
-        self._seen: tuple[Any, Any] = None, None  # here at last, and as told
-        self._told: Any = None  # by the program; None: nothing
+        self._seen: tuple[object, object] = None, None  # here at last, and as told
+        self._told: object = None  # by the program; None: nothing
         self._kept: Any = None  # as calls should find it
         self._begun = False  # the library is loaded, and `_kept` is known
 
     # The program's end.
 
-    def found(self) -> Any:
+    def found(self) -> object:
         """What is set here, the same object until it changes; None: the library is not known."""
         try:
             now = self.look()
@@ -69,7 +69,7 @@ class Setting:
         self._begun = True
         self._set()
 
-    def follow(self, told: Any) -> None:
+    def follow(self, told: object) -> None:
         """The program has set this."""
         if told != self._told:
             self._told = told
@@ -90,13 +90,13 @@ class Setting:
             self._try(self._told)
         self._kept = self._now()
 
-    def _now(self) -> Any:
+    def _now(self) -> object:
         try:
             return self.look()
         except Exception:  # a call has put something there that is none
             return None
 
-    def _try(self, value: Any) -> None:
+    def _try(self, value: object) -> None:
         try:
             self._put(value)
         except Exception:  # a locale that this node lacks, an option of another version

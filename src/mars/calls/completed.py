@@ -22,13 +22,13 @@ from mars.task import Handle
 
 
 def as_completed(
-    objects: Iterable[Any] | Handle | Execution,
+    objects: Iterable[object] | Handle | Execution,
     timeout: float | None = None,
     *,
     window: int | None = None,
     session: AnySession | None = None,
     seed: int | None = None,
-    checkpoint: Any = None,
+    checkpoint: object = None,
 ) -> Completed:
     """Execute objects in one run, and give each one as soon as its call has ended.
 
@@ -109,10 +109,11 @@ def as_completed(
         few.limit(timeout, few.stop)
         return few
     chosen = choose(session)
-    given: list[Any] = [objects] if isinstance(objects, Handle) else list(objects)
-    for one in given:
+    given: list[Handle] = []
+    for one in [objects] if isinstance(objects, Handle) else objects:
         if not isinstance(one, Handle):
             raise TypeError(f"as_completed takes objects made by spawn or map, got {one!r:.80}")
+        given.append(one)
     run: Execution = chosen.runs.run(
         given,
         finish=lambda: None,

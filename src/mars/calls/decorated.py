@@ -50,7 +50,7 @@ class RemoteFunction(Generic[P, R]):
 
     __wrapped__: Callable[P, R]
 
-    def __init__(self, func: Callable[P, R], /, **options: Any) -> None:
+    def __init__(self, func: Callable[P, R], /, **options: object) -> None:
         check_function(func)
         parse_options({key: one for key, one in options.items() if key != "retry_when_fail"})
         functools.update_wrapper(self, func)
@@ -60,7 +60,7 @@ class RemoteFunction(Generic[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.__wrapped__(*args, **kwargs)
 
-    def spawn(self, /, *args: Any, **kwargs: Any) -> Object[R]:
+    def spawn(self, /, *args: object, **kwargs: object) -> Object[R]:
         """Describe a call with these arguments, to run later in another process.
 
         Parameters
@@ -73,10 +73,10 @@ class RemoteFunction(Generic[P, R]):
         Object
             As of `spawn`.
         """
-        made: Object[R] = spawn(self.__wrapped__, args, kwargs, **self._options)
+        made: Object[R] = spawn(self.__wrapped__, args, kwargs, **self._options)  # type: ignore[call-overload]
         return made
 
-    def map(self, /, *iterables: Iterable[Any]) -> MapObjects[R]:
+    def map(self, /, *iterables: Iterable[object]) -> MapObjects[R]:
         """Describe one call for each item, as `map` does.
 
         Parameters
@@ -90,7 +90,7 @@ class RemoteFunction(Generic[P, R]):
         """
         return map_items(self.__wrapped__, *iterables, **self._options)
 
-    def run(self, /, *args: Any, **kwargs: Any) -> R:
+    def run(self, /, *args: object, **kwargs: object) -> R:
         """Call the function in another process, and wait for its value.
 
         Parameters
@@ -115,7 +115,7 @@ class RemoteFunction(Generic[P, R]):
             raise
         return value
 
-    def options(self, **options: Any) -> RemoteFunction[P, R]:
+    def options(self, **options: object) -> RemoteFunction[P, R]:
         """The same function with further options for its calls.
 
         Parameters
@@ -141,14 +141,14 @@ class RemoteFunction(Generic[P, R]):
             return self
         return RemoteFunction(self.__wrapped__.__get__(instance, owner), **self._options)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return functools.partial(RemoteFunction, **self._options), (self.__wrapped__,)
 
     def __repr__(self) -> str:
         return f"<remote function {getattr(self, '__qualname__', repr(self.__wrapped__))}>"
 
 
-def decorate(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def decorate(func: Callable[..., object] | None = None, /, **options: object) -> Any:
     """``@mars.remote`` and ``@mars.remote(cpus=2)``."""
     if func is None:
         return functools.partial(decorate, **options)

@@ -8,7 +8,7 @@ it has to provide. Nothing runs here: the session does that, see `mars.sessions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
@@ -16,7 +16,12 @@ from mars.sessions.session import AnySession, Session, refuse_fetch_arguments
 from mars.task import Call, Handle
 from mars.tracebacks import trim
 
-TYPE_CHECKING = False  # known to type checkers
+if TYPE_CHECKING:
+    from mars.engine import SessionRealm
+    from mars.logs import Offsets
+    from mars.sessions.runs import RunArguments
+    from mars.task import Realm
+
 V = TypeVar("V")
 
 _UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
@@ -119,13 +124,13 @@ class Executable(Handle, Generic[V]):
                 seed=seed,
                 echo=echo,
                 finish=lambda: result,
-                **_run_arguments(accepted),
+                **_run_arguments(accepted),  # type: ignore[misc]  # what is not above
             )
         except BaseException as error:
             trim(error)
             raise
 
-    def fetch(self, session: AnySession | None = None, **unknown: Any) -> V:
+    def fetch(self, session: AnySession | None = None, **unknown: object) -> V:
         """The value. What that is depends on the kind of handle.
 
         A single object: what its call returned. Several objects: a list of their values;
@@ -282,8 +287,8 @@ class Executable(Handle, Generic[V]):
     def fetch_log(
         self,
         session: AnySession | None = None,
-        offsets: Any = None,
-        sizes: Any = None,
+        offsets: Offsets | None = None,
+        sizes: Offsets | None = None,
         follow: bool = False,
     ) -> Any:
         """The logs of all parts, as a list. The log of a map is a list of the logs of its items.
@@ -304,7 +309,7 @@ class Executable(Handle, Generic[V]):
 
     def _fetch_infos(
         self, fields: Sequence[str] | None = None, session: AnySession | None = None
-    ) -> Any:
+    ) -> object:
         """Facts about the stored results; programs of the original call it by this name."""
         return [] if self._is_empty() else self.infos_in(existing(session, self), fields)
 
@@ -322,10 +327,10 @@ class Executable(Handle, Generic[V]):
 
     # -- what the session asks -----------------------------------------------------------------
 
-    def calls_in(self, realm: object) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_in(realm)]
 
-    def calls_logged(self, realm: object) -> Sequence[Call]:
+    def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_logged(realm)]
 
     def value_in(self, session: Any) -> Any:
@@ -338,7 +343,7 @@ class Executable(Handle, Generic[V]):
         """The objects and maps that it consists of, for whoever tells of them one by one."""
         return [leaf for one in self._parts() for leaf in one.leaves()]
 
-    def state_in(self, realm: Any) -> Any:
+    def state_in(self, realm: SessionRealm | None) -> Any:
         return [one.state_in(realm) for one in self._parts()]
 
     def infos_in(self, session: Any, fields: Sequence[str] | None = None) -> Any:
@@ -351,7 +356,7 @@ class Executable(Handle, Generic[V]):
         """The executables that it consists of, in the order of their values."""
         raise NotImplementedError
 
-    def _shaped(self, values: list[Any]) -> Any:
+    def _shaped(self, values: list[object]) -> object:
         """Its value, made of the values of its parts."""
         return values
 
@@ -371,25 +376,25 @@ class Executable(Handle, Generic[V]):
         """What errors call it."""
         return next((one._title() for one in self._parts()), "it")
 
-    def _executed(self) -> Any:
+    def _executed(self) -> object:
         """What a future returns once it was executed."""
         return self
 
 
-def _drop_unused(kwargs: dict[str, Any]) -> None:
+def _drop_unused(kwargs: dict[str, object]) -> None:
     for unused in _UNUSED:
         kwargs.pop(unused, None)
 
 
-def _run_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _run_arguments(kwargs: dict[str, object]) -> RunArguments:
     if not kwargs:
-        return kwargs
+        return {}
     if "progress_update_interval" in kwargs:
         kwargs["interval_s"] = kwargs.pop("progress_update_interval")
     unknown = kwargs.keys() - _ARGUMENTS_OF_RUN
     if unknown:
         raise TypeError(_unknown("execute", min(unknown), {*_ARGUMENTS_OF_RUN, "session", "wait"}))
-    return kwargs
+    return cast("RunArguments", kwargs)  # `Runs.run` looks at each
 
 
 def _unknown(function: str, name: str, known: Iterable[str]) -> str:
@@ -402,7 +407,7 @@ def _choose(given: AnySession | None, accepted: dict[str, Any]) -> Session:
     return choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
 
 
-def default_realm() -> Any:
+def default_realm() -> SessionRealm | None:
     """What the tasks of the default session belong to; None: there is no default session."""
     default = get_default_session()
     return None if default is None else default.realm

@@ -27,11 +27,12 @@ from mars.engines.outcome import (
     no_value,
 )
 from mars.errors import NotExecuted
-from mars.task import Call, Ended, Function, Realm, Stage, Task
+from mars.task import Call, Ended, Function, Place, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
 if TYPE_CHECKING:
     from mars.observe.states import State
+    from mars.task import Buffer, Output
 
 
 class ItemCall(Call):
@@ -54,9 +55,10 @@ class ItemCall(Call):
         """The map."""
         return self.map
 
-    def own_place(self, place: int) -> tuple[int, ...]:
+    def own_place(self, place: int) -> Place:
         if self.map.place is None:
             self.map.place = place
+        assert isinstance(self.map.place, int), "a map is no item of another one"
         return (self.map.place, self.index)
 
     def adopt(self, realm: Realm) -> Task | None:
@@ -143,7 +145,7 @@ class MapCall(Call):
         self,
         function: Function,
         options: Options,
-        columns: Sequence[Sequence[Any]],
+        columns: Sequence[Sequence[object]],
         taken: Rows | None = None,
     ) -> None:
         super().__init__(function, b"", (), (), options, None)
@@ -151,7 +153,12 @@ class MapCall(Call):
         self.taken = taken
         self.count = min(map(len, columns)) if taken is None else len(taken.rows)
         self.spread = len(columns) > 1
-        self._index: tuple[Any, ...] = (None, 0, None, None)  # as `where` made it last
+        self._index: tuple[Sequence[Task] | None, int, Task | None, Items | None] = (
+            None,
+            0,
+            None,
+            None,
+        )  # as `where` made it last
         self.made: dict[int, ItemCall] = {}  # the items that are calls of their own
         self.own: set[int] = set()
 
@@ -160,8 +167,8 @@ class MapCall(Call):
         cls,
         function: Function,
         options: Options,
-        iterables: Sequence[Iterable[Any]],
-        before: Sequence[Any] = (),
+        iterables: Sequence[Iterable[object]],
+        before: Sequence[object] = (),
     ) -> MapCall:
         """The calls of ``map(function, *iterables)``; the shortest iterable decides their number.
 
@@ -169,7 +176,7 @@ class MapCall(Call):
         """
         known = [len(one) for one in iterables if isinstance(one, (range, list, tuple))]
         limit = min(known, default=None)
-        columns: list[Sequence[Any]] = [
+        columns: list[Sequence[object]] = [
             one if isinstance(one, (range, tuple)) else list(islice(one, limit))
             for one in iterables
         ]
@@ -178,23 +185,23 @@ class MapCall(Call):
             columns = [*([one] * count for one in before), *columns]
         return cls(function, options, columns)
 
-    def arguments(self, index: int) -> tuple[Any, ...]:
+    def arguments(self, index: int) -> tuple[object, ...]:
         """Arguments of one item."""
         if self.taken is not None:
             return self.taken.arguments(index)
         return tuple([column[index] for column in self.columns])
 
-    def loaded(self, index: int) -> tuple[Any, ...]:
+    def loaded(self, index: int) -> tuple[object, ...]:
         """Arguments of one item, as another process would get them."""
         return self.arguments(index) if self.taken is None else self.taken.loaded(index)
 
-    def encoded(self, index: int) -> tuple[bytes, Sequence[Any], Sequence[Any]]:
+    def encoded(self, index: int) -> tuple[bytes, Sequence[Buffer], Sequence[Output]]:
         """The arguments of one item: a pickle, its large buffers, and the objects in it."""
         if self.taken is None:
             return codec.encode_arguments(self.arguments(index), {})
         return *self.taken.alone(index), ()
 
-    def block(self, indices: Sequence[int]) -> tuple[bytes, list[Any]]:
+    def block(self, indices: Sequence[int]) -> tuple[bytes, Sequence[Buffer]]:
         """The arguments of a block: a pickle and its large buffers.
 
         If the items are `taken`, the pickle is one of `mars.attempt.rows`. Otherwise the only
@@ -210,7 +217,7 @@ class MapCall(Call):
         data, buffers, _ = codec.encode_arguments((items,), {})
         return data, buffers
 
-    def take(self, explain: Callable[[tuple[Any, ...]], Exception]) -> None:
+    def take(self, explain: Callable[[tuple[object, ...]], Exception]) -> None:
         """Keep the items as they are now, and find those that hold objects.
 
         Raises
@@ -250,8 +257,8 @@ class MapCall(Call):
             now = list(parts)  # blocks may end meanwhile
             index = Items(now)
             self._index = parts, len(now), now[-1] if now else None, index
-        found: Items = index
-        return found
+        assert index is not None
+        return index
 
     def _have(self, realm: Realm) -> Items:
         task = self.task_in(realm)
@@ -294,7 +301,7 @@ class MapCall(Call):
             ]
         task.size = len(task.items)
 
-    def values(self, realm: SessionRealm) -> list[Any]:
+    def values(self, realm: SessionRealm) -> list[object]:
         """The values of all items.
 
         Raises
@@ -328,7 +335,7 @@ class MapCall(Call):
                     found[index] = no_value(f"item {index} of {self.name}", state)
         return found
 
-    def states(self, realm: Any) -> list[State]:
+    def states(self, realm: SessionRealm) -> list[State]:
         """The state of each item."""
         from mars.observe.states import DONE, FAILED, REUSED, State, state_of
 
@@ -352,7 +359,7 @@ class MapCall(Call):
                 found[index] = state_of(own)
         return found
 
-    def seen(self, realm: Any, index: int) -> Task | None:
+    def seen(self, realm: SessionRealm, index: int) -> Task | None:
         """What can be seen of an item: its own task, its part of a block, or a block that runs."""
         own = self.made.get(index)
         task = None if own is None else own.task_in(realm)
@@ -389,9 +396,9 @@ class MapCall(Call):
 
     def _collect(
         self, realm: SessionRealm
-    ) -> tuple[list[Any], dict[int, BaseException], bytearray]:
+    ) -> tuple[list[object], dict[int, BaseException], bytearray]:
         realm.check_open()
-        values: list[Any] = [None] * self.count
+        values: list[object] = [None] * self.count
         errors: dict[int, BaseException] = {}
         have = bytearray(self.count)
         task = self.task_in(realm)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar, cast, overload
 
 from mars.attempt import codec
 from mars.calls.executable import Executable, default_realm, existing
@@ -24,6 +24,8 @@ from mars.task import Call, Handle, Output
 
 if TYPE_CHECKING:
     from mars.calls.shown import Row
+    from mars.logs import Offsets
+    from mars.task import Realm, Task
 
 R = TypeVar("R")
 
@@ -47,16 +49,16 @@ class Object(Output, Executable[R], Generic[R]):
 
     @overload  # type: ignore[override]  # of one call it is one log
     def fetch_log(
-        self, session: AnySession | None = None, offsets: Any = None, sizes: Any = None,
-        follow: Literal[False] = False,
+        self, session: AnySession | None = None, offsets: Offsets | None = None,
+        sizes: Offsets | None = None, follow: Literal[False] = False,
     ) -> LogFetcher: ...  # fmt: skip
 
     @overload
     def fetch_log(
         self,
         session: AnySession | None = None,
-        offsets: Any = None,
-        sizes: Any = None,
+        offsets: Offsets | None = None,
+        sizes: Offsets | None = None,
         *,
         follow: Literal[True],
     ) -> Iterator[str]: ...
@@ -64,8 +66,8 @@ class Object(Output, Executable[R], Generic[R]):
     def fetch_log(
         self,
         session: AnySession | None = None,
-        offsets: Any = None,
-        sizes: Any = None,
+        offsets: Offsets | None = None,
+        sizes: Offsets | None = None,
         follow: bool = False,
     ) -> LogFetcher | Iterator[str]:
         """What the call has printed. Python code, C code, threads and child processes count alike.
@@ -177,7 +179,7 @@ class Object(Output, Executable[R], Generic[R]):
     def leaves(self) -> Sequence[Object[R]]:
         return (self,)
 
-    def state_in(self, realm: Any) -> str:
+    def state_in(self, realm: SessionRealm | None) -> str:
         from mars.observe.states import state_in
 
         return state_in(self.call, realm).word
@@ -246,7 +248,7 @@ class Object(Output, Executable[R], Generic[R]):
     data = op
 
     @property
-    def inputs(self) -> list[Object[Any]]:
+    def inputs(self) -> list[Object[object]]:
         """The objects that are inputs of the call."""
         return [Object(call, index) for call, index in self.call.inputs]
 
@@ -263,7 +265,7 @@ class Object(Output, Executable[R], Generic[R]):
         """Another object for the same value."""
         return Object(self.call, self.index)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return codec.place_of(self)
 
     def __copy__(self) -> Object[R]:
@@ -295,12 +297,12 @@ class Object(Output, Executable[R], Generic[R]):
         return table_of([self], f"Object with {inputs} input{'' if inputs == 1 else 's'}")
 
 
-def _sharers(task: Any) -> int:
+def _sharers(task: Task) -> int:
     """How many values are stored together: the values of a whole block, if it is an item of one."""
     return len(task.source.items) if task.source is not None else 1
 
 
-def _values(task: Any, index: int) -> Iterable[Any]:
+def _values(task: Task, index: int) -> Iterable[object]:
     if task.source is not None:
         return [task.source.result[0]]
     return [task.result if task.call.n_output is None else task.result[index]]
@@ -332,15 +334,15 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
     __module__ = "mars.remote"  # where programs find it
 
     _named: Any
-    _nothing: ClassVar[Any] = ()
+    _nothing: ClassVar[object] = ()
 
-    def __new__(cls, objects: Iterable[Any] = ()) -> ExecutableTuple:
+    def __new__(cls, objects: Iterable[object] = ()) -> ExecutableTuple:
         made = super().__new__(cls, objects)
         # The type of a namedtuple has fields.
         made._named = type(objects) if hasattr(type(objects), "_fields") else None
         return made
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return _remade, (tuple(self), self._named)
 
     def __getattr__(self, name: str) -> Any:
@@ -387,7 +389,7 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
                 )
         return self
 
-    def _shaped(self, values: list[Any]) -> Any:
+    def _shaped(self, values: list[object]) -> object:
         if self._named is not None:
             return self._named(*values)
         return values if len(values) > 1 else tuple(values)
@@ -395,11 +397,11 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
     def _is_empty(self) -> bool:
         return not self
 
-    def _executed(self) -> list[Any]:
+    def _executed(self) -> list[object]:
         return list(self)
 
 
-def _remade(objects: tuple[Any, ...], named: Any) -> ExecutableTuple:
+def _remade(objects: tuple[object, ...], named: Any) -> ExecutableTuple:
     return ExecutableTuple(objects if named is None else named(*objects))
 
 
@@ -408,7 +410,7 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
 
     __module__ = "mars.remote"  # where programs find it
 
-    _nothing: ClassVar[Any] = []
+    _nothing: ClassVar[object] = []
 
     def __init__(self, call: MapCall) -> None:
         self._whole: Output = Output(call, 0)
@@ -426,7 +428,7 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
     @overload
     def __getitem__(self, index: slice) -> list[Object[R]]: ...
 
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: int | slice) -> object:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = operator.index(index)
@@ -444,14 +446,14 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
         made = self._made.get(index)
         return Object(self._call.item(index), 0) if made is None else made
 
-    def calls_in(self, realm: Any) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         return self._call.pieces(realm) if len(self) else ()
 
-    def calls_logged(self, realm: Any) -> Sequence[Call]:
+    def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return self._call.logged(realm)
 
     def value_in(self, session: Session) -> list[R]:
-        return self._call.values(session.realm)
+        return cast("list[R]", self._call.values(session.realm))  # as the function gave them
 
     def error_in(self, session: Session) -> list[BaseException | None]:
         return self._call.errors(session.realm)
@@ -469,9 +471,9 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
     def leaves(self) -> Sequence[Any]:
         return (self,)
 
-    def state_in(self, realm: Any) -> list[str]:
+    def state_in(self, realm: SessionRealm | None) -> list[str]:
         task = self._call.task
-        where = task.realm if realm is None and task is not None else realm
+        where: Any = task.realm if realm is None and task is not None else realm
         return [state.word for state in self._call.states(where)]
 
     def _title(self) -> str:
@@ -486,7 +488,7 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
     def _was_executed(self) -> bool:
         return self._call.task is not None
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return list, (list(self),)
 
     def __repr__(self) -> str:

@@ -14,6 +14,9 @@ from mars.config import plain_scalar
 from mars.errors import TaskTimeout
 from mars.settings import DEATH_RETRIES, MOST_THREADS, RETRY_WHEN_FAIL
 
+_Task = Any
+"""A task, which is of `mars.task`, a floor above."""
+
 
 class CallSet:
     """Calls that belong together, such as those of one `mars.Executor`, and how many run at a time.
@@ -52,17 +55,17 @@ class CallSet:
             if not self._workers[worker]:
                 del self._workers[worker]
 
-    def claim(self, task: Any) -> bool:
+    def claim(self, task: _Task) -> bool:
         """A call is about to be given to a worker. False: it was cancelled, and must not start."""
         return True
 
-    def begins(self, task: Any) -> None:
+    def begins(self, task: _Task) -> None:
         """Nothing is in front of a call in its worker any more."""
 
-    def unclaim(self, task: Any) -> None:
+    def unclaim(self, task: _Task) -> None:
         """A worker has given a call back unstarted."""
 
-    def settled(self, task: Any) -> None:
+    def settled(self, task: _Task) -> None:
         """A call has ended, however; in the engine's thread, so nothing of the program runs."""
 
 
@@ -138,7 +141,7 @@ class Options:
         self.depends: object = None
         self.in_set: CallSet | None = None
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         # The exception classes stay behind: they may be the program's own, so they travel as
         # `retry_data`. The other three matter to the driver only.
         staying = ("retry_on", "cache", "depends", "in_set")
@@ -146,7 +149,7 @@ class Options:
         return _options_from, ({name: getattr(self, name) for name in travelling},)
 
 
-def _options_from(fields: dict[str, Any]) -> Options:
+def _options_from(fields: dict[str, object]) -> Options:
     options = Options()
     for name, value in fields.items():
         setattr(options, name, value)
@@ -162,7 +165,7 @@ HINTS: Final = frozenset(
 
 
 def parse_options(
-    given: dict[str, Any],
+    given: dict[str, object],
     *,
     retry_when_fail: bool = False,
     unknown: Callable[[str], str] | None = None,
@@ -255,7 +258,7 @@ def _take_threads(options: Options, value: object) -> None:
     options.threads = threads
 
 
-def _fit_into_thread(options: Options, given: dict[str, Any]) -> None:
+def _fit_into_thread(options: Options, given: dict[str, object]) -> None:
     """A call shares its process: refuse what only a process of its own can have."""
     if given.get("cpus") is not None:
         raise ValueError(

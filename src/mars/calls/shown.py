@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mars.engines.outcome import failure_of
 from mars.logs import escape_control, last_bytes
@@ -31,6 +31,9 @@ from mars.observe.states import (
 )
 from mars.settings import SHOWN_CALLS, SHOWN_CHARACTERS, SHOWN_LOG_BYTES
 from mars.task import TIMING, Call, Task
+
+if TYPE_CHECKING:
+    from mars.calls.maps import MapCall
 
 _COLOURS: Final = {
     RUNNING: "#3b82f6", FAILED: "#e5484d", CANCELLED: "#d97706",
@@ -102,7 +105,7 @@ def row_of(call: Call, default: Any) -> Row:
     return _row(name, state, task, realm, default)
 
 
-def rows_of_map(whole: Any, default: Any, most: int) -> list[Row]:
+def rows_of_map(whole: "MapCall", default: Any, most: int) -> list[Row]:
     """What is shown of the first items of a map.
 
     Parameters
@@ -134,7 +137,7 @@ def rows_of_map(whole: Any, default: Any, most: int) -> list[Row]:
     ]
 
 
-def _row(name: str, state: State, task: Task | None, realm: Any, default: Any) -> Row:
+def _row(name: str, state: State, task: Task | None, realm: object, default: object) -> Row:
     where = ""
     if realm is not None and realm is not default and state.word != NOT_STARTED:
         closed = getattr(realm, "closed", False)
@@ -148,7 +151,7 @@ def _row(name: str, state: State, task: Task | None, realm: Any, default: Any) -
     return Row(name, state, _took_s(task), text, where)
 
 
-def _task_in(call: Call, realm: Any) -> Task | None:
+def _task_in(call: Call, realm: object) -> Task | None:
     return call.task_in(realm) or (None if call.whole is None else call.whole.task_in(realm))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import IO, Any, Final, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec
@@ -22,6 +22,9 @@ from mars.config import is_eager, plain_scalar
 from mars.errors import EncodeError
 from mars.sessions.session import AnySession
 from mars.task import Call, Function
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _KINDS: Final = {
     "tensor": "mars.tensor.core:Tensor",
@@ -35,42 +38,42 @@ when a program asks for one."""
 R = TypeVar("R")
 T = TypeVar("T")
 
-_NO_KWARGS: Final[dict[str, Any]] = {}  # nobody changes it
+_NO_KWARGS: Final[dict[str, object]] = {}  # nobody changes it
 
 
 @overload
 def spawn(
     func: Callable[..., R],
-    args: Any = (),
-    kwargs: dict[str, Any] | None = None,
+    args: object = (),
+    kwargs: Mapping[str, object] | None = None,
     retry_when_fail: bool = False,
     resolve_tileable_input: bool = False,
     n_output: None = None,
-    **options: Any,
+    **options: object,
 ) -> Object[R]: ...
 
 
 @overload
 def spawn(
     func: Callable[..., Iterable[T]],
-    args: Any = (),
-    kwargs: dict[str, Any] | None = None,
+    args: object = (),
+    kwargs: Mapping[str, object] | None = None,
     retry_when_fail: bool = False,
     resolve_tileable_input: bool = False,
     *,
     n_output: int,
-    **options: Any,
+    **options: object,
 ) -> list[Object[T]]: ...
 
 
 def spawn(
-    func: Callable[..., Any],
-    args: Any = (),
-    kwargs: dict[str, Any] | None = None,
+    func: Callable[..., object],
+    args: object = (),
+    kwargs: Mapping[str, object] | None = None,
     retry_when_fail: bool = False,
     resolve_tileable_input: bool = False,
     n_output: int | None = None,
-    **options: Any,
+    **options: object,
 ) -> Any:
     """Describe a call, to run later in another process. Nothing runs before `execute`.
 
@@ -180,17 +183,17 @@ def spawn(
     inputs = tuple([(output.call, output.index) for output in found]) if found else ()
     call = Call(function, payload, tuple(buffers) if buffers else (), inputs, chosen, n_output)
     if n_output is None:
-        made: Object[Any] = Object(call, 0)
+        made: Object[object] = Object(call, 0)
         if is_eager():
             made.execute()
         return _wrapped([made], options["output_types"])[0] if "output_types" in options else made
-    outputs: list[Object[Any]] = [Object(call, index) for index in range(n_output)]
+    outputs: list[Object[object]] = [Object(call, index) for index in range(n_output)]
     if is_eager():
         outputs[0].execute()
     return _wrapped(outputs, options["output_types"]) if "output_types" in options else outputs
 
 
-def _wrapped(outputs: list[Object[Any]], kinds: Any) -> list[Any]:
+def _wrapped(outputs: list[Object[object]], kinds: object) -> list[Any]:
     """Objects, or the tensors and frames that ``output_types`` says they are."""
     if kinds is None:
         return outputs
@@ -203,7 +206,7 @@ def _wrapped(outputs: list[Object[Any]], kinds: Any) -> list[Any]:
     return [_as_kind(kind, one) for kind, one in zip(kinds, outputs, strict=True)]
 
 
-def _as_kind(kind: str, one: Object[Any]) -> Any:
+def _as_kind(kind: str, one: Object[object]) -> Any:
     if kind not in _KINDS:
         return one
     import importlib
@@ -212,13 +215,13 @@ def _as_kind(kind: str, one: Object[Any]) -> Any:
     return getattr(importlib.import_module(module), name)(objects=[one])
 
 
-def applied(func: Callable[..., Any]) -> Function:
+def applied(func: Callable[..., object]) -> Function:
     """The function to call with ``func``, which holds objects, as its first argument."""
     known = functions.describe(attempt_call.apply, codec.Keep)
     return Function(known.key, functions.name_of(func), known.data, known.buffers)
 
 
-def _not_kwargs(func: Any, args: Any, kwargs: Any, given: tuple[Any, ...]) -> TypeError:
+def _not_kwargs(func: object, args: object, kwargs: object, given: tuple[object, ...]) -> TypeError:
     from mars.calls import mistakes
 
     others = list(given)
@@ -228,7 +231,12 @@ def _not_kwargs(func: Any, args: Any, kwargs: Any, given: tuple[Any, ...]) -> Ty
 
 
 def _unknown(
-    func: Any, name: str, args: Any, kwargs: Any, options: dict[str, Any], of_map: bool = False
+    func: Callable[..., object],
+    name: str,
+    args: object,
+    kwargs: Mapping[str, object],
+    options: dict[str, object],
+    of_map: bool = False,
 ) -> str:
     from mars.calls import mistakes
 
@@ -263,13 +271,15 @@ def _check_n_output(n_output: object) -> None:
         raise ValueError(f"n_output has to be 1 or more, got {n_output!r}")
 
 
-def function_error(func: Callable[..., Any], chosen: Options, error: BaseException) -> EncodeError:
+def function_error(
+    func: Callable[..., object], chosen: Options, error: BaseException
+) -> EncodeError:
     """The error about a function that does not pickle."""
     return attempt_call.encode_error(func, "func", chosen.name or functions.name_of(func), error)
 
 
 def argument_error(
-    args: tuple[Any, ...], kwargs: dict[str, Any], name: str, error: BaseException
+    args: tuple[object, ...], kwargs: Mapping[str, object], name: str, error: BaseException
 ) -> EncodeError:
     """The error about arguments that do not pickle. It says which."""
     for position, value in enumerate(args):
@@ -290,7 +300,7 @@ def _find(value: object, root: str) -> tuple[str, str] | None:
 
 
 def map(  # noqa: A001 (mars.remote.map)
-    func: Callable[..., R], *iterables: Iterable[Any], **options: Any
+    func: Callable[..., R], *iterables: Iterable[object], **options: object
 ) -> MapObjects[R]:
     """Describe one call for each item, like the builtin ``map``, but all of them at once.
 
@@ -340,7 +350,7 @@ def map(  # noqa: A001 (mars.remote.map)
     )
     if "retry_on" in options:
         pack_retry_on(chosen)
-    holder: tuple[Callable[..., Any], ...] = ()
+    holder: tuple[Callable[..., object], ...] = ()
     try:
         function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
@@ -362,7 +372,7 @@ def run_script(
     command_argv: Sequence[str] | None = None,
     session: AnySession | None = None,
     retry_when_fail: bool = False,
-    run_kwargs: dict[str, Any] | None = None,
+    run_kwargs: Mapping[str, Any] | None = None,
 ) -> Object[dict[str, str]]:
     """Run a script at once, in ``n_workers`` copies.
 

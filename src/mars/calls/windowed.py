@@ -54,7 +54,7 @@ class Windowed(Completed):
         self._coming = _leaves(objects)
         self._numbers = itertools.count()
         self._under_way: dict[int, tuple[Any, Execution]] = {}
-        self._given = 0
+        self._given, self._stopped = 0, False
         self._broken: BaseException | None = None  # what ended a run that should have gone on
         self._fill()
 
@@ -88,8 +88,8 @@ class Windowed(Completed):
             return True
         if not self._under_way:
             if self._broken is not None:
-                self._known, error = self._given, self._broken
-                self._coming = iter(())
+                error, self._broken = self._broken, None
+                self._known, self._coming = self._given, iter(())
                 raise error
             self._fill()
         return not self._under_way and not self._ready
@@ -119,14 +119,15 @@ class Windowed(Completed):
 
     def stop(self) -> None:
         """Cancel what is under way, and start nothing any more; for Ctrl-C."""
-        self._coming = iter(())
+        self._coming, self._stopped = iter(()), True
         runs = [run for _, run in self._under_way.values()]
         for run in runs:
             run.cancel_soon()
         wait(runs, FUTURE_CANCEL_WAIT_S)
 
     def _progress(self) -> str:
-        return f"{self._given} read, {len(self._under_way)} under way"
+        state = "cancelled" if self._stopped else "under way"
+        return f"{self._given} read, {len(self._under_way)} {state}"
 
     def _what_is_left(self) -> str:
         if self._known is None:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.checkpoint import journal
 from mars.checkpoint.identifier import UNKNOWN, Identifier
@@ -32,6 +32,10 @@ from mars.checkpoint.writer import Entry
 from mars.engine import Engine, Run
 from mars.settings import CHECKPOINT_LARGE_COST
 from mars.task import Call, Stage, Task
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Data, Facts
+    from mars.task import Realm
 
 
 class Checkpoint:
@@ -48,7 +52,7 @@ class Checkpoint:
     """
 
     def __init__(
-        self, where: str, realm: Any, engine: Engine, tell: Callable[[str], object]
+        self, where: str, realm: Realm, engine: Engine, tell: Callable[[str], object]
     ) -> None:
         self.where = where
         self.reused = self.executed = 0
@@ -119,7 +123,7 @@ class Checkpoint:
         }  # fmt: skip
         self._add_record(journal.TALLY, lambda: facts)
 
-    def _add_record(self, kind: int, facts: Callable[[], dict[str, Any]]) -> None:
+    def _add_record(self, kind: int, facts: Callable[[], Facts]) -> None:
         self._writer.add(
             Entry(lambda: [journal.record(kind, b"", [journal.packed(facts())])], (), _nothing, 256)
         )
@@ -140,7 +144,7 @@ class Checkpoint:
         self.executed += 1 if task.items is None else len(task.items)
         if isinstance(of_call, MapIdentity):
             result = task.result[0]
-            encode: Callable[..., list[list[Any]]] = self._records.block
+            encode: Callable[..., list[list[Data]]] = self._records.block
         else:
             key = of_call.key
             if key in self._index.calls:
@@ -188,7 +192,7 @@ class Checkpoint:
         """Note that a run is over. Its arguments are let go of as soon as they are written."""
         self._writer.add(Entry(self._let_go, (), _nothing, 0))
 
-    def _let_go(self) -> list[list[Any]]:
+    def _let_go(self) -> list[list[Data]]:
         with self._lock:
             self._runs -= 1
             if not self._runs:
@@ -200,7 +204,7 @@ def _nothing() -> None:
     pass
 
 
-def _about_us() -> dict[str, Any]:
+def _about_us() -> Facts:
     from mars._version import __version__
 
     return {

@@ -15,7 +15,7 @@ import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.attempt import codec
 from mars.checkpoint.identity import PART_BYTES, Code, Unidentified
@@ -25,6 +25,11 @@ from mars.code.arriving import new_world
 from mars.code.world import visiting
 from mars.settings import CHECKPOINT_FUNCTIONS
 from mars.task import Call, Function
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mars.task import Buffer
 
 _codes: dict[bytes, Code] = {}
 
@@ -70,12 +75,12 @@ def code_of(function: Function) -> Code:
     return code
 
 
-def _raw(buffers: Sequence[Any]) -> Iterator[memoryview]:
+def _raw(buffers: Sequence[Buffer]) -> Iterator[memoryview]:
     for buffer in buffers:
         yield buffer.raw() if isinstance(buffer, pickle.PickleBuffer) else memoryview(buffer)
 
 
-def _parameters(func: Any) -> list[str]:
+def _parameters(func: Callable[..., object]) -> list[str]:
     import inspect
 
     try:
@@ -134,7 +139,7 @@ _OURS: Final = b"mars.code."
 
 
 def digests_of(
-    args: Sequence[Any], kwargs: dict[str, Any], arrays: Arrays
+    args: Sequence[object], kwargs: dict[str, object], arrays: Arrays
 ) -> tuple[bytes, tuple[str, ...], bool]:
     """Do what `arguments_of` does, for arguments that are not pickled."""
     digests = []
@@ -142,7 +147,8 @@ def digests_of(
     dumps = marshal.dumps
     for position, value in enumerate((*args, *kwargs.values()) if kwargs else args):
         if type(value) in SCALARS:
-            digests.append(blake2b(dumps(value, 2), digest_size=PART_BYTES).digest())
+            known = dumps(value, 2)  # type: ignore[arg-type]  # it is a scalar
+            digests.append(blake2b(known, digest_size=PART_BYTES).digest())
             continue
         code = Code()
         walk = Walk(code, arrays)

@@ -16,7 +16,25 @@ appears whole or not at all. A folder does not know what its bytes mean. There a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    Facts = dict[str, Any]
+    """What a record, or a holder, tells of itself. Folders of older versions have other facts, so
+    readers ask for each."""
+
+    class Data(Protocol):
+        """Bytes, whoever holds them."""
+
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+        def __len__(self) -> int: ...
+
+    class SegmentBytes(Data, Protocol):
+        """The bytes of a segment, in memory or mapped."""
+
+        def find(self, sub: bytes, start: int, /) -> int: ...
+        def __getitem__(self, part: slice, /) -> bytes: ...
+
 
 SEGMENT_SHIFT: Final = 40
 """A position is the number of a segment, shifted by this, and an offset in that segment."""
@@ -61,13 +79,13 @@ class Folder(Protocol):
             Nothing can be written there.
         """
 
-    def segments(self) -> Iterator[tuple[int, Any]]:
+    def segments(self) -> Iterator[tuple[int, SegmentBytes]]:
         """Give number and bytes of each segment; the bytes are valid until the next step."""
 
     def truncate(self, size: int) -> None:
         """Cut the last segment off at a size."""
 
-    def append(self, buffers: Sequence[Any]) -> int:
+    def append(self, buffers: Sequence[Data]) -> int:
         """Append all or nothing, and return the position of the first byte.
 
         Raises
@@ -82,10 +100,10 @@ class Folder(Protocol):
     def read(self, position: int, size: int) -> bytes:
         """Return bytes of a segment."""
 
-    def write_file(self, name: str, buffers: Sequence[Any]) -> None:
+    def write_file(self, name: str, buffers: Sequence[Data]) -> None:
         """Write a file that appears whole, or not at all."""
 
-    def read_file(self, name: str) -> Any:
+    def read_file(self, name: str) -> Data:
         """Return a file's bytes; FileNotFoundError if there is no such file."""
 
     def file_size(self, name: str) -> int | None:
@@ -97,7 +115,7 @@ class Folder(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file."""
 
-    def replace(self, buffers: Iterator[Any]) -> None:
+    def replace(self, buffers: Iterator[Data]) -> None:
         """Replace all segments that were read here by these bytes, in one step."""
 
     def close(self) -> None:

@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Data
+    from mars.task import Buffer
 
 ALIGN: Final = 64
 """In files the parts begin at multiples of this: arrays are read faster there."""
@@ -20,14 +24,14 @@ ALIGN: Final = 64
 _ONE: Final = struct.Struct("<IIQ")  # the head of one value in one part
 
 
-def framed(values: Sequence[Sequence[Any]], align: int = 1) -> list[Any]:
+def framed(values: Sequence[Sequence[Buffer]], align: int = 1) -> list[Data]:
     """Put values, each in several parts, one behind the other."""
     if len(values) == 1 and len(values[0]) == 1 and align == 1 and type(values[0][0]) is bytes:
         return framed_bytes(values[0][0])
     sizes = [memoryview(part).nbytes for value in values for part in value]
     head = struct.pack(f"<I{len(values)}I", len(values), *map(len, values))
     head += struct.pack(f"<{len(sizes)}Q", *sizes)
-    parts: list[Any] = [head]
+    parts: list[Data] = [head]
     position = len(head)
     for value in values:
         for part in value:
@@ -40,12 +44,12 @@ def framed(values: Sequence[Sequence[Any]], align: int = 1) -> list[Any]:
     return parts
 
 
-def framed_bytes(data: bytes) -> list[Any]:
+def framed_bytes(data: bytes) -> list[Data]:
     """Do what `framed` does, for one value in one part. Most results are that."""
     return [_ONE.pack(1, 1, len(data)), data]
 
 
-def unframed(data: Any, align: int = 1) -> list[list[memoryview]]:
+def unframed(data: Buffer, align: int = 1) -> list[list[memoryview]]:
     """Return the values that `framed` was given."""
     view = memoryview(data).cast("B")
     (count,) = struct.unpack_from("<I", view)

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import marshal
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt import rows
 from mars.checkpoint import journal
 from mars.checkpoint.folder import Folder
 from mars.checkpoint.index import Index
 from mars.checkpoint.journal import Block, Kept, Raw
-from mars.checkpoint.loader import load
+from mars.checkpoint.loader import function_of, load
 from mars.checkpoint.opening import open_folder
 from mars.checkpoint.reading import Damaged, body_of, values_of
 from mars.errors import CheckpointUnusable
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Facts
+    from mars.task import Buffer
 
 
 class PastRun:
@@ -42,7 +46,7 @@ class PastRun:
         Positions of the records that it found.
     """
 
-    def __init__(self, number: int, facts: dict[str, Any]) -> None:
+    def __init__(self, number: int, facts: Facts) -> None:
         self.number, self.facts = number, facts
         self.executed = self.reused = 0
         self.saved_s = 0.0
@@ -68,7 +72,7 @@ class PastCall:
     def __init__(self, key: bytes, run: PastRun, found: Kept | Block, offset: int) -> None:
         self.key, self.run, self.found, self.offset = key, run, found, offset
         self.name = "?"
-        self.code: dict[str, Any] = {}
+        self.code: Facts = {}
         self.failed = isinstance(found, Kept) and found.kind == journal.FAILED
 
     @property
@@ -144,7 +148,7 @@ class History:
         self.entries: dict[bytes, PastCall] = {}
         self.failures: list[PastCall] = []
         self.index = Index(self.folder)
-        self._codes: dict[bytes, dict[str, Any] | None] = {}
+        self._codes: dict[bytes, Facts | None] = {}
         self._beginnings: dict[bytes, PastCall] = {}
         current = PastRun(0, {})
         for raw in records_of(self.folder):
@@ -162,7 +166,7 @@ class History:
                     if any(key):
                         self._take(PastCall(key, current, block, offset))
 
-    def _facts(self, raw: Raw) -> dict[str, Any]:
+    def _facts(self, raw: Raw) -> Facts:
         try:
             return journal.unpacked(body_of(self.folder, raw))
         except Damaged:
@@ -178,7 +182,7 @@ class History:
             self.entries[entry.key] = entry
             entry.run.executed += 1
 
-    def _code(self, digest: bytes) -> dict[str, Any] | None:
+    def _code(self, digest: bytes) -> Facts | None:
         if digest not in self._codes:
             self._codes[digest] = self.index.code(digest)
         return self._codes[digest]
@@ -264,9 +268,12 @@ class History:
             It is not what was written.
         """
         values = values_of(self.folder, entry.found)
-        return values[index] if entry.offset < 0 else values[0][entry.offset]
+        if entry.offset < 0:
+            return values[index]
+        items: Sequence[object] = values[0]  # type: ignore[assignment]  # of a block
+        return items[entry.offset]
 
-    def function(self, entry: PastCall) -> Callable[..., Any]:
+    def function(self, entry: PastCall) -> Callable[..., object]:
         """Read the call's function.
 
         Raises
@@ -277,8 +284,7 @@ class History:
         if not entry.code:
             raise Damaged
         data, buffers = self.unpack(entry.code["pickle"], entry.code["flags"])
-        function: Callable[..., Any] = load(data, buffers)
-        return function
+        return function_of(data, buffers)
 
     def module_text(self, digest: bytes) -> bytes | None:
         """Return the file of a module as a run had it; None: it was not kept."""
@@ -287,7 +293,7 @@ class History:
         except Damaged:
             return None
 
-    def arguments(self, entry: PastCall) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, entry: PastCall) -> tuple[tuple[object, ...], dict[str, object]]:
         """Read the call's arguments, with the values of its inputs.
 
         Raises
@@ -310,11 +316,12 @@ class History:
             return args, kwargs
         args, kwargs = load(data, buffers, inputs)
         if isinstance(found, Block):
-            item = args[0][entry.offset]
+            items: Sequence[Any] = args[0]  # type: ignore[assignment]  # as `MapCall.block` has them
+            item = items[entry.offset]
             return (tuple(item) if found.flags & journal.SPREAD else (item,)), {}
         return args, kwargs
 
-    def unpack(self, packed: bytes, flags: int) -> tuple[Any, list[Any]]:
+    def unpack(self, packed: bytes, flags: int) -> tuple[Buffer, list[Buffer]]:
         """Return the pickle of arguments or of a function, and its large parts.
 
         Raises
@@ -330,7 +337,7 @@ class History:
         parts = [self._part(digest) for digest in digests]
         return (parts.pop(0) if held is None else held), parts
 
-    def _part(self, digest: bytes) -> Any:
+    def _part(self, digest: bytes) -> Buffer:
         try:
             data = self.folder.read_file(journal.argument_file(digest))
         except FileNotFoundError:
@@ -355,7 +362,7 @@ def records_of(folder: Folder) -> Iterator[Raw]:
                 yield one
 
 
-def _count(run: PastRun, facts: dict[str, Any]) -> None:
+def _count(run: PastRun, facts: Facts) -> None:
     if not facts:
         return
     run.reused += facts["reused"]

@@ -10,11 +10,14 @@ import os
 import socket
 import sys
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import owners
 from mars.errors import CheckpointUnusable
 from mars.platform import machine
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Facts
 
 WAY_OUT: Final = (
     "a program runs code of its checkpoint: use a folder of your own to which nobody else can write"
@@ -28,7 +31,7 @@ def refuse_strangers(where: str, path: str) -> None:
             raise CheckpointUnusable(where, f"{found}; {WAY_OUT}")
 
 
-def myself() -> dict[str, Any]:
+def myself() -> Facts:
     """What a lock says of this process."""
     return {
         "pid": os.getpid(),
@@ -39,7 +42,7 @@ def myself() -> dict[str, Any]:
     }
 
 
-def described(holder: bytes | dict[str, Any]) -> str:
+def described(holder: bytes | Facts) -> str:
     """Who holds a lock, in words."""
     try:
         facts = json.loads(holder) if isinstance(holder, bytes) else holder
@@ -49,7 +52,7 @@ def described(holder: bytes | dict[str, Any]) -> str:
         return "another process"
 
 
-def has_ended(facts: dict[str, Any]) -> bool:
+def has_ended(facts: Facts) -> bool:
     """Whether a holder is known to have ended. Only its own machine can know that."""
     here = machine()
     return bool(here) and facts.get("machine") == here and not _is_there(facts["pid"])

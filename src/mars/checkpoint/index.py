@@ -7,7 +7,7 @@ calls. The writer's thread adds what it has written.
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.checkpoint.folder import OFFSET_MASK, Folder
 from mars.checkpoint.journal import (
@@ -26,6 +26,9 @@ from mars.checkpoint.journal import (
     unpacked,
 )  # fmt: skip
 from mars.checkpoint.reading import Damaged, body_of
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Facts
 
 
 class Index:
@@ -105,7 +108,7 @@ class Index:
             del self.calls[key]
             return None
 
-    def code(self, digest: bytes) -> dict[str, Any] | None:
+    def code(self, digest: bytes) -> Facts | None:
         """Return what is known of a function; None: nothing."""
         position = self.codes.get(digest)
         if position is None:

@@ -26,11 +26,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import accumulate, pairwise
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mars.checkpoint.folder import SEGMENT_SHIFT
 from mars.errors import CheckpointUnusable
 from mars.settings import CHECKPOINT_CHECK_BYTES, MIB
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Data, Facts, SegmentBytes
 
 MAGIC: Final = b"\xa5\x4d"
 HEADER: Final = struct.Struct("<2sBBIIII")  # kind, version, meta, body, body's check, check
@@ -83,7 +86,7 @@ class Problem(NamedTuple):
     torn: bool  # the end of the segment: a record that was being written
 
 
-def record(kind: int, meta: bytes, body: Sequence[Any] = ()) -> list[Any]:
+def record(kind: int, meta: bytes, body: Sequence[Data] = ()) -> list[Data]:
     """Return a record as buffers to append."""
     check = size = 0
     for part in body:
@@ -94,7 +97,7 @@ def record(kind: int, meta: bytes, body: Sequence[Any] = ()) -> list[Any]:
     return [b"".join((head, whole, meta)), *body]
 
 
-def scan(number: int, view: Any) -> Iterator[Raw | Problem]:
+def scan(number: int, view: SegmentBytes) -> Iterator[Raw | Problem]:
     """Give all records of a segment, and what is damaged between them."""
     position, end = 0, len(view)
     base = number << SEGMENT_SHIFT
@@ -130,7 +133,7 @@ def scan(number: int, view: Any) -> Iterator[Raw | Problem]:
         position = body_at + body_size
 
 
-def _next(view: Any, position: int) -> int | None:
+def _next(view: SegmentBytes, position: int) -> int | None:
     """Find where the next record that fits its checksum begins."""
     end = len(view)
     while True:
@@ -253,7 +256,7 @@ def argument_file(digest: bytes) -> str:
     return f"arguments/{digest.hex()[:2]}/{digest.hex()}"
 
 
-def packed(facts: dict[str, Any]) -> bytes:
+def packed(facts: Facts) -> bytes:
     """Turn facts into a body."""
     return zlib.compress(pickle.dumps(facts, 5), 1)
 
@@ -269,7 +272,7 @@ def unpacked_positions(data: bytes) -> list[int]:
     return list(accumulate(array.array("Q", zlib.decompress(data))))
 
 
-def unpacked(body: bytes) -> dict[str, Any]:
+def unpacked(body: bytes) -> Facts:
     """Read facts out of a body."""
-    facts: dict[str, Any] = pickle.loads(zlib.decompress(body))
+    facts: Facts = pickle.loads(zlib.decompress(body))
     return facts

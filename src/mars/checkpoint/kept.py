@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mars.attempt.capture import Log
 from mars.checkpoint.folder import Folder
@@ -16,6 +16,9 @@ from mars.checkpoint.journal import Block, Kept, Raw
 from mars.checkpoint.reading import Damaged, body_of
 from mars.task import TIMING, Call, Stage, Task
 
+if TYPE_CHECKING:
+    from mars.task import Realm
+
 
 class Source(Protocol):
     """What a kept task asks of whoever made it.
@@ -23,7 +26,7 @@ class Source(Protocol):
     ``offset_s`` is how far the clock of this process is ahead of the time since 1970, in seconds.
     """
 
-    realm: Any
+    realm: Realm
     index: Index
     offset_s: float
 
@@ -46,7 +49,7 @@ class KeptTask(Task):
     reused = True
 
     def __init__(self, call: Call, source: Source, found: Kept | Block) -> None:
-        self._value: Any = None
+        self._value: object = None
         self._loaded = False
         super().__init__(call, source.realm)
         self._source = source
@@ -59,14 +62,14 @@ class KeptTask(Task):
             self.logs = (Log(segment, 0, found.sizes[1]),)
 
     @property
-    def result(self) -> Any:
+    def result(self) -> object:
         """The result in the form in which the engine keeps it."""
         if not self._loaded and self._value is None:
             self.load()
         return self._value
 
     @result.setter
-    def result(self, value: Any) -> None:
+    def result(self, value: object) -> None:
         self._value = value
 
     @property

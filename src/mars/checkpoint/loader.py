@@ -11,16 +11,19 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.attempt import codec
+
+if TYPE_CHECKING:
+    from mars.task import Buffer
 
 MISSING: Final = object()
 
 
 def named(module: str | None, qualified: str) -> Any:
     """Return what an import of a name would give; `MISSING`: nothing."""
-    value: Any = sys.modules.get(module or "", MISSING)
+    value: object = sys.modules.get(module or "", MISSING)
     for step in qualified.split("."):
         value = getattr(value, step, MISSING)
     return value
@@ -34,7 +37,7 @@ class Loader(pickle.Unpickler):
     its own, and `isinstance` would not know it.
     """
 
-    def find_class(self, module: str, name: str, /) -> Any:
+    def find_class(self, module: str, name: str, /) -> object:
         if module == "cloudpickle.cloudpickle":
             if name in ("_make_skeleton_class", "_make_skeleton_enum"):
                 return functools.partial(_skeleton, super().find_class(module, name), name)
@@ -61,14 +64,22 @@ def _skeleton(make: Callable[..., type], kind: str, *parts: Any) -> type:
     return made
 
 
-def _set_state(apply: Callable[[Any, Any], Any], cls: Any, state: Any) -> Any:
+def _set_state(apply: Callable[[object, object], object], cls: object, state: object) -> object:
     return cls if cls in _untouched else apply(cls, state)
 
 
-def load(data: Any, buffers: Sequence[Any] = (), inputs: Sequence[object] = ()) -> Any:
+def load(
+    data: Buffer, buffers: Sequence[Buffer] = (), inputs: Sequence[object] = ()
+) -> codec.Arguments:
     """Unpickle with the program's own classes."""
     return codec.decode_arguments(data, buffers, inputs, _load)
 
 
-def _load(data: Any, buffers: Sequence[Any]) -> Any:
+def function_of(data: Buffer, buffers: Sequence[Buffer]) -> Callable[..., object]:
+    """Unpickle a function with the program's own classes."""
+    function: Callable[..., object] = _load(data, buffers)
+    return function
+
+
+def _load(data: Buffer, buffers: Sequence[Buffer]) -> Any:
     return Loader(io.BytesIO(data), buffers=buffers).load()

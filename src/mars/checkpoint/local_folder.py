@@ -13,13 +13,16 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import owners
 from mars.checkpoint import holder
 from mars.checkpoint.folder import say_nothing
 from mars.errors import CheckpointBusy, CheckpointUnusable
 from mars.settings import CHECKPOINT_INLINE_BYTES, CHECKPOINT_WINDOW_S, MIB
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Data, SegmentBytes
 
 _WRITEV: Final = 512  # buffers in one system call; Linux takes 1024
 
@@ -109,7 +112,7 @@ class LocalFolder:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def segments(self) -> Iterator[tuple[int, Any]]:
+    def segments(self) -> Iterator[tuple[int, SegmentBytes]]:
         """Give the one segment."""
         if not self._size:
             return
@@ -121,7 +124,7 @@ class LocalFolder:
         os.ftruncate(self._descriptor, size)
         self._size = size
 
-    def append(self, buffers: Sequence[Any]) -> int:
+    def append(self, buffers: Sequence[Data]) -> int:
         """Append all or nothing."""
         start = self._size
         small = sum(map(len, buffers)) <= 2 * MIB  # one copy is then quicker than many buffers
@@ -156,7 +159,7 @@ class LocalFolder:
         """Return bytes of the segment."""
         return os.pread(self._descriptor, size, position)
 
-    def write_file(self, name: str, buffers: Sequence[Any]) -> None:
+    def write_file(self, name: str, buffers: Sequence[Data]) -> None:
         """Write a file that appears whole, or not at all."""
         path = os.path.join(self._path, name)
         folder = os.path.dirname(path)
@@ -179,7 +182,7 @@ class LocalFolder:
         finally:
             os.close(descriptor)
 
-    def read_file(self, name: str) -> Any:
+    def read_file(self, name: str) -> Data:
         """Return a file's bytes, mapped. What a reader writes to them, nobody else sees."""
         path = os.path.join(self._path, name)
         with open(path, "rb", opener=_not_a_link) as file:
@@ -209,7 +212,7 @@ class LocalFolder:
         """Remove a file."""
         os.unlink(os.path.join(self._path, name))
 
-    def replace(self, buffers: Iterator[Any]) -> None:
+    def replace(self, buffers: Iterator[Data]) -> None:
         """Replace the segment by these bytes."""
         journal = os.path.join(self._path, "journal.mars")
         with open(f"{journal}.new", "wb", opener=_private) as file:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dis
 import os
 from types import CodeType
-from typing import Any
 
 from mars.code.modules import Source, text_of
 
@@ -26,7 +25,7 @@ def loads(code: CodeType) -> list[tuple[str, tuple[str, ...]]]:
         pending.extend(c for c in one.co_consts if isinstance(c, CodeType))
         name: str | None = None
         chain: list[str] = []
-        constants: list[Any] = []
+        constants: list[object] = []
         for step in dis.get_instructions(one):
             if name is not None and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
                 chain.append(step.argval)

@@ -7,13 +7,16 @@ reads, and means that the bytes are not those that were written.
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.checkpoint import journal
 from mars.checkpoint.folder import SEGMENT_SHIFT, Folder
 from mars.checkpoint.framing import ALIGN, unframed
 from mars.checkpoint.journal import Block, Kept, Raw
 from mars.checkpoint.loader import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Damaged(Exception):
@@ -67,7 +70,7 @@ def is_whole(folder: Folder, found: Kept | Block, body: bytes) -> bool:
     return bool(size == journal.FILE_NOTE.unpack(_result(found, body))[0])
 
 
-def values_of(folder: Folder, found: Kept | Block) -> list[Any]:
+def values_of(folder: Folder, found: Kept | Block) -> Sequence[object]:
     """Read the values that a record has, and unpickle them.
 
     Raises

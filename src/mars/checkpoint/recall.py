@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.calls.maps import ItemCall, MapCall
 from mars.checkpoint import journal
@@ -24,6 +24,9 @@ from mars.checkpoint.stale import Stale
 from mars.engine import Engine
 from mars.settings import CHECKPOINT_CHECK_BYTES
 from mars.task import Call, Stage, Task
+
+if TYPE_CHECKING:
+    from mars.task import Realm
 
 
 class _Reused(Task):
@@ -55,7 +58,7 @@ class Recall:
     def __init__(
         self,
         where: str,
-        realm: Any,
+        realm: Realm,
         engine: Engine,
         index: Index,
         identifier: Identifier,

@@ -14,7 +14,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from mars.checkpoint import journal
 from mars.checkpoint.folder import Folder
@@ -32,6 +32,11 @@ from mars.settings import (
     CHECKPOINT_SOURCE_LINES,
 )
 from mars.task import TIMING, Call, Task
+
+if TYPE_CHECKING:
+    from mars.calls.maps import MapCall
+    from mars.checkpoint.folder import Data
+    from mars.task import Buffer
 
 
 class Records:
@@ -58,7 +63,7 @@ class Records:
         """Let go of what large parts of arguments belong to."""
         self._buffers.clear()
 
-    def _code(self, call: Call, code: Code) -> list[list[Any]]:
+    def _code(self, call: Call, code: Code) -> list[list[Data]]:
         """Make the record of a function, if it was not written yet."""
         digest = code.digest[:8]
         if digest in self._writer.codes:
@@ -83,7 +88,7 @@ class Records:
                 kept.append(source.digest)
         return kept
 
-    def call(self, task: Task, known: Identity, kind: int = journal.CALL) -> list[list[Any]]:
+    def call(self, task: Task, known: Identity, kind: int = journal.CALL) -> list[list[Data]]:
         """Make the record of a call, after that of its function if this is its first call."""
         call = task.call
         if kind == journal.CALL:
@@ -122,18 +127,18 @@ class Records:
             return [own]
         return [*self._code(call, known.code), own]
 
-    def _result(self, key: bytes, task: Task) -> tuple[list[Any], int]:
+    def _result(self, key: bytes, task: Task) -> tuple[list[Data], int]:
         """Return a call's result as it stands in the record, and flags."""
         if task.call.n_output is not None:
             return self._stored(key, [self._parts(value) for value in task.result])
         data, buffers = self._engine.pickled(task.result)
-        if type(data) is bytes and not buffers and len(data) <= self._folder.inline_bytes:
+        if isinstance(data, bytes) and not buffers and len(data) <= self._folder.inline_bytes:
             return framed_bytes(data), 0
         return self._stored(key, [[data, *buffers]])
 
-    def block(self, task: Task, of_map: MapIdentity) -> list[list[Any]]:
+    def block(self, task: Task, of_map: MapIdentity) -> list[list[Data]]:
         """Make the record of some items of a map, after that of its function if it is new."""
-        call: Any = task.call
+        call = cast("MapCall", task.call)
         packed, failures, marks, *_ = task.result
         items = task.items
         keys = b"".join(
@@ -159,15 +164,15 @@ class Records:
             journal.record(journal.BLOCK, meta, [part for part in body if len(part)]),
         ]
 
-    def _parts(self, value: Any) -> list[Any]:
+    def _parts(self, value: object) -> list[Buffer]:
         data, buffers = self._engine.pickled(value)
         return [data, *buffers]
 
-    def _stored(self, key: bytes, values: list[list[Any]]) -> tuple[list[Any], int]:
+    def _stored(self, key: bytes, values: list[list[Buffer]]) -> tuple[list[Data], int]:
         """Return a result as it stands in the record, or a note about its file, and flags."""
         folder = self._folder
         if len(values) == 1 and len(values[0]) == 1:
-            size = len(values[0][0])
+            size = memoryview(values[0][0]).nbytes
         else:
             size = sum(memoryview(part).nbytes for parts in values for part in parts)
         if size <= folder.inline_bytes:
@@ -180,7 +185,7 @@ class Records:
         folder.write_file(journal.result_file(key), parts)
         return [journal.file_note(size, check)], journal.AS_FILE
 
-    def _arguments(self, payload: bytes, buffers: Sequence[Any]) -> tuple[bytes, int]:
+    def _arguments(self, payload: bytes, buffers: Sequence[Buffer]) -> tuple[bytes, int]:
         """Return arguments as they stand in a record, and flags. Large parts become files."""
         if not buffers and len(payload) <= self._argument_bytes:
             return payload, 0
@@ -193,7 +198,7 @@ class Records:
             return b"", journal.NO_ARGUMENTS
         return pickle.dumps((held, digests), 5), journal.PARTED
 
-    def _kept_buffer(self, buffer: Any) -> bytes | None:
+    def _kept_buffer(self, buffer: Buffer) -> bytes | None:
         view = buffer.raw() if isinstance(buffer, pickle.PickleBuffer) else memoryview(buffer)
         view = view.cast("B")
         key = (id(view.obj), view.nbytes)
@@ -216,7 +221,7 @@ def _reference(one: object) -> Callable[[], object]:
         return lambda: one
 
 
-def _form_of(call: Any) -> int:
+def _form_of(call: MapCall) -> int:
     """Return a flag: how a map's arguments stand in a record."""
     if call.taken is not None:
         return journal.ROWS

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars import owners
 from mars.checkpoint import holder
@@ -27,6 +27,9 @@ from mars.settings import (
     CHECKPOINT_REMOTE_WINDOW_S,
     STOP_S,
 )
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Data, Facts, SegmentBytes
 
 
 class RemoteFolder:
@@ -139,7 +142,7 @@ class RemoteFolder:
         self._signs = threading.Thread(target=self._give_signs, name="mars-lock", daemon=True)
         self._signs.start()
 
-    def _holder(self) -> dict[str, Any]:
+    def _holder(self) -> Facts:
         """Return what the lock object says of who writes here; empty: nobody."""
         try:
             facts = json.loads(self._system.cat_file(self._full("lock")))
@@ -211,7 +214,7 @@ class RemoteFolder:
 
     # -- the journal --------------------------------------------------------------------------
 
-    def segments(self) -> Iterator[tuple[int, Any]]:
+    def segments(self) -> Iterator[tuple[int, SegmentBytes]]:
         """Give all objects of the journal, in the order in which they were written."""
         if not self._parts and self._names:
             with self._unusable():
@@ -235,7 +238,7 @@ class RemoteFolder:
     def truncate(self, size: int) -> None:
         """Do nothing: what is written next is another object."""
 
-    def append(self, buffers: Sequence[Any]) -> int:
+    def append(self, buffers: Sequence[Data]) -> int:
         """Write one more object."""
         data = b"".join(bytes(buffer) for buffer in buffers)
         name = f"{self._path}/journal/{self._stamp}-{self._count:08d}.mars"
@@ -255,7 +258,7 @@ class RemoteFolder:
         offset = position & OFFSET_MASK
         return part[offset : offset + size]
 
-    def replace(self, buffers: Iterator[Any]) -> None:
+    def replace(self, buffers: Iterator[Data]) -> None:
         """Replace the objects that were read or written here, and no other, by one object."""
         data = b"".join(bytes(buffer) for buffer in buffers)
         old = self._names
@@ -270,13 +273,13 @@ class RemoteFolder:
 
     # -- files --------------------------------------------------------------------------------
 
-    def write_file(self, name: str, buffers: Sequence[Any]) -> None:
+    def write_file(self, name: str, buffers: Sequence[Data]) -> None:
         """Write one object."""
         with self._writing(), self._system.open(self._full(name), "wb") as file:
             for buffer in buffers:
                 file.write(memoryview(buffer).cast("B"))
 
-    def read_file(self, name: str) -> Any:
+    def read_file(self, name: str) -> Data:
         """Return an object's bytes."""
         with self._unusable(FileNotFoundError):
             return bytearray(self._system.cat_file(self._full(name)))

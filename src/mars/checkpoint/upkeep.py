@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.checkpoint import journal
 from mars.checkpoint.folder import Folder
@@ -15,6 +15,9 @@ from mars.checkpoint.history import History, records_of
 from mars.checkpoint.journal import Block, Kept, Raw
 from mars.checkpoint.opening import Journal
 from mars.checkpoint.reading import Damaged, body_of, values_of
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Facts
 
 
 def damages(history: History) -> list[str]:
@@ -145,6 +148,6 @@ def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]
     return gone, free
 
 
-def _moved_tally(facts: dict[str, Any], moved: dict[int, int]) -> bytes:
+def _moved_tally(facts: Facts, moved: dict[int, int]) -> bytes:
     now = [moved[old] for old in journal.unpacked_positions(facts["used"]) if old in moved]
     return journal.packed({**facts, "used": journal.packed_positions(now)})

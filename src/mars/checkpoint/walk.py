@@ -19,7 +19,7 @@ import pickle
 import sys
 import types
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -150,17 +150,17 @@ class Walk:
         self._out(b"@%d;" % number)
         return True
 
-    def _sequence(self, value: Sequence[Any]) -> None:
+    def _sequence(self, value: Sequence[object]) -> None:
         if type(value) is list and self._met(value):
             return
         self._out(b"(%d" % len(value) if type(value) is tuple else b"[%d" % len(value))
         if all(map(SCALARS.__contains__, map(type, value))):
-            self._out(marshal.dumps(tuple(value), 2))
+            self._out(marshal.dumps(tuple(value), 2))  # type: ignore[arg-type]  # all are scalars
             return
         for index, item in enumerate(value):
             self.walk(item, f"[{index}]")
 
-    def _mapping(self, value: Any) -> None:
+    def _mapping(self, value: Mapping[object, object]) -> None:
         # In its own order, as a function that loops over it sees that order.
         if self._met(value):
             return
@@ -169,7 +169,7 @@ class Walk:
             self.walk(key)
             self.walk(item, f"[{key!r:.40}]")
 
-    def _set(self, value: Any) -> None:
+    def _set(self, value: set[object] | frozenset[object]) -> None:
         self._out(b"%b%d" % (b"~" if type(value) is set else b"^", len(value)))
         if id(value) in self._sets:
             return
@@ -184,7 +184,7 @@ class Walk:
         self._sets.discard(id(value))
         self._out(b"".join(sorted(digests)))
 
-    def _bytearray(self, value: Any) -> None:
+    def _bytearray(self, value: bytearray) -> None:
         if not self._met(value):
             self._out(b"b%d:" % len(value))
             self._out(bytes(value))
@@ -226,7 +226,7 @@ class Walk:
         else:
             self._out(blake2b(view, digest_size=KEY_BYTES).digest())
 
-    def _object(self, value: Any) -> None:
+    def _object(self, value: object) -> None:
         """Feed any other value, by what its pickle would be made of."""
         if isinstance(value, weakref.ref) or type(value) in _CONTENTLESS:
             self.tag(f"{type(value).__module__}.{type(value).__qualname__}")
@@ -308,7 +308,7 @@ class Walk:
                 self.tag(attribute)
                 self._value_part(f"attribute {attribute} of {name}", value)
 
-    def _globals(self, code: types.CodeType, namespace: dict[str, Any]) -> None:
+    def _globals(self, code: types.CodeType, namespace: dict[str, object]) -> None:
         for name, chain in loads(code):
             if name == "import":
                 self._imported(chain[0], namespace)
@@ -331,11 +331,14 @@ class Walk:
             if value is not MISSING:
                 self._value_part(f"value of {label}", value)
 
-    def _imported(self, name: str, namespace: dict[str, Any]) -> None:
+    def _imported(self, name: str, namespace: dict[str, object]) -> None:
         """Feed a module that code imports when it runs."""
         if name.startswith("."):
             try:
-                name = importlib.util.resolve_name(name, namespace.get("__package__") or "")
+                package = namespace.get("__package__")
+                name = importlib.util.resolve_name(
+                    name, package if isinstance(package, str) else ""
+                )
             except ImportError:
                 self.tag(f"import {name}")
                 return
@@ -390,7 +393,7 @@ class Walk:
                 constant = None  # from Python 3.13 on, a class knows its line
             self._constant(constant)
 
-    def _constant(self, value: Any) -> None:
+    def _constant(self, value: object) -> None:
         if isinstance(value, types.CodeType):
             self.bytecode(value)
         elif type(value) is tuple:
@@ -428,12 +431,12 @@ class Walk:
             self.tag(f"method {func.__name__}")
             self.walk(owner)
 
-    def _by_name(self, value: Any) -> None:
+    def _by_name(self, value: types.MethodDescriptorType) -> None:
         owner = getattr(value, "__objclass__", None)
         where = "" if owner is None else f"{owner.__module__}.{owner.__qualname__}."
         self.tag(f"{where}{value.__name__}")
 
-    def _wrapped(self, value: Any) -> None:
+    def _wrapped(self, value: staticmethod[..., object] | classmethod[object, ..., object]) -> None:
         self.tag(type(value).__name__)
         self.walk(value.__func__)
 
@@ -442,11 +445,11 @@ class Walk:
         for part in (value.fget, value.fset, value.fdel):
             self.walk(part)
 
-    def _cached_property(self, value: Any) -> None:
+    def _cached_property(self, value: functools.cached_property[object]) -> None:
         self._out(b"Q")
         self.walk(value.func)
 
-    def _cached(self, value: Any) -> None:
+    def _cached(self, value: functools._lru_cache_wrapper[object]) -> None:
         module, name = value.__module__, value.__qualname__
         if not _own(module) and named(module, name) is value:
             self._name(module, name, value)
@@ -466,7 +469,7 @@ class Walk:
         if code is not None:
             self.code.codes[name] = code
 
-    def _value_part(self, name: str, value: Any) -> None:
+    def _value_part(self, name: str, value: object) -> None:
         """Feed a value that is a part of its own. Code has its parts already."""
         if self._part is not None or isinstance(value, _HAVE_PARTS):
             self.walk(value, f" {name}" if not self._path else "")

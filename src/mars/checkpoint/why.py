@@ -9,10 +9,13 @@ import contextlib
 import io
 import itertools
 import tokenize
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.checkpoint.history import History, PastCall
 from mars.checkpoint.journal import Kept
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Facts
 
 
 def nearest(history: History, entry: PastCall) -> PastCall | None:
@@ -64,7 +67,7 @@ def differences(history: History, old: PastCall, new: PastCall) -> list[str]:
     return lines or ["what depends= declares differs, or a seed"]
 
 
-def _code_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _code_differences(old: Facts, new: Facts) -> list[str]:
     if not old or not new:
         return ["its function, of which no more is known: that record is damaged"]
     before, after = old["parts"], new["parts"]

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mars.checkpoint.index import Index
 from mars.checkpoint.journal import BLOCK, CALL, HEADER, Raw
@@ -23,6 +23,9 @@ from mars.settings import (
     CHECKPOINT_SYNC_S,
     MIB,
 )
+
+if TYPE_CHECKING:
+    from mars.checkpoint.folder import Data
 
 
 class Entry(NamedTuple):
@@ -40,8 +43,8 @@ class Entry(NamedTuple):
         How many bytes wait because of this.
     """
 
-    encode: Callable[..., list[list[Any]]]
-    about: tuple[Any, ...]
+    encode: Callable[..., list[list[Data]]]
+    about: tuple[object, ...]
     done: Callable[[], object]
     cost: int
 
@@ -151,7 +154,7 @@ class Writer:
         start = 0
         while start < len(batch):
             heads: list[tuple[int, bytes]] = []  # where in `buffers` records begin
-            buffers: list[Any] = []
+            buffers: list[Data] = []
             size, stop = 0, start
             while stop < len(batch) and size < MIB:
                 try:
@@ -160,7 +163,7 @@ class Writer:
                     self._missed(error)
                 else:
                     for one in made:
-                        heads.append((size, one[0]))
+                        heads.append((size, bytes(one[0])))  # bytes already, see `record`
                         buffers += one
                         for part in one:
                             size += len(part)

@@ -96,14 +96,16 @@ def _session(found: Found, told: dict[str, Any], room: int) -> list[Any]:
         line.append(f", ✕ {failing:,} failed", "red")
     parts: list[Any] = [head, line]
     if total:
-        parts.append(ProgressBar(total=total, completed=done + failed, width=60))
+        bar = Table.grid()  # which ends its line, as the bar itself does not
+        bar.add_row(ProgressBar(total=total, completed=done + failed, width=60))
+        parts.append(bar)
     if told["holds"]:
         parts.append(Text(told["holds"], "dim"))
     if told["running"]:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("▶ running", overflow="ellipsis", no_wrap=True, max_width=60)
+        table = Table(box=None, expand=True, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("▶ running", overflow="ellipsis", no_wrap=True, ratio=1)
         for name in ("for", "usual", "worker"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True, width=8)
         longest = sorted(told["running"], key=lambda one: -one["for"])
         for one in longest[: min(room, _RUNNING)]:
             usual = seconds(one["expected"]) if one["expected"] else "-"

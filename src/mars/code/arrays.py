@@ -22,7 +22,7 @@ def is_special(kind: type) -> bool:
     return base is not None and kind is not base and issubclass(kind, base)
 
 
-def reduced(array: Any, *, by_file: bool) -> tuple[Any, ...] | None:
+def reduced(array: Any, *, by_file: bool) -> tuple[object, ...] | None:
     """What an array of a subclass is made from; None: as numpy does it.
 
     Parameters
@@ -53,16 +53,16 @@ def reduced(array: Any, *, by_file: bool) -> tuple[Any, ...] | None:
     return _viewed, (array.view(numpy.ndarray), kind)
 
 
-def _viewed(array: Any, kind: Any) -> Any:
+def _viewed(array: Any, kind: Any) -> object:
     return array.view(kind)
 
 
-def _masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:
+def _masked(data: object, mask: object, fill_value: object, hard: bool) -> object:
     masked = sys.modules["numpy"].ma.MaskedArray
     return masked(data, mask=mask, fill_value=fill_value, hard_mask=hard)
 
 
-def _mapped(array: Any) -> tuple[Any, ...] | None:
+def _mapped(array: Any) -> tuple[object, ...] | None:
     """A memory-mapped array, or a part of one, by its file."""
     numpy = sys.modules["numpy"]
     whole: Any = None
@@ -102,7 +102,7 @@ def open_mapped(
     strides: tuple[int, ...],
     kind: Callable[..., Any],
     writeable: bool,
-) -> Any:
+) -> object:
     """Map a file again.
 
     Raises

@@ -25,13 +25,15 @@ class _Reading:
         return states.read(data)
 
     @staticmethod
-    def outline(value: Any) -> bytes | None:
+    def outline(value: object) -> bytes | None:
         from mars.code import states
 
         return states.outline_of(value)
 
     @staticmethod
-    def compare(state: State, now: Any, held: dict[tuple[str, str], Any]) -> tuple[Any] | None:
+    def compare(
+        state: State, now: object, held: dict[tuple[str, str], Any]
+    ) -> tuple[object] | None:
         from mars.code.pickling import compare_state
 
         return compare_state(state, now, held)

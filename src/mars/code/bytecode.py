@@ -221,7 +221,7 @@ _OF_TYPING: Final = frozenset(
 """Modules whose objects in annotations may have text inside."""
 
 
-def names_in_alias(value: Any) -> Iterable[str]:
+def names_in_alias(value: object) -> Iterable[str]:
     """Names in texts inside an alias of a type, such as ``dict[str, "Tree"]``."""
     kind = type(value)
     if kind is GenericAlias or kind is UnionType or kind.__module__ == "typing":
@@ -229,7 +229,7 @@ def names_in_alias(value: Any) -> Iterable[str]:
     return ()
 
 
-def names_in_hints(hints: Any) -> Iterator[str]:
+def names_in_hints(hints: object) -> Iterator[str]:
     """Names in annotations that are text, as all are under ``from __future__``.
 
     Also in text inside of what `typing` makes, which may be deep: ``dict[str, Optional["Node"]]``.

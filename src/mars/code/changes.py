@@ -78,7 +78,7 @@ class State:
         self.module, self.path, self.content, self.outline = module, path, content, outline
         self.value, self.lost, self.same, self.group = value, lost, same, group
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         if self.value is MISSING:
             return _gone, (self.module, self.path)
         return State, (
@@ -100,7 +100,7 @@ def _gone(module: str, path: str) -> State:
     return State(module, path, None, None, MISSING, "")
 
 
-def value_in(owner: Any, name: str) -> Any:
+def value_in(owner: object, name: str) -> object:
     """What a module or class has under a name itself; `MISSING`: nothing."""
     if name == "__bases__" and isinstance(owner, type):
         return owner.__bases__
@@ -115,7 +115,7 @@ REGISTERED: Final = "_abc_registry"
 """In place of the name of an attribute: the classes that are registered at an abstract class."""
 
 
-def registered_at(cls: Any) -> tuple[Any, ...]:
+def registered_at(cls: object) -> tuple[object, ...]:
     """Classes that were registered as subclasses of an abstract class, in an order of their own."""
     references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
     found = [one for one in (reference() for reference in references) if one is not None]
@@ -130,7 +130,7 @@ def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
             ABCMeta.register(cls, one)
 
 
-def _rename_member(member: Any, value: Any) -> None:
+def _rename_member(member: Any, value: object) -> None:
     """Have an enum find a member by another value."""
     by_value = type(member)._value2member_map_
     for one in [one for one, there in by_value.items() if there is member]:
@@ -153,7 +153,7 @@ def is_plain(value: Any) -> bool:
     return kind in _PLAIN or (kind in (tuple, frozenset) and all(map(is_plain, value)))
 
 
-def without_objects(defaults: Any) -> Any:
+def without_objects(defaults: Any) -> object:
     """Defaults of a function, a mark in place of each object; None: they hold no plain value."""
     if not defaults or not any(map(is_plain, _items_of(defaults))):
         return None
@@ -162,7 +162,7 @@ def without_objects(defaults: Any) -> Any:
     return tuple([one if is_plain(one) else _OBJECT for one in defaults])
 
 
-def with_objects(plain: Any, defaults: Any) -> Any:
+def with_objects(plain: Any, defaults: Any) -> object:
     """The other way: objects of ``defaults`` in place of the marks."""
     if type(plain) is dict:
         named = defaults if type(defaults) is dict else {}
@@ -172,7 +172,7 @@ def with_objects(plain: Any, defaults: Any) -> Any:
     return tuple([given[at] if one == _OBJECT else one for at, one in enumerate(plain)])
 
 
-def _items_of(defaults: Any) -> Any:
+def _items_of(defaults: object) -> Any:
     return defaults.values() if type(defaults) is dict else defaults
 
 
@@ -263,7 +263,7 @@ class Content(Change):
         _exchange(self.base, self.other)
 
 
-def _exchange(one: Any, other: Any) -> None:
+def _exchange(one: object, other: object) -> None:
     """Have two objects exchange what they hold."""
     for base in _CONTAINERS:
         if isinstance(one, base):  # by its own methods, whatever the program's class makes of them
@@ -284,7 +284,7 @@ def _exchange(one: Any, other: Any) -> None:
 _CONTAINERS: Final[tuple[Any, ...]] = (OrderedDict, dict, list, set, deque)
 
 
-def bound(state: State) -> Any:
+def bound(state: State) -> object:
     """What is there, under the name of a state or as a default; `MISSING`: nothing."""
     path, default, index = state.path.rpartition(DEFAULT)
     if default:
@@ -294,7 +294,7 @@ def bound(state: State) -> Any:
     return MISSING if owner is None else value_in(owner, name)
 
 
-def owner_of(state: State) -> tuple[Any, str]:
+def owner_of(state: State) -> tuple[object, str]:
     """What has the name of a state, a module or a class, and that name; None: it is not there."""
     *steps, name = state.path.split(".")
     owner = found(state.module, ".".join(steps)) if steps else sys.modules.get(state.module)
@@ -313,7 +313,7 @@ def refusing(name: str, lost: str) -> Callable[..., object]:
     return refuse
 
 
-def with_own_cache(func: Any) -> Any:
+def with_own_cache(func: Any) -> object:
     """A function of `functools.lru_cache` without what calls in another state have put there.
 
     All else is given back as it is.

@@ -54,12 +54,12 @@ class _Made(threading.local):
 _made = _Made()
 
 
-def _new(value: Any) -> Any:
+def _new(value: object) -> Any:
     _made.objects[id(value)] = value
     return value
 
 
-def is_new(value: Any) -> bool:
+def is_new(value: object) -> bool:
     """Whether an object was just made, and has to be filled; asked once."""
     return _made.objects.pop(id(value), MISSING) is value
 
@@ -72,12 +72,12 @@ def imported(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def imported_namespace(name: str) -> dict[str, Any]:
+def imported_namespace(name: str) -> dict[str, object]:
     """The global names of a module that travels by name."""
     return vars(importlib.import_module(name))
 
 
-def global_of(module: str, name: str) -> Any:
+def global_of(module: str, name: str) -> object:
     """What a module holds under a name, dots included."""
     value: Any = importlib.import_module(module)
     current().ready(module, name)
@@ -86,7 +86,7 @@ def global_of(module: str, name: str) -> Any:
     return value
 
 
-def singleton_of(module: str, name: str, kind: type) -> Any:
+def singleton_of(module: str, name: str, kind: type) -> object:
     """An object without content that a module holds under a name; else another one like it."""
     try:
         value = global_of(module, name)
@@ -95,7 +95,7 @@ def singleton_of(module: str, name: str, kind: type) -> Any:
     return value if type(value) is kind else bare(kind)
 
 
-def world_module(name: str, facts: Mapping[str, Any], kind: Any = ModuleType) -> ModuleType:
+def world_module(name: str, facts: Mapping[str, object], kind: Any = ModuleType) -> ModuleType:
     """A module that travels by value, of a class of its own perhaps."""
     module = current().module(name, facts)
     if kind is not ModuleType:
@@ -103,7 +103,7 @@ def world_module(name: str, facts: Mapping[str, Any], kind: Any = ModuleType) ->
     return module
 
 
-def world_namespace(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def world_namespace(name: str, facts: Mapping[str, object]) -> dict[str, object]:
     """The global names of a module that travels by value."""
     return current().namespace(name, facts)
 
@@ -121,7 +121,7 @@ def loose_module(tag: str, name: str, facts: dict[str, Any]) -> ModuleType:
     return made
 
 
-def itself(value: Any) -> Any:
+def itself(value: object) -> object:
     """What it is given: for an object that stands in a pickle as another one."""
     return value
 
@@ -132,7 +132,7 @@ def make_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     return view if form == "B" and len(shape) == 1 else view.cast(form, shape)  # type: ignore[call-overload]
 
 
-def make_context_variable(name: str, *value: Any) -> ContextVar[Any]:
+def make_context_variable(name: str, *value: object) -> ContextVar[object]:
     """A variable of `contextvars`; the value that it had where it comes from is its default."""
     return ContextVar(name, default=value[0]) if value else ContextVar(name)
 
@@ -164,7 +164,7 @@ class Definition:
                 current().reduce_by(key, data)
 
 
-def value_of(definition: Definition) -> Any:
+def value_of(definition: Definition) -> object:
     """The value of a definition that is complete."""
     return definition.value
 
@@ -185,7 +185,7 @@ def make_cell() -> CellType:
     return _new(CellType())  # type: ignore[no-any-return]
 
 
-def fill_cell(cell: CellType, state: tuple[Any]) -> None:
+def fill_cell(cell: CellType, state: tuple[object]) -> None:
     """Give it its value."""
     if is_new(cell):
         (cell.cell_contents,) = state
@@ -214,7 +214,7 @@ def make_function(
     return _new(func)  # type: ignore[no-any-return]
 
 
-def names_in(_: bool, namespace: dict[str, Any], told: Any, __: bool) -> tuple[Any, Any]:
+def names_in(_: bool, namespace: dict[str, Any], told: object, __: bool) -> tuple[Any, Any]:
     """Names that a function needs, and where."""
     return namespace, told
 
@@ -238,7 +238,7 @@ def fill_function(func: FunctionType, state: tuple[Any, ...]) -> None:
         func.__type_params__ = parameters  # type: ignore[attr-defined]
 
 
-def make_singledispatch(tag: str, module: str, qualname: str, named: bool) -> Any:
+def make_singledispatch(tag: str, module: str, qualname: str, named: bool) -> object:
     """A function that `functools.singledispatch` made, without its implementations."""
     world = current()
     if tag:
@@ -265,24 +265,24 @@ def fill_singledispatch(func: Any, state: tuple[Any, ...]) -> None:
     func.__dict__.update(attributes)
 
 
-def with_cache(func: Any, parameters: dict[str, Any]) -> Any:
+def with_cache(func: object, parameters: dict[str, Any]) -> object:
     """A function under a cache of its own, empty at first."""
     return functools.lru_cache(**parameters)(func)
 
 
-def make_accessor(kind: Any, base: Any, parts: tuple[Any, ...]) -> Any:
+def make_accessor(kind: Any, base: Any, parts: tuple[Any, ...]) -> object:
     """An object of a class below property, staticmethod or classmethod; no code of it runs."""
     made = base.__new__(kind)
     base.__init__(made, *parts)
     return made
 
 
-def fill_accessor(accessor: Any, state: dict[str, Any]) -> None:
+def fill_accessor(accessor: object, state: dict[str, Any]) -> None:
     """Give it what is its own."""
     vars(accessor).update(state)
 
 
-def make_cached_property(cls: Any, func: Any, name: str | None, doc: str | None) -> Any:
+def make_cached_property(cls: Any, func: Any, name: str | None, doc: str | None) -> object:
     """A cached property; its lock, where it has one, is new."""
     made = cls(func)
     made.attrname, made.__doc__ = name, doc
@@ -313,7 +313,7 @@ _MEMBERS: Final = "attributes of members"
 """Beside the attributes of an enum, which are names."""
 
 
-def pieces_of_class(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def pieces_of_class(cls: Any) -> tuple[tuple[object, ...], dict[str, object]]:
     """What a class is made from, and what it is filled with."""
     own = dict(type.__dict__["__dict__"].__get__(cls))
     if isinstance(cls, enum.EnumMeta) and own.get("_member_names_") is not None:
@@ -340,6 +340,9 @@ def pieces_of_class(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         for name, value in own.items()
         if name not in _LEFT_OUT and name != "__dict__" and not _is_of_layout(value, cls)
     }
+    if any(base.__module__ == "_ctypes" for base in cls.__mro__):
+        body.update((name, state.pop(name)) for name in _OF_CTYPES if name in state)
+        state = {name: one for name, one in state.items() if type(one).__name__ != "CField"}
     if issubclass(type(cls), abc.ABCMeta):
         state["_abc_impl"] = registered_at(cls)
     registered = _abstract_classes_of(cls)
@@ -347,6 +350,12 @@ def pieces_of_class(cls: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         state[_REGISTERED_AT] = registered
     return (type(cls), cls.__name__, cls.__bases__, body, None), state
 
+
+_OF_CTYPES: Final = (
+    "_pack_", "_align_", "_anonymous_", "_fields_", "_type_", "_length_", "_flags_", "_restype_",
+    "_argtypes_",
+)  # fmt: skip
+"""What `ctypes` makes the layout of a class from, and descriptors of its fields."""
 
 _REGISTERED_AT: Final = "abstract classes"
 """Beside the attributes of a class, which are names."""
@@ -357,7 +366,7 @@ _ABSTRACT: Final = ("_collections_abc", "contextlib", "io", "numbers", "os")
 _registrations: tuple[object, dict[int, list[tuple[Any, Any]]]] = None, {}
 
 
-def _abstract_classes_of(cls: type) -> list[Any]:
+def _abstract_classes_of(cls: type) -> list[object]:
     """Abstract classes of Python at which a class was registered as a subclass."""
     global _registrations
     token = abc.get_cache_token()
@@ -373,7 +382,7 @@ def _abstract_classes_of(cls: type) -> list[Any]:
     return [one for reference, one in found.get(id(cls), ()) if reference() is cls]
 
 
-def _has_getset(own: Mapping[str, Any], cls: type, name: str) -> bool:
+def _has_getset(own: Mapping[str, object], cls: type, name: str) -> bool:
     value = own.get(name)
     return isinstance(value, types.GetSetDescriptorType) and value.__objclass__ is cls
 
@@ -386,7 +395,7 @@ def _is_of_layout(value: Any, cls: type) -> bool:
     )
 
 
-def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[object, ...], dict[str, object]]:
     members = []
     attributes: dict[str, dict[str, Any]] = {}
     for name, member in cls.__members__.items():
@@ -414,7 +423,7 @@ def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[Any, ...], dic
     return (type(cls), cls.__name__, cls.__bases__, body, tuple(members)), state
 
 
-def _raw(cls: Any, member: Any) -> tuple[Any, ...]:
+def _raw(cls: Any, member: object) -> tuple[object, ...]:
     """What the data type in front of the enum makes the member from."""
     kind = cls._member_type_
     if kind is object or kind.__new__ is object.__new__:
@@ -439,11 +448,11 @@ def make_class(
     module: str,
     qualname: str,
     named: bool,
-    meta: Any,
+    meta: object,
     name: str,
-    bases: tuple[Any, ...],
+    bases: tuple[object, ...],
     body: dict[str, Any],
-    members: tuple[Any, ...] | None,
+    members: tuple[object, ...] | None,
 ) -> Any:
     """A class as far as it has to be known before what it holds can refer to it."""
     world = current()
@@ -469,14 +478,17 @@ def _is_ours(cls: type) -> bool:
     )
 
 
-def _bare_class(meta: Any, name: str, bases: tuple[Any, ...], body: dict[str, Any]) -> Any:
+def _bare_class(meta: Any, name: str, bases: tuple[object, ...], body: dict[str, Any]) -> Any:
     """A class with its layout and bases; no code of the project runs."""
     trouble: Exception | None = None
     with _quiet(bases):
         for maker in meta.__mro__:
             if "__new__" in vars(maker) and not _is_ours(maker):
                 try:
-                    return maker.__new__(meta, name, bases, dict(body))
+                    made = maker.__new__(meta, name, bases, dict(body))
+                    if meta.__module__ == "_ctypes":
+                        meta.__init__(made, name, bases, dict(body))  # lays it out, from 3.13 on
+                    return made
                 except (TypeError, AttributeError) as error:
                     trouble = trouble or error  # one that makes classes of other parts
     raise TypeError(f"the class {name} of metaclass {meta!r} cannot be made again ({trouble})")
@@ -486,7 +498,7 @@ _quieting: Final = threading.RLock()
 
 
 @contextlib.contextmanager
-def _quiet(bases: tuple[Any, ...]) -> Iterator[None]:
+def _quiet(bases: tuple[object, ...]) -> Iterator[None]:
     """Keep ``__init_subclass__`` of the project's classes from running meanwhile."""
     hooked = [
         cls
@@ -521,7 +533,7 @@ def _bare_enum(
     for key, value in body.items():
         space[key] = value
 
-    def new(cls: Any, number: Any) -> Any:
+    def new(cls: Any, number: Any) -> object:
         if type(number) is tuple:  # what an enum of tuples makes of it
             (number,) = number
         _, _, value, raw = members[number]
@@ -533,7 +545,7 @@ def _bare_enum(
         made._value_ = value
         return made
 
-    def init(self: Any, *_: object) -> None:
+    def init(self: object, *_: object) -> None:
         """What it would do is done."""
 
     space["__new__"], space["__init__"] = new, init
@@ -558,11 +570,17 @@ FIRST: Final = ""
 """In place of the name of an attribute: methods, which are in the class before the rest is made."""
 
 
-def fill_methods(cls: Any, methods: dict[str, Any]) -> None:
+def _setter(cls: Any) -> Callable[[Any, str, object], None]:
+    """What sets attributes of a class, past what a metaclass in Python would say to it."""
+    # Those of `ctypes` let nobody pass.
+    return setattr if type(cls).__module__ == "_ctypes" else type.__setattr__
+
+
+def fill_methods(cls: object, methods: dict[str, Any]) -> None:
     """Give a class its methods, past what its metaclass would say to it."""
     if _made.objects.get(id(cls)) is cls:
         for name, method in methods.items():
-            type.__setattr__(cls, name, method)
+            _setter(cls)(cls, name, method)
 
 
 def fill_class(cls: Any, state: dict[str, Any]) -> None:
@@ -570,7 +588,7 @@ def fill_class(cls: Any, state: dict[str, Any]) -> None:
     if not is_new(cls):
         return
     state.pop(FIRST, None)
-    put = functools.partial(type.__setattr__, cls)
+    put = functools.partial(_setter(cls), cls)
     registered = state.pop("_abc_impl", ())
     abstract_classes = state.pop(_REGISTERED_AT, ())
     for name, attributes in state.pop(_MEMBERS, {}).items():
@@ -589,8 +607,8 @@ def fill_class(cls: Any, state: dict[str, Any]) -> None:
 
 
 def make_named(
-    tag: str, module: str, qualname: str, named: bool, maker: Callable[..., Any], *args: Any
-) -> Any:
+    tag: str, module: str, qualname: str, named: bool, maker: Callable[..., Any], *args: object
+) -> object:
     """Something that its class knows by a name in a module of the program, as sentinels are."""
     world = current()
     known = world.find(tag, module, qualname)
@@ -604,7 +622,7 @@ def make_named(
     return _new(made)
 
 
-def fill_named(value: Any, state: Any) -> None:
+def fill_named(value: object, state: object) -> None:
     """Give it its attributes."""
     if not is_new(value):
         return
@@ -615,6 +633,6 @@ def fill_named(value: Any, state: Any) -> None:
         object.__setattr__(value, name, one)
 
 
-def bare(cls: Any) -> Any:
+def bare(cls: Any) -> object:
     """An instance without a call of its ``__init__``."""
     return cls.__new__(cls) if cls.__new__ is not object.__new__ else object.__new__(cls)

@@ -61,7 +61,7 @@ class Kept:
             elif has_plain_attributes(value):
                 self._keep(vars(value), pending)
 
-    def _keep(self, value: Any, pending: list[Any]) -> None:
+    def _keep(self, value: object, pending: list[Any]) -> None:
         base = _base_of(value)
         before = base(value)
         self._containers.append((value, before))
@@ -88,7 +88,7 @@ class Kept:
                     Change(owner, name, value).set(value)
 
 
-def _is_submodule(owner: Any, name: str, value: object) -> bool:
+def _is_submodule(owner: object, name: str, value: object) -> bool:
     """Whether a call has imported a module inside a package: it stays, and its name with it."""
     return isinstance(owner, ModuleType) and sys.modules.get(f"{owner.__name__}.{name}") is value
 
@@ -97,7 +97,7 @@ _CONTAINERS: Final = (OrderedDict, dict, list, set, deque)
 """Types of what can be given back what it held, by their own methods, also in classes below."""
 
 
-def _base_of(value: Any) -> Any:
+def _base_of(value: object) -> Any:
     return next(one for one in _CONTAINERS if isinstance(value, one))
 
 
@@ -126,7 +126,7 @@ def _holds_the_same(value: Any, before: Any) -> bool:
     return all(map(is_, value, before))
 
 
-def has_plain_attributes(value: Any) -> bool:
+def has_plain_attributes(value: object) -> bool:
     """Whether an object is what its attributes are."""
     kind = type(value)
     return (kind.__module__ == "__main__" or is_project_module(kind.__module__)) and type(
@@ -134,7 +134,7 @@ def has_plain_attributes(value: Any) -> bool:
     ) is dict
 
 
-def for_a_guest(value: Any, content: bytes) -> Any:
+def for_a_guest(value: object, content: bytes) -> object:
     """What a call that runs in the program itself gets for an object of the program's modules."""
     return value if stays_with_a_guest(value, content) else pickle.loads(content)
 
@@ -166,7 +166,7 @@ def stays_with_a_guest(value: Any, content: bytes | None) -> bool:
     return True
 
 
-def _never_changes(value: Any) -> bool:
+def _never_changes(value: object) -> bool:
     """Whether an object has nothing that a call could change, or belongs to its process."""
     kind = type(value)
     return (

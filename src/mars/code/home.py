@@ -31,21 +31,21 @@ class Home:
         has_tag = not tag.startswith("@")  # else a name is all that it is known by
         return MISSING if has_tag and not isinstance(value, (type, FunctionType)) else value
 
-    def met(self, tag: str, value: Any) -> None:
+    def met(self, tag: str, value: object) -> None:
         """Something got a tag."""
 
-    def add(self, tag: str, module: str, qualname: str | None, value: Any) -> None:
+    def add(self, tag: str, module: str, qualname: str | None, value: object) -> None:
         """Something was made that nobody here had."""
         if tag:
             with tags.lock:
                 tags.note(value, tag)
 
-    def module(self, name: str, facts: Mapping[str, Any]) -> ModuleType:
+    def module(self, name: str, facts: Mapping[str, object]) -> ModuleType:
         """A module that travels by value, where it stands in a value."""
         known = sys.modules.get(name)
         return known if known is not None else made_module(name, facts)
 
-    def namespace(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def namespace(self, name: str, facts: Mapping[str, object]) -> dict[str, object]:
         """Global names for functions that nobody here has: names of their own."""
         return {**facts, "__name__": name, "__builtins__": builtins.__dict__}
 
@@ -55,7 +55,7 @@ class Home:
     def reduce_by(self, key: str | tuple[str, str], data: bytes) -> None:
         """The program's own reducers are here."""
 
-    def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
+    def define(self, namespace: dict[str, Any], name: str, value: object) -> None:
         """Give a function that came back what it refers to."""
         namespace.setdefault(name, value)
 
@@ -64,7 +64,7 @@ class Outer:
     """Stands for a class of the script that did not come, as one that is defined in it did."""
 
     @staticmethod
-    def holding(outer: Any, path: list[str], value: Any) -> Any:
+    def holding(outer: object, path: list[str], value: object) -> object:
         """Such a class with something at the end of a path of attributes."""
         made = outer if type(outer) is Outer else Outer()
         inside = made
@@ -101,7 +101,7 @@ class _Main(ModuleType):
         return _main_file
 
 
-def made_module(name: str, facts: Mapping[str, Any]) -> ModuleType:
+def made_module(name: str, facts: Mapping[str, object]) -> ModuleType:
     """A module with what it has from the beginning."""
     module = _Main(name) if name == "__main__" else ModuleType(name)
     module.__dict__.update(facts)

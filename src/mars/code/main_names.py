@@ -21,10 +21,10 @@ class _Inert:
 
     __slots__ = ()
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+    def __new__(cls, *args: object, **kwargs: object) -> _Inert:
         return object.__new__(cls)
 
-    def _take(self, *args: Any, **kwargs: Any) -> _Inert:
+    def _take(self, *args: object, **kwargs: object) -> _Inert:
         return self
 
     __call__ = __setstate__ = append = extend = add = __setitem__ = _take
@@ -40,7 +40,7 @@ class _Reader(pickle.Unpickler):
             raise _Found
         return _Inert
 
-    def persistent_load(self, pid: Any) -> _Inert:
+    def persistent_load(self, pid: object) -> _Inert:
         return _Inert()
 
 

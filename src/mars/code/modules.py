@@ -177,7 +177,7 @@ class Homes:
     def __init__(self) -> None:
         self._names: dict[int, tuple[str, str]] | None = None
 
-    def home_of(self, value: Any) -> tuple[str, str] | None:
+    def home_of(self, value: object) -> tuple[str, str] | None:
         """Module and name that an object is known by; None: no module has it for its own."""
         kind = type(value)
         if id(kind) in _WITHOUT_HOME or issubclass(kind, (type, FunctionType, ModuleType)):

@@ -44,20 +44,31 @@ def is_project_module(name: str | None) -> bool:
     return isinstance(path, str) and is_project_file(path)
 
 
-def is_made_by_hand(name: str, module: Any) -> bool:
+def is_made_by_hand(name: str, module: object) -> bool:
     """Whether the program made a module itself, so that no worker could import it.
 
     Compiled code makes such modules, too, but puts no Python functions into them.
     """
+    of_own_loader = _is_of_own_loader(module)
     of_own_class = isinstance(module, ModuleType) and _is_of_project(type(module))
     return (
         (type(module) is ModuleType or of_own_class)
-        and getattr(module, "__spec__", None) is None
-        and not hasattr(module, "__path__")
+        and (
+            (getattr(module, "__spec__", None) is None and not hasattr(module, "__path__"))
+            or of_own_loader
+        )
         and not isinstance(getattr(module, "__file__", None), str)
         and name not in sys.builtin_module_names
         and ("." not in name or not is_installed_package(name.rpartition(".")[0]))
-        and (of_own_class or _has_functions(module))
+        and (of_own_class or of_own_loader or _has_functions(module))
+    )
+
+
+def _is_of_own_loader(module: object) -> bool:
+    """Whether a loader of the program's made a module, which no worker has."""
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    return loader is not None and _is_of_project(
+        loader if isinstance(loader, type) else type(loader)
     )
 
 
@@ -66,7 +77,7 @@ def _is_of_project(kind: type) -> bool:
     return module == "__main__" or (isinstance(module, str) and is_project_module(module))
 
 
-def _has_functions(module: Any) -> bool:
+def _has_functions(module: object) -> bool:
     """Whether a module, or a class in it, has Python functions of its own."""
     return any(
         getattr(value, "__globals__", None) is module.__dict__
@@ -76,7 +87,7 @@ def _has_functions(module: Any) -> bool:
     )
 
 
-def _is_class(value: Any) -> bool:
+def _is_class(value: object) -> bool:
     return issubclass(type(value), type)
 
 
@@ -92,7 +103,7 @@ def is_installed_package(name: str) -> bool:
     return not any(isinstance(path, str) and is_project_file(path) for path in folders)
 
 
-def module_of(value: Any) -> Any:
+def module_of(value: object) -> Any:
     """The name that a class or function gives as its module's; it may be anything."""
     try:
         return value.__module__

@@ -27,7 +27,7 @@ class _Open(threading.local):
 _open = _Open()
 
 
-def is_of_syntax(value: Any) -> bool:
+def is_of_syntax(value: object) -> bool:
     """Whether a parameter or alias was made by the syntax of Python 3.12, or as it makes them."""
     kind = type(value).__name__
     if sys.version_info < (3, 12):
@@ -37,7 +37,7 @@ def is_of_syntax(value: Any) -> bool:
     return kind == "TypeAliasType" or getattr(value, "__infer_variance__", False) is True
 
 
-def parts_of(value: Any) -> tuple[Any, tuple[Any, ...]]:
+def parts_of(value: Any) -> tuple[object, tuple[object, ...]]:
     """A maker and its arguments, of an object that is known by its name and has no late parts."""
     kind = type(value)
     if kind.__name__ == "NewType":
@@ -52,16 +52,16 @@ def parts_of(value: Any) -> tuple[Any, tuple[Any, ...]]:
     return kind, (value.__name__,)
 
 
-def _default_of(value: Any) -> tuple[Any, ...]:
+def _default_of(value: Any) -> tuple[object, ...]:
     if not hasattr(value, "has_default") or not value.has_default():
         return ()
     return (value.__default__,)
 
 
 def make_typevar(
-    name: str, constraints: tuple[Any, ...], bound: Any, covariant: bool, contravariant: bool,
-    *default: Any,
-) -> Any:  # fmt: skip
+    name: str, constraints: tuple[object, ...], bound: object, covariant: bool, contravariant: bool,
+    *default: object,
+) -> object:  # fmt: skip
     """A type variable."""
     given: dict[str, Any] = {"default": default[0]} if default else {}
     return typing.TypeVar(
@@ -69,7 +69,7 @@ def make_typevar(
     )
 
 
-def make_with_default(kind: Any, name: str, default: Any) -> Any:
+def make_with_default(kind: Any, name: str, default: Any) -> object:
     """A parameter of another kind with a default, as Python 3.13 has them."""
     return kind(name, default=default)
 
@@ -82,13 +82,13 @@ def _described(parameter: Any) -> tuple[str, str, int, bool, bool]:
     return type(parameter).__name__, parameter.__name__, len(constraints), bounded, default
 
 
-def _late_parts(parameter: Any) -> list[Any]:
+def _late_parts(parameter: object) -> list[object]:
     constraints = getattr(parameter, "__constraints__", ())
     bound = getattr(parameter, "__bound__", None)
     return [*constraints, *([] if bound is None else [bound]), *_default_of(parameter)]
 
 
-def late_parts_of(value: Any) -> tuple[tuple[Any, ...], list[Any]]:
+def late_parts_of(value: Any) -> tuple[tuple[object, ...], list[object]]:
     """How something of the syntax is written, and what comes later."""
     if type(value).__name__ == "TypeAliasType":
         parameters = value.__type_params__
@@ -111,7 +111,7 @@ def _written(described: tuple[str, str, int, bool, bool], place: int) -> tuple[s
     return text, place + int(default)
 
 
-def make_parameter(described: tuple[str, str, int, bool, bool]) -> Any:
+def make_parameter(described: tuple[str, str, int, bool, bool]) -> object:
     """A parameter of the syntax, whose bound comes with `fill_late`."""
     text, _ = _written(described, 0)
     parts: list[object] = []
@@ -122,7 +122,7 @@ def make_parameter(described: tuple[str, str, int, bool, bool]) -> Any:
     return made
 
 
-def make_alias(name: str, module: str, parameters: tuple[Any, ...]) -> Any:
+def make_alias(name: str, module: str, parameters: tuple[Any, ...]) -> object:
     """An alias of a type, whose value comes with `fill_late`."""
     place, texts = 0, []
     for described in parameters:
@@ -137,12 +137,12 @@ def make_alias(name: str, module: str, parameters: tuple[Any, ...]) -> Any:
     return made
 
 
-def parameter_of(alias: Any, place: int) -> Any:
+def parameter_of(alias: Any, place: int) -> object:
     """A parameter of an alias."""
     return alias.__type_params__[place]
 
 
-def fill_late(made: Any, late: list[Any]) -> None:
+def fill_late(made: object, late: list[Any]) -> None:
     """Give a parameter or alias what its code evaluates."""
     known = _open.parts.pop(id(made), None)
     if known is not None and known[0] is made:

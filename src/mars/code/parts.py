@@ -112,7 +112,7 @@ def has_only_attributes(kind: Any) -> bool:
     )
 
 
-def says_little(value: Any) -> bool:
+def says_little(value: object) -> bool:
     """Whether an object of the project says itself how it pickles, perhaps without what it has."""
     kind = type(value)
     return (

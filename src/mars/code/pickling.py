@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, ClassVar, Final
 
-from mars.code import parameters, places, reductions
+from mars.code import places, reductions
 from mars.code import states as states_module
 from mars.code.changes import (
     MISSING,
@@ -78,7 +78,7 @@ def _public(module: ModuleType) -> list[str]:
                 continue
             try:
                 if not _is_loaded_module(value):
-                    dumps(fresh(value), Apart())
+                    dumps(value if module.__name__ == "__main__" else fresh(value), Apart())
             except Exception:
                 continue
             names.append(name)
@@ -93,7 +93,7 @@ def _public(module: ModuleType) -> list[str]:
 class _Whole(Rich):
     """What takes other pickles beside the one that is written."""
 
-    def refer(self, value: Any, *, is_class: bool) -> Any:
+    def refer(self, value: Any, *, is_class: bool) -> object:
         try:
             with places.collecting(None):
                 data, buffers, reach = definition_of(value)
@@ -149,7 +149,7 @@ def _deep() -> type[Any]:
     return Deep
 
 
-def _next_pickler(made: type[Any], error: Exception) -> type[Any] | None:
+def _next_pickler(made: type[Any], error: Exception) -> type[object] | None:
     """What takes more than a pickler that failed; None: nothing does."""
     if made is _Quick and not isinstance(error, RecursionError):
         return _full()
@@ -159,19 +159,19 @@ def _next_pickler(made: type[Any], error: Exception) -> type[Any] | None:
 
 
 def _rich_dumps(
-    value: Any,
+    value: object,
     keep: Keeper,
     *,
     arguments: bool = False,
     inside: bool = False,
-    by_value: tuple[Any, ...] = (),
+    by_value: tuple[object, ...] = (),
     asked: dict[str, dict[str, None]] | None = None,
     prepared: object = None,
     new_file: Callable[[], Any] = io.BytesIO,
     table: dict[Any, Any] | None = None,
     locks: bool = False,
     met: dict[int, Any] | None = None,
-    reducers: Iterable[tuple[Any, ...]] = (),
+    reducers: Iterable[tuple[object, ...]] = (),
 ) -> tuple[bytes, Rich]:
     """Pickle with definitions."""
     made: Any = _Quick
@@ -213,7 +213,7 @@ class Memory:
     def __init__(self) -> None:
         self.known: dict[int, _Known] = {}
 
-    def get(self, value: Any) -> _Known | None:
+    def get(self, value: object) -> _Known | None:
         """What was made, or None."""
         known = self.known.get(id(value))
         if known is not None and known.reference() is value and known.reach.unchanged():
@@ -249,7 +249,7 @@ def definition_of(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], Reach |
     return data, keep.buffers, reach
 
 
-def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: Any) -> Any:
+def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: object) -> object:
     """The class or function of that tag; made from its definition where nobody has it."""
     known = current().find(tag, module, qualname)
     if known is not MISSING:
@@ -259,12 +259,12 @@ def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: Any) 
         return pickle.loads(data, buffers=buffers) if known is MISSING else known
 
 
-def opened(_: object, data: bytes, *buffers: Any) -> Any:
+def opened(_: object, data: bytes, *buffers: object) -> object:
     """A value; what came beside it has been read before."""
     return pickle.loads(data, buffers=buffers)
 
 
-def dumps(value: Any, keep: Keeper) -> bytes:
+def dumps(value: object, keep: Keeper) -> bytes:
     """Pickle a value; large buffers are left to ``keep``.
 
     Raises
@@ -276,7 +276,7 @@ def dumps(value: Any, keep: Keeper) -> bytes:
 
 
 def dumps_arguments(
-    value: Any, keep: Keeper, origins: Callable[[], Iterable[Any]] = tuple
+    value: object, keep: Keeper, origins: Callable[[], Iterable[Any]] = tuple
 ) -> bytes:
     """Pickle what a call is given, and what modules hold that it reaches.
 
@@ -301,7 +301,7 @@ def dumps_arguments(
     return pickle.dumps(call, 5, buffer_callback=lambda _: False)
 
 
-def dumps_apart(value: Any, new_file: Callable[[], Any], leave_out: type) -> bytes:
+def dumps_apart(value: object, new_file: Callable[[], Any], leave_out: type) -> bytes:
     """Pickle a value into a file of one's own, and without reducers for some classes.
 
     Parameters
@@ -327,7 +327,7 @@ def dumps_apart(value: Any, new_file: Callable[[], Any], leave_out: type) -> byt
 
 
 def _dumps(
-    value: Any,
+    value: object,
     keep: Keeper,
     *,
     arguments: bool,
@@ -371,7 +371,7 @@ def names_main(data: bytes) -> bool:
     return main_names.names_main(data)
 
 
-def _reaches_of(values: Iterable[Any]) -> list[Reach]:
+def _reaches_of(values: Iterable[object]) -> list[Reach]:
     """What classes and functions that travel by name reach."""
     found = []
     for value in values:
@@ -408,7 +408,7 @@ def _content_dumps(
     return _rich_dumps(value, keep, by_value=by_value, locks=True)[0]
 
 
-def dumps_function(func: Any, keep: Keeper) -> tuple[bytes, Reach]:
+def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
     """Pickle what is to be called, with all that it reaches.
 
     Raises
@@ -451,7 +451,7 @@ def _place_of_class(cls: type) -> tuple[str, str] | None:
     return None
 
 
-def _told(reducers: Iterable[tuple[type, Callable[..., Any]]]) -> list[tuple[Any, ...]]:
+def _told(reducers: Iterable[tuple[type, Callable[..., Any]]]) -> list[tuple[object, ...]]:
     """Reducers as they travel: each beside the tag of its class, or its module and name."""
     told: list[tuple[Any, ...]] = []
     for cls, reducer in reducers:
@@ -466,6 +466,13 @@ def _told(reducers: Iterable[tuple[type, Callable[..., Any]]]) -> list[tuple[Any
 compare_state: Final = states_module.comparing(_content_dumps)
 """What a module has to get back of a state, given what its import made; None: nothing."""
 
-# Pickles in journals of an earlier version name them here.
-make_typevar: Final = parameters.make_typevar
-_code_of: Final = reductions.code_of
+
+def __getattr__(name: str) -> object:
+    """What pickles in journals of an earlier version name here."""
+    if name == "make_typevar":
+        from mars.code import parameters
+
+        return parameters.make_typevar
+    if name == "_code_of":
+        return reductions.code_of
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -236,7 +236,7 @@ class Reach(Watched):
         if isinstance(module, str):
             self.installed[module] = None
 
-    def _instance(self, value: Any) -> None:
+    def _instance(self, value: object) -> None:
         """An object: its class, and what it holds, as far as that is known."""
         kind = type(value)
         module = module_of(kind)
@@ -403,7 +403,7 @@ class Reach(Watched):
                 if ("name", id(namespace), one) not in self._seen:
                     self._name(namespace, one, facts, home, record)
 
-    def _at_home(self, value: Any) -> None:
+    def _at_home(self, value: object) -> None:
         """What code that travels by value has in common with a module that travels by name."""
         home = self._homes.home_of(value)
         if home is not None:
@@ -414,7 +414,7 @@ class Reach(Watched):
             self._bind(vars(record.module), name, value)
             self._hold(module, name, value, named=True)
 
-    def _hold(self, module: str, path: str, value: Any, *, named: bool) -> None:
+    def _hold(self, module: str, path: str, value: object, *, named: bool) -> None:
         known = self.held.get((module, path))
         self.held[module, path] = value, named or (known is not None and known[1])
         self._later(value, None)
@@ -464,7 +464,7 @@ class Reach(Watched):
         name = module.__name__
         record = record_of(name)
         is_main = name == "__main__" and module is sys.modules.get(name)
-        if record is None and not is_main:
+        if record is None and module is sys.modules.get(name) and not is_main:
             self._is_installed(name)
         if ("module", id(module), id(facts)) in self._seen:
             return
@@ -479,8 +479,10 @@ class Reach(Watched):
         elif record is None:
             names = [one for one in namespace if not one.startswith("__")]
             self.asked.setdefault(name, {})[EVERYTHING] = None
-        elif facts is None or facts.dynamic:
+        elif facts is None or facts.dynamic or type(module) is not ModuleType:
             names = [one for one in namespace if not one.startswith("__")]
+            if not record.by_name:
+                self.asked.setdefault(name, {})[EVERYTHING] = None
             names += [one for one in record.bound if one not in namespace]
         else:
             names = [one for one in facts.mentioned if one in namespace]
@@ -494,7 +496,7 @@ class Reach(Watched):
         self._take(name, record)
         if not self._has_room(len(names)):
             return
-        certain = facts is not None and not facts.dynamic
+        certain = facts is not None and not facts.dynamic and type(module) is ModuleType
         for one in names:
             if certain:
                 self._name(namespace, one, facts, name, record)
@@ -626,7 +628,7 @@ EVERYTHING: Final = "*"
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
-def _is_global(value: Any) -> bool:
+def _is_global(value: object) -> bool:
     """Whether a function or class is found under its name, and so lasts as long as its module."""
     name = getattr(value, "__qualname__", None)
     return isinstance(name, str) and found(module_of(value), name) is value

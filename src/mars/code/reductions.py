@@ -15,7 +15,7 @@ from mars.code.definitions import (
 )
 
 
-def _code_reduce(code: CodeType) -> tuple[Any, ...]:
+def _code_reduce(code: CodeType) -> tuple[object, ...]:
     data = code_bytes(code)
     if type(data) is bytes:
         return code_of, (data,)
@@ -29,28 +29,28 @@ def code_of(data: bytes) -> CodeType:
     return marshal.loads(data)  # type: ignore[no-any-return]
 
 
-def _wrapped_reduce(value: Any) -> tuple[Any, ...]:
+def _wrapped_reduce(value: Any) -> tuple[object, ...]:
     return type(value), (value.__func__,)
 
 
-def _property_reduce(value: property) -> tuple[Any, ...]:
+def _property_reduce(value: property) -> tuple[object, ...]:
     return type(value), (value.fget, value.fset, value.fdel, value.__doc__)
 
 
-def _proxy_reduce(value: types.MappingProxyType[Any, Any]) -> tuple[Any, ...]:
+def _proxy_reduce(value: types.MappingProxyType[Any, Any]) -> tuple[object, ...]:
     return types.MappingProxyType, (dict(value),)
 
 
-def _descriptor_reduce(value: Any) -> tuple[Any, ...]:
+def _descriptor_reduce(value: Any) -> tuple[object, ...]:
     return getattr, (value.__objclass__, value.__name__)
 
 
-def _view_reduce(view: memoryview) -> tuple[Any, ...]:
+def _view_reduce(view: memoryview) -> tuple[object, ...]:
     data = pickle.PickleBuffer(view) if view.contiguous else view.tobytes()
     return make_view, (data, view.format, view.shape)
 
 
-def _weak_mapping_reduce(value: Any) -> tuple[Any, ...]:
+def _weak_mapping_reduce(value: Any) -> tuple[object, ...]:
     return type(value), (), None, None, iter(list(value.items()))
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar, Final
 
-from mars.code import parameters
 from mars.code.bytecode import facts_of, names_in_alias, names_in_hints
 from mars.code.changes import (
     HEAP_TYPE,
@@ -102,9 +101,9 @@ class Rich(Special):
     clear_memo: Callable[[], None]  # of the pickler
 
     def begin(
-        self, arguments: bool, inside: bool, by_value: tuple[Any, ...],
+        self, arguments: bool, inside: bool, by_value: tuple[object, ...],
         asked: dict[str, dict[str, None]], locks: bool = False,
-        reducers: Iterable[tuple[Any, ...]] = (),
+        reducers: Iterable[tuple[object, ...]] = (),
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
         self.arguments, self.inside, self.locks = arguments, inside, locks
@@ -124,7 +123,7 @@ class Rich(Special):
         self._alive.clear()
         self._spaces.clear()
 
-    def items(self, value: Any) -> Iterator[tuple[Any, ...]]:
+    def items(self, value: object) -> Iterator[tuple[object, ...]]:
         """The value, and what its functions refer to, which is known once they are written."""
         # The pickler takes two items before it writes the first, so something has to come
         # between an item and those that it leads to.
@@ -151,7 +150,7 @@ class Rich(Special):
         for name, value in self._untold(space, names):
             self._pending.append(("name", space, name, value))
 
-    def names_now(self, space: Space, names: Iterable[str]) -> tuple[Any, ...]:
+    def names_now(self, space: Space, names: Iterable[str]) -> tuple[object, ...]:
         """Names of a namespace that are written together with a function, unless it is too deep."""
         if self.depth >= PICKLE_DEPTH:
             self._tell(space, names)
@@ -161,7 +160,7 @@ class Rich(Special):
             return bool, ()
         return names_in, (Deeper(self, 1), space, told, Deeper(self, -1))
 
-    def _untold(self, space: Space, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    def _untold(self, space: Space, names: Iterable[str]) -> Iterator[tuple[str, object]]:
         """Names of a namespace that are not written yet, and what stands for their values."""
         if space.by_name:
             return
@@ -179,7 +178,7 @@ class Rich(Special):
                 value = fresh(value)
             yield name, value
 
-    def _at_home(self, value: Any) -> Any:
+    def _at_home(self, value: object) -> Any:
         """What stands for an object that a module which travels by name has under a name."""
         home = self._homes.home_of(value)
         if home is None:
@@ -221,7 +220,7 @@ class Rich(Special):
         return NotImplemented
 
     @staticmethod
-    def _accessor(value: Any) -> tuple[Any, ...]:
+    def _accessor(value: Any) -> tuple[object, ...]:
         """An object of a class below property, staticmethod or classmethod."""
         kind = type(value)
         base = next(one for one in _ACCESSORS if issubclass(kind, one))
@@ -257,7 +256,7 @@ class Rich(Special):
             return self.refer(func, is_class=False)
         return self.define_function(func, named=named)
 
-    def define_function(self, func: Any, *, named: bool = True) -> Any:
+    def define_function(self, func: Any, *, named: bool = True) -> object:
         module, qualname = func.__module__, func.__qualname__
         tag = tag_of(func) if named else ""
         code = func.__code__
@@ -314,7 +313,7 @@ class Rich(Special):
                             self._pending.append(("module", inner))
                             pending.append(inner.__name__)
 
-    def _class(self, cls: Any) -> Any:
+    def _class(self, cls: object) -> Any:
         if id(cls) in SINGLE_TYPES:
             return NotImplemented
         forced = bool(self.by_value) and any(cls is one for one in self.by_value)
@@ -322,6 +321,9 @@ class Rich(Special):
             return NotImplemented
         if id(cls) in BUILTIN_TYPES:
             return global_of, BUILTIN_TYPES[id(cls)]
+        if module_of(cls) == "_ctypes":  # a metaclass, which has no name there
+            made = [*vars(sys.modules["_ctypes"]).values()]
+            return type, (next(one for one in made if type(one) is cls),)
         generic = vars(cls).get("__pydantic_generic_metadata__")
         if type(generic) is dict and generic.get("origin") is not None:
             return operator.getitem, (generic["origin"], generic["args"])  # as it was made
@@ -329,7 +331,7 @@ class Rich(Special):
             return self.refer(cls, is_class=True)
         return self.define_class(cls, forced=forced)
 
-    def define_class(self, cls: Any, *, forced: bool = False) -> Any:
+    def define_class(self, cls: Any, *, forced: bool = False) -> object:
         module, qualname = cls.__module__, cls.__qualname__
         named = not forced and found(module, qualname) is cls
         (meta, name, bases, body, members), state = pieces_of_class(cls)
@@ -351,7 +353,7 @@ class Rich(Special):
             self._alive.append((methods, state))
         return make_class, made, state, None, None, fill_class
 
-    def refer(self, value: Any, *, is_class: bool) -> Any:
+    def refer(self, value: object, *, is_class: bool) -> object:
         """What stands for a class or function in a value."""
         raise NotImplementedError
 
@@ -363,14 +365,14 @@ class Rich(Special):
         """Whether a value pickles by itself."""
         raise NotImplementedError
 
-    def method(self, value: Any) -> Any:
+    def method(self, value: object) -> object:
         reduced = super().method(value)
         if reduced is NotImplemented and type(value) is MethodType:
             # Not as an attribute of its object: a class that is not complete has not got it yet.
             return MethodType, (value.__func__, value.__self__)
         return reduced
 
-    def module(self, value: ModuleType) -> Any:
+    def module(self, value: ModuleType) -> object:
         name = value.__name__
         if sys.modules.get(name) is value:
             if not travels_by_value(name):
@@ -386,7 +388,7 @@ class Rich(Special):
         self._tell(space, [one for one in vars(value) if one != "__builtins__"])
         return itself, (space.as_module(tag_of(value)),)
 
-    def singleton(self, value: Any) -> Any:
+    def singleton(self, value: object) -> object:
         if getattr(value, "__dict__", None):
             return NotImplemented
         where = self.place_of(value)
@@ -396,7 +398,7 @@ class Rich(Special):
             return super().singleton(value)
         return self._named(value, *where, bare, (type(value),), None)
 
-    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> Any:
+    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> object:
         args: tuple[Any, ...] = (value.name,)
         try:
             now = value.get()
@@ -408,7 +410,7 @@ class Rich(Special):
             return make_context_variable, args
         return self._named(value, *where, make_context_variable, args, None)
 
-    def says_name(self, value: Any) -> Any:
+    def says_name(self, value: object) -> object:
         kind = type(value)
         reduced = value.__reduce_ex__(5)
         if not isinstance(reduced, str):
@@ -421,8 +423,10 @@ class Rich(Special):
         state = object.__getstate__(value)
         return self._named(value, module, reduced, bare, (kind,), state)
 
-    def _of_typing(self, value: Any, name: str) -> Any:
+    def _of_typing(self, value: Any, name: str) -> object:
         """A type variable, an alias of a type, and what else `typing` knows by a name."""
+        from mars.code import parameters  # late: few programs have such things
+
         module = getattr(value, "__module__", None)
         if found(module, name) is value and not travels_by_value(module):
             return NotImplemented
@@ -444,14 +448,20 @@ class Rich(Special):
         return make_named, made, late, None, None, parameters.fill_late
 
     def _named(
-        self, value: Any, module: str, name: str, maker: Any, args: tuple[Any, ...], state: Any
-    ) -> Any:
+        self,
+        value: object,
+        module: str,
+        name: str,
+        maker: object,
+        args: tuple[object, ...],
+        state: object,
+    ) -> object:
         named = found(module, name) is value
         made = (_tag_or_name(value, module, name), module, name, named, maker, *args)
         return make_named, made, state or {}, None, None, fill_named
 
 
-def _tag_or_name(value: Any, module: str, name: str) -> str:
+def _tag_or_name(value: object, module: str, name: str) -> str:
     try:
         return tag_of(value)
     except TypeError:  # no weak reference to it

@@ -47,11 +47,11 @@ class Reading(Protocol):
         """Files of modules, and what they held."""
 
     def compare(
-        self, state: State, now: Any, held: dict[tuple[str, str], Any]
-    ) -> tuple[Any] | None:
+        self, state: State, now: object, held: dict[tuple[str, str], Any]
+    ) -> tuple[object] | None:
         """Whether what is there is what the program had: None, or the value to be set."""
 
-    def outline(self, value: Any) -> bytes | None:
+    def outline(self, value: object) -> bytes | None:
         """What tells one function from another, without what it holds."""
 
 
@@ -102,12 +102,12 @@ class World:
         value = self._objects.get(tag, MISSING)
         return self._passing.get(tag, MISSING) if value is MISSING else value
 
-    def met(self, tag: str, value: Any) -> None:
+    def met(self, tag: str, value: object) -> None:
         """A call defined something, and it got a tag: it is known by it until the call ends."""
         self.used = True
         self._passing[tag] = value
 
-    def add(self, tag: str, module: str, qualname: str | None, value: Any) -> None:
+    def add(self, tag: str, module: str, qualname: str | None, value: object) -> None:
         """Something was made; with ``qualname``, it is found under that name."""
         self.used |= self.settled
         if tag:
@@ -135,12 +135,12 @@ class World:
         if self.entered:
             change.enter()
 
-    def _bind(self, namespace: dict[str, Any], name: str, value: Any) -> None:
+    def _bind(self, namespace: dict[str, Any], name: str, value: object) -> None:
         if self.settled and name not in namespace:
             self._undo.append(functools.partial(namespace.pop, name, None))
         namespace.setdefault(name, value)
 
-    def module(self, name: str, facts: Mapping[str, Any]) -> ModuleType:
+    def module(self, name: str, facts: Mapping[str, object]) -> ModuleType:
         """A module that travels by value; an empty one at first."""
         module = self.modules.get(name)
         if module is None:
@@ -159,11 +159,11 @@ class World:
             self._before[name] = sys.modules.get(name)
             sys.modules[name] = module
 
-    def namespace(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def namespace(self, name: str, facts: Mapping[str, object]) -> dict[str, object]:
         """Global names of such a module."""
         return self.module(name, facts).__dict__
 
-    def define(self, namespace: dict[str, Any], name: str, value: Any) -> None:
+    def define(self, namespace: dict[str, Any], name: str, value: object) -> None:
         """Give a module a name that functions refer to; what is there stays."""
         there = namespace.get(name)
         if type(there) is Outer or (
@@ -374,7 +374,7 @@ class World:
         if other is not None:
             self._set_again(state, other[0])
 
-    def _compared(self, state: State, now: Any) -> tuple[Any] | None:
+    def _compared(self, state: State, now: object) -> tuple[object] | None:
         """What the program had, if it is not what is there; None: it is, or nobody can say."""
         assert self._reading is not None
         # The program goes on changing what it holds; in a worker that is what an import made.
@@ -386,7 +386,7 @@ class World:
             self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
             return None
 
-    def _in_group(self, state: State, differs: bool) -> tuple[Any] | None:
+    def _in_group(self, state: State, differs: bool) -> tuple[object] | None:
         """The value of a name that holds objects with others; None: it stays what it is.
 
         As soon as one of a group differs, all of them are what the program had.
@@ -410,7 +410,7 @@ class World:
         """Whether a call in the program itself gets a copy of something in a group."""
         return not all(stays_with_a_guest(bound(one), one.content) for one in self._members(group))
 
-    def _set_again(self, state: State, value: Any) -> None:
+    def _set_again(self, state: State, value: object) -> None:
         """Bind a name that has been looked at, or the default of a parameter, to another object."""
         path, is_default, place = state.path.rpartition(DEFAULT)
         key = state.module, f"{path}.__defaults__" if is_default else state.path
@@ -434,7 +434,7 @@ class World:
         if state.same in self._one and not is_default:
             self._one[state.same] = value
 
-    def _stays(self, state: State, base: Any, value: Any) -> bool:
+    def _stays(self, state: State, base: object, value: object) -> bool:
         """Whether an object gets the content of another one, instead of giving way to it.
 
         It does if it has several names, as in the program: nobody binds them all anew.

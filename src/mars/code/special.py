@@ -140,7 +140,7 @@ class Special:
     locks: bool  # whether a new one stands for each
     globals_by_identity: dict[str, dict[int, str]]
 
-    def method(self, value: Any) -> Any:
+    def method(self, value: Any) -> object:
         """A bound method: of a module's own generator it is that module's function."""
         owner = value.__self__
         if owner is None or isinstance(owner, (ModuleType, type)):
@@ -154,7 +154,7 @@ class Special:
                 return global_of, (module, name)
         return NotImplemented
 
-    def generator(self, value: Any) -> Any:
+    def generator(self, value: object) -> object:
         """A random generator: a module's own one is the worker's own one there."""
         module = type(value).__module__
         name = _GENERATORS[module][1]
@@ -162,20 +162,20 @@ class Special:
             return global_of, (module, name)
         return NotImplemented
 
-    def lock(self, value: Any) -> Any:
+    def lock(self, value: object) -> object:
         """A lock in what a module holds: each process has its own."""
         return (new_locks()[type(value)], ()) if self.locks else NotImplemented
 
-    def kind_of_field(self, value: Any) -> Any:
+    def kind_of_field(self, value: Any) -> object:
         """What data classes compare by identity."""
         return global_of, ("dataclasses", value.name)
 
-    def array(self, value: Any) -> Any:
+    def array(self, value: object) -> object:
         """An array of a subclass of numpy's."""
         reduced = arrays.reduced(value, by_file=self.arguments)
         return NotImplemented if reduced is None else reduced
 
-    def context_variable(self, value: Any) -> Any:
+    def context_variable(self, value: object) -> object:
         """A variable of `contextvars`: that of a module, or one that has the value of this one."""
         names = sorted(sys.modules, key=_nearness)
         where = next(filter(None, (self.named_in(one, value) for one in names)), None)
@@ -187,11 +187,11 @@ class Special:
                 return global_of, where
         return self.new_context_variable(value, where)
 
-    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> Any:
+    def new_context_variable(self, value: object, where: tuple[str, str] | None) -> object:
         """A variable that no other process has."""
         raise NotPlain
 
-    def decorated(self, value: Any) -> Any:
+    def decorated(self, value: object) -> object:
         """What a decorator made of a function: itself, where a module holds it under its name."""
         module: Any = getattr(value, "__module__", None)
         name = getattr(value, "__qualname__", None)
@@ -203,7 +203,7 @@ class Special:
             self.reached[id(sys.modules[module])] = sys.modules[module]
         return global_of, (module, name)
 
-    def module(self, value: ModuleType) -> Any:
+    def module(self, value: ModuleType) -> object:
         """A module."""
         name = value.__name__
         if sys.modules.get(name) is not value or travels_by_value(name):
@@ -212,7 +212,7 @@ class Special:
             self.reached[id(value)] = value
         return imported, (name,)
 
-    def singleton(self, value: Any) -> Any:
+    def singleton(self, value: object) -> object:
         """An object without content that is known by its name, such as `dataclasses.MISSING`."""
         if getattr(value, "__dict__", None):
             return NotImplemented
@@ -225,7 +225,7 @@ class Special:
             self.reached[id(sys.modules[where[0]])] = sys.modules[where[0]]
         return singleton_of, (*where, type(value))
 
-    def place_of(self, value: Any) -> tuple[str, str] | None:
+    def place_of(self, value: object) -> tuple[str, str] | None:
         """Module and name of a global variable that holds an object; None: there is none."""
         kind = type(value)
         if getattr(kind, "__slots__", ()):
@@ -234,7 +234,7 @@ class Special:
         places = (self.named_in(module, value) for module in names)
         return next((place for place in places if place is not None), None)
 
-    def named_in(self, module: str, value: Any) -> tuple[str, str] | None:
+    def named_in(self, module: str, value: object) -> tuple[str, str] | None:
         """The module and the name of its global variable that holds an object; None: none does."""
         known = self.globals_by_identity.get(module)
         if known is None:
@@ -244,7 +244,7 @@ class Special:
         name = known.get(id(value))
         return None if name is None else (module, name)
 
-    def member(self, value: Any) -> Any:
+    def member(self, value: Any) -> object:
         """A member of an enum: by its name, if a copy of its value may not be equal to it."""
         kind = type(value)
         if type(value._value_) not in _EQUAL_TO_COPIES:
@@ -253,7 +253,7 @@ class Special:
                 return operator.getitem, (kind, name)
         return self.says_name(value)
 
-    def says_name(self, value: Any) -> Any:
+    def says_name(self, value: Any) -> object:
         """An object that may say nothing but a name."""
         kind = type(value)
         module = None

@@ -32,10 +32,10 @@ class Writer(Protocol):
 
     depth: int
 
-    def items(self, value: object) -> Iterator[tuple[Any, ...]]:
+    def items(self, value: object) -> Iterator[tuple[object, ...]]:
         """The value, and then what its functions refer to."""
 
-    def names_now(self, space: Space, names: Iterable[str]) -> tuple[Any, ...]:
+    def names_now(self, space: Space, names: Iterable[str]) -> tuple[object, ...]:
         """What is written for names of a namespace."""
 
 
@@ -54,7 +54,7 @@ class Space:
 
         self.loose: Loose | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         if self.home is None:
             return vars, (self.as_module(""),)
         if self.by_name:
@@ -74,14 +74,14 @@ class Loose:
     def __init__(self, tag: str, namespace: dict[str, Any]) -> None:
         self.parts = tag, namespace
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         tag, namespace = self.parts
         name = namespace.get("__name__")
         facts = {"__name__": name, **facts_of_module(namespace)}
         return loose_module, (tag, name if isinstance(name, str) else "", facts)
 
 
-def facts_of_module(namespace: dict[str, Any]) -> dict[str, Any]:
+def facts_of_module(namespace: dict[str, Any]) -> dict[str, object]:
     """What a module that travels by value has from the beginning."""
     facts: dict[str, Any] = {key: namespace[key] for key in _FACTS if key in namespace}
     path = facts.get("__path__")
@@ -93,10 +93,10 @@ def facts_of_module(namespace: dict[str, Any]) -> dict[str, Any]:
 class Root:
     """The outermost object of a pickle with definitions."""
 
-    def __init__(self, pickler: Writer, value: Any, prepared: object) -> None:
+    def __init__(self, pickler: Writer, value: object, prepared: object) -> None:
         self.pickler, self.value, self.prepared = pickler, value, prepared
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return value_of, (_Body(self),)
 
 
@@ -104,7 +104,7 @@ class _Body:
     def __init__(self, root: Root) -> None:
         self.root = root
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         root = self.root
         return Definition, (root.prepared,), None, root.pickler.items(root.value)
 
@@ -119,7 +119,7 @@ class Names:
     def __init__(self, pickler: Writer, space: Space, names: list[str]) -> None:
         self.pickler, self.space, self.names = pickler, space, names
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return self.pickler.names_now(self.space, self.names)
 
 
@@ -129,7 +129,7 @@ class Deeper:
     def __init__(self, pickler: Writer, change: int) -> None:
         self.pickler, self.change = pickler, change
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         self.pickler.depth += self.change
         return bool, ()
 
@@ -140,15 +140,15 @@ STAND_INS: Final = frozenset(map(id, (Root, _Body, Space, Loose, Names, Deeper))
 class Call:
     """Stands for what a function makes of arguments."""
 
-    def __init__(self, func: Any, args: tuple[Any, ...]) -> None:
+    def __init__(self, func: object, args: tuple[object, ...]) -> None:
         self._parts = func, args
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return self._parts
 
 
 @functools.cache
-def new_locks() -> dict[type, Callable[[], Any]]:
+def new_locks() -> dict[type, Callable[[], object]]:
     """What makes a new lock, by the type of the one in whose place it stands."""
     import _thread
 
@@ -161,7 +161,7 @@ def new_locks() -> dict[type, Callable[[], Any]]:
     }
 
 
-def fresh(value: Any) -> Any:
+def fresh(value: object) -> object:
     """A lock of a module is another one in each process: it stands for a new one."""
     maker = new_locks().get(type(value))
     return value if maker is None else New(maker)
@@ -173,5 +173,5 @@ class New:
     def __init__(self, maker: Callable[[], Any]) -> None:
         self.maker = maker
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return self.maker, ()

@@ -89,7 +89,7 @@ def note_changeable(pickler: Any, met: dict[int, Any]) -> None:
             met[id(value)] = value
 
 
-def _is_changeable(value: Any) -> bool:
+def _is_changeable(value: object) -> bool:
     """Whether an object may be changed, as far as its type tells."""
     kind = type(value)
     title = f"{kind.__module__}.{kind.__qualname__}"
@@ -104,9 +104,9 @@ def _is_changeable(value: Any) -> bool:
 
 
 def content_of(
-    value: Any,
+    value: object,
     dumps: Dumps,
-    by_value: tuple[Any, ...] = (),
+    by_value: tuple[object, ...] = (),
     met: dict[int, Any] | None = None,
 ) -> bytes:
     """A value as a pickle that can be compared.
@@ -122,7 +122,7 @@ def content_of(
     return data
 
 
-def _digest_of(value: Any, dumps: Dumps) -> bytes | None:
+def _digest_of(value: object, dumps: Dumps) -> bytes | None:
     """What tells one large value from another; None: nobody can say."""
     keep = Apart()
     try:
@@ -187,18 +187,18 @@ def outline_of(value: Any) -> bytes | None:
     return b"\0".join(parts)
 
 
-def _told(value: Any) -> bytes:
+def _told(value: object) -> bytes:
     """A plain value, or a dictionary of such, as bytes that can be compared."""
     return repr(value).encode("utf-8", "backslashreplace")
 
 
-def _dispatched(func: Any) -> Iterable[tuple[type, Any]]:
+def _dispatched(func: object) -> Iterable[tuple[type, object]]:
     """The functions of a `functools.singledispatch`, by class; of other functions none."""
     registry = vars(func).get("registry")
     return registry.items() if type(registry) is MappingProxyType else ()
 
 
-def _is_decorated(module: str, path: str, value: Any) -> bool:
+def _is_decorated(module: str, path: str, value: object) -> bool:
     """Whether a value is what a decorator made of the function of that name."""
     if not callable(value) or isinstance(value, type):
         return False
@@ -216,7 +216,7 @@ def _inside(cls: type) -> Iterator[object]:
 
 
 def state_of(
-    module: str, path: str, value: Any, named: bool, dumps: Dumps, met: dict[int, Any]
+    module: str, path: str, value: object, named: bool, dumps: Dumps, met: dict[int, Any]
 ) -> Any:
     """What a module holds; None: it does not matter. ``met`` gets what its content holds."""
     if value is MISSING:
@@ -255,7 +255,7 @@ class Prepared:
     def __init__(self, sources: tuple[Source, ...], data: bytes, large: list[State]) -> None:
         self.sources, self.data, self.large = sources, data, large
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return expect, (self.data, *self.large)
 
     def in_band(self, dumps: Callable[..., bytes]) -> Prepared:
@@ -282,7 +282,7 @@ class _Holders:
     def __init__(self) -> None:
         self._groups: list[tuple[dict[int, Any], list[tuple[State, Any]]]] = []
 
-    def add(self, state: State, value: Any, met: dict[int, Any]) -> None:
+    def add(self, state: State, value: object, met: dict[int, Any]) -> None:
         """Take a name, its value, and the objects in it that can be changed."""
         if not met:
             return
@@ -399,7 +399,9 @@ def alike(one: Any, other: Any) -> bool:
 def comparing(dumps: Callable[..., bytes]) -> Callable[[State, Any, Any], tuple[Any] | None]:
     """A comparison of what a module holds after its import with what it held in the program."""
 
-    def compare(state: State, now: Any, held: dict[tuple[str, str], Any]) -> tuple[Any] | None:
+    def compare(
+        state: State, now: object, held: dict[tuple[str, str], Any]
+    ) -> tuple[object] | None:
         if state.value is MISSING:
             return None if now is MISSING else (MISSING,)
         if state.content == AS_IMPORTED:
@@ -427,7 +429,7 @@ def comparing(dumps: Callable[..., bytes]) -> Callable[[State, Any, Any], tuple[
     return compare
 
 
-def _fresh(now: Any, as_outline: bool, dumps: Callable[..., bytes]) -> Any:
+def _fresh(now: object, as_outline: bool, dumps: Callable[..., bytes]) -> object:
     if now is MISSING:
         return MISSING
     if as_outline:

@@ -35,7 +35,7 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
-def note(value: Any, tag: str) -> None:
+def note(value: object, tag: str) -> None:
     """Something has a tag from here on; whoever calls this holds `lock`."""
     if tag.startswith("@"):
         return  # a name, of something that cannot be referred to weakly
@@ -59,7 +59,7 @@ def known(value: object) -> str | None:
     return found[1] if found is not None and found[0]() is value else None
 
 
-def tagged(tag: str) -> Any:
+def tagged(tag: str) -> object:
     """What has a tag here; None: nothing that is still there."""
     reference = _tagged.get(tag)
     return None if reference is None else reference()

@@ -124,7 +124,7 @@ class Watched:
 _MISSINGS: Final = itertools.repeat(MISSING)
 
 
-def _same(collection: Collection[Any], items: tuple[Any, ...]) -> bool:
+def _same(collection: Collection[object], items: tuple[object, ...]) -> bool:
     return len(collection) == len(items) and all(map(operator.is_, collection, items))
 
 

@@ -18,9 +18,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Final
 
-from mars.code import importing, tags
+from mars.code import importing, modules, tags
 from mars.code.changes import (
-    HEAP_TYPE,
     MISSING,
     Change,
 )
@@ -180,7 +179,7 @@ def visiting(world: World, *, unseen: bool = False) -> Iterator[World]:
             _visits_change.notify_all()
 
 
-def tag_of(value: Any) -> str:
+def tag_of(value: object) -> str:
     """The tag of a class or function; from now on it has one."""
     tag = tags.known(value)
     if tag is not None:
@@ -233,7 +232,8 @@ def keep_apart(cls: type) -> None:
     gone = weakref.ref(cls, functools.partial(_forget_maker, _makers, key))
     _makers[key] = gone, weakref.ref(world)
     for base in cls.__bases__:
-        if base.__flags__ & HEAP_TYPE and "__subclasses__" not in vars(base):
+        ours = base.__module__ == "__main__" or modules.record_of(base.__module__) is not None
+        if ours and "__subclasses__" not in vars(base):
             change = Change(base, "__subclasses__", classmethod(_subclasses))
             if not importing.is_program():
                 change.enter()  # for good: calls of other worlds come

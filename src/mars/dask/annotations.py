@@ -6,7 +6,7 @@ Pure. `mars.dask.plan` asks for the options of each task.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from mars.calls.options import CHECKS
 from mars.errors import UsageError
@@ -19,8 +19,13 @@ RESOURCES: Final = {
 }  # fmt: skip
 """Names of resources, in small letters, and the options of a call that they mean."""
 
-OPTIONS: Final = tuple(name for name in CHECKS if name not in ("name", "depends", "cache"))
+OPTIONS: Final = tuple(
+    name for name in CHECKS if name not in ("name", "depends", "cache", "threads")
+)
 """Options of a call that an annotation may give under their own name."""
+
+WAITING: Final = "waiting_threads"
+"""The annotation for ``threads=`` of a call. In Dask, threads are what a task computes with."""
 
 Annotations = Mapping[str, Mapping[Key, object]]
 """As Dask has them: for each kind of annotation, the value for each task."""
@@ -64,7 +69,7 @@ class Labels:
         return dict(label) if isinstance(label, tuple) else {}
 
 
-def annotations_of(graph: Any, nodes: Mapping[Key, Any]) -> Annotations:
+def annotations_of(graph: object, nodes: Mapping[Key, object]) -> Annotations:
     """What the parts of a graph were annotated with, for each task.
 
     Dask forgets annotations of arrays where it fuses their tasks. The layers that the arrays were
@@ -104,6 +109,15 @@ def _options(said: Mapping[str, object]) -> dict[str, object]:
         elif kind == "retries":
             if value:
                 found["retries"] = value
+        elif kind == "threads":
+            raise UsageError(
+                f"annotate(threads={value!r}) could mean two things. For cores that a task "
+                f"computes with, write annotate(resources={{'cpus': {value!r}}}). For tasks that "
+                f"mostly wait, so many of which may share one process, write "
+                f"annotate({WAITING}={value!r})"
+            )
+        elif kind == WAITING:
+            found["threads"] = value
         elif kind in OPTIONS:
             found[kind] = value
     return found

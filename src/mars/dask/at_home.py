@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Hashable, Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.dask.fusion import sorted_tasks
+
+if TYPE_CHECKING:
+    from dask._task_spec import GraphNode
 
 Key = Hashable
 
@@ -23,7 +26,9 @@ _STORES: Final = frozenset({"load_store_chunk", "store_chunk"})
 _TOGETHER: Final = frozenset({"finalize", "_concat"})
 
 
-def tasks_at_home(nodes: dict[Key, Any], wanted: Collection[Key], *, together: bool) -> list[Key]:
+def tasks_at_home(
+    nodes: dict[Key, GraphNode], wanted: Collection[Key], *, together: bool
+) -> list[Key]:
     """The tasks that the program itself runs, in this order.
 
     Parameters
@@ -55,25 +60,25 @@ def tasks_at_home(nodes: dict[Key, Any], wanted: Collection[Key], *, together: b
     return home
 
 
-def inputs_of(nodes: Mapping[Key, Any], home: Iterable[Key]) -> list[Key]:
+def inputs_of(nodes: Mapping[Key, GraphNode], home: Iterable[Key]) -> list[Key]:
     """What tasks of the program need of others."""
     inside = set(home)
     needs = [need for key in inside for need in nodes[key].dependencies]
     return [need for need in dict.fromkeys(needs) if need not in inside]
 
 
-def run(nodes: Mapping[Key, Any], home: Iterable[Key], values: dict[Key, Any]) -> None:
+def run(nodes: Mapping[Key, GraphNode], home: Iterable[Key], values: dict[Key, object]) -> None:
     """Run tasks here. Their values join those of their inputs."""
     for key in home:
         node = nodes[key]
         values[key] = node({need: values[need] for need in node.dependencies})
 
 
-def _is_task(node: Any) -> bool:
+def _is_task(node: object) -> bool:
     return hasattr(node, "has_subgraph")
 
 
-def _parts(node: Any) -> list[Any]:
+def _parts(node: GraphNode) -> list[GraphNode]:
     """A task, and all that are fused in it, however deep."""
     found, left = [], [node]
     while left:
@@ -84,10 +89,10 @@ def _parts(node: Any) -> list[Any]:
     return found
 
 
-def _stores(node: Any) -> bool:
+def _stores(node: GraphNode) -> bool:
     """Whether a task stores something under a lock, or into memory of the program."""
     numpy, found = sys.modules.get("numpy"), False
-    values: list[Any] = []
+    values: list[object] = []
     for part in _parts(node):
         func = getattr(part, "func", None)
         module = getattr(func, "__module__", None) or ""
@@ -108,7 +113,7 @@ def _stores(node: Any) -> bool:
     return False
 
 
-def _taken_apart(nodes: dict[Key, Any], key: Key) -> set[Key]:
+def _taken_apart(nodes: dict[Key, GraphNode], key: Key) -> set[Key]:
     """Put the tasks of a fused task into the graph; those that store are returned."""
     from dask.task_spec import Alias, GraphNode, TaskRef
 
@@ -133,11 +138,11 @@ def _taken_apart(nodes: dict[Key, Any], key: Key) -> set[Key]:
     return found
 
 
-def _stores_chunk(part: Any) -> bool:
+def _stores_chunk(part: GraphNode) -> bool:
     return getattr(part.func, "__name__", "") in _STORES
 
 
-def _puts_together(node: Any) -> bool:
+def _puts_together(node: object) -> bool:
     func = getattr(node, "func", None)
     module = getattr(func, "__module__", None) or ""
     return getattr(func, "__name__", "") in _TOGETHER and module.startswith("dask.")

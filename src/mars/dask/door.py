@@ -6,9 +6,14 @@ This module only describes the door: `mars.dask.running` is loaded when somethin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.errors import UsageError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from mars.sessions.session import AnySession
 
 OLDEST = (2026, 1)
 """The first version of Dask whose protocol for schedulers of others includes `persist`."""
@@ -36,14 +41,14 @@ class Scheduler:
     __name__ = "mars"  # callbacks and reports of Dask ask for it
     __module__ = "mars.dask"
 
-    def __init__(self, session: Any = None) -> None:
+    def __init__(self, session: AnySession | None = None) -> None:
         self._session = session
 
-    def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
+    def __call__(self, dsk: Any, keys: Any, **kwargs: object) -> Any:
         """Compute keys of a graph; the same as `get`."""
         return self.get(dsk, keys, **kwargs)
 
-    def get(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
+    def get(self, dsk: Any, keys: Any, **kwargs: object) -> Any:
         """Compute keys of a graph. Dask calls this for `compute`.
 
         Parameters
@@ -82,7 +87,7 @@ class Scheduler:
         return running.compute(self._session, dsk, keys, kwargs)
 
     def persist(
-        self, collections: Sequence[Any], *, optimize_graph: bool = True, **kwargs: Any
+        self, collections: Sequence[object], *, optimize_graph: bool = True, **kwargs: object
     ) -> list[Any]:
         """Compute collections, and keep their chunks in the session. Dask calls it for `persist`.
 
@@ -117,7 +122,7 @@ class Scheduler:
 
         return running.persist(self._session, collections, optimize_graph, kwargs)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         # In a worker it is the scheduler for the session of the call.
         return Scheduler, ()
 
@@ -135,10 +140,10 @@ scheduler = Scheduler()
 get = scheduler.get
 persist = scheduler.persist
 
-_before: list[Any] = []
+_before: list[_Enabled] = []
 
 
-def enable(session: Any = None) -> Any:
+def enable(session: AnySession | None = None) -> Any:
     """Have Dask compute with mars, unless a program names another scheduler.
 
     Shuffles of frames and rechunking of arrays are done by tasks from then on.
@@ -199,7 +204,7 @@ def disable() -> None:
 class _Enabled:
     """What is taken back at the end of a block."""
 
-    def __init__(self, held: Any) -> None:
+    def __init__(self, held: AbstractContextManager[object]) -> None:
         self._held = held
         self._ended = False
 

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.dask.program import Kept, part_of
 from mars.settings import DASK_LIFT_BYTES
+
+if TYPE_CHECKING:
+    Array = Any  # of numpy: whatever its shape and kind
+    from dask._task_spec import GraphNode
 
 Key = Hashable
 
@@ -62,7 +66,7 @@ class Lifted:
         return key
 
 
-def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
+def lift_nodes(nodes: dict[Key, GraphNode], lifted: Lifted) -> set[Key]:
     """Take the data out of the data nodes of a graph, and out of the arguments of its tasks.
 
     Parameters
@@ -80,10 +84,10 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
     from dask.task_spec import Alias, DataNode, Task, TaskRef
 
     looks: set[Key] = set()
-    views: dict[int, list[tuple[Key, Any]]] = {}
-    whole: dict[int, Any] = {}
+    views: dict[int, list[tuple[Key, Array]]] = {}
+    whole: dict[int, Array] = {}
 
-    def taken(value: Any) -> Key:
+    def taken(value: object) -> Key:
         """The key of a node that gives the value. It will be an alias, or a look at an array."""
         base = base_of(value)
         if base is None:
@@ -119,7 +123,7 @@ def lift_nodes(nodes: dict[Key, Any], lifted: Lifted) -> set[Key]:
     return looks
 
 
-def _lifted_task(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> Any:
+def _lifted_task(node: GraphNode, taken: Callable[[object], Key], lifted: Lifted) -> object:
     """A task with inputs in the place of its large arguments."""
     from dask.task_spec import Task
 
@@ -134,13 +138,13 @@ def _lifted_task(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> Any:
     return Task(node.key, node.func, *args, **kwargs) if changed else node
 
 
-def _lifted_subgraph(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> Any:
+def _lifted_subgraph(node: GraphNode, taken: Callable[[object], Key], lifted: Lifted) -> object:
     """A task that runs several nodes, with inputs in the place of the data in these."""
     from dask.task_spec import DataNode, Task, TaskRef
 
     inner, outkey, inkeys, *refs = node.args
     given, changed = _lifted_arguments(tuple(refs), taken)
-    kept: dict[Key, Any] = {}
+    kept: dict[Key, GraphNode] = {}
     more: dict[Key, Key] = {}  # further names of inputs inside, and their keys outside
     for key, one in inner.items():
         if type(one) is DataNode and size_of(one.value) >= DASK_LIFT_BYTES:
@@ -160,13 +164,15 @@ def _lifted_subgraph(node: Any, taken: Callable[[Any], Key], lifted: Lifted) -> 
 
 
 def _lifted_arguments(
-    values: tuple[Any, ...], taken: Callable[[Any], Key]
-) -> tuple[tuple[Any, ...], bool]:
+    values: tuple[object, ...], taken: Callable[[object], Key]
+) -> tuple[tuple[object, ...], bool]:
     from dask.task_spec import DataNode, TaskRef
 
-    found: list[Any] | None = None
+    found: list[object] | None = None
     for place, value in enumerate(values):
-        inner = value.value if type(value) is DataNode else value
+        inner: Any = value
+        if type(value) is DataNode:
+            inner = value.value  # type: ignore[attr-defined]
         if not _may_be_large(inner) or size_of(inner) < DASK_LIFT_BYTES:
             continue
         if found is None:
@@ -198,7 +204,7 @@ def size_of(value: object) -> int:
     return int(sizeof(value))
 
 
-def base_of(value: Any) -> Any:
+def base_of(value: Array) -> Array:
     """The whole array that a chunk was cut from, if its bytes can be shared. None: they cannot."""
     numpy = sys.modules.get("numpy")
     if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
@@ -212,7 +218,7 @@ def base_of(value: Any) -> Any:
     return base
 
 
-def contiguous(value: Any) -> Any:
+def contiguous(value: Array) -> Array:
     """The value, or a copy of it that pickles without being copied once more."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and type(value) is numpy.ndarray:

@@ -6,11 +6,14 @@ and netCDF files that several processes write at once then break. So on one mach
 graph travel as a `ProcessLock`, which is the same lock in all processes of the program.
 
 The lock is a range of bytes in a file without a name that the program holds. The system gives it
-back when a process ends, also when it is killed, and nothing is left on disk.
+back when a process ends, also when it is killed, and nothing is left on disk. On a cluster no file
+is shared by all hosts: there a lock travels as a `mars.dask.lock_table.ClusterLock`, which the
+program keeps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import fcntl
 import os
@@ -18,10 +21,12 @@ import struct
 import sys
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from mars.dask.lock_table import NAME, ClusterLock, LockTable
 from mars.engines.kinds import is_cluster
 from mars.sessions.session import Session
 from mars.settings import DASK_LOCK_LOOK_S
@@ -30,6 +35,9 @@ _FLOCK: Final = struct.Struct("hhqqi4x")
 """The system's ``struct flock``: type, origin, first byte, number of bytes, process."""
 
 _PlainLock: Final = type(threading.Lock())
+
+_HERE: Final = uuid.uuid4().hex
+"""This process and those that it forks, among all that may use one cluster's session."""
 
 
 class ProcessLock:
@@ -184,7 +192,7 @@ class _Registry:
 
 
 _here = _Registry()
-_plain: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_plain: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 
 
 def _forget() -> None:
@@ -197,6 +205,7 @@ os.register_at_fork(after_in_child=_forget)
 
 class _Travel(threading.local):
     on = False
+    far = False  # to other hosts
 
 
 _travel = _Travel()
@@ -206,11 +215,13 @@ def _reduce_named(lock: Any) -> tuple[Any, ...]:
     """A SerializableLock of Dask: a name stands for it in each process."""
     if not _travel.on:
         return copyreg.__newobj__, (type(lock),), lock.token  # type: ignore[attr-defined]
+    if _travel.far:
+        return ClusterLock, (("named", lock.token),)
     with _guard:
         return ProcessLock, (_here.path(), _here.place_of(("named", lock.token)))
 
 
-def _reduce_plain(lock: Any) -> tuple[Any, ...]:
+def _reduce_plain(lock: object) -> tuple[Callable[..., object], tuple[object, ...]]:
     if not _travel.on:
         raise TypeError(f"cannot pickle {type(lock).__name__!r} object")
     with _guard:
@@ -218,13 +229,15 @@ def _reduce_plain(lock: Any) -> tuple[Any, ...]:
         if place is None:
             _here.count += 1
             place = _plain[lock] = _here.count
+        if _travel.far:
+            return ClusterLock, (("plain", _HERE, os.getpid(), place),)
         return ProcessLock, (_here.path(), place)
 
 
-def _reduce_dataset(dataset: Any) -> tuple[Any, ...]:
+def _reduce_dataset(dataset: Any) -> tuple[Callable[..., object], tuple[object, ...]]:
     """A dataset of h5py: other processes open its file for themselves."""
     file = dataset.file
-    if not _travel.on or file.mode != "r":
+    if not _travel.on or _travel.far or file.mode != "r":
         raise TypeError(
             "h5py objects cannot be pickled. A dataset of a file that is open for reading only can "
             f"go to other processes: they open the file again. {file.filename} is open with mode "
@@ -243,9 +256,9 @@ def open_dataset(path: str, name: str) -> Any:
 class Held:
     """The locks of one graph. As a context manager, it lets this thread pickle them.
 
-    Inside the block, locks become locks between processes, and datasets of h5py travel if their
-    file is open for reading only. The locks exist until `close`. On a cluster both stay what they
-    are, because no file is shared by its hosts.
+    Inside the block, locks become locks between processes. The locks exist until `close`; those of
+    a cluster as long as its session. On one machine, datasets of h5py travel if their file is open
+    for reading only.
 
     Parameters
     ----------
@@ -254,16 +267,17 @@ class Held:
     """
 
     def __init__(self, session: Session) -> None:
-        self._here = not is_cluster(session.address)
-        self._closed = not self._here
-        self._before = False
-        if self._here:
+        self._far = is_cluster(session.address)
+        self._closed = self._far
+        self._before = False, False
+        if self._far:
+            with contextlib.suppress(ValueError):  # it has one
+                session.create_remote_object(NAME, LockTable)
+        else:
             with _guard:
                 _here.users += 1
 
     def __enter__(self) -> None:
-        if not self._here:
-            return
         table = copyreg.dispatch_table
         with _guard:
             _here.pickling += 1
@@ -276,12 +290,11 @@ class Held:
                 kind = getattr(sys.modules.get(module), name, None)
                 if kind is not None:
                     table[kind] = how
-        self._before, _travel.on = _travel.on, True
+        self._before = _travel.on, _travel.far
+        _travel.on, _travel.far = True, self._far
 
     def __exit__(self, *_: object) -> None:
-        if not self._here:
-            return
-        _travel.on = self._before
+        _travel.on, _travel.far = self._before
         table = copyreg.dispatch_table
         with _guard:
             _here.pickling -= 1

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.dask.annotations import Annotations, Labels
 from mars.dask.fusion import Group, fuse
@@ -24,10 +24,14 @@ from mars.dask.program import Kept
 from mars.errors import UsageError
 from mars.settings import DASK_PRIORITIES
 
+if TYPE_CHECKING:
+    from dask._task_spec import GraphNode
+
+
 Key = Hashable
 
 
-def nodes_of(graph: Any) -> dict[Key, Any]:
+def nodes_of(graph: object) -> dict[Key, GraphNode]:
     """The nodes of whatever Dask gives a scheduler: an expression, a graph or a dict.
 
     Nodes that hold themselves under their own name are left out, as nobody can compute them.
@@ -62,7 +66,7 @@ class Step:
     __slots__ = ("name", "names", "nodes", "options", "outputs", "reads")
 
     def __init__(self, group: Group, plan: Plan) -> None:
-        nodes: list[Any] = []
+        nodes: list[object] = []
         names: dict[Key, Key] = {}
         reads: dict[Key, None] = {}
         inside = set(group.keys)
@@ -116,7 +120,7 @@ class Plan:
 
     def __init__(
         self,
-        nodes: dict[Key, Any],
+        nodes: dict[Key, GraphNode],
         wanted: Collection[Key],
         *,
         store: Callable[[object], object],
@@ -129,7 +133,7 @@ class Plan:
 
         self.values: dict[Key, object] = {}
         for key in wanted:
-            node: Any = nodes.get(key)
+            node: GraphNode = nodes.get(key)
             name = key
             # By the name it is found under: Dask has graphs with nodes of another name.
             while type(node) is Alias and node.target != name:
@@ -142,8 +146,8 @@ class Plan:
         self.nodes = nodes
         lifted = Lifted(store, adopt)
         looks = lift_nodes(nodes, lifted)
-        self.stored: dict[Key, Any] = lifted.stored
-        self.data: dict[Key, Any] = {}
+        self.stored: dict[Key, object] = lifted.stored
+        self.data: dict[Key, GraphNode] = {}
         self._names: dict[Key, Key] = {}
         graph: dict[Key, Collection[Key]] = {}
         selections: set[Key] = set()
@@ -188,7 +192,7 @@ class Plan:
         self,
         key: Key,
         inside: Collection[Key],
-        nodes: list[Any],
+        nodes: list[GraphNode],
         names: dict[Key, Key],
         reads: dict[Key, None],
     ) -> None:
@@ -208,7 +212,7 @@ class Plan:
             nodes.append(node)
 
 
-def needed(nodes: Mapping[Key, Any], wanted: Iterable[Key]) -> dict[Key, Any]:
+def needed(nodes: Mapping[Key, GraphNode], wanted: Iterable[Key]) -> dict[Key, GraphNode]:
     """The part of a graph that some keys need.
 
     Raises
@@ -218,7 +222,7 @@ def needed(nodes: Mapping[Key, Any], wanted: Iterable[Key]) -> dict[Key, Any]:
     UsageError
         A task needs a key that is not in the graph.
     """
-    found: dict[Key, Any] = {}
+    found: dict[Key, GraphNode] = {}
     left = list(wanted)
     for key in left:
         if key not in nodes:

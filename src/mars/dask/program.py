@@ -7,7 +7,13 @@ with it. A value is dropped as soon as no task of the group needs it any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dask._task_spec import GraphNode
+
+    from mars.calls.objects import Object
+    from mars.sessions.session import Session
 
 from mars.dask.small_frames import Packer, unpacked
 
@@ -35,7 +41,7 @@ class Program:
 
     def __init__(
         self,
-        nodes: Sequence[Any],
+        nodes: Sequence[GraphNode],
         outputs: Sequence[Key],
         names: dict[Key, Key],
         reads: Sequence[Key],
@@ -104,7 +110,7 @@ def _as_it_is(value: object) -> object:
 
 
 def part_of(
-    stored: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any
+    stored: memoryview, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: str
 ) -> Any:
     """A part of an array whose bytes are stored as a whole. Nothing is copied."""
     import numpy
@@ -137,7 +143,7 @@ class Kept:
 
     __slots__ = ("session", "stored")
 
-    def __init__(self, stored: Any, session: Any) -> None:
+    def __init__(self, stored: Object[object], session: Session) -> None:
         self.stored = stored
         self.session = session
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.put import put
@@ -25,10 +25,16 @@ from mars.dask.threads import stays_here
 from mars.sessions.opening import choose
 from mars.sessions.session import AnySession, Session
 
+if TYPE_CHECKING:
+    from dask._task_spec import GraphNode
+    from dask.highlevelgraph import HighLevelGraph as Graph
+
 Key = Hashable
 
 
-def compute(given: AnySession | None, dsk: Any, keys: Any, kwargs: Mapping[str, Any]) -> Any:
+def compute(
+    given: AnySession | None, dsk: Graph, keys: Sequence[Key], kwargs: Mapping[str, Any]
+) -> Any:
     """Compute keys of a graph; see `mars.dask.Scheduler.get`."""
     from dask.core import flatten
 
@@ -41,14 +47,14 @@ def compute(given: AnySession | None, dsk: Any, keys: Any, kwargs: Mapping[str, 
 
 def persist(
     given: AnySession | None,
-    collections: Sequence[Any],
+    collections: Sequence[object],
     optimize_graph: bool,
     kwargs: Mapping[str, Any],
-) -> list[Any]:
+) -> list[object]:
     """Compute collections and keep their chunks; see `mars.dask.Scheduler.persist`."""
     import dask
 
-    def keep(dsk: Any, keys: Any, **more: Any) -> list[Any]:
+    def keep(dsk: Graph, keys: Sequence[Key], **more: object) -> list[object]:
         # What Dask puts into the new graph as the result of each key.
         return _kept(given, dsk, list(keys), more)
 
@@ -60,8 +66,8 @@ def persist(
 
 
 def _kept(
-    given: AnySession | None, dsk: Any, keys: list[Key], kwargs: Mapping[str, Any]
-) -> list[Any]:
+    given: AnySession | None, dsk: Graph, keys: list[Key], kwargs: Mapping[str, Any]
+) -> list[object]:
     from mars.dask.kept import KeptTask
 
     dsk, renamed = by_tasks(dsk, keys)
@@ -82,13 +88,13 @@ def _kept(
 
 def _results(
     given: AnySession | None,
-    dsk: Any,
+    dsk: Graph,
     asked: list[Key],
     kwargs: Mapping[str, Any],
     *,
     together: bool,
     fetch: bool,
-) -> tuple[Session | None, set[Key], dict[Key, Any]]:
+) -> tuple[Session | None, set[Key], dict[Key, object]]:
     """Have keys computed, by calls and by the program itself.
 
     The session, the keys that the program itself computed, and the value of each key. Without
@@ -109,19 +115,19 @@ def _results(
     return session, inside, {key: values[key] for key in asked}
 
 
-def _value(one: Any, session: Session | None) -> Any:
+def _value(one: object, session: Session | None) -> object:
     return session.value(one) if isinstance(one, Object) and session is not None else one
 
 
 def _run(
     given: AnySession | None,
-    dsk: Any,
-    nodes: dict[Key, Any],
+    dsk: Graph,
+    nodes: dict[Key, GraphNode],
     wanted: list[Key],
     kwargs: Mapping[str, Any],
     *,
     may_stay: bool,
-) -> tuple[Session | None, dict[Key, Any]]:
+) -> tuple[Session | None, dict[Key, object]]:
     """Have keys computed: for each its object, or its value if no call was needed for it.
 
     ``may_stay`` says whether threads of this process may compute them.
@@ -147,19 +153,19 @@ def _run(
             )
     finally:
         held.close()
-    found: dict[Key, Any] = dict(plan.values)
+    found: dict[Key, object] = dict(plan.values)
     for key, root in plan.roots.items():
         found[key] = objects[root] if root in objects else plan.stored[root]
     return chosen, found
 
 
 def _described(
-    dsk: Any,
-    nodes: dict[Key, Any],
+    dsk: Graph,
+    nodes: dict[Key, GraphNode],
     wanted: list[Key],
     session: Session,
     kwargs: Mapping[str, Any],
-) -> tuple[Plan, dict[Key, Object[Any]]]:
+) -> tuple[Plan, dict[Key, Object[object]]]:
     """The plan for some keys, with its calls spawned: the objects of what is asked for."""
     from dask.base import get_annotations
 
@@ -176,7 +182,16 @@ def _described(
     return plan, _spawned(plan)
 
 
-def described(collection: Any) -> Object[Any]:
+def _described_as(root: Key, objects: Mapping[Key, Object[Any]], plan: Plan) -> Object[Any]:
+    """What stands for a key of a plan: a call that was described, or a value that was stored."""
+    if root in objects:
+        return objects[root]
+    stored: Any = plan.stored[root]
+    made: Object[Any] = stored
+    return made
+
+
+def described(collection: object) -> Object[Any]:
     """What stands for a collection, to be executed; see `mars.contrib.dask`."""
     from dask._expr import FinalizeCompute
     from dask.base import collections_to_expr
@@ -192,13 +207,13 @@ def described(collection: Any) -> Object[Any]:
     if key in plan.values:
         return put(plan.values[key], session=session)
     root = plan.roots[key]
-    made: Object[Any] = objects[root] if root in objects else plan.stored[root]
+    made = _described_as(root, objects, plan)
     weakref.finalize(made, held.close)  # its locks are needed as long as it may be executed
     return made
 
 
 def stored_parts(
-    collections: Sequence[Any], session: Session
+    collections: Sequence[object], session: Session
 ) -> list[tuple[Any, list[Object[Any]]]]:
     """Describe the chunks of collections, and run nothing; see `mars.tileables`.
 
@@ -214,7 +229,7 @@ def stored_parts(
 
     held = locks.Held(session)
 
-    def keep(dsk: Any, keys: Any, **_: Any) -> list[Any]:
+    def keep(dsk: Graph, keys: Sequence[Key], **_: object) -> list[object]:
         from mars.dask.kept import KeptTask
 
         dsk, renamed = by_tasks(dsk, list(keys))
@@ -222,16 +237,18 @@ def stored_parts(
         wanted = list(dict.fromkeys(asked))
         with held:
             plan, objects = _described(dsk, needed(nodes_of(dsk), wanted), wanted, session, {})
-        stored: dict[Key, Any] = {
+        stored: dict[Key, Object[Any]] = {
             key: put(value, session=session) for key, value in plan.values.items()
         }
         for key, root in plan.roots.items():
-            stored[key] = objects[root] if root in objects else plan.stored[root]
+            stored[key] = _described_as(root, objects, plan)
         found.update(zip(keys, [stored[key] for key in asked], strict=True))
         return [KeptTask(key, Kept(found[key], session)) for key in keys]
 
     found: dict[Key, Object[Any]] = {}
-    with warnings.catch_warnings():
+    # Shuffles on the disk of one machine would leave folders there before `keep` replaces them.
+    by_calls = dask.config.set({"dataframe.shuffle.method": "tasks"})
+    with warnings.catch_warnings(), by_calls:
         # Arrays and frames together are what tensors and frames are for.
         warnings.filterwarnings("ignore", "Computing mixed collections", UserWarning)
         made = dask.persist(*collections, traverse=False, scheduler=keep)
@@ -251,20 +268,20 @@ def stored_parts(
     return parts
 
 
-def kept_task(key: Key, stored: Object[Any], session: Session) -> Any:
+def kept_task(key: Key, stored: Object[object], session: Session) -> GraphNode:
     """A task of Dask for a value that a session has, or will have."""
     from mars.dask.kept import KeptTask
 
     return KeptTask(key, Kept(stored, session))
 
 
-def _by_threads(nodes: dict[Key, Any], wanted: list[Key]) -> dict[Key, Any]:
+def _by_threads(nodes: dict[Key, object], wanted: list[Key]) -> dict[Key, object]:
     from dask.threaded import get
 
     return dict(zip(wanted, get(nodes, wanted), strict=True))
 
 
-def _spawned(plan: Plan) -> dict[Key, Object[Any]]:
+def _spawned(plan: Plan) -> dict[Key, Object[object]]:
     """Spawn the calls of a plan. Only the objects of what is asked for are left."""
     objects: dict[Key, Any] = {}
     wanted = set(plan.roots.values())
@@ -276,7 +293,9 @@ def _spawned(plan: Plan) -> dict[Key, Object[Any]]:
     return {key: one for key, one in objects.items() if key in wanted}
 
 
-def _spawn(step: Step, values: list[Any], urgency: int, inside: bool) -> Sequence[Object[Any]]:
+def _spawn(
+    step: Step, values: list[object], urgency: int, inside: bool
+) -> Sequence[Object[object]]:
     options: dict[str, Any] = dict(step.options)
     given = options.pop("priority", 0)
     # Between two priorities that a program gives there is room for the order of Dask.
@@ -299,7 +318,7 @@ def _adopted(kept: Kept, session: Session) -> Object[Any]:
     return put(kept(), session=session)
 
 
-def _nested(keys: Any, values: Mapping[Key, Any]) -> Any:
+def _nested(keys: Sequence[Key], values: Mapping[Key, object]) -> object:
     """Values in the shape of the keys. Lists become tuples, as Dask expects it."""
     if isinstance(keys, list):
         return tuple([_nested(one, values) for one in keys])

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dask.highlevelgraph import HighLevelGraph
 
 Key = Hashable
 
 _MODULE = "dask.dataframe.dask_expr._shuffle"
 
 
-def by_tasks(graph: Any, keys: Sequence[Key]) -> tuple[Any, dict[Key, Key]]:
+def by_tasks(graph: HighLevelGraph, keys: Sequence[Key]) -> tuple[Any, dict[Key, Key]]:
     """The graph with all its shuffles done by tasks.
 
     Parameters

@@ -14,10 +14,15 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.attempt import context
 from mars.settings import DASK_STAY_BYTES
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from dask._task_spec import GraphNode
 
 Key = Hashable
 
@@ -35,7 +40,7 @@ _COSTLY: Final = frozenset(
 """Words in names of functions that do so much with each byte that moving it does not matter."""
 
 
-def stays_here(nodes: Mapping[Key, Any], address: str) -> bool:
+def stays_here(nodes: Mapping[Key, GraphNode], address: str) -> bool:
     """Whether threads of this process should compute a graph.
 
     Parameters
@@ -62,11 +67,11 @@ def stays_here(nodes: Mapping[Key, Any], address: str) -> bool:
     return size >= DASK_STAY_BYTES
 
 
-def _contents(nodes: Mapping[Key, Any]) -> Iterator[Any]:
+def _contents(nodes: Mapping[Key, object]) -> Iterator[GraphNode]:
     """All functions that tasks call or pass on, and all that may be data; each once."""
     from dask.task_spec import DataNode, GraphNode
 
-    left: list[Any] = list(nodes.values())
+    left: list[object] = list(nodes.values())
     seen: set[int] = set()
     while left:
         one = left.pop()
@@ -99,7 +104,7 @@ def _is_dtype(value: object) -> bool:
     return hasattr(value, "itemsize") and hasattr(value, "subdtype")
 
 
-def _is_cheap(func: Any, numpy: Any) -> bool:
+def _is_cheap(func: object, numpy: ModuleType) -> bool:
     if isinstance(func, numpy.vectorize):
         return False
     name = getattr(func, "__name__", "")
@@ -112,7 +117,7 @@ def _is_cheap(func: Any, numpy: Any) -> bool:
     return _COSTLY.isdisjoint(f"{module}.{name}".replace("_", ".").split("."))
 
 
-def _module_of(func: Any) -> str:
+def _module_of(func: object) -> str:
     module = getattr(func, "__module__", None)
     if not isinstance(module, str):
         owner = getattr(func, "__self__", func)

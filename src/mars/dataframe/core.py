@@ -613,7 +613,8 @@ class Frame(Tileable):
         options = {key: unwrap(one) for key, one in more.items()}
         keeps = options.get("left_index") or options.get("right_index")
         plain = Method(("merge", (right, *others), more))
-        made = self._tried(lambda lazy: lazy.merge(right.lazy, *given, **options), plain)
+        by_tasks = {"shuffle_method": "tasks", **options}
+        made = self._tried(lambda lazy: lazy.merge(right.lazy, *given, **by_tasks), plain)
         whole = self.lazy.npartitions == 1 and right.lazy.npartitions == 1
         return made if keeps or whole else wrap(rows.numbered(made.lazy))
 

@@ -67,7 +67,7 @@ def grouped_together(
     pieces = [split(one, list(keys), count, lengths[i]) for i, one in enumerate(parts)]
     results = [run(func, [one[i] for one in pieces], by_rows) for i in range(count)]
     ordered = dask.delayed(_by_rows if by_rows else _by_keys, pure=True)
-    return of_parts([ordered(results, len(keys))], meta)
+    return of_parts([ordered(results, len(keys), meta)], meta)
 
 
 def _places(lengths: list[int]) -> list[int]:
@@ -93,8 +93,10 @@ def _run(func: Callable[[Any], Any], pieces: list[tuple[Any, Any]], by_rows: boo
 
     full = [one for one in pieces if len(one[0])] or pieces[:1]
     frame = pandas.concat([one for one, _ in full])
+    if not len(frame):
+        return None
     if not by_rows:
-        return func(frame) if len(frame) else None
+        return func(frame)
     places = numpy.concatenate([rows for _, rows in full])
     labels = frame.index
     frame.index = pandas.RangeIndex(len(frame))  # labels may come twice
@@ -104,18 +106,24 @@ def _run(func: Callable[[Any], Any], pieces: list[tuple[Any, Any]], by_rows: boo
     return made, places[rows]
 
 
-def _by_rows(results: list[tuple[Any, Any]], _: int) -> Any:
+def _by_rows(results: list[Any], _: int, meta: Any) -> Any:
     import numpy
     import pandas
 
-    whole = pandas.concat([one for one, _ in results])
-    return whole.iloc[numpy.argsort(numpy.concatenate([rows for _, rows in results]))]
+    full = [one for one in results if one is not None]
+    if not full:
+        return meta
+    whole = pandas.concat([one for one, _ in full])
+    return whole.iloc[numpy.argsort(numpy.concatenate([rows for _, rows in full]))]
 
 
-def _by_keys(results: list[Any], count: int) -> Any:
+def _by_keys(results: list[Any], count: int, meta: Any) -> Any:
     import pandas
 
-    whole = pandas.concat([one for one in results if one is not None])
+    full = [one for one in results if one is not None]
+    if not full:
+        return meta
+    whole = pandas.concat(full)
     levels = list(range(count)) if whole.index.nlevels > 1 else 0
     return whole.sort_index(level=levels, kind="stable", sort_remaining=False)
 

@@ -10,51 +10,67 @@ import functools
 import itertools
 from typing import Any, ClassVar
 
-from dask.dataframe.dask_expr._collection import new_collection
-from dask.dataframe.dask_expr._expr import Expr, Projection, plain_column_projection
-from dask.task_spec import List, Task, TaskRef
-
 Meta = Any
 
 
-class Numbered(Expr):  # type: ignore[misc]
-    """The rows of a frame with an index that counts them."""
+@functools.cache
+def expression() -> Any:
+    """The class `Numbered`. Dask is loaded for it."""
+    from dask.dataframe.dask_expr._expr import Expr, Projection, plain_column_projection
+    from dask.task_spec import List, Task, TaskRef
 
-    _parameters: ClassVar[list[str]] = ["frame", "label"]
-    _defaults: ClassVar[dict[str, Any]] = {"label": None}
-    _is_length_preserving = True
+    class Numbered(Expr):  # type: ignore[misc,unused-ignore]
+        """The rows of a frame with an index that counts them."""
 
-    @functools.cached_property
-    def _meta(self) -> Meta:
-        return numbered_part(self.frame._meta, 0, self.label)
+        _parameters: ClassVar[list[str]] = ["frame", "label"]
+        _defaults: ClassVar[dict[str, Any]] = {"label": None}
+        _is_length_preserving = True
 
-    def _divisions(self) -> tuple[None, ...]:
-        return (None,) * (int(self.frame.npartitions) + 1)
+        @functools.cached_property
+        def _meta(self) -> Meta:
+            return numbered_part(self.frame._meta, 0, self.label)
 
-    @property
-    def _projection_columns(self) -> Any:
-        return []
+        def _divisions(self) -> tuple[None, ...]:
+            count: int = self.frame.npartitions
+            return (None,) * (count + 1)
 
-    def _simplify_up(self, parent: Any, dependents: Any) -> Any:
-        """Columns that nobody asks for are left out below; rows that nobody labels keep labels."""
-        if isinstance(parent, Projection) and self.frame.ndim == 2:
-            return plain_column_projection(self, parent, dependents)
-        return None
+        @property
+        def _projection_columns(self) -> Any:
+            return []
 
-    def _layer(self) -> dict[Any, Any]:
-        frame, count = self.frame._name, self.frame.npartitions
-        if count == 1:
-            key = (self._name, 0)
-            return {key: Task(key, numbered_part, TaskRef((frame, 0)), 0, self.label)}
-        lengths, places = f"lengths-{self._name}", f"places-{self._name}"
-        graph: dict[Any, Any] = {
-            (lengths, i): Task((lengths, i), len, TaskRef((frame, i))) for i in range(count)
-        }
-        graph[places] = Task(places, _places, List(*[TaskRef((lengths, i)) for i in range(count)]))
-        for i in range(count):
-            key = (self._name, i)
-            graph[key] = Task(key, _numbered, TaskRef((frame, i)), TaskRef(places), i, self.label)
-        return graph
+        def _simplify_up(self, parent: Any, dependents: Any) -> Any:
+            """Columns that nobody asks for are left out below, as Dask's own steps do it."""
+            if isinstance(parent, Projection) and self.frame.ndim == 2:
+                return plain_column_projection(self, parent, dependents)
+            return None
+
+        def _layer(self) -> dict[Any, Any]:
+            frame, count = self.frame._name, self.frame.npartitions
+            if count == 1:
+                key = (self._name, 0)
+                return {key: Task(key, numbered_part, TaskRef((frame, 0)), 0, self.label)}
+            lengths, places = f"lengths-{self._name}", f"places-{self._name}"
+            graph: dict[Any, Any] = {
+                (lengths, i): Task((lengths, i), len, TaskRef((frame, i))) for i in range(count)
+            }
+            graph[places] = Task(
+                places, _places, List(*[TaskRef((lengths, i)) for i in range(count)])
+            )
+            for i in range(count):
+                key = (self._name, i)
+                graph[key] = Task(
+                    key, _numbered, TaskRef((frame, i)), TaskRef(places), i, self.label
+                )
+            return graph
+
+    Numbered.__qualname__ = "Numbered"  # a pickle finds it by its name
+    return Numbered
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Numbered":
+        raise AttributeError(f"module 'mars.dataframe.numbering' has no attribute {name!r}")
+    return expression()
 
 
 def _places(lengths: list[int]) -> list[int]:
@@ -76,7 +92,9 @@ def numbered_part(part: Any, place: int, label: Any) -> Any:
 
 def numbered(lazy: Any, label: Any = None) -> Any:
     """A frame of Dask whose index counts all rows from 0 on."""
-    return new_collection(Numbered(lazy.expr, label))
+    from dask.dataframe.dask_expr._collection import new_collection
+
+    return new_collection(expression()(lazy.expr, label))
 
 
 __all__ = ["numbered"]

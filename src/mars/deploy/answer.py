@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._say(200, self.server.facts)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: object) -> None:
         """Say nothing: what strangers ask for does not belong into a log."""
 
     def _token(self) -> str:
@@ -257,7 +257,7 @@ class _Server(ThreadingHTTPServer):
             self._visits.remove(visit)
         self.shutdown_request(visit.connection)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: object, client_address: Any) -> None:
         """Say nothing of connections that broke."""
 
 

@@ -15,20 +15,24 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import platform
 from mars.deploy import certificates
+
+if TYPE_CHECKING:
+    from distributed import Scheduler
+    from distributed.comm import Comm
 
 _GUARDED: Final = ("register-worker", "register_nanny")
 
 WITH_PARENT: Final = "MARS_HEAD_ENDS_WITH_PARENT"
 """Variable of a scheduler that is to end when the process ends that started it."""
 
-Handler = Callable[..., Awaitable[Any]]
+Handler = Callable[..., Awaitable[object]]
 
 
-def peer_may_serve(comm: Any) -> bool:
+def peer_may_serve(comm: Comm) -> bool:
     """Whether who is at the other end of a connection of Dask may be a node.
 
     It has to show so by its certificate. Without TLS nobody shows one, and anybody may.
@@ -42,7 +46,7 @@ def peer_may_serve(comm: Any) -> bool:
     return bool(shown) and certificates.may_serve(shown)
 
 
-def guard(scheduler: Any) -> None:
+def guard(scheduler: Scheduler) -> None:
     """Have a scheduler take for workers only who may serve; idempotent."""
     for name in _GUARDED:
         handler = scheduler.handlers[name]
@@ -53,7 +57,7 @@ def guard(scheduler: Any) -> None:
 def guarded(handler: Handler) -> Handler:
     """Return what handles a message as ``handler`` does, of peers that may serve."""
 
-    async def handle(comm: Any, **facts: Any) -> Any:
+    async def handle(comm: Comm, **facts: object) -> object:
         if peer_may_serve(comm):
             return await handler(comm, **facts)
         await comm.write({"status": "error", "message": REFUSAL, "time": time.time()})
@@ -74,10 +78,10 @@ def main() -> None:
     """Have each scheduler of this process guarded from its beginning; be Dask's own command."""
     if os.environ.get(WITH_PARENT):
         platform.die_with_parent(signal.SIGTERM)
-    scheduler: Any = import_module("distributed.scheduler").Scheduler
+    scheduler: Scheduler = import_module("distributed.scheduler").Scheduler
     begin = scheduler.__init__
 
-    def begin_guarded(self: Any, *arguments: Any, **options: Any) -> None:
+    def begin_guarded(self: object, *arguments: object, **options: object) -> None:
         begin(self, *arguments, **options)
         guard(self)
 

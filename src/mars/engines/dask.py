@@ -25,8 +25,8 @@ import pickle
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mars._version import __version__
 from mars.engines.cluster import engine as cluster_engine
@@ -47,6 +47,16 @@ from mars.engines.driver.engine import DriverEngine
 from mars.engines.kinds import DASK, EngineOptions
 from mars.errors import StartupFailed
 from mars.settings import CONNECT_S, SHIP_BYTES, STOP_S
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+
+    from mars.engines.cluster import carrier
+
+
+_Foreign = Any
+"""What Dask makes and has no types for: the module, its clients, comms and securities."""
 
 
 class _Route:
@@ -84,15 +94,15 @@ class DaskLink:
         self._security = security
         self._owned = owned
         self._key = os.urandom(8).hex()
-        self._client: Any = None
-        self._comm: Any = None
+        self._client: _Foreign = None
+        self._comm: _Foreign = None
         self._routes: dict[str, _Route] = {}
         self._relaying: asyncio.Lock
-        self._tasks: set[Any] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
         self._lock = threading.Lock()
 
-    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> Sequence[str]:
+    def begin(self, listener: Listener, facts: carrier.Facts) -> Sequence[str]:
         """Connect, and have Dask start our nodes; see `Carrier`."""
         distributed = import_distributed()
         try:
@@ -146,7 +156,7 @@ class DaskLink:
         self._relaying = asyncio.Lock()
         self._go(self._read(listener))
 
-    def _go(self, work: Any) -> None:
+    def _go(self, work: Coroutine[object, object, object]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -234,12 +244,12 @@ class DaskLink:
             await self._comm.close()
 
 
-async def _stay_lost(client: Any) -> None:
+async def _stay_lost(client: _Foreign) -> None:
     """What a client of Dask does instead of coming back: it reads no more, and waits to end."""
     client.scheduler_comm = None
 
 
-def _check_address(address: str, security: Any) -> None:
+def _check_address(address: str, security: _Foreign) -> None:
     """See whether a scheduler lets us in: a `Client` that is refused leaves a thread behind."""
     from distributed.comm import connect
 
@@ -263,7 +273,7 @@ def _check_address(address: str, security: Any) -> None:
         raise errors[0]
 
 
-def _dask_security(distributed: Any, security: Any) -> Any:
+def _dask_security(distributed: _Foreign, security: _Foreign) -> _Foreign:
     if security is None or isinstance(security, distributed.Security):
         return security
     return distributed.Security(

@@ -7,6 +7,9 @@ a call that does not want to stop, nor survive one that ends the process.
 One call at a time, as what a call prints is all that the process prints. Threads of the program
 take turns, call by call. Calls that a call asks for run while it waits, in its thread or in
 threads that it has started; these take turns among each other.
+
+One long room on purpose: the whole contract of an engine is read here in one piece, without the
+processes, sockets and orders that take the other engines apart.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, filters, threads
@@ -54,7 +57,15 @@ from mars.task import TIMING, Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
+    from mars.calls.maps import MapCall
     from mars.observe.observation import Memory, Observation, WorkerFacts
+    from mars.task import Buffer, Place
+
+    _Packed = tuple[bytes, list[bytes]]
+    """A value as it is kept here: its pickle, and its large buffers."""
+
+    _Prepared = tuple[Callable[[], object], codec.Arguments]
+    """What makes the outputs of an attempt, and the arguments of its call."""
 
 
 class InlineEngine:
@@ -109,7 +120,7 @@ class InlineEngine:
     # -- runs ---------------------------------------------------------------------------------
 
     def submit(
-        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+        self, run: Run, calls: Sequence[Call], places: Sequence[Place], targets: Collection[Call]
     ) -> None:
         """Run calls to the end of the run, here or in a thread; see `mars.engine.Engine`."""
         with code_of_the_engine():
@@ -178,7 +189,7 @@ class InlineEngine:
         ]
         return max(able, key=len)
 
-    def _attach(self, run: Run, call: Call, place: Any, asked: bool, now: float) -> Task:
+    def _attach(self, run: Run, call: Call, place: Place, asked: bool, now: float) -> Task:
         """The task of a call in a run: another run's, if that is at it or has made it."""
         known = call.task_in(run.realm)
         if known is not None and (known.available or not known.finished):
@@ -364,7 +375,7 @@ class InlineEngine:
         if not call.handles:
             self.forget(task)
 
-    def _outputs(self, task: Task) -> Any:
+    def _outputs(self, task: Task) -> _Prepared:
         call = task.call
         function = self._load(call)
         values = [
@@ -375,10 +386,9 @@ class InlineEngine:
         payload = call.payload
         buffers = tuple(x for x in call.stored or () if x is not payload)
         # Copied, as another process would have them.
-        copies = [bytearray(memoryview(x).cast("B")) for x in buffers]  # type: ignore[arg-type]
-        args, kwargs = codec.decode_arguments(payload, copies, values)
+        args, kwargs = codec.decode_arguments(payload, codec.copies(buffers), values)
 
-        def run() -> Any:
+        def run() -> object:
             value = function(*args, **kwargs)
             outputs = [
                 self._packed(output, call.name)
@@ -388,29 +398,28 @@ class InlineEngine:
 
         return run, (args, kwargs)
 
-    def _load(self, call: Call) -> Callable[..., Any]:
+    def _load(self, call: Call) -> Callable[..., object]:
         function = call.function
-        loaded: Callable[..., Any] = codec.loads(
-            function.data,
-            buffers=[bytearray(x) for x in function.buffers],  # type: ignore[call-overload]
+        loaded: Callable[..., object] = codec.loads(
+            function.data, buffers=codec.copies(function.buffers)
         )
         world.settle()
         return loaded
 
-    def _packed(self, value: object, name: str) -> Any:
+    def _packed(self, value: object, name: str) -> _Packed:
         try:
             data, buffers = codec.encode(value)
         except Exception as error:
             raise attempt_call.encode_error(value, "result", name, error) from None
         return data, [bytes(buffer.raw()) for buffer in buffers]
 
-    def pickled(self, value: Any) -> tuple[Any, Sequence[Any]]:
+    def pickled(self, value: object) -> tuple[Buffer, Sequence[Buffer]]:
         """A value as its pickle and its large buffers."""
-        return value  # type: ignore[no-any-return]
+        return cast("_Packed", value)  # there is no other kind
 
-    def decode(self, value: Any) -> object:
+    def decode(self, value: object) -> object:
         """A fresh object from a value."""
-        data, buffers = value
+        data, buffers = cast("_Packed", value)  # there is no other kind
         return codec.loads(data, buffers=[bytearray(buffer) for buffer in buffers])
 
     def install(self, task: Task, value: object) -> None:
@@ -422,14 +431,14 @@ class InlineEngine:
             task.result = tuple([self._packed(one, name) for one in value])  # type: ignore[attr-defined]
 
     def _run_items(self, task: Task, run: Run) -> None:
-        call: Any = task.call
+        call = cast("MapCall", task.call)
         place = task.place if isinstance(task.place, tuple) else (task.place,)
         items = task.items
         for count, index in enumerate(items, 1):
             block = Task(call, task.realm)
             block.items, block.source = range(index, index + 1), task
 
-            def prepare(index: int = index) -> Any:
+            def prepare(index: int = index) -> _Prepared:
                 function = self._load(call)
                 arguments = call.loaded(index)
                 return (lambda: self._packed([function(*arguments)], call.name)), (arguments, {})
@@ -462,7 +471,7 @@ class InlineEngine:
                     return
 
     def _attempts(
-        self, task: Task, run: Run, place: tuple[int, ...], prepare: Callable[[], Any]
+        self, task: Task, run: Run, place: tuple[int, ...], prepare: Callable[[], _Prepared]
     ) -> None:
         options = task.call.options
         whole = task if task.source is None else task.source
@@ -500,11 +509,11 @@ class InlineEngine:
                     )
 
     def _attempt(
-        self, task: Task, run: Run, place: tuple[int, ...], prepare: Callable[[], Any]
+        self, task: Task, run: Run, place: tuple[int, ...], prepare: Callable[[], _Prepared]
     ) -> BaseException | None:
         """Run a task once; its result is then in it, and its error comes back."""
         options = task.call.options
-        arguments: Any = None
+        arguments: codec.Arguments | None = None
         attempt = context.Attempt(
             run.session_id, task.call.name, self, options.worker or self.worker_addresses[0],
             run.entropy, place, lambda progress: _progressed(task, progress),
@@ -760,17 +769,24 @@ class InlineEngine:
         self.objects.close()
         self._threads.end()
 
-    def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
+    def create_object(
+        self,
+        session: str,
+        name: str,
+        cls: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> RemoteObject:
         """Make a shared object; see `mars.attempt.context.Context`."""
         cls, args, kwargs = self._as_sent(cls, args, kwargs)
         self.objects.create(session, name, cls, args, kwargs)
         return self.get_object(session, name)
 
-    def get_object(self, session: str, name: str) -> Any:
+    def get_object(self, session: str, name: str) -> RemoteObject:
         """The shared object of that name."""
         self.objects.find(session, name)
 
-        def call(name: str, method: str, args: Any, kw: Any) -> Any:
+        def call(name: str, method: str, args: Sequence[object], kw: dict[str, object]) -> object:
             value = self.objects.call(session, name, method, *self._as_sent(args, kw))
             if self._asker() is None:
                 return value
@@ -778,7 +794,7 @@ class InlineEngine:
 
         return RemoteObject(name, call)
 
-    def _as_sent(self, *arguments: Any) -> Any:
+    def _as_sent(self, *arguments: object) -> tuple[Any, ...]:
         """What a call gives to a shared object, as another process would have it."""
         if self._asker() is None:
             return arguments
@@ -797,7 +813,7 @@ class InlineEngine:
 def _read_by(task: Task) -> int:
     """Bytes of the arguments and inputs of a call, or of an item of a map."""
     call = task.call
-    parts: Any = call.stored or (call.payload,)
+    parts = call.stored or (call.payload,)
     size = sum([memoryview(part).nbytes for part in parts])
     for source, index in call.inputs:
         made = source.task_in(task.realm)
@@ -806,7 +822,7 @@ def _read_by(task: Task) -> int:
     return size
 
 
-def _bytes_in(result: Any) -> int:
+def _bytes_in(result: object) -> int:
     """Bytes of packed values, however they are put together."""
     if isinstance(result, bytes):
         return len(result)
@@ -840,7 +856,7 @@ def _first_failure(task: Task) -> Task:
     """What tells why a task failed: of a map, its first item that did."""
     for block in task.parts or ():
         if block.stage is not Stage.DONE:
-            return block  # type: ignore[no-any-return]
+            return block
     return task
 
 

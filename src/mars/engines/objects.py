@@ -9,24 +9,59 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from mars.errors import SessionClosed
 from mars.settings import STOP_S
 
 
+def _always_there() -> bool:
+    return True
+
+
+class _Asking(threading.local):
+    there: Callable[[], bool] = staticmethod(_always_there)
+
+
+_asking = _Asking()
+
+
+def asker_is_there() -> Callable[[], bool]:
+    """For a method of a shared object: says whether the call that has called it still runs.
+
+    The answer is always True for the program itself. It may be asked for at any time, in any
+    thread but the engine's.
+    """
+    return _asking.there
+
+
+@contextlib.contextmanager
+def asked_by(there: Callable[[], bool]) -> Iterator[None]:
+    """In this thread, methods of shared objects are called for somebody who may go meanwhile."""
+    before, _asking.there = _asking.there, there
+    try:
+        yield
+    finally:
+        _asking.there = before
+
+
 class SharedObjects:
     """All shared objects of one engine."""
 
     def __init__(self) -> None:
-        self._objects: dict[tuple[str, str], Any] = {}
+        self._objects: dict[tuple[str, str], object] = {}
         self._lock = threading.Lock()
         self._coroutines: _EventLoop | None = None
         self._closed = False
 
     def create(
-        self, session: str, name: str, cls: Callable[..., Any], args: Any, kwargs: Any
+        self,
+        session: str,
+        name: str,
+        cls: Callable[..., object],
+        args: Sequence[object],
+        kwargs: dict[str, object],
     ) -> None:
         """Make an object.
 
@@ -41,7 +76,7 @@ class SharedObjects:
                 raise ValueError(f"a remote object named {name!r} exists in this session already")
             self._objects[session, name] = made
 
-    def find(self, session: str, name: str) -> Any:
+    def find(self, session: str, name: str) -> object:
         """The object.
 
         Raises
@@ -74,8 +109,13 @@ class SharedObjects:
                 del self._objects[key]
 
     def call(
-        self, session: str, name: str, method: str, args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> Any:
+        self,
+        session: str,
+        name: str,
+        method: str,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> object:
         """Call a method, in this thread; one that is a coroutine, in the event loop."""
         result = getattr(self.find(session, name), method)(*args, **kwargs)
         if not hasattr(type(result), "__await__"):
@@ -109,11 +149,11 @@ class _EventLoop:
         )
         self._thread.start()
 
-    def run(self, awaitable: Any) -> Any:
+    def run(self, awaitable: Awaitable[object]) -> object:
         """Wait for it; what it gives."""
         import asyncio
 
-        async def awaited() -> Any:
+        async def awaited() -> object:
             return await awaitable
 
         return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result()
@@ -142,13 +182,13 @@ class _EventLoop:
 class AsyncRemoteObject:
     """Stands for a shared object in ``async`` code: a call of a method is to be awaited."""
 
-    def __init__(self, remote: RemoteObject) -> None:
+    def __init__(self, remote: object) -> None:
         self._remote = remote
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         remote_method = getattr(self._remote, method)
 
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
+        async def awaited(*args: object, **kwargs: object) -> object:
             import asyncio
 
             return await asyncio.to_thread(remote_method, *args, **kwargs)
@@ -162,7 +202,7 @@ class AsyncRemoteObject:
 class RemoteObject:
     """Stands for a shared object: calling a method calls it there."""
 
-    def __init__(self, name: str, call: Callable[..., Any]) -> None:
+    def __init__(self, name: str, call: Callable[..., object]) -> None:
         self._name = name
         self._call = call
 
@@ -170,7 +210,7 @@ class RemoteObject:
         if method.startswith("__") and method.endswith("__"):
             raise AttributeError(method)
 
-        def remote_method(*args: Any, **kwargs: Any) -> Any:
+        def remote_method(*args: object, **kwargs: object) -> object:
             return self._call(self._name, method, args, kwargs)
 
         remote_method.__name__ = method
@@ -179,7 +219,7 @@ class RemoteObject:
     def __enter__(self) -> Any:
         return self._call(self._name, "__enter__", (), {})
 
-    def __exit__(self, *error: Any) -> Any:
+    def __exit__(self, *error: object) -> Any:
         return self._call(self._name, "__exit__", (None, None, None), {})
 
     def __repr__(self) -> str:

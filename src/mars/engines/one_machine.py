@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars import platform
 from mars.attempt import context
@@ -22,6 +22,10 @@ from mars.observe.silence import RunningCall, advise_here
 from mars.resources import memory_limit_bytes
 from mars.settings import UNKNOWN_MEMORY_BYTES
 from mars.task import Call
+
+if TYPE_CHECKING:
+    from mars.attempt.followed import Surroundings
+    from mars.engines.wire.messages import Facts
 
 
 class ThisMachine:
@@ -51,7 +55,7 @@ class ThisMachine:
         """What keeps the large values."""
         return Store(wake, budget_bytes, directory)
 
-    def new_workers(self, facts: dict[str, Any], store: Store) -> LocalWorkers:
+    def new_workers(self, facts: Facts, store: Store) -> LocalWorkers:
         """The worker processes."""
         return LocalWorkers(facts, store.ledger_descriptor, self._launch, store.use_pages)
 
@@ -72,8 +76,8 @@ class ThisMachine:
         path: list[str],
         here: str,
         variables: dict[bytes, bytes | None],
-        settings: dict[str, Any],
-    ) -> Any:
+        settings: dict[str, object],
+    ) -> Surroundings:
         """What calls are told of the program."""
         folder = self._given.working_dir
         if folder is not None:

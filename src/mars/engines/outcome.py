@@ -28,7 +28,7 @@ TYPE_CHECKING = False  # known to type checkers; states are looked at when somet
 if TYPE_CHECKING:
     from mars.observe.states import State
 
-Decode = Callable[[Any], object]
+Decode = Callable[[Any], object]  # of what the engine keeps
 
 
 def check_open(closed: bool, pid: int) -> None:

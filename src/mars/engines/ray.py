@@ -23,8 +23,8 @@ import ssl
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
 from mars.deploy.ray_programs import BELOW, NO_METRICS
@@ -49,6 +49,9 @@ from mars.settings import (
     RAY_UNDER_WAY,
     STOP_S,
 )
+
+if TYPE_CHECKING:
+    from mars.engines.cluster import carrier
 
 _COME_BACK: Final = "RAY_CLIENT_RECONNECT_GRACE_PERIOD"
 
@@ -82,7 +85,7 @@ class _Own:
         remove_left(os.path.dirname(self.directory), os.fstat(self.held).st_mtime)
         return os.path.join(self.directory, BELOW)
 
-    def end(self, ray: Any) -> None:
+    def end(self, ray: _Foreign) -> None:
         """End the connection, and a Ray of ours; the lock is held."""
         self.ours = False
         ray.shutdown()
@@ -120,7 +123,8 @@ def remove_left(parent: str, now_s: float) -> None:
 _own = _Own()
 
 
-_Packed = tuple[bytes, list[Any]]
+_Foreign = Any  # what Ray makes and has no types for: actors, references, securities
+_Packed = tuple[bytes, list[_Foreign]]
 """Messages as Ray carries them: their pickle, and beside it large parts, which are then in Ray's
 object store and mapped from there."""
 
@@ -145,7 +149,7 @@ class NodeActor:
     """
 
     def __init__(
-        self, facts: Mapping[str, Any], address: str, cpus: float, host: str, mapped: bool
+        self, facts: carrier.Facts, address: str, cpus: float, host: str, mapped: bool
     ) -> None:
         self._mapped = mapped
         self._outgoing: deque[Item] = deque()
@@ -216,7 +220,9 @@ def _tls(purpose: ssl.Purpose) -> ssl.SSLContext | None:
 class _Held:
     """One node, as the driver holds its actor; ``place`` is where Ray listens there."""
 
-    def __init__(self, name: str, node: str, actor: Any, place: tuple[str, int] | None) -> None:
+    def __init__(
+        self, name: str, node: str, actor: _Foreign, place: tuple[str, int] | None
+    ) -> None:
         self.name = name
         self.node = node  # what Ray calls it
         self.met = False  # it has answered
@@ -246,7 +252,7 @@ class RayLink:
     def __init__(
         self,
         address: str,
-        security: Any = None,
+        security: _Foreign = None,
         cpus: Sequence[int] | None = None,
         *,
         beside: bool = False,
@@ -257,10 +263,10 @@ class RayLink:
         self._security = security
         self._cpus = cpus
         self._mapped = not address.startswith("ray://")
-        self._ray: Any = None
-        self._actor: Any = None
+        self._ray: _Foreign = None
+        self._actor: _Foreign = None
         self._listener: Listener | None = None
-        self._facts: Mapping[str, Any] = {}
+        self._facts: carrier.Facts = {}
         self._held: dict[str, _Held] = {}  # by name
         self._impostors: list[_Held] = []  # no nodes; Ray may not know it yet
         self._started = 0  # so many, which makes their names unique
@@ -272,7 +278,7 @@ class RayLink:
         self._gone = False  # Ray has ended under us: asking it takes half a minute
         self._lock = threading.Lock()
 
-    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> Sequence[str]:
+    def begin(self, listener: Listener, facts: carrier.Facts) -> Sequence[str]:
         """Connect, and have Ray start our nodes; see `Carrier`."""
         self._listener, self._facts = listener, facts
         self._undo.enter_context(environment_with(self._settings()))
@@ -318,7 +324,7 @@ class RayLink:
             }
         return variables  # the rest as the program, or its user, has set it up
 
-    def _connect(self, ray: Any) -> None:
+    def _connect(self, ray: _Foreign) -> None:
         if self._cpus is None:
             _check_tls(self.address, self._security)
         quiet = {"log_to_driver": False, "configure_logging": False}
@@ -336,7 +342,7 @@ class RayLink:
                 f"it have the token and certificate that Ray asks for (security=)?"
             ) from error
 
-    def _init(self, ray: Any, options: dict[str, Any]) -> None:
+    def _init(self, ray: _Foreign, options: dict[str, bool]) -> None:
         if self._mapped:
             options = {**options, "job_config": _without_path(ray)}
         try:
@@ -346,7 +352,7 @@ class RayLink:
                 raise
             ray.init(address=self.address, **options)
 
-    def _nodes(self) -> list[dict[str, Any]]:
+    def _nodes(self) -> list[_Foreign]:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
     def _start_missing(self) -> None:
@@ -474,7 +480,7 @@ class RayLink:
 
     def _write(self, held: _Held) -> None:
         number = 0
-        under_way: list[Any] = []
+        under_way: list[_Foreign] = []
         try:
             while True:
                 held.filled.wait()
@@ -565,7 +571,7 @@ def _is_refused(place: tuple[str, int] | None) -> bool:
     return False
 
 
-def _check_tls(address: str, security: Any) -> None:
+def _check_tls(address: str, security: _Foreign) -> None:
     """See whether both sides mean to use TLS, and like each other's certificates.
 
     Ray itself waits for minutes where they do not, and does not say why.
@@ -607,7 +613,7 @@ def _check_tls(address: str, security: Any) -> None:
         )
 
 
-def _without_path(ray: Any) -> Any:
+def _without_path(ray: _Foreign) -> _Foreign:
     """A job whose processes on other nodes do not import from where the program is.
 
     Ray puts the program's folders first in their ``sys.path``, whosever they are on a node. Calls
@@ -623,7 +629,7 @@ def _without_path(ray: Any) -> Any:
     return config
 
 
-def _start_on_loopback(ray: Any, options: dict[str, Any]) -> None:
+def _start_on_loopback(ray: _Foreign, options: dict[str, bool]) -> None:
     """Start a Ray that listens on the loopback address only, as it does on Windows and macOS.
 
     Elsewhere it takes the address of the way out for its own, and replaces 127.0.0.1 by that.
@@ -663,7 +669,7 @@ def _protect_own() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def _import_ray() -> Any:
+def _import_ray() -> _Foreign:
     try:
         import ray
     except ImportError as error:

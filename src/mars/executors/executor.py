@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor as StandardExecutor
 from numbers import Integral
-from typing import Any, ClassVar, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar
 
 from mars import delivery
 from mars.attempt import call as attempt_call
@@ -35,6 +35,10 @@ from mars.executors.futures import CallFuture, SubmittedCall
 from mars.sessions.opening import choose, get_default_session, new_session
 from mars.sessions.session import AnySession, Session
 from mars.task import Function, Stage, Task
+
+if TYPE_CHECKING:
+    from mars.executors.futures import AnyFuture
+    from mars.task import Buffer, Call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,7 +71,7 @@ class Calls(CallSet):
         self.own = own
         self.options = options
         options.in_set = self
-        self.open: dict[CallFuture[Any], None] = {}  # futures that have not ended
+        self.open: dict[AnyFuture, None] = {}  # futures that have not ended
         self.closed = False
         self.cancelling = False  # what comes back from a worker is cancelled
         self.broken: BaseException | None = None
@@ -79,15 +83,15 @@ class Calls(CallSet):
         self._run: Run | None = None  # of the stream, the last one
         self._pid = os.getpid()
         # Futures with results that only the engine can read. Who holds none of them needs none.
-        self._unread: weakref.WeakSet[CallFuture[Any]] = weakref.WeakSet()
+        self._unread: weakref.WeakSet[AnyFuture] = weakref.WeakSet()
         self._stream = session.engine.stream(session.realm, self._begin)
         # Where the engine takes whole runs only, calls wait here for their turn.
-        self._pending: deque[CallFuture[Any]] = deque()
+        self._pending: deque[AnyFuture] = deque()
         self._room = most or max(1, int(session.engine.n_cpu))
 
     # -- starting ------------------------------------------------------------------------------
 
-    def start(self, future: CallFuture[Any], call: SubmittedCall) -> None:
+    def start(self, future: AnyFuture, call: SubmittedCall) -> None:
         """Have a call run as soon as there is room for it."""
         self.open[future] = None
         if self.closed:  # by another thread, which may not have seen this future
@@ -128,7 +132,7 @@ class Calls(CallSet):
             if task is not None and run in task.runs:
                 self._cut_short(future, run)
 
-    def _run_over(self, run: Run, future: CallFuture[Any], call: SubmittedCall) -> None:
+    def _run_over(self, run: Run, future: AnyFuture, call: SubmittedCall) -> None:
         """The run of one call has ended."""
         task = call.task_in(self.session.realm)
         if task is not None and task.finished:
@@ -136,7 +140,7 @@ class Calls(CallSet):
         else:
             self._cut_short(future, run)
 
-    def _cut_short(self, future: CallFuture[Any], run: Run) -> None:
+    def _cut_short(self, future: AnyFuture, run: Run) -> None:
         if run.error is not None:
             future.fail(run.error, future.task)
         else:
@@ -163,7 +167,7 @@ class Calls(CallSet):
                 future.fail(error)
                 self.left(future)
 
-    def _next(self, run: Run, future: CallFuture[Any]) -> None:
+    def _next(self, run: Run, future: AnyFuture) -> None:
         self._run_over(run, future, future.call)
         with self.changed:
             self._room += 1
@@ -172,16 +176,16 @@ class Calls(CallSet):
     # -- what the scheduler says, in the engine's thread ---------------------------------------
 
     def claim(self, task: Task) -> bool:
-        future: CallFuture[Any] | None = getattr(task.call, "future", None)
+        future: AnyFuture | None = getattr(task.call, "future", None)
         return future is not None and future.claim()
 
     def begins(self, task: Task) -> None:
-        future: CallFuture[Any] | None = getattr(task.call, "future", None)
+        future: AnyFuture | None = getattr(task.call, "future", None)
         if future is not None:
             future.begin()
 
     def unclaim(self, task: Task) -> None:
-        future: CallFuture[Any] | None = getattr(task.call, "future", None)
+        future: AnyFuture | None = getattr(task.call, "future", None)
         if future is not None:
             future.unclaim()
             if self.cancelling and not future.running():
@@ -189,11 +193,11 @@ class Calls(CallSet):
                 self.left(future)
 
     def settled(self, task: Task) -> None:
-        future: CallFuture[Any] | None = getattr(task.call, "future", None)
+        future: AnyFuture | None = getattr(task.call, "future", None)
         if future is not None:
             self.settled_as(future, task)
 
-    def settled_as(self, future: CallFuture[Any], task: Task) -> None:
+    def settled_as(self, future: AnyFuture, task: Task) -> None:
         """A call has ended as its task says."""
         run = self._run
         if run is not None and run.partial:
@@ -206,7 +210,7 @@ class Calls(CallSet):
         if self.closed:
             self.left(future)
 
-    def left(self, future: CallFuture[Any]) -> None:
+    def left(self, future: AnyFuture) -> None:
         """A future has ended, or was cancelled."""
         self.open.pop(future, None)
         if self.closed and not self.open:
@@ -354,7 +358,7 @@ class Executor(StandardExecutor):
         max_workers: int | None = None,
         session: AnySession | None = None,
         initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
+        initargs: tuple[object, ...] = (),
         *,
         mp_context: object = None,
         **options: Any,
@@ -452,7 +456,7 @@ class Executor(StandardExecutor):
     def map(
         self,
         fn: Callable[..., R],
-        *iterables: Iterable[Any],
+        *iterables: Iterable[object],
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
@@ -500,7 +504,7 @@ class Executor(StandardExecutor):
             if buffersize < 1:
                 raise ValueError("buffersize must be None or > 0")
         end_at = None if timeout is None else time.monotonic() + timeout
-        items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        items: Iterator[tuple[object, ...]] = zip(*iterables, strict=False)
         if chunksize == 1:
             started = (self.submit(fn, *item) for item in items)
             return _results(started, buffersize, end_at)
@@ -540,9 +544,9 @@ def _once_by_default(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _described(
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    fn: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
     options: Options,
     preparing: _Preparing | None,
 ) -> tuple[SubmittedCall, BaseException | None]:
@@ -550,8 +554,8 @@ def _described(
     check_function(fn)
     error: BaseException | None = None
     function, payload = _NOTHING, b""
-    inputs: tuple[Any, ...] = ()
-    buffers: Sequence[Any] = ()
+    inputs: tuple[tuple[Call, int], ...] = ()
+    buffers: Sequence[Buffer] = ()
     try:
         function = functions.describe(fn, codec.Keep)
         if preparing is not None:
@@ -580,14 +584,14 @@ class _Preparing:
 
     _numbers: ClassVar[Iterator[int]] = itertools.count(1)
 
-    def __init__(self, initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:
+    def __init__(self, initializer: Callable[..., object], initargs: tuple[object, ...]) -> None:
         self._token = f"{_HERE}-{os.getpid()}-{next(self._numbers)}"
         self._initializer, self._initargs = initializer, initargs
         home = getattr(initializer, "__module__", None) or "__main__"
         self._once = home != "__main__" and not is_project_module(home)
         self._known: dict[bytes, Function] = {}  # by the key of the function alone
 
-    def described(self, fn: Callable[..., Any], alone: Function) -> Function:
+    def described(self, fn: Callable[..., object], alone: Function) -> Function:
         """A function with the initializer in front of it. Each of them is pickled once."""
         known = self._known.get(alone.key)
         if known is None:
@@ -639,7 +643,7 @@ def _result(future: CallFuture[R], end_at: float | None) -> R:
 # -- in a worker ----------------------------------------------------------------------------------
 
 
-def _each(fn: Callable[..., R], items: list[tuple[Any, ...]]) -> Iterable[R]:
+def _each(fn: Callable[..., R], items: list[tuple[object, ...]]) -> Iterable[R]:
     """The calls of one chunk of `Executor.map`."""
     return [fn(*item) for item in items]
 
@@ -657,13 +661,18 @@ class _Prepared:
     """
 
     def __init__(
-        self, token: str, once: bool, initializer: Any, initargs: tuple[Any, ...], fn: Any
+        self,
+        token: str,
+        once: bool,
+        initializer: Callable[..., object],
+        initargs: tuple[object, ...],
+        fn: Callable[..., object],
     ) -> None:
         self._token, self._once = token, once
         self._initializer, self._initargs, self._fn = initializer, initargs, fn
         self._ready = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if not (self._ready or (self._once and self._token in _initialized)):
             try:
                 self._initializer(*self._initargs)

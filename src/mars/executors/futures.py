@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from mars import delivery
 from mars.attempt import codec
@@ -27,6 +27,9 @@ from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.session import Session
 from mars.settings import PROGRESS_LOAD_S
 from mars.task import TIMING, Call, Output, Stage, Task
+
+if TYPE_CHECKING:
+    from mars.logs import Offsets
 
 T = TypeVar("T")
 
@@ -40,7 +43,7 @@ class Owner(Protocol):
     lock: threading.RLock
     changed: threading.Condition
 
-    def left(self, future: CallFuture[Any]) -> None:
+    def left(self, future: AnyFuture) -> None:
         """A future has ended, or was cancelled; in whatever thread."""
 
     def tells(self, change: int) -> None:
@@ -55,7 +58,7 @@ class SubmittedCall(Call):
 
     __slots__ = ("future",)
 
-    future: CallFuture[Any] | None
+    future: AnyFuture | None
 
 
 class CallFuture(Future[T], Generic[T]):
@@ -76,7 +79,7 @@ class CallFuture(Future[T], Generic[T]):
         self._result: T | None = None
         self._exception: BaseException | None = None
         self._waiters: list[Any] = []
-        self._done_callbacks: list[Callable[[Any], object]] = []
+        self._done_callbacks: list[Callable[[object], object]] = []
         self._sleepers: list[Any] | None = None
         self._owner = owner
         self._call: SubmittedCall = call
@@ -364,7 +367,7 @@ class CallFuture(Future[T], Generic[T]):
         received, _, called, *_ = TIMING.unpack(task.timing)
         return bool(called == received)
 
-    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+    def _get_snapshot(self) -> tuple[bool, bool, object, BaseException | None]:
         # What asyncio reads from Python 3.14 on.
         if self._state == FINISHED:
             self.read()
@@ -372,7 +375,7 @@ class CallFuture(Future[T], Generic[T]):
         cancelled = self._state in _CANCELLED
         return cancelled, cancelled, None, None
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[object, None, T]:
         import asyncio
 
         return asyncio.wrap_future(self).__await__()
@@ -390,7 +393,7 @@ class CallFuture(Future[T], Generic[T]):
     # -- what only mars tells ------------------------------------------------------------------
 
     def fetch_log(
-        self, offsets: Any = None, sizes: Any = None, follow: bool = False
+        self, offsets: Offsets | None = None, sizes: Offsets | None = None, follow: bool = False
     ) -> LogFetcher | Iterator[str]:
         """What the call has printed, also while it runs, and after its worker died.
 
@@ -447,7 +450,7 @@ _follow: Final[Callable[[LogSource], Iterator[str]]] = follow
 class _Log:
     """The log of a future's call, which may not have begun."""
 
-    def __init__(self, future: CallFuture[Any]) -> None:
+    def __init__(self, future: AnyFuture) -> None:
         self._future = future
 
     def size(self) -> int:
@@ -469,5 +472,8 @@ class _Log:
         """Whether no more will come."""
         return self._future.done()
 
+
+AnyFuture = CallFuture[Any]
+"""Whatever its function gives."""
 
 __all__ = ["CallFuture", "Owner", "SubmittedCall"]

@@ -15,7 +15,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from joblib import register_parallel_backend
 from joblib._parallel_backends import AutoBatchingMixin
@@ -30,6 +30,9 @@ from mars.resources import cpu_count
 from mars.sessions.opening import get_default_session, new_session
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import JOBLIB_BATCHES_KEPT
+
+if TYPE_CHECKING:
+    from joblib import Parallel
 
 _OF_JOBLIB: Final = frozenset(
     {"context", "idle_worker_timeout", "max_nbytes", "mmap_mode", "temp_folder", "verbose"}
@@ -123,7 +126,7 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         self.options = options
         self.echo = echo
         self.batches: deque[Batch] = deque(maxlen=JOBLIB_BATCHES_KEPT)
-        self.parallel: Any = None
+        self.parallel: Parallel = None
         self._address = session if isinstance(session, str) else service
         self._session = None if isinstance(session, str) else session
         self._initializer = _initializer(initializer, initargs)
@@ -133,7 +136,7 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._first: MarsBackend | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., MarsBackend], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., MarsBackend], tuple[object, ...]]:
         # It travels with batches, whose own loops it runs. There the session is that of the call.
         return _nested, (
             self.nesting_level, self.default_n_jobs, self.echo, self._initializer,
@@ -212,7 +215,7 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     def configure(
         self,
         n_jobs: int | None = 1,
-        parallel: Any = None,
+        parallel: Parallel = None,
         prefer: str | None = None,
         require: str | None = None,
         **given: Any,
@@ -296,7 +299,9 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     def stop_call(self) -> None:
         """A loop has ended."""
 
-    def submit(self, func: Any, callback: Callable[[Batch], object] | None = None) -> Batch:
+    def submit(
+        self, func: Callable[..., object], callback: Callable[[Batch], object] | None = None
+    ) -> Batch:
         """Have a batch run.
 
         Parameters
@@ -315,7 +320,9 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             raise RuntimeError("this backend is not configured for a joblib.Parallel")
         return flight.submit(func, callback)
 
-    def apply_async(self, func: Any, callback: Callable[[Batch], object] | None = None) -> Batch:
+    def apply_async(
+        self, func: Callable[..., object], callback: Callable[[Batch], object] | None = None
+    ) -> Batch:
         """`submit`, by the name that older versions of joblib call."""
         return self.submit(func, callback)
 
@@ -344,7 +351,7 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         return make(*args), None
 
 
-def _nested_like(backend: MarsBackend) -> tuple[Callable[..., MarsBackend], tuple[Any, ...]]:
+def _nested_like(backend: MarsBackend) -> tuple[Callable[..., MarsBackend], tuple[object, ...]]:
     """Makes the backend for loops inside the batches of another one."""
     level = (backend.nesting_level or 0) + 1
     return _nested, (level, 1, backend.echo, None, backend.inner_max_num_threads, {})

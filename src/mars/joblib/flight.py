@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.attempt import codec, context
 from mars.calls.objects import Object
@@ -37,6 +37,9 @@ from mars.logs import JoinedLog, LogFetcher, LogReader, LogSource
 from mars.sessions.session import Session
 from mars.settings import JOBLIB_FUNCTIONS
 from mars.task import Function, Task
+
+if TYPE_CHECKING:
+    from joblib.parallel import BatchedCalls
 
 
 class NestedFuture:
@@ -184,7 +187,7 @@ class Plan:
     """Batches that run at a time. None: the cores say that."""
     options: Callable[[str], Options]
     """Options of a call, made for its name."""
-    nested: tuple[Callable[..., object], tuple[Any, ...]]
+    nested: tuple[Callable[..., object], tuple[object, ...]]
     """Makes the backend for the loops inside: a function, and what it is called with."""
     threads: int | None
     """Threads for native libraries, if that is not what the cores of a call say."""
@@ -215,12 +218,12 @@ class Flight:
         self._nested = context.current() is not None  # there, each call is a run of its own anyway
         self._lock = threading.Lock()
         self._flying: set[Batch] = set()
-        self._waiting: deque[tuple[Batch, Any, Callable[[Batch], object] | None]] = deque()
+        self._waiting: deque[tuple[Batch, object, Callable[[Batch], object] | None]] = deque()
         self._abandoned = False
         self._functions: dict[tuple[FunctionType, ...], Function | None] = {}
         self._plain: Function | None = None
 
-    def submit(self, work: Any, callback: Callable[[Batch], object] | None) -> Batch:
+    def submit(self, work: BatchedCalls, callback: Callable[[Batch], object] | None) -> Batch:
         """Have a batch run, and ``callback`` called with it when it has ended, however it ended."""
         batch = Batch(_name_of(work), len(work.items))
         self._batches.append(batch)
@@ -236,7 +239,9 @@ class Flight:
         self._launch(batch, work, callback)
         return batch
 
-    def _launch(self, batch: Batch, work: Any, callback: Callable[[Batch], object] | None) -> None:
+    def _launch(
+        self, batch: Batch, work: BatchedCalls, callback: Callable[[Batch], object] | None
+    ) -> None:
         landed: Callable[[object], object] = lambda _: self._landed(batch, callback)
         session = self._plan.session
         try:
@@ -259,7 +264,7 @@ class Flight:
         if self._abandoned:
             batch.cancel_soon()
 
-    def _described(self, batch: Batch, work: Any) -> SubmittedCall:
+    def _described(self, batch: Batch, work: BatchedCalls) -> SubmittedCall:
         try:
             function, items = self._function_for(work.items)
             packed = self._sharing.pack(items)
@@ -277,7 +282,9 @@ class Flight:
             options.in_set = None if self._nested else self._calls
         return SubmittedCall(function, payload, tuple(buffers), inputs, options, None)
 
-    def _function_for(self, items: Sequence[Any]) -> tuple[Function, Sequence[Any]]:
+    def _function_for(
+        self, items: Sequence[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]]
+    ) -> tuple[Function, Sequence[object]]:
         """The function of a call, and the items with numbers for the functions that it holds.
 
         A function of the program that travels with the items is pickled and unpickled for each
@@ -304,7 +311,7 @@ class Flight:
         numbers = {id(function): number for number, function in enumerate(functions)}
         return known, [(numbers.get(id(func), func), args, kw) for func, args, kw in items]
 
-    def _describe(self, functions: tuple[Any, ...]) -> Function:
+    def _describe(self, functions: tuple[Callable[..., object], ...]) -> Function:
         plan = self._plan
         loop = Loop(functions, plan.nested, plan.initializer, plan.threads)
         return describe(loop, codec.Keep)
@@ -345,7 +352,7 @@ def _keep_frames(error: BaseException) -> None:
         error.add_note(text)
 
 
-def _name_of(work: Any) -> str:
+def _name_of(work: BatchedCalls) -> str:
     """The name of the function that a batch calls first; wrappers of scikit-learn hide it."""
     function = work.items[0][0]
     while True:

@@ -15,8 +15,8 @@ import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from mars.attempt import codec
 from mars.calls.put import put
@@ -28,8 +28,8 @@ class Packed(NamedTuple):
     """A batch, ready to travel."""
 
     data: bytes
-    buffers: list[Any]
-    values: list[Any]
+    buffers: list[object]
+    values: Sequence[object]
 
 
 class Sharing:
@@ -57,7 +57,7 @@ class Sharing:
         if least_bytes is None:
             self._least_bytes = sys.maxsize
         # By memory: who owns it, what is stored of it, and what a small one held then.
-        self._known: dict[tuple[int, int], tuple[object, Any, bytes | None]] = {}
+        self._known: dict[tuple[int, int], tuple[object, object, bytes | None]] = {}
         self._lock = threading.Lock()
 
     def pack(self, items: object) -> Packed:
@@ -73,7 +73,7 @@ class Sharing:
         data, buffers, found = codec.encode_arguments((items,), {}, self._least_bytes)
         return Packed(data, [self._object_of(buffer) for buffer in buffers], found)
 
-    def _object_of(self, buffer: pickle.PickleBuffer) -> Any:
+    def _object_of(self, buffer: pickle.PickleBuffer) -> object:
         view = buffer.raw()
         key = _address(view), view.nbytes
         with self._lock:

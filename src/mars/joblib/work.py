@@ -10,9 +10,12 @@ import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mars.attempt import codec
+
+if TYPE_CHECKING:
+    from mars.task import Buffer
 
 
 class Initializer(NamedTuple):
@@ -20,7 +23,7 @@ class Initializer(NamedTuple):
 
     token: str
     function: Callable[..., object]
-    args: tuple[Any, ...]
+    args: tuple[object, ...]
 
 
 class _Process:
@@ -62,7 +65,7 @@ class Loop:
     def __init__(
         self,
         functions: tuple[Callable[..., object], ...],
-        nested: tuple[Callable[..., object], tuple[Any, ...]],
+        nested: tuple[Callable[..., object], tuple[object, ...]],
         initializer: Initializer | None,
         threads: int | None,
     ) -> None:
@@ -72,7 +75,7 @@ class Loop:
         self._threads = threads
 
     def __call__(
-        self, data: bytes, buffers: Sequence[Any] = (), values: Sequence[object] = ()
+        self, data: bytes, buffers: Sequence[Buffer] = (), values: Sequence[object] = ()
     ) -> list[object]:
         """Run one batch.
 

@@ -13,13 +13,15 @@ import inspect
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, cast
 
+from mars.calls.objects import ExecutableTuple
+from mars.dataframe.access import Written
 from mars.dataframe.whole import at_once
 from mars.learn.fitting import of_class
-from mars.tileables.tileable import Tileable
+from mars.tileables.tileable import Tileable, kind_named
 
 
 def names_of(
-    module: str, own: dict[str, Any] | None = None
+    module: str, own: dict[str, Any] | None = None, *, always: bool = False
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` for a module that stands for one of scikit-learn's.
 
@@ -29,6 +31,9 @@ def names_of(
         The module of scikit-learn.
     own : dict, optional
         What stands in the place of some of its names.
+    always : bool, default False
+        Whether the results of functions are tensors even if no tensor is among the arguments, as
+        programs of the original expect it, which execute and fetch them.
     """
     known = own or {}
 
@@ -41,7 +46,7 @@ def names_of(
         found = getattr(origin, name)
         if inspect.isclass(found):
             return of_class(cast("Hashable", found))
-        return of_function(found) if inspect.isfunction(found) else found
+        return of_function(found, executed=always) if inspect.isfunction(found) else found
 
     def names() -> list[str]:
         origin = importlib.import_module(module)
@@ -50,7 +55,9 @@ def names_of(
     return get, names
 
 
-def of_function(func: Callable[..., Any], *, always: bool = False) -> Callable[..., Any]:
+def of_function(
+    func: Callable[..., Any], *, always: bool = False, executed: bool = False
+) -> Callable[..., Any]:
     """A function of scikit-learn that takes tensors and frames.
 
     Parameters
@@ -59,6 +66,8 @@ def of_function(func: Callable[..., Any], *, always: bool = False) -> Callable[.
         The function.
     always : bool, default False
         Whether its results are tensors even if no tensor is among the arguments.
+    executed : bool, default False
+        The same, and the tensors are executed.
     """
 
     @functools.wraps(func)
@@ -67,10 +76,13 @@ def of_function(func: Callable[..., Any], *, always: bool = False) -> Callable[.
             if hint not in inspect.signature(func).parameters:
                 kwargs.pop(hint, None)
         found = tileables_in((args, kwargs))
+        if not found and executed:
+            return done(func(*args, **kwargs))
         if not found:
             return as_tileables(func(*args, **kwargs)) if always else func(*args, **kwargs)
         run = Filled(func, args, kwargs, found)
-        return unpacked(at_once(run, found))
+        made = at_once(run, found)
+        return done(made.fetch()) if executed and not isinstance(made, Tileable) else unpacked(made)
 
     return call
 
@@ -154,6 +166,19 @@ def as_tileables(value: Any) -> Any:
 
         return of_pandas(value, None)
     return value
+
+
+def done(value: Any) -> Any:
+    """A value that is here, as what a program can execute and fetch."""
+    import numpy
+
+    if type(value) is tuple:
+        return ExecutableTuple([done(one) for one in value])
+    if isinstance(value, Tileable):
+        return value
+    if isinstance(value, (int, float, numpy.ndarray, numpy.generic)):
+        return kind_named("Array").of_value(value)
+    return Written(value) if isinstance(value, str) else value
 
 
 def plain(values: Iterable[Any]) -> list[Any]:

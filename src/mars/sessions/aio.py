@@ -39,7 +39,7 @@ class AsyncSession(SessionView):
         """
         return cls(await _in_thread(new_session, address, session_id, default=False, **kwargs))
 
-    async def execute(self, *objects: Any, **kwargs: Any) -> Execution:
+    async def execute(self, *objects: object, **kwargs: Any) -> Execution:
         """Start a run, and return a future that can be awaited for its end.
 
         Parameters and errors as of `Session.execute`.
@@ -48,7 +48,7 @@ class AsyncSession(SessionView):
         execution: Execution = self.session.execute(*objects, **kwargs)
         return execution
 
-    async def fetch(self, *objects: Any, **_: Any) -> Any:
+    async def fetch(self, *objects: object, **_: object) -> Any:
         """The values of executed objects. One object: its value. Several objects: a list."""
         return await _in_thread(self.session.fetch, *objects)
 
@@ -65,7 +65,7 @@ class AsyncSession(SessionView):
         return self.session.get_web_endpoint()
 
     async def create_remote_object(
-        self, session_id: str, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+        self, session_id: str, name: str, cls: Callable[..., object], *args: object, **kw: object
     ) -> AsyncRemoteObject:
         """Make an object that all calls of a session share.
 
@@ -147,7 +147,7 @@ class AsyncSession(SessionView):
         return repr(self.session).replace("<Session", "<AsyncSession")
 
 
-async def _in_thread(act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def _in_thread(act: Callable[..., object], *args: object, **kwargs: object) -> Any:
     """Do what may take time in a thread, so that the event loop goes on meanwhile."""
     import asyncio
 

@@ -101,13 +101,16 @@ class Following:
             self.wait(run)
 
     def end(self) -> None:
-        """Tell what is left, and end the thread. A second call does nothing."""
+        """Tell what is left, and end the thread. A second call does nothing.
+
+        Runs that go on are ended by their engine after this; then the thread tells that, and ends.
+        """
         self.settle()
         with self._lock:
             self._closed = True
-            thread = self._thread
+            thread, going = self._thread, any(not run.ended for run in self._runs)
         self._news.set()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and not going and thread is not threading.current_thread():
             thread.join(EVENTS_WAIT_S)
 
     def _sinks(self) -> tuple[list[Hook], bool]:

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mars.attempt import context
 from mars.calls.options import parse_bytes
@@ -25,6 +25,10 @@ from mars.sessions import replacing
 from mars.sessions.session import AnySession, Session, SessionView, opened
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 from mars.tracebacks import trim
+
+if TYPE_CHECKING:
+    from mars.engine import Engine
+    from mars.logs import Offsets
 
 _NO_SESSION: Final = (
     "mars: No session found, local session will be created in background ({} cpus); "
@@ -58,13 +62,13 @@ def new_session(
     seed: int | None = 0,
     timeout: float | None = None,
     checkpoint: str | os.PathLike[str] | bool | None = None,
-    web: bool | Mapping[str, Any] = False,
+    web: bool | Mapping[str, object] = False,
     security: object | None = None,
     env: Mapping[str, str] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
     node_ports: int | str | None = None,
-    storage_options: Mapping[str, Mapping[str, Any]] | None = None,
-    **accepted: Any,
+    storage_options: Mapping[str, Mapping[str, object]] | None = None,
+    **accepted: object,
 ) -> Session:
     """Start an engine, or join one, and make a session on it.
 
@@ -288,7 +292,7 @@ def _answers(asked: bytes) -> Iterator[bytes]:
     return answers(asked)
 
 
-def _open_page(session: Session, web: bool | Mapping[str, Any]) -> None:
+def _open_page(session: Session, web: bool | Mapping[str, object]) -> None:
     """Show a session in the browser. If that fails, the session ends."""
     try:
         from mars.observe.progress import write_line
@@ -347,9 +351,10 @@ def get_default_session() -> Session | None:
 
 def _session_of(attempt: context.Attempt) -> Session:
     session = attempt.session
-    if session is None:
-        session = attempt.session = Session(attempt.engine, attempt.session_id, nested=True)
-    return session  # type: ignore[no-any-return]
+    if not isinstance(session, Session):
+        engine = cast("Engine", attempt.engine)  # an attempt knows what calls ask of it, no more
+        session = attempt.session = Session(engine, attempt.session_id, nested=True)
+    return session
 
 
 def get_default_or_create(**kwargs: Any) -> Session:
@@ -423,7 +428,7 @@ def get_context() -> context.Context | None:
     return context.Context(attempt, lambda: _session_of(attempt))
 
 
-def choose(session: AnySession | None, **kwargs: Any) -> Session:
+def choose(session: AnySession | None, **kwargs: object) -> Session:
     """The session given, or the default one."""
     if session is None:
         return get_default_or_create(**kwargs)
@@ -445,7 +450,7 @@ def _existing(session: AnySession | None) -> Session:
     return choose(session)
 
 
-def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> Any:
+def execute(*objects: object, session: AnySession | None = None, **kwargs: Any) -> Any:
     """Execute objects in a session. Everything else is as of `Session.execute`.
 
     Parameters
@@ -471,7 +476,7 @@ def execute(*objects: Any, session: AnySession | None = None, **kwargs: Any) -> 
         raise
 
 
-def fetch(*objects: Any, session: AnySession | None = None, **unknown: Any) -> Any:
+def fetch(*objects: object, session: AnySession | None = None, **unknown: object) -> Any:
     """Fetch the values of executed objects. Everything else is as of `Session.fetch`.
 
     Parameters
@@ -494,7 +499,7 @@ def fetch(*objects: Any, session: AnySession | None = None, **unknown: Any) -> A
 
 
 def fetch_infos(
-    *objects: Any, fields: Sequence[str] | None = None, session: AnySession | None = None
+    *objects: object, fields: Sequence[str] | None = None, session: AnySession | None = None
 ) -> Any:
     """Facts about stored results, such as their size.
 
@@ -518,7 +523,10 @@ def fetch_infos(
 
 
 def fetch_log(
-    *objects: Any, session: AnySession | None = None, offsets: Any = None, sizes: Any = None
+    *objects: object,
+    session: AnySession | None = None,
+    offsets: Offsets | None = None,
+    sizes: Offsets | None = None,
 ) -> list[LogFetcher]:
     """The logs of objects, as a list. Everything else is as of `Session.fetch_log`.
 

@@ -19,9 +19,12 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.sessions.session import Session, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Place = tuple[str, int]
 """Where a session was made: a file and a line."""
@@ -98,7 +101,7 @@ def _may_go(session: Session, place: Place | None) -> bool:
     return not any(run.session == session.session_id for run in session.engine.observe().runs)
 
 
-def _references(holder: list[Any]) -> int:
+def _references(holder: Sequence[object]) -> int:
     """How many refer to what a list holds; the list and the set of sessions among them."""
     return sys.getrefcount(holder[0])
 
@@ -123,7 +126,7 @@ def _of_history(session: Session) -> int:
     return found + int(getattr(last, "result", None) is session)
 
 
-def _references_of_one_that_nobody_has(count: Callable[[list[Any]], int]) -> int:
+def _references_of_one_that_nobody_has(count: Callable[[Sequence[object]], int]) -> int:
     """What `_references` gives for an object that only a set and its argument hold."""
 
     class Probe:

@@ -11,9 +11,9 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from mars.attempt import context
 from mars.code import modules
@@ -25,6 +25,21 @@ from mars.observe.watchers import is_logged, is_watched
 from mars.sessions.logs import CallLogs, Feed
 from mars.settings import CANCEL_WAIT_S, PROGRESS_LOAD_S, PROGRESS_REDRAW_S
 from mars.task import Call, Handle, Output, Stage, Task
+
+if TYPE_CHECKING:
+    from mars.checkpoint.checkpoint import Checkpoint
+
+    class RunArguments(TypedDict, total=False):
+        """What ``execute`` may be given of `Runs.run`; that explains each."""
+
+        show_progress: bool | str | None
+        interval_s: float
+        on_error: str
+        seed: int | None
+        cancelled: threading.Event | None
+        checkpoint: object
+        echo: bool | str | None
+        report: str | os.PathLike[str] | None
 
 
 class Series:
@@ -50,8 +65,8 @@ class Series:
 
 def next_place(call: Call, places: Iterator[int]) -> int:
     """The number that a call makes its place of. Items of a map have one together."""
-    known = 0 if call.whole is None else call.whole.place
-    return next(places) if call.whole is None or known is None else known
+    known = None if call.whole is None else call.whole.place
+    return known if isinstance(known, int) else next(places)  # a map is no item itself
 
 
 class Runs:
@@ -98,8 +113,8 @@ class Runs:
         self._nested = nested
         self._places = itertools.count()
         self._interrupted: weakref.WeakSet[Run] = weakref.WeakSet()
-        self.checkpoints: dict[str, Any] = {}
-        self.checkpoint: Any = None
+        self.checkpoints: dict[str, Checkpoint] = {}
+        self.checkpoint: Checkpoint | None = None
         self.watcher: Callable[[Run, Sequence[Call]], object] | None = None
         self._following: Any = None
         self.under_way: dict[Run, Sequence[Call]] = {}  # for who begins to watch later
@@ -108,17 +123,17 @@ class Runs:
         self,
         handles: Sequence[Handle],
         *,
-        finish: Callable[[], Any],
+        finish: Callable[[], object],
         plain: bool = False,
         wait: bool = True,
         show_progress: bool | str | None = None,
         interval_s: float = 1,
         on_error: str = "raise",
         seed: int | None = None,
-        cancelled: Any = None,
-        checkpoint: Any = None,
+        cancelled: threading.Event | None = None,
+        checkpoint: object = None,
         echo: bool | str | None = None,
-        report: Any = None,
+        report: str | os.PathLike[str] | None = None,
         series: Series | None = None,
         ended: Callable[[Run], object] | None = None,
     ) -> Any:
@@ -186,7 +201,7 @@ class Runs:
             if echoing is not None or report is not None:
                 plain = False  # to settle it is to wait for the last lines, and to write the report
 
-            def settle(make: Callable[[], Any]) -> Any:
+            def settle(make: Callable[[], object]) -> object:
                 if echoing is not None:
                     echoing.wait()
                 return self._finish(run, make, report)
@@ -216,7 +231,7 @@ class Runs:
         return False if self._engine.shows_calls else mode
 
     @staticmethod
-    def _named(targets: Any, missing: Sequence[Call]) -> list[tuple[str, Call]]:
+    def _named(targets: Iterable[Call], missing: Sequence[Call]) -> list[tuple[str, Call]]:
         """The calls of a run, each with the name that people know it by."""
         from mars.observe.echo import labels
 
@@ -312,22 +327,27 @@ class Runs:
             self._following.end()
             self._following = None
 
-    def checkpoint_at(self, where: Any) -> Any:
+    def checkpoint_at(self, where: object) -> Checkpoint | None:
         """The checkpoint in a folder or at an URL. A session opens each of them once."""
         if where is False or self._nested:
             return None  # nested calls are kept with the call that asks for them
-        where = os.fspath(where)
-        known = self.checkpoints.get(where)
+        folder = os.fspath(cast("str", where))  # it raises for what is no path
+        known = self.checkpoints.get(folder)
         if known is None:
             from mars.checkpoint.checkpoint import Checkpoint
             from mars.observe.progress import write_line
 
-            known = Checkpoint(where, self._realm, self._engine, write_line)
-            self.checkpoints[where] = known
+            known = Checkpoint(folder, self._realm, self._engine, write_line)
+            self.checkpoints[folder] = known
         return known
 
     def _recall(
-        self, kept: Any, targets: Any, needed: Sequence[Call], run: Run, show_progress: Any
+        self,
+        kept: Checkpoint,
+        targets: Iterable[Call],
+        needed: Sequence[Call],
+        run: Run,
+        show_progress: bool | str | None,
     ) -> list[Call]:
         """Leave out of a run what a checkpoint has. The engine tells the checkpoint of the rest."""
         kept.identify(needed, run.entropy)
@@ -361,7 +381,7 @@ class Runs:
         timer.start()
         run.on_end(lambda _: timer.cancel())
 
-    def _heed(self, run: Run, cancelled: Any) -> None:
+    def _heed(self, run: Run, cancelled: threading.Event) -> None:
         """End a run when the program sets an event, as the original does."""
         ended = threading.Event()
 
@@ -402,7 +422,7 @@ class Runs:
         call.attach(task)
         return True
 
-    def _submit(self, run: Run, missing: Sequence[Call], targets: Any) -> None:
+    def _submit(self, run: Run, missing: Sequence[Call], targets: Collection[Call]) -> None:
         if self.watcher is not None:
             self.watcher(run, missing)
         self._follow(run)
@@ -410,7 +430,8 @@ class Runs:
             self.under_way[run] = missing
             run.on_end(self._over)
         try:
-            self._engine.submit(run, missing, [call.place for call in missing], targets)
+            places = [call.place for call in missing if call.place is not None]  # all have one
+            self._engine.submit(run, missing, places, targets)
         except BaseException as error:
             if not run.ended:
                 run.error = error
@@ -424,7 +445,7 @@ class Runs:
     def _give_places(
         self,
         missing: Sequence[Call],
-        targets: Any,
+        targets: Collection[Call],
         seed: int | None,
         series: Series | None = None,
     ) -> None:
@@ -448,7 +469,7 @@ class Runs:
                     attempt.spawned += 1
                 call.place = place if type(call) is Call else call.own_place(place)
 
-    def _check_report(self, path: Any) -> None:
+    def _check_report(self, path: str | os.PathLike[str]) -> None:
         from mars.report.report import check_name
 
         check_name(path)
@@ -457,14 +478,16 @@ class Runs:
                 "report= inside a call: there is no record here; the program's own session has it"
             )
 
-    def _report(self, run: Run, path: Any) -> None:
+    def _report(self, run: Run, path: str | os.PathLike[str]) -> None:
         """Write the report on a run that has ended."""
         from mars.report.record import record_of
         from mars.report.report import report_of
 
         report_of(record_of(self._engine.table(), self._session_id, run.number)).save(path)
 
-    def _finish(self, run: Run, finish: Callable[[], Any], report: Any = None) -> Any:
+    def _finish(
+        self, run: Run, finish: Callable[[], object], report: str | os.PathLike[str] | None = None
+    ) -> object:
         if self._following is not None:
             self._following.wait(run)
         if report is not None:
@@ -497,7 +520,7 @@ class Runs:
         show_progress: bool | str | None,
         interval_s: float,
         calls: Callable[[], tuple[list[tuple[str, Call]], dict[Call, Task]]],
-        echoing: Any,
+        echoing: object,
     ) -> None:
         try:
             if self._nested or run.ended:
@@ -606,7 +629,7 @@ def _ends_of(run: Run, targets: Iterable[Call], missing: Iterable[Call]) -> Any:
 
 
 def _run_arguments(
-    wait: Any, show_progress: Any, interval_s: Any, on_error: object, seed: Any
+    wait: object, show_progress: object, interval_s: Any, on_error: object, seed: object
 ) -> tuple[bool, bool | str | None, float, int | None]:
     """The arguments of `Runs.run`, checked. Scalars of numpy become plain ones."""
     usual = wait is True and show_progress is None and seed is None and on_error == "raise"

@@ -14,19 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mars.engine import Engine, SessionRealm
-from mars.engines.outcome import cancelled, no_value
-from mars.errors import NotExecuted
 from mars.logs import LogFetcher
-from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.logs import CallLogs
+from mars.sessions.outcomes import Outcomes
 from mars.sessions.runs import Runs
 from mars.sessions.views import Views
-from mars.task import Call, Handle, Output, Stage, Task
+from mars.task import Call, Handle, Output
 from mars.tracebacks import trim
 
 TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody looks
 if TYPE_CHECKING:
-    from mars.observe.states import State
+    from mars.checkpoint.checkpoint import Checkpoint
+    from mars.logs import Offsets
 
 _ACCEPTED: Final = frozenset(
     {
@@ -42,7 +41,7 @@ _OF_EXECUTE: Final = (
 )  # fmt: skip
 
 
-class Session(Views):
+class Session(Outcomes, Views):
     """What a program has executed on an engine.
 
     `new_session` makes it. As a context manager it closes itself at the end. The engine stays if
@@ -85,15 +84,15 @@ class Session(Views):
 
     def execute(
         self,
-        *objects: Any,
+        *objects: object,
         wait: bool = True,
         show_progress: bool | str | None = None,
         progress_update_interval: float = 1,
         on_error: str = "raise",
         seed: int | None = None,
-        checkpoint: Any = None,
+        checkpoint: object = None,
         echo: bool | str | None = None,
-        report: Any = None,
+        report: str | os.PathLike[str] | None = None,
         **accepted: Any,
     ) -> Any:
         """Run everything that ``objects`` need and that is not done yet.
@@ -169,11 +168,11 @@ class Session(Views):
             raise
 
     @property
-    def checkpoint(self) -> Any:
+    def checkpoint(self) -> Checkpoint | None:
         """The checkpoint, with ``reused``, ``executed`` and ``saved_s``. None: there is none."""
         return self.runs.checkpoint
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> Any:
         """Store a value once, for all calls and all runs of this session.
 
         Parameters
@@ -193,7 +192,7 @@ class Session(Views):
         """
         return above["put"](value, session=self)
 
-    def executor(self, max_workers: int | None = None, **kwargs: Any) -> Any:
+    def executor(self, max_workers: int | None = None, **kwargs: object) -> Any:
         """An executor of `concurrent.futures` whose calls run in this session.
 
         Parameters
@@ -212,7 +211,7 @@ class Session(Views):
 
     # -- reading ------------------------------------------------------------------------------
 
-    def fetch(self, *objects: Any, **unknown: Any) -> Any:
+    def fetch(self, *objects: object, **unknown: object) -> Any:
         """Values of objects that were executed in this session.
 
         Parameters
@@ -242,178 +241,6 @@ class Session(Views):
         except BaseException as error:
             trim(error)
             raise
-
-    def values(self, handles: Sequence[Handle]) -> list[Any]:
-        """The values of several objects, as a list. It raises what `fetch` raises.
-
-        Parameters
-        ----------
-        handles : sequence of Object
-            Objects, maps and the like that were executed in this session.
-        """
-        self.realm.check_open()
-        task, value = self._sound if self.runs.checkpoints else self.task_of, self.engine.value
-        try:
-            return [
-                value(task(one), one.index) if isinstance(one, Output) else one.value_in(self)
-                for one in handles
-            ]
-        except SystemExit as error:
-            self.runs.tell_exit(error)
-            raise
-        except NotExecuted:
-            # One that failed is most likely why others were not executed: that is the news.
-            for one in handles if len(handles) > 1 else ():
-                if isinstance(one, Output) and self._failed(one.call):
-                    raise self.engine.failure(self.task_of(one)) from None
-            raise
-
-    def _failed(self, call: Call) -> bool:
-        task = call.task_in(self.realm)
-        return task is not None and task.stage is Stage.FAILED and task.parts is None
-
-    def value(self, output: Output) -> Any:
-        """The value of one object."""
-        return self.values((output,))[0]
-
-    def _sound(self, output: Output) -> Task:
-        """The task of an object. If a checkpoint has a damaged result of it, it is run again."""
-        from mars.checkpoint.kept import Damaged, KeptTask
-
-        task = self.task_of(output)
-        if isinstance(task, KeptTask):
-            try:
-                task.load()
-            except Damaged:
-                task.forget()
-                self.runs.run([output], finish=lambda: None, show_progress=False)
-                return self.task_of(output)
-        return task
-
-    def task_of(self, output: Output) -> Task:
-        """The task that has the value or the error of an object.
-
-        Raises
-        ------
-        NotExecuted
-            It has not ended, or was not executed here. The message says which, and what to do.
-        CancelledError
-            It was cancelled.
-        """
-        call = output.call
-        task = call.task
-        if task is None or task.realm is not self.realm:
-            task = self._known(call)
-            if task is None:
-                raise self._no_value(call)
-        stage = task.stage
-        if stage is not Stage.DONE and stage is not Stage.FAILED:
-            if stage is not Stage.MADE or task.cancelled:
-                raise self._no_value(call)
-            # Its value is on a node of the cluster. Whoever asks for it has it brought here.
-            self.runs.run([output], finish=lambda: None, show_progress=False)
-            return self.task_of(output)
-        return task
-
-    def withdraw(self, call: Call) -> bool:
-        """Cancel one call; False: it has ended, or no run is at it."""
-        self.realm.check_open()
-        task = call.task_in(self.realm)
-        return task is not None and not task.finished and self.engine.withdraw(task)
-
-    def _no_value(self, call: Call) -> BaseException:
-        """The error of a call that has neither a value nor an error of its own here."""
-        from mars.observe.states import CANCELLED, NOT_STARTED, state_in, title_of
-
-        state = state_in(call, self.realm)
-        if state.word == CANCELLED:
-            return cancelled(call)
-        other = call.task
-        if state.word != NOT_STARTED or other is None or other.realm is self.realm:
-            return no_value(title_of(call), state)
-        realm: Any = other.realm
-        if getattr(realm, "closed", False):
-            reason = (
-                "was executed in a session that is closed. Call execute() to run it again in "
-                "this one"
-            )
-        else:
-            reason = (
-                f"was executed in another session, {getattr(realm, 'session_id', '')}. Read it "
-                f"there with fetch(session=...), or call execute() to run it in this one, too"
-            )
-        return NotExecuted(title_of(call), reason, NOT_STARTED)
-
-    def state(self, output: Output) -> State:
-        """The state of the call of an object in this session; see `mars.observe.states`.
-
-        Parameters
-        ----------
-        output : Object
-            The object.
-        """
-        from mars.observe.states import state_in
-
-        return state_in(output.call, self.realm)
-
-    def _known(self, call: Call) -> Task | None:
-        return call.task_in(self.realm) or call.adopt(self.realm)
-
-    def times(self, output: Output) -> Times | None:
-        """When the last attempt of the call of an object went through its stages.
-
-        Parameters
-        ----------
-        output : Object
-            The object.
-
-        Returns
-        -------
-        Times or None
-            Eight moments, in seconds of `time.monotonic`. None: the call has not ended.
-        """
-        task = self._known(output.call)
-        return None if task is None else times_of(task)
-
-    def attempts(self, output: Output) -> list[Attempt]:
-        """Where each attempt of the call of an object ran, and how it ended, first to last.
-
-        Parameters
-        ----------
-        output : Object
-            The object.
-
-        Returns
-        -------
-        list of Attempt
-            The attempts that have ended. Empty if the result came from a checkpoint.
-        """
-        task = self._known(output.call)
-        return [] if task is None else attempts_of(task)
-
-    def error(self, output: Output) -> BaseException | None:
-        """The error of the call of an object. None: it has a value.
-
-        A call that has not ended, or was not run, has a `NotExecuted` that says so.
-        """
-        call = output.call
-        task = self._known(call)
-        if task is None or task.stage not in (Stage.FAILED, Stage.DONE):
-            if task is not None and task.stage is Stage.MADE and not task.cancelled:
-                return None  # it has a value, which is still on its node
-            return self._no_value(call)
-        if task.stage is Stage.DONE and not (call.may_hold_errors or task.broken):
-            return None
-        try:
-            self.engine.value(task, output.index)
-        except BaseException as error:
-            return error
-        return None
-
-    def executed(self, output: Output) -> bool:
-        """Whether the object has a value here."""
-        task = output.call.task_in(self.realm)
-        return task is not None and task.available
 
     def follow_log(self, call: Call) -> Iterator[str]:
         """The lines that a call prints, as it prints them, until it has ended.
@@ -448,7 +275,9 @@ class Session(Views):
         feeds = self.logs.feeds(labels(list(dict.fromkeys(found))))
         return self.logs.follow_all(feeds, label_line)
 
-    def fetch_log(self, *objects: Any, offsets: Any = None, sizes: Any = None) -> list[LogFetcher]:
+    def fetch_log(
+        self, *objects: object, offsets: Offsets | None = None, sizes: Offsets | None = None
+    ) -> list[LogFetcher]:
         """What the calls of objects have printed.
 
         Parameters
@@ -468,7 +297,7 @@ class Session(Views):
         logs = [one.fetch_log(session=self, offsets=offsets, sizes=sizes) for one in given]
         return logs[0] if len(given) == 1 and not isinstance(given[0], Output) else logs
 
-    def fetch_infos(self, *objects: Any, fields: Sequence[str] | None = None) -> list[Any]:
+    def fetch_infos(self, *objects: object, fields: Sequence[str] | None = None) -> list[Any]:
         """Facts about stored results; see `mars.session.fetch_infos`."""
         given: Sequence[Any] = _handles(objects, "fetch_infos")
         return [one.infos_in(self, fields) for one in given]
@@ -565,7 +394,7 @@ class Session(Views):
         return None if self.page is None or self.closed else str(self.page.link)
 
     def create_remote_object(
-        self, name: str, cls: Callable[..., Any], *args: Any, **kw: Any
+        self, name: str, cls: Callable[..., object], *args: object, **kw: object
     ) -> Any:
         """Make an object in this process that all calls of the session share.
 
@@ -631,7 +460,7 @@ class Session(Views):
         )
 
 
-above: Final[dict[str, Callable[..., Any]]] = {}
+above: Final[dict[str, Callable[..., object]]] = {}
 """What a session offers although the modules that do it stand above this one, by name.
 
 `mars.session`, from which programs get their sessions, says what is here."""
@@ -653,7 +482,7 @@ AnySession = Session | SessionView
 """What programs may pass where a session is asked for."""
 
 
-def refuse_fetch_arguments(given: dict[str, Any]) -> None:
+def refuse_fetch_arguments(given: dict[str, object]) -> None:
     """Refuse arguments that `fetch` does not have, as the original does.
 
     Raises
@@ -669,7 +498,7 @@ def refuse_fetch_arguments(given: dict[str, Any]) -> None:
     raise TypeError(f"`fetch` got unexpected arguments: {', '.join(given)}{advice}")
 
 
-def _handles(objects: Sequence[Any], what: str) -> Sequence[Any]:
+def _handles(objects: Sequence[object], what: str) -> Sequence[Any]:
     """The objects, maps and tuples that a function was given; they may come in one list.
 
     They may also come out of one iterator, such as a generator.
@@ -711,7 +540,7 @@ class Opened:
         self.default: Session | None = None
         self.engines: dict[str, tuple[Engine, set[Session]]] = {}
         self.places: dict[str, tuple[str, int] | None] = {}
-        self.notebook: Any = None
+        self.notebook: object = None
         self.lock = threading.RLock()
 
     def leave(self, session: Session) -> None:

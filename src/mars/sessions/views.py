@@ -5,13 +5,13 @@ All of it is read from the engine's table of attempts, and made in the thread th
 
 from __future__ import annotations
 
-from typing import Any
-
 from mars.engine import Engine
 from mars.errors import UsageError
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody asks
 if TYPE_CHECKING:
+    import os
+
     from mars.report.record import Record
     from mars.report.report import Report
     from mars.report.what_if import WhatIf
@@ -60,7 +60,7 @@ class Views:
 
         return report_of(self._record())
 
-    def timeline(self, path: Any) -> None:
+    def timeline(self, path: str | os.PathLike[str]) -> None:
         """Write all attempts as a timeline, for https://ui.perfetto.dev or chrome://tracing.
 
         Parameters
@@ -113,7 +113,7 @@ class Views:
 
         return what_if(self._record(), nodes, cpus, price, gpus)
 
-    def attempts_frame(self) -> Any:
+    def attempts_frame(self) -> object:
         """All attempts that have ended, as a table with a row for each.
 
         Returns

@@ -163,7 +163,7 @@ def _chunked(value: Any, numbers: bool) -> Any:
     import numpy
 
     if type(value) in (list, tuple) and any(isinstance(one, da.Array) for one in value):
-        return da.stack([da.asarray(one) for one in value])
+        return da.stack([da.asarray(one) for one in value], allow_unknown_chunksizes=True)
     several = isinstance(value, list) or (type(value) is tuple and _plain(value))
     if (
         several

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mars.attempt import context
 from mars.calls.executable import Executable
@@ -30,6 +30,9 @@ from mars.sessions.opening import choose, get_default_session
 from mars.sessions.session import AnySession, Session
 from mars.task import Call, Handle
 from mars.tileables.logs import ChunkLogs
+
+if TYPE_CHECKING:
+    from mars.task import Realm
 
 _KINDS: Final = {
     "Array": "mars.tensor.core:Tensor",
@@ -131,7 +134,7 @@ class Tileable(Executable[Any]):
         found[id(self)] = self
         describe(list(found.values()), session)
 
-    def calls_in(self, realm: object) -> Sequence[Call]:
+    def calls_in(self, realm: Realm) -> Sequence[Call]:
         return list(dict.fromkeys([one.call for one in self._objects or ()]))
 
     def leaves(self) -> Sequence[Any]:

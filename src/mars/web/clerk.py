@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from mars.logs import LogSource, escape_control
 from mars.sessions.session import Session, opened
-from mars.settings import PAGE_TICK_S
+from mars.settings import DESK_ADVANCE_S, PAGE_TICK_S
 from mars.web.facts import Facts, log_part
 
 _known: Final[weakref.WeakKeyDictionary[Session, Facts]] = weakref.WeakKeyDictionary()
@@ -42,7 +42,7 @@ def answers(asked: bytes) -> Iterator[bytes]:
         yield _line({"error": "this session is closed"})
         return
     facts = facts_of(session)
-    facts.overview()  # it brings what is known up to date
+    facts.index.advance(DESK_ADVANCE_S)
     if path == "/api/log":
         yield from _log(facts, str(query.get("call", "")), bool(query.get("follow")))
         return

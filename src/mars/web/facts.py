@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -419,20 +420,23 @@ class Facts:
         """
         tasks = self.index.held(self.session.realm)
         seen = self.engine.kept_values(tasks, PAGE_OBJECTS)
+        read: Counter[Call] = Counter()  # places in the arguments of calls that are not done
+        for task in tasks:
+            if not task.call.satisfied:
+                read.update(source for source, _ in task.call.inputs)
         rows: list[list[Any]] = []
         for one in seen.stored:
-            task = tasks[one.task] if one.task >= 0 else None
             made, readers = one.maker, list(one.readers)
-            if task is None:
+            if one.task < 0:
                 rows.append(["", "", one.what or "value", one.size_bytes, one.on_disk, made,
                              readers, 0, 0])  # fmt: skip
                 continue
+            task = tasks[one.task]
             call = task.call
             what = "value of put()" if isinstance(call, HeldCall) else "result"
             name = "put()" if isinstance(call, HeldCall) else shown(title_of(call), 120)
-            readers_left = max(0, task.consumers)
             rows.append([call.key, name, what, one.size_bytes, one.on_disk, made, readers,
-                         max(0, call.handles - readers_left), readers_left])  # fmt: skip
+                         max(0, call.handles - read[call]), max(0, task.consumers)])  # fmt: skip
         return {
             "used": seen.used_bytes, "limit": seen.limit_bytes, "disk": seen.disk_bytes,
             "small": seen.small_bytes, "rows": rows, "more": seen.others,

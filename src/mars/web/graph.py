@@ -15,7 +15,7 @@ from typing import Any, Final
 from mars.observe.observation import EndedAttempt
 from mars.observe.states import DONE, QUEUED, REUSED, RUNNING, WAITING, title_of
 from mars.settings import PAGE_GRAPH_BESIDE, PAGE_GRAPH_CALLS, PAGE_GRAPH_MOST
-from mars.task import Call, Realm, Stage, Task
+from mars.task import Call, Realm, Stage
 from mars.web.index import Index
 
 _LOW: Final = 2**32 - 1
@@ -134,7 +134,7 @@ def _boxes(index: Index, realm: Realm, run: int) -> dict[int, Box]:
             box.calls = sum(box.states.values())
     for low, call in calls.items():
         box = boxes.setdefault(low, _box_of(call))
-        state = _state(call.task_in(realm))
+        state = _state(call, realm)
         if box.calls == 1 and state in (WAITING, QUEUED):
             box.states.clear()  # it is tried again
         box.settle(state)
@@ -143,7 +143,7 @@ def _boxes(index: Index, realm: Realm, run: int) -> dict[int, Box]:
         for whole in wholes:
             if whole.serial & _LOW not in calls and whole.serial & _LOW not in boxes:
                 outside = boxes[whole.serial & _LOW] = _box_of(whole)
-                outside.settle(_state(whole.task_in(realm)))
+                outside.settle(_state(whole, realm))
     gone = [low for low in boxes if low not in calls and not boxes[low].reads]
     if gone:
         _follow_links(boxes, gone, index.reads(), latest)
@@ -191,9 +191,10 @@ def mark_running(told: dict[str, Any], busy: Iterable[tuple[str, str, int]]) -> 
                 size -= moved
 
 
-def _state(task: Task | None) -> str:
-    if task is None:
-        return WAITING
+def _state(call: Call, realm: Realm) -> str:
+    task = call.task_in(realm)
+    if task is None:  # it was not started, or nobody can ask for its value any more
+        return DONE if call.satisfied else WAITING
     if task.reused:
         return REUSED
     return _STAGES[task.stage]

@@ -129,7 +129,7 @@ class Index:
         self.cores = engine.n_cpu
         self._counted: set[int] = set()  # runs whose calls are in `Kind.total`
         self._held: dict[str, weakref.ref[Task]] = {}
-        self._held_until = 0.0
+        self._held_at = self._held_until = -PAGE_SCAN_S
         self._linked = 0
         self._reads: dict[int, tuple[int, ...]] = {}
 
@@ -229,18 +229,19 @@ class Index:
 
     def held(self, realm: Realm) -> list[Task]:
         """The tasks of a session whose calls the program holds, those of `put` among them."""
-        found = (one() for one in list(self._scanned().values()))
+        found = (one() for one in list(self._scanned(0.0).values()))
         return [task for task in found if task is not None and task.realm is realm]
 
-    def _scanned(self) -> dict[str, weakref.ref[Task]]:
+    def _scanned(self, old_s: float = PAGE_SCAN_S) -> dict[str, weakref.ref[Task]]:
         """All calls that there are, by key, also those of runs that ended before anybody watched.
 
         To note each call as it comes would cost every program something. The collector of garbage
-        knows them anyway, and is asked when somebody looks.
+        knows them anyway, and is asked when somebody looks, if it was asked more than ``old_s``
+        seconds ago, and for a small part of the time.
         """
         with self._lock:
             now = time.monotonic()
-            if now >= self._held_until:
+            if now >= max(self._held_until, self._held_at + old_s):
                 calls = [one for one in gc.get_objects() if issubclass(type(one), Call)]
                 self._held = {
                     call.key: weakref.ref(task)
@@ -249,7 +250,8 @@ class Index:
                     if task.realm.engine is self._engine  # type: ignore[attr-defined]
                 }
                 took_s = time.monotonic() - now
-                self._held_until = now + took_s + max(PAGE_SCAN_S, 30 * took_s)
+                self._held_at = now
+                self._held_until = now + 31 * took_s
             return self._held
 
     def calls_of(self, run: int) -> Iterator[Call]:

@@ -1,9 +1,13 @@
 """What a program does to its modules and classes in odd ways is what its calls find."""
 
 import contextvars
+import ctypes
+import importlib.abc
+import importlib.util
 import os
 import sys
 import types
+import typing
 
 os.environ["BASE"] = "list"
 
@@ -91,6 +95,36 @@ def of_own():
 
 
 check_call("a module of a class of its own", of_own, want=("I am own", True))
+
+
+class Memory(importlib.abc.Loader):
+    """Finds and loads modules from texts."""
+
+    texts: typing.ClassVar = {
+        "told": "import told_of\ndef answer():\n    return told_of.ANSWER\n",
+        "told_of": "ANSWER = 42\n",
+    }
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self.texts:
+            return importlib.util.spec_from_loader(name, self)
+        return None
+
+    def exec_module(self, module):
+        exec(self.texts[module.__name__], module.__dict__)
+
+
+sys.meta_path.append(Memory())
+import told  # noqa: E402
+
+check_call("a module that the program's own loader made", told.answer, want=42)
+
+
+class Pair(ctypes.Structure):
+    _fields_ = (("a", ctypes.c_int), ("b", ctypes.c_double))
+
+
+check_call("a structure of ctypes", lambda pair: (pair.a, pair.b), Pair(1, 2.0), want=(1, 2.0))
 
 # -- what has no content, or is a view ---------------------------------------------------------------------
 

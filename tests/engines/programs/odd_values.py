@@ -132,6 +132,7 @@ def hints_inside():
 
 
 check_call("annotations of what a function defines", hints_inside, want=hints_inside())
+LOCK = threading.Lock()  # cannot travel, and is left out where all names of the script go along
 check_call("globals by name", lambda name: globals()[name].__name__, "Leaf", want="Leaf")
 check_call("a text that is evaluated", lambda text: eval(text).__name__, "Leaf", want="Leaf")
 

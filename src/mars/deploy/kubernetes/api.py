@@ -51,13 +51,13 @@ class Api:
                 "the package kubernetes is not installed here; "
                 "python -m pip install 'mars-remote[kubernetes]'"
             ) from None
-        self._kubernetes: Any = kubernetes
+        self._kubernetes = kubernetes
         self.inside = is_inside()
         given, found = self._configured(api_client)
         self.namespace = namespace or found or "default"
         self._given: Any = given
         self._core = kubernetes.client.CoreV1Api(given)
-        self._makes: dict[str, Callable[..., Any]] = {
+        self._makes: dict[str, Callable[..., object]] = {
             "Job": kubernetes.client.BatchV1Api(given).create_namespaced_job,
             "Deployment": kubernetes.client.AppsV1Api(given).create_namespaced_deployment,
             "Secret": self._core.create_namespaced_secret,
@@ -70,7 +70,7 @@ class Api:
         self._apps = kubernetes.client.AppsV1Api(given)
 
     def _configured(self, api_client: object) -> tuple[object, str]:
-        config: Any = self._kubernetes.config
+        config = self._kubernetes.config
         try:
             if self.inside:
                 found = _OWN_NAMESPACE.read_text().strip()
@@ -284,7 +284,7 @@ class _Missing(UsageError):
     """There is no such object."""
 
 
-_LIMIT: Final[dict[str, Any]] = {"_request_timeout": KUBERNETES_CALL_S}
+_LIMIT: Final[dict[str, object]] = {"_request_timeout": KUBERNETES_CALL_S}
 
 
 def _words_of(error: Any) -> str:

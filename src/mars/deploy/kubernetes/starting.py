@@ -311,7 +311,7 @@ def new_name() -> str:
     return f"mars-{secrets.token_hex(4)}"
 
 
-def checked(options: dict[str, object]) -> dict[str, Any]:
+def checked(options: dict[str, object]) -> dict[str, object]:
     """The options that mean something here; those of the original that do not are left out."""
     options["image"] = options.get("image") or os.environ.get(IMAGE)
     code = wanted.__code__

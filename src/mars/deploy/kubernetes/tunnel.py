@@ -12,7 +12,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from mars.deploy.kubernetes.api import Api
 from mars.errors import MarsError
@@ -37,7 +36,7 @@ class Tunnel:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
-        self._open: set[Any] = set()
+        self._open: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
         self._closed = False
         self.trouble: MarsError | None = None
@@ -86,7 +85,7 @@ class Tunnel:
         self._go(self._pump, there, here)
         self._pump(here, there)
 
-    def _pump(self, source: Any, sink: Any) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError):
             while data := source.recv(MIB // 4):
                 sink.sendall(data)
@@ -109,7 +108,7 @@ class Tunnel:
                 thread.join()
 
 
-def _close(*ends: Any) -> None:
+def _close(*ends: socket.socket) -> None:
     for end in ends:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)  # wakes who reads in another thread

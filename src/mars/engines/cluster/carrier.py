@@ -23,7 +23,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard
 
 from mars import platform
 from mars._version import __version__
@@ -32,6 +32,9 @@ from mars.settings import SHIP_BYTES
 
 if TYPE_CHECKING:
     import ssl
+
+    from mars.task import Stored
+
 
 FORK: Final = "fork"  # worker, facts: start a process
 DATA: Final = "data"  # worker, whether it is records, content: a frame of the worker's socket
@@ -72,6 +75,9 @@ STACK: Final = "stack"  # question, what the worker does and its stack, a line f
 LACK: Final = "lack"  # question, packages that are missing
 CLOCK: Final = "clock"  # what the driver said as it asked, the node's clock, ns
 BROKEN: Final = "broken"  # why the node ends itself
+
+Facts = dict[str, Any]
+"""What a node, or the program, tells of itself."""
 
 Message = tuple[Any, ...]
 
@@ -190,7 +196,7 @@ def size_of(message: Message) -> int:
     return size
 
 
-def stored_values_in(message: object) -> Iterator[Any]:
+def stored_values_in(message: object) -> Iterator[Stored]:
     """The stored values anywhere in a message."""
     pending = [message]
     while pending:
@@ -201,7 +207,7 @@ def stored_values_in(message: object) -> Iterator[Any]:
             pending.extend(one)  # type: ignore[arg-type]
 
 
-def _is_stored(one: object) -> bool:
+def _is_stored(one: object) -> TypeGuard[Stored]:
     if type(one) is not tuple or len(one) != 5 or type(one[4]) is not tuple:
         return False
     return (one[0] is None or type(one[0]) is bytes) and all(type(x) is int for x in one[1:4])
@@ -254,7 +260,7 @@ class Carrier(Protocol):
     def context(self) -> ssl.SSLContext | None:
         """TLS for going to a node, as the foreign engine has it, once begun; None: it has none."""
 
-    def begin(self, listener: Listener, facts: Mapping[str, Any]) -> Sequence[str]:
+    def begin(self, listener: Listener, facts: Facts) -> Sequence[str]:
         """Start our nodes wherever the foreign engine has workers; the addresses of those now.
 
         It does not wait for them: one that cannot be reached shall not hold up the others. The
@@ -284,7 +290,7 @@ def node_facts(
     trouble: str = "",
     not_followed: Sequence[str] = (),
     gpus: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Facts:
     """What a node says of itself first.
 
     ``file`` is one that it has open, for the driver to see whether it can open such files;
@@ -378,7 +384,7 @@ _DISTRIBUTIONS: Final = {"sklearn": "scikit-learn", "cv2": "opencv-python", "PIL
 """Packages whose module has another name, of those that values are often made of."""
 
 
-def refusal(facts: Mapping[str, Any]) -> str:
+def refusal(facts: Facts) -> str:
     """Why a node cannot be used, such as another version; empty when it can."""
     if facts["mars"] != __version__:
         return (
@@ -396,7 +402,7 @@ def refusal(facts: Mapping[str, Any]) -> str:
     return ""
 
 
-def differences(facts: Mapping[str, Any], packages: Mapping[str, str]) -> list[str]:
+def differences(facts: Facts, packages: Mapping[str, str]) -> list[str]:
     """What a node has in another version than this program.
 
     Packages that it has not at all are told of when a call needs them.

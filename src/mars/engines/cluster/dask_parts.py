@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import pickle
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from mars._version import __version__
 from mars.deploy.dask_scheduler import guard, peer_may_serve
@@ -21,12 +21,22 @@ from mars.engines.cluster.node import Node
 from mars.errors import StartupFailed
 from mars.settings import CONNECT_S, JOIN_LOOK_S, RELAY_BYTES, SHIP_BYTES
 
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+
+    from mars.engines.cluster import carrier
+
 RELAY: Final = "mars-relay"
 DRIVER_OP: Final = "mars_driver"
 NODE_OP: Final = "mars_node"
 
 
-def pack(messages: Sequence[Message]) -> tuple[int, list[Any]]:
+_Foreign = Any
+"""What Dask makes and has no types for: its comms, schedulers, workers, frames and plugins."""
+
+
+def pack(messages: Sequence[Message]) -> tuple[int, list[object]]:
     """Messages as Dask carries them, large parts uncopied beside a pickle, and their size."""
     from distributed.protocol import to_serialize
 
@@ -36,13 +46,13 @@ def pack(messages: Sequence[Message]) -> tuple[int, list[Any]]:
     return len(head) + sum(buffer.raw().nbytes for buffer in buffers), [head, *parts]
 
 
-def unpack(packed: Sequence[Any]) -> list[Message]:
+def unpack(packed: Sequence[_Foreign]) -> list[Message]:
     """What `pack` was given."""
     head, *buffers = packed
     return pickle.loads(head, buffers=buffers)  # type: ignore[no-any-return]
 
 
-def _packed_size(packed: Sequence[Any]) -> int:
+def _packed_size(packed: Sequence[_Foreign]) -> int:
     """In the scheduler, which leaves the large parts as they came."""
     head, *parts = packed
     return len(head) + sum(memoryview(one).nbytes for part in parts for one in part.frames)
@@ -54,16 +64,16 @@ class _Pipe:
     What is queued together is sent together: a message of its own costs Dask some 0.1 ms.
     """
 
-    def __init__(self, comm: Any) -> None:
+    def __init__(self, comm: _Foreign) -> None:
         self.comm = comm
-        self._queue: deque[tuple[int, Any]] = deque()
+        self._queue: deque[tuple[int, object]] = deque()
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._bytes = 0
         self._task = asyncio.ensure_future(self._write())
 
-    def put(self, item: Any, size: int) -> None:
+    def put(self, item: object, size: int) -> None:
         self._queue.append((size, item))
         self._bytes += size
         if self._bytes > RELAY_BYTES:
@@ -110,9 +120,9 @@ class _Driver:
     def __init__(self, pipe: _Pipe) -> None:
         self.pipe = pipe
         self.nodes: dict[str, _Pipe] = {}
-        self._tasks: set[Any] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
-    def start(self, work: Any) -> None:
+    def start(self, work: Coroutine[object, object, object]) -> None:
         """Do something for this driver as long as it is there."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -136,23 +146,23 @@ class Relay:
     def __init__(self) -> None:
         self._drivers: dict[str, _Driver] = {}
         self._count = 0
-        self._scheduler: Any = None
+        self._scheduler: _Foreign = None
 
-    async def start(self, scheduler: Any) -> None:
+    async def start(self, scheduler: _Foreign) -> None:
         """Take connections of drivers and nodes."""
         self._scheduler = scheduler
         guard(scheduler)  # also one that others have started
         scheduler.handlers[DRIVER_OP] = self.serve_driver
         scheduler.handlers[NODE_OP] = self.serve_node
 
-    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+    def remove_worker(self, scheduler: _Foreign, worker: str, **_: object) -> None:
         """Dask has given up a worker, such as one that has been stopped: so do we its nodes."""
         for driver in self._drivers.values():
             for name, pipe in driver.nodes.items():
                 if name.startswith(f"{worker} "):
                     pipe.comm.abort()
 
-    async def serve_driver(self, comm: Any, key: str, plugin: bytes) -> Any:
+    async def serve_driver(self, comm: _Foreign, key: str, plugin: bytes) -> _Foreign:
         """A driver's connection, until it ends; with it end its nodes."""
         from distributed.core import Status
 
@@ -217,7 +227,7 @@ class Relay:
                 self._scheduler.broadcast(msg=message, on_error="ignore"), CONNECT_S
             )
 
-    async def serve_node(self, comm: Any, key: str, address: str) -> Any:
+    async def serve_node(self, comm: _Foreign, key: str, address: str) -> _Foreign:
         """A node's connection, until it ends."""
         from distributed.core import Status
 
@@ -264,20 +274,20 @@ class NodePlugin:
         What it tells its nodes.
     """
 
-    def __init__(self, key: str, facts: Mapping[str, Any]) -> None:
+    def __init__(self, key: str, facts: carrier.Facts) -> None:
         self._key, self._facts = key, facts
         self.name = plugin_name(key)
         self._node: Node | None = None
         self._pipe: _Pipe | None = None
-        self._task: Any = None
+        self._task: asyncio.Task[object] | None = None
 
-    def __getstate__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> tuple[object, ...]:
         return self._key, self._facts
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, ...]) -> None:
         self.__init__(*state)  # type: ignore[misc]
 
-    async def setup(self, worker: Any) -> None:
+    async def setup(self, worker: _Foreign) -> None:
         """Connect with the scheduler, which relays, and start the node."""
         from distributed.comm import connect
 
@@ -293,7 +303,7 @@ class NodePlugin:
             raise
         self._task = asyncio.ensure_future(self._serve(self._node, self._pipe))
 
-    def _start(self, worker: Any, pipe: _Pipe) -> Node:
+    def _start(self, worker: _Foreign, pipe: _Pipe) -> Node:
         loop = asyncio.get_running_loop()
 
         def tell(messages: Sequence[Message]) -> None:
@@ -333,15 +343,15 @@ class NodePlugin:
         if self._pipe is not None:
             await self._pipe.close()
 
-    async def teardown(self, worker: Any) -> None:
+    async def teardown(self, worker: _Foreign) -> None:
         """End the node and its processes."""
         await self._end()
 
 
-def as_plugin(base: type, plugin: Any) -> Any:
+def as_plugin(base: type, plugin: _Foreign) -> _Foreign:
     """A plugin as Dask wants it; ours do not inherit, or importing mars would import Dask."""
     cls = type(plugin)
-    made: Any = object.__new__(_plugin_class(base, cls))
+    made: _Foreign = object.__new__(_plugin_class(base, cls))
     made.__dict__.update(plugin.__dict__)
     return made
 
@@ -350,21 +360,21 @@ def _plugin_class(base: type, cls: type) -> type:
     return type(cls.__name__, (cls, base), {"__reduce__": _reduce_plugin})
 
 
-def _reduce_plugin(plugin: Any) -> tuple[Any, ...]:
+def _reduce_plugin(plugin: _Foreign) -> tuple[object, ...]:
     if isinstance(plugin, Relay):
         return _new_relay, ()
     return _new_node_plugin, plugin.__getstate__()
 
 
-def _new_relay() -> Any:
+def _new_relay() -> _Foreign:
     return as_plugin(import_distributed().SchedulerPlugin, Relay())
 
 
-def _new_node_plugin(key: str, facts: Mapping[str, Any]) -> Any:
+def _new_node_plugin(key: str, facts: carrier.Facts) -> _Foreign:
     return as_plugin(import_distributed().WorkerPlugin, NodePlugin(key, facts))
 
 
-def import_distributed() -> Any:
+def import_distributed() -> _Foreign:
     """Dask's package, imported when somebody wants it.
 
     Raises

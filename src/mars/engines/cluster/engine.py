@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from mars import platform
 from mars.attempt.setting import import_path
@@ -53,6 +53,10 @@ from mars.settings import (
     STACK_ANSWER_S,
 )
 from mars.task import Call, Function
+
+if TYPE_CHECKING:
+    from mars.attempt import followed
+    from mars.engines.wire.messages import Facts
 
 _MORE_CORES = "new_session(n_cpu=...) with more"
 """What to do about a call that asks for more cores, on a cluster that the program has started."""
@@ -256,7 +260,7 @@ class Cluster:
         elif messages and known.alive:
             self.workers.take_from(known, messages)
 
-    def _meet(self, name: str, facts: dict[str, Any]) -> None:
+    def _meet(self, name: str, facts: carrier.Facts) -> None:
         refusal = carrier.refusal(facts)
         if refusal:
             self._refuse_node(facts["address"], refusal)
@@ -285,7 +289,7 @@ class Cluster:
         del self.refused[:-REFUSED_NODES_KEPT]
         self._greeted.notify_all()
 
-    def _reach(self, name: str, facts: dict[str, Any]) -> Line | None:
+    def _reach(self, name: str, facts: carrier.Facts) -> Line | None:
         if facts["door"] is None:
             return None
         try:
@@ -301,7 +305,7 @@ class Cluster:
             lambda reason: self.left(name, reason),
         )
 
-    def _greet(self, name: str, facts: dict[str, Any]) -> None:
+    def _greet(self, name: str, facts: carrier.Facts) -> None:
         line = self._reach(name, facts)
         with self._greeted:
             if self._ended or self._reaching.pop(name, None) is None:  # it has left meanwhile
@@ -465,7 +469,7 @@ class Cluster:
         mirrors.store = Store(wake, budget_bytes, directory, mirrors)
         return mirrors.store
 
-    def new_workers(self, facts: dict[str, Any], store: Store) -> NodeWorkers:
+    def new_workers(self, facts: Facts, store: Store) -> NodeWorkers:
         """The worker processes; nodes know the facts themselves."""
         return self.workers
 
@@ -492,8 +496,8 @@ class Cluster:
         path: list[str],
         here: str,
         variables: dict[bytes, bytes | None],
-        settings: dict[str, Any],
-    ) -> Any:
+        settings: dict[str, object],
+    ) -> followed.Surroundings:
         """What calls are told of the program; each node finds its own import path for it."""
         told = None if self._folder >= 0 else here
         where = whereabouts(path, self._installed, told or None, variables)
@@ -504,9 +508,10 @@ class Cluster:
             for node in nodes:
                 node.tell(carrier.WHERE, where)
         given = self._given
-        return Surroundings(
+        around = Surroundings(
             path, self._installed, told, variables, given.settings(settings), given.variables({})
         )
+        return cast("followed.Surroundings", around)  # which is what its pickle reads as there
 
     def _whereabouts(self, here_too: bool) -> Whereabouts:
         try:

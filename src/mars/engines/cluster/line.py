@@ -202,7 +202,7 @@ class Line:
                 del self._later[attempt]
             return item, None
 
-    def _send_messages(self, batch: list[Any]) -> None:
+    def _send_messages(self, batch: Sequence[Message | Part]) -> None:
         data = pickle.dumps(batch, 5)
         self._sending.sendall(_FRAME.pack(_MESSAGES, len(data), 0, 0, 0) + data)
 

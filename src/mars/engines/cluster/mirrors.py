@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import platform
 from mars.engines.cluster import carrier
@@ -24,6 +24,9 @@ from mars.settings import (
     MIRRORS_IN_MEMORY_SHARE,
     SPARE_DESCRIPTORS,
 )
+
+if TYPE_CHECKING:
+    from mars.task import Stored
 
 _OURS_TO_BEAR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EIO,
                                   errno.EDQUOT, errno.EFBIG, errno.EINTR})  # fmt: skip
@@ -214,7 +217,7 @@ class Mirrors:
         """Whether there is any value whose bytes are not all here."""
         return bool(self._unkept or self._absent)
 
-    def trouble(self, value: Any) -> str:
+    def trouble(self, value: Stored) -> str:
         """Why the bytes of a value that have come are not all here; empty: they are."""
         _, number, offset, length, _ = value
         if number not in self._unkept and number not in self._absent:
@@ -230,14 +233,14 @@ class Mirrors:
                 return self._trouble[number]
         return ""
 
-    def expect(self, value: Any) -> None:
+    def expect(self, value: Stored) -> None:
         """A value is on its way here, from its beginning to its end."""
         _, number, offset, length, _ = value
         with self.store.lock:
             coming = _Coming(self.store.arena(number)[1], number, offset, length)
             self._coming.setdefault(number, []).append(coming)
 
-    def pass_on(self, value: Any, node: RemoteNode) -> None:
+    def pass_on(self, value: Stored, node: RemoteNode) -> None:
         """Have a node get a value while it comes here."""
         _, number, offset, _, _ = value
         with self.store.lock, contextlib.suppress(OSError):  # then it gets it once that is here
@@ -247,11 +250,11 @@ class Mirrors:
             node.held.add((number, offset))  # once it has come: before, nobody there may read it
             node.arenas.add(number)
 
-    def has_come(self, value: Any) -> None:
+    def has_come(self, value: Stored) -> None:
         """A value is here."""
         self._forget_coming(value[1], value[2])
 
-    def get(self, value: Any, node: RemoteNode) -> None:
+    def get(self, value: Stored, node: RemoteNode) -> None:
         """A node gets a value from another one: until it says how that ends, it is a reader."""
         self.store.lent(value, _as_reader(node))
 

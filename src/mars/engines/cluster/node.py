@@ -14,7 +14,7 @@ import pickle
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
@@ -51,6 +51,9 @@ from mars.task import RECORD
 if TYPE_CHECKING:
     import socket
     import ssl
+
+    from mars.engines.wire.regions import Result
+    from mars.task import Stored
 
 
 _OF_PROCESSES: Final = {carrier.DATA, carrier.CONTROL, carrier.SIGNAL, carrier.LEND}
@@ -98,7 +101,7 @@ class Node:
     def __init__(
         self,
         tell: Callable[[Sequence[Message]], object],
-        facts: Mapping[str, Any],
+        facts: carrier.Facts,
         address: str,
         cpus: float,
         host: str,
@@ -131,7 +134,7 @@ class Node:
             undo.callback(os.close, self._ledger_file)
             self._ledger = Ledger(self._ledger_file, 0, self._budget)
             undo.callback(self._ledger.close)
-            told = {
+            told: messages.Facts = {
                 "object_memory": self._budget,
                 "spill_directory": self._spill,
                 "path": import_path(),
@@ -163,7 +166,7 @@ class Node:
             gpus = _gpus(facts)
         except ValueError as error:  # calls without GPUs run here all the same
             trouble = trouble or str(error)
-        told = carrier.node_facts(
+        described = carrier.node_facts(
             address, cpus, memory, facts["packages"], ours, carrier.can_open(theirs),
             None if self._door is None else self._door.place, trouble,
             not_followed(facts.get("whereabouts")), gpus,
@@ -172,7 +175,7 @@ class Node:
             host, facts["ports"], context, going, self._soon, self._say, self._copy, self._put_off,
             self._place_copy,
         )  # fmt: skip
-        self._say(carrier.HELLO, told)
+        self._say(carrier.HELLO, described)
         self._thread = threading.Thread(target=self._run, name="mars-node", daemon=True)
         self._thread.start()
 
@@ -285,10 +288,10 @@ class Node:
             with self._settled:
                 self._settled.notify_all()
 
-    def _on_wake(self, _: Any, __: int) -> None:
+    def _on_wake(self, _: object, __: int) -> None:
         os.read(self._wake_read, 4096)
 
-    def _say(self, *message: Any) -> None:
+    def _say(self, *message: object) -> None:
         self._outgoing.append(message)
 
     def _flush(self) -> None:
@@ -359,7 +362,7 @@ class Node:
             arena = self._arena(number, size, address)
             process.send((messages.ARENA, number, size), (arena.descriptor,))
 
-    def _write(self, number: int, size: int, offset: int, data: Any) -> None:
+    def _write(self, number: int, size: int, offset: int, data: bytes | memoryview) -> None:
         arena = self._arena(number, size)
         _write(arena.descriptor, offset, data)
         self._count(arena)
@@ -425,7 +428,7 @@ class Node:
         except RuntimeError as error:  # the system refuses one
             self._say(carrier.STACK, question, [f"no answer: {error}"])
 
-    def _fork(self, number: int, facts: dict[str, Any]) -> None:
+    def _fork(self, number: int, facts: messages.Facts) -> None:
         place = -1
         try:
             place = self._ledger.open_place()
@@ -515,7 +518,7 @@ class Node:
         for attempt, result in early:
             self._line.send_later(attempt, [*self._parts(result), (carrier.ARRIVED, [attempt])])
 
-    def _ship_values(self, values: Sequence[Any]) -> None:
+    def _ship_values(self, values: Sequence[Stored]) -> None:
         if self._kept:
             return
         for value in values:
@@ -526,7 +529,7 @@ class Node:
                 self._outgoing.append(part)
                 self._flush()
 
-    def _parts(self, value: Any) -> Iterator[carrier.Part]:
+    def _parts(self, value: Stored) -> Iterator[carrier.Part]:
         _, number, offset, length, _ = value
         return self._copy(number, offset, length)
 
@@ -566,7 +569,7 @@ class Node:
     @staticmethod
     def _printed(process: LocalProcess, start: int, count: int) -> bytes:
         try:
-            return patiently(process.segment.read, start, count)  # type: ignore[no-any-return]
+            return patiently(process.segment.read, start, count)
         except OSError:  # a place in a log has to stay one
             return b"?" * count
 
@@ -609,7 +612,7 @@ def _write(descriptor: int, offset: int, data: bytes | memoryview) -> None:
         view = view[done:]
 
 
-def stored_results(records: bytes) -> Iterator[tuple[int, int, Any]]:
+def stored_results(records: bytes) -> Iterator[tuple[int, int, Result]]:
     """Attempt, status and result of those in a frame of records that have parts in an arena."""
     position = 0
     while position < len(records):
@@ -621,7 +624,7 @@ def stored_results(records: bytes) -> Iterator[tuple[int, int, Any]]:
         position += size
 
 
-def _gpus(facts: Mapping[str, Any]) -> Sequence[str]:
+def _gpus(facts: carrier.Facts) -> Sequence[str]:
     """The names of the GPUs of this node: as the driver says, or as they are found here."""
     named: Sequence[str] | None = facts.get("gpus")
     if named is not None:

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mars.attempt import failure
 from mars.attempt.capture import Log
@@ -23,7 +23,7 @@ from mars.engines.driver import events
 from mars.engines.driver.queues import serves
 from mars.engines.driver.workers import Driver
 from mars.engines.wire.messages import Submit
-from mars.engines.wire.regions import Key, Stored, parts_of
+from mars.engines.wire.regions import Key, parts_of
 from mars.engines.wire.status import FATAL
 from mars.errors import MarsError, NoAvailableBand, StoreFull, WorkerDied
 from mars.settings import (
@@ -33,7 +33,10 @@ from mars.settings import (
     NODES_LOST_NAMED,
     ROOM_WAIT_S,
 )
-from mars.task import TIMING, Stage, Task, WorkerId
+from mars.task import TIMING, Stage, Stored, Task, WorkerId
+
+if TYPE_CHECKING:
+    from mars.attempt.capture import Segment
 
 
 class Process(Protocol):
@@ -45,7 +48,7 @@ class Process(Protocol):
     @property
     def node(self) -> RemoteNode: ...
     @property
-    def segment(self) -> Any: ...
+    def segment(self) -> Segment: ...
 
     def printed(self, data: bytes, running: tuple[int, int]) -> OSError | None:
         """More of its log has come, and which attempt it belongs to."""
@@ -291,7 +294,7 @@ class Nodes:
         _, made_in = self._driver.scheduler.made_in[source.attempt]
         self._tell_group(made_in, carrier.HURRY, source.attempt)
 
-    def _tell_group(self, group: int, *message: Any) -> None:
+    def _tell_group(self, group: int, *message: object) -> None:
         """Send a message to the node of a group, if that is there."""
         node = self.shipping.node(group)
         if node is not None:
@@ -431,6 +434,8 @@ def _lost_value(node: RemoteNode, task: Task) -> bytes:
 def _unschedulable(task: Task, lost: Iterable[str]) -> NoAvailableBand:
     options = task.call.options
     wish = f"cpus={options.cpus:g}"
+    if options.gpus:
+        wish += f", gpus={options.gpus:g}"
     if options.memory is not None:
         wish += f", memory={options.memory:,}"
     if options.worker is not None:

@@ -25,7 +25,7 @@ class Node(Protocol):
 
     name: str
 
-    def tell(self, *message: Any) -> None:
+    def tell(self, *message: object) -> None:
         """Send it a message."""
 
 

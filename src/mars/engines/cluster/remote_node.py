@@ -12,8 +12,8 @@ from mars.engines.cluster.clock import Clock
 from mars.engines.cluster.line import Line
 from mars.engines.cluster.logs import NodeLogs
 from mars.engines.cluster.whereabouts import Coming, Noted, Whereabouts
-from mars.engines.wire.regions import Stored
 from mars.settings import CALL_MEMORY_SHARE, CLOCK_S
+from mars.task import Stored
 
 
 class RemoteNode:
@@ -78,7 +78,7 @@ class RemoteNode:
             self._ask_clock_ns = now + int(CLOCK_S * 1e9)
             self.tell(carrier.ASK_CLOCK, now)
 
-    def tell(self, *message: Any) -> None:
+    def tell(self, *message: object) -> None:
         """Send a message."""
         self.send(message)
 

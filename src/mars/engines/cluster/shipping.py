@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
 from mars.engines.cluster.whereabouts import Coming, Key, Lacking, Noted, Whereabouts
-from mars.engines.wire.regions import OWNER_SHIFT, Stored
+from mars.engines.wire.regions import OWNER_SHIFT
 from mars.settings import SHIP_BYTES_PER_S
-from mars.task import Stage, Task
+from mars.task import Stage, Stored, Task
 
 _HOPS: Final = 2
 """How often a value is sent that goes to another node by way of the driver."""
@@ -54,6 +54,10 @@ class Node(Protocol):
         """Whether it has a line to the driver, and so may have lines to other nodes."""
 
 
+AnyNode = Any
+"""A `Node`, of the class that the owner has for it, and that it gets back."""
+
+
 class Ship(NamedTuple):
     """The driver sends its own copy of a value."""
 
@@ -72,7 +76,7 @@ class Get(NamedTuple):
 
     source: Task
     value: Stored
-    giver: Any
+    giver: AnyNode
 
 
 class Hurry(NamedTuple):
@@ -125,18 +129,18 @@ class Shipping:
         not change while one is.
     """
 
-    def __init__(self, may_meet: Callable[[Any, Any], bool]) -> None:
+    def __init__(self, may_meet: Callable[[AnyNode, AnyNode], bool]) -> None:
         self._may_meet = may_meet
-        self.nodes: list[Any] = []
+        self.nodes: list[AnyNode] = []
         self.where = Whereabouts()
         self.moment: Callable[[], object] = lambda: None
-        self._by_index: dict[int, Any] = {}
+        self._by_index: dict[int, AnyNode] = {}
         # For which task distances were asked for last, at which moment, and what came of it: the
         # scheduler asks for those to several nodes in a row.
         self._asked: tuple[weakref.ref[Task] | None, object, int] = None, None, -1
         self._lacking, self._least = Lacking(), 0.0
 
-    def node(self, index: int) -> Any:
+    def node(self, index: int) -> AnyNode:
         """The node of a group; None: it is lost."""
         return self._by_index.get(index)
 
@@ -222,7 +226,7 @@ class Shipping:
             ]
         return steps
 
-    def nearest(self, task: Task) -> Node | None:
+    def nearest(self, task: Task) -> AnyNode:
         """The node that lacks the fewest bytes of a task's inputs; None: some node can run it."""
         worker = task.call.options.worker
         able = [one for one in self.nodes if worker in (None, one.address)]
@@ -235,7 +239,7 @@ class Shipping:
                     lacking[one] += value[3]
         return min(able, key=lacking.__getitem__, default=None)
 
-    def giver(self, source: Task, value: Stored, node: Node) -> Any:
+    def giver(self, source: Task, value: Stored, node: Node) -> AnyNode:
         """The node from which another one gets a value that the driver has not; None: from none."""
         if not source.early or not node.is_direct:
             return None
@@ -246,7 +250,7 @@ class Shipping:
         ]  # fmt: skip
         return min(having, key=lambda one: self.where.sending.get(one, 0), default=None)
 
-    def hand_on(self, lost: Node, made: Iterable[tuple[Task, int]]) -> dict[Task, Any]:
+    def hand_on(self, lost: Node, made: Iterable[tuple[Task, int]]) -> dict[Task, AnyNode]:
         """Who sends values to the driver instead of a lost node that has made them.
 
         Parameters

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from mars import owners, platform
 from mars.attempt.setting import import_path
@@ -60,17 +60,17 @@ class Surroundings:
         installed: Sequence[str],
         here: str | None,
         variables: dict[bytes, bytes | None],
-        settings: dict[str, Any],
+        settings: dict[str, object],
         given: Variables | None = None,
     ) -> None:
         self._facts = (
             list(path), list(installed), here, variables, settings, _place(), dict(given or {}),
         )  # fmt: skip
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return follow, self._facts
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[object]:
         path, _, here, variables, settings, _, given = self._facts
         return iter((path, here, {**given, **variables}, settings))
 
@@ -80,10 +80,10 @@ def follow(
     installed: list[str],
     here: str | None,
     variables: dict[bytes, bytes | None],
-    settings: dict[str, Any],
+    settings: dict[str, object],
     place: str,
     given: dict[bytes, bytes | None],
-) -> tuple[list[str], str, dict[bytes, bytes | None], dict[str, Any]]:
+) -> tuple[list[str], str, dict[bytes, bytes | None], dict[str, object]]:
     """What a worker on this node should have for what the program has."""
     global _own_path, _own_folder
     if _own_path is None:

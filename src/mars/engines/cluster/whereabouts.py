@@ -16,10 +16,14 @@ Key = tuple[int, int]
 """Arena and offset of a value."""
 
 
+_Node = Any
+"""A node, of whatever class the owner of `Shipping` has for it; see `shipping.Node`."""
+
+
 class Noted(set[K], Generic[K]):
     """What one node has, which is noted under the node in an index of all nodes, too."""
 
-    def __init__(self, index: dict[K, dict[Any, None]], node: Any, where: Whereabouts) -> None:
+    def __init__(self, index: dict[K, dict[_Node, None]], node: _Node, where: Whereabouts) -> None:
         super().__init__()
         self._index, self._node, self._where = index, node, where
 
@@ -29,7 +33,7 @@ class Noted(set[K], Generic[K]):
         self._index.setdefault(one, {})[self._node] = None
         self._where.changes += 1
 
-    def discard(self, one: Any, /) -> None:
+    def discard(self, one: _Node, /) -> None:
         """Note that the node has it no more."""
         if one in self:
             super().discard(one)
@@ -45,14 +49,14 @@ class Noted(set[K], Generic[K]):
             self.discard(one)
 
 
-class Coming(dict[Key, Any]):
+class Coming(dict[Key, _Node]):
     """What one node gets from which other node, noted in an index of all nodes, too."""
 
-    def __init__(self, node: Any, where: Whereabouts) -> None:
+    def __init__(self, node: _Node, where: Whereabouts) -> None:
         super().__init__()
         self._node, self._where = node, where
 
-    def begin(self, key: Key, source: Any) -> None:
+    def begin(self, key: Key, source: object) -> None:
         """A value is on its way from another node."""
         self[key] = source
         self._where.coming.setdefault(key, {})[self._node] = None
@@ -82,20 +86,20 @@ class Lacking:
     def __init__(self) -> None:
         self.total = 0
         self.any = False  # whether there are large inputs
-        self._have: dict[Any, int] = {}
-        self._barred: set[Any] = set()  # one of them is on its way there
-        self._able: set[Any] | None = None  # may read what is not here yet; None: all may
+        self._have: dict[_Node, int] = {}
+        self._barred: set[_Node] = set()  # one of them is on its way there
+        self._able: set[_Node] | None = None  # may read what is not here yet; None: all may
 
-    def bytes(self, node: Any) -> float:
+    def bytes(self, node: _Node) -> float:
         """What a node lacks; infinite: it can not have all of them as things are."""
         if node in self._barred or (self._able is not None and node not in self._able):
             return math.inf
         return 0 if node.reads else self.total - self._have.get(node, 0)
 
-    def least(self, count: int, has: Callable[[Any], bool], readers: Iterable[Any]) -> float:
+    def least(self, count: int, has: Callable[[_Node], bool], readers: Iterable[_Node]) -> float:
         """What the node lacks that lacks least, of so many that are there; ``has`` says which."""
         if self._able is not None:
-            some: Iterable[Any] = self._able
+            some: Iterable[_Node] = self._able
         else:
             some = {*self._have, *readers}
         least = min((self.bytes(node) for node in some if has(node)), default=math.inf)
@@ -103,7 +107,7 @@ class Lacking:
             return self.total  # one that has none of them
         return least
 
-    def count(self, size: int, having: Iterable[Any], able: Iterable[Any] | None) -> None:
+    def count(self, size: int, having: Iterable[_Node], able: Iterable[_Node] | None) -> None:
         """Take another input, the nodes that have it, and those that may read it already."""
         self.any = True
         self.total += size
@@ -112,7 +116,7 @@ class Lacking:
         if able is not None:
             self._able = set(able) if self._able is None else self._able.intersection(able)
 
-    def bar(self, nodes: Iterable[Any]) -> None:
+    def bar(self, nodes: Iterable[_Node]) -> None:
         """An input is on its way to these nodes."""
         self._barred.update(nodes)
 
@@ -136,15 +140,15 @@ class Whereabouts:
     """
 
     def __init__(self) -> None:
-        self.holders: dict[Key, dict[Any, None]] = {}
-        self.copies: dict[Key, dict[Any, None]] = {}
-        self.coming: dict[Key, dict[Any, None]] = {}
-        self.makers: dict[int, dict[Any, None]] = {}
-        self.readers: dict[Any, None] = {}
-        self.sending: dict[Any, int] = {}
+        self.holders: dict[Key, dict[_Node, None]] = {}
+        self.copies: dict[Key, dict[_Node, None]] = {}
+        self.coming: dict[Key, dict[_Node, None]] = {}
+        self.makers: dict[int, dict[_Node, None]] = {}
+        self.readers: dict[_Node, None] = {}
+        self.sending: dict[_Node, int] = {}
         self.changes = 0
 
-    def may_read_early(self, worker: int, key: Key) -> dict[Any, None]:
+    def may_read_early(self, worker: int, key: Key) -> dict[_Node, None]:
         """Nodes where calls may read a value of a worker that is not here yet."""
         made, copied = self.makers.get(worker, {}), self.copies.get(key, {})
         return {**made, **copied} if copied else made

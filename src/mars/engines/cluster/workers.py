@@ -11,7 +11,6 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from mars import platform
 from mars.engines.cluster import carrier
@@ -23,8 +22,10 @@ from mars.engines.cluster.shipping import has
 from mars.engines.driver.workers import Driver, GroupLost
 from mars.engines.local.process import Watch
 from mars.engines.local.workers import Ended
+from mars.engines.wire import messages
 from mars.engines.wire.messages import Order, ToWorker
-from mars.engines.wire.regions import OWNER_SHIFT, Stored
+from mars.engines.wire.regions import OWNER_SHIFT
+from mars.task import Stored
 
 
 class NodeProcess:
@@ -133,7 +134,7 @@ class NodeWorkers:
         self._driver, self._soon = driver, soon
         self.nodes.begin(driver, self)
 
-    def start(self, number: int, facts: dict[str, Any], group: int) -> NodeProcess:
+    def start(self, number: int, facts: messages.Facts, group: int) -> NodeProcess:
         """Start a process on the node of a group.
 
         Raises

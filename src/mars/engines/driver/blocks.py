@@ -6,8 +6,6 @@ A map is one task that stays READY while items of it are left. A block is a task
 
 from __future__ import annotations
 
-from typing import Any
-
 from mars.engines.driver.consequences import abandon, complete, end_run
 from mars.engines.driver.core import ABANDONED, DONE, FAILED, READY, Core, move
 from mars.engines.driver.events import Outcome
@@ -98,7 +96,7 @@ def end_block(core: Core, block: Task, outcome: Outcome) -> None:
     _end_map_if_last(core, task)
 
 
-def fail_block(core: Core, block: Task, result: Any) -> None:
+def fail_block(core: Core, block: Task, result: object) -> None:
     """A block ended without a word about its items, as when its worker died."""
     task = block.source
     assert task is not None

@@ -7,8 +7,6 @@ event handlers in `reactor`, `early` and `blocks`. Pure.
 
 from __future__ import annotations
 
-from typing import Any
-
 from mars.engines.driver.core import (
     ABANDONED,
     ASSIGNED,
@@ -174,7 +172,7 @@ def abandon(core: Core, task: Task) -> None:
             pending.append(dependent)
 
 
-def fail(core: Core, task: Task, result: Any, failed_input: Task | None = None) -> None:
+def fail(core: Core, task: Task, result: object, failed_input: Task | None = None) -> None:
     """A task fails, by itself or with one of its inputs, and with it all that needs its value."""
     move(task, FAILED)
     task.result, task.failed_input = result, failed_input

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from mars.attempt import failure
-from mars.attempt.capture import Log, Segment
+from mars.attempt.capture import Log, Printed
 from mars.engines.driver import events
 from mars.engines.driver.certificate import ending_name, evidence, last_lines, start_ending
 from mars.engines.driver.queues import place_of, serves
@@ -177,7 +176,7 @@ class Deaths:
 
 def _words_of(process: Process, ended: Ended) -> str:
     """How a worker ended that never was ready, and what it said."""
-    segment: Any = process.segment
+    segment = process.segment
     said = "\n".join(last_lines(_tail(segment, 0, segment.size())))
     ending = "" if ended.note else f"a worker {start_ending(ended.status)}"
     return "\n".join(part for part in (ended.note, ending, said.strip()) if part)
@@ -187,7 +186,7 @@ def _last_line(text: str) -> str:
     return (text.splitlines() or [""])[-1]
 
 
-def _tail(segment: Segment, start: int, end: int) -> str:
+def _tail(segment: Printed, start: int, end: int) -> str:
     """The last that was printed between two places of a log file."""
     begin = max(start, end - DEATH_LOG_BYTES)
     return segment.read(begin, end - begin).decode("utf-8", "replace")

@@ -6,7 +6,7 @@ of them is sent once, and when a worker is to forget them. `loop` calls it, in i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from mars.attempt import failure
 from mars.calls.options import DEFAULT_OPTIONS
@@ -19,6 +19,13 @@ from mars.engines.wire import messages
 from mars.engines.wire.messages import CallMessage, FunctionMessage, RunMessage
 from mars.settings import FUNCTIONS_KEPT, REPORT_S
 from mars.task import Function, RunId, Stage, Task, WorkerId
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from mars.attempt.followed import Surroundings
+    from mars.calls.maps import MapCall
+    from mars.task import Stored, Value
 
 
 def _function_key(function: Function, run: Run) -> bytes:
@@ -85,16 +92,16 @@ class Dispatch:
                 functions[number] = (function.name, data, regions)
             if run.number not in member.runs:
                 member.runs.add(RunId(run.number))
-                told: Any = run.surroundings
-                if told is member.surroundings:
+                told: Surroundings | Literal["as before"] | None = run.surroundings
+                if run.surroundings is member.surroundings:
                     told = messages.AS_BEFORE
                 else:
-                    member.surroundings = told
+                    member.surroundings = run.surroundings
                 runs[run.number] = (run.session_id, run.entropy, run.prefix, told)
             if task.items is not None:
                 outgoing.append(self._block_message(member, task, number, run))
                 continue
-            payload: Any = call.payload
+            payload: messages.Payload = call.payload
             if call.stored is not None:
                 payload = self._store.arguments(call, run)
                 for region in payload[1]:
@@ -111,14 +118,14 @@ class Dispatch:
         over, member.over = member.over, ([], [])
         member.process.send((messages.TASKS, functions, runs, outgoing, over))
 
-    def _extra(self, task: Task) -> dict[str, Any] | None:
+    def _extra(self, task: Task) -> messages.Extra | None:
         """What only some calls need to say."""
         options = task.call.options
         tries = task.tries + task.deaths
         known = options is DEFAULT_OPTIONS or options is self._plain
         if known and not tries and task.dependents is None:
             return None
-        extra: dict[str, Any] = {}
+        extra: messages.Extra = {}
         if options.name is not None:
             extra["name"] = options.name
         if options.cpus != 1:
@@ -131,7 +138,7 @@ class Dispatch:
             extra["retry_on"] = options.retry_data
             extra["retries"] = options.retries
         if tries:
-            extra["try"] = tries + 1
+            extra["tried"] = tries
         if task.dependents is not None:
             extra["keep"] = True  # the value, for calls behind this one
         if extra:
@@ -140,8 +147,8 @@ class Dispatch:
         return None
 
     def _block_message(self, member: Member, task: Task, number: int, run: Run) -> CallMessage:
-        call: Any = task.call
-        extra = self._extra(task) or {}
+        call = cast("MapCall", task.call)
+        extra: messages.Extra = self._extra(task) or {}
         indices = task.items
         assert indices is not None
         extra["count"] = len(indices)
@@ -152,12 +159,12 @@ class Dispatch:
         if call.taken is not None:
             extra["spread"], extra["rows"] = False, "plain" if call.taken.plain else "any"
         try:
-            payload = self._store.block_arguments(call, indices, run)
+            payload: messages.Payload = self._store.block_arguments(call, indices, run)
         except Exception as error:  # no room for them
             # The worker tells it when the block's turn has come: what is queued keeps its order.
             extra["refused"] = failure.encode_failure(error, call=call.name)
             payload = b""
-        if type(payload) is tuple:
+        if isinstance(payload, tuple):
             for region in payload[1]:
                 self.lend(member, region)
         return (
@@ -172,17 +179,17 @@ class Dispatch:
             call.serial,
         )
 
-    def _inputs(self, member: Member, task: Task) -> list[Any]:
+    def _inputs(self, member: Member, task: Task) -> list[messages.Input]:
         realm = task.realm
-        inputs = []
+        inputs: list[messages.Input] = []
         for call, index in task.call.inputs:
             source = call.task
             if source is None or source.realm is not realm:
                 source = call.task_in(realm)
                 assert source is not None
             if source.stage is Stage.DONE or source.early:
-                value = source.result if call.n_output is None else source.result[index]
-                if type(value) is not bytes:
+                value: Value = source.result if call.n_output is None else source.result[index]
+                if not isinstance(value, bytes):
                     self.lend(member, value)
                 inputs.append(value)
             else:
@@ -190,7 +197,7 @@ class Dispatch:
                 inputs.append((source.attempt, None if call.n_output is None else index))
         return inputs
 
-    def lend(self, member: Member, value: Any) -> None:
+    def lend(self, member: Member, value: Stored) -> None:
         """Make sure that a worker can map a stored value."""
         arena = self._store.arena(value[1])
         self._store.lent(value, member.number)

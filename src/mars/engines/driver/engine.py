@@ -14,7 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from mars import delivery, platform
 from mars.attempt import call as attempt_call
@@ -51,7 +51,10 @@ from mars.task import Call, Realm, Stage, Task
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
+    from mars.attempt.followed import Surroundings
+    from mars.engines.wire.messages import Facts
     from mars.observe.observation import Memory, Observation
+    from mars.task import Buffer, Place, Value
 
 
 class Groups:
@@ -105,7 +108,7 @@ class Site(Protocol):
     ) -> Store:
         """What keeps the large values."""
 
-    def new_workers(self, facts: dict[str, Any], store: Store) -> Workers:
+    def new_workers(self, facts: Facts, store: Store) -> Workers:
         """The worker processes, none of which runs yet; ``facts`` are for each of them."""
 
     def new_scheduler(
@@ -124,8 +127,8 @@ class Site(Protocol):
         path: list[str],
         here: str,
         variables: dict[bytes, bytes | None],
-        settings: dict[str, Any],
-    ) -> Any:
+        settings: dict[str, object],
+    ) -> Surroundings:
         """What calls are told of the program: its import path, folder, variables and settings."""
 
     def find_gpus(self) -> Sequence[Sequence[str]]:
@@ -208,7 +211,7 @@ class DriverEngine:
         self._changed_variables: dict[bytes, bytes | None] = {}
         self._settings = Program()
         # As found last, and what calls are told of it.
-        self._around: tuple[tuple[Any, ...], Any] = (None,) * 4, None
+        self._around: tuple[tuple[object, ...], Surroundings | None] = (None,) * 4, None
         path, here, *_ = self._surroundings()
         self.memory = memory = int(CALL_MEMORY_SHARE * site.memory_bytes)
         object_memory = options.object_memory
@@ -217,7 +220,7 @@ class DriverEngine:
                 OBJECT_MEMORY_SHARE * (memory_limit_bytes()[0] or UNKNOWN_MEMORY_BYTES)
             )
         spill_directory = options.spill_directory or platform.disk_directory()
-        facts = {
+        facts: Facts = {
             "object_memory": object_memory,
             "spill_directory": spill_directory,
             "path": path,
@@ -258,7 +261,7 @@ class DriverEngine:
         """Addresses of the groups of workers."""
         return self.groups.addresses
 
-    def _wake(self, action: Any) -> None:
+    def _wake(self, action: Callable[[], object]) -> None:
         self.loop.post(action)
 
     def _tell(self, line: str) -> None:
@@ -280,7 +283,7 @@ class DriverEngine:
     # -- the contract -------------------------------------------------------------------------
 
     def submit(
-        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+        self, run: Run, calls: Sequence[Call], places: Sequence[Place], targets: Collection[Call]
     ) -> None:
         """Start calls; see `mars.engine.Engine`."""
         check_open(self._closed, self._pid)
@@ -322,7 +325,7 @@ class DriverEngine:
         """What takes calls one at a time; see `mars.engine.Engine`."""
         self._folder = platform.quick_folder()
 
-        def surroundings() -> Any:
+        def surroundings() -> Surroundings:
             if self._closed or self._pid != os.getpid():
                 check_open(self._closed, self._pid)
             return self._surroundings()
@@ -335,7 +338,7 @@ class DriverEngine:
         self.site.look_at((call,))
         self.check_schedulable(call)
 
-    def _surroundings(self) -> Any:
+    def _surroundings(self) -> Surroundings:
         """What calls have of the program: the same object until something changes.
 
         Where the program imports from, what it calls "here", and what it has changed. Its calls
@@ -358,15 +361,15 @@ class DriverEngine:
             and found[0] is path
             and found[1] == here
             and found[2] is self._changed_variables
+            and known[1] is not None
         ):
             return known[1]
         found = path, here, self._changed_variables, settings
-        if found != known[0]:
-            known = found, self.site.as_told(*found)
-        else:
-            known = found, known[1]
-        self._around = known
-        return known[1]
+        told = known[1]
+        if told is None or found != known[0]:
+            told = self.site.as_told(*found)
+        self._around = found, told
+        return told
 
     def check_schedulable(self, call: Call) -> None:
         """Refuse a call that no worker can ever run."""
@@ -457,15 +460,15 @@ class DriverEngine:
         result = task.result if task.call.n_output is None else task.result[index]
         return codec.loads(result) if type(result) is bytes else self.store.decode(result)
 
-    def decode(self, value: Any) -> object:
+    def decode(self, value: object) -> object:
         """A fresh object from a value."""
         check_open(self._closed, self._pid)
-        return self.store.decode(value)
+        return self.store.decode(cast("Value", value))  # as `Engine` has it: what results hold
 
-    def pickled(self, value: Any) -> tuple[Any, Sequence[Any]]:
+    def pickled(self, value: object) -> tuple[Buffer, Sequence[Buffer]]:
         """A value as its pickle and its large buffers."""
         check_open(self._closed, self._pid)
-        return self.store.pickled(value)
+        return self.store.pickled(cast("Value", value))
 
     def install(self, task: Task, value: object) -> None:
         """Give a task a value, or its values, that the driver has."""
@@ -611,12 +614,19 @@ class DriverEngine:
 
     # -- shared objects -----------------------------------------------------------------------
 
-    def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
+    def create_object(
+        self,
+        session: str,
+        name: str,
+        cls: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> RemoteObject:
         """Make a shared object; see `mars.attempt.context.Context`."""
         self.objects.create(session, name, cls, args, kwargs)
         return self.get_object(session, name)
 
-    def get_object(self, session: str, name: str) -> Any:
+    def get_object(self, session: str, name: str) -> RemoteObject:
         """The shared object of that name."""
         self.objects.find(session, name)
         return RemoteObject(
@@ -632,7 +642,7 @@ class DriverEngine:
         self.objects.drop_session(session)
 
 
-def _variables() -> dict[Any, Any]:
+def _variables() -> dict[bytes, bytes]:
     """The environment as it is kept, which compares a hundred times faster than `os.environ`."""
     kept = getattr(os.environ, "_data", None)
     if isinstance(kept, dict):

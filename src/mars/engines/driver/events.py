@@ -96,7 +96,7 @@ class Lost(NamedTuple):
     """
 
     group: int
-    certificate: Callable[[Task], Any] = lambda _: None
+    certificate: Callable[[Task], object] = lambda _: None
     copied: Mapping[int, int] = {}
 
 
@@ -131,7 +131,7 @@ class Died(NamedTuple):
 
     worker: WorkerId
     started: int
-    certificate: Callable[[Task], Any] = lambda _: None
+    certificate: Callable[[Task], object] = lambda _: None
     log: Any = None
     starved: bool = False
     peak: int = 0

@@ -11,13 +11,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pickle
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars import platform
 from mars.attempt.capture import Log, Segment
@@ -28,6 +27,7 @@ from mars.engines.driver.dispatch import Dispatch
 from mars.engines.driver.events import Outcome
 from mars.engines.driver.live import LiveItems
 from mars.engines.driver.queues import WorkerState, place_of
+from mars.engines.driver.records import outcomes_in
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.store import Store
 from mars.engines.driver.workers import GroupLost, Member, Process, Workers
@@ -36,16 +36,15 @@ from mars.engines.local.workers import Ended
 from mars.engines.wire import messages
 from mars.engines.wire.frames import BadFrame
 from mars.engines.wire.messages import (
-    FLAG_FAILURES,
-    FLAG_PACKED,
-    FLAG_STDERR,
-    FLAG_STORED,
     FromWorker,
     Request,
 )
 from mars.errors import InternalError, MarsError, SessionClosed, StartupFailed
 from mars.settings import IDLE_ARENA_S, LOG_LOOK_S, STOP_S
-from mars.task import RECORD, RECORD_HEAD, TIMES, RunId, Stage, Task, WorkerId
+from mars.task import RunId, Stage, Task, WorkerId
+
+if TYPE_CHECKING:
+    from mars.engines.driver.nested import NestedServer
 
 Answer = TypeVar("Answer")
 
@@ -82,7 +81,7 @@ class Loop:
         self.dispatch = Dispatch(self.members, scheduler, store)
         self.deaths = Deaths(scheduler, workers, self.fail_runs, tell)
         self.live = LiveItems(self.members, scheduler)
-        self.nested: Any = None  # serves workers whose calls ask for calls; set by the engine
+        self.nested: NestedServer | None = None  # set by the engine
         self.error: BaseException | None = None
         self.now = 0.0  # when the event came that is being decided about
         self._nodes = workers.nodes
@@ -262,7 +261,7 @@ class Loop:
         finally:
             self._busy = False
 
-    def _on_wake(self, _: Any, __: int) -> None:
+    def _on_wake(self, _: object, __: int) -> None:
         os.read(self._wake_read, 64)
         self._awake = False
         self._act_on_posted()
@@ -440,7 +439,11 @@ class Loop:
         try:
             place = self.store.worker_starts(number)
             self.scheduler.core.ended.workers[number][1] = time.monotonic()
-            facts = {"address": group.address, "place": place, "threads": group.threads}
+            facts: messages.Facts = {
+                "address": group.address,
+                "place": place,
+                "threads": group.threads,
+            }
             if group.pool is not None:
                 names, worker = group.pool.names, self.scheduler.workers[number]
                 facts["gpus"] = [names[at] for at in worker.devices]
@@ -506,50 +509,12 @@ class Loop:
                 self.nested.attempt_ended(member)
 
     def _outcomes(self, process: Process, data: memoryview | bytes) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        new: Any = tuple.__new__
         told = bytes(data)  # at once: each slice of a view would cost one more
-        position = 0
-        end = len(told)
-        size_of = RECORD.size
-        unpack = RECORD_HEAD.unpack_from
-        times_from, times_to = TIMES.start, TIMES.stop
-        segment = process.segment
-        while position < end:
-            attempt, status, flags, log_start, log_end, received, stored, peak, size = unpack(
-                told, position
-            )
-            payload = position + size_of
-            result: Any = told[payload : payload + size]
-            if flags & FLAG_PACKED:
-                result = pickle.loads(result)
-                if flags & FLAG_STORED:
-                    self.store.arrived(result)
-            log = None
-            if log_end > log_start:
-                log = Log(segment, log_start, log_end)
-                if flags & FLAG_STDERR:
-                    log.loud, self.loud = True, self.loud + 1
-                self._trim(log)
-            # As `Outcome(…)` makes it, without a frame of its own.
-            outcomes.append(
-                new(
-                    Outcome,
-                    (
-                        attempt,
-                        status,
-                        (stored - received) * 1e-9,
-                        result,
-                        flags & FLAG_STORED != 0,
-                        len(result[1]) if flags & FLAG_FAILURES else 0,
-                        told[position + times_from : position + times_to],
-                        log,
-                        peak * 1024,
-                        False,
-                    ),
-                )
-            )
-            position = payload + size
+        outcomes = outcomes_in(told, process.segment, self.store.arrived)
+        for outcome in outcomes:
+            if outcome.log is not None:
+                self.loud += outcome.log.loud
+                self._trim(process.segment, outcome.log)
         table = self.scheduler.core.ended
         table.add(process.number, told, len(outcomes))
         if self._nodes is None:
@@ -562,16 +527,16 @@ class Loop:
             attempt, start = member.process.running()
             if attempt:
                 segment = member.process.segment
-                self._trim(Log(segment, start, segment.size()))
+                self._trim(segment, Log(segment, start, segment.size()))
         if self._nodes is not None:
             self._nodes.look(now)
         for stream in list(self.streams):
             stream.look()
 
-    def _trim(self, log: Log) -> None:
+    def _trim(self, segment: Segment, log: Log) -> None:
         """Keep a log within its limit."""
         if log.end - log.start > self.log_limit:
-            log.segment.trim(log.start, log.end, int(self.log_limit))
+            segment.trim(log.start, log.end, int(self.log_limit))
 
     def _take(self, member: Member, message: FromWorker) -> None:
         worker = WorkerId(member.number)
@@ -605,6 +570,7 @@ class Loop:
             self._take_request(member, message)
 
     def _take_request(self, member: Member, message: Request) -> None:
+        assert self.nested is not None
         if message[0] == messages.SUBMIT and self._nodes is not None:
             trouble = self._nodes.trouble(message)
             if trouble is not None:
@@ -643,7 +609,7 @@ class Loop:
             if outcomes:
                 self.on(events.Finished(WorkerId(member.number), outcomes))
         log = Log(process.segment, ended.log_start, process.segment.size())
-        self._trim(log)
+        self._trim(process.segment, log)
         died = self.deaths.died(process, ended, log)
         del self.members[member.number]
         self._dirty.discard(member)

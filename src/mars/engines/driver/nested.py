@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, failure
@@ -17,22 +17,68 @@ from mars.code import modules
 from mars.engine import Run
 from mars.engines.driver import events
 from mars.engines.driver.workers import Member
-from mars.engines.objects import SharedObjects
+from mars.engines.objects import SharedObjects, asked_by
 from mars.engines.wire import messages
+from mars.engines.wire.regions import is_stored
 from mars.errors import SessionClosed
 from mars.logs import LogSource
 from mars.settings import BLOCKED_WORKERS, BLOCKED_WORKERS_AT_MOST
 from mars.task import Call, Function, Stage, Task, WorkerId
 
+if TYPE_CHECKING:
+    from mars.attempt.rows import Row
+    from mars.calls.options import Options
+    from mars.engines.driver.dispatch import Dispatch
+    from mars.engines.driver.scheduler import Scheduler
+    from mars.engines.driver.store import Store
+    from mars.task import Buffers, Place, Stored, Value
+
+    _Rows = tuple[Row | None, list[Row | None], bool]
+
 _MADE_THERE: Final = Function(b"", "a call inside its worker", b"")
 """Function of calls that a worker has run by itself."""
+
+
+class Loop(Protocol):
+    """What of the engine's loop is used here."""
+
+    dispatch: Dispatch
+    scheduler: Scheduler
+    store: Store
+
+    @property
+    def over(self) -> bool:
+        """Whether the engine has ended."""
+
+    def ask(self, question: Callable[[], int]) -> int:
+        """Have something looked up in the loop's thread, and wait for the answer."""
+
+    def post(self, action: Callable[[], object]) -> None:
+        """Have something done in the loop's thread."""
+
+    def on(self, event: events.Event) -> None:
+        """Have the scheduler decide about an event."""
+
+    def submit(self, run: Run, tasks: Sequence[Task]) -> None:
+        """Start a run."""
+
+    def cancel(self, run: Run) -> None:
+        """End a run early."""
+
+    def number(self, run: Run) -> int:
+        """A number for a run, by which messages call it."""
+
+    def collect_regions(self) -> None:
+        """Pass on what the store wants told to workers."""
 
 
 class Host(Protocol):
     """The engine that the workers belong to."""
 
-    loop: Any
     objects: SharedObjects
+
+    @property
+    def loop(self) -> Loop: ...
 
     def check_schedulable(self, call: Call) -> None:
         """Refuse a call that no worker can ever run."""
@@ -67,15 +113,28 @@ class _Asker:
         self.unanswered: set[int] = set()  # runs whose end the worker has not heard of
 
 
-def _large_parts(function: Any, payload: Any, stored: Any, *rest: Any) -> list[Any]:
+def _large_parts(described: messages.Described) -> list[Stored]:
     """What a worker has put apart of a call that it describes."""
+    _, function, _, stored, *_, items = described
     found = [*function[3], *(stored or ())]
-    items = rest[-1]
     kept = None if items is None else items[0][1]
     if kept is not None:
         shared, rows, _ = kept
         found += [part for row in (shared, *rows) if isinstance(row, tuple) for part in row[1]]
     return found
+
+
+def _values(n_output: int | None, result: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    """The values of a call as it gave them: one, or as many as it has outputs."""
+    return cast("tuple[Value, ...]", (result,) if n_output is None else result)
+
+
+def _in_place(parts: Sequence[Stored]) -> Buffers:
+    """Large parts that a worker has put into an arena, in place of the buffers themselves.
+
+    Only `Store` looks at what is large in a call, and it takes both.
+    """
+    return cast("Buffers", tuple(parts))
 
 
 class NestedServer:
@@ -86,7 +145,7 @@ class NestedServer:
         self._askers: dict[int, _Asker] = {}
 
     @property
-    def _loop(self) -> Any:
+    def _loop(self) -> Loop:
         return self._engine.loop
 
     def take(self, member: Member, message: messages.Request) -> None:
@@ -102,23 +161,26 @@ class NestedServer:
             if run is None or run.ended:
                 self._reply_run(member, request, run)
             else:
-                self._reply(member, request, "running", None)
+                self._reply(member, request, ("running", None))
         elif message[0] == messages.CANCEL:
             asker = self._askers.get(member.number)
             run = asker.runs.get(message[1]) if asker is not None else None
             if run is not None:
                 self._loop.cancel(run)
         elif message[0] == messages.ASK:
-            _, request, what, about = message
-            if what == "log":
-                self._reply(member, request, *self._log(member, *about))
-            elif what == "text":
-                self._reply(member, request, modules.packed_text(about))
-            elif what == "block's log":
-                self._reply(member, request, *self._log_of_block(member, *about))
+            request, question = message[1], cast(messages.Question, message[2:])
+            if question[0] == "log":
+                self._reply(member, request, self._log(member, *question[1]))
+            elif question[0] == "text":
+                self._reply(member, request, (modules.packed_text(question[1]),))
+            elif question[0] == "block's log":
+                self._reply(member, request, self._log_of_block(member, *question[1]))
             else:
+                attempt = self._attempt_of(member)
                 threading.Thread(
-                    target=self._call_object, args=(member, request, about), daemon=True,
+                    target=self._call_object,
+                    args=(member, request, question[1], attempt),
+                    daemon=True,
                     name="mars-shared-object",
                 ).start()  # fmt: skip
 
@@ -127,11 +189,15 @@ class NestedServer:
         _, request, facts, described = message
         self._give_back(facts[-1], described)
         data = failure.encode_failure(error, call="a nested call")
-        self._reply(member, request, "error", data)
+        self._reply(member, request, ("error", data))
+
+    def _attempt_of(self, member: Member) -> int:
+        """The attempt that a worker runs; 0: none."""
+        state = self._loop.scheduler.workers.get(WorkerId(member.number))
+        return state.queue[0].attempt if state is not None and state.queue else 0
 
     def _asker(self, member: Member) -> _Asker:
-        state = self._loop.scheduler.workers.get(WorkerId(member.number))
-        attempt = state.queue[0].attempt if state is not None and state.queue else 0
+        attempt = self._attempt_of(member)
         asker = self._askers.get(member.number)
         if asker is None or asker.attempt != attempt:
             if asker is not None:
@@ -140,14 +206,18 @@ class NestedServer:
         return asker
 
     def _submit(
-        self, member: Member, request: int, facts: tuple[Any, ...], described: Sequence[Any]
+        self,
+        member: Member,
+        request: int,
+        facts: messages.RunFacts,
+        described: Sequence[messages.Again | messages.Described],
     ) -> None:
         asker = self._asker(member)
         session_id, stop_on_error, entropy, prefix, apart, given = facts
         blocked = self._loop.scheduler.blocked
         if blocked >= (BLOCKED_WORKERS_AT_MOST if apart else BLOCKED_WORKERS):
             self._give_back(given, described)
-            self._reply(member, request, "too many", blocked)
+            self._reply(member, request, ("too many", blocked))
             return
         state = self._loop.scheduler.workers.get(WorkerId(member.number))
         parent = state.queue[0] if state is not None and state.queue else None
@@ -166,13 +236,13 @@ class NestedServer:
             self._take_value(asker, *one)
         try:
             tasks = [
-                self._task(asker, run, *one) if one[2:] else self._again(asker, *one)
+                self._task(asker, run, *one) if len(one) > 2 else self._again(asker, *one)
                 for one in described
             ]
         except Exception as error:
             self._give_back((), described)
             data = failure.encode_failure(error, call="a nested call")
-            self._reply(member, request, "error", data)
+            self._reply(member, request, ("error", data))
             return
         for task in tasks:
             if task.call.stored is not None or task.call.function.large:
@@ -182,10 +252,16 @@ class NestedServer:
         asker.unanswered.add(run.number)
         run.member = member
         run.tasks = tasks
-        self._reply(member, request, "run", run.number)
+        self._reply(member, request, ("run", run.number))
         self._loop.submit(run, tasks)
 
-    def _take_value(self, asker: _Asker, number: int, n_output: int | None, result: Any) -> None:
+    def _take_value(
+        self,
+        asker: _Asker,
+        number: int,
+        n_output: int | None,
+        result: Value | tuple[Value, ...],
+    ) -> None:
         """A value that was made in the worker itself, as an input of what follows."""
         if number in asker.calls:  # another of its threads was faster
             self._give_back([(number, n_output, result)], ())
@@ -195,25 +271,27 @@ class NestedServer:
         asker.calls[number] = call
         task = call.task = Task(call, asker.realm)
         task.stage, task.result, task.asked = Stage.DONE, result, True
-        task.stored = any(
-            type(value) is not bytes for value in ((result,) if n_output is None else result)
-        )
+        task.stored = any(map(is_stored, _values(n_output, result)))
         if task.stored:
             self._loop.store.arrived(result)
 
-    def _give_back(self, given: Sequence[Any], described: Sequence[Any]) -> None:
+    def _give_back(
+        self,
+        given: Sequence[messages.Given],
+        described: Sequence[messages.Again | messages.Described],
+    ) -> None:
         """Let the worker write again where it has put large parts of what is not to be run."""
         results = [
             value
             for _, n_output, result in given
-            for value in ((result,) if n_output is None else result)
+            for value in _values(n_output, result)
+            if is_stored(value)
         ]
-        for _, *parts in described:
-            if len(parts) > 1:  # else a call that is known
-                results += _large_parts(*parts)
+        for one in described:
+            if len(one) > 2:  # else a call that is known
+                results += _large_parts(one)
         for value in results:
-            if type(value) is not bytes:
-                self._loop.store.discard(value)  # nobody has it mapped
+            self._loop.store.discard(value)  # nobody has it mapped
         self._loop.collect_regions()
 
     def _again(self, asker: _Asker, number: int, asked: bool) -> Task:
@@ -225,17 +303,19 @@ class NestedServer:
         return task
 
     def _task(
-        self, asker: _Asker, run: Run, number: int, function: Any, payload: Any, stored: Any,
-        inputs: Any, n_output: Any, options: Any, place: Any, asked: bool, items: Any,
+        self, asker: _Asker, run: Run, number: int,
+        function: tuple[bytes, str, bytes, list[Stored]], payload: bytes | None,
+        stored: list[Stored] | None, inputs: list[tuple[int, int]], n_output: int | None,
+        options: Options, place: Place, asked: bool, items: messages.Items | None,
     ) -> Task:  # fmt: skip
         key, name, data, buffers = function
-        described = Function(key, name, data, tuple(buffers))
+        described = Function(key, name, data, _in_place(buffers))
         if items is not None:
             from mars.attempt.rows import Rows
             from mars.calls.maps import MapCall
 
             (columns, kept), _, spread = items
-            taken = None if kept is None else Rows(*kept)
+            taken = None if kept is None else Rows(*cast("_Rows", kept))  # as of `_in_place`
             whole = MapCall(described, options, columns, taken)
             whole.spread = spread
             call: Call = whole
@@ -249,9 +329,9 @@ class NestedServer:
                 n_output,
             )
             if stored is not None:
-                call.stored = tuple(stored)
+                call.stored = _in_place(stored)
                 if payload is None:
-                    call.payload = call.stored[0]  # type: ignore[assignment]
+                    call.payload = cast(bytes, call.stored[0])  # to be known as the same
         self._engine.check_schedulable(call)
         call.handles += 1
         asker.calls[number] = call
@@ -306,18 +386,18 @@ class NestedServer:
     def _reply_run(self, member: Member, request: int, run: Run | None) -> None:
         if run is None:
             error = failure.encode_failure(SessionClosed("the run is gone"), call="a nested call")
-            self._reply(member, request, "ended", (True, 0, [], error))
+            self._reply(member, request, ("ended", (True, 0, [], error)))
             return
         asker = self._askers[member.number]
         asker.unanswered.discard(run.number)
         numbers = {id(call): number for number, call in asker.calls.items()}
-        results = []
+        results: list[messages.ToldTask] = []
         failed = 0
         for task in run.tasks:
             current = task.call.task_in(task.realm) or task
             number = numbers[id(task.call)]
             source = current.failed_input
-            parts = None
+            parts: list[messages.ToldBlock] | None = None
             if current.parts is not None:
                 parts = [
                     (part.items, int(part.stage), part.result, part.attempts(), part.blame,
@@ -343,10 +423,10 @@ class NestedServer:
         broken = None
         if run.error is not None:
             broken = failure.encode_failure(run.error, call="a nested call")
-        self._reply(member, request, "ended", (run.cancelled, failed, results, broken))
+        self._reply(member, request, ("ended", (run.cancelled, failed, results, broken)))
 
-    def _lend(self, member: Member, value: Any) -> None:
-        if type(value) is not bytes and value is not None:
+    def _lend(self, member: Member, value: Value | None) -> None:
+        if is_stored(value):
             self._loop.dispatch.lend(member, value)
 
     def _log(
@@ -373,11 +453,16 @@ class NestedServer:
         segment = task.parts[place].logs[-1].segment
         return segment.read(start, limit), segment.kept_from(start)
 
-    def _call_object(self, member: Member, request: int, data: bytes) -> None:
+    def _call_object(self, member: Member, request: int, data: bytes, attempt: int) -> None:
+        def there() -> bool:
+            loop = self._loop
+            return not loop.over and loop.ask(lambda: self._attempt_of(member)) == attempt
+
         try:
             (what, *rest), _ = codec.decode_arguments(data, (), ())
-            act: Callable[..., Any] = getattr(self._engine.objects, str(what))
-            value = act(*rest)
+            act: Callable[..., object] = getattr(self._engine.objects, str(what))
+            with asked_by(there):
+                value = act(*rest)
             if what in ("create", "find"):
                 value = None
             packed = attempt_call.encode_error  # named in errors of what cannot be sent
@@ -387,12 +472,12 @@ class NestedServer:
                     answer = codec.encode_in_band(value)
             except Exception as error:
                 raise packed(value, "result", str(rest[1]), error) from None
-            reply: tuple[str, Any] = ("value", answer)
+            reply: messages.OfObject = ("value", answer)
         except BaseException as error:
             reply = ("error", failure.encode_failure(error, call="a remote object"))
-        self._loop.post(lambda: self._reply(member, request, *reply))
+        self._loop.post(lambda: self._reply(member, request, reply))
 
-    def _reply(self, member: Member, request: int, *answer: Any) -> None:
+    def _reply(self, member: Member, request: int, answer: messages.Answer) -> None:
         member.process.send((messages.REPLY, request, *answer))
 
     def attempt_ended(self, member: Member) -> None:

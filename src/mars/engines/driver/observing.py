@@ -143,7 +143,9 @@ def memory(store: Kept, tasks: Sequence[Task], limit: int) -> Memory:
                     tuple(sorted(one for one in readers if one >= 0)))
         for length, key, what, readers in regions[:limit]
     ])  # fmt: skip
+    in_memory = sum(one[0] for one in regions if not one[1][0] & ON_DISK)
     return Memory(
-        store.ledger.total(), store.ledger.budget_bytes, store.spilled_bytes, small_bytes, told,
+        max(store.ledger.total(), in_memory),  # nodes of a cluster have ledgers of their own
+        store.ledger.budget_bytes, store.spilled_bytes, small_bytes, told,
         len(regions) - len(told), sum(one[0] for one in regions[limit:]),
     )  # fmt: skip

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from mars.engines.driver.core import Core
 from mars.engines.driver.placement import count_calls, fill, place
-from mars.engines.driver.queues import Group, WorkerState, urgency_of
+from mars.engines.driver.queues import START, Group, WorkerState, urgency_of
+from mars.settings import GPU_IDLE_S
 
 
 def place_with_devices(core: Core, now: float) -> None:
@@ -29,8 +30,13 @@ def place_with_devices(core: Core, now: float) -> None:
     for group in core.device_groups.values():
         waits = group.resuming and group.resuming[0].cpus > group.share.free + 1e-9
         group.share.kept = bool(waits)
-        for worker in [one for one in group.idle if one.lent]:
-            core.stop(worker)  # its call ended while others had its devices
+        for worker in list(group.idle):
+            # What it has lent others have: its call ended without waiting for that.
+            if worker.lent or 0 < worker.idle_since <= now - GPU_IDLE_S:
+                core.stop(worker)
+            elif not worker.idle_since:
+                worker.idle_since = now
+                core.timers.add(now + GPU_IDLE_S, START, 0, group)
     first = core.ready.first()
     urgency = None if first is None else urgency_of(first)
     spoken_for: list[tuple[Group, float]] = []  # cores for which workers are being started
@@ -83,6 +89,7 @@ def _serve_one(
                 share.kept = True  # it waits for cores alone
             return coming_cores
         if there:
+            there[0].idle_since = 0.0
             return None if fill(core, there[0], 1, now) else coming_cores
         if in_set is not None and not in_set.takes(None):
             continue

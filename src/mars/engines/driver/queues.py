@@ -21,9 +21,9 @@ class WorkerState:
 
     __slots__ = (
         "address", "asked", "blocked", "claim", "counted", "cpus", "devices", "due_at", "empty",
-        "gpus", "group", "head", "head_at", "id", "kill_at", "lent", "load_s", "need", "queue",
-        "ready", "reason", "resuming", "share", "stopping", "taking_back", "told", "usable",
-        "watched", "where",
+        "gpus", "group", "head", "head_at", "id", "idle_since", "kill_at", "lent", "load_s",
+        "need", "queue", "ready", "reason", "resuming", "share", "stopping", "taking_back", "told",
+        "usable", "watched", "where",
     )  # fmt: skip
     share: Group  # whose cores it claims: its own group, or the one that its devices are beside
 
@@ -55,6 +55,7 @@ class WorkerState:
         self.counted: tuple[bool, float] | None = None  # how it is counted in `Group.taken`
         self.devices: tuple[int, ...] = ()  # GPUs of its group that it sees, for all its life
         self.gpus = 0.0  # what it holds of each of them, or how many whole ones
+        self.idle_since = 0.0  # when it was first found to do nothing with them; 0: it does
         self.lent = False  # its call waits for nested ones, and others may have its devices
 
 

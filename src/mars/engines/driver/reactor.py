@@ -65,7 +65,6 @@ from mars.engines.driver.events import (
     Withdrawn,
     WorkerReady,
 )
-from mars.engines.driver.on_devices import lend, take_again
 from mars.engines.driver.queues import (
     DEADLINE,
     KILL,
@@ -320,7 +319,7 @@ def _attempt_failed(
     _fail_attempted(core, task, outcome.result)
 
 
-def _fail_attempted(core: Core, task: Task, failure: Any) -> None:
+def _fail_attempted(core: Core, task: Task, failure: object) -> None:
     """A task, or a block of a map, has had its last attempt."""
     if task.source is None:
         fail(core, task, failure)
@@ -373,7 +372,10 @@ def _blocked(core: Core, event: Blocked, now: float) -> None:
     core.blocked += 1
     worker.share.free += worker.claim
     worker.claim = 0.0
-    lend(core, worker)
+    if worker.devices:
+        from mars.engines.driver.on_devices import lend  # late: hardly any program has GPUs
+
+        lend(core, worker)
     if len(worker.queue) > 1 and not worker.taking_back:
         core.take_back(worker, len(worker.queue) - 1)
 
@@ -395,8 +397,11 @@ def resume(core: Core, number: int) -> None:
         if worker.resuming and worker.id in core.workers:
             if worker.cpus > worker.share.free + 1e-9:
                 return
-            if worker.lent and not take_again(core, worker):
-                return
+            if worker.lent:
+                from mars.engines.driver.on_devices import take_again
+
+                if not take_again(core, worker):
+                    return
             worker.blocked = worker.resuming = False
             core.changed[worker] = None
             core.blocked -= 1

@@ -18,7 +18,6 @@ from math import inf
 from mars.engines.driver.consequences import abandon
 from mars.engines.driver.core import Core
 from mars.engines.driver.events import Command, Event, Release
-from mars.engines.driver.on_devices import place_with_devices
 from mars.engines.driver.placement import place
 from mars.engines.driver.reactor import HANDLERS, resume
 from mars.settings import PREFETCH_BELOW_S
@@ -73,6 +72,8 @@ class Scheduler:
             for number in sorted(core.resuming):
                 resume(core, number)
         if core.device_groups:
+            from mars.engines.driver.on_devices import place_with_devices  # late: few have GPUs
+
             place_with_devices(core, now)
         else:
             place(core, now)

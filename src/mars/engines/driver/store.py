@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mars import platform
 from mars.attempt import codec
@@ -24,10 +24,19 @@ from mars.engine import Run
 from mars.engines.wire.arena import Allocator, Inputs
 from mars.engines.wire.large_pages import LargePages
 from mars.engines.wire.ledger import Ledger
-from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, Key, parts_of
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, Key, is_stored, parts_of
 from mars.errors import SessionClosed, StoreFull
 from mars.settings import IDLE_ARENA_S, INLINE_BYTES, SPARE_DESCRIPTORS
 from mars.task import Call, Function, Task
+
+if TYPE_CHECKING:
+    from mars.calls.maps import MapCall
+    from mars.engines.wire import regions
+    from mars.engines.wire.regions import Result
+    from mars.task import Buffer, Stored, Value
+
+    _Shared = dict[tuple[int, int], tuple[Stored, object]]
+    """What was stored for a run, by what it was made of, and that."""
 
 _DRIVER: Final = 0
 _NO_PLACE: Final = 0
@@ -49,7 +58,7 @@ class _StoredFunction:
 
     __slots__ = ("_holders", "_unheld", "value")
 
-    def __init__(self, value: Any, unheld: Callable[[bytes], None]) -> None:
+    def __init__(self, value: Stored, unheld: Callable[[bytes], None]) -> None:
         self.value = value
         self._unheld = unheld
         self._holders: dict[int, weakref.ref[Function]] = {}
@@ -68,6 +77,15 @@ class _StoredFunction:
         """Whether anybody has it."""
         self._holders = {key: one for key, one in self._holders.items() if one() is not None}
         return bool(self._holders)
+
+
+class _InSeries:
+    """A value that runs of one series share, and how many of them have it."""
+
+    __slots__ = ("runs", "value")
+
+    def __init__(self, value: Stored) -> None:
+        self.value, self.runs = value, 1
 
 
 class Mirrors(Protocol):
@@ -140,9 +158,9 @@ class Store:
         self._unheld_functions: deque[bytes] = deque()
         self._last_function = b""  # of those that the program has no more, and that are kept
         self.function_dropped: Callable[[bytes], object] = lambda _: None  # told of its key
-        self._shared: dict[Run, dict[tuple[int, int], Any]] = {}
+        self._shared: dict[Run, _Shared] = {}
         # Of runs that share: each value, and how many of the runs have it.
-        self._series: dict[object, dict[tuple[int, int], list[Any]]] = {}
+        self._series: dict[object, dict[tuple[int, int], _InSeries]] = {}
         self._late: list[Run] = []
         self._returned_keys: deque[Key] = deque()
         self.closed = False
@@ -210,7 +228,7 @@ class Store:
         """Descriptor and size."""
         return self._arenas[number]
 
-    def _region(self, value: Any) -> Region:
+    def _region(self, value: Stored) -> Region:
         key = (value[1], value[2])
         region = self._regions.get(key)
         if region is None:
@@ -222,7 +240,7 @@ class Store:
                 self._mirrors.noted(value[1], value[3])
         return region
 
-    def lent(self, value: Any, reader: int) -> None:
+    def lent(self, value: Stored, reader: int) -> None:
         """A worker is about to be told of a value; or another reader, which has no such number."""
         with self.lock:
             self._region(value).readers.add(reader)
@@ -255,11 +273,11 @@ class Store:
             for buffer in call.stored:
                 self._share(buffer, run, f"an argument of {call.name}")
 
-    def _shared_in(self, run: Run) -> dict[tuple[int, int], Any]:
+    def _shared_in(self, run: Run) -> _Shared:
         with self.lock:
             return self._shared.setdefault(run, {})
 
-    def function(self, function: Function, run: Run) -> tuple[bytes | None, list[Any] | None]:
+    def function(self, function: Function, run: Run) -> tuple[bytes | None, list[Stored] | None]:
         """A function as it is sent: its pickle, and its large parts as stored values."""
         if not function.large:
             return function.data, None
@@ -308,17 +326,21 @@ class Store:
             self._drop(known.value)
         self.function_dropped(key)
 
-    def arguments(self, call: Call, run: Run) -> tuple[bytes | None, list[Any]]:
+    def arguments(self, call: Call, run: Run) -> tuple[bytes | None, list[Stored]]:
         """A call's arguments as they are sent: its pickle, and its large parts."""
         assert call.stored is not None
         regions = [self._share(buffer, run) for buffer in call.stored]
         return (None if call.stored[0] is call.payload else call.payload), regions
 
-    def _share(self, buffer: Any, run: Run, what: str = "an argument") -> Any:
+    def _share(self, buffer: Buffer | Stored, run: Run, what: str = "an argument") -> Stored:
         """Store a buffer once per run, however many of its calls have it as an argument."""
         shared = self._shared_in(run)
-        whole = buffer if type(buffer) is tuple else memoryview(buffer).obj
-        key = (id(whole), 0 if whole is buffer else memoryview(buffer).nbytes)
+        whole: object = buffer
+        size = 0
+        if not isinstance(buffer, tuple):
+            view = memoryview(buffer)
+            whole, size = view.obj, 0 if view.obj is buffer else view.nbytes
+        key = (id(whole), size)
         known = shared.get(key)
         if known is None:
             # The object stays alive with the entry, so its id stays its own.
@@ -326,19 +348,19 @@ class Store:
         return known[0]
 
     def _put_in_series(
-        self, buffer: Any, series: object | None, key: tuple[int, int], what: str
-    ) -> Any:
+        self, buffer: Buffer | Stored, series: object | None, key: tuple[int, int], what: str
+    ) -> Stored:
         """Store a buffer, unless another run of the same series has it now."""
         if series is None:
             return self._put(buffer, what)
         with self.lock:
             known = self._series.setdefault(series, {}).get(key)
             if known is not None:
-                known[1] += 1
-                return known[0]
+                known.runs += 1
+                return known.value
         value = self._put(buffer, what)
         with self.lock:
-            self._series.setdefault(series, {})[key] = [value, 1]
+            self._series.setdefault(series, {})[key] = _InSeries(value)
         return value
 
     def _drop_shared(self, run: Run) -> None:
@@ -347,8 +369,8 @@ class Store:
         for key, (value, _) in self._shared.pop(run, {}).items():
             known = None if of_series is None else of_series[key]
             if known is not None:
-                known[1] -= 1
-                if known[1]:
+                known.runs -= 1
+                if known.runs:
                     continue
                 assert of_series is not None
                 del of_series[key]
@@ -356,7 +378,9 @@ class Store:
         if of_series is not None and not of_series:
             self._series.pop(run.series, None)
 
-    def block_arguments(self, call: Any, indices: Sequence[int], run: Run) -> Any:
+    def block_arguments(
+        self, call: MapCall, indices: Sequence[int], run: Run
+    ) -> bytes | tuple[bytes | None, list[Stored]]:
         """Arguments of a block of items: their pickle, or stored parts when it is large."""
         data, buffers = call.block(indices)
         if not buffers and len(data) <= 4 * INLINE_BYTES:
@@ -367,14 +391,12 @@ class Store:
             return data, regions
         return None, [self._share(data, run, what), *regions]
 
-    def _put(self, buffer: Any, what: str) -> Any:
-        if type(buffer) is tuple:  # a worker's: a nested call's argument
+    def _put(self, buffer: Buffer | Stored, what: str) -> Stored:
+        if isinstance(buffer, tuple):  # a worker's: a nested call's argument
             return buffer
         return (None, *self.put((buffer,), what))
 
-    def put(
-        self, buffers: Sequence[Any], what: str = "a value"
-    ) -> tuple[int, int, int, tuple[int, ...]]:
+    def put(self, buffers: Sequence[Buffer], what: str = "a value") -> regions.Region:
         """Store the large parts of a value that this process has."""
         self._free_own()
         try:
@@ -408,7 +430,7 @@ class Store:
 
     # -- results ------------------------------------------------------------------------------
 
-    def arrived(self, result: Any) -> None:
+    def arrived(self, result: Result) -> None:
         """A worker has told of a result with large parts."""
         with self.lock:
             for value in parts_of(result):
@@ -418,7 +440,7 @@ class Store:
                 if self.lives(owner):
                     region.readers.add(owner)
 
-    def discard(self, result: Any) -> None:
+    def discard(self, result: Result) -> None:
         """A result that nobody wants."""
         for value in parts_of(result):
             self._drop(value)
@@ -430,7 +452,7 @@ class Store:
         for value in values:
             self._drop(value)
 
-    def _drop(self, value: Any) -> None:
+    def _drop(self, value: Stored) -> None:
         with self.lock:
             if value[1] not in self._live:
                 return  # the arena has gone, with the worker or the node that had it
@@ -596,16 +618,16 @@ class Store:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def decode(self, value: Any) -> object:
+    def decode(self, value: Value) -> object:
         """A fresh object from a value, in any thread; large parts are shared until written to."""
-        if type(value) is bytes:
+        if isinstance(value, bytes):
             return codec.loads(value)
         data, parts = self.pickled(value)
         return codec.loads(data, buffers=parts)
 
-    def pickled(self, value: Any) -> tuple[Any, list[Any]]:
+    def pickled(self, value: Value) -> tuple[Buffer, Sequence[Buffer]]:
         """A value as its pickle and its large parts, in any thread."""
-        if type(value) is bytes:
+        if isinstance(value, bytes):
             return value, []
         with self.lock:
             if self.closed:
@@ -613,11 +635,8 @@ class Store:
             self._region(value).readers.add(_DRIVER)
             lent = self._inputs.lend(value)
         # A copy, if there has to be one, is made without the lock.
-        parts: list[Any] = lent()
-        data = value[0]
-        if data is None:
-            data = parts.pop(0)
-        return data, parts
+        parts, data = lent(), value[0]
+        return parts.pop(0) if data is None else data, parts
 
     def _returned(self, arena: int, offset: int) -> None:
         # Called when an array dies, in any thread at any time, even inside the lock's owner:
@@ -646,12 +665,11 @@ class Store:
             self._shared.clear()
 
 
-def stored_values(task: Task) -> list[Any]:
+def stored_values(task: Task) -> list[Stored]:
     """The values of a task that have parts in an arena."""
     if task.parts is not None:
         return [part.result[0] for part in task.parts if part.stored]
-    result = task.result
     if not task.stored:
         return []
-    values = (result,) if task.call.n_output is None else result
-    return [value for value in values if type(value) is not bytes]
+    values = (task.result,) if task.call.n_output is None else task.result
+    return [value for value in values if is_stored(value)]

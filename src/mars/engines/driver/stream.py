@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.engine import Run
 from mars.engines.driver.loop import Loop
 from mars.task import Call, Realm, Task
+
+if TYPE_CHECKING:
+    from mars.attempt.followed import Surroundings
 
 
 class Stream:
@@ -35,13 +38,17 @@ class Stream:
     """
 
     def __init__(
-        self, loop: Loop, realm: Realm, begin: Callable[[], Run], surroundings: Callable[[], Any]
+        self,
+        loop: Loop,
+        realm: Realm,
+        begin: Callable[[], Run],
+        surroundings: Callable[[], Surroundings],
     ) -> None:
         self._loop = loop
         self._realm = realm
         self._begin = begin
         self._surroundings = surroundings
-        self._added: deque[tuple[Task, Any]] = deque()
+        self._added: deque[tuple[Task, Surroundings]] = deque()
         self._posted = False
         self._run: Run | None = None
         self._used = False  # since the last look

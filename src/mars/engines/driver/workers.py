@@ -8,7 +8,7 @@ the functions that it has been sent, is a `Member`: the same for both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mars.attempt.capture import Segment
 from mars.engine import Run
@@ -18,9 +18,12 @@ from mars.engines.local.process import Watch
 from mars.engines.local.workers import Ended
 from mars.engines.wire.frames import BadFrame
 from mars.engines.wire.messages import Order, Submit, ToWorker
-from mars.engines.wire.regions import Stored
 from mars.errors import MarsError, StartupFailed
-from mars.task import RunId, Task
+from mars.task import RunId, Stored, Task
+
+if TYPE_CHECKING:
+    from mars.attempt.followed import Surroundings
+    from mars.engines.wire.messages import Facts
 
 
 class GroupLost(Exception):
@@ -99,16 +102,16 @@ class Driver(Protocol):
     def now(self) -> float:
         """When the event came that is being decided about; another one for each event."""
 
-    def started(self, process: Any) -> None:
+    def started(self, process: Process) -> None:
         """A process is there; it has its number now."""
 
-    def came(self, process: Any, frames: Sequence[tuple[bool, memoryview]]) -> None:
+    def came(self, process: Process, frames: Sequence[tuple[bool, memoryview]]) -> None:
         """A process has sent frames: whether each holds records, and its bytes."""
 
-    def garbled(self, process: Any, error: BadFrame) -> None:
+    def garbled(self, process: Process, error: BadFrame) -> None:
         """A process has sent what is no frame."""
 
-    def ended(self, process: Any, ended: Ended) -> None:
+    def ended(self, process: Process, ended: Ended) -> None:
         """A process has ended, and all that it had sent was given to `came`."""
 
     def zygote_failed(self, error: StartupFailed) -> None:
@@ -154,7 +157,7 @@ class Workers(Protocol):
     ) -> None:
         """Say who hears of the workers; ``soon`` has something done in the loop's thread."""
 
-    def start(self, number: int, facts: dict[str, Any], group: int) -> Process:
+    def start(self, number: int, facts: Facts, group: int) -> Process:
         """Start a process in a group; `Driver.started` or `Driver.ended` follows.
 
         Raises
@@ -204,7 +207,7 @@ class Nodes(Protocol):
         """A run is about to end: tell the user what is known until now."""
 
     def outcomes(self, process: Any, outcomes: Iterable[events.Outcome]) -> list[events.Outcome]:
-        """The outcomes of a worker as they hold here: by our clock, with values that are here."""
+        """The outcomes of a worker, which is one of these nodes: by our clock, with values here."""
 
     def trouble(self, message: Submit) -> MarsError | None:
         """Why a request for calls cannot be taken: a value in it could not be kept here."""
@@ -226,7 +229,7 @@ class Member:
         self.process = process
         self.functions: set[int] = set()  # that it has been sent
         self.runs: set[RunId] = set()  # that it has been told of
-        self.surroundings: object = None  # as it was told last
+        self.surroundings: Surroundings | None = None  # as it was told last
         self.over: tuple[list[int], list[int]] = ([], [])  # runs, functions: it is to forget them
         self.unmap: list[tuple[int, int]] = []  # regions that it is to let go
         self.free: list[tuple[int, int, int]] = []  # regions that it may write again

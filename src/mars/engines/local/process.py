@@ -15,15 +15,15 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mars import platform
 from mars.attempt.capture import Segment
 from mars.engines.wire import messages
 from mars.engines.wire.frames import Inbox, Outgoing
 from mars.engines.wire.messages import Order, ToWorker
-from mars.engines.wire.regions import Stored
 from mars.settings import OUTBOX_BYTES, SPARE_DESCRIPTORS, TRY_AGAIN_EVERY_S, TRY_AGAIN_S
+from mars.task import Stored
 
 _HERE: Final = os.uname().nodename
 
@@ -32,7 +32,10 @@ _PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENO
 """What the system says when it lacks something, which may be there again in a moment."""
 
 
-def patiently(act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+R = TypeVar("R")
+
+
+def patiently(act: Callable[..., R], *arguments: object, **named: object) -> R:
     """What ``act`` gives; tried again for a while if the system lacks something.
 
     Raises

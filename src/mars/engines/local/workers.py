@@ -20,7 +20,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from mars import platform
 from mars.engines.local.launch import Launch
@@ -98,7 +98,7 @@ class LocalWorkers:
 
     def __init__(
         self,
-        facts: dict[str, Any],
+        facts: "messages.Facts",
         ledger: int,
         launch: Launch | None = None,
         use_pages: Callable[[int], object] = os.close,
@@ -138,7 +138,7 @@ class LocalWorkers:
 
     # -- starting -----------------------------------------------------------------------------
 
-    def start(self, number: int, facts: dict[str, Any], group: int = 0) -> LocalProcess:
+    def start(self, number: int, facts: "messages.Facts", group: int = 0) -> LocalProcess:
         """Start a process; `Listener.started` or `Listener.ended` follows.
 
         Parameters
@@ -171,7 +171,7 @@ class LocalWorkers:
             self._soon(lambda: self.dead.setdefault(number, ended))
         return process
 
-    def fork(self, process: LocalProcess, facts: dict[str, Any]) -> None:
+    def fork(self, process: LocalProcess, facts: "messages.Facts") -> None:
         """Ask the zygote for a process; its answer is STARTED or ENDED.
 
         Raises
@@ -232,7 +232,7 @@ class LocalWorkers:
 
     # -- what the zygote says -----------------------------------------------------------------
 
-    def _on_zygote(self, _: Any, __: int) -> None:
+    def _on_zygote(self, _: object, __: int) -> None:
         try:
             alive = self._inbox.receive()
         except OSError:

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import platform
 from mars.engines.wire import messages
@@ -25,6 +25,9 @@ from mars.engines.wire.frames import Inbox, Outgoing
 from mars.engines.wire.large_pages import Mounting
 from mars.engines.wire.messages import DESCRIPTORS
 from mars.settings import THREADS_LEFT
+
+if TYPE_CHECKING:
+    import resource
 
 
 class _Threads:
@@ -38,7 +41,9 @@ class _Threads:
         self.workers: set[int] = set()
         self.killed = 0  # threads that were to end by force, most of which are still there
 
-    def tell(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
+    def tell(
+        self, message: messages.FromZygote | messages.ToZygote, descriptors: Sequence[int] = ()
+    ) -> None:
         data = self.outgoing.frame(message)
         try:
             sent = platform.send(self.sock, data, descriptors)
@@ -116,7 +121,7 @@ class _Zygote:
                 return False
         return True
 
-    def _fork(self, worker: int, facts: dict[str, Any]) -> None:
+    def _fork(self, worker: int, facts: messages.Facts) -> None:
         descriptors = [self.inbox.descriptors.pop(0) for _ in range(DESCRIPTORS)]
         if facts["cloudpickle"]:
             try:
@@ -151,7 +156,7 @@ class _Zygote:
 
     # -- workers that are threads -------------------------------------------------------------
 
-    def _start_thread(self, worker: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+    def _start_thread(self, worker: int, facts: messages.Facts, descriptors: list[int]) -> None:
         """Start a worker as a thread of the process for that, which is forked for the first one."""
         threads = self.newest
         if threads is None or threads.killed >= THREADS_LEFT:
@@ -225,7 +230,7 @@ class _Zygote:
     # -- workers that are processes -----------------------------------------------------------
 
     def _become_worker(
-        self, worker: int, facts: dict[str, Any], given: list[int] | platform.Socket
+        self, worker: int, facts: messages.Facts, given: list[int] | platform.Socket
     ) -> None:
         """In a child: be a worker, or with a socket a process of threads that are workers."""
         status = 1
@@ -259,7 +264,7 @@ class _Zygote:
                 pid, status, usage = self._reap_one()
             except ChildProcessError:
                 return
-            if pid == 0:
+            if pid == 0 or usage is None:
                 return
             worker = self.workers.pop(pid, None)
             peak_kib = usage.ru_maxrss if platform.LINUX else usage.ru_maxrss // 1024
@@ -270,7 +275,7 @@ class _Zygote:
                 continue  # threads, or a grandchild that lost its parent
             self._tell((messages.ENDED, worker, pid, status, peak_kib, ""))
 
-    def _reap_one(self) -> tuple[int, int, Any]:
+    def _reap_one(self) -> tuple[int, int, resource.struct_rusage | None]:
         """As `os.wait4`, of any child that has ended; what a worker leaves in its group is killed.
 
         That is done before the worker is reaped, where the system can tell: until then nobody else

@@ -24,7 +24,7 @@ from typing import Any, Final
 from mars import platform
 from mars.engines.wire.large_pages import LargePages
 from mars.engines.wire.ledger import Ledger, write_all
-from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, Region, Stored
+from mars.engines.wire.regions import ON_DISK, OWNER_SHIFT, Region
 from mars.errors import StoreFull
 from mars.settings import (
     ARENA_BYTES,
@@ -32,6 +32,7 @@ from mars.settings import (
     IDLE_ARENA_BYTES,
     MAPPED_CACHE_BYTES,
 )
+from mars.task import Stored
 
 PAGE: Final = mmap.PAGESIZE
 _ALIGN: Final = 64  # buffers begin on cache lines

@@ -17,10 +17,17 @@ from __future__ import annotations
 
 import pickle
 import struct
-from typing import Any, Final, Literal, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast
 
 from mars.engines.wire.frames import BadFrame
-from mars.engines.wire.regions import Key, Stored
+from mars.engines.wire.regions import Key, Result
+from mars.task import Ended as EndedAttempt
+from mars.task import Place, Stored, Value
+
+if TYPE_CHECKING:
+    from mars.attempt.followed import Surroundings
+    from mars.calls.options import Options
 
 # Each message has its type behind its name. A message is a plain tuple, because a pickle of one is
 # smaller and faster than one of any class; a type checker tells the kinds apart by the first item.
@@ -30,18 +37,61 @@ from mars.engines.wire.regions import Key, Stored
 FunctionMessage = tuple[str, bytes | None, list[Stored] | None]
 """A function: its name, its pickle (None: the first part is the pickle), and its large parts."""
 
-RunMessage = tuple[str, int | None, tuple[int, ...], Any]
-"""A run: session, entropy and prefix for `mars.remote.rng`, and surroundings or `AS_BEFORE`."""
-
 AS_BEFORE: Final = "as before"
 """In place of the surroundings of a run: those that the worker was told of last."""
 
+RunMessage = tuple[str, int | None, tuple[int, ...], "Surroundings | Literal['as before'] | None"]
+"""A run: session, entropy and prefix for `mars.remote.rng`, and surroundings or `AS_BEFORE`."""
+
+Payload = bytes | tuple[bytes | None, list[Stored]]
+"""Arguments: a pickle, or a pickle (None: the first part is the pickle) and its large parts."""
+
+Kept = tuple[int, int | None]
+"""An input that a call before has made in the same worker: its attempt, and which of its outputs
+(None: the one that it has)."""
+
+Input = Value | Kept
+
+if TYPE_CHECKING:
+
+    class Extra(TypedDict, total=False):
+        """What only some calls need to say. The last eight are of blocks of items."""
+
+        name: str
+        """Shown in place of the function's name."""
+        cpus: float
+        label: int
+        """Its label in the table of attempts, if that is not the function."""
+        memory: int
+        """Bytes that it may take."""
+        retries: int
+        retry_on: bytes | None
+        """Pickle of the exceptions that are worth another attempt; None: Exception."""
+        tried: int
+        """How many attempts were made before."""
+        keep: Literal[True]
+        """A call that is queued behind it reads its value."""
+        report: int
+        """Nanoseconds within which its end is to be told."""
+        count: int
+        """How many calls it stands for."""
+        items: int
+        """The index of its first item, if each is one more than the one before; else -1."""
+        indices: list[int]
+        """Those of its items, if they are no range."""
+        spread: bool
+        """Whether an item is a tuple of arguments."""
+        rows: Literal["plain", "any"]
+        """Items are rows of `mars.attempt.rows`; plain: to load them cannot fail."""
+        refused: bytes
+        """Why it cannot be run, as a failure."""
+
+
 CallMessage = tuple[
-    int, int, int, Any, list[Any] | None, int | None, Any, dict[str, Any] | None, int
+    int, int, int, Payload, list[Input] | None, int | None, Place, "Extra | None", int
 ]  # fmt: skip
-"""A call: attempt, run and function (all three are numbers), arguments (bytes, or a pickle and
-stored values), inputs, number of outputs (None: its value is the one output), place, what only some
-calls need to say, and its serial."""
+"""A call: attempt, run and function (all three are numbers), arguments, inputs, number of outputs
+(None: its value is the one output), place, what only some calls need to say, and its serial."""
 
 Over = tuple[list[int], list[int]]
 """Runs and functions that the worker is to forget."""
@@ -61,8 +111,46 @@ Free = tuple[Literal["free"], list[Key], list[tuple[int, int, int]]]
 """Regions that the worker is to let go, and those that it may write again, with their length."""
 
 REPLY: Final = "reply"
-Reply = tuple[Literal["reply"], int, *tuple[Any, ...]]
-"""The request that it answers, and the answer."""
+Refused = tuple[Literal["error"], bytes]
+"""A failure."""
+
+Submitted = tuple[Literal["run"], int] | tuple[Literal["too many"], int] | Refused
+"""The number of the run; or how many calls wait for calls already."""
+
+ToldBlock = tuple[
+    Sequence[int], int, "Result | None", tuple[EndedAttempt, ...], str, int, tuple[int, int] | None
+]  # fmt: skip
+"""A block of a map that has ended: items, stage, result or failure, attempts, blame, tries, and
+which part of its worker's log it wrote."""
+
+ToldTask = tuple[
+    int, int, "Result | None", bool, str, int, list[ToldBlock] | None, tuple[EndedAttempt, ...], int
+]  # fmt: skip
+"""A call of a run that has ended: the number that the worker gave it, stage, result or failure,
+whether that has parts in an arena, blame, the input that failed it (0: none did), blocks of a map,
+attempts, and tries."""
+
+RunEnded = tuple[bool, int, list[ToldTask], bytes | None]
+"""A run that has ended: whether it was cancelled, the call that failed it (0: none did), its calls,
+and the failure of the engine."""
+
+Waited = tuple[Literal["ended"], RunEnded] | tuple[Literal["running"], None]
+
+LogPart = tuple[int, bytes, bool, int]
+"""A part of the log of a call: bytes so far, those asked for, whether no more will come, and where
+the log goes on from where they were asked for."""
+
+BlockLogPart = tuple[bytes, int]
+"""A part of what a block wrote, and where it goes on from where that was asked for."""
+
+OfObject = tuple[Literal["value"], bytes] | Refused
+"""The pickle of what a shared object gave."""
+
+Answer = Submitted | Waited | LogPart | BlockLogPart | OfObject | tuple[bytes | None]
+"""The last one: the text of a module of the program."""
+
+Reply = tuple[Literal["reply"], int, *tuple[object, ...]]
+"""The request that it answers, and the `Answer`."""
 
 STOP: Final = "stop"
 Stop = tuple[Literal["stop"]]
@@ -104,8 +192,35 @@ Unmapped = tuple[Literal["unmapped"], int, int]
 """Arena and offset of a region."""
 
 SUBMIT: Final = "submit"
-Submit = tuple[Literal["submit"], int, tuple[Any, ...], list[Any]]
-"""A request, facts of a run, and its calls; see `mars.engines.worker.requests`."""
+Given = tuple[int, int | None, Value | tuple[Value, ...]]
+"""A value that was made in the worker itself: its number, number of outputs, and result."""
+
+RunFacts = tuple[str, bool, int | None, tuple[int, ...], bool, list[Given]]
+"""Of a run that is asked for: session, whether the first failure ends it, entropy and prefix as in
+`RunMessage`, whether a call of it needs a process of its own, and inputs that are given."""
+
+Again = tuple[int, bool]
+"""A call that was described before, and whether the program asked for it."""
+
+Apart = tuple[bytes, list[Stored]]
+"""A pickle, and its large buffers in an arena."""
+
+Taken = tuple[bytes | Apart | None, list[bytes | Apart | None], bool]
+"""What the rows of a map share, the rows, and whether they are plain; see `mars.attempt.rows`."""
+
+Items = tuple[tuple[Sequence[Sequence[object]], Taken | None], list[int], bool]
+"""Of a map: its columns or its rows, the items that are to run, and whether it spreads them."""
+
+Described = tuple[
+    int, tuple[bytes, str, bytes, list[Stored]], bytes | None, list[Stored] | None,
+    list[tuple[int, int]], int | None, "Options", Place, bool, Items | None,
+]  # fmt: skip
+"""A call that a worker asks for: its number there, function (key, name, pickle and large parts),
+arguments and their large parts, inputs (numbers, and which of their outputs), number of outputs,
+options, place, whether the program asked for it, and of a map its items."""
+
+Submit = tuple[Literal["submit"], int, RunFacts, list[Again | Described]]
+"""A request, facts of a run, and its calls."""
 
 WAIT: Final = "wait"
 WAITED: Final = "waited"
@@ -117,8 +232,17 @@ Cancel = tuple[Literal["cancel"], int]
 """A run."""
 
 ASK: Final = "ask"
-Ask = tuple[Literal["ask"], int, str, Any]
-"""A request, what is asked, and about what."""
+Question = (
+    tuple[Literal["log"], tuple[int, int, int]]
+    | tuple[Literal["block's log"], tuple[int, int, int, int]]
+    | tuple[Literal["text"], bytes]
+    | tuple[Literal["object"], bytes]
+)
+"""What is asked, and about what: a part of a log (number of a call, and of a block of it; start and
+limit in bytes), the text of a module, a pickled request to a shared object."""
+
+Ask = tuple[Literal["ask"], int, str, object]
+"""A request, and a `Question`."""
 
 PROGRESS: Final = "progress"
 Progress = tuple[Literal["progress"], int, float]
@@ -138,7 +262,34 @@ FromWorker = Plain | Arena | GaveBack | Unmapped | Progress | OnGpus | Marked | 
 # -- zygote -----------------------------------------------------------------------------------
 
 FORK: Final = "fork"
-Fork = tuple[Literal["fork"], int, dict[str, Any]]
+if TYPE_CHECKING:
+
+    class Facts(TypedDict, total=False):
+        """What a worker process is told as it starts. Engine, workers and node each add a part."""
+
+        path: list[str]
+        """To import from, and the folder to begin in, as the program or the node has them."""
+        cwd: str
+        address: str
+        """Of its group, and of all groups."""
+        addresses: list[str]
+        n_cpu: float
+        object_memory: int
+        """Bytes that large values take until further ones go to disk, and where to."""
+        spill_directory: str
+        place: int
+        """Where in the ledger it counts."""
+        threads: int
+        """How many workers share its process, each as a thread; 0: none does."""
+        gpus: Sequence[str]
+        """That calls here see, by name; none: none does."""
+        zygote: int
+        """The process that is to be its parent."""
+        cloudpickle: bool
+        """Whether the program has loaded it."""
+
+
+Fork = tuple[Literal["fork"], int, "Facts"]
 """A worker, and what it is told."""
 
 DESCRIPTORS: Final = 5

@@ -7,7 +7,10 @@ smaller and faster than one of any class. This module is pure.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final, TypeGuard
+
+from mars.task import Stored, Value
 
 OWNER_SHIFT: Final = 20
 """The number of an arena is the number of its owner, shifted by this, plus a count."""
@@ -21,13 +24,23 @@ Key = tuple[int, int]
 Region = tuple[int, int, int, tuple[int, ...]]
 """Where the large parts of a value are: arena, offset, length, and the bytes of each part."""
 
-Stored = tuple[Any, int, int, int, tuple[int, ...]]
-"""A value with parts in an arena: its pickle, and its region. If the pickle is None, then the first
-part is the pickle."""
+
+BlockResult = tuple[Value, dict[int, bytes], Sequence[int] | None, dict[int, int], list[int]]
+"""What came of a block of items: their values in one list, failures by position (packed), where the
+log of each item begins and that of the last one ends (None: none wrote any), how often items were
+tried again, by position, and which items wrote to stderr."""
+
+Result = Value | tuple[Value, ...] | BlockResult
+"""What came of a call that ended well: one output, several, or a block of items."""
 
 
-def parts_of(result: Any) -> list[Any]:
+def is_stored(value: object) -> TypeGuard[Stored]:
+    """Whether a value of a result has parts in an arena."""
+    return type(value) is tuple and len(value) == 5 and type(value[1]) is int
+
+
+def parts_of(result: Result) -> list[Stored]:
     """The stored values in a result: of one output, of several, or of a block of items."""
-    if len(result) == 5 and type(result[1]) is int:
+    if is_stored(result):
         return [result]
-    return [value for value in result if type(value) is tuple and len(value) == 5]
+    return [value for value in result if is_stored(value)]

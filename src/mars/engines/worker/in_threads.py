@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 from zlib import crc32
 
@@ -52,6 +52,16 @@ from mars.engines.worker.perform import (
 from mars.engines.worker.stack_answer import CallNames
 from mars.settings import OTHERS_PRINTED_BYTES, PROCESSOR_ASKED_AFTER_S, REPORT_S
 
+if TYPE_CHECKING:
+    from mars.attempt.codec import Arguments
+    from mars.attempt.followed import Surroundings
+    from mars.engines.wire import messages
+
+    Outcome = tuple[
+        int, int, int, tuple[int, int], tuple[int, int, int, int, int], bytes, messages.Measured
+    ]  # fmt: skip
+    """What `Host.finish` takes: attempt, status, flags, log, times, payload, and measured."""
+
 _LONG_NS: Final = int(PROCESSOR_ASKED_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 
@@ -81,12 +91,12 @@ class Commons:
         self.names = CallNames()
         self._printed = printed
         self._follow = follow
-        self._surroundings: tuple[Any, ...] | None = None
+        self._surroundings: Surroundings | None = None
         self._workers: dict[context.Attempt, ThreadHost] = {}  # of calls that run
         # Functions that are loaded: each once for all threads, while one of them knows it.
         self._loading = threading.RLock()
         self._worlds: WeakValueDictionary[int, World] = WeakValueDictionary()
-        self._functions: WeakKeyDictionary[World, Any] = WeakKeyDictionary()
+        self._functions: WeakKeyDictionary[World, Callable[..., object]] = WeakKeyDictionary()
         others = log_stream(1), log_stream(2)
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (open for good)
         sys.stdout = sys.__stdout__ = ByThread(lambda: self._stream(0, others))  # type: ignore[misc, assignment]
@@ -126,14 +136,16 @@ class Commons:
         begin = max(start, end - OTHERS_PRINTED_BYTES)
         return os.pread(self._printed, end - begin, begin)
 
-    def follow(self, surroundings: tuple[Any, ...] | None) -> None:
+    def follow(self, surroundings: Surroundings | None) -> None:
         """Have what the program had when a run began; what runs already has it, too."""
         with self._loading:
             if surroundings is not None and surroundings != self._surroundings:
                 self._follow(*surroundings)
                 self._surroundings = surroundings
 
-    def function(self, number: int, load: Callable[[], Any]) -> tuple[Any, World]:
+    def function(
+        self, number: int, load: Callable[[], Callable[..., object]]
+    ) -> tuple[Callable[..., object], World]:
         """A function and its world; ``load`` reads it, in the world of the thread that calls it."""
         with self._loading:
             code = self._worlds.get(number)
@@ -206,8 +218,8 @@ class _Running(NamedTuple):
     attempt: int
     function: int
     code: World
-    extra: dict[str, Any] | None
-    arguments: Any
+    extra: messages.Extra | None
+    arguments: Arguments | None
     log_start: int
     times: tuple[int, int, int]  # received, decoded, called
     measured: Measured
@@ -251,7 +263,7 @@ class ThreadPerformer(Performer):
         self._inside: World | None = None  # that this thread has entered
         self._running: _Running | None = None
 
-    def shield(self) -> Any:
+    def shield(self) -> _Shield:
         """While inside, an interrupt of the running call waits."""
         return _Shield(self)
 
@@ -264,7 +276,7 @@ class ThreadPerformer(Performer):
                 if not self.shielded:
                     _raise(self.thread, KeyboardInterrupt)
 
-    def abandon(self) -> tuple[Any, ...] | None:
+    def abandon(self) -> Outcome | None:
         """Leave the call to its end, which does not come when it has to; in another thread.
 
         Gives the outcome of the call, as for `Host.finish`: an interrupt where the thread is now.
@@ -277,7 +289,7 @@ class ThreadPerformer(Performer):
         self.let_go(over=True)
         return outcome
 
-    def _where_it_hangs(self, running: _Running) -> tuple[Any, ...]:
+    def _where_it_hangs(self, running: _Running) -> Outcome:
         error = KeyboardInterrupt()
         error.__traceback__ = _stack_of(self.thread)
         self.interrupted = running.attempt
@@ -344,7 +356,7 @@ class ThreadPerformer(Performer):
         self.attempt, self.shielded = attempt, 0
         here = self._attempt_of(task)
         commons.begin(here, host)
-        arguments: Any = None
+        arguments: Arguments | None = None
         status, flags, data, used_ns = FATAL, 0, b"", 0
         try:
             commons.follow(self._runs[run][3])
@@ -361,7 +373,7 @@ class ThreadPerformer(Performer):
                     return
                 if extra is not None and "rows" in extra:
                     call, arguments = self._rows(call, payload, extra)
-                elif type(payload) is bytes:
+                elif isinstance(payload, bytes):
                     arguments = codec.decode_arguments(payload, (), values)
                 else:
                     arguments = self._decode_stored_arguments(payload, values)
@@ -372,12 +384,12 @@ class ThreadPerformer(Performer):
                     (received, decoded, called), named(task),
                 )  # fmt: skip
                 began_ns = used_ns = time.thread_time_ns()
-                value: Any = None
+                value: object = None
                 self._begin_call(attempt)
                 try:
                     if extra is not None and "items" in extra:
                         status, flags, data, returned = self._perform_block(
-                            attempt, function, call, arguments[0][0], extra, log_start
+                            attempt, function, call, arguments, extra, log_start
                         )
                     else:
                         value = call(*arguments[0], **arguments[1])
@@ -430,19 +442,21 @@ class ThreadPerformer(Performer):
             host.report()
             host.reported_ns, host.report_at_ns = stored, NEVER_NS
 
-    def _title(self, function: int, extra: dict[str, Any] | None, arguments: Any) -> str:
+    def _title(
+        self, function: int, extra: messages.Extra | None, arguments: codec.Arguments
+    ) -> str:
         """What ``mars stack`` calls a call."""
         name = self._name_of(function, extra)
         if extra is None or "items" not in extra:
             return name
-        count = len(arguments[0][0])
-        first: int = extra["items"]
+        count = len(arguments[0][0])  # type: ignore[arg-type]  # the items
+        first = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + count)
         if count == 1:
             return f"item {indices[0]} of {name}"
         return f"items {indices[0]} to {indices[-1]} of {name}"
 
-    def _function(self, number: int) -> tuple[Any, World]:
+    def _function(self, number: int) -> tuple[Callable[..., object], World]:
         known = self._loaded.get(number)
         if known is None:
             described = self._functions[number]
@@ -451,17 +465,19 @@ class ThreadPerformer(Performer):
             del self._functions[number]
         return known
 
-    def _read(self, number: int, described: FunctionMessage) -> Any:
+    def _read(self, number: int, described: FunctionMessage) -> Callable[..., object]:
         _, data, buffers = described
-        parts: list[Any] = []
+        parts: list[memoryview] = []
         if buffers is not None:
             parts = [self._parts(region)[0] for region in buffers]
             self._regions.update(((region[1], region[2]), number) for region in buffers)
-            data = parts.pop(0) if data is None else data
-        return pickle.loads(data, buffers=parts)  # type: ignore[arg-type]
+        call: Callable[..., object] = pickle.loads(
+            parts.pop(0) if data is None else data, buffers=parts
+        )
+        return call
 
     def _packed(
-        self, value: object, function: int, n_output: int | None, extra: dict[str, Any] | None
+        self, value: object, function: int, n_output: int | None, extra: messages.Extra | None
     ) -> tuple[int, int, bytes]:
         """Status, flags and payload of a call that has returned."""
         name = self._name_of(function, extra)
@@ -469,10 +485,10 @@ class ThreadPerformer(Performer):
             attempt_call.pack(output, name, self._put)
             for output in attempt_call.split_outputs(value, n_output)
         ]
-        result: Any = outputs[0] if n_output is None else tuple(outputs)
+        result = outputs[0] if n_output is None else tuple(outputs)
         if extra is not None and "keep" in extra:
             self._keep(self.attempt, result)
-        if type(result) is bytes:
+        if isinstance(result, bytes):
             return VALUE, 0, result
         small = all(type(output) is bytes for output in outputs)
         return VALUE, FLAG_PACKED if small else FLAG_PACKED | FLAG_STORED, pickle.dumps(result, 5)

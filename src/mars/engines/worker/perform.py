@@ -3,6 +3,9 @@
 `Performer` has what calls need: functions, runs and inputs. `process` gives it the calls, one at a
 time, in the main thread, and takes what came of them. `perform` is the path of each small call; how
 long it takes is shown by the benchmarks `noop` and `noop_map`.
+
+One long room on purpose: a call, a block and their values share what `perform` looks up once, and
+each module more would cost every worker 0.1 ms as it starts.
 """
 
 from __future__ import annotations
@@ -14,13 +17,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from zlib import crc32
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
 from mars.attempt.ambient import Ambient
-from mars.attempt.call import Value
 from mars.attempt.memory import MemoryLimit
 from mars.code import world
 from mars.code.arriving import new_world
@@ -54,7 +56,17 @@ from mars.settings import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+
+    from mars.attempt.codec import Arguments
+    from mars.attempt.followed import Surroundings
     from mars.attempt.rows import Row
+    from mars.engines.wire.regions import BlockResult, Region
+    from mars.task import Buffer, Stored, Value
+
+    _Run = tuple[str, int | None, tuple[int, ...], Surroundings | None]
+    """As `RunMessage`, with the surroundings."""
 
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
 processor_ns = time.process_time_ns
@@ -62,6 +74,8 @@ dumps, loads = pickle.dumps, pickle.loads
 
 _SMALL: Final = frozenset({bool, int, float})
 """Types whose values need no look at what is in them."""
+
+_NOTHING: Final[messages.Extra] = {}  # never changed
 
 NEVER_NS: Final = 1 << 63
 _LONG_NS: Final = int(PROCESSOR_ASKED_AFTER_S * 1e9)
@@ -85,7 +99,7 @@ class Host(Protocol):
     report_at_ns: int
 
     @property
-    def engine(self) -> Any:
+    def engine(self) -> context.Asked:
         """What calls ask for calls of their own."""
 
     def send(self, message: FromWorker) -> None:
@@ -106,7 +120,7 @@ class Host(Protocol):
     ) -> None:
         """Keep a finished call for the next report."""
 
-    def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
+    def put(self, buffers: Sequence[Buffer]) -> Region:
         """Copy large parts of a value to an arena."""
 
 
@@ -147,21 +161,23 @@ class Performer:
         self.after = Aftermath(log)
         self.budget = threads.ThreadBudget(1)
         self._functions: dict[int, FunctionMessage] = {}  # as they came, until their first call
-        self._loaded: dict[int, tuple[Any, World]] = {}  # with the program's code as it was then
+        self._loaded: dict[
+            int, tuple[Callable[..., object], World]
+        ] = {}  # with the program's code as it was then
         self.plain = new_world()  # for what needs nothing of the program's own code
         self.plain.settled = True
         self.code = self.plain  # that is in place
         self._names: dict[int, str] = {}
         self._regions: dict[Key, int] = {}  # large parts of functions, and whose
-        self._runs: dict[int, RunMessage] = {}
-        self._kept: dict[int, Any] = {}  # results that queued calls may read
+        self._runs: dict[int, _Run] = {}
+        self._kept: dict[int, Value | tuple[Value, ...]] = {}  # results that queued calls may read
         self.attempt = 0
         self.in_call = 0
         self.shielded = 0  # how often: an interrupt of the call waits
         self.interrupted = 0  # the attempt that was interrupted last
-        self._told: tuple[Any, Any, Any, Any] | None = None  # see `mars.engine.Run.surroundings`
+        self._told: Surroundings | None = None  # see `mars.engine.Run.surroundings`
         # Of the last call; `_told` is of the last run that we heard of.
-        self._surroundings = self._told
+        self._surroundings: Surroundings | None = None
         self._ambient: Ambient
         self._forked = False  # this is a child of the worker
         self._log_end = 0  # where the next call's log begins
@@ -231,7 +247,7 @@ class Performer:
 
     # -- interrupts ---------------------------------------------------------------------------
 
-    def shield(self) -> Shield:
+    def shield(self) -> AbstractContextManager[None]:
         """While inside, an interrupt of the running call waits."""
         return Shield(self)
 
@@ -259,7 +275,7 @@ class Performer:
         # for calls. The attempt that `get_context` and `rng` tell of is made when somebody asks.
         self.attempt = attempt
         context.enter_process_lazily(self._attempt_of, task)
-        arguments: Any = None
+        arguments: Arguments | None = None
         flags, is_brief = 0, True
         try:
             surroundings = self._runs[run][3]
@@ -290,7 +306,7 @@ class Performer:
                 return
             if extra is not None and "rows" in extra:
                 call, arguments = self._rows(call, payload, extra)
-            elif type(payload) is bytes:
+            elif isinstance(payload, bytes):
                 if values:
                     arguments = codec.decode_arguments(payload, (), values)
                 else:
@@ -308,7 +324,7 @@ class Performer:
             called = now()
             if extra is not None and "items" in extra:
                 status, flags, data, returned = self._perform_block(
-                    attempt, function, call, arguments[0][0], extra, log_start
+                    attempt, function, call, arguments, extra, log_start
                 )
             else:
                 self.in_call = attempt
@@ -318,13 +334,13 @@ class Performer:
                 if self._forked:
                     os._exit(0)  # the function forked, and this is the child
                 status = VALUE
+                result: Value | tuple[Value, ...]
                 if n_output is None:
-                    result: Any
                     if value is None or type(value) in _SMALL:
                         result = data = dumps(value, 5)
                     else:
                         result = attempt_call.pack(value, self._name_of(function, extra), self._put)
-                        if type(result) is bytes:
+                        if isinstance(result, bytes):
                             data = result
                         else:
                             data, flags = pickle.dumps(result, 5), FLAG_PACKED | FLAG_STORED
@@ -417,8 +433,8 @@ class Performer:
         return used_ns * 1e-9
 
     def _call_limited(
-        self, size: int, call: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> Any:
+        self, size: int, call: Callable[..., object], /, *args: object, **kwargs: object
+    ) -> object:
         with MemoryLimit(size) as limit:
             self._limit = limit
             try:
@@ -432,7 +448,7 @@ class Performer:
             finally:
                 self._limit = None
 
-    def _name_of(self, function: int, extra: dict[str, Any] | None) -> str:
+    def _name_of(self, function: int, extra: messages.Extra | None) -> str:
         return extra["name"] if extra and "name" in extra else self._names[function]
 
     def _where(self) -> str:
@@ -446,7 +462,7 @@ class Performer:
         host = self._host
         return context.Attempt(
             session_id, self._name_of(function, extra), host.engine, host.address, entropy,
-            (*prefix, *place) if type(place) is tuple else (*prefix, place),
+            (*prefix, *place) if isinstance(place, tuple) else (*prefix, place),
             self._set_progress,
         )  # fmt: skip
 
@@ -460,12 +476,12 @@ class Performer:
         self,
         attempt: int,
         function: int,
-        extra: dict[str, Any] | None,
+        extra: messages.Extra | None,
         error: BaseException,
-        arguments: Any,
+        arguments: Arguments | None,
         log_start: int,
     ) -> tuple[int, bytes]:
-        extra = extra or {}
+        extra = extra or _NOTHING
         if self.interrupted == attempt and isinstance(error, KeyboardInterrupt):
             status = INTERRUPTED
         elif isinstance(error, _retry_on(extra, error)) and not isinstance(error, MarsError):
@@ -479,7 +495,7 @@ class Performer:
             error,
             name=self._name_of(function, extra),
             arguments=arguments,
-            attempt=extra.get("try", 1),
+            attempt=extra.get("tried", 0) + 1,
             where=self._where(),
             printed=self.after.last_printed(log_start),
         )
@@ -491,18 +507,19 @@ class Performer:
         self,
         attempt: int,
         function: int,
-        call: Callable[..., Any],
-        items: Sequence[Any],
-        extra: dict[str, Any],
+        call: Callable[..., object],
+        arguments: Arguments,
+        extra: messages.Extra,
         log_start: int,
     ) -> tuple[int, int, bytes, int]:
         """Run many items of one function; each has its own result or error, log and place."""
+        items: Sequence[object] = arguments[0][0]  # type: ignore[assignment]  # as they are packed
         name, after = self._name_of(function, extra), self.after
         session = context.current()
         assert session is not None
-        spread: bool = extra["spread"]
-        retries: int = extra.get("retries", 0)
-        values: list[Any] = []
+        spread = extra["spread"]
+        retries = extra.get("retries", 0)
+        values: list[object] = []
         failures: dict[int, bytes] = {}
         failed_before: dict[int, int] = {}  # of items that were tried again: so many times
         logs = [log_start]
@@ -510,7 +527,7 @@ class Performer:
         self._block = attempt, logs
         log, seek, ends = self._log, os.lseek, os.SEEK_CUR
         stdout, stderr, errors = after.stdout, after.stderr, after.errors
-        first: int = extra["items"]
+        first = extra["items"]
         indices = extra["indices"] if first < 0 else range(first, first + len(items))
         tame = after.tame
         now = time.monotonic_ns
@@ -524,7 +541,7 @@ class Performer:
             while True:
                 try:
                     self.in_call = attempt
-                    value = call(*item) if spread else call(item)
+                    value = call(*item) if spread else call(item)  # type: ignore[misc]
                     self.in_call = 0
                     values.append(value)
                 except BaseException as error:
@@ -566,7 +583,7 @@ class Performer:
         if os.getpid() != self._host.pid:
             os._exit(0)
         try:
-            packed: Any = attempt_call.pack(values, name, self._put)
+            packed = attempt_call.pack(values, name, self._put)
         except MarsError:
             # One value does not pickle: find out which, and let the others be.
             for offset, value in enumerate(values):
@@ -589,7 +606,7 @@ class Performer:
         marks = logs if logs[-1] != logs[0] else None
         if loud and marks:
             flags |= FLAG_STDERR
-        result = packed, failures, marks, failed_before, loud
+        result: BlockResult = packed, failures, marks, failed_before, loud
         return VALUE, flags, pickle.dumps(result, 5), returned
 
     def marks(self, attempt: int) -> list[int]:
@@ -607,21 +624,19 @@ class Performer:
 
     # -- values -------------------------------------------------------------------------------
 
-    def _load(self, number: int, described: tuple[str, Any, Any]) -> tuple[Any, World]:
+    def _load(self, number: int, described: FunctionMessage) -> tuple[Callable[..., object], World]:
         _, data, buffers = described
+        parts: list[memoryview] = []
         if buffers is not None:
             parts = [self._parts(region)[0] for region in buffers]
             self._regions.update(((region[1], region[2]), number) for region in buffers)
-            data = parts.pop(0) if data is None else data
-        else:
-            parts = []
         code = self.code = new_world()
         world.switch(code)
-        call = pickle.loads(data, buffers=parts)
+        call = pickle.loads(parts.pop(0) if data is None else data, buffers=parts)
         code.settle()
         return call, self.plain if code.is_empty() else code
 
-    def _parts(self, stored: attempt_call.Stored) -> list[memoryview]:
+    def _parts(self, stored: Stored) -> list[memoryview]:
         self._mapped = True
         if self._limit is not None:
             with self._limit.lifted():  # the mapping of a whole arena is not what the call takes
@@ -629,31 +644,26 @@ class Performer:
         return self.inputs.buffers(stored)
 
     def _decode_stored_arguments(
-        self, payload: tuple[Any, Sequence[attempt_call.Stored]], values: Sequence[object]
-    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        self, payload: tuple[bytes | None, Sequence[Stored]], values: Sequence[object]
+    ) -> Arguments:
         data, regions = payload
         parts = [self._parts(region)[0] for region in regions]
-        if data is None:
-            data = parts.pop(0)
-        return codec.decode_arguments(data, parts, values)
+        return codec.decode_arguments(parts.pop(0) if data is None else data, parts, values)
 
     def decode(self, value: Value) -> object:
         """A fresh object from a packed value."""
         if isinstance(value, bytes):
             return codec.loads(value)
-        parts: list[Any] = self._parts(value)
-        data = value[0]
-        if data is None:
-            data = parts.pop(0)
-        return codec.loads(data, buffers=parts)
+        parts, data = self._parts(value), value[0]
+        return codec.loads(parts.pop(0) if data is None else data, buffers=parts)
 
     def _rows(
-        self, call: Callable[..., Any], payload: Any, extra: dict[str, Any]
-    ) -> tuple[Callable[..., Any], Any]:
+        self, call: Callable[..., object], payload: messages.Payload, extra: messages.Extra
+    ) -> tuple[Callable[..., object], Arguments]:
         """What to call with each of the items of a block, which are loaded one by one."""
         from mars.attempt import rows
 
-        if type(payload) is bytes:
+        if isinstance(payload, bytes):
             shared, items = rows.unpacked(payload, ())
         else:
             data, regions = payload
@@ -661,24 +671,25 @@ class Performer:
             shared, items = rows.unpacked(parts.pop(0) if data is None else data, parts)
         if extra["rows"] == "plain" and "retries" not in extra:  # each try has them fresh
             extra["spread"] = True
-            return call, (([args for args, _ in map(loads, items)],), {})  # type: ignore[arg-type]
+            plain: Iterable[Arguments] = map(loads, items)  # type: ignore[arg-type]  # none has buffers
+            return call, (([args for args, _ in plain],), {})
         return _WithRow(call, shared, rows.parts), ((items,), {})
 
-    def _values(self, inputs: Sequence[Any]) -> list[object] | None:
+    def _values(self, inputs: Sequence[messages.Input]) -> list[object] | None:
         """Decode inputs; None when one that was to be made here was not."""
         values = []
         for value in inputs:
-            if type(value) is not bytes and len(value) == 2:
+            if not isinstance(value, bytes) and len(value) == 2:
                 attempt, index = value
                 if attempt not in self._kept:
                     return None
-                value = self._kept[attempt]
-                if index is not None:
-                    value = value[index]
-            values.append(self.decode(value))
+                kept = self._kept[attempt]
+                values.append(self.decode(kept if index is None else kept[index]))  # type: ignore[arg-type]
+            else:
+                values.append(self.decode(value))
         return values
 
-    def _keep(self, attempt: int, result: Any) -> None:
+    def _keep(self, attempt: int, result: Value | tuple[Value, ...]) -> None:
         """Keep a result for calls queued behind it."""
         kept = self._kept
         kept[attempt] = result
@@ -692,24 +703,23 @@ class Performer:
 
 def named(task: CallMessage) -> Measured:
     """What is told of a call that was not measured; see `messages.Measured`."""
-    extra = task[7] or {}
+    extra = task[7] or _NOTHING
     size = extra.get("count", 1)
     return (
         -1.0, 0, 0, 0.0, task[8], task[1], extra.get("label", task[2]), size,
-        min(extra.get("try", 1) - 1, 65_535), 0,
+        min(extra.get("tried", 0), 65_535), 0,
     )  # fmt: skip
 
 
-def size_read(payload: Any, inputs: Sequence[Any] | None) -> int:
+def size_read(payload: messages.Payload, inputs: Sequence[messages.Input] | None) -> int:
     """Bytes of arguments and inputs of a call. Inputs that were kept here do not count."""
-    size = 0
-    if type(payload) is bytes:
+    if isinstance(payload, bytes):
         size = len(payload)
     else:
         data, regions = payload
         size = len(data or b"") + sum([region[3] for region in regions])
     for value in inputs or ():
-        if type(value) is bytes:
+        if isinstance(value, bytes):
             size += len(value)
         elif len(value) == 5:
             size += len(value[0] or b"") + value[3]
@@ -720,8 +730,7 @@ def size_written(data: bytes, flags: int) -> int:
     """Bytes of a packed result, with its parts in an arena."""
     if not flags & FLAG_STORED:
         return len(data)
-    size: int = len(data) + sum([part[3] for part in parts_of(loads(data))])
-    return size
+    return len(data) + sum([part[3] for part in parts_of(loads(data))])
 
 
 class _WithRow:
@@ -731,39 +740,45 @@ class _WithRow:
 
     def __init__(
         self,
-        call: Callable[..., Any],
+        call: Callable[..., object],
         shared: Sequence[object],
-        parts: Callable[[Row], tuple[Any, Sequence[Any]]],
+        parts: Callable[[Row], tuple[bytes, Sequence[Buffer]]],
     ) -> None:
         self._parts = parts
         self._call, self._shared = call, shared
-        self.arguments: Any = None  # of the last call
+        self.arguments: Arguments | None = None  # of the last call
 
-    def load(self, row: Row) -> tuple[tuple[object, ...], dict[str, object]]:
+    def load(self, row: Row) -> Arguments:
         if type(row) is bytes and not self._shared:
-            return loads(row)  # type: ignore[no-any-return]
+            arguments: Arguments = loads(row)
+            return arguments
         return codec.decode_arguments(*self._parts(row), self._shared)
 
-    def __call__(self, row: Row) -> Any:
+    def __call__(self, row: Row) -> object:
         self.arguments = None  # while they are loaded, there are none
         self.arguments = arguments = self.load(row)
         return self._call(*arguments[0])
 
 
-def _shown(call: Any, item: Any, spread: bool, again: bool = False) -> Any:
+def _shown(
+    call: Callable[..., object], item: object, spread: bool, again: bool = False
+) -> Arguments | None:
     """Arguments of an item, for its error; ``again``: others have been called since."""
     if isinstance(call, _WithRow):
-        return call.load(item) if again else call.arguments
-    return (tuple(item) if spread else (item,)), {}
+        return call.load(item) if again else call.arguments  # type: ignore[arg-type]
+    return (tuple(item) if spread else (item,)), {}  # type: ignore[arg-type]
 
 
-def _retry_on(extra: dict[str, Any], error: BaseException) -> Any:
+def _retry_on(
+    extra: messages.Extra, error: BaseException
+) -> type[BaseException] | tuple[type[BaseException], ...]:
     """Exceptions that are worth another attempt; loaded when something was raised."""
     data = extra.get("retry_on")
     if data is None:
         return Exception
     try:
-        return loads(data)
+        found: tuple[type[BaseException], ...] = loads(data)
+        return found
     except Exception as trouble:
         error.add_note(
             f"not tried again, as retry_on= could not be read here "

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from mars import platform
 from mars.attempt.memory import take_peak_kib
@@ -45,8 +45,10 @@ from mars.settings import AWAKE_PAUSE_MS, AWAKE_S, PEAK_AFTER_S, ROOM_WAIT_S, ST
 from mars.task import RECORD
 
 if TYPE_CHECKING:
+    from mars.engines.wire.regions import Region
     from mars.engines.worker.requests import NestedEngine
     from mars.gpus import Meter
+    from mars.task import Buffer
 
 _PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 _AWAKE_NS: Final = int(AWAKE_S * 1e9)
@@ -61,7 +63,7 @@ class Worker:
     """One worker process."""
 
     def __init__(
-        self, number: int, facts: dict[str, Any], descriptors: list[int], pages: int | None
+        self, number: int, facts: messages.Facts, descriptors: list[int], pages: int | None
     ) -> None:
         data, control, log, outbox, ledger = descriptors
         self.number = number
@@ -81,7 +83,7 @@ class Worker:
         self._readable = select.poll()
         self._readable.register(self.sock, select.POLLIN)
         self.queue: deque[CallMessage] = deque()
-        self.replies: dict[int, Any] = {}
+        self.replies: dict[int, tuple[object, ...]] = {}
         self.allocator = Allocator(
             number, self._announce, self.ledger, facts["spill_directory"],
             None if pages is None else LargePages(pages),
@@ -234,7 +236,7 @@ class Worker:
             if not self.inputs.holds(key):  # else another word follows
                 self.send((messages.UNMAPPED, *key))
 
-    def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
+    def put(self, buffers: Sequence[Buffer]) -> Region:
         """Copy large parts of a value to an arena."""
         with self.shield(), self.lock:  # a call may have threads, and be interrupted
             deadline = 0.0
@@ -260,7 +262,7 @@ class Worker:
 
     # -- requests of nested calls --------------------------------------------------------------
 
-    def ask(self, kind: str, *rest: Any) -> Any:
+    def ask(self, kind: str, *rest: object) -> Any:  # what `requests.Channel` says
         """Send a request and wait for its reply, in whatever thread the user's code has."""
         if self.ending:
             raise SessionClosed("exit handlers of a worker run after its session: nothing answers")
@@ -268,8 +270,7 @@ class Worker:
             with self.answered:
                 self._requests += 1
                 request = self._requests
-            message: Any = (kind, request, *rest)
-            self.send(message)
+            self.send(cast(messages.Request, (kind, request, *rest)))  # the same
         if kind != messages.WAIT:
             return self.wait_reply(request)
         # The running call waits for others, which may take long: what is queued behind it, or
@@ -287,7 +288,7 @@ class Worker:
         """The driver is gone, so that no reply comes to the call that waits for one."""
         os._exit(0)
 
-    def wait_reply(self, request: int) -> Any:
+    def wait_reply(self, request: int) -> tuple[object, ...]:
         """The reply to a request; other messages that come meanwhile are acted on."""
         while True:
             with self.answered:
@@ -477,7 +478,7 @@ ENDS_BY_ITSELF: Final = -1
 """In place of an exit status: the process is to end as Python ends any other."""
 
 
-def main(number: int, facts: dict[str, Any], descriptors: list[int], pages: int | None) -> int:
+def main(number: int, facts: messages.Facts, descriptors: list[int], pages: int | None) -> int:
     """Entry point after the fork; gives the exit status of the process, or `ENDS_BY_ITSELF`."""
     sys.path[:] = facts["path"]
     with contextlib.suppress(OSError):  # it is gone meanwhile

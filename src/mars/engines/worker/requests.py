@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 from weakref import WeakValueDictionary
 
 from mars.attempt import call as attempt_call
@@ -30,6 +30,15 @@ from mars.errors import SessionClosed, UsageError
 from mars.settings import FUNCTION_BYTES, INLINE_BYTES
 from mars.task import Call, Realm, Stage, Task
 
+if TYPE_CHECKING:
+    from mars.attempt.rows import Row
+    from mars.calls.maps import ItemCall, MapCall
+    from mars.engines.wire.regions import Region, Result
+    from mars.logs import LogSource
+    from mars.observe.attempts import Rows
+    from mars.observe.observation import Observation
+    from mars.task import Buffer, Ended, Place, Stored, Value
+
 
 class Channel(Protocol):
     """What the worker process offers to the calls that run in it."""
@@ -44,7 +53,33 @@ class Channel(Protocol):
     def cpus(self) -> float:
         """Cores of the call that runs."""
 
-    def ask(self, kind: str, *rest: Any) -> Any:
+    @overload
+    def ask(
+        self,
+        kind: Literal["submit"],
+        facts: messages.RunFacts,
+        described: list[messages.Again | messages.Described],
+        /,
+    ) -> messages.Submitted: ...
+    @overload
+    def ask(self, kind: Literal["wait", "waited"], run: int, /) -> messages.Waited: ...
+    @overload
+    def ask(
+        self, kind: Literal["ask"], what: Literal["log"], about: tuple[int, int, int], /
+    ) -> messages.LogPart: ...
+    @overload
+    def ask(
+        self,
+        kind: Literal["ask"],
+        what: Literal["block's log"],
+        about: tuple[int, int, int, int],
+        /,
+    ) -> messages.BlockLogPart: ...
+    @overload
+    def ask(
+        self, kind: Literal["ask"], what: Literal["object"], about: bytes, /
+    ) -> messages.OfObject: ...
+    def ask(self, kind: str, *rest: object) -> object:
         """Send a request to the driver and wait for its reply."""
 
     def send(self, message: messages.FromWorker) -> None:
@@ -53,10 +88,10 @@ class Channel(Protocol):
     def shield(self) -> AbstractContextManager[None]:
         """While inside, an interrupt of the running call waits."""
 
-    def put(self, buffers: Sequence[Any]) -> tuple[int, int, int, tuple[int, ...]]:
+    def put(self, buffers: Sequence[Buffer]) -> Region:
         """Copy large parts of a value to an arena."""
 
-    def decode(self, value: Any) -> object:
+    def decode(self, value: Value) -> object:
         """A fresh object from a packed value."""
 
 
@@ -79,7 +114,7 @@ class NestedEngine:
         self._submitting = threading.Lock()
 
     def submit(
-        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+        self, run: Run, calls: Sequence[Call], places: Sequence[Place], targets: Collection[Call]
     ) -> None:
         """Have the driver run calls; see `mars.engine.Engine`."""
         self._check_process()
@@ -91,11 +126,11 @@ class NestedEngine:
         self._run_here(run, run.tasks, places)
 
     def _ask_for(
-        self, run: Run, calls: Sequence[Call], places: Sequence[Any], targets: Collection[Call]
+        self, run: Run, calls: Sequence[Call], places: Sequence[Place], targets: Collection[Call]
     ) -> bool:
         """Ask the driver for calls; False: they have to run in this process."""
         tasks = []
-        described: list[tuple[Any, ...]] = []
+        described: list[messages.Again | messages.Described] = []
         for call, place in zip(calls, places, strict=True):
             asked = call in targets
             known = call.task_in(run.realm)
@@ -118,19 +153,20 @@ class NestedEngine:
             tasks.append(task)
         run.tasks = tasks
         run.total = run.remaining = sum(max(task.size, 1) for task in tasks if not task.finished)
-        new = [task for task, one in zip(tasks, described, strict=True) if one[2:]]
+        new = [task for task, one in zip(tasks, described, strict=True) if len(one) > 2]
         apart = next((task for task in new if self._has_to_be_apart(task)), None)
         given = self._given(described)
-        kind, value = self._worker.ask(
+        answer = self._worker.ask(
             messages.SUBMIT,
             (run.session_id, run.stop_on_error, run.entropy, run.prefix, apart is not None,
              list(given.values())),
             described,
         )  # fmt: skip
-        if kind == "error":
+        if answer[0] == "error":
             run.live = False
-            raise failure.decode_failure(value)
-        if kind == "too many":
+            raise failure.decode_failure(answer[1])
+        value = answer[1]
+        if answer[0] == "too many":
             if apart is not None:
                 run.live = False
                 raise UsageError(
@@ -176,15 +212,17 @@ class NestedEngine:
             )
         )
 
-    def _given(self, described: Sequence[Any]) -> dict[int, tuple[int, Any, Any]]:
+    def _given(
+        self, described: Sequence[messages.Again | messages.Described]
+    ) -> dict[int, messages.Given]:
         """Inputs that were made in this process and that the driver has not, as it gets them."""
-        given: dict[int, tuple[int, Any, Any]] = {}
+        given: dict[int, messages.Given] = {}
         for one in described:
-            for number, _ in one[4] if one[2:] else ():
+            for number, _ in one[4] if len(one) > 2 else ():
                 task = self._here.get(number)
                 if task is not None and number not in given:
                     several = task.call.n_output is not None
-                    values = task.result if several else (task.result,)
+                    values: tuple[_Here, ...] = task.result if several else (task.result,)
                     packed = tuple([value.packed(self._worker.put) for value in values])
                     given[number] = number, task.call.n_output, packed if several else packed[0]
         return given
@@ -197,7 +235,7 @@ class NestedEngine:
                 "call's session; do that in the call itself, or call mars.new_session() here"
             )
 
-    def _run_here(self, run: Run, tasks: Sequence[Task], places: Sequence[Any]) -> None:
+    def _run_here(self, run: Run, tasks: Sequence[Task], places: Sequence[Place]) -> None:
         """Run calls in this process: too many workers wait for nested calls already.
 
         What they print goes to the log of the call that asks for them.
@@ -235,7 +273,7 @@ class NestedEngine:
             if source is None or not source.available:
                 task.stage, task.failed_input = Stage.FAILED, source
                 return
-        arguments: Any = None
+        arguments: codec.Arguments | None = None
         while True:
             context.enter_thread(
                 context.Attempt(
@@ -245,16 +283,13 @@ class NestedEngine:
             )  # fmt: skip
             where = os.uname().nodename, self._worker.pid
             try:
-                parts = [bytearray(memoryview(x).cast("B")) for x in call.function.buffers]  # type: ignore[arg-type]
-                function = pickle.loads(call.function.data, buffers=parts)
+                function = pickle.loads(
+                    call.function.data, buffers=codec.copies(call.function.buffers)
+                )
                 settle()
                 values = [self.value(source, index) for source, index in sources if source]
                 buffers = [x for x in call.stored or () if x is not call.payload]
-                arguments = codec.decode_arguments(
-                    call.payload,
-                    [bytearray(memoryview(x).cast("B")) for x in buffers],  # type: ignore[arg-type]
-                    values,
-                )
+                arguments = codec.decode_arguments(call.payload, codec.copies(buffers), values)
                 value = function(*arguments[0], **arguments[1])
                 outputs = [
                     _Here(output, call.name)
@@ -282,24 +317,23 @@ class NestedEngine:
             task.stage = Stage.DONE
             return
 
-    def _describe(self, task: Task, place: Any) -> tuple[Any, ...]:
+    def _describe(self, task: Task, place: Place) -> messages.Described:
         call = task.call
         function = call.function
-        stored: Any = None
-        if call.stored is not None:
-            stored = [(None, *self._worker.put((part,))) for part in call.stored]
+        stored = None if call.stored is None else self._put(call.stored)
         data, parts = function.data, function.buffers
         if len(data) > FUNCTION_BYTES:
             data, parts = b"", (data, *parts)
-        buffers = [(None, *self._worker.put((part,))) for part in parts]
+        buffers = self._put(parts)
         inputs = []
         for source, index in call.inputs:
             there = source.task_in(task.realm)
             assert there is not None
             inputs.append((there.attempt, index))
-        items: Any = None
+        items: messages.Items | None = None
         if task.parts is not None:
-            whole: Any = call
+            whole = cast("MapCall", call)
+            assert task.items is not None
             items = (self._content(whole), list(task.items), whole.spread)
         payload = call.payload if call.stored is None or len(call.payload) <= INLINE_BYTES else None
         return (
@@ -307,7 +341,11 @@ class NestedEngine:
             inputs, call.n_output, call.options, place, task.asked, items,
         )  # fmt: skip
 
-    def _content(self, whole: Any) -> Any:
+    def _put(self, buffers: Sequence[Buffer]) -> list[Stored]:
+        """Copy large buffers to an arena, each by itself."""
+        return [(None, *self._worker.put((buffer,))) for buffer in buffers]
+
+    def _content(self, whole: MapCall) -> tuple[Sequence[Sequence[object]], messages.Taken | None]:
         """Arguments of all items of a map, as they can be sent."""
         taken = whole.taken
         if taken is None:
@@ -315,19 +353,19 @@ class NestedEngine:
         rows = [self._sendable(row) for row in taken.rows]
         return (), (self._sendable(taken.shared), rows, taken.plain)
 
-    def _sendable(self, row: Any) -> Any:
+    def _sendable(self, row: Row | None) -> bytes | messages.Apart | None:
         if not isinstance(row, tuple):
             return row
-        return row[0], [(None, *self._worker.put((part,))) for part in row[1]]
+        return row[0], self._put(row[1])
 
     def _wait(self, run: Run, timeout_s: float | None) -> bool:
         """Wait for the driver to end a run; the worker's cores are free meanwhile."""
         self._check_process()
         if timeout_s is None:
-            kind, outcome = self._worker.ask(messages.WAIT, run.number)
+            _, outcome = self._worker.ask(messages.WAIT, run.number)
         else:
-            kind, outcome = self._worker.ask(messages.WAITED, run.number)
-        if kind == "running":
+            _, outcome = self._worker.ask(messages.WAITED, run.number)
+        if outcome is None:
             return False
         cancelled, failed, results, error = outcome
         for number, stage, result, stored, blame, broken, parts, ended, tries in results:
@@ -361,15 +399,14 @@ class NestedEngine:
         return True
 
     def _block(
-        self, task: Task, place: int, items: Any, stage: int, result: Any, ended: Any, blame: str,
-        tries: int, log: tuple[int, int] | None,
+        self, task: Task, place: int, items: Sequence[int], stage: int, result: Result | None,
+        ended: tuple[Ended, ...], blame: str, tries: int, log: tuple[int, int] | None,
     ) -> Task:  # fmt: skip
         block = Task(task.call, task.realm)
         block.items, block.stage, block.result, block.source = items, Stage(stage), result, task
         block.ended, block.blame, block.tries = ended, blame, tries
         if log is not None:
-            segment: Any = _RemoteSegment(self._worker, task.attempt, place)
-            block.logs = (Log(segment, *log),)
+            block.logs = (Log(_RemoteSegment(self._worker, task.attempt, place), *log),)
         return block
 
     def cancel(self, run: Run) -> None:
@@ -391,14 +428,14 @@ class NestedEngine:
             raise failure_of(task)
         call = task.call
         if task.parts is not None:
-            return item_of(task, call.index, self.decode)  # type: ignore[attr-defined]
+            return item_of(task, cast("ItemCall", call).index, self.decode)
         return self.decode(task.result if call.n_output is None else task.result[index])
 
-    def decode(self, value: Any) -> object:
+    def decode(self, value: object) -> object:
         """A fresh object from a value."""
         if isinstance(value, _Here):
             return value.decode()
-        return self._worker.decode(value)
+        return self._worker.decode(cast("Value", value))  # there is no other kind
 
     def install(self, task: Task, value: object) -> None:
         """Give a task a value, which the driver gets if it is the input of another call."""
@@ -410,14 +447,14 @@ class NestedEngine:
         """The error of a task that failed."""
         return failure_of(task)
 
-    def log(self, task: Task) -> Any:
+    def log(self, task: Task) -> LogSource:
         """What a nested call has printed."""
         if task.source is not None or task.logs:  # an item of a map
             return TaskLog(task, lambda _: None)
         self._check_process()
         return _RemoteLog(self._worker, task)
 
-    def running_items(self, task: Task) -> Sequence[Any]:
+    def running_items(self, task: Task) -> Sequence[tuple[int, int, LogSource]]:
         """Not known here: the log of an item can be read once its block has ended."""
         return ()
 
@@ -428,13 +465,13 @@ class NestedEngine:
         """None: which blocks there are is known to the program's own engine."""
         return ()
 
-    def observe(self, since: int | None = None) -> Any:
+    def observe(self, since: int | None = None) -> Observation:
         """Nothing: the program's own engine runs these calls, and tells of them."""
         from mars.observe.observation import Observation  # late: hardly ever asked for in a worker
 
         return Observation(time.monotonic())
 
-    def table(self, since: int = 0, limit: int | None = None) -> Any:
+    def table(self, since: int = 0, limit: int | None = None) -> Rows:
         """Nothing: the program's own engine has the table."""
         from mars.observe.attempts import Attempts
 
@@ -454,12 +491,19 @@ class NestedEngine:
     def close(self) -> None:
         """The engine is the driver's."""
 
-    def create_object(self, session: str, name: str, cls: Any, args: Any, kwargs: Any) -> Any:
+    def create_object(
+        self,
+        session: str,
+        name: str,
+        cls: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> RemoteObject:
         """Make a shared object in the driver's process."""
         self._call_object("create", session, name, cls, args, kwargs)
         return self.get_object(session, name)
 
-    def get_object(self, session: str, name: str) -> Any:
+    def get_object(self, session: str, name: str) -> RemoteObject:
         """The shared object of that name."""
         self._call_object("find", session, name)
         return RemoteObject(
@@ -473,7 +517,7 @@ class NestedEngine:
         """Forget a shared object."""
         self._call_object("destroy", session, name)
 
-    def _call_object(self, *request: Any) -> Any:
+    def _call_object(self, *request: object) -> object:
         self._check_process()
         data, _, _ = codec.encode_arguments(request, {})
         kind, value = self._worker.ask(messages.ASK, "object", data)
@@ -499,7 +543,7 @@ class _Here:
         """A fresh object."""
         return codec.loads(self._data, buffers=[bytearray(buffer) for buffer in self._buffers])
 
-    def packed(self, put: Callable[[Sequence[Any]], tuple[int, int, int, tuple[int, ...]]]) -> Any:
+    def packed(self, put: attempt_call.Put) -> Value:
         """The value as engines keep it."""
         return attempt_call.pack_encoded(self._data, self._buffers, put)
 
@@ -512,10 +556,7 @@ class _RemoteLog:
         self._number = task.attempt
 
     def _ask(self, start: int, limit: int) -> tuple[int, bytes, bool, int]:
-        answer: tuple[int, bytes, bool, int] = self._worker.ask(
-            messages.ASK, "log", (self._number, start, limit)
-        )
-        return answer
+        return self._worker.ask(messages.ASK, "log", (self._number, start, limit))
 
     def size(self) -> int:
         """Bytes so far."""
@@ -541,10 +582,7 @@ class _RemoteSegment:
         self._worker, self._block = worker, (number, place)
 
     def _ask(self, start: int, limit: int) -> tuple[bytes, int]:
-        answer: tuple[bytes, int] = self._worker.ask(
-            messages.ASK, "block's log", (*self._block, start, limit)
-        )
-        return answer
+        return self._worker.ask(messages.ASK, "block's log", (*self._block, start, limit))
 
     def read(self, start: int, limit: int) -> bytes:
         """Up to ``limit`` bytes from ``start``."""

@@ -56,7 +56,7 @@ class ThreadWorker(Worker):
     calls: ThreadPerformer
 
     def __init__(
-        self, number: int, facts: dict[str, Any], descriptors: list[int], commons: Commons
+        self, number: int, facts: messages.Facts, descriptors: list[int], commons: Commons
     ) -> None:
         self._commons = commons
         super().__init__(number, facts, descriptors, None)
@@ -83,7 +83,7 @@ class ThreadWorker(Worker):
         if not self.calls.abandoned:
             super().finish(attempt, status, flags, log, times, payload, measured)
 
-    def ask(self, kind: str, *rest: Any) -> Any:
+    def ask(self, kind: str, *rest: object) -> Any:
         """As of `Worker`; a call that waits for others lets them into this process."""
         if kind != messages.WAIT or threading.get_ident() != self.calls.thread:
             return super().ask(kind, *rest)
@@ -187,7 +187,7 @@ class ThreadHost:
                 worker.abandon()
                 self._end(worker, int(signal.SIGKILL), _ABANDONED)
 
-    def _start(self, number: int, facts: dict[str, Any], descriptors: list[int]) -> None:
+    def _start(self, number: int, facts: messages.Facts, descriptors: list[int]) -> None:
         try:
             if len(descriptors) < DESCRIPTORS:  # the kernel dropped those for which was no room
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -238,7 +238,7 @@ class ThreadHost:
             self._control.sendall(self._outgoing.frame(message))
 
 
-def main(facts: dict[str, Any], control: platform.Socket) -> int:
+def main(facts: messages.Facts, control: platform.Socket) -> int:
     """Entry point after the fork; gives the exit status of the process."""
     sys.path[:] = facts["path"]
     with contextlib.suppress(OSError):  # it is gone meanwhile

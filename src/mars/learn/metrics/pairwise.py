@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from mars.learn.facade import names_of
 
-__getattr__, __dir__ = names_of("sklearn.metrics.pairwise")
+__getattr__, __dir__ = names_of("sklearn.metrics.pairwise", always=True)

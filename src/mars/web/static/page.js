@@ -295,9 +295,13 @@ function report() {
 }
 
 // Boxes and arrows. A box is {title, href, label, under}: what stands in it, and what it says aloud.
-const size = () => innerWidth < 760 ? { width: 152, height: 58, across: 30, down: 12 } : { width: 236, height: 58, across: 56, down: 14 };
+function size(count, arrows) {  // as wide as leaves room for all columns, within what can be read
+  if (innerWidth < 760) return { width: 152, height: 58, across: 30, down: 12 };
+  const box = { width: 236, height: 58, across: 48, down: 14 }, columns = Math.round((layered(count, arrows, box).width + box.across) / (box.width + box.across));
+  return { ...box, width: Math.max(168, Math.min(box.width, Math.floor((main.clientWidth - 92 + box.across) / Math.max(1, columns)) - box.across)) };
+}
 function drawn(boxes, arrows, label) {
-  const box_size = size(), { at, paths, width, height } = layered(boxes.length, arrows.map(([a, b]) => [a, b]), box_size), NS = "http://www.w3.org/2000/svg";
+  const ends = arrows.map(([a, b]) => [a, b]), box_size = size(boxes.length, ends), { at, paths, width, height } = layered(boxes.length, ends, box_size), NS = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(NS, "svg"), part = (name, props) => { const one = document.createElementNS(NS, name); for (const [k, v] of Object.entries(props)) one.setAttribute(k, v); return one; };
   for (const [k, v] of Object.entries({ width: width + 2, height: height + 2, "aria-hidden": "true" })) svg.setAttribute(k, v);
   paths.forEach((points, n) => {

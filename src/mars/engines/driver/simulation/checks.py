@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from math import inf
-from typing import Any
 
 from mars.engines.driver.core import ASSIGNED, DONE, MADE, READY, RETRYING, WAITING
 from mars.engines.driver.queues import Group
@@ -126,9 +125,9 @@ def check(ledger: Ledger) -> None:
             raise Broken(f"{group.address}: {claimed} of {group.cpus} claimed, {group.free} free")
     if not state.changed:  # else they are brought up to date with the next event
         _check_indices(ledger)
-    counts: Counter[Any] = Counter()
-    made: Counter[Any] = Counter()
-    readers: Counter[Any] = Counter()
+    counts: Counter[object] = Counter()
+    made: Counter[object] = Counter()
+    readers: Counter[object] = Counter()
     ready = maybe_ready = 0
     links = ledger.links
     for task in ledger.tasks:

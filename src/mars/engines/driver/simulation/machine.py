@@ -20,6 +20,12 @@ from mars.task import Call, Task
 FOREVER: Final = 10**9
 """As a number of attempts: all of them."""
 
+MAX_STEPS: Final = 6000
+"""Events in one history at the most; more means that it never comes to rest."""
+
+MAX_TICKS: Final = 20
+"""Timers that may be due at one moment."""
+
 
 class Broken(AssertionError):
     """A promise of the scheduler does not hold in a simulation."""
@@ -234,7 +240,7 @@ def named(task: Task) -> str:
     return task.call.name
 
 
-def show(thing: Any) -> str:
+def show(thing: object) -> str:
     """An event or a command in one line."""
     words = [type(thing).__name__]
     for field in getattr(thing, "_fields", ()):

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from mars.engines.driver.events import Event, GaveBack, Left, Outcome, WorkerReady
-from mars.engines.driver.simulation.machine import FOREVER, Broken, Machine, named
+from mars.engines.driver.simulation.machine import FOREVER, Broken, Machine, SimulatedRun, named
 from mars.engines.wire.status import EXCEPTION, FATAL, INTERRUPTED, RETURNED, VALUE
 from mars.settings import CANCEL_GRACE_S, REPORT_S
-from mars.task import Call, Task, WorkerId
+from mars.task import RECORD, Call, Task, WorkerId
 
 PROMPT_S: Final = 0.3
 """A cancelled call ends within the grace time and this, for the messages on their way, seconds."""
@@ -429,7 +429,25 @@ class Processes:
         self._machine.after(self._machine.delay() * 5, lambda: self._driver.bury(process))
 
 
+class Asker:
+    """What the running attempt of a worker has asked for."""
+
+    def __init__(self, attempt: int) -> None:
+        self.attempt = attempt
+        self.calls: list[Call] = []
+        self.run: SimulatedRun | None = None
+        self.waiting = 0  # the request that waits for the run
+        self.held = 0  # the request that waits for the worker's cores
+
+
 def _keys(task: Task) -> list[tuple[Call, int]]:
     if task.items is None:
         return [(task.call, -1)]
     return [(task.call, index) for index in task.items]
+
+
+def record_of(told: Told) -> bytes:
+    """What a worker tells, as the table of attempts keeps it."""
+    return RECORD.pack(
+        told.attempt, told.status, 0, 0, 0, *(1,) * 5, 0, -1.0, 0.0, 0.0, 0.0, 0, 0, 0, 1, 0, 0, 0
+    )

@@ -11,6 +11,9 @@ it happen until nothing is left to happen. If wanted, the whole state is checked
 
 Without faults it says how long a program would take on other machines. With faults and many seeds
 it shows that the scheduler keeps its promises; `tests/engines_local` plays thousands of histories.
+
+One long room on purpose: it stands in for the loop and the server of nested calls together, whose
+steps change one state here.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 from mars.engines.driver.core import ASSIGNED, DONE, MADE
 from mars.engines.driver.estimates import OUT_OF_MEMORY
@@ -58,6 +61,8 @@ from mars.engines.driver.queues import WorkerState, place_of, serves
 from mars.engines.driver.scheduler import Scheduler
 from mars.engines.driver.simulation.checks import Ledger, check, check_freed, check_quiet
 from mars.engines.driver.simulation.machine import (
+    MAX_STEPS,
+    MAX_TICKS,
     Behaviour,
     Broken,
     Chances,
@@ -66,28 +71,21 @@ from mars.engines.driver.simulation.machine import (
     named,
     show,
 )
-from mars.engines.driver.simulation.processes import Process, Processes, Sent, Told
+from mars.engines.driver.simulation.processes import (
+    Asker,
+    Process,
+    Processes,
+    Sent,
+    Told,
+    record_of,
+)
 from mars.engines.wire.status import VALUE
 from mars.graph import needed_calls
 from mars.settings import FAR_PREFETCH_BELOW_S, PREFETCH_BELOW_S
-from mars.task import RECORD, Call, Output, Task, WorkerId
+from mars.task import Call, Output, Task, WorkerId
 
-MAX_STEPS: Final = 6000
-"""Events in one history at the most; more means that it never comes to rest."""
-
-MAX_TICKS: Final = 20
-"""Timers that may be due at one moment."""
-
-
-class _Asker:
-    """What the running attempt of a worker has asked for."""
-
-    def __init__(self, attempt: int) -> None:
-        self.attempt = attempt
-        self.calls: list[Call] = []
-        self.run: SimulatedRun | None = None
-        self.waiting = 0  # the request that waits for the run
-        self.held = 0  # the request that waits for the worker's cores
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class World:
@@ -153,7 +151,7 @@ class World:
         for number, names in zip(self._number_at, self._devices, strict=False):
             self.scheduler.add_devices(number, names)
         self._gone: set[int] = set()
-        self._askers: dict[int, _Asker] = {}
+        self._askers: dict[int, Asker] = {}
         self._shipped: set[int] = set()  # attempts whose values are, or were, on their way
         self._highest = 0
         self._steps = 0
@@ -340,7 +338,7 @@ class World:
             if outcome.status == VALUE and ended and task.attempt == attempt:
                 self.ledger.accepted.add(attempt)
 
-    def _note_blocks(self, tasks: Any) -> None:
+    def _note_blocks(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
             if task.source is not None:
                 self.ledger.tasks[task] = None
@@ -556,7 +554,7 @@ class World:
 
     def _take(self, process: Process, outcomes: list[Told]) -> None:
         if self._checked:
-            records = b"".join(map(_record, outcomes))
+            records = b"".join(map(record_of, outcomes))
             self.scheduler.core.ended.add(process.number, records, len(outcomes))
         self.on(Finished(process.number, outcomes))
         self._ship(outcomes)
@@ -574,7 +572,7 @@ class World:
         if state is None or not state.queue:
             raise Broken("a call that asks for calls is not at the head of its queue")
         self._drop_asker(process)
-        asker = self._askers[process.number] = _Asker(state.queue[0].attempt)
+        asker = self._askers[process.number] = Asker(state.queue[0].attempt)
         asker.calls = self.make_nested(depth)
         stop_on_error = self._rng.random() < 0.7
         run = SimulatedRun(f"N{len(self.runs) + 1}", stop_on_error=stop_on_error, depth=depth)
@@ -710,10 +708,3 @@ class World:
             self.on(Tick())
 
         self.machine.after(0.05, come_back)
-
-
-def _record(told: Told) -> bytes:
-    """What a worker tells, as the table of attempts keeps it."""
-    return RECORD.pack(
-        told.attempt, told.status, 0, 0, 0, *(1,) * 5, 0, -1.0, 0.0, 0.0, 0.0, 0, 0, 0, 1, 0, 0, 0
-    )
