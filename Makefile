@@ -20,7 +20,8 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults storage check format \
-	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if bench-tpch chaos clean
+	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if bench-tpch \
+	larger-than-memory chaos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) \
@@ -250,6 +251,9 @@ bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and
 
 bench-what-if: $(VENV)/for-tests  ## predictions of runs against real ones (a minute; a quiet machine)
 	@$(PY) -m benchmarks.what_if $(BENCH_ARGS)
+
+larger-than-memory: $(VENV)/for-tests  ## data of 3 GiB through 768 MiB of memory (some minutes)
+	@$(PY) -m benchmarks.larger_than_memory
 
 # tpchgen-cli makes the data, 1 GB in build/tpch. TPCH_ARGS="--scale 0.1 --queries 1 6": less.
 TPCH_ARGS ?=

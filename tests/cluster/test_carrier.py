@@ -20,6 +20,7 @@ class OneNode:
     """A foreign engine with one node, which says of itself what it is given."""
 
     address = "test://one"
+    own = False
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self.facts = {**carrier.node_facts("test://node", 1.0, 1 << 30, {}), **facts}
