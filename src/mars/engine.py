@@ -83,6 +83,8 @@ class Run:
         # What it has in common with other runs: they store a large argument once, as long as one of
         # them is under way. None: nothing.
         self.series: object | None = None
+        # Calls that earlier runs of the series have started. If one has failed, it stays failed.
+        self.once: Collection[Call] = frozenset()
         self.reused = 0  # calls that a checkpoint had
         self.saved_s = 0.0  # what they took when they ran
         self._waiter: threading.Thread | None = None

@@ -605,6 +605,17 @@ def running_children() -> list[int]:
     return [pid for pid in found if _stat_state(pid) not in b"ZX"]
 
 
+def is_there(pid: int) -> bool:
+    """Whether a process has this number, ours or another user's."""
+    try:
+        os.kill(pid, 0)  # does nothing but tell that
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a signal, such as SIGSTOP, keeps a process from running; False if nobody knows."""
     return _stat_state(pid) in b"Tt"

@@ -243,6 +243,24 @@ def test_a_window_gives_failures_items_of_maps_and_how_many_are_left() -> None:
     assert sum(one for one in found if isinstance(one, int)) == 15
 
 
+def test_in_a_window_a_call_that_has_failed_is_not_run_again_for_those_that_need_it(
+    tmp_path: Path,
+) -> None:
+    def fail_and_count() -> int:
+        with open(tmp_path / "runs", "a") as file:
+            file.write("x")
+        raise ValueError("once")
+
+    bad = mr.spawn(fail_and_count)
+    needs = [mr.spawn(abs, (bad,)), mr.spawn(abs, (mr.spawn(abs, (bad,)),))]
+    found = [one.errors()[0] for one in mr.as_completed([bad, *needs], window=1)]
+    assert [type(one).__name__ for one in found] == ["ValueError", *["DependencyFailed"] * 2]
+    assert (tmp_path / "runs").read_text() == "x"
+    again = next(mr.as_completed([bad], window=1))
+    assert isinstance(again.errors()[0], ValueError)
+    assert (tmp_path / "runs").read_text() == "xx"  # whoever asks anew has it run again
+
+
 def test_values_of_a_map_are_freed_item_by_item_in_a_window() -> None:
     whole = mr.map(lambda number: number + 1, range(6))
     values = []

@@ -134,17 +134,15 @@ def test_a_process_that_took_a_worker_s_number_is_not_asked_for_its_stack(
         return descriptor
 
     monkeypatch.setattr(os, "pidfd_open", reused)
-    monkeypatch.setattr(stacks, "_answer_file", lambda _: str(answer))
+    monkeypatch.setattr(stacks, "_file_in_memory", lambda *_: str(answer))
     monkeypatch.setattr(stacks, "_catches", lambda *_: True)
     assert stacks.examine(stranger.pid, 0.1).state is stacks.State.SILENT
     assert lives(stranger)
 
 
 SIGNALS_BY_NUMBER = {
-    "platform.py": 1,  # `Process`, where the system has no descriptors
+    "platform.py": 2,  # `Process`, where the system has no descriptors; signal 0 does nothing
     "engines/local/zygote.py": 2,  # children that it has not reaped
-    "checkpoint/holder.py": 1,  # signal 0, which does nothing
-    "web/whereabouts.py": 1,  # signal 0, too
 }
 """Where the source sends a signal by a process number, and how often."""
 

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from mars import owners
+from mars import owners, platform
 from mars.errors import CheckpointUnusable
 from mars.platform import machine
 
@@ -55,14 +55,4 @@ def described(holder: bytes | Facts) -> str:
 def has_ended(facts: Facts) -> bool:
     """Whether a holder is known to have ended. Only its own machine can know that."""
     here = machine()
-    return bool(here) and facts.get("machine") == here and not _is_there(facts["pid"])
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is a process of another user
-        return True
-    return True
+    return bool(here) and facts.get("machine") == here and not platform.is_there(facts["pid"])

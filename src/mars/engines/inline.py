@@ -192,7 +192,11 @@ class InlineEngine:
     def _attach(self, run: Run, call: Call, place: Place, asked: bool, now: float) -> Task:
         """The task of a call in a run: another run's, if that is at it or has made it."""
         known = call.task_in(run.realm)
-        if known is not None and (known.available or not known.finished):
+        if known is not None and (
+            known.available
+            or not known.finished
+            or (known.stage is Stage.FAILED and call in run.once)
+        ):
             known.asked |= asked
             if not known.finished:
                 known.runs += (run,)

@@ -49,11 +49,12 @@ class Series:
     have the random numbers that they would have in one run.
     """
 
-    __slots__ = ("__weakref__", "_numbered", "_places")
+    __slots__ = ("__weakref__", "_numbered", "_places", "_started")
 
     def __init__(self) -> None:
         self._places = itertools.count()
         self._numbered: set[int] = set()
+        self._started: set[int] = set()
 
     def number(self, targets: Any) -> None:
         """Give calls, and what they need, the next places. A call that has one keeps it."""
@@ -61,6 +62,12 @@ class Series:
             if call.serial not in self._numbered:
                 self._numbered.add(call.serial)
                 call.place = call.own_place(next_place(call, self._places))
+
+    def start(self, missing: Sequence[Call]) -> frozenset[Call]:
+        """Note what the next run starts; gives what an earlier run of the series has started."""
+        before = frozenset([call for call in missing if call.serial in self._started])
+        self._started.update([call.serial for call in missing])
+        return before
 
 
 def next_place(call: Call, places: Iterator[int]) -> int:
@@ -184,6 +191,8 @@ class Runs:
         if ended is not None:
             run.on_end(ended)
         if missing:
+            if series is not None:
+                run.once = series.start(missing)
             self._submit(run, missing, targets)
         else:
             run.end()

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from mars import platform
 from mars.settings import DESK_AFTER_S, DESK_CLIENTS, DESK_HEAD_BYTES, DESK_STALL_S
 
 TYPE_CHECKING = False  # known to type checkers; loaded a moment after the program began
@@ -245,21 +246,16 @@ def _remove_left(place: int) -> None:
     """Remove sockets of programs of this host that were killed."""
     for name in os.listdir(place):
         host, _, rest = name.removesuffix(".new").rpartition("-")[0].rpartition("-")
-        if ".sock" in name and host == _HOST and rest.isdigit() and not _runs(int(rest)):
+        if (
+            ".sock" in name
+            and host == _HOST
+            and rest.isdigit()
+            and not platform.is_there(int(rest))
+        ):
             try:
                 os.unlink(name, dir_fd=place)
             except OSError:  # another program was faster
                 continue
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # does nothing but tell whether the process is there
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # the number is another user's by now
-        return False
-    return True
 
 
 desk: Final = Desk()

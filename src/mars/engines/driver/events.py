@@ -8,10 +8,10 @@ program would wait for that.
 # Without `from __future__ import annotations`: of text that stands for a type, NamedTuple compiles
 # each piece, and the first one in a process takes 2 ms.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from mars.task import AttemptId, Task, WorkerId
+from mars.task import AttemptId, Call, Task, WorkerId
 
 
 class RunState(Protocol):
@@ -31,6 +31,7 @@ class RunState(Protocol):
     landed: Callable[[Task], object] | None
     heard: Callable[[Task], object] | None
     withdrawn: int
+    once: Collection[Call]
 
 
 # -- events -----------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from mars.engines.driver.consequences import (
 from mars.engines.driver.core import (
     ASSIGNED,
     DONE,
+    FAILED,
     MADE,
     READY,
     RETRYING,
@@ -96,6 +97,7 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
     core.ended.run_queued(run.number, now)
     ready = core.ready
     run.remaining += len(event.tasks)
+    doomed: list[Task] = []
     for new in event.tasks:
         task = new
         call = task.call
@@ -114,6 +116,11 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
             run.done += task.size
             if run.heard is not None:
                 run.heard(known)
+            continue
+        elif known.stage is FAILED and call in run.once:
+            run.remaining -= 1
+            run.failed += 1
+            run.failure = run.failure or known
             continue
         elif known.finished:
             run.total -= task.size
@@ -146,6 +153,8 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
         task.depth = run.depth
         if call.inputs:
             _link(core, task)
+            if run.once and any(source.stage is FAILED for source in task.sources):
+                doomed.append(task)
             if task.waiting:
                 continue
         move(task, READY)
@@ -154,6 +163,9 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
             complete(core, task, None, now)  # a map whose items all are calls of their own
         else:
             ready.append(task)
+    for task in doomed:
+        if not task.finished:
+            fail(core, task, None, next(one for one in task.sources if one.stage is FAILED))
     if run.live and run.remaining == run.made:
         end_run(core, run)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
@@ -135,6 +135,7 @@ class SimulatedRun:
         self.landed: Callable[[Task], object] | None = None
         self.heard: Callable[[Task], object] | None = None
         self.withdrawn = 0
+        self.once: Collection[Call] = frozenset()
         self.submitted = False
         self.ended_at: float | None = None
         self.given_up = False
