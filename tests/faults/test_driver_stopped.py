@@ -48,7 +48,8 @@ def test_calls_that_end_while_the_program_is_stopped_do_not_run_into_their_timeo
 def test_nothing_of_the_engine_asks_for_the_time_of_day() -> None:
     """A clock that is set, by a day or by a second, moves no deadline.
 
-    What checkpoints and certificates say of when they were made is the time of day, of course.
+    What checkpoints and certificates say of when they were made is the time of day, of course, and
+    so is what events say of when they happened.
     """
     import mars
 
@@ -57,5 +58,6 @@ def test_nothing_of_the_engine_asks_for_the_time_of_day() -> None:
     package = Path(mars.__file__).parent
     texts = {file.relative_to(package): file.read_text() for file in package.rglob("*.py")}
     engine = {name: text for name, text in texts.items() if name.parts[0] not in dated}
+    assert engine.pop(Path("sessions/following.py")).count(words[0]) == 1
     assert {Path("sessions/runs.py"), Path("engines/driver/loop.py")} <= engine.keys()
     assert [(name, word) for name, text in engine.items() for word in words if word in text] == []

@@ -22,12 +22,21 @@ NETWORK = "10.77.0"
 OWN = "/mnt"
 """Where a host has its own files; elsewhere it sees those of the machine."""
 
+KEPT = sorted(
+    {
+        str(place)
+        for place in [Path(__file__).parents[2], Path(sys.prefix)]
+        if place.is_relative_to("/tmp") or place.is_relative_to("/var/tmp")
+    }
+)
+"""What a host with a ``/tmp`` of its own sees there all the same: these tests, and their Python."""
+
 # The first process of a host: makes its surroundings, says so, and reaps whoever is orphaned.
 _INIT = f"""
 import os, signal, socket, subprocess, sys
 def run(*command):
     subprocess.run(command, check=True)
-name, names, own_tmp = sys.argv[1:]
+name, names, own_tmp, *kept = sys.argv[1:]
 socket.sethostname(name)
 run("mount", "--make-rprivate", "/")
 run("mount", "-t", "proc", "proc", "/proc")
@@ -36,8 +45,15 @@ run("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")
 os.mkdir("{OWN}/home", 0o700)
 os.mkdir("{OWN}/tmp")
 os.chmod("{OWN}/tmp", 0o1777)
+for number, place in enumerate(kept):
+    os.mkdir(f"{OWN}/kept-{{number}}")
+    run("mount", "--bind", place, f"{OWN}/kept-{{number}}")
 for place in ["/tmp", "/var/tmp"] if own_tmp else []:
     run("mount", "--bind", "{OWN}/tmp", place)
+for number, place in enumerate(kept):
+    os.makedirs(place, exist_ok=True)
+    run("mount", "--move", f"{OWN}/kept-{{number}}", place)
+    os.rmdir(f"{OWN}/kept-{{number}}")
 with open("{OWN}/hosts", "w") as file:
     file.write(names)
 run("mount", "--bind", "{OWN}/hosts", "/etc/hosts")
@@ -88,7 +104,8 @@ class Host:
                 "setpriv", "--pdeathsig", "KILL",
                 "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child",
                 "--time", "--monotonic", str(up_s),
-                sys.executable, "-c", _INIT, name, names, "own" if own_tmp else "",
+                sys.executable, "-c", _INIT, name, names,
+                *(["own", *KEPT] if own_tmp else [""]),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,4 +1,6 @@
-"""Another user of a host, who tries all that is ours: a program, ``python - UID``.
+"""Another user of a host, who tries all that is ours: a program, ``python - UID [KEPT ...]``.
+
+``KEPT`` are folders that belong to the tests, not to what they start.
 
 Started as root, because the other user need not be able to enter the folder of Python; it becomes
 that user before it tries anything. Prints JSON: what it got, by kind, and what it may see of us.
@@ -14,7 +16,7 @@ import socket
 import ssl
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 PLACES = ("/mnt", "/tmp", "/var/tmp", "/dev/shm")
 """Where programs of a host have files."""
@@ -49,16 +51,23 @@ def make_in(folder: str) -> None:
     os.unlink(path)
 
 
-def files(us: int) -> None:
+def is_known(path: str, kept: Sequence[str]) -> bool:
+    """Whether the host itself has made it, or it leads to the tests and their Python."""
+    return path in OPEN_TO_ALL or any(one.startswith(f"{path}/") for one in kept)
+
+
+def files(us: int, kept: Sequence[str]) -> None:
     for place in PLACES:
         pending = [place]
         while pending:
             path = pending.pop()
+            if path in kept:
+                continue
             try:
                 facts = os.lstat(path)
             except OSError:
                 continue
-            if facts.st_uid != os.getuid() and path not in OPEN_TO_ALL:
+            if facts.st_uid != os.getuid() and not is_known(path, kept):
                 is_folder = stat.S_ISDIR(facts.st_mode)
                 if is_folder:
                     tried("entered", path, lambda path=path: os.listdir(path) and None)
@@ -170,13 +179,13 @@ def shared_memory() -> None:
                     got.setdefault("shares", []).append(f"{kind} {row[1]}, mode {row[2]}")
 
 
-def main(uid: int) -> None:
+def main(uid: int, kept: Sequence[str]) -> None:
     us = os.geteuid()
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     os.chdir("/")
-    files(us)
+    files(us, kept)
     unix_sockets()
     ports()
     shared_memory()
@@ -185,4 +194,4 @@ def main(uid: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -154,7 +154,8 @@ class Following:
                 self._begun(one)
                 run = one.run
                 if one.told:
-                    self._tell(one, Event(ENDED, self._session_id, run.number, time.time(), None,
+                    now = self._ahead_s + time.monotonic()
+                    self._tell(one, Event(ENDED, self._session_id, run.number, now, None,
                                           run.total, run.done, run.failed))  # fmt: skip
             with self._lock:
                 for one in over:
