@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from mars.code.places import HoldsObject, collecting, place_of, stand_for
+from mars.code.places import HoldsObject, note_in, place_of, stand_for
 from mars.settings import BUFFER_BYTES
 
 if TYPE_CHECKING:
@@ -110,11 +110,15 @@ def encode_in_band(value: object) -> bytes:
 
 
 def encode_arguments(
-    args: tuple[object, ...], kwargs: dict[str, object], least_bytes: int = BUFFER_BYTES
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    least_bytes: int = BUFFER_BYTES,
+    function: object = None,
 ) -> tuple[bytes, list[pickle.PickleBuffer], list[Output]]:
     """Pickle arguments; outputs among them, however deep, come back in the order of their places.
 
-    Buffers from ``least_bytes`` on come back apart, uncopied.
+    Buffers from ``least_bytes`` on come back apart, uncopied. ``function`` is what gets them, if it
+    was described just now: what it reaches goes with it.
 
     Raises
     ------
@@ -130,22 +134,37 @@ def encode_arguments(
         else:
             return pickle.dumps((args, kwargs), 5), _NO_BUFFERS, _NO_OUTPUTS
     keep = Keep(least_bytes)
-    with collecting(keep.found):
+    outer = note_in(keep.found)
+    try:
         if _are_simple(args) and (not kwargs or _are_simple(kwargs.values())):
             data = _simply((args, kwargs), keep)
-            if data is not None and not any(map(_made_by, keep.found)):
+            if data is not None:
+                makers = _makers(keep.found, function)
+                if makers:
+                    from mars.code.pickling import beside_makers
+
+                    data = beside_makers(data, keep, makers)
                 return data, keep.buffers, keep.found
         from mars.code.pickling import dumps_arguments
 
-        # Classes of the project whose objects these outputs are have to be what they are now.
-        data = dumps_arguments((args, kwargs), keep, lambda: map(_made_by, keep.found))
+        data = dumps_arguments((args, kwargs), keep, lambda: _makers(keep.found, function))
+    finally:
+        note_in(outer)
     return data, keep.buffers, keep.found
 
 
-def _made_by(output: Output) -> object:
-    """The function whose result an output is, if it refers to modules of the project."""
-    origin = output.call.function.origin
-    return None if origin is None else origin()
+def _makers(found: Iterable[Output], function: object) -> list[object]:
+    """The functions that make outputs, if they refer to modules of the project.
+
+    Classes of the project whose objects these outputs are have to be what they are now.
+    """
+    makers: dict[int, object] = {}
+    for output in found:
+        origin = output.call.function.origin
+        maker = None if origin is None else origin()
+        if maker is not None and maker is not function:
+            makers[id(maker)] = maker
+    return list(makers.values())
 
 
 def _are_simple(values: Iterable[object]) -> bool:

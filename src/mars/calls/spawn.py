@@ -170,14 +170,15 @@ def spawn(
         )
         if "retry_on" in options:
             pack_retry_on(chosen)
+    described: object = func
     try:
         function = functions.describe(func, codec.Keep)
     except codec.HoldsObject:
-        function, args = applied(func), (func, *args)
+        function, args, described = applied(func), (func, *args), None
     except Exception as error:
         raise function_error(func, chosen, error) from None
     try:
-        payload, buffers, found = codec.encode_arguments(args, kwargs)
+        payload, buffers, found = codec.encode_arguments(args, kwargs, function=described)
     except Exception as error:
         raise argument_error(args, kwargs, chosen.name or function.name, error) from None
     inputs = tuple([(output.call, output.index) for output in found]) if found else ()

@@ -275,12 +275,10 @@ def dumps(value: object, keep: Keeper) -> bytes:
     return _dumps(value, keep, arguments=False)[0]
 
 
-def dumps_arguments(
-    value: object, keep: Keeper, origins: Callable[[], Iterable[Any]] = tuple
-) -> bytes:
+def dumps_arguments(value: object, keep: Keeper, origins: Callable[[], list[Any]] = list) -> bytes:
     """Pickle what a call is given, and what modules hold that it reaches.
 
-    ``origins`` gives functions, or None in their place, that make what is put into it later.
+    ``origins`` gives functions that make what is put into it later.
 
     Raises
     ------
@@ -288,11 +286,21 @@ def dumps_arguments(
         Whatever its pickling raises.
     """
     data, reached, reaches = _dumps(value, keep, arguments=True)
-    makers = [one for one in origins() if one is not None]
-    if makers:
-        reached = [*reached, *{id(one): one for one in makers}.values()]
+    reached = [*reached, *origins()]
     if not reached and not reaches:
         return data
+    return _beside(data, keep, reached, reaches)
+
+
+def beside_makers(data: bytes, keep: Keeper, makers: Iterable[Any]) -> bytes:
+    """A pickle of what a call is given, and what modules hold that functions reach.
+
+    ``makers`` make what is put into it later.
+    """
+    return _beside(data, keep, makers, ())
+
+
+def _beside(data: bytes, keep: Keeper, reached: Iterable[Any], reaches: Iterable[Reach]) -> bytes:
     with places.collecting(None):  # what modules hold is no part of the arguments
         prepared = _prepared([*_reaches_of(reached), *reaches])
     if prepared is None:

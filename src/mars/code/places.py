@@ -13,8 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 
+Outputs = list[Any]
+"""Outputs of calls: what they are is known further up."""
+
+
 class _Current(threading.local):
-    found: list[Any] | None = None  # outputs met while arguments are pickled
+    found: Outputs | None = None  # outputs met while arguments are pickled
     inputs: Sequence[object] = ()  # values for the places while they are unpickled
     whole: bool = False  # whether tensors and frames become plain values
 
@@ -81,13 +85,22 @@ def numbered(position: int) -> tuple[Callable[[int], object], tuple[int]]:
 
 
 @contextlib.contextmanager
-def collecting(found: list[Any] | None) -> Iterator[None]:
+def collecting(found: Outputs | None) -> Iterator[None]:
     """Have outputs that are met noted in ``found``; None: refuse them."""
     outer, _current.found = _current.found, found
     try:
         yield
     finally:
         _current.found = outer
+
+
+def note_in(found: Outputs | None) -> Outputs | None:
+    """From here on outputs that are met are noted in ``found``; gives back where they were before.
+
+    As `collecting`, for whoever cannot afford a context manager.
+    """
+    before, _current.found = _current.found, found
+    return before
 
 
 def stand_for(inputs: Sequence[object]) -> Sequence[object]:

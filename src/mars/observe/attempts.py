@@ -174,6 +174,7 @@ class Rows(NamedTuple):
 
 
 LINK: Final = struct.Struct("<IfH")
+_ONE_LINK: Final = struct.Struct("<IfHI")
 
 
 class Attempts:
@@ -362,9 +363,15 @@ class Attempts:
     def link(self, task: Task) -> None:
         """Record what a call has read, and when that was there."""
         call = task.call
+        waited_s = task.ready_at - task.queued_at if task.ready_at else -1.0
+        if len(call.inputs) == 1:  # as the links of a chain, of which there may be many
+            ((one, _),) = call.inputs
+            self._links += _ONE_LINK.pack(
+                call.serial & _LOW, waited_s, 1, (one.whole or one).serial & _LOW
+            )
+            return
         inputs = {(one.whole or one).serial & _LOW for one, _ in call.inputs}
         few = list(inputs)[:65_535]
-        waited_s = task.ready_at - task.queued_at if task.ready_at else -1.0
         self._links += LINK.pack(call.serial & _LOW, waited_s, len(few)) + struct.pack(
             f"<{len(few)}I", *few
         )

@@ -258,7 +258,7 @@ def _follow(
     helpers, group, predict = 0, core.groups[worker.group], core.estimates.predict
     if not core.ready.count:
         helpers = core.idle_workers - (worker in group.idle)
-    frontier = [task]
+    frontier, fitting = [task], None
     while frontier:
         dependents: Sequence[Task] = frontier.pop().dependents or ()
         if helpers and load > FOLLOW_S and (frontier or len(dependents) > 1):
@@ -277,15 +277,20 @@ def _follow(
             ):
                 continue
             options = dependent.call.options
+            if options is not fitting:  # most calls have the same ones, the default
+                if (
+                    options.cpus != worker.cpus
+                    or options.gpus
+                    or options.timeout_s is not None
+                    or (options.worker is not None and options.worker != group.address)
+                ):
+                    continue
+                fitting = options
             predicted = predict(dependent)
             if (
                 load + predicted > BATCH_S
-                or options.cpus != worker.cpus
-                or options.gpus
                 or group.threads is not in_thread(dependent)
                 or core.admission.need(dependent) > worker.need
-                or options.timeout_s is not None
-                or (options.worker is not None and options.worker != group.address)
                 or (core.distance is not None and core.home_until(dependent, worker.group) == inf)
                 or not wanted(dependent)
                 or not (
