@@ -275,7 +275,9 @@ def dumps(value: object, keep: Keeper) -> bytes:
     return _dumps(value, keep, arguments=False)[0]
 
 
-def dumps_arguments(value: object, keep: Keeper, origins: Callable[[], list[Any]] = list) -> bytes:
+def dumps_arguments(
+    value: object, keep: Keeper, origins: Callable[[], list[object]] = list
+) -> bytes:
     """Pickle what a call is given, and what modules hold that it reaches.
 
     ``origins`` gives functions that make what is put into it later.
@@ -292,7 +294,7 @@ def dumps_arguments(value: object, keep: Keeper, origins: Callable[[], list[Any]
     return _beside(data, keep, reached, reaches)
 
 
-def beside_makers(data: bytes, keep: Keeper, makers: Iterable[Any]) -> bytes:
+def beside_makers(data: bytes, keep: Keeper, makers: Iterable[object]) -> bytes:
     """A pickle of what a call is given, and what modules hold that functions reach.
 
     ``makers`` make what is put into it later.
@@ -300,7 +302,9 @@ def beside_makers(data: bytes, keep: Keeper, makers: Iterable[Any]) -> bytes:
     return _beside(data, keep, makers, ())
 
 
-def _beside(data: bytes, keep: Keeper, reached: Iterable[Any], reaches: Iterable[Reach]) -> bytes:
+def _beside(
+    data: bytes, keep: Keeper, reached: Iterable[object], reaches: Iterable[Reach]
+) -> bytes:
     with places.collecting(None):  # what modules hold is no part of the arguments
         prepared = _prepared([*_reaches_of(reached), *reaches])
     if prepared is None:
