@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-
 Outputs = list[Any]
 """Outputs of calls: what they are is known further up."""
 
