@@ -209,9 +209,12 @@ def test_a_timeline_shows_each_attempt_in_its_worker(
 def test_a_prediction_is_made_of_what_was_measured(fresh: mars.session.Session) -> None:
     calls = [mr.spawn(nap, 0.05) for _ in range(8)]
     mr.ExecutableTuple(calls).execute(session=fresh)
-    ran_s = fresh.report().work_s
-    assert fresh.what_if(1, 1).asked.wall_s == pytest.approx(ran_s, rel=0.1)
-    assert fresh.what_if(1, 4).asked.wall_s == pytest.approx(ran_s / 4, rel=0.15)
+    frame = fresh.attempts_frame()
+    ran_s, took_s = frame.returned - frame.called, frame.stored - frame.received
+    # A busy machine makes some of them longer, so both are held to what each of them took.
+    assert ran_s.sum() <= fresh.what_if(1, 1).asked.wall_s <= took_s.sum() * 1.1
+    share_s = took_s.sum() / 4
+    assert ran_s.sum() / 4 <= fresh.what_if(1, 4).asked.wall_s <= (share_s + took_s.max()) * 1.1
 
 
 def test_the_table_comes_as_a_frame(fresh: mars.session.Session) -> None:
