@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +64,15 @@ def engine(request: pytest.FixtureRequest) -> str:
 def session(
     request: pytest.FixtureRequest, engine: str, leak_guard: None
 ) -> Iterator[mars.session.Session]:
-    """The module's default session on the engine under test."""
+    """The module's default session on the engine under test.
+
+    With two cores, unless the module says otherwise in ``SESSION``.
+    """
     if engine == "ray":
         # All sessions of the module are on this one; to start another takes ten seconds.
         request.getfixturevalue("ray_here")
-    opened = mars.new_session(engine=engine, n_cpu=2, default=True)
+    options: dict[str, Any] = {"n_cpu": 2, **getattr(request.module, "SESSION", {})}
+    opened = mars.new_session(engine=engine, default=True, **options)
     yield opened
     opened.stop_server()
 

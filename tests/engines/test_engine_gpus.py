@@ -6,7 +6,6 @@ There is no GPU here: the session declares two, and the calls look at what they 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,8 @@ import mars
 import mars.remote as mr
 from mars.errors import NoAvailableBand
 
-
-@pytest.fixture(scope="module", autouse=True)
-def session(
-    request: pytest.FixtureRequest, engine: str, leak_guard: None
-) -> Iterator[mars.session.Session]:
-    """As the folder's, with two GPUs that are declared."""
-    if engine == "ray":
-        request.getfixturevalue("ray_here")
-    opened = mars.new_session(engine=engine, n_cpu=4, n_gpu=2, default=True)
-    yield opened
-    opened.stop_server()
+SESSION = {"n_cpu": 4, "n_gpu": 2}
+"""The GPUs are declared: the folder's session has them."""
 
 
 def visible() -> str | None:

@@ -15,46 +15,32 @@ from mars.engines.driver.events import (
     Died,
     Finished,
     Outcome,
-    StartWorker,
     StopWorker,
     Submitted,
     Tick,
 )
-from mars.engines.driver.events import WorkerReady as Ready
 from mars.engines.driver.queues import Pool, WorkerState, devices_beside, place_of, threads_beside
-from mars.engines.driver.scheduler import Scheduler
 from mars.engines.wire.status import VALUE
 from mars.settings import GPU_IDLE_S
 from mars.task import Call, Function, Stage, Task, WorkerId
+from tests.engines_local import history
+from tests.engines_local.history import Realm
 
 
-class Realm:
-    def forget(self, task: Task) -> None:
-        """Nothing is kept."""
-
-
-class History:
+class History(history.History):
     """A scheduler with GPUs; processes are ready at once, and end when they are told to."""
 
     def __init__(self, gpus: int = 2, cpus: float = 4) -> None:
-        self.scheduler = Scheduler([("node", cpus)])
+        super().__init__([("node", cpus)])
         self.scheduler.add_devices(0, [str(number) for number in range(gpus)])
-        self.now = 0.0
         self.stopped: list[WorkerId] = []
-        self._carry_out(self.scheduler.start_all())
+        self.carry_out(self.scheduler.start_all())
 
-    def on(self, event: Any) -> None:
-        self.now += 0.001
-        self._carry_out(self.scheduler.on(event, self.now))
-
-    def _carry_out(self, commands: list[Any]) -> None:
-        for command in commands:
-            if isinstance(command, StartWorker):
-                self.on(Ready(command.worker))
-            elif isinstance(command, StopWorker):
-                self.stopped.append(command.worker)
-            else:
-                assert isinstance(command, Assign) or type(command).__name__ == "RunEnded", command
+    def note(self, command: Any) -> None:
+        if isinstance(command, StopWorker):
+            self.stopped.append(command.worker)
+        else:
+            assert isinstance(command, Assign) or type(command).__name__ == "RunEnded", command
 
     def run(self, *wishes: dict[str, Any]) -> list[Task]:
         run = Run("s", Realm(), stop_on_error=False)

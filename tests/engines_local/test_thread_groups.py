@@ -16,43 +16,29 @@ from mars.engines.driver.events import (
     Finished,
     Lost,
     Outcome,
-    StartWorker,
     Submitted,
     Tick,
 )
-from mars.engines.driver.events import WorkerReady as Ready
 from mars.engines.driver.queues import place_of, threads_beside
-from mars.engines.driver.scheduler import Scheduler
 from mars.engines.wire.status import VALUE
 from mars.task import Call, Function, Stage, Task, WorkerId
+from tests.engines_local import history
+from tests.engines_local.history import Realm
 
 
-class Realm:
-    def forget(self, task: Task) -> None:
-        """Nothing is kept."""
-
-
-class History:
+class History(history.History):
     """A scheduler whose workers are ready at once and end their calls when they are told to."""
 
     def __init__(self, nodes: int = 1, cpus: float = 2) -> None:
-        self.scheduler = Scheduler([(f"node{number}", cpus) for number in range(nodes)])
-        self.now = 0.0
+        super().__init__([(f"node{number}", cpus) for number in range(nodes)])
         self.most: Counter[int] = Counter()  # workers with a call at a time, by group
-        self._carry_out(self.scheduler.start_all())
+        self.carry_out(self.scheduler.start_all())
 
-    def on(self, event: Any) -> None:
-        self.now += 0.001
-        self._carry_out(self.scheduler.on(event, self.now))
-
-    def _carry_out(self, commands: list[Any]) -> None:
-        for command in commands:
-            if isinstance(command, StartWorker):
-                self.on(Ready(command.worker))
-            elif isinstance(command, Assign):
-                busy = Counter(w.group for w in self.scheduler.workers.values() if w.queue)
-                for group, count in busy.items():
-                    self.most[group] = max(self.most[group], count)
+    def note(self, command: Any) -> None:
+        if isinstance(command, Assign):
+            busy = Counter(w.group for w in self.scheduler.workers.values() if w.queue)
+            for group, count in busy.items():
+                self.most[group] = max(self.most[group], count)
 
     def run(self, options: Options, count: int, name: bytes = b"f") -> list[Task]:
         run = Run("s", Realm(), stop_on_error=False)

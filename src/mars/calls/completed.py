@@ -6,7 +6,7 @@ All calls are one run, so arguments that they share are stored once. Programs fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mars.calls.windowed import Windowed
@@ -114,16 +114,16 @@ def as_completed(
         if not isinstance(one, Handle):
             raise TypeError(f"as_completed takes objects made by spawn or map, got {one!r:.80}")
         given.append(one)
-    run: Execution = chosen.runs.run(
-        given,
-        finish=lambda: None,
-        plain=True,
-        wait=False,
-        on_error="continue",
-        seed=seed,
-        checkpoint=checkpoint,
-    )
+    run = _begun(chosen, given, seed=seed, checkpoint=checkpoint)
     return run.completed(timeout, stop=True)
+
+
+def _begun(chosen: Session, handles: Sequence[Handle], **options: Any) -> Execution:
+    """A run of which nobody waits for the end: what has ended is read one by one."""
+    run: Execution = chosen.runs.run(
+        handles, finish=lambda: None, plain=True, wait=False, on_error="continue", **options
+    )
+    return run
 
 
 def _checked(window: object) -> int | None:
@@ -138,23 +138,16 @@ def _checked(window: object) -> int | None:
 
 
 def _windowed(
-    objects: Iterable[Any] | Handle, window: int, chosen: Session, seed: Any, checkpoint: Any
+    objects: Iterable[object] | Handle,
+    window: int,
+    chosen: Session,
+    seed: int | None,
+    checkpoint: object,
 ) -> Windowed:
     series = Series()
 
     def start(one: Any, ended: Callable[[Run], object]) -> Execution:
-        started: Execution = chosen.runs.run(
-            [one],
-            finish=lambda: None,
-            plain=True,
-            wait=False,
-            on_error="continue",
-            seed=seed,
-            checkpoint=checkpoint,
-            series=series,
-            ended=ended,
-        )
-        return started
+        return _begun(chosen, [one], seed=seed, checkpoint=checkpoint, series=series, ended=ended)
 
     given = [objects] if isinstance(objects, Handle) else objects
     return Windowed(given, window, start, chosen.runs.listen)

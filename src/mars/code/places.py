@@ -86,11 +86,11 @@ def numbered(position: int) -> tuple[Callable[[int], object], tuple[int]]:
 @contextlib.contextmanager
 def collecting(found: Outputs | None) -> Iterator[None]:
     """Have outputs that are met noted in ``found``; None: refuse them."""
-    outer, _current.found = _current.found, found
+    outer = note_in(found)
     try:
         yield
     finally:
-        _current.found = outer
+        note_in(outer)
 
 
 def note_in(found: Outputs | None) -> Outputs | None:

@@ -388,15 +388,8 @@ class Rich(Special):
         self._tell(space, [one for one in vars(value) if one != "__builtins__"])
         return itself, (space.as_module(tag_of(value)),)
 
-    def singleton(self, value: object) -> object:
-        if getattr(value, "__dict__", None):
-            return NotImplemented
-        where = self.place_of(value)
-        if where is None:
-            return NotImplemented
-        if not travels_by_value(where[0]):
-            return super().singleton(value)
-        return self._named(value, *where, bare, (type(value),), None)
+    def singleton_by_value(self, value: object, module: str, name: str) -> object:
+        return self._named(value, module, name, bare, (type(value),), None)
 
     def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> object:
         args: tuple[Any, ...] = (value.name,)

@@ -220,10 +220,14 @@ class Special:
         if where is None:
             return NotImplemented
         if travels_by_value(where[0]):
-            raise NotPlain
+            return self.singleton_by_value(value, *where)
         if record_of(where[0]) is not None:
             self.reached[id(sys.modules[where[0]])] = sys.modules[where[0]]
         return singleton_of, (*where, type(value))
+
+    def singleton_by_value(self, value: object, module: str, name: str) -> object:
+        """Such an object of a module that travels by value."""
+        raise NotPlain
 
     def place_of(self, value: object) -> tuple[str, str] | None:
         """Module and name of a global variable that holds an object; None: there is none."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
@@ -68,7 +69,51 @@ class LockTable:
             return True
 
 
-class ClusterLock:
+class LockOfCalls(ABC):
+    """A lock that calls in several processes share, used as a `threading.Lock` is."""
+
+    @abstractmethod
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock.
+
+        Parameters
+        ----------
+        blocking : bool, default True
+            Whether to wait for it.
+        timeout : float, default -1
+            Seconds to wait at most; -1: for ever.
+
+        Returns
+        -------
+        bool
+            Whether it was taken.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the lock back.
+
+        Raises
+        ------
+        RuntimeError
+            It is not held.
+        """
+
+    def locked(self) -> bool:
+        """Whether somebody holds it."""
+        if self.acquire(blocking=False):
+            self.release()
+            return False
+        return True
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class ClusterLock(LockOfCalls):
     """A lock that all calls of a session share, as `threading.Lock` is shared by threads.
 
     Parameters
@@ -92,19 +137,7 @@ class ClusterLock:
         return attempt.engine.get_object(attempt.session_id, NAME)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock.
-
-        Parameters
-        ----------
-        blocking : bool, default True
-            Whether to wait for it.
-        timeout : float, default -1
-            Seconds to wait at most; -1: for ever.
-
-        Returns
-        -------
-        bool
-            Whether it was taken.
+        """Take the lock; see `LockOfCalls`.
 
         Raises
         ------
@@ -130,13 +163,7 @@ class ClusterLock:
         return taken
 
     def release(self) -> None:
-        """Give the lock back.
-
-        Raises
-        ------
-        RuntimeError
-            It is not held.
-        """
+        """Give the lock back; see `LockOfCalls`."""
         owner, self._owner = self._owner, ""
         if not owner:
             raise RuntimeError("release of a lock that is not held")
@@ -144,19 +171,6 @@ class ClusterLock:
             self._table().release(self._token, owner)
         finally:
             self._inner.release()
-
-    def locked(self) -> bool:
-        """Whether somebody holds it."""
-        if self.acquire(blocking=False):
-            self.release()
-            return False
-        return True
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return ClusterLock, (self._token,)
@@ -168,4 +182,4 @@ class ClusterLock:
         return f"<ClusterLock {self._token}>"
 
 
-__all__ = ["NAME", "ClusterLock", "LockTable"]
+__all__ = ["NAME", "ClusterLock", "LockOfCalls", "LockTable"]

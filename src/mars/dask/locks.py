@@ -26,7 +26,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from mars.dask.lock_table import NAME, ClusterLock, LockTable
+from mars.dask.lock_table import NAME, ClusterLock, LockOfCalls, LockTable
 from mars.engines.kinds import is_cluster
 from mars.sessions.session import Session
 from mars.settings import DASK_LOCK_LOOK_S
@@ -40,7 +40,7 @@ _HERE: Final = uuid.uuid4().hex
 """This process and those that it forks, among all that may use one cluster's session."""
 
 
-class ProcessLock:
+class ProcessLock(LockOfCalls):
     """A lock that all processes of a program share, as `threading.Lock` is shared by its threads.
 
     Parameters
@@ -59,20 +59,7 @@ class ProcessLock:
         self._file: int | None = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock.
-
-        Parameters
-        ----------
-        blocking : bool, default True
-            Whether to wait for it.
-        timeout : float, default -1
-            Seconds to wait at most; -1: for ever.
-
-        Returns
-        -------
-        bool
-            Whether it was taken.
-        """
+        """Take the lock; see `LockOfCalls`."""
         deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
         if not self._inner.acquire(blocking, -1 if timeout is None else timeout):
             return False
@@ -95,31 +82,12 @@ class ProcessLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back.
-
-        Raises
-        ------
-        RuntimeError
-            It is not held.
-        """
+        """Give the lock back; see `LockOfCalls`."""
         file, self._file = self._file, None
         if file is None:
             raise RuntimeError("release of a lock that is not held")
         os.close(file)  # which gives back what was locked through it
         self._inner.release()
-
-    def locked(self) -> bool:
-        """Whether somebody holds it."""
-        if self.acquire(blocking=False):
-            self.release()
-            return False
-        return True
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return ProcessLock, (self._path, self._place)
