@@ -34,6 +34,7 @@ from mars.errors import (
     UnknownTarget,
     UsageError,
 )
+from mars.settings import WEB_VISIT_S
 from tests.deploy import stranger
 
 pytest.importorskip("distributed")
@@ -290,7 +291,7 @@ def test_connections_that_say_nothing_do_not_keep_the_web_port_from_others(
     with half_open(cluster.web_port, 100, hello):
         began = time.monotonic()
         assert ask("127.0.0.1", cluster.web_port, files).id == cluster.id
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < WEB_VISIT_S  # then they would be hung up on
 
 
 def test_a_connection_that_says_little_at_a_time_is_hung_up_on(cluster: Record) -> None:
@@ -308,7 +309,7 @@ def test_a_connection_that_says_little_at_a_time_is_hung_up_on(cluster: Record) 
                     slow.sendall(b"X")
                     if not slow.recv(1):
                         break
-                assert time.monotonic() - began < 10
+                assert time.monotonic() - began < 60  # it never is, if not after WEB_VISIT_S
 
 
 def test_a_web_port_that_hangs_up_is_not_taken_for_another_cluster(cluster: Record) -> None:

@@ -116,7 +116,7 @@ def test_a_death_in_one_item_is_that_items_ending(local_only: None) -> None:
 
 
 def test_an_item_that_its_timeout_ended_was_stopped() -> None:
-    mapped = mr.map(lambda s: time.sleep(s), [0, 60, 0], timeout=0.5)
+    mapped = mr.map(lambda s: time.sleep(s), [0, 60, 0], timeout=2)
     mapped.execute(on_error="continue")
     assert [endings(item) for item in mapped] == [["value"], ["stopped"], ["value"]]
 

@@ -365,7 +365,7 @@ def a_timeout_lets_the_call_tidy_up(folder: Path) -> object:
 
 @ends([0, "TaskTimeout", 0])
 def a_timeout_of_one_item_of_a_map(folder: Path) -> object:
-    mapped = mr.map(lambda s: time.sleep(s) or 0, [0, 60, 0.01], timeout=0.5)
+    mapped = mr.map(lambda s: time.sleep(s) or 0, [0, 60, 0.01], timeout=2)
     mapped.execute(on_error="continue")
     return [told(item.fetch) for item in mapped]
 
