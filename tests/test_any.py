@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1] / "src" / "mars"
 
 CEILINGS = {
     "": 48,
-    "attempt": 43,
+    "attempt": 10,
     "calls": 52,
-    "checkpoint": 15,
+    "checkpoint": 5,
     "cli": 27,
     "code": 2,
     "contrib": 1,
@@ -38,8 +38,8 @@ CEILINGS = {
     "joblib": 5,
     "learn": 58,
     "learn/contrib": 18,
-    "observe": 18,
-    "report": 8,
+    "observe": 4,
+    "report": 1,
     "sessions": 35,
     "tensor": 279,
     "tensor/spatial": 7,
