@@ -19,7 +19,11 @@ from mars import platform
 from mars.settings import LOG_LINE_BYTES
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+
+    class _Bytes(Protocol):
+        """Anything that has bytes."""
+
+        def __buffer__(self, flags: int, /) -> memoryview: ...
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM})
 _MISSING: Final = "that were printed before are missing, as there was no room for logs (TMPDIR)"
@@ -179,7 +183,7 @@ class _LogFile(io.FileIO):
         self._lost = 0
         self._cut = False  # within a line
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: _Bytes, /) -> int:
         self.written = True
         try:
             if self._lost:
