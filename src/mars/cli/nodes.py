@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar
 
 from mars._version import __version__
 from mars.cli.findings import Finding, Section, package_versions, said, size_text
@@ -150,7 +150,10 @@ def _node(session: object, address: str) -> Section:
 
 
 def _look_at(session: object, address: str) -> Iterator[Finding]:
-    facts = _called(session, address, look)
+    def call(func: Callable[..., R], *args: object) -> R:
+        return _called(session, address, func, *args)
+
+    facts = call(look)
     yield Finding("host", facts["host"], facts["host"])
     yield from _versions(facts)
     for name, (number, reason) in (("cores", facts["cores"]), ("memory", facts["memory"])):
@@ -163,7 +166,7 @@ def _look_at(session: object, address: str) -> Iterator[Finding]:
         low = name != "/dev/shm" and free < LOW_DISK_BYTES
         hint = "logs and spilled objects are written here; TMPDIR moves them" if low else ""
         yield Finding(name, f"{size_text(free)} free of {size_text(total)}, {folder}", free, hint)
-    yield from _line(session, address)
+    yield from _line(call, address)
 
 
 def _versions(facts: Told) -> Iterator[Finding]:
@@ -185,11 +188,17 @@ def _versions(facts: Told) -> Iterator[Finding]:
         yield Finding(name, version or "not installed", version, hint)
 
 
-def _line(session: object, address: str) -> Iterator[Finding]:
+class _Call(Protocol):
+    """Runs a function on a node."""
+
+    def __call__(self, func: Callable[..., R], /, *args: object) -> R: ...
+
+
+def _line(call: _Call, address: str) -> Iterator[Finding]:
     trips, skews = [], []
     for _ in range(NODE_ROUND_TRIPS):
         sent, began = time.time(), time.perf_counter()
-        there = _called(session, address, time.time)
+        there = call(time.time)
         trips.append(time.perf_counter() - began)
         # Whatever the way took, the clock was read within it.
         skews.append((trips[-1] / 2, there - sent - trips[-1] / 2))
@@ -205,7 +214,7 @@ def _line(session: object, address: str) -> Iterator[Finding]:
         ("from the node", give, NODE_SENT_BYTES),
     ):
         began = time.perf_counter()
-        _called(session, address, func, argument)
+        call(func, argument)
         rate = NODE_SENT_BYTES / max(time.perf_counter() - began - trip, 1e-6)
         yield Finding(name, f"{size_text(rate)} a second", rate)
     if address.startswith(("tls://", "tcp://")):
