@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
         def __buffer__(self, flags: int, /) -> memoryview: ...
 
+
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM})
 _MISSING: Final = "that were printed before are missing, as there was no room for logs (TMPDIR)"
 
