@@ -120,7 +120,7 @@ class Completed:
         self._stop: Callable[[], object] | None = None
         self._timeout_s: float | None = None
         self._deadline: float | None = None
-        self._ready: deque[Any] = deque()
+        self._ready: deque[object] = deque()
         self._woken = threading.Event()
         self._awaited: asyncio.Event | None = None
         ends.wake = self._woken.set

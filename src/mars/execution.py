@@ -19,6 +19,7 @@ from mars.completion import Completed, Ends
 from mars.engine import Engine, Run
 from mars.errors import UsageError
 from mars.settings import FUTURE_CANCEL_WAIT_S
+from mars.task import Handle
 from mars.tracebacks import trim
 
 
@@ -35,7 +36,7 @@ class Execution(Future[Any]):
         engine: Engine,
         conclude: Callable[[Callable[[], object]], object],
         finish: Callable[[], object],
-        objects: list[Any],
+        objects: list[Handle],
         listen: Callable[[Callable[[float | None], bool], float | None], bool],
         plain: bool = False,
         ends: Ends | None = None,
@@ -46,10 +47,10 @@ class Execution(Future[Any]):
         self._engine = engine
         self._conclude = conclude  # raises the error of the run, if it has one
         self._finish = finish  # and this makes the result
-        self._objects: list[Any] = objects
+        self._objects = objects
         self._ends = ends  # which calls have ended; None: of a single object
         self._completed: Completed | None = None
-        self._alive: Callable[[], Any] | None = None  # the result, once objects are let go
+        self._alive: Callable[[], list[Handle]] | None = None  # the result, once objects are let go
         self._plain = plain  # nothing is unpickled to make the result
         self._guard = threading.Lock()
         self._takers = 0  # threads that wait, and will settle it
@@ -394,13 +395,15 @@ class Execution(Future[Any]):
     def _let_go(self) -> None:
         """Hold no objects any more: they are the iteration's, and then the program's."""
         objects = self._objects
-        single = len(objects) == 1
-        if single and not isinstance(objects[0], tuple):
-            return  # one object, or a map, whose items are kept in blocks
-        members = list(objects[0]) if single else objects
+        members = objects
+        if len(objects) == 1:
+            (single,) = objects
+            if not isinstance(single, tuple):
+                return  # one object, or a map, whose items are kept in blocks
+            members = list(single)
         held = [_weakly(one) for one in members]
 
-        def alive() -> list[Any]:
+        def alive() -> list[Handle]:
             there = [look() for look in held]
             return [one for one in there if one is not None]
 
@@ -491,13 +494,13 @@ _LATE = object()
 """In place of a result: a list that is made when somebody asks, of objects that are still held."""
 
 
-def _weakly(handle: Any) -> Callable[[], Any]:
+def _weakly(handle: Handle) -> Callable[[], Handle | None]:
     """Gives a handle as long as the program holds it."""
     try:
         return weakref.ref(handle)
     except TypeError:  # a tuple: its members are what counts
-        members = [_weakly(one) for one in handle.leaves()]
-        kind = type(handle)
+        members = [weakref.ref(one) for one in handle.leaves()]
+        kind: Callable[[list[object]], Handle] = type(handle)
         return lambda: kind([one for look in members if (one := look()) is not None])
 
 

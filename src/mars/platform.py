@@ -23,7 +23,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 LINUX: Final = sys.platform.startswith("linux")
 CAN_SEND_DESCRIPTORS: Final = hasattr(_socket, "SCM_RIGHTS")
@@ -361,7 +361,21 @@ class _Poller:
         """Nothing is held."""
 
 
-def poller() -> Any:
+class Poller(Protocol):
+    """Waits for many descriptors."""
+
+    def register(self, descriptor: int, mask: int, /) -> None: ...
+
+    def modify(self, descriptor: int, mask: int, /) -> None: ...
+
+    def unregister(self, descriptor: int, /) -> None: ...
+
+    def poll(self, timeout_s: float | None, /) -> list[tuple[int, int]]: ...
+
+    def close(self) -> None: ...
+
+
+def poller() -> Poller:
     """Waits for many descriptors; with epoll's methods, its timeout in seconds."""
     return select.epoll() if hasattr(select, "epoll") else _Poller()
 

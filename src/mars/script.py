@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def read(script: str | os.PathLike[str] | IO[Any]) -> tuple[str, str]:
+def read(script: str | os.PathLike[str] | IO[str] | IO[bytes]) -> tuple[str, str]:
     """Text and name of a script given as a path or a file.
 
     Raises

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 LIBRARY: Final = "fsspec.config"
@@ -28,10 +28,10 @@ class Storage:
 
     __slots__ = ("options",)
 
-    def __init__(self, options: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, options: Mapping[str, Mapping[str, object]]) -> None:
         self.options = options
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return Storage, (self.options,)
 
     def __eq__(self, other: object) -> bool:
@@ -122,7 +122,7 @@ def _plain(value: object, where: str) -> object:
 
 def look() -> Storage:
     """What fsspec of this process has been told; fsspec is loaded."""
-    conf: Any = sys.modules[LIBRARY].conf
+    conf = sys.modules[LIBRARY].conf
     return Storage({name: dict(some) for name, some in conf.items() if isinstance(some, Mapping)})
 
 
@@ -137,7 +137,7 @@ def told(found: Storage) -> Storage:
 
 def put(storage: Storage) -> None:
     """Have fsspec of this process know these options."""
-    conf: Any = sys.modules[LIBRARY].conf
+    conf = sys.modules[LIBRARY].conf
     conf.clear()
     conf.update({name: dict(some) for name, some in storage.options.items()})
 

@@ -290,6 +290,10 @@ class Handle:
         """The calls that have to be done in ``realm``; some of them may be done already."""
         raise NotImplementedError
 
+    def leaves(self) -> Sequence[Handle]:
+        """The single objects that it consists of; itself, if it is one."""
+        raise NotImplementedError
+
     def describe_beside(self, handles: Sequence[Handle], session: Any) -> None:
         """Describe calls that are not described yet.
 

@@ -13,13 +13,18 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TextIO, cast
 
 from mars import platform
 from mars.settings import LOG_LINE_BYTES
 
 if TYPE_CHECKING:
-    pass
+
+    class _Bytes(Protocol):
+        """Anything that has bytes."""
+
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM})
 _MISSING: Final = "that were printed before are missing, as there was no room for logs (TMPDIR)"
@@ -144,14 +149,14 @@ class Log:
         return True
 
 
-def text_stream(descriptor: int) -> IO[str]:
+def text_stream(descriptor: int) -> TextIO:
     """A stream that passes on every line at once."""
     return open(
         descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
 
 
-def log_stream(descriptor: int) -> IO[str]:
+def log_stream(descriptor: int) -> TextIO:
     """The same for a log: what it has no room for is lost, and fails no call that prints."""
     buffer = io.BufferedWriter(_LogFile(descriptor))
     stream = io.TextIOWrapper(
@@ -179,7 +184,7 @@ class _LogFile(io.FileIO):
         self._lost = 0
         self._cut = False  # within a line
 
-    def write(self, data: Any, /) -> int:
+    def write(self, data: _Bytes, /) -> int:
         self.written = True
         try:
             if self._lost:
@@ -188,8 +193,9 @@ class _LogFile(io.FileIO):
                 super().write(f"{new_line}{line}".encode())
                 self._lost, self._cut = 0, False
             done = super().write(data)
-            if done < len(data):  # the last room
-                self._cut = bytes(data[done - 1 : done]) != b"\n"
+            view = memoryview(data)
+            if done < view.nbytes:  # the last room
+                self._cut = bytes(view.cast("B")[done - 1 : done]) != b"\n"
             return done
         except OSError as error:
             # A call may have put a file of its own there, and is told of its trouble.
@@ -207,7 +213,7 @@ class _LogFile(io.FileIO):
 class _Tee:
     """Writes to the log and to the terminal, so that a debugger can talk to its user."""
 
-    def __init__(self, log: IO[str], terminal: IO[str]) -> None:
+    def __init__(self, log: TextIO, terminal: TextIO) -> None:
         self._log, self._terminal = log, terminal
 
     def write(self, text: str) -> int:
@@ -218,19 +224,23 @@ class _Tee:
         self._log.flush()
         self._terminal.flush()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._terminal, name)
 
 
 class _Routed(io.TextIOBase):
     """Goes to the log in threads of the call, and in others to where it went before."""
 
-    def __init__(self, inside: Callable[[], bool], log: Any, before: Any) -> None:
+    def __init__(
+        self, inside: Callable[[], bool], log: TextIO | None, before: TextIO | None
+    ) -> None:
         self._inside, self._log, self._before = inside, log, before
         self.wrote = False  # to the log
 
-    def _target(self) -> Any:
-        return self._log if self._inside() else self._before
+    def _target(self) -> TextIO:
+        target = self._log if self._inside() else self._before
+        assert target is not None
+        return target
 
     def write(self, text: str, /) -> int:
         target = self._target()
@@ -248,11 +258,11 @@ class _Routed(io.TextIOBase):
         return bool(self._target().closed)
 
     @property
-    def encoding(self) -> Any:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]
         return self._target().encoding
 
     @property
-    def errors(self) -> Any:  # type: ignore[override]
+    def errors(self) -> str | None:  # type: ignore[override]
         return self._target().errors
 
     def fileno(self) -> int:
@@ -264,16 +274,16 @@ class _Routed(io.TextIOBase):
     def writable(self) -> bool:
         return True
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._target(), name)
 
     def __del__(self) -> None:
         """Close nothing: the streams are others'."""
 
-    def end(self, before: IO[str]) -> None:
+    def end(self, before: TextIO) -> None:
         """The call has ended; somebody may have kept its stream, as a logger does."""
-        if self._before is not before:  # ours, of a descriptor that is about to be closed
-            self._before.flush()
+        if self._before is not None and self._before is not before:
+            self._before.flush()  # ours, of a descriptor that is about to be closed
         self._inside, self._before = bool, before  # bool() is False
         self._log = None
 
@@ -287,11 +297,11 @@ class ByThread(_Routed):
         Gives the stream of the thread that asks.
     """
 
-    def __init__(self, choose: Callable[[], object]) -> None:
+    def __init__(self, choose: Callable[[], TextIO]) -> None:
         super().__init__(bool, None, None)
         self._choose = choose
 
-    def _target(self) -> Any:
+    def _target(self) -> TextIO:
         return self._choose()
 
     def close(self) -> None:
@@ -313,7 +323,9 @@ class _Capture:
             elsewhere = before
             if _descriptor_of(before) == descriptor:
                 elsewhere = text_stream(copy)
-            log = _Tee(self.log, text_stream(copy)) if interactive else self.log
+            log = self.log
+            if interactive:
+                log = cast("TextIO", _Tee(self.log, text_stream(copy)))
             routed.append(_Routed(inside, log, elsewhere))
         self._routed = routed
         sys.stdout, sys.stderr = routed
@@ -341,7 +353,7 @@ def is_interactive() -> bool:
     return given is not None and not given.closed and given.isatty()
 
 
-def _descriptor_of(stream: Any) -> int:
+def _descriptor_of(stream: TextIO) -> int:
     if isinstance(stream, _Routed):
         return -1
     try:

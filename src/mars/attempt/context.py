@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars.code import world
 
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
         def get_object(self, session: str, name: str) -> object: ...
         def destroy_object(self, session: str, name: str) -> None: ...
 
-    Make = Callable[[Any], "Attempt"]
-    """Makes an attempt of facts that only their giver knows."""
+
+Facts = TypeVar("Facts")
+"""What only those know who enter a process."""
 
 
 class Attempt:
@@ -110,11 +111,11 @@ def current() -> Attempt | None:
     return _here.attempt or _process
 
 
-_make: Make | None = None
+_make: Callable[..., Attempt] | None = None
 _facts: object = None
 
 
-def enter_process_lazily(make: Make, facts: object) -> None:
+def enter_process_lazily(make: Callable[[Facts], Attempt], facts: Facts) -> None:
     """From here on this process runs the attempt that ``make(facts)`` gives; for workers."""
     global _process, _make, _facts
     _process, _make, _facts = None, make, facts

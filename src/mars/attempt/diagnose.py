@@ -11,9 +11,14 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from reprlib import Repr
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from mars.settings import DIAGNOSE_DEPTH, DIAGNOSE_VISITS, PICKLE_LEVELS
+
+if TYPE_CHECKING:
+    import functools
+
+    import numpy
 
 _PLAIN: Final = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None)})
 
@@ -149,13 +154,13 @@ def _parts_of_kind(value: object) -> Iterator[_Part]:
         yield from ((f" base {_type_name(base)}", base) for base in value.__bases__)
         return
     elif type(value).__module__ == "functools" and type(value).__name__ == "partial":
-        partial: Any = value
+        partial = cast("functools.partial[object]", value)
         yield ".func", partial.func
         yield from ((f".args[{place}]", item) for place, item in enumerate(partial.args))
         yield from ((f".keywords[{name!r}]", item) for name, item in partial.keywords.items())
         return
     elif type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
-        array: Any = value
+        array = cast("numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.generic]]", value)
         if array.dtype.hasobject and array.dtype.names is None:
             for place, item in zip(_places(array.shape), array.flat, strict=False):
                 yield f"[{', '.join(map(str, place))}]", item
@@ -330,20 +335,20 @@ class _Short(Repr):
         self.maxarray = self.maxdict = 3
         self.maxstring = self.maxother = 40
 
-    def repr1(self, x: Any, level: int) -> str:
+    def repr1(self, x: object, level: int) -> str:
         cls = type(x)
         if cls in _SAFE:
             return super().repr1(x, level)
-        if cls is int:
+        if type(x) is int:
             # Longer ones take quadratic time, or are refused, to be written out.
             return repr(x) if x.bit_length() < 128 else f"<int of {x.bit_length()} bits>"
-        if cls in (bytes, bytearray):
+        if type(x) is bytes or type(x) is bytearray:
             return f"<{len(x):,} bytes>" if len(x) > self.maxstring else repr(x)
         if isinstance(x, type):
             return x.__name__
         if cls in (types.FunctionType, types.BuiltinFunctionType, types.ModuleType):
-            return str(x.__name__)
-        if cls is types.MethodType:
+            return str(getattr(x, "__name__", ""))
+        if type(x) is types.MethodType:
             return f"{type(x.__self__).__name__}.{x.__name__}"
         package = cls.__module__.partition(".")[0]
         if package != "builtins" and hasattr(cls, "shape") and not hasattr(cls, "_fields"):
@@ -351,7 +356,7 @@ class _Short(Repr):
         if package in _QUICK or (package == "builtins" and cls in (range, slice, type(...))):
             return repr(x)[: self.maxother * 2]
         if hasattr(cls, "__members__"):  # an enum
-            return f"{cls.__name__}.{x._name_}"
+            return f"{cls.__name__}.{getattr(x, '_name_', '')}"
         if isinstance(x, str | bytes | list | tuple | dict | set | frozenset):
             return f"{cls.__name__}({len(x)} items)"
         return f"{cls.__name__}(…)"
@@ -361,10 +366,11 @@ class _Short(Repr):
 _SAFE: Final = (str, float, complex, bool, type(None), list, tuple, set, frozenset, dict)
 
 
-def _array(value: Any, cls: type) -> str:
-    shape = value.shape
-    if shape == () and hasattr(value, "item"):
-        return repr(value.item())[:40]
+def _array(value: object, cls: type) -> str:
+    shape = getattr(value, "shape", ())
+    item: Callable[[], object] | None = getattr(value, "item", None)
+    if shape == () and item is not None:
+        return repr(item())[:40]
     name = {"ndarray": "array"}.get(cls.__name__, cls.__name__)
     if hasattr(cls, "columns"):
         return f"{name}({'×'.join(map(str, shape))})"

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from types import CodeType, TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from mars.errors import InternalError
 from mars.settings import (
@@ -149,6 +149,7 @@ def _collect(root: BaseException, skip_files: Collection[str]) -> list[_Sent]:
         context = place_of(_field(error, "__context__"))
         members = [place_of(member) for member in _members(error)]
         blob, whole, trouble = _pickled(error)
+        traceback = _field(error, "__traceback__")
         sent.append(
             _Sent(
                 blob,
@@ -156,7 +157,7 @@ def _collect(root: BaseException, skip_files: Collection[str]) -> list[_Sent]:
                 *_names(type(error)),
                 message=_text(error),
                 bases=_bases(type(error)),
-                frames=_frames(_field(error, "__traceback__"), hidden),
+                frames=_frames(traceback if isinstance(traceback, TracebackType) else None, hidden),
                 notes=(*_own_notes(error), *trouble),
                 cause=cause,
                 context=context,
@@ -167,8 +168,13 @@ def _collect(root: BaseException, skip_files: Collection[str]) -> list[_Sent]:
     return sent
 
 
-def _field(error: BaseException, name: str) -> Any:
+def _field(error: BaseException, name: str) -> object:
     return BaseException.__dict__[name].__get__(error)
+
+
+def _args(error: BaseException) -> tuple[object, ...]:
+    args = _field(error, "args")
+    return args if isinstance(args, tuple) else ()
 
 
 def _members(error: BaseException) -> tuple[BaseException, ...]:
@@ -207,7 +213,7 @@ def _text(error: BaseException) -> str:
     except BaseException:  # noqa: BLE001
         pass
     try:
-        return _cut(", ".join(map(repr, _field(error, "args"))))
+        return _cut(", ".join(map(repr, _args(error))))
     except BaseException as trouble:  # noqa: BLE001
         return f"<str() of it raises {type(trouble).__name__}>"
 
@@ -229,9 +235,7 @@ def _pickled(error: BaseException) -> tuple[bytes, bool, list[str]]:
     """The exception as bytes, if they are the whole of it, and notes on what is missing."""
     text = _text(error)
     try:
-        if any(
-            type(one) is str and len(one) > ERROR_MESSAGE_CHARS for one in _field(error, "args")
-        ):
+        if any(type(one) is str and len(one) > ERROR_MESSAGE_CHARS for one in _args(error)):
             raise _TooLarge("its message is too long")
         blob = _dumps(error)
         copy = pickle.loads(blob)
@@ -326,7 +330,7 @@ def _dumps_bare(error: BaseException) -> tuple[bytes, list[str]]:
             raise
 
     args: list[object] = []
-    for place, value in enumerate(_field(error, "args")):
+    for place, value in enumerate(_args(error)):
         try:
             args.append(tried(value, f"exception.args[{place}]"))
         except BaseException:  # noqa: BLE001
@@ -495,7 +499,7 @@ def _rebuilt(
     return error
 
 
-def _builtin_base(cls: type) -> Any:
+def _builtin_base(cls: type) -> Any:  # its __init__ is called, of which mypy wants to know more
     """The class that says how the memory of an instance looks; its ``__new__`` has to be used."""
     return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
 
@@ -524,9 +528,10 @@ def _stand_in(one: _Sent, members: list[BaseException]) -> BaseException:
     """Make an exception that is an instance of the nearest base class that works here."""
     for module, qualname in one.bases:
         try:
-            base = sys.modules.get(module) or __import__(module, fromlist=["_"])
+            found: object = sys.modules.get(module) or __import__(module, fromlist=["_"])
             for name in qualname.split("."):
-                base = getattr(base, name)
+                found = getattr(found, name)
+            base = cast("type[BaseException]", found)
             return _made(base, one.name, one.qualname, one.module, one.message, members)
         except BaseException:  # noqa: BLE001, S112
             continue
@@ -534,7 +539,7 @@ def _stand_in(one: _Sent, members: list[BaseException]) -> BaseException:
 
 
 def _made(
-    base: Any,
+    base: type[BaseException],
     name: str,
     qualname: str,
     module: str,
@@ -555,7 +560,8 @@ def _made(
         "__init__": lambda self, *args: None,
         "original_type": f"{module}.{qualname}",
     }
-    cls: type = type(base)(name, (base,), body)
+    make: Callable[..., type] = type(base)
+    cls = make(name, (base,), body)
     builtin = _builtin_base(cls)
     made: BaseException
     if members:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, SupportsIndex
 
 from mars.attempt.setting import Setting, importing
 
@@ -28,7 +28,7 @@ class _FilterList(list[Any]):  # of which other code may put in anything
         self._first: list[object] = []
         self._last: list[object] = []
 
-    def insert(self, index: Any, item: object, /) -> None:
+    def insert(self, index: SupportsIndex, item: object, /) -> None:
         super().insert(index, item)
         if importing():
             self._first.insert(0, item)
@@ -60,8 +60,8 @@ class Filters(Setting):
         self._begun = True
         self.restore()
 
-    def follow(self, told: Any) -> None:
-        if told is not None and told != self._told:
+    def follow(self, told: object) -> None:
+        if isinstance(told, list) and told != self._told:
             self._told = told
             self._list.follow([self._decoded(*one) for one in told])
             self.restore()

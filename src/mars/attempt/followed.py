@@ -19,7 +19,7 @@ import gc
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.attempt.filters import Filters
 from mars.attempt.libraries import library_settings
@@ -107,7 +107,7 @@ def _main_file() -> str | None:
     return path if type(path) is str else None
 
 
-def _always() -> tuple[Any, ...]:
+def _always() -> tuple[object, ...]:
     """What is there without any library, as one value: it is asked for at each single submit."""
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     argv = getattr(sys, "argv", None)
@@ -165,7 +165,7 @@ class Program:
                 and (setting.name != "locale" or "locale" in loaded)
             ]
         try:
-            now: Any = _always(), [look() for look in self._looks]
+            now: object = _always(), [look() for look in self._looks]
             if now == seen:
                 return known
         except Exception:  # a library is not what we know, or half imported in another thread
@@ -248,5 +248,5 @@ class _Loader:
         if begin is not None:
             begin()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._loader, name)

@@ -6,14 +6,18 @@ import _socket  # `socket` itself is loaded by few calls
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.attempt.setting import PLAIN, Setting
 
+if TYPE_CHECKING:
+    from mars.storage import Storage
+
+_Decimal = tuple[int, str, int, int, int, int, list[bool]]
 _Numpy = tuple[dict[str, str], dict[str, object]]
 
 
-def _decimal() -> tuple[object, ...]:
+def _decimal() -> _Decimal:
     context = sys.modules["decimal"].getcontext()
     return (
         context.prec, context.rounding, context.Emin, context.Emax, context.capitals,
@@ -21,7 +25,7 @@ def _decimal() -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _set_decimal(value: tuple[Any, ...]) -> None:
+def _set_decimal(value: _Decimal) -> None:
     decimal = sys.modules["decimal"]
     *facts, traps = value
     signals = decimal.getcontext().traps
@@ -122,19 +126,19 @@ def _set_authkey(value: bytes) -> None:
 # `mars.storage` is loaded where fsspec is, and nowhere else.
 
 
-def _fsspec() -> Any:
+def _fsspec() -> Storage:
     from mars import storage
 
     return storage.look()
 
 
-def _set_fsspec(value: Any) -> None:
+def _set_fsspec(value: Storage) -> None:
     from mars import storage
 
     storage.put(value)
 
 
-def _fsspec_told(value: Any) -> Any:
+def _fsspec_told(value: Storage) -> Storage:
     from mars import storage
 
     return storage.told(value)

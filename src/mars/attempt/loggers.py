@@ -12,8 +12,19 @@ from mars.attempt.setting import Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from logging import Handler, Logger, LogRecord
+    from logging import Filter, Formatter, Handler, Logger, LogRecord
     from types import ModuleType
+
+    _Look = tuple[int, str | None, str | None, str, bool, bytes | None]
+    """Level, format, format of dates, style, whether in UTC, and what `_carried` gave."""
+
+    _Facts = tuple[int, bool, bool, _Look | None, bytes | None]
+    """Of a logger: level, propagate, disabled, what its handlers write, and its filters."""
+
+    _Parts = tuple[Formatter | None, list[Filter | Callable[[LogRecord], object]]]
+    _Found = tuple[int, list[Logger], list[object], list[object], list[object]]
+    _Told = tuple[int, dict[int, str], dict[str, _Facts]]
+    """How much is to be logged at all, names of levels, and loggers by name."""
 
 _LEVEL: Final = attrgetter("level")
 _PROPAGATE: Final = attrgetter("propagate")
@@ -66,19 +77,19 @@ class Logging(Setting):
         )  # fmt: skip
 
     @staticmethod
-    def _all_told(found: Any) -> Any:
+    def _all_told(found: _Found) -> _Told:
         """How much is to be logged at all, and of each logger what is not as at its beginning.
 
         Between the two, the names of levels, as `logging.addLevelName` gives them.
         """
         disable, loggers, *_ = found
-        logging: Any = sys.modules["logging"]
+        logging = sys.modules["logging"]
         names = {
             int(level): str(name)
             for level, name in logging._levelToName.copy().items()
             if isinstance(level, int) and isinstance(name, str)
         }
-        told: dict[str, object] = {}
+        told: dict[str, _Facts] = {}
         root = logging.root
         for logger in loggers:
             level, propagate, disabled = _LEVELS(logger)
@@ -90,7 +101,7 @@ class Logging(Setting):
                 told["" if logger is root else str(logger.name)] = (*plain, look, filters)
         return int(disable), names, told
 
-    def _put_all(self, value: Any) -> None:
+    def _put_all(self, value: _Told) -> None:
         logging = sys.modules["logging"]
         disable, names, told = value
         logging.disable(disable)
@@ -100,7 +111,8 @@ class Logging(Setting):
         for name in {*told, *self._ours}:
             logger = logging.getLogger(name) if name else logging.root
             before = _ROOT_UNTOUCHED if logger is logging.root else _UNTOUCHED
-            level, propagate, disabled, look, filters = told.get(name, (*before, None, None))
+            untouched: _Facts = (*before, None, None)
+            level, propagate, disabled, look, filters = told.get(name, untouched)
             logger.setLevel(level)
             logger.propagate, logger.disabled = propagate, disabled
             ours = self._ours.get(name)
@@ -115,7 +127,7 @@ class Logging(Setting):
                 self._ours[name] = self._new_handler(logging, logger, look)
                 logger.addHandler(self._ours[name])
 
-    def _put_filter(self, logger: Any, name: str, filters: bytes | None) -> None:
+    def _put_filter(self, logger: Logger, name: str, filters: bytes | None) -> None:
         ours = self._our_filters.pop(name, None)
         if ours is not None:
             logger.removeFilter(ours)
@@ -129,10 +141,11 @@ class Logging(Setting):
             self._kept = self._told
 
     def changed(self) -> bool:
-        if self._kept is None:
+        kept: _Told | None = self._kept
+        if kept is None:
             return False
         logging = sys.modules["logging"]
-        disable, names, told = self._kept
+        disable, names, told = kept
         if logging.root.manager.disable != disable or not (
             names.items() <= logging._levelToName.items()
         ):
@@ -145,7 +158,7 @@ class Logging(Setting):
     def restore(self) -> None:
         self._try(self._kept)
 
-    def _new_handler(self, logging: ModuleType, logger: Logger, look: Any) -> Handler:
+    def _new_handler(self, logging: ModuleType, logger: Logger, look: _Look) -> Handler:
         if self._handler_class is None:
             self._handler_class = _handler_class(logging)
         level, text, dates, style, utc, carried = look
@@ -216,11 +229,11 @@ class Carried:
         What formats if the program's formatter cannot be read here.
     """
 
-    def __init__(self, data: bytes, plain: Any = None) -> None:
+    def __init__(self, data: bytes, plain: Formatter | None = None) -> None:
         self._data, self._plain = data, plain
-        self._read: tuple[Any, list[Any]] | None = None
+        self._read: _Parts | None = None
 
-    def _parts(self) -> tuple[Any, list[Any]]:
+    def _parts(self) -> _Parts:
         if self._read is None:
             from mars.code import world
             from mars.code.arriving import new_world
@@ -235,10 +248,10 @@ class Carried:
                 world.enter_thread(before)
         return self._read
 
-    def filter(self, record: LogRecord) -> Any:
+    def filter(self, record: LogRecord) -> Any:  # what each Python takes
         """What the filters say of a record, as `logging` asks them."""
         for one in self._parts()[1]:
-            said = one.filter(record) if hasattr(one, "filter") else one(record)
+            said: object = one.filter(record) if hasattr(one, "filter") else one(record)
             if not said:
                 return False
             if isinstance(said, type(record)):  # from Python 3.12 on
@@ -247,10 +260,12 @@ class Carried:
 
     def format(self, record: LogRecord) -> str:
         """A record as the program's formatter writes it."""
-        return str((self._parts()[0] or self._plain).format(record))
+        formatter = self._parts()[0] or self._plain
+        assert formatter is not None
+        return str(formatter.format(record))
 
 
-def _look_of(handlers: Sequence[Handler]) -> object:
+def _look_of(handlers: Sequence[Handler]) -> _Look | None:
     """Level and format of what handlers write, those first that write where people see it."""
     nothing = sys.modules["logging"].NullHandler
     real = [one for one in handlers if not isinstance(one, nothing)]

@@ -146,10 +146,10 @@ def _windowed(
 ) -> Windowed:
     series = Series()
 
-    def start(one: Any, ended: Callable[[Run], object]) -> Execution:
+    def start(one: Handle, ended: Callable[[Run], object]) -> Execution:
         return _begun(chosen, [one], seed=seed, checkpoint=checkpoint, series=series, ended=ended)
 
-    given = [objects] if isinstance(objects, Handle) else objects
+    given: Iterable[object] = [objects] if isinstance(objects, Handle) else objects
     return Windowed(given, window, start, chosen.runs.listen)
 
 

@@ -7,7 +7,7 @@ it has to provide. Nothing runs here: the session does that, see `mars.sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from mars.errors import NotExecuted, SessionClosed
@@ -333,20 +333,20 @@ class Executable(Handle, Generic[V]):
     def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_logged(realm)]
 
-    def value_in(self, session: Any) -> Any:
+    def value_in(self, session: Session) -> Any:
         return self._shaped(session.values(self._parts()))
 
-    def error_in(self, session: Any) -> Any:
+    def error_in(self, session: Session) -> object:
         return [one.error_in(session) for one in self._parts()]
 
     def leaves(self) -> Sequence[Any]:
         """The objects and maps that it consists of, for whoever tells of them one by one."""
         return [leaf for one in self._parts() for leaf in one.leaves()]
 
-    def state_in(self, realm: SessionRealm | None) -> Any:
+    def state_in(self, realm: SessionRealm | None) -> object:
         return [one.state_in(realm) for one in self._parts()]
 
-    def infos_in(self, session: Any, fields: Sequence[str] | None = None) -> Any:
+    def infos_in(self, session: Session, fields: Sequence[str] | None = None) -> object:
         """Facts about the stored result, or a list of those of its parts."""
         return [one.infos_in(session, fields) for one in self._parts()]
 
@@ -403,8 +403,10 @@ def _unknown(function: str, name: str, known: Iterable[str]) -> str:
     return mistakes.unknown_argument(function, name, sorted(known))
 
 
-def _choose(given: AnySession | None, accepted: dict[str, Any]) -> Session:
-    return choose(given, **(accepted.pop("new_session_kwargs", None) or {}))
+def _choose(given: AnySession | None, accepted: dict[str, object]) -> Session:
+    options = accepted.pop("new_session_kwargs", None) or {}
+    assert isinstance(options, Mapping)
+    return choose(given, **options)
 
 
 def default_realm() -> SessionRealm | None:

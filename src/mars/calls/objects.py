@@ -154,7 +154,7 @@ class Object(Output, Executable[R], Generic[R]):
 
     def infos_in(
         self, session: Session, fields: Sequence[str] | None = None
-    ) -> dict[str, list[Any]]:
+    ) -> dict[str, list[object]]:
         task = session.task_of(self)
         size = sum(_size_of(value) for value in _values(task, self.index)) // _sharers(task)
         facts = {

@@ -30,10 +30,11 @@ from mars.observe.states import (
     title_of,
 )
 from mars.settings import SHOWN_CALLS, SHOWN_CHARACTERS, SHOWN_LOG_BYTES
-from mars.task import TIMING, Call, Task
+from mars.task import TIMING, Call, Realm, Task
 
 if TYPE_CHECKING:
     from mars.calls.maps import MapCall
+    from mars.engine import SessionRealm
 
 _COLOURS: Final = {
     RUNNING: "#3b82f6", FAILED: "#e5484d", CANCELLED: "#d97706",
@@ -78,7 +79,7 @@ class Row(NamedTuple):
         return _short(f"{self.name}: {self.told(now)}{last}")
 
 
-def row_of(call: Call, default: Any) -> Row:
+def row_of(call: Call, default: "SessionRealm | None") -> Row:
     """What is shown of a call.
 
     Parameters
@@ -90,7 +91,7 @@ def row_of(call: Call, default: Any) -> Row:
     """
     name = title_of(call)
     last = call.task or (None if call.whole is None else call.whole.task)
-    realm = default
+    realm: Realm | None = default
     if last is not None and (realm is None or _task_in(call, realm) is None):
         realm = last.realm
     if realm is None:
@@ -215,8 +216,9 @@ def listing(calls: Sequence[Any]) -> str:
     return f"({f',{chr(10)} '.join(shown)}{',' if len(calls) == 1 else ''})"
 
 
-def _flat(states: Iterable[Any]) -> list[str]:
-    return [word for one in states for word in (_flat(one) if isinstance(one, list) else (one,))]
+def _flat(states: Iterable[object]) -> list[str]:
+    nested = (_flat(one) if isinstance(one, list) else [str(one)] for one in states)
+    return [word for some in nested for word in some]
 
 
 def table_of(leaves: Sequence[Any], caption: str) -> str:

@@ -367,7 +367,7 @@ def map(  # noqa: A001 (mars.remote.map)
 
 
 def run_script(
-    script: str | os.PathLike[str] | IO[Any],
+    script: str | os.PathLike[str] | IO[str] | IO[bytes],
     data: dict[str, Any] | None = None,
     n_workers: int = 1,
     command_argv: Sequence[str] | None = None,

@@ -20,7 +20,7 @@ from mars.execution import Execution
 from mars.settings import FUTURE_CANCEL_WAIT_S
 from mars.task import Handle
 
-Start = Callable[[Any, Callable[[Run], object]], Execution]
+Start = Callable[[Handle, Callable[[Run], object]], Execution]
 """Starts the call of an object, and says later that its run has ended."""
 
 
@@ -43,7 +43,7 @@ class Windowed(Completed):
 
     def __init__(
         self,
-        objects: Iterable[Any],
+        objects: Iterable[object],
         window: int,
         start: Start,
         listen: Callable[[Callable[[float | None], bool], float | None], bool],
@@ -53,7 +53,7 @@ class Windowed(Completed):
         self._known = _count(objects)
         self._coming = _leaves(objects)
         self._numbers = itertools.count()
-        self._under_way: dict[int, tuple[Any, Execution]] = {}
+        self._under_way: dict[int, tuple[Handle, Execution]] = {}
         self._given, self._stopped = 0, False
         self._broken: BaseException | None = None  # what ended a run that should have gone on
         self._fill()
@@ -135,20 +135,15 @@ class Windowed(Completed):
         return super()._what_is_left()
 
 
-def _count(objects: Iterable[Any]) -> int | None:
+def _count(objects: Iterable[object]) -> int | None:
     """How many objects will come; None: nobody knows."""
     if not isinstance(objects, (list, tuple, deque)):
         return None
-    leaves = [leaf for one in objects if isinstance(one, Handle) for leaf in _leaves_of(one)]
+    leaves = [leaf for one in objects if isinstance(one, Handle) for leaf in one.leaves()]
     return sum(len(leaf) if isinstance(leaf, MapObjects) else 1 for leaf in leaves)
 
 
-def _leaves_of(one: Any) -> Iterable[Any]:
-    found: Iterable[Any] = one.leaves()
-    return found
-
-
-def _leaves(objects: Iterable[Any]) -> Iterator[Any]:
+def _leaves(objects: Iterable[object]) -> Iterator[Handle]:
     """The single objects, in order. What has been given is not held any more."""
     if isinstance(objects, (list, tuple)):
         given = deque(objects)
@@ -157,7 +152,7 @@ def _leaves(objects: Iterable[Any]) -> Iterator[Any]:
     for one in objects:
         if not isinstance(one, Handle):
             raise TypeError(f"as_completed takes objects made by spawn or map, got {one!r:.80}")
-        leaves = deque(_leaves_of(one))
+        leaves = deque(one.leaves())
         del one  # nor held here while its call runs
         while leaves:
             whole = leaves[0] if isinstance(leaves[0], MapObjects) else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mars.attempt.capture import Log
 from mars.checkpoint.folder import Folder
@@ -58,7 +58,7 @@ class KeptTask(Task):
         self.queued_at = self.ready_at = self.sent_at = found.started + source.offset_s
         if found.sizes[1]:
             # To whoever reads logs, this looks like what a worker printed.
-            segment: Any = _KeptLog(source.index.folder, found.raw, found.sizes)
+            segment = _KeptLog(source.index.folder, found.raw, found.sizes)
             self.logs = (Log(segment, 0, found.sizes[1]),)
 
     @property

@@ -11,7 +11,7 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.attempt import codec
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MISSING: Final = object()
 
 
-def named(module: str | None, qualified: str) -> Any:
+def named(module: str | None, qualified: str) -> object:
     """Return what an import of a name would give; `MISSING`: nothing."""
     value: object = sys.modules.get(module or "", MISSING)
     for step in qualified.split("."):
@@ -50,12 +50,13 @@ _untouched: weakref.WeakSet[type] = weakref.WeakSet()
 """Classes of the program that stand in for copies. What a copy brings is not written to them."""
 
 
-def _skeleton(make: Callable[..., type], kind: str, *parts: Any) -> type:
+def _skeleton(make: Callable[..., type], kind: str, *parts: object) -> type:
     if kind == "_make_skeleton_class":
-        module, name = parts[3].get("__module__"), parts[1]
+        body, name = parts[3], parts[1]
+        module = body.get("__module__") if isinstance(body, dict) else None
     else:
         module, name = parts[4], parts[2]
-    live = named(module, name)
+    live = named(module, name) if isinstance(module, str) and isinstance(name, str) else MISSING
     if isinstance(live, type):
         _untouched.add(live)
         return live
@@ -77,9 +78,10 @@ def load(
 
 def function_of(data: Buffer, buffers: Sequence[Buffer]) -> Callable[..., object]:
     """Unpickle a function with the program's own classes."""
-    function: Callable[..., object] = _load(data, buffers)
+    function: Callable[..., object] = Loader(io.BytesIO(data), buffers=buffers).load()
     return function
 
 
-def _load(data: Buffer, buffers: Sequence[Buffer]) -> Any:
-    return Loader(io.BytesIO(data), buffers=buffers).load()
+def _load(data: Buffer, buffers: Sequence[Buffer]) -> codec.Arguments:
+    loaded: codec.Arguments = Loader(io.BytesIO(data), buffers=buffers).load()
+    return loaded

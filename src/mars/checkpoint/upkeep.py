@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mars.checkpoint import journal
 from mars.checkpoint.folder import Folder
@@ -127,7 +127,7 @@ def _rewrite(held: Journal, wanted: set[int], last: set[int]) -> tuple[int, int]
             gone += raw.kind in (journal.CALL, journal.BLOCK, journal.FAILED)
             continue
         try:
-            body: Any = body_of(folder, raw)
+            body = body_of(folder, raw)
         except Damaged:
             gone += 1
             continue

@@ -21,7 +21,7 @@ import types
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from mars.checkpoint.identity import KEY_BYTES, PART_BYTES, Code, Unidentified
 from mars.checkpoint.loader import MISSING, named
@@ -30,6 +30,11 @@ from mars.code.modules import file_of, record_of
 from mars.code.origin import is_project_module
 from mars.code.world import expected
 from mars.settings import BUFFER_BYTES
+
+if TYPE_CHECKING:
+    import numpy
+
+    Array = numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.generic]]
 
 SCALARS: Final = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
 """Types whose values `marshal` writes in one way only, in any process."""
@@ -91,7 +96,7 @@ class Walk:
         self.code = code
         self._arrays = arrays
         self._hash = blake2b(digest_size=KEY_BYTES)
-        self._part: Any = None  # a second digest, of the part that is being walked
+        self._part: blake2b | None = None  # a second digest, of the part that is being walked
         self._numbers: dict[int, int] = {}
         self._held: list[object] = []  # so that no number of an object is used again
         self._path: list[str] = []
@@ -103,7 +108,7 @@ class Walk:
 
     # -- values -------------------------------------------------------------------------------
 
-    def walk(self, value: Any, step: str = "") -> None:
+    def walk(self, value: object, step: str = "") -> None:
         """Feed a value into the digest.
 
         Raises
@@ -113,7 +118,7 @@ class Walk:
         """
         kind = type(value)
         if kind in SCALARS:
-            self._out(marshal.dumps(value, 2))
+            self._out(_marshalled(value, 2))
             return
         if step:
             self._path.append(step)
@@ -121,7 +126,7 @@ class Walk:
         if handler is not None:
             handler(self, value)
         elif kind.__module__ == "numpy" and kind.__name__ == "ndarray":
-            self._array(value)
+            self._array(cast("Array", value))
         elif isinstance(value, type):
             self._class(value)
         elif isinstance(value, types.ModuleType):  # with a class of its own, as `mars.remote` has
@@ -155,7 +160,7 @@ class Walk:
             return
         self._out(b"(%d" % len(value) if type(value) is tuple else b"[%d" % len(value))
         if all(map(SCALARS.__contains__, map(type, value))):
-            self._out(marshal.dumps(tuple(value), 2))  # type: ignore[arg-type]  # all are scalars
+            self._out(_marshalled(tuple(value), 2))
             return
         for index, item in enumerate(value):
             self.walk(item, f"[{index}]")
@@ -205,7 +210,7 @@ class Walk:
             self._out(b"B%d:" % view.nbytes)
             self._out(blake2b(view, digest_size=KEY_BYTES).digest())
 
-    def _array(self, value: Any) -> None:
+    def _array(self, value: Array) -> None:
         flags = value.flags
         if value.dtype.hasobject or not (flags.c_contiguous or flags.f_contiguous):
             if value.dtype.hasobject:
@@ -219,7 +224,7 @@ class Walk:
         self._out(b"C" if flags.c_contiguous else b"F")
         if not value.nbytes:
             return
-        view = memoryview(value.reshape(-1, order="A").view("u1"))
+        view = value.reshape(-1, order="A").view("u1").data
         if value.nbytes >= BUFFER_BYTES and self._arrays is not None:
             address = value.__array_interface__["data"][0]
             self._out(self._arrays.digest(view, address, value))
@@ -423,7 +428,7 @@ class Walk:
         self.walk(method.__func__)
         self.walk(method.__self__)
 
-    def _builtin(self, func: Any) -> None:
+    def _builtin(self, func: types.BuiltinFunctionType) -> None:
         owner = getattr(func, "__self__", None)
         if owner is None or isinstance(owner, types.ModuleType):
             self._name(func.__module__ or "builtins", func.__qualname__, func)
@@ -464,6 +469,7 @@ class Walk:
         self._part = blake2b(digest_size=PART_BYTES)
 
     def _end_part(self, name: str, code: types.CodeType | None = None) -> None:
+        assert self._part is not None
         self.code.parts[name] = self._part.hexdigest()
         self._part = None
         if code is not None:
@@ -482,6 +488,9 @@ class Walk:
         self.code.parts[name] = part.hexdigest()
 
 
+_marshalled: Final[Callable[..., bytes]] = marshal.dumps
+"""Of scalars and tuples of them, as whoever calls it has made sure."""
+
 _HAVE_PARTS: Final = (
     types.FunctionType, types.MethodType, types.ModuleType, type, staticmethod, classmethod,
     property, types.BuiltinFunctionType,
@@ -494,7 +503,7 @@ _CONTENTLESS: Final = frozenset(
 )  # fmt: skip
 """Types whose objects hold nothing that a call could depend on."""
 
-_HANDLERS: Final[dict[type, Callable[[Walk, Any], None]]] = {
+_HANDLERS: Final[dict[type, Callable[..., None]]] = {
     tuple: Walk._sequence,
     list: Walk._sequence,
     dict: Walk._mapping,

@@ -21,7 +21,8 @@ import threading
 import time
 from dataclasses import asdict
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
 
 from mars.attempt.threads import VARIABLES
 from mars.cli import nodes
@@ -358,8 +359,8 @@ def _engine() -> Iterator[Finding]:
 
 
 def _time_engine(outcome: dict[str, float]) -> None:
-    mars: Any = import_module("mars")
-    remote: Any = import_module("mars.remote")
+    mars = import_module("mars")
+    remote = import_module("mars.remote")
     began = time.perf_counter()
     session = mars.new_session(engine="local", default=False)
     try:
@@ -375,7 +376,7 @@ def _time_engine(outcome: dict[str, float]) -> None:
         outcome["stop"] = time.perf_counter() - began
 
 
-def _round_trip(session: Any, remote: Any) -> float:
+def _round_trip(session: object, remote: ModuleType) -> float:
     began = time.perf_counter()
     call = remote.spawn(abs, args=(-42,))
     call.execute(session=session, show_progress=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from mars.deploy.kubernetes import manifests, pods, starting
 from mars.deploy.kubernetes.api import Api
@@ -80,7 +80,7 @@ def status(options: Namespace) -> int:
     """Show the clusters of a namespace; 1 if a pod is not ready."""
     api = Api(None, options.namespace)
     names = starting.names(api) if options.address is None else [options.address]
-    reports = []
+    reports: list[_Report] = []
     for name in names:
         found = api.pods(manifests.selector(name))
         if not found and options.address is not None and name not in starting.names(api):
@@ -92,8 +92,7 @@ def status(options: Namespace) -> int:
         print(f"there is no cluster in namespace {api.namespace}")
     for report in () if options.json else reports:
         print(f"cluster {report['name']} in namespace {api.namespace}")
-        rows: Any = report["pods"]
-        for row in rows:
+        for row in report["pods"]:
             again = f", started again {row['restarts']} times" if row["restarts"] else ""
             last = f", before: {row['ended']}" if row["ended"] and row["ready"] else ""
             print(f"  {row['part']} {row['name']} on {row['node']}: {row['state']}{again}{last}")
@@ -102,8 +101,14 @@ def status(options: Namespace) -> int:
     return 0 if all(row["ready"] for row in rows) else 1
 
 
+class _Report(TypedDict):
+    name: str
+    namespace: str
+    pods: list[dict[str, object]]
+
+
 def _pod(pod: Json) -> dict[str, object]:
-    facts: Any = pod
+    facts: pods.Facts = pod
     return {
         "name": pods.name_of(pod),
         "part": facts["metadata"]["labels"].get(manifests.PART_LABEL, "pod"),

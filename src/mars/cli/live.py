@@ -93,7 +93,11 @@ def chosen(options: Namespace) -> Found | None:
     return None
 
 
-def lines_of(found: Found, path: str, **query: object) -> Iterator[Any]:
+Json = dict[str, Any]
+"""What a session answers."""
+
+
+def lines_of(found: Found, path: str, **query: object) -> Iterator[Json]:
     """What a session answers, line by line, decoded.
 
     Raises
@@ -110,7 +114,7 @@ def lines_of(found: Found, path: str, **query: object) -> Iterator[Any]:
         os.close(place)
 
 
-def ask(found: Found, path: str, **query: object) -> Any:
+def ask(found: Found, path: str, **query: object) -> Json:
     """The only line of an answer. It raises what `lines_of` raises."""
     for line in lines_of(found, path, **query):
         return line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mars.cli.live import Found, add_session, ask, chosen, lines_of
 from mars.observe.states import QUEUED, WAITING
@@ -42,7 +42,7 @@ def key_of(found: Found, call: str) -> str | None:
 
     Of several, the one that is under way, else the latest.
     """
-    told: dict[str, Any] = ask(found, "/api/calls")
+    told = ask(found, "/api/calls")
     words = told["words"]
     rows = told["rows"]
     named = [row for row in rows if call in (row[0], words[row[1]])]

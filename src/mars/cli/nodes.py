@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar
 
 from mars._version import __version__
 from mars.cli.findings import Finding, Section, package_versions, said, size_text
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+R = TypeVar("R")
+
+
 def examine(address: str, node_ports: str | None = None) -> list[Section]:
     """Look at a cluster, from where this program runs.
 
@@ -51,7 +54,7 @@ def examine(address: str, node_ports: str | None = None) -> list[Section]:
     report = [cluster]
     try:
         cluster.findings.extend(_way_in(address))
-        mars: Any = import_module("mars")
+        mars = import_module("mars")
         began = time.perf_counter()
         session = mars.new_session(address, default=False, node_ports=node_ports)
     except (MarsError, OSError, ValueError) as error:
@@ -90,9 +93,21 @@ def _way_in(address: str) -> Iterator[Finding]:
     yield Finding("head", "answers, and accepts the credentials", True)
 
 
-def look() -> dict[str, Any]:
+class Told(TypedDict):
+    """What a node says of itself; of numbers, also where they come from."""
+
+    host: str
+    python: str
+    mars: str
+    packages: dict[str, str | None]
+    cores: tuple[float, str]
+    memory: tuple[float, str]
+    spaces: dict[str, tuple[str, str | int, int]]
+
+
+def look() -> Told:
     """What a node says of itself; runs there."""
-    spaces: dict[str, tuple[str, Any, int]] = {}
+    spaces: dict[str, tuple[str, str | int, int]] = {}
     for name, folder in (("/dev/shm", "/dev/shm"), ("temporary files", tempfile.gettempdir())):
         try:
             usage = shutil.disk_usage(folder)
@@ -117,7 +132,15 @@ def give(size: int) -> bytes:
     return os.urandom(size)
 
 
-def _node(session: Any, address: str) -> Section:
+def _called(session: object, address: str, func: Callable[..., R], *args: object) -> R:
+    """Run a function on a node."""
+    asked = import_module("mars.remote").spawn(func, args=args, expect_worker=address)
+    asked.execute(session=session, show_progress=False)
+    value: R = asked.fetch(session=session)
+    return value
+
+
+def _node(session: object, address: str) -> Section:
     section = Section(f"node {address}")
     try:
         section.findings.extend(_look_at(session, address))
@@ -126,13 +149,9 @@ def _node(session: Any, address: str) -> Section:
     return section
 
 
-def _look_at(session: Any, address: str) -> Iterator[Finding]:
-    remote: Any = import_module("mars.remote")
-
-    def call(func: Callable[..., object], *args: object) -> Any:
-        asked = remote.spawn(func, args=args, expect_worker=address)
-        asked.execute(session=session, show_progress=False)
-        return asked.fetch(session=session)
+def _look_at(session: object, address: str) -> Iterator[Finding]:
+    def call(func: Callable[..., R], *args: object) -> R:
+        return _called(session, address, func, *args)
 
     facts = call(look)
     yield Finding("host", facts["host"], facts["host"])
@@ -150,13 +169,14 @@ def _look_at(session: Any, address: str) -> Iterator[Finding]:
     yield from _line(call, address)
 
 
-def _versions(facts: dict[str, Any]) -> Iterator[Finding]:
+def _versions(facts: Told) -> Iterator[Finding]:
     here = {
         "python": platform.python_version(),
         "mars": __version__,
         **package_versions(),
     }
-    there = {"python": facts["python"], "mars": facts["mars"], **facts["packages"]}
+    there: dict[str, str | None] = {"python": facts["python"], "mars": facts["mars"]}
+    there.update(facts["packages"])
     for name, version in there.items():
         if version == here[name]:
             if version is not None:
@@ -168,7 +188,13 @@ def _versions(facts: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(name, version or "not installed", version, hint)
 
 
-def _line(call: Callable[..., Any], address: str) -> Iterator[Finding]:
+class _Call(Protocol):
+    """Runs a function on a node."""
+
+    def __call__(self, func: Callable[..., R], /, *args: object) -> R: ...
+
+
+def _line(call: _Call, address: str) -> Iterator[Finding]:
     trips, skews = [], []
     for _ in range(NODE_ROUND_TRIPS):
         sent, began = time.time(), time.perf_counter()

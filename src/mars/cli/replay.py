@@ -9,7 +9,8 @@ import os
 import pdb
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mars import owners
 from mars.attempt import context
@@ -81,7 +82,14 @@ def _find_modules(entry: PastCall, *, trusted: bool) -> None:
         sys.path.insert(0, folder)
 
 
-def _call(entry: PastCall, function: Any, args: Any, kwargs: Any, *, debug: bool) -> int:
+def _call(
+    entry: PastCall,
+    function: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    *,
+    debug: bool,
+) -> int:
     engine = InlineEngine("replay")
     attempt = context.Attempt(
         "replay", entry.name, engine, engine.worker_addresses[0], entry.run.entropy, entry.place,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mars.checkpoint.history import Damaged, History, PastCall
 from mars.checkpoint.upkeep import damages, prune
@@ -64,8 +65,7 @@ def run(options: Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     try:
-        status: int = _ACTIONS[options.action](history, options)
-        return status
+        return _ACTIONS[options.action](history, options)
     except CheckpointUnusable as error:
         print(error, file=sys.stderr)
         return 1
@@ -75,7 +75,7 @@ def run(options: Namespace) -> int:
 
 def _list(history: History, options: Namespace) -> int:
     print(f"{options.where}: {len(history.entries):,} calls, {len(history.runs)} run(s)\n")
-    rows = [("run", "began", "program", "kept", "reused", "saved")]
+    rows: list[tuple[str, ...]] = [("run", "began", "program", "kept", "reused", "saved")]
     for one in history.runs:
         facts = one.facts
         rows.append(
@@ -96,9 +96,9 @@ def _list(history: History, options: Namespace) -> int:
         sums[1] += entry.seconds
         sums[2] += history.size(entry)
     print()
-    rows = [("function", "calls", "time", "size")]  # type: ignore[list-item]
+    rows = [("function", "calls", "time", "size")]
     for name, (count, seconds, size) in sorted(functions.items()):
-        rows.append((name, f"{count:,}", format_duration(seconds), _size(size)))  # type: ignore[arg-type]
+        rows.append((name, f"{count:,}", format_duration(seconds), _size(size)))
     _table(rows)
     if history.failures:
         print(f"\n{len(history.failures)} failed call(s), for mars replay")
@@ -177,7 +177,12 @@ def _one(history: History, text: str) -> PastCall | None:
     return found[-1]
 
 
-_ACTIONS: dict[str, Any] = {"list": _list, "show": _show, "why": _why, "verify": _verify}
+_ACTIONS: dict[str, Callable[[History, Namespace], int]] = {
+    "list": _list,
+    "show": _show,
+    "why": _why,
+    "verify": _verify,
+}
 
 
 def _date(seconds: float | None) -> str:
@@ -194,7 +199,7 @@ def _size(count: float) -> str:
     return ""
 
 
-def _table(rows: list[Any]) -> None:
+def _table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print(

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import platform
 from mars.engines.kinds import is_cluster
@@ -66,12 +66,12 @@ def run(options: Namespace) -> int:
 
 def _on_nodes(address: str) -> int:
     """Print what the workers on each node of a cluster do; 1 if one of them does not say."""
-    start: Any = import_module("mars.engines.start")
+    start = import_module("mars.engines.start")
     if not is_cluster(address):
         print(f"{address!r} is no process, and no address of a cluster", file=sys.stderr)
         return 2
-    remote: Any = import_module("mars.remote")
-    sessions: Any = import_module("mars.session")
+    remote = import_module("mars.remote")
+    sessions = import_module("mars.session")
     try:
         engine = start.beside(address)
     except (MarsError, OSError, ValueError) as error:

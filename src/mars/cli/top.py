@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.cli.live import Found, ask, everything
 from mars.logs import escape_control
@@ -13,7 +13,9 @@ from mars.observe.states import seconds
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from rich.console import Group
+    from rich.console import Group, RenderableType
+
+    from mars.cli.live import Json
 
 _EVERY_S: Final = 1.0
 _RUNNING: Final = 12
@@ -60,7 +62,7 @@ def _look(session: str, height: int) -> tuple[Group, bool]:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = []
+    parts: list[RenderableType] = []
     sessions = [one for one in everything() if one.session.startswith(session)]
     room = max(3, (height - 4) // max(1, len(sessions)) - 8)
     for found in sessions:
@@ -74,7 +76,7 @@ def _look(session: str, height: int) -> tuple[Group, bool]:
     return Group(*parts), True
 
 
-def _session(found: Found, told: dict[str, Any], room: int) -> list[Any]:
+def _session(found: Found, told: Json, room: int) -> list[RenderableType]:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -94,7 +96,7 @@ def _session(found: Found, told: dict[str, Any], room: int) -> list[Any]:
     line = Text(f"{far}{left}, {told['busy']:g} of {told['cores']:g} cores busy")
     if failing:
         line.append(f", ✕ {failing:,} failed", "red")
-    parts: list[Any] = [head, line]
+    parts: list[RenderableType] = [head, line]
     if total:
         bar = Table.grid()  # which ends its line, as the bar itself does not
         bar.add_row(ProgressBar(total=total, completed=done + failed, width=60))

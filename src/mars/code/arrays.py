@@ -10,8 +10,13 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+    Mapped = np.memmap[tuple[int, ...], np.dtype[np.generic]]
 
 _READABLE: Final = ("r", "r+", "w+")
 
@@ -22,7 +27,7 @@ def is_special(kind: type) -> bool:
     return base is not None and kind is not base and issubclass(kind, base)
 
 
-def reduced(array: Any, *, by_file: bool) -> tuple[object, ...] | None:
+def reduced(array: Array, *, by_file: bool) -> tuple[object, ...] | None:
     """What an array of a subclass is made from; None: as numpy does it.
 
     Parameters
@@ -41,7 +46,8 @@ def reduced(array: Any, *, by_file: bool) -> tuple[object, ...] | None:
     if array.dtype.hasobject or not (array.flags.c_contiguous or array.flags.f_contiguous):
         return None
     if kind is numpy.ma.MaskedArray:
-        return _masked, (array.data, array.mask, array.fill_value, array.hardmask)
+        masked = cast("np.ma.MaskedArray[tuple[int, ...], np.dtype[np.generic]]", array)
+        return _masked, (masked.data, masked.mask, masked.fill_value, masked.hardmask)
     if kind is numpy.memmap:
         return numpy.asarray, (array.view(numpy.ndarray),)
     if (
@@ -53,7 +59,7 @@ def reduced(array: Any, *, by_file: bool) -> tuple[object, ...] | None:
     return _viewed, (array.view(numpy.ndarray), kind)
 
 
-def _viewed(array: Any, kind: Any) -> object:
+def _viewed(array: Array, kind: type[Array]) -> Array:
     return array.view(kind)
 
 
@@ -62,11 +68,11 @@ def _masked(data: object, mask: object, fill_value: object, hard: bool) -> objec
     return masked(data, mask=mask, fill_value=fill_value, hard_mask=hard)
 
 
-def _mapped(array: Any) -> tuple[object, ...] | None:
+def _mapped(array: Array) -> tuple[object, ...] | None:
     """A memory-mapped array, or a part of one, by its file."""
     numpy = sys.modules["numpy"]
-    whole: Any = None
-    below = array
+    whole: Mapped | None = None
+    below: object = array
     while isinstance(below, numpy.ndarray):
         if isinstance(below, numpy.memmap) and isinstance(below.base, mmap.mmap):
             whole = below
@@ -95,14 +101,14 @@ def _mapped(array: Any) -> tuple[object, ...] | None:
 def open_mapped(
     file: str,
     stamp: tuple[int, int],
-    mode: str,
+    mode: Literal["r", "r+"],
     offset: int,
-    dtype: Any,
+    dtype: np.dtype[np.generic],
     shape: tuple[int, ...],
     strides: tuple[int, ...],
-    kind: Callable[..., Any],
+    kind: object,
     writeable: bool,
-) -> object:
+) -> Array:
     """Map a file again.
 
     Raises
@@ -110,7 +116,8 @@ def open_mapped(
     FileNotFoundError
         The file is not there, or is another one.
     """
-    numpy: Any = sys.modules.get("numpy") or __import__("numpy")
+    import numpy
+
     try:
         status = os.stat(file)
     except OSError as error:

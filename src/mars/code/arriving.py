@@ -6,7 +6,7 @@ reads and compares states of modules is imported when a state arrives, as most f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.code.world import World
 
@@ -32,7 +32,7 @@ class _Reading:
 
     @staticmethod
     def compare(
-        state: State, now: object, held: dict[tuple[str, str], Any]
+        state: State, now: object, held: dict[tuple[str, str], object]
     ) -> tuple[object] | None:
         from mars.code.pickling import compare_state
 

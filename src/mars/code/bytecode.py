@@ -12,7 +12,7 @@ import re
 import weakref
 from collections.abc import Iterable, Iterator
 from types import CodeType, GenericAlias, UnionType
-from typing import Any, Final
+from typing import Final
 
 _OP: Final = opcode.opmap
 _LOAD_GLOBAL: Final = _OP["LOAD_GLOBAL"]  # its argument has a flag in the lowest bit
@@ -116,8 +116,8 @@ def _scan(
     """Note what the instructions of one code object refer to; the names that it stores."""
     stored = []
     raw, known, constants = code.co_code, code.co_names, code.co_consts
-    level: Any = None  # the last two constants, which an import takes
-    members: Any = None
+    level: object = None  # the last two constants, which an import takes
+    members: object = None
     extended = 0
     for place in range(0, len(raw), 2):
         op, argument = raw[place], raw[place + 1] | extended
@@ -210,7 +210,7 @@ def facts_of(code: CodeType) -> Facts:
     return facts
 
 
-def _forget(known: dict[int, Any], key: int, _: object) -> None:
+def _forget(known: dict[int, tuple[weakref.ref[CodeType], Facts]], key: int, _: object) -> None:
     """Code is gone; at the end of a program the names of this module may be, too."""
     known.pop(key, None)
 

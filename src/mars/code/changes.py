@@ -14,10 +14,10 @@ import functools
 import sys
 from abc import ABCMeta
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from enum import EnumMeta
+from collections.abc import Callable, Iterable
+from enum import Enum
 from types import FunctionType
-from typing import Any, Final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeGuard, cast
 
 from mars.code.origin import found
 from mars.errors import UsageError
@@ -30,7 +30,7 @@ HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class s
 AS_IMPORTED: Final = b""
 """In place of a pickle: what the module's own import makes."""
 
-CachedFunction: Final[Any] = type(functools.lru_cache(len))
+CachedFunction: Final = functools._lru_cache_wrapper
 """The type of a function of `functools.lru_cache`."""
 
 DEFAULT: Final = ".__defaults__."
@@ -45,7 +45,7 @@ class Seen:
 
     __slots__ = ("value",)
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.value = value
 
 
@@ -73,7 +73,8 @@ class State:
 
     def __init__(
         self, module: str, path: str, content: bytes | None, outline: bytes | None,
-        value: Any, lost: str, same: Any = None, group: Any = None,
+        value: object, lost: str, same: object = None,
+        group: tuple[Group | int, int] | None = None,
     ) -> None:  # fmt: skip
         self.module, self.path, self.content, self.outline = module, path, content, outline
         self.value, self.lost, self.same, self.group = value, lost, same, group
@@ -122,7 +123,17 @@ def registered_at(cls: object) -> tuple[object, ...]:
     return tuple(sorted(found, key=lambda one: (str(one.__module__), str(one.__qualname__))))
 
 
-def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
+if TYPE_CHECKING:
+
+    class _Abstract(ABCMeta):
+        """With the methods of ``ABCMeta`` that its types leave out."""
+
+        def _abc_registry_clear(cls) -> None: ...
+
+        def _abc_caches_clear(cls) -> None: ...
+
+
+def _register_only(cls: _Abstract, wanted: Iterable[type]) -> None:
     if set(map(id, registered_at(cls))) != set(map(id, wanted)):
         cls._abc_registry_clear()
         cls._abc_caches_clear()
@@ -130,9 +141,9 @@ def _register_only(cls: Any, wanted: tuple[Any, ...]) -> None:
             ABCMeta.register(cls, one)
 
 
-def _rename_member(member: Any, value: object) -> None:
+def _rename_member(member: Enum, value: object) -> None:
     """Have an enum find a member by another value."""
-    by_value = type(member)._value2member_map_
+    by_value: dict[object, Enum] = type(member)._value2member_map_
     for one in [one for one, there in by_value.items() if there is member]:
         del by_value[one]
     with contextlib.suppress(TypeError):  # it has no hash: it is looked for among all
@@ -147,33 +158,34 @@ _OBJECT: Final = "\0an object"
 """In place of a default that is no plain value, and stays the object that it is."""
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: object) -> bool:
     """Whether a value is a number, a text, or a tuple of such, which nobody can change."""
-    kind = type(value)
-    return kind in _PLAIN or (kind in (tuple, frozenset) and all(map(is_plain, value)))
+    if type(value) in _PLAIN:
+        return True
+    if type(value) is tuple or type(value) is frozenset:
+        return all(map(is_plain, value))
+    return False
 
 
-def without_objects(defaults: Any) -> object:
+def without_objects(defaults: object) -> object:
     """Defaults of a function, a mark in place of each object; None: they hold no plain value."""
-    if not defaults or not any(map(is_plain, _items_of(defaults))):
-        return None
-    if type(defaults) is dict:
-        return {name: one if is_plain(one) else _OBJECT for name, one in defaults.items()}
-    return tuple([one if is_plain(one) else _OBJECT for one in defaults])
+    if isinstance(defaults, dict):
+        if any(map(is_plain, defaults.values())):
+            return {name: one if is_plain(one) else _OBJECT for name, one in defaults.items()}
+    elif isinstance(defaults, tuple) and any(map(is_plain, defaults)):
+        return tuple([one if is_plain(one) else _OBJECT for one in defaults])
+    return None
 
 
-def with_objects(plain: Any, defaults: Any) -> object:
+def with_objects(plain: object, defaults: object) -> object:
     """The other way: objects of ``defaults`` in place of the marks."""
-    if type(plain) is dict:
+    if isinstance(plain, dict):
         named = defaults if type(defaults) is dict else {}
         return {name: named.get(name) if one == _OBJECT else one for name, one in plain.items()}
-    given = defaults if type(defaults) is tuple else ()
+    assert isinstance(plain, tuple)
+    given: tuple[object, ...] = defaults if type(defaults) is tuple else ()
     given = (*given, *[None] * (len(plain) - len(given)))
     return tuple([given[at] if one == _OBJECT else one for at, one in enumerate(plain)])
-
-
-def _items_of(defaults: object) -> Any:
-    return defaults.values() if type(defaults) is dict else defaults
 
 
 class Change:
@@ -181,9 +193,9 @@ class Change:
 
     __slots__ = ("base", "content", "name", "owner", "value")
 
-    def __init__(self, owner: Any, name: str, value: Any) -> None:
+    def __init__(self, owner: object, name: str, value: object) -> None:
         self.owner, self.name, self.value = owner, name, value
-        self.base: Any = MISSING
+        self.base: object = MISSING
         self.content: bytes | None = None
 
     def enter(self) -> None:
@@ -198,16 +210,17 @@ class Change:
         if self.value is not self.base:
             self.set(self.base)
 
-    def now(self) -> Any:
+    def now(self) -> object:
         """What is there."""
         return value_in(self.owner, self.name)
 
-    def set(self, value: Any) -> None:
+    def set(self, value: object) -> None:
         """Bind the name; `MISSING`: remove it."""
         if self.name in OF_FUNCTION and type(self.owner) is FunctionType:
             setattr(self.owner, self.name, None if value is MISSING else value)
         elif self.name == REGISTERED and isinstance(self.owner, ABCMeta):
-            _register_only(self.owner, value)
+            assert isinstance(value, tuple)
+            _register_only(cast("_Abstract", self.owner), value)
         elif isinstance(self.owner, type):
             if value is MISSING:
                 with contextlib.suppress(AttributeError):
@@ -217,7 +230,7 @@ class Change:
         elif value is MISSING:
             vars(self.owner).pop(self.name, None)
         else:
-            if self.name == "_value_" and isinstance(type(self.owner), EnumMeta):
+            if self.name == "_value_" and isinstance(self.owner, Enum):
                 _rename_member(self.owner, value)
             vars(self.owner)[self.name] = value
 
@@ -226,18 +239,20 @@ class Reducer(Change):
     """How objects of a class pickle, as the program has told `copyreg`."""
 
     __slots__ = ()
+    _table: ClassVar[dict[type, object]] = vars(copyreg)["dispatch_table"]
+    owner: type
 
     def __init__(self, cls: type, reducer: Callable[..., object]) -> None:
         super().__init__(cls, "a reducer", reducer)
 
-    def now(self) -> Any:
-        return copyreg.dispatch_table.get(self.owner, MISSING)
+    def now(self) -> object:
+        return self._table.get(self.owner, MISSING)
 
-    def set(self, value: Any) -> None:
+    def set(self, value: object) -> None:
         if value is MISSING:
-            copyreg.dispatch_table.pop(self.owner, None)
+            self._table.pop(self.owner, None)
         else:
-            copyreg.dispatch_table[self.owner] = value
+            self._table[self.owner] = value
 
 
 class Content(Change):
@@ -248,7 +263,7 @@ class Content(Change):
 
     __slots__ = ("other",)
 
-    def __init__(self, owner: Any, name: str, value: Any, other: Any) -> None:
+    def __init__(self, owner: object, name: str, value: object, other: object) -> None:
         super().__init__(owner, name, value)
         self.other = other  # of the same type; has what is not in place
 
@@ -265,13 +280,10 @@ class Content(Change):
 
 def _exchange(one: object, other: object) -> None:
     """Have two objects exchange what they hold."""
-    for base in _CONTAINERS:
-        if isinstance(one, base):  # by its own methods, whatever the program's class makes of them
-            kept = base(one)
-            for there, here in ((one, base(other)), (other, kept)):
-                base.clear(there)
-                (base.extend if base in (list, deque) else base.update)(there, here)
-            break
+    if is_container(one) and is_container(other):
+        kept = copy_of(one)
+        refill(one, copy_of(other))
+        refill(other, kept)
     if type(getattr(one, "__dict__", None)) is dict:
         mine, others = vars(one), vars(other)
         before = dict(mine)
@@ -281,7 +293,43 @@ def _exchange(one: object, other: object) -> None:
         others.update(before)
 
 
-_CONTAINERS: Final[tuple[Any, ...]] = (OrderedDict, dict, list, set, deque)
+Container = dict[object, object] | list[object] | set[object] | deque[object]
+"""What can be given back what it held, by its own methods, also in classes below."""
+
+_CONTAINERS: Final = (dict, list, set, deque)
+
+
+def is_container(value: object) -> TypeGuard[Container]:
+    """Whether something can be given back what it held."""
+    return issubclass(type(value), _CONTAINERS)
+
+
+def copy_of(value: Container) -> Container:
+    """What a container holds, without what the program's class makes of its methods."""
+    if isinstance(value, OrderedDict):
+        return OrderedDict(value)
+    if isinstance(value, dict):
+        return dict(value)
+    if isinstance(value, list):
+        return list(value)
+    return set(value) if isinstance(value, set) else deque(value)
+
+
+def refill(value: Container, items: Container) -> None:
+    """Have a container hold what another one of its type holds, by the methods of that type."""
+    if isinstance(value, dict) and isinstance(items, dict):
+        base = OrderedDict if isinstance(value, OrderedDict) else dict
+        base.clear(value)
+        base.update(value, items)
+    elif isinstance(value, set):
+        set.clear(value)
+        set.update(value, items)
+    elif isinstance(value, list):
+        list.clear(value)
+        list.extend(value, items)
+    elif isinstance(value, deque):
+        deque.clear(value)
+        deque.extend(value, items)
 
 
 def bound(state: State) -> object:
@@ -313,14 +361,16 @@ def refusing(name: str, lost: str) -> Callable[..., object]:
     return refuse
 
 
-def with_own_cache(func: Any) -> object:
+def with_own_cache(func: object) -> object:
     """A function of `functools.lru_cache` without what calls in another state have put there.
 
     All else is given back as it is.
     """
-    if type(func) in (classmethod, staticmethod):
+    if type(func) is classmethod or type(func) is staticmethod:
         inner = with_own_cache(func.__func__)
-        return func if inner is func.__func__ else type(func)(inner)
+        if inner is func.__func__ or not callable(inner):
+            return func
+        return staticmethod(inner) if type(func) is staticmethod else classmethod(inner)
     if type(func) is not CachedFunction:
         return func
     given = func.cache_parameters()

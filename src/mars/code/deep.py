@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from mars.settings import PICKLE_LEVELS
 
@@ -22,6 +22,12 @@ _ATOMS: Final = frozenset(
 """Types that are never given to ``reducer_override``, as in `pickle.Pickler`."""
 
 _TUPLES: Final = (pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+
+if TYPE_CHECKING:
+
+    class _Framer(Protocol):
+        def commit_frame(self) -> None: ...
+
 
 Steps = Iterator[object]
 """Objects to be written next; between two of them, something is written about the whole."""
@@ -37,9 +43,9 @@ class DeepPickler(pickle._Pickler):
     """
 
     # Of `pickle._Pickler`, which its types leave out.
-    dispatch: ClassVar[dict[type, Any]]
-    memo: Any
-    framer: Any
+    dispatch: ClassVar[dict[type, Callable[..., None]]]
+    memo: dict[int, tuple[int, object]]
+    framer: _Framer
     memoize: Callable[[object], object]
     save_global: Callable[..., object]
     get: Callable[[int], bytes]
@@ -73,7 +79,7 @@ class DeepPickler(pickle._Pickler):
             return None
         if kind in _CONTAINERS:
             return self._container(obj)
-        reduced: Any = self.reducer_override(obj)
+        reduced: object = self.reducer_override(obj)
         if reduced is NotImplemented:
             reduce = self.dispatch_table.get(kind)
             if kind in self.dispatch or (reduce is None and issubclass(kind, type)):
@@ -87,7 +93,7 @@ class DeepPickler(pickle._Pickler):
             raise pickle.PicklingError(f"the __reduce__ of {kind.__qualname__} gave no valid tuple")
         return self._reduced(obj, *reduced)
 
-    def _container(self, obj: Any) -> Steps:
+    def _container(self, obj: object) -> Steps:
         if type(obj) is tuple:
             yield from self._tuple(obj)
         elif type(obj) is frozenset:
@@ -102,7 +108,7 @@ class DeepPickler(pickle._Pickler):
             self.write(pickle.EMPTY_LIST)
             self.memoize(obj)
             yield from self._items(obj, pickle.APPENDS)
-        else:
+        elif type(obj) is set:
             self.write(pickle.EMPTY_SET)
             self.memoize(obj)
             yield from self._items(obj, pickle.ADDITEMS)
@@ -154,7 +160,7 @@ class DeepPickler(pickle._Pickler):
             self.write(pickle.SETITEMS)
 
     def _reduced(
-        self, obj: object, func: Any, args: Any, state: object = None,
+        self, obj: object, func: object, args: tuple[object, ...], state: object = None,
         items: Iterable[object] | None = None,
         pairs: Iterable[tuple[object, object]] | None = None, setter: object = None,
     ) -> Steps:  # fmt: skip

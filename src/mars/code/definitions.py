@@ -21,10 +21,11 @@ import marshal
 import sys
 import threading
 import types
+from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from mars.code.changes import (
     MISSING,
@@ -37,6 +38,11 @@ from mars.code.world import (
     keep_apart,
 )
 
+if TYPE_CHECKING:
+    import weakref
+
+T = TypeVar("T")
+
 CODE_VERSION: Final = 2
 """Of `marshal`: later ones write the same code in several ways, by how often it is referred to."""
 
@@ -48,13 +54,13 @@ class _Made(threading.local):
     """Objects that were made and not filled yet; held, so that no identity is used again."""
 
     def __init__(self) -> None:
-        self.objects: dict[int, Any] = {}
+        self.objects: dict[int, object] = {}
 
 
 _made = _Made()
 
 
-def _new(value: object) -> Any:
+def _new(value: T) -> T:
     _made.objects[id(value)] = value
     return value
 
@@ -79,7 +85,7 @@ def imported_namespace(name: str) -> dict[str, object]:
 
 def global_of(module: str, name: str) -> object:
     """What a module holds under a name, dots included."""
-    value: Any = importlib.import_module(module)
+    value: object = importlib.import_module(module)
     current().ready(module, name)
     for step in name.split("."):
         value = getattr(value, step)
@@ -95,7 +101,9 @@ def singleton_of(module: str, name: str, kind: type) -> object:
     return value if type(value) is kind else bare(kind)
 
 
-def world_module(name: str, facts: Mapping[str, object], kind: Any = ModuleType) -> ModuleType:
+def world_module(
+    name: str, facts: Mapping[str, object], kind: type[ModuleType] = ModuleType
+) -> ModuleType:
     """A module that travels by value, of a class of its own perhaps."""
     module = current().module(name, facts)
     if kind is not ModuleType:
@@ -108,7 +116,7 @@ def world_namespace(name: str, facts: Mapping[str, object]) -> dict[str, object]
     return current().namespace(name, facts)
 
 
-def loose_module(tag: str, name: str, facts: dict[str, Any]) -> ModuleType:
+def loose_module(tag: str, name: str, facts: dict[str, object]) -> ModuleType:
     """A module that is not in ``sys.modules``, or the names of code that was run with `exec`."""
     world = current()
     known = world.find(tag, name, "") if tag else MISSING
@@ -126,7 +134,9 @@ def itself(value: object) -> object:
     return value
 
 
-def make_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+def make_view(
+    data: bytes | bytearray | memoryview, form: str, shape: tuple[int, ...]
+) -> memoryview:
     """A view of bytes, as what they were seen as."""
     view = memoryview(data).cast("B")
     return view if form == "B" and len(shape) == 1 else view.cast(form, shape)  # type: ignore[call-overload]
@@ -135,6 +145,15 @@ def make_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 def make_context_variable(name: str, *value: object) -> ContextVar[object]:
     """A variable of `contextvars`; the value that it had where it comes from is its default."""
     return ContextVar(name, default=value[0]) if value else ContextVar(name)
+
+
+Item = (
+    tuple[()]
+    | tuple[Literal["value", "module"], object]
+    | tuple[Literal["name"], dict[str, object], str, object]
+    | tuple[Literal["reducer"], str | tuple[str, str], bytes]
+)
+"""One item of a `Definition`, whose first part says what it is."""
 
 
 class Definition:
@@ -146,14 +165,14 @@ class Definition:
     """
 
     def __init__(self, _: object = None) -> None:
-        self.value: Any = None
+        self.value: object = None
 
-    def extend(self, items: list[Any]) -> None:
+    def extend(self, items: list[Item]) -> None:
         """Take the value, which comes first, and then ``(namespace, name, value)``."""
         for item in items:
             self.append(item)
 
-    def append(self, item: Any) -> None:
+    def append(self, item: Item) -> None:
         """Take one item."""
         match item:
             case ("value", value):
@@ -172,6 +191,12 @@ def value_of(definition: Definition) -> object:
 # -- functions ------------------------------------------------------------------------------------
 
 
+def code_from(data: bytes) -> CodeType:
+    """Code that has travelled."""
+    code: CodeType = marshal.loads(data)
+    return code
+
+
 def code_bytes(code: CodeType) -> bytes | CodeType:
     """Code as it travels; itself, where somebody put odd constants into it."""
     try:
@@ -182,7 +207,7 @@ def code_bytes(code: CodeType) -> bytes | CodeType:
 
 def make_cell() -> CellType:
     """A closure's variable, still empty."""
-    return _new(CellType())  # type: ignore[no-any-return]
+    return _new(CellType())
 
 
 def fill_cell(cell: CellType, state: tuple[object]) -> None:
@@ -196,30 +221,48 @@ def make_function(
     module: str,
     qualname: str,
     named: bool,
-    namespace: dict[str, Any],
-    code: Any,
+    namespace: dict[str, object],
+    code: bytes | CodeType,
     cells: tuple[CellType, ...] | None,
-) -> FunctionType:
+) -> object:
     """A function as far as it has to be known before what it holds can refer to it."""
     world = current()
     if tag:
         known = world.find(tag, module, qualname)
         if known is not MISSING:
-            return known  # type: ignore[no-any-return]
-    if type(code) is bytes:
-        code = marshal.loads(code)
+            return known
+    if isinstance(code, bytes):
+        code = code_from(code)
     func = FunctionType(code, namespace, code.co_name, None, cells)
     func.__qualname__, func.__module__ = qualname, module
     world.add(tag, module, qualname if named else None, func)
-    return _new(func)  # type: ignore[no-any-return]
+    return _new(func)
 
 
-def names_in(_: bool, namespace: dict[str, Any], told: object, __: bool) -> tuple[Any, Any]:
+_Names = tuple[dict[str, object], list[tuple[str, object]]]
+"""Global names with their values, and the namespace that they are to be in."""
+
+
+def names_in(
+    _: bool, namespace: dict[str, object], told: list[tuple[str, object]], __: bool
+) -> _Names:
     """Names that a function needs, and where."""
     return namespace, told
 
 
-def fill_function(func: FunctionType, state: tuple[Any, ...]) -> None:
+_FunctionState = tuple[
+    str,
+    str | None,
+    tuple[object, ...] | None,
+    dict[str, object] | None,
+    dict[str, object] | None,
+    dict[str, object] | None,
+    tuple[object, ...] | None,
+    _Names | Literal[False],
+]
+
+
+def fill_function(func: FunctionType, state: _FunctionState) -> None:
     """Give a function the rest."""
     name, doc, defaults, by_name, hints, attributes, parameters, names = state
     if names:
@@ -249,12 +292,15 @@ def make_singledispatch(tag: str, module: str, qualname: str, named: bool) -> ob
     def nobody(*_: object) -> None:
         """Stands where an implementation comes."""
 
-    made: Any = functools.singledispatch(nobody)
+    made = functools.singledispatch(nobody)
     world.add(tag, module, qualname if named else None, made)
     return _new(made)
 
 
-def fill_singledispatch(func: Any, state: tuple[Any, ...]) -> None:
+def fill_singledispatch(
+    func: functools._SingleDispatchCallable[object],
+    state: tuple[list[tuple[type, Callable[..., object]]], dict[str, object]],
+) -> None:
     """Register its implementations."""
     if not is_new(func):
         return
@@ -265,24 +311,36 @@ def fill_singledispatch(func: Any, state: tuple[Any, ...]) -> None:
     func.__dict__.update(attributes)
 
 
-def with_cache(func: object, parameters: dict[str, Any]) -> object:
+def with_cache(func: Callable[..., object], parameters: functools._CacheParameters) -> object:
     """A function under a cache of its own, empty at first."""
     return functools.lru_cache(**parameters)(func)
 
 
-def make_accessor(kind: Any, base: Any, parts: tuple[Any, ...]) -> object:
+def make_accessor(kind: type[object], base: type[object], parts: tuple[object, ...]) -> object:
     """An object of a class below property, staticmethod or classmethod; no code of it runs."""
     made = base.__new__(kind)
-    base.__init__(made, *parts)
+    _ACCESSORS[base](made, *parts)
     return made
 
 
-def fill_accessor(accessor: object, state: dict[str, Any]) -> None:
+_ACCESSORS: Final[dict[type, Callable[..., None]]] = {
+    property: property.__init__,
+    staticmethod: staticmethod.__init__,
+    classmethod: classmethod.__init__,
+}
+
+
+def fill_accessor(accessor: object, state: dict[str, object]) -> None:
     """Give it what is its own."""
     vars(accessor).update(state)
 
 
-def make_cached_property(cls: Any, func: Any, name: str | None, doc: str | None) -> object:
+def make_cached_property(
+    cls: type[functools.cached_property[object]],
+    func: Callable[..., object],
+    name: str | None,
+    doc: str | None,
+) -> object:
     """A cached property; its lock, where it has one, is new."""
     made = cls(func)
     made.attrname, made.__doc__ = name, doc
@@ -313,12 +371,22 @@ _MEMBERS: Final = "attributes of members"
 """Beside the attributes of an enum, which are names."""
 
 
-def pieces_of_class(cls: Any) -> tuple[tuple[object, ...], dict[str, object]]:
+_Member = tuple[str, str, object, tuple[object, ...]]
+"""A member of an enum: its name, the name that it was first given, its value, and what made it."""
+
+_Pieces = tuple[type, str, tuple[type, ...], dict[str, object], tuple[_Member, ...] | None]
+"""What a class is made from: metaclass, name, bases, body, and the members of an enum."""
+
+
+def pieces_of_class(cls: type) -> tuple[_Pieces, dict[str, object]]:
     """What a class is made from, and what it is filled with."""
     own = dict(type.__dict__["__dict__"].__get__(cls))
     if isinstance(cls, enum.EnumMeta) and own.get("_member_names_") is not None:
-        return _pieces_of_enum(cls, own)
-    body: dict[str, Any] = {"__module__": own.get("__module__"), "__qualname__": cls.__qualname__}
+        return _pieces_of_enum(cast("type[enum.Enum]", cls), own)
+    body: dict[str, object] = {
+        "__module__": own.get("__module__"),
+        "__qualname__": cls.__qualname__,
+    }
     if "__slots__" in own:
         # By its descriptors: what the author wrote may have been used up, and names are mangled.
         slots = [
@@ -363,7 +431,7 @@ _REGISTERED_AT: Final = "abstract classes"
 _ABSTRACT: Final = ("_collections_abc", "contextlib", "io", "numbers", "os")
 """Modules of Python with abstract classes at which programs register their own."""
 
-_registrations: tuple[object, dict[int, list[tuple[Any, Any]]]] = None, {}
+_registrations: tuple[object, dict[int, list[tuple[weakref.ref[type], object]]]] = None, {}
 
 
 def _abstract_classes_of(cls: type) -> list[object]:
@@ -387,17 +455,18 @@ def _has_getset(own: Mapping[str, object], cls: type, name: str) -> bool:
     return isinstance(value, types.GetSetDescriptorType) and value.__objclass__ is cls
 
 
-def _is_of_layout(value: Any, cls: type) -> bool:
+def _is_of_layout(value: object, cls: type) -> bool:
     """Whether it is what Python makes for a slot."""
-    return (
-        type(value) in (MemberDescriptorType, types.GetSetDescriptorType)
-        and value.__objclass__ is cls
-    )
+    if isinstance(value, (MemberDescriptorType, types.GetSetDescriptorType)):
+        return value.__objclass__ is cls
+    return False
 
 
-def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[object, ...], dict[str, object]]:
+def _pieces_of_enum(
+    cls: type[enum.Enum], own: dict[str, object]
+) -> tuple[_Pieces, dict[str, object]]:
     members = []
-    attributes: dict[str, dict[str, Any]] = {}
+    attributes: dict[str, dict[str, object]] = {}
     for name, member in cls.__members__.items():
         members.append((name, member._name_, member._value_, _raw(cls, member)))
         if name == member._name_:
@@ -423,20 +492,27 @@ def _pieces_of_enum(cls: Any, own: dict[str, Any]) -> tuple[tuple[object, ...], 
     return (type(cls), cls.__name__, cls.__bases__, body, tuple(members)), state
 
 
-def _raw(cls: Any, member: object) -> tuple[object, ...]:
+def _member_type(cls: type) -> type[object]:
+    """The data type in front of an enum; `object`: none."""
+    kind: type[object] = getattr(cls, "_member_type_", object)
+    return kind
+
+
+def _raw(cls: type[enum.Enum], member: object) -> tuple[object, ...]:
     """What the data type in front of the enum makes the member from."""
-    kind = cls._member_type_
+    kind = _member_type(cls)
     if kind is object or kind.__new__ is object.__new__:
         return ()
     for base, plain in _RAW.items():
         if issubclass(kind, base):
             return (plain(member),)
     reduced = kind.__reduce_ex__(member, 2)
+    assert isinstance(reduced, tuple)
     made_by, args = reduced[0], reduced[1]
     return tuple(args[1:]) if made_by.__name__ == "__newobj__" else tuple(args)
 
 
-_RAW: Final[dict[type, Callable[[Any], Any]]] = {
+_RAW: Final[dict[type, Callable[..., object]]] = {
     int: int.__int__, float: float.__float__, complex: complex.__complex__, str: str.__str__,
     bytes: lambda member: bytes(memoryview(member)), tuple: tuple, frozenset: frozenset,
 }  # fmt: skip
@@ -448,12 +524,12 @@ def make_class(
     module: str,
     qualname: str,
     named: bool,
-    meta: object,
+    meta: type,
     name: str,
-    bases: tuple[object, ...],
-    body: dict[str, Any],
-    members: tuple[object, ...] | None,
-) -> Any:
+    bases: tuple[type, ...],
+    body: dict[str, object],
+    members: tuple[_Member, ...] | None,
+) -> object:
     """A class as far as it has to be known before what it holds can refer to it."""
     world = current()
     known = world.find(tag, module, qualname)
@@ -478,16 +554,16 @@ def _is_ours(cls: type) -> bool:
     )
 
 
-def _bare_class(meta: Any, name: str, bases: tuple[object, ...], body: dict[str, Any]) -> Any:
+def _bare_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
     """A class with its layout and bases; no code of the project runs."""
     trouble: Exception | None = None
     with _quiet(bases):
         for maker in meta.__mro__:
             if "__new__" in vars(maker) and not _is_ours(maker):
                 try:
-                    made = maker.__new__(meta, name, bases, dict(body))
-                    if meta.__module__ == "_ctypes":
-                        meta.__init__(made, name, bases, dict(body))  # lays it out, from 3.13 on
+                    made: type = maker.__new__(meta, name, bases, dict(body))
+                    if meta.__module__ == "_ctypes":  # which lays it out, from 3.13 on
+                        getattr(meta, "__init__", type.__init__)(made, name, bases, dict(body))
                     return made
                 except (TypeError, AttributeError) as error:
                     trouble = trouble or error  # one that makes classes of other parts
@@ -524,8 +600,12 @@ def _say_nothing(_: type, /, **__: object) -> None:
 
 
 def _bare_enum(
-    meta: Any, name: str, bases: tuple[Any, ...], body: dict[str, Any], members: tuple[Any, ...]
-) -> Any:
+    meta: type,
+    name: str,
+    bases: tuple[type, ...],
+    body: dict[str, object],
+    members: tuple[_Member, ...],
+) -> type:
     """An enum whose members are there, as they were; its own ``__new__`` and ``__init__`` rest."""
     body = dict(body)
     keywords = {"boundary": body.pop("boundary")} if "boundary" in body else {}
@@ -533,11 +613,11 @@ def _bare_enum(
     for key, value in body.items():
         space[key] = value
 
-    def new(cls: Any, number: Any) -> object:
-        if type(number) is tuple:  # what an enum of tuples makes of it
+    def new(cls: type[enum.Enum], number: int | tuple[int]) -> object:
+        if isinstance(number, tuple):  # what an enum of tuples makes of it
             (number,) = number
         _, _, value, raw = members[number]
-        kind = cls._member_type_
+        kind = _member_type(cls)
         if kind.__new__ is object.__new__:
             made = object.__new__(cls)
         else:
@@ -554,7 +634,7 @@ def _bare_enum(
             space[member] = number
     maker = next(one for one in meta.__mro__ if not _is_ours(one))
     with _quiet(bases):
-        cls = maker.__new__(meta, name, bases, space, **keywords)
+        cls: type[enum.Enum] = maker.__new__(meta, name, bases, space, **keywords)
     for member, canonical, _, _ in members:
         if member != canonical:
             cls._member_map_.setdefault(member, cls._member_map_[canonical])
@@ -570,44 +650,54 @@ FIRST: Final = ""
 """In place of the name of an attribute: methods, which are in the class before the rest is made."""
 
 
-def _setter(cls: Any) -> Callable[[Any, str, object], None]:
+def _setter(cls: type) -> Callable[[object, str, object], None]:
     """What sets attributes of a class, past what a metaclass in Python would say to it."""
     # Those of `ctypes` let nobody pass.
     return setattr if type(cls).__module__ == "_ctypes" else type.__setattr__
 
 
-def fill_methods(cls: object, methods: dict[str, Any]) -> None:
+def fill_methods(cls: type, methods: dict[str, object]) -> None:
     """Give a class its methods, past what its metaclass would say to it."""
     if _made.objects.get(id(cls)) is cls:
         for name, method in methods.items():
             _setter(cls)(cls, name, method)
 
 
-def fill_class(cls: Any, state: dict[str, Any]) -> None:
+def _taken(state: dict[str, object], name: str) -> tuple[type, ...]:
+    """Take classes out of a state, in which they stand beside the attributes."""
+    classes = state.pop(name, ())
+    return tuple(classes) if isinstance(classes, (tuple, list)) else ()
+
+
+def fill_class(cls: type, state: dict[str, object]) -> None:
     """Give a class the rest, past what its metaclass would say to it."""
     if not is_new(cls):
         return
     state.pop(FIRST, None)
     put = functools.partial(_setter(cls), cls)
-    registered = state.pop("_abc_impl", ())
-    abstract_classes = state.pop(_REGISTERED_AT, ())
-    for name, attributes in state.pop(_MEMBERS, {}).items():
-        cls._member_map_[name].__dict__.update(attributes)
+    registered = _taken(state, "_abc_impl")
+    abstract_classes = _taken(state, _REGISTERED_AT)
+    of_members = state.pop(_MEMBERS, None)
+    if isinstance(of_members, dict) and isinstance(cls, enum.EnumMeta):
+        for name, attributes in of_members.items():
+            cls._member_map_[name].__dict__.update(attributes)
     for name, value in state.items():
         put(name, value)
     if sys.version_info >= (3, 13) and "__firstlineno__" in state:
         put("__firstlineno__", state["__firstlineno__"])  # setting `__module__` took it away
-    for subclass in registered:
-        abc.ABCMeta.register(cls, subclass)
+    if isinstance(cls, ABCMeta):
+        for subclass in registered:
+            ABCMeta.register(cls, subclass)
     for abstract in abstract_classes:
-        abc.ABCMeta.register(abstract, cls)
+        if isinstance(abstract, ABCMeta):
+            ABCMeta.register(abstract, cls)
 
 
 # -- what is known by a name ----------------------------------------------------------------------
 
 
 def make_named(
-    tag: str, module: str, qualname: str, named: bool, maker: Callable[..., Any], *args: object
+    tag: str, module: str, qualname: str, named: bool, maker: Callable[..., object], *args: object
 ) -> object:
     """Something that its class knows by a name in a module of the program, as sentinels are."""
     world = current()
@@ -633,6 +723,6 @@ def fill_named(value: object, state: object) -> None:
         object.__setattr__(value, name, one)
 
 
-def bare(cls: Any) -> object:
+def bare(cls: type[object]) -> object:
     """An instance without a call of its ``__init__``."""
     return cls.__new__(cls) if cls.__new__ is not object.__new__ else object.__new__(cls)

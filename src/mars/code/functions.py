@@ -15,7 +15,7 @@ from mars.code.needs import packages_of
 from mars.code.pickling import Memory, dumps_function
 from mars.task import Function
 
-_described: Final = Memory()
+_described: Final = Memory[Function]()
 
 
 def name_of(func: object) -> str:
@@ -43,7 +43,7 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     """
     known = _described.known.get(id(func))
     if known is not None and known.reference() is func and known.reach.unchanged():
-        return known.made  # type: ignore[no-any-return]
+        return known.made
     keep = keep_factory()
     data, reach = dumps_function(func, keep)
     buffers = tuple(keep.buffers)

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections import OrderedDict, deque
+from collections.abc import Mapping
 from enum import Enum
 from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from mars.code import modules
-from mars.code.changes import MISSING, Change
+from mars.code.changes import MISSING, Change, copy_of, is_container, refill
 from mars.code.origin import is_project_module
 from mars.settings import BUFFER_BYTES
+
+if TYPE_CHECKING:
+    import numpy
+
+    from mars.code.changes import Container
+
+    _Array = numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.generic]]
 
 
 class Kept:
@@ -29,9 +36,9 @@ class Kept:
     """
 
     def __init__(self, module: ModuleType) -> None:
-        self._owners: list[tuple[Any, dict[str, Any]]] = [(module, dict(vars(module)))]
-        self._containers: list[tuple[Any, Any]] = []
-        self._arrays: list[tuple[Any, Any]] = []
+        self._owners: list[tuple[object, dict[str, object]]] = [(module, dict(vars(module)))]
+        self._containers: list[tuple[Container, Container]] = []
+        self._arrays: list[tuple[_Array, _Array]] = []
         for value in self._owners[0][1].values():
             if isinstance(value, type) and value.__module__ == module.__name__:
                 self._owners.append((value, dict(vars(value))))
@@ -48,11 +55,11 @@ class Kept:
             if kind in _ATOMS or id(value) in seen:
                 continue
             seen.add(id(value))
-            if kind in (tuple, frozenset):
+            if type(value) is tuple or type(value) is frozenset:
                 pending.extend(value)
-            elif kind is MethodType:
+            elif type(value) is MethodType:
                 pending.append(value.__self__)
-            elif issubclass(kind, _CONTAINERS):
+            elif is_container(value):
                 self._keep(value, pending)
                 if has_plain_attributes(value):
                     self._keep(vars(value), pending)
@@ -61,9 +68,9 @@ class Kept:
             elif has_plain_attributes(value):
                 self._keep(vars(value), pending)
 
-    def _keep(self, value: object, pending: list[Any]) -> None:
-        base = _base_of(value)
-        before = base(value)
+    def _keep(self, value: object, pending: list[object]) -> None:
+        assert is_container(value)
+        before = copy_of(value)
         self._containers.append((value, before))
         pending.extend(before.values() if isinstance(before, dict) else before)
 
@@ -72,20 +79,18 @@ class Kept:
         for value, before in self._containers:
             if _holds_the_same(value, before):
                 continue  # nor may another thread find it empty for a moment
-            base = _base_of(value)
-            base.clear(value)
-            (base.extend if issubclass(base, (list, deque)) else base.update)(value, before)
-        for array, before in self._arrays:
-            if array.tobytes() != before.tobytes():
-                array[...] = before
+            refill(value, before)
+        for array, kept in self._arrays:
+            if array.tobytes() != kept.tobytes():
+                array[...] = kept
         for owner, names in self._owners:
-            now = vars(owner)
+            now: Mapping[str, object] = vars(owner)
             for name in [name for name in now if name not in names]:
                 if not _is_submodule(owner, name, now[name]):
                     Change(owner, name, MISSING).set(MISSING)
-            for name, value in names.items():
-                if now.get(name, MISSING) is not value:
-                    Change(owner, name, value).set(value)
+            for name, one in names.items():
+                if now.get(name, MISSING) is not one:
+                    Change(owner, name, one).set(one)
 
 
 def _is_submodule(owner: object, name: str, value: object) -> bool:
@@ -93,36 +98,33 @@ def _is_submodule(owner: object, name: str, value: object) -> bool:
     return isinstance(owner, ModuleType) and sys.modules.get(f"{owner.__name__}.{name}") is value
 
 
-_CONTAINERS: Final = (OrderedDict, dict, list, set, deque)
-"""Types of what can be given back what it held, by their own methods, also in classes below."""
-
-
-def _base_of(value: object) -> Any:
-    return next(one for one in _CONTAINERS if isinstance(value, one))
-
-
-def _is_small_array(value: Any) -> bool:
-    kind = type(value)
+def _is_small_array(value: object) -> TypeGuard[_Array]:
     return (
-        any(base.__module__ == "numpy" and base.__name__ == "ndarray" for base in kind.__mro__)
+        _is_array(value)
         and value.nbytes <= BUFFER_BYTES
         and value.flags.writeable
         and not value.dtype.hasobject
     )
 
 
+def _is_array(value: object) -> TypeGuard[_Array]:
+    mro = type(value).__mro__
+    return any(base.__module__ == "numpy" and base.__name__ == "ndarray" for base in mro)
+
+
 _ATOMS: Final = frozenset({int, float, str, bytes, bool, type(None), complex, FunctionType, type})
 """Types of what holds nothing, or has to be left as it is, so that they are soon passed by."""
 
 
-def _holds_the_same(value: Any, before: Any) -> bool:
+def _holds_the_same(value: Container, before: Container) -> bool:
     """Whether the very same things are in it."""
     if len(value) != len(before):
         return False
     if isinstance(value, set):
         return set(map(id, value)) == set(map(id, before))
-    if isinstance(value, dict) and not all(map(is_, value.values(), before.values())):
-        return False
+    if isinstance(value, dict) and isinstance(before, dict):
+        same = all(map(is_, value.values(), before.values()))
+        return same and all(map(is_, value, before))
     return all(map(is_, value, before))
 
 
@@ -139,7 +141,7 @@ def for_a_guest(value: object, content: bytes) -> object:
     return value if stays_with_a_guest(value, content) else pickle.loads(content)
 
 
-def stays_with_a_guest(value: Any, content: bytes | None) -> bool:
+def stays_with_a_guest(value: object, content: bytes | None) -> bool:
     """Whether such a call gets the object itself, and `Kept` undoes what it changes.
 
     Classes of the script are other ones in the call, so an object that refers to one is copied.
@@ -153,11 +155,11 @@ def stays_with_a_guest(value: Any, content: bytes | None) -> bool:
         if kind in _ATOMS or id(one) in seen:
             continue
         seen.add(id(one))
-        if issubclass(kind, _CONTAINERS):
+        if is_container(one):
             pending += one.values() if isinstance(one, dict) else one
-        elif kind in (tuple, frozenset):
+        elif type(one) is tuple or type(one) is frozenset:
             pending += one
-        elif kind is MethodType:
+        elif type(one) is MethodType:
             pending.append(one.__self__)
         elif has_plain_attributes(one):
             pending += vars(one).values()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Final
 
 from mars.code import tags
 from mars.code.changes import (
@@ -19,7 +19,7 @@ from mars.code.origin import found
 class Home:
     """The program's own modules, classes and functions. What comes back writes nothing to them."""
 
-    def find(self, tag: str, module: str, qualname: str) -> Any:
+    def find(self, tag: str, module: str, qualname: str) -> object:
         """What a tag stands for here; `MISSING`: nothing that is still there."""
         value = tags.tagged(tag)
         if value is not None:
@@ -55,7 +55,7 @@ class Home:
     def reduce_by(self, key: str | tuple[str, str], data: bytes) -> None:
         """The program's own reducers are here."""
 
-    def define(self, namespace: dict[str, Any], name: str, value: object) -> None:
+    def define(self, namespace: dict[str, object], name: str, value: object) -> None:
         """Give a function that came back what it refers to."""
         namespace.setdefault(name, value)
 

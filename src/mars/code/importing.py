@@ -16,13 +16,17 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.code import modules
 from mars.code.digest import blake2b
 from mars.code.modules import DIGEST_BYTES, Source
 from mars.code.origin import is_project_module
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 fetch_text: Callable[[bytes], bytes | None] = modules.text_of
 """Where the text of a module comes from that has no file here; a worker asks its driver."""
@@ -44,7 +48,7 @@ class Generation:
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources: dict[str, Source] = dict(sources)
         self.parked: dict[str, ModuleType] = {}
-        self.held: dict[tuple[str, str], Any] = {}
+        self.held: dict[tuple[str, str], object] = {}
 
     def accepts(self, manifest: Mapping[str, Source]) -> bool:
         """Whether what it has agrees with what a call expects."""
@@ -125,7 +129,7 @@ class Finder:
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> Any:
+    ) -> ModuleSpec | None:
         """The spec of a module that calls expect; None: let others look for it."""
         source = _current.sources.get(name)
         if _is_program and _current is _generations[0]:
@@ -134,7 +138,7 @@ class Finder:
             return _namespace_package(name, path)
         text = _read(source.file)
         if text is not None and _digest(text) == source.digest:
-            loader: Any = _Told(name, source.file, text)
+            loader = _Told(name, source.file, text)
         else:
             spec = importlib.machinery.PathFinder.find_spec(name, path, target)
             if spec is not None and _holds(spec, source):
@@ -151,7 +155,7 @@ class Finder:
         )
 
 
-def _namespace_package(name: str, path: Sequence[str] | None) -> Any:
+def _namespace_package(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     """The spec of a package without a file of which calls expect a module; None: it is none."""
     inside = f"{name}."
     if not any(one.startswith(inside) for one in _current.sources):
@@ -254,7 +258,7 @@ class _Told(importlib.machinery.SourceFileLoader):
 class _FromText(_Told):
     """Imports from a text that the program had in a file."""
 
-    def get_data(self, path: Any) -> bytes:
+    def get_data(self, path: str) -> bytes:
         """The text, and what else lies beside it, where that is here."""
         return self.text if os.fspath(path) == self.path else super().get_data(path)
 
@@ -265,20 +269,21 @@ class _FromText(_Told):
 
 def _telling(spec: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
     """A spec of another loader that tells when its module is complete."""
-    spec.loader = _Around(spec.loader)  # type: ignore[assignment]
+    if spec.loader is not None:
+        spec.loader = _Around(spec.loader)  # type: ignore[assignment]
     return spec
 
 
 class _Around:
     """A loader around another one."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._loader, name)
 
-    def create_module(self, spec: Any) -> Any:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the loader does."""
         return self._loader.create_module(spec)
 

@@ -16,6 +16,14 @@ class Keeper(Protocol):
     def restart(self) -> None: ...
 
 
+class Target(Protocol):
+    """What a pickle is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def getvalue(self) -> bytes: ...
+
+
 class InBand:
     """Takes no buffer: all of them stay in the pickle."""
 

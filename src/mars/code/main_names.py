@@ -13,7 +13,6 @@ import itertools
 import pickle
 from collections import deque
 from io import BytesIO
-from typing import Any
 
 
 class _Inert:
@@ -60,8 +59,8 @@ def by_operations(data: bytes) -> bool:
     import pickletools
 
     # The two texts before `STACK_GLOBAL` are a module and a name; they may be repeated ones.
-    last: deque[Any] = deque((None, None), 2)
-    memo: list[Any] = []
+    last: deque[object] = deque((None, None), 2)
+    memo: list[object] = []
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name == "MEMOIZE":
             memo.append(last[-1])

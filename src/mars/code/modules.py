@@ -20,18 +20,28 @@ import os
 import sys
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from mars.code.digest import blake2b
 from mars.code.origin import (
-    found,
+    is_found,
     is_made_by_hand,
     is_project_file,
     is_project_module,
     module_of,
 )
+
+if TYPE_CHECKING:
+
+    class _Loader(Protocol):
+        """What a module's spec names as its loader, as far as it can say what the file holds."""
+
+        def get_code(self, name: str, /) -> object: ...
+
+        def get_source(self, name: str, /) -> object: ...
+
 
 _EXTENSIONS: Final = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 DIGEST_BYTES: Final = 16
@@ -113,10 +123,10 @@ _texts: dict[bytes, bytes] = {}  # compressed, by digest, for as long as the pro
 _kept_by_value: set[str] = set()
 
 
-def record_of(name: str | None) -> Record | None:
+def record_of(name: object) -> Record | None:
     """What is known of a loaded module; None: it is installed, or ``__main__``, or not loaded."""
     module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is None or name is None:
+    if module is None or not isinstance(name, str):
         return None
     known = _records.get(name)
     if (
@@ -132,7 +142,7 @@ def record_of(name: str | None) -> Record | None:
         return _look(name, module)
 
 
-def travels_by_value(name: str | None) -> bool:
+def travels_by_value(name: object) -> bool:
     """Whether a module's functions and classes travel by value."""
     if name == "__main__":
         return True
@@ -146,18 +156,20 @@ def by_value() -> list[ModuleType]:
     return [one.module for one in records if one is not None and not one.by_name]
 
 
-def is_installed(value: Any) -> bool:
+def is_installed(value: object) -> bool:
     """Whether a function or class is found under its name in an installed module."""
     module = module_of(value)
     if module == "__main__" or not isinstance(module, str) or record_of(module) is not None:
         return False
-    return found(module, value.__qualname__) is value
+    return is_found(value, module)
 
 
-def is_being_imported(module: Any) -> bool:
+def is_being_imported(module: ModuleType | None) -> bool:
     """Whether the code of a module's file still runs."""
     spec = getattr(module, "__spec__", None)
-    return getattr(spec, "_initializing", False) and spec is not _complete.get(module.__name__)
+    if module is None or not getattr(spec, "_initializing", False):
+        return False
+    return spec is not _complete.get(module.__name__)
 
 
 _complete: dict[str, object] = {}
@@ -243,14 +255,15 @@ def note_importers() -> None:
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "<module>":
-            name: Any = frame.f_globals.get("__name__")
-            known = name == "__main__" or name in _kept_by_value
-            if not known and is_being_imported(sys.modules.get(name)) and is_project_module(name):
+            name: object = frame.f_globals.get("__name__")
+            if not isinstance(name, str) or name == "__main__" or name in _kept_by_value:
+                pass
+            elif is_being_imported(sys.modules.get(name)) and is_project_module(name):
                 keep_by_value(name)
         frame = frame.f_back  # type: ignore[assignment]
 
 
-def _look(name: str, module: Any) -> Record | None:
+def _look(name: str, module: ModuleType) -> Record | None:
     registered = bool(_registry()) and _is_registered(name)
     if not (is_project_module(name) or is_made_by_hand(name, module) or registered):
         if name != "__main__":
@@ -278,7 +291,9 @@ def _examine(name: str, record: Record) -> None:
     if file.endswith(_EXTENSIONS):
         record.intact = True
         return
-    loader: Any = getattr(spec, "loader", None)
+    loader: _Loader | None = getattr(spec, "loader", None)
+    if loader is None:
+        return
     try:
         code = loader.get_code(spec.name)
     except Exception:  # it cannot say, or its file is gone or broken
@@ -333,7 +348,7 @@ def _is_edited(record: Record, file: str, func: FunctionType) -> bool:
     return code.co_filename == file and code.co_qualname in record.codes and not record.has(code)
 
 
-def _text_of(loader: Any, file: str, name: str) -> bytes | None:
+def _text_of(loader: "_Loader", file: str, name: str) -> bytes | None:
     known = getattr(loader, "text", None)  # of one of ours, see `mars.code.importing`
     if type(known) is bytes:
         return known
@@ -393,7 +408,7 @@ def _decide(name: str, record: Record) -> None:
 
 def _taken(module: ModuleType) -> set[str]:
     """Modules of the project that a module has something of."""
-    names: set[Any] = set()
+    names: set[object] = set()
     for value in list(vars(module).values()):
         # type(), because isinstance() also asks the value, which may answer anything.
         kind = type(value)
@@ -411,10 +426,13 @@ def _taken(module: ModuleType) -> set[str]:
     }
 
 
-def _registry() -> Any:
+def _registry() -> Collection[str] | None:
     """What the program told cloudpickle to take by value."""
     # While another thread imports it, it has nothing yet.
-    return getattr(sys.modules.get("cloudpickle.cloudpickle"), "_PICKLE_BY_VALUE_MODULES", None)
+    known: Collection[str] | None = getattr(
+        sys.modules.get("cloudpickle.cloudpickle"), "_PICKLE_BY_VALUE_MODULES", None
+    )
+    return known
 
 
 def _is_registered(name: str) -> bool:

@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Final, TypeGuard
 
 _PACKAGE: Final = __name__.partition(".")[0]
 
@@ -81,13 +81,14 @@ def _has_functions(module: object) -> bool:
     """Whether a module, or a class in it, has Python functions of its own."""
     return any(
         getattr(value, "__globals__", None) is module.__dict__
-        for kind in [module, *filter(_is_class, [*vars(module).values()])]
+        for kind in [module, *filter(is_class, [*vars(module).values()])]
         for value in [*vars(kind).values()]
         if type(value) is FunctionType
     )
 
 
-def _is_class(value: object) -> bool:
+def is_class(value: object) -> TypeGuard[type]:
+    """Whether something is a class, without asking it: it may answer anything."""
     return issubclass(type(value), type)
 
 
@@ -103,7 +104,7 @@ def is_installed_package(name: str) -> bool:
     return not any(isinstance(path, str) and is_project_file(path) for path in folders)
 
 
-def module_of(value: object) -> Any:
+def module_of(value: object) -> object:
     """The name that a class or function gives as its module's; it may be anything."""
     try:
         return value.__module__
@@ -111,9 +112,20 @@ def module_of(value: object) -> Any:
         return None
 
 
-def found(module: object, qualname: str) -> Any:
+def is_found(value: object, module: object) -> bool:
+    """Whether a class or function is what its name in a module leads to."""
+    return found(module, qualname_of(value)) is value
+
+
+def qualname_of(value: object) -> str:
+    """The name that a class or function gives as its own, with what it is defined in."""
+    name: str = getattr(value, "__qualname__", "")
+    return name
+
+
+def found(module: object, qualname: str) -> object:
     """What a name in a module that is loaded leads to; nothing is imported."""
-    value: Any = sys.modules.get(module, _MISSING) if isinstance(module, str) else _MISSING
+    value: object = sys.modules.get(module, _MISSING) if isinstance(module, str) else _MISSING
     for step in qualname.split("."):
         try:
             value = getattr(value, step, _MISSING)

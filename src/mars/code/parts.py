@@ -13,7 +13,7 @@ from types import (
     FunctionType,
     ModuleType,
 )
-from typing import Any, Final
+from typing import Final
 
 from mars.code.bytecode import (
     facts_of,
@@ -69,19 +69,24 @@ def computes(body: CodeType) -> bool:
     return not (set(body.co_names) - facts_of(body).stored) <= _WITHOUT_CALLS
 
 
-def functions_in(value: Any) -> tuple[FunctionType, ...]:
+def functions_in(value: object) -> tuple[FunctionType, ...]:
     """The functions that an attribute of a class is made of."""
     if type(value) is FunctionType:
         return (value,)
-    if issubclass(type(value), (staticmethod, classmethod)):
+    kind = type(value)  # isinstance() alone would also ask the value, which may answer anything
+    if issubclass(kind, _WRAPPERS) and isinstance(value, _WRAPPERS):
         inner = value.__func__
         return (inner,) if type(inner) is FunctionType else ()
-    if issubclass(type(value), property):
+    if issubclass(kind, property) and isinstance(value, property):
         parts = (value.fget, value.fset, value.fdel)
         return tuple(part for part in parts if type(part) is FunctionType)
-    if issubclass(type(value), functools.cached_property):
-        return (value.func,) if type(value.func) is FunctionType else ()
+    if issubclass(kind, functools.cached_property) and isinstance(value, functools.cached_property):
+        func: object = value.func
+        return (func,) if type(func) is FunctionType else ()
     return ()
+
+
+_WRAPPERS: Final = (staticmethod, classmethod)
 
 
 def is_generated(func: FunctionType, cls: type) -> bool:
@@ -92,12 +97,12 @@ def is_generated(func: FunctionType, cls: type) -> bool:
     )
 
 
-def reduces_as_any_object(kind: Any) -> bool:
+def reduces_as_any_object(kind: type[object]) -> bool:
     """Whether a class says nothing of its own about how its objects pickle."""
     return kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
 
 
-def has_only_attributes(kind: Any) -> bool:
+def has_only_attributes(kind: type[object]) -> bool:
     """Whether objects of a class are what their attributes are, and pickle as such."""
     copyreg._slotnames(kind)  # type: ignore[attr-defined]  # pickle would note it in the class
     return (

@@ -24,9 +24,9 @@ import threading
 import types
 import weakref
 from collections import ChainMap
-from collections.abc import Callable, Iterable
-from types import ModuleType
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Collection, Iterable, MutableMapping
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from mars.code import places, reductions
 from mars.code import states as states_module
@@ -36,15 +36,15 @@ from mars.code.changes import (
 from mars.code.definitions import (
     making,
 )
-from mars.code.keepers import Apart, InBand, Keeper
+from mars.code.keepers import Apart, InBand, Keeper, Target
 from mars.code.modules import travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.reach import Reach
-from mars.code.reductions import TABLE
+from mars.code.reductions import TABLE, Reducer
 from mars.code.rich import Rich
 from mars.code.special import BUILTIN_TYPES, Plain
 from mars.code.stand_ins import Call, Root, fresh
-from mars.code.states import note_changeable, prepared_of
+from mars.code.states import Prepared, note_changeable, prepared_of
 from mars.code.world import (
     current,
     look_for_reduced,
@@ -53,8 +53,10 @@ from mars.code.world import (
 )
 
 
-def _is_loaded_module(value: Any) -> bool:
-    return issubclass(type(value), ModuleType) and sys.modules.get(value.__name__) is value
+def _is_loaded_module(value: object) -> bool:
+    if not issubclass(type(value), ModuleType) or not isinstance(value, ModuleType):
+        return False
+    return sys.modules.get(value.__name__) is value
 
 
 class _Listing(threading.local):
@@ -93,13 +95,21 @@ def _public(module: ModuleType) -> list[str]:
 class _Whole(Rich):
     """What takes other pickles beside the one that is written."""
 
-    def refer(self, value: Any, *, is_class: bool) -> object:
+    if TYPE_CHECKING:  # of the pickler
+
+        def __init__(self, file: Target, protocol: int, *, buffer_callback: Keeper) -> None: ...
+
+        def dump(self, value: object, /) -> None: ...
+
+    def refer(self, value: FunctionType | type) -> object:
         try:
             with places.collecting(None):
                 data, buffers, reach = definition_of(value)
         except places.HoldsObject:
             # It refers to outputs: those are inputs of this very call.
-            return self.define_class(value) if is_class else self.define_function(value)
+            if isinstance(value, FunctionType):
+                return self.define_function(value)
+            return self.define_class(value)
         if reach is not None and (reach.modules or reach.held):
             self.reaches[id(reach)] = reach
         names = value.__module__, value.__qualname__
@@ -116,14 +126,19 @@ class _Whole(Rich):
         return True
 
 
+def _with_ours(table: MutableMapping[type, Reducer]) -> ChainMap[type, Reducer]:
+    """Our reducers before those of a pickler, which may become more."""
+    return ChainMap(TABLE, table)
+
+
 class _Quick(_Whole, pickle.Pickler):
     """Writes definitions without cloudpickle, which takes long to load at both ends."""
 
-    dispatch_table: ClassVar[Any] = ChainMap(TABLE, copyreg.dispatch_table)  # type: ignore[misc]
+    dispatch_table = _with_ours(vars(copyreg)["dispatch_table"])
 
 
 @functools.cache
-def _full() -> type[Any]:
+def _full() -> type[_Whole]:
     # Imported late: it takes ~15 ms, and most programs never need it. By the name that stands in
     # pickles: where one thread begins with the package and one with the module, one of them is
     # given what is not complete.
@@ -132,24 +147,24 @@ def _full() -> type[Any]:
     class Full(_Whole, cloudpickle.Pickler):  # type: ignore[misc]
         """Writes what cloudpickle can, and definitions in our own way."""
 
-        dispatch_table: ClassVar[Any] = ChainMap(TABLE, cloudpickle.Pickler.dispatch_table)
+        dispatch_table = _with_ours(cloudpickle.Pickler.dispatch_table)
 
     return Full
 
 
 @functools.cache
-def _deep() -> type[Any]:
+def _deep() -> type[_Whole]:
     from mars.code.deep import DeepPickler  # late: few values are nested so deep
 
     class Deep(_Whole, DeepPickler):
         """Writes definitions, and values that are nested deeper than Python's stack is."""
 
-        dispatch_table = _full().dispatch_table  # type: ignore[misc]
+        dispatch_table = _full().dispatch_table
 
     return Deep
 
 
-def _next_pickler(made: type[Any], error: Exception) -> type[object] | None:
+def _next_pickler(made: type[_Whole], error: Exception) -> type[_Whole] | None:
     """What takes more than a pickler that failed; None: nothing does."""
     if made is _Quick and not isinstance(error, RecursionError):
         return _full()
@@ -167,14 +182,14 @@ def _rich_dumps(
     by_value: tuple[object, ...] = (),
     asked: dict[str, dict[str, None]] | None = None,
     prepared: object = None,
-    new_file: Callable[[], Any] = io.BytesIO,
-    table: dict[Any, Any] | None = None,
+    new_file: Callable[[], Target] = io.BytesIO,
+    table: dict[type, Reducer] | None = None,
     locks: bool = False,
-    met: dict[int, Any] | None = None,
+    met: dict[int, object] | None = None,
     reducers: Iterable[tuple[object, ...]] = (),
 ) -> tuple[bytes, Rich]:
     """Pickle with definitions."""
-    made: Any = _Quick
+    made: type[_Whole] = _Quick
     while True:
         keep.restart()
         file = new_file()
@@ -185,9 +200,10 @@ def _rich_dumps(
         try:
             pickler.dump(Root(pickler, value, prepared))
         except Exception as error:
-            made = _next_pickler(made, error)
-            if made is None:
+            more = _next_pickler(made, error)
+            if more is None:
                 raise
+            made = more
             continue
         if met is not None:
             note_changeable(pickler, met)
@@ -198,45 +214,48 @@ def _rich_dumps(
 # -- what others call -----------------------------------------------------------------------------
 
 
-class _Known:
+Made = TypeVar("Made")
+
+
+class _Known(Generic[Made]):
     """A class or function that was defined before, or a function that was described."""
 
     __slots__ = ("made", "reach", "reference")
 
-    def __init__(self, reference: weakref.ref[Any], reach: Reach, made: Any) -> None:
+    def __init__(self, reference: weakref.ref[object], reach: Reach, made: Made) -> None:
         self.reference, self.reach, self.made = reference, reach, made
 
 
-class Memory:
+class Memory(Generic[Made]):
     """What was made of classes and functions, for as long as nothing that they reach changes."""
 
     def __init__(self) -> None:
-        self.known: dict[int, _Known] = {}
+        self.known: dict[int, _Known[Made]] = {}
 
-    def get(self, value: object) -> _Known | None:
+    def get(self, value: object) -> _Known[Made] | None:
         """What was made, or None."""
         known = self.known.get(id(value))
         if known is not None and known.reference() is value and known.reach.unchanged():
             return known
         return None
 
-    def put(self, value: Any, reach: Reach, made: Any) -> None:
+    def put(self, value: object, reach: Reach, made: Made) -> None:
         """Remember what was made."""
         key = id(value)
         forget = functools.partial(_forget, self.known, key)
         self.known[key] = _Known(weakref.ref(value, forget), reach, made)
 
 
-def _forget(known: dict[int, _Known], key: int, _: object) -> None:
+def _forget(known: dict[int, _Known[Made]], key: int, _: object) -> None:
     """A function is gone; at the end of a program the names of this module may be, too."""
     known.pop(key, None)
 
 
-_definitions: Final = Memory()
-_entries: Final = Memory()
+_definitions: Final = Memory[tuple[bytes, list[pickle.PickleBuffer]]]()
+_entries: Final = Memory[None]()
 
 
-def definition_of(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], Reach | None]:
+def definition_of(value: object) -> tuple[bytes, list[pickle.PickleBuffer], Reach | None]:
     """A class or function for a world that lacks it: a pickle, its buffers, what it reaches."""
     known = _definitions.get(value)
     if known is not None:
@@ -313,7 +332,7 @@ def _beside(
     return pickle.dumps(call, 5, buffer_callback=lambda _: False)
 
 
-def dumps_apart(value: object, new_file: Callable[[], Any], leave_out: type) -> bytes:
+def dumps_apart(value: object, new_file: Callable[[], Target], leave_out: type) -> bytes:
     """Pickle a value into a file of one's own, and without reducers for some classes.
 
     Parameters
@@ -330,7 +349,7 @@ def dumps_apart(value: object, new_file: Callable[[], Any], leave_out: type) -> 
     Exception
         Whatever its pickling raises.
     """
-    table = {
+    table: dict[type, Reducer] = {
         cls: reduce
         for cls, reduce in copyreg.dispatch_table.items()
         if not (isinstance(cls, type) and issubclass(cls, leave_out))
@@ -343,11 +362,11 @@ def _dumps(
     keep: Keeper,
     *,
     arguments: bool,
-    new_file: Callable[[], Any] = io.BytesIO,
-    table: dict[Any, Any] | None = None,
+    new_file: Callable[[], Target] = io.BytesIO,
+    table: dict[type, Reducer] | None = None,
     locks: bool = False,
-    met: dict[int, Any] | None = None,
-) -> tuple[bytes, Any, Any]:
+    met: dict[int, object] | None = None,
+) -> tuple[bytes, Collection[object], Collection[Reach]]:
     """A pickle, the definitions that it names, and what those that it holds reach.
 
     ``met`` gets the objects that it holds and that can be changed, by identity.
@@ -398,10 +417,10 @@ def _reaches_of(values: Iterable[object]) -> list[Reach]:
     return found
 
 
-_last: tuple[tuple[int, ...], list[Reach], Any] = (), [], None
+_last: tuple[tuple[int, ...], list[Reach], Prepared | None] = (), [], None
 
 
-def _prepared(reaches: list[Reach]) -> Any:
+def _prepared(reaches: list[Reach]) -> Prepared | None:
     """What goes beside something that reaches so far; the last answer is remembered."""
     global _last
     key = tuple(map(id, reaches))
@@ -413,7 +432,10 @@ def _prepared(reaches: list[Reach]) -> Any:
 
 
 def _content_dumps(
-    value: Any, keep: Any, by_value: tuple[Any, ...] = (), met: dict[int, Any] | None = None
+    value: object,
+    keep: Keeper,
+    by_value: tuple[object, ...] = (),
+    met: dict[int, object] | None = None,
 ) -> bytes:
     if not by_value:
         return _dumps(value, keep, arguments=False, locks=True, met=met)[0]
@@ -463,9 +485,9 @@ def _place_of_class(cls: type) -> tuple[str, str] | None:
     return None
 
 
-def _told(reducers: Iterable[tuple[type, Callable[..., Any]]]) -> list[tuple[object, ...]]:
+def _told(reducers: Iterable[tuple[type, Callable[..., object]]]) -> list[tuple[object, ...]]:
     """Reducers as they travel: each beside the tag of its class, or its module and name."""
-    told: list[tuple[Any, ...]] = []
+    told: list[tuple[object, ...]] = []
     for cls, reducer in reducers:
         try:
             key = _place_of_class(cls) or tag_of(cls)

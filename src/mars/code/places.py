@@ -10,10 +10,11 @@ import contextlib
 import copyreg
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-Outputs = list[Any]
-"""Outputs of calls: what they are is known further up."""
+from mars.task import Output
+
+Outputs = list[Output]
+"""Outputs of calls."""
 
 
 class _Current(threading.local):
@@ -40,7 +41,7 @@ class HoldsObject(TypeError):
     """An output is pickled where it cannot become an input."""
 
 
-def place_of(output: object) -> tuple[Callable[[int], object], tuple[int]]:
+def place_of(output: Output) -> tuple[Callable[[int], object], tuple[int]]:
     """What an output is inside a pickle; called by its ``__reduce__``.
 
     Raises

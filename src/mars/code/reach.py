@@ -14,7 +14,7 @@ import gc
 import itertools
 import sys
 import weakref
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from enum import Enum, EnumMeta
 from types import (
     BuiltinFunctionType,
@@ -30,7 +30,7 @@ from types import (
     UnionType,
     WrapperDescriptorType,
 )
-from typing import Any, Final
+from typing import Final
 
 from mars.code import modules
 from mars.code.bytecode import (
@@ -62,7 +62,7 @@ from mars.code.modules import (
     record_of,
     travels_by_value,
 )  # fmt: skip
-from mars.code.origin import found, module_of
+from mars.code.origin import found, is_class, module_of
 from mars.code.parts import (
     NOT_LOOKED_AT,
     OF_BODY,
@@ -74,7 +74,7 @@ from mars.code.parts import (
     is_generated,
     says_little,
 )
-from mars.code.watched import Watched, contents_of
+from mars.code.watched import Items, Watched, contents_of
 from mars.settings import REACH_ITEMS
 
 _ATOMS: Final = (
@@ -112,7 +112,7 @@ class Reach(Watched):
         super().__init__()
         self.stable = True
         self.modules: dict[str, None] = {}
-        self.held: dict[tuple[str, str], tuple[Any, bool]] = {}
+        self.held: dict[tuple[str, str], tuple[object, bool]] = {}
         self.asked: dict[str, dict[str, None]] = {}
         self.codes: list[tuple[CodeType, str]] = []
         self.installed: dict[str, None] = {}
@@ -152,7 +152,9 @@ class Reach(Watched):
         """A class that code may find by asking a class above it."""
         module = module_of(cls)
         ours = module == "__main__" or record_of(module) is not None
-        if id(cls) in self._seen or not ours or found(module, cls.__qualname__) is not cls:
+        if not ours or not isinstance(module, str):
+            return
+        if id(cls) in self._seen or found(module, cls.__qualname__) is not cls:
             return
         self._later(cls, None)
         self.asked.setdefault(module, {})[cls.__qualname__.partition(".")[0]] = None
@@ -161,19 +163,20 @@ class Reach(Watched):
         if type(value) not in _QUICK:
             self._pending.append(functools.partial(self._value, value, facts))
 
-    def _value(self, value: Any, facts: Facts | None) -> None:
+    def _value(self, value: object, facts: Facts | None) -> None:
         """Look at a value that code with these ``facts`` refers to.
 
         None: it stands where anything may be asked of it.
         """
         # type(), because isinstance() also asks the value, which may answer anything.
         kind = type(value)
-        if kind is BuiltinFunctionType:
+        if type(value) is BuiltinFunctionType:
             self._is_installed(value.__module__)
             if not issubclass(type(value.__self__), (ModuleType, type(None), type)):
                 self._later(value.__self__, None)  # a method: of a list that grows, perhaps
             return
         if issubclass(kind, ModuleType):
+            assert isinstance(value, ModuleType)
             self._module(value, facts)
             return
         if value is MISSING or (issubclass(kind, _ATOMS) and not kind.__flags__ & HEAP_TYPE):
@@ -184,25 +187,27 @@ class Reach(Watched):
             return
         self._seen.add(id(value))
         self._held_alive.append(value)
-        if kind is FunctionType:
+        if type(value) is FunctionType:
             self._function(value)
         elif issubclass(kind, (tuple, frozenset)):
+            assert isinstance(value, (tuple, frozenset))
             for item in value:
                 self._later(item, None)
             if kind.__flags__ & HEAP_TYPE:
                 self._instance(value)
-        elif issubclass(kind, type):
+        elif is_class(value):
             self._class(value)
-        elif kind is list or kind is set:
+        elif type(value) is list or type(value) is set:
             if not self._has_room(len(value)):
                 return
             items: tuple[object, ...] = tuple(value)
             self._collections.append((value, items))
             for item in items:
                 self._later(item, None)
-        elif kind is dict:
+        elif type(value) is dict:
             self._mapping(value)
         elif issubclass(kind, CachedFunction):
+            assert isinstance(value, CachedFunction)
             if not is_installed(value):
                 self._later(value.__wrapped__, None)
                 record = record_of(module_of(value))
@@ -212,16 +217,18 @@ class Reach(Watched):
                         self._take(value.__module__, record)
                         self._hold(value.__module__, name, value, named=True)
         elif issubclass(kind, (staticmethod, classmethod)):
+            assert isinstance(value, (staticmethod, classmethod))
             self._later(value.__func__, None)
         elif issubclass(kind, property):
+            assert isinstance(value, property)
             for part in (value.fget, value.fset, value.fdel):
                 self._later(part, None)
-        elif kind is MethodType:
+        elif type(value) is MethodType:
             self._later(value.__func__, None)
             self._later(value.__self__, None)
-        elif kind is functools.partial:
-            for part in (value.func, value.args, value.keywords):
-                self._later(part, None)
+        elif type(value) is functools.partial:
+            for piece in (value.func, value.args, value.keywords):
+                self._later(piece, None)
             self._mapping(value.__dict__)
         elif issubclass(kind, Enum):
             self._later(kind, None)
@@ -258,9 +265,9 @@ class Reach(Watched):
         self.stable = False
         self._inside(value)
 
-    def _inside(self, value: Any) -> None:
+    def _inside(self, value: object) -> None:
         """What an object refers to that does not tell when it changes."""
-        if issubclass(type(value), weakref.ref):
+        if issubclass(type(value), weakref.ref) and isinstance(value, weakref.ref):
             self._later(value(), None)
             return
         inside = [one for one in gc.get_referents(value) if type(one) is not ModuleType]
@@ -268,7 +275,7 @@ class Reach(Watched):
             for one in inside:
                 self._later(one, None)
 
-    def _bind(self, namespace: dict[str, Any], name: str, value: object) -> None:
+    def _bind(self, namespace: dict[str, object], name: str, value: object) -> None:
         """Watch what a name is bound to."""
         _, names, values = self._globals.setdefault(id(namespace), (namespace, [], []))
         names.append(name)
@@ -280,7 +287,7 @@ class Reach(Watched):
             self.stable = False
         return self._room >= 0
 
-    def _mapping(self, mapping: Mapping[Any, Any], without: Container[object] = ()) -> None:
+    def _mapping(self, mapping: Items, without: Container[object] = ()) -> None:
         if ("mapping", id(mapping)) in self._seen:
             return
         self._seen.add(("mapping", id(mapping)))
@@ -309,7 +316,9 @@ class Reach(Watched):
             return  # nothing of it travels
         self._watch(func)
         facts = facts_of(func.__code__)
-        if record is not None and record.by_name and found(module, func.__qualname__) is func:
+        if record is None or not isinstance(module, str) or not record.by_name:
+            pass  # it travels by value
+        elif found(module, func.__qualname__) is func:
             self._take(module, record)
             if self._is_own(func, record, func.__qualname__):
                 self._attributes_of(func, module, func.__qualname__)
@@ -350,10 +359,11 @@ class Reach(Watched):
             if not name.startswith("__"):
                 self._hold(module, f"{path}.{name}", value, named=True)
 
-    def _names_of(self, namespace: dict[str, Any], facts: Facts, func: FunctionType) -> None:
+    def _names_of(self, namespace: dict[str, object], facts: Facts, func: FunctionType) -> None:
         """Global names that a function's code, or its annotations, refer to; and its imports."""
-        home = namespace.get("__name__")
-        module = sys.modules.get(home) if isinstance(home, str) else None
+        given = namespace.get("__name__")
+        home = given if isinstance(given, str) else None
+        module = sys.modules.get(home) if home is not None else None
         here = module is not None and module.__dict__ is namespace
         record = record_of(home) if here else None
         hinted = facts.hinted, names_in_hints(func.__annotations__)
@@ -379,7 +389,7 @@ class Reach(Watched):
             self._import(one, facts)
 
     def _name(
-        self, namespace: dict[str, Any], name: str, facts: Facts | None, home: str | None,
+        self, namespace: dict[str, object], name: str, facts: Facts | None, home: str | None,
         record: Record | None,
     ) -> None:  # fmt: skip
         value = namespace.get(name, MISSING)
@@ -422,7 +432,7 @@ class Reach(Watched):
             for name, one in list(vars(value).items()):  # large ones are in its pickle, most likely
                 self._hold(module, f"{path}.{name}", one, named=False)
 
-    def _is_own(self, value: Any, record: Record, path: str, *, several: bool = False) -> Any:
+    def _is_own(self, value: object, record: Record, path: str, *, several: bool = False) -> bool:
         """Whether a module that travels by name has it from its own file.
 
         If the file defines several functions of that name, an import may choose another one than
@@ -435,7 +445,7 @@ class Reach(Watched):
                 and record.has(value.__code__)
                 and (several or len(record.codes[path]) == 1)
             )
-        if issubclass(type(value), type):
+        if is_class(value):
             same_name = module_of(value) == record.module.__name__ and value.__qualname__ == path
             return same_name and record.makes(path)
         return False
@@ -540,7 +550,7 @@ class Reach(Watched):
                 if inner is not None:
                     self._later(inner, facts)
 
-    def _class(self, cls: Any) -> None:
+    def _class(self, cls: type) -> None:
         module = module_of(cls)
         record = record_of(module)
         if record is None and module != "__main__":
@@ -555,7 +565,12 @@ class Reach(Watched):
             self._classes[id(cls)] = cls
         self._registrations = abc.get_cache_token()
         self._bases.append((weakref.ref(cls), cls.__bases__))
-        if record is not None and record.by_name and found(module, cls.__qualname__) is cls:
+        if (
+            record is not None
+            and record.by_name
+            and isinstance(module, str)
+            and found(module, cls.__qualname__) is cls
+        ):
             self._take(module, record)
             if record.makes(cls.__qualname__):
                 self._class_by_name(cls, module, record)
@@ -572,7 +587,7 @@ class Reach(Watched):
         for base in cls.__bases__:
             self._later(base, None)
 
-    def _class_by_name(self, cls: Any, module: str, record: Record) -> None:
+    def _class_by_name(self, cls: type, module: str, record: Record) -> None:
         """A class that a worker imports: what is in it beside the code of its file."""
         names = tuple(vars(cls))
         if not self._has_room(len(names)):
@@ -588,7 +603,7 @@ class Reach(Watched):
             registered = registered_at(cls)
             if registered:
                 self._hold(module, f"{cls.__qualname__}.{REGISTERED}", registered, named=False)
-        members: Any = cls.__members__ if isinstance(cls, EnumMeta) else {}
+        members = vars(cls)["_member_map_"] if isinstance(cls, EnumMeta) else {}
         for name in names:
             value = vars(cls)[name]
             path = f"{cls.__qualname__}.{name}"

@@ -5,17 +5,25 @@ from __future__ import annotations
 import pickle
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from types import CodeType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mars.code.definitions import (
     code_bytes,
     make_view,
 )
 
+if TYPE_CHECKING:
 
-def _code_reduce(code: CodeType) -> tuple[object, ...]:
+    class _Wrapper(Protocol):
+        """A staticmethod or classmethod."""
+
+        @property
+        def __func__(self) -> object: ...
+
+
+def _code_reduce(code: CodeType) -> Reduced:
     data = code_bytes(code)
     if type(data) is bytes:
         return code_of, (data,)
@@ -29,32 +37,50 @@ def code_of(data: bytes) -> CodeType:
     return marshal.loads(data)  # type: ignore[no-any-return]
 
 
-def _wrapped_reduce(value: Any) -> tuple[object, ...]:
+def _wrapped_reduce(value: _Wrapper) -> Reduced:
     return type(value), (value.__func__,)
 
 
-def _property_reduce(value: property) -> tuple[object, ...]:
+def _property_reduce(value: property) -> Reduced:
     return type(value), (value.fget, value.fset, value.fdel, value.__doc__)
 
 
-def _proxy_reduce(value: types.MappingProxyType[Any, Any]) -> tuple[object, ...]:
+def _proxy_reduce(value: types.MappingProxyType[object, object]) -> Reduced:
     return types.MappingProxyType, (dict(value),)
 
 
-def _descriptor_reduce(value: Any) -> tuple[object, ...]:
+def _descriptor_reduce(value: types.GetSetDescriptorType | types.MemberDescriptorType) -> Reduced:
     return getattr, (value.__objclass__, value.__name__)
 
 
-def _view_reduce(view: memoryview) -> tuple[object, ...]:
+def _view_reduce(view: memoryview) -> Reduced:
     data = pickle.PickleBuffer(view) if view.contiguous else view.tobytes()
     return make_view, (data, view.format, view.shape)
 
 
-def _weak_mapping_reduce(value: Any) -> tuple[object, ...]:
+def _weak_mapping_reduce(value: MutableMapping[object, object]) -> Reduced:
     return type(value), (), None, None, iter(list(value.items()))
 
 
-TABLE: Final[dict[type, Callable[[Any], Any]]] = {
+Reduced = (
+    str
+    | tuple[Callable[..., object], tuple[object, ...]]
+    | tuple[Callable[..., object], tuple[object, ...], object]
+    | tuple[Callable[..., object], tuple[object, ...], object, Iterator[object] | None]
+    | tuple[
+        Callable[..., object],
+        tuple[object, ...],
+        object,
+        Iterator[object] | None,
+        Iterator[object] | None,
+    ]
+)
+"""What a reducer may give."""
+
+Reducer = Callable[..., Reduced]
+"""Says how objects of a class are written."""
+
+TABLE: Final[dict[type, Reducer]] = {
     CodeType: _code_reduce,
     staticmethod: _wrapped_reduce,
     classmethod: _wrapped_reduce,

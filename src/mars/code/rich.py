@@ -12,10 +12,11 @@ import operator
 import pickle
 import sys
 import types
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from types import CellType, FunctionType, MethodType, ModuleType
-from typing import Any, ClassVar, Final
+from contextvars import ContextVar
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from typing import Any, Final
 
 from mars.code.bytecode import facts_of, names_in_alias, names_in_hints
 from mars.code.changes import (
@@ -50,9 +51,10 @@ from mars.code.definitions import (
     world_module,
 )
 from mars.code.modules import Homes, record_of, travels_by_value
-from mars.code.origin import found, module_of
+from mars.code.origin import found, is_class, is_found, module_of
 from mars.code.parts import reduces_as_any_object
 from mars.code.reach import EVERYTHING, Reach
+from mars.code.reductions import Reducer
 from mars.code.special import BUILTIN_TYPES, SINGLE_TYPES, Special, handler_of
 from mars.code.stand_ins import PAD, STAND_INS, Call, Deeper, Names, Space, facts_of_module, fresh
 from mars.code.world import (
@@ -85,17 +87,17 @@ class Rich(Special):
     """
 
     inside: bool
-    dispatch_table: ClassVar[Any]
-    by_value: tuple[Any, ...]
+    dispatch_table: ChainMap[type, Reducer]
+    by_value: tuple[object, ...]
     asked: dict[str, dict[str, None]]
-    reducers: Iterable[tuple[Any, ...]]
+    reducers: Iterable[tuple[object, ...]]
     reaches: dict[int, Reach]
     _spaces: dict[int, Space]
     _told: set[tuple[int, str]]
-    _pending: deque[tuple[Any, ...]]
+    _pending: deque[tuple[object, ...]]
     _alive: list[object]
     _homes: Homes
-    _owned: Mapping[int, tuple[Any, int]] = types.MappingProxyType({})
+    _owned: Mapping[int, tuple[object, int]] = types.MappingProxyType({})
     # parameters of aliases, by identity
     depth: int
     clear_memo: Callable[[], None]  # of the pickler
@@ -139,7 +141,7 @@ class Rich(Special):
             if not self._pending:
                 yield PAD
 
-    def _space(self, namespace: dict[str, Any]) -> Space:
+    def _space(self, namespace: dict[str, object]) -> Space:
         known = self._spaces.get(id(namespace))
         if known is None:
             known = self._spaces[id(namespace)] = Space(namespace)
@@ -178,7 +180,7 @@ class Rich(Special):
                 value = fresh(value)
             yield name, value
 
-    def _at_home(self, value: object) -> Any:
+    def _at_home(self, value: object) -> object:
         """What stands for an object that a module which travels by name has under a name."""
         home = self._homes.home_of(value)
         if home is None:
@@ -189,17 +191,18 @@ class Rich(Special):
         self._alive.append(stands)
         return stands
 
-    def reducer_override(self, value: Any, /) -> Any:
+    def reducer_override(self, value: object, /) -> Any:  # also tuples of six, unlike its base
         kind = type(value)
-        if kind is FunctionType:
+        if type(value) is FunctionType:
             return self._function(value)
-        if issubclass(kind, type):
+        if is_class(value):
             return self._class(value)
         if issubclass(kind, CachedFunction):
+            assert isinstance(value, CachedFunction)
             if value not in self.by_value and self._by_name(value):
                 return NotImplemented
             return with_cache, (value.__wrapped__, value.cache_parameters())
-        if kind is CellType:
+        if type(value) is CellType:
             try:
                 contents = value.cell_contents
             except ValueError:
@@ -210,6 +213,7 @@ class Rich(Special):
         if issubclass(kind, _ACCESSORS) and kind not in _ACCESSORS:
             return self._accessor(value)
         if issubclass(kind, functools.cached_property):
+            assert isinstance(value, functools.cached_property)
             return make_cached_property, (kind, value.func, value.attrname, value.__doc__)
         handler = handler_of(kind)
         if handler:
@@ -220,25 +224,30 @@ class Rich(Special):
         return NotImplemented
 
     @staticmethod
-    def _accessor(value: Any) -> tuple[object, ...]:
+    def _accessor(value: object) -> tuple[object, ...]:
         """An object of a class below property, staticmethod or classmethod."""
         kind = type(value)
-        base = next(one for one in _ACCESSORS if issubclass(kind, one))
-        parts: tuple[Any, ...]
-        if base is property:
+        base: type
+        plain: object
+        parts: tuple[object, ...]
+        if isinstance(value, property):
+            base, plain = property, property(value.fget)
             parts = value.fget, value.fset, value.fdel, value.__doc__
+        elif isinstance(value, staticmethod):
+            base, plain, parts = staticmethod, staticmethod(value.__func__), (value.__func__,)
         else:
-            parts = (value.__func__,)
+            assert isinstance(value, classmethod)
+            base, plain, parts = classmethod, classmethod(value.__func__), (value.__func__,)
         state = dict(getattr(value, "__dict__", {}))
-        for key, one in getattr(base(parts[0]), "__dict__", {}).items():
+        for key, one in getattr(plain, "__dict__", {}).items():
             if state.get(key) is one:
                 del state[key]  # of the function, as everywhere
         return make_accessor, (kind, base, parts), state or None, None, None, fill_accessor
 
-    def _by_name(self, value: Any) -> bool:
+    def _by_name(self, value: object) -> bool:
         """Whether a function or class is found under its name where it is read."""
         module = module_of(value)
-        if module == "__main__" or found(module, value.__qualname__) is not value:
+        if module == "__main__" or not is_found(value, module):
             return False
         record = record_of(module)
         if record is None:
@@ -247,16 +256,16 @@ class Rich(Special):
             self.reached[id(value)] = value
         return record.by_name
 
-    def _function(self, func: Any) -> Any:
+    def _function(self, func: FunctionType) -> object:
         forced = bool(self.by_value) and any(func is one for one in self.by_value)
         if not forced and self._by_name(func):
             return NotImplemented
         named = not forced and found(func.__module__, func.__qualname__) is func
         if named and not self.inside:
-            return self.refer(func, is_class=False)
+            return self.refer(func)
         return self.define_function(func, named=named)
 
-    def define_function(self, func: Any, *, named: bool = True) -> object:
+    def define_function(self, func: FunctionType, *, named: bool = True) -> object:
         module, qualname = func.__module__, func.__qualname__
         tag = tag_of(func) if named else ""
         code = func.__code__
@@ -266,7 +275,7 @@ class Rich(Special):
                 for key, value in func.__dict__.items()
                 if key not in ("registry", "dispatch", "register", "_clear_cache", "__wrapped__")
             }
-            registry = [(cls, one) for cls, one in func.registry.items()]
+            registry = [*vars(func)["registry"].items()]
             return (
                 make_singledispatch, (tag, module, qualname, named), (registry, attributes),
                 None, None, fill_singledispatch,
@@ -313,7 +322,7 @@ class Rich(Special):
                             self._pending.append(("module", inner))
                             pending.append(inner.__name__)
 
-    def _class(self, cls: object) -> Any:
+    def _class(self, cls: type) -> object:
         if id(cls) in SINGLE_TYPES:
             return NotImplemented
         forced = bool(self.by_value) and any(cls is one for one in self.by_value)
@@ -328,10 +337,10 @@ class Rich(Special):
         if type(generic) is dict and generic.get("origin") is not None:
             return operator.getitem, (generic["origin"], generic["args"])  # as it was made
         if not self.inside and not forced:
-            return self.refer(cls, is_class=True)
+            return self.refer(cls)
         return self.define_class(cls, forced=forced)
 
-    def define_class(self, cls: Any, *, forced: bool = False) -> object:
+    def define_class(self, cls: type, *, forced: bool = False) -> object:
         module, qualname = cls.__module__, cls.__qualname__
         named = not forced and found(module, qualname) is cls
         (meta, name, bases, body, members), state = pieces_of_class(cls)
@@ -353,7 +362,7 @@ class Rich(Special):
             self._alive.append((methods, state))
         return make_class, made, state, None, None, fill_class
 
-    def refer(self, value: object, *, is_class: bool) -> object:
+    def refer(self, value: FunctionType | type) -> object:
         """What stands for a class or function in a value."""
         raise NotImplementedError
 
@@ -365,7 +374,7 @@ class Rich(Special):
         """Whether a value pickles by itself."""
         raise NotImplementedError
 
-    def method(self, value: object) -> object:
+    def method(self, value: BuiltinFunctionType | MethodType) -> object:
         reduced = super().method(value)
         if reduced is NotImplemented and type(value) is MethodType:
             # Not as an attribute of its object: a class that is not complete has not got it yet.
@@ -391,8 +400,10 @@ class Rich(Special):
     def singleton_by_value(self, value: object, module: str, name: str) -> object:
         return self._named(value, module, name, bare, (type(value),), None)
 
-    def new_context_variable(self, value: Any, where: tuple[str, str] | None) -> object:
-        args: tuple[Any, ...] = (value.name,)
+    def new_context_variable(
+        self, value: ContextVar[object], where: tuple[str, str] | None
+    ) -> object:
+        args: tuple[object, ...] = (value.name,)
         try:
             now = value.get()
         except LookupError:  # it has no value
@@ -416,7 +427,7 @@ class Rich(Special):
         state = object.__getstate__(value)
         return self._named(value, module, reduced, bare, (kind,), state)
 
-    def _of_typing(self, value: Any, name: str) -> object:
+    def _of_typing(self, value: object, name: str) -> object:
         """A type variable, an alias of a type, and what else `typing` knows by a name."""
         from mars.code import parameters  # late: few programs have such things
 
@@ -433,8 +444,8 @@ class Rich(Special):
         described, late = parameters.late_parts_of(value)
         maker, args = parameters.make_parameter, (described,)
         if type(value).__name__ == "TypeAliasType":
-            maker, args = parameters.make_alias, (value.__name__, module, described)
-            owned = {id(one): (value, at) for at, one in enumerate(value.__type_params__)}
+            maker, args = parameters.make_alias, (name, module, described)
+            owned = {id(one): (value, at) for at, one in enumerate(parameters.parameters_of(value))}
             self._owned = {**self._owned, **owned}
         named = found(module, name) is value
         made = (_tag_or_name(value, module, name), module, name, named, maker, *args)

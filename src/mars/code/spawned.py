@@ -13,7 +13,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, ModuleType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from mars.code import importing, modules, tags
 from mars.code.changes import (
@@ -47,7 +47,7 @@ class Reading(Protocol):
         """Files of modules, and what they held."""
 
     def compare(
-        self, state: State, now: object, held: dict[tuple[str, str], Any]
+        self, state: State, now: object, held: dict[tuple[str, str], object]
     ) -> tuple[object] | None:
         """Whether what is there is what the program had: None, or the value to be set."""
 
@@ -78,26 +78,26 @@ class World:
         self.entered = False
         self._unseen = False
         self._reading = reading
-        self._objects: dict[str, Any] = {}
+        self._objects: dict[str, object] = {}
         self._expected: set[bytes] = set()
         self._states: dict[str, list[State]] = {}  # not compared yet, by module
         self._changes: dict[tuple[str, str], Change] = {}
-        self._one: dict[Any, Any] = {}  # objects that have several names
-        self._groups: dict[Group, list[Any]] = {}  # those that were read; empty: just now
+        self._one: dict[object, object] = {}  # objects that have several names
+        self._groups: dict[Group, list[object]] = {}  # those that were read; empty: just now
         self._told: list[State] = []  # all that came
         self._pending: list[State] = []  # of modules that are being looked at
         self._nested = 0  # looks inside each other
         self._settled_now: list[Change] = []  # by them
-        self._before: dict[str, Any] = {}  # in sys.modules, under the names of ours
+        self._before: dict[str, ModuleType | None] = {}  # in sys.modules, under the names of ours
         self._reducers: dict[str | tuple[str, str], bytes] = {}  # of classes that did not come yet
         self._guests: dict[str, Kept] | None = None  # modules of the program, as a guest of it
         # Of the call that runs:
-        self._passing: dict[str, Any] = {}
+        self._passing: dict[str, object] = {}
         self._undo: list[Callable[[], object]] = []
 
     # -- what pickles ask for ------------------------------------------------------------------
 
-    def find(self, tag: str, module: str, qualname: str) -> Any:
+    def find(self, tag: str, module: str, qualname: str) -> object:
         """What a tag stands for in this world; `MISSING`: it did not come with the call."""
         value = self._objects.get(tag, MISSING)
         return self._passing.get(tag, MISSING) if value is MISSING else value
@@ -135,7 +135,7 @@ class World:
         if self.entered:
             change.enter()
 
-    def _bind(self, namespace: dict[str, Any], name: str, value: object) -> None:
+    def _bind(self, namespace: dict[str, object], name: str, value: object) -> None:
         if self.settled and name not in namespace:
             self._undo.append(functools.partial(namespace.pop, name, None))
         namespace.setdefault(name, value)
@@ -163,7 +163,7 @@ class World:
         """Global names of such a module."""
         return self.module(name, facts).__dict__
 
-    def define(self, namespace: dict[str, Any], name: str, value: object) -> None:
+    def define(self, namespace: dict[str, object], name: str, value: object) -> None:
         """Give a module a name that functions refer to; what is there stays."""
         there = namespace.get(name)
         if type(there) is Outer or (
@@ -187,8 +187,8 @@ class World:
         self._reducers[key] = data
         if isinstance(key, tuple):
             waiting_reducers[:] = [True]
-        elif key in self._objects:
-            self._register(key, self._objects[key])
+        elif isinstance(there := self._objects.get(key), type):
+            self._register(key, there)
 
     def settle(self) -> None:
         """The function is here: what comes from now on belongs to one call."""
@@ -323,7 +323,7 @@ class World:
                 differs = self._guests is not None and self._is_copied(state.group[0])
                 if other is not None and (there is None or state.content != there.content):
                     differs = True
-                together = self._in_group(state, differs)
+                together = self._in_group(*state.group, state, differs)
                 if together is not None:
                     value = together[0]
             if together is None and other is None and self._guests is not None and state.content:
@@ -386,29 +386,34 @@ class World:
             self.lost[f"{state.module}.{state.path}"] = f"{type(error).__name__}: {error}"
             return None
 
-    def _in_group(self, state: State, differs: bool) -> tuple[object] | None:
+    def _in_group(
+        self, group: object, place: int, state: State, differs: bool
+    ) -> tuple[object] | None:
         """The value of a name that holds objects with others; None: it stays what it is.
 
         As soon as one of a group differs, all of them are what the program had.
         """
-        group, place = state.group
+        assert isinstance(group, Group)
         values = self._groups.get(group)
         if values is None and differs:
             self._groups[group] = []
             values = self._groups[group] = pickle.loads(group.data)
             if self.settled:
                 self._undo.append(functools.partial(self._groups.pop, group, None))
-            for one in self._members(group):  # also those that were looked at while it was read
+            for one, at in self._members(group):  # also those looked at while it was read
                 if one is not state:
-                    self._set_again(one, values[one.group[1]])
+                    self._set_again(one, values[at])
         return (values[place],) if values else None
 
-    def _members(self, group: Group) -> list[State]:
-        return [one for one in self._told if one.group is not None and one.group[0] is group]
+    def _members(self, group: object) -> list[tuple[State, int]]:
+        """The states of a group, and the place of each."""
+        told = ((one, one.group) for one in self._told)
+        return [(one, part[1]) for one, part in told if part is not None and part[0] is group]
 
-    def _is_copied(self, group: Group) -> bool:
+    def _is_copied(self, group: object) -> bool:
         """Whether a call in the program itself gets a copy of something in a group."""
-        return not all(stays_with_a_guest(bound(one), one.content) for one in self._members(group))
+        members = self._members(group)
+        return not all(stays_with_a_guest(bound(one), one.content) for one, _ in members)
 
     def _set_again(self, state: State, value: object) -> None:
         """Bind a name that has been looked at, or the default of a parameter, to another object."""
@@ -424,6 +429,7 @@ class World:
                     self._undo.append(functools.partial(self._take_back, key))
             if change is not None:
                 values = change.now()
+                assert isinstance(values, tuple)
                 value = (*values[: int(place)], value, *values[int(place) + 1 :])
         if change is None:
             return

@@ -10,14 +10,12 @@ from __future__ import annotations
 import _collections_abc
 import copyreg
 import enum
-import io
 import operator
 import pickle
 import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
 from contextvars import ContextVar
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -32,8 +30,9 @@ from mars.code.definitions import (
     imported,
     singleton_of,
 )
+from mars.code.keepers import Keeper, Target
 from mars.code.modules import record_of, travels_by_value
-from mars.code.origin import found, module_of
+from mars.code.origin import found, is_found, module_of
 from mars.code.parts import reduces_as_any_object
 from mars.code.stand_ins import new_locks
 
@@ -135,12 +134,12 @@ _BARE_LOCKS: Final = (type(threading.Lock()), type(threading.RLock()))
 class Special:
     """Objects that are not written as they say themselves; for every pickler."""
 
-    reached: dict[int, Any]
+    reached: dict[int, object]
     arguments: bool
     locks: bool  # whether a new one stands for each
     globals_by_identity: dict[str, dict[int, str]]
 
-    def method(self, value: Any) -> object:
+    def method(self, value: BuiltinFunctionType | MethodType) -> object:
         """A bound method: of a module's own generator it is that module's function."""
         owner = value.__self__
         if owner is None or isinstance(owner, (ModuleType, type)):
@@ -166,16 +165,16 @@ class Special:
         """A lock in what a module holds: each process has its own."""
         return (new_locks()[type(value)], ()) if self.locks else NotImplemented
 
-    def kind_of_field(self, value: Any) -> object:
+    def kind_of_field(self, value: object) -> object:
         """What data classes compare by identity."""
-        return global_of, ("dataclasses", value.name)
+        return global_of, ("dataclasses", getattr(value, "name", ""))
 
-    def array(self, value: object) -> object:
+    def array(self, value: arrays.Array) -> object:
         """An array of a subclass of numpy's."""
         reduced = arrays.reduced(value, by_file=self.arguments)
         return NotImplemented if reduced is None else reduced
 
-    def context_variable(self, value: object) -> object:
+    def context_variable(self, value: ContextVar[object]) -> object:
         """A variable of `contextvars`: that of a module, or one that has the value of this one."""
         names = sorted(sys.modules, key=_nearness)
         where = next(filter(None, (self.named_in(one, value) for one in names)), None)
@@ -187,15 +186,19 @@ class Special:
                 return global_of, where
         return self.new_context_variable(value, where)
 
-    def new_context_variable(self, value: object, where: tuple[str, str] | None) -> object:
+    def new_context_variable(
+        self, value: ContextVar[object], where: tuple[str, str] | None
+    ) -> object:
         """A variable that no other process has."""
         raise NotPlain
 
     def decorated(self, value: object) -> object:
         """What a decorator made of a function: itself, where a module holds it under its name."""
-        module: Any = getattr(value, "__module__", None)
+        module: object = getattr(value, "__module__", None)
         name = getattr(value, "__qualname__", None)
-        if not isinstance(name, str) or found(module, name) is not value:
+        if not isinstance(name, str) or not isinstance(module, str):
+            return NotImplemented
+        if found(module, name) is not value:
             return NotImplemented
         if travels_by_value(module):
             return NotImplemented
@@ -248,7 +251,7 @@ class Special:
         name = known.get(id(value))
         return None if name is None else (module, name)
 
-    def member(self, value: Any) -> object:
+    def member(self, value: enum.Enum) -> object:
         """A member of an enum: by its name, if a copy of its value may not be equal to it."""
         kind = type(value)
         if type(value._value_) not in _EQUAL_TO_COPIES:
@@ -257,13 +260,13 @@ class Special:
                 return operator.getitem, (kind, name)
         return self.says_name(value)
 
-    def says_name(self, value: Any) -> object:
+    def says_name(self, value: object) -> object:
         """An object that may say nothing but a name."""
         kind = type(value)
         module = None
         if kind.__module__ == "typing":
             module = getattr(value, "__module__", None)
-            if found(module, value.__name__) is not value:
+            if found(module, getattr(value, "__name__", "")) is not value:
                 raise NotPlain  # such as ``T`` in ``class Box[T]``
         if travels_by_value(kind.__module__) or travels_by_value(module):
             raise NotPlain
@@ -283,8 +286,8 @@ class Plain(Special, pickle.Pickler):
 
     def __init__(
         self,
-        file: io.BytesIO,
-        keep: Callable[[Any], object],
+        file: Target,
+        keep: Keeper,
         arguments: bool,
         locks: bool = False,
     ) -> None:
@@ -292,14 +295,14 @@ class Plain(Special, pickle.Pickler):
         self.reached, self.globals_by_identity = {}, {}
         self.arguments, self.locks = arguments, locks
 
-    def reducer_override(self, value: Any, /) -> Any:
+    def reducer_override(self, value: object, /) -> Any:  # also tuples of six, unlike its base
         # type(), because isinstance() also asks the value, which may answer anything.
         kind = type(value)
         if issubclass(kind, _DEFINED):
             if kind is type and id(value) in SINGLE_TYPES:
                 return NotImplemented
             module = module_of(value)
-            if module == "__main__" or found(module, value.__qualname__) is not value:
+            if module == "__main__" or not is_found(value, module):
                 raise NotPlain
             record = record_of(module)
             if record is not None:

@@ -10,7 +10,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from mars.code.definitions import (
     Definition,
@@ -21,7 +21,7 @@ from mars.code.definitions import (
 )
 from mars.code.modules import travels_by_value
 
-PAD: Final[tuple[Any, ...]] = ()
+PAD: Final[tuple[object, ...]] = ()
 
 _FACTS: Final = ("__package__", "__path__")
 """What a module that travels by value has from the beginning, for relative imports."""
@@ -42,13 +42,13 @@ class Writer(Protocol):
 class Space:
     """The global names of functions, as it stands in a pickle."""
 
-    def __init__(self, namespace: dict[str, Any]) -> None:
+    def __init__(self, namespace: dict[str, object]) -> None:
         self.namespace = namespace
         name = namespace.get("__name__")
         module = sys.modules.get(name) if isinstance(name, str) else None
         self.home: str | None = None
         self.by_name = False
-        if module is not None and getattr(module, "__dict__", None) is namespace:
+        if isinstance(name, str) and getattr(module, "__dict__", None) is namespace:
             self.home = name
             self.by_name = not travels_by_value(name)
 
@@ -71,7 +71,7 @@ class Space:
 class Loose:
     """A module that is not in ``sys.modules``, with what it has from the beginning."""
 
-    def __init__(self, tag: str, namespace: dict[str, Any]) -> None:
+    def __init__(self, tag: str, namespace: dict[str, object]) -> None:
         self.parts = tag, namespace
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -81,11 +81,11 @@ class Loose:
         return loose_module, (tag, name if isinstance(name, str) else "", facts)
 
 
-def facts_of_module(namespace: dict[str, Any]) -> dict[str, object]:
+def facts_of_module(namespace: dict[str, object]) -> dict[str, object]:
     """What a module that travels by value has from the beginning."""
-    facts: dict[str, Any] = {key: namespace[key] for key in _FACTS if key in namespace}
+    facts: dict[str, object] = {key: namespace[key] for key in _FACTS if key in namespace}
     path = facts.get("__path__")
-    if path is not None:
+    if isinstance(path, Iterable):
         facts["__path__"] = [one for one in path if isinstance(one, str)]
     return facts
 
@@ -170,7 +170,7 @@ def fresh(value: object) -> object:
 class New:
     """Stands for what a call without arguments makes."""
 
-    def __init__(self, maker: Callable[[], Any]) -> None:
+    def __init__(self, maker: Callable[[], object]) -> None:
         self.maker = maker
 
     def __reduce__(self) -> tuple[object, ...]:

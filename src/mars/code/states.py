@@ -13,7 +13,7 @@ import functools
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, FunctionType, MappingProxyType, ModuleType
-from typing import Any, Final
+from typing import Final
 
 from mars.code import modules
 from mars.code.bytecode import codes_in
@@ -82,9 +82,10 @@ class _Large(Exception):
 _DEFINED: Final = (type, ModuleType, FunctionType, BuiltinFunctionType, CachedFunction)
 
 
-def note_changeable(pickler: Any, met: dict[int, Any]) -> None:
+def note_changeable(pickler: object, met: dict[int, object]) -> None:
     """Add what a pickler has written and what can be changed, by identity."""
-    for _, value in pickler.memo.copy().values():
+    written: dict[int, tuple[int, object]] = getattr(pickler, "memo", {}).copy()
+    for _, value in written.values():
         if _is_changeable(value):
             met[id(value)] = value
 
@@ -107,7 +108,7 @@ def content_of(
     value: object,
     dumps: Dumps,
     by_value: tuple[object, ...] = (),
-    met: dict[int, Any] | None = None,
+    met: dict[int, object] | None = None,
 ) -> bytes:
     """A value as a pickle that can be compared.
 
@@ -134,7 +135,7 @@ def _digest_of(value: object, dumps: Dumps) -> bytes | None:
     return digest.digest()
 
 
-def outline_of(value: Any) -> bytes | None:
+def outline_of(value: object) -> bytes | None:
     """What stands for a function that a decorator made; None: it is no function."""
     parts: list[bytes] = []
     seen: set[int] = set()
@@ -216,8 +217,8 @@ def _inside(cls: type) -> Iterator[object]:
 
 
 def state_of(
-    module: str, path: str, value: object, named: bool, dumps: Dumps, met: dict[int, Any]
-) -> Any:
+    module: str, path: str, value: object, named: bool, dumps: Dumps, met: dict[int, object]
+) -> State | None:
     """What a module holds; None: it does not matter. ``met`` gets what its content holds."""
     if value is MISSING:
         return State(module, path, None, None, MISSING, "")
@@ -280,9 +281,9 @@ class _Holders:
     """
 
     def __init__(self) -> None:
-        self._groups: list[tuple[dict[int, Any], list[tuple[State, Any]]]] = []
+        self._groups: list[tuple[dict[int, object], list[tuple[State, object]]]] = []
 
-    def add(self, state: State, value: object, met: dict[int, Any]) -> None:
+    def add(self, state: State, value: object, met: dict[int, object]) -> None:
         """Take a name, its value, and the objects in it that can be changed."""
         if not met:
             return
@@ -317,7 +318,7 @@ class _Holders:
 def prepared_of(reaches: Iterable[Reach], dumps: Dumps) -> Prepared | None:
     """What goes beside a pickle of something that reaches so far; None: nothing has to."""
     names: dict[str, None] = {}
-    held: dict[tuple[str, str], tuple[Any, bool]] = {}
+    held: dict[tuple[str, str], tuple[object, bool]] = {}
     for reach in reaches:
         names.update(reach.modules)
         held.update(reach.held)
@@ -327,7 +328,7 @@ def prepared_of(reaches: Iterable[Reach], dumps: Dumps) -> Prepared | None:
     names_of: dict[int, list[State]] = {}
     holders = _Holders()
     for (module, path), (value, named) in held.items():
-        met: dict[int, Any] = {}
+        met: dict[int, object] = {}
         if type(value) is Seen:
             value = value.value
             state = State(module, path, None, None, None, "")
@@ -337,9 +338,10 @@ def prepared_of(reaches: Iterable[Reach], dumps: Dumps) -> Prepared | None:
             if _is_changeable(value):
                 met[id(value)] = value
         else:
-            state = state_of(module, path, value, named, dumps, met)
-        if state is None:
-            continue
+            known = state_of(module, path, value, named, dumps, met)
+            if known is None:
+                continue
+            state = known
         if state.content is None and state.value is not None and state.value is not MISSING:
             large.append(state)
             continue
@@ -382,26 +384,27 @@ def read(data: bytes) -> tuple[list[Source], list[State]]:
 _ALIKE: Final = (dict, list, tuple, set, frozenset, str, bytes, int, float, bool, type(None))
 
 
-def alike(one: Any, other: Any) -> bool:
+def alike(one: object, other: object) -> bool:
     """Whether two values of plain types are equal, types included."""
-    kind = type(one)
-    if kind is not type(other) or kind not in _ALIKE:
+    if type(one) is not type(other) or type(one) not in _ALIKE:
         return False
-    if kind is dict:
+    if isinstance(one, dict) and isinstance(other, dict):
         return len(one) == len(other) and all(
             key in other and alike(value, other[key]) for key, value in one.items()
         )
-    if kind is list or kind is tuple:
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(alike, one, other))
     return bool(one == other)
 
 
-def comparing(dumps: Callable[..., bytes]) -> Callable[[State, Any, Any], tuple[Any] | None]:
+Held = dict[tuple[str, str], object]
+"""What modules held right after their import, by module and path, as it was compared."""
+
+
+def comparing(dumps: Dumps) -> Callable[[State, object, Held], tuple[object] | None]:
     """A comparison of what a module holds after its import with what it held in the program."""
 
-    def compare(
-        state: State, now: object, held: dict[tuple[str, str], Any]
-    ) -> tuple[object] | None:
+    def compare(state: State, now: object, held: Held) -> tuple[object] | None:
         if state.value is MISSING:
             return None if now is MISSING else (MISSING,)
         if state.content == AS_IMPORTED:

@@ -9,12 +9,11 @@ import functools
 import os
 import threading
 import weakref
-from typing import Any
 
 _here: str = ""
 _count = 0
-_tags: dict[int, tuple[weakref.ref[Any], str]] = {}
-_tagged: dict[str, weakref.ref[Any]] = {}
+_tags: dict[int, tuple[weakref.ref[object], str]] = {}
+_tagged: dict[str, weakref.ref[object]] = {}
 lock = threading.Lock()
 
 
@@ -45,9 +44,16 @@ def note(value: object, tag: str) -> None:
     _tagged.setdefault(tag, reference)
 
 
-def _forget(tags: dict[int, Any], tagged: dict[str, Any], key: int, tag: str, gone: object) -> None:
+def _forget(
+    tags: dict[int, tuple[weakref.ref[object], str]],
+    tagged: dict[str, weakref.ref[object]],
+    key: int,
+    tag: str,
+    gone: object,
+) -> None:
     """Something is gone; at the end of a program the names of this module may be, too."""
-    if tags.get(key, (None,))[0] is gone:
+    known = tags.get(key)
+    if known is not None and known[0] is gone:
         del tags[key]
     if tagged.get(tag) is gone:
         del tagged[tag]

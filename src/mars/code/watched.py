@@ -10,14 +10,14 @@ import copyreg
 import itertools
 import operator
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import (
     CellType,
     CodeType,
     FunctionType,
     ModuleType,
 )
-from typing import Any, Final
+from typing import Final, Protocol
 
 from mars.code import modules
 from mars.code.changes import (
@@ -29,23 +29,33 @@ from mars.code.modules import (
 from mars.code.origin import module_of
 
 
+class Items(Protocol):
+    """A mapping, whatever its keys are."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[object]: ...
+
+    def values(self) -> Iterable[object]: ...
+
+
 class Watched:
     """What a walk has looked at, and whether it is as it was then."""
 
     def __init__(self) -> None:
-        self._globals: dict[int, tuple[dict[str, Any], list[str], list[object]]] = {}
-        self._bound: list[tuple[dict[str, Any], tuple[str, ...], tuple[object, ...]]] = []
+        self._globals: dict[int, tuple[dict[str, object], list[str], list[object]]] = {}
+        self._bound: list[tuple[dict[str, object], tuple[str, ...], tuple[object, ...]]] = []
         self._cells: list[tuple[CellType, object]] = []
         # Weak: the one that is remembered has to be able to go, and what it refers to is held.
         self._functions: list[tuple[weakref.ref[FunctionType], CodeType, object, object]] = []
-        self._empty: list[Mapping[Any, Any]] = []
-        self._mappings: list[tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...]]] = []
-        self._collections: list[tuple[Collection[Any], tuple[Any, ...]]] = []
+        self._empty: list[Items] = []
+        self._mappings: list[tuple[Items, tuple[object, ...], tuple[object, ...]]] = []
+        self._collections: list[tuple[Collection[object], tuple[object, ...]]] = []
         self._specs: list[tuple[ModuleType, object]] = []
         self._files: list[tuple[str, tuple[int, int, int]]] = []
         self._bases: list[tuple[weakref.ref[type], tuple[type, ...]]] = []
         self._registrations: object = None  # of subclasses at abstract classes, so many so far
-        self._instances: tuple[list[Any], list[Any]] = [], []
+        self._instances: tuple[list[object], list[object]] = [], []
         self._reducers = len(copyreg.dispatch_table)
         self.reducers = reducers_of_project()
         self._is_short = False
@@ -136,7 +146,11 @@ def contents_of(cell: CellType) -> object:
         return MISSING
 
 
-def reducers_of_project() -> tuple[tuple[type, Callable[..., Any]], ...]:
+Reducer = Callable[..., object]
+"""What the program has told `copyreg` of how objects of a class pickle."""
+
+
+def reducers_of_project() -> tuple[tuple[type, Reducer], ...]:
     """What the program, and no installed module, has told `copyreg`.
 
     What a module that travels by name tells of its own classes is left out: its import does it.
@@ -159,5 +173,5 @@ def reducers_of_project() -> tuple[tuple[type, Callable[..., Any]], ...]:
     return tuple(found)
 
 
-_reducers: tuple[dict[Any, Any], tuple[tuple[type, Callable[..., Any]], ...]] = {}, ()
+_reducers: tuple[dict[type, Reducer], tuple[tuple[type, Reducer], ...]] = {}, ()
 """What `copyreg` knew when nothing of it was the program's."""

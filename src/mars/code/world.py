@@ -16,7 +16,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from mars.code import importing, modules, tags
 from mars.code.changes import (
@@ -218,8 +218,11 @@ def _subclasses(cls: type) -> list[type]:
     return [one for one in below if _is_visible(one)]
 
 
-def _forget_maker(makers: dict[int, Any], key: int, gone: object) -> None:
-    if makers.get(key, (None,))[0] is gone:
+def _forget_maker(
+    makers: dict[int, tuple[weakref.ref[type], weakref.ref[World]]], key: int, gone: object
+) -> None:
+    known = makers.get(key)
+    if known is not None and known[0] is gone:
         del makers[key]
 
 

@@ -5,8 +5,6 @@ New programs use `mars.dask`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from mars.calls.executable import Executable
 from mars.dask import running
 from mars.dask.door import Scheduler
@@ -16,7 +14,7 @@ mars_scheduler = Scheduler()
 imported."""
 
 
-def convert_dask_collection(dc: Any) -> Executable[Any]:
+def convert_dask_collection(dc: object) -> Executable[object]:
     """Describe the computation of a collection of Dask, to execute it like any other calls.
 
     Parameters

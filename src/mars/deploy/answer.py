@@ -24,7 +24,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import mars._version
 from mars.deploy import credentials, knock, records
@@ -207,8 +207,9 @@ class _Server(ThreadingHTTPServer):
         right = hmac.compare_digest(token.encode(), self.files.token.encode())
         return None if right else (401, "the token of the cluster is missing or wrong")
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: object, client_address: object) -> None:
         """Answer one connection, in a thread of its own."""
+        assert isinstance(request, socket.socket) and isinstance(client_address, tuple)
         visit = _Visit(request, client_address[0])
         with self._guard:
             self._visits.append(visit)
@@ -240,7 +241,7 @@ class _Server(ThreadingHTTPServer):
         for one in late:
             one.hang_up()
 
-    def _serve(self, visit: _Visit, client_address: Any) -> None:
+    def _serve(self, visit: _Visit, client_address: object) -> None:
         with contextlib.suppress(Exception):  # there is nothing to say to who has gone
             visit.connection.settimeout(WEB_VISIT_S)
             if self._context is not None:
@@ -257,7 +258,7 @@ class _Server(ThreadingHTTPServer):
             self._visits.remove(visit)
         self.shutdown_request(visit.connection)
 
-    def handle_error(self, request: object, client_address: Any) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of connections that broke."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import joined
@@ -65,7 +65,7 @@ def node(place: Place, node: Node) -> Program:
 
 def nodes(record: Record, credentials: Credentials | None, limit_s: float) -> list[Node]:
     """Ask the scheduler for its workers."""
-    distributed: Any = import_module("distributed")
+    distributed = import_module("distributed")
     security = None
     if credentials is not None:
         security = distributed.Security(

@@ -11,7 +11,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.deploy.credentials import TOKEN, load
 from mars.deploy.programs import Node, Place, Program
@@ -116,7 +116,7 @@ def node(place: Place, node: Node) -> Program:
 
 def nodes(record: Record, credentials: Credentials | None, limit_s: float) -> list[Node]:
     """Ask the head for its nodes; the variables of `asking` have to be set."""
-    raylet: Any = import_module("ray._raylet")  # compiled, without types
+    raylet = import_module("ray._raylet")  # compiled, without types
     client = raylet.GcsClient(address=joined(record.host, record.port))
     found = client.get_all_node_info(timeout=limit_s).values()
     return [
@@ -141,7 +141,7 @@ def check(host: str, port: int, credentials: Credentials, limit_s: float = KNOCK
     ClusterUnreachable
         It does not answer.
     """
-    grpc: Any = import_module("grpc")
+    grpc = import_module("grpc")
     paths = credentials.ca_path, credentials.key_path, credentials.cert_path
     pem = (Path(path).read_bytes() for path in paths)
     where = joined(host, port)

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mars.deploy import this_host
 
@@ -76,11 +76,11 @@ def unknown(version: str) -> str:
 
 def main() -> None:
     """Change what has to be changed in Ray, and let it start what it is told to."""
-    ray: Any = import_module("ray")
-    constants: Any = import_module("ray._private.ray_constants")
-    services: Any = import_module("ray._private.services")
+    ray = import_module("ray")
+    constants = import_module("ray._private.ray_constants")
+    services = import_module("ray._private.services")
     try:
-        services.start_ray_process = keeping(
+        vars(services)["start_ray_process"] = keeping(
             services.start_ray_process,
             Path(services.RAY_PATH),
             services.RAYLET_EXECUTABLE,
@@ -92,8 +92,8 @@ def main() -> None:
     if on_loopback:
         # A Ray that was told of `ray_programs.LOOPBACK` lets no node join, and this process does
         # all the same; what it starts is told again.
-        constants.ENABLE_RAY_CLUSTER = True
-        services.resolve_ip_for_localhost = str
+        vars(constants)["ENABLE_RAY_CLUSTER"] = True
+        vars(services)["resolve_ip_for_localhost"] = str
     import_module("ray.scripts.scripts").main()
 
 

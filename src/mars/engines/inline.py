@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, filters, threads
@@ -908,17 +908,25 @@ def _by_urgency(tasks: Sequence[Task]) -> Iterator[Task]:
                 heapq.heappush(ready, (-tasks[dependent].call.options.priority, dependent))
 
 
-_libraries: tuple[int, Any] = (0, None)
+class _Libraries(Protocol):
+    """What threadpoolctl controls."""
+
+    def limit(self, *, limits: int) -> contextlib.AbstractContextManager[object]: ...
 
 
-def _loaded_libraries() -> Any:
+_libraries: tuple[int, _Libraries | None] = (0, None)
+
+
+def _loaded_libraries() -> _Libraries:
     """What threadpoolctl controls; looking takes ~3 ms, so only after something was imported."""
     global _libraries
-    if _libraries[0] != len(sys.modules):
+    count, known = _libraries
+    if known is None or count != len(sys.modules):
         import threadpoolctl
 
-        _libraries = len(sys.modules), threadpoolctl.ThreadpoolController()
-    return _libraries[1]
+        known = threadpoolctl.ThreadpoolController()
+        _libraries = len(sys.modules), known
+    return known
 
 
 @contextlib.contextmanager

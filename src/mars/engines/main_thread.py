@@ -14,9 +14,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from types import FrameType
+from typing import Final
 
 _CAN_RING: Final = hasattr(signal, "setitimer")  # not on Windows
+
+
+_Handler = Callable[[int, FrameType | None], object]
 
 
 class Late(KeyboardInterrupt):
@@ -67,8 +71,8 @@ class _MainThread:
         self.lock = threading.RLock()  # held to set the alarm
         self._timer: tuple[float, float] = (0.0, 0.0)  # the program's own, and since when it waits
         self._since = 0.0
-        self._on_alarm: Any = None  # the program's handlers
-        self._on_interrupt: Any = None
+        self._on_alarm: _Handler | int | None = None  # the program's handlers
+        self._on_interrupt: _Handler | None = None
 
     # -- limits -------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
 
 from mars.errors import SessionClosed
 from mars.settings import STOP_S
@@ -185,7 +184,7 @@ class AsyncRemoteObject:
     def __init__(self, remote: object) -> None:
         self._remote = remote
 
-    def __getattr__(self, method: str) -> Callable[..., Any]:
+    def __getattr__(self, method: str) -> Callable[..., object]:
         remote_method = getattr(self._remote, method)
 
         async def awaited(*args: object, **kwargs: object) -> object:
@@ -206,7 +205,7 @@ class RemoteObject:
         self._name = name
         self._call = call
 
-    def __getattr__(self, method: str) -> Callable[..., Any]:
+    def __getattr__(self, method: str) -> Callable[..., object]:
         if method.startswith("__") and method.endswith("__"):
             raise AttributeError(method)
 
@@ -216,10 +215,10 @@ class RemoteObject:
         remote_method.__name__ = method
         return remote_method
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> object:
         return self._call(self._name, "__enter__", (), {})
 
-    def __exit__(self, *error: object) -> Any:
+    def __exit__(self, *error: object) -> object:
         return self._call(self._name, "__exit__", (None, None, None), {})
 
     def __repr__(self) -> str:

@@ -10,7 +10,6 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from mars.attempt.capture import Log
 from mars.attempt.failure import decode_failure
@@ -28,7 +27,7 @@ TYPE_CHECKING = False  # known to type checkers; states are looked at when somet
 if TYPE_CHECKING:
     from mars.observe.states import State
 
-Decode = Callable[[Any], object]  # of what the engine keeps
+Decode = Callable[..., object]  # of what the engine keeps
 
 
 def check_open(closed: bool, pid: int) -> None:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor as StandardExecutor
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
 
 from mars import delivery
 from mars.attempt import call as attempt_call
@@ -361,7 +361,7 @@ class Executor(StandardExecutor):
         initargs: tuple[object, ...] = (),
         *,
         mp_context: object = None,
-        **options: Any,
+        **options: object,
     ) -> None:
         if max_workers is not None:
             if isinstance(max_workers, bool) or not isinstance(max_workers, Integral):
@@ -536,7 +536,7 @@ class Executor(StandardExecutor):
         return f"<mars.Executor of {self._max_workers} workers, {state}>"
 
 
-def _once_by_default(options: dict[str, Any]) -> dict[str, Any]:
+def _once_by_default(options: dict[str, object]) -> dict[str, object]:
     """Options of calls; a call is started once, unless the program says that more may be."""
     if options.get("retries") or options.get("death_retries") or "idempotent" in options:
         return options or {"idempotent": True}

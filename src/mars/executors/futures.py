@@ -78,9 +78,9 @@ class CallFuture(Future[T], Generic[T]):
         self._state = PENDING
         self._result: T | None = None
         self._exception: BaseException | None = None
-        self._waiters: list[Any] = []
+        self._waiters = []
         self._done_callbacks: list[Callable[[object], object]] = []
-        self._sleepers: list[Any] | None = None
+        self._sleepers: list[threading.Lock] | None = None
         self._owner = owner
         self._call: SubmittedCall = call
         self._task: Task | None = None  # once it has ended

@@ -251,7 +251,7 @@ class Attempts:
         self._held: set[int] = set()
         self._on_gpus: dict[int, tuple[int, float]] = {}
         self._labels: dict[int, Label] = {}
-        self._label_of: dict[Any, int] = {}
+        self._label_of: dict[object, int] = {}
         self._label_count = _LABELLED
 
     # -- what the engine notes ----------------------------------------------------------------

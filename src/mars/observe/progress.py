@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TextIO
 
 from mars.logs import escape_control
 from mars.observe.watchers import in_notebook, is_terminal
@@ -469,7 +469,7 @@ class _BarDisplay:
     """A bar on a terminal, drawn by rich."""
 
     def __init__(self, stream: TextIO, *, colour: bool) -> None:
-        from rich.console import Console
+        from rich.console import Console, RenderableType
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
         from rich.table import Column
@@ -483,9 +483,9 @@ class _BarDisplay:
         class Named(Bar):
             """A bar, and lines of text below it."""
 
-            below: Sequence[Any] = ()
+            below: Sequence[RenderableType] = ()
 
-            def get_renderables(self) -> Iterator[Any]:
+            def get_renderables(self) -> Iterator[RenderableType]:
                 yield self.make_tasks_table(self.tasks)
                 yield from self.below
 
@@ -557,14 +557,20 @@ _BAR_WIDTH: Final = 40  # columns
 _BAR_LEAST: Final = 5
 
 
+class _Handle(Protocol):
+    """What IPython gives for something that it has shown."""
+
+    def update(self, shown: object) -> None: ...
+
+
 class _HtmlDisplay:
     """One line in a notebook's output, changed in place."""
 
     def __init__(self) -> None:
         from importlib import import_module  # IPython is loaded: it is what called us
 
-        self._ipython: Any = import_module("IPython.display")
-        self._handle: Any = None
+        self._ipython = import_module("IPython.display")
+        self._handle: _Handle | None = None
         self._shown_s = -PROGRESS_REDRAW_HTML_S
 
     def start(self, total: int) -> None:
@@ -574,10 +580,14 @@ class _HtmlDisplay:
     def update(self, progress: Progress) -> None:
         if progress.elapsed_s - self._shown_s >= PROGRESS_REDRAW_HTML_S:
             self._shown_s = progress.elapsed_s
-            self._handle.update(self._ipython.HTML(format_html(progress)))
+            self._show(progress)
 
     def note(self, line: str) -> None:
         write_line(line)
 
     def finish(self, progress: Progress) -> None:
-        self._handle.update(self._ipython.HTML(format_html(progress, final=True)))
+        self._show(progress, final=True)
+
+    def _show(self, progress: Progress, final: bool = False) -> None:
+        assert self._handle is not None
+        self._handle.update(self._ipython.HTML(format_html(progress, final=final)))

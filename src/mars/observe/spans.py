@@ -6,9 +6,13 @@ It uses the API alone, so what becomes of the spans is what the program has set 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.observe.events import ATTEMPT, BEGAN, Event
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Status
 
 
 class Spans:
@@ -35,24 +39,23 @@ class Spans:
             ) from error
         from mars._version import __version__
 
-        self._trace: Any = trace
-        self._context: Any = context
+        self._trace, self._context = trace, context
         self._tracer = trace.get_tracer("mars", __version__)
         self._ahead_s = ahead_s
-        self._runs: dict[int, Any] = {}
+        self._runs: dict[int, Span] = {}
 
-    def here(self) -> Any:
+    def here(self) -> Context:
         """The context of the thread that asks: the program's own span, if it has one."""
         return self._context.get_current()
 
-    def tell(self, event: Event, parent: Any) -> None:
+    def tell(self, event: Event, parent: Context | None) -> None:
         """Make, or end, the span of an event.
 
         Parameters
         ----------
         event : Event
             The event.
-        parent : object
+        parent : Context, optional
             `here` of the thread that began the run.
         """
         at_ns = int(event.time * 1e9)
@@ -72,7 +75,7 @@ class Spans:
                     span.set_status(self._failed(f"{event.failed} calls failed"))
                 span.end(end_time=at_ns)
 
-    def _attempt(self, event: Event, parent: Any) -> None:
+    def _attempt(self, event: Event, parent: Context | None) -> None:
         one = event.attempt
         assert one is not None
         above = self._runs.get(event.run)
@@ -80,7 +83,7 @@ class Spans:
             parent = self._trace.set_span_in_context(above, parent)
         ended_s = one.ended or event.time - self._ahead_s
         began_s = min(one.times.received if one.times else one.sent or ended_s, ended_s)
-        attributes: dict[str, Any] = {
+        attributes: dict[str, str | int | float] = {
             "mars.session": event.session, "mars.run": one.run, "mars.call": one.call,
             "mars.name": one.name, "mars.function": one.function, "mars.attempt": one.attempt,
             "mars.ending": one.ending, "mars.worker": one.worker, "mars.node": one.node,
@@ -105,7 +108,7 @@ class Spans:
     def _ns(self, moment_s: float) -> int:
         return int((moment_s + self._ahead_s) * 1e9)
 
-    def _failed(self, why: str) -> Any:
+    def _failed(self, why: str) -> Status:
         return self._trace.Status(self._trace.StatusCode.ERROR, why)
 
 

@@ -11,7 +11,7 @@ import sys
 TYPE_CHECKING = False  # known to type checkers; `typing` itself would cost 8 ms to import
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, TextIO
+    from typing import TextIO
 
 
 def in_notebook() -> bool:
@@ -52,7 +52,7 @@ def is_logged() -> bool:
 
     A program that logs at INFO for its own sake is not told of each of its runs.
     """
-    logging: Any = sys.modules.get("logging")
+    logging: object = sys.modules.get("logging")
     if logging is None or not hasattr(logging, "getLogger"):
         return False
     logger = logging.getLogger("mars")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from math import nan
-from typing import Any
 
 from mars.observe.attempts import Times
 from mars.observe.observation import EndedAttempt
 from mars.report.record import Record
 
 
-def columns_of(record: Record) -> dict[str, list[Any]]:
+def columns_of(record: Record) -> dict[str, list[object]]:
     """Its attempts by column."""
     names = [name for name in EndedAttempt._fields if name != "times"]
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[object]] = {
         name: [getattr(one, name) for one in record.attempts] for name in names
     }
     for place, name in enumerate(Times._fields):
@@ -24,7 +23,7 @@ def columns_of(record: Record) -> dict[str, list[Any]]:
     return columns
 
 
-def frame_of(record: Record) -> Any:
+def frame_of(record: Record) -> object:
     """Its attempts as a DataFrame; without pandas, as a table of pyarrow.
 
     Raises

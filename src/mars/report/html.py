@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from mars.observe.observation import EndedAttempt
 from mars.observe.progress import format_duration
@@ -27,6 +27,25 @@ COLOURS: Final = (
     "#2563a8", "#8fb3d9", "#b9a3d6", "#7d5fb2", "#5aa59a", "#b3402e", "#d9a441", "#e0c890",
     "#8c6d31", "#9aa3ad", "#d5d9de", "#eef0f2",
 )  # fmt: skip
+
+
+class ShownFunction(Protocol):
+    """What is shown of the calls of one function."""
+
+    @property
+    def function(self) -> str: ...
+    @property
+    def calls(self) -> int: ...
+    @property
+    def work_s(self) -> float: ...
+    @property
+    def mean_s(self) -> float: ...
+    @property
+    def longest_s(self) -> float: ...
+    @property
+    def cpu_s(self) -> float: ...
+    @property
+    def failed(self) -> int: ...
 
 
 class Shown(Protocol):
@@ -49,7 +68,7 @@ class Shown(Protocol):
     @property
     def losses(self) -> dict[str, float]: ...
     @property
-    def functions(self) -> Sequence[Any]: ...
+    def functions(self) -> Sequence[ShownFunction]: ...
     @property
     def advice(self) -> list[str]: ...
     @property

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from mars.observe.observation import EndedAttempt
 from mars.report.record import Record, inputs_of
 
 _LOW: Final = 2**32 - 1
-Event = dict[str, Any]
+Event = dict[str, object]
 
 
 def trace_of(record: Record) -> str:
@@ -97,11 +97,11 @@ def _events(record: Record) -> Iterator[Event]:
     yield from _counters(record, zero)
 
 
-def _gpus(one: EndedAttempt) -> dict[str, Any]:
+def _gpus(one: EndedAttempt) -> dict[str, object]:
     """What is told of an attempt with GPUs."""
     if not one.gpus:
         return {}
-    told: dict[str, Any] = {"gpus": one.gpus}
+    told: dict[str, object] = {"gpus": one.gpus}
     if one.gpu_memory_bytes is not None and one.gpu_utilisation is not None:
         told["GPU bytes"] = one.gpu_memory_bytes
         told["GPU utilisation"] = round(one.gpu_utilisation, 3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.config import option_values
 from mars.delivery import log_failure
@@ -25,6 +25,9 @@ from mars.settings import (
     EVENTS_WAIT_S,
     EVENTS_WARNINGS,
 )
+
+if TYPE_CHECKING:
+    from mars.observe.spans import Spans
 
 Hook = Callable[[Event], object]
 
@@ -65,7 +68,7 @@ class Following:
         self._runs: dict[Run, _Followed] = {}
         self._thread: threading.Thread | None = None
         self._cursor = 0
-        self._spans: Any = None
+        self._spans: Spans | None = None
         self._closed = False
 
     def begin(self, run: Run) -> None:

@@ -323,10 +323,10 @@ def _place_in_main() -> replacing.Place | None:
     return frame.f_code.co_filename, frame.f_lineno
 
 
-def _where(checkpoint: Any) -> str | None:
+def _where(checkpoint: object) -> str | None:
     """The checkpoint that was asked for, by argument or environment."""
     if checkpoint is not None:
-        return None if checkpoint is False else os.fspath(checkpoint)
+        return None if checkpoint is False else os.fspath(cast("str", checkpoint))
     if context.current() is not None:  # inside a call: the result of that call is kept
         return None
     return os.environ.get("MARS_CHECKPOINT") or None

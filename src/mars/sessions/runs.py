@@ -28,6 +28,8 @@ from mars.task import Call, Handle, Output, Stage, Task
 
 if TYPE_CHECKING:
     from mars.checkpoint.checkpoint import Checkpoint
+    from mars.completion import Ends
+    from mars.sessions.following import Following
 
     class RunArguments(TypedDict, total=False):
         """What ``execute`` may be given of `Runs.run`; that explains each."""
@@ -56,7 +58,7 @@ class Series:
         self._numbered: set[int] = set()
         self._started: set[int] = set()
 
-    def number(self, targets: Any) -> None:
+    def number(self, targets: Iterable[Call]) -> None:
         """Give calls, and what they need, the next places. A call that has one keeps it."""
         for call in needed_calls(targets, None):
             if call.serial not in self._numbered:
@@ -123,7 +125,7 @@ class Runs:
         self.checkpoints: dict[str, Checkpoint] = {}
         self.checkpoint: Checkpoint | None = None
         self.watcher: Callable[[Run, Sequence[Call]], object] | None = None
-        self._following: Any = None
+        self._following: Following | None = None
         self.under_way: dict[Run, Sequence[Call]] = {}  # for who begins to watch later
 
     def run(
@@ -624,7 +626,7 @@ def _tell_how_far(error: BaseException, run: Run) -> None:
         error.args = (f"{_how_far(run)}; execute() again runs the rest",)
 
 
-def _ends_of(run: Run, targets: Iterable[Call], missing: Iterable[Call]) -> Any:
+def _ends_of(run: Run, targets: Iterable[Call], missing: Iterable[Call]) -> Ends:
     """What hears of the calls of a run as they end. Those that were done before come first."""
     from mars.completion import Ends
 

@@ -498,17 +498,19 @@ def refuse_fetch_arguments(given: dict[str, object]) -> None:
     raise TypeError(f"`fetch` got unexpected arguments: {', '.join(given)}{advice}")
 
 
-def _handles(objects: Sequence[object], what: str) -> Sequence[Any]:
+def _handles(objects: Sequence[object], what: str) -> Sequence[Handle]:
     """The objects, maps and tuples that a function was given; they may come in one list.
 
     They may also come out of one iterator, such as a generator.
     """
     if len(objects) == 1 and isinstance(objects[0], (tuple, list, Iterator)):
         objects = tuple(objects[0])
+    given: list[Handle] = []
     for one in objects:
         if not isinstance(one, Handle):
             raise TypeError(f"{what} takes objects made by spawn or map, got {one!r:.80}")
-    return objects
+        given.append(one)
+    return given
 
 
 # -- what is open -----------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from mars.task import Call
 from mars.web.facts import Facts, log_part
 from mars.web.guard import SECURITY_HEADERS, refusal
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Scope = MutableMapping[str, Any]
+"""A request, or an event of one, as ASGI describes it."""
+Send = Callable[[Scope], Awaitable[None]]
+Receive = Callable[[], Awaitable[Scope]]
 
 _FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -191,7 +192,7 @@ def _event(kind: str, value: object, number: int | None = None) -> bytes:
     return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
 
 
-def _head(status: int, kind: str) -> dict[str, Any]:
+def _head(status: int, kind: str) -> Scope:
     return {
         "type": "http.response.start",
         "status": status,

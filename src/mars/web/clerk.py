@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from mars.logs import LogSource, escape_control
 from mars.sessions.session import Session, opened
@@ -67,7 +67,7 @@ def _sessions() -> list[Session]:
         return [one for _, sessions in opened.engines.values() for one in sessions]
 
 
-def _described(session: Session) -> dict[str, Any]:
+def _described(session: Session) -> dict[str, object]:
     return {
         "session": session.session_id, "pid": os.getpid(), "program": " ".join(sys.argv)[:500],
         "engine": session.address, "page": session.get_web_endpoint(),

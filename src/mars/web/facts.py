@@ -11,8 +11,8 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from mars.calls.held import HeldCall
 from mars.calls.maps import MapCall
@@ -20,7 +20,7 @@ from mars.engine import Engine
 from mars.errors import MarsError
 from mars.logs import LogSource, escape_control
 from mars.observe.forecast import Active, time_left
-from mars.observe.observation import EndedAttempt, Observation
+from mars.observe.observation import EndedAttempt, Observation, RunFacts, WorkerFacts
 from mars.observe.states import FAILED, QUEUED, RUNNING, UNDER_WAY, WAITING, state_in, title_of
 from mars.sessions.session import Session
 from mars.settings import (
@@ -31,10 +31,8 @@ from mars.settings import (
     PAGE_TICK_S,
 )
 from mars.task import Call, Stage
-from mars.web.graph import graph_of, mark_running
+from mars.web.graph import Json, graph_of, mark_running
 from mars.web.index import Index
-
-Json = dict[str, Any]
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -66,7 +64,7 @@ class Facts:
         self._cpu: dict[int, tuple[float, float, float]] = {}
         self._report: tuple[int, Json] | None = None
 
-    def answer(self, path: str, query: dict[str, str]) -> Any:
+    def answer(self, path: str, query: dict[str, str]) -> object:
         """What is asked for, by its path; None: there is nothing of that kind, or no such call.
 
         Parameters
@@ -80,7 +78,7 @@ class Facts:
         if not (number.isascii() and number.isdigit() and len(number) < 19):
             return None
         key = query.get("key", "")
-        makers: dict[str, Callable[[], Any]] = {
+        makers: dict[str, Callable[[], object]] = {
             "/api/overview": self.overview,
             "/api/calls": self.calls,
             "/api/call": lambda: self.call(key),
@@ -169,7 +167,7 @@ class Facts:
         return time_left(kinds.values(), running, elapsed_s)
 
     @staticmethod
-    def _running(one: Any, now: float) -> Json:
+    def _running(one: WorkerFacts, now: float) -> Json:
         part = max((part or 0.0 for part in one.progress), default=0.0)
         return {
             "key": one.call, "name": shown(one.name, 120), "worker": one.number,
@@ -206,7 +204,9 @@ class Facts:
             return error
 
     @staticmethod
-    def _holds(seen: Observation, tops: list[Any], busy: list[Any], free: float) -> str:
+    def _holds(
+        seen: Observation, tops: list[RunFacts], busy: list[WorkerFacts], free: float
+    ) -> str:
         """What holds the runs up, in one sentence; empty: nothing in particular."""
         if not tops:
             return "Nothing runs at the moment."
@@ -229,7 +229,7 @@ class Facts:
 
     # -- workers ------------------------------------------------------------------------------
 
-    def _worker(self, one: Any, now: float) -> Json:
+    def _worker(self, one: WorkerFacts, now: float) -> Json:
         cpu, memory = self._measure(one.pid, now) if one.node == _HOST else (None, None)
         return {
             "number": one.number, "node": shown(one.node, 80), "pid": one.pid, "ready": one.ready,
@@ -275,7 +275,7 @@ class Facts:
             return words.setdefault(text, len(words))
 
         now = time.monotonic()
-        rows: list[list[Any]] = []
+        rows: list[list[object]] = []
         seen = self.engine.observe()
         running = set()
         for busy in seen.workers:
@@ -424,7 +424,7 @@ class Facts:
         for task in tasks:
             if not task.call.satisfied:
                 read.update(source for source, _ in task.call.inputs)
-        rows: list[list[Any]] = []
+        rows: list[list[object]] = []
         for one in seen.stored:
             made, readers = one.maker, list(one.readers)
             if one.task < 0:
@@ -530,8 +530,8 @@ def log_part(source: LogSource, start: int) -> tuple[bool, str, int]:
 
 def _stored_bytes(call: Call) -> int:
     """The size of the parts of the arguments beside the payload."""
-    parts: Any = call.stored or ()
-    return sum(getattr(part, "nbytes", 0) or (len(part) if isinstance(part, bytes) else 0)
+    parts: Iterable[object] = call.stored or ()
+    return sum(len(part) if isinstance(part, bytes) else int(getattr(part, "nbytes", 0))
                for part in parts if part is not call.payload)  # fmt: skip
 
 

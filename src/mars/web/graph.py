@@ -18,6 +18,9 @@ from mars.settings import PAGE_GRAPH_BESIDE, PAGE_GRAPH_CALLS, PAGE_GRAPH_MOST
 from mars.task import Call, Realm, Stage
 from mars.web.index import Index
 
+Json = dict[str, Any]
+"""What the page is told, as JSON has it."""
+
 _LOW: Final = 2**32 - 1
 _ENDINGS: Final = {"value": DONE, "error": "failed", "died": "failed", "unknown": "failed"}
 _STAGES: Final = {
@@ -63,7 +66,7 @@ class Box:
 
 def graph_of(
     index: Index, realm: Realm, shown: Callable[[str, int], str], run: int, by: str
-) -> dict[str, Any]:
+) -> Json:
     """The boxes and arrows of one run.
 
     Parameters
@@ -174,7 +177,7 @@ def _count(call: Call) -> int:
     return found
 
 
-def mark_running(told: dict[str, Any], busy: Iterable[tuple[str, str, int]]) -> None:
+def mark_running(told: Json, busy: Iterable[tuple[str, str, int]]) -> None:
     """Say of boxes that calls of them run: key, function and number of calls of each worker."""
     grouped = told["grouped"]
     by_key = {box[0] if not grouped else box[1]: box for box in told["boxes"]}

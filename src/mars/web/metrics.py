@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from mars.web.facts import Facts
 
@@ -25,7 +24,7 @@ def text_of(facts: Facts) -> bytes:
     class Collector:
         """Makes all numbers when Prometheus asks."""
 
-        def collect(self) -> Iterator[Any]:
+        def collect(self) -> Iterator[object]:
             return _metrics(facts)
 
     registry = CollectorRegistry()
@@ -34,7 +33,7 @@ def text_of(facts: Facts) -> bytes:
     return text
 
 
-def _metrics(facts: Facts) -> Iterator[Any]:
+def _metrics(facts: Facts) -> Iterator[object]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     seen = facts.overview()

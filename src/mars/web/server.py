@@ -14,17 +14,26 @@ import secrets
 import socket
 import threading
 from collections.abc import Mapping
-from typing import Any, Final
+from types import ModuleType
+from typing import Final, TypedDict, cast
 
 from mars.errors import UsageError
 from mars.sessions.session import Session
 from mars.settings import PAGE_CONNECTIONS, PAGE_HEAD_BYTES, PAGE_HEAD_S
-from mars.web.app import App
+from mars.web.app import App, Receive, Scope, Send
 from mars.web.facts import Facts
 from mars.web.guard import hosts_of
 
 _ACCEPTED: Final = frozenset({"host", "port", "token", "certificate", "key"})
 _TOKEN_AT_LEAST: Final = 22  # 128 bit in base64
+
+
+class _Options(TypedDict, total=False):
+    host: str
+    port: int
+    token: str
+    certificate: str
+    key: str
 
 
 class Page:
@@ -48,8 +57,8 @@ class Page:
         The port is taken.
     """
 
-    def __init__(self, session: Session, options: Mapping[str, Any] | None = None) -> None:
-        given = dict(options or {})
+    def __init__(self, session: Session, options: Mapping[str, object] | None = None) -> None:
+        given = cast("_Options", dict(options or {}))
         unknown = given.keys() - _ACCEPTED
         if unknown:
             raise UsageError(f"web= has no {min(unknown)!r}; it has {', '.join(sorted(_ACCEPTED))}")
@@ -112,7 +121,7 @@ class Page:
         self._started.set()
         await self._server.serve(sockets=[self._socket])
 
-    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._app is not None
         try:
             await self._app(scope, receive, send)
@@ -147,7 +156,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _load() -> tuple[Any, Any]:
+def _load() -> tuple[ModuleType, type]:
     """uvicorn, and its HTTP with limits for connections that say nothing."""
     try:
         import uvicorn
@@ -158,11 +167,11 @@ def _load() -> tuple[Any, Any]:
             f"pip install 'mars-remote[web]'"
         ) from error
 
-    open_ones: dict[Any, None] = {}
+    open_ones: dict[H11Protocol, None] = {}
 
     class Limited(H11Protocol):  # type: ignore[misc, unused-ignore]
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(cast("asyncio.Transport", transport))
             if len(open_ones) >= PAGE_CONNECTIONS:
                 silent = next((one for one in open_ones if one.cycle is None), self)
                 silent.transport.abort()
@@ -173,7 +182,7 @@ def _load() -> tuple[Any, Any]:
             if self.cycle is None:
                 self.transport.abort()
 
-        def connection_lost(self, exc: Any) -> None:
+        def connection_lost(self, exc: Exception | None) -> None:
             open_ones.pop(self, None)
             self._late.cancel()
             super().connection_lost(exc)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 from mars.deploy.kubernetes.wanted import Json
 from mars.errors import ClusterUnreachable, CredentialsError, StartupFailed, UsageError
@@ -24,6 +25,49 @@ _OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/name
 def is_inside() -> bool:
     """Whether this program runs in a pod that may talk to the API server."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and _OWN_NAMESPACE.exists()
+
+
+# Of the client, which has no types, what we use.
+
+
+class _Configuration(Protocol):
+    host: str
+
+
+class _Pools(Protocol):
+    def clear(self) -> None: ...
+
+
+class _RestClient(Protocol):
+    pool_manager: _Pools
+
+
+class ApiClient(Protocol):
+    """A client of the API server, with somebody's rights."""
+
+    configuration: _Configuration
+    default_headers: Mapping[str, str]
+    rest_client: _RestClient
+
+    def sanitize_for_serialization(self, obj: object) -> object: ...
+
+
+class Forwarded(Protocol):
+    """Connections to ports of a pod."""
+
+    def socket(self, port: int) -> socket.socket: ...
+
+
+class _Listed(Protocol):
+    items: list[object]
+
+
+class _Refusal(Protocol):
+    """An error of the API server."""
+
+    status: int
+    reason: str | None
+    body: str
 
 
 class Api:
@@ -43,7 +87,7 @@ class Api:
         The client is not installed, or there is no configuration for it.
     """
 
-    def __init__(self, api_client: object = None, namespace: str | None = None) -> None:
+    def __init__(self, api_client: ApiClient | None = None, namespace: str | None = None) -> None:
         try:
             import kubernetes
         except ImportError:
@@ -55,7 +99,7 @@ class Api:
         self.inside = is_inside()
         given, found = self._configured(api_client)
         self.namespace = namespace or found or "default"
-        self._given: Any = given
+        self._given = given
         self._core = kubernetes.client.CoreV1Api(given)
         self._makes: dict[str, Callable[..., object]] = {
             "Job": kubernetes.client.BatchV1Api(given).create_namespaced_job,
@@ -69,7 +113,7 @@ class Api:
         self._batch = kubernetes.client.BatchV1Api(given)
         self._apps = kubernetes.client.AppsV1Api(given)
 
-    def _configured(self, api_client: object) -> tuple[object, str]:
+    def _configured(self, api_client: ApiClient | None) -> tuple[ApiClient, str]:
         config = self._kubernetes.config
         try:
             if self.inside:
@@ -190,7 +234,7 @@ class Api:
             return False
         return True
 
-    def forward(self, pod: str, port: int) -> Any:
+    def forward(self, pod: str, port: int) -> Forwarded:
         """A connection to a port of a pod, through the API server: the client's socket."""
         from kubernetes.stream import portforward
 
@@ -199,9 +243,10 @@ class Api:
         for name, text in self._given.default_headers.items():
             own.set_default_header(name, text)
         call = self._kubernetes.client.CoreV1Api(own).connect_get_namespaced_pod_portforward
+        way: Callable[..., Forwarded] = portforward
         return self._ask(
             f"reach port {port} of pod {pod}",
-            lambda: portforward(call, pod, self.namespace, ports=str(port)),
+            lambda: way(call, pod, self.namespace, ports=str(port)),
         )
 
     def close(self) -> None:
@@ -215,13 +260,13 @@ class Api:
         assert isinstance(plain, dict)
         return plain
 
-    def _list(self, what: str, way: Callable[..., Any], selector: str) -> list[Json]:
+    def _list(self, what: str, way: Callable[..., _Listed], selector: str) -> list[Json]:
         found = self._ask(
             f"list {what}", lambda: way(self.namespace, label_selector=selector, **_LIMIT)
         )
         return [self._plain(one) for one in found.items]
 
-    def _get(self, kind: str, name: str, way: Callable[..., Any]) -> Json | None:
+    def _get(self, kind: str, name: str, way: Callable[..., object]) -> Json | None:
         try:
             return self._plain(
                 self._ask(f"read {kind} {name}", lambda: way(name, self.namespace, **_LIMIT))
@@ -244,7 +289,7 @@ class Api:
                 f"the API server {host} does not answer, to {what}: {reason}"
             ) from None
 
-    def _fail(self, what: str, error: Any) -> NoReturn:
+    def _fail(self, what: str, error: _Refusal) -> NoReturn:
         said = _words_of(error)
         if error.status == 401:
             raise CredentialsError(
@@ -287,7 +332,7 @@ class _Missing(UsageError):
 _LIMIT: Final[dict[str, object]] = {"_request_timeout": KUBERNETES_CALL_S}
 
 
-def _words_of(error: Any) -> str:
+def _words_of(error: _Refusal) -> str:
     """What Kubernetes says of an error."""
     body = error.body
     try:

@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.deploy import credentials, private_files, records
 from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
@@ -271,14 +271,15 @@ def way_in(kept: Kept, wanted_address: str, service: Json | None) -> str:
 
 def _outside(service: Json | None, kept: Kept) -> str:
     """Where a Service is open to the outside; "": it is not."""
-    spec: Any = {} if service is None else service.get("spec", {})
+    facts: pods.Facts = service or {}
+    spec = facts.get("spec", {})
     if spec.get("type") == "NodePort":
-        pod = kept.api.pod(kept.scheduler())
-        status: Any = {} if pod is None else pod.get("status", {})
+        pod: pods.Facts = kept.api.pod(kept.scheduler()) or {}
+        status = pod.get("status", {})
         if status.get("hostIP"):
             return f"{status['hostIP']}:{spec['ports'][0]['nodePort']}"
-    if spec.get("type") == "LoadBalancer" and service is not None:
-        status = service.get("status", {})
+    if spec.get("type") == "LoadBalancer":
+        status = facts.get("status", {})
         for one in (status.get("loadBalancer") or {}).get("ingress") or ():
             return f"{one.get('ip') or one.get('hostname')}:{spec['ports'][0]['port']}"
     return ""
@@ -286,7 +287,8 @@ def _outside(service: Json | None, kept: Kept) -> str:
 
 def secret_texts(secret: Json) -> dict[str, str]:
     """What is in a Secret."""
-    data: Any = secret.get("data") or {}
+    facts: pods.Facts = secret
+    data = facts.get("data") or {}
     try:
         return {name: base64.b64decode(data[name]).decode() for name in manifests.FILES}
     except (KeyError, ValueError) as error:

@@ -14,7 +14,7 @@ import secrets
 import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import platform
 from mars.calls.mistakes import unknown_argument
@@ -23,7 +23,7 @@ from mars.deploy import credentials, private_files, records
 from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
 from mars.deploy.knock import knock
 from mars.deploy.kubernetes import manifests, pods
-from mars.deploy.kubernetes.api import Api
+from mars.deploy.kubernetes.api import Api, ApiClient
 from mars.deploy.kubernetes.client import (
     Kept,
     KubernetesClusterClient,
@@ -49,7 +49,7 @@ __all__ = ["connect_cluster", "make_credentials", "new_cluster", "new_name", "st
 
 
 def new_cluster(  # noqa: PLR0913 (the original's)
-    kube_api_client: object = None,
+    kube_api_client: ApiClient | None = None,
     image: str | None = None,
     supervisor_num: int = 1,
     supervisor_cpu: float | str | None = None,
@@ -203,7 +203,7 @@ def new_cluster(  # noqa: PLR0913 (the original's)
 def connect_cluster(
     name: str | None = None,
     namespace: str | None = None,
-    kube_api_client: object = None,
+    kube_api_client: ApiClient | None = None,
     **session_options: object,
 ) -> KubernetesClusterClient:
     """Make a session on a cluster that is there, as of ``mars cluster up --kubernetes``.
@@ -254,9 +254,9 @@ def connect_cluster(
     kept.ends_with_us = False
     try:
         service = _service_of(api, name)
-        metadata: Any = service["metadata"]
-        spec: Any = service["spec"]
-        host = f"{metadata['name']}.{api.namespace}.svc:{spec['ports'][0]['port']}"
+        facts: pods.Facts = service
+        port = facts["spec"]["ports"][0]["port"]
+        host = f"{facts['metadata']['name']}.{api.namespace}.svc:{port}"
         inside = DASK.address(host, secure=True)
         watch = Waiting(api, name, time.monotonic() + KUBERNETES_START_S)
         return connected(kept, inside, service, secret_texts(secret), watch, 1, session_options)
@@ -369,16 +369,15 @@ def names(api: Api) -> list[str]:
     return sorted({_instance(one) for one in made if _instance(one)})
 
 
-def _instance(one: Json) -> str:
-    metadata: Any = one["metadata"]
-    return str((metadata.get("labels") or {}).get(manifests.INSTANCE_LABEL, ""))
+def _instance(one: pods.Facts) -> str:
+    return str((one["metadata"].get("labels") or {}).get(manifests.INSTANCE_LABEL, ""))
 
 
 def _service_of(api: Api, name: str) -> Json:
     """The Service of a cluster: of its name, or as its workers have its address."""
     found = api.service(name)
     if found is None:
-        workers: Any = api.deployment(f"{name}-{manifests.WORKER}")
+        workers: pods.Facts | None = api.deployment(f"{name}-{manifests.WORKER}")
         if workers is not None:
             command = workers["spec"]["template"]["spec"]["containers"][0]["command"]
             address = next(word for word in command if word.startswith("tls://"))
@@ -409,7 +408,7 @@ def connected(
     files = kept.know(endpoint, client)
     watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
     session = new_session(endpoint, **dict(session_options or {}))  # type: ignore[arg-type]
-    site: Any = session.engine.site  # type: ignore[attr-defined]
+    site = session.engine.site  # type: ignore[attr-defined]
     site.why_lost, site.fate = kept.why_lost, kept.fate
     made = KubernetesClusterClient(kept, endpoint, session)
     # After `new_session`, whose handler has to run later: handlers run in reverse.

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from mars.attempt.setting import import_path
+from mars.engines.cluster.carrier import Facts
 from mars.engines.cluster.dask_parts import import_distributed
 from mars.errors import StartupFailed
 from mars.settings import STOP_S
@@ -93,7 +94,7 @@ def main() -> None:
         shutil.rmtree(directory, ignore_errors=True)  # a driver that was killed does not
 
 
-async def _serve_own(facts: dict[str, Any], directory: str) -> None:
+async def _serve_own(facts: Facts, directory: str) -> None:
     import dask
     import distributed
 

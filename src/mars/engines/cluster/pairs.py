@@ -11,7 +11,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from mars.engines.cluster import carrier
 from mars.settings import APART_S
@@ -52,7 +52,7 @@ class Pairs:
         Called with a node and the arena and offset of a value that it was never told to get.
     """
 
-    def __init__(self, failed: Callable[[Any, int, int], object]) -> None:
+    def __init__(self, failed: Callable[[object, int, int], object]) -> None:
         self._failed = failed
         self._numbers = itertools.count(1)
         self._pairs: dict[int, _Pair] = {}
@@ -75,7 +75,7 @@ class Pairs:
         else:
             pair.waiting.append((node, value))
 
-    def opened(self, number: int, place: Any) -> None:
+    def opened(self, number: int, place: object) -> None:
         """A host says where its door is, if it has one."""
         pair = self._pairs.get(number)
         if pair is None:

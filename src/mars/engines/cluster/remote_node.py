@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 from mars.engines.cluster import carrier
-from mars.engines.cluster.carrier import Carrier, File, Item
+from mars.engines.cluster.carrier import Carrier, Facts, File, Item
 from mars.engines.cluster.clock import Clock
 from mars.engines.cluster.line import Line
 from mars.engines.cluster.logs import NodeLogs
@@ -19,7 +18,7 @@ from mars.task import Stored
 class RemoteNode:
     """One node, as the driver knows it."""
 
-    def __init__(self, name: str, index: int, facts: dict[str, Any], link: Carrier) -> None:
+    def __init__(self, name: str, index: int, facts: Facts, link: Carrier) -> None:
         self.name = name
         self.index = index  # of its group in the scheduler
         self.facts = facts

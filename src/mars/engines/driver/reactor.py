@@ -646,7 +646,7 @@ def _look_at_overdue(core: Core, workers: Sequence[WorkerState], now: float) -> 
         core.commands.append(Report(worker.id))
 
 
-HANDLERS: Final[dict[type, Callable[[Core, Any, float], None]]] = {
+HANDLERS: Final[dict[type, Callable[..., None]]] = {
     Submitted: _submitted,
     WorkerReady: _worker_ready,
     Finished: _finished,

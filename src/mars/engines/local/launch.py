@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import Any, Final
+from typing import Final
 
 from mars import platform
 from mars.attempt import threads
@@ -166,7 +166,7 @@ class Launch:
         self._let_go()
 
 
-Started = tuple[str, list[str], dict[str, Any]]
+Started = tuple[str, list[str], dict[str, object]]
 """A ``PYTHONHASHSEED``, options, and what stands behind ``-X``."""
 
 

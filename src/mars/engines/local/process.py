@@ -15,7 +15,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from mars import platform
 from mars.attempt.capture import Segment
@@ -53,7 +53,7 @@ def patiently(act: Callable[..., R], *arguments: object, **named: object) -> R:
         time.sleep(TRY_AGAIN_EVERY_S)
 
 
-Handler = Callable[[Any, int], None]
+Handler = Callable[..., None]
 """Called with what the descriptor belongs to, and with what is possible now."""
 
 
@@ -62,9 +62,9 @@ class Watch:
 
     def __init__(self) -> None:
         self._poller = platform.poller()
-        self._handlers: dict[int, tuple[Handler, Any]] = {}
+        self._handlers: dict[int, tuple[Handler, object]] = {}
 
-    def add(self, descriptor: int, handler: Handler, about: Any = None) -> None:
+    def add(self, descriptor: int, handler: Handler, about: object = None) -> None:
         """Have ``handler`` called when a descriptor can be read."""
         patiently(self._poller.register, descriptor, platform.READABLE)
         self._handlers[descriptor] = (handler, about)

@@ -19,7 +19,7 @@ import threading
 import weakref
 from bisect import insort
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars import platform
 from mars.engines.wire.large_pages import LargePages
@@ -33,6 +33,9 @@ from mars.settings import (
     MAPPED_CACHE_BYTES,
 )
 from mars.task import Stored
+
+if TYPE_CHECKING:
+    from mars.task import Buffer
 
 PAGE: Final = mmap.PAGESIZE
 _ALIGN: Final = 64  # buffers begin on cache lines
@@ -147,7 +150,7 @@ class Allocator:
         self._writing = 0  # threads that write to what they have reserved
         self._closed = False
 
-    def put(self, buffers: Sequence[Any], what: str) -> Region:
+    def put(self, buffers: Sequence[Buffer], what: str) -> Region:
         """Copy buffers into an arena.
 
         Raises
@@ -331,7 +334,7 @@ class Mapping:
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         platform.map_over(self.address, size, descriptor)
 
-    def view(self, offset: int, length: int) -> Any:
+    def view(self, offset: int, length: int) -> ctypes.Array[ctypes.c_char]:
         """Bytes of a region, as an object whose life is that of all views and arrays on it."""
         return (ctypes.c_char * length).from_buffer(self._map, offset)
 
@@ -346,7 +349,7 @@ class Mapping:
             return
 
 
-def split(view: Any, sizes: Sequence[int]) -> list[memoryview]:
+def split(view: Buffer, sizes: Sequence[int]) -> list[memoryview]:
     """The buffers of a region, over the object that `Mapping.view` gave."""
     whole = memoryview(view).cast("B")
     buffers = []
@@ -365,7 +368,7 @@ def _copy_of(descriptor: int, offset: int, length: int) -> bytearray:
     return data
 
 
-def when_unused(view: Any, callback: Callable[[Any], object]) -> weakref.ref[Any]:
+def when_unused(view: object, callback: Callable[[object], object]) -> weakref.ref[object]:
     """Have ``callback`` called when nothing holds a region's bytes any more."""
     return weakref.ref(view, callback)
 
@@ -380,10 +383,12 @@ class Inputs:
     def __init__(self, tell_unused: Callable[[int, int], None]) -> None:
         self._arenas: dict[int, tuple[int, int, Mapping | None]] = {}
         self.lock = threading.RLock()
-        self._views: dict[tuple[int, int], Any] = {}  # least recently used first
+        self._views: dict[
+            tuple[int, int], ctypes.Array[ctypes.c_char]
+        ] = {}  # least recently used first
         self._lengths: dict[tuple[int, int], int] = {}
         self._tell_unused = tell_unused
-        self._dying: dict[tuple[int, int], Any] = {}  # let go here, and held by the program
+        self._dying: dict[tuple[int, int], object] = {}  # let go here, and held by the program
         self._copying: dict[tuple[int, int], int] = {}  # how many threads copy it just now
         self._faults = -1  # page faults of this process when all views were last known unwritten
 
@@ -488,7 +493,7 @@ class Inputs:
         view = self._views.pop(key)
         length = self._lengths.pop(key)
 
-        def unused(_: Any, is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
+        def unused(_: object, is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
             if is_the_end():  # the names of modules may be gone, and nobody is there to be told
                 return
             number, offset = key

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-from typing import Any, Final
+from typing import Final
 from zlib import crc32
 
 from mars import platform
@@ -55,7 +55,7 @@ class Outgoing:
     def __init__(self) -> None:
         self._check = 0  # of all headers so far
 
-    def frame(self, message: tuple[Any, ...]) -> bytes:
+    def frame(self, message: tuple[object, ...]) -> bytes:
         """A message as the next frame.
 
         Raises

@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 import threading
 from types import ModuleType
-from typing import Any
 
 from mars.code import world
 from mars.code.arriving import new_world
@@ -27,7 +26,7 @@ class _ByThread(ModuleType):
         for known in vars(self).keys() - {"__name__"}:
             del vars(self)[known]
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         there = world.of_thread()
         if there is None or self.__name__ not in there.modules:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

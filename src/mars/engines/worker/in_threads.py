@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TextIO
 from weakref import WeakKeyDictionary, WeakValueDictionary
 from zlib import crc32
 
@@ -102,7 +102,7 @@ class Commons:
         sys.stdout = sys.__stdout__ = ByThread(lambda: self._stream(0, others))  # type: ignore[misc, assignment]
         sys.stderr = sys.__stderr__ = ByThread(lambda: self._stream(1, others))  # type: ignore[misc, assignment]
 
-    def _stream(self, which: int, others: tuple[IO[str], IO[str]]) -> IO[str]:
+    def _stream(self, which: int, others: tuple[TextIO, TextIO]) -> TextIO:
         worker = self.worker()
         return others[which] if worker is None else worker.calls.after.streams()[which]
 
@@ -182,7 +182,7 @@ class ThreadOutput(Aftermath):
         self.stdout, self.stderr = log_stream(self._log), log_stream(self._log)
         self.errors = self.stderr.buffer.raw  # type: ignore[attr-defined]
 
-    def streams(self) -> tuple[IO[str], IO[str]]:
+    def streams(self) -> tuple[TextIO, TextIO]:
         """What stands for ``sys.stdout`` and ``sys.stderr``."""
         return self.stdout, self.stderr
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from mars.engines.driver.events import Event, GaveBack, Left, Outcome, WorkerReady
 from mars.engines.driver.simulation.machine import FOREVER, Broken, Machine, SimulatedRun, named
@@ -308,7 +308,7 @@ class Processes:
         seconds = behaviour.seconds * (1 if task.items is None else len(task.items))
         if task.items is not None:
             bad = {o: b"" for o, index in enumerate(task.items) if index in behaviour.items}
-            result: Any = (("value", attempt), bad, None)
+            result: object = (("value", attempt), bad, None)
             outcome = Told(attempt, VALUE, seconds, result, behaviour.stored, len(bad))
         elif behaviour.fatal:
             outcome = Told(attempt, FATAL, seconds, ("raised", attempt))

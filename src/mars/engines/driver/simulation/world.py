@@ -158,7 +158,7 @@ class World:
         self._events: deque[Event] = deque()
         self._busy = False
         self._ticks = 0
-        self._carriers: dict[type, Callable[[Any], None]] = {
+        self._carriers: dict[type, Callable[..., None]] = {
             Assign: self._assign,
             TakeBack: self._take_back,
             Report: self._report,
