@@ -172,6 +172,7 @@ def _rich_dumps(
     locks: bool = False,
     met: dict[int, Any] | None = None,
     reducers: Iterable[tuple[object, ...]] = (),
+    stands: Iterable[str] = (),
 ) -> tuple[bytes, Rich]:
     """Pickle with definitions."""
     made: Any = _Quick
@@ -181,7 +182,7 @@ def _rich_dumps(
         pickler = made(file, 5, buffer_callback=keep)
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
-        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers)
+        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers, stands)
         try:
             pickler.dump(Root(pickler, value, prepared))
         except Exception as error:
@@ -243,7 +244,7 @@ def definition_of(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], Reach |
         return (*known.made, known.reach)
     keep = Apart()
     reach = Reach(value)
-    data, _ = _rich_dumps(value, keep, inside=True, asked=reach.asked)
+    data, _ = _rich_dumps(value, keep, inside=True, asked=reach.asked, stands=reach.stands)
     if reach.stable and not keep.buffers and not _listing.modules:
         _definitions.put(value, reach, (data, []))
     return data, keep.buffers, reach
@@ -432,7 +433,7 @@ def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
     reach = Reach(func)
     prepared = prepared_of([reach], _content_dumps)
     reducers = _told(reach.reducers)
-    if prepared is None and not reducers:
+    if prepared is None and not reducers and not reach.stands:
         file = io.BytesIO()
         try:
             Plain(file, keep, True).dump(func)
@@ -443,7 +444,7 @@ def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
             keep.restart()
     data, _ = _rich_dumps(
         func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared,
-        reducers=reducers,
+        reducers=reducers, stands=reach.stands,
     )  # fmt: skip
     return data, reach
 

@@ -89,6 +89,7 @@ class Rich(Special):
     by_value: tuple[Any, ...]
     asked: dict[str, dict[str, None]]
     reducers: Iterable[tuple[Any, ...]]
+    stands: Iterable[str]
     reaches: dict[int, Reach]
     _spaces: dict[int, Space]
     _told: set[tuple[int, str]]
@@ -103,11 +104,12 @@ class Rich(Special):
     def begin(
         self, arguments: bool, inside: bool, by_value: tuple[object, ...],
         asked: dict[str, dict[str, None]], locks: bool = False,
-        reducers: Iterable[tuple[object, ...]] = (),
+        reducers: Iterable[tuple[object, ...]] = (), stands: Iterable[str] = (),
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
         self.arguments, self.inside, self.locks = arguments, inside, locks
         self.by_value, self.asked, self.reducers = by_value, asked, reducers
+        self.stands = stands
         self.reached, self.globals_by_identity = {}, {}
         self.reaches = {}
         self._spaces = {}
@@ -133,6 +135,7 @@ class Rich(Special):
             module = sys.modules.get(name)
             if module is not None:
                 self._pending.append(("module", module))
+        self._pending.extend(("stands", name, sys.modules.get(name)) for name in self.stands)
         self._pending.extend(self.reducers)
         while self._pending:
             yield self._pending.popleft()

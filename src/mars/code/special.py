@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from mars.code import arrays
+from mars.code import arrays, exceptions
 from mars.code.changes import (
     HEAP_TYPE,
     CachedFunction,
@@ -103,6 +103,8 @@ def _choose(kind: type) -> str:
         return "array"
     if module == "dataclasses" and kind.__name__ == "_FIELD_BASE":
         return "kind_of_field"
+    if issubclass(kind, BaseException):
+        return "exception"
     if any("__wrapped__" in vars(one) for one in kind.__mro__):
         return "decorated"  # a proxy, such as those of wrapt
     if module == "typing" and kind.__name__ in _NAMED_TYPES:
@@ -165,6 +167,15 @@ class Special:
     def lock(self, value: object) -> object:
         """A lock in what a module holds: each process has its own."""
         return (new_locks()[type(value)], ()) if self.locks else NotImplemented
+
+    def exception(self, value: BaseException) -> object:
+        """An exception: with all that it has, whatever its class wants to be called with."""
+        reduced = exceptions.reduced(value, getattr(self, "dispatch_table", copyreg.dispatch_table))
+        if reduced is not None and not isinstance(reduced, str):
+            return reduced
+        kind = type(value)
+        ours = kind.__module__ == "__main__" or record_of(kind.__module__) is not None
+        return self.says_name(value) if ours else NotImplemented
 
     def kind_of_field(self, value: Any) -> object:
         """What data classes compare by identity."""
