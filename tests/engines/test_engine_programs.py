@@ -21,7 +21,7 @@ CHECKS = {
     "registrations": 9,
     "states_of_modules": 22,
     "code_that_changes": 20,
-    "classes_of_a_script": 65,
+    "classes_of_a_script": 67,
     "exceptions_as_values": 65,
     "names_of_modules": 10,
     "odd_values": 32,

@@ -53,7 +53,13 @@ from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
 from mars.code.parts import reduces_as_any_object
 from mars.code.reach import EVERYTHING, Reach
-from mars.code.special import BUILTIN_TYPES, SINGLE_TYPES, Special, handler_of
+from mars.code.special import (
+    BUILTIN_TYPES,
+    SINGLE_TYPES,
+    Special,
+    handler_of,
+    place_of_lying,
+)
 from mars.code.stand_ins import PAD, STAND_INS, Call, Deeper, Names, Space, facts_of_module, fresh
 from mars.code.world import (
     tag_of,
@@ -327,6 +333,9 @@ class Rich(Special):
         if module_of(cls) == "_ctypes":  # a metaclass, which has no name there
             made = [*vars(sys.modules["_ctypes"]).values()]
             return type, (next(one for one in made if type(one) is cls),)
+        place = None if travels_by_value(module_of(cls)) else place_of_lying(cls)
+        if place is not None:
+            return global_of, place
         generic = vars(cls).get("__pydantic_generic_metadata__")
         if type(generic) is dict and generic.get("origin") is not None:
             return operator.getitem, (generic["origin"], generic["args"])  # as it was made

@@ -48,6 +48,20 @@ BUILTIN_TYPES: Final = {
 """Types that Python knows by a name in one of these modules, and not by their own."""
 
 
+def place_of_lying(cls: Any) -> tuple[str, str] | None:
+    """Where an installed class is found that names another module as its own; None: nowhere.
+
+    ``pytest.skip`` raises such a one, in whose name nobody would import it.
+    """
+    for method in vars(cls).values():
+        module = getattr(method, "__globals__", {}).get("__name__")
+        if type(method) is FunctionType and isinstance(module, str):
+            ours = module == "__main__" or record_of(module) is not None
+            if not ours and found(module, cls.__qualname__) is cls:
+                return module, cls.__qualname__
+    return None
+
+
 class NotPlain(Exception):
     """A value needs more than names."""
 

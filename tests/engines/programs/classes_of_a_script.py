@@ -724,3 +724,25 @@ check("a class that a call made has the program's class above it", below.__mro__
 check(
     "and so have its objects", (type(point) is below, type(point.doubled()) is Point), (True, True)
 )
+
+
+# -- of an installed package, which names another module as its own -----------------------------------
+
+
+def skips():
+    import pytest
+
+    pytest.skip("why")
+
+
+def is_skipped(error):
+    import pytest
+
+    return type(error) is pytest.skip.Exception
+
+
+try:
+    mr.spawn(skips).execute()
+except BaseException as error:
+    check("an exception of pytest comes out as its own", is_skipped(error))
+    check_call("and is that in a call", is_skipped, error)
