@@ -50,7 +50,7 @@ LAYERS = """
     code.reach
     code.needs
     code.states code.main_names
-    code.reductions code.stand_ins
+    code.exceptions code.reductions code.stand_ins
     code.special
     code.rich
     code.pickling

@@ -255,6 +255,52 @@ def test_a_child_that_a_call_forks_never_reports_a_result(end: str) -> None:
     assert mr.ExecutableTuple(calls).execute().fetch() == ["the parent"] * 8
 
 
+@pytest.mark.parametrize(
+    ("end", "status", "told"),
+    [
+        (lambda: sys.exit(3), 3, ""),
+        (sys.exit, 0, ""),
+        (lambda: sys.exit("words"), 1, "words"),
+        (lambda: {}["missing"], 1, "KeyError: 'missing'"),
+        (lambda: "returned", 0, ""),
+    ],
+    ids=["status", "exit", "words", "raises", "returns"],
+)
+def test_a_child_that_a_call_forks_ends_as_in_the_program(
+    end: Callable[[], object], status: int, told: str
+) -> None:
+    def fork() -> int:
+        pid = os.fork()
+        if pid == 0:
+            print("a line without an end", end="")
+            return end()  # type: ignore[return-value]
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    call = mr.spawn(fork).execute()
+    assert call.fetch() == status
+    log = str(call.fetch_log())
+    assert "a line without an end" in log and told in log
+
+
+def test_a_child_that_an_item_of_a_map_forks_runs_no_further_items(
+    tmp_path: Path, note: Callable[..., None], lines: Callable[[object], list[str]]
+) -> None:
+    ledger = tmp_path / "items"
+
+    def item(number: int) -> int:
+        pid = os.fork() if number % 100 == 50 else -1
+        if pid == 0:
+            if number % 200 == 50:
+                raise LookupError(number)
+            return 0
+        note(ledger, number)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid > 0 else -1
+
+    got = mr.map(item, range(1_000)).execute().fetch()
+    assert [one for one in got if one >= 0] == [1, 0] * 5
+    assert sorted(map(int, lines(ledger))) == list(range(1_000))
+
+
 def test_a_process_that_a_call_forks_cannot_use_the_worker_s_channel() -> None:
     """It would mix its messages with ours, or read the replies that are not for it."""
 

@@ -22,8 +22,9 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from types import CodeType, TracebackType
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
+from mars.code.exceptions import builtin_base, make_exception
 from mars.errors import InternalError
 from mars.settings import (
     ERROR_CHAIN_LENGTH,
@@ -35,7 +36,6 @@ from mars.settings import (
 )
 
 _MARS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is made by a class statement
 
 
 class _Frame(NamedTuple):
@@ -484,12 +484,7 @@ def _rebuilt(
     cls: type[BaseException], args: tuple[object, ...], state: dict[str, object]
 ) -> BaseException:
     """Make an exception without the ``__new__`` and ``__init__`` of a user's class."""
-    builtin = _builtin_base(cls)
-    error: BaseException = builtin.__new__(cls, *args)
-    try:
-        builtin.__init__(error, *args)
-    except TypeError:
-        pass  # such as an OSError: all done by its __new__
+    error = make_exception(cls, args)
     BaseException.__dict__["args"].__set__(error, args)
     for name, value in state.items():
         try:
@@ -497,11 +492,6 @@ def _rebuilt(
         except (AttributeError, TypeError):
             continue
     return error
-
-
-def _builtin_base(cls: type) -> Any:  # its __init__ is called, of which mypy wants to know more
-    """The class that says how the memory of an instance looks; its ``__new__`` has to be used."""
-    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
 
 
 def _dress(error: BaseException, one: _Sent, errors: dict[int, BaseException]) -> None:
@@ -562,7 +552,7 @@ def _made(
     }
     make: Callable[..., type] = type(base)
     cls = make(name, (base,), body)
-    builtin = _builtin_base(cls)
+    builtin = builtin_base(cls)
     made: BaseException
     if members:
         made = builtin.__new__(cls, message.partition(" (")[0], members)

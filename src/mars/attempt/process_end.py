@@ -2,7 +2,8 @@
 
 Calls register handlers (`atexit`, `weakref.finalize`, `multiprocessing`), leave threads that write,
 and files whose last lines are still in a buffer. A worker that ends regularly lets all of that run,
-for a limited time. Called by the worker, in its main thread, after its last call.
+for a limited time. Called by the worker, in its main thread, after its last call, and in
+processes that calls have forked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Collection
-from typing import Final
+from typing import Final, NoReturn
 
 _NO_FILES: Final = ("/dev/", "/memfd:", "anon_inode:", "socket:")
 """What descriptors lead to that have nothing to write out."""
@@ -36,6 +37,31 @@ def run_handlers(limit_s: float) -> None:
             act()
         except BaseException as error:
             sys.__excepthook__(type(error), error, error.__traceback__)
+
+
+def leave_fork(error: BaseException | None) -> NoReturn:
+    """End a process that a call has forked, as Python would at the end of its program.
+
+    Parameters
+    ----------
+    error : BaseException, optional
+        What the function raised there. It gives the status, and its traceback is in the log.
+    """
+    status = 0
+    with contextlib.suppress(BaseException):  # whatever happens, the process ends
+        if isinstance(error, SystemExit):
+            status = 0 if error.code is None else 1
+            if isinstance(error.code, int):
+                status = error.code & 0xFF
+            elif error.code is not None:
+                print(error.code, file=sys.stderr)
+        elif error is not None:
+            status = 1
+            sys.__excepthook__(type(error), error, error.__traceback__)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or the disk is full
+            stream.flush()
+    os._exit(status)
 
 
 def flush_files() -> None:

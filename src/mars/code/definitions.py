@@ -179,6 +179,8 @@ class Definition:
                 self.value = value
             case ("name", namespace, name, value):
                 current().define(namespace, name, value)
+            case ("stands", name, value):
+                current().show_as(name, value)
             case ("reducer", key, data):
                 current().reduce_by(key, data)
 

@@ -38,7 +38,7 @@ class Home:
         """Something was made that nobody here had."""
         if tag:
             with tags.lock:
-                tags.note(value, tag)
+                tags.note(value, tag, of_a_world=False)
 
     def module(self, name: str, facts: Mapping[str, object]) -> ModuleType:
         """A module that travels by value, where it stands in a value."""
@@ -51,6 +51,9 @@ class Home:
 
     def ready(self, module: str, path: str) -> None:
         """What modules of the program hold is what it is."""
+
+    def show_as(self, name: str, value: object) -> None:
+        """What the program has put into ``sys.modules`` is there."""
 
     def reduce_by(self, key: str | tuple[str, str], data: bytes) -> None:
         """The program's own reducers are here."""

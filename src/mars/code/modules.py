@@ -156,6 +156,20 @@ def by_value() -> list[ModuleType]:
     return [one.module for one in records if one is not None and not one.by_name]
 
 
+def is_stand_in(name: str, value: object) -> bool:
+    """Whether the program itself has put something into ``sys.modules`` under a name.
+
+    It is a module of the project under a second name, or an object of the project in the place of
+    a module.
+    """
+    kind = type(value)
+    if issubclass(kind, ModuleType):
+        own = getattr(value, "__name__", "")
+        return own != name and sys.modules.get(own) is value and record_of(own) is not None
+    codes = [getattr(one, "__code__", None) for one in vars(kind).values()]
+    return any(type(one) is CodeType and is_project_file(one.co_filename) for one in codes)
+
+
 def is_installed(value: object) -> bool:
     """Whether a function or class is found under its name in an installed module."""
     module = module_of(value)
@@ -265,7 +279,9 @@ def note_importers() -> None:
 
 def _look(name: str, module: ModuleType) -> Record | None:
     registered = bool(_registry()) and _is_registered(name)
-    if not (is_project_module(name) or is_made_by_hand(name, module) or registered):
+    # The script has another name as well, as soon as `multiprocessing` is imported.
+    is_main = module is sys.modules.get("__main__")
+    if is_main or not (is_project_module(name) or is_made_by_hand(name, module) or registered):
         if name != "__main__":
             _records[name] = module, getattr(module, "__spec__", None), None
         return None

@@ -56,7 +56,8 @@ def packages_of(
     codes, by_name, installed : iterable
         What it reaches: ``codes``, ``modules`` and ``installed`` of `mars.code.reach.Reach`.
     """
-    names = dict.fromkeys(installed)
+    # A class may name any module as its own.
+    names = dict.fromkeys(one for one in installed if one in sys.modules)
     for code, package in codes:
         names.update((resolved(*found, package), None) for found in certain_imports(code))
     seen: set[str] = set()

@@ -53,15 +53,16 @@ def is_made_by_hand(name: str, module: object) -> bool:
     of_own_class = isinstance(module, ModuleType) and _is_of_project(type(module))
     return (
         (type(module) is ModuleType or of_own_class)
-        and (
-            (getattr(module, "__spec__", None) is None and not hasattr(module, "__path__"))
-            or of_own_loader
-        )
+        and ((_has_no_loader(module) and not hasattr(module, "__path__")) or of_own_loader)
         and not isinstance(getattr(module, "__file__", None), str)
         and name not in sys.builtin_module_names
         and ("." not in name or not is_installed_package(name.rpartition(".")[0]))
         and (of_own_class or of_own_loader or _has_functions(module))
     )
+
+
+def _has_no_loader(module: object) -> bool:
+    return getattr(getattr(module, "__spec__", None), "loader", None) is None
 
 
 def _is_of_own_loader(module: object) -> bool:

@@ -187,6 +187,7 @@ def _rich_dumps(
     locks: bool = False,
     met: dict[int, object] | None = None,
     reducers: Iterable[tuple[object, ...]] = (),
+    stands: Iterable[str] = (),
 ) -> tuple[bytes, Rich]:
     """Pickle with definitions."""
     made: type[_Whole] = _Quick
@@ -196,7 +197,7 @@ def _rich_dumps(
         pickler = made(file, 5, buffer_callback=keep)
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
-        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers)
+        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers, stands)
         try:
             pickler.dump(Root(pickler, value, prepared))
         except Exception as error:
@@ -262,7 +263,7 @@ def definition_of(value: object) -> tuple[bytes, list[pickle.PickleBuffer], Reac
         return (*known.made, known.reach)
     keep = Apart()
     reach = Reach(value)
-    data, _ = _rich_dumps(value, keep, inside=True, asked=reach.asked)
+    data, _ = _rich_dumps(value, keep, inside=True, asked=reach.asked, stands=reach.stands)
     if reach.stable and not keep.buffers and not _listing.modules:
         _definitions.put(value, reach, (data, []))
     return data, keep.buffers, reach
@@ -454,7 +455,7 @@ def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
     reach = Reach(func)
     prepared = prepared_of([reach], _content_dumps)
     reducers = _told(reach.reducers)
-    if prepared is None and not reducers:
+    if prepared is None and not reducers and not reach.stands:
         file = io.BytesIO()
         try:
             Plain(file, keep, True).dump(func)
@@ -465,7 +466,7 @@ def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
             keep.restart()
     data, _ = _rich_dumps(
         func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared,
-        reducers=reducers,
+        reducers=reducers, stands=reach.stands,
     )  # fmt: skip
     return data, reach
 

@@ -100,6 +100,9 @@ class Reach(Watched):
         What these hold, by module and path; with it whether code names it.
     asked : dict of str to dict of str
         Names that are asked for of modules which travel by value.
+    stands : dict of str
+        Names under which the program has put something into ``sys.modules`` that no import would
+        find there: another module, or an object that is none.
     codes : list of (CodeType, str)
         Code of the functions, and the package that each one's imports start from.
     installed : dict of str
@@ -114,6 +117,7 @@ class Reach(Watched):
         self.modules: dict[str, None] = {}
         self.held: dict[tuple[str, str], tuple[object, bool]] = {}
         self.asked: dict[str, dict[str, None]] = {}
+        self.stands: dict[str, None] = {}
         self.codes: list[tuple[CodeType, str]] = []
         self.installed: dict[str, None] = {}
         self._seen: set[object] = set()
@@ -247,7 +251,9 @@ class Reach(Watched):
         """An object: its class, and what it holds, as far as that is known."""
         kind = type(value)
         module = module_of(kind)
-        if not (travels_by_value(module) or record_of(module) is not None):
+        if isinstance(module, str) and sys.modules.get(module) is value:
+            self._stand_in(module, value)
+        elif not (travels_by_value(module) or record_of(module) is not None):
             self.stable = False
             if module in _CONTAINERS_OF:
                 self._inside(value)
@@ -459,6 +465,8 @@ class Reach(Watched):
         """A module that code imports when it runs."""
         module = sys.modules.get(name)
         if module is not None:
+            if modules.is_stand_in(name, module):
+                self._stand_in(name, module)
             self._later(module, facts)
             return
         source = modules.source_of(name)
@@ -469,6 +477,12 @@ class Reach(Watched):
                 self._files.append((source.file, modules.stamp_of(source.file)))
             except OSError:
                 return
+
+    def _stand_in(self, name: str, value: object) -> None:
+        """Something that the program has put into ``sys.modules`` itself."""
+        if modules.is_stand_in(name, value):
+            self.stands[name] = None
+            self.stable = False  # nobody looks there again
 
     def _module(self, module: ModuleType, facts: Facts | None) -> None:
         name = module.__name__

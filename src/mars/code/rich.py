@@ -55,7 +55,13 @@ from mars.code.origin import found, is_class, is_found, module_of
 from mars.code.parts import reduces_as_any_object
 from mars.code.reach import EVERYTHING, Reach
 from mars.code.reductions import Reducer
-from mars.code.special import BUILTIN_TYPES, SINGLE_TYPES, Special, handler_of
+from mars.code.special import (
+    BUILTIN_TYPES,
+    SINGLE_TYPES,
+    Special,
+    handler_of,
+    place_of_lying,
+)
 from mars.code.stand_ins import PAD, STAND_INS, Call, Deeper, Names, Space, facts_of_module, fresh
 from mars.code.world import (
     tag_of,
@@ -91,6 +97,7 @@ class Rich(Special):
     by_value: tuple[object, ...]
     asked: dict[str, dict[str, None]]
     reducers: Iterable[tuple[object, ...]]
+    stands: Iterable[str]
     reaches: dict[int, Reach]
     _spaces: dict[int, Space]
     _told: set[tuple[int, str]]
@@ -105,11 +112,12 @@ class Rich(Special):
     def begin(
         self, arguments: bool, inside: bool, by_value: tuple[object, ...],
         asked: dict[str, dict[str, None]], locks: bool = False,
-        reducers: Iterable[tuple[object, ...]] = (),
+        reducers: Iterable[tuple[object, ...]] = (), stands: Iterable[str] = (),
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
         self.arguments, self.inside, self.locks = arguments, inside, locks
         self.by_value, self.asked, self.reducers = by_value, asked, reducers
+        self.stands = stands
         self.reached, self.globals_by_identity = {}, {}
         self.reaches = {}
         self._spaces = {}
@@ -135,6 +143,7 @@ class Rich(Special):
             module = sys.modules.get(name)
             if module is not None:
                 self._pending.append(("module", module))
+        self._pending.extend(("stands", name, sys.modules.get(name)) for name in self.stands)
         self._pending.extend(self.reducers)
         while self._pending:
             yield self._pending.popleft()
@@ -333,6 +342,9 @@ class Rich(Special):
         if module_of(cls) == "_ctypes":  # a metaclass, which has no name there
             made = [*vars(sys.modules["_ctypes"]).values()]
             return type, (next(one for one in made if type(one) is cls),)
+        place = None if travels_by_value(module_of(cls)) else place_of_lying(cls)
+        if place is not None:
+            return global_of, place
         generic = vars(cls).get("__pydantic_generic_metadata__")
         if type(generic) is dict and generic.get("origin") is not None:
             return operator.getitem, (generic["origin"], generic["args"])  # as it was made

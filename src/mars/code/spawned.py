@@ -70,6 +70,7 @@ class World:
 
     def __init__(self, reading: Reading | None = None) -> None:
         self.modules: dict[str, ModuleType] = {}  # those that travel by value
+        self._stands: dict[str, object] = {}  # in sys.modules, put there by the program itself
         self.generation: Generation | None = None  # those that travel by name
         self.manifest: dict[str, Source] = {}
         self.lost: dict[str, str] = {}  # what could not travel, by name
@@ -113,7 +114,7 @@ class World:
         if tag:
             (self._passing if self.settled else self._objects)[tag] = value
             with tags.lock:
-                tags.note(value, tag)
+                tags.note(value, tag, of_a_world=True)
             if tag in self._reducers and isinstance(value, type):
                 self._register(tag, value)
         if qualname is None or "<" in qualname:
@@ -153,11 +154,34 @@ class World:
                     module.__dict__[fact] = value
         return module
 
-    def _show(self, name: str, module: ModuleType) -> None:
+    def show_as(self, name: str, value: object) -> None:
+        """Have ``import`` find what the program has put into ``sys.modules`` itself."""
+        if name in self._stands or name in self.modules:
+            return
+        self.used |= self.settled
+        self._stands[name] = value
+        if self.settled:
+            self._undo.append(functools.partial(self._hide, name))
+        if self.entered:
+            self._show(name, value)
+
+    def _hide(self, name: str) -> None:
+        self._stands.pop(name, None)
+        if name in self._before:
+            self._put_back(name, self._before.pop(name))
+
+    @staticmethod
+    def _put_back(name: str, before: ModuleType | None) -> None:
+        if before is None:
+            sys.modules.pop(name, None)
+        else:
+            sys.modules[name] = before
+
+    def _show(self, name: str, module: object) -> None:
         """Have ``import`` find a module."""
         if not self._unseen:
             self._before[name] = sys.modules.get(name)
-            sys.modules[name] = module
+            sys.modules[name] = module  # type: ignore[assignment]  # it may hold any object
 
     def namespace(self, name: str, facts: Mapping[str, object]) -> dict[str, object]:
         """Global names of such a module."""
@@ -480,7 +504,7 @@ class World:
         if as_guest:
             self._guests = {}
         importing.enter(self.generation, self._imported)
-        for name, module in self.modules.items():
+        for name, module in (*self.modules.items(), *self._stands.items()):
             self._show(name, module)
         for change in self._changes.values():
             change.enter()
@@ -496,16 +520,14 @@ class World:
             kept.restore()
         self._guests = None
         for name, before in self._before.items():
-            if before is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = before
+            self._put_back(name, before)
         self._before.clear()
         self.entered = False
 
     def is_empty(self) -> bool:
         """Whether nothing of the program's own code has come."""
         came = self._objects or self.manifest or self._states or self._reducers or self._changes
+        came = came or self._stands
         return not (came or len(self.modules) > 1) and (
             "__main__" not in self.modules
             or self.modules["__main__"].__dict__.keys() <= OF_EMPTY_MODULE
@@ -516,7 +538,7 @@ class World:
 
         `modules` are left out: who runs several worlds at a time shows each thread its own.
         """
-        changes = self._told or self._changes or self._states
+        changes = self._told or self._changes or self._states or self._stands
         return bool(changes) or self.generation not in (None, importing.current())
 
     def clear(self) -> None:
@@ -526,7 +548,14 @@ class World:
         """
         for module in self.modules.values():
             module.__dict__.clear()
-        for held in (self._changes, self._states, self._objects, self._passing, self._before):
+        for held in (
+            self._changes,
+            self._states,
+            self._objects,
+            self._passing,
+            self._before,
+            self._stands,
+        ):
             held.clear()
         self._undo.clear()
 

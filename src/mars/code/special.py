@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from mars.code import arrays
+from mars.code import arrays, exceptions
 from mars.code.changes import (
     HEAP_TYPE,
     CachedFunction,
@@ -45,6 +45,20 @@ BUILTIN_TYPES: Final = {
     if type(value) is type
 }
 """Types that Python knows by a name in one of these modules, and not by their own."""
+
+
+def place_of_lying(cls: type) -> tuple[str, str] | None:
+    """Where an installed class is found that names another module as its own; None: nowhere.
+
+    ``pytest.skip`` raises such a one, in whose name nobody would import it.
+    """
+    for method in vars(cls).values():
+        module = getattr(method, "__globals__", {}).get("__name__")
+        if type(method) is FunctionType and isinstance(module, str):
+            ours = module == "__main__" or record_of(module) is not None
+            if not ours and found(module, cls.__qualname__) is cls:
+                return module, cls.__qualname__
+    return None
 
 
 class NotPlain(Exception):
@@ -102,6 +116,8 @@ def _choose(kind: type) -> str:
         return "array"
     if module == "dataclasses" and kind.__name__ == "_FIELD_BASE":
         return "kind_of_field"
+    if issubclass(kind, BaseException):
+        return "exception"
     if any("__wrapped__" in vars(one) for one in kind.__mro__):
         return "decorated"  # a proxy, such as those of wrapt
     if module == "typing" and kind.__name__ in _NAMED_TYPES:
@@ -164,6 +180,15 @@ class Special:
     def lock(self, value: object) -> object:
         """A lock in what a module holds: each process has its own."""
         return (new_locks()[type(value)], ()) if self.locks else NotImplemented
+
+    def exception(self, value: BaseException) -> object:
+        """An exception: with all that it has, whatever its class wants to be called with."""
+        reduced = exceptions.reduced(value, getattr(self, "dispatch_table", copyreg.dispatch_table))
+        if reduced is not None and not isinstance(reduced, str):
+            return reduced
+        kind = type(value)
+        ours = kind.__module__ == "__main__" or record_of(kind.__module__) is not None
+        return self.says_name(value) if ours else NotImplemented
 
     def kind_of_field(self, value: object) -> object:
         """What data classes compare by identity."""

@@ -34,14 +34,19 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
-def note(value: object, tag: str) -> None:
-    """Something has a tag from here on; whoever calls this holds `lock`."""
+def note(value: object, tag: str, *, of_a_world: bool) -> None:
+    """Something has a tag from here on; whoever calls this holds `lock`.
+
+    What belongs to a world is not found by its tag here, but by that world only. In the program
+    itself it would be the copy of a call, below other copies.
+    """
     if tag.startswith("@"):
         return  # a name, of something that cannot be referred to weakly
     key = id(value)
     reference = weakref.ref(value, functools.partial(_forget, _tags, _tagged, key, tag))
     _tags[key] = reference, tag
-    _tagged.setdefault(tag, reference)
+    if not of_a_world:
+        _tagged.setdefault(tag, reference)
 
 
 def _forget(

@@ -184,13 +184,14 @@ def tag_of(value: object) -> str:
     tag = tags.known(value)
     if tag is not None:
         return tag
+    world = current()
     with tags.lock:
         tag = tags.known(value)
         if tag is not None:
             return tag
         tag = tags.new()
-        tags.note(value, tag)
-    current().met(tag, value)
+        tags.note(value, tag, of_a_world=world is not HOME)
+    world.met(tag, value)
     return tag
 
 

@@ -707,3 +707,42 @@ def of_itself():
 
 
 check_call("a closure over itself that needs a global name", of_itself())
+
+# -- made by a call ----------------------------------------------------------------------------------
+
+
+def classes_of_a_call():
+    class Below(Point):
+        def doubled(self):
+            return Point(self.x * 2)
+
+    return Below, Below(4)
+
+
+below, point = mr.spawn(classes_of_a_call).to_object()
+check("a class that a call made has the program's class above it", below.__mro__[1] is Point)
+check(
+    "and so have its objects", (type(point) is below, type(point.doubled()) is Point), (True, True)
+)
+
+
+# -- of an installed package, which names another module as its own -----------------------------------
+
+
+def skips():
+    import pytest
+
+    pytest.skip("why")
+
+
+def is_skipped(error):
+    import pytest
+
+    return type(error) is pytest.skip.Exception
+
+
+try:
+    mr.spawn(skips).execute()
+except BaseException as error:
+    check("an exception of pytest comes out as its own", is_skipped(error))
+    check_call("and is that in a call", is_skipped, error)

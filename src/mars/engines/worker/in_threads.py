@@ -25,6 +25,7 @@ from zlib import crc32
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context
 from mars.attempt.capture import ByThread, log_stream
+from mars.attempt.process_end import leave_fork
 from mars.code import world
 from mars.code.arriving import new_world
 from mars.code.world import World
@@ -398,7 +399,7 @@ class ThreadPerformer(Performer):
                     used_ns = time.thread_time_ns() - began_ns
                     self._end_call()
                 if os.getpid() != host.pid:
-                    os._exit(0)  # the function forked, and this is the child
+                    leave_fork(None)  # the function forked, and this is the child
                 if extra is None or "items" not in extra:
                     status, flags, data = self._packed(value, function, n_output, extra)
                     del value
@@ -406,7 +407,7 @@ class ThreadPerformer(Performer):
             self._end_call()
             returned = now()
             if os.getpid() != host.pid:
-                os._exit(1)
+                leave_fork(error)
             status, data = self._failed(attempt, function, extra, error, arguments, log_start)
             flags = 0
             del error

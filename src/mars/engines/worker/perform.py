@@ -24,6 +24,7 @@ from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, threads
 from mars.attempt.ambient import Ambient
 from mars.attempt.memory import MemoryLimit
+from mars.attempt.process_end import leave_fork
 from mars.code import world
 from mars.code.arriving import new_world
 from mars.code.world import World
@@ -204,6 +205,7 @@ class Performer:
 
     def _be_a_child(self) -> None:
         self._forked = True
+        self.after.tame.clear()  # so that what looks at a call when it ends looks at this one
 
     def learn(
         self, functions: dict[int, FunctionMessage], runs: dict[int, RunMessage], over: Over
@@ -332,7 +334,7 @@ class Performer:
                 self.in_call = 0
                 returned = now()
                 if self._forked:
-                    os._exit(0)  # the function forked, and this is the child
+                    leave_fork(None)  # the function forked, and this is the child
                 status = VALUE
                 result: Value | tuple[Value, ...]
                 if n_output is None:
@@ -361,7 +363,7 @@ class Performer:
             self.in_call = 0
             returned = now()
             if self._forked:
-                os._exit(1)
+                leave_fork(error)
             status, data = self._failed(attempt, function, extra, error, arguments, log_start)
             flags = 0
             del error
@@ -546,7 +548,7 @@ class Performer:
                     values.append(value)
                 except BaseException as error:
                     self.in_call = 0
-                    if self.interrupted == attempt:
+                    if self.interrupted == attempt or self._forked:
                         raise
                     tries += 1
                     offset = len(values)
@@ -574,6 +576,8 @@ class Performer:
                 after.open_streams()
                 stdout, stderr, errors = after.stdout, after.stderr, after.errors
             if function not in tame or (few and self.budget.differs()):
+                if self._forked:
+                    leave_fork(None)  # the function forked, and this is the child
                 after.restore(function)
             if errors.written:
                 after.wrote_errors()
