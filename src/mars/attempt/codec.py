@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from mars.code.places import HoldsObject, note_in, place_of, stand_for
-from mars.settings import BUFFER_BYTES
+from mars.code.places import HoldsObject, note_in, numbered, place_of, stand_for
+from mars.settings import BUFFER_BYTES, FEW_INPUTS
+from mars.task import Output
 
 if TYPE_CHECKING:
-    from mars.task import Buffer, Output
+    from mars.task import Buffer
 
     Arguments = tuple[tuple[object, ...], dict[str, object]]
     """Positional arguments, and those with a name."""
@@ -133,6 +134,10 @@ def encode_arguments(
                 break
         else:
             return pickle.dumps((args, kwargs), 5), _NO_BUFFERS, _NO_OUTPUTS
+        if isinstance(args[0], Output) and (data := _of_outputs(args)) is not None:
+            found = cast("list[Output]", [*args])
+            makers = _makers(found, function)
+            return _beside_makers(data, Keep(), makers) if makers else data, _NO_BUFFERS, found
     keep = Keep(least_bytes)
     outer = note_in(keep.found)
     try:
@@ -141,9 +146,7 @@ def encode_arguments(
             if data is not None:
                 makers = _makers(keep.found, function)
                 if makers:
-                    from mars.code.pickling import beside_makers
-
-                    data = beside_makers(data, keep, makers)
+                    data = _beside_makers(data, keep, makers)
                 return data, keep.buffers, keep.found
         from mars.code.pickling import dumps_arguments
 
@@ -151,6 +154,46 @@ def encode_arguments(
     finally:
         note_in(outer)
     return data, keep.buffers, keep.found
+
+
+def _of_outputs(args: tuple[object, ...]) -> bytes | None:
+    """The pickle of arguments that are outputs and nothing else, as those of a chain or a tree.
+
+    It does not depend on them, so no output has to be asked. None: there are others among them,
+    or one of them twice, which has one place.
+    """
+    count = len(args)
+    if count > 1 and not (all(map(_is_output, args)) and len(set(args)) == count):
+        return None
+    data = _places.get(count)
+    if data is None:
+        data = pickle.dumps((tuple(map(_Place, range(count))), {}), 5)
+        if count <= FEW_INPUTS:
+            _places[count] = data
+    return data
+
+
+_places: Final[dict[int, bytes]] = {}
+
+
+class _Place:
+    """Pickles as an output does."""
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return numbered(self._position)
+
+
+def _is_output(value: object) -> bool:
+    return isinstance(value, Output)
+
+
+def _beside_makers(data: bytes, keep: Keep, makers: list[object]) -> bytes:
+    from mars.code.pickling import beside_makers  # late: as in `encode`
+
+    return beside_makers(data, keep, makers)
 
 
 def _makers(found: Iterable[Output], function: object) -> list[object]:
@@ -169,8 +212,6 @@ def _makers(found: Iterable[Output], function: object) -> list[object]:
 
 def _are_simple(values: Iterable[object]) -> bool:
     """Whether a first look at values tells that they may hold no class."""
-    from mars.task import Output
-
     for value in values:
         kind = type(value)
         if kind not in _SIMPLE and not issubclass(kind, Output):

@@ -62,6 +62,16 @@ class Watched:
 
     def _end_watch(self) -> None:
         """All has been looked at."""
+        specs, self._specs = self._specs, []
+        for module, spec in specs:
+            space = module.__dict__
+            if type(module) is ModuleType and space.get("__spec__") is spec:
+                # Most often: then it is looked at together with the module's other names.
+                _, names, values = self._globals.setdefault(id(space), (space, [], []))
+                names.append("__spec__")
+                values.append(spec)
+            else:
+                self._specs.append((module, spec))
         self._bound = [
             (space, tuple(names), tuple(values)) for space, names, values in self._globals.values()
         ]
@@ -74,27 +84,25 @@ class Watched:
     def unchanged(self) -> bool:
         """Whether all is as it was when this was made."""
         try:
-            return self._unchanged()
+            for reference, func_code, defaults, kwdefaults in self._functions:
+                func = reference()
+                if (
+                    func is None
+                    or func.__code__ is not func_code
+                    or func.__defaults__ is not defaults
+                    or func.__kwdefaults__ is not kwdefaults
+                ):
+                    return False
+            # What follows is looked at by C code, as far as that can be had: it happens at each
+            # spawn.
+            for namespace, names, values in self._bound:
+                if not all(map(operator.is_, map(namespace.get, names, _MISSINGS), values)):
+                    return False
+            if len(copyreg.dispatch_table) != self._reducers or any(self._empty):
+                return False
+            return self._is_short or self._rest_unchanged()
         except RuntimeError:  # another thread changes one meanwhile
             return False
-
-    def _unchanged(self) -> bool:
-        for reference, func_code, defaults, kwdefaults in self._functions:
-            func = reference()
-            if (
-                func is None
-                or func.__code__ is not func_code
-                or func.__defaults__ is not defaults
-                or func.__kwdefaults__ is not kwdefaults
-            ):
-                return False
-        # What follows is looked at by C code, as far as that can be had: it happens at each spawn.
-        for namespace, names, values in self._bound:
-            if not all(map(operator.is_, map(namespace.get, names, _MISSINGS), values)):
-                return False
-        if len(copyreg.dispatch_table) != self._reducers:
-            return False
-        return not any(self._empty) and (self._is_short or self._rest_unchanged())
 
     def _rest_unchanged(self) -> bool:
         for cell, value in self._cells:
