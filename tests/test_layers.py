@@ -124,7 +124,7 @@ LAYERS = """
     engines.cluster.mirrors
     engines.cluster.nodes
     engines.cluster.workers
-    engines.cluster.engine engines.cluster.dask_parts
+    engines.cluster.engine engines.cluster.dask_parts engines.cluster.ray_parts
     engines.cluster.dask_own
     engines.dask engines.ray
     engines.start
