@@ -92,7 +92,7 @@ LAYERS = """
     engines.worker.thread_host
     engines.local.launch engines.local.stacks engines.local.zygote
     deploy.slurm_node
-    deploy.slurm_steps
+    deploy.slurm_asking deploy.slurm_steps
     deploy.slurm_keeper
     deploy.slurm_start
     engines.local.process
