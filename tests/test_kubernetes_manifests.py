@@ -16,6 +16,7 @@ from mars.deploy.kubernetes import manifests, pods
 from mars.deploy.kubernetes.client import Waiting
 from mars.deploy.kubernetes.wanted import Wanted, cpu_milli, wanted
 from mars.errors import StartupFailed, UsageError
+from mars.gpus import find
 
 VERSIONS = ("1.25", "1.29", "1.33", "1.37")
 """The oldest with a schema, today's, and two between."""
@@ -38,7 +39,7 @@ PLANS = {
         "service_account": "runner", "node_selector": {"disk": "ssd"},
         "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "extra_env": {"OMP_NUM_THREADS": 1}, "worker_extra_env": {"A": "b"},
-        "extra_labels": {"team/name": "blue"}, "pre_stop_command": ["sleep", "1"],
+        "worker_gpus": 2, "extra_labels": {"team/name": "blue"}, "pre_stop_command": ["sleep", "1"],
         "extra_volumes": [{"name": "data", "mountPath": "/data", "readOnly": True,
                            "persistentVolumeClaim": {"claimName": "data"}}],
     },
@@ -82,7 +83,9 @@ def test_every_pod_is_without_rights_and_has_limits(asked: dict[str, Any]) -> No
         assert security["capabilities"] == {"drop": ["ALL"]}
         resources = container["resources"]
         assert resources["limits"] == resources["requests"]
-        assert set(resources["limits"]) == {"cpu", "memory", "ephemeral-storage"}
+        assert set(resources["limits"]) - {"nvidia.com/gpu"} == {
+            "cpu", "memory", "ephemeral-storage"
+        }  # fmt: skip
         assert "exec" in container["livenessProbe"]
         for volume in spec["volumes"]:
             assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""})
@@ -115,6 +118,21 @@ def test_workers_find_the_scheduler_at_its_service() -> None:
     assert command[command.index("--nthreads") + 1] == "2"  # of 1.5 cores
 
 
+def test_pods_that_run_calls_have_the_gpus_and_their_nodes_offer_them() -> None:
+    for count in (0, 3):
+        made = {one["metadata"]["name"]: one for one in objects(worker_gpus=count)}
+        (worker,) = made["team-worker"]["spec"]["template"]["spec"]["containers"]
+        (scheduler,) = made["team-scheduler"]["spec"]["template"]["spec"]["containers"]
+        assert worker["resources"]["requests"] == worker["resources"]["limits"]
+        asked = worker["resources"]["limits"].get("nvidia.com/gpu")
+        told = {one["name"]: one.get("value", "") for one in worker["env"]}
+        assert asked == ("3" if count else None)
+        assert ("MARS_GPUS" in told) is bool(count)
+        assert not count or len(find(environ=told).names) == count
+        assert "nvidia.com/gpu" not in json.dumps(scheduler)
+        assert "MARS_GPUS" not in json.dumps(scheduler)
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "said"),
     [
@@ -123,6 +141,8 @@ def test_workers_find_the_scheduler_at_its_service() -> None:
         ({"worker_num": 0}, ValueError, "worker_num"),
         ({"worker_num": True}, TypeError, "worker_num"),
         ({"worker_cpu": "much"}, ValueError, "worker_cpu"),
+        ({"worker_gpus": -1}, ValueError, "worker_gpus"),
+        ({"worker_gpus": 0.5}, TypeError, "worker_gpus"),
         ({"worker_mem": "much"}, ValueError, "worker_mem"),
         ({"worker_cache_mem": "120%"}, ValueError, "less than worker_mem"),
         ({"service_type": "Ingress"}, ValueError, "service_type"),

@@ -92,7 +92,7 @@ LAYERS = """
     engines.worker.thread_host
     engines.local.launch engines.local.stacks engines.local.zygote
     deploy.slurm_node
-    deploy.slurm_steps
+    deploy.slurm_asking deploy.slurm_steps
     deploy.slurm_keeper
     deploy.slurm_start
     engines.local.process
@@ -124,7 +124,7 @@ LAYERS = """
     engines.cluster.mirrors
     engines.cluster.nodes
     engines.cluster.workers
-    engines.cluster.engine engines.cluster.dask_parts
+    engines.cluster.engine engines.cluster.dask_parts engines.cluster.ray_parts
     engines.cluster.dask_own
     engines.dask engines.ray
     engines.start

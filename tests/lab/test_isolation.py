@@ -5,6 +5,7 @@ On Dask and on Ray; the tests of an engine share a cluster, so their order count
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -142,8 +143,7 @@ with mars.new_session(sys.argv[1]) as session:
     calls = [mr.spawn(host, (i,)) for i in range(20)]
     mr.ExecutableTuple(calls).execute()
     say("ran on", sorted({call.fetch() for call in calls}))
-    deadline = time.monotonic() + float(sys.argv[2])
-    while len(session.get_worker_addresses()) < 2 and time.monotonic() < deadline:
+    while len(session.get_worker_addresses()) < 2:
         calls = [mr.spawn(host, (i, 0.1)) for i in range(2)]
         mr.ExecutableTuple(calls).execute()
     addresses = session.get_worker_addresses()
@@ -156,7 +156,7 @@ with mars.new_session(sys.argv[1]) as session:
 def test_a_session_begins_with_the_nodes_that_answer_and_takes_the_others_when_they_come(
     cluster: LabCluster, drive: Callable[..., Driver]
 ) -> None:
-    driver = drive(UNREACHABLE, "60")
+    driver = drive(UNREACHABLE)
     usual = driver.json("usual")
     cluster.lab.cut("two")
     try:
@@ -167,7 +167,23 @@ def test_a_session_begins_with_the_nodes_that_answer_and_takes_the_others_when_t
         assert driver.json("ran on") == ["one"]
     finally:
         cluster.lab.mend("two")
-    assert driver.json("then on") == ["one", "two"]
+    is_there = threading.Event()
+
+    def start_again() -> None:
+        """On a slow machine the engine may have given the node up meanwhile, which then ends."""
+        while not is_there.wait(0.5):
+            if not cluster["two"].processes():
+                cluster["two"].mars("cluster", "down", check=False)
+                cluster.join("two")
+                return
+
+    watching = threading.Thread(target=start_again)
+    watching.start()
+    try:
+        assert driver.json("then on") == ["one", "two"]
+    finally:
+        is_there.set()
+        watching.join()
     assert driver.end() == 0, driver.said
     assert f"node {'tls://' if cluster.engine == 'dask' else ''}10.77.0.3:" in driver.said
     assert "has not answered" in driver.said

@@ -191,3 +191,73 @@ def test_mars_run_outside_of_an_allocation_says_what_to_do(slurm: SlurmLab) -> N
     missing = slurm["login"].mars("run", "nothing.py", check=False)
     assert missing.returncode == 2
     assert "there is no file 'nothing.py'" in missing.stderr
+
+
+RESCALED = """
+import subprocess, sys, time
+import mars, mars.remote as mr
+from mars.deploy.slurm import new_cluster
+from mars.errors import MarsError
+
+def where(i):
+    import socket, time
+    time.sleep(0.2)
+    return socket.gethostname()
+
+def hosts(session):
+    homes = session.get_worker_addresses()
+    calls = [mr.spawn(where, args=(i,), expect_worker=home) for i, home in enumerate(homes)]
+    mars.execute(calls)
+    return sorted(call.fetch() for call in calls)
+
+def cores():
+    listed = subprocess.run(["squeue", "-h", "-t", "running", "-o", "%C %N"],
+                            capture_output=True, text=True, check=True).stdout
+    return sorted(listed.splitlines())
+
+with new_cluster(nodes=1, cpus=2, memory="512MiB", time=5) as cluster:
+    session = cluster.session
+    print("begun", len(hosts(session)), cluster.job_ids == (cluster.job_id,))
+    calls = [mr.spawn(where, args=(i,)) for i in range(60)]
+    running = mr.ExecutableTuple(calls).execute(wait=False)
+    cluster.rescale(2)
+    print("grown", hosts(session), len(cluster.job_ids), cores())
+    try:
+        cluster.rescale(3, timeout=3)
+    except MarsError as error:
+        print("refused", type(error).__name__, error)
+    print("still", hosts(session), len(cluster.job_ids))
+    cluster.rescale(1)
+    print("shrunk", len(hosts(session)), cluster.job_ids == (cluster.job_id,), len(cores()))
+    running.result()
+    print("all", {call.fetch() for call in calls} <= {"one", "two"})
+with new_cluster(nodes=2, cpus=1, memory="512MiB", time=5) as cluster:
+    cluster.rescale(1)
+    print("released", len(hosts(cluster.session)), len(cluster.job_ids), len(cores()[0].split(",")))
+    cluster.rescale(2)
+    print("again", len(hosts(cluster.session)), len(cluster.job_ids))
+    subprocess.run(["scancel", cluster.job_ids[1]], check=True)
+    while len(cluster.job_ids) == 2 or len(cluster.session.get_worker_addresses()) == 2:
+        time.sleep(0.1)
+    print("cancelled", len(hosts(cluster.session)), cluster.job_ids == (cluster.job_id,))
+    cluster.rescale(2)
+    print("replaced", len(hosts(cluster.session)), len(cluster.job_ids))
+"""
+
+
+def test_a_cluster_grows_by_further_jobs_and_gives_hosts_back(slurm: SlurmLab) -> None:
+    words = [sys.executable, "-W", "error", write(slurm, "rescaled.py", RESCALED)]
+    said = slurm.run(*words, limit_s=180.0)
+    lines = dict(line.partition(" ")[::2] for line in said.splitlines())
+    assert lines["begun"] == "1 True"
+    assert lines["grown"] == "['one', 'two'] 2 ['2 one', '2 two']"
+    assert "StartupFailed" in lines["refused"] and "within timeout=3 s" in lines["refused"], said
+    assert lines["still"] == "['one', 'two'] 2"
+    assert lines["shrunk"] == "1 True 1"
+    assert lines["all"] == "True"
+    assert lines["released"] == "1 1 1"
+    assert lines["again"] == "2 2"
+    assert lines["cancelled"] == "1 True", "a job that ended costs its own hosts only"
+    assert lines["replaced"] == "2 2"
+    assert slurm.jobs() == []
+    assert slurm.left() == []

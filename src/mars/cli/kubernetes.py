@@ -39,6 +39,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--name", help="of the cluster, on Kubernetes; default: mars-XXXXXXXX")
     add_place(parser)
     parser.add_argument("--workers", type=int, default=1, help="how many pods run calls")
+    parser.add_argument(
+        "--worker-gpus", type=int, default=0,
+        help="whole GPUs of NVIDIA for each of them; default: 0 (Kubernetes)",
+    )  # fmt: skip
     for name, what in _OPTIONS:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"{what} (Kubernetes)")
     parser.add_argument(
@@ -201,6 +205,7 @@ def _plan(options: Namespace, namespace: str) -> Wanted:
         variables[name] = value
     asked |= {
         "worker_num": options.workers,
+        "worker_gpus": options.worker_gpus,
         "extra_env": variables,
         "image_pull_secrets": options.image_pull_secret,
         "lease": 0,  # it stays until somebody ends it

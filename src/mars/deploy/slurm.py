@@ -11,6 +11,7 @@ import atexit
 import datetime
 import math
 import re
+import time as clock
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -18,8 +19,9 @@ from mars.calls.options import parse_bytes
 from mars.config import plain_scalar
 from mars.deploy.slurm_queue import Request
 from mars.deploy.slurm_start import Keeper
-from mars.errors import UsageError
+from mars.errors import StartupFailed, UsageError
 from mars.sessions.opening import new_session
+from mars.settings import NODES_START_S, SLURM_TICK_S
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,7 +43,7 @@ class SlurmCluster:
     session : Session
         A session on it.
     job_id : str
-        Number of the job.
+        Number of the first job.
     endpoint : str
         Where programs of this user connect, for `mars.new_session` and ``mars doctor``.
     """
@@ -52,8 +54,60 @@ class SlurmCluster:
         self.endpoint = keeper.address
         self._keeper = keeper
 
+    @property
+    def job_ids(self) -> tuple[str, ...]:
+        """Numbers of all jobs that run: `rescale` asks for further ones."""
+        return tuple(self._keeper.jobs)
+
+    def rescale(self, nodes: int, timeout: float | None = None) -> None:
+        """Have another number of hosts run calls; returns when the session has them.
+
+        For more, Slurm is asked for a further job, with the same options as the first one. Each
+        job has its own time limit. For fewer, those that came last are given back to Slurm. Calls
+        that run there begin again elsewhere, as with any lost host. Hosts that were lost do not
+        count, so the same number as before replaces them.
+
+        Parameters
+        ----------
+        nodes : int
+            Number of hosts, in all jobs together.
+        timeout : float, optional
+            Seconds that the further job may wait in the queue. Default: no limit.
+
+        Raises
+        ------
+        UsageError
+            Slurm refuses the further job, or holds it until somebody does something. The cluster
+            goes on with what it has.
+        StartupFailed
+            The job waits for longer than ``timeout``, or hosts did not join: the cluster goes on
+            with those that did. Or the cluster has ended.
+        TypeError, ValueError
+            An argument is wrong.
+
+        Examples
+        --------
+        ::
+
+            with new_cluster(nodes=2, cpus=16) as cluster:
+                mars.execute(small)
+                cluster.rescale(20)
+                mars.execute(large)
+                cluster.rescale(2)
+        """
+        count = _count("nodes", nodes)
+        self._keeper.rescale(count, _timeout(timeout))
+        deadline = clock.monotonic() + NODES_START_S
+        while len(self.session.get_worker_addresses()) != count:
+            if clock.monotonic() > deadline:
+                raise StartupFailed(
+                    f"the cluster has {count} hosts, but the session has "
+                    f"{len(self.session.get_worker_addresses())} after {NODES_START_S:g} s"
+                )
+            clock.sleep(SLURM_TICK_S / 5)
+
     def stop(self) -> None:
-        """End the session, the nodes, the job and the head; returns when they have ended.
+        """End the session, the nodes, the jobs and the head; returns when they have ended.
 
         May be called twice. Values that were fetched before stay.
         """
@@ -75,7 +129,8 @@ class SlurmCluster:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<SlurmCluster job {self.job_id} at {self.endpoint}>"
+        jobs = self.job_ids or (self.job_id,)
+        return f"<SlurmCluster job {', '.join(jobs)} at {self.endpoint}>"
 
 
 def new_cluster(
@@ -174,14 +229,13 @@ def new_cluster(
     enough = request.nodes if min_nodes is None else _count("min_nodes", min_nodes)
     if enough > request.nodes:
         raise ValueError(f"min_nodes={enough} is more than nodes={request.nodes}")
-    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
-        raise ValueError(f"timeout has to be more than 0 seconds, or None, got {timeout!r}")
+    limit_s = _timeout(timeout)
     if "address" in session_options or "engine" in session_options:
         raise TypeError("new_cluster() chooses the address and the engine of its session")
     keeper = Keeper(
         request,
         min_nodes=enough,
-        timeout_s=timeout,
+        timeout_s=limit_s,
         host=_word("host", host),
         quiet=not show_progress,
     )
@@ -207,6 +261,12 @@ def _count(name: str, value: object) -> int:
         raise TypeError(f"{name} has to be an int, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} has to be 1 or more, got {value}")
+    return value
+
+
+def _timeout(value: float | None) -> float | None:
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"timeout has to be more than 0 seconds, or None, got {value!r}")
     return value
 
 

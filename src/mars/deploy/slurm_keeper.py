@@ -1,14 +1,16 @@
 """The process that owns a cluster on Slurm: it begins it, watches its job, and ends all of it.
 
 ``python -m mars.deploy.slurm_keeper`` reads one line of JSON, what is wanted, from its standard
-input, and prints lines of JSON: what happens. When its input ends, because the program has closed
-it or has been killed, or when a signal comes, it ends the nodes, the job and the head, and then
-itself. Nothing else holds any of these, so nothing is left. Started by `mars.deploy.slurm_start`.
+input, and prints lines of JSON: what happens. A further line says how many hosts there shall be: it
+asks Slurm for a further job, or lets go of hosts. When its input ends, because the program has
+closed it or has been killed, or when a signal comes, it ends the nodes, the jobs and the head, and
+then itself. Nothing else holds any of these, so nothing is left. Started by
+`mars.deploy.slurm_start`.
 
 ::
 
     the program ──input──► keeper ──► the head, Dask's scheduler, on this host
-                ◄──lines──        ──► salloc, and squeue now and then
+                ◄──lines──        ──► salloc for each job, and squeue now and then
                                   ──► srun, one for each host ──► slurm_node there
 """
 
@@ -17,33 +19,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from mars import platform
 from mars.deploy import clusters, private_files, records, slurm_queue
 from mars.deploy.dask_scheduler import WITH_PARENT
 from mars.deploy.records import Record
+from mars.deploy.slurm_asking import Asking, how_ended
 from mars.deploy.slurm_node import Lines
-from mars.deploy.slurm_queue import Job, Request, Share
+from mars.deploy.slurm_queue import Request, Share
 from mars.deploy.slurm_steps import Step
 from mars.engines.kinds import DASK
 from mars.errors import MarsError, StartupFailed, UsageError
 from mars.settings import (
     CREDENTIALS_DAYS,
-    SLURM_COMMAND_S,
     SLURM_LONG_LOOK_S,
     SLURM_QUEUE_LOOK_S,
-    SLURM_QUEUE_NEW_S,
     SLURM_STEP_AGAIN_S,
     SLURM_STEP_END_S,
     SLURM_STEP_TRIES,
@@ -53,11 +52,12 @@ from mars.settings import (
 
 SAY: Final = "say"  # a line for people
 READY: Final = "ready"  # the address of the cluster
-JOB: Final = "job"  # the number of the job
+JOB: Final = "job"  # the number of a job
+LEFT: Final = "left"  # the number of a job that is not there any more
+RESCALED: Final = "rescaled"  # how that ended, as JSON: which of the next two, or READY, and why
 REFUSED: Final = "refused"  # why there is no cluster
 MISUSED: Final = "misused"  # the same, and the caller can do something
 
-_GRANTED: Final = re.compile(r"job allocation (\d+)")
 _PORT_TRIES: Final = 3
 
 _OURS: Final = "slurm"
@@ -68,16 +68,38 @@ class Ended(Exception):
     """The program, or a signal, wants the end."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Host:
-    """A host of the job, and what runs there."""
+    """A host of a job, and what runs there."""
 
+    job: str
     share: Share
     step: Step | None
     tries: int = 0  # since a node was there
     again_at: float = 0.0
     was_there: bool = False
     given_up: bool = False
+    is_new: bool = True  # it has not joined yet: if it cannot, it is not tried again
+    why: str = ""  # it could not join
+    leaves_by: float | None = None  # it is let go of, and is ended then
+
+
+@dataclass(slots=True)
+class Running:
+    """A job that runs."""
+
+    ends_at: float | None = None  # by our clock
+    told: bool = False  # its calls know that it is nearly over
+
+
+@dataclass(slots=True)
+class Rescale:
+    """A change of the number of hosts that is under way: one that joins, or some that leave."""
+
+    nodes: int
+    asking: Asking | None = None
+    growing: list[Host] = field(default_factory=list)
+    leaving: list[Host] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -98,12 +120,14 @@ class Keeper:
     def __init__(self, lines: Lines, woken: int, parent: int) -> None:
         self._lines, self._woken, self._parent = lines, woken, parent
         self._record: Record | None = None
-        self._name = ""
+        self._name = f"mars-{secrets.token_hex(6)}"
+        self._is_ours = False  # whether there may be jobs of that name
+        self._bundle = b""
         self._hosts: list[Host] = []
-        self._refusals: list[str] = []
-        self._shown = ""  # why the job waits, as people know
-        self._told = False
+        self._jobs: dict[str, Running] = {}
         self._ready = False
+        self._asked: deque[str] = deque()  # lines of the program
+        self._rescale: Rescale | None = None
 
     def run(self, plan: Plan) -> None:
         """Begin, and stay until the job or the program ends.
@@ -116,120 +140,78 @@ class Keeper:
             There is no cluster.
         """
         if plan.request is not None:
-            plan.job, plan.shares = self._allocate(plan, plan.request)
+            plan.job, plan.shares = self._allocate(plan.request, plan.timeout_s)
             tell(SAY, f"Slurm job {plan.job} has begun")
-        tell(JOB, plan.job)
         self._record = record = _begin_head(plan)  # nothing listens while a job waits for days
-        bundle = clusters.export(record)
-        own_job = plan.request is not None
-        for share in plan.shares:
-            self._hosts.append(Host(share, Step(plan.job, share, bundle, own_job=own_job)))
-        self._watch(plan, bundle)
+        self._bundle = clusters.export(record)
+        self._add(plan, plan.job, plan.shares)
+        self._watch(plan)
 
-    # -- the queue ----------------------------------------------------------------------------
-
-    def _allocate(self, plan: Plan, request: Request) -> tuple[str, list[Share]]:
+    def _allocate(self, request: Request, timeout_s: float | None) -> tuple[str, list[Share]]:
         """Wait until the job has its hosts; return its number, and what it has there."""
-        self._name = f"mars-{secrets.token_hex(6)}"
-        command = request.command(self._name)
+        asking = self._ask(request, timeout_s)
         try:
-            asking = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                preexec_fn=_end_with_us,  # noqa: PLW1509  # this process has one thread
-            )
-        except FileNotFoundError:
-            raise UsageError(slurm_queue.no_command(command[0])) from None
-        assert asking.stderr is not None
-        try:
-            job = self._wait_granted(plan, asking, Lines(asking.stderr.fileno()))
+            while True:
+                if asking in self._wait([asking]):
+                    asking.read()
+                shares = asking.hosts(time.monotonic())
+                if shares is not None:
+                    return asking.job, shares
         finally:
-            if asking.poll() is None:
-                asking.terminate()  # it takes the job out of the queue
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                asking.wait(SLURM_COMMAND_S)
-            asking.stderr.close()
-        found = slurm_queue.look(job)
-        if found is None or found.is_over:
-            raise StartupFailed(f"Slurm ended job {job} when it began{_how(found)}")
-        size = request.memory_bytes or slurm_queue.memory_of_node(job)
-        names = slurm_queue.hosts(found.hosts)
-        return job, [Share(name, request.cpus, size) for name in names]
+            asking.close()
 
-    def _wait_granted(self, plan: Plan, asking: subprocess.Popen[bytes], lines: Lines) -> str:
-        began = time.monotonic()
-        look_at = began + 1.0
-        said: list[str] = []
-        doubted = job = ""
-        while not lines.ended:
-            ready = self._wait([lines.descriptor])
-            if lines.descriptor in ready:
-                for line in lines.come():
-                    said.append(line)
-                    found = _GRANTED.search(line)
-                    job = found[1] if found else job
-            now = time.monotonic()
-            if not job or now < look_at or lines.ended:
-                continue
-            is_new = now - began < SLURM_QUEUE_NEW_S
-            look_at = now + (SLURM_QUEUE_LOOK_S if is_new else SLURM_LONG_LOOK_S)
-            reason, why = self._look_at_queue(job)
-            if why and doubted == reason:  # seen twice: it does not pass at once
-                raise UsageError(
-                    f"Slurm does not start job {job}: {reason}. This does not pass by itself: "
-                    f"{why}. The job was taken out of the queue"
-                )
-            doubted = reason if why else ""
-            if plan.timeout_s is not None and reason and now - began > plan.timeout_s:
-                raise StartupFailed(
-                    f"Slurm did not start job {job} within timeout={plan.timeout_s:g} s: {reason}. "
-                    f"The job was taken out of the queue"
-                )
-        if asking.wait() == 0 and job:
-            return job
-        words = [line.removeprefix("salloc: ").removeprefix("error: ") for line in said]
-        raise UsageError(f"Slurm refuses the job: {'; '.join(words) or 'it does not say why'}")
+    def _ask(self, request: Request, timeout_s: float | None) -> Asking:
+        self._is_ours = True
+        return Asking(
+            request, self._name, lambda line: tell(SAY, line), timeout_s, time.monotonic()
+        )
 
-    def _look_at_queue(self, job: str) -> tuple[str, str]:
-        """Why a job waits, and why it does so for ever; "": it does not."""
-        try:
-            waiting = slurm_queue.look(job)
-            if waiting is None or waiting.state != "PENDING":
-                return "", ""  # it begins, or was cancelled: `salloc` says more in a moment
-            why = slurm_queue.why_never(waiting)
-        except StartupFailed as error:  # a busy controller; the job keeps its place
-            tell(SAY, str(error))
-            return "", ""
-        if waiting.reason not in (self._shown, "None", ""):
-            self._shown = waiting.reason
-            tell(SAY, f"Slurm job {job} waits: {waiting.reason}")
-        return waiting.reason, why
+    def _add(self, plan: Plan, job: str, shares: Sequence[Share]) -> list[Host]:
+        """Start a node on each host of a job."""
+        tell(JOB, job)
+        self._jobs[job] = Running()
+        added = [Host(job, share, self._step(plan, job, share)) for share in shares]
+        self._hosts += added
+        return added
+
+    def _step(self, plan: Plan, job: str, share: Share) -> Step:
+        return Step(job, share, self._bundle, own_job=plan.request is not None)
 
     # -- the job ------------------------------------------------------------------------------
 
-    def _watch(self, plan: Plan, bundle: bytes) -> None:
-        """Stay until the job is over, or no host is left."""
+    def _watch(self, plan: Plan) -> None:
+        """Stay until no job, or no host, is left."""
         look_at = time.monotonic() + SLURM_QUEUE_LOOK_S
-        ends_at: float | None = None
         while True:
-            ready = self._wait([host.step for host in self._hosts if host.step is not None])
+            ready = self._wait(self._readable())
             now = time.monotonic()
-            for host in self._hosts:
+            for host in list(self._hosts):
                 if host.step is not None and host.step in ready:
                     for line in host.step.read():
                         tell(SAY, f"{host.share.host}: {line}")
                 self._attend(host, now)
                 if host.step is None and not host.given_up and now >= host.again_at:
-                    host.step = Step(plan.job, host.share, bundle, own_job=plan.request is not None)
+                    host.step = self._step(plan, host.job, host.share)
+            asking = None if self._rescale is None else self._rescale.asking
+            if asking is not None and asking in ready:
+                asking.read()
             self._settle(plan)
+            self._change(plan, now)
             if now >= look_at:
                 look_at = now + SLURM_LONG_LOOK_S
-                ends_at = self._look(plan.job, now, ends_at)
-            if ends_at is not None and now >= ends_at - SLURM_WARNING_S and not self._told:
-                self._told = True
-                self._tell_calls(plan.job, ends_at - now)
+                for job in list(self._jobs):
+                    self._look(job, now)
+            for job, running in self._jobs.items():
+                ends_at = running.ends_at
+                if ends_at is not None and now >= ends_at - SLURM_WARNING_S and not running.told:
+                    running.told = True
+                    self._tell_calls(job, ends_at - now)
+
+    def _readable(self) -> list[Step | Asking]:
+        found: list[Step | Asking] = [one.step for one in self._hosts if one.step is not None]
+        if self._rescale is not None and self._rescale.asking is not None:
+            found.append(self._rescale.asking)
+        return found
 
     def _attend(self, host: Host, now: float) -> None:
         """See to a host whose node has joined or ended."""
@@ -237,9 +219,11 @@ class Keeper:
         if step is None:
             return
         if step.name and not host.was_there:
-            host.was_there, host.tries = True, 0
+            host.was_there, host.tries, host.is_new = True, 0, False
             if self._ready:
                 tell(SAY, f"{host.share.host} has joined")
+        if host.leaves_by is not None and now >= host.leaves_by:
+            step.kill()
         if not step.lines.ended:
             return  # also if it has ended: what it said last is read first
         why, lost = step.why, step.is_lost
@@ -247,16 +231,18 @@ class Keeper:
         host.step = None
         host.was_there = False
         host.tries += 1
-        if lost or host.tries >= SLURM_STEP_TRIES or not self._ready:
+        is_new, host.is_new = host.is_new, False
+        if lost or host.tries >= SLURM_STEP_TRIES or is_new or host.leaves_by is not None:
             host.given_up = True
         host.again_at = now + SLURM_STEP_AGAIN_S
+        if host.leaves_by is not None:
+            return
+        host.why = (why if not lost else "Slurm cannot reach it") if is_new else ""
         if lost:
             tell(SAY, f"{host.share.host} is lost: Slurm cannot reach it")
-        elif self._ready:
+        elif not is_new:
             # What else it said has been shown.
             tell(SAY, f"{host.share.host} has left" + (f": {step.failure}" if step.failure else ""))
-        else:
-            self._refusals.append(f"{host.share.host}: {why}")
 
     def _settle(self, plan: Plan) -> None:
         """Tell the program when enough hosts have joined, or when they cannot."""
@@ -266,6 +252,8 @@ class Keeper:
             wanted = min(plan.min_nodes, len(self._hosts)) or len(self._hosts)
             if there >= wanted:
                 self._ready = True
+                for host in self._hosts:
+                    host.is_new = False  # those that come later are tried again
                 assert self._record is not None
                 joined = [host.share for host in self._hosts if host.was_there]
                 tell(
@@ -277,24 +265,39 @@ class Keeper:
             elif possible < wanted:
                 raise StartupFailed(
                     f"of the hosts of Slurm job {plan.job}, {len(self._hosts) - possible} did not "
-                    f"join the cluster. {'; '.join(self._refusals)}"
+                    f"join the cluster. {_refusals(self._hosts)}"
                 )
-        elif not possible:
-            raise StartupFailed(f"no host of Slurm job {plan.job} is left")
+        elif not possible and self._rescale is None:
+            raise StartupFailed(f"no host of Slurm job {', '.join(self._jobs)} is left")
 
-    def _look(self, job: str, now: float, ends_at: float | None) -> float | None:
-        """Ask Slurm for the job; return when it ends, by our clock."""
+    def _look(self, job: str, now: float) -> None:
+        """Ask Slurm for a job: whether it is over, and when it ends."""
+        running = self._jobs[job]
         try:
             found = slurm_queue.look(job)
         except MarsError as error:  # its controller may be away for a while, and jobs run on
             tell(SAY, str(error))
-            return ends_at
+            return
         if found is None or found.is_over:
-            raise StartupFailed(f"Slurm job {job} has ended{_how(found)}")
-        ends_at = None if found.left_s is None else now + found.left_s
+            over = f"Slurm job {job} has ended{how_ended(found)}"
+            if len(self._jobs) == 1:
+                raise StartupFailed(over)
+            tell(SAY, f"{over}; the others go on")
+            self._forget(job)
+            return
+        ends_at = running.ends_at = None if found.left_s is None else now + found.left_s
         if ends_at is None or ends_at - now > SLURM_WARNING_S:
-            self._told = False  # somebody gave it more time
-        return ends_at
+            running.told = False  # somebody gave it more time
+
+    def _forget(self, job: str) -> None:
+        """A job is not there any more, nor are its hosts."""
+        del self._jobs[job]
+        tell(LEFT, job)
+        for host in [one for one in self._hosts if one.job == job]:
+            if host.step is not None:
+                host.step.close()
+            host.step, host.given_up = None, True
+            self._hosts.remove(host)
 
     def _tell_calls(self, job: str, left_s: float) -> None:
         tell(
@@ -303,12 +306,105 @@ class Keeper:
             f"handle SIGTERM get it now. A checkpoint keeps what is finished",
         )
         for host in self._hosts:
-            if host.step is not None:
+            if host.step is not None and host.job == job:
                 host.step.tell()
+
+    # -- more hosts, or fewer -----------------------------------------------------------------
+
+    def _change(self, plan: Plan, now: float) -> None:
+        """Begin with what the program wants changed, or go on with it; tell it how that ended."""
+        try:
+            if self._rescale is None and self._ready and self._asked:
+                self._begin_rescale(plan, self._asked.popleft(), now)
+            if self._rescale is not None and self._go_on(plan, self._rescale, now):
+                self._end_rescale(READY, "")
+        except UsageError as error:
+            self._end_rescale(MISUSED, str(error))
+        except (MarsError, OSError) as error:
+            self._end_rescale(REFUSED, str(error))
+
+    def _begin_rescale(self, plan: Plan, line: str, now: float) -> None:
+        asked = json.loads(line)
+        nodes = int(asked["nodes"])
+        self._rescale = Rescale(nodes)
+        there = [host for host in self._hosts if not host.given_up]
+        if plan.request is None:
+            raise UsageError("the job is not ours; what it has is what was asked for")
+        if nodes > len(there):
+            request = replace(plan.request, nodes=nodes - len(there))
+            self._rescale.asking = self._ask(request, asked["timeout_s"])
+        # Those of jobs that came last go first: whole jobs end, and the first one stays.
+        for host in there[nodes:]:
+            host.leaves_by = now + SLURM_STEP_END_S
+            if host.step is not None:
+                host.step.leave()
+            else:
+                host.given_up = True
+            self._rescale.leaving.append(host)
+
+    def _go_on(self, plan: Plan, change: Rescale, now: float) -> bool:
+        """Whether it is done."""
+        if change.asking is not None:
+            shares = change.asking.hosts(now)
+            if shares is None:
+                return False
+            asking, change.asking = change.asking, None
+            asking.close()
+            tell(SAY, f"Slurm job {asking.job} has begun")
+            change.growing = self._add(plan, asking.job, shares)
+            self._check_reachable(asking.job, shares)
+        if any(not host.was_there and not host.given_up for host in change.growing):
+            return False
+        failed = sum(host.given_up for host in change.growing)
+        if failed:
+            raise StartupFailed(
+                f"of the hosts of Slurm job {change.growing[0].job}, {failed} did not join "
+                f"the cluster. {_refusals(change.growing)}"
+            )
+        if any(host.step is not None for host in change.leaving):
+            return False
+        self._release(change.leaving)
+        return True
+
+    def _check_reachable(self, job: str, shares: Sequence[Share]) -> None:
+        """See whether hosts of a further job can reach the head at all."""
+        assert self._record is not None
+        here = socket.gethostname().partition(".")[0]
+        far = [share.host for share in shares if share.host.partition(".")[0] != here]
+        if far and self._record.host == "127.0.0.1":
+            slurm_queue.run("scancel", "--quiet", job)
+            self._forget(job)
+            raise UsageError(
+                f"the cluster began on this host alone, and {far[0]} cannot reach it; start it "
+                f"with new_cluster(host=...), the address of this host that others reach"
+            )
+
+    def _release(self, leaving: Sequence[Host]) -> None:
+        """Give hosts back to Slurm, on which nothing of ours runs any more."""
+        jobs = {host.job for host in leaving} & self._jobs.keys()
+        self._hosts = [one for one in self._hosts if not (one.given_up and one.job in jobs)]
+        for job in sorted(jobs):
+            left = [host.share.host for host in self._hosts if host.job == job]
+            try:
+                if left:
+                    slurm_queue.shrink(job, left)
+                else:
+                    slurm_queue.run("scancel", "--quiet", job)
+                    self._forget(job)
+            except StartupFailed as error:
+                raise StartupFailed(
+                    f"the hosts have left the cluster, but job {job} still has them: {error}"
+                ) from None
+
+    def _end_rescale(self, how: str, why: str) -> None:
+        change, self._rescale = self._rescale, None
+        if change is not None and change.asking is not None:
+            change.asking.close()
+        tell(RESCALED, json.dumps([how, why]))
 
     # -- waiting and ending -------------------------------------------------------------------
 
-    def _wait(self, readable: list[int] | list[Step]) -> list[object]:
+    def _wait(self, readable: Sequence[Step | Asking]) -> list[object]:
         """Wait for one of these, for at most a tick.
 
         Raises
@@ -322,8 +418,7 @@ class Keeper:
         if self._woken in ready:
             raise Ended("by a signal")
         if self._lines.descriptor in ready:
-            for _ in self._lines.come():
-                pass
+            self._asked.extend(self._lines.come())
             if self._lines.ended:
                 raise Ended("by the program")
         if os.getppid() != self._parent:  # also if a child of it holds our input open
@@ -332,6 +427,8 @@ class Keeper:
 
     def close(self) -> None:
         """End the nodes, the job and the head, in this order; may be called twice."""
+        if self._rescale is not None and self._rescale.asking is not None:
+            self._rescale.asking.close()
         steps = [host.step for host in self._hosts if host.step is not None]
         for step in steps:
             step.leave()
@@ -342,7 +439,8 @@ class Keeper:
             for step in ready:
                 step.read()
             open_steps = [step for step in open_steps if not step.lines.ended and not step.is_lost]
-        if self._name:
+        if self._is_ours:
+            self._is_ours = False
             _cancel(self._name)
         for step in steps:
             step.close()
@@ -350,10 +448,6 @@ class Keeper:
         if self._record is not None:
             clusters.down(self._record)
             self._record = None
-
-
-def _end_with_us() -> None:
-    platform.die_with_parent(signal.SIGTERM)
 
 
 def _cancel(name: str) -> None:
@@ -364,11 +458,9 @@ def _cancel(name: str) -> None:
         tell(SAY, f"the job could not be cancelled; `scancel --name {name}` does it: {error}")
 
 
-def _how(job: Job | None) -> str:
-    """How a job ended, as the end of a message."""
-    if job is None:
-        return ""
-    return f": {job.state}" + (f" ({job.reason})" if job.reason not in ("None", "") else "")
+def _refusals(hosts: Sequence[Host]) -> str:
+    """Why hosts could not join."""
+    return "; ".join(f"{host.share.host}: {host.why}" for host in hosts if host.why)
 
 
 def _begin_head(plan: Plan) -> Record:

@@ -11,6 +11,7 @@ import datetime
 import os
 import re
 import subprocess
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
@@ -112,8 +113,8 @@ class Job:
         return self.state in _OVER
 
 
-def run(*command: str) -> str:
-    """Run a command of Slurm; return what it prints.
+def run(*command: str, folder: str | None = None) -> str:
+    """Run a command of Slurm, in a folder if that matters; return what it prints.
 
     Raises
     ------
@@ -132,6 +133,7 @@ def run(*command: str) -> str:
             errors="replace",
             timeout=SLURM_COMMAND_S,
             check=False,
+            cwd=folder,
         )
     except FileNotFoundError:
         raise UsageError(no_command(command[0])) from None
@@ -176,6 +178,19 @@ def look(job: str) -> Job | None:
 def cancel(name: str) -> None:
     """End all jobs of this user that have a name, waiting or running."""
     run("scancel", "--quiet", "--user", _USER, "--name", name)
+
+
+def shrink(job: str, left: Sequence[str]) -> None:
+    """Give back the hosts of a job that runs, but for those that are ``left``.
+
+    Raises
+    ------
+    StartupFailed
+        Slurm does not answer, or does not shrink jobs.
+    """
+    # It writes scripts for a shell in the job into its folder, which nobody here wants.
+    with tempfile.TemporaryDirectory(prefix="mars-slurm-") as folder:
+        run("scontrol", "update", f"JobId={job}", f"NodeList={','.join(left)}", folder=folder)
 
 
 def hosts(listed: str) -> list[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
-from mars.deploy.slurm_keeper import JOB, MISUSED, READY, REFUSED, SAY
+from mars.deploy.slurm_keeper import JOB, LEFT, MISUSED, READY, REFUSED, RESCALED, SAY
 from mars.errors import StartupFailed, UsageError
 from mars.observe.progress import write_line
 from mars.settings import SLURM_KEEPER_END_S
@@ -34,9 +35,11 @@ class Keeper:
     address : str
         Where programs connect.
     job : str
-        Number of the job.
+        Number of the first job.
+    jobs : list of str
+        Numbers of all jobs that run.
     over : str
-        How the job ended; "" as long as it runs.
+        How the last job ended; "" as long as one runs.
 
     Raises
     ------
@@ -56,6 +59,9 @@ class Keeper:
         quiet: bool = False,
     ) -> None:
         self.address = self.job = self.over = ""
+        self.jobs: list[str] = []
+        self._rescaling = threading.Lock()
+        self._answers: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._quiet = quiet
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mars.deploy.slurm_keeper"],
@@ -103,6 +109,31 @@ class Keeper:
             self._listener.join()
         self._output.close()
 
+    def rescale(self, nodes: int, timeout_s: float | None) -> None:
+        """Have another number of hosts; returns when they have joined, or have left.
+
+        Raises
+        ------
+        UsageError
+            Slurm refuses a further job, or does not start it without somebody's help.
+        StartupFailed
+            Slurm does not answer, hosts did not join, or the cluster has ended.
+        """
+        with self._rescaling:
+            try:
+                self._input.write(f"{json.dumps({'nodes': nodes, 'timeout_s': timeout_s})}\n")
+                self._input.flush()
+                answer = self._answers.get()
+            except (OSError, ValueError):  # it has ended; or it was closed, by us
+                answer = None
+        if answer is None:
+            raise StartupFailed(f"the cluster has ended{self.over and f': {self.over}'}")
+        how, why = answer
+        if how == MISUSED:
+            raise UsageError(why)
+        if how == REFUSED:
+            raise StartupFailed(why)
+
     def _wait_ready(self) -> None:
         for what, text in self._said():
             if what == READY:
@@ -118,9 +149,13 @@ class Keeper:
 
     def _listen(self) -> None:
         for what, text in self._said():
-            if what in (MISUSED, REFUSED):
+            if what == RESCALED:
+                how, why = json.loads(text)
+                self._answers.put((how, why))
+            elif what in (MISUSED, REFUSED):
                 self.over = text
                 self._show(text)
+        self._answers.put(None)
 
     def _said(self) -> Iterator[tuple[str, str]]:
         """What the keeper says, and lines for people are shown."""
@@ -129,7 +164,10 @@ class Keeper:
             if what == SAY:
                 self._show(text)
             elif what == JOB:
-                self.job = text
+                self.job = self.job or text
+                self.jobs.append(text)
+            elif what == LEFT:
+                self.jobs.remove(text)
             else:
                 yield what, text
 

@@ -313,6 +313,8 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
         mounts.append({"name": one["name"], **mount})
     scratch = next(iter(folders))
     own = {"HOME": scratch, "TMPDIR": scratch, **program.environment}
+    if given.gpus:
+        own["MARS_GPUS"] = str(given.gpus)  # the pod sees these and no others: our node offers them
     env: list[Json] = [
         {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
         for name, path in (
@@ -329,6 +331,8 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
         # The folders on disk, and what the container prints.
         "ephemeral-storage": _size(sum(folders.values()) + 256 * MIB),
     }
+    if given.gpus:
+        limits[_GPUS] = str(given.gpus)
     probe: Json = {
         "exec": {"command": [*_PYTHON, "mars.deploy.kubernetes.alive", str(min(ports.values()))]},
         "timeoutSeconds": 20,
@@ -396,6 +400,9 @@ def _spread(wanted: Wanted) -> Json:
     preferred = [{"weight": 50, "podAffinityTerm": term}]
     return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
 
+
+_GPUS: Final = "nvidia.com/gpu"
+"""What NVIDIA's device plugin calls the GPUs of a host; Kubernetes gives out whole ones."""
 
 _OF_MOUNTS: Final[Sequence[str]] = ("mountPath", "subPath", "readOnly")
 

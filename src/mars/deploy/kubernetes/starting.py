@@ -69,6 +69,7 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     namespace: str | None = None,
     name: str | None = None,
     lease: int = KUBERNETES_LEASE_S,
+    worker_gpus: int = 0,
     **options: object,
 ) -> KubernetesClusterClient:
     """Start a cluster on Kubernetes, and make a session on it.
@@ -111,6 +112,9 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     lease : int, default 300
         If this program is killed, Kubernetes deletes the cluster after this time, in seconds. 0: it
         stays until `KubernetesClusterClient.stop` or ``mars cluster down --kubernetes`` ends it.
+    worker_gpus : int, default 0
+        Whole GPUs of NVIDIA for each of the pods that run calls, for calls with ``gpus=``. The
+        hosts need NVIDIA's device plugin. Requests are limits.
     **options
         Those of `mars.new_session`, such as ``checkpoint=`` or ``env=``. And of pods:
         ``worker_spill_size`` (4 GiB: disk of each worker's pod), ``extra_env``, ``extra_labels``,
@@ -173,6 +177,7 @@ def new_cluster(  # noqa: PLR0913 (the original's)
             worker_num=worker_num,
             worker_cpu=worker_cpu,
             worker_mem=worker_mem,
+            worker_gpus=worker_gpus,
             worker_spill_paths=worker_spill_paths,
             worker_cache_mem=worker_cache_mem,
             service_type=service_type,

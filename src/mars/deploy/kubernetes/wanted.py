@@ -46,6 +46,8 @@ class Part:
         Thousandths of a core.
     memory_bytes : int
         Of its processes, its values and its ``/dev/shm`` together.
+    gpus : int
+        Whole GPUs of NVIDIA.
     env, labels : mapping of str to str
         Further ones.
     volumes : sequence of dict
@@ -56,6 +58,7 @@ class Part:
 
     cpu_milli: int
     memory_bytes: int
+    gpus: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     volumes: Sequence[Json] = ()
@@ -220,6 +223,7 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
     worker_num: object = 1,
     worker_cpu: object = None,
     worker_mem: object = None,
+    worker_gpus: object = None,
     worker_cache_mem: object = None,
     worker_spill_size: object = None,
     worker_spill_paths: object = None,
@@ -262,7 +266,9 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
             f"docker/Dockerfile makes one with mars in it"
         )
 
-    def part(kind: str, cpu: object, memory: object, defaults: tuple[int, int]) -> Part:
+    def part(
+        kind: str, cpu: object, memory: object, defaults: tuple[int, int], gpus: object = None
+    ) -> Part:
         own = {
             "env": (extra_env, supervisor_extra_env, worker_extra_env),
             "labels": (extra_labels, supervisor_extra_labels, worker_extra_labels),
@@ -273,6 +279,7 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
         return Part(
             defaults[0] if cpu is None else cpu_milli(f"{kind}_cpu", cpu),
             defaults[1] if memory is None else parse_bytes(memory, f"{kind}_mem"),
+            0 if gpus is None else whole(f"{kind}_gpus", gpus, 0),
             {
                 **variables("extra_env", own["env"][0]),
                 **variables(f"{kind}_extra_env", own["env"][which]),
@@ -287,7 +294,8 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
             or sequence("pre_stop_command", own["pre"][0]),
         )
 
-    workers = part("worker", worker_cpu, worker_mem, (1000, KUBERNETES_WORKER_BYTES))
+    defaults = 1000, KUBERNETES_WORKER_BYTES
+    workers = part("worker", worker_cpu, worker_mem, defaults, worker_gpus)
     paths = sequence("worker_spill_paths", worker_spill_paths) or (SCRATCH,)
     for path in paths:
         if not path.startswith("/") or path in ("/", "/dev/shm") or ":" in path:
