@@ -21,6 +21,7 @@ TYPE_CHECKING = False  # known to type checkers, as in `mars.config`
 if TYPE_CHECKING:
     from mars import config, errors, remote, session
     from mars._version import __version__
+    from mars.calls.objects import ExecutableTuple, Object
     from mars.calls.put import put
     from mars.config import options
     from mars.executors.executor import Executor
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "CallFuture", "Executor", "Session", "__version__", "as_completed", "config", "errors",
-    "execute", "fetch", "fetch_log", "get_context", "new_session", "options", "put", "remote",
-    "rng", "run", "session", "spawn", "stop_server",
+    "CallFuture", "ExecutableTuple", "Executor", "Object", "Session", "__version__",
+    "as_completed", "config", "errors", "execute", "fetch", "fetch_log", "get_context",
+    "new_session", "options", "put", "remote", "rng", "run", "session", "spawn", "stop_server",
 ]  # fmt: skip
 
 _PUBLIC = sorted([*__all__, "map"])  # ``from mars import *`` leaves the builtin `map` alone
@@ -49,13 +50,15 @@ _HOMES = {
     "options": "config", "map": "remote", "run": "remote", "spawn": "remote", "put": "calls.put",
     "as_completed": "remote", "rng": "remote",
     "CallFuture": "executors.futures", "Executor": "executors.executor",
+    "ExecutableTuple": "calls.objects", "Object": "calls.objects",
 }  # fmt: skip
 """Modules of names that are not from `mars.session`; "": the name is a module."""
 
 _OF_OTHERS = frozenset({
-    "Client", "Parallel", "Pool", "ProcessPoolExecutor", "Session", "ThreadPoolExecutor",
-    "apply", "call", "compute", "delayed", "gather", "get", "imap", "imap_unordered", "init",
-    "shutdown", "starmap", "submit", "wait",
+    "Client", "Future", "Parallel", "Pool", "ProcessPoolExecutor", "Session",
+    "ThreadPoolExecutor", "apply", "apply_async", "call", "cancel", "close", "compute", "delayed",
+    "gather", "get", "imap", "imap_unordered", "init", "progress", "set_progress", "shutdown",
+    "starmap", "states", "submit", "wait",
 })  # fmt: skip
 """What people look for here, as other libraries have it; `mars.calls.mistakes` says what it is."""
 

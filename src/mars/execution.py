@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mars import delivery
 from mars.completion import Completed, Ends
@@ -430,6 +430,13 @@ class Execution(Future[Any]):
     def profiling_result(self) -> dict[str, object]:
         """Empty: the original's profile of its own services."""
         return {}
+
+    if not TYPE_CHECKING:  # else a type checker would take any name for one that is there
+
+        def __getattr__(self, name: str) -> object:
+            from mars.calls import mistakes
+
+            raise mistakes.missing(self, name)
 
     def __repr__(self) -> str:
         return f"<{self._told()}>"

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mars.attempt import context
+from mars.calls.mistakes import unknown_keyword
 from mars.calls.objects import ExecutableTuple
 from mars.calls.options import parse_options
 from mars.calls.put import put
@@ -108,7 +110,8 @@ class Engine:
     def __init__(
         self, session: AnySession | None = None, blocks: int | None = None, **options: Any
     ) -> None:
-        parse_options(options)
+        further = ("session", "blocks")
+        parse_options(options, unknown=lambda name: unknown_keyword(name, options[name], further))
         if blocks is not None and blocks < 1:
             raise ValueError(f"blocks has to be 1 or more, got {blocks!r}")
         self.session = session
@@ -200,7 +203,11 @@ def _apply_groups(groups: Sequence[tuple[object, Frame]], shared: _Shared) -> li
     values = []
     for name, group in groups:
         object.__setattr__(group, "name", name)  # as pandas does; it is lost on the way
-        values.append(func(group, *args, **kwargs))
+        try:
+            values.append(func(group, *args, **kwargs))
+        except BaseException:
+            context.show_arguments(name, group)
+            raise
     return values
 
 
@@ -237,7 +244,11 @@ def _apply_raw(
 
 
 def _run_block(run: Callable[..., object], shared: tuple[object, ...], data: Frame) -> Frame:
-    return run(data, *shared)
+    try:
+        return run(data, *shared)
+    except BaseException:
+        context.show_arguments(data)
+        raise
 
 
 def _blocks(

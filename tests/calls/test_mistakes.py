@@ -243,3 +243,49 @@ def test_unknown_arguments_of_execute_and_fetch_are_refused() -> None:
                 fetch(*([call] if fetch in (session.fetch, mars.fetch) else []), timeout=3,
                       **({} if fetch == session.fetch else {"session": session}))  # fmt: skip
         assert call.fetch(session=session) == 1
+
+
+@pytest.mark.parametrize(
+    ("mistake", "text"),
+    [
+        (lambda: mr.spawn(fit, (1,), retry=3), "Unexpected kw: retry; did you mean retries=3?"),
+        (lambda: mr.spawn(fit, (1,), num_cpus=2), "Unexpected kw: num_cpus; did you mean cpus=2?"),
+        (lambda: mars.Executor(retry=2), "Unexpected kw: retry; did you mean retries=2?"),
+        (lambda: mars.Executor(max_worker=2),
+         "Unexpected kw: max_worker; did you mean max_workers=2?"),
+        (lambda: mars.Executor(workers=2), "Unexpected kw: workers; did you mean max_workers=2?"),
+        (lambda: mars.Executor(zzz=2), "Unexpected kw: zzz"),
+        (lambda: mr.RemoteFunction(fit, cpu=1), "Unexpected kw: cpu; did you mean cpus=1?"),
+    ],
+)  # fmt: skip
+def test_options_by_the_names_of_others_are_answered_with_ours(
+    mistake: Callable[[], object], text: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        mistake()
+    assert str(caught.value) == text
+    assert mars.session.get_default_session() is None
+
+
+def test_what_a_future_a_run_and_a_function_do_not_have_is_answered() -> None:
+    decorated = mr.RemoteFunction(fit)
+    with pytest.raises(AttributeError, match=r"'remote'; spawn\(1, 2\) describes a call"):
+        decorated.remote(1)  # type: ignore[attr-defined]
+    with mars.new_session(engine="inline", default=False) as session:
+        run = mr.spawn(abs, (-1,)).execute(wait=False, session=session)
+        with pytest.raises(AttributeError, match=r"'fetch'; result\(\) waits for it"):
+            run.fetch()  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="pass the objects, or write `for obj in run`"):
+            mars.as_completed([run], session=session)
+        assert run.result().fetch(session=session) == 1
+        executor = mars.Executor(session=session)
+        future = executor.submit(abs, -1)
+        with pytest.raises(AttributeError, match=r"'fetch'; result\(\) waits for its value"):
+            future.fetch()  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match=r"'starmap'; map\(f, \[1, 2\], \[3, 4\]\)"):
+            executor.starmap(fit, [(1, 2)])  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match=r"concurrent\.futures\.as_completed$"):
+            mars.as_completed([future], session=session)  # type: ignore[list-item]
+        assert future.result() == 1
+        assert not hasattr(future, "_zzz") and not hasattr(executor, "_zzz")
+        executor.shutdown()

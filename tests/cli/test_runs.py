@@ -227,6 +227,18 @@ def test_prune_removes_what_the_last_run_did_not_need(
     assert mars(capsys, "replay", folder, "fit")[0] == 0
 
 
+def test_a_folder_without_an_action_is_answered_with_the_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["runs", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert said.startswith("usage: mars runs [-h] {list,show,why,prune,verify} DIR")
+    with pytest.raises(SystemExit):
+        main(["runs", "list"])
+    assert capsys.readouterr().err.startswith("usage: mars runs list [-h]")
+
+
 def test_what_is_no_checkpoint_and_what_is_in_use_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,7 +112,14 @@ def test_calls_are_called_what_dask_calls_the_tasks() -> None:
     assert name_of([("random_sample-ab12cd", 0, 0)]) == "random_sample"
     with pytest.raises(OSError, match="no") as caught:
         mars.dask.get({"load-table-12ab34": (fail, "no")}, "load-table-12ab34")
-    assert "load-table" in caught.value.__notes__[0]
+    assert "load-table('load-table-12ab34') · " in caught.value.__notes__[0]
+
+
+def test_an_error_names_the_task_of_its_group_that_failed() -> None:
+    graph = {("load", 0): (add, 1, 2), ("fail", 0): (fail, ("load", 0)), "end": ("fail", 0)}
+    with pytest.raises(OSError) as caught:
+        mars.dask.get(graph, "end")
+    assert "(('fail', 0)) · " in caught.value.__notes__[0]
 
 
 def test_a_node_may_have_another_key_than_its_place_in_the_graph() -> None:

@@ -103,7 +103,7 @@ def test_items_of_a_cancelled_map_are_cancelled(gate: Gate, wait_until: WaitUnti
     wait_until(gate.begun)
     assert run.cancel()
     assert kind_of(mapped[0]) is TaskCancelled
-    with pytest.raises(TaskCancelled):
+    with pytest.raises(TaskCancelled, match="item 0 of abs was cancelled"):
         mapped.fetch()
     errors = mapped.errors()
     assert isinstance(errors[0], TaskCancelled)

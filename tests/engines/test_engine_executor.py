@@ -110,6 +110,7 @@ def test_the_log_of_each_call_can_be_read(session: mars.Session) -> None:
         assert quiet.exception(50) is None and loud.exception(50) is not None
         assert str(quiet.fetch_log()) == "quiet\n"
         assert list(loud.fetch_log(follow=True)) == ["loud"]
+        assert (quiet.log, quiet.log, loud.log) == ("quiet\n", "quiet\n", "loud\n")
         assert [one.ending for one in quiet.attempts()] == ["value"]
         assert [one.ending for one in loud.attempts()] == ["error"]
         times = quiet.times()

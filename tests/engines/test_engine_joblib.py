@@ -67,7 +67,17 @@ def test_an_error_has_its_type_and_says_where_it_was_raised() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         Parallel()(delayed(divide)(x) for x in (1, 0, 2))
     assert "in divide" in str(caught.value.__cause__)
+    assert caught.value.__notes__[0].startswith("task divide(0) · ")
     assert Parallel()(delayed(divide)(x) for x in (1, 2)) == [1, 0.5]
+
+
+def test_an_error_names_the_item_of_its_batch_that_failed() -> None:
+    def divide(x: int, by: int) -> float:
+        return x / by
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        Parallel(batch_size=3)(delayed(divide)(x, by=x - 4) for x in (3, 4, 5))
+    assert caught.value.__notes__[0].startswith("task divide(4, by=0) · ")
 
 
 def test_what_does_not_pickle_is_named() -> None:
@@ -169,6 +179,19 @@ def _wait_for(path: str) -> None:
 
     while not os.path.exists(path):
         time.sleep(0.01)
+
+
+def test_calls_that_wait_run_in_threads(tmp_path: Path, local_only: None) -> None:
+    def meet(number: int) -> int:
+        (tmp_path / str(number)).touch()
+        for other in range(6):
+            _wait_for(str(tmp_path / str(other)))
+        return os.getpid()
+
+    with joblib.parallel_config("mars", threads=6, n_jobs=-1):
+        assert len(set(Parallel(batch_size=1, timeout=50)(map(delayed(meet), range(6))))) == 1
+    with pytest.raises(TypeError, match="'retry'; did you mean retries=2"):
+        Parallel(retry=2)(delayed(abs)(x) for x in (-1, -2))
 
 
 def test_a_generator_that_is_dropped_stops_its_own_loop_only(local_only: None) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +40,25 @@ def test_an_executor_of_its_own_ends_with_its_workers(leak_guard: None) -> None:
     with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
         executor.submit(square, 1)
     executor.shutdown()
+
+
+def test_a_result_that_is_not_there_in_time_says_what_is_late(
+    executor: mars.Executor, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    def wait_for(path: str) -> None:
+        while not os.path.exists(path):
+            time.sleep(0.01)
+
+    end = tmp_path / "end"
+    running, waiting, late = (executor.submit(wait_for, str(end)) for _ in range(3))
+    with pytest.raises(TimeoutError, match=r"^wait_for has not started after 0\.01 s; it goes on$"):
+        late.result(0.01)
+    cancelled = executor.submit(wait_for, str(end))
+    wait_until(cancelled.cancel)
+    with pytest.raises(CancelledError, match="cancelled before it started"):
+        cancelled.result()
+    end.touch()
+    assert [one.result(50) for one in (running, waiting, late)] == [None] * 3
 
 
 def test_the_default_session_is_used_and_stays_open(leak_guard: None) -> None:

@@ -93,7 +93,10 @@ def test_the_function_runs_in_other_processes_and_an_engine_has_options() -> Non
 def test_an_error_names_the_rows_it_came_from() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         FRAME.apply(lambda row: 1 / (row["k"] - 3), axis=1, engine=mars.pandas)
-    assert "on rows" in caught.value.__notes__[0]
+    assert "<lambda> on rows(DataFrame(" in caught.value.__notes__[0]
+    with pytest.raises(ZeroDivisionError) as caught:
+        mars.pandas.apply_groups(FRAME.groupby("k"), lambda group: 1 / (group.name - 3))
+    assert "<lambda> on groups(3, DataFrame(" in caught.value.__notes__[0]
 
 
 def test_groups() -> None:

@@ -251,6 +251,10 @@ def test_waiting_for_a_core_is_known_of_workers_here_that_have_not_ended() -> No
     assert delay_s(socket.gethostname(), 2**22 + 1) is None
 
 
+def test_a_session_that_ran_nothing_is_given_no_advice() -> None:
+    assert report_of(record([])).advice == []
+
+
 def test_a_run_without_losses_is_given_no_advice() -> None:
     made = record([attempt(n, 0.0, 5.0, worker=n) for n in (1, 2)], cores=2)
     assert report_of(made).advice == []

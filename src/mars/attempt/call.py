@@ -8,11 +8,11 @@ encoded, log closed; the engines' workers keep that order.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING
 
-from mars.attempt import codec
+from mars.attempt import codec, context
 from mars.errors import EncodeError
 from mars.settings import INLINE_BYTES, LOG_TAIL_LINES
 from mars.task import Value
@@ -97,7 +97,7 @@ def pack_failure(
     error: BaseException,
     *,
     name: str,
-    arguments: tuple[tuple[object, ...], dict[str, object]] | None,
+    arguments: tuple[tuple[object, ...], Mapping[str, object]] | None,
     attempt: int,
     where: str,
     printed: bytes,
@@ -108,6 +108,9 @@ def pack_failure(
     """
     from mars.attempt import diagnose, failure
 
+    running = context.current()
+    if running is not None and running.shown is not None:
+        arguments = running.shown
     args, kwargs = arguments if arguments is not None else ((), {})
     described = diagnose.summarize_call(name, args, kwargs)
     notes = [f"attempt {attempt} on {where}"]  # completes "task <described> · "

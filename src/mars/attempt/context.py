@@ -8,7 +8,7 @@ so there it belongs to that thread, and to those that are started from it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars.code import world
@@ -60,11 +60,13 @@ class Attempt:
         Which item of a block runs; None: it is a call by itself.
     spawned : int
         Nested calls so far, for their places.
+    shown : tuple of object or None
+        What its failure shows in place of the call's arguments, see `show_arguments`.
     """
 
     __slots__ = (
         "_place", "engine", "entropy", "generator", "item", "name", "report_progress",
-        "session", "session_id", "spawned", "worker_address",
+        "session", "session_id", "shown", "spawned", "worker_address",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,7 @@ class Attempt:
         self.item: int | None = None
         self.report_progress = report_progress
         self.spawned = 0
+        self.shown: tuple[tuple[object, ...], Mapping[str, object]] | None = None
         self.session: object = None  # made when the call asks for it
         self.generator: object = None
 
@@ -125,6 +128,16 @@ def enter_thread(attempt: Attempt | None) -> Attempt | None:
     """From here on this thread runs ``attempt``; gives back what it ran before."""
     before, _here.attempt = _here.attempt, attempt
     return before
+
+
+def show_arguments(*args: object, **kwargs: object) -> None:
+    """The running call fails: say what its error shows as arguments, in place of the call's own.
+
+    For calls whose arguments are ours, such as the pickle of a batch, and tell the user nothing.
+    """
+    attempt = current()
+    if attempt is not None:
+        attempt.shown = args, kwargs
 
 
 def in_thread_of(attempt: Attempt) -> bool:

@@ -112,7 +112,14 @@ def as_completed(
     given: list[Handle] = []
     for one in [objects] if isinstance(objects, Handle) else objects:
         if not isinstance(one, Handle):
-            raise TypeError(f"as_completed takes objects made by spawn or map, got {one!r:.80}")
+            hint = ""
+            if isinstance(one, Execution):
+                hint = "; it runs them itself: pass the objects, or write `for obj in run`"
+            elif hasattr(one, "add_done_callback"):
+                hint = "; for futures there is concurrent.futures.as_completed"
+            raise TypeError(
+                f"as_completed takes objects made by spawn or map, got {one!r:.80}{hint}"
+            )
         given.append(one)
     run = _begun(chosen, given, seed=seed, checkpoint=checkpoint)
     return run.completed(timeout, stop=True)

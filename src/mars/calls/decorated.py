@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from mars.calls import mistakes
 from mars.calls.objects import MapObjects, Object
 from mars.calls.options import check_function, parse_options
 from mars.calls.spawn import map as map_items
@@ -52,7 +53,10 @@ class RemoteFunction(Generic[P, R]):
 
     def __init__(self, func: Callable[P, R], /, **options: object) -> None:
         check_function(func)
-        parse_options({key: one for key, one in options.items() if key != "retry_when_fail"})
+        parse_options(
+            {key: one for key, one in options.items() if key != "retry_when_fail"},
+            unknown=lambda name: mistakes.unknown_keyword(name, options[name]),
+        )
         functools.update_wrapper(self, func)
         self.__wrapped__ = func
         self._options = options
@@ -143,6 +147,13 @@ class RemoteFunction(Generic[P, R]):
 
     def __reduce__(self) -> tuple[object, ...]:
         return functools.partial(RemoteFunction, **self._options), (self.__wrapped__,)
+
+    if not TYPE_CHECKING:  # else a type checker would take any name for one that is there
+
+        def __getattr__(self, name: str) -> object:
+            from mars.calls import mistakes
+
+            raise mistakes.missing(self, name)
 
     def __repr__(self) -> str:
         return f"<remote function {getattr(self, '__qualname__', repr(self.__wrapped__))}>"

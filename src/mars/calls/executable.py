@@ -316,14 +316,9 @@ class Executable(Handle, Generic[V]):
     if not TYPE_CHECKING:  # else a type checker would take any name for one that is there
 
         def __getattr__(self, name: str) -> Any:
-            # Only for a name that is not there. Libraries look for names with underscores.
-            if name.startswith("_"):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             from mars.calls import mistakes
 
-            raise AttributeError(
-                mistakes.no_attribute(type(self).__name__, name), name=name, obj=self
-            )
+            raise mistakes.missing(self, name)
 
     # -- what the session asks -----------------------------------------------------------------
 

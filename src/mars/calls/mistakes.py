@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from mars.calls.options import CHECKS
@@ -78,8 +78,84 @@ OF_OTHERS = {
     "ProcessPoolExecutor": "mars.Executor(4)",
     "ThreadPoolExecutor": "mars.Executor(50, threads=50)",
     "Parallel": "map(f, items); and import mars.joblib runs joblib on mars",
+    "apply_async": "spawn(f, args=(1, 2)), then execute(wait=False); or mars.Executor",
+    "cancel": "cancel() of an object, or of the run that execute(wait=False) gives",
+    "close": "stop_server(), or nothing: all ends with the program",
+    "set_progress": "get_context().set_progress(0.5), inside a call",
+    "progress": "progress() of the run that execute(wait=False) gives",
+    "states": "states() of an object, a tuple or a map",
+    "Future": "what execute(wait=False) gives, or mars.CallFuture",
 }
 """What people look for in `mars` and `mars.remote`, as other libraries have it, and what it is."""
+
+_OF_FUTURES = {
+    "fetch": "result() waits for its value",
+    "get": "result() waits for its value",
+    "value": "result() waits for its value",
+    "logs": "log is what it has printed",
+    "stdout": "log is what it has printed",
+}
+"""What people look for at the future of an executor's call."""
+
+_OF_RUNS = {
+    "fetch": "result() waits for it, and result().fetch() gives the values",
+    "get": "result() waits for it, and result().fetch() gives the values",
+    "wait": "result() waits for it",
+    "join": "result() waits for it",
+    "states": "counts() says how far it is",
+    "status": "counts() says how far it is",
+    "stop": "cancel() stops it",
+    "kill": "cancel() stops it",
+    "log": "each of its objects has a log",
+    "fetch_log": "each of its objects has a log",
+    "errors": "each of its objects has errors()",
+}
+"""What people look for at a run, which ``execute(wait=False)`` gives."""
+
+_OF_EXECUTORS = {
+    "starmap": "map(f, [1, 2], [3, 4]), with one list for each argument",
+    "imap": "map(f, items), which gives results as they are asked for",
+    "imap_unordered": (
+        "concurrent.futures.as_completed([executor.submit(f, item) for item in items])"
+    ),
+    "apply": "submit(f, 1, 2).result()",
+    "apply_async": "submit(f, 1, 2)",
+    "map_async": "submit(f, item) for each item",
+    "spawn": "submit(f, 1, 2)",
+    "close": "shutdown()",
+    "join": "shutdown(), which waits",
+    "terminate": "shutdown(cancel_futures=True)",
+}
+"""What people look for at an executor, as pools of `multiprocessing` have it."""
+
+_OF_FUNCTIONS = {
+    "remote": "spawn(1, 2) describes a call, and run(1, 2) makes it",
+    "delay": "spawn(1, 2) describes a call, and run(1, 2) makes it",
+    "submit": "spawn(1, 2) describes a call, and run(1, 2) makes it",
+    "apply_async": "spawn(1, 2) describes a call, and run(1, 2) makes it",
+    "execute": "spawn(1, 2).execute() runs it",
+    "starmap": "map([1, 2], [3, 4]), with one list for each argument",
+}
+"""What people look for at a function with ``@mars.remote``, as Ray, Celery and Dask have it."""
+
+_KINDS = {
+    "CallFuture": _OF_FUTURES,
+    "Execution": _OF_RUNS,
+    "Executor": _OF_EXECUTORS,
+    "RemoteFunction": _OF_FUNCTIONS,
+}
+
+_OPTIONS = {
+    **dict.fromkeys(("retry", "tries", "attempts", "num_retries"), "retries"),
+    **dict.fromkeys(("n_retries", "max_retries", "max_tries"), "retries"),
+    **dict.fromkeys(("num_cpus", "n_cpu", "n_cpus", "ncpus", "cores"), "cpus"),
+    **dict.fromkeys(("num_gpus", "n_gpu", "n_gpus"), "gpus"),
+    **dict.fromkeys(("mem", "memory_limit", "max_memory", "ram"), "memory"),
+    **dict.fromkeys(("time_limit", "timelimit", "max_time"), "timeout"),
+    **dict.fromkeys(("n_threads", "num_threads", "max_threads", "nthreads"), "threads"),
+    **dict.fromkeys(("processes", "n_jobs", "workers", "n_workers"), "max_workers"),
+}
+"""What other libraries call an option, and what it is here, if the function has that."""
 
 _FURTHER = ("retry_when_fail", "resolve_tileable_input", "n_output")
 
@@ -141,6 +217,27 @@ def _takes(func: Callable[..., object], name: str) -> bool:
     return name in parameters
 
 
+def _meant(name: str, known: Collection[str]) -> str:
+    """The option that was most likely meant; "": none is near."""
+    other = _OPTIONS.get(name, "")
+    return other if other in known else nearest(name, known)
+
+
+def unknown_keyword(name: str, value: object, further: Iterable[str] = ()) -> str:
+    """For ``mars.Executor(retry=2)``: the option that was most likely meant.
+
+    Parameters
+    ----------
+    name, value : str, object
+        The keyword that is no option, and what it was given.
+    further : iterable of str, default ()
+        Parameters that are there beside the options of calls.
+    """
+    meant = _meant(name, [*further, *CHECKS])
+    hint = f"; did you mean {meant}={_short(value)}?" if meant else ""
+    return f"Unexpected kw: {name}{hint}"
+
+
 def unknown_option(
     func: Callable[..., object],
     name: str,
@@ -165,7 +262,7 @@ def unknown_option(
     """
     text = f"Unexpected kw: {name}"
     known = [*CHECKS, *_FURTHER]
-    meant = nearest(name, known)
+    meant = _meant(name, known)
     if of_map and name in ("args", "kwargs") and not _takes(func, name):
         return f"{text}; {_arguments_of_map(_name(func), name, options[name])}"
     if not _takes(func, name):
@@ -217,8 +314,17 @@ def no_iterable(func: object, given: Sequence[object], options: Mapping[str, obj
 def no_attribute(kind: str, name: str) -> str:
     """For a name that an object does not have: what to write for what others call so."""
     text = f"{kind!r} object has no attribute {name!r}"
-    found = _ELSEWHERE.get(name)
+    found = _KINDS.get(kind, _ELSEWHERE).get(name)
     return text if found is None else f"{text}; {found}"
+
+
+def missing(one: object, name: str) -> AttributeError:
+    """The error for a name that an object does not have."""
+    # Libraries look for names with underscores: they get the plain text.
+    kind = type(one).__name__
+    plain = f"{kind!r} object has no attribute {name!r}"
+    text = plain if name.startswith("_") else no_attribute(kind, name)
+    return AttributeError(text, name=name, obj=one)
 
 
 def no_name(module: str, name: str) -> str:
@@ -250,6 +356,6 @@ def unknown_argument(function: str, name: str, known: Iterable[str], advice: str
 
 
 __all__ = [
-    "OF_OTHERS", "nearest", "no_attribute", "no_iterable", "no_name", "positional",
-    "unknown_argument", "unknown_option",
+    "OF_OTHERS", "missing", "nearest", "no_attribute", "no_iterable", "no_name", "positional",
+    "unknown_argument", "unknown_keyword", "unknown_option",
 ]  # fmt: skip

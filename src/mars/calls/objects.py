@@ -351,7 +351,7 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
             return self[named._fields.index(name)]
         from mars.calls import mistakes
 
-        raise AttributeError(mistakes.no_attribute(type(self).__name__, name))
+        raise mistakes.missing(self, name)
 
     def __dir__(self) -> list[str]:
         fields = self._named._fields if self._named is not None else ()

@@ -76,6 +76,9 @@ class Checkpoint:
         self._began = False
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.where}: {self.executed} run, {self.reused} found>"
+
     def count(self, needed: Sequence[Call], missing: Sequence[Call], run: Run) -> None:
         """Note what a run finds here, and write that down."""
         self._stale.tell()

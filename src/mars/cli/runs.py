@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what ``mars runs`` understands."""
+    parser.usage = "mars runs [-h] {list,show,why,prune,verify} DIR ..."
     actions = parser.add_subparsers(
-        dest="action", required=True, metavar="action", help="list, show, why, prune or verify"
-    )
+        dest="action", required=True, metavar="action", prog="mars runs",
+        help="list, show, why, prune or verify",
+    )  # fmt: skip
     for name, purpose in (
         ("list", "runs and functions, with counts, times and sizes"),
         ("show", "one call: what it is, when it ran, what it printed"),

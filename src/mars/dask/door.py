@@ -208,6 +208,10 @@ class _Enabled:
         self._held = held
         self._ended = False
 
+    def __repr__(self) -> str:
+        state = "no more" if self._ended else "from here on"
+        return f"<Dask computes with mars {state}>"
+
     def __enter__(self) -> _Enabled:
         return self
 

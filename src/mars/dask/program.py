@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mars.attempt import context
+
 if TYPE_CHECKING:
     from dask._task_spec import GraphNode
 
@@ -81,7 +83,7 @@ def run_group(program: Program, *values: object) -> object:
     pack: Callable[[object], object] = Packer() if program.inside else _as_it_is
     known: dict[Key, object] = dict(zip(program.reads, map(unpacked, values), strict=True))
     if len(nodes) == 1 and not names:
-        return pack(nodes[0](known))
+        return pack(_run(nodes[0], known))
     del values
     uses: dict[Key, int] = dict.fromkeys(outputs, 1)
     needs = []
@@ -94,7 +96,7 @@ def run_group(program: Program, *values: object) -> object:
     for node, found in zip(nodes, needs, strict=True):
         for key, source in found:
             given[key] = known[source]
-        known[node.key] = node(given)
+        known[node.key] = _run(node, given)
         given.clear()
         for _, source in found:
             left = uses[source] = uses[source] - 1
@@ -103,6 +105,14 @@ def run_group(program: Program, *values: object) -> object:
     if len(outputs) == 1:
         return pack(known[outputs[0]])
     return [pack(known[key]) for key in outputs]
+
+
+def _run(node: GraphNode, given: dict[Key, object]) -> object:
+    try:
+        return node(given)
+    except BaseException:
+        context.show_arguments(node.key)  # which chunk it was
+        raise
 
 
 def _as_it_is(value: object) -> object:

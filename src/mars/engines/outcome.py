@@ -161,11 +161,12 @@ def no_value_of(task: Task) -> NotExecuted:
     return no_value(title_of(task.call), state_of(task))
 
 
-def cancelled(call: Call) -> BaseException:
-    """The error of a call that was cancelled."""
+def cancelled(call: Call, item: int | None = None) -> BaseException:
+    """The error of a call that was cancelled, or of an item of a map."""
     from mars.errors import TaskCancelled
+    from mars.observe.states import title_of
 
-    return TaskCancelled(call.name)
+    return TaskCancelled(title_of(call) if item is None else f"item {item} of {call.name}")
 
 
 class Items:
@@ -207,7 +208,7 @@ def item_of(task: Task, index: int, decode: Decode) -> object:
     if found is None:
         found = Items(task.parts).find(index)
     if found is None and task.cancelled:
-        raise cancelled(task.call)
+        raise cancelled(task.call, index)
     if found is None:
         raise NotExecuted(f"item {index} of {task.call.name}")
     offset, block = found

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
 from mars import delivery
 from mars.attempt import call as attempt_call
 from mars.attempt import codec
+from mars.calls.mistakes import unknown_keyword
 from mars.calls.options import CallSet, Options, check_function, parse_options
 from mars.calls.spawn import applied, argument_error, function_error, pack_retry_on
 from mars.code import functions, modules
@@ -371,7 +372,10 @@ class Executor(StandardExecutor):
             max_workers = int(max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        chosen = parse_options(_once_by_default(options))
+        chosen = parse_options(
+            _once_by_default(options),
+            unknown=lambda name: unknown_keyword(name, options[name], _PARAMETERS),
+        )
         if "retry_on" in options:
             pack_retry_on(chosen)
         there = get_default_session() if session is None else choose(session)
@@ -531,9 +535,20 @@ class Executor(StandardExecutor):
             calls.cancel_pending()
         calls.close(wait)
 
+    if not TYPE_CHECKING:  # else a type checker would take any name for one that is there
+
+        def __getattr__(self, name: str) -> object:
+            from mars.calls import mistakes
+
+            raise mistakes.missing(self, name)
+
     def __repr__(self) -> str:
-        state = "shut down" if self._calls.closed else f"{len(self._calls.open)} calls open"
+        count = len(self._calls.open)
+        state = "shut down" if self._calls.closed else f"{count} call{'s'[: count != 1]} open"
         return f"<mars.Executor of {self._max_workers} workers, {state}>"
+
+
+_PARAMETERS: Final = ("max_workers", "session", "initializer", "initargs", "mp_context")
 
 
 def _once_by_default(options: dict[str, object]) -> dict[str, object]:

@@ -22,7 +22,7 @@ from mars import delivery
 from mars.attempt import codec
 from mars.errors import EncodeError, MarsError, WorkerDied
 from mars.execution import awaitable_error
-from mars.logs import LogFetcher, LogReader, LogSource, follow
+from mars.logs import LogFetcher, LogReader, LogSource, follow, whole_text
 from mars.observe.attempts import Attempt, Times, attempts_of, times_of
 from mars.sessions.session import Session
 from mars.settings import PROGRESS_LOAD_S
@@ -282,9 +282,10 @@ class CallFuture(Future[T], Generic[T]):
         if self._state != FINISHED:
             self._listen(timeout)
         if self._state in _CANCELLED:
-            raise CancelledError
+            raise CancelledError(f"{self._call.name} was cancelled before it started")
         if self._state != FINISHED:
-            raise TimeoutError
+            state = "still runs" if self._state == RUNNING else "has not started"
+            raise TimeoutError(f"{self._call.name} {state} after {timeout:g} s; it goes on")
         if self._unread:
             self.read()
 
@@ -375,6 +376,13 @@ class CallFuture(Future[T], Generic[T]):
         cancelled = self._state in _CANCELLED
         return cancelled, cancelled, None, None
 
+    if not TYPE_CHECKING:  # else a type checker would take any name for one that is there
+
+        def __getattr__(self, name: str) -> object:
+            from mars.calls import mistakes
+
+            raise mistakes.missing(self, name)
+
     def __await__(self) -> Generator[object, None, T]:
         import asyncio
 
@@ -415,6 +423,15 @@ class CallFuture(Future[T], Generic[T]):
         if self._fetcher is None:
             self._fetcher = LogReader(self._call.key, self._log_source)
         return self._fetcher.read(offsets=offsets, sizes=sizes)
+
+    @property
+    def log(self) -> str:
+        """All that the call has printed so far, also while it runs, and after its worker died.
+
+        Each look gives the whole log again; `fetch_log` reads a log in parts.
+        """
+        source = self._log_source()
+        return "" if source is None else whole_text(source)
 
     def _log_source(self) -> LogSource | None:
         task = self.task

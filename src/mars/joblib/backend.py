@@ -22,6 +22,7 @@ from joblib._parallel_backends import AutoBatchingMixin
 from joblib.parallel import FallbackToBackend, ParallelBackendBase, SequentialBackend
 
 from mars.attempt import context
+from mars.calls.mistakes import unknown_keyword
 from mars.calls.options import CHECKS, parse_options
 from mars.config import plain_scalar
 from mars.joblib.flight import Batch, Flight, Plan
@@ -40,6 +41,8 @@ _OF_JOBLIB: Final = frozenset(
 """What joblib tells each backend. Only ``max_nbytes`` means something here."""
 
 _OWN: Final = frozenset({"echo", "initializer", "initargs"})
+
+_NAMES: Final = _OWN | {"inner_max_num_threads", "n_jobs", "session"}
 
 
 class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -122,7 +125,8 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             self.default_n_jobs = _jobs(jobs)
         if cpus is not None:
             options["cpus"] = cpus
-        parse_options(options)  # what is wrong is said here, and not in the middle of a loop
+        # What is wrong is said here, and not in the middle of a loop.
+        parse_options(options, unknown=lambda name: unknown_keyword(name, options[name], _NAMES))
         self.options = options
         self.echo = echo
         self.batches: deque[Batch] = deque(maxlen=JOBLIB_BATCHES_KEPT)
@@ -151,7 +155,8 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         Parameters
         ----------
         n_jobs : int or None
-            Below 0: counted from the cores of the session; -1 means all of them. None: the default.
+            Below 0: counted from the cores of the session; -1 means all of them. With the option
+            ``threads`` it is counted from that. None: the default.
 
         Returns
         -------
@@ -179,8 +184,9 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             )
             return 1
         if n_jobs < 0:
-            cores = self._cores()
-            n_jobs = max(int(cores / self.options.get("cpus", 1)) + 1 + n_jobs, 1)
+            threads = self.options.get("threads")
+            most = threads or int(self._cores() / self.options.get("cpus", 1))
+            n_jobs = max(most + 1 + n_jobs, 1)
         return int(n_jobs)
 
     def _cores(self) -> float:
@@ -261,23 +267,27 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         options.update((name, value) for name, value in given.items() if name in CHECKS)
         unknown = given.keys() - CHECKS.keys() - _OF_JOBLIB - _OWN
         if unknown:
+            name = min(unknown)
+            meant = unknown_keyword(name, given[name], _OWN).partition("; ")[2]
             raise TypeError(
-                f"Parallel(backend='mars') got an unexpected keyword argument {min(unknown)!r}"
+                f"Parallel(backend='mars') got an unexpected keyword argument {name!r}"
+                f"{meant and '; '}{meant}"
             )
         session = self._open_session()
         engine = session.engine
         cores = engine.n_cpu
         threads = self.inner_max_num_threads
-        if "cpus" not in options:
+        in_threads = options.get("threads")  # they share a process, and have no cores of their own
+        if "cpus" not in options and not in_threads:
             largest = max(cores / max(1, len(engine.worker_addresses)), 1.0)
             share = cores / n_jobs
             options["cpus"] = int(min(share, largest)) if share >= 1 else _below(share)
-        own = max(1, int(options["cpus"]))
         initializer = self._initializer
         if "initializer" in given:
             initializer = _initializer(given["initializer"], given.get("initargs", ()))
-        limited = n_jobs * options["cpus"] < cores
         parse_options(options)
+        own = int(max(1, options.get("cpus", 1)))
+        limited = n_jobs < in_threads if in_threads else n_jobs * options["cpus"] < cores
         named = functools.cache(lambda name: parse_options({**options, "name": name}))
         return Plan(
             session=session,

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mars.attempt import codec
+from mars.attempt import codec, context
 
 if TYPE_CHECKING:
     from mars.task import Buffer
@@ -105,12 +105,32 @@ class Loop:
         del given
         make, its_args = self._nested
         batch = BatchedCalls(items, (make(*its_args), None))
+        running = batch.items = _Running(items)
         with contextlib.nullcontext() if self._threads is None else _threads(self._threads):
             initializer = self._initializer
             if initializer is not None:
                 initializer.function(*initializer.args)
                 self._initializer = None
-            return batch()  # type: ignore[no-any-return]
+            try:
+                return batch()  # type: ignore[no-any-return]
+            except BaseException:
+                _, args, kwargs = running.last
+                context.show_arguments(*args, **kwargs)  # those of the batch tell nobody anything
+                raise
+
+
+_Item = tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
+
+
+class _Running(list[_Item]):
+    """The items of a batch, and which one of them runs."""
+
+    last: _Item = (str, (), {})
+
+    def __iter__(self) -> Iterator[_Item]:
+        for item in list.__iter__(self):
+            self.last = item
+            yield item
 
 
 @contextlib.contextmanager

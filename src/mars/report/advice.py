@@ -52,6 +52,8 @@ def advice_for(
     even_s : float
         The work divided by the cores.
     """
+    if not record.attempts:
+        return []
     cores = record.cores
     found: list[Found] = [
         *_critical(path, even_s, wall_s),
