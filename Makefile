@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults storage check format \
-	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if bench-tpch \
+	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-what-if bench-watched bench-tpch \
 	larger-than-memory chaos clean
 
 help:  ## list the targets
@@ -251,6 +251,9 @@ bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and
 
 bench-what-if: $(VENV)/for-tests  ## predictions of runs against real ones (a minute; a quiet machine)
 	@$(PY) -m benchmarks.what_if $(BENCH_ARGS)
+
+bench-watched: $(VENV)/for-tests  ## what a page costs a flood of empty calls: off, on, in a browser (minutes)
+	@$(PY) -m benchmarks.watched $(BENCH_ARGS)
 
 larger-than-memory: $(VENV)/for-tests  ## data of 3 GiB through 768 MiB of memory (some minutes)
 	@$(PY) -m benchmarks.larger_than_memory

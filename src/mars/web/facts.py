@@ -20,14 +20,15 @@ from mars.engine import Engine
 from mars.errors import MarsError
 from mars.logs import LogSource, escape_control
 from mars.observe.forecast import Active, time_left
-from mars.observe.observation import EndedAttempt, Observation
+from mars.observe.observation import EndedAttempt, Observation, RunFacts
 from mars.observe.states import FAILED, QUEUED, RUNNING, UNDER_WAY, WAITING, state_in, title_of
 from mars.sessions.session import Session
 from mars.settings import (
     PAGE_LISTED,
     PAGE_LOG_BYTES,
     PAGE_OBJECTS,
-    PAGE_SHARE,
+    PAGE_REPORT_ROWS,
+    PAGE_STEP_ROWS,
     PAGE_TICK_S,
 )
 from mars.task import Call, Stage
@@ -39,6 +40,7 @@ Json = dict[str, Any]
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _HOST: Final = socket.gethostname()
+_BEFORE: Final = frozenset({Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING})
 
 
 def shown(text: str, limit: int = 300) -> str:
@@ -82,13 +84,13 @@ class Facts:
         key = query.get("key", "")
         makers: dict[str, Callable[[], Any]] = {
             "/api/overview": self.overview,
-            "/api/calls": self.calls,
+            "/api/calls": lambda: self.calls(int(number)),
             "/api/call": lambda: self.call(key),
             "/api/graph": lambda: self.graph(query.get("run", ""), query.get("by", "")),
             "/api/objects": self.objects,
             "/api/stack": lambda: self.stack(int(number)),
             "/api/timeline": lambda: self.timeline(int(number)),
-            "/api/report": self.report,
+            "/api/report": lambda: self.report("now" in query),
             "/api/cancel": lambda: dict(zip(("cancelled", "told"), self.cancel(key), strict=True)),
         }
         make = makers.get(path)
@@ -106,8 +108,12 @@ class Facts:
             if self._made is not None and now - self._made[0] < PAGE_TICK_S * 0.8:
                 return self._made[1]
             seen = self.engine.observe()
-            live = bool(seen.runs)
-            self.index.advance(PAGE_SHARE * PAGE_TICK_S if live else 0.25)
+            if seen.runs:
+                runs = self.index.runs
+                self.index.keep_up(seen.next, all(one.number in runs for one in seen.runs
+                                                  if not one.depth))  # fmt: skip
+            else:
+                self.index.advance(0.25)
             made = self._overview(seen)
             self._made = now, made
             return made
@@ -122,7 +128,7 @@ class Facts:
         began = [index.runs[one.number][3] for one in tops if one.number in index.runs]
         elapsed_s = seen.now - min(began) if began else 0.0
         busy = [one for one in seen.workers if one.call]
-        left = self._left(seen, elapsed_s) if tops and not index.behind else None
+        left = self._left(seen, tops, elapsed_s) if tops else None
         ended = sum(kind.done for kind in index.kinds.values())
         cores, free = self.index.cores, sum(one.free for one in seen.groups)
         return {
@@ -152,7 +158,11 @@ class Facts:
             "holds": self._holds(seen, tops, busy, free),
         }  # fmt: skip
 
-    def _left(self, seen: Observation, elapsed_s: float) -> tuple[float, float | None] | None:
+    def _left(
+        self, seen: Observation, tops: list[RunFacts], elapsed_s: float
+    ) -> tuple[float, float | None] | None:
+        if self.index.behind or self.index.uncounted:
+            return _by_rate(tops, elapsed_s)
         kinds = self.index.kinds
         functions = self.index.functions
         running = [
@@ -263,10 +273,11 @@ class Facts:
 
     # -- calls --------------------------------------------------------------------------------
 
-    def calls(self) -> Json:
+    def calls(self, since: int = 0) -> Json:
         """All calls: those that are under way first, then those that have ended, newest first.
 
-        A row is: key, name, function, state, attempt, calls, worker, begin, seconds, CPU seconds,
+        Of those that have ended only the ones from a number on: ``next`` of an answer before. A row
+        is: key, name, function, state, attempt, calls, worker, begin, seconds, CPU seconds,
         log bytes, bytes written. Names and functions are numbers in a list.
         """
         words: dict[str, int] = {}
@@ -295,7 +306,9 @@ class Facts:
                 break
             first = [call.key, word(call.name), word(call.function.name), state, 0]
             rows.append([*first, getattr(call, "count", 1), *[None] * 6])
-        for one in reversed(self.index.latest()):
+        under_way = len(rows)
+        ended, following = self.index.since(since)
+        for one in reversed(ended):
             if one.ending == "lost":
                 continue
             times = one.times
@@ -308,22 +321,21 @@ class Facts:
         return {
             "words": [shown(one, 200) for one in words],
             "rows": rows,
+            "under_way": under_way,
+            "next": following,
             "more": max(0, more),
             "behind": self.index.behind,
-            "dropped": self.index.seen - len(self.index.rows),
+            "dropped": self.index.taken - len(self.index.rows),
         }
 
     def _under_way(self) -> Iterator[tuple[Call, str]]:
         realm = self.session.realm
         for call in self.index.unended():
             task = call.task_in(realm)
-            if task is not None and task.finished:
-                continue
-            state = state_in(call, realm).word
-            if state in UNDER_WAY:
-                yield call, QUEUED if state == RUNNING else state
-            elif task is None:
+            if task is None:
                 yield call, WAITING
+            elif task.stage in _BEFORE and (not task.runs or any(one.live for one in task.runs)):
+                yield call, WAITING if task.stage is Stage.WAITING else QUEUED
 
     def call(self, key: str) -> Json | None:
         """One call: its state, attempts, inputs, readers, error. None: nobody knows it."""
@@ -400,11 +412,13 @@ class Facts:
     def graph(self, run: str, by: str) -> Json:
         """Which call reads the result of which; see `mars.web.graph`."""
         number = int(run) if run.isascii() and run.isdigit() and len(run) < 19 else 0
-        told = graph_of(self.index, self.session.realm, shown, number, by)
+        self.index.reads()  # runs of calls inside calls may have begun
+        workers = self.engine.observe().workers
+        told = graph_of(self.index, self.session.realm, shown, workers, number, by)
         busy = [
             (one.call, self.index.functions.get(one.name, one.name),
              1 if one.items is None else one.items[1])
-            for one in self.engine.observe().workers
+            for one in workers
             if one.call and told["run"] in one.runs
         ]  # fmt: skip
         mark_running(told, busy)
@@ -463,9 +477,8 @@ class Facts:
         """
         names: dict[str, int] = {}
         rows = []
-        first = self.index.seen - len(self.index.rows)
-        latest = self.index.latest()
-        for one in latest[max(0, since - first) :]:
+        latest, following = self.index.since(since)
+        for one in latest:
             begin = one.times.received if one.times is not None else one.sent
             if one.ending == "lost" or not begin:
                 continue
@@ -477,18 +490,25 @@ class Facts:
                          *[round(moment - self.zero, 6) for moment in moments],
                          one.ending, one.call])  # fmt: skip
         return {
-            "next": first + len(latest),
+            "next": following,
             "rows": rows,
             "names": [shown(one, 80) for one in names],
             "now": time.monotonic() - self.zero,
         }
 
-    def report(self) -> Json:
-        """The numbers of `Session.report`."""
-        count = self.engine.observe().next
+    def report(self, now: bool = False) -> Json:
+        """The numbers of `Session.report`.
+
+        To add up many attempts takes time from calls that run. Then it says how many there are,
+        unless ``now`` is given.
+        """
+        seen = self.engine.observe()
+        count = seen.next
         with self._lock:
             if self._report is not None and self._report[0] == count:
                 return self._report[1]
+        if seen.runs and count > PAGE_REPORT_ROWS and not now:
+            return {"many": count}
         report = self.session.report()
         made: Json = {
             "wall": report.wall_s, "work": report.work_s, "cores": report.cores,
@@ -506,6 +526,16 @@ class Facts:
         with self._lock:
             self._report = count, made
         return made
+
+
+def _by_rate(tops: list[RunFacts], elapsed_s: float) -> tuple[float, float | None] | None:
+    """The time left of many calls that nobody has looked at one by one. None: it is too early."""
+    done = sum(one.done + one.failed for one in tops)
+    left = sum(one.total for one in tops) - done
+    if elapsed_s < 1 or done < PAGE_STEP_ROWS:
+        return None
+    left_s = left * elapsed_s / done
+    return 0.7 * left_s, 1.5 * left_s
 
 
 def log_part(source: LogSource, start: int) -> tuple[bool, str, int]:
