@@ -1096,6 +1096,12 @@ PAGE_GRAPH_MOST: Final = 400
 PAGE_OBJECTS: Final = 200
 """Stored values that the page lists, the largest. The others are added up."""
 
+USAGE_EVERY_S: Final = 0.4
+"""How often nodes are asked at most what their workers use, in seconds: a page tells as often."""
+
+USAGE_ANSWER_S: Final = 0.5
+"""How long somebody who looks for the first time waits for nodes to tell that, in seconds."""
+
 PAGE_REPORT_ROWS: Final = 20_000
 """Attempts that the page adds up for its report while calls run, without being asked to. They take
 half a second of the program."""

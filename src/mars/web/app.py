@@ -118,9 +118,10 @@ class App:
     async def _overviews(self) -> AsyncIterator[bytes]:
         while True:
             began = time.monotonic()
-            yield await asyncio.to_thread(lambda: _event("overview", self._facts.overview()))
+            told = await asyncio.to_thread(self._facts.overview)
+            yield _event("overview", told)
             # It takes long where others want the interpreter or the cores.
-            await self._pause(_between(time.monotonic() - began))
+            await self._pause(_between(time.monotonic() - began) if told["runs"] else PAGE_TICK_S)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -5,13 +5,11 @@ It reads the index and the engine. Nothing here changes the program, except `Fac
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from mars.calls.held import HeldCall
@@ -20,7 +18,7 @@ from mars.engine import Engine
 from mars.errors import MarsError
 from mars.logs import LogSource, escape_control
 from mars.observe.forecast import Active, time_left
-from mars.observe.observation import EndedAttempt, Observation, RunFacts
+from mars.observe.observation import EndedAttempt, Observation, RunFacts, WorkerFacts
 from mars.observe.states import FAILED, QUEUED, RUNNING, UNDER_WAY, WAITING, state_in, title_of
 from mars.sessions.session import Session
 from mars.settings import (
@@ -37,9 +35,6 @@ from mars.web.index import Index
 
 Json = dict[str, Any]
 
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-_HOST: Final = socket.gethostname()
 _BEFORE: Final = frozenset({Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING})
 
 
@@ -65,7 +60,7 @@ class Facts:
         self.zero = time.monotonic()
         self._lock = threading.Lock()
         self._made: tuple[float, Json] | None = None
-        self._cpu: dict[int, tuple[float, float, float]] = {}
+        self._cpu: dict[int, tuple[float, float, float, int]] = {}  # of workers, at the last look
         self._report: tuple[int, Json] | None = None
 
     def answer(self, path: str, query: dict[str, str]) -> Any:
@@ -131,6 +126,11 @@ class Facts:
         left = self._left(seen, tops, elapsed_s) if tops else None
         ended = sum(kind.done for kind in index.kinds.values())
         cores, free = self.index.cores, sum(one.free for one in seen.groups)
+        shows = seen.workers[:500]
+        usage = self.engine.usage(shows)
+        if len(self._cpu) > 2 * len(shows) + 100:  # of workers that have ended
+            self._cpu = {one.number: self._cpu[one.number] for one in shows
+                         if one.number in self._cpu}  # fmt: skip
         return {
             "now": seen.now - self.zero,
             "session": self.session.session_id,
@@ -154,7 +154,7 @@ class Facts:
                  kind.longest_s]
                 for kind in sorted(index.kinds.values(), key=lambda one: -one.spent_s)[:100]
             ],
-            "workers": [self._worker(one, seen.now) for one in seen.workers[:500]],
+            "workers": [self._worker(one, seen.now, usage) for one in shows],
             "holds": self._holds(seen, tops, busy, free),
         }  # fmt: skip
 
@@ -239,8 +239,10 @@ class Facts:
 
     # -- workers ------------------------------------------------------------------------------
 
-    def _worker(self, one: Any, now: float) -> Json:
-        cpu, memory = self._measure(one.pid, now) if one.node == _HOST else (None, None)
+    def _worker(
+        self, one: WorkerFacts, now: float, usage: Mapping[int, tuple[float, float, int]]
+    ) -> Json:
+        cpu, memory = self._measure(one, usage)
         return {
             "number": one.number, "node": shown(one.node, 80), "pid": one.pid, "ready": one.ready,
             "queued": one.queued, "call": one.call, "name": shown(one.name, 120),
@@ -248,19 +250,21 @@ class Facts:
             "cpu": cpu, "memory": memory,
         }  # fmt: skip
 
-    def _measure(self, pid: int, now: float) -> tuple[float | None, int | None]:
+    def _measure(
+        self, one: WorkerFacts, usage: Mapping[int, tuple[float, float, int]]
+    ) -> tuple[float | None, int | None]:
         """The part of a core that a process has taken since the last look, and its memory."""
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:  # it has ended, or there is no /proc here
+        found = usage.get(one.number)
+        if found is None:  # it has ended, or nobody tells
             return None, None
-        used = (int(fields[11]) + int(fields[12])) / _TICKS
-        before = self._cpu.get(pid)
-        if before is None or now - before[0] > 0.2:
-            share = 0.0 if before is None else (used - before[1]) / (now - before[0])
-            self._cpu[pid] = before = now, used, share
-        return before[2], int(fields[21]) * _PAGE
+        at, used_s, memory = found
+        before = self._cpu.get(one.number)
+        if before is None or before[3] != one.pid:
+            self._cpu[one.number] = before = at, used_s, 0.0, one.pid
+        elif at - before[0] > 0.2:
+            share = max(0.0, used_s - before[1]) / (at - before[0])
+            self._cpu[one.number] = before = at, used_s, share, one.pid
+        return before[2], memory
 
     def stack(self, number: int) -> Json | None:
         """What a worker does now, with its Python stack. None: there is no such worker."""

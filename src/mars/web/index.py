@@ -241,7 +241,7 @@ class Index:
                 if not more and not counted:
                     break
                 took_s = time.perf_counter() - began
-                free = took_s < _CONTENDED * (time.thread_time() - used_s)
+                free = took_s <= _CONTENDED * (time.thread_time() - used_s)
                 if took_s > PAGE_FREE_SHARE * PAGE_TICK_S:
                     break
             if not free:
