@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults storage check format \
-	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-doors bench-what-if bench-tpch \
+	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-doors bench-what-if bench-watched bench-tpch \
 	larger-than-memory chaos clean
 
 help:  ## list the targets
@@ -254,6 +254,9 @@ bench-doors: $(VENV)/for-tests  ## joblib, Executor, Dask and pandas on mars aga
 
 bench-what-if: $(VENV)/for-tests  ## predictions of runs against real ones (a minute; a quiet machine)
 	@$(PY) -m benchmarks.what_if $(BENCH_ARGS)
+
+bench-watched: $(VENV)/for-tests  ## what a page costs a flood of empty calls: off, on, in a browser (minutes)
+	@$(PY) -m benchmarks.watched $(BENCH_ARGS)
 
 larger-than-memory: $(VENV)/for-tests  ## data of 3 GiB through 768 MiB of memory (some minutes)
 	@$(PY) -m benchmarks.larger_than_memory

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from mars.errors import SessionClosed, UsageError
@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # known to type checkers; the module is loaded by engines
 if TYPE_CHECKING:
     from mars.attempt.followed import Surroundings
     from mars.observe.attempts import Rows
-    from mars.observe.observation import Memory, Observation
+    from mars.observe.observation import Memory, Observation, WorkerFacts
     from mars.storage import Storage
     from mars.task import Buffer
 
@@ -349,6 +349,19 @@ class Engine(Protocol):
         """Lines about running calls that have printed nothing for so many seconds.
 
         Each call is told of once, then each time its silence has doubled.
+        """
+
+    def usage(self, workers: Sequence[WorkerFacts]) -> Mapping[int, tuple[float, float, int]]:
+        """What the processes of workers use, by the worker's number; without those not known.
+
+        Of each: the moment it was looked at, in seconds, processor seconds that it has had, and its
+        memory in bytes. Moments of one worker are of one clock. On a cluster it is what nodes have
+        told last, and they are asked to tell it again.
+
+        Parameters
+        ----------
+        workers : sequence of WorkerFacts
+            Those that are asked about, as `Observation.workers` has them.
         """
 
     def stack(self, worker: int) -> Sequence[str] | None:

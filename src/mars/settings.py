@@ -1056,14 +1056,22 @@ PAGE_STREAMS: Final = 24
 """Streams of events at a time: a window has two."""
 
 PAGE_TICK_S: Final = 0.5
-"""Between two events of the page, in seconds: people see no more, and each costs about 5 ms."""
+"""Between two events of the page, in seconds: people see no more, and each costs about 1 ms."""
+
+PAGE_LATE_S: Final = 5.0
+"""How old what the page tells may become while others want the interpreter or the cores, in
+seconds: it then tells less often."""
 
 PAGE_SHARE: Final = 0.01
-"""The part of the time that the page decodes attempts while calls run; it holds the interpreter
-meanwhile. What it tells takes 1 % more, and a screen that is open 1 %: benchmark `page_on`."""
+"""The part of the program's processor time in which the page decodes attempts while others want the
+interpreter or the cores: benchmark `page_on`, and `make bench-watched`."""
 
-PAGE_STEP_ROWS: Final = 500
-"""Attempts that the page decodes at once: about 4 ms."""
+PAGE_FREE_SHARE: Final = 0.05
+"""The part of the time that the page decodes attempts while nobody else wants the interpreter, and
+that it tells of them. By the clock, so that it tells less often where it waits for others."""
+
+PAGE_STEP_ROWS: Final = 100
+"""Attempts that the page decodes at once: about 1 ms."""
 
 PAGE_ROWS: Final = 100_000
 """Attempts that the page keeps decoded, the newest: 1 KB each."""
@@ -1087,6 +1095,16 @@ PAGE_GRAPH_MOST: Final = 400
 
 PAGE_OBJECTS: Final = 200
 """Stored values that the page lists, the largest. The others are added up."""
+
+USAGE_EVERY_S: Final = 0.4
+"""How often nodes are asked at most what their workers use, in seconds: a page tells as often."""
+
+USAGE_ANSWER_S: Final = 0.5
+"""How long somebody who looks for the first time waits for nodes to tell that, in seconds."""
+
+PAGE_REPORT_ROWS: Final = 20_000
+"""Attempts that the page adds up for its report while calls run, without being asked to. They take
+half a second of the program."""
 
 PAGE_SCAN_S: Final = 2.0
 """How old the list of calls that the program holds may be, in seconds. To make it takes 60 ms for a

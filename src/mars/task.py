@@ -107,6 +107,11 @@ def key_of(serial: int) -> str:
     return f"{_KEY_PREFIX}{serial:016x}"
 
 
+def serial_of(key: str) -> int:
+    """The number of the call with a key of this program."""
+    return int(key[len(_KEY_PREFIX) :], 16)
+
+
 class Call:
     """One call that a program described.
 

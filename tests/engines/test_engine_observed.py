@@ -192,6 +192,37 @@ def test_an_observation_shows_the_call_that_runs(
     assert (attempt.number, attempt.run) == (worker.attempt, run.number)
 
 
+def test_what_the_process_of_a_worker_uses_is_told(
+    session: mars.session.Session, watch: Watch, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    gate = tmp_path / "gate"
+
+    def computes(path: Path) -> None:
+        kept = bytearray(40_000_000)
+        while not path.exists():
+            sum(kept[:10_000])
+
+    engine: Any = session.engine
+    call = mr.spawn(computes, gate, name="computes")
+    thread = threading.Thread(target=lambda: call.execute(session=session))
+    thread.start()
+
+    def used() -> Any:
+        seen = watch.now().workers
+        told = engine.usage(seen)
+        return next((told.get(one.number) for one in seen if one.name == "computes"), None)
+
+    try:
+        wait_until(used)
+        first = used()
+        wait_until(lambda: used()[1] >= first[1] + 0.1 and used()[2] > 40_000_000)
+        later = used()
+    finally:
+        gate.touch()
+        thread.join()
+    assert later[0] > first[0]
+
+
 def test_threads_may_look_while_calls_run(watch: Watch) -> None:
     found: list[EndedAttempt] = []
     over = threading.Event()

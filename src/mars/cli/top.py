@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from mars.cli.findings import size_text
 from mars.cli.live import Found, ask, everything
 from mars.logs import escape_control
 from mars.observe.states import seconds
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from rich.console import Group, RenderableType
+    from rich.table import Table
 
     from mars.cli.live import Json
 
@@ -103,15 +105,22 @@ def _session(found: Found, told: Json, room: int) -> list[RenderableType]:
         parts.append(bar)
     if told["holds"]:
         parts.append(Text(told["holds"], "dim"))
+    nodes = _nodes(told["workers"])
+    if len(nodes) > 1:
+        parts.append(_nodes_table(nodes))
     if told["running"]:
         table = Table(box=None, expand=True, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("▶ running", overflow="ellipsis", no_wrap=True, ratio=1)
-        for name in ("for", "usual", "worker"):
-            table.add_column(name, justify="right", no_wrap=True, width=8)
+        of = {one["number"]: one for one in told["workers"]}
+        for name in ("for", "usual", "worker", "CPU", "memory"):
+            table.add_column(name, justify="right", no_wrap=True, min_width=8)
         longest = sorted(told["running"], key=lambda one: -one["for"])
         for one in longest[: min(room, _RUNNING)]:
             usual = seconds(one["expected"]) if one["expected"] else "-"
-            table.add_row(Text(one["name"]), seconds(one["for"]), usual, str(one["worker"]))
+            table.add_row(
+                Text(one["name"]), seconds(one["for"]), usual, str(one["worker"]),
+                *_used(of.get(one["worker"], {})),
+            )  # fmt: skip
         parts.append(table)
         more = len(longest) - min(room, _RUNNING)
         if more > 0:
@@ -121,6 +130,39 @@ def _session(found: Found, told: Json, room: int) -> list[RenderableType]:
         parts.append(Text.assemble(("✕ ", "red"), one["name"], ("  " + why, "dim"), no_wrap=True,
                                    overflow="ellipsis"))  # fmt: skip
     return [*parts, Text()]
+
+
+def _used(worker: Json) -> tuple[str, str]:
+    """Processor time and memory of a worker's process, for people."""
+    if worker.get("memory") is None:
+        return "-", "-"
+    return f"{100 * worker['cpu']:.0f} %", size_text(worker["memory"])
+
+
+def _nodes(workers: list[Json]) -> dict[str, list[Json]]:
+    """The workers of each node."""
+    nodes: dict[str, list[Json]] = {}
+    for one in workers:
+        nodes.setdefault(one["node"], []).append(one)
+    return nodes
+
+
+def _nodes_table(nodes: dict[str, list[Json]]) -> Table:
+    """What the workers of each node use together."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("node", overflow="ellipsis", no_wrap=True)
+    for name in ("workers", "busy", "CPU", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, workers in sorted(nodes.items()):
+        processes = {one["pid"]: one for one in workers if one["memory"] is not None}.values()
+        cores = f"{sum(one['cpu'] for one in processes):.1f} cores" if processes else "-"
+        memory = size_text(sum(one["memory"] for one in processes)) if processes else "-"
+        busy = sum(bool(one["call"]) for one in workers)
+        table.add_row(Text(name), str(len(workers)), str(busy), cores, memory)
+    return table
 
 
 def _left(left: tuple[float, float | None]) -> str:

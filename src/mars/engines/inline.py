@@ -22,10 +22,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
+from mars import platform
 from mars.attempt import call as attempt_call
 from mars.attempt import codec, context, filters, threads
 from mars.attempt.capture import Log, Segment, capturing, is_interactive
@@ -749,6 +750,11 @@ class InlineEngine:
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """None: whoever waits runs the call."""
         return ()
+
+    def usage(self, workers: Sequence[WorkerFacts]) -> Mapping[int, tuple[float, float, int]]:
+        """The one worker is this process."""
+        found = platform.usage_of(os.getpid())
+        return {} if found is None else {1: found}
 
     def stack(self, worker: int) -> Sequence[str] | None:
         """None: there are no worker processes."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mars import platform
@@ -26,6 +26,7 @@ from mars.task import Call
 if TYPE_CHECKING:
     from mars.attempt.followed import Surroundings
     from mars.engines.wire.messages import Facts
+    from mars.observe.observation import WorkerFacts
 
 
 class ThisMachine:
@@ -99,6 +100,11 @@ class ThisMachine:
     def is_stopped(self, pid: int) -> bool:
         """Whether a worker process is held up."""
         return platform.is_stopped(pid)
+
+    def usage(self, workers: Sequence[WorkerFacts]) -> Mapping[int, tuple[float, float, int]]:
+        """What workers use."""
+        found = {one.number: platform.usage_of(one.pid) for one in workers}
+        return {number: told for number, told in found.items() if told is not None}
 
     def stack(self, worker: int, pid: int) -> Sequence[str] | None:
         """What a worker does now, and the stack of its call."""

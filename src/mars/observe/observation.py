@@ -10,7 +10,7 @@ notices about silent calls, and what shows attempts over time. Pure; loaded when
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mars.engines.wire.messages import FLAG_FAILURES
@@ -278,17 +278,27 @@ def ended_attempts(rows: Rows) -> tuple[EndedAttempt, ...]:
     return tuple(each_attempt(rows))
 
 
-def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
+def each_attempt(rows: Rows, waited: Mapping[int, float] | None = None) -> Iterator[EndedAttempt]:
     """The attempts of a part of the table, one after the other.
 
     One takes about 1 KB of memory as an object, and about 140 bytes in the table. Whoever looks at
     many goes through them like this.
+
+    Parameters
+    ----------
+    rows : Rows
+        The part.
+    waited : mapping of int to float, optional
+        Of calls with inputs, seconds from queued to ready, as `each_link` tells them. Whoever looks
+        at many small parts keeps them. Default: they are looked up in ``rows``.
     """
     labels, workers, runs, changes = rows.labels, rows.workers, rows.runs, rows.changes
     dropped, on_gpus = rows.dropped, rows.on_gpus
     data, unpack, size_of = rows.data, RECORD.unpack_from, RECORD.size
     sent_from, sent_at = rows.sent
-    ready_after = {serial: waited_s for serial, waited_s, _ in each_link(rows)}
+    ready_after = waited
+    if ready_after is None:
+        ready_after = {serial: waited_s for serial, waited_s, _ in each_link(rows)}
     nobody = "", "", 0, None, None, 0
     position, at = 0, rows.first
     for count, worker in rows.pieces:
@@ -340,12 +350,13 @@ def each_attempt(rows: Rows) -> Iterator[EndedAttempt]:
             )  # fmt: skip
 
 
-def each_link(rows: Rows) -> Iterator[tuple[int, float, tuple[int, ...]]]:
+def each_link(rows: Rows, begin: int = 0) -> Iterator[tuple[int, float, tuple[int, ...]]]:
     """Of calls with inputs: serial, seconds from queued to ready (-1: not known), and inputs.
 
-    Serials are the low 32 bits of `EndedAttempt.serial`.
+    Serials are the low 32 bits of `EndedAttempt.serial`. ``begin`` is a length that `Rows.links`
+    had before: what is new since.
     """
-    position, links = 0, rows.links
+    position, links = begin, rows.links
     while position < len(links):
         serial, waited_s, count = LINK.unpack_from(links, position)
         position += LINK.size

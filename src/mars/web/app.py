@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from mars.logs import LogSource, escape_control
-from mars.settings import PAGE_LOG_BYTES, PAGE_STALL_S, PAGE_STREAMS, PAGE_TICK_S
+from mars.settings import (
+    PAGE_FREE_SHARE,
+    PAGE_LATE_S,
+    PAGE_LOG_BYTES,
+    PAGE_STALL_S,
+    PAGE_STREAMS,
+    PAGE_TICK_S,
+)
 from mars.task import Call
 from mars.web.facts import Facts, log_part
 from mars.web.guard import SECURITY_HEADERS, refusal
@@ -110,8 +118,11 @@ class App:
 
     async def _overviews(self) -> AsyncIterator[bytes]:
         while True:
-            yield await asyncio.to_thread(lambda: _event("overview", self._facts.overview()))
-            await self._pause(PAGE_TICK_S)
+            began = time.monotonic()
+            told = await asyncio.to_thread(self._facts.overview)
+            yield _event("overview", told)
+            # It takes long where others want the interpreter or the cores.
+            await self._pause(_between(time.monotonic() - began) if told["runs"] else PAGE_TICK_S)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -185,6 +196,11 @@ class App:
             return
         finally:
             self._streams -= 1
+
+
+def _between(took_s: float) -> float:
+    """Seconds until the next event, after one that took so long to tell."""
+    return min(max(PAGE_TICK_S, took_s / PAGE_FREE_SHARE), PAGE_LATE_S)
 
 
 def _event(kind: str, value: object, number: int | None = None) -> bytes:

@@ -5,13 +5,11 @@ It reads the index and the engine. Nothing here changes the program, except `Fac
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from mars.calls.held import HeldCall
@@ -27,16 +25,15 @@ from mars.settings import (
     PAGE_LISTED,
     PAGE_LOG_BYTES,
     PAGE_OBJECTS,
-    PAGE_SHARE,
+    PAGE_REPORT_ROWS,
+    PAGE_STEP_ROWS,
     PAGE_TICK_S,
 )
 from mars.task import Call, Stage
 from mars.web.graph import Json, graph_of, mark_running
 from mars.web.index import Index
 
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-_HOST: Final = socket.gethostname()
+_BEFORE: Final = frozenset({Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING})
 
 
 def shown(text: str, limit: int = 300) -> str:
@@ -61,7 +58,7 @@ class Facts:
         self.zero = time.monotonic()
         self._lock = threading.Lock()
         self._made: tuple[float, Json] | None = None
-        self._cpu: dict[int, tuple[float, float, float]] = {}
+        self._cpu: dict[int, tuple[float, float, float, int]] = {}  # of workers, at the last look
         self._report: tuple[int, Json] | None = None
 
     def answer(self, path: str, query: dict[str, str]) -> object:
@@ -80,13 +77,13 @@ class Facts:
         key = query.get("key", "")
         makers: dict[str, Callable[[], object]] = {
             "/api/overview": self.overview,
-            "/api/calls": self.calls,
+            "/api/calls": lambda: self.calls(int(number)),
             "/api/call": lambda: self.call(key),
             "/api/graph": lambda: self.graph(query.get("run", ""), query.get("by", "")),
             "/api/objects": self.objects,
             "/api/stack": lambda: self.stack(int(number)),
             "/api/timeline": lambda: self.timeline(int(number)),
-            "/api/report": self.report,
+            "/api/report": lambda: self.report("now" in query),
             "/api/cancel": lambda: dict(zip(("cancelled", "told"), self.cancel(key), strict=True)),
         }
         make = makers.get(path)
@@ -104,8 +101,12 @@ class Facts:
             if self._made is not None and now - self._made[0] < PAGE_TICK_S * 0.8:
                 return self._made[1]
             seen = self.engine.observe()
-            live = bool(seen.runs)
-            self.index.advance(PAGE_SHARE * PAGE_TICK_S if live else 0.25)
+            if seen.runs:
+                runs = self.index.runs
+                self.index.keep_up(seen.next, all(one.number in runs for one in seen.runs
+                                                  if not one.depth))  # fmt: skip
+            else:
+                self.index.advance(0.25)
             made = self._overview(seen)
             self._made = now, made
             return made
@@ -120,9 +121,14 @@ class Facts:
         began = [index.runs[one.number][3] for one in tops if one.number in index.runs]
         elapsed_s = seen.now - min(began) if began else 0.0
         busy = [one for one in seen.workers if one.call]
-        left = self._left(seen, elapsed_s) if tops and not index.behind else None
+        left = self._left(seen, tops, elapsed_s) if tops else None
         ended = sum(kind.done for kind in index.kinds.values())
         cores, free = self.index.cores, sum(one.free for one in seen.groups)
+        shows = seen.workers[:500]
+        usage = self.engine.usage(shows)
+        if len(self._cpu) > 2 * len(shows) + 100:  # of workers that have ended
+            self._cpu = {one.number: self._cpu[one.number] for one in shows
+                         if one.number in self._cpu}  # fmt: skip
         return {
             "now": seen.now - self.zero,
             "session": self.session.session_id,
@@ -146,11 +152,15 @@ class Facts:
                  kind.longest_s]
                 for kind in sorted(index.kinds.values(), key=lambda one: -one.spent_s)[:100]
             ],
-            "workers": [self._worker(one, seen.now) for one in seen.workers[:500]],
+            "workers": [self._worker(one, seen.now, usage) for one in shows],
             "holds": self._holds(seen, tops, busy, free),
         }  # fmt: skip
 
-    def _left(self, seen: Observation, elapsed_s: float) -> tuple[float, float | None] | None:
+    def _left(
+        self, seen: Observation, tops: list[RunFacts], elapsed_s: float
+    ) -> tuple[float, float | None] | None:
+        if self.index.behind or self.index.uncounted:
+            return _by_rate(tops, elapsed_s)
         kinds = self.index.kinds
         functions = self.index.functions
         running = [
@@ -229,8 +239,10 @@ class Facts:
 
     # -- workers ------------------------------------------------------------------------------
 
-    def _worker(self, one: WorkerFacts, now: float) -> Json:
-        cpu, memory = self._measure(one.pid, now) if one.node == _HOST else (None, None)
+    def _worker(
+        self, one: WorkerFacts, now: float, usage: Mapping[int, tuple[float, float, int]]
+    ) -> Json:
+        cpu, memory = self._measure(one, usage)
         return {
             "number": one.number, "node": shown(one.node, 80), "pid": one.pid, "ready": one.ready,
             "queued": one.queued, "call": one.call, "name": shown(one.name, 120),
@@ -238,19 +250,21 @@ class Facts:
             "cpu": cpu, "memory": memory,
         }  # fmt: skip
 
-    def _measure(self, pid: int, now: float) -> tuple[float | None, int | None]:
+    def _measure(
+        self, one: WorkerFacts, usage: Mapping[int, tuple[float, float, int]]
+    ) -> tuple[float | None, int | None]:
         """The part of a core that a process has taken since the last look, and its memory."""
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:  # it has ended, or there is no /proc here
+        found = usage.get(one.number)
+        if found is None:  # it has ended, or nobody tells
             return None, None
-        used = (int(fields[11]) + int(fields[12])) / _TICKS
-        before = self._cpu.get(pid)
-        if before is None or now - before[0] > 0.2:
-            share = 0.0 if before is None else (used - before[1]) / (now - before[0])
-            self._cpu[pid] = before = now, used, share
-        return before[2], int(fields[21]) * _PAGE
+        at, used_s, memory = found
+        before = self._cpu.get(one.number)
+        if before is None or before[3] != one.pid:
+            self._cpu[one.number] = before = at, used_s, 0.0, one.pid
+        elif at - before[0] > 0.2:
+            share = max(0.0, used_s - before[1]) / (at - before[0])
+            self._cpu[one.number] = before = at, used_s, share, one.pid
+        return before[2], memory
 
     def stack(self, number: int) -> Json | None:
         """What a worker does now, with its Python stack. None: there is no such worker."""
@@ -263,10 +277,11 @@ class Facts:
 
     # -- calls --------------------------------------------------------------------------------
 
-    def calls(self) -> Json:
+    def calls(self, since: int = 0) -> Json:
         """All calls: those that are under way first, then those that have ended, newest first.
 
-        A row is: key, name, function, state, attempt, calls, worker, begin, seconds, CPU seconds,
+        Of those that have ended only the ones from a number on: ``next`` of an answer before. A row
+        is: key, name, function, state, attempt, calls, worker, begin, seconds, CPU seconds,
         log bytes, bytes written. Names and functions are numbers in a list.
         """
         words: dict[str, int] = {}
@@ -295,7 +310,9 @@ class Facts:
                 break
             first = [call.key, word(call.name), word(call.function.name), state, 0]
             rows.append([*first, getattr(call, "count", 1), *[None] * 6])
-        for one in reversed(self.index.latest()):
+        under_way = len(rows)
+        ended, following = self.index.since(since)
+        for one in reversed(ended):
             if one.ending == "lost":
                 continue
             times = one.times
@@ -308,22 +325,21 @@ class Facts:
         return {
             "words": [shown(one, 200) for one in words],
             "rows": rows,
+            "under_way": under_way,
+            "next": following,
             "more": max(0, more),
             "behind": self.index.behind,
-            "dropped": self.index.seen - len(self.index.rows),
+            "dropped": self.index.taken - len(self.index.rows),
         }
 
     def _under_way(self) -> Iterator[tuple[Call, str]]:
         realm = self.session.realm
         for call in self.index.unended():
             task = call.task_in(realm)
-            if task is not None and task.finished:
-                continue
-            state = state_in(call, realm).word
-            if state in UNDER_WAY:
-                yield call, QUEUED if state == RUNNING else state
-            elif task is None:
+            if task is None:
                 yield call, WAITING
+            elif task.stage in _BEFORE and (not task.runs or any(one.live for one in task.runs)):
+                yield call, WAITING if task.stage is Stage.WAITING else QUEUED
 
     def call(self, key: str) -> Json | None:
         """One call: its state, attempts, inputs, readers, error. None: nobody knows it."""
@@ -400,11 +416,13 @@ class Facts:
     def graph(self, run: str, by: str) -> Json:
         """Which call reads the result of which; see `mars.web.graph`."""
         number = int(run) if run.isascii() and run.isdigit() and len(run) < 19 else 0
-        told = graph_of(self.index, self.session.realm, shown, number, by)
+        self.index.reads()  # runs of calls inside calls may have begun
+        workers = self.engine.observe().workers
+        told = graph_of(self.index, self.session.realm, shown, workers, number, by)
         busy = [
             (one.call, self.index.functions.get(one.name, one.name),
              1 if one.items is None else one.items[1])
-            for one in self.engine.observe().workers
+            for one in workers
             if one.call and told["run"] in one.runs
         ]  # fmt: skip
         mark_running(told, busy)
@@ -463,9 +481,8 @@ class Facts:
         """
         names: dict[str, int] = {}
         rows = []
-        first = self.index.seen - len(self.index.rows)
-        latest = self.index.latest()
-        for one in latest[max(0, since - first) :]:
+        latest, following = self.index.since(since)
+        for one in latest:
             begin = one.times.received if one.times is not None else one.sent
             if one.ending == "lost" or not begin:
                 continue
@@ -477,18 +494,25 @@ class Facts:
                          *[round(moment - self.zero, 6) for moment in moments],
                          one.ending, one.call])  # fmt: skip
         return {
-            "next": first + len(latest),
+            "next": following,
             "rows": rows,
             "names": [shown(one, 80) for one in names],
             "now": time.monotonic() - self.zero,
         }
 
-    def report(self) -> Json:
-        """The numbers of `Session.report`."""
-        count = self.engine.observe().next
+    def report(self, now: bool = False) -> Json:
+        """The numbers of `Session.report`.
+
+        To add up many attempts takes time from calls that run. Then it says how many there are,
+        unless ``now`` is given.
+        """
+        seen = self.engine.observe()
+        count = seen.next
         with self._lock:
             if self._report is not None and self._report[0] == count:
                 return self._report[1]
+        if seen.runs and count > PAGE_REPORT_ROWS and not now:
+            return {"many": count}
         report = self.session.report()
         made: Json = {
             "wall": report.wall_s, "work": report.work_s, "cores": report.cores,
@@ -506,6 +530,16 @@ class Facts:
         with self._lock:
             self._report = count, made
         return made
+
+
+def _by_rate(tops: list[RunFacts], elapsed_s: float) -> tuple[float, float | None] | None:
+    """The time left of many calls that nobody has looked at one by one. None: it is too early."""
+    done = sum(one.done + one.failed for one in tops)
+    left = sum(one.total for one in tops) - done
+    if elapsed_s < 1 or done < PAGE_STEP_ROWS:
+        return None
+    left_s = left * elapsed_s / done
+    return 0.7 * left_s, 1.5 * left_s
 
 
 def log_part(source: LogSource, start: int) -> tuple[bool, str, int]:

@@ -1,27 +1,33 @@
-"""Which call reads the result of which, for the page: each call a box, or each function.
+"""Which call reads the result of which, and which was made by which, for the page.
 
-The calls of one run come from the table of attempts and from what the program holds. If there are
-too many for a screen, those of one function are one box, with counts. Nothing here is laid out:
-the page does that.
+The calls of one run come from the table of attempts and from what the program holds; calls that
+calls have made come from the table. Each call is a box. If there are too many for a screen, those
+of one function are one box, with counts. Nothing here is laid out: the page does that.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
-from mars.observe.observation import EndedAttempt
+from mars.calls.maps import MapCall
+from mars.observe.forecast import Kind
+from mars.observe.observation import EndedAttempt, WorkerFacts
 from mars.observe.states import DONE, QUEUED, REUSED, RUNNING, WAITING, title_of
 from mars.settings import PAGE_GRAPH_BESIDE, PAGE_GRAPH_CALLS, PAGE_GRAPH_MOST
-from mars.task import Call, Realm, Stage
-from mars.web.index import Index
+from mars.task import Call, Realm, Stage, serial_of
+from mars.web.index import Index, Reads, Watched
 
 Json = dict[str, Any]
 """What the page is told, as JSON has it."""
 
 _LOW: Final = 2**32 - 1
+_FACTS: Final = attrgetter("function.name", "task.stage", "task.reused", "task.realm")
+_Arrows = Counter[tuple[int, int, bool]]
+"""From which box, to which one, and whether the first has made the second: how often."""
 _ENDINGS: Final = {"value": DONE, "error": "failed", "died": "failed", "unknown": "failed"}
 _STAGES: Final = {
     Stage.WAITING: WAITING, Stage.READY: QUEUED, Stage.ASSIGNED: QUEUED, Stage.RETRYING: QUEUED,
@@ -42,6 +48,7 @@ class Box:
     seconds: float = 0.0
     timed: int = 0
     reads: tuple[int, ...] = ()
+    maker: int | None = None  # of a call inside a call: the one that made it
     rows: int = 0
 
     def ended(self, one: EndedAttempt) -> None:
@@ -65,9 +72,13 @@ class Box:
 
 
 def graph_of(
-    index: Index, realm: Realm, shown: Callable[[str, int], str], run: int, by: str
-) -> Json:
+    index: Index, realm: Realm, shown: Callable[[str, int], str], workers: Sequence[WorkerFacts],
+    run: int, by: str,
+) -> Json:  # fmt: skip
     """The boxes and arrows of one run.
+
+    An arrow is: from which box, to which one, how often, and whether the first has made the second
+    instead of being read by it.
 
     Parameters
     ----------
@@ -77,6 +88,8 @@ def graph_of(
         The session.
     shown : callable
         Makes a text of the program fit to be shown.
+    workers : sequence of WorkerFacts
+        What the workers do now.
     run : int
         Its number; 0: the latest run of the program.
     by : str
@@ -85,9 +98,21 @@ def graph_of(
     tops = [number for number, facts in list(index.runs.items()) if not facts[1]]
     tops += [one for one in index.watched_runs() if one and one not in tops]
     run = run if run in tops else max(tops, default=0)
-    boxes = _boxes(index, realm, run)
-    grouped = by == "function" or (by != "call" and not _fits(boxes))
-    arrows = [(source, serial) for serial, box in boxes.items() for source in box.reads]
+    watched = None if by == "call" else index.run_of(run)
+    many = None if watched is None else _by_function_at_once(watched, realm, index.kinds)
+    if many is None:
+        boxes = _boxes(index, realm, run)
+        arrows = Counter(
+            (source, serial, False) for serial, box in boxes.items() for source in box.reads
+        )
+    else:
+        boxes, arrows = many
+    place_of = {box.function: serial for serial, box in boxes.items()} if many else None
+    for serial, box in _calls_inside(index, workers, run, place_of).items():
+        if serial not in boxes and box.maker is not None:
+            boxes[serial] = box
+            arrows[box.maker, serial, True] += 1
+    grouped = many is not None or by == "function" or (by != "call" and not _fits(boxes))
     left_out = 0
     if grouped:
         told, edges = _by_function(boxes, arrows)
@@ -97,9 +122,11 @@ def graph_of(
         place = {serial: at for at, serial in enumerate(kept)}
         told = list(kept.values())
         edges = Counter(
-            (place[source], place[reader])
-            for source, reader in arrows
-            if source in place and reader in place
+            {
+                (place[source], place[reader], made): count
+                for (source, reader, made), count in arrows.items()
+                if source in place and reader in place
+            }
         )
     return {
         "run": run,
@@ -112,15 +139,123 @@ def graph_of(
              box.seconds / box.timed if box.timed else None]
             for box in told
         ],
-        "arrows": [[source, reader, count] for (source, reader), count in edges.items()],
+        "arrows": [[begin, end, count, made] for (begin, end, made), count in edges.items()],
     }  # fmt: skip
 
 
-def _boxes(index: Index, realm: Realm, run: int) -> dict[int, Box]:
-    """The calls of a run, and values of elsewhere that they read, by the low part of the serial.
+def _by_function_at_once(
+    watched: Watched, realm: Realm, kinds: Mapping[str, Kind]
+) -> tuple[dict[int, Box], _Arrows] | None:
+    """The functions of a run of many plain calls, each a box with a number below zero, and arrows.
 
-    Calls inside calls are no part of it.
+    A box for each call would take 10 us a call from the program. None: there are few, or the
+    program has let go of some, or some are maps, of which the table knows more.
     """
+    calls = list(watched.calls())
+    if len(calls) <= PAGE_GRAPH_MOST or len(calls) < watched.total:
+        return None
+    if any(issubclass(one, MapCall) for one in set(map(type, calls))):
+        return None
+    found: Counter[tuple[str, str]] = Counter()
+    try:
+        counted = Counter(map(_FACTS, calls))
+    except AttributeError:  # one has no task: nobody can ask for its value any more
+        counted = Counter()
+    if counted and all(one is realm for *_, one in counted):
+        for (name, stage, reused, _), count in counted.items():
+            found[name, REUSED if reused else _STAGES[stage]] += count
+    else:
+        found.update((call.function.name, _state(call, realm)) for call in calls)
+    boxes: dict[str, Box] = {}
+    for (name, state), count in found.items():
+        box = boxes.setdefault(name, Box("", name, name, 0))
+        box.calls += count
+        box.states[state] += count
+    for name, box in boxes.items():
+        kind = kinds.get(name)
+        if kind is not None and kind.mean_s is not None:  # of the session
+            box.seconds, box.timed = kind.mean_s, 1
+    if watched.reads is None:
+        watched.reads = _reads_by_function(calls)
+    for name, count in watched.reads.outside.items():
+        if name not in boxes:
+            boxes[name] = Box("", name, name, count, Counter({DONE: count}))
+    place = {name: -1 - at for at, name in enumerate(boxes)}
+    arrows: _Arrows = Counter(
+        {(place[a], place[b], False): count for (a, b), count in watched.reads.arrows.items()}
+    )
+    return {place[name]: box for name, box in boxes.items()}, arrows
+
+
+def _reads_by_function(calls: Sequence[Call]) -> Reads:
+    arrows: Counter[tuple[str, str]] = Counter()
+    outside: dict[Call, None] = {}
+    known: set[Call] | None = None
+    for call in [one for one in calls if one.inputs]:
+        if known is None:
+            known = set(calls)
+        for whole in dict.fromkeys(source.whole or source for source, _ in call.inputs):
+            arrows[whole.function.name, call.function.name] += 1
+            if whole not in known:
+                outside[whole] = None
+    return Reads(arrows, Counter(one.function.name for one in outside))
+
+
+def _calls_inside(
+    index: Index, workers: Sequence[WorkerFacts], run: int, place_of: Mapping[str, int] | None
+) -> dict[int, Box]:
+    """Calls that calls of a run have made, and calls that these have made, as far as they began.
+
+    Parameters
+    ----------
+    index, workers, run
+        As in `graph_of`.
+    place_of : mapping of str to int, optional
+        Of the functions that are boxes instead of their calls: the boxes.
+    """
+    inside = {number: facts[2] for number, facts in index.runs.items() if facts[1]}
+    if not inside:
+        return {}
+    latest = index.latest()
+    askers = set(inside.values())
+    # Of attempts that have asked for calls: run, serial and function.
+    asking = {
+        one.number: (one.run, one.serial & _LOW, one.function)
+        for one in latest
+        if one.number in askers
+    }
+    for busy in workers:
+        if busy.attempt in askers and busy.runs:
+            function = index.functions.get(busy.name, busy.name)
+            asking[busy.attempt] = busy.runs[0], serial_of(busy.call) & _LOW, function
+    makers: dict[int, int] = {}  # by run: the box of the call that asked for it
+    for number, asker in sorted(inside.items()):  # a run begins after the one that asks for it
+        of_run, serial, function = asking.get(asker, (0, 0, ""))
+        if of_run == run and place_of is not None:
+            makers[number] = place_of.get(function, 0)
+        elif of_run == run or of_run in makers:
+            makers[number] = serial
+    boxes: dict[int, Box] = {}
+    for one in latest:
+        if one.run in makers and one.ending != "lost":
+            box = boxes.setdefault(
+                one.serial & _LOW,
+                Box(one.call, one.name, one.function, 0, maker=makers[one.run]),
+            )
+            box.ended(one)
+            box.calls = sum(box.states.values())
+    for busy in workers:
+        maker = next((makers[one] for one in busy.runs if one in makers), None)
+        if maker is not None and busy.call:
+            function = index.functions.get(busy.name, busy.name)
+            boxes[serial_of(busy.call) & _LOW] = Box(
+                busy.call, busy.name, function, 1, Counter({RUNNING: 1}), maker=maker
+            )
+    return boxes
+
+
+def _boxes(index: Index, realm: Realm, run: int) -> dict[int, Box]:
+    """The calls of a run, and values of elsewhere that they read, by the low part of the serial."""
     boxes: dict[int, Box] = {}
     calls = {call.serial & _LOW: call for call in index.calls_of(run)}
     latest = index.latest()
@@ -212,7 +347,9 @@ def _fits(boxes: dict[int, Box]) -> bool:
     def deep(serial: int) -> int:  # at most as deep as there are boxes, which are few
         if serial not in depth:
             depth[serial] = 0
-            inside = [deep(one) for one in boxes[serial].reads if one in boxes]
+            maker = boxes[serial].maker
+            before = [*boxes[serial].reads, *([] if maker is None else [maker])]
+            inside = [deep(one) for one in before if one in boxes]
             depth[serial] = 1 + max(inside, default=-1)
         return depth[serial]
 
@@ -220,9 +357,7 @@ def _fits(boxes: dict[int, Box]) -> bool:
     return max(beside.values(), default=0) <= PAGE_GRAPH_BESIDE
 
 
-def _by_function(
-    boxes: dict[int, Box], arrows: Iterable[tuple[int, int]]
-) -> tuple[list[Box], Counter[tuple[int, int]]]:
+def _by_function(boxes: dict[int, Box], arrows: _Arrows) -> tuple[list[Box], _Arrows]:
     """One box for each function: those with most calls, and one for all the others."""
     sizes: Counter[str] = Counter()
     for box in boxes.values():
@@ -239,7 +374,10 @@ def _by_function(
         group.states.update(box.states)
         group.seconds += box.seconds
         group.timed += box.timed
-    edges = Counter((place[source], place[reader]) for source, reader in arrows if source in place)
+    edges: _Arrows = Counter()
+    for (source, reader, made), count in arrows.items():
+        if source in place:
+            edges[place[source], place[reader], made] += count
     return list(groups.values()), edges
 
 

@@ -58,6 +58,7 @@ HAND: Final = "hand"  # attempt, arena, offset, length: send this copy, as its m
 WHERE: Final = "where"  # where the program is by now: where does the node not follow it?
 NEED: Final = "need"  # question, packages, the program's path: which of them are missing?
 ASK_STACK: Final = "ask stack"  # question, worker: what does it do now?
+ASK_USAGE: Final = "ask usage"  # question: what do all workers of the node use?
 ASK_CLOCK: Final = "ask clock"  # the driver's clock, ns: what does the node's show?
 
 HELLO: Final = "hello"  # what a node is, see `node_facts`
@@ -72,6 +73,7 @@ PARTED: Final = "parted"  # meeting: it has no line to that node, or none any mo
 GOT: Final = "got"  # arena, offset, bytes that came from another node, whether it is all
 APART: Final = "apart"  # where the node does not follow the program, a line for each place
 STACK: Final = "stack"  # question, what the worker does and its stack, a line for each frame
+USAGE: Final = "usage"  # question, by worker: the moment, processor seconds, bytes of memory
 LACK: Final = "lack"  # question, packages that are missing
 CLOCK: Final = "clock"  # what the driver said as it asked, the node's clock, ns
 BROKEN: Final = "broken"  # why the node ends itself

@@ -51,12 +51,15 @@ from mars.settings import (
     REFUSED_NODES_KEPT,
     SPARE_DESCRIPTORS,
     STACK_ANSWER_S,
+    USAGE_ANSWER_S,
+    USAGE_EVERY_S,
 )
 from mars.task import Call, Function
 
 if TYPE_CHECKING:
     from mars.attempt import followed
     from mars.engines.wire.messages import Facts
+    from mars.observe.observation import WorkerFacts
 
 _MORE_CORES = "new_session(n_cpu=...) with more"
 """What to do about a call that asks for more cores, on a cluster that the program has started."""
@@ -132,6 +135,7 @@ class Cluster:
         self.nodes = Nodes(self._nodes_changed)
         answers: dict[str, Callable[..., object]] = {
             carrier.LACK: self._lacks, carrier.APART: self._stays_apart, carrier.STACK: self._says,
+            carrier.USAGE: self._uses,
         }  # fmt: skip
         self.workers = NodeWorkers(link, self.nodes, answers)
         self._looked_at: weakref.WeakSet[Function] = weakref.WeakSet()  # for what they need
@@ -141,6 +145,9 @@ class Cluster:
         self._questions = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
         self._stacks: dict[int, Sequence[str] | None] = {}  # by question; None: not answered yet
+        self._usage: dict[int, tuple[float, float, int]] = {}  # by worker, as nodes told it last
+        self._usage_asked = 0.0  # when
+        self._usage_missing: set[int] = set()  # questions that are not answered yet
         self.refused: list[str] = []
         self.silent: list[str] = []
         self._heard: set[str] = set()  # addresses of nodes that have answered
@@ -585,6 +592,32 @@ class Cluster:
     def is_stopped(self, pid: int) -> bool:
         """Not known: the number is of a process elsewhere."""
         return False
+
+    def usage(self, workers: Sequence[WorkerFacts]) -> Mapping[int, tuple[float, float, int]]:
+        """What workers use, as nodes have told it last; they are asked for the next time."""
+        now = time.monotonic()
+        with self._greeted:
+            if now - self._usage_asked > USAGE_EVERY_S:
+                self._usage_asked = now
+                nodes = [one for one in self._nodes.values() if one.alive and not one.lost]
+                asked = {next(self._questions): node for node in nodes}
+                self._usage_missing = set(asked)
+                for question, node in asked.items():
+                    node.tell(carrier.ASK_USAGE, question)
+                if not self._usage:  # who looks once shall see something
+                    self._greeted.wait_for(lambda: not self._usage_missing, USAGE_ANSWER_S)
+            there = {one.number for one in workers}
+            self._usage = {one: found for one, found in self._usage.items() if one in there}
+            return self._usage.copy()
+
+    def _uses(
+        self, node: RemoteNode, question: int, told: Mapping[int, tuple[float, float, int]]
+    ) -> None:
+        """What the workers of a node use."""
+        with self._greeted:
+            self._usage.update(told)
+            self._usage_missing.discard(question)
+            self._greeted.notify_all()
 
     def stack(self, worker: int, pid: int) -> Sequence[str] | None:
         """What a worker does now; its node is asked, and looks from outside as we do here."""

@@ -331,6 +331,11 @@ class Node:
             self._say(carrier.APART, not_followed(message[1]))
         elif kind == carrier.ASK_STACK:
             self._ask_stack(*message[1:])
+        elif kind == carrier.ASK_USAGE:
+            processes = self._workers.processes
+            looked = {one: platform.usage_of(process.pid) for one, process in processes.items()}
+            known = {one: found for one, found in looked.items() if found is not None}
+            self._say(carrier.USAGE, message[1], known)
         elif kind == carrier.KEEP:
             self._kept = True
         elif kind == carrier.FOLDER:

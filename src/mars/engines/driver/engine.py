@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, cast
 
 from mars import delivery, platform
@@ -53,7 +53,7 @@ TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
     from mars.attempt.followed import Surroundings
     from mars.engines.wire.messages import Facts
-    from mars.observe.observation import Memory, Observation
+    from mars.observe.observation import Memory, Observation, WorkerFacts
     from mars.task import Buffer, Place, Value
 
 
@@ -148,6 +148,9 @@ class Site(Protocol):
 
     def is_stopped(self, pid: int) -> bool:
         """Whether a worker process is held up, as by a debugger."""
+
+    def usage(self, workers: Sequence[WorkerFacts]) -> Mapping[int, tuple[float, float, int]]:
+        """What workers use, see `mars.engine.Engine`."""
 
     def stack(self, worker: int, pid: int) -> Sequence[str] | None:
         """What a worker does now, see `mars.engine.Engine`; None: its node does not say."""
@@ -592,6 +595,12 @@ class DriverEngine:
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Lines about calls that have printed nothing for long; see `mars.engine.Engine`."""
         return self._silence.lines(self._running_calls(), time.monotonic(), after_s)
+
+    def usage(self, workers: Sequence[WorkerFacts]) -> Mapping[int, tuple[float, float, int]]:
+        """What workers use; see `mars.engine.Engine`."""
+        if self._closed or self._pid != os.getpid():
+            return {}
+        return self.site.usage(workers)
 
     def stack(self, worker: int) -> Sequence[str] | None:
         """What a worker does now; see `mars.engine.Engine`."""

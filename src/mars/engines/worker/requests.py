@@ -11,7 +11,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 from weakref import WeakValueDictionary
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mars.engines.wire.regions import Region, Result
     from mars.logs import LogSource
     from mars.observe.attempts import Rows
-    from mars.observe.observation import Observation
+    from mars.observe.observation import Observation, WorkerFacts
     from mars.task import Buffer, Ended, Place, Stored, Value
 
 
@@ -480,6 +480,10 @@ class NestedEngine:
     def silent_calls(self, after_s: float) -> Sequence[str]:
         """Not known here: the program's own process tells of them."""
         return ()
+
+    def usage(self, workers: Sequence[WorkerFacts]) -> Mapping[int, tuple[float, float, int]]:
+        """Not known here: the program's own process can ask."""
+        return {}
 
     def stack(self, worker: int) -> Sequence[str] | None:
         """Not known here: the program's own process can ask."""

@@ -49,6 +49,12 @@ async function listen(path, on, signal, state = () => {}) {
 
 // How many times as long as an answer took to wait for the next: it takes time from calls that run.
 const share = () => latest?.runs ? 100 : 2;
+// When to ask again: judged when it is asked, so that nobody waits for a run that has ended since.
+function pace(least) {
+  let begun = 0, ended = -1e9, took = 0;
+  return { begin() { begun = performance.now(); }, end() { ended = performance.now(); took = ended - begun; }, soon() { ended = -1e9; },
+    get due() { return performance.now() > ended + Math.max(least, share() * took); } };
+}
 
 // -- words -----------------------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ function overview() {
     const left = !live ? "–" : !o.left ? "not known yet" : o.left[1] === null ? `over ${rough(o.left[0])}` : between(rough(o.left[0]), rough(o.left[1]));
     put(tiles,
       live ? tile("Done", count(o.done), `of ${count(o.total)}`, `${(100 * (o.done + o.failed) / Math.max(1, o.total)).toFixed(0)} % in ${span(o.elapsed)}`) : tile("Done", count(o.ended), "calls", o.closed ? "the session is closed" : "no run at the moment"),
-      tile("Time left", left, "", live && o.behind ? "catching up with many calls" : live ? "from the calls that have ended" : ""),
+      tile("Time left", left, "", live && o.behind ? "from the rate of calls so far" : live ? "from the calls that have ended" : ""),
       tile("Running", count(o.running.length), o.cores ? `on ${+o.cores.toFixed(2)} cores` : "", `${+o.busy.toFixed(2)} cores busy`),
       tile("Failed", count(Math.max(o.failed, o.failures)), "calls", o.failures ? "the reasons stand below" : "nothing has failed"));
     if (holds.textContent !== o.holds) holds.textContent = o.holds;
@@ -127,9 +133,13 @@ function calls(wanted) {
   function choose() {
     const text = find.value.toLowerCase(), fits = words.map(w => !text || w.toLowerCase().includes(text)), wanted = state.value;
     shown = rows.filter(r => (fits[r[NAME]] || fits[r[FUNC]]) && (wanted === "all" || CLASS[r[STATE]] === wanted));
-    if (order[0] !== null) {
-      const c = order[0], sign = order[1], value = c === NAME || c === FUNC ? r => words[r[c]] : r => r[c] ?? -1;
-      shown = shown.map(r => [value(r), r]).sort((a, b) => sign * (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0)).map(x => x[1]);
+    if (order[0] !== null) {  // by numbers: of words, their places in the alphabet
+      const c = order[0], sign = order[1], keys = new Float64Array(shown.length), from = shown;
+      let place = null;
+      if (c === NAME || c === FUNC) { place = new Uint32Array(words.length); words.map((w, n) => n).sort((a, b) => words[a] < words[b] ? -1 : 1).forEach((n, at) => { place[n] = at; }); }
+      else if (c === STATE) place = Object.fromEntries([...new Set(from.map(r => r[STATE]))].sort().map((w, n) => [w, n]));
+      for (let n = 0; n < from.length; n++) { const v = from[n][c]; keys[n] = sign * (place ? place[v] : v ?? -1); }
+      shown = Array.from(Uint32Array.from(keys, (_, n) => n).sort((a, b) => keys[a] - keys[b] || a - b), n => from[n]);
     }
     [...head.children].forEach((one, n) => { one.setAttribute("aria-sort", COLUMNS[n][1] === order[0] ? order[1] > 0 ? "ascending" : "descending" : "none"); one.firstChild.textContent = COLUMNS[n][0] + (COLUMNS[n][1] === order[0] ? order[1] > 0 ? " ↑" : " ↓" : ""); });
     sessionStorage.setItem("mars-calls", JSON.stringify({ find: find.value, state: state.value, order }));
@@ -155,14 +165,24 @@ function calls(wanted) {
     else if (event.key === "Enter" && at >= 0 && shown[at]) location.hash = `#/call/${shown[at][ID]}`;
   });
   grid.addEventListener("scroll", () => requestAnimationFrame(draw)); find.addEventListener("input", choose); state.addEventListener("change", choose);
-  let ended = -1, due = 0, busy = false;
-  async function load() {
-    busy = true; const from = performance.now();
-    try { const got = await ask("/api/calls"); if (closed || !got) return; ({ words, rows } = got);
-      told.textContent = `${count(rows.length)} rows` + (got.more ? `, ${count(got.more)} more wait` : "") + (got.dropped ? `; ${count(got.dropped)} older ones are only counted` : "") + (got.behind ? `; ${count(got.behind)} are being read` : ""); choose();
-    } finally { busy = false; due = performance.now() + Math.max(1000, share() * (performance.now() - from)); }
+  // Those that have ended come once; those under way come anew each time.
+  const MOST = 100000, numbers = new Map(), ended = [], asks = pace(1000);
+  let news = "", busy = false, next = 0;
+  function take(got) {
+    const known = got.words.map(w => { if (!numbers.has(w)) { numbers.set(w, words.length); words.push(w); } return numbers.get(w); });
+    for (const r of got.rows) { r[NAME] = known[r[NAME]]; r[FUNC] = known[r[FUNC]]; }
+    for (let n = got.rows.length - 1; n >= got.under_way; n--) ended.push(got.rows[n]);
+    if (ended.length > 1.2 * MOST) ended.splice(0, ended.length - MOST);
+    next = got.next; rows = got.rows.slice(0, got.under_way);
+    for (let n = ended.length - 1; n >= 0; n--) rows.push(ended[n]);
   }
-  return { update(o) { const news = `${o.ended} ${o.failures} ${o.done} ${o.behind} ${o.running.map(r => r.key)}`; if (!busy && performance.now() > due && (news !== ended || o.running.length)) { ended = news; load().catch(() => {}); } }, end() { closed = true; } };
+  async function load() {
+    busy = true; asks.begin();
+    try { const got = await ask(`/api/calls?since=${next}`); if (closed || !got) return; take(got);
+      told.textContent = `${count(rows.length)} rows` + (got.more ? `, ${count(got.more)} more wait` : "") + (got.dropped ? `; ${count(got.dropped)} older ones are only counted` : "") + (got.behind ? `; ${count(got.behind)} are being read` : ""); choose();
+    } finally { busy = false; asks.end(); }
+  }
+  return { update(o) { const now = `${o.ended} ${o.failures} ${o.done} ${o.behind} ${o.running.map(r => r.key)}`; if (!busy && asks.due && (now !== news || o.running.length)) { news = now; load().catch(() => { news = ""; }); } }, end() { closed = true; } };
 }
 
 function call(id) {
@@ -170,9 +190,9 @@ function call(id) {
   const follow = el("input", { type: "checkbox", id: "follow" }); follow.checked = true;
   const name = el("h1", {}, "Call"), where = el("span"), cancel = el("button", { type: "button", class: "danger", hidden: "" }, "Cancel this call"), answer = el("span", { class: "soft", role: "status" });
   title.append(name, where, cancel, answer);
-  cancel.addEventListener("click", async () => { cancel.disabled = true; try { const got = await ask(`/api/cancel?key=${encodeURIComponent(id)}`, "POST"); answer.textContent = got ? got.told : "It is not known."; } finally { cancel.disabled = false; due = 0; load(); } });
+  cancel.addEventListener("click", async () => { cancel.disabled = true; try { const got = await ask(`/api/cancel?key=${encodeURIComponent(id)}`, "POST"); answer.textContent = got ? got.told : "It is not known."; } finally { cancel.disabled = false; load(); } });
   main.replaceChildren(el("p", {}, el("a", { href: "#/calls" }, "← All calls")), title, facts, error, el("section", { class: "card" }, el("div", { class: "title" }, el("h2", { class: "grow" }, "Log"), el("label", { for: "follow", class: "soft" }, follow, " follow the end"), state), log), attempts, map, links);
-  let text = 0, due = 0, busy = false, live = true, drawn_last = "null";
+  let text = 0, busy = false, live = true, drawn_last = "null"; const asks = pace(1500);
   const MOST = 8;
   function near(c) {  // some of its inputs, itself, some of its readers
     const reads = c.inputs || [], readers = c.readers || [];
@@ -192,7 +212,7 @@ function call(id) {
     else if (kind === "missing") state.textContent = "The program has let go of this call, and of its log.";
   }, over.signal);
   async function load() {
-    busy = true;
+    busy = true; asks.begin();
     try {
       const c = await ask(`/api/call?key=${encodeURIComponent(id)}`);
       if (over.signal.aborted) return;
@@ -207,10 +227,10 @@ function call(id) {
       const around = near(c), shape = JSON.stringify(around);
       if (shape !== drawn_last) { drawn_last = shape; put(map, around ? card("What it reads, and what reads it", drawn(around.boxes.map(b => ({ ...b, under: [mark(b.state)] })), around.arrows, "Inputs and readers of this call")) : null); }
       put(links, list("Inputs", c.inputs), list("Read by", c.readers));
-    } catch (problem) { if (problem.message !== "locked") live = true; } finally { busy = false; due = performance.now() + 1500; }
+    } catch (problem) { if (problem.message !== "locked") live = true; } finally { busy = false; asks.end(); }
   }
   load();
-  return { update() { if (live && !busy && performance.now() > due) load(); }, end() { over.abort(); } };
+  return { update() { if (live && !busy && asks.due) load(); }, end() { over.abort(); } };
 }
 
 function workers() {
@@ -218,7 +238,7 @@ function workers() {
   main.replaceChildren(el("h1", {}, "Workers and nodes"), card("Nodes", nodes), card("Workers", body), shown);
   async function look(number) { shown.hidden = false; name.textContent = `Stack of worker ${number}`; stack.textContent = "asking…"; const got = await ask(`/api/stack?worker=${number}`); stack.textContent = got ? got.text : "There is no such worker any more."; stack.scrollIntoView({ block: "nearest" }); }
   return { update(o) {
-    const by = {}; for (const w of o.workers) { const n = by[w.node] ??= { workers: 0, busy: 0, cpu: 0, memory: 0, known: false }; n.workers++; n.busy += w.call ? 1 : 0; if (w.memory !== null) { n.known = true; n.cpu += w.cpu; n.memory += w.memory; } }
+    const by = {}; for (const w of o.workers) { const n = by[w.node] ??= { workers: 0, busy: 0, cpu: 0, memory: 0, known: false, pids: new Set() }; n.workers++; n.busy += w.call ? 1 : 0; if (w.memory !== null && !n.pids.has(w.pid)) { n.pids.add(w.pid); n.known = true; n.cpu += w.cpu; n.memory += w.memory; } }
     put(nodes, table(["<node", "workers", "busy", "CPU", "memory"], Object.entries(by).map(([n, f]) => [n, f.workers, f.busy, f.known ? `${f.cpu.toFixed(2)} cores` : "–", f.known ? bytes(f.memory) : "–"]), "Nodes"));
     put(body, table(["<worker", "<call", "for", "queued", "CPU", "memory", "<stack"], o.workers.map(w => [el("span", {}, String(w.number), el("span", { class: "soft" }, ` pid ${w.pid}`)), w.call ? callLink(w.call, w.name) : el("span", { class: "soft" }, w.ready ? "idle" : "starting"), w.call ? span(w.for) : "–", w.queued, w.cpu === null ? "–" : `${Math.round(100 * w.cpu)} %`, w.memory === null ? "–" : bytes(w.memory), el("a", { href: `#/stack/${w.number}`, role: "button", "aria-label": `Stack of worker ${w.number}`, onclick: event => { event.preventDefault(); look(w.number); } }, "show")]), "Workers"));
     for (const a of body.querySelectorAll("a[role=button]")) a.onclick = event => { event.preventDefault(); look(a.getAttribute("href").split("/").pop()); };
@@ -228,7 +248,7 @@ function workers() {
 function timeline() {
   const ROW = 24, TOP = 26, LEFT = innerWidth < 760 ? 64 : 110, canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": "Timeline: a row for each worker, a bar for each attempt. Keys: plus and minus zoom, arrows move, 0 shows all." }), tip = el("p", { class: "soft num", role: "status" }, "Point at a bar."), pen = canvas.getContext("2d");
   main.replaceChildren(el("h1", {}, "Timeline"), el("p", { class: "soft" }, "Scroll or press + and − to zoom, drag or press ← and → to move, 0 for all. A cross: it did not end with a value."), card("", canvas, tip));
-  let lanes = new Map(), next = 0, last = 0.001, low = Infinity, from = 0, to = 0, whole = true, width = 0, due = 0, busy = false, hovered = null;
+  let lanes = new Map(), next = 0, last = 0.001, low = Infinity, from = 0, to = 0, whole = true, width = 0, busy = false, hovered = null;
   const hues = new Map(), hue = name => { if (!hues.has(name)) { let h = 7; for (const c of name) h = (h * 31 + c.codePointAt(0)) >>> 0; hues.set(name, h % 360); } return hues.get(name); };
   const X = s => LEFT + (s - from) / (to - from) * (width - LEFT), first = (rows, when) => { let a = 0, b = rows.length; while (a < b) { const m = (a + b) >> 1; if (rows[m][2] < when) a = m + 1; else b = m; } return a; };
   function draw() {
@@ -268,19 +288,27 @@ function timeline() {
   canvas.addEventListener("dblclick", () => { whole = true; later(); });
   canvas.addEventListener("keydown", event => { const m = (from + to) / 2, by = (to - from) / 5, does = { "+": () => zoom(.7, m), "=": () => zoom(.7, m), "-": () => zoom(1.4, m), ArrowLeft: () => show(from - by, to - by), ArrowRight: () => show(from + by, to + by), 0: () => { whole = true; later(); } }[event.key]; if (does) { does(); event.preventDefault(); } });
   addEventListener("resize", later);
-  async function load() { busy = true; const began = performance.now(); try { const got = await ask(`/api/timeline?since=${next}`); next = got.next; for (const r of got.rows) { r[1] = got.names[r[1]]; if (!lanes.has(r[0])) lanes.set(r[0], { rows: [], longest: 0 }); const lane = lanes.get(r[0]); let k = lane.rows.length; while (k && lane.rows[k - 1][2] > r[2]) k--; lane.rows.splice(k, 0, r); lane.longest = Math.max(lane.longest, r[5] - r[2]); last = Math.max(last, r[5]); low = Math.min(low, r[2]); } if (got.rows.length) later(); } finally { busy = false; due = performance.now() + Math.max(800, share() * (performance.now() - began)); } }
+  const asks = pace(800);
+  async function load() { busy = true; asks.begin(); try { const got = await ask(`/api/timeline?since=${next}`); next = got.next; for (const r of got.rows) { r[1] = got.names[r[1]]; if (!lanes.has(r[0])) lanes.set(r[0], { rows: [], longest: 0 }); const lane = lanes.get(r[0]); let k = lane.rows.length; while (k && lane.rows[k - 1][2] > r[2]) k--; lane.rows.splice(k, 0, r); lane.longest = Math.max(lane.longest, r[5] - r[2]); last = Math.max(last, r[5]); low = Math.min(low, r[2]); } if (got.rows.length) later(); } finally { busy = false; asks.end(); } }
   later();
-  return { update() { if (!busy && performance.now() > due) load().catch(() => {}); }, end() { removeEventListener("resize", later); } };
+  return { update() { if (!busy && asks.due) load().catch(() => {}); }, end() { removeEventListener("resize", later); } };
 }
 
 function report() {
   const COLOURS = ["#2563a8", "#8fb3d9", "#b9a3d6", "#7d5fb2", "#5aa59a", "#b3402e", "#d9a441", "#e0c890", "#8c6d31", "#9aa3ad", "#c3c8ce", "#6b7480"], place = el("div", {}, el("p", { class: "soft" }, "Adding up…"));
   main.replaceChildren(el("h1", {}, "Report"), place);
-  let due = 0, busy = false, over = false;
+  let wanted = false;
+  const asks = pace(3000);
+  let busy = false, over = false;
   async function load() {
-    busy = true; const began = performance.now();
+    busy = true; asks.begin();
     try {
-      const r = await ask("/api/report"); if (over || !r) return;
+      const r = await ask(`/api/report${wanted ? "?now=1" : ""}`); if (over || !r) return;
+      wanted = false;
+      if (r.many) {
+        if (!place.querySelector(".grid, .stackbar")) place.replaceChildren(card("", el("p", {}, `${count(r.many)} attempts have ended. To add them up takes some seconds from the calls that run, so it waits for their end.`), el("button", { type: "button", onclick: () => { wanted = true; asks.soon(); if (!busy) load(); } }, "Add up now")));
+        return;
+      }
       const all = r.wall * r.cores || 1, losses = r.losses.map(([n, s], i) => [n, s, COLOURS[i % COLOURS.length]]).filter(x => x[1] > 0.0005 * all), bar = el("div", { class: "stackbar", role: "img", "aria-label": `Core time by cause; the table below has the numbers` });
       for (const [n, s, c] of losses) { const one = el("i", { title: `${n}: ${span(s)}` }); one.style.flex = String(s / all); one.style.background = c; bar.append(one); }
       const tile = (label, value, note) => el("div", { class: "card tile" }, el("div", { class: "label" }, label), el("div", { class: "value" }, value), el("div", { class: "note" }, note));
@@ -289,9 +317,9 @@ function report() {
         card("Where the core time went", bar, table(["<cause", "seconds", "share"], losses.map(([n, s, c]) => { const sw = el("i", { class: "sw" }); sw.style.background = c; return [el("span", {}, sw, n), span(s), `${(100 * s / all).toFixed(1)} %`]; }), "Core time by cause")),
         card("Functions", table(["<function", "calls", "work", "mean", "longest", "CPU", "failed"], r.functions.map(f => [f[0], count(f[1]), span(f[2]), span(f[3]), span(f[4]), span(f[5]), f[6] || "0"]), "Functions")),
         r.critical.length ? card("Critical path", el("ol", {}, ...r.critical.slice(0, 30).map(([k, n, s]) => el("li", {}, callLink(k, n), ` ${span(s)}`)))) : null);
-    } catch (problem) { if (problem.message !== "locked") put(place, el("p", { class: "soft" }, "There is nothing to report yet.")); } finally { busy = false; due = performance.now() + Math.max(3000, share() * (performance.now() - began)); }
+    } catch (problem) { if (problem.message !== "locked") put(place, el("p", { class: "soft" }, "There is nothing to report yet.")); } finally { busy = false; asks.end(); }
   }
-  return { update() { if (!busy && performance.now() > due) load(); }, end() { over = true; } };
+  return { update() { if (!busy && asks.due) load(); }, end() { over = true; } };
 }
 
 // Boxes and arrows. A box is {title, href, label, under}: what stands in it, and what it says aloud.
@@ -309,12 +337,12 @@ function drawn(boxes, arrows, label) {
     let d = `M${points[0][0]} ${points[0][1]}`;
     for (let k = 1; k < points.length; k++) { const [x0, y0] = points[k - 1], [x1, y1] = points[k], m = (x0 + x1) / 2; d += y0 === y1 ? `L${x1} ${y1}` : `C${m} ${y0} ${m} ${y1} ${x1} ${y1}`; }
     const [x, y] = points[points.length - 1], many = arrows[n][2] || 1;
-    svg.append(part("path", { d, class: "arrow", "stroke-width": many > 100 ? 3 : many > 1 ? 2 : 1.3 }), part("path", { d: `M${x} ${y}l-7 -4v8z`, class: "tip" }));
+    svg.append(part("path", { d, class: `arrow${arrows[n][3] ? " made" : ""}`, "stroke-width": many > 100 ? 3 : many > 1 ? 2 : 1.3 }), part("path", { d: `M${x} ${y}l-7 -4v8z`, class: `tip${arrows[n][3] ? " made" : ""}` }));
   });
   const inside = el("div", { class: "sheet" }, svg); inside.style.width = `${width + 2}px`; inside.style.height = `${height + 2}px`;
-  const reads = boxes.map(() => []); for (const [a, b] of arrows) if (a !== b) reads[b].push(boxes[a].title);
+  const reads = boxes.map(() => []), makers = boxes.map(() => []); for (const [a, b, , made] of arrows) if (a !== b) (made ? makers : reads)[b].push(boxes[a].title);
   boxes.forEach((one, n) => {
-    const said = `${one.title}: ${one.label}${reads[n].length ? `; reads ${reads[n].slice(0, 5).join(", ")}${reads[n].length > 5 ? ` and ${reads[n].length - 5} more` : ""}` : ""}`;
+    const some = (what, names) => names.length ? `; ${what} ${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""}` : "", said = `${one.title}: ${one.label}${some("reads", reads[n])}${some("made by", makers[n])}`;
     const box = el(one.href ? "a" : "div", { class: `node${one.here ? " here" : ""}`, href: one.href, "aria-label": one.href ? said : undefined, title: one.title }, el("span", { class: "name" }, one.title), el("span", { class: "under" }, ...one.under));
     box.style.width = `${box_size.width}px`; box.style.left = `${at[n][0]}px`; box.style.top = `${at[n][1]}px`; inside.append(box);
   });
@@ -331,9 +359,10 @@ function graph(wanted) {
   const place = el("div"), told = el("p", { class: "soft", role: "status" }), by = el("select", { id: "by" }, ...[["", "what fits"], ["call", "each call"], ["function", "each function"]].map(([v, t]) => el("option", { value: v }, t))), run = el("select", { id: "run" }, el("option", { value: "" }, "the latest"));
   run.value = wanted || "";
   main.replaceChildren(el("h1", {}, "Graph"), el("div", { class: "tools" }, el("label", { for: "by" }, "A box is", by), el("label", { for: "run" }, "Run", run), told), el("section", { class: "card" }, place));
-  let due = 0, busy = false, over = false, last = "";
+  const asks = pace(1500);
+  let busy = false, over = false, last = "";
   async function load() {
-    busy = true; const began = performance.now();
+    busy = true; asks.begin();
     try {
       const g = await ask(`/api/graph?by=${by.value}&run=${run.value}`); if (over || !g) return;
       const told_runs = ["", ...g.runs.slice().reverse().map(String)];
@@ -347,23 +376,25 @@ function graph(wanted) {
         return { title: name, href: g.grouped ? `#/calls/${encodeURIComponent(name)}` : key ? `#/call/${key}` : undefined, label: one ? `${word(state)} ${took}` : `${text} ${took}`,
           under: one ? [mark(state), el("span", { class: "soft" }, took)] : [bar, el("span", { class: "soft num" }, done === all ? `${count(all)} done` : `${count(done)} of ${count(all)}`), counts.failed ? el("span", { class: "bad num" }, `✕ ${count(counts.failed)}`) : null, counts.running ? el("span", { class: "run num" }, `▶ ${count(counts.running)}`) : null, el("span", { class: "soft last" }, took)].filter(Boolean) };
       });
-      place.replaceChildren(boxes.length ? drawn(boxes, g.arrows, "Graph of calls: an arrow leads from what is read to what reads it") : el("p", { class: "soft" }, "No call has been executed yet."));
+      place.replaceChildren(boxes.length ? drawn(boxes, g.arrows, "Graph of calls: an arrow leads from what is read to what reads it, a dashed one from a call to the calls that it makes") : el("p", { class: "soft" }, "No call has been executed yet."));
+      if (g.arrows.some(a => a[3])) place.append(el("p", { class: "soft key" }, el("span", { class: "dash", "aria-hidden": "true" }), "leads from a call to the calls that it makes inside itself"));
       const fresh = place.querySelector(".graph"); if (fresh && scrolled) [fresh.scrollLeft, fresh.scrollTop] = scrolled;
       if (focus) [...place.querySelectorAll("a")].find(a => a.getAttribute("href") === focus)?.focus({ preventScroll: true });
-    } finally { busy = false; due = performance.now() + Math.max(1500, share() * (performance.now() - began)); }
+    } finally { busy = false; asks.end(); }
   }
-  const again = () => { due = 0; last = ""; if (!busy) load().catch(() => {}); };
+  const again = () => { asks.soon(); last = ""; if (!busy) load().catch(() => {}); };
   by.addEventListener("change", again); run.addEventListener("change", again);
-  return { update() { if (!busy && performance.now() > due) load().catch(() => {}); }, end() { over = true; } };
+  return { update() { if (!busy && asks.due) load().catch(() => {}); }, end() { over = true; } };
 }
 
 function objects() {
   const tiles = el("div", { class: "tiles three" }), list = el("div");
   main.replaceChildren(el("h1", {}, "Objects"), el("p", { class: "soft" }, "Values that are kept: results, what put() stored, and large arguments. A value goes when the program holds it no more and no call will read it."), tiles, card("Largest values", list));
   const tile = (label, value, note, part) => el("div", { class: "card tile" }, el("div", { class: "label" }, label), el("div", { class: "value" }, value), el("div", { class: "note" }, part === undefined ? null : gauge(part), part === undefined ? note : ` ${note}`));
-  let due = 0, busy = false, over = false;
+  const asks = pace(3000);
+  let busy = false, over = false;
   async function load() {
-    busy = true; const began = performance.now();
+    busy = true; asks.begin();
     try {
       const o = await ask("/api/objects"); if (over || !o) return;
       put(tiles, tile("In memory", bytes(o.used), o.limit ? `of ${bytes(o.limit)}` : "of this program", o.limit ? o.used / o.limit : undefined), tile("On disk", bytes(o.disk), o.disk ? "memory was full" : "nothing had to go there"), tile("Small results", bytes(o.small), "beside these values"));
@@ -372,9 +403,9 @@ function objects() {
         key && what === "result" ? el("span", {}, callLink(key, name), el("span", { class: "soft" }, " result")) : what, bytes(size), disk ? "disk" : "memory", worker(made), readers.length ? readers.slice(0, 4).map(worker).join(", ") + (readers.length > 4 ? ` and ${readers.length - 4} more` : "") : "nobody",
         [held ? several(held, "object") + " of the program" : "", left ? several(left, "call") + " to come" : ""].filter(Boolean).join(", ") || (what === "argument" ? "calls of a run" : what === "function" ? "calls of it" : "–")]), "Largest values") : el("p", { class: "soft" }, "No large value is kept."));
       if (o.more) list.append(el("p", { class: "soft" }, `${several(o.more, "further value")} of ${bytes(o.more_bytes)}`));
-    } finally { busy = false; due = performance.now() + Math.max(3000, share() * (performance.now() - began)); }
+    } finally { busy = false; asks.end(); }
   }
-  return { update() { if (!busy && performance.now() > due) load().catch(() => {}); }, end() { over = true; } };
+  return { update() { if (!busy && asks.due) load().catch(() => {}); }, end() { over = true; } };
 }
 
 // -- the frame -------------------------------------------------------------------------------
