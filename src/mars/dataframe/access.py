@@ -140,6 +140,8 @@ class Accessor:
         found = getattr(getattr(self._series.lazy._meta, self._name), name)
         if callable(found):
             return lambda *args, **kwargs: self._run((name, args, kwargs), name in _NOT_BY_ROW)
+        if self._name == "cat" and name in ("categories", "ordered"):
+            return getattr(self._series.to_pandas().cat, name)  # of the rows, not made up
         return self._run((name,), False) if hasattr(found, "iloc") else found
 
     def __getitem__(self, key: Any) -> Any:

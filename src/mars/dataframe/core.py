@@ -310,6 +310,11 @@ class Frame(Tileable):
             return self._by_row("transform", (func, *args), {"axis": 1, **kwargs})
         return on_whole(self, Method(("transform", (func, *args), kwargs)))
 
+    def update(self, other: Any, *args: Any, **kwargs: Any) -> None:
+        """Take over the values of another frame where it has some, in place."""
+        given = other if isinstance(other, Tileable) else of_pandas(other, None)
+        self.become(on_whole(self, _Updated(args, kwargs), given))
+
     def iterrows(self) -> Iterator[Any]:
         yield from self.to_pandas().iterrows()
 
@@ -882,6 +887,18 @@ class Scalar(Frame):
 
     def _repr_html_(self) -> None:
         return None
+
+
+class _Updated:
+    __name__ = "update"
+
+    def __init__(self, args: Any, kwargs: Any) -> None:
+        self._args, self._kwargs = args, kwargs
+
+    def __call__(self, frame: Any, other: Any) -> Any:
+        made = frame.copy()
+        made.update(other, *self._args, **self._kwargs)
+        return made
 
 
 def _write_parquet(chunk: Any, path: str, kwargs: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 from mars.config import option_values
@@ -50,8 +49,11 @@ def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
         return wrap(dd.from_pandas(value, chunksize=max(1, size), sort=bool(ordered)))
 
 
-def concat(objs: Sequence[Any], axis: Any = 0, ignore_index: bool = False, **kwargs: Any) -> Any:
+def concat(objs: Any, axis: Any = 0, ignore_index: bool = False, **kwargs: Any) -> Any:
     """Frames one after the other, or side by side; see `pandas.concat`."""
+    if isinstance(objs, dict):
+        kwargs.setdefault("keys", list(objs))
+        objs = [objs[key] for key in kwargs["keys"]]
     given = [one if isinstance(one, Tileable) else of_pandas(one, None) for one in objs]
     simple = axis in (0, "index") and not (kwargs.keys() - {"join", "verify_integrity", "sort"})
     alike = len({(type(one), *map(str, getattr(one.lazy, "columns", ()))) for one in given}) == 1
