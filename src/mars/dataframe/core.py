@@ -310,7 +310,7 @@ class Frame(Tileable):
             return self._by_row("transform", (func, *args), {"axis": 1, **kwargs})
         return on_whole(self, Method(("transform", (func, *args), kwargs)))
 
-    def update(self, other: Any, *args: Any, **kwargs: Any) -> None:
+    def update(self, other: object, *args: object, **kwargs: object) -> None:
         """Take over the values of another frame where it has some, in place."""
         given = other if isinstance(other, Tileable) else of_pandas(other, None)
         self.become(on_whole(self, _Updated(args, kwargs), given))
@@ -892,10 +892,10 @@ class Scalar(Frame):
 class _Updated:
     __name__ = "update"
 
-    def __init__(self, args: Any, kwargs: Any) -> None:
+    def __init__(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         self._args, self._kwargs = args, kwargs
 
-    def __call__(self, frame: Any, other: Any) -> Any:
+    def __call__(self, frame: Any, other: object) -> object:
         made = frame.copy()
         made.update(other, *self._args, **self._kwargs)
         return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from mars.dataframe import core, rows
@@ -313,8 +314,8 @@ def _top(name: str, by_row: bool) -> Any:
     return call
 
 
-def _top_of_two(name: str) -> Any:
-    def call(left: Any, right: Any, *args: Any, **kwargs: Any) -> Any:
+def _top_of_two(name: str) -> Callable[..., object]:
+    def call(left: object, right: object, *args: object, **kwargs: object) -> object:
         frames = [one if isinstance(one, Tileable) else of_pandas(one, None)
                   for one in (left, right)]  # fmt: skip
         func = _TopOfTwo(name, tuple(_computed(list(args))), _computed(kwargs))
@@ -328,10 +329,10 @@ def _top_of_two(name: str) -> Any:
 class _TopOfTwo:
     """A function of pandas that takes two frames."""
 
-    def __init__(self, name: str, args: Any, kwargs: Any) -> None:
+    def __init__(self, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         self.__name__, self._args, self._kwargs = name, args, kwargs
 
-    def __call__(self, left: Any, right: Any) -> Any:
+    def __call__(self, left: object, right: object) -> object:
         import pandas
 
         return getattr(pandas, self.__name__)(left, right, *self._args, **self._kwargs)

@@ -107,7 +107,7 @@ def to_hdf5(
     return whole(func, (tensor(x),), {}, 0, numpy.int64)
 
 
-def _tensor_first(x: Any, place: Any) -> tuple[Any, Any]:
+def _tensor_first(x: object, place: object) -> tuple[Any, Any]:
     return (x, place) if isinstance(x, Tileable) or not isinstance(place, Tileable) else (place, x)
 
 

@@ -120,7 +120,7 @@ def solve(a: Any, b: Any, sym_pos: bool = False, **_: Any) -> Any:
     return placed(da.linalg.solve(matrix, right, assume_a="pos" if sym_pos else "gen"))
 
 
-def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
+def lstsq(a: object, b: object, rcond: float | None = None) -> object:
     """The solution with the least squares, the residuals, the rank and the singular values."""
     import dask.array as da
     import numpy

@@ -220,7 +220,7 @@ def _spaced(places: Any, start: Any, step: Any, end: Any, kind: Any) -> Any:
 def eye(
     N: int,  # noqa: N803  as numpy's
     M: int | None = None,  # noqa: N803  as numpy's
-    k: int = 0, dtype: Any = None, chunk_size: Any = None, order: str = "C",
+    k: int = 0, dtype: object = None, chunk_size: object = None, order: str = "C",
 ) -> Any:  # fmt: skip
     """A matrix with ones on a diagonal; see `tensor` for ``chunk_size``."""
     import dask.array as da
@@ -346,19 +346,19 @@ def array_equal(a1: Any, a2: Any) -> Any:
     return (one == two).all()
 
 
-def iscomplexobj(x: Any) -> bool:
+def iscomplexobj(x: object) -> bool:
     """Whether its type is a complex one; nothing is executed for that."""
     import numpy
 
     return bool(numpy.issubdtype(tensor(x).dtype, numpy.complexfloating))
 
 
-def isrealobj(x: Any) -> bool:
+def isrealobj(x: object) -> bool:
     """Whether its type is not a complex one; nothing is executed for that."""
     return not iscomplexobj(x)
 
 
-def isscalar(element: Any) -> bool:
+def isscalar(element: object) -> bool:
     """Whether it is a number and no array."""
     import numpy
 
@@ -554,7 +554,7 @@ def shape(a: Any) -> Any:
     return Lengths(int(one) for one in a.shape)  # type: ignore[attr-defined]
 
 
-def size(a: Any, axis: int | None = None) -> int:
+def size(a: object, axis: int | None = None) -> int:
     """How many elements there are, in all or along an axis; see `shape`."""
     lengths = shape(a)
     return math.prod(lengths) if axis is None else int(lengths[axis])

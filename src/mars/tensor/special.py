@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
                 whole(func, [da.asarray(given[0]), *given[1:]], kwargs, varying=False), out
             )
         arrays = _arrays(given)
-        kind: dict[str, Any] = {"dtype": numpy.float64}
+        kind: dict[str, object] = {"dtype": numpy.float64}
         with contextlib.suppress(Exception):  # then the call of a chunk says what is wrong
             small = func(*[numpy.ones((1,) * one.ndim, one.dtype) if isinstance(one, da.Array)
                            else one for one in arrays], **kwargs)  # fmt: skip
