@@ -361,6 +361,18 @@ def test_functions_of_two_frames_give_what_pandas_gives() -> None:
     same(frame.to_pandas(), wanted)
 
 
+def test_the_originals_hints_and_named_reductions(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = md.DataFrame(ROWS, chunk_size=30)
+    got = frame.groupby("s").agg(
+        t=md.NamedAgg("b", "sum"), n=md.NamedAgg(column="a", aggfunc="max")
+    )
+    same(got.to_pandas(), ROWS.groupby("s").agg(t=("b", "sum"), n=("a", "max")))
+    texts = frame.map_chunk(lambda c: c.a * 2, output_type="series", dtype=int, name="a")
+    same(texts.to_pandas(), ROWS.a * 2)
+    frame.info()
+    assert "100 entries, 0 to 99" in capsys.readouterr().out
+
+
 def test_categories_are_those_of_the_rows() -> None:
     series = md.DataFrame(ROWS, chunk_size=30).s.astype("category")
     assert list(series.cat.categories) == list("xyz")
