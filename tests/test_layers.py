@@ -192,12 +192,14 @@ LAYERS = """
     dataframe.core
     dataframe.reading
     dataframe
+    learn.cores
     learn.fitting
-    learn.facade
+    learn.blockwise learn.facade
     learn.cluster learn.datasets learn.decomposition learn.ensemble learn.feature_extraction
     learn.glm learn.linear_model learn.metrics learn.model_selection learn.neighbors
     learn.preprocessing learn.semi_supervised learn.svm learn.utils learn.wrappers
     learn.utils.multiclass learn.utils.validation
+    learn.contrib.collective
     learn.contrib.lightgbm learn.contrib.pytorch learn.contrib.xgboost learn.metrics.pairwise
     learn
     core

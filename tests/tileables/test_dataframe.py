@@ -345,6 +345,39 @@ def test_each_chunk_meets_each_other_one_and_reductions_of_ones_own() -> None:
     assert len(left.to_pandas()) == len(right.to_pandas()) == 5
 
 
+def test_functions_of_two_frames_give_what_pandas_gives() -> None:
+    frame, few = md.DataFrame(ROWS, chunk_size=30), md.DataFrame(FEW, chunk_size=2)
+    same(md.concat({"u": frame, "v": frame}).to_pandas(), pd.concat({"u": ROWS, "v": ROWS}))
+    by = ["a", "b"]
+    same(
+        md.merge_asof(frame.sort_values(by), few, on="a").to_pandas(),
+        pd.merge_asof(ROWS.sort_values(by), FEW, on="a"),
+    )
+    same(md.merge_ordered(frame, few, on="a").to_pandas(), pd.merge_ordered(ROWS, FEW, on="a"))
+    other = pd.DataFrame({"b": [-1.0, np.nan, -3.0]}, index=[0, 1, 50])
+    wanted = ROWS.copy()
+    wanted.update(other)
+    frame.update(md.DataFrame(other, chunk_size=2))
+    same(frame.to_pandas(), wanted)
+
+
+def test_the_originals_hints_and_named_reductions(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = md.DataFrame(ROWS, chunk_size=30)
+    got = frame.groupby("s").agg(
+        t=md.NamedAgg("b", "sum"), n=md.NamedAgg(column="a", aggfunc="max")
+    )
+    same(got.to_pandas(), ROWS.groupby("s").agg(t=("b", "sum"), n=("a", "max")))
+    texts = frame.map_chunk(lambda c: c.a * 2, output_type="series", dtype=int, name="a")
+    same(texts.to_pandas(), ROWS.a * 2)
+    frame.info()
+    assert "100 entries, 0 to 99" in capsys.readouterr().out
+
+
+def test_categories_are_those_of_the_rows() -> None:
+    series = md.DataFrame(ROWS, chunk_size=30).s.astype("category")
+    assert list(series.cat.categories) == list("xyz")
+
+
 def test_names_that_are_not_there_say_what_to_use() -> None:
     for name in names.TOP_MISSING:
         with pytest.raises(NotImplementedError, match="is not there: "):

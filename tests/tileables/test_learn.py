@@ -142,3 +142,76 @@ def test_metrics_of_plain_values_can_be_executed_as_in_the_original() -> None:
     score = accuracy_score([0, 1, 1], [0, 1, 0])
     assert score.execute().fetch() == pytest.approx(2 / 3) and score > 0.6
     assert type_of_target([0, 1, 1]).execute().fetch() == "binary"
+
+
+def test_labels_that_a_model_knows_are_no_made_up_ones() -> None:
+    from mars.learn.preprocessing import LabelBinarizer, LabelEncoder, OrdinalEncoder
+
+    names = np.array(["b", "a", "c", "a"])
+    lazy = mt.tensor(names, chunk_size=3)
+    encoder = LabelEncoder()
+    np.testing.assert_array_equal(encoder.fit_transform(lazy).fetch(), [1, 0, 2, 0])
+    back = encoder.inverse_transform(mt.tensor([2, 0], chunk_size=1)).fetch()
+    assert list(back) == ["c", "a"]
+    rows = scaling.LabelBinarizer().fit_transform(names)
+    np.testing.assert_array_equal(LabelBinarizer().fit_transform(lazy).fetch(), rows)
+    columns = mt.tensor(names[:, None], chunk_size=3)
+    np.testing.assert_array_equal(
+        OrdinalEncoder().fit_transform(columns).fetch()[:, 0], [1, 0, 2, 0]
+    )
+    series = md.Series(pd.Series(names, name="n"), chunk_size=3)
+    np.testing.assert_array_equal(
+        LabelEncoder().fit(series).transform(series).fetch(), [1, 0, 2, 0]
+    )
+
+
+def test_k_means_takes_what_that_of_the_original_takes() -> None:
+    from sklearn import cluster
+
+    from mars.learn.cluster import KMeans, k_means
+
+    a, _ = tensors()
+    wanted = cluster.KMeans(3, random_state=0, n_init=1).fit(X)
+    model = KMeans(
+        n_clusters=3, init="k-means||", algorithm="auto", oversampling_factor=2, n_init=1,
+        random_state=0,
+    ).fit(a)  # fmt: skip
+    np.testing.assert_array_equal(model.labels_, wanted.labels_)
+    assert clone(model).get_params()["n_clusters"] == 3
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(a).fetch(), wanted.labels_)
+    centers, _labels, _ = k_means(a, 3, init="k-means||", n_init=1, random_state=0)
+    np.testing.assert_allclose(centers.fetch(), wanted.cluster_centers_)
+
+
+def test_the_nearest_rows_are_those_of_the_distances() -> None:
+    from mars.learn.metrics import pairwise_distances_topk
+
+    a, _ = tensors()
+    distances, places = pairwise_distances_topk(a, a, k=3, metric="cosine")
+    wanted = metrics.pairwise_distances(X, metric="cosine")
+    np.testing.assert_allclose(distances.to_numpy(), np.sort(wanted, axis=1)[:, :3], atol=1e-12)
+    np.testing.assert_array_equal(places.to_numpy(), np.argsort(wanted, kind="stable")[:, :3])
+
+
+def test_a_model_for_each_chunk_votes() -> None:
+    from mars.learn.ensemble import BlockwiseVotingClassifier, BlockwiseVotingRegressor
+
+    a, b = tensors()
+    parts = [linear_model.LogisticRegression().fit(X[i : i + 40], Y[i : i + 40])
+             for i in range(0, 120, 40)]  # fmt: skip
+    hard = BlockwiseVotingClassifier(linear_model.LogisticRegression()).fit(a, b)
+    assert len(hard.estimators_) == 3
+    votes = np.sum([one.predict(X) for one in parts], axis=0)
+    np.testing.assert_array_equal(hard.predict(a).fetch(), (votes >= 2).astype(int))
+    soft = BlockwiseVotingClassifier(linear_model.LogisticRegression(), voting="soft").fit(a, b)
+    odds = np.mean([one.predict_proba(X) for one in parts], axis=0)
+    np.testing.assert_allclose(soft.predict_proba(a).fetch(), odds)
+    assert soft.score(a, b) == pytest.approx(float((odds.argmax(axis=1) == Y).mean()))
+    frame, target = md.DataFrame(pd.DataFrame(X), chunk_size=50), mt.tensor(X[:, 0], chunk_size=30)
+    mean = BlockwiseVotingRegressor(linear_model.LinearRegression()).fit(frame, target)
+    np.testing.assert_allclose(mean.predict(frame).fetch(), X[:, 0], atol=1e-8)
+    with pytest.raises(ValueError, match="hard"):
+        BlockwiseVotingClassifier(linear_model.LogisticRegression(), voting="loud").fit(a, b)
+    with pytest.raises(ValueError, match="values to learn"):
+        hard.fit(a, b[:50])

@@ -105,6 +105,14 @@ CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
         m.arange(1, 3, 0.3), m.linalg.norm(a, axis=1), a[1:3, a[0] > 0.5, None],
         m.transpose(m.nonzero(a > 0.9)),
     ],
+    "of one axis": lambda m, a, b: [
+        m.gradient(a[0]), m.searchsorted(m.sort(a[0]), b), m.insert(a[0], 2, [5.0, 6.0]),
+        m.insert(a, 1, [1, 2, 3, 4, 5, 6, 7], axis=1), m.eye(5, 7, k=1), m.eye(7, 5, k=-1),
+    ],
+    "decompositions": lambda m, a, b: [
+        m.linalg.slogdet(a[:5]), m.linalg.eigh(a[:5] @ a[:5].T)[0], m.linalg.multi_dot([a, b.T, a]),
+        m.linalg.lstsq(a, b[:, 0], rcond=None)[0], m.linalg.lstsq(a, b[:, 0], rcond=0.5)[2],
+    ],
     "making": lambda m, a, b: [
         m.ones((3, 2)), m.zeros(4), m.full((2, 2), 7), m.arange(3, 9, 2), m.linspace(0, 1, 5),
         m.eye(3, k=1), m.identity(2), m.diag(a[:5]), m.tri(3), m.triu(a), m.tril(a, -1),
@@ -354,6 +362,8 @@ def test_files_of_hdf5(tmp_path: Any) -> None:
     path = str(tmp_path / "data.h5")
     assert mt.to_hdf5(mt.tensor(DATA, chunk_size=3), path, "x").execute().fetch() == DATA.nbytes
     np.testing.assert_array_equal(mt.from_hdf5(path, "x", chunk_size=4).to_numpy(), DATA)
+    mt.to_hdf5(path, mt.tensor(OTHER, chunk_size=3), dataset="y").execute()  # the original's order
+    np.testing.assert_array_equal(mt.from_hdf5(path, "y").to_numpy(), OTHER)
 
 
 def test_special_functions_and_statistics() -> None:
@@ -363,6 +373,13 @@ def test_special_functions_and_statistics() -> None:
     np.testing.assert_allclose(mt.special.beta(one, two).to_numpy(), special.beta(DATA, OTHER))
     got = mt.stats.ttest_ind(one, two).execute().fetch()
     np.testing.assert_allclose(got[0], stats.ttest_ind(DATA, OTHER)[0])
+
+
+def test_facts_of_a_tensor_need_no_execution() -> None:
+    lazy = mt.tensor(DATA, chunk_size=3)
+    assert (mt.size(lazy), mt.size(lazy, 1)) == (DATA.size, DATA.shape[1])
+    assert mt.isrealobj(lazy) and mt.iscomplexobj(lazy * 1j)
+    assert lazy.objects is None
 
 
 def test_each_name_of_the_table_is_there() -> None:

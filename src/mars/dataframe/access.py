@@ -18,6 +18,15 @@ HINTS: Final = (
 )  # fmt: skip
 """Arguments of the original that say what a result looks like. Here it is found out."""
 
+
+def drop_hints(kwargs: dict[str, object]) -> None:
+    """Take out what says what a result looks like; beside such a hint also its ``name``."""
+    if not kwargs.keys().isdisjoint(HINTS):
+        kwargs.pop("name", None)
+    for hint in HINTS:
+        kwargs.pop(hint, None)
+
+
 _NOT_BY_ROW: Final = frozenset({"cat", "get_dummies", "partition", "rpartition"})
 
 
@@ -89,8 +98,8 @@ class Chain(ByName):
         return Chain(self._frame, *self._steps, ("[]", key))
 
     def _call(self, name: str, args: Any, kwargs: Any) -> Any:
-        for hint in HINTS if name in ("apply", "transform", "agg", "aggregate") else ():
-            kwargs.pop(hint, None)
+        if name in ("apply", "transform", "agg", "aggregate"):
+            drop_hints(kwargs)
         kwargs.pop("combine_size", None)
         method, others = Method(*self._steps, (name, args, kwargs)).lifted()
         if not others:
@@ -140,6 +149,8 @@ class Accessor:
         found = getattr(getattr(self._series.lazy._meta, self._name), name)
         if callable(found):
             return lambda *args, **kwargs: self._run((name, args, kwargs), name in _NOT_BY_ROW)
+        if self._name == "cat" and name in ("categories", "ordered"):
+            return getattr(self._series.to_pandas().cat, name)  # of the rows, not made up
         return self._run((name,), False) if hasattr(found, "iloc") else found
 
     def __getitem__(self, key: Any) -> Any:
@@ -274,6 +285,6 @@ def set_by(frame: Any, name: str, key: Any, value: Any) -> Any:
 
 
 __all__ = [
-    "HINTS", "Accessor", "Chain", "Labels", "OnChunk", "Places", "Written", "set_by", "set_whole",
-    "with_column",
+    "Accessor", "Chain", "Labels", "OnChunk", "Places", "Written", "drop_hints", "set_by",
+    "set_whole", "with_column",
 ]  # fmt: skip

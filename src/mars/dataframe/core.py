@@ -16,13 +16,13 @@ from typing import Any, Final
 
 from mars.dataframe import rows
 from mars.dataframe.access import (
-    HINTS,
     Accessor,
     Chain,
     Labels,
     OnChunk,
     Places,
     Written,
+    drop_hints,
     set_whole,
     with_column,
 )  # fmt: skip
@@ -138,8 +138,7 @@ class Frame(Tileable):
             Further arguments for ``func``. ``output_type``, ``dtypes`` and the like of the original
             are accepted: what the result looks like is found out.
         """
-        for hint in HINTS:
-            more.pop(hint, None)
+        drop_hints(more)
         keywords = {**(kwargs or {}), **more}
         import dask
 
@@ -207,8 +206,7 @@ class Frame(Tileable):
         **kwargs
             Further arguments for ``func``.
         """
-        for hint in HINTS:
-            kwargs.pop(hint, None)
+        drop_hints(kwargs)
         import dask
 
         run = OnChunk(func, tuple(args), kwargs, False, chunks=2)
@@ -293,8 +291,7 @@ class Frame(Tileable):
 
     def apply(self, func: Any, axis: Any = 0, *args: Any, **kwargs: Any) -> Any:
         """A function applied to each row (``axis=1``), column or element, as pandas does it."""
-        for hint in HINTS:
-            kwargs.pop(hint, None)
+        drop_hints(kwargs)
         if self.ndim == 1:
             given = (axis,) if axis != 0 else ()
             return self._by_row("apply", (func, *given, *args), kwargs)
@@ -304,11 +301,19 @@ class Frame(Tileable):
 
     def transform(self, func: Any, axis: Any = 0, *args: Any, **kwargs: Any) -> Any:
         """A function that gives as many rows as it gets, as pandas does it."""
-        for hint in HINTS:
-            kwargs.pop(hint, None)
+        drop_hints(kwargs)
         if axis in (1, "columns"):
             return self._by_row("transform", (func, *args), {"axis": 1, **kwargs})
         return on_whole(self, Method(("transform", (func, *args), kwargs)))
+
+    def update(self, other: object, *args: object, **kwargs: object) -> None:
+        """Take over the values of another frame where it has some, in place."""
+        given = other if isinstance(other, Tileable) else of_pandas(other, None)
+        self.become(on_whole(self, _Updated(args, kwargs), given))
+
+    def info(self, *args: object, **kwargs: object) -> None:
+        """Print pandas' summary of the executed frame."""
+        self.to_pandas().info(*args, **kwargs)
 
     def iterrows(self) -> Iterator[Any]:
         yield from self.to_pandas().iterrows()
@@ -882,6 +887,18 @@ class Scalar(Frame):
 
     def _repr_html_(self) -> None:
         return None
+
+
+class _Updated:
+    __name__ = "update"
+
+    def __init__(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        self._args, self._kwargs = args, kwargs
+
+    def __call__(self, frame: Any, other: object) -> object:
+        made = frame.copy()
+        made.update(other, *self._args, **self._kwargs)
+        return made
 
 
 def _write_parquet(chunk: Any, path: str, kwargs: dict[str, Any]) -> None:

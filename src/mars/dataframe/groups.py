@@ -42,7 +42,8 @@ class Groups(ByName):
 
     def agg(self, func: Any = None, *args: Any, **kwargs: Any) -> Any:
         """One or several reductions of each group, as pandas names them."""
-        return self._call("agg", () if func is None else (func, *args), kwargs)
+        given = {key: _plainly(one) for key, one in kwargs.items()}
+        return self._call("agg", () if func is None else (func, *args), given)
 
     aggregate = agg
 
@@ -167,6 +168,17 @@ class Groups(ByName):
             return wrap(made)
         result = wrap(made)
         return result.reset_index()
+
+
+def _plainly(one: object) -> object:
+    """A pair of column and function for a `pandas.NamedAgg`, which cannot be a key of a dict."""
+    import pandas
+
+    if isinstance(one, pandas.NamedAgg) and not isinstance(one, tuple):
+        facts = vars(one)
+        if not facts.get("args") and not facts.get("kwargs"):
+            return facts["column"], facts["aggfunc"]
+    return one
 
 
 def _are_columns(by: Any, frame: Any) -> bool:

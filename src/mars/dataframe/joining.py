@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 from mars.config import option_values
 from mars.dataframe import rows
@@ -50,8 +50,16 @@ def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
         return wrap(dd.from_pandas(value, chunksize=max(1, size), sort=bool(ordered)))
 
 
-def concat(objs: Sequence[Any], axis: Any = 0, ignore_index: bool = False, **kwargs: Any) -> Any:
+def concat(
+    objs: Iterable[object] | dict[object, object],
+    axis: object = 0,
+    ignore_index: bool = False,
+    **kwargs: object,
+) -> Any:
     """Frames one after the other, or side by side; see `pandas.concat`."""
+    if isinstance(objs, dict):
+        kwargs.setdefault("keys", list(objs))
+        objs = [objs[key] for key in cast("list[object]", kwargs["keys"])]
     given = [one if isinstance(one, Tileable) else of_pandas(one, None) for one in objs]
     simple = axis in (0, "index") and not (kwargs.keys() - {"join", "verify_integrity", "sort"})
     alike = len({(type(one), *map(str, getattr(one.lazy, "columns", ()))) for one in given}) == 1
@@ -68,7 +76,7 @@ def concat(objs: Sequence[Any], axis: Any = 0, ignore_index: bool = False, **kwa
 class _Concat:
     __name__ = "concat"
 
-    def __init__(self, axis: Any, ignore_index: bool, kwargs: dict[str, Any]) -> None:
+    def __init__(self, axis: object, ignore_index: bool, kwargs: dict[str, object]) -> None:
         self._how = {"axis": axis, "ignore_index": ignore_index, **kwargs}
 
     def __call__(self, *frames: Any) -> Any:

@@ -49,7 +49,7 @@ TOP: Final = [
     "ExecutableTuple", "Timestamp", "Timedelta", "DateOffset", "Interval", "NamedAgg", "NaT", "NA",
     "Categorical", "CategoricalDtype", "Period", "Grouper", "MultiIndex", "IndexSlice",
     "ArrowStringDtype", "CustomReduction", "eval", "offsets", "timedelta_range", "period_range",
-    "interval_range",
+    "interval_range", "merge_asof", "merge_ordered", "wide_to_long",
 ]  # fmt: skip
 """The names of `mars.dataframe`."""
 

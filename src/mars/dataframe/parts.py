@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,8 @@ def array_of(lazy: Any) -> Any:
     """The values of a frame of Dask, as an array of Dask."""
     import dask
 
-    with dask.config.set({"dataframe.shuffle.method": "tasks"}):
+    with dask.config.set({"dataframe.shuffle.method": "tasks"}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Dask, about texts that become objects
         return lazy.to_dask_array()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from mars.dataframe import core, rows
@@ -313,6 +314,30 @@ def _top(name: str, by_row: bool) -> Any:
     return call
 
 
+def _top_of_two(name: str) -> Callable[..., object]:
+    def call(left: object, right: object, *args: object, **kwargs: object) -> object:
+        frames = [one if isinstance(one, Tileable) else of_pandas(one, None)
+                  for one in (left, right)]  # fmt: skip
+        func = _TopOfTwo(name, tuple(_computed(list(args))), _computed(kwargs))
+        return on_whole(frames[0], func, frames[1])
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"As `pandas.{name}`, for two frames: one call gets both."
+    return call
+
+
+class _TopOfTwo:
+    """A function of pandas that takes two frames."""
+
+    def __init__(self, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        self.__name__, self._args, self._kwargs = name, args, kwargs
+
+    def __call__(self, left: object, right: object) -> object:
+        import pandas
+
+        return getattr(pandas, self.__name__)(left, right, *self._args, **self._kwargs)
+
+
 class CustomReduction:
     """A reduction of a program's own: ``df.agg(MyReduction())``.
 
@@ -416,3 +441,6 @@ pivot_table = _top("pivot_table", False)
 crosstab = _top("crosstab", False)
 melt = _top("melt", False)
 factorize = _top("factorize", False)
+wide_to_long = _top("wide_to_long", False)
+merge_asof = _top_of_two("merge_asof")
+merge_ordered = _top_of_two("merge_ordered")

@@ -12,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+from collections.abc import Callable
 from typing import Any, Final
 
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.dataframe.parts import array_of
+from mars.learn.cores import cores_of_one
 from mars.sessions.opening import choose
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
@@ -81,8 +83,8 @@ class Fitted:
         else:
             with places.whole_values():
                 call: Any = spawn(
-                    _fit_whole, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.fit",
-                    cpus=session.get_total_n_cpu(),
+                    fit_whole, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.fit",
+                    cpus=cores_of_one(session),
                 )  # fmt: skip
             state = call.to_object(show_progress=False)
         self.__dict__.update(state)
@@ -160,15 +162,16 @@ def on_rows(model: Any, name: str, X: Any, args: Any = (), kwargs: Any = None) -
     run = _OnRows(model, name, args, kwargs or {})
     if hasattr(lazy, "chunks"):
         lazy = lazy.rechunk({1: -1}) if lazy.ndim > 1 else lazy
-        small = run(numpy.ones((1, *lazy.shape[1:]), lazy.dtype))
+        small = _tried(run, lambda: numpy.ones((1, *lazy.shape[1:]), lazy.dtype), lazy[:1])
     else:
         from dask.dataframe.utils import meta_nonempty
 
-        small = run(meta_nonempty(lazy._meta).astype(lazy._meta.dtypes.to_dict()))
+        kinds = lazy._meta.dtypes.to_dict() if lazy.ndim == 2 else lazy._meta.dtype
+        small = _tried(run, lambda: meta_nonempty(lazy._meta).astype(kinds), wrap(lazy).head(1))
         if hasattr(small, "iloc"):
             return wrap(lazy.map_partitions(run, meta=small.iloc[:0])).execute()
         X = wrap(array_of(lazy))
-        run.columns = list(lazy.columns)
+        run.columns = list(lazy.columns) if lazy.ndim == 2 else lazy.name
         X.execute()
         lazy = X.measured()
     if hasattr(small, "toarray"):
@@ -178,11 +181,22 @@ def on_rows(model: Any, name: str, X: Any, args: Any = (), kwargs: Any = None) -
     shape = small.shape[1:]
     chunks = (lazy.chunks[0], *((n,) for n in shape))
     drop = [1] if lazy.ndim > 1 and not shape else []
+    new = [1] if lazy.ndim == 1 and shape else None
     made = lazy.map_blocks(
-        run, dtype=small.dtype, chunks=chunks, drop_axis=drop,
+        run, dtype=small.dtype, chunks=chunks, drop_axis=drop, new_axis=new,
         meta=numpy.empty((0,) * (1 + len(shape)), small.dtype),
     )  # fmt: skip
     return wrap(made).execute()
+
+
+def _tried(run: _OnRows, make: Callable[[], object], first: object) -> Any:
+    """What a method gives for one row: made up, or a real one if the model does not know those."""
+    try:
+        return run(make())
+    except (
+        Exception
+    ):  # of any kind; if the row is to blame, a real one tells, and else it fails too
+        return run((first if isinstance(first, Tileable) else wrap(first)).to_object())
 
 
 class _OnRows:
@@ -200,7 +214,11 @@ class _OnRows:
         if self.columns is not None:
             import pandas
 
-            rows = pandas.DataFrame(rows, columns=self.columns)
+            rows = (
+                pandas.DataFrame(rows, columns=self.columns)
+                if rows.ndim == 2
+                else pandas.Series(rows, name=self.columns)
+            )
         made = getattr(self._model, self.__name__)(rows, *self._args, **self._kwargs)
         return numpy.asarray(made) if self.as_array else made
 
@@ -208,7 +226,7 @@ class _OnRows:
         return ("mars-rows", id(self._model), self.__name__)
 
 
-def _on_rows(model: Any, name: str, X: Any) -> Any:
+def _on_rows(model: object, name: str, X: object) -> object:
     from mars.tensor import find
 
     return find.call("tensor", getattr(model, name))
@@ -230,21 +248,22 @@ def _bare(model: Any) -> Any:
     return made
 
 
-def _is_search(model: Any) -> bool:
+def _is_search(model: object) -> bool:
     return hasattr(model, "param_grid") or hasattr(model, "param_distributions")
 
 
-def _backend(model: Any) -> Any:
+def _backend(model: object) -> contextlib.AbstractContextManager[object]:
     """Joblib gives the candidates of a search to calls, if the joblib door is installed."""
     if not _is_search(model) or importlib.util.find_spec("mars.joblib") is None:
         return contextlib.nullcontext()
     import joblib
 
     importlib.import_module("mars.joblib")
-    return joblib.parallel_config("mars")
+    chosen: contextlib.AbstractContextManager[object] = joblib.parallel_config("mars")
+    return chosen
 
 
-def _chunks(value: Any) -> int:
+def _chunks(value: object) -> int:
     lazy = unwrap(value)
     return int(getattr(lazy, "numblocks", (getattr(lazy, "npartitions", 1),))[0])
 
@@ -260,7 +279,8 @@ def _by_rows(value: Any) -> Any:
     return list(value.objects)
 
 
-def _fit_whole(model: Any, X: Any, y: Any, kwargs: Any) -> dict[str, Any]:
+def fit_whole(model: Any, X: Any, y: Any, kwargs: Any) -> dict[str, Any]:
+    """Have a model learn from whole data; gives its attributes."""
     model.fit(X, y, **kwargs) if y is not None else model.fit(X, **kwargs)
     return dict(vars(model))
 
@@ -288,4 +308,4 @@ def _score(model: Any, X: Any, y: Any, kwargs: Any) -> Any:
     return model.score(X, **kwargs) if y is None else model.score(X, y, **kwargs)
 
 
-__all__ = ["Fitted", "of_class", "on_rows"]
+__all__ = ["Fitted", "fit_whole", "of_class", "on_rows"]

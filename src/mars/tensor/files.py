@@ -7,6 +7,7 @@ from typing import Any
 
 from mars.tensor.calling import chunks_for, lowered, whole
 from mars.tensor.own import tensor
+from mars.tileables.tileable import Tileable
 
 
 def from_zarr(
@@ -31,8 +32,10 @@ def from_zarr(
 def to_zarr(x: Any, url: Any, group: Any = None, dataset: Any = None, **kwargs: Any) -> Any:
     """A tensor whose execution writes another one to a Zarr array.
 
-    Its value is the number of bytes that were written.
+    Its value is the number of bytes that were written. The function takes the array and the tensor
+    also in the order of the original, ``to_zarr(url, x)``.
     """
+    x, url = _tensor_first(x, url)
     component = "/".join(str(one) for one in (group, dataset) if one) or None
     given = tensor(x)
     store = given.to_zarr(url, component=component, compute=False, overwrite=True, **kwargs)
@@ -87,15 +90,25 @@ def to_hdf5(
 ) -> Any:
     """A tensor whose execution writes another one into a dataset of an HDF5 file.
 
-    One call gets the whole tensor, because one process can write to such a file.
+    One call gets the whole tensor, because one process can write to such a file. The function takes
+    file and tensor also in the order of the original, ``to_hdf5(path, x)``. A dataset of h5py says
+    where it is.
     """
+    import h5py
     import numpy
 
+    x, path = _tensor_first(x, path)
+    if isinstance(path, h5py.Dataset):
+        path, dataset, group = path.file.filename, path.name, None
     if dataset is None:
         raise TypeError("to_hdf5() needs the name of a dataset")
     name = f"{group or ''}/{dataset}".replace("//", "/")
     func = functools.partial(_write_hdf5, str(getattr(path, "filename", path)), name, kwargs)
     return whole(func, (tensor(x),), {}, 0, numpy.int64)
+
+
+def _tensor_first(x: object, place: object) -> tuple[Any, Any]:
+    return (x, place) if isinstance(x, Tileable) or not isinstance(place, Tileable) else (place, x)
 
 
 def _write_hdf5(file: str, name: str, kwargs: dict[str, Any], value: Any) -> Any:

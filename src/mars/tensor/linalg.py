@@ -20,11 +20,15 @@ BLOCKWISE: Final = frozenset(
 WHOLE: Final = {
     "cond": 0,
     "det": None,
+    "eig": None,
+    "eigh": None,
     "eigvals": 1,
     "eigvalsh": 1,
     "matrix_power": 2,
     "matrix_rank": 0,
+    "multi_dot": None,
     "pinv": 2,
+    "slogdet": None,
 }
 SHARED: Final = frozenset(
     {"dot", "inner", "innerproduct", "matmul", "tensordot", "vdot", "outer", "trace"}
@@ -116,6 +120,20 @@ def solve(a: Any, b: Any, sym_pos: bool = False, **_: Any) -> Any:
     return placed(da.linalg.solve(matrix, right, assume_a="pos" if sym_pos else "gen"))
 
 
+def lstsq(a: object, b: object, rcond: float | None = None) -> object:
+    """The solution with the least squares, the residuals, the rank and the singular values."""
+    import dask.array as da
+    import numpy
+
+    matrix, right = _matrix(a, "lstsq"), da.asarray(lowered(b))
+    if rcond is not None or matrix.shape[0] < matrix.shape[1]:
+        return placed(
+            whole(functools.partial(numpy.linalg.lstsq, rcond=rcond), (matrix, right), {})
+        )
+    matrix = matrix.rechunk({1: -1})
+    return placed(da.linalg.lstsq(matrix, right.rechunk({0: matrix.chunks[0]})))
+
+
 def lu(a: Any) -> Any:
     """Permutation, lower and upper triangular factors of a matrix."""
     import dask.array as da
@@ -160,17 +178,6 @@ def norm(
     except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
         func = functools.partial(numpy.linalg.norm, ord=ord, axis=axis, keepdims=keepdims)
         return placed(whole(func, (given,), {}, varying=False))
-
-
-def eig(a: Any) -> Any:
-    """Not there.
-
-    Raises
-    ------
-    NotImplementedError
-        Always.
-    """
-    raise NotImplementedError("eig is not there; fetch the matrix and call numpy.linalg.eig")
 
 
 def _matrix(a: Any, name: str) -> Any:

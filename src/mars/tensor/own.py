@@ -217,6 +217,21 @@ def _spaced(places: Any, start: Any, step: Any, end: Any, kind: Any) -> Any:
     return made.astype(kind, copy=False)
 
 
+def eye(
+    N: int,  # noqa: N803  as numpy's
+    M: int | None = None,  # noqa: N803  as numpy's
+    k: int = 0, dtype: object = None, chunk_size: object = None, order: str = "C",
+) -> Any:  # fmt: skip
+    """A matrix with ones on a diagonal; see `tensor` for ``chunk_size``."""
+    import dask.array as da
+
+    kind = float if dtype is None else dtype
+    shape = (N, N if M is None else M)
+    chunks = chunks_for(shape, kind, chunk_size)
+    made = da.eye(N, chunks=max(1, *chunks[0]), M=shape[1], k=k, dtype=kind)
+    return in_order(made if made.chunks == chunks else made.rechunk(chunks), order)
+
+
 def identity(n: int, dtype: Any = None, chunk_size: Any = None) -> Any:
     """The identity matrix."""
     import dask.array as da
@@ -331,7 +346,19 @@ def array_equal(a1: Any, a2: Any) -> Any:
     return (one == two).all()
 
 
-def isscalar(element: Any) -> bool:
+def iscomplexobj(x: object) -> bool:
+    """Whether its type is a complex one; nothing is executed for that."""
+    import numpy
+
+    return bool(numpy.issubdtype(tensor(x).dtype, numpy.complexfloating))
+
+
+def isrealobj(x: object) -> bool:
+    """Whether its type is not a complex one; nothing is executed for that."""
+    return not iscomplexobj(x)
+
+
+def isscalar(element: object) -> bool:
     """Whether it is a number and no array."""
     import numpy
 
@@ -527,6 +554,12 @@ def shape(a: Any) -> Any:
     return Lengths(int(one) for one in a.shape)  # type: ignore[attr-defined]
 
 
+def size(a: object, axis: int | None = None) -> int:
+    """How many elements there are, in all or along an axis; see `shape`."""
+    lengths = shape(a)
+    return math.prod(lengths) if axis is None else int(lengths[axis])
+
+
 def einsum_path(*operands: Any, optimize: Any = "greedy", **_: Any) -> Any:
     """In which order `einsum` best combines its operands; see `numpy.einsum_path`."""
     import numpy
@@ -683,11 +716,12 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, **_: An
     given, values = tensor(a), tensor(v)
     if sorter is not None:
         given = given[lowered(sorter)]
-    if values.ndim:
+    if values.ndim and given.shape[0] == given.shape[0]:  # not nan: Dask counts with lengths
         return da.searchsorted(given, values, side=side)
     return whole(
-        functools.partial(numpy.searchsorted, side=side), (given, values), {}, 0, numpy.intp
-    )
+        functools.partial(numpy.searchsorted, side=side), (given, values), {}, values.ndim,
+        numpy.intp, varying=False,
+    )  # fmt: skip
 
 
 def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
@@ -698,7 +732,7 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     given, where = tensor(arr), fetched(obj)
     if axis is None:
         given, axis = given.ravel(), 0
-    if isinstance(where, int):
+    if isinstance(where, int) and not numpy.ndim(lowered(values)):
         return da.insert(given, where, lowered(values), axis)
     func = functools.partial(numpy.insert, obj=where, values=fetched(values), axis=axis)
     return whole(func, (given,), {}, given.ndim, given.dtype)

@@ -32,12 +32,14 @@ def __getattr__(name: str) -> Any:
                 whole(func, [da.asarray(given[0]), *given[1:]], kwargs, varying=False), out
             )
         arrays = _arrays(given)
+        kind: dict[str, object] = {"dtype": numpy.float64}
         with contextlib.suppress(Exception):  # then the call of a chunk says what is wrong
             small = func(*[numpy.ones((1,) * one.ndim, one.dtype) if isinstance(one, da.Array)
                            else one for one in arrays], **kwargs)  # fmt: skip
             if isinstance(small, tuple):
                 return placed(whole(func, arrays, kwargs, varying=False), out)
-        return placed(da.map_blocks(func, *arrays, **kwargs), out)
+            kind = {}  # Dask finds it out in the same way
+        return placed(da.map_blocks(func, *arrays, **kwargs, **kind), out)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = func.__doc__
