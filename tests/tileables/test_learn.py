@@ -165,6 +165,32 @@ def test_labels_that_a_model_knows_are_no_made_up_ones() -> None:
     )
 
 
+def test_a_model_is_not_taken_for_one_that_is_gone() -> None:
+    from dask.base import tokenize
+
+    from mars.learn.fitting import _OnRows
+
+    found = {tokenize(_OnRows(linear_model.Ridge(), "predict", (), {})) for _ in range(50)}
+    assert len(found) == 50
+
+
+def test_neighbours_of_the_rows_of_all_chunks() -> None:
+    from sklearn import neighbors
+
+    from mars.learn.neighbors import NearestNeighbors
+
+    a, _ = tensors()
+    model = NearestNeighbors(n_neighbors=3).fit(a)
+    wanted = neighbors.NearestNeighbors(n_neighbors=3).fit(X)
+    for got, plain in zip(model.kneighbors(a), wanted.kneighbors(X), strict=True):
+        np.testing.assert_allclose(got.fetch(), plain)
+    near = model.kneighbors(a, n_neighbors=2, return_distance=False)
+    np.testing.assert_array_equal(near.fetch(), wanted.kneighbors(X, 2, return_distance=False))
+    frame = md.DataFrame(pd.DataFrame(X), chunk_size=50)
+    np.testing.assert_allclose(model.kneighbors(frame)[0].fetch(), wanted.kneighbors(X)[0])
+    np.testing.assert_allclose(model.kneighbors()[0], wanted.kneighbors()[0])
+
+
 def test_k_means_takes_what_that_of_the_original_takes() -> None:
     from sklearn import cluster
 

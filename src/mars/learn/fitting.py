@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
+from mars.calls.objects import ExecutableTuple
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.dataframe.parts import array_of
@@ -136,11 +138,37 @@ def _rowwise(name: str) -> Any:
     return method
 
 
+def _neighbours(
+    self: Any, X: object = None, n_neighbors: int | None = None, return_distance: bool = True
+) -> object:
+    """scikit-learn's `kneighbors`, on all chunks of rows beside each other."""
+    model = _bare(self)
+    if not isinstance(X, Tileable):
+        return model.kneighbors(X, n_neighbors, return_distance)
+    count = model.n_neighbors if n_neighbors is None else n_neighbors
+    both = on_rows(_Neighbours(model, count), "both", X)
+    near = both[:, count:].astype("int64").execute()
+    return ExecutableTuple([both[:, :count].execute(), near]) if return_distance else near
+
+
+class _Neighbours:
+    """Distances of rows to their neighbours, and beside them which rows these are."""
+
+    def __init__(self, model: Any, count: int) -> None:
+        self._model, self._count = model, count
+
+    def both(self, rows: object) -> object:
+        import numpy
+
+        return numpy.hstack(self._model.kneighbors(rows, self._count))
+
+
 class _IfThere:
     """A method that an estimator has only if scikit-learn's has it."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._method = name, _rowwise(name)
+        self._name = name
+        self._method = _neighbours if name == "kneighbors" else _rowwise(name)
 
     def __get__(self, instance: Any, owner: Any) -> Any:
         if instance is None:
@@ -150,7 +178,7 @@ class _IfThere:
         return self._method.__get__(instance, owner)
 
 
-for _name in ROWWISE:
+for _name in (*ROWWISE, "kneighbors"):
     setattr(Fitted, _name, _IfThere(_name))
 
 
@@ -207,6 +235,8 @@ class _OnRows:
         self._model, self._args, self._kwargs = model, args, kwargs
         self.columns: Any = None
         self.as_array = False
+        # Not the id of the model: that of another one may be the same, once this one is gone.
+        self._token = uuid.uuid4().hex
 
     def __call__(self, rows: Any) -> Any:
         import numpy
@@ -223,7 +253,7 @@ class _OnRows:
         return numpy.asarray(made) if self.as_array else made
 
     def __dask_tokenize__(self) -> object:
-        return ("mars-rows", id(self._model), self.__name__)
+        return ("mars-rows", self._token, self.__name__)
 
 
 def _on_rows(model: object, name: str, X: object) -> object:
