@@ -258,6 +258,7 @@ def test_a_session_that_ran_nothing_is_given_no_advice() -> None:
 def test_a_run_without_losses_is_given_no_advice() -> None:
     made = record([attempt(n, 0.0, 5.0, worker=n) for n in (1, 2)], cores=2)
     assert report_of(made).advice == []
+    assert repr(report_of(made)) == "<Report: 5 s on 2 cores, 100% of what is possible; print it>"
 
 
 def test_every_view_says_that_older_attempts_are_missing() -> None:

@@ -285,7 +285,8 @@ class CallFuture(Future[T], Generic[T]):
             raise CancelledError(f"{self._call.name} was cancelled before it started")
         if self._state != FINISHED:
             state = "still runs" if self._state == RUNNING else "has not started"
-            raise TimeoutError(f"{self._call.name} {state} after {timeout:g} s; it goes on")
+            limit_s = round(timeout or 0, 2)
+            raise TimeoutError(f"{self._call.name} {state} after {limit_s:g} s; it goes on")
         if self._unread:
             self.read()
 

@@ -129,6 +129,10 @@ class Report:
     def __str__(self) -> str:
         return as_text(self)
 
+    def __repr__(self) -> str:
+        took, share = format_seconds(self.wall_s), f"{self.efficiency:.0%}"
+        return f"<Report: {took} on {self.cores:g} cores, {share} of what is possible; print it>"
+
     def _repr_html_(self) -> str:
         from mars.report.html import summary
 
