@@ -14,7 +14,10 @@ from mars.observe.states import seconds
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from rich.console import Group
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+_Json = dict[str, Any]
 
 _EVERY_S: Final = 1.0
 _RUNNING: Final = 12
@@ -61,7 +64,7 @@ def _look(session: str, height: int) -> tuple[Group, bool]:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = []
+    parts: list[RenderableType] = []
     sessions = [one for one in everything() if one.session.startswith(session)]
     room = max(3, (height - 4) // max(1, len(sessions)) - 8)
     for found in sessions:
@@ -75,7 +78,7 @@ def _look(session: str, height: int) -> tuple[Group, bool]:
     return Group(*parts), True
 
 
-def _session(found: Found, told: dict[str, Any], room: int) -> list[Any]:
+def _session(found: Found, told: _Json, room: int) -> list[RenderableType]:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -95,7 +98,7 @@ def _session(found: Found, told: dict[str, Any], room: int) -> list[Any]:
     line = Text(f"{far}{left}, {told['busy']:g} of {told['cores']:g} cores busy")
     if failing:
         line.append(f", ✕ {failing:,} failed", "red")
-    parts: list[Any] = [head, line]
+    parts: list[RenderableType] = [head, line]
     if total:
         bar = Table.grid()  # which ends its line, as the bar itself does not
         bar.add_row(ProgressBar(total=total, completed=done + failed, width=60))
@@ -129,22 +132,22 @@ def _session(found: Found, told: dict[str, Any], room: int) -> list[Any]:
     return [*parts, Text()]
 
 
-def _used(worker: dict[str, Any]) -> tuple[str, str]:
+def _used(worker: _Json) -> tuple[str, str]:
     """Processor time and memory of a worker's process, for people."""
     if worker.get("memory") is None:
         return "-", "-"
     return f"{100 * worker['cpu']:.0f} %", size_text(worker["memory"])
 
 
-def _nodes(workers: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _nodes(workers: list[_Json]) -> dict[str, list[_Json]]:
     """The workers of each node."""
-    nodes: dict[str, list[dict[str, Any]]] = {}
+    nodes: dict[str, list[_Json]] = {}
     for one in workers:
         nodes.setdefault(one["node"], []).append(one)
     return nodes
 
 
-def _nodes_table(nodes: dict[str, list[dict[str, Any]]]) -> Any:
+def _nodes_table(nodes: dict[str, list[_Json]]) -> Table:
     """What the workers of each node use together."""
     from rich.table import Table
     from rich.text import Text
