@@ -152,6 +152,7 @@ def test_a_page_stops_where_others_wait_and_rests_until_the_program_has_had_its_
         ),
     )  # fmt: skip
     monkeypatch.setattr(index, "PAGE_STEP_ROWS", STEP)
+    monkeypatch.setattr(index, "_FEW", 0)
     look(costs_s=0.001, takes_s=0.01)  # it waits nine tenths of the time
     found.keep_up(len(calls), known=True)
     assert 0 < found.taken <= STEP

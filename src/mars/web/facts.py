@@ -159,7 +159,7 @@ class Facts:
     def _left(
         self, seen: Observation, tops: list[RunFacts], elapsed_s: float
     ) -> tuple[float, float | None] | None:
-        if self.index.behind or self.index.uncounted:
+        if self.index.behind > PAGE_STEP_ROWS or self.index.uncounted:
             return _by_rate(tops, elapsed_s)
         kinds = self.index.kinds
         functions = self.index.functions

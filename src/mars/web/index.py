@@ -40,6 +40,9 @@ _FUNCTION = attrgetter("function.name")
 _CONTENDED: Final = 2.0
 """A look that takes so many times its own processor time waits for others, and they for it."""
 
+_FEW: Final = 20
+"""So many attempts are looked at in any case: slow calls shall be told of when they end."""
+
 
 class Reads(NamedTuple):
     """Which functions read values of which: how often; and values from outside, by function."""
@@ -229,7 +232,7 @@ class Index:
         if known and self.seen >= ended and not self._to_count:
             return
         resting = time.process_time() < self._rest_used_s and time.monotonic() < self._rest_until
-        if known and resting:
+        if known and resting and ended - self.seen > _FEW:
             return
         with self._lock:
             began, used_s = time.perf_counter(), time.thread_time()

@@ -107,7 +107,7 @@ function overview() {
     const left = !live ? "–" : !o.left ? "not known yet" : o.left[1] === null ? `over ${rough(o.left[0])}` : between(rough(o.left[0]), rough(o.left[1]));
     put(tiles,
       live ? tile("Done", count(o.done), `of ${count(o.total)}`, `${(100 * (o.done + o.failed) / Math.max(1, o.total)).toFixed(0)} % in ${span(o.elapsed)}`) : tile("Done", count(o.ended), "calls", o.closed ? "the session is closed" : "no run at the moment"),
-      tile("Time left", left, "", live && o.behind ? "from the rate of calls so far" : live ? "from the calls that have ended" : ""),
+      tile("Time left", left, "", !live ? "" : !o.left ? "until some calls have ended" : o.behind > 100 ? "from the rate of calls so far" : "from the calls that have ended"),
       tile("Running", count(o.running.length), o.cores ? `on ${+o.cores.toFixed(2)} cores` : "", `${+o.busy.toFixed(2)} cores busy`),
       tile("Failed", count(Math.max(o.failed, o.failures)), "calls", o.failures ? "the reasons stand below" : "nothing has failed"));
     if (holds.textContent !== o.holds) holds.textContent = o.holds;
