@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from mars.settings import GPU_LOOK_S
 
@@ -183,7 +183,7 @@ class Meter:
                 for one in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
             }
             # In a container the driver has other numbers of processes; some drivers tell no bytes.
-            used: Any = users.get(own)
+            used = users.get(own)
             if used is None and own not in users and len(users) == 1:
                 (used,) = users.values()
             memory += used or 0

@@ -85,7 +85,7 @@ def run(func: Callable[..., R], /, *args: object, **kwargs: object) -> R:
     5
     """
     try:
-        made: Any = spawn(func, args, kwargs)
+        made = spawn(func, args, kwargs)
         value: R = made.execute().fetch()
     except BaseException as error:
         trim(error)

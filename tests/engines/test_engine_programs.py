@@ -19,7 +19,7 @@ CHECKS = {
     "modules_that_share": 23,
     "objects_in_objects": 8,
     "registrations": 9,
-    "states_of_modules": 22,
+    "states_of_modules": 23,
     "code_that_changes": 20,
     "classes_of_a_script": 67,
     "exceptions_as_values": 65,

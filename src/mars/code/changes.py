@@ -160,9 +160,11 @@ _OBJECT: Final = "\0an object"
 
 def is_plain(value: object) -> bool:
     """Whether a value is a number, a text, or a tuple of such, which nobody can change."""
-    if type(value) in _PLAIN:
+    kind = type(value)
+    if kind in _PLAIN:
         return True
-    if type(value) is tuple or type(value) is frozenset:
+    if kind is tuple or kind is frozenset:
+        assert isinstance(value, (tuple, frozenset))
         return all(map(is_plain, value))
     return False
 

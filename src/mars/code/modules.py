@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from mars.code.digest import blake2b
 from mars.code.origin import (
-    is_found,
+    found,
     is_made_by_hand,
     is_project_file,
     is_project_module,
@@ -125,8 +125,10 @@ _kept_by_value: set[str] = set()
 
 def record_of(name: object) -> Record | None:
     """What is known of a loaded module; None: it is installed, or ``__main__``, or not loaded."""
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is None or not isinstance(name, str):
+    if not isinstance(name, str):
+        return None
+    module = sys.modules.get(name)
+    if module is None:
         return None
     known = _records.get(name)
     if (
@@ -175,7 +177,7 @@ def is_installed(value: object) -> bool:
     module = module_of(value)
     if module == "__main__" or not isinstance(module, str) or record_of(module) is not None:
         return False
-    return is_found(value, module)
+    return found(module, getattr(value, "__qualname__", "")) is value
 
 
 def is_being_imported(module: ModuleType | None) -> bool:

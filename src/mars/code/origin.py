@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from types import FunctionType, ModuleType
-from typing import Final, TypeGuard
+from typing import Final
 
 _PACKAGE: Final = __name__.partition(".")[0]
 
@@ -82,14 +82,13 @@ def _has_functions(module: object) -> bool:
     """Whether a module, or a class in it, has Python functions of its own."""
     return any(
         getattr(value, "__globals__", None) is module.__dict__
-        for kind in [module, *filter(is_class, [*vars(module).values()])]
+        for kind in [module, *filter(_is_class, [*vars(module).values()])]
         for value in [*vars(kind).values()]
         if type(value) is FunctionType
     )
 
 
-def is_class(value: object) -> TypeGuard[type]:
-    """Whether something is a class, without asking it: it may answer anything."""
+def _is_class(value: object) -> bool:
     return issubclass(type(value), type)
 
 
@@ -111,17 +110,6 @@ def module_of(value: object) -> object:
         return value.__module__
     except Exception:  # a class may answer as it likes
         return None
-
-
-def is_found(value: object, module: object) -> bool:
-    """Whether a class or function is what its name in a module leads to."""
-    return found(module, qualname_of(value)) is value
-
-
-def qualname_of(value: object) -> str:
-    """The name that a class or function gives as its own, with what it is defined in."""
-    name: str = getattr(value, "__qualname__", "")
-    return name
 
 
 def found(module: object, qualname: str) -> object:

@@ -62,7 +62,7 @@ from mars.code.modules import (
     record_of,
     travels_by_value,
 )  # fmt: skip
-from mars.code.origin import found, is_class, module_of
+from mars.code.origin import found, module_of
 from mars.code.parts import (
     NOT_LOOKED_AT,
     OF_BODY,
@@ -174,7 +174,8 @@ class Reach(Watched):
         """
         # type(), because isinstance() also asks the value, which may answer anything.
         kind = type(value)
-        if type(value) is BuiltinFunctionType:
+        if kind is BuiltinFunctionType:
+            assert isinstance(value, BuiltinFunctionType)
             self._is_installed(value.__module__)
             if not issubclass(type(value.__self__), (ModuleType, type(None), type)):
                 self._later(value.__self__, None)  # a method: of a list that grows, perhaps
@@ -191,7 +192,8 @@ class Reach(Watched):
             return
         self._seen.add(id(value))
         self._held_alive.append(value)
-        if type(value) is FunctionType:
+        if kind is FunctionType:
+            assert isinstance(value, FunctionType)
             self._function(value)
         elif issubclass(kind, (tuple, frozenset)):
             assert isinstance(value, (tuple, frozenset))
@@ -199,16 +201,18 @@ class Reach(Watched):
                 self._later(item, None)
             if kind.__flags__ & HEAP_TYPE:
                 self._instance(value)
-        elif is_class(value):
+        elif issubclass(kind, type) and isinstance(value, type):
             self._class(value)
-        elif type(value) is list or type(value) is set:
+        elif kind is list or kind is set:
+            assert isinstance(value, (list, set))
             if not self._has_room(len(value)):
                 return
             items: tuple[object, ...] = tuple(value)
             self._collections.append((value, items))
             for item in items:
                 self._later(item, None)
-        elif type(value) is dict:
+        elif kind is dict:
+            assert isinstance(value, dict)
             self._mapping(value)
         elif issubclass(kind, CachedFunction):
             assert isinstance(value, CachedFunction)
@@ -227,10 +231,12 @@ class Reach(Watched):
             assert isinstance(value, property)
             for part in (value.fget, value.fset, value.fdel):
                 self._later(part, None)
-        elif type(value) is MethodType:
+        elif kind is MethodType:
+            assert isinstance(value, MethodType)
             self._later(value.__func__, None)
             self._later(value.__self__, None)
-        elif type(value) is functools.partial:
+        elif kind is functools.partial:
+            assert isinstance(value, functools.partial)
             for piece in (value.func, value.args, value.keywords):
                 self._later(piece, None)
             self._mapping(value.__dict__)
@@ -451,7 +457,7 @@ class Reach(Watched):
                 and record.has(value.__code__)
                 and (several or len(record.codes[path]) == 1)
             )
-        if is_class(value):
+        if issubclass(type(value), type) and isinstance(value, type):
             same_name = module_of(value) == record.module.__name__ and value.__qualname__ == path
             return same_name and record.makes(path)
         return False

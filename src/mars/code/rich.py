@@ -51,7 +51,7 @@ from mars.code.definitions import (
     world_module,
 )
 from mars.code.modules import Homes, record_of, travels_by_value
-from mars.code.origin import found, is_class, is_found, module_of
+from mars.code.origin import found, module_of
 from mars.code.parts import reduces_as_any_object
 from mars.code.reach import EVERYTHING, Reach
 from mars.code.reductions import Reducer
@@ -202,16 +202,18 @@ class Rich(Special):
 
     def reducer_override(self, value: object, /) -> Any:  # also tuples of six, unlike its base
         kind = type(value)
-        if type(value) is FunctionType:
+        if kind is FunctionType:
+            assert isinstance(value, FunctionType)
             return self._function(value)
-        if is_class(value):
+        if issubclass(kind, type) and isinstance(value, type):
             return self._class(value)
         if issubclass(kind, CachedFunction):
             assert isinstance(value, CachedFunction)
             if value not in self.by_value and self._by_name(value):
                 return NotImplemented
             return with_cache, (value.__wrapped__, value.cache_parameters())
-        if type(value) is CellType:
+        if kind is CellType:
+            assert isinstance(value, CellType)
             try:
                 contents = value.cell_contents
             except ValueError:
@@ -256,7 +258,7 @@ class Rich(Special):
     def _by_name(self, value: object) -> bool:
         """Whether a function or class is found under its name where it is read."""
         module = module_of(value)
-        if module == "__main__" or not is_found(value, module):
+        if module == "__main__" or found(module, getattr(value, "__qualname__", "")) is not value:
             return False
         record = record_of(module)
         if record is None:

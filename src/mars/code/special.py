@@ -32,7 +32,7 @@ from mars.code.definitions import (
 )
 from mars.code.keepers import Keeper, Target
 from mars.code.modules import record_of, travels_by_value
-from mars.code.origin import found, is_found, module_of
+from mars.code.origin import found, module_of
 from mars.code.parts import reduces_as_any_object
 from mars.code.stand_ins import new_locks
 
@@ -327,7 +327,8 @@ class Plain(Special, pickle.Pickler):
             if kind is type and id(value) in SINGLE_TYPES:
                 return NotImplemented
             module = module_of(value)
-            if module == "__main__" or not is_found(value, module):
+            qualname = getattr(value, "__qualname__", "")
+            if module == "__main__" or found(module, qualname) is not value:
                 raise NotPlain
             record = record_of(module)
             if record is not None:

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 from mars.attempt import context
 from mars.code import modules
@@ -29,7 +29,13 @@ from mars.task import Call, Handle, Output, Stage, Task
 if TYPE_CHECKING:
     from mars.checkpoint.checkpoint import Checkpoint
     from mars.completion import Ends
+    from mars.observe.silence import Listener
     from mars.sessions.following import Following
+
+    class _Notes(Protocol):
+        """A display, as far as it shows lines."""
+
+        def note(self, line: str, /) -> object: ...
 
     class RunArguments(TypedDict, total=False):
         """What ``execute`` may be given of `Runs.run`; that explains each."""
@@ -605,7 +611,7 @@ class Runs:
             return wait(timeout_s)
         return bool(self._listener(None).wait(wait, timeout_s))
 
-    def _listener(self, display: Any) -> Any:
+    def _listener(self, display: _Notes | None) -> Listener:
         """What tells of silent calls. If there is a display, it tells of them there."""
         from mars.observe.progress import write_line
         from mars.observe.silence import Listener

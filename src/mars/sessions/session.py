@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mars.engine import Engine, SessionRealm
 from mars.logs import LogFetcher
@@ -26,6 +26,10 @@ TYPE_CHECKING = False  # known to type checkers; states are loaded when somebody
 if TYPE_CHECKING:
     from mars.checkpoint.checkpoint import Checkpoint
     from mars.logs import Offsets
+
+    class _Desk(Protocol):
+        def leave(self) -> None: ...
+
 
 _ACCEPTED: Final = frozenset(
     {
@@ -74,7 +78,7 @@ class Session(Outcomes, Views):
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
         self.logs = CallLogs(self.realm)
         self.page: Any = None  # what shows it in a browser, see `mars.web.server`
-        self.desk: Any = None  # where the commands of its user ask, see `mars.web.desk`
+        self.desk: _Desk | None = None  # where the commands of its user ask, see `mars.web.desk`
         self._nested = nested
         self._lock = threading.Lock()
         if checkpoint is not None:

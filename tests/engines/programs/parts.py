@@ -121,6 +121,10 @@ def retried():
 retried.tries = 1
 
 
+def needy(number):
+    return number
+
+
 def listed(items=[], pair=(1, 2), *, count=1):  # noqa: B006
     return items, pair, count
 

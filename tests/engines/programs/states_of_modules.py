@@ -53,6 +53,8 @@ check_call("an attribute of a decorated function", parts.retried, want=4)
 parts.listed.__defaults__[0].append(7)
 parts.listed.__kwdefaults__["count"] = 3
 check_call("defaults", parts.listed, want=([7], (1, 2), 3))
+parts.needy.__defaults__ = (5,)
+check_call("defaults of a function that had none", lambda: parts.needy(), want=5)
 
 calls = []
 for rate in (2, 3):
