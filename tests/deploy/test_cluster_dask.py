@@ -22,9 +22,9 @@ import psutil
 import pytest
 
 from mars.cli import main
-from mars.deploy import clusters, credentials, knock, processes, records
+from mars.deploy import clusters, credentials, dask_programs, knock, processes, records
 from mars.deploy.answer import ask
-from mars.deploy.programs import Node
+from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import Record
 from mars.deploy.targets import resolve
 from mars.errors import (
@@ -376,6 +376,45 @@ def test_a_port_that_is_taken_is_named(cluster: Record) -> None:
     with pytest.raises(UsageError, match=f"127.0.0.1:{cluster.port} cannot be listened on"):
         clusters.up("dask", "127.0.0.1", cluster.port, 0, 0)
     assert records.everything() == before
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_head_that_answers_and_ends_before_it_has_begun_is_started_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    head = dask_programs.head
+    started: list[Place] = []
+
+    def gives_up_first(place: Place) -> Program:
+        started.append(place)
+        if len(started) > 1:
+            return head(place)
+        return Program("scheduler", [sys.executable, "-c", ANSWERS_ONCE, str(place.record.port)])
+
+    monkeypatch.setattr(dask_programs, "HEAD_TRIES", tries)
+    monkeypatch.setattr(dask_programs, "head", gives_up_first)
+    monkeypatch.setattr(dask_programs, "has_begun", lambda _: len(started) == 2)
+    before = records.everything()
+    if tries == 1:
+        with pytest.raises(StartupFailed, match="the agent did not start in time"):
+            begin(secure=False)
+        assert records.everything() == before
+        return
+    record = begin(secure=False)
+    try:
+        assert len(started) == 2
+        assert not started[0].directory.exists()
+        assert clusters.local(record).running
+    finally:
+        clusters.down(record)
+
+
+ANSWERS_ONCE = """
+import socket, sys
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as door:
+    door.accept()[0].close()
+sys.exit("the agent did not start in time")
+"""
 
 
 def test_a_head_that_does_not_start_is_told_with_its_output_and_leaves_nothing() -> None:

@@ -40,7 +40,8 @@ class LabCluster:
         self, lab: Lab, engine: str, nodes: Sequence[str] = NODES, share: Sequence[str] = SHARE
     ) -> None:
         self.lab, self.engine, self._share = lab, engine, share
-        lab["head"].mars("cluster", "up", "--engine", engine, "--host", "10.77.0.1")
+        # On a slow machine a head of Ray gives up, and is started again.
+        lab["head"].mars("cluster", "up", "--engine", engine, "--host", "10.77.0.1", limit_s=120)
         self.bundle = lab["head"].mars("cluster", "credentials", "export").stdout
         joining = [threading.Thread(target=self.join, args=(name,)) for name in nodes]
         for thread in joining:

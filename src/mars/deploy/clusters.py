@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import secrets
@@ -49,6 +50,8 @@ from mars.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mars.deploy.programs import Programs
 
 
 _ANY: Final = ("", "0.0.0.0", "::")
@@ -147,10 +150,7 @@ def up(
         if secure:
             valid_for = datetime.timedelta(days=valid_days)
             files = credentials.create(record.credentials, _names(host), valid_for)
-        directory = _temporary()
-        head = PROGRAMS[engine].head(Place(record, files, directory))
-        started = _start(record, head, directory)
-        _wait(record, started, HEAD_START_S, lambda: _knock(record, files))
+        _begin_head(record, files)
         if web_port:
             command = [sys.executable, "-P", "-m", "mars.deploy.answer", str(record.directory)]
             answering = _start(record, Program("web", command), None)
@@ -160,6 +160,28 @@ def up(
         down(record)
         raise
     return record
+
+
+def _begin_head(record: Record, files: credentials.Credentials | None) -> None:
+    programs = PROGRAMS[record.engine]
+    for tries_left in reversed(range(programs.HEAD_TRIES)):
+        place = Place(record, files, _temporary())
+        started = _start(record, programs.head(place), place.directory)
+        try:
+            _wait(record, started, HEAD_START_S, functools.partial(_see_begun, programs, place))
+        except StartupFailed:
+            if not tries_left or processes.is_running(started):
+                raise
+            _end(record, [started])
+        else:
+            return
+
+
+def _see_begun(programs: Programs, place: Place) -> None:
+    record = place.record
+    _knock(record, place.credentials)
+    if not programs.has_begun(place):
+        raise ClusterUnreachable(f"what answers at {record.address} has not begun altogether")
 
 
 def join(record: Record, node: Node) -> Joined:

@@ -27,6 +27,9 @@ _PYTHON: Final = (sys.executable, "-P", "-m")
 UNSET: Final[Sequence[str]] = ()
 """Variables of the user that would lead a program to another cluster: there are none."""
 
+HEAD_TRIES: Final = 1
+"""How often a head is started that ends before it has begun."""
+
 _NO_PAGES: Final = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 
 
@@ -42,6 +45,11 @@ def head(place: Place) -> Program:
         ],
         _environment(place),
     )  # fmt: skip
+
+
+def has_begun(_: Place) -> bool:
+    """Whether a scheduler that answers has begun altogether: it answers last of all."""
+    return True
 
 
 def node(place: Place, node: Node) -> Program:

@@ -53,8 +53,14 @@ class Programs(Protocol):
     UNSET: Sequence[str]
     """Variables of the user that would lead a program to another cluster, or keep it out."""
 
+    HEAD_TRIES: int
+    """How often a head is started that ends before it has begun."""
+
     def head(self, place: Place) -> Program:
         """The process that a cluster begins with."""
+
+    def has_begun(self, place: Place) -> bool:
+        """Whether a head that answers has begun altogether, and so is there to stay."""
 
     def node(self, place: Place, node: Node) -> Program:
         """A process that runs calls."""

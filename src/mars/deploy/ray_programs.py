@@ -77,6 +77,10 @@ on."""
 UNSET: Final[Sequence[str]] = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
 """Variables of the user that would lead what we start to another cluster, or keep it out."""
 
+HEAD_TRIES: Final = 3
+"""How often a head is started that ends before it has begun: Ray's raylet waits 15 seconds for its
+agent to start, which a busy machine does not always do, and then ends itself and the head."""
+
 BELOW: Final = "r"
 """Name of Ray's folder in one that only we can enter: Ray lets everybody into its own, to write."""
 
@@ -96,6 +100,14 @@ def head(place: Place) -> Program:
     }
     own = Node("head", record.host, 0, 0, record.client_port + 1)
     return _program("head", place, own, ["--head", "--include-dashboard=false"], options)
+
+
+def has_begun(place: Place) -> bool:
+    """Whether the raylet beside the head has begun, without which the head ends.
+
+    The head itself answers long before. The raylet makes its socket once its agent is there.
+    """
+    return any((place.directory / BELOW).glob("session_*/sockets/raylet*"))
 
 
 def node(place: Place, node: Node) -> Program:
