@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
 from mars.sessions.session import AnySession, Session, refuse_fetch_arguments
-from mars.task import Call, Handle
+from mars.task import Call, Handle, Output
 from mars.tracebacks import trim
 
 if TYPE_CHECKING:
@@ -323,7 +323,13 @@ class Executable(Handle, Generic[V]):
     # -- what the session asks -----------------------------------------------------------------
 
     def calls_in(self, realm: Realm) -> Sequence[Call]:
-        return [call for one in self._parts() for call in one.calls_in(realm)]
+        calls: list[Call] = []
+        for one in self._parts():
+            if isinstance(one, Output):  # most are, and there may be many
+                calls.append(one.call)
+            else:
+                calls += one.calls_in(realm)
+        return calls
 
     def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_logged(realm)]

@@ -377,16 +377,20 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
 
         ``session`` asks this before it executes ``handles`` together.
         """
+        if all(issubclass(kind, Output) for kind in set(map(type, self))):
+            return  # as most often: single objects are described
         for one in self:
             if not isinstance(one, Output) and isinstance(one, Handle):
                 one.describe_beside(handles, session)
 
     def _parts(self) -> ExecutableTuple:
-        for one in self:
-            if not isinstance(one, Handle):
-                raise TypeError(
-                    f"an ExecutableTuple holds objects of spawn or map, got {one!r:.80}"
-                )
+        # By their types, of which there are few: there may be a million objects.
+        if not all(issubclass(kind, Handle) for kind in set(map(type, self))):
+            for one in self:
+                if not isinstance(one, Handle):
+                    raise TypeError(
+                        f"an ExecutableTuple holds objects of spawn or map, got {one!r:.80}"
+                    )
         return self
 
     def _shaped(self, values: list[object]) -> object:

@@ -105,9 +105,10 @@ def move(task: Task, to: Stage) -> None:
     IllegalMove
         No arrow leads there from the stage that the task is in.
     """
-    if to not in _NEXT[task.stage]:
-        raise IllegalMove(task.call.name, task.stage.name, to.name)
-    if task.stage is ASSIGNED:
+    before = task.stage
+    if to not in _NEXT[before]:
+        raise IllegalMove(task.call.name, before.name, to.name)
+    if before is ASSIGNED:
         in_set = task.call.options.in_set
         if in_set is not None:
             in_set.leaves(task)

@@ -122,9 +122,10 @@ class Dispatch:
         """What only some calls need to say."""
         options = task.call.options
         tries = task.tries + task.deaths
-        known = options is DEFAULT_OPTIONS or options is self._plain
-        if known and not tries and task.dependents is None:
-            return None
+        if options is DEFAULT_OPTIONS or options is self._plain:
+            if task.dependents is not None:
+                return {"keep": True, "tried": tries} if tries else {"keep": True}
+            return {"tried": tries} if tries else None
         extra: messages.Extra = {}
         if options.name is not None:
             extra["name"] = options.name

@@ -510,16 +510,17 @@ class Loop:
 
     def _outcomes(self, process: Process, data: memoryview | bytes) -> list[Outcome]:
         told = bytes(data)  # at once: each slice of a view would cost one more
-        outcomes = outcomes_in(told, process.segment, self.store.arrived)
-        for outcome in outcomes:
-            if outcome.log is not None:
-                self.loud += outcome.log.loud
-                self._trim(process.segment, outcome.log)
+        outcomes = outcomes_in(told, process.segment, self.store.arrived, self._printed)
         table = self.scheduler.core.ended
         table.add(process.number, told, len(outcomes))
         if self._nodes is None:
             return outcomes
         return self._nodes.outcomes(process, outcomes)
+
+    def _printed(self, segment: Segment, log: Log) -> None:
+        """A call that has ended has printed something."""
+        self.loud += log.loud
+        self._trim(segment, log)
 
     def _look(self, now: float) -> None:
         """Do what has to be done now and then while calls run."""

@@ -105,7 +105,7 @@ def _submitted(core: Core, event: Submitted, now: float) -> None:
         known = call.task
         if known is not task:  # otherwise the engine has put it there
             known = call.task_in(task.realm)
-        if known is task and not task.runs and not task.finished:
+        if known is task and task.stage is WAITING and not task.runs:
             pass
         elif known is None:
             task.elsewhere = call.task
@@ -249,21 +249,25 @@ def _finished(core: Core, event: Finished, now: float) -> None:
         return
     core.groups[worker.group].failed_starts = 0
     queue = worker.queue
+    estimates = core.estimates
     for outcome in event.outcomes:
-        task = _ended_task(queue, outcome.attempt)
-        if task is None:
+        attempt = outcome.attempt
+        task: Task | None
+        if queue and queue[0].attempt == attempt:
+            task = queue.popleft()
+        elif (task := _from_behind(queue, attempt)) is None:
             # It is not a current attempt, so its result is not accepted. If a worker tells it
             # twice, because it died before it could cross it out, the result was accepted before.
-            core.ended.drop(outcome.attempt, outcome.attempt <= worker.told)
-            if outcome.stored and outcome.attempt > worker.told:
+            core.ended.drop(attempt, attempt <= worker.told)
+            if outcome.stored and attempt > worker.told:
                 if outcome.early:
-                    core.commands.append(Unneeded(place_of(worker.group), outcome.attempt))
+                    core.commands.append(Unneeded(place_of(worker.group), attempt))
                 core.commands.append(Discard(outcome.result))
             continue
-        worker.told = outcome.attempt
+        worker.told = attempt
         if worker.blocked:
             core.unblock(worker)
-        worker.load_s -= core.estimates.predict(task)
+        worker.load_s -= estimates.predict(task)
         task.worker = None
         task.timing = outcome.timing
         if outcome.log is not None:
@@ -271,9 +275,9 @@ def _finished(core: Core, event: Finished, now: float) -> None:
         status = outcome.status
         if status == VALUE:
             if outcome.failures:
-                core.ended.failed_items(outcome.attempt, outcome.failures)
+                core.ended.failed_items(attempt, outcome.failures)
             task.where = worker.where
-            core.estimates.learn(task, outcome.seconds)
+            estimates.learn(task, outcome.seconds)
             if outcome.peak:
                 core.admission.learn(task.call.function.key, outcome.peak)
             if task.source is not None:
@@ -292,14 +296,12 @@ def _finished(core: Core, event: Finished, now: float) -> None:
     core.settle(worker, now)
 
 
-def _ended_task(queue: deque[Task], attempt: int) -> Task | None:
+def _from_behind(queue: deque[Task], attempt: int) -> Task | None:
     """Take the task of an attempt that has ended out of its worker's queue, if it is there.
 
     Most often it is the first one. It is not if the worker was asked for its last call when it had
     read only the one before: then it gives that one back, and runs the last.
     """
-    if queue and queue[0].attempt == attempt:
-        return queue.popleft()
     for task in queue:
         if task.attempt == attempt:
             queue.remove(task)

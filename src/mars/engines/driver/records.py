@@ -16,7 +16,12 @@ from mars.engines.wire.messages import FLAG_FAILURES, FLAG_PACKED, FLAG_STDERR, 
 from mars.task import RECORD, RECORD_HEAD, TIMES
 
 
-def outcomes_in(told: bytes, segment: Segment, arrived: Callable[[Any], object]) -> list[Outcome]:
+def outcomes_in(
+    told: bytes,
+    segment: Segment,
+    arrived: Callable[[Any], object],
+    printed: Callable[[Segment, Log], object],
+) -> list[Outcome]:
     """The outcomes that records tell of, in their order.
 
     Parameters
@@ -27,6 +32,8 @@ def outcomes_in(told: bytes, segment: Segment, arrived: Callable[[Any], object])
         What the worker has printed.
     arrived : callable
         Told of each result that has parts in an arena.
+    printed : callable
+        Told of the segment and the log of each call that has printed something.
     """
     outcomes: list[Outcome] = []
     new: Any = tuple.__new__
@@ -48,6 +55,7 @@ def outcomes_in(told: bytes, segment: Segment, arrived: Callable[[Any], object])
         log = None
         if log_end > log_start:
             log = Log(segment, log_start, log_end, bool(flags & FLAG_STDERR))
+            printed(segment, log)
         # As `Outcome(…)` makes it, without a frame of its own.
         outcomes.append(
             new(

@@ -36,7 +36,6 @@ from mars.engines.wire.messages import (
     FLAG_STORED,
     CallMessage,
     FunctionMessage,
-    Measured,
 )
 from mars.engines.wire.status import FATAL, VALUE
 from mars.engines.worker.aftermath import Aftermath
@@ -47,6 +46,7 @@ from mars.engines.worker.perform import (
     Host,
     Performer,
     named,
+    record_of,
     size_read,
     size_written,
 )
@@ -58,10 +58,8 @@ if TYPE_CHECKING:
     from mars.attempt.followed import Surroundings
     from mars.engines.wire import messages
 
-    Outcome = tuple[
-        int, int, int, tuple[int, int], tuple[int, int, int, int, int], bytes, messages.Measured
-    ]  # fmt: skip
-    """What `Host.finish` takes: attempt, status, flags, log, times, payload, and measured."""
+    Outcome = tuple[int, bytes]
+    """What `Host.finish` takes: an attempt, and its record."""
 
 _LONG_NS: Final = int(PROCESSOR_ASKED_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
@@ -216,14 +214,11 @@ class _Shield:
 class _Running(NamedTuple):
     """A call whose function runs."""
 
-    attempt: int
-    function: int
+    task: CallMessage
     code: World
-    extra: messages.Extra | None
     arguments: Arguments | None
     log_start: int
     times: tuple[int, int, int]  # received, decoded, called
-    measured: Measured
 
 
 class ThreadPerformer(Performer):
@@ -293,18 +288,19 @@ class ThreadPerformer(Performer):
     def _where_it_hangs(self, running: _Running) -> Outcome:
         error = KeyboardInterrupt()
         error.__traceback__ = _stack_of(self.thread)
-        self.interrupted = running.attempt
+        attempt, _, function, _, _, _, _, extra, _ = running.task
+        self.interrupted = attempt
         world.enter_thread(running.code)
         try:
             status, data = self._failed(
-                running.attempt, running.function, running.extra, error, running.arguments,
-                running.log_start,
-            )  # fmt: skip
+                attempt, function, extra, error, running.arguments, running.log_start
+            )
         finally:
             world.enter_thread(None)
         now = time.monotonic_ns()
         log = running.log_start, os.lseek(self._log, 0, os.SEEK_CUR)
-        return running.attempt, status, 0, log, (*running.times, now, now), data, running.measured
+        times = (*running.times, now, now)
+        return attempt, record_of(running.task, status, log, times, data)
 
     def _begin_call(self, attempt: int) -> None:
         with self.guard:
@@ -381,9 +377,8 @@ class ThreadPerformer(Performer):
                 commons.names.begins(self.slot, self._title(function, extra, arguments))
                 decoded = called = now()
                 self._running = _Running(
-                    attempt, function, code, extra, arguments, log_start,
-                    (received, decoded, called), named(task),
-                )  # fmt: skip
+                    task, code, arguments, log_start, (received, decoded, called)
+                )
                 began_ns = used_ns = time.thread_time_ns()
                 value: object = None
                 self._begin_call(attempt)
@@ -436,7 +431,10 @@ class ThreadPerformer(Performer):
             used_s, size_read(payload, inputs), size_written(data, flags), longest_s,
             *named(task)[4:9], same,
         )  # fmt: skip
-        self._finish(attempt, status, flags, (log_start, log_end), times, data, measured)
+        log = log_start, log_end
+        self._finish(
+            attempt, record_of(task, status, log, times, data, flags=flags, measured=measured)
+        )
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
         due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
         if stored > due:

@@ -8,7 +8,6 @@ dies between the two, nothing is lost: the driver reads that memory. The layout 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
 from typing import Final
 
 from mars.engines.wire.messages import (
@@ -20,11 +19,8 @@ from mars.engines.wire.messages import (
     OUTBOX_RUNNING_AT,
 )
 from mars.settings import OUTBOX_BYTES
-from mars.task import RECORD
 
-_RECORD_SIZE: Final = RECORD.size
 _HEAD: Final = OUTBOX.size
-_pack_record = RECORD.pack_into
 _pack_filled = OUTBOX_FILLED.pack_into
 _pack_running = OUTBOX_RUNNING.pack_into
 
@@ -44,16 +40,14 @@ class Outbox:
         """The attempt that the driver wants stopped."""
         return int(OUTBOX_INTERRUPT.unpack_from(self.memory, OUTBOX_INTERRUPT_AT)[0])
 
-    def add(self, facts: Sequence[float], payload: bytes) -> bool:
-        """Keep a finished call, by what its `RECORD` says; False when there is no room."""
+    def add(self, record: bytes) -> bool:
+        """Keep a finished call, its `RECORD` with its result; False when there is no room."""
         start = _HEAD + self.filled
-        middle = start + _RECORD_SIZE
-        end = middle + len(payload)
+        end = start + len(record)
         if end > OUTBOX_BYTES:
             return False
         memory = self.memory
-        _pack_record(memory, start, *facts)
-        memory[middle:end] = payload
+        memory[start:end] = record
         # The count comes last: what it covers is whole, whenever this process dies.
         self.filled = end - _HEAD
         _pack_filled(memory, 0, self.filled)

@@ -50,11 +50,13 @@ from mars.errors import MarsError
 from mars.settings import (
     BACKOFF_S,
     FEW_ITEMS,
+    PEAK_AFTER_S,
     PROCESSOR_ASKED_AFTER_S,
     REPORT_S,
     RESULTS_KEPT,
     THREADS_ASKED_AFTER_S,
 )
+from mars.task import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,16 +74,19 @@ if TYPE_CHECKING:
 lseek, SEEK_CUR = os.lseek, os.SEEK_CUR
 processor_ns = time.process_time_ns
 dumps, loads = pickle.dumps, pickle.loads
+pack_record = RECORD.pack
 
 _SMALL: Final = frozenset({bool, int, float})
 """Types whose values need no look at what is in them."""
 
 _NOTHING: Final[messages.Extra] = {}  # never changed
+_MOST_TRIED: Final = 65_535  # that a record has room for
 
 NEVER_NS: Final = 1 << 63
 _LONG_NS: Final = int(PROCESSOR_ASKED_AFTER_S * 1e9)
 _REPORT_NS: Final = int(REPORT_S * 1e9)
 _ASK_NS: Final = int(THREADS_ASKED_AFTER_S * 1e9)
+_PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 
 
 class Host(Protocol):
@@ -109,17 +114,11 @@ class Host(Protocol):
     def report(self) -> None:
         """Tell the driver what has been finished."""
 
-    def finish(
-        self,
-        attempt: int,
-        status: int,
-        flags: int,
-        log: tuple[int, int],
-        times: tuple[int, int, int, int, int],
-        payload: bytes,
-        measured: Measured,
-    ) -> None:
-        """Keep a finished call for the next report."""
+    def peak_kib(self) -> int:
+        """The most memory that the process has taken since it was asked last; 0: not known."""
+
+    def finish(self, attempt: int, record: bytes) -> None:
+        """Keep a finished call for the next report: its `RECORD`, and its result."""
 
     def put(self, buffers: Sequence[Buffer]) -> Region:
         """Copy large parts of a value to an arena."""
@@ -294,11 +293,10 @@ class Performer:
                 world.switch(code)
                 self.code = code
             if extra is not None and "refused" in extra:
-                now_ns = now()
+                times = (now(),) * 5
                 self._finish(
-                    attempt, FATAL, 0, (log_start, log_start), (now_ns,) * 5, extra["refused"],
-                    named(task),
-                )  # fmt: skip
+                    attempt, record_of(task, FATAL, (log_start, log_start), times, extra["refused"])
+                )
                 return
             if extra is not None and "memory" in extra:
                 call = functools.partial(self._call_limited, extra["memory"], call)
@@ -367,9 +365,9 @@ class Performer:
             status, data = self._failed(attempt, function, extra, error, arguments, log_start)
             flags = 0
             del error
-        used_s, same = -1.0, 0
-        if returned - called > _LONG_NS:
-            used_s = self._used(function, returned - called)
+        took_ns, used_s, same = returned - called, -1.0, 0
+        if took_ns > _LONG_NS:
+            used_s = self._used(function, took_ns)
             if not inputs and type(payload) is bytes:
                 same = crc32(payload) or 1
         elif not is_brief:
@@ -381,7 +379,7 @@ class Performer:
             returned > after.look_at_ns
             or function not in after.tame
             # To tell libraries how many threads they may have takes long, to ask them does not.
-            or (returned - called > _ASK_NS and self.budget.differs())
+            or (took_ns > _ASK_NS and self.budget.differs())
         )
         if look:
             if os.getpid() != host.pid:
@@ -409,17 +407,26 @@ class Performer:
             if log_end > log_start:
                 flags |= FLAG_STDERR
         stored = now()
-        times = (received, decoded, called, returned, stored)
+        peak_kib = host.peak_kib() if took_ns > _PEAK_AFTER_NS else 0
         read = len(payload) if not inputs and type(payload) is bytes else size_read(payload, inputs)
         written = len(data) if not flags else size_written(data, flags)
-        if extra is None:
-            measured: Measured = used_s, read, written, 0.0, serial, run, function, 1, 0, same
-        else:
-            measured = used_s, read, written, self._longest_ns * 1e-9, *named(task)[4:9], same
-        self._finish(attempt, status, flags, (log_start, log_end), times, data, measured)
+        label, size, tried, longest_s = function, 1, 0, 0.0
+        if extra is not None:
+            label, size = extra.get("label", function), extra.get("count", 1)
+            tried = min(extra["tried"], _MOST_TRIED) if "tried" in extra else 0
+            longest_s = self._longest_ns * 1e-9 if "items" in extra else 0.0
+        # As `record_of` does it: each number by itself, as this is done for each small call.
+        record = pack_record(
+            attempt, status, flags, log_start, log_end, received, decoded, called, returned, stored,
+            peak_kib, used_s, read, written, longest_s, serial, run, label, size, tried, same,
+            len(data),
+        )  # fmt: skip
+        self._finish(attempt, record + data)
         within = _REPORT_NS if extra is None else extra.get("report", _REPORT_NS)
-        due = host.report_at_ns = min(host.report_at_ns, host.reported_ns + within)
-        if stored > due and not after.spoiled:
+        due = host.reported_ns + within
+        if due < host.report_at_ns:
+            host.report_at_ns = due
+        if stored > host.report_at_ns and not after.spoiled:
             host.report()
             host.reported_ns, host.report_at_ns = stored, NEVER_NS
 
@@ -701,8 +708,23 @@ class Performer:
             del kept[next(iter(kept))]
 
     def _finish_unstarted(self, task: CallMessage, log_start: int) -> None:
-        now = time.monotonic_ns()
-        self._finish(task[0], RETURNED, 0, (log_start, log_start), (now,) * 5, b"", named(task))
+        times = (time.monotonic_ns(),) * 5
+        self._finish(task[0], record_of(task, RETURNED, (log_start, log_start), times, b""))
+
+
+def record_of(
+    task: CallMessage,
+    status: int,
+    log: tuple[int, int],
+    times: tuple[int, int, int, int, int],
+    data: bytes,
+    *,
+    flags: int = 0,
+    measured: Measured | None = None,
+) -> bytes:
+    """The `RECORD` of a call that has ended, and its result ``data`` behind it."""
+    facts = measured or named(task)
+    return pack_record(task[0], status, flags, *log, *times, 0, *facts, len(data)) + data
 
 
 def named(task: CallMessage) -> Measured:
@@ -711,7 +733,7 @@ def named(task: CallMessage) -> Measured:
     size = extra.get("count", 1)
     return (
         -1.0, 0, 0, 0.0, task[8], task[1], extra.get("label", task[2]), size,
-        min(extra.get("tried", 0), 65_535), 0,
+        min(extra.get("tried", 0), _MOST_TRIED), 0,
     )  # fmt: skip
 
 

@@ -32,7 +32,6 @@ from mars.engines.wire.ledger import Ledger
 from mars.engines.wire.messages import (
     CallMessage,
     FromWorker,
-    Measured,
     Order,
     ToWorker,
 )
@@ -41,8 +40,7 @@ from mars.engines.worker.outbox import Outbox
 from mars.engines.worker.perform import NEVER_NS, Performer
 from mars.engines.worker.stack_answer import answer_requests
 from mars.errors import SessionClosed, StoreFull
-from mars.settings import AWAKE_PAUSE_MS, AWAKE_S, PEAK_AFTER_S, ROOM_WAIT_S, STOP_S
-from mars.task import RECORD
+from mars.settings import AWAKE_PAUSE_MS, AWAKE_S, ROOM_WAIT_S, STOP_S
 
 if TYPE_CHECKING:
     from mars.engines.wire.regions import Region
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
     from mars.gpus import Meter
     from mars.task import Buffer
 
-_PEAK_AFTER_NS: Final = int(PEAK_AFTER_S * 1e9)
 _AWAKE_NS: Final = int(AWAKE_S * 1e9)
 _FOR_CALLS: Final = set(range(1, 32)) - {
     signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV,
@@ -159,28 +156,15 @@ class Worker:
                 # Cleared after it was sent: what is told twice is taken once, by attempt.
                 self.outbox.clear()
 
-    def finish(
-        self,
-        attempt: int,
-        status: int,
-        flags: int,
-        log: tuple[int, int],
-        times: tuple[int, int, int, int, int],
-        payload: bytes,
-        measured: Measured,
-    ) -> None:
-        """Keep a finished call for the next report."""
-        # Looked at where it costs nothing to speak of, beside a call that took long.
-        peak_kib = self.peak_kib() if times[3] - times[2] > _PEAK_AFTER_NS else 0
+    def finish(self, attempt: int, record: bytes) -> None:
+        """Keep a finished call for the next report: its `RECORD`, and its result."""
         if self._meter is not None:
             self.send((messages.ON_GPUS, attempt, *self._meter.take(attempt)))
-        facts = (attempt, status, flags, *log, *times, peak_kib, *measured, len(payload))
         with self.lock:
-            if not self.outbox.add(facts, payload):
+            if not self.outbox.add(record):
                 self.report()
-                if not self.outbox.add(facts, payload):
-                    record = RECORD.pack(*facts)
-                    self.sock.sendall(self.outgoing.wrap(record + payload, RECORDS_FLAG))
+                if not self.outbox.add(record):
+                    self.sock.sendall(self.outgoing.wrap(record, RECORDS_FLAG))
 
     def peak_kib(self) -> int:
         """The most memory that this process has taken since it was asked last; 0: not known."""

@@ -69,19 +69,10 @@ class ThreadWorker(Worker):
         """Not known: other calls of this process take memory meanwhile."""
         return 0
 
-    def finish(
-        self,
-        attempt: int,
-        status: int,
-        flags: int,
-        log: tuple[int, int],
-        times: tuple[int, int, int, int, int],
-        payload: bytes,
-        measured: messages.Measured,
-    ) -> None:
+    def finish(self, attempt: int, record: bytes) -> None:
         """Keep a finished call for the next report, if somebody is there to hear of it."""
         if not self.calls.abandoned:
-            super().finish(attempt, status, flags, log, times, payload, measured)
+            super().finish(attempt, record)
 
     def ask(self, kind: str, *rest: object) -> Any:
         """As of `Worker`; a call that waits for others lets them into this process."""
