@@ -34,7 +34,7 @@ CachedFunction: Final = functools._lru_cache_wrapper
 """The type of a function of `functools.lru_cache`."""
 
 DEFAULT: Final = ".__defaults__."
-"""Between the path of a function and the place of a default."""
+"""Between the path of a function and the place of a default, or the name of its parameter."""
 
 
 class Seen:
@@ -338,10 +338,21 @@ def bound(state: State) -> object:
     """What is there, under the name of a state or as a default; `MISSING`: nothing."""
     path, default, index = state.path.rpartition(DEFAULT)
     if default:
-        values = getattr(found(state.module, path), "__defaults__", None) or ()
+        func = found(state.module, path)
+        if not index.isdigit():
+            return (getattr(func, "__kwdefaults__", None) or {}).get(index, MISSING)
+        values = getattr(func, "__defaults__", None) or ()
         return values[int(index)] if int(index) < len(values) else MISSING
     owner, name = owner_of(state)
     return MISSING if owner is None else value_in(owner, name)
+
+
+def with_default(defaults: object, place: str, value: object) -> object:
+    """Defaults of a function with another one at a place, or for the parameter of a name."""
+    if isinstance(defaults, dict):
+        return {**defaults, place: value}
+    assert isinstance(defaults, tuple)
+    return *defaults[: int(place)], value, *defaults[int(place) + 1 :]
 
 
 def owner_of(state: State) -> tuple[object, str]:

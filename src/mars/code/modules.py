@@ -158,6 +158,42 @@ def by_value() -> list[ModuleType]:
     return [one.module for one in records if one is not None and not one.by_name]
 
 
+_own: dict[str, dict[str, tuple[object, object]]] = {}
+
+
+def note_own(record: Record, path: str, value: object) -> None:
+    """Remember a function or class that a module has from its own file, by its path there."""
+    _own.setdefault(record.module.__name__, {})[path] = record.spec, value
+
+
+_names: dict[str, dict[str, tuple[object, frozenset[str]]]] = {}
+
+
+def note_names(record: Record, path: str, names: Iterable[str]) -> None:
+    """Remember the attributes that a class of a module had when it was first looked at."""
+    noted = _names.setdefault(record.module.__name__, {})
+    if path not in noted or noted[path][0] is not record.spec:
+        noted[path] = record.spec, frozenset(names)
+
+
+def added_to(module: object, path: str, names: Iterable[str]) -> list[str]:
+    """Attributes of a class that the program has added since."""
+    made_by, known = _names.get(getattr(module, "__name__", ""), {}).get(path, (None, frozenset()))
+    if made_by is None or made_by is not getattr(module, "__spec__", None):
+        return []
+    return [one for one in names if one not in known and not one.startswith(("__", "_abc_"))]
+
+
+def own_of(module: object) -> list[tuple[str, object]]:
+    """What was noted of a module since it was imported; classes before what is in them."""
+    spec = getattr(module, "__spec__", None)
+    noted = _own.get(getattr(module, "__name__", ""), {})
+    return sorted(
+        [(path, value) for path, (made_by, value) in [*noted.items()] if made_by is spec],
+        key=lambda one: one[0].count("."),
+    )
+
+
 def is_stand_in(name: str, value: object) -> bool:
     """Whether the program itself has put something into ``sys.modules`` under a name.
 

@@ -188,6 +188,7 @@ def _rich_dumps(
     met: dict[int, object] | None = None,
     reducers: Iterable[tuple[object, ...]] = (),
     stands: Iterable[str] = (),
+    held: Collection[tuple[str, str]] = (),
 ) -> tuple[bytes, Rich]:
     """Pickle with definitions."""
     made: type[_Whole] = _Quick
@@ -197,7 +198,7 @@ def _rich_dumps(
         pickler = made(file, 5, buffer_callback=keep)
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
-        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers, stands)
+        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers, stands, held)
         try:
             pickler.dump(Root(pickler, value, prepared))
         except Exception as error:
@@ -263,7 +264,9 @@ def definition_of(value: object) -> tuple[bytes, list[pickle.PickleBuffer], Reac
         return (*known.made, known.reach)
     keep = Apart()
     reach = Reach(value)
-    data, _ = _rich_dumps(value, keep, inside=True, asked=reach.asked, stands=reach.stands)
+    data, _ = _rich_dumps(
+        value, keep, inside=True, asked=reach.asked, stands=reach.stands, held=reach.held
+    )
     if reach.stable and not keep.buffers and not _listing.modules:
         _definitions.put(value, reach, (data, []))
     return data, keep.buffers, reach
@@ -466,7 +469,7 @@ def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
             keep.restart()
     data, _ = _rich_dumps(
         func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared,
-        reducers=reducers, stands=reach.stands,
+        reducers=reducers, stands=reach.stands, held=reach.held,
     )  # fmt: skip
     return data, reach
 

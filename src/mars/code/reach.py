@@ -125,6 +125,7 @@ class Reach(Watched):
         self._homes = Homes()
         self._room = REACH_ITEMS
         self._pending: list[Callable[[], object]] = []
+        self._of_script = False  # something travels by value that may hold objects of modules
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
         self._classes: dict[int, type] | None = None  # of the project, if code asks for subclasses
         self._root: object = root
@@ -265,6 +266,8 @@ class Reach(Watched):
                 self._inside(value)
             return
         self._later(kind, None)
+        if self._of_script:
+            self._at_home(value)
         attributes = getattr(value, "__dict__", None)
         plain = self._plain.get(id(kind))
         if plain is None:
@@ -333,10 +336,12 @@ class Reach(Watched):
         elif found(module, func.__qualname__) is func:
             self._take(module, record)
             if self._is_own(func, record, func.__qualname__):
+                modules.note_own(record, func.__qualname__, func)
                 self._attributes_of(func, module, func.__qualname__)
                 self._names_of(func.__globals__, facts, func)
                 return
             self._hold(module, func.__qualname__, func, named=True)  # a decorator made it
+        self._of_script = True
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
             self._at_home(value)
             self._later(value, None)
@@ -358,7 +363,8 @@ class Reach(Watched):
                 self._hold(module, f"{path}.{name}", plain, named=False)
             for one in given.values() if type(given) is dict else given or ():
                 self._later(one, None)
-        for place, one in enumerate(func.__defaults__ or ()):
+        by_name = [*(func.__kwdefaults__ or {}).items()]
+        for place, one in [*enumerate(func.__defaults__ or ()), *by_name]:
             if not is_plain(one):
                 self.held[module, f"{path}{DEFAULT}{place}"] = Seen(one), False
                 self._at_home(one)
@@ -414,6 +420,7 @@ class Reach(Watched):
                     if name in record.bound:
                         self.held[home, name] = MISSING, True
                 elif self._is_own(value, record, name):
+                    modules.note_own(record, name, value)
                     self.held[home, name] = AS_IMPORTED, True
                 else:
                     self._hold(home, name, value, named=True)
@@ -537,6 +544,7 @@ class Reach(Watched):
                 if value is MISSING:
                     self.held[name, one] = MISSING, False
                 elif self._is_own(value, record, one):
+                    modules.note_own(record, one, value)
                     self.held[name, one] = AS_IMPORTED, False
                 else:
                     self._hold(name, one, value, named=False)
@@ -598,7 +606,10 @@ class Reach(Watched):
                 self._hold(module, cls.__qualname__, cls, named=True)
                 self._mapping(vars(cls), NOT_LOOKED_AT)
         else:
+            self._of_script = True
             self._mapping(vars(cls), NOT_LOOKED_AT)
+            for value in [*vars(cls).values()]:
+                self._at_home(value)
             space = vars(sys.modules[module]) if module in sys.modules else {}
             for name in names_in_hints(vars(cls).get("__annotations__")):
                 if name in space:
@@ -613,6 +624,7 @@ class Reach(Watched):
         if not self._has_room(len(names)):
             return
         self._mappings.append((vars(cls), names, tuple(vars(cls).values())))
+        modules.note_names(record, cls.__qualname__, names)
         if cls.__bases__ != (object,) and not isinstance(cls, EnumMeta):
             self._hold(module, f"{cls.__qualname__}.__bases__", cls.__bases__, named=True)
         body = record.body_of(cls.__qualname__)
@@ -653,6 +665,8 @@ class Reach(Watched):
                 own = (
                     name in OF_CLASS or type(value) in (MemberDescriptorType, GetSetDescriptorType)
                 )  # fmt: skip
+            elif own:
+                modules.note_own(record, path, value)
             if not own:
                 self._hold(module, path, value, named=True)
 

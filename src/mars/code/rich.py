@@ -98,6 +98,7 @@ class Rich(Special):
     asked: dict[str, dict[str, None]]
     reducers: Iterable[tuple[object, ...]]
     stands: Iterable[str]
+    held: Collection[tuple[str, str]]
     reaches: dict[int, Reach]
     _spaces: dict[int, Space]
     _told: set[tuple[int, str]]
@@ -113,11 +114,12 @@ class Rich(Special):
         self, arguments: bool, inside: bool, by_value: tuple[object, ...],
         asked: dict[str, dict[str, None]], locks: bool = False,
         reducers: Iterable[tuple[object, ...]] = (), stands: Iterable[str] = (),
+        held: Collection[tuple[str, str]] = (),
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
         self.arguments, self.inside, self.locks = arguments, inside, locks
         self.by_value, self.asked, self.reducers = by_value, asked, reducers
-        self.stands = stands
+        self.stands, self.held = stands, held
         self.reached, self.globals_by_identity = {}, {}
         self.reaches = {}
         self._spaces = {}
@@ -191,14 +193,20 @@ class Rich(Special):
 
     def _at_home(self, value: object) -> object:
         """What stands for an object that a module which travels by name has under a name."""
-        home = self._homes.home_of(value)
+        home = self._home_of(value)
         if home is None:
             return value
-        module = sys.modules[home[0]]
-        self.reached[id(module)] = module
         stands = Call(global_of, home)
         self._alive.append(stands)
         return stands
+
+    def _home_of(self, value: object) -> tuple[str, str] | None:
+        """Where a module that travels by name holds an object; None: nowhere."""
+        home = self._homes.home_of(value)
+        if home is not None:
+            module = sys.modules[home[0]]
+            self.reached[id(module)] = module
+        return home
 
     def reducer_override(self, value: object, /) -> Any:  # also tuples of six, unlike its base
         kind = type(value)
@@ -221,6 +229,11 @@ class Rich(Special):
             return make_cell, (), (self._at_home(contents),), None, None, fill_cell
         if id(kind) in STAND_INS:  # by identity: a metaclass may have no hash
             return NotImplemented
+        if self.held and kind.__flags__ & HEAP_TYPE:
+            # Inside something of the script: what the module holds goes beside this pickle.
+            home = self._home_of(value)
+            if home in self.held:
+                return global_of, home
         if issubclass(kind, _ACCESSORS) and kind not in _ACCESSORS:
             return self._accessor(value)
         if issubclass(kind, functools.cached_property):
@@ -362,6 +375,9 @@ class Rich(Special):
         if isinstance(module, str) and module in sys.modules and travels_by_value(module):
             space = self._space(vars(sys.modules[module]))
             self._tell(space, names_in_hints(state.get("__annotations__")))
+        if members is None:
+            state = {key: self._at_home(one) for key, one in state.items()}
+            self._alive.append(state)
         made = (tag_of(cls), module, qualname, named, meta, name, bases, body, members)
         methods = {
             key: one

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from mars.code import importing, modules, tags
 from mars.code.changes import (
+    AS_IMPORTED,
     DEFAULT,
     MISSING,
     OF_FUNCTION,
@@ -29,6 +30,7 @@ from mars.code.changes import (
     owner_of,
     refusing,
     value_in,
+    with_default,
     with_objects,
     with_own_cache,
     without_objects,
@@ -260,8 +262,37 @@ class World:
                 self._undo.append(functools.partial(self._withdraw, state))
         if self.entered:
             self._look_at_modules()
+            self._put_own(new)
         if not self.settled and not large:
             self._expected.add(data)
+
+    def _put_own(self, names: Iterable[str]) -> None:
+        """As a guest, have modules of the program hold what they have from their own files.
+
+        The program may have replaced a function since the call was spawned, or added an attribute
+        to a class. If it had done so before, there is a state that says so.
+        """
+        for name in [one for one in names if self._guests is not None and one in self._guests]:
+            module = sys.modules.get(name)
+            states = (one for one in self._told if one.module == name)
+            told = {state.path for state in states if state.content != AS_IMPORTED}
+            for path, value in modules.own_of(module):
+                steps = path.split(".")
+                if any(".".join(steps[:end]) in told for end in range(1, len(steps) + 1)):
+                    continue
+                owner = found(name, ".".join(steps[:-1])) if steps[1:] else module
+                if hasattr(owner, "__dict__"):
+                    self._put_one(name, path, Change(owner, steps[-1], value))
+                if isinstance(value, type):
+                    for added in modules.added_to(module, path, [*vars(value)]):
+                        if f"{path}.{added}" not in told:
+                            self._put_one(name, f"{path}.{added}", Change(value, added, MISSING))
+
+    def _put_one(self, name: str, path: str, change: Change) -> None:
+        if change.now() is not change.value:
+            self.hold(name, path, change)
+            if self.settled:
+                self._undo.append(functools.partial(self._take_back, (name, path)))
 
     # -- what modules held ---------------------------------------------------------------------
 
@@ -322,6 +353,8 @@ class World:
         content = None  # of an object that stays
         if state.same in self._one:
             value = self._one[state.same]  # another name of it has been looked at
+        elif self._guests is not None and state.content == AS_IMPORTED:
+            value = dict(modules.own_of(sys.modules.get(state.module))).get(state.path, base)
         elif state.lost:
             kind = type(base)
             if f"{kind.__module__}.{kind.__qualname__}" != state.lost.partition(":")[0]:
@@ -366,6 +399,8 @@ class World:
         if there is None:
             # Also what is as the import made it: what calls bind the name to is this world's.
             change = Change(owner, name, value)
+            if change.now() is not now and key not in self._changes:
+                change.set(now)  # to read it has bound the name, as the class of a singleton does
             if content is not None:
                 change = Content(owner, name, value, *content)
             self._changes[key] = change
@@ -442,19 +477,18 @@ class World:
     def _set_again(self, state: State, value: object) -> None:
         """Bind a name that has been looked at, or the default of a parameter, to another object."""
         path, is_default, place = state.path.rpartition(DEFAULT)
-        key = state.module, f"{path}.__defaults__" if is_default else state.path
+        name = "__defaults__" if place.isdigit() else "__kwdefaults__"
+        key = state.module, f"{path}.{name}" if is_default else state.path
         change = self._changes.get(key)
         if is_default:
             func = found(state.module, path)
-            if change is None and type(func) is FunctionType and func.__defaults__:
-                change = self._changes[key] = Change(func, "__defaults__", func.__defaults__)
+            if change is None and type(func) is FunctionType and getattr(func, name):
+                change = self._changes[key] = Change(func, name, getattr(func, name))
                 change.enter()
                 if self.settled:
                     self._undo.append(functools.partial(self._take_back, key))
             if change is not None:
-                values = change.now()
-                assert isinstance(values, tuple)
-                value = (*values[: int(place)], value, *values[int(place) + 1 :])
+                value = with_default(change.now(), place, value)
         if change is None:
             return
         if self.settled:

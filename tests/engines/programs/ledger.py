@@ -1,0 +1,41 @@
+"""A module with objects that a script keeps in things of its own."""
+
+
+class Account:
+    def __init__(self, money):
+        self.money = money
+
+
+MAIN = Account(1)
+RATES = {"low": 1}
+
+
+def book(entry=0, *, entries=[0], rates=RATES):  # noqa: B006  # kept on purpose, as programs do
+    return [*entries, entry], rates is RATES
+
+
+class Till:
+    """There is one, which its class keeps."""
+
+    _only = None
+
+    def __new__(cls):
+        if cls._only is None:
+            cls._only = super().__new__(cls)
+            cls._only.drawer = 0
+        return cls._only
+
+
+class Savings(Account):
+    kind = "savings"
+
+    def told(self):
+        return self.money, self.kind
+
+    @staticmethod
+    def of_all():
+        return "of all"
+
+
+def say():
+    return Savings(2).told(), Savings.of_all(), getattr(Savings, "extra", None)
