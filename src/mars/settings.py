@@ -204,6 +204,10 @@ they become that large. Linux keeps free pieces up to this size ready for each c
 are written up to a fifth faster, but a virtual machine has often lent its large pieces back to its
 host. Then it takes 20 times as long to touch one."""
 
+HUGE_PAGE_BYTES: Final = 2 * MIB
+"""The largest piece of a file that Linux itself puts together, in bytes. It may fill holes for that
+(`khugepaged`), so what is given back reaches as far as that into free space beside it."""
+
 DISK_ARENA_BYTES: Final = 256 * MIB
 """Size of an arena on disk, in bytes. It is larger than an arena in memory, because each arena
 costs a descriptor, and objects that do not fit in memory are many. Only what is written takes

@@ -467,6 +467,8 @@ class Task:
     def cancelled(self) -> bool:
         """Whether it was cancelled and nobody wants it. This is true while it is being stopped."""
         if self.stage >= Stage.DONE:
+            if self.stage is Stage.ABANDONED and self.source is not None:
+                return self.source.cancelled  # a block: its items are those of the map again
             return self.stage is Stage.CANCELLED
         stopped = False
         for run in self.runs if self.source is None else self.source.runs:

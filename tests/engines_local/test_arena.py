@@ -55,6 +55,18 @@ def test_regions_never_overlap_and_free_ones_are_joined(
         assert space.free_bytes == sum(size for _, size in space.free)
 
 
+def test_what_is_free_around_a_part_ends_where_something_is_in_use() -> None:
+    space = Space(100)
+    taken = [space.take(10) for _ in range(6)]
+    assert taken == [0, 10, 20, 30, 40, 50]
+    for offset in (20, 30, 50):
+        space.give_back(offset, 10)
+    assert space.around(20, 10, 100) == (20, 20)
+    assert space.around(30, 5, 8) == (24, 16)
+    assert space.around(50, 10, 16) == (50, 14)
+    assert space.around(64, 16, 16) == (64, 16)
+
+
 def test_the_lowest_place_that_fits_is_taken() -> None:
     space = Space(100)
     first, second, third = (space.take(20) for _ in range(3))
@@ -292,6 +304,19 @@ def test_idle_memory_is_given_back_past_a_limit(
     process.free(value)
     assert os.fstat(descriptor).st_blocks == 0
     assert bytes(process.inputs.buffers(process.put(b"again"))[0]) == b"again"
+
+
+def test_what_the_system_fills_beside_a_part_is_given_back_with_it(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux puts pages of a file together to larger ones, and fills holes for that."""
+    monkeypatch.setattr(arena, "IDLE_ARENA_BYTES", 0)
+    value = process.put(bytes(5 * PAGE))
+    _, number, offset, length = value[:4]
+    descriptor = process.descriptors[number]
+    os.pwrite(descriptor, bytes(PAGE), offset + length + 3 * PAGE)
+    process.free(value)
+    assert blocks(process, disk=False) == 0
 
 
 def on_disk(value: Any) -> bool:

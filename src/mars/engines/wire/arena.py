@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import weakref
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +29,7 @@ from mars.errors import StoreFull
 from mars.settings import (
     ARENA_BYTES,
     DISK_ARENA_BYTES,
+    HUGE_PAGE_BYTES,
     IDLE_ARENA_BYTES,
     MAPPED_CACHE_BYTES,
 )
@@ -79,6 +80,13 @@ class Space:
             if before + size == offset:
                 self.free[index - 1 : index + 1] = [(before, size + length)]
 
+    def around(self, offset: int, length: int, step: int) -> tuple[int, int]:
+        """Offset and length of what is free around a free part, to the next multiples of a step."""
+        start, size = self.free[bisect_right(self.free, (offset, sys.maxsize)) - 1]
+        first = max(start, offset - offset % step)
+        after = offset + length
+        return first, min(start + size, after + -after % step) - first
+
     def take_all(self) -> list[tuple[int, int]]:
         """Everything that is free."""
         parts, self.free = self.free, []
@@ -104,6 +112,9 @@ class _Arena:
             if platform.punch(self.descriptor, offset, length):
                 self.cold.give_back(offset, length)
                 given += length
+                more = self.cold.around(offset, length, HUGE_PAGE_BYTES)
+                if more != (offset, length):  # the system may have filled holes beside it
+                    platform.punch(self.descriptor, *more)
             else:
                 self.warm.give_back(offset, length)
         return given
