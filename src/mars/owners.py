@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Final
 
 _LINKS: Final = 40
@@ -41,12 +42,29 @@ def writers(path: str, facts: os.stat_result) -> str:
     return ""
 
 
-def stranger_on_the_way(path: str) -> str:
+def anyone(path: str, facts: os.stat_result) -> str:
+    """Why every user may change what a folder holds; empty: some may not.
+
+    Who shares a project's folders on a cluster trusts the group that may write to them.
+    """
+    if stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_IWOTH:
+        return f"every user may write to {path} (mode {stat.S_IMODE(facts.st_mode):o})"
+    return ""
+
+
+def stranger_on_the_way(path: str, judge: Callable[[str, os.stat_result], str] = stranger) -> str:
     """Why what a path leads to may be somebody else's; empty: it is ours or root's.
 
     The file or folder itself, each folder above it and each link on the way have to be. In a
     folder like ``/tmp``, where others can make something but not remove what is ours, what is ours
     is as good as anywhere.
+
+    Parameters
+    ----------
+    path : str
+        Which one.
+    judge : callable, default `stranger`
+        Says of each file, folder and link on the way why it is somebody else's; empty: it is not.
 
     Raises
     ------
@@ -57,7 +75,7 @@ def stranger_on_the_way(path: str) -> str:
     here, links = os.sep, 0
     facts = os.lstat(here)
     while True:
-        found = stranger(here, facts)
+        found = judge(here, facts)
         sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
         if found and not (left and sticky and facts.st_uid in (0, os.geteuid())):
             return found
@@ -76,7 +94,7 @@ def stranger_on_the_way(path: str) -> str:
         links += 1
         if links > _LINKS:
             raise OSError(f"too many links on the way to {path}")
-        found = stranger(below, facts)
+        found = judge(below, facts)
         if found:
             return found
         target = os.readlink(below)

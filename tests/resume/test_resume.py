@@ -673,14 +673,21 @@ def test_a_result_that_the_program_dropped_before_it_came_is_kept(rerun: Any, ra
 
 
 @pytest.mark.parametrize("where", ["{}", "file://{}"])
-@pytest.mark.parametrize("whose", ["anybody's", "somebody else's"])
+@pytest.mark.parametrize("whose", ["anybody's", "below anybody's", "somebody else's"])
 def test_a_folder_in_which_others_may_have_put_something_is_no_checkpoint(
     tmp_path: Path, where: str, whose: str
 ) -> None:
-    folder = tmp_path / "otto"
+    above = tmp_path / "above"
+    above.mkdir()
+    folder = above / "otto"
     with mars.new_session(engine="inline", checkpoint=where.format(folder)):
         assert mr.spawn(abs, (-1,)).execute().fetch() == 1
-    if whose == "anybody's":
+    if whose == "below anybody's":
+        above.chmod(0o1777)  # as /tmp is: others cannot put another folder in its place
+        mars.new_session(engine="inline", checkpoint=where.format(folder)).stop_server()
+        above.chmod(0o777)
+        told = r"every user may write to .*above \(mode 777\)"
+    elif whose == "anybody's":
         folder.chmod(0o777)
         told = r"every user may write to .*otto \(mode 777\)"
     elif os.geteuid():

@@ -25,8 +25,11 @@ WAY_OUT: Final = (
 
 
 def refuse_strangers(where: str, path: str) -> None:
-    """Refuse a folder in which somebody else may have put what a program would unpickle."""
-    for found in owners.strangers_below(path):
+    """Refuse a folder in which somebody else may have put what a program would unpickle.
+
+    Nor may every user put another folder in its place.
+    """
+    for found in (*owners.strangers_below(path), owners.stranger_on_the_way(path, owners.anyone)):
         if found:
             raise CheckpointUnusable(where, f"{found}; {WAY_OUT}")
 
