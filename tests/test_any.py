@@ -1,9 +1,9 @@
 """How many lines of each package say `Any`: the count can only fall.
 
 `Any` switches the type checker off. It is right where a program of the user decides (what `fetch`
-gives), where a package has no types (what Dask and Ray make, named once in each module), and where
-a lower floor carries what a higher one made. A change that needs one more says so here; one that
-needs fewer lowers the ceiling.
+gives), where a package has no types (what Ray makes, named once in each module), and where a lower
+floor carries what a higher one made. What Dask makes has types in `stubs/`, which are counted, too.
+A change that needs one more says so here; one that needs fewer lowers the ceiling.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "mars"
+STUBS = Path(__file__).parents[1] / "stubs"
 
 CEILINGS = {
     "": 48,
@@ -23,8 +24,8 @@ CEILINGS = {
     "cli": 27,
     "code": 227,
     "contrib": 1,
-    "dask": 42,
-    "dataframe": 265,
+    "dask": 2,
+    "dataframe": 16,
     "deploy": 9,
     "deploy/kubernetes": 15,
     "engines": 14,
@@ -36,14 +37,14 @@ CEILINGS = {
     "engines/worker": 3,
     "executors": 5,
     "joblib": 5,
-    "learn": 58,
-    "learn/contrib": 18,
+    "learn": 12,
+    "learn/contrib": 5,
     "observe": 18,
     "report": 8,
     "sessions": 35,
-    "tensor": 279,
-    "tensor/spatial": 7,
-    "tileables": 35,
+    "stubs": 3,
+    "tensor": 18,
+    "tileables": 4,
     "web": 25,
 }
 """Lines of code that say `Any`, by package; "" are the modules beside the packages."""
@@ -67,6 +68,8 @@ def counted() -> Counter[str]:
         folders = path.relative_to(ROOT).parts[:-1]
         lines = lines_with_any(path.read_text(encoding="utf-8"))
         found["/".join(folders)] += len(lines)
+    for path in STUBS.rglob("*.pyi"):
+        found["stubs"] += len(lines_with_any(path.read_text(encoding="utf-8")))
     return +found
 
 

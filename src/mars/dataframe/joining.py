@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, SupportsInt
 
+from mars.calls.executable import Executable
 from mars.config import option_values
 from mars.dataframe import rows
+from mars.dataframe.handle import Handle
 from mars.dataframe.parts import of_parts, parts_of
 from mars.dataframe.whole import on_whole
 from mars.settings import FRAME_CHUNK_BYTES
 from mars.tileables.tileable import Tileable, wrap
 
+if TYPE_CHECKING:
+    from pandas import DataFrame as Rows  # or a Series, or an Index
 
-def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
+
+def of_pandas(value: Rows, chunk_size: object, num_partitions: int | None = None) -> Tileable:
     """A frame, series or index of pandas in chunks; see `mars.dataframe.reading.DataFrame`."""
     import dask
     import dask.dataframe as dd
     import pandas
+    from dask.dataframe.dask_expr._collection import FrameBase
 
     if isinstance(value, pandas.Index):
         frame = of_pandas(value.to_frame(index=True), chunk_size, num_partitions)
-        return frame.lazy.index
+        lazy = frame.lazy
+        return wrap(lazy.index) if isinstance(lazy, FrameBase) else frame
     if isinstance(chunk_size, (tuple, list)):
         chunk_size = chunk_size[0]
     if isinstance(chunk_size, dict):
@@ -37,7 +44,7 @@ def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
         size = max(1, len(value) // max(1, -(-total // FRAME_CHUNK_BYTES)))
         size = -(-len(value) // max(1, -(-len(value) // size))) if len(value) else 1
     else:
-        size = int(chunk_size)
+        size = _rows_of(chunk_size)
     index = value.index
     if isinstance(index, pandas.MultiIndex):  # of which Dask makes no frame, but it takes its parts
         cuts = [*range(0, len(value), max(1, size)), len(value)] if len(value) else [0, 0]
@@ -50,16 +57,26 @@ def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
         return wrap(dd.from_pandas(value, chunksize=max(1, size), sort=bool(ordered)))
 
 
-def concat(objs: Sequence[Any], axis: Any = 0, ignore_index: bool = False, **kwargs: Any) -> Any:
+def _rows_of(chunk_size: object) -> int:
+    if not isinstance(chunk_size, SupportsInt):
+        raise TypeError(f"chunk_size has to be a number of rows, got {chunk_size!r}")
+    return int(chunk_size)
+
+
+def concat(
+    objs: Sequence[object], axis: int | str = 0, ignore_index: bool = False, **kwargs: object
+) -> Executable[object]:
     """Frames one after the other, or side by side; see `pandas.concat`."""
     given = [one if isinstance(one, Tileable) else of_pandas(one, None) for one in objs]
     simple = axis in (0, "index") and not (kwargs.keys() - {"join", "verify_integrity", "sort"})
     alike = len({(type(one), *map(str, getattr(one.lazy, "columns", ()))) for one in given}) == 1
-    if simple and alike and not kwargs.get("sort") and not kwargs.get("verify_integrity"):
-        parts = [part for one in given for part in parts_of(one.lazy)]
+    lazies = [one.lazy for one in given if isinstance(one, Handle)]
+    simple = simple and alike and len(lazies) == len(given)
+    if simple and not kwargs.get("sort") and not kwargs.get("verify_integrity"):
+        parts = [part for lazy in lazies for part in parts_of(lazy)]
         import pandas
 
-        meta = pandas.concat([one.lazy._meta for one in given])
+        meta = pandas.concat([lazy._meta for lazy in lazies])
         made = of_parts(parts, meta)
         return wrap(rows.numbered(made) if ignore_index else made)
     return on_whole(given[0], _Concat(axis, ignore_index, kwargs), *given[1:])
@@ -68,10 +85,10 @@ def concat(objs: Sequence[Any], axis: Any = 0, ignore_index: bool = False, **kwa
 class _Concat:
     __name__ = "concat"
 
-    def __init__(self, axis: Any, ignore_index: bool, kwargs: dict[str, Any]) -> None:
+    def __init__(self, axis: int | str, ignore_index: bool, kwargs: dict[str, object]) -> None:
         self._how = {"axis": axis, "ignore_index": ignore_index, **kwargs}
 
-    def __call__(self, *frames: Any) -> Any:
+    def __call__(self, *frames: object) -> Rows:
         import pandas
 
         return pandas.concat(list(frames), **self._how)

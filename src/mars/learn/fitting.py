@@ -12,13 +12,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-from typing import Any, Final
+from collections.abc import Callable
+from types import MethodType
+from typing import TYPE_CHECKING, Final, Protocol, Self, SupportsIndex
 
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.dataframe.parts import array_of
+from mars.dataframe.whole import has_rows
 from mars.sessions.opening import choose
+from mars.tensor.core import tensor_of
 from mars.tileables.tileable import Tileable, unwrap, wrap
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 ROWWISE: Final = (
     "predict", "predict_proba", "predict_log_proba", "decision_function", "transform",
@@ -28,7 +35,7 @@ ROWWISE: Final = (
 
 
 @functools.cache
-def of_class(origin: Any) -> Any:
+def of_class(origin: type) -> type:
     """A class of scikit-learn that takes tensors and frames."""
     if not hasattr(origin, "fit"):
         return origin
@@ -37,21 +44,29 @@ def of_class(origin: Any) -> Any:
     return made
 
 
+class Estimator(Protocol):
+    """What an estimator of scikit-learn's conventions is asked for."""
+
+    def fit(self, X: object, *args: object, **kwargs: object) -> object: ...
+    def partial_fit(self, X: object, *args: object, **kwargs: object) -> object: ...
+    def score(self, X: object, *args: object, **kwargs: object) -> object: ...
+
+
 class Fitted:
     """An estimator of scikit-learn that takes tensors and frames."""
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[object, ...]:
         # The class is made by `facade`, so a pickle names the class of scikit-learn.
         origin = type(self).__mro__[2]
         return _remade, (origin, dict(self.__dict__))
 
-    def __sklearn_clone__(self) -> Any:
+    def __sklearn_clone__(self) -> Self:
         from sklearn.base import clone
 
         values = {key: clone(one, safe=False) for key, one in self.get_params(deep=False).items()}  # type: ignore[attr-defined]
         return type(self)(**values)
 
-    def fit(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
+    def fit(self, X: object, y: object = None, **kwargs: object) -> Self:
         """Learn from data; see scikit-learn's `fit`."""
         for hint in ("session", "run_kwargs"):
             kwargs.pop(hint, None)
@@ -80,7 +95,7 @@ class Fitted:
             ).to_object(show_progress=False)
         else:
             with places.whole_values():
-                call: Any = spawn(
+                call = spawn(
                     _fit_whole, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.fit",
                     cpus=session.get_total_n_cpu(),
                 )  # fmt: skip
@@ -88,7 +103,7 @@ class Fitted:
         self.__dict__.update(state)
         return self
 
-    def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
+    def fit_predict(self, X: object, y: object = None, **kwargs: object) -> object:
         """Learn from data and predict for them."""
         if not isinstance(X, Tileable):
             return super().fit_predict(X, y, **kwargs)  # type: ignore[misc]
@@ -100,7 +115,7 @@ class Fitted:
             return find.call("tensor", labels)
         return self.predict(X)  # type: ignore[attr-defined]
 
-    def fit_transform(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
+    def fit_transform(self, X: object, y: object = None, **kwargs: object) -> object:
         """Learn from data and transform them."""
         if not isinstance(X, Tileable):
             return super().fit_transform(X, y, **kwargs)  # type: ignore[misc]
@@ -109,20 +124,18 @@ class Fitted:
             return self.transform(X)
         return _on_rows(self, "embedding_", X)
 
-    def score(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
+    def score(self, X: object, y: object = None, **kwargs: object) -> object:
         """The score on data; see scikit-learn's `score`."""
         kwargs = {key: one for key, one in kwargs.items() if key not in ("session", "run_kwargs")}
         if not any(isinstance(one, Tileable) for one in (X, y)):
             return super().score(X, y, **kwargs)  # type: ignore[misc]
         with places.whole_values():
-            call: Any = spawn(
-                _score, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.score"
-            )
+            call = spawn(_score, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.score")
         return call.to_object(show_progress=False)
 
 
-def _rowwise(name: str) -> Any:
-    def method(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+def _rowwise(name: str) -> Callable[..., object]:
+    def method(self: Fitted, X: object, *args: object, **kwargs: object) -> object:
         for hint in ("session", "run_kwargs"):
             kwargs.pop(hint, None)
         if not isinstance(X, Tileable):
@@ -140,40 +153,47 @@ class _IfThere:
     def __init__(self, name: str) -> None:
         self._name, self._method = name, _rowwise(name)
 
-    def __get__(self, instance: Any, owner: Any) -> Any:
+    def __get__(self, instance: Fitted | None, owner: type[Fitted]) -> Callable[..., object]:
         if instance is None:
             getattr(super(Fitted, owner), self._name)  # an AttributeError if it is not there
             return self._method
         getattr(super(Fitted, instance), self._name)
-        return self._method.__get__(instance, owner)
+        return MethodType(self._method, instance)
 
 
 for _name in ROWWISE:
     setattr(Fitted, _name, _IfThere(_name))
 
 
-def on_rows(model: Any, name: str, X: Any, args: Any = (), kwargs: Any = None) -> Any:
+def on_rows(
+    model: object, name: str, X: Tileable, args: tuple[object, ...] = (),
+    kwargs: dict[str, object] | None = None,
+) -> Tileable:  # fmt: skip
     """A method of a fitted model, on all chunks of rows; the result is executed."""
+    import dask.array as da
     import numpy
+    from dask.dataframe.dask_expr._collection import FrameBase
 
-    lazy = unwrap(X)
+    given = X.lazy
     run = _OnRows(model, name, args, kwargs or {})
-    if hasattr(lazy, "chunks"):
-        lazy = lazy.rechunk({1: -1}) if lazy.ndim > 1 else lazy
-        small = run(numpy.ones((1, *lazy.shape[1:]), lazy.dtype))
-    else:
+    if isinstance(given, da.Array):
+        lazy = given.rechunk({1: -1}) if given.ndim > 1 else given
+        small: ndarray = run(numpy.ones((1, *lazy.shape[1:]), lazy.dtype))
+    elif isinstance(given, FrameBase):
         from dask.dataframe.utils import meta_nonempty
 
-        small = run(meta_nonempty(lazy._meta).astype(lazy._meta.dtypes.to_dict()))
-        if hasattr(small, "iloc"):
-            return wrap(lazy.map_partitions(run, meta=small.iloc[:0])).execute()
-        X = wrap(array_of(lazy))
-        run.columns = list(lazy.columns)
-        X.execute()
-        lazy = X.measured()
+        small = run(meta_nonempty(given._meta).astype(given._meta.dtypes.to_dict()))
+        if has_rows(small):
+            return _executed(wrap(given.map_partitions(run, meta=small.iloc[:0])))
+        values = tensor_of(array_of(given))
+        run.columns = list(given.columns)
+        values.execute()
+        lazy = values.measured()
+    else:
+        raise TypeError(f"{name}() takes a tensor or a frame, got {X!r}")
     if hasattr(small, "toarray"):
         raise NotImplementedError(f"{name} gives a sparse matrix; ask for a dense one")
-    if hasattr(small, "iloc"):
+    if has_rows(small):
         run.as_array, small = True, small.to_numpy()
     shape = small.shape[1:]
     chunks = (lazy.chunks[0], *((n,) for n in shape))
@@ -182,93 +202,110 @@ def on_rows(model: Any, name: str, X: Any, args: Any = (), kwargs: Any = None) -
         run, dtype=small.dtype, chunks=chunks, drop_axis=drop,
         meta=numpy.empty((0,) * (1 + len(shape)), small.dtype),
     )  # fmt: skip
-    return wrap(made).execute()
+    return _executed(wrap(made))
+
+
+def _executed(made: Tileable) -> Tileable:
+    made.execute()
+    return made
 
 
 class _OnRows:
     """A method of a fitted model, called with rows."""
 
-    def __init__(self, model: Any, name: str, args: Any, kwargs: Any) -> None:
+    def __init__(
+        self, model: object, name: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
         self.__name__ = name
         self._model, self._args, self._kwargs = model, args, kwargs
-        self.columns: Any = None
+        self.columns: list[object] | None = None
         self.as_array = False
 
-    def __call__(self, rows: Any) -> Any:
+    def __call__(self, rows: object) -> ndarray:
         import numpy
 
         if self.columns is not None:
             import pandas
 
             rows = pandas.DataFrame(rows, columns=self.columns)
-        made = getattr(self._model, self.__name__)(rows, *self._args, **self._kwargs)
+        made: ndarray = getattr(self._model, self.__name__)(rows, *self._args, **self._kwargs)
         return numpy.asarray(made) if self.as_array else made
 
     def __dask_tokenize__(self) -> object:
         return ("mars-rows", id(self._model), self.__name__)
 
 
-def _on_rows(model: Any, name: str, X: Any) -> Any:
+def _on_rows(model: object, name: str, X: object) -> object:
     from mars.tensor import find
 
     return find.call("tensor", getattr(model, name))
 
 
-def _remade(origin: Any, state: dict[str, Any]) -> Any:
-    made = of_class(origin).__new__(of_class(origin))
+def _remade(origin: type, state: dict[str, object]) -> object:
+    kind = of_class(origin)
+    new: Callable[..., object] = kind.__new__
+    made = new(kind)
     made.__dict__.update(state)
     return made
 
 
-def _bare(model: Any) -> Any:
+def _bare(model: object) -> object:
     """The model as scikit-learn's own class, for a worker."""
     if not isinstance(model, Fitted):
         return model
-    origin: Any = type(model).__mro__[2]
-    made = origin.__new__(origin)
+    origin = type(model).__mro__[2]
+    new: Callable[..., object] = origin.__new__
+    made = new(origin)
     made.__dict__.update(model.__dict__)
     return made
 
 
-def _is_search(model: Any) -> bool:
+def _is_search(model: object) -> bool:
     return hasattr(model, "param_grid") or hasattr(model, "param_distributions")
 
 
-def _backend(model: Any) -> Any:
+def _backend(model: object) -> contextlib.AbstractContextManager[object]:
     """Joblib gives the candidates of a search to calls, if the joblib door is installed."""
     if not _is_search(model) or importlib.util.find_spec("mars.joblib") is None:
         return contextlib.nullcontext()
     import joblib
 
     importlib.import_module("mars.joblib")
-    return joblib.parallel_config("mars")
+    config: contextlib.AbstractContextManager[object] = joblib.parallel_config("mars")
+    return config
 
 
-def _chunks(value: Any) -> int:
+def _chunks(value: object) -> int:
     lazy = unwrap(value)
     return int(getattr(lazy, "numblocks", (getattr(lazy, "npartitions", 1),))[0])
 
 
-def _by_rows(value: Any) -> Any:
+def _by_rows(value: object) -> object:
     """Objects of the chunks of rows."""
     if not isinstance(value, Tileable):
         return value
-    lazy = unwrap(value)
-    if hasattr(lazy, "chunks") and lazy.ndim > 1:
+    import dask.array as da
+
+    lazy = value.lazy
+    if isinstance(lazy, da.Array) and lazy.ndim > 1:
         value = wrap(lazy.rechunk({1: -1}))
     value.describe_beside((value,), choose(None))
-    return list(value.objects)
+    return list(value.objects or ())
 
 
-def _fit_whole(model: Any, X: Any, y: Any, kwargs: Any) -> dict[str, Any]:
+def _fit_whole(
+    model: Estimator, X: object, y: object, kwargs: dict[str, object]
+) -> dict[str, object]:
     model.fit(X, y, **kwargs) if y is not None else model.fit(X, **kwargs)
     return dict(vars(model))
 
 
-def _fit_in_parts(model: Any, parts: list[Any], labels: Any) -> dict[str, Any]:
+def _fit_in_parts(
+    model: Estimator, parts: list[object], labels: list[object] | None
+) -> dict[str, object]:
     import numpy
 
-    more: dict[str, Any] = {}
+    more: dict[str, object] = {}
     if labels is not None:
         from sklearn.base import is_classifier
 
@@ -284,7 +321,7 @@ def _fit_in_parts(model: Any, parts: list[Any], labels: Any) -> dict[str, Any]:
     return dict(vars(model))
 
 
-def _score(model: Any, X: Any, y: Any, kwargs: Any) -> Any:
+def _score(model: Estimator, X: object, y: object, kwargs: dict[str, object]) -> object:
     return model.score(X, **kwargs) if y is None else model.score(X, y, **kwargs)
 
 

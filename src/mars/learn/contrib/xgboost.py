@@ -5,13 +5,19 @@ Predictions run on all chunks of rows beside each other.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.learn.fitting import of_class, on_rows
 from mars.sessions.opening import choose
 from mars.tileables.tileable import Tileable
+
+if TYPE_CHECKING:
+    from xgboost import Booster, DMatrix
+
+    Given = tuple[object, object, dict[str, object]]
 
 
 class MarsDMatrix:
@@ -27,12 +33,14 @@ class MarsDMatrix:
         As of `xgboost.DMatrix`, such as ``weight``.
     """
 
-    def __init__(self, data: Any, label: Any = None, **more: Any) -> None:
+    def __init__(self, data: object, label: object = None, **more: object) -> None:
         self.data, self.label, self.more = data, label, more
 
 
-def train(params: dict[str, Any], dtrain: MarsDMatrix, evals: Any = (), evals_result: Any = None,
-          num_class: Any = None, num_boost_round: int = 10, **kwargs: Any) -> Any:  # fmt: skip
+def train(params: dict[str, object], dtrain: MarsDMatrix,
+          evals: Sequence[tuple[MarsDMatrix, str]] = (),
+          evals_result: dict[str, object] | None = None, num_class: int | None = None,
+          num_boost_round: int = 10, **kwargs: object) -> Any:  # fmt: skip
     """Train one model in a call that owns all cores of a worker.
 
     Parameters
@@ -63,7 +71,7 @@ def train(params: dict[str, Any], dtrain: MarsDMatrix, evals: Any = (), evals_re
     given = (dtrain.data, dtrain.label, dtrain.more)
     others = [((one.data, one.label, one.more), name) for one, name in evals]
     with places.whole_values():
-        call: Any = spawn(
+        call = spawn(
             _train, (settings, given, others, num_boost_round, kwargs), name="xgboost.train",
             cpus=cores,
         )  # fmt: skip
@@ -73,13 +81,16 @@ def train(params: dict[str, Any], dtrain: MarsDMatrix, evals: Any = (), evals_re
     return booster
 
 
-def _train(settings: Any, given: Any, others: Any, rounds: int, kwargs: Any) -> Any:
+def _train(
+    settings: dict[str, object], given: Given, others: list[tuple[Given, str]], rounds: int,
+    kwargs: dict[str, object],
+) -> tuple[Booster, dict[str, object]]:  # fmt: skip
     import xgboost
 
-    def matrix(data: Any, label: Any, more: Any) -> Any:
+    def matrix(data: object, label: object, more: dict[str, object]) -> DMatrix:
         return xgboost.DMatrix(data, label, **more)
 
-    measured: dict[str, Any] = {}
+    measured: dict[str, object] = {}
     booster = xgboost.train(
         settings, matrix(*given), rounds, evals=[(matrix(*one), name) for one, name in others],
         evals_result=measured, verbose_eval=bool(others), **kwargs,
@@ -87,7 +98,7 @@ def _train(settings: Any, given: Any, others: Any, rounds: int, kwargs: Any) -> 
     return booster, measured
 
 
-def predict(model: Any, data: Any, **_: Any) -> Any:
+def predict(model: Any, data: object, **_: object) -> Any:
     """Predictions of a model for rows, on all chunks beside each other."""
     given = data.data if isinstance(data, MarsDMatrix) else data
     booster = model.get_booster() if hasattr(model, "get_booster") else model
@@ -97,13 +108,14 @@ def predict(model: Any, data: Any, **_: Any) -> Any:
 
 
 class _Predicting:
-    def __init__(self, booster: Any) -> None:
+    def __init__(self, booster: Booster) -> None:
         self._booster = booster
 
-    def predict(self, rows: Any) -> Any:
+    def predict(self, rows: object) -> object:
         import xgboost
 
-        return self._booster.predict(xgboost.DMatrix(rows))
+        made: object = self._booster.predict(xgboost.DMatrix(rows))
+        return made
 
 
 def __getattr__(name: str) -> Any:

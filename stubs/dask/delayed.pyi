@@ -1,0 +1,17 @@
+"""See `dask/__init__.pyi`."""
+
+from collections.abc import Hashable, Mapping
+
+class Delayed:
+    """A value to come. What is done with it is another one."""
+
+    key: Hashable
+    dask: Mapping[Hashable, object]
+
+    def compute(self, **kwargs: object) -> object: ...
+    def __getitem__(self, index: object) -> Delayed: ...
+    def __call__(self, *args: object, **kwargs: object) -> Delayed: ...
+
+def delayed(
+    obj: object, name: str | None = ..., pure: bool | None = ..., nout: int | None = ...
+) -> Delayed: ...
