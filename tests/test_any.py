@@ -42,9 +42,9 @@ CEILINGS = {
     "observe": 18,
     "report": 8,
     "sessions": 35,
-    "stubs": 3,
+    "stubs": 5,
     "tensor": 18,
-    "tileables": 4,
+    "tileables": 5,
     "web": 25,
 }
 """Lines of code that say `Any`, by package; "" are the modules beside the packages."""

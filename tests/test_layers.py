@@ -188,6 +188,7 @@ LAYERS = """
     tensor.linalg tensor.random tensor.spatial.distance
     tensor.spatial
     tensor
+    dataframe.protocols
     dataframe.names dataframe.parts dataframe.numbering
     dataframe.rows dataframe.neighbours dataframe.grouping dataframe.whole
     dataframe.columns dataframe.handle

@@ -1,7 +1,7 @@
 """What the stubs of Dask say of it is so: the type checker believes them, so a test compares them.
 
-They are partial. Each name, attribute and parameter that they have must be there in the Dask that
-is installed; types are not compared.
+They are partial. Each name, method and parameter that they have must be there in the Dask that is
+installed; types are not compared. The same of the protocols that stand for frames of pandas.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas
 import pytest
+
+from mars.dataframe import protocols
 
 STUBS = Path(__file__).parents[1] / "stubs"
 
@@ -72,6 +75,15 @@ def wrong_in(tree: ast.Module, real: object) -> list[str]:
 def test_what_a_stub_names_is_there(path: Path) -> None:
     real = importlib.import_module(module_of(path))
     assert not wrong_in(ast.parse(path.read_text(encoding="utf-8")), real)
+
+
+@pytest.mark.parametrize("kind", [protocols.Axis, protocols.Cut, protocols.Rows])
+def test_what_a_protocol_of_pandas_names_is_there(kind: type) -> None:
+    index = pandas.RangeIndex(2)
+    series = pandas.Series([1, 2], index)
+    real = [index, series, series.to_frame(), series.iloc]
+    named = {name for name in {*inspect.get_annotations(kind), *vars(kind)} if name[0] != "_"}
+    assert [one for one in sorted(named) if not any(hasattr(value, one) for value in real)] == []
 
 
 def test_what_is_not_there_is_seen() -> None:

@@ -6,7 +6,7 @@ these files with the Dask that is installed.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dask import config as config
 from dask.delayed import Delayed as Delayed
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 __version__: str
 
-def compute(*args: object, scheduler: object = ..., **kwargs: object) -> tuple[object, ...]: ...
+def compute(*args: object, scheduler: object = ..., **kwargs: object) -> tuple[Any, ...]: ...
 def persist(
     *args: T,
     traverse: bool = ...,

@@ -1,6 +1,7 @@
 """See `dask/__init__.pyi`."""
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 class Delayed:
     """A value to come. What is done with it is another one."""
@@ -8,7 +9,7 @@ class Delayed:
     key: Hashable
     dask: Mapping[Hashable, object]
 
-    def compute(self, **kwargs: object) -> object: ...
+    def compute(self, **kwargs: object) -> Any: ...  # what the task returns
     def __getitem__(self, index: object) -> Delayed: ...
     def __call__(self, *args: object, **kwargs: object) -> Delayed: ...
 

@@ -15,9 +15,8 @@ from mars.dataframe.whole import Method, has_rows, on_whole, sample_of, tileable
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
 if TYPE_CHECKING:
-    from pandas import DataFrame as Rows  # or a Series, or an Index
-
     from mars.calls.executable import Executable
+    from mars.dataframe.protocols import Rows
 
 HINTS: Final = (
     "output_type", "output_types", "dtypes", "dtype", "index", "skip_infer", "elementwise", "shape",

@@ -14,7 +14,8 @@ from mars.dataframe.whole import joined
 
 if TYPE_CHECKING:
     from dask.dataframe.dask_expr._collection import FrameBase
-    from pandas import DataFrame as Rows  # or a Series, or an Index
+
+    from mars.dataframe.protocols import Rows
 
 BY_COLUMN: Final = frozenset(
     ["describe", "kurt", "kurtosis", "median", "quantile", "rank", "skew", "interpolate"]
@@ -54,7 +55,7 @@ def _run(func: Callable[[Rows], Rows], parts: list[Rows]) -> Rows:
 def _together(results: list[Rows], axis: int, name: object) -> Rows:
     import pandas
 
-    made = pandas.concat(results, axis=axis)
+    made: Rows = pandas.concat(results, axis=axis)
     if axis == 0:
         made.name = name if len({one.name for one in results}) > 1 else results[0].name
     return made

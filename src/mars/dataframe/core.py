@@ -42,11 +42,10 @@ from mars.tileables.tileable import Tileable, of_kind, unwrap, wrap
 if TYPE_CHECKING:
     from numpy import dtype, ndarray
     from numpy.typing import DTypeLike
-    from pandas import DataFrame as Rows  # or a Series, or an Index
-    from pandas import Index as Labelled
 
     from mars.calls.executable import Executable
     from mars.dask.door import Scheduler
+    from mars.dataframe.protocols import Axis, Rows
     from mars.sessions.session import Session
 
 T = TypeVar("T")
@@ -56,6 +55,7 @@ class Frame(Handle):
     """What frames, series and indices have in common."""
 
     __slots__ = ()
+    __hash__ = Tileable.__hash__
 
     def map_chunk(
         self, func: Callable[..., object], args: Sequence[object] = (),
@@ -418,7 +418,7 @@ class DataFrame(Frame):
         self.become(self.drop(columns=[key]))
 
     @property
-    def columns(self) -> Labelled:
+    def columns(self) -> Axis:
         return self.lazy.columns
 
     @columns.setter
@@ -529,7 +529,7 @@ class Scalar(Frame):
             return self.lazy.compute(scheduler="sync")
         return Tileable.value_in(self, session)
 
-    def _assembled(self, values: list[object]) -> object:
+    def _assembled(self, values: Sequence[object]) -> object:
         return values[0]
 
     def item(self) -> Any:
@@ -635,6 +635,5 @@ for _name in _COMPARED:
     setattr(Frame, f"__{_name}__", _binary(f"__{_name}__"))
 for _name in _UNARY:
     setattr(Frame, f"__{_name}__", _unary(f"__{_name}__"))
-Frame.__hash__ = Tileable.__hash__  # type: ignore[method-assign]
 
 __all__ = ["DataFrame", "Frame", "Index", "Scalar", "Series"]

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dask.dataframe.dask_expr._collection import FrameBase
     from dask.delayed import Delayed
     from numpy import ndarray
-    from pandas import DataFrame as Rows  # or a Series, or an Index
+
+    from mars.dataframe.protocols import Rows
 
 BY_ROWS: Final = frozenset(
     [
@@ -126,7 +127,7 @@ def _by_rows(results: list[tuple[Rows, ndarray] | None], _: int, meta: Rows) -> 
     full = [one for one in results if one is not None]
     if not full:
         return meta
-    whole = pandas.concat([one for one, _ in full])
+    whole: Rows = pandas.concat([one for one, _ in full])
     return whole.iloc[numpy.argsort(numpy.concatenate([rows for _, rows in full]))]
 
 
@@ -136,7 +137,7 @@ def _by_keys(results: list[Rows | None], count: int, meta: Rows) -> Rows:
     full = [one for one in results if one is not None]
     if not full:
         return meta
-    whole = pandas.concat(full)
+    whole: Rows = pandas.concat(full)
     levels = list(range(count)) if whole.index.nlevels > 1 else 0
     return whole.sort_index(level=levels, kind="stable", sort_remaining=False)
 

@@ -7,7 +7,7 @@ between, such as `access` and `groups`, get frames as what is here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from mars.dataframe import rows
@@ -18,9 +18,9 @@ from mars.tileables.tileable import Tileable, facts_of, stored_node, wrap
 
 if TYPE_CHECKING:
     from dask.dataframe.dask_expr._collection import FrameBase
-    from pandas import DataFrame as Rows  # or a Series, or an Index
 
     from mars.calls.executable import Executable
+    from mars.dataframe.protocols import Rows
     from mars.sessions.session import AnySession, Session
 
 _SHOWN_ROWS: Final = 60  # as pandas shows, of a longer frame it shows the ends
@@ -146,7 +146,7 @@ class Handle(Tileable):
 
         return cls(dd.from_pandas(value, npartitions=1, sort=False), here=True)
 
-    def _assembled(self, values: list[object]) -> object:
+    def _assembled(self, values: Sequence[Rows]) -> object:
         return joined(values)
 
     def value_in(self, session: Session | None) -> object:
@@ -196,13 +196,10 @@ class Handle(Tileable):
         if self._lazy is None or len(self) <= _SHOWN_ROWS:
             whole: Rows = self.fetch()
             return whole
-        import pandas
 
         half = _SHOWN_ROWS // 2 + 1
-        ends = [self.head(half).fetch(), self.tail(half).fetch()]
-        if isinstance(ends[0], pandas.Index):
-            return ends[0].append(ends[1])
-        return pandas.concat(ends)
+        ends: list[Rows] = [self.head(half).fetch(), self.tail(half).fetch()]
+        return joined(ends)
 
     def _repr_html_(self) -> str | None:
         value = self._corner()

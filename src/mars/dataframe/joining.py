@@ -11,15 +11,15 @@ from mars.config import option_values
 from mars.dataframe import rows
 from mars.dataframe.handle import Handle
 from mars.dataframe.parts import of_parts, parts_of
-from mars.dataframe.whole import on_whole
+from mars.dataframe.whole import has_rows, on_whole
 from mars.settings import FRAME_CHUNK_BYTES
 from mars.tileables.tileable import Tileable, wrap
 
 if TYPE_CHECKING:
-    from pandas import DataFrame as Rows  # or a Series, or an Index
+    from mars.dataframe.protocols import Rows
 
 
-def of_pandas(value: Rows, chunk_size: object, num_partitions: int | None = None) -> Tileable:
+def of_pandas(value: object, chunk_size: object, num_partitions: int | None = None) -> Tileable:
     """A frame, series or index of pandas in chunks; see `mars.dataframe.reading.DataFrame`."""
     import dask
     import dask.dataframe as dd
@@ -30,6 +30,8 @@ def of_pandas(value: Rows, chunk_size: object, num_partitions: int | None = None
         frame = of_pandas(value.to_frame(index=True), chunk_size, num_partitions)
         lazy = frame.lazy
         return wrap(lazy.index) if isinstance(lazy, FrameBase) else frame
+    if not has_rows(value):
+        raise TypeError(f"a frame or a series of pandas is needed, got {value!r:.80}")
     if isinstance(chunk_size, (tuple, list)):
         chunk_size = chunk_size[0]
     if isinstance(chunk_size, dict):
@@ -40,7 +42,7 @@ def of_pandas(value: Rows, chunk_size: object, num_partitions: int | None = None
         size = max(1, -(-len(value) // int(num_partitions)))
     elif chunk_size is None:
         each = value.memory_usage(deep=False)
-        total = int(each.sum() if hasattr(each, "sum") else each)
+        total = each if isinstance(each, int) else int(each.sum())
         size = max(1, len(value) // max(1, -(-total // FRAME_CHUNK_BYTES)))
         size = -(-len(value) // max(1, -(-len(value) // size))) if len(value) else 1
     else:
@@ -91,7 +93,8 @@ class _Concat:
     def __call__(self, *frames: object) -> Rows:
         import pandas
 
-        return pandas.concat(list(frames), **self._how)
+        made: Rows = pandas.concat(list(frames), **self._how)
+        return made
 
 
 __all__ = ["concat", "of_pandas"]

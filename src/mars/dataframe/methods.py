@@ -161,8 +161,10 @@ def _by_column(frame: Handle, plain: Method) -> Tileable | None:
     if frame.ndim != 2 or lazy.npartitions == 1 or not lazy.columns.is_unique:
         return None
     small = tried(plain, [sample_of(frame)])
+    if small is None:
+        return None
     names = getattr(small, "columns", None)
-    if names is None and small is not None and hasattr(small, "index"):
+    if names is None and hasattr(small, "index"):
         names = small.index
     if names is None or not len(names) or not set(names) <= set(lazy.columns):
         return None

@@ -18,8 +18,9 @@ from mars.dataframe.parts import of_parts, parts_of
 if TYPE_CHECKING:
     from dask.dataframe.dask_expr._collection import FrameBase
     from dask.delayed import Delayed
-    from pandas import DataFrame as Rows  # or a Series, or an Index
     from pandas import Timedelta
+
+    from mars.dataframe.protocols import Rows
 
 
 def with_rows_nearby(

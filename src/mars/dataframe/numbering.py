@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from dask.dataframe.dask_expr._collection import FrameBase
     from dask.dataframe.dask_expr._expr import Expr
-    from pandas import DataFrame as Rows  # or a Series, or an Index
+
+    from mars.dataframe.protocols import Rows
 
 
 @functools.cache

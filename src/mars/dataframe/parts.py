@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from dask.array import Array
     from dask.dataframe.dask_expr._collection import FrameBase
     from dask.delayed import Delayed
-    from pandas import DataFrame as Rows  # or a Series, or an Index
+
+    from mars.dataframe.protocols import Rows
 
 
 def parts_of(lazy: FrameBase) -> list[Delayed]:

@@ -15,7 +15,8 @@ from mars.tileables.tileable import Tileable, unwrap, wrap
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
-    from pandas import DataFrame as Rows  # or a Series, or an Index
+
+    from mars.dataframe.protocols import Rows
 
     Chunk = int | Sequence[int] | None
 

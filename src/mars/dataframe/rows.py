@@ -15,8 +15,8 @@ from mars.dataframe.parts import lengths_of, of_parts, parts_of
 if TYPE_CHECKING:
     from dask.dataframe.dask_expr._collection import FrameBase
     from dask.delayed import Delayed
-    from pandas import DataFrame as Rows  # or a Series, or an Index
-    from pandas import Index
+
+    from mars.dataframe.protocols import Axis, Rows
 
 
 def numbered(lazy: FrameBase, name: Hashable = None) -> FrameBase:
@@ -49,7 +49,7 @@ def taken(lazy: FrameBase, rows: slice | list[int], columns: object) -> FrameBas
     return _with_places(lazy, _taken, rows, columns)
 
 
-def with_index(lazy: FrameBase, index: Index) -> FrameBase:
+def with_index(lazy: FrameBase, index: Axis) -> FrameBase:
     """A frame of Dask with another index of pandas, which has one label for each row."""
     import dask
 
@@ -57,7 +57,7 @@ def with_index(lazy: FrameBase, index: Index) -> FrameBase:
     return _with_places(lazy, _indexed, dask.delayed(index), meta=meta)
 
 
-def _indexed(part: Rows, place: int, total: int, index: Index) -> Rows:
+def _indexed(part: Rows, place: int, total: int, index: Axis) -> Rows:
     if len(index) != total:
         raise ValueError(
             f"Length mismatch: Expected axis has {total} elements, new values have {len(index)}"

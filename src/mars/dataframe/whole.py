@@ -26,9 +26,9 @@ from mars.tileables.tileable import (
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
-    from pandas import DataFrame as Rows  # or a Series, or an Index
 
     from mars.dask.collection import Collection
+    from mars.dataframe.protocols import Rows
 
 
 T = TypeVar("T")
@@ -53,12 +53,13 @@ class Method:
             if name == "[]":
                 frame = frame[_filled(arguments[0], given)]
                 continue
-            frame = getattr(frame, str(name))
+            found = getattr(frame, str(name))
             if arguments:
                 args, kwargs = [_filled(one, given) for one in arguments]
                 if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
                     raise TypeError(f"a step of a method has no arguments: {args!r}, {kwargs!r}")
-                frame = frame(*args, **kwargs)
+                found = found(*args, **kwargs)
+            frame = found
         return frame
 
     def lifted(self) -> tuple[Method, list[Tileable]]:
@@ -204,16 +205,17 @@ def delayed_whole(one: Tileable) -> Delayed | Collection:
     return lazy
 
 
-def joined(parts: list[Rows]) -> Rows:
+def joined(parts: Sequence[Rows]) -> Rows:
     """One frame of its parts, in their order."""
     import pandas
 
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], pandas.Index):
-        return parts[0].append(parts[1:])
+        labels: Rows = parts[0].append(parts[1:])
+        return labels
     full = [one for one in parts if len(one)]
-    made = pandas.concat(full) if full else parts[0]
+    made: Rows = pandas.concat(full) if full else parts[0]
     return _numbered_alike(made, full)
 
 

@@ -175,7 +175,7 @@ class Tileable(Executable[Any]):
     def _title(self) -> str:
         return repr(self) if self._lazy is None else self._described()
 
-    def _assembled(self, values: list[object]) -> object:
+    def _assembled(self, values: list[Any]) -> object:
         """One value, made of those of the chunks."""
         raise NotImplementedError
 

@@ -1,5 +1,5 @@
 """See `dask/__init__.pyi`."""
 
-import pandas
+from mars.dataframe.protocols import Rows
 
-def meta_nonempty(x: object) -> pandas.DataFrame: ...
+def meta_nonempty(x: object) -> Rows: ...

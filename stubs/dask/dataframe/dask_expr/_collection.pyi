@@ -3,12 +3,13 @@
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Self
 
-import pandas
 from dask._task_spec import GraphNode
 from dask.array import Array
 from dask.dataframe.dask_expr._expr import Expr
 from dask.dataframe.dask_expr._groupby import GroupBy
 from dask.delayed import Delayed
+
+from mars.dataframe.protocols import Axis, Rows
 
 class FrameBase:
     """A frame, a series, an index or a scalar, in chunks of rows.
@@ -19,9 +20,9 @@ class FrameBase:
     expr: Expr
 
     @property
-    def _meta(self) -> pandas.DataFrame: ...
+    def _meta(self) -> Rows: ...
     @property
-    def columns(self) -> pandas.Index: ...
+    def columns(self) -> Axis: ...
     @property
     def index(self) -> Index: ...
     @property

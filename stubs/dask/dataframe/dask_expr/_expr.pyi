@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Self
 
-import pandas
+from mars.dataframe.protocols import Rows
 
 class Expr:
     """A step of an expression. Subclasses name its operands, which are attributes then."""
@@ -16,7 +16,7 @@ class Expr:
 
     def __new__(cls, *args: object) -> Self: ...
     @property
-    def _meta(self) -> pandas.DataFrame: ...
+    def _meta(self) -> Rows: ...
     def dependencies(self) -> list[Expr]: ...
 
 class Elemwise(Expr): ...
