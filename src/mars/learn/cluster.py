@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from mars.learn.facade import names_of, of_function
 from mars.learn.fitting import of_class
@@ -32,7 +32,7 @@ def _translated(kwargs: dict[str, object]) -> dict[str, object]:
 def _k_means_class() -> object:
     from sklearn import cluster
 
-    made = of_class(cluster.KMeans)
+    made: Any = of_class(cluster.KMeans)
     begin = made.__init__
 
     @functools.wraps(begin)

@@ -17,7 +17,7 @@ import itertools
 import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from mars.calls.objects import ExecutableTuple, Object
@@ -29,12 +29,15 @@ from mars.sessions.opening import get_context
 from mars.sessions.session import Session
 from mars.tileables.tileable import Tileable
 
+if TYPE_CHECKING:
+    from xgboost import Booster, DMatrix
+
 Options: TypeAlias = dict[str, object]
 Data: TypeAlias = tuple[object, object, Options]
 """The rows, what is to be learned, and what else a DMatrix takes."""
 Measured: TypeAlias = Sequence[tuple[Data, str]]
 """Data with a name, which each round is measured on."""
-Trained: TypeAlias = tuple[object, Options]
+Trained: TypeAlias = "tuple[Booster, Options]"
 """A booster, and what was measured."""
 
 BEGINNINGS: Final = 4
@@ -253,7 +256,7 @@ def train_here(
     """Train in this process; ``tells`` says whether it prints what was measured."""
     import xgboost
 
-    def matrix(data: object, label: object, more: Options) -> object:
+    def matrix(data: object, label: object, more: Options) -> DMatrix:
         return xgboost.DMatrix(data, label, **more)
 
     measured: dict[str, object] = {}
