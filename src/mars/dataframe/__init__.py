@@ -23,7 +23,7 @@ from mars.dataframe.names import TOP, TOP_MISSING
 
 
 def __getattr__(name: str) -> Any:
-    found: Any
+    found: object
     if name in ("DataFrame", "Series", "Index"):
         from mars.dataframe import reading
 

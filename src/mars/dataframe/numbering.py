@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from dask.dataframe.dask_expr._collection import FrameBase
@@ -74,7 +74,7 @@ def expression() -> type[Expr]:
     return Numbered
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name != "Numbered":
         raise AttributeError(f"module 'mars.dataframe.numbering' has no attribute {name!r}")
     return expression()

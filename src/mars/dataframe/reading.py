@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from mars.dataframe import core, rows
 from mars.dataframe.joining import of_pandas
@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     Chunk = int | Sequence[int] | None
 
 
-def _computed(data: object) -> Any:
+@overload
+def _computed(data: dict[str, object]) -> dict[str, object]: ...
+
+
+@overload
+def _computed(data: list[object]) -> list[object]: ...
+
+
+@overload
+def _computed(data: object) -> object: ...
+
+
+def _computed(data: object) -> object:
     """Values in the place of tensors and frames within lists and dicts."""
     if isinstance(data, Tileable):
         return data.executed_value()

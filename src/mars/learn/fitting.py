@@ -354,6 +354,17 @@ def _by_rows(value: object) -> object:
     return list(value.objects or ())
 
 
+class Sliced(Protocol):
+    """What gives some of its rows."""
+
+    def __getitem__(self, rows: slice, /) -> object: ...
+
+
+def rows_between(value: object, begin: int, end: int) -> object:
+    """Some rows of a tensor, a frame or an array."""
+    return cast("Sliced", getattr(value, "iloc", value))[begin:end]
+
+
 def fit_whole(
     model: Estimator, X: object, y: object, kwargs: dict[str, object]
 ) -> dict[str, object]:
@@ -387,4 +398,4 @@ def _score(model: Estimator, X: object, y: object, kwargs: dict[str, object]) ->
     return model.score(X, **kwargs) if y is None else model.score(X, y, **kwargs)
 
 
-__all__ = ["Fitted", "fit_whole", "of_class", "on_rows"]
+__all__ = ["Fitted", "fit_whole", "of_class", "on_rows", "rows_between"]

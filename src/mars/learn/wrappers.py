@@ -50,10 +50,11 @@ class ParallelPostFit:
         values = [one.executed_value() if isinstance(one, Tileable) else one for one in (X, y)]
         return check_scoring(self.estimator, self.scoring)(self.estimator, *values)
 
-    def _run(self, name: str, X: object) -> Any:
+    def _run(self, name: str, X: object) -> object:
         if isinstance(X, Tileable):
             return on_rows(self.estimator, name, X)
-        return getattr(self.estimator, name)(X)
+        made: object = getattr(self.estimator, name)(X)
+        return made
 
     def predict(self, X: object) -> Any:
         """Predictions for rows."""

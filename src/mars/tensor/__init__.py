@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     if name == "Tensor":
         from mars.tensor.core import Tensor
 
-        found: Any = Tensor
+        found: object = Tensor
     elif name == "ExecutableTuple":
         from mars.calls.objects import ExecutableTuple
 

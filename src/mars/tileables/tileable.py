@@ -216,7 +216,7 @@ class Tileable(Executable[Any]):
             return self.value_in(None)
         return super().fetch(session)
 
-    def errors(self, session: AnySession | None = None) -> list[Any]:
+    def errors(self, session: AnySession | None = None) -> list[BaseException | None]:
         """The error of each chunk; None for a chunk that has a value."""
         return super().errors(session) if self._objects else []
 
