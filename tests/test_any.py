@@ -33,7 +33,7 @@ CEILINGS = {
     "engines/worker": 2,
     "executors": 1,
     "joblib": 5,
-    "learn": 13,
+    "learn": 14,
     "learn/contrib": 6,
     "observe": 4,
     "report": 1,

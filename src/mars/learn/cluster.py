@@ -61,7 +61,7 @@ def _k_means() -> Callable[..., object]:
 _get, _names = names_of("sklearn.cluster")
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name == "KMeans":
         return _k_means_class()
     return _k_means() if name == "k_means" else _get(name)
