@@ -274,6 +274,8 @@ def eye(
 
     kind = float if dtype is None else dtype
     shape = (N, N if M is None else M)
+    if not N:
+        return zeros(shape, kind, chunk_size, order)  # by this length Dask divides
     chunks = chunks_for(shape, kind, chunk_size)
     made = da.eye(N, chunks=max(1, *chunks[0]), M=shape[1], k=k, dtype=kind)
     return in_order(made if made.chunks == chunks else made.rechunk(chunks), order)
