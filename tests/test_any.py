@@ -1,9 +1,9 @@
 """How many lines of each package say `Any`: the count can only fall.
 
 `Any` switches the type checker off. It is right where a program of the user decides (what `fetch`
-gives), where a package has no types (what Dask and Ray make, named once in each module), and where
-a lower floor carries what a higher one made. A change that needs one more says so here; one that
-needs fewer lowers the ceiling.
+gives), where a package has no types (what Ray makes, named once in each module), and where a lower
+floor carries what a higher one made. What Dask makes has types in `stubs/`, which are counted, too.
+A change that needs one more says so here; one that needs fewer lowers the ceiling.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "mars"
+STUBS = Path(__file__).parents[1] / "stubs"
 
 CEILINGS = {
     "": 34,
@@ -22,8 +23,8 @@ CEILINGS = {
     "checkpoint": 5,
     "cli": 2,
     "code": 2,
-    "dask": 42,
-    "dataframe": 265,
+    "dask": 2,
+    "dataframe": 13,
     "deploy/kubernetes": 1,
     "engines": 5,
     "engines/cluster": 8,
@@ -32,14 +33,14 @@ CEILINGS = {
     "engines/worker": 2,
     "executors": 1,
     "joblib": 5,
-    "learn": 58,
-    "learn/contrib": 18,
+    "learn": 14,
+    "learn/contrib": 6,
     "observe": 4,
     "report": 1,
     "sessions": 27,
-    "tensor": 279,
-    "tensor/spatial": 7,
-    "tileables": 35,
+    "stubs": 5,
+    "tensor": 17,
+    "tileables": 4,
     "web": 3,
 }
 """Lines of code that say `Any`, by package; "" are the modules beside the packages."""
@@ -63,6 +64,8 @@ def counted() -> Counter[str]:
         folders = path.relative_to(ROOT).parts[:-1]
         lines = lines_with_any(path.read_text(encoding="utf-8"))
         found["/".join(folders)] += len(lines)
+    for path in STUBS.rglob("*.pyi"):
+        found["stubs"] += len(lines_with_any(path.read_text(encoding="utf-8")))
     return +found
 
 

@@ -168,7 +168,7 @@ LAYERS = """
     joblib
     learn.contrib.joblib
     core.context core.session
-    dask.small_frames dask.lock_table
+    dask.collection dask.small_frames dask.lock_table
     dask.annotations dask.fusion dask.program dask.shuffles pandas
     dask.at_home dask.kept dask.lifting dask.locks dask.threads
     dask.plan
@@ -179,16 +179,22 @@ LAYERS = """
     tileables.tileable
     tensor.names tensor.sorting
     tensor.calling
-    tensor.own tensor.picking tensor.random tensor.fft tensor.special tensor.stats
-    tensor.spatial.distance tensor.ranking tensor.files tensor.tricks
-    tensor.spatial tensor.find tensor.lib
-    tensor.linalg tensor.protocols
+    tensor.creation
+    tensor.own tensor.picking tensor.fft tensor.special tensor.stats
+    tensor.ranking tensor.files tensor.tricks
+    tensor.find tensor.lib
+    tensor.protocols
     tensor.core
+    tensor.linalg tensor.random tensor.spatial.distance
+    tensor.spatial
     tensor
+    dataframe.protocols
     dataframe.names dataframe.parts dataframe.numbering
     dataframe.rows dataframe.neighbours dataframe.grouping dataframe.whole
-    dataframe.access dataframe.columns
+    dataframe.columns dataframe.handle
+    dataframe.access
     dataframe.groups dataframe.joining
+    dataframe.methods
     dataframe.core
     dataframe.reading
     dataframe

@@ -108,6 +108,7 @@ CASES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "of one axis": lambda m, a, b: [
         m.gradient(a[0]), m.searchsorted(m.sort(a[0]), b), m.insert(a[0], 2, [5.0, 6.0]),
         m.insert(a, 1, [1, 2, 3, 4, 5, 6, 7], axis=1), m.eye(5, 7, k=1), m.eye(7, 5, k=-1),
+        m.eye(0, 4),
     ],
     "decompositions": lambda m, a, b: [
         m.linalg.slogdet(a[:5]), m.linalg.eigh(a[:5] @ a[:5].T)[0], m.linalg.multi_dot([a, b.T, a]),

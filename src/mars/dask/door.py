@@ -6,7 +6,7 @@ This module only describes the door: `mars.dask.running` is loaded when somethin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars.errors import UsageError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mars.sessions.session import AnySession
+
+C = TypeVar("C")
 
 OLDEST = (2026, 1)
 """The first version of Dask whose protocol for schedulers of others includes `persist`."""
@@ -44,11 +46,11 @@ class Scheduler:
     def __init__(self, session: AnySession | None = None) -> None:
         self._session = session
 
-    def __call__(self, dsk: Any, keys: Any, **kwargs: object) -> Any:
+    def __call__(self, dsk: object, keys: object, **kwargs: object) -> Any:
         """Compute keys of a graph; the same as `get`."""
         return self.get(dsk, keys, **kwargs)
 
-    def get(self, dsk: Any, keys: Any, **kwargs: object) -> Any:
+    def get(self, dsk: object, keys: object, **kwargs: object) -> Any:
         """Compute keys of a graph. Dask calls this for `compute`.
 
         Parameters
@@ -87,8 +89,8 @@ class Scheduler:
         return running.compute(self._session, dsk, keys, kwargs)
 
     def persist(
-        self, collections: Sequence[object], *, optimize_graph: bool = True, **kwargs: object
-    ) -> list[Any]:
+        self, collections: Sequence[C], *, optimize_graph: bool = True, **kwargs: object
+    ) -> list[C]:
         """Compute collections, and keep their chunks in the session. Dask calls it for `persist`.
 
         Parameters
@@ -143,7 +145,7 @@ persist = scheduler.persist
 _before: list[_Enabled] = []
 
 
-def enable(session: AnySession | None = None) -> Any:
+def enable(session: AnySession | None = None) -> AbstractContextManager[object]:
     """Have Dask compute with mars, unless a program names another scheduler.
 
     Shuffles of frames and rechunking of arrays are done by tasks from then on.

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from mars.dask.program import Kept, part_of
 from mars.settings import DASK_LIFT_BYTES
 
 if TYPE_CHECKING:
-    Array = Any  # of numpy: whatever its shape and kind
     from dask._task_spec import GraphNode
+    from numpy import ndarray
+    from pandas import DataFrame
 
 Key = Hashable
 
@@ -84,13 +85,13 @@ def lift_nodes(nodes: dict[Key, GraphNode], lifted: Lifted) -> set[Key]:
     from dask.task_spec import Alias, DataNode, Task, TaskRef
 
     looks: set[Key] = set()
-    views: dict[int, list[tuple[Key, Array]]] = {}
-    whole: dict[int, Array] = {}
+    views: dict[int, list[tuple[Key, ndarray]]] = {}
+    whole: dict[int, ndarray] = {}
 
     def taken(value: object) -> Key:
         """The key of a node that gives the value. It will be an alias, or a look at an array."""
         base = base_of(value)
-        if base is None:
+        if base is None or not _is_array(value):
             return lifted.key_for(value)
         key = ("mars-part", len(looks) + sum(map(len, views.values())))
         whole[id(base)] = base
@@ -170,9 +171,7 @@ def _lifted_arguments(
 
     found: list[object] | None = None
     for place, value in enumerate(values):
-        inner: Any = value
-        if type(value) is DataNode:
-            inner = value.value  # type: ignore[attr-defined]
+        inner = value.value if isinstance(value, DataNode) else value
         if not _may_be_large(inner) or size_of(inner) < DASK_LIFT_BYTES:
             continue
         if found is None:
@@ -204,13 +203,23 @@ def size_of(value: object) -> int:
     return int(sizeof(value))
 
 
-def base_of(value: Array) -> Array:
-    """The whole array that a chunk was cut from, if its bytes can be shared. None: they cannot."""
+def _is_array(value: object) -> TypeGuard[ndarray]:
+    """Whether it is an array of numpy itself, which is not loaded to find out."""
     numpy = sys.modules.get("numpy")
-    if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
+    return numpy is not None and type(value) is numpy.ndarray
+
+
+def _is_frame(value: object) -> TypeGuard[DataFrame]:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and type(value) is pandas.DataFrame
+
+
+def base_of(value: object) -> ndarray | None:
+    """The whole array that a chunk was cut from, if its bytes can be shared. None: they cannot."""
+    if not _is_array(value) or value.dtype.hasobject:
         return None
     base = value
-    while type(base.base) is numpy.ndarray:
+    while _is_array(base.base):
         base = base.base
     whole = base.flags.c_contiguous or base.flags.f_contiguous
     if not whole or base.dtype.hasobject or any(step < 0 for step in value.strides):
@@ -218,15 +227,13 @@ def base_of(value: Array) -> Array:
     return base
 
 
-def contiguous(value: Array) -> Array:
+def contiguous(value: object) -> object:
     """The value, or a copy of it that pickles without being copied once more."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and type(value) is numpy.ndarray:
+    if _is_array(value):
         if value.dtype.hasobject or value.flags.c_contiguous or value.flags.f_contiguous:
             return value
-        return numpy.ascontiguousarray(value)
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and type(value) is pandas.DataFrame:
+        return value.copy(order="C")
+    if _is_frame(value):
         return value.copy()  # rows that were cut out are not contiguous
     return value
 

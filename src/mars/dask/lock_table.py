@@ -19,7 +19,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
-from typing import Any, Final
+from typing import Final
 
 from mars.attempt import context
 from mars.engines.objects import asker_is_there
@@ -127,14 +127,17 @@ class ClusterLock(LockOfCalls):
         self._owner = ""  # while it is held through this object
         self._inner = threading.Lock()  # between threads that share this object
 
-    def _table(self) -> Any:
+    def _ask(self, method: str, *args: object) -> object:
+        """Call a method of the table, in the program's process."""
         attempt = context.current()
         if attempt is None:
             raise UsageError(
                 "this lock belongs to the calls of a session on a cluster, and can be taken in "
                 "these only; in the program use the lock that the graph was made with"
             )
-        return attempt.engine.get_object(attempt.session_id, NAME)
+        table = attempt.engine.get_object(attempt.session_id, NAME)
+        call: Callable[..., object] = getattr(table, method)
+        return call(*args)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; see `LockOfCalls`.
@@ -155,7 +158,7 @@ class ClusterLock(LockOfCalls):
                 wait_s = 0.0
             elif wait_s is not None:
                 wait_s = max(0.0, wait_s - (time.monotonic() - begun))
-            taken = bool(self._table().acquire(self._token, owner, wait_s))
+            taken = bool(self._ask("acquire", self._token, owner, wait_s))
         finally:
             if not taken:
                 self._inner.release()
@@ -168,7 +171,7 @@ class ClusterLock(LockOfCalls):
         if not owner:
             raise RuntimeError("release of a lock that is not held")
         try:
-            self._table().release(self._token, owner)
+            self._ask("release", self._token, owner)
         finally:
             self._inner.release()
 

@@ -23,8 +23,8 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Hashable
+from typing import Final, Protocol
 
 from mars.dask.lock_table import NAME, ClusterLock, LockOfCalls, LockTable
 from mars.engines.kinds import is_cluster
@@ -179,7 +179,30 @@ class _Travel(threading.local):
 _travel = _Travel()
 
 
-def _reduce_named(lock: Any) -> tuple[Any, ...]:
+class _Named(Protocol):
+    """What is used of a SerializableLock of Dask."""
+
+    token: Hashable
+
+
+class _File(Protocol):
+    filename: str
+    mode: str
+
+
+class _Dataset(Protocol):
+    """What is used of a dataset of h5py."""
+
+    file: _File
+    name: str
+
+
+def _reduce_named(
+    lock: _Named,
+) -> (
+    tuple[Callable[..., object], tuple[object, ...]]
+    | tuple[Callable[..., object], tuple[object, ...], object]
+):
     """A SerializableLock of Dask: a name stands for it in each process."""
     if not _travel.on:
         return copyreg.__newobj__, (type(lock),), lock.token  # type: ignore[attr-defined]
@@ -202,7 +225,7 @@ def _reduce_plain(lock: object) -> tuple[Callable[..., object], tuple[object, ..
         return ProcessLock, (_here.path(), place)
 
 
-def _reduce_dataset(dataset: Any) -> tuple[Callable[..., object], tuple[object, ...]]:
+def _reduce_dataset(dataset: _Dataset) -> tuple[Callable[..., object], tuple[object, ...]]:
     """A dataset of h5py: other processes open its file for themselves."""
     file = dataset.file
     if not _travel.on or _travel.far or file.mode != "r":
@@ -214,11 +237,12 @@ def _reduce_dataset(dataset: Any) -> tuple[Callable[..., object], tuple[object, 
     return open_dataset, (os.path.abspath(file.filename), dataset.name)
 
 
-def open_dataset(path: str, name: str) -> Any:
+def open_dataset(path: str, name: str) -> object:
     """A dataset of h5py in a file that is opened for reading. It is closed with the dataset."""
     import h5py
 
-    return h5py.File(path, "r")[name]
+    opened: object = h5py.File(path, "r")[name]
+    return opened
 
 
 class Held:

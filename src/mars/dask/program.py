@@ -7,12 +7,13 @@ with it. A value is dropped as soon as no task of the group needs it any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mars.attempt import context
 
 if TYPE_CHECKING:
     from dask._task_spec import GraphNode
+    from numpy import ndarray
 
     from mars.calls.objects import Object
     from mars.sessions.session import Session
@@ -121,7 +122,7 @@ def _as_it_is(value: object) -> object:
 
 def part_of(
     stored: memoryview, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: str
-) -> Any:
+) -> ndarray:
     """A part of an array whose bytes are stored as a whole. Nothing is copied."""
     import numpy
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, SupportsInt, TypeVar
 
 from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.put import put
@@ -23,18 +23,21 @@ from mars.dask.program import Kept, Program, run_group
 from mars.dask.shuffles import by_tasks
 from mars.dask.threads import stays_here
 from mars.sessions.opening import choose
-from mars.sessions.session import AnySession, Session
+from mars.sessions.session import AnySession, Session, SessionView
 
 if TYPE_CHECKING:
     from dask._task_spec import GraphNode
-    from dask.highlevelgraph import HighLevelGraph as Graph
+
+    from mars.dask.collection import Collection
 
 Key = Hashable
+C = TypeVar("C", bound="Collection")
+D = TypeVar("D")
 
 
 def compute(
-    given: AnySession | None, dsk: Graph, keys: Sequence[Key], kwargs: Mapping[str, Any]
-) -> Any:
+    given: AnySession | None, dsk: object, keys: object, kwargs: Mapping[str, object]
+) -> object:
     """Compute keys of a graph; see `mars.dask.Scheduler.get`."""
     from dask.core import flatten
 
@@ -47,14 +50,14 @@ def compute(
 
 def persist(
     given: AnySession | None,
-    collections: Sequence[object],
+    collections: Sequence[D],
     optimize_graph: bool,
-    kwargs: Mapping[str, Any],
-) -> list[object]:
+    kwargs: Mapping[str, object],
+) -> list[D]:
     """Compute collections and keep their chunks; see `mars.dask.Scheduler.persist`."""
     import dask
 
-    def keep(dsk: Graph, keys: Sequence[Key], **more: object) -> list[object]:
+    def keep(dsk: object, keys: Sequence[Key], **more: object) -> list[object]:
         # What Dask puts into the new graph as the result of each key.
         return _kept(given, dsk, list(keys), more)
 
@@ -66,7 +69,7 @@ def persist(
 
 
 def _kept(
-    given: AnySession | None, dsk: Graph, keys: list[Key], kwargs: Mapping[str, Any]
+    given: AnySession | None, dsk: object, keys: list[Key], kwargs: Mapping[str, object]
 ) -> list[object]:
     from mars.dask.kept import KeptTask
 
@@ -88,9 +91,9 @@ def _kept(
 
 def _results(
     given: AnySession | None,
-    dsk: Graph,
+    dsk: object,
     asked: list[Key],
-    kwargs: Mapping[str, Any],
+    kwargs: Mapping[str, object],
     *,
     together: bool,
     fetch: bool,
@@ -115,16 +118,23 @@ def _results(
     return session, inside, {key: values[key] for key in asked}
 
 
+def _asked_session(kwargs: Mapping[str, object]) -> AnySession | None:
+    asked = kwargs.get("session")
+    if asked is None or isinstance(asked, (Session, SessionView)):
+        return asked
+    raise TypeError(f"session has to be a Session, got {asked!r:.80}")
+
+
 def _value(one: object, session: Session | None) -> object:
     return session.value(one) if isinstance(one, Object) and session is not None else one
 
 
 def _run(
     given: AnySession | None,
-    dsk: Graph,
+    dsk: object,
     nodes: dict[Key, GraphNode],
     wanted: list[Key],
-    kwargs: Mapping[str, Any],
+    kwargs: Mapping[str, object],
     *,
     may_stay: bool,
 ) -> tuple[Session | None, dict[Key, object]]:
@@ -134,7 +144,7 @@ def _run(
     """
     from dask.task_spec import DataNode
 
-    session = kwargs.get("session") or given
+    session = _asked_session(kwargs) or given
     if all(type(nodes.get(key)) is DataNode for key in wanted):
         chosen = None if session is None else choose(session)
         return chosen, {key: nodes[key].value for key in wanted}
@@ -147,10 +157,9 @@ def _run(
             plan, objects = _described(dsk, nodes, wanted, chosen, kwargs)
         targets = list(dict.fromkeys(objects.values()))
         if targets:
-            ExecutableTuple(targets).execute(
-                session=chosen,
-                **{name: kwargs[name] for name in ("show_progress", "seed") if name in kwargs},
-            )
+            execute: Callable[..., object] = ExecutableTuple(targets).execute
+            more = {name: kwargs[name] for name in ("show_progress", "seed") if name in kwargs}
+            execute(session=chosen, **more)
     finally:
         held.close()
     found: dict[Key, object] = dict(plan.values)
@@ -160,21 +169,23 @@ def _run(
 
 
 def _described(
-    dsk: Graph,
+    dsk: object,
     nodes: dict[Key, GraphNode],
     wanted: list[Key],
     session: Session,
-    kwargs: Mapping[str, Any],
+    kwargs: Mapping[str, object],
 ) -> tuple[Plan, dict[Key, Object[object]]]:
     """The plan for some keys, with its calls spawned: the objects of what is asked for."""
     from dask.base import get_annotations
 
-    workers = kwargs.get("num_workers") or session.get_total_n_cpu()
+    asked = kwargs.get("num_workers") or session.get_total_n_cpu()
+    if not isinstance(asked, (str, SupportsInt)):
+        raise TypeError(f"num_workers has to be a number, got {asked!r}")
     plan = Plan(
         nodes,
         wanted,
         store=lambda value: put(value, session=session),
-        workers=max(1, int(workers)),
+        workers=max(1, int(asked)),
         annotations=annotations_of(dsk, nodes),
         for_all=get_annotations(),
         adopt=lambda kept: _adopted(kept, session),
@@ -182,16 +193,17 @@ def _described(
     return plan, _spawned(plan)
 
 
-def _described_as(root: Key, objects: Mapping[Key, Object[Any]], plan: Plan) -> Object[Any]:
+def _described_as(root: Key, objects: Mapping[Key, Object[object]], plan: Plan) -> Object[object]:
     """What stands for a key of a plan: a call that was described, or a value that was stored."""
     if root in objects:
         return objects[root]
-    stored: Any = plan.stored[root]
-    made: Object[Any] = stored
-    return made
+    stored = plan.stored[root]
+    if not isinstance(stored, Object):
+        raise TypeError(f"{root!r} is stored as {stored!r}, which is no object")
+    return stored
 
 
-def described(collection: object) -> Object[Any]:
+def described(collection: object) -> Object[object]:
     """What stands for a collection, to be executed; see `mars.contrib.dask`."""
     from dask._expr import FinalizeCompute
     from dask.base import collections_to_expr
@@ -213,8 +225,8 @@ def described(collection: object) -> Object[Any]:
 
 
 def stored_parts(
-    collections: Sequence[object], session: Session
-) -> list[tuple[Any, list[Object[Any]]]]:
+    collections: Sequence[C], session: Session
+) -> list[tuple[C, list[Object[object]]]]:
     """Describe the chunks of collections, and run nothing; see `mars.tileables`.
 
     All collections are described together, so what they share is one call.
@@ -228,8 +240,9 @@ def stored_parts(
     from dask.core import flatten
 
     held = locks.Held(session)
+    found: dict[Key, Object[object]] = {}
 
-    def keep(dsk: Graph, keys: Sequence[Key], **_: object) -> list[object]:
+    def keep(dsk: object, keys: Sequence[Key], **_: object) -> list[object]:
         from mars.dask.kept import KeptTask
 
         dsk, renamed = by_tasks(dsk, list(keys))
@@ -237,7 +250,7 @@ def stored_parts(
         wanted = list(dict.fromkeys(asked))
         with held:
             plan, objects = _described(dsk, needed(nodes_of(dsk), wanted), wanted, session, {})
-        stored: dict[Key, Object[Any]] = {
+        stored: dict[Key, Object[object]] = {
             key: put(value, session=session) for key, value in plan.values.items()
         }
         for key, root in plan.roots.items():
@@ -245,7 +258,6 @@ def stored_parts(
         found.update(zip(keys, [stored[key] for key in asked], strict=True))
         return [KeptTask(key, Kept(found[key], session)) for key in keys]
 
-    found: dict[Key, Object[Any]] = {}
     # Shuffles on the disk of one machine would leave folders there before `keep` replaces them.
     by_calls = dask.config.set({"dataframe.shuffle.method": "tasks"})
     with warnings.catch_warnings(), by_calls:
@@ -283,7 +295,7 @@ def _by_threads(nodes: dict[Key, object], wanted: list[Key]) -> dict[Key, object
 
 def _spawned(plan: Plan) -> dict[Key, Object[object]]:
     """Spawn the calls of a plan. Only the objects of what is asked for are left."""
-    objects: dict[Key, Any] = {}
+    objects: dict[Key, Object[object]] = {}
     wanted = set(plan.roots.values())
     stored = plan.stored
     for step, urgency in zip(plan.steps, priorities(len(plan.steps)), strict=True):
@@ -296,7 +308,7 @@ def _spawned(plan: Plan) -> dict[Key, Object[object]]:
 def _spawn(
     step: Step, values: list[object], urgency: int, inside: bool
 ) -> Sequence[Object[object]]:
-    options: dict[str, Any] = dict(step.options)
+    options: dict[str, object] = dict(step.options)
     given = options.pop("priority", 0)
     # Between two priorities that a program gives there is room for the order of Dask.
     options["priority"] = int(given) * 1000 + urgency if isinstance(given, (int, float)) else given
@@ -304,21 +316,22 @@ def _spawn(
     program = Program(step.nodes, step.outputs, step.names, step.reads, inside)
     args = (program, *values)
     if len(step.outputs) == 1:
-        return [spawn(run_group, args, **options)]
-    run: Callable[..., Any] = run_group
-    return spawn(run, args, n_output=len(step.outputs), **options)
+        one: Callable[..., Object[object]] = spawn
+        return [one(run_group, args, **options)]
+    several: Callable[..., list[Object[object]]] = spawn
+    return several(run_group, args, n_output=len(step.outputs), **options)
 
 
-def _adopted(kept: Kept, session: Session) -> Object[Any]:
+def _adopted(kept: Kept, session: Session) -> Object[object]:
     """What stands for a persisted task in a session: its object, if that is of this session."""
     home = kept.session
     if home is session or home.closed or not home.executed(kept.stored):
-        stored: Object[Any] = kept.stored  # the call that it stands for runs in this session
+        stored: Object[object] = kept.stored  # the call that it stands for runs in this session
         return stored
     return put(kept(), session=session)
 
 
-def _nested(keys: Sequence[Key], values: Mapping[Key, object]) -> object:
+def _nested(keys: object, values: Mapping[Key, object]) -> object:
     """Values in the shape of the keys. Lists become tuples, as Dask expects it."""
     if isinstance(keys, list):
         return tuple([_nested(one, values) for one in keys])

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from dask.highlevelgraph import HighLevelGraph
+    from dask._expr import Expr
 
 Key = Hashable
+G = TypeVar("G")
 
 _MODULE = "dask.dataframe.dask_expr._shuffle"
 
 
-def by_tasks(graph: HighLevelGraph, keys: Sequence[Key]) -> tuple[Any, dict[Key, Key]]:
+def by_tasks(graph: G, keys: Sequence[Key]) -> tuple[G | Expr, dict[Key, Key]]:
     """The graph with all its shuffles done by tasks.
 
     Parameters
@@ -40,10 +41,14 @@ def by_tasks(graph: HighLevelGraph, keys: Sequence[Key]) -> tuple[Any, dict[Key,
         What some of the keys are called in it.
     """
     shuffles = sys.modules.get(_MODULE)
-    if shuffles is None or not hasattr(graph, "find_operations"):
+    if shuffles is None:
+        return graph, {}
+    from dask._expr import Expr
+
+    if not isinstance(graph, Expr):
         return graph, {}
     others = (shuffles.DiskShuffle, shuffles.P2PShuffle)
-    changed = graph
+    changed: Expr = graph
     while True:
         found = next(iter(changed.find_operations(others)), None)
         if found is None:

@@ -16,9 +16,21 @@ from __future__ import annotations
 
 import pickle
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mars.settings import DASK_SCHEMAS_KEPT, DASK_SMALL_FRAME_BYTES
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from numpy import dtype, ndarray
+    from pandas import DataFrame, Index
+
+    Labels = bytes | tuple[int, int, int]
+    # Places and types of the blocks of a frame, type and name of its index.
+    Facts = tuple[list["Placement"], list[dtype], dtype | None, object]
+    # The same as it is pickled, after the columns.
+    Schema = tuple[Index, list[ndarray], list[dtype], dtype | None, object]
 
 _MARK: Final = "mars.dask.small_frames 1"
 """The first item of the tuple that a frame travels as."""
@@ -27,18 +39,25 @@ _KINDS: Final = frozenset("biufc")
 """Kinds of numpy's types whose values are nothing but their bytes."""
 
 
+class Placement(Protocol):
+    """Which columns a block of pandas has."""
+
+    @property
+    def as_array(self) -> ndarray: ...
+
+
 class Packer:
     """Makes of the values of one call what travels."""
 
     def __init__(self) -> None:
-        self._columns: Any = None  # of the last frame, with their names
-        self._names: Any = None
-        self._facts: list[Any] = []  # places and types of its blocks, and type of its index
+        self._columns: Index | None = None  # of the last frame, with their names
+        self._names: object = None
+        self._facts: Facts | None = None
         self._schema = b""
 
     def __call__(self, value: object) -> object:
         """The value as it travels: most often as it is."""
-        pandas: Any = sys.modules.get("pandas")
+        pandas = sys.modules.get("pandas")
         if pandas is None or type(value) is not pandas.DataFrame:
             return value
         try:
@@ -46,37 +65,39 @@ class Packer:
         except AttributeError:  # a version of pandas that keeps it otherwise
             return value
 
-    def _packed(self, frame: Any, pandas: Any) -> object:
+    def _packed(self, frame: DataFrame, pandas: ModuleType) -> object:
         array = sys.modules["numpy"].ndarray
         manager = frame._mgr
         columns, index = manager.axes
-        facts: list[Any] = []
-        parts: list[Any] = []
+        places: list[Placement] = []
+        kinds: list[dtype] = []
+        parts: list[ndarray] = []
         size = 0
         for block in manager.blocks:
             values = block.values
             if type(values) is not array or values.dtype.kind not in _KINDS:
                 return frame
             size += values.nbytes
-            facts += [block.mgr_locs, values.dtype]
+            places.append(block.mgr_locs)
+            kinds.append(values.dtype)
             parts.append(values)
         if type(index) is pandas.RangeIndex:
-            rows: Any = (index.start, index.stop, index.step)
-            facts.append(None)
+            rows: Labels = (index.start, index.stop, index.step)
+            kind = None
         elif type(index) is pandas.Index and type(index._values) is array:
-            rows = index._values
-            if rows.dtype.kind not in _KINDS:
+            labels: ndarray = index._values
+            if labels.dtype.kind not in _KINDS:
                 return frame
-            size += rows.nbytes
-            facts.append(rows.dtype)
-            rows = rows.tobytes()
+            size += labels.nbytes
+            kind = labels.dtype
+            rows = labels.tobytes()
         else:
             return frame
         if size > DASK_SMALL_FRAME_BYTES or frame._attrs or frame._flags is None:
             return frame
         if not frame._flags.allows_duplicate_labels:
             return frame
-        facts.append(index.name)
+        facts: Facts = (places, kinds, kind, index.name)
         known = (
             self._columns is not None
             and columns.is_(self._columns)  # also of a view, such as each slice has
@@ -87,16 +108,16 @@ class Packer:
             self._note(columns, facts)
         return _MARK, self._schema, rows, len(index), [part.tobytes() for part in parts]
 
-    def _note(self, columns: Any, facts: list[Any]) -> None:
+    def _note(self, columns: Index, facts: Facts) -> None:
         from pandas.api.internals import create_dataframe_from_blocks  # noqa: F401  # is it there?
 
-        *blocks, kind, name = facts
-        places = [one.as_array for one in blocks[::2]]
-        self._schema = pickle.dumps((columns, places, blocks[1::2], kind, name), 5)
+        places, kinds, kind, name = facts
+        arrays = [one.as_array for one in places]
+        self._schema = pickle.dumps((columns, arrays, kinds, kind, name), 5)
         self._columns, self._names, self._facts = columns, columns.names, facts
 
 
-_schemas: dict[bytes, Any] = {}
+_schemas: dict[bytes, Schema] = {}
 """Schemas that have come, as this process has them."""
 
 
@@ -107,7 +128,7 @@ def unpacked(value: object) -> object:
     return _frame(*value[1:])
 
 
-def _frame(schema: bytes, rows: Any, count: int, parts: list[bytes]) -> object:
+def _frame(schema: bytes, rows: Labels, count: int, parts: list[bytes]) -> object:
     import numpy
     import pandas
     from pandas.api.internals import create_dataframe_from_blocks
@@ -123,7 +144,7 @@ def _frame(schema: bytes, rows: Any, count: int, parts: list[bytes]) -> object:
         (numpy.frombuffer(bytearray(part), kind_of).reshape(len(at), count), at)
         for part, kind_of, at in zip(parts, types, places, strict=True)
     ]
-    if kind is None:
+    if isinstance(rows, tuple):
         index = pandas.RangeIndex(*rows, name=name)
     else:
         index = pandas.Index(numpy.frombuffer(bytearray(rows), kind), name=name)

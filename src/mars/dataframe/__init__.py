@@ -8,10 +8,10 @@ the calls of a session compute them::
     df = md.read_csv("sales-*.csv")
     df.groupby("city").amount.sum().execute().fetch()
 
-`names` has the tables of all names, `core` the kinds of frames, `groups` their groups, `rows` the
-order of rows over all chunks, `whole` what needs a whole frame, `joining` cuts frames and puts them
-together, and `reading` has the functions that make frames. Needs
-the extra ``dataframe``: ``pip install "mars-remote[dataframe]"``.
+`names` has the tables of all names, `core` the kinds of frames, `handle` what they are, `methods`
+how a method is computed, `groups` their groups, `rows` the order of rows over all chunks, `whole`
+what needs a whole frame, `joining` cuts frames and puts them together, and `reading` has the
+functions that make frames. Needs the extra ``dataframe``: ``pip install "mars-remote[dataframe]"``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mars.dataframe.names import TOP, TOP_MISSING
 
 
 def __getattr__(name: str) -> Any:
-    found: Any
+    found: object
     if name in ("DataFrame", "Series", "Index"):
         from mars.dataframe import reading
 

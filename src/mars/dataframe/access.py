@@ -5,12 +5,18 @@ The classes here hold a frame, and make others of it. The functions called by th
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.dataframe import rows
+from mars.dataframe.handle import Handle
 from mars.dataframe.neighbours import with_rows_nearby
-from mars.dataframe.whole import ByName, Method, on_whole, sample_of, tried
+from mars.dataframe.whole import Method, has_rows, on_whole, sample_of, tileable_of, tried
 from mars.tileables.tileable import Tileable, unwrap, wrap
+
+if TYPE_CHECKING:
+    from mars.calls.executable import Executable
+    from mars.dataframe.protocols import Rows
 
 HINTS: Final = (
     "output_type", "output_types", "dtypes", "dtype", "index", "skip_infer", "elementwise", "shape",
@@ -33,10 +39,10 @@ _NOT_BY_ROW: Final = frozenset({"cat", "get_dummies", "partition", "rpartition"}
 class Places:
     """``iloc``: rows by their place over all chunks."""
 
-    def __init__(self, frame: Any) -> None:
+    def __init__(self, frame: Handle) -> None:
         self._frame = frame
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Executable[object]:
         frame = self._frame
         given = unwrap(key)
         wanted, columns = given if isinstance(given, tuple) else (given, None)
@@ -48,10 +54,11 @@ class Places:
         if (several or ordered) and not isinstance(columns, int):
             return wrap(rows.taken(frame.lazy, wanted, columns), frame)
         if isinstance(wanted, slice) and wanted == slice(None) and isinstance(columns, int):
-            return frame[frame.lazy.columns[columns]]
+            name = frame.lazy.columns[columns]
+            return frame.by_dask(lambda lazy: lazy[name], Method(("[]", name)))
         return on_whole(frame, _ByPlace(wanted, columns))
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         self._frame.become(set_by(self._frame, "iloc", key, value))
 
 
@@ -60,10 +67,10 @@ class _ByPlace:
 
     __name__ = "iloc"
 
-    def __init__(self, wanted: Any, columns: Any) -> None:
+    def __init__(self, wanted: object, columns: object) -> None:
         self._wanted, self._columns = wanted, columns
 
-    def __call__(self, frame: Any) -> Any:
+    def __call__(self, frame: Rows) -> object:
         if self._columns is None:
             return frame.iloc[self._wanted]
         return frame.iloc[self._wanted, self._columns]
@@ -72,32 +79,54 @@ class _ByPlace:
 class Labels:
     """``loc``, ``at`` and ``iat``."""
 
-    def __init__(self, frame: Any, name: str) -> None:
+    def __init__(self, frame: Handle, name: str) -> None:
         self._frame, self._name = frame, name
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Executable[object]:
         frame, given = self._frame, unwrap(key)
         first = given[0] if isinstance(given, tuple) else given
         masked = hasattr(first, "dask") or (isinstance(first, slice) and first == slice(None))
         if self._name == "loc" and masked:
-            return frame._tried(lambda lazy: lazy.loc[given], Method(("loc",), ("[]", key)))
+            return frame.by_dask(lambda lazy: lazy.loc[given], Method(("loc",), ("[]", key)))
         method, others = Method((self._name,), ("[]", key)).lifted()
         return on_whole(frame, method, *others)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         self._frame.become(set_by(self._frame, self._name, key, value))
+
+
+class ByName:
+    """Something made of a frame, whose columns and methods of pandas are found by name."""
+
+    _frame: Handle
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._frame.ndim == 2 and name in self._frame.lazy.columns:
+            return self[name]
+        return lambda *args, **kwargs: self._call(name, args, kwargs)
+
+    def __getitem__(self, key: object) -> ByName:
+        raise NotImplementedError
+
+    def _call(self, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        """Have a method called."""
+        raise NotImplementedError
 
 
 class Chain(ByName):
     """Methods of pandas that follow each other, such as ``rolling(3).mean()``."""
 
-    def __init__(self, frame: Any, *steps: tuple[Any, ...]) -> None:
+    def __init__(self, frame: Handle, *steps: tuple[object, ...]) -> None:
         self._frame, self._steps = frame, steps
 
-    def __getitem__(self, key: Any) -> Chain:
+    def __getitem__(self, key: object) -> Chain:
         return Chain(self._frame, *self._steps, ("[]", key))
 
-    def _call(self, name: str, args: Any, kwargs: Any) -> Any:
+    def _call(
+        self, name: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Executable[object]:
         if name in ("apply", "transform", "agg", "aggregate"):
             drop_hints(kwargs)
         kwargs.pop("combine_size", None)
@@ -108,20 +137,24 @@ class Chain(ByName):
                 return made
         return on_whole(self._frame, method, *others)
 
-    def _in_chunks(self, method: Method) -> Any:
+    def _in_chunks(self, method: Method) -> Tileable | None:
         """A rolling window chunk by chunk, if it is one over rows or over times."""
         import pandas
 
         frame, (name, *given) = self._frame, self._steps[0]
         if name != "rolling" or len(given) != 2 or frame.lazy.npartitions == 1:
             return None
-        args, options = given
-        options = dict(zip(("window", "min_periods", "center"), args, strict=False)) | options
+        args, more = given
+        if not isinstance(args, tuple) or not isinstance(more, dict):
+            return None
+        options = {**dict(zip(("window", "min_periods", "center"), args, strict=False)), **more}
         window = options.get("window")
         if not options.keys() <= {"window", "min_periods", "center", "win_type", "closed"}:
             return None
         small = tried(method, [sample_of(frame)])
-        if not hasattr(small, "iloc") or isinstance(small.index, pandas.MultiIndex):
+        if not has_rows(small):
+            return None
+        if isinstance(small.index, pandas.MultiIndex):
             return None
         if isinstance(window, int):
             center = window if options.get("center") else 0
@@ -140,7 +173,7 @@ class Chain(ByName):
 class Accessor:
     """``str``, ``dt`` and ``cat`` of a series."""
 
-    def __init__(self, series: Any, name: str) -> None:
+    def __init__(self, series: Handle, name: str) -> None:
         self._series, self._name = series, name
 
     def __getattr__(self, name: str) -> Any:
@@ -153,13 +186,13 @@ class Accessor:
             return getattr(self._series.to_pandas().cat, name)  # of the rows, not made up
         return self._run((name,), False) if hasattr(found, "iloc") else found
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Executable[object]:
         return self._run(("[]", key), False)
 
     def __dir__(self) -> list[str]:
         return dir(getattr(self._series.lazy._meta, self._name))
 
-    def _run(self, step: tuple[Any, ...], together: bool) -> Any:
+    def _run(self, step: tuple[object, ...], together: bool) -> Executable[object]:
         series = self._series
         func = Method((self._name,), step)
         method, others = func.lifted()
@@ -167,7 +200,7 @@ class Accessor:
         if others or together or expands or self._name == "cat" or series.lazy.npartitions == 1:
             return on_whole(series, method, *others)
         small = tried(func, [sample_of(series)])
-        if not hasattr(small, "iloc"):
+        if not has_rows(small):
             return on_whole(series, func)
         return wrap(
             series.lazy.map_partitions(func, meta=small.iloc[:0], enforce_metadata=False), series
@@ -178,13 +211,18 @@ class OnChunk:
     """A function of the program, called with a chunk."""
 
     def __init__(
-        self, func: Any, args: Any, kwargs: Any, with_index: bool, chunks: int = 1
+        self,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        with_index: bool,
+        chunks: int = 1,
     ) -> None:
         self._chunks = chunks
         self._func, self._args, self._kwargs, self._with = func, args, kwargs, with_index
         self.__name__ = getattr(func, "__name__", "map_chunk")
 
-    def __call__(self, chunk: Any, number: Any = 0) -> Any:
+    def __call__(self, chunk: object, number: object = 0) -> object:
         if self._chunks == 2:  # the second chunk
             return self._func(chunk, number, *self._args, **self._kwargs)
         kwargs = self._kwargs
@@ -197,13 +235,13 @@ class OnChunk:
 class Written:
     """What a method that has written a file returns: programs of the original execute it."""
 
-    def __init__(self, value: Any = None) -> None:
+    def __init__(self, value: object = None) -> None:
         self._value = value
 
-    def execute(self, *_: Any, **__: Any) -> Written:
+    def execute(self, *_: object, **__: object) -> Written:
         return self
 
-    def fetch(self, *_: Any, **__: Any) -> Any:
+    def fetch(self, *_: object, **__: object) -> Any:
         return self._value
 
     def __str__(self) -> str:
@@ -216,12 +254,12 @@ class Written:
 class _SetColumn:
     __name__ = "set-column"
 
-    def __init__(self, key: Any, values: list[Any] | None = None) -> None:
+    def __init__(self, key: object, values: list[object] | None = None) -> None:
         self._key, self._values = key, values
 
-    def __call__(self, frame: Any, *values: Any) -> Any:
+    def __call__(self, frame: Rows, *values: Sequence[object]) -> Rows:
         made = frame.copy()
-        new: Any = values[0] if values else self._values
+        new = values[0] if values else self._values or ()
         if len(made) != len(new) and not hasattr(new, "index") and len(new) > len(made):
             new = new[: len(made)]  # made-up rows
         made[self._key] = new
@@ -231,10 +269,10 @@ class _SetColumn:
 class _SetBy:
     __name__ = "set"
 
-    def __init__(self, name: str, key: Any, value: Any) -> None:
+    def __init__(self, name: str, key: object, value: object) -> None:
         self._name, self._key, self._value = name, key, value
 
-    def __call__(self, frame: Any) -> Any:
+    def __call__(self, frame: Rows) -> Rows:
         made = frame.copy()
         getattr(made, self._name)[self._key] = self._value
         return made
@@ -243,11 +281,11 @@ class _SetBy:
 class _SetItem:
     __name__ = "set-item"
 
-    def __init__(self, key: Any, value: Any, given: list[bool]) -> None:
+    def __init__(self, key: object, value: object, given: list[bool]) -> None:
         self._key, self._value = key, value
         self._given = given  # whether key and value are frames, which are filled in
 
-    def __call__(self, frame: Any, *values: Any) -> Any:
+    def __call__(self, frame: Rows, *values: object) -> Rows:
         given = iter(values)
         key = next(given) if self._given[0] else self._key
         value = next(given) if self._given[1] else self._value
@@ -256,24 +294,24 @@ class _SetItem:
         return made
 
 
-def with_column(frame: Any, key: Any, values: list[Any]) -> Any:
+def with_column(frame: Handle, key: object, values: list[object]) -> Tileable:
     """A frame with one more column, of values that the program has."""
     if len(values) != len(frame):
         raise ValueError(
             f"Length of values ({len(values)}) does not match length of index ({len(frame)})"
         )
-    return on_whole(frame, _SetColumn(key, values))
+    return tileable_of(on_whole(frame, _SetColumn(key, values)))
 
 
-def set_whole(frame: Any, key: Any, value: Any) -> Any:
+def set_whole(frame: Handle, key: object, value: object) -> Tileable:
     """A frame with elements set, as ``frame[key] = value`` sets them."""
     others = [one for one in (key, value) if isinstance(one, Tileable)]
     given = [isinstance(one, Tileable) for one in (key, value)]
     func = _SetItem(None if given[0] else key, None if given[1] else value, given)
-    return on_whole(frame, func, *others)
+    return tileable_of(on_whole(frame, func, *others))
 
 
-def set_by(frame: Any, name: str, key: Any, value: Any) -> Any:
+def set_by(frame: Handle, name: str, key: object, value: object) -> Tileable:
     """A frame with elements set by label or place."""
     plain = value.executed_value() if isinstance(value, Tileable) else value
     where = key
@@ -281,7 +319,7 @@ def set_by(frame: Any, name: str, key: Any, value: Any) -> Any:
         where = tuple(one.executed_value() if isinstance(one, Tileable) else one for one in key)
     elif isinstance(key, Tileable):
         where = key.executed_value()
-    return on_whole(frame, _SetBy(name, where, plain))
+    return tileable_of(on_whole(frame, _SetBy(name, where, plain)))
 
 
 __all__ = [

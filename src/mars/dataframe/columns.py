@@ -7,10 +7,15 @@ call has the whole frame in memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.dataframe.parts import of_parts, parts_of
 from mars.dataframe.whole import joined
+
+if TYPE_CHECKING:
+    from dask.dataframe.dask_expr._collection import FrameBase
+
+    from mars.dataframe.protocols import Rows
 
 BY_COLUMN: Final = frozenset(
     ["describe", "kurt", "kurtosis", "median", "quantile", "rank", "skew", "interpolate"]
@@ -18,7 +23,9 @@ BY_COLUMN: Final = frozenset(
 """Methods of frames of which each column of the result needs one column of the frame."""
 
 
-def by_column(lazy: Any, columns: list[Any], func: Callable[[Any], Any], small: Any) -> Any:
+def by_column(
+    lazy: FrameBase, columns: list[object], func: Callable[[Rows], Rows], small: Rows
+) -> FrameBase:
     """A frame or series of Dask with one chunk, made of the results for single columns.
 
     Parameters
@@ -41,14 +48,14 @@ def by_column(lazy: Any, columns: list[Any], func: Callable[[Any], Any], small: 
     return of_parts([made], small.iloc[:0])
 
 
-def _run(func: Callable[[Any], Any], parts: list[Any]) -> Any:
+def _run(func: Callable[[Rows], Rows], parts: list[Rows]) -> Rows:
     return func(joined(parts))
 
 
-def _together(results: list[Any], axis: int, name: Any) -> Any:
+def _together(results: list[Rows], axis: int, name: object) -> Rows:
     import pandas
 
-    made = pandas.concat(results, axis=axis)
+    made: Rows = pandas.concat(results, axis=axis)
     if axis == 0:
         made.name = name if len({one.name for one in results}) > 1 else results[0].name
     return made

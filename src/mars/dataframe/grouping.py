@@ -13,9 +13,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars.dataframe.parts import lengths_of, of_parts, parts_of
+
+if TYPE_CHECKING:
+    from dask.dataframe.dask_expr._collection import FrameBase
+    from dask.delayed import Delayed
+    from numpy import ndarray
+
+    from mars.dataframe.protocols import Rows
 
 BY_ROWS: Final = frozenset(
     [
@@ -35,8 +42,12 @@ BY_KEYS: Final = frozenset(
 
 
 def grouped_together(
-    lazy: Any, keys: Sequence[Any], func: Callable[[Any], Any], meta: Any, by_rows: bool
-) -> Any:
+    lazy: FrameBase,
+    keys: Sequence[object],
+    func: Callable[[Rows], Rows],
+    meta: Rows,
+    by_rows: bool,
+) -> FrameBase:
     """A frame of Dask with one chunk: the results of a function for parts with whole groups.
 
     Parameters
@@ -60,6 +71,7 @@ def grouped_together(
     split = dask.delayed(_split, pure=True, nout=count)
     run = dask.delayed(_run, pure=True)
     known = lengths_of(lazy)
+    lengths: list[int] | Delayed
     if known is None:
         lengths = dask.delayed(_places, pure=True)([dask.delayed(len)(one) for one in parts])
     else:
@@ -74,7 +86,7 @@ def _places(lengths: list[int]) -> list[int]:
     return [0, *itertools.accumulate(lengths)]
 
 
-def _split(part: Any, keys: list[Any], count: int, place: int) -> list[tuple[Any, Any]]:
+def _split(part: Rows, keys: list[object], count: int, place: int) -> list[tuple[Rows, ndarray]]:
     """The rows for each part, with their places in the whole frame."""
     import numpy
     import pandas
@@ -87,7 +99,9 @@ def _split(part: Any, keys: list[Any], count: int, place: int) -> list[tuple[Any
     return found
 
 
-def _run(func: Callable[[Any], Any], pieces: list[tuple[Any, Any]], by_rows: bool) -> Any:
+def _run(
+    func: Callable[[Rows], Rows], pieces: list[tuple[Rows, ndarray]], by_rows: bool
+) -> Rows | tuple[Rows, ndarray] | None:
     import numpy
     import pandas
 
@@ -106,24 +120,24 @@ def _run(func: Callable[[Any], Any], pieces: list[tuple[Any, Any]], by_rows: boo
     return made, places[rows]
 
 
-def _by_rows(results: list[Any], _: int, meta: Any) -> Any:
+def _by_rows(results: list[tuple[Rows, ndarray] | None], _: int, meta: Rows) -> Rows:
     import numpy
     import pandas
 
     full = [one for one in results if one is not None]
     if not full:
         return meta
-    whole = pandas.concat([one for one, _ in full])
+    whole: Rows = pandas.concat([one for one, _ in full])
     return whole.iloc[numpy.argsort(numpy.concatenate([rows for _, rows in full]))]
 
 
-def _by_keys(results: list[Any], count: int, meta: Any) -> Any:
+def _by_keys(results: list[Rows | None], count: int, meta: Rows) -> Rows:
     import pandas
 
     full = [one for one in results if one is not None]
     if not full:
         return meta
-    whole = pandas.concat(full)
+    whole: Rows = pandas.concat(full)
     levels = list(range(count)) if whole.index.nlevels > 1 else 0
     return whole.sort_index(level=levels, kind="stable", sort_remaining=False)
 

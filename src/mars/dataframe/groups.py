@@ -7,13 +7,22 @@ runs in one call that gets the whole frame. The order of rows is that of pandas.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mars.dataframe.access import Chain
+from mars.dataframe import rows
+from mars.dataframe.access import ByName, Chain
 from mars.dataframe.grouping import BY_KEYS, BY_ROWS, grouped_together
+from mars.dataframe.handle import Handle
 from mars.dataframe.names import GROUPED
-from mars.dataframe.whole import ByName, Method, on_whole, sample_of, tried
+from mars.dataframe.whole import Method, has_rows, on_whole, sample_of, tried
 from mars.tileables.tileable import Tileable, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pandas.api.typing import DataFrameGroupBy
+
+    from mars.calls.executable import Executable
 
 
 class Groups(ByName):
@@ -31,16 +40,18 @@ class Groups(ByName):
         The columns that are looked at.
     """
 
-    def __init__(self, frame: Any, by: Any, kwargs: dict[str, Any], selected: Any = None) -> None:
+    def __init__(
+        self, frame: Handle, by: object, kwargs: dict[str, object], selected: object = None
+    ) -> None:
         self._frame, self._by, self._kwargs, self._selected = frame, by, kwargs, selected
 
-    def __getitem__(self, key: Any) -> Groups:
+    def __getitem__(self, key: object) -> Groups:
         for one in key if isinstance(key, list) else [key]:
             if one not in self._frame.lazy.columns:
                 raise KeyError(f"Column not found: {one}")
         return Groups(self._frame, self._by, self._kwargs, key)
 
-    def agg(self, func: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def agg(self, func: object = None, *args: object, **kwargs: object) -> object:
         """One or several reductions of each group, as pandas names them."""
         given = {key: _plainly(one) for key, one in kwargs.items()}
         return self._call("agg", () if func is None else (func, *args), given)
@@ -53,50 +64,52 @@ class Groups(ByName):
         return int(self._of_pandas().ngroups)
 
     @property
-    def groups(self) -> Any:
+    def groups(self) -> object:
         """The labels of the rows of each group; the frame is executed for that."""
         return self._of_pandas().groups
 
     @property
-    def indices(self) -> Any:
+    def indices(self) -> object:
         """The places of the rows of each group; the frame is executed for that."""
         return self._of_pandas().indices
 
-    def rolling(self, *args: Any, **kwargs: Any) -> Chain:
+    def rolling(self, *args: object, **kwargs: object) -> Chain:
         return self._chain("rolling", args, kwargs)
 
-    def expanding(self, *args: Any, **kwargs: Any) -> Chain:
+    def expanding(self, *args: object, **kwargs: object) -> Chain:
         return self._chain("expanding", args, kwargs)
 
-    def ewm(self, *args: Any, **kwargs: Any) -> Chain:
+    def ewm(self, *args: object, **kwargs: object) -> Chain:
         return self._chain("ewm", args, kwargs)
 
-    def resample(self, *args: Any, **kwargs: Any) -> Chain:
+    def resample(self, *args: object, **kwargs: object) -> Chain:
         return self._chain("resample", args, kwargs)
 
-    def _chain(self, name: str, args: Any, kwargs: dict[str, Any]) -> Chain:
+    def _chain(self, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Chain:
         return Chain(self._frame, *self._steps(), (name, args, kwargs))
 
-    def _steps(self) -> list[Any]:
-        steps: list[Any] = [("groupby", (self._by,), self._kwargs)]
+    def _steps(self) -> list[tuple[object, ...]]:
+        steps: list[tuple[object, ...]] = [("groupby", (self._by,), self._kwargs)]
         if self._selected is not None:
             steps.append(("[]", self._selected))
         return steps
 
-    def _of_pandas(self) -> Any:
+    def _of_pandas(self) -> DataFrameGroupBy:
         by = self._by.executed_value() if isinstance(self._by, Tileable) else self._by
         grouped = self._frame.to_pandas().groupby(by, **self._kwargs)
         return grouped if self._selected is None else grouped[self._selected]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[object]:
         return iter(self._of_pandas())
 
-    def _call(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _call(
+        self, name: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Executable[object]:
         for hint in ("method", "combine_size", "output_type", "dtypes", "skip_infer"):
             kwargs.pop(hint, None)
         plain = Method(*self._steps(), (name, args, kwargs))
         if self._in_chunks(name, args, kwargs):
-            made = self._by_dask(name, args, kwargs, plain)
+            made = self._by_dask(name, args, kwargs)
             if made is not None:
                 return made
         method, others = plain.lifted()
@@ -106,7 +119,7 @@ class Groups(ByName):
                 return made
         return on_whole(self._frame, method, *others)
 
-    def _together(self, name: str, method: Method) -> Any:
+    def _together(self, name: str, method: Method) -> Tileable | None:
         """A method on parts that have whole groups. None: the whole frame is needed."""
         frame = self._frame
         if (name not in BY_ROWS and name not in BY_KEYS) or frame.ndim != 2:
@@ -121,7 +134,7 @@ class Groups(ByName):
             return None
         by_rows = name in BY_ROWS
         small = tried(method, [sample_of(frame)])
-        if not hasattr(small, "iloc"):
+        if not has_rows(small):
             return None
         if not by_rows and (
             not self._kwargs.get("sort", True) or list(small.index.names)[: len(keys)] != keys
@@ -129,7 +142,7 @@ class Groups(ByName):
             return None
         return wrap(grouped_together(frame.lazy, keys, method, small.iloc[:0], by_rows))
 
-    def _in_chunks(self, name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+    def _in_chunks(self, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
         frame = self._frame
         if frame.ndim != 2 or frame.lazy.npartitions == 1 or not _are_columns(self._by, frame):
             return False
@@ -143,7 +156,9 @@ class Groups(ByName):
             return False
         return all(one in GROUPED for one in _functions(args, kwargs))
 
-    def _by_dask(self, name: str, args: Any, kwargs: dict[str, Any], plain: Method) -> Any:
+    def _by_dask(
+        self, name: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Tileable | None:
         import warnings
 
         options = dict(self._kwargs)
@@ -164,10 +179,7 @@ class Groups(ByName):
             return None
         if name == "nunique":  # which Dask leaves in any order
             made = made.map_partitions(Method(("sort_index", (), {})), meta=made._meta)
-        if as_index:
-            return wrap(made)
-        result = wrap(made)
-        return result.reset_index()
+        return wrap(made if as_index else rows.with_index_as_columns(made, {"drop": False}))
 
 
 def _plainly(one: object) -> object:
@@ -181,7 +193,7 @@ def _plainly(one: object) -> object:
     return one
 
 
-def _are_columns(by: Any, frame: Any) -> bool:
+def _are_columns(by: object, frame: Handle) -> bool:
     keys = by if isinstance(by, (list, tuple)) else [by]
     if any(isinstance(one, Tileable) for one in keys):
         return False
@@ -189,12 +201,12 @@ def _are_columns(by: Any, frame: Any) -> bool:
     return bool(keys) and all(isinstance(one, (str, int)) and one in columns for one in keys)
 
 
-def _functions(args: Any, kwargs: dict[str, Any]) -> list[Any]:
+def _functions(args: tuple[object, ...], kwargs: dict[str, object]) -> list[object]:
     if not args:
         return [one[1] if isinstance(one, tuple) else one for one in kwargs.values()]
     given = args[0]
     if isinstance(given, dict):
-        found: list[Any] = []
+        found: list[object] = []
         for one in given.values():
             found += one if isinstance(one, list) else [one]
         return found

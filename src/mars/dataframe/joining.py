@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, SupportsInt, cast
 
+from mars.calls.executable import Executable
 from mars.config import option_values
 from mars.dataframe import rows
+from mars.dataframe.handle import Handle
 from mars.dataframe.parts import of_parts, parts_of
-from mars.dataframe.whole import on_whole
+from mars.dataframe.whole import has_rows, on_whole
 from mars.settings import FRAME_CHUNK_BYTES
 from mars.tileables.tileable import Tileable, wrap
 
+if TYPE_CHECKING:
+    from mars.dataframe.protocols import Rows
 
-def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
+
+def of_pandas(value: object, chunk_size: object, num_partitions: int | None = None) -> Tileable:
     """A frame, series or index of pandas in chunks; see `mars.dataframe.reading.DataFrame`."""
     import dask
     import dask.dataframe as dd
     import pandas
+    from dask.dataframe.dask_expr._collection import FrameBase
 
     if isinstance(value, pandas.Index):
         frame = of_pandas(value.to_frame(index=True), chunk_size, num_partitions)
-        return frame.lazy.index
+        lazy = frame.lazy
+        return wrap(lazy.index) if isinstance(lazy, FrameBase) else frame
+    if not has_rows(value):
+        raise TypeError(f"a frame or a series of pandas is needed, got {value!r:.80}")
     if isinstance(chunk_size, (tuple, list)):
         chunk_size = chunk_size[0]
     if isinstance(chunk_size, dict):
@@ -33,11 +42,11 @@ def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
         size = max(1, -(-len(value) // int(num_partitions)))
     elif chunk_size is None:
         each = value.memory_usage(deep=False)
-        total = int(each.sum() if hasattr(each, "sum") else each)
+        total = each if isinstance(each, int) else int(each.sum())
         size = max(1, len(value) // max(1, -(-total // FRAME_CHUNK_BYTES)))
         size = -(-len(value) // max(1, -(-len(value) // size))) if len(value) else 1
     else:
-        size = int(chunk_size)
+        size = _rows_of(chunk_size)
     index = value.index
     if isinstance(index, pandas.MultiIndex):  # of which Dask makes no frame, but it takes its parts
         cuts = [*range(0, len(value), max(1, size)), len(value)] if len(value) else [0, 0]
@@ -50,12 +59,18 @@ def of_pandas(value: Any, chunk_size: Any, num_partitions: Any = None) -> Any:
         return wrap(dd.from_pandas(value, chunksize=max(1, size), sort=bool(ordered)))
 
 
+def _rows_of(chunk_size: object) -> int:
+    if not isinstance(chunk_size, SupportsInt):
+        raise TypeError(f"chunk_size has to be a number of rows, got {chunk_size!r}")
+    return int(chunk_size)
+
+
 def concat(
     objs: Iterable[object] | dict[object, object],
-    axis: object = 0,
+    axis: int | str = 0,
     ignore_index: bool = False,
     **kwargs: object,
-) -> Any:
+) -> Executable[object]:
     """Frames one after the other, or side by side; see `pandas.concat`."""
     if isinstance(objs, dict):
         kwargs.setdefault("keys", list(objs))
@@ -63,11 +78,13 @@ def concat(
     given = [one if isinstance(one, Tileable) else of_pandas(one, None) for one in objs]
     simple = axis in (0, "index") and not (kwargs.keys() - {"join", "verify_integrity", "sort"})
     alike = len({(type(one), *map(str, getattr(one.lazy, "columns", ()))) for one in given}) == 1
-    if simple and alike and not kwargs.get("sort") and not kwargs.get("verify_integrity"):
-        parts = [part for one in given for part in parts_of(one.lazy)]
+    lazies = [one.lazy for one in given if isinstance(one, Handle)]
+    simple = simple and alike and len(lazies) == len(given)
+    if simple and not kwargs.get("sort") and not kwargs.get("verify_integrity"):
+        parts = [part for lazy in lazies for part in parts_of(lazy)]
         import pandas
 
-        meta = pandas.concat([one.lazy._meta for one in given])
+        meta = pandas.concat([lazy._meta for lazy in lazies])
         made = of_parts(parts, meta)
         return wrap(rows.numbered(made) if ignore_index else made)
     return on_whole(given[0], _Concat(axis, ignore_index, kwargs), *given[1:])
@@ -76,13 +93,14 @@ def concat(
 class _Concat:
     __name__ = "concat"
 
-    def __init__(self, axis: object, ignore_index: bool, kwargs: dict[str, object]) -> None:
+    def __init__(self, axis: int | str, ignore_index: bool, kwargs: dict[str, object]) -> None:
         self._how = {"axis": axis, "ignore_index": ignore_index, **kwargs}
 
-    def __call__(self, *frames: Any) -> Any:
+    def __call__(self, *frames: object) -> Rows:
         import pandas
 
-        return pandas.concat(list(frames), **self._how)
+        made: Rows = pandas.concat(list(frames), **self._how)
+        return made
 
 
 __all__ = ["concat", "of_pandas"]

@@ -11,14 +11,25 @@ Pandas then computes with these rows, and they are taken off the result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.dataframe.parts import of_parts, parts_of
 
+if TYPE_CHECKING:
+    from dask.dataframe.dask_expr._collection import FrameBase
+    from dask.delayed import Delayed
+    from pandas import Timedelta
+
+    from mars.dataframe.protocols import Rows
+
 
 def with_rows_nearby(
-    lazy: Any, func: Callable[[Any], Any], meta: Any, before: Any = 0, after: int = 0
-) -> Any:
+    lazy: FrameBase,
+    func: Callable[[Rows], Rows],
+    meta: Rows,
+    before: int | Timedelta = 0,
+    after: int = 0,
+) -> FrameBase:
     """A frame of Dask, each chunk of which is computed with rows before and after it.
 
     Parameters
@@ -38,10 +49,10 @@ def with_rows_nearby(
 
     parts = parts_of(lazy)
     last, first = dask.delayed(_last, pure=True), dask.delayed(_first, pure=True)
-    earlier: list[Any] = [None]
+    earlier: list[Delayed | None] = [None]
     for one in parts[:-1]:
         earlier.append(last(earlier[-1], one, before) if before else None)
-    later: list[Any] = [None]
+    later: list[Delayed | None] = [None]
     for one in reversed(parts[1:]):
         later.append(first(one, later[-1], after) if after else None)
     run = dask.delayed(_computed, pure=True)
@@ -52,7 +63,7 @@ def with_rows_nearby(
     return of_parts(made, meta)
 
 
-def _last(earlier: Any, part: Any, wanted: Any) -> Any:
+def _last(earlier: Rows | None, part: Rows, wanted: int | Timedelta) -> Rows:
     whole = _together([earlier, part])
     if isinstance(wanted, int):
         return whole.iloc[max(0, len(whole) - wanted) :]
@@ -61,11 +72,11 @@ def _last(earlier: Any, part: Any, wanted: Any) -> Any:
     return whole[whole.index > whole.index[-1] - wanted]
 
 
-def _first(part: Any, later: Any, wanted: int) -> Any:
+def _first(part: Rows, later: Rows | None, wanted: int) -> Rows:
     return _together([part, later]).iloc[:wanted]
 
 
-def _together(parts: list[Any]) -> Any:
+def _together(parts: list[Rows | None]) -> Rows:
     import pandas
 
     given = [one for one in parts if one is not None and len(one)]
@@ -74,7 +85,9 @@ def _together(parts: list[Any]) -> Any:
     return given[0] if len(given) == 1 else pandas.concat(given)
 
 
-def _computed(func: Callable[[Any], Any], part: Any, earlier: Any, later: Any) -> Any:
+def _computed(
+    func: Callable[[Rows], Rows], part: Rows, earlier: Rows | None, later: Rows | None
+) -> Rows:
     start = 0 if earlier is None else len(earlier)
     return func(_together([earlier, part, later])).iloc[start : start + len(part)]
 

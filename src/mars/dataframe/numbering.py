@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any, ClassVar
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, ClassVar
 
-Meta = Any
+if TYPE_CHECKING:
+    from dask.dataframe.dask_expr._collection import FrameBase
+    from dask.dataframe.dask_expr._expr import Expr
+
+    from mars.dataframe.protocols import Rows
 
 
 @functools.cache
-def expression() -> Any:
+def expression() -> type[Expr]:
     """The class `Numbered`. Dask is loaded for it."""
     from dask.dataframe.dask_expr._expr import Expr, Projection, plain_column_projection
     from dask.task_spec import List, Task, TaskRef
 
-    class Numbered(Expr):  # type: ignore[misc,unused-ignore]
+    class Numbered(Expr):
         """The rows of a frame with an index that counts them."""
 
         _parameters: ClassVar[list[str]] = ["frame", "label"]
-        _defaults: ClassVar[dict[str, Any]] = {"label": None}
+        label: Hashable
+
+        _defaults: ClassVar[dict[str, object]] = {"label": None}
         _is_length_preserving = True
 
         @functools.cached_property
-        def _meta(self) -> Meta:
+        def _meta(self) -> Rows:
             return numbered_part(self.frame._meta, 0, self.label)
 
         def _divisions(self) -> tuple[None, ...]:
@@ -35,22 +42,22 @@ def expression() -> Any:
             return (None,) * (count + 1)
 
         @property
-        def _projection_columns(self) -> Any:
+        def _projection_columns(self) -> list[Hashable]:
             return []
 
-        def _simplify_up(self, parent: Any, dependents: Any) -> Any:
+        def _simplify_up(self, parent: Expr, dependents: object) -> Expr | None:
             """Columns that nobody asks for are left out below, as Dask's own steps do it."""
             if isinstance(parent, Projection) and self.frame.ndim == 2:
                 return plain_column_projection(self, parent, dependents)
             return None
 
-        def _layer(self) -> dict[Any, Any]:
+        def _layer(self) -> dict[Hashable, Task]:
             frame, count = self.frame._name, self.frame.npartitions
             if count == 1:
                 key = (self._name, 0)
                 return {key: Task(key, numbered_part, TaskRef((frame, 0)), 0, self.label)}
             lengths, places = f"lengths-{self._name}", f"places-{self._name}"
-            graph: dict[Any, Any] = {
+            graph: dict[Hashable, Task] = {
                 (lengths, i): Task((lengths, i), len, TaskRef((frame, i))) for i in range(count)
             }
             graph[places] = Task(
@@ -67,7 +74,7 @@ def expression() -> Any:
     return Numbered
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name != "Numbered":
         raise AttributeError(f"module 'mars.dataframe.numbering' has no attribute {name!r}")
     return expression()
@@ -77,11 +84,11 @@ def _places(lengths: list[int]) -> list[int]:
     return [0, *itertools.accumulate(lengths)]
 
 
-def _numbered(part: Any, places: list[int], number: int, label: Any) -> Any:
+def _numbered(part: Rows, places: list[int], number: int, label: Hashable) -> Rows:
     return numbered_part(part, places[number], label)
 
 
-def numbered_part(part: Any, place: int, label: Any) -> Any:
+def numbered_part(part: Rows, place: int, label: Hashable) -> Rows:
     """A part with numbers from a place on as its index."""
     import pandas
 
@@ -90,7 +97,7 @@ def numbered_part(part: Any, place: int, label: Any) -> Any:
     return made
 
 
-def numbered(lazy: Any, label: Any = None) -> Any:
+def numbered(lazy: FrameBase, label: Hashable = None) -> FrameBase:
     """A frame of Dask whose index counts all rows from 0 on."""
     from dask.dataframe.dask_expr._collection import new_collection
 

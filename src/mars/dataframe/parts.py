@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dask.array import Array
+    from dask.dataframe.dask_expr._collection import FrameBase
+    from dask.delayed import Delayed
+
+    from mars.dataframe.protocols import Rows
 
 
-def parts_of(lazy: Any) -> list[Any]:
+def parts_of(lazy: FrameBase) -> list[Delayed]:
     """The chunks of a frame of Dask, as tasks.
 
     Shuffles are done by tasks. Dask would do them on the disk of one machine, as soon as it is
@@ -19,7 +26,7 @@ def parts_of(lazy: Any) -> list[Any]:
         return list(lazy.to_delayed())
 
 
-def array_of(lazy: Any) -> Any:
+def array_of(lazy: FrameBase) -> Array:
     """The values of a frame of Dask, as an array of Dask."""
     import dask
 
@@ -28,7 +35,7 @@ def array_of(lazy: Any) -> Any:
         return lazy.to_dask_array()
 
 
-def of_parts(parts: Sequence[Any], meta: Any) -> Any:
+def of_parts(parts: Sequence[Delayed], meta: Rows) -> FrameBase:
     """A frame of Dask.
 
     Parameters
@@ -46,7 +53,7 @@ def of_parts(parts: Sequence[Any], meta: Any) -> Any:
         return dd.from_delayed(list(parts), meta=meta, verify_meta=False)
 
 
-def lengths_of(lazy: Any) -> list[int] | None:
+def lengths_of(lazy: FrameBase) -> list[int] | None:
     """How many rows the chunks of a frame of Dask have, if that is known without computing."""
     from dask.dataframe.dask_expr._expr import Elemwise
 
@@ -64,14 +71,15 @@ def lengths_of(lazy: Any) -> list[int] | None:
         expr = max(frames, key=lambda one: one.npartitions)
 
 
-def aligned(*frames: Any) -> bool:
+def aligned(*frames: object) -> bool:
     """Whether Dask computes with the rows of several frames that belong together.
 
     It does if all were made of one frame, chunk by chunk, or if their divisions are known.
     """
+    from dask.dataframe.dask_expr._collection import FrameBase
     from dask.dataframe.dask_expr._expr import are_co_aligned
 
-    several = [one for one in frames if getattr(one, "ndim", 0)]
+    several = [one for one in frames if isinstance(one, FrameBase) and one.ndim]
     if all(one.known_divisions for one in several):
         return True
     return bool(are_co_aligned(*[one.expr for one in several]))

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from mars.dataframe import core, rows
 from mars.dataframe.joining import of_pandas
-from mars.dataframe.whole import Method, at_once, on_whole
+from mars.dataframe.whole import Method, at_once, on_whole, tileable_of
 from mars.settings import FRAME_CHUNK_BYTES
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
-def _computed(data: Any) -> Any:
+    from mars.dataframe.protocols import Rows
+
+    Chunk = int | Sequence[int] | None
+
+
+@overload
+def _computed(data: dict[str, object]) -> dict[str, object]: ...
+
+
+@overload
+def _computed(data: list[object]) -> list[object]: ...
+
+
+@overload
+def _computed(data: object) -> object: ...
+
+
+def _computed(data: object) -> object:
     """Values in the place of tensors and frames within lists and dicts."""
     if isinstance(data, Tileable):
         return data.executed_value()
@@ -26,9 +45,10 @@ def _computed(data: Any) -> Any:
 
 
 def DataFrame(  # noqa: N802
-    data: Any = None, index: Any = None, columns: Any = None, dtype: Any = None, copy: bool = False,
-    chunk_size: Any = None, num_partitions: Any = None, gpu: Any = None, sparse: Any = None,
-) -> Any:  # fmt: skip
+    data: object = None, index: object = None, columns: Sequence[object] | None = None,
+    dtype: DTypeLike | None = None, copy: bool = False, chunk_size: Chunk = None,
+    num_partitions: int | None = None, gpu: object = None, sparse: object = None,
+) -> Tileable:  # fmt: skip
     """A frame of what pandas takes, of a tensor, or of tensors and series by column.
 
     Parameters
@@ -48,64 +68,76 @@ def DataFrame(  # noqa: N802
     -------
     mars.dataframe.core.DataFrame
     """
+    import dask.array as da
     import pandas
+    from dask.dataframe.dask_expr._collection import FrameBase
 
     _refuse(gpu, sparse)
     if isinstance(data, core.DataFrame) and index is None and columns is None and dtype is None:
         return data if chunk_size is None else data.rechunk(chunk_size)
-    if hasattr(unwrap(data), "chunks") and index is None and dtype is None:
+    if isinstance(unwrap(data), da.Array) and index is None and dtype is None:
         return from_tensor(data, columns=columns)
-    if hasattr(data, "dask") and hasattr(data, "npartitions"):
+    if isinstance(data, FrameBase):
         return wrap(data)
     made = pandas.DataFrame(_computed(data), _computed(index), columns, dtype, copy or None)
     return of_pandas(made, chunk_size, num_partitions)
 
 
 def Series(  # noqa: N802
-    data: Any = None, index: Any = None, dtype: Any = None, name: Any = None, copy: bool = False,
-    chunk_size: Any = None, num_partitions: Any = None, gpu: Any = None, sparse: Any = None,
-) -> Any:  # fmt: skip
+    data: object = None, index: object = None, dtype: DTypeLike | None = None, name: object = None,
+    copy: bool = False, chunk_size: Chunk = None, num_partitions: int | None = None,
+    gpu: object = None, sparse: object = None,
+) -> Tileable:  # fmt: skip
     """A series of what pandas takes, or of a tensor of one axis; see `DataFrame`."""
+    import dask.array as da
     import dask.dataframe as dd
     import pandas
 
     _refuse(gpu, sparse)
     if isinstance(data, core.Series) and index is None and dtype is None:
-        return data if name is None else data.rename(name)
+        if name is None:
+            return data
+        renamed: Tileable = data.rename(name)
+        return renamed
     lazy = unwrap(data)
-    if hasattr(lazy, "chunks") and index is None and dtype is None:
+    if isinstance(lazy, da.Array) and index is None and dtype is None:
         return wrap(dd.from_dask_array(lazy, columns=name))
     made = pandas.Series(_computed(data), _computed(index), dtype, name)
     return of_pandas(made, chunk_size, num_partitions)
 
 
 def Index(  # noqa: N802
-    data: Any,
-    dtype: Any = None,
+    data: object,
+    dtype: DTypeLike | None = None,
     copy: bool = False,
-    name: Any = None,
-    chunk_size: Any = None,
-    **_: Any,
-) -> Any:
+    name: object = None,
+    chunk_size: Chunk = None,
+    **_: object,
+) -> Tileable:
     """An index of what pandas takes; see `DataFrame`."""
     import pandas
 
-    return wrap(of_pandas(pandas.Index(_computed(data), dtype=dtype, name=name), chunk_size))
+    return of_pandas(pandas.Index(_computed(data), dtype=dtype, name=name), chunk_size)
 
 
-def from_pandas(data: Any, chunk_size: Any = None, num_partitions: Any = None) -> Any:
+def from_pandas(
+    data: Rows, chunk_size: Chunk = None, num_partitions: int | None = None
+) -> Tileable:
     """A frame or a series of pandas in chunks; see `DataFrame`."""
     return of_pandas(data, chunk_size, num_partitions)
 
 
-def from_tensor(tensor: Any, index: Any = None, columns: Any = None, **_: Any) -> Any:
+def from_tensor(
+    tensor: object, index: object = None, columns: Sequence[object] | None = None, **_: object
+) -> Tileable:
     """A frame whose columns are those of a tensor."""
+    import dask.array as da
     import dask.dataframe as dd
     import pandas
 
     if index is not None or isinstance(tensor, dict):
         return DataFrame(_computed(tensor), index=index, columns=columns)
-    lazy = unwrap(tensor)
+    lazy = da.asarray(unwrap(tensor))
     if lazy.ndim == 1:
         return wrap(dd.from_dask_array(lazy.reshape((-1, 1)), columns=columns or [0]))
     lazy = lazy.rechunk({1: -1})
@@ -113,14 +145,14 @@ def from_tensor(tensor: Any, index: Any = None, columns: Any = None, **_: Any) -
     return wrap(dd.from_dask_array(lazy, columns=names))
 
 
-def from_records(data: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
+def from_records(data: object, chunk_size: Chunk = None, **kwargs: object) -> Tileable:
     """A frame of records; see `pandas.DataFrame.from_records`."""
     import pandas
 
     return of_pandas(pandas.DataFrame.from_records(_computed(data), **kwargs), chunk_size)
 
 
-def _refuse(gpu: Any, sparse: Any) -> None:
+def _refuse(gpu: object, sparse: object) -> None:
     if gpu or sparse:
         raise NotImplementedError("frames on a GPU and sparse frames are not there; leave it away")
 
@@ -129,9 +161,9 @@ def _refuse(gpu: Any, sparse: Any) -> None:
 
 
 def read_csv(
-    path: Any, incremental_index: bool = True, chunk_bytes: Any = None, storage_options: Any = None,
-    **kwargs: Any,
-) -> Any:  # fmt: skip
+    path: object, incremental_index: bool = True, chunk_bytes: int | str | None = None,
+    storage_options: object = None, **kwargs: object,
+) -> Tileable:  # fmt: skip
     """A frame of CSV files. Each chunk is read by a call.
 
     Parameters
@@ -162,7 +194,7 @@ def read_csv(
 
         return of_pandas(pandas.read_csv(path, index_col=index_col, **kwargs), None)
     files = [str(one) for one in path] if isinstance(path, (list, tuple)) else str(path)
-    size = chunk_bytes or FRAME_CHUNK_BYTES
+    size: int | str | None = chunk_bytes or FRAME_CHUNK_BYTES
     if kwargs.get("compression", "infer") not in (None, "infer") or str(files).endswith(
         (".gz", ".bz2", ".xz", ".zip", ".zst")
     ):
@@ -186,9 +218,9 @@ def read_csv(
 
 
 def read_parquet(
-    path: Any, columns: Any = None, engine: str = "auto", incremental_index: bool = False,
-    storage_options: Any = None, **kwargs: Any,
-) -> Any:  # fmt: skip
+    path: object, columns: Sequence[object] | None = None, engine: str = "auto",
+    incremental_index: bool = False, storage_options: object = None, **kwargs: object,
+) -> Tileable:  # fmt: skip
     """A frame of Parquet files. Only the columns that are needed are read.
 
     Parameters
@@ -217,7 +249,7 @@ def read_parquet(
     return wrap(rows.numbered(made) if incremental_index and made.npartitions > 1 else made)
 
 
-def read_json(path: Any, **kwargs: Any) -> Any:
+def read_json(path: object, **kwargs: object) -> Tileable:
     """A frame of JSON files; see `pandas.read_json`. With ``lines=True`` they are read in parts."""
     import dask
     import dask.dataframe as dd
@@ -230,7 +262,7 @@ def read_json(path: Any, **kwargs: Any) -> Any:
     return of_pandas(pandas.read_json(path, **kwargs), None)
 
 
-def read_sql(sql: Any, con: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
+def read_sql(sql: object, con: object, chunk_size: Chunk = None, **kwargs: object) -> Tileable:
     """A frame of a query or a table; the program reads it, see `pandas.read_sql`."""
     import pandas
 
@@ -246,13 +278,14 @@ read_sql_query = read_sql_table = read_sql
 # -- of other frames ------------------------------------------------------------------------------
 
 
-def merge(left: Any, right: Any, **kwargs: Any) -> Any:
+def merge(left: object, right: object, **kwargs: object) -> object:
     """Two frames joined; see `pandas.merge`."""
-    first: Any = left if isinstance(left, Tileable) else DataFrame(left)
-    return first.merge(right, **kwargs)
+    first = left if isinstance(left, Tileable) else DataFrame(left)
+    join: Callable[..., object] = getattr(first, "merge")  # noqa: B009  of any kind of frame
+    return join(right, **kwargs)
 
 
-def date_range(*args: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
+def date_range(*args: object, chunk_size: Chunk = None, **kwargs: object) -> Tileable:
     """Dates in equal steps, as an index; see `pandas.date_range`.
 
     ``closed`` and the frequencies "M", "Q" and "Y" of older versions of pandas are taken, too.
@@ -270,15 +303,16 @@ def date_range(*args: Any, chunk_size: Any = None, **kwargs: Any) -> Any:
 class _Top:
     """A function of pandas that gets a frame."""
 
-    def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         self.__name__, self._args, self._kwargs = name, args, kwargs
 
-    def __call__(self, frame: Any) -> Any:
+    def __call__(self, frame: object) -> object:
         import pandas
 
-        return getattr(pandas, self.__name__)(frame, *self._args, **self._kwargs)
+        func: Callable[..., object] = getattr(pandas, self.__name__)
+        return func(frame, *self._args, **self._kwargs)
 
-    def of(self, values: Any) -> Any:
+    def of(self, values: object) -> Callable[[], object]:
         """The same, without arguments, for values that the program has."""
         import numpy
 
@@ -286,8 +320,8 @@ class _Top:
         return functools.partial(self, given)
 
 
-def _top(name: str, by_row: bool) -> Any:
-    def call(data: Any, *args: Any, **kwargs: Any) -> Any:
+def _top(name: str, by_row: bool) -> Callable[..., object]:
+    def call(data: object, *args: object, **kwargs: object) -> object:
         import pandas
 
         for hint in ("chunk_size", "gpu", "sparse_threshold"):
@@ -335,7 +369,8 @@ class _TopOfTwo:
     def __call__(self, left: object, right: object) -> object:
         import pandas
 
-        return getattr(pandas, self.__name__)(left, right, *self._args, **self._kwargs)
+        func: Callable[..., object] = getattr(pandas, self.__name__)
+        return func(left, right, *self._args, **self._kwargs)
 
 
 class CustomReduction:
@@ -372,7 +407,7 @@ class CustomReduction:
     def post(self, value: Any) -> Any:
         return value
 
-    def __call__(self, column: Any) -> Any:
+    def __call__(self, column: Rows) -> object:
         return self.post(self.agg(self.pre(column)))
 
 
@@ -381,10 +416,10 @@ class _Evaluated:
 
     __name__ = "eval"
 
-    def __init__(self, text: str, names: list[str], kwargs: dict[str, Any]) -> None:
+    def __init__(self, text: str, names: list[str], kwargs: dict[str, object]) -> None:
         self._text, self._names, self._kwargs = text, names, kwargs
 
-    def __call__(self, *frames: Any) -> Any:
+    def __call__(self, *frames: Rows) -> object:
         import pandas
 
         given = dict(zip(self._names, frames, strict=False))
@@ -393,15 +428,16 @@ class _Evaluated:
 
 
 def eval(  # noqa: A001  as in pandas
-    expr: str, target: Any = None, inplace: bool = False, **kwargs: Any
-) -> Any:
+    expr: str, target: object = None, inplace: bool = False, **kwargs: object
+) -> object:
     """An expression of frames that the caller's variables have; see `pandas.eval`."""
     import ast
 
     import pandas
 
     caller = sys._getframe(1)
-    scope = {**caller.f_globals, **caller.f_locals, **kwargs.pop("local_dict", {})}
+    more = kwargs.pop("local_dict", {})
+    scope = {**caller.f_globals, **caller.f_locals, **(more if isinstance(more, dict) else {})}
     wanted = {node.id for node in ast.walk(ast.parse(expr)) if isinstance(node, ast.Name)}
     found = {name: scope[name] for name in sorted(wanted) if name in scope}
     names = [name for name, one in found.items() if isinstance(one, Tileable)]
@@ -412,18 +448,9 @@ def eval(  # noqa: A001  as in pandas
         return pandas.eval(expr, local_dict=scope, target=target, inplace=inplace, **kwargs)
     made = on_whole(frames[0], _Evaluated(expr, names, kwargs), *frames[1:])
     if inplace and isinstance(target, Tileable):
-        target.become(made)
+        target.become(tileable_of(made))
         return None
     return made
-
-
-def wrap_value(value: Any) -> Any:
-    """A value of pandas as a frame; anything else as it is."""
-    import pandas
-
-    if isinstance(value, (pandas.DataFrame, pandas.Series)):
-        return of_pandas(value, None)
-    return value
 
 
 to_datetime = _top("to_datetime", True)

@@ -8,31 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
-from mars.calls.objects import ExecutableTuple
+from mars.calls.executable import Executable
+from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.dataframe.parts import of_parts, parts_of
-from mars.tileables.tileable import Tileable, facts_of, kind_named, unwrap, wrap
+from mars.tileables.tileable import (
+    Tileable,
+    facts_of,
+    kind_named,
+    unwrap,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from dask.delayed import Delayed
+
+    from mars.dask.collection import Collection
+    from mars.dataframe.protocols import Rows
 
 
-class ByName:
-    """Something made of a frame, whose columns and methods of pandas are found by name."""
-
-    _frame: Any
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if self._frame.ndim == 2 and name in self._frame.lazy.columns:
-            return self[name]  # type: ignore[index]
-        return lambda *args, **kwargs: self._call(name, args, kwargs)
-
-    def _call(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Have a method called."""
-        raise NotImplementedError
+T = TypeVar("T")
 
 
 class Method:
@@ -44,20 +43,23 @@ class Method:
         Each is a name, positional and keyword arguments; without these, it is an attribute.
     """
 
-    def __init__(self, *steps: tuple[Any, ...]) -> None:
+    def __init__(self, *steps: tuple[object, ...]) -> None:
         self._steps = [(step[0], *map(of_numpy, step[1:])) for step in steps]
         self.__name__ = "-".join(str(step[0]) for step in steps)
 
-    def __call__(self, frame: Any, *values: Any) -> Any:
+    def __call__(self, frame: Rows, *values: object) -> Rows:
         given = iter(values)
         for name, *arguments in self._steps:
             if name == "[]":
                 frame = frame[_filled(arguments[0], given)]
                 continue
-            frame = getattr(frame, name)
+            found = getattr(frame, str(name))
             if arguments:
-                args, kwargs = _filled(arguments[0], given), _filled(arguments[1], given)
-                frame = frame(*args, **kwargs)
+                args, kwargs = [_filled(one, given) for one in arguments]
+                if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
+                    raise TypeError(f"a step of a method has no arguments: {args!r}, {kwargs!r}")
+                found = found(*args, **kwargs)
+            frame = found
         return frame
 
     def lifted(self) -> tuple[Method, list[Tileable]]:
@@ -68,16 +70,17 @@ class Method:
         ), found
 
 
-def of_numpy(value: Any) -> Any:
+def of_numpy(value: object) -> object:
     """Numpy's functions in the place of those of `mars.tensor`: pandas computes with these."""
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return type(value)([of_numpy(one) for one in value])
     if type(value) is dict:
         return {key: of_numpy(one) for key, one in value.items()}
     if getattr(value, "__module__", None) == "mars.tensor" and hasattr(value, "__name__"):
         import numpy
 
-        return getattr(numpy, value.__name__, value)
+        found: object = getattr(numpy, value.__name__, value)
+        return found
     return value
 
 
@@ -85,28 +88,28 @@ class Place:
     """Where a frame is filled in."""
 
 
-def _placed(value: Any, found: list[Tileable]) -> Any:
+def _placed(value: object, found: list[Tileable]) -> object:
     if isinstance(value, Tileable):
         found.append(value)
         return Place()
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return type(value)([_placed(one, found) for one in value])
     if type(value) is dict:
         return {key: _placed(one, found) for key, one in value.items()}
     return value
 
 
-def _filled(value: Any, given: Any) -> Any:
+def _filled(value: object, given: Iterator[object]) -> object:
     if isinstance(value, Place):
         return next(given)
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return type(value)([_filled(one, given) for one in value])
     if type(value) is dict:
         return {key: _filled(one, given) for key, one in value.items()}
     return value
 
 
-def on_whole(frame: Tileable, func: Callable[..., Any], *others: Tileable) -> Any:
+def on_whole(frame: Tileable, func: Callable[..., object], *others: Tileable) -> Executable[object]:
     """The result of a function that gets a frame of pandas.
 
     Parameters
@@ -134,28 +137,40 @@ def on_whole(frame: Tileable, func: Callable[..., Any], *others: Tileable) -> An
     return at_once(func, inputs)
 
 
-def at_once(func: Callable[..., Any], inputs: Sequence[Tileable]) -> Any:
+def has_rows(value: object) -> TypeGuard[Rows]:
+    """Whether it is a frame or a series of pandas."""
+    return hasattr(value, "iloc")
+
+
+def tileable_of(made: Executable[object]) -> Tileable:
+    """A result of `on_whole` that has to be a tensor or a frame."""
+    if not isinstance(made, Tileable):
+        raise TypeError(f"pandas made no frame, but {made!r}")
+    return made
+
+
+def at_once(func: Callable[..., object], inputs: Sequence[Tileable]) -> Executable[object]:
     """The result of a call that is executed now."""
     with places.whole_values():
-        stored: Any = spawn(func, tuple(inputs), name=getattr(func, "__name__", "pandas"))
+        stored = spawn(func, tuple(inputs), name=getattr(func, "__name__", "pandas"))
     stored.execute(show_progress=False)
     return _known(stored)
 
 
-def _known(stored: Any) -> Any:
+def _known(stored: Object[object]) -> Executable[object]:
     kind = facts_of(_kind, stored)
     if kind in ("DataFrame", "Series", "Index"):
         return kind_named(kind)(objects=[stored])
     if kind == "Tensor":
         return kind_named("Array")(objects=[stored])
     if isinstance(kind, int):
-        parts: list[Any] = [spawn(operator.itemgetter(i), (stored,)) for i in range(kind)]
+        parts = [spawn(operator.itemgetter(i), (stored,)) for i in range(kind)]
         ExecutableTuple(parts).execute(show_progress=False)
         return ExecutableTuple([_known(one) for one in parts])
     return stored
 
 
-def _kind(value: Any) -> str | int:
+def _kind(value: object) -> str | int:
     import numpy
     import pandas
 
@@ -179,31 +194,32 @@ def _kind(value: Any) -> str | int:
     return "object"
 
 
-def delayed_whole(one: Tileable) -> Any:
+def delayed_whole(one: Tileable) -> Delayed | Collection:
     """The whole value of a tensor or frame, as a task."""
     import dask
+    from dask.dataframe.dask_expr._collection import FrameBase
 
     lazy = one.lazy
-    if hasattr(lazy, "to_delayed") and hasattr(lazy, "npartitions") and not hasattr(lazy, "chunks"):
-        parts = parts_of(lazy)
-        return dask.delayed(joined, pure=False)(list(parts))
+    if isinstance(lazy, FrameBase):
+        return dask.delayed(joined, pure=False)(parts_of(lazy))
     return lazy
 
 
-def joined(parts: list[Any]) -> Any:
+def joined(parts: Sequence[Rows]) -> Rows:
     """One frame of its parts, in their order."""
     import pandas
 
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], pandas.Index):
-        return parts[0].append(parts[1:])
+        labels: Rows = parts[0].append(parts[1:])
+        return labels
     full = [one for one in parts if len(one)]
-    made = pandas.concat(full) if full else parts[0]
+    made: Rows = pandas.concat(full) if full else parts[0]
     return _numbered_alike(made, full)
 
 
-def _numbered_alike(made: Any, parts: list[Any]) -> Any:
+def _numbered_alike(made: Rows, parts: list[Rows]) -> Rows:
     """Indices that go on from part to part are one range, as pandas would have it."""
     import pandas
 
@@ -220,7 +236,7 @@ def _numbered_alike(made: Any, parts: list[Any]) -> Any:
     return made
 
 
-def sample_of(one: Tileable) -> Any:
+def sample_of(one: Tileable) -> Rows | None:
     """A few made-up rows like those of a frame."""
     from dask.dataframe.utils import meta_nonempty
 
@@ -229,7 +245,7 @@ def sample_of(one: Tileable) -> Any:
     return meta if meta is None or hasattr(lazy, "chunks") else meta_nonempty(meta)
 
 
-def tried(func: Callable[..., Any], samples: list[Any]) -> Any:
+def tried(func: Callable[..., T], samples: list[object]) -> T | None:
     """The result of a function for made-up rows. None: it fails, or has none."""
     import warnings
 
@@ -240,4 +256,14 @@ def tried(func: Callable[..., Any], samples: list[Any]) -> Any:
     return None
 
 
-__all__ = ["Method", "at_once", "delayed_whole", "joined", "on_whole", "sample_of", "tried"]
+__all__ = [
+    "Method",
+    "at_once",
+    "delayed_whole",
+    "has_rows",
+    "joined",
+    "on_whole",
+    "sample_of",
+    "tileable_of",
+    "tried",
+]

@@ -7,16 +7,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence, Sized
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from mars.calls.objects import ExecutableTuple
 from mars.calls.spawn import spawn
 from mars.code import places
-from mars.learn.fitting import fit_whole, on_rows
+from mars.learn.fitting import fit_whole, on_rows, rows_between
 from mars.tileables.tileable import Tileable
 
-Values: TypeAlias = Any
-"""Tensors and frames, arrays of numpy, frames of pandas, and models of scikit-learn."""
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+
+class Regressor(Protocol):
+    """A fitted model."""
+
+    def predict(self, rows: object, /) -> ndarray: ...
+
+
+class Classifier(Regressor, Protocol):
+    """A fitted model that knows classes."""
+
+    classes_: ndarray
+
+    def predict_proba(self, rows: object, /) -> ndarray: ...
 
 
 class _Voting:
@@ -28,12 +42,12 @@ class _Voting:
         The fitted models, one for each chunk of rows.
     """
 
-    estimators_: list[Values]
+    estimators_: list[Any]  # of the class of the estimator
 
     def __init__(self, estimator: object) -> None:
         self.estimator = estimator
 
-    def fit(self, X: Values, y: Values, **kwargs: object) -> Self:
+    def fit(self, X: Sized, y: Sized, **kwargs: object) -> Self:
         """Have a copy of the estimator learn from each chunk of rows, in a call of its own.
 
         Parameters
@@ -57,7 +71,7 @@ class _Voting:
             calls = [
                 spawn(
                     fit_whole,
-                    (clone(self.estimator), _rows(X, a, b), _rows(y, a, b), kwargs),
+                    (clone(self.estimator), rows_between(X, a, b), rows_between(y, a, b), kwargs),
                     name=f"{type(self.estimator).__name__}.fit",
                 )
                 for a, b in itertools.pairwise(ends)
@@ -71,11 +85,11 @@ class _Voting:
             self.estimators_.append(model)
         return self
 
-    def predict(self, X: Values) -> object:
+    def predict(self, X: object) -> object:
         """What the models together say of each row, on all chunks beside each other."""
         return self._on_rows("predict", X)
 
-    def _on_rows(self, name: str, X: Values) -> object:
+    def _on_rows(self, name: str, X: object) -> object:
         models = self._together()
         return on_rows(models, name, X) if isinstance(X, Tileable) else getattr(models, name)(X)
 
@@ -113,7 +127,7 @@ class BlockwiseVotingClassifier(_Voting):
         super().__init__(estimator)
         self.voting, self.classes = voting, classes
 
-    def fit(self, X: Values, y: Values, **kwargs: object) -> Self:
+    def fit(self, X: Sized, y: Sized, **kwargs: object) -> Self:
         """Have a copy of the classifier learn from each chunk of rows; see the base class."""
         import numpy
 
@@ -126,13 +140,13 @@ class BlockwiseVotingClassifier(_Voting):
         self.classes_ = numpy.unique(known)  # type: ignore[call-overload]
         return self
 
-    def predict_proba(self, X: Values) -> object:
+    def predict_proba(self, X: object) -> object:
         """The means of the models' probabilities, with ``voting="soft"``."""
         if self.voting != "soft":
             raise AttributeError("predict_proba() needs voting='soft'")
         return self._on_rows("predict_proba", X)
 
-    def score(self, X: Values, y: Values) -> float:
+    def score(self, X: Sized, y: Sized) -> float:
         """The share of rows whose class is right."""
         from sklearn.metrics import accuracy_score
 
@@ -153,7 +167,7 @@ class BlockwiseVotingRegressor(_Voting):
 
     __module__ = "mars.learn.ensemble"
 
-    def score(self, X: Values, y: Values) -> float:
+    def score(self, X: Sized, y: Sized) -> float:
         """The coefficient of determination."""
         from sklearn.metrics import r2_score
 
@@ -166,10 +180,10 @@ class BlockwiseVotingRegressor(_Voting):
 class _Classifiers:
     """Classifiers that vote for rows."""
 
-    def __init__(self, models: Sequence[Values], classes: Values, soft: bool) -> None:
+    def __init__(self, models: Sequence[Classifier], classes: ndarray, soft: bool) -> None:
         self._models, self._classes, self._soft = models, classes, soft
 
-    def predict_proba(self, rows: Sized) -> Values:
+    def predict_proba(self, rows: Sized) -> ndarray:
         import numpy
 
         made = numpy.zeros((len(rows), len(self._classes)))
@@ -193,17 +207,13 @@ class _Classifiers:
 class _Regressors:
     """Regressors whose predictions are averaged."""
 
-    def __init__(self, models: Sequence[Values]) -> None:
+    def __init__(self, models: Sequence[Regressor]) -> None:
         self._models = models
 
     def predict(self, rows: Sized) -> object:
         import numpy
 
         return numpy.mean([numpy.asarray(one.predict(rows)) for one in self._models], axis=0)
-
-
-def _rows(value: Values, begin: int, end: int) -> object:
-    return value.iloc[begin:end] if hasattr(value, "iloc") else value[begin:end]
 
 
 def _plain(value: object) -> object:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from mars.learn.facade import names_of, of_function
 from mars.learn.fitting import of_class
@@ -32,7 +32,7 @@ def _translated(kwargs: dict[str, object]) -> dict[str, object]:
 def _k_means_class() -> object:
     from sklearn import cluster
 
-    made = of_class(cluster.KMeans)
+    made: Any = of_class(cluster.KMeans)
     begin = made.__init__
 
     @functools.wraps(begin)
@@ -61,7 +61,7 @@ def _k_means() -> Callable[..., object]:
 _get, _names = names_of("sklearn.cluster")
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name == "KMeans":
         return _k_means_class()
     return _k_means() if name == "k_means" else _get(name)

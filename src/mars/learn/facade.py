@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, cast
 
+from mars.calls.executable import Executable
 from mars.calls.objects import ExecutableTuple
 from mars.dataframe.access import Written
 from mars.dataframe.whole import at_once
@@ -21,7 +22,7 @@ from mars.tileables.tileable import Tileable, kind_named
 
 
 def names_of(
-    module: str, own: dict[str, Any] | None = None, *, always: bool = False
+    module: str, own: dict[str, object] | None = None, *, always: bool = False
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` for a module that stands for one of scikit-learn's.
 
@@ -37,7 +38,7 @@ def names_of(
     """
     known = own or {}
 
-    def get(name: str) -> Any:
+    def get(name: str) -> object:
         if name in known:
             return known[name]
         if name.startswith("__"):
@@ -56,8 +57,8 @@ def names_of(
 
 
 def of_function(
-    func: Callable[..., Any], *, always: bool = False, executed: bool = False
-) -> Callable[..., Any]:
+    func: Callable[..., object], *, always: bool = False, executed: bool = False
+) -> Callable[..., object]:
     """A function of scikit-learn that takes tensors and frames.
 
     Parameters
@@ -71,7 +72,7 @@ def of_function(
     """
 
     @functools.wraps(func)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> object:
         for hint in ("chunk_size", "session", "run_kwargs", "gpu", "execute"):
             if hint not in inspect.signature(func).parameters:
                 kwargs.pop(hint, None)
@@ -90,14 +91,19 @@ def of_function(
 class Filled:
     """A call of a function with values in the place of tensors and frames."""
 
-    def __init__(self, func: Any, args: Any, kwargs: Any, found: list[Tileable]) -> None:
+    def __init__(
+        self, func: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object],
+        found: list[Tileable],
+    ) -> None:  # fmt: skip
         self.__name__ = getattr(func, "__name__", type(func).__name__)
         numbers = {id(one): number for number, one in enumerate(found)}
-        self._func, self._given = func, _placed((args, kwargs), numbers)
+        self._func = func
+        self._args = [_placed(one, numbers) for one in args]
+        self._kwargs = {key: _placed(one, numbers) for key, one in kwargs.items()}
 
-    def __call__(self, *values: Any) -> Any:
-        args, kwargs = _filled(self._given, values)
-        return self._func(*args, **kwargs)
+    def __call__(self, *values: object) -> object:
+        args = [_filled(one, values) for one in self._args]
+        return self._func(*args, **{key: _filled(one, values) for key, one in self._kwargs.items()})
 
 
 class _Place:
@@ -105,34 +111,34 @@ class _Place:
         self.number = number
 
 
-def _placed(value: Any, numbers: dict[int, int]) -> Any:
+def _placed(value: object, numbers: dict[int, int]) -> object:
     if isinstance(value, Tileable):
         return _Place(numbers[id(value)])
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return type(value)([_placed(one, numbers) for one in value])
     if type(value) is dict:
         return {key: _placed(one, numbers) for key, one in value.items()}
     return value
 
 
-def _filled(value: Any, values: Any) -> Any:
+def _filled(value: object, values: Sequence[object]) -> object:
     if isinstance(value, _Place):
         return values[value.number]
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return type(value)([_filled(one, values) for one in value])
     if type(value) is dict:
         return {key: _filled(one, values) for key, one in value.items()}
     return value
 
 
-def tileables_in(value: Any) -> list[Tileable]:
+def tileables_in(value: object) -> list[Tileable]:
     """The tensors and frames among arguments, each once."""
     found: dict[int, Tileable] = {}
 
-    def look(one: Any) -> None:
+    def look(one: object) -> None:
         if isinstance(one, Tileable):
             found[id(one)] = one
-        elif type(one) in (list, tuple):
+        elif type(one) is list or type(one) is tuple:
             for part in one:
                 look(part)
         elif type(one) is dict:
@@ -143,20 +149,24 @@ def tileables_in(value: Any) -> list[Tileable]:
     return list(found.values())
 
 
-def unpacked(made: Any) -> Any:
+def unpacked(made: Executable[object]) -> object:
     """A result of `at_once`; several results as tensors, each by itself."""
     if isinstance(made, Tileable):
         return made
     return as_tileables(made.fetch())
 
 
-def as_tileables(value: Any) -> Any:
+def as_tileables(value: object) -> object:
     """Arrays and frames as tensors and frames, also within lists and tuples."""
     import numpy
     import pandas
 
     if isinstance(value, (tuple, list)):
-        return type(value)(map(as_tileables, value)) if type(value) in (tuple, list) else value
+        return (
+            type(value)(map(as_tileables, value))
+            if (type(value) is list or type(value) is tuple)
+            else value
+        )
     if isinstance(value, (numpy.ndarray, numpy.number)) and not value.dtype.hasobject:
         from mars.tensor import find
 
@@ -168,7 +178,7 @@ def as_tileables(value: Any) -> Any:
     return value
 
 
-def done(value: Any) -> Any:
+def done(value: object) -> object:
     """A value that is here, as what a program can execute and fetch."""
     import numpy
 
@@ -181,7 +191,7 @@ def done(value: Any) -> Any:
     return Written(value) if isinstance(value, str) else value
 
 
-def plain(values: Iterable[Any]) -> list[Any]:
+def plain(values: Iterable[object]) -> list[object]:
     """Values of numpy and pandas in the place of tensors and frames; they are executed."""
     return [one.executed_value() if isinstance(one, Tileable) else one for one in values]
 

@@ -13,16 +13,25 @@ import contextlib
 import functools
 import importlib.util
 import uuid
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from types import MethodType
+from typing import TYPE_CHECKING, Final, Protocol, Self, SupportsIndex, cast
 
 from mars.calls.objects import ExecutableTuple
 from mars.calls.spawn import spawn
 from mars.code import places
+from mars.dataframe.handle import Handle
 from mars.dataframe.parts import array_of
+from mars.dataframe.whole import has_rows
 from mars.learn.cores import cores_of_one
 from mars.sessions.opening import choose
+from mars.tensor.core import Tensor, tensor_of
 from mars.tileables.tileable import Tileable, unwrap, wrap
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    from mars.dataframe.protocols import Rows
 
 ROWWISE: Final = (
     "predict", "predict_proba", "predict_log_proba", "decision_function", "transform",
@@ -32,7 +41,7 @@ ROWWISE: Final = (
 
 
 @functools.cache
-def of_class(origin: Any) -> Any:
+def of_class(origin: type) -> type:
     """A class of scikit-learn that takes tensors and frames."""
     if not hasattr(origin, "fit"):
         return origin
@@ -41,21 +50,29 @@ def of_class(origin: Any) -> Any:
     return made
 
 
+class Estimator(Protocol):
+    """What an estimator of scikit-learn's conventions is asked for."""
+
+    def fit(self, X: object, *args: object, **kwargs: object) -> object: ...
+    def partial_fit(self, X: object, *args: object, **kwargs: object) -> object: ...
+    def score(self, X: object, *args: object, **kwargs: object) -> object: ...
+
+
 class Fitted:
     """An estimator of scikit-learn that takes tensors and frames."""
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[object, ...]:
         # The class is made by `facade`, so a pickle names the class of scikit-learn.
         origin = type(self).__mro__[2]
         return _remade, (origin, dict(self.__dict__))
 
-    def __sklearn_clone__(self) -> Any:
+    def __sklearn_clone__(self) -> Self:
         from sklearn.base import clone
 
         values = {key: clone(one, safe=False) for key, one in self.get_params(deep=False).items()}  # type: ignore[attr-defined]
         return type(self)(**values)
 
-    def fit(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
+    def fit(self, X: object, y: object = None, **kwargs: object) -> Self:
         """Learn from data; see scikit-learn's `fit`."""
         for hint in ("session", "run_kwargs"):
             kwargs.pop(hint, None)
@@ -84,7 +101,7 @@ class Fitted:
             ).to_object(show_progress=False)
         else:
             with places.whole_values():
-                call: Any = spawn(
+                call = spawn(
                     fit_whole, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.fit",
                     cpus=cores_of_one(session),
                 )  # fmt: skip
@@ -92,7 +109,7 @@ class Fitted:
         self.__dict__.update(state)
         return self
 
-    def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
+    def fit_predict(self, X: object, y: object = None, **kwargs: object) -> object:
         """Learn from data and predict for them."""
         if not isinstance(X, Tileable):
             return super().fit_predict(X, y, **kwargs)  # type: ignore[misc]
@@ -104,7 +121,7 @@ class Fitted:
             return find.call("tensor", labels)
         return self.predict(X)  # type: ignore[attr-defined]
 
-    def fit_transform(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
+    def fit_transform(self, X: object, y: object = None, **kwargs: object) -> object:
         """Learn from data and transform them."""
         if not isinstance(X, Tileable):
             return super().fit_transform(X, y, **kwargs)  # type: ignore[misc]
@@ -113,20 +130,18 @@ class Fitted:
             return self.transform(X)
         return _on_rows(self, "embedding_", X)
 
-    def score(self, X: Any, y: Any = None, **kwargs: Any) -> Any:
+    def score(self, X: object, y: object = None, **kwargs: object) -> object:
         """The score on data; see scikit-learn's `score`."""
         kwargs = {key: one for key, one in kwargs.items() if key not in ("session", "run_kwargs")}
         if not any(isinstance(one, Tileable) for one in (X, y)):
             return super().score(X, y, **kwargs)  # type: ignore[misc]
         with places.whole_values():
-            call: Any = spawn(
-                _score, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.score"
-            )
+            call = spawn(_score, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.score")
         return call.to_object(show_progress=False)
 
 
-def _rowwise(name: str) -> Any:
-    def method(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+def _rowwise(name: str) -> Callable[..., object]:
+    def method(self: Fitted, X: object, *args: object, **kwargs: object) -> object:
         for hint in ("session", "run_kwargs"):
             kwargs.pop(hint, None)
         if not isinstance(X, Tileable):
@@ -138,26 +153,36 @@ def _rowwise(name: str) -> Any:
     return method
 
 
+class Searcher(Protocol):
+    """An estimator that finds nearest rows."""
+
+    n_neighbors: int
+
+    def kneighbors(
+        self, X: object, n_neighbors: int | None, return_distance: bool = ...
+    ) -> Sequence[ndarray]: ...
+
+
 def _neighbours(
-    self: Any, X: object = None, n_neighbors: int | None = None, return_distance: bool = True
+    self: Fitted, X: object = None, n_neighbors: int | None = None, return_distance: bool = True
 ) -> object:
     """scikit-learn's `kneighbors`, on all chunks of rows beside each other."""
-    model = _bare(self)
+    model = cast("Searcher", _bare(self))
     if not isinstance(X, Tileable):
         return model.kneighbors(X, n_neighbors, return_distance)
     count = model.n_neighbors if n_neighbors is None else n_neighbors
-    both = on_rows(_Neighbours(model, count), "both", X)
-    near = both[:, count:].astype("int64").execute()
+    both = cast("Tensor", on_rows(_Neighbours(model, count), "both", X))
+    near: Tensor = both[:, count:].astype("int64").execute()
     return ExecutableTuple([both[:, :count].execute(), near]) if return_distance else near
 
 
 class _Neighbours:
     """Distances of rows to their neighbours, and beside them which rows these are."""
 
-    def __init__(self, model: Any, count: int) -> None:
+    def __init__(self, model: Searcher, count: int) -> None:
         self._model, self._count = model, count
 
-    def both(self, rows: object) -> object:
+    def both(self, rows: object) -> ndarray:
         import numpy
 
         return numpy.hstack(self._model.kneighbors(rows, self._count))
@@ -170,41 +195,49 @@ class _IfThere:
         self._name = name
         self._method = _neighbours if name == "kneighbors" else _rowwise(name)
 
-    def __get__(self, instance: Any, owner: Any) -> Any:
+    def __get__(self, instance: Fitted | None, owner: type[Fitted]) -> Callable[..., object]:
         if instance is None:
             getattr(super(Fitted, owner), self._name)  # an AttributeError if it is not there
             return self._method
         getattr(super(Fitted, instance), self._name)
-        return self._method.__get__(instance, owner)
+        return MethodType(self._method, instance)
 
 
 for _name in (*ROWWISE, "kneighbors"):
     setattr(Fitted, _name, _IfThere(_name))
 
 
-def on_rows(model: Any, name: str, X: Any, args: Any = (), kwargs: Any = None) -> Any:
+def on_rows(
+    model: object, name: str, X: Tileable, args: tuple[object, ...] = (),
+    kwargs: dict[str, object] | None = None,
+) -> Tileable:  # fmt: skip
     """A method of a fitted model, on all chunks of rows; the result is executed."""
+    import dask.array as da
     import numpy
 
-    lazy = unwrap(X)
+    given = X.lazy
     run = _OnRows(model, name, args, kwargs or {})
-    if hasattr(lazy, "chunks"):
-        lazy = lazy.rechunk({1: -1}) if lazy.ndim > 1 else lazy
-        small = _tried(run, lambda: numpy.ones((1, *lazy.shape[1:]), lazy.dtype), lazy[:1])
-    else:
+    if isinstance(given, da.Array):
+        lazy = given.rechunk({1: -1}) if given.ndim > 1 else given
+        small = _tried(run, lambda: numpy.ones((1, *lazy.shape[1:]), lazy.dtype), wrap(lazy[:1]))
+    elif isinstance(X, Handle):
         from dask.dataframe.utils import meta_nonempty
 
-        kinds = lazy._meta.dtypes.to_dict() if lazy.ndim == 2 else lazy._meta.dtype
-        small = _tried(run, lambda: meta_nonempty(lazy._meta).astype(kinds), wrap(lazy).head(1))
-        if hasattr(small, "iloc"):
-            return wrap(lazy.map_partitions(run, meta=small.iloc[:0])).execute()
-        X = wrap(array_of(lazy))
-        run.columns = list(lazy.columns) if lazy.ndim == 2 else lazy.name
-        X.execute()
-        lazy = X.measured()
+        frame = X.lazy
+        meta: Rows = frame._meta
+        kinds = meta.dtypes.to_dict() if X.ndim == 2 else meta.dtype
+        small = _tried(run, lambda: meta_nonempty(meta).astype(kinds), X.head(1))
+        if has_rows(small):
+            return _executed(wrap(frame.map_partitions(run, meta=small.iloc[:0])))
+        values = tensor_of(array_of(frame))
+        run.columns = list(frame.columns) if X.ndim == 2 else frame.name
+        values.execute()
+        lazy = values.measured()
+    else:
+        raise TypeError(f"{name}() takes a tensor or a frame, got {X!r}")
     if hasattr(small, "toarray"):
         raise NotImplementedError(f"{name} gives a sparse matrix; ask for a dense one")
-    if hasattr(small, "iloc"):
+    if has_rows(small):
         run.as_array, small = True, small.to_numpy()
     shape = small.shape[1:]
     chunks = (lazy.chunks[0], *((n,) for n in shape))
@@ -214,31 +247,38 @@ def on_rows(model: Any, name: str, X: Any, args: Any = (), kwargs: Any = None) -
         run, dtype=small.dtype, chunks=chunks, drop_axis=drop, new_axis=new,
         meta=numpy.empty((0,) * (1 + len(shape)), small.dtype),
     )  # fmt: skip
-    return wrap(made).execute()
+    return _executed(wrap(made))
 
 
-def _tried(run: _OnRows, make: Callable[[], object], first: object) -> Any:
+def _executed(made: Tileable) -> Tileable:
+    made.execute()
+    return made
+
+
+def _tried(run: _OnRows, make: Callable[[], ndarray | Rows], first: Tileable) -> ndarray:
     """What a method gives for one row: made up, or a real one if the model does not know those."""
     try:
         return run(make())
     except (
         Exception
     ):  # of any kind; if the row is to blame, a real one tells, and else it fails too
-        return run((first if isinstance(first, Tileable) else wrap(first)).to_object())
+        return run(first.to_object())
 
 
 class _OnRows:
     """A method of a fitted model, called with rows."""
 
-    def __init__(self, model: Any, name: str, args: Any, kwargs: Any) -> None:
+    def __init__(
+        self, model: object, name: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
         self.__name__ = name
         self._model, self._args, self._kwargs = model, args, kwargs
-        self.columns: Any = None
+        self.columns: object = None  # or the name of a series
         self.as_array = False
         # Not the id of the model: that of another one may be the same, once this one is gone.
         self._token = uuid.uuid4().hex
 
-    def __call__(self, rows: Any) -> Any:
+    def __call__(self, rows: ndarray | Rows) -> ndarray:
         import numpy
 
         if self.columns is not None:
@@ -249,7 +289,7 @@ class _OnRows:
                 if rows.ndim == 2
                 else pandas.Series(rows, name=self.columns)
             )
-        made = getattr(self._model, self.__name__)(rows, *self._args, **self._kwargs)
+        made: ndarray = getattr(self._model, self.__name__)(rows, *self._args, **self._kwargs)
         return numpy.asarray(made) if self.as_array else made
 
     def __dask_tokenize__(self) -> object:
@@ -262,18 +302,21 @@ def _on_rows(model: object, name: str, X: object) -> object:
     return find.call("tensor", getattr(model, name))
 
 
-def _remade(origin: Any, state: dict[str, Any]) -> Any:
-    made = of_class(origin).__new__(of_class(origin))
+def _remade(origin: type, state: dict[str, object]) -> object:
+    kind = of_class(origin)
+    new: Callable[..., object] = kind.__new__
+    made = new(kind)
     made.__dict__.update(state)
     return made
 
 
-def _bare(model: Any) -> Any:
+def _bare(model: object) -> object:
     """The model as scikit-learn's own class, for a worker."""
     if not isinstance(model, Fitted):
         return model
-    origin: Any = type(model).__mro__[2]
-    made = origin.__new__(origin)
+    origin = type(model).__mro__[2]
+    new: Callable[..., object] = origin.__new__
+    made = new(origin)
     made.__dict__.update(model.__dict__)
     return made
 
@@ -289,8 +332,8 @@ def _backend(model: object) -> contextlib.AbstractContextManager[object]:
     import joblib
 
     importlib.import_module("mars.joblib")
-    chosen: contextlib.AbstractContextManager[object] = joblib.parallel_config("mars")
-    return chosen
+    config: contextlib.AbstractContextManager[object] = joblib.parallel_config("mars")
+    return config
 
 
 def _chunks(value: object) -> int:
@@ -298,27 +341,44 @@ def _chunks(value: object) -> int:
     return int(getattr(lazy, "numblocks", (getattr(lazy, "npartitions", 1),))[0])
 
 
-def _by_rows(value: Any) -> Any:
+def _by_rows(value: object) -> object:
     """Objects of the chunks of rows."""
     if not isinstance(value, Tileable):
         return value
-    lazy = unwrap(value)
-    if hasattr(lazy, "chunks") and lazy.ndim > 1:
+    import dask.array as da
+
+    lazy = value.lazy
+    if isinstance(lazy, da.Array) and lazy.ndim > 1:
         value = wrap(lazy.rechunk({1: -1}))
     value.describe_beside((value,), choose(None))
-    return list(value.objects)
+    return list(value.objects or ())
 
 
-def fit_whole(model: Any, X: Any, y: Any, kwargs: Any) -> dict[str, Any]:
+class Sliced(Protocol):
+    """What gives some of its rows."""
+
+    def __getitem__(self, rows: slice, /) -> object: ...
+
+
+def rows_between(value: object, begin: int, end: int) -> object:
+    """Some rows of a tensor, a frame or an array."""
+    return cast("Sliced", getattr(value, "iloc", value))[begin:end]
+
+
+def fit_whole(
+    model: Estimator, X: object, y: object, kwargs: dict[str, object]
+) -> dict[str, object]:
     """Have a model learn from whole data; gives its attributes."""
     model.fit(X, y, **kwargs) if y is not None else model.fit(X, **kwargs)
     return dict(vars(model))
 
 
-def _fit_in_parts(model: Any, parts: list[Any], labels: Any) -> dict[str, Any]:
+def _fit_in_parts(
+    model: Estimator, parts: list[object], labels: list[object] | None
+) -> dict[str, object]:
     import numpy
 
-    more: dict[str, Any] = {}
+    more: dict[str, object] = {}
     if labels is not None:
         from sklearn.base import is_classifier
 
@@ -334,8 +394,8 @@ def _fit_in_parts(model: Any, parts: list[Any], labels: Any) -> dict[str, Any]:
     return dict(vars(model))
 
 
-def _score(model: Any, X: Any, y: Any, kwargs: Any) -> Any:
+def _score(model: Estimator, X: object, y: object, kwargs: dict[str, object]) -> object:
     return model.score(X, **kwargs) if y is None else model.score(X, y, **kwargs)
 
 
-__all__ = ["Fitted", "fit_whole", "of_class", "on_rows"]
+__all__ = ["Fitted", "fit_whole", "of_class", "on_rows", "rows_between"]

@@ -13,8 +13,8 @@ from mars.tileables.tileable import Tileable
 
 
 def train_test_split(
-    *arrays: Any, test_size: Any = None, train_size: Any = None, random_state: Any = None,
-    shuffle: bool = True, stratify: Any = None, **_: Any,
+    *arrays: Any, test_size: object = None, train_size: object = None, random_state: object = None,
+    shuffle: bool = True, stratify: object = None, **_: object,
 ) -> list[Any]:  # fmt: skip
     """Rows for training and rows for testing, of each tensor, frame or array.
 

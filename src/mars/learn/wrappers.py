@@ -27,43 +27,44 @@ class ParallelPostFit:
     [4.0, 6.0]
     """
 
-    def __init__(self, estimator: Any = None, scoring: Any = None) -> None:
+    def __init__(self, estimator: Any = None, scoring: object = None) -> None:
         self.estimator = estimator
         self.scoring = scoring
 
-    def fit(self, X: Any, y: Any = None, **kwargs: Any) -> ParallelPostFit:
+    def fit(self, X: object, y: object = None, **kwargs: object) -> ParallelPostFit:
         """Have the estimator learn from data, in the program."""
         values = [one.executed_value() if isinstance(one, Tileable) else one for one in (X, y)]
         self.estimator.fit(*values, **kwargs)
         return self
 
-    def partial_fit(self, X: Any, y: Any = None, **kwargs: Any) -> ParallelPostFit:
+    def partial_fit(self, X: object, y: object = None, **kwargs: object) -> ParallelPostFit:
         """Have the estimator learn from more data, in the program."""
         values = [one.executed_value() if isinstance(one, Tileable) else one for one in (X, y)]
         self.estimator.partial_fit(*values, **kwargs)
         return self
 
-    def score(self, X: Any, y: Any) -> Any:
+    def score(self, X: object, y: object) -> Any:
         """The score on data."""
         from sklearn.metrics import check_scoring
 
         values = [one.executed_value() if isinstance(one, Tileable) else one for one in (X, y)]
         return check_scoring(self.estimator, self.scoring)(self.estimator, *values)
 
-    def _run(self, name: str, X: Any) -> Any:
+    def _run(self, name: str, X: object) -> object:
         if isinstance(X, Tileable):
             return on_rows(self.estimator, name, X)
-        return getattr(self.estimator, name)(X)
+        made: object = getattr(self.estimator, name)(X)
+        return made
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: object) -> Any:
         """Predictions for rows."""
         return self._run("predict", X)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: object) -> Any:
         """Probabilities of the classes, for rows."""
         return self._run("predict_proba", X)
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: object) -> Any:
         """Transformed rows."""
         return self._run("transform", X)
 

@@ -9,8 +9,8 @@ the calls of a session compute them::
     (a + a.T).sum().execute().fetch()
 
 `names` has the tables of all names, `find` what is behind them, `core` has `Tensor`, `calling`
-makes a function of numpy or Dask one of tensors, and `own` has the functions that Dask lacks. Needs
-the extra ``tensor``: ``pip install "mars-remote[tensor]"``.
+makes a function of numpy or Dask one of tensors, `creation` makes tensors of values, and `own` has
+the functions that Dask lacks. Needs the extra ``tensor``: ``pip install "mars-remote[tensor]"``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     if name == "Tensor":
         from mars.tensor.core import Tensor
 
-        found: Any = Tensor
+        found: object = Tensor
     elif name == "ExecutableTuple":
         from mars.calls.objects import ExecutableTuple
 

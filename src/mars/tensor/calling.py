@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from mars.config import option_values
 from mars.settings import TENSOR_CHUNK_BYTES
 from mars.tensor import names
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
+if TYPE_CHECKING:
+    from dask.array import Array
+    from dask.delayed import Delayed
+    from numpy import ndarray
+    from numpy.typing import DTypeLike
 
-def chunks_for(shape: Sequence[Any], dtype: Any, chunk_size: Any = None) -> Any:
+
+def chunks_for(
+    shape: Sequence[int], dtype: DTypeLike | None, chunk_size: object = None
+) -> tuple[tuple[int, ...], ...]:
     """The chunks of a new array. They do not depend on the number of cores.
 
     Parameters
@@ -44,7 +52,7 @@ def chunks_for(shape: Sequence[Any], dtype: Any, chunk_size: Any = None) -> Any:
     return normalize_chunks(chosen, tuple(shape), limit=TENSOR_CHUNK_BYTES, dtype=kind)
 
 
-def drop_hints(kwargs: dict[str, Any]) -> None:
+def drop_hints(kwargs: dict[str, object]) -> None:
     """Take out arguments of the original that ask for what is not there.
 
     Raises
@@ -62,7 +70,7 @@ def drop_hints(kwargs: dict[str, Any]) -> None:
         kwargs["split_every"] = kwargs.pop("combine_size")
 
 
-def lowered(value: Any) -> Any:
+def lowered(value: object) -> object:
     """An argument as Dask takes it: arrays of Dask for tensors, also within lists."""
     found = unwrap(value)
     if hasattr(found, "to_dask_array"):  # a frame
@@ -73,7 +81,7 @@ def lowered(value: Any) -> Any:
     return found
 
 
-def of_dask(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
+def of_dask(name: str, func: Callable[..., object]) -> Callable[..., object]:
     """A function of `dask.array` as one of `mars.tensor`.
 
     Where Dask refuses the arguments, one call runs numpy's function on the whole arrays. If numpy
@@ -83,7 +91,7 @@ def of_dask(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
     inputs = _inputs_of(name)
 
     @functools.wraps(func, assigned=("__doc__",), updated=())
-    def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+    def call(*args: object, out: object = None, **kwargs: object) -> object:
         if creating:
             _take_chunks(name, args, kwargs)
         elif "chunk_size" in kwargs and kwargs.pop("chunk_size") is not None:
@@ -96,13 +104,15 @@ def of_dask(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
         if inputs and len(args) > inputs:
             more_args, args = args[inputs:], args[:inputs]
             out = more_args[0] if len(more_args) == 1 else more_args
-        where = kwargs.pop("where", True) if inputs and isinstance(out, Tileable) else True
+        where: object = True
+        if inputs and isinstance(out, Tileable):
+            where = kwargs.pop("where", True)
         given = [lowered(one) for one in args]
         if name != "einsum":  # whose lists number axes
             given = [array_like(one) for one in given]
         more = {key: lowered(one) for key, one in kwargs.items()}
         made = in_order(_run(name, func, given, more), order)
-        if where is not True:
+        if where is not True and isinstance(out, Tileable):
             import dask.array as da
 
             made = da.where(lowered(where), made, out.lazy)
@@ -111,7 +121,9 @@ def of_dask(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
     return _named(call, name)
 
 
-def _run(name: str, func: Callable[..., Any], given: list[Any], more: dict[str, Any]) -> Any:
+def _run(
+    name: str, func: Callable[..., object], given: list[object], more: dict[str, object]
+) -> object:
     if _inputs_of(name):
         chunked = [_chunked(one, False) for one in given]
     elif given and name not in names.TAKES_LISTS and name not in names.CREATING:
@@ -119,7 +131,8 @@ def _run(name: str, func: Callable[..., Any], given: list[Any], more: dict[str, 
     else:
         chunked = given
     try:
-        if name in names.COUNTS_FROM_ZERO and getattr(chunked[0].dtype, "hasobject", False):
+        kind = getattr(chunked[0], "dtype", None) if name in names.COUNTS_FROM_ZERO else None
+        if getattr(kind, "hasobject", False):
             raise TypeError(f"{name}() of objects begins with a number")
         made = func(*chunked, **more)
         if made is NotImplemented:
@@ -139,7 +152,7 @@ def _run(name: str, func: Callable[..., Any], given: list[Any], more: dict[str, 
         import numpy
 
         return made[0], numpy.asarray(made[1])
-    if name == "gradient" and len(made) == 1:
+    if name == "gradient" and isinstance(made, (list, tuple)) and len(made) == 1:
         return made[0]  # of one axis numpy gives an array, and Dask a list
     if isinstance(made, (bool, int, float, complex)) and name not in names.PLAIN:
         import numpy
@@ -156,7 +169,7 @@ def _inputs_of(name: str) -> int:
     return found.nin if isinstance(found, numpy.ufunc) else 0
 
 
-def _chunked(value: Any, numbers: bool) -> Any:
+def _chunked(value: object, numbers: bool) -> object:
     """An array of Dask for what numpy takes as one.
 
     Numbers are left alone unless ``numbers``: beside an array they must not decide the type.
@@ -164,7 +177,9 @@ def _chunked(value: Any, numbers: bool) -> Any:
     import dask.array as da
     import numpy
 
-    if type(value) in (list, tuple) and any(isinstance(one, da.Array) for one in value):
+    if (type(value) is list or type(value) is tuple) and any(
+        isinstance(one, da.Array) for one in value
+    ):
         return da.stack([da.asarray(one) for one in value], allow_unknown_chunksizes=True)
     several = isinstance(value, list) or (type(value) is tuple and _plain(value))
     if (
@@ -177,52 +192,75 @@ def _chunked(value: Any, numbers: bool) -> Any:
     return value
 
 
-def in_order(made: Any, order: str | None) -> Any:
+@overload
+def in_order(made: Array, order: object) -> Array: ...
+
+
+@overload
+def in_order(made: object, order: object) -> object: ...
+
+
+def in_order(made: object, order: object) -> object:
     """An array of Dask whose chunks have an order in memory: "F" by columns, "C" by rows.
 
     "A" and "K" leave them as they are. A fetched tensor of such chunks has the same order.
     """
+    import dask.array as da
     import numpy
 
-    if order not in ("C", "F") or getattr(made, "ndim", 0) < 2 or not hasattr(made, "map_blocks"):
+    if order not in ("C", "F") or not isinstance(made, da.Array) or made.ndim < 2:
         return made
     func = numpy.asfortranarray if order == "F" else numpy.ascontiguousarray
-    if order == "C" and getattr(made, "_meta", None) is not None and not may_be_by_columns(made):
+    if order == "C" and made._meta is not None and not may_be_by_columns(made):
         return made
     return made.map_blocks(func, dtype=made.dtype, meta=made._meta)
 
 
-def may_be_by_columns(made: Any) -> bool:
+def may_be_by_columns(made: Array) -> bool:
     """Whether something that an array of Dask is made of was put by columns in memory."""
     return bool(made.dask.layers) and any("asfortranarray" in name for name in made.dask.layers)
 
 
-def public(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
+def public(name: str, func: Callable[..., object]) -> Callable[..., object]:
     """A function of our own as one of `mars.tensor`."""
 
     @functools.wraps(func, assigned=("__doc__",), updated=())
-    def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+    def call(*args: object, out: object = None, **kwargs: object) -> object:
         drop_hints(kwargs)
         return placed(func(*args, **kwargs), out)
 
     return _named(call, name)
 
 
-def of_whole(name: str, func: Callable[..., Any], ndim: int | None) -> Callable[..., Any]:
+def of_whole(name: str, func: Callable[..., object], ndim: int | None) -> Callable[..., object]:
     """A function of numpy that one call runs on the whole arrays."""
 
     @functools.wraps(func, assigned=("__doc__",), updated=())
-    def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+    def call(*args: object, out: object = None, **kwargs: object) -> object:
         drop_hints(kwargs)
         return placed(whole(func, args, kwargs, ndim), out)
 
     return _named(call, name)
 
 
+@overload
 def whole(
-    func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], ndim: int | None = None,
-    dtype: Any = None, varying: bool = True,
-) -> Any:  # fmt: skip
+    func: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object], ndim: int,
+    dtype: DTypeLike | None = None, varying: bool = True,
+) -> Array: ...  # fmt: skip
+
+
+@overload
+def whole(
+    func: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object],
+    ndim: int | None = None, dtype: DTypeLike | None = None, varying: bool = True,
+) -> Array | tuple[Array, ...]: ...  # fmt: skip
+
+
+def whole(
+    func: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object],
+    ndim: int | None = None, dtype: DTypeLike | None = None, varying: bool = True,
+) -> Array | tuple[Array, ...]:  # fmt: skip
     """The result of one call that gets whole arrays, as an array of Dask, or several.
 
     Parameters
@@ -245,7 +283,7 @@ def whole(
     given = [lowered(one) for one in args]
     more = {key: lowered(one) for key, one in kwargs.items()}
     known = not varying and _are_small((*given, *more.values()))
-    small: Any = None
+    small: object = None
     if ndim is None or dtype is None or known:
         with numpy.errstate(all="ignore"):
             small = func(*map(_small, given), **{key: _small(one) for key, one in more.items()})
@@ -260,7 +298,9 @@ def whole(
     return _whole_part(made, numpy.asarray(small), known, ndim, dtype)
 
 
-def _whole_part(made: Any, small: Any, known: bool, ndim: int | None, dtype: Any) -> Any:
+def _whole_part(
+    made: Delayed, small: ndarray, known: bool, ndim: int | None, dtype: DTypeLike | None
+) -> Array:
     import dask.array as da
     import numpy
 
@@ -269,7 +309,7 @@ def _whole_part(made: Any, small: Any, known: bool, ndim: int | None, dtype: Any
     return da.from_delayed(made, shape, dtype=small.dtype if dtype is None else dtype)
 
 
-def _small(value: Any) -> Any:
+def _small(value: object) -> object:
     import dask.array as da
     import numpy
 
@@ -280,40 +320,47 @@ def _small(value: Any) -> Any:
         if value.dtype.kind in "OSU":
             return numpy.full(lengths, "1", dtype=value.dtype)
         return numpy.ones(lengths, value.dtype)
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return type(value)([_small(one) for one in value])
     if type(value) is dict:
         return {key: _small(one) for key, one in value.items()}
     return value
 
 
-def _is_small(value: Any) -> bool:
+def _is_small(value: Array) -> bool:
     return bool(value.size <= names.TRIED_ELEMENTS)  # nan: it is not
 
 
-def _are_small(value: Any) -> bool:
+def _are_small(value: object) -> bool:
     """Whether all arrays of Dask among the arguments are small, and their lengths known."""
     import dask.array as da
 
     if isinstance(value, da.Array):
         return _is_small(value)
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return all(map(_are_small, value))
     if type(value) is dict:
         return all(map(_are_small, value.values()))
     return True
 
 
-def placed(value: Any, out: Any = None) -> Any:
+@overload
+def placed(value: Array, out: None = None) -> Tileable: ...
+
+
+@overload
+def placed(value: object, out: object = None) -> object: ...
+
+
+def placed(value: object, out: object = None) -> object:
     """A result as a tensor, in ``out`` if that is given."""
+    import dask.array as da
     import numpy
 
     if isinstance(value, (numpy.ndarray, numpy.generic)):
-        import dask.array as da
-
         value = da.from_array(numpy.asarray(value), chunks=-1)
     made = value if isinstance(value, Tileable) else wrap(value)
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         made = type(value)([placed(one) for one in value])
         if type(made) is tuple:
             from mars.calls.objects import ExecutableTuple
@@ -325,30 +372,39 @@ def placed(value: Any, out: Any = None) -> Any:
     targets = out if isinstance(out, tuple) else (out,)
     results = made if isinstance(made, tuple) else (made,)
     for target, one in zip(targets, results, strict=True):
-        if not isinstance(target, Tileable):
+        if not isinstance(target, Tileable) or not isinstance(target.lazy, da.Array):
             raise TypeError(f"out has to be a tensor, got {type(target).__name__}")
-        kind = wrap(target.lazy).dtype
-        _check_fits(one, target)
-        target.become(one if one.dtype == kind else one.astype(kind))
+        new, old = da.asarray(unwrap(one)), target.lazy
+        _check_fits(new, old)
+        fits = isinstance(one, Tileable) and new.dtype == old.dtype
+        target.become(one if fits else wrap(new.astype(old.dtype)))
     return out
 
 
-def _check_fits(made: Any, target: Any) -> None:
-    shapes = made.lazy.shape, target.lazy.shape
+def _check_fits(made: Array, target: Array) -> None:
+    shapes = made.shape, target.shape
     if shapes[0] != shapes[1] and all(n == n for shape in shapes for n in shape):
         raise ValueError(f"output tensor has shape {shapes[1]}, but the result has {shapes[0]}")
 
 
-def fetched(value: Any) -> Any:
+def fetched(value: object) -> Any:
     """The values in the place of tensors and frames, which are executed for that."""
     if isinstance(value, Tileable):
         return value.executed_value()
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return type(value)([fetched(one) for one in value])
     return value
 
 
-def array_like(value: Any) -> Any:
+def ndim_of(value: object) -> int:
+    """How many axes something has."""
+    import numpy
+
+    known = getattr(value, "ndim", None)
+    return known if isinstance(known, int) else numpy.asarray(value).ndim
+
+
+def array_like(value: object) -> object:
     """Lists of arrays of Dask stay; lists of numbers become arrays, as numpy takes them."""
     if type(value) is list and value and _plain(value):
         import numpy
@@ -358,13 +414,13 @@ def array_like(value: Any) -> Any:
     return value
 
 
-def _plain(value: Any) -> bool:
-    if type(value) in (list, tuple):
+def _plain(value: object) -> bool:
+    if type(value) is list or type(value) is tuple:
         return all(map(_plain, value))
     return isinstance(value, (int, float, complex, bool))
 
 
-def _take_chunks(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+def _take_chunks(name: str, args: Sequence[object], kwargs: dict[str, object]) -> None:
     size = kwargs.pop("chunk_size", None)
     if size is None:
         size = option_values()["chunk_size"]
@@ -374,7 +430,7 @@ def _take_chunks(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None
         kwargs["chunks"] = TENSOR_CHUNK_BYTES // 8
 
 
-def _named(func: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _named(func: Callable[..., object], name: str) -> Callable[..., object]:
     func.__name__ = func.__qualname__ = name
     func.__module__ = "mars.tensor"
     return func
@@ -382,5 +438,5 @@ def _named(func: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 __all__ = [
     "array_like", "chunks_for", "drop_hints", "fetched", "in_order", "lowered",
-    "may_be_by_columns", "of_dask", "of_whole", "placed", "public", "whole",
+    "may_be_by_columns", "ndim_of", "of_dask", "of_whole", "placed", "public", "whole",
 ]  # fmt: skip

@@ -9,14 +9,23 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, overload
 
+from mars.calls.objects import ExecutableTuple
 from mars.settings import TENSOR_COPY_BYTES
 from mars.tensor import find, picking, protocols
-from mars.tensor.calling import in_order, may_be_by_columns
+from mars.tensor.calling import in_order, may_be_by_columns, ndim_of
 from mars.tensor.names import METHODS
-from mars.tileables.tileable import Tileable, facts_of, stored_node, unwrap, wrap
+from mars.tileables.tileable import Tileable, facts_of, of_kind, stored_node, unwrap, wrap
+
+if TYPE_CHECKING:
+    from dask.array import Array
+    from numpy import dtype, ndarray, ufunc
+    from numpy.typing import DTypeLike
+
+    from mars.sessions.session import AnySession
 
 
 class Tensor(Tileable):
@@ -38,20 +47,41 @@ class Tensor(Tileable):
     __array_priority__: ClassVar[float] = 100.0
 
     kind = "Tensor"
+    __hash__ = Tileable.__hash__
+
+    if TYPE_CHECKING:
+
+        @property
+        def lazy(self) -> Array: ...
+
+        # Set below; those of numpy.
+        def __add__(self, other: object) -> Tensor: ...
+
+        __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __add__
+        __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __add__
+        __matmul__ = __rmatmul__ = __and__ = __rand__ = __or__ = __ror__ = __add__
+        __xor__ = __rxor__ = __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __add__
+        __lt__ = __le__ = __gt__ = __ge__ = __add__
+
+        def __eq__(self, other: object) -> Any: ...
+        def __ne__(self, other: object) -> Any: ...
+        def __neg__(self) -> Tensor: ...
+
+        __pos__ = __abs__ = __invert__ = __neg__
 
     # -- facts ----------------------------------------------------------------------------------
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> tuple[int, ...]:
         """The lengths of the axes; nan where they are not known before it is executed."""
         return tuple(self.measured().shape)
 
     @shape.setter
-    def shape(self, lengths: Any) -> None:
+    def shape(self, lengths: int | Sequence[int]) -> None:
         self.become(self.reshape(lengths))
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> dtype:
         return self.lazy.dtype
 
     @property
@@ -59,11 +89,11 @@ class Tensor(Tileable):
         return int(self.lazy.ndim)
 
     @property
-    def size(self) -> Any:
+    def size(self) -> int:
         return math.prod(self.shape)
 
     @property
-    def nbytes(self) -> Any:
+    def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
 
     @property
@@ -71,7 +101,7 @@ class Tensor(Tileable):
         return int(self.dtype.itemsize)
 
     @property
-    def nsplits(self) -> tuple[tuple[Any, ...], ...]:
+    def nsplits(self) -> tuple[tuple[int, ...], ...]:
         """The lengths of the chunks along each axis."""
         return tuple(self.measured().chunks)
 
@@ -83,27 +113,27 @@ class Tensor(Tileable):
         return tuple(map(len, self.nsplits))
 
     @property
-    def T(self) -> Any:  # noqa: N802
+    def T(self) -> Tensor:  # noqa: N802
         return self._of(self.lazy.T)
 
     @property
-    def real(self) -> Any:
+    def real(self) -> Tensor:
         return self._of(self.lazy.real)
 
     @real.setter
-    def real(self, value: Any) -> None:
-        self.become(self._of(unwrap(value) + 1j * self.lazy.imag))
+    def real(self, value: object) -> None:
+        self.become(self._of(1j * self.lazy.imag + unwrap(value)))
 
     @property
-    def imag(self) -> Any:
+    def imag(self) -> Tensor:
         return self._of(self.lazy.imag)
 
     @imag.setter
-    def imag(self, value: Any) -> None:
-        self.become(self._of(self.lazy.real + 1j * unwrap(value)))
+    def imag(self, value: object) -> None:
+        self.become(self._of(self.lazy.real + operator.mul(1j, unwrap(value))))
 
     @property
-    def flat(self) -> Any:
+    def flat(self) -> Tensor:
         """All elements in one axis. Unlike numpy's, it is a tensor."""
         return self._of(self.lazy.ravel())
 
@@ -118,7 +148,7 @@ class Tensor(Tileable):
 
     # -- elements -------------------------------------------------------------------------------
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: object) -> Tensor:
         import dask.array as da
 
         lazy = self.measured()
@@ -126,25 +156,27 @@ class Tensor(Tileable):
         if isinstance(given, str) or (
             isinstance(given, list) and given and all(isinstance(one, str) for one in given)
         ):
-            return wrap(lazy[given], self)
+            return self._of(lazy[given], self)
         items = given if isinstance(given, tuple) else (given,)
         arrays = [
             one for one in items
-            if isinstance(one, (list, da.Array)) or (hasattr(one, "dtype") and one.ndim)
+            if isinstance(one, (list, da.Array)) or (hasattr(one, "dtype") and ndim_of(one))
         ]  # fmt: skip
         # Dask takes no new axes beside a mask.
         new_axes = any(one is None for one in items)
-        if len(arrays) > 1 or any(_is_mask(one) and (one.ndim > 1 or new_axes) for one in arrays):
-            return wrap(picking.picked(lazy, items), self)
+        if len(arrays) > 1 or any(
+            _is_mask(one) and (ndim_of(one) > 1 or new_axes) for one in arrays
+        ):
+            return self._of(picking.picked(lazy, items), self)
         try:
             made = lazy[given]
         except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
-            return wrap(picking.picked(lazy, items), self)
+            return self._of(picking.picked(lazy, items), self)
         # Dask takes an axis of length 1 for one to broadcast, also if it has empty chunks beside.
         single = [d for d, n in enumerate(made.chunks) if len(n) > 1 and sum(n) == 1]
-        return wrap(made.rechunk(dict.fromkeys(single, -1)) if single else made, self)
+        return self._of(made.rechunk(dict.fromkeys(single, -1)) if single else made, self)
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: object, value: object) -> None:
         import dask.array as da
 
         lazy, given = self.measured().copy(), unwrap(index)
@@ -153,7 +185,7 @@ class Tensor(Tileable):
         if isinstance(new, da.Array) and new.ndim and (_is_mask(given) or several):
             new = self._of(new).executed_value()
         try:
-            if several or self.dtype.names or (_is_mask(given) and getattr(new, "ndim", 0)):
+            if several or self.dtype.names or (_is_mask(given) and bool(getattr(new, "ndim", 0))):
                 raise NotImplementedError  # Dask would assign by each array for itself
             lazy[given] = new
         except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
@@ -178,63 +210,68 @@ class Tensor(Tileable):
         """The elements in lists; it is executed for that."""
         return self.executed_value().tolist()
 
-    def to_numpy(self, session: Any = None, **kwargs: Any) -> Any:
+    def to_numpy(
+        self, session: AnySession | None = None, wait: bool = True, **kwargs: object
+    ) -> Any:
         """Execute it, unless that was done, and fetch it."""
-        return self.value_in(None) if self._here else self.to_object(session=session, **kwargs)
+        if self._here:
+            return self.value_in(None)
+        return self.to_object(session=session, wait=wait, **kwargs)
 
     def astype(
-        self, dtype: Any, order: str = "K", casting: str = "unsafe", copy: bool = True
-    ) -> Any:
+        self, dtype: DTypeLike, order: str = "K", casting: str = "unsafe", copy: bool = True
+    ) -> Tensor:
         """The elements with another type."""
         return self._of(in_order(self.lazy.astype(dtype, casting=casting, copy=copy), order))
 
-    def reshape(self, *shape: Any, order: str = "C") -> Any:
+    def reshape(self, *shape: int | Sequence[int], order: str = "C") -> Tensor:
         """The elements in another shape."""
         given = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        return find.call("reshape", self, tuple(given), order=order)
+        return _called("reshape", self, tuple(given), order=order)
 
-    def transpose(self, *axes: Any) -> Any:
+    def transpose(self, *axes: object) -> Tensor:
         """The axes in another order."""
         return self._of(self.lazy.transpose(*axes))
 
-    def view(self) -> Any:
+    def view(self) -> Tensor:
         return self.copy()
 
-    def flatten(self, order: str = "C") -> Any:
+    def flatten(self, order: str = "C") -> Tensor:
         """All elements in one axis."""
-        return find.call("ravel", self, order=order)
+        return _called("ravel", self, order=order)
 
-    def sort(self, axis: int = -1, **kwargs: Any) -> None:
+    def sort(self, axis: int = -1, **kwargs: object) -> None:
         """Sort it in place, along an axis."""
         self.become(find.call("sort", self, axis=axis, **kwargs))
 
-    def partition(self, kth: Any, axis: int = -1, **kwargs: Any) -> None:
+    def partition(self, kth: object, axis: int = -1, **kwargs: object) -> None:
         """Partition it in place, along an axis."""
         self.become(find.call("partition", self, kth, axis=axis, **kwargs))
 
-    def fill(self, value: Any) -> None:
+    def fill(self, value: object) -> None:
         """Set all elements to a value."""
         self.become(find.call("full_like", self, value))
 
-    def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Any:
+    def compress(self, condition: object, axis: int | None = None, out: object = None) -> Tensor:
         """The slices along an axis where a condition is true."""
-        return find.call("compress", condition, self, axis=axis, out=out)
+        return _called("compress", condition, self, axis=axis, out=out)
 
-    def dot(self, other: Any, out: Any = None) -> Any:
-        return find.call("dot", self, other, out=out)
+    def dot(self, other: object, out: object = None) -> Tensor:
+        return _called("dot", self, other, out=out)
 
-    def rechunk(self, chunk_size: Any, **_: Any) -> Any:
+    def rechunk(self, chunk_size: object, **_: object) -> Tensor:
         """The same elements in chunks of other lengths."""
         return self._of(self.measured().rechunk(_by_axis(chunk_size, self.ndim)))
 
-    def rebalance(self, **_: Any) -> Any:
+    def rebalance(self, **_: object) -> Tensor:
         """Chunks of equal lengths."""
         return self._of(self.lazy)
 
     def map_chunk(
-        self, func: Callable[..., Any], args: Sequence[Any] = (), elementwise: bool | None = None,
-        dtype: Any = None, shape: Any = None, with_chunk_index: bool = False, **kwargs: Any,
-    ) -> Any:  # fmt: skip
+        self, func: Callable[..., object], args: Sequence[object] = (),
+        elementwise: bool | None = None, dtype: DTypeLike | None = None, shape: object = None,
+        with_chunk_index: bool = False, **kwargs: object,
+    ) -> Tensor:  # fmt: skip
         """Have a function called with each chunk.
 
         Parameters
@@ -254,7 +291,7 @@ class Tensor(Tileable):
         **kwargs
             Further arguments.
         """
-        return find.call(
+        return _called(
             "map_chunk", self, func, args=tuple(args), elementwise=elementwise, dtype=dtype,
             with_chunk_index=with_chunk_index, kwargs=kwargs,
         )  # fmt: skip
@@ -263,29 +300,34 @@ class Tensor(Tileable):
         """Whether it is sparse: never."""
         return False
 
-    def todense(self) -> Any:
+    def todense(self) -> Tensor:
         """Itself."""
         return self
 
-    def to_dask(self) -> Any:
+    def to_dask(self) -> Array:
         """The array of Dask that it stands for."""
         return self.lazy
 
     # -- protocols ------------------------------------------------------------------------------
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> ndarray:
         import numpy
 
         value = numpy.asarray(self.executed_value())
         return value if dtype is None else value.astype(dtype, copy=False)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(
+        self, ufunc: ufunc, method: str, *inputs: object, **kwargs: object
+    ) -> object:
         return protocols.ufunc(ufunc, method, inputs, kwargs)
 
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(
+        self, func: Callable[..., object], types: object, args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:  # fmt: skip
         return protocols.numpy_function(func, args, kwargs)
 
-    def __array_namespace__(self, api_version: str | None = None) -> Any:
+    def __array_namespace__(self, api_version: str | None = None) -> ModuleType:
         return sys.modules["mars.tensor"]
 
     def __dask_tokenize__(self) -> object:
@@ -334,11 +376,11 @@ class Tensor(Tileable):
         return super()._described()
 
     @staticmethod
-    def _of(lazy: Any) -> Any:
-        return wrap(lazy)
+    def _of(lazy: Array, part_of: Tileable | None = None) -> Tensor:
+        return of_kind(Tensor, lazy, part_of)
 
     @classmethod
-    def of_value(cls, value: Any) -> Any:
+    def of_value(cls, value: object) -> Self:
         """A tensor of one chunk, which this process has."""
         import dask.array as da
         import numpy
@@ -346,7 +388,7 @@ class Tensor(Tileable):
         array = numpy.asarray(value)
         return cls(da.from_array(array, chunks=-1, name=False), here=True)
 
-    def measured(self) -> Any:
+    def measured(self) -> Array:
         """The array of Dask; once it was executed, with the lengths of all chunks."""
         lazy = self.lazy
         if self._resolved or not any(math.isnan(one) for one in lazy.shape):
@@ -379,14 +421,14 @@ class Tensor(Tileable):
             one.call.task is not None and one.call.task.available for one in self._objects or ()
         )
 
-    def _recipe(self) -> tuple[Any, tuple[Any, ...]]:
+    def _recipe(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         lazy = self.lazy
         return _rebuilt, (lazy.name, lazy.chunks, lazy.dtype, lazy._meta)
 
-    def _assembled(self, values: list[Any]) -> Any:
+    def _assembled(self, values: list[object]) -> object:
         return assembled(values, self.lazy.numblocks)
 
-    def _found_out(self) -> Any:
+    def _found_out(self) -> Array:
         import dask.array as da
 
         from mars.sessions.opening import choose
@@ -394,9 +436,10 @@ class Tensor(Tileable):
         [stored] = self.objects or []
         shape, dtype = facts_of(_facts, stored)
         session = choose(None)
-        key = (f"spawn-{stored.key}-{stored.index}", *(0 for _ in shape))
+        name = f"spawn-{stored.key}-{stored.index}"
+        key = (name, *(0 for _ in shape))
         return da.Array(
-            {key: stored_node(key, stored, session)}, key[0],
+            {key: stored_node(key, stored, session)}, name,
             chunks=tuple((one,) for one in shape), dtype=dtype,
         )  # fmt: skip
 
@@ -425,7 +468,7 @@ class Tensor(Tileable):
             return show(value).replace(f"shape={value.shape}", f"shape={self.shape}")
 
 
-def assembled(values: Sequence[Any], numblocks: tuple[int, ...]) -> Any:
+def assembled(values: Sequence[object], numblocks: tuple[int, ...]) -> object:
     """One array of the values of all chunks. Each is copied once, large ones by threads."""
     import numpy
 
@@ -437,6 +480,7 @@ def assembled(values: Sequence[Any], numblocks: tuple[int, ...]) -> Any:
     grid = numpy.empty(len(values), dtype=object)
     grid[:] = list(values)
     grid = grid.reshape(numblocks)
+    arrays = [one for one in values if isinstance(one, numpy.ndarray)]
     if any(type(one) is not numpy.ndarray for one in values):
         from dask.array.core import concatenate3
 
@@ -449,9 +493,9 @@ def assembled(values: Sequence[Any], numblocks: tuple[int, ...]) -> Any:
             for i in range(numblocks[axis])
         ]
         starts.append([0, *numpy.cumsum(lengths).tolist()])
-    by_columns = ndim > 1 and all(map(_is_by_columns, values))
+    by_columns = ndim > 1 and all(map(_is_by_columns, arrays))
     whole = numpy.empty(
-        [ends[-1] for ends in starts], dtype=numpy.result_type(*{one.dtype for one in values}),
+        [ends[-1] for ends in starts], dtype=numpy.result_type(*{one.dtype for one in arrays}),
         order="F" if by_columns else "C",
     )  # fmt: skip
 
@@ -473,33 +517,35 @@ def assembled(values: Sequence[Any], numblocks: tuple[int, ...]) -> Any:
     return whole
 
 
-def _is_by_columns(value: Any) -> bool:
+def _is_by_columns(value: ndarray) -> bool:
     return bool(value.flags.f_contiguous and (not value.flags.c_contiguous or value.ndim < 2
                 or max(value.shape) == value.size))  # fmt: skip
 
 
-def _facts(value: Any) -> tuple[tuple[int, ...], Any]:
+def _facts(value: object) -> tuple[tuple[int, ...], dtype]:
     import numpy
 
     array = numpy.asarray(value)
     return array.shape, array.dtype
 
 
-def _rebuilt(graph: Any, name: str, chunks: Any, dtype: Any, meta: Any) -> Any:
+def _rebuilt(
+    graph: Mapping[Hashable, object], name: str, chunks: object, dtype: DTypeLike, meta: object
+) -> Array:
     import dask.array as da
 
     return da.Array(graph, name, chunks=chunks, meta=meta, dtype=dtype)
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: object) -> bool:
     return isinstance(value, list) or bool(getattr(value, "ndim", 0))
 
 
-def _is_mask(value: Any) -> bool:
+def _is_mask(value: object) -> bool:
     return getattr(getattr(value, "dtype", None), "kind", "") == "b"
 
 
-def _by_axis(chunk_size: Any, ndim: int) -> Any:
+def _by_axis(chunk_size: object, ndim: int) -> object:
     """``chunk_size`` of the original, as Dask's ``chunks``."""
     if isinstance(chunk_size, dict):
         return {axis % ndim: size for axis, size in chunk_size.items()}
@@ -514,15 +560,32 @@ _COMPARED: Final = ("lt", "le", "gt", "ge", "eq", "ne")
 _UNARY: Final = ("neg", "pos", "abs", "invert")
 
 
-def _operand(value: Any) -> Any:
-    return unwrap(value)
+def _called(name: str, *args: object, **kwargs: object) -> Tensor:
+    """The tensor that a function of `mars.tensor` makes."""
+    made: Tensor = find.call(name, *args, **kwargs)
+    return made
 
 
-def _binary(name: str) -> Callable[[Any, Any], Any]:
-    def apply(self: Any, other: Any) -> Any:
+@overload
+def tensor_of(made: Array) -> Tensor: ...
+
+
+@overload
+def tensor_of(made: tuple[Array, ...]) -> ExecutableTuple: ...
+
+
+def tensor_of(made: Array | tuple[Array, ...]) -> Tensor | ExecutableTuple:
+    """An array of Dask as a tensor; several as a tuple of tensors, which is executed as one."""
+    if isinstance(made, tuple):
+        return ExecutableTuple([of_kind(Tensor, one) for one in made])
+    return of_kind(Tensor, made)
+
+
+def _binary(name: str) -> Callable[[Tensor, object], object]:
+    def apply(self: Tensor, other: object) -> object:
         import numpy
 
-        given = _operand(other)
+        given = unwrap(other)
         if isinstance(given, (list, tuple)):
             given = numpy.asarray(given)
         found = getattr(self.lazy, name)(given)
@@ -532,12 +595,12 @@ def _binary(name: str) -> Callable[[Any, Any], Any]:
     return apply
 
 
-def _in_place(name: str) -> Callable[[Any, Any], Any]:
+def _in_place(name: str) -> Callable[[Tensor, object], object]:
     plain = _binary(name)
 
-    def apply(self: Any, other: Any) -> Any:
+    def apply(self: Tensor, other: object) -> object:
         made = plain(self, other)
-        if made is NotImplemented:
+        if not isinstance(made, Tensor):
             return made
         self.become(made if made.dtype == self.dtype else made.astype(self.dtype))
         return self
@@ -545,7 +608,7 @@ def _in_place(name: str) -> Callable[[Any, Any], Any]:
     return apply
 
 
-def _unary(name: str) -> Callable[[Any], Any]:
+def _unary(name: str) -> Callable[[Tensor], object]:
     return lambda self: wrap(getattr(self.lazy, name)())
 
 
@@ -558,6 +621,5 @@ for _name in _COMPARED:
     setattr(Tensor, f"__{_name}__", _binary(f"__{_name}__"))
 for _name in _UNARY:
     setattr(Tensor, f"__{_name}__", _unary(f"__{_name}__"))
-Tensor.__hash__ = Tileable.__hash__  # type: ignore[method-assign]
 
-__all__ = ["Tensor", "assembled"]
+__all__ = ["Tensor", "assembled", "tensor_of"]

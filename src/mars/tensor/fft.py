@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from mars.tensor.calling import lowered, of_dask, placed
@@ -13,23 +13,28 @@ ALL_AXES: Final = frozenset(["fftn", "ifftn", "rfftn", "irfftn"])
 HELPERS: Final = frozenset(["fftfreq", "rfftfreq", "fftshift", "ifftshift"])
 
 
-def _transform(name: str) -> Callable[..., Any]:
-    def transform(a: Any, n: Any = None, axis: Any = None, norm: Any = None, **more: Any) -> Any:
+def _transform(name: str) -> Callable[..., object]:
+    def transform(
+        a: object, n: int | Sequence[int] | None = None, axis: int | Iterable[int] | None = None,
+        norm: str | None = None, *, s: Sequence[int] | None = None,
+        axes: Iterable[int] | None = None, **_: object,
+    ) -> object:  # fmt: skip
         import dask.array as da
 
         given = da.asarray(lowered(a))
-        several = name not in ONE_AXIS
-        n = more.get("s", n)
-        axis = more.get("axes", axis)
-        if axis is None:
-            axis = (-2, -1) if name in TWO_AXES else (-1 if not several else None)
-        if axis is None:
-            count = given.ndim if n is None else len(n)
-            axis = tuple(range(given.ndim - count, given.ndim))
-        axes = tuple(axis) if several else (axis,)
-        given = given.rechunk({one % given.ndim: -1 for one in axes})
+        lengths = n if s is None else s
+        wanted = axis if axes is None else axes
+        if wanted is None and name in ONE_AXIS:
+            wanted = -1
+        elif wanted is None and name in TWO_AXES:
+            wanted = (-2, -1)
+        elif wanted is None:
+            count = len(lengths) if isinstance(lengths, Sequence) else given.ndim
+            wanted = range(given.ndim - count, given.ndim)
+        chosen = tuple(wanted) if isinstance(wanted, Iterable) else (wanted,)
+        given = given.rechunk({one % given.ndim: -1 for one in chosen})
         func = getattr(da.fft, name)
-        return placed(func(given, n, axes if several else axis, norm=norm))
+        return placed(func(given, lengths, wanted if name in ONE_AXIS else chosen, norm=norm))
 
     transform.__name__ = transform.__qualname__ = name
     transform.__doc__ = f"As `numpy.fft.{name}`, for a tensor."
@@ -44,7 +49,7 @@ def __getattr__(name: str) -> Any:
 
         if name.endswith("freq"):
 
-            def freq(n: int, d: float = 1.0, chunk_size: Any = None, **_: Any) -> Any:
+            def freq(n: int, d: float = 1.0, chunk_size: object = None, **_: object) -> object:
                 return placed(getattr(da.fft, name)(n, d, chunks=chunk_size or "auto"))
 
             return freq

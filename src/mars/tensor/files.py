@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.tensor.calling import chunks_for, lowered, whole
-from mars.tensor.own import tensor
+from mars.tensor.creation import tensor
 from mars.tileables.tileable import Tileable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy
+    from dask.array import Array
+    from dask.delayed import Delayed
+    from numpy import ndarray
+    from numpy.typing import DTypeLike
+
+    Blocks = Mapping[object, Mapping[str, Sequence[tuple[int, int]]]]
 
 
 def from_zarr(
-    url: Any, group: Any = None, dataset: Any = None, chunk_size: Any = None, **kwargs: Any
-) -> Any:
+    url: object,
+    group: object = None,
+    dataset: object = None,
+    chunk_size: object = None,
+    **kwargs: object,
+) -> Array:
     """A tensor that a Zarr array holds.
 
     Parameters
@@ -29,7 +44,9 @@ def from_zarr(
     return made if chunk_size is None else made.rechunk(chunk_size)
 
 
-def to_zarr(x: Any, url: Any, group: Any = None, dataset: Any = None, **kwargs: Any) -> Any:
+def to_zarr(
+    x: object, url: object, group: object = None, dataset: object = None, **kwargs: object
+) -> Array:
     """A tensor whose execution writes another one to a Zarr array.
 
     Its value is the number of bytes that were written. The function takes the array and the tensor
@@ -43,8 +60,8 @@ def to_zarr(x: Any, url: Any, group: Any = None, dataset: Any = None, **kwargs: 
 
 
 def from_hdf5(
-    path: Any, dataset: str | None = None, group: str | None = None, chunk_size: Any = None
-) -> Any:
+    path: object, dataset: str | None = None, group: str | None = None, chunk_size: object = None
+) -> Array:
     """A tensor of a dataset in an HDF5 file. Each chunk is read by a call.
 
     Parameters
@@ -77,17 +94,19 @@ def from_hdf5(
     )  # fmt: skip
 
 
-def _read_hdf5(file: str, name: str, block_info: Any = None) -> Any:
+def _read_hdf5(file: str, name: str, block_info: Blocks | None = None) -> object:
     import h5py
 
-    where = tuple(slice(start, end) for start, end in block_info[None]["array-location"])
+    places = block_info[None]["array-location"] if block_info else ()
+    where = tuple(slice(start, end) for start, end in places)
     with h5py.File(file, "r") as opened:
-        return opened[name][where]
+        read: object = opened[name][where]
+        return read
 
 
 def to_hdf5(
-    x: Any, path: Any, dataset: str | None = None, group: str | None = None, **kwargs: Any
-) -> Any:
+    x: object, path: object, dataset: str | None = None, group: str | None = None, **kwargs: object
+) -> Array:
     """A tensor whose execution writes another one into a dataset of an HDF5 file.
 
     One call gets the whole tensor, because one process can write to such a file. The function takes
@@ -99,7 +118,8 @@ def to_hdf5(
 
     x, path = _tensor_first(x, path)
     if isinstance(path, h5py.Dataset):
-        path, dataset, group = path.file.filename, path.name, None
+        dataset, group = path.name, None
+        path = path.file.filename
     if dataset is None:
         raise TypeError("to_hdf5() needs the name of a dataset")
     name = f"{group or ''}/{dataset}".replace("//", "/")
@@ -107,11 +127,11 @@ def to_hdf5(
     return whole(func, (tensor(x),), {}, 0, numpy.int64)
 
 
-def _tensor_first(x: object, place: object) -> tuple[Any, Any]:
+def _tensor_first(x: object, place: object) -> tuple[object, object]:
     return (x, place) if isinstance(x, Tileable) or not isinstance(place, Tileable) else (place, x)
 
 
-def _write_hdf5(file: str, name: str, kwargs: dict[str, Any], value: Any) -> Any:
+def _write_hdf5(file: str, name: str, kwargs: dict[str, object], value: ndarray) -> numpy.int64:
     import h5py
     import numpy
 
@@ -122,7 +142,7 @@ def _write_hdf5(file: str, name: str, kwargs: dict[str, Any], value: Any) -> Any
     return numpy.int64(value.nbytes)
 
 
-def _written(store: Any, given: Any) -> Any:
+def _written(store: Delayed, given: Array) -> Array:
     import dask
     import dask.array as da
     import numpy
@@ -131,7 +151,7 @@ def _written(store: Any, given: Any) -> Any:
     return da.from_delayed(made, (), dtype=numpy.int64)
 
 
-def _bytes_of(_: Any, count: int) -> Any:
+def _bytes_of(_: object, count: int) -> numpy.int64:
     import numpy
 
     return numpy.int64(count)
@@ -140,11 +160,12 @@ def _bytes_of(_: Any, count: int) -> Any:
 fromzarr, tozarr, fromhdf5, tohdf5 = from_zarr, to_zarr, from_hdf5, to_hdf5
 
 
-def from_dataframe(frame: Any, dtype: Any = None) -> Any:
+def from_dataframe(frame: object, dtype: DTypeLike | None = None) -> Array:
     """The values of a frame as a tensor."""
-    made = lowered(frame)
-    if hasattr(made, "to_numpy") and not hasattr(made, "dask"):
-        made = tensor(made.to_numpy())
+    given = lowered(frame)
+    if hasattr(given, "to_numpy") and not hasattr(given, "dask"):
+        given = given.to_numpy()
+    made = tensor(given)
     return made if dtype is None else made.astype(dtype)
 
 

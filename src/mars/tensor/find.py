@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from mars.tensor import files, own, ranking, tricks
+from mars.tensor import creation, files, own, ranking, tricks
 from mars.tensor.calling import of_dask, of_whole, public
 from mars.tensor.names import (
     DASK,
@@ -34,7 +34,7 @@ def find(name: str) -> Any:
         The original or numpy has it, and it is not there. The message says what to use.
     """
     if name in OWN:
-        home = next(one for one in (own, ranking, files) if hasattr(one, name))
+        home = next(one for one in (creation, own, ranking, files) if hasattr(one, name))
         return public(name, getattr(home, name))
     if name in DASK or name in RENAMED:
         import dask.array as da
@@ -49,7 +49,7 @@ def find(name: str) -> Any:
     if name in VALUES or name in RENAMED_VALUES:
         import numpy
 
-        found: Any = numpy
+        found: object = numpy
         for part in RENAMED_VALUES.get(name, name).split("."):
             found = getattr(found, part)
         return found
@@ -67,14 +67,17 @@ def find(name: str) -> Any:
     return None
 
 
-def call(name: str, *args: Any, **kwargs: Any) -> Any:
+def call(name: str, *args: object, **kwargs: object) -> Any:
     """Call a function of `mars.tensor`."""
     return find(name)(*args, **kwargs)
 
 
-def method(name: str) -> Callable[..., Any] | None:
+def method(name: str) -> Callable[..., object] | None:
     """The function behind a method of a tensor. None: there is no such method."""
-    return find(name) if name in METHODS else None
+    if name not in METHODS:
+        return None
+    found: Callable[..., object] = find(name)
+    return found
 
 
 def public_names() -> list[str]:

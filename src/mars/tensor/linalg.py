@@ -7,9 +7,15 @@ numpy.linalg run as one call on the whole array.
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from mars.tensor.calling import lowered, of_dask, of_whole, placed, whole
+from mars.tensor.calling import lowered, of_dask, of_whole, whole
+from mars.tensor.core import Tensor, tensor_of
+
+if TYPE_CHECKING:
+    from dask.array import Array
+
+    from mars.calls.objects import ExecutableTuple
 
 BLOCKWISE: Final = frozenset(
     [
@@ -35,7 +41,7 @@ SHARED: Final = frozenset(
 )
 
 
-def qr(a: Any, method: str = "tsqr", **_: Any) -> Any:
+def qr(a: object, method: str = "tsqr", **_: object) -> ExecutableTuple:
     """Orthogonal and triangular factors. The chunks are made rows as wide as the array.
 
     An array that is wider than high is cut into columns, as with ``method="sfqr"``.
@@ -46,13 +52,14 @@ def qr(a: Any, method: str = "tsqr", **_: Any) -> Any:
     rows, columns = given.shape
     if rows < columns:
         ready = given.rechunk({0: -1, 1: max(rows, *given.chunks[1])})
-        return placed(da.linalg.sfqr(ready))
-    return placed(da.linalg.qr(given.rechunk({1: -1})))
+        return tensor_of(da.linalg.sfqr(ready))
+    return tensor_of(da.linalg.qr(given.rechunk({1: -1})))
 
 
 def svd(
-    a: Any, method: str = "tsqr", full_matrices: bool = False, compute_uv: bool = True, **_: Any
-) -> Any:
+    a: object, method: str = "tsqr", full_matrices: bool = False, compute_uv: bool = True,
+    **_: object,
+) -> Tensor | ExecutableTuple:  # fmt: skip
     """Singular values and vectors. The chunks are made rows as wide as the array."""
     import dask.array as da
 
@@ -62,13 +69,13 @@ def svd(
     rows, columns = given.shape
     given = given.rechunk({1: -1}) if rows >= columns else given.rechunk({0: -1})
     found = da.linalg.svd(given)
-    return placed(found) if compute_uv else placed(found[1])
+    return tensor_of(found) if compute_uv else tensor_of(found[1])
 
 
 def randomized_svd(
-    a: Any, n_components: int, n_oversamples: int = 10, n_iter: Any = "auto",
-    random_state: Any = None, **_: Any,
-) -> Any:  # fmt: skip
+    a: object, n_components: int, n_oversamples: int = 10, n_iter: int | str = "auto",
+    random_state: object = None, **_: object,
+) -> ExecutableTuple:  # fmt: skip
     """The largest singular values and their vectors, by random projections.
 
     Parameters
@@ -89,7 +96,7 @@ def randomized_svd(
     given = _matrix(a, "randomized_svd")
     seed = getattr(random_state, "_source", random_state)
     source = seed if hasattr(seed, "normal") else da.random.RandomState(seed)
-    return placed(
+    return tensor_of(
         da.linalg.svd_compressed(
             given, n_components, n_oversamples=n_oversamples,
             n_power_iter=4 if n_iter == "auto" else int(n_iter), seed=source,
@@ -97,44 +104,43 @@ def randomized_svd(
     )  # fmt: skip
 
 
-def cholesky(a: Any, lower: bool = True) -> Any:
+def cholesky(a: object, lower: bool = True) -> Tensor:
     """The Cholesky factor of a matrix."""
     import dask.array as da
 
-    return placed(da.linalg.cholesky(_squared(a), lower=lower))
+    return tensor_of(da.linalg.cholesky(_squared(a), lower=lower))
 
 
-def inv(a: Any) -> Any:
+def inv(a: object) -> Tensor:
     """The inverse of a matrix."""
     import dask.array as da
 
-    return placed(da.linalg.inv(_squared(a)))
+    return tensor_of(da.linalg.inv(_squared(a)))
 
 
-def solve(a: Any, b: Any, sym_pos: bool = False, **_: Any) -> Any:
+def solve(a: object, b: object, sym_pos: bool = False, **_: object) -> Tensor:
     """The solution of a system of equations."""
     import dask.array as da
 
     matrix = _squared(a)
     right = da.asarray(lowered(b)).rechunk({0: matrix.chunks[0]})
-    return placed(da.linalg.solve(matrix, right, assume_a="pos" if sym_pos else "gen"))
+    return tensor_of(da.linalg.solve(matrix, right, assume_a="pos" if sym_pos else "gen"))
 
 
-def lstsq(a: object, b: object, rcond: float | None = None) -> object:
+def lstsq(a: object, b: object, rcond: float | None = None) -> Tensor | ExecutableTuple:
     """The solution with the least squares, the residuals, the rank and the singular values."""
     import dask.array as da
     import numpy
 
     matrix, right = _matrix(a, "lstsq"), da.asarray(lowered(b))
     if rcond is not None or matrix.shape[0] < matrix.shape[1]:
-        return placed(
-            whole(functools.partial(numpy.linalg.lstsq, rcond=rcond), (matrix, right), {})
-        )
+        func = functools.partial(numpy.linalg.lstsq, rcond=rcond)
+        return tensor_of(whole(func, (matrix, right), {}))
     matrix = matrix.rechunk({1: -1})
-    return placed(da.linalg.lstsq(matrix, right.rechunk({0: matrix.chunks[0]})))
+    return tensor_of(da.linalg.lstsq(matrix, right.rechunk({0: matrix.chunks[0]})))
 
 
-def lu(a: Any) -> Any:
+def lu(a: object) -> Tensor | ExecutableTuple:
     """Permutation, lower and upper triangular factors of a matrix."""
     import dask.array as da
 
@@ -142,21 +148,21 @@ def lu(a: Any) -> Any:
     if given.shape[0] != given.shape[1]:
         import scipy.linalg
 
-        return placed(whole(scipy.linalg.lu, (given,), {}, varying=False))
-    return placed(da.linalg.lu(_squared(given)))
+        return tensor_of(whole(scipy.linalg.lu, (given,), {}, varying=False))
+    return tensor_of(da.linalg.lu(_squared(given)))
 
 
 def norm(
-    x: Any,
-    ord: Any = None,  # noqa: A002  as numpy's
-    axis: Any = None,
+    x: object,
+    ord: object = None,  # noqa: A002  as numpy's
+    axis: object = None,
     keepdims: bool = False,
-) -> Any:
+) -> Tensor | ExecutableTuple:
     """A norm of a matrix or a vector, or of several along axes; see `numpy.linalg.norm`."""
     import dask.array as da
     import numpy
 
-    from mars.tensor.own import tensor
+    from mars.tensor.creation import tensor
 
     given = tensor(x)
     if given.dtype.kind not in "fc":
@@ -168,19 +174,19 @@ def norm(
             chunks[along : along + 1] = [(1,)] if keepdims else []
             func = functools.partial(numpy.linalg.norm, ord=ord, axis=along, keepdims=keepdims)
             kind = numpy.empty(0, given.dtype).real.dtype
-            return placed(
+            return tensor_of(
                 given.map_blocks(
                     func, dtype=kind, chunks=tuple(chunks), drop_axis=[] if keepdims else [along]
                 )
             )
     try:
-        return placed(da.linalg.norm(given, ord, axis, keepdims))
+        return tensor_of(da.linalg.norm(given, ord, axis, keepdims))
     except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
         func = functools.partial(numpy.linalg.norm, ord=ord, axis=axis, keepdims=keepdims)
-        return placed(whole(func, (given,), {}, varying=False))
+        return tensor_of(whole(func, (given,), {}, varying=False))
 
 
-def _matrix(a: Any, name: str) -> Any:
+def _matrix(a: object, name: str) -> Array:
     import dask.array as da
     import numpy
 
@@ -192,7 +198,7 @@ def _matrix(a: Any, name: str) -> Any:
     return given if given.dtype.kind in "fc" else given.astype(float)
 
 
-def _squared(a: Any) -> Any:
+def _squared(a: object) -> Array:
     """A matrix in square chunks."""
     import numpy
 

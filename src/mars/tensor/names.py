@@ -1,9 +1,9 @@
 """Which names `mars.tensor` has, and what is behind each: the tables that modules and docs read.
 
 A name of `DASK` is the function of `dask.array` with the same name, one of `RENAMED` has another
-name there. `OWN` names are in `mars.tensor.own`. `WHOLE` names are functions of numpy that one call
-runs on the whole arrays. `VALUES` are numpy's constants and types. `MISSING` says what to use for
-names of the original that are not there.
+name there. `OWN` names are in `mars.tensor.creation`, `own`, `ranking` and `files`. `WHOLE` names
+are functions of numpy that one call runs on the whole arrays. `VALUES` are numpy's constants and
+types. `MISSING` says what to use for names of the original that are not there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Functions of `mars.tensor` that `dask.array` lacks, or that the original spells otherwise.
 
-They take and return arrays of Dask, or what `mars.tensor.calling` makes tensors of. The module is
-long because it is a list of short functions that have nothing to do with each other.
+They take and return arrays of Dask, or what `mars.tensor.calling` makes tensors of. Functions that
+make tensors of values are in `creation`.
 """
 
 from __future__ import annotations
@@ -9,260 +9,41 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, SupportsInt
 
-from mars.tensor.calling import chunks_for, fetched, in_order, lowered, whole
+from mars.tensor.calling import fetched, in_order, lowered, ndim_of, whole
+from mars.tensor.creation import lengths_of, tensor
 from mars.tileables.tileable import Tileable, wrap
 
+if TYPE_CHECKING:
+    from dask.array import Array
+    from numpy import dtype, ndarray
+    from numpy.typing import DTypeLike
 
-def tensor(
-    data: Any = None, dtype: Any = None, order: str = "K", chunk_size: Any = None,
-    copy: bool = True, ndmin: int = 0,
-) -> Any:  # fmt: skip
-    """A tensor of an array, of nested lists, of a frame, or of tensors.
-
-    Parameters
-    ----------
-    data : array_like, Tensor or list of Tensor
-        The elements. An array is taken as it is when it is executed.
-    dtype : dtype, optional
-        Default: that of ``data``.
-    order : str, default "K"
-        "F": by columns in memory, "C": by rows, else as ``data``.
-    chunk_size : int, tuple or dict, optional
-        The lengths of chunks: one for all axes, one for each axis, or by axis. Default: chunks of
-        32 MiB.
-    copy : bool, default True
-        Accepted for programs of numpy.
-    ndmin : int, default 0
-        How many axes it has at least; axes of length 1 are put before the others.
-
-    Returns
-    -------
-    Tensor
-
-    Examples
-    --------
-    >>> import mars.tensor as mt
-    >>> mt.tensor([[1, 2], [3, 4]], chunk_size=1).sum(axis=0).execute().fetch()
-    array([4, 6])
-    """
-    import dask.array as da
-    import numpy
-
-    if isinstance(data, Tileable) and not isinstance(lowered(data), da.Array):
-        data = lowered(data)
-    made: Any
-    given = lowered(data)
-    if type(given) in (list, tuple) and _holds_tensors(given):
-        given = _stacked(given)
-    if isinstance(given, da.Array):
-        made = given if dtype is None else given.astype(dtype)
-        made = made[(None,) * (ndmin - made.ndim)] if made.ndim < ndmin else made
-        return in_order(made if chunk_size is None else made.rechunk(chunk_size), order)
-    if hasattr(given, "toarray"):
-        raise NotImplementedError("sparse tensors are not there; use dense ones: x.toarray()")
-    array = numpy.array(given, dtype=dtype, ndmin=ndmin, copy=None)
-    made = da.from_array(array, chunks=chunks_for(array.shape, array.dtype, chunk_size))
-    by_columns = array.flags.f_contiguous and not array.flags.c_contiguous
-    return in_order(made, "F" if order in ("K", "A") and by_columns else order)
+    Arrays = Array | tuple[Array, ...]
+    Blocks = Mapping[object, Mapping[str, Sequence[int]]]
+    Casting = Literal["no", "equiv", "safe", "same_kind", "unsafe"]
+    Order = Literal["C", "F", "A"]
+    Sections = SupportsInt | Iterable[int]
 
 
-def _holds_tensors(value: Any) -> bool:
-    import dask.array as da
-
-    if type(value) in (list, tuple):
-        return any(map(_holds_tensors, value))
-    return isinstance(value, da.Array)
-
-
-def _stacked(value: Any) -> Any:
-    import dask.array as da
-
-    if type(value) in (list, tuple):
-        return da.stack([_stacked(one) for one in value])
-    return da.asarray(value)
-
-
-array = asarray = tensor
-
-
-def ascontiguousarray(a: Any, dtype: Any = None, **kwargs: Any) -> Any:
-    """A tensor whose chunks are by rows in memory."""
-    return tensor(a, dtype, order="C", **kwargs)
-
-
-def asfortranarray(a: Any, dtype: Any = None, **kwargs: Any) -> Any:
-    """A tensor whose chunks are by columns in memory."""
-    return tensor(a, dtype, order="F", **kwargs)
-
-
-def scalar(data: Any, dtype: Any = None, **_: Any) -> Any:
-    """A tensor of one number."""
-    import numpy
-
-    made = tensor(data, dtype)
-    if made.ndim:
-        raise TypeError(f"scalar takes one number, got an array of shape {numpy.shape(data)}")
-    return made
-
-
-def _filled(name: str, shape: Any, dtype: Any, chunk_size: Any, *args: Any) -> Any:
-    import dask.array as da
-
-    given = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
-    kind = float if dtype is None else dtype
-    return getattr(da, name)(given, *args, dtype=kind, chunks=chunks_for(given, kind, chunk_size))
-
-
-def ones(shape: Any, dtype: Any = None, chunk_size: Any = None, order: str = "C") -> Any:
-    """A tensor of ones; see `tensor` for ``chunk_size``."""
-    return in_order(_filled("ones", shape, dtype, chunk_size), order)
-
-
-def zeros(shape: Any, dtype: Any = None, chunk_size: Any = None, order: str = "C") -> Any:
-    """A tensor of zeros; see `tensor` for ``chunk_size``."""
-    return in_order(_filled("zeros", shape, dtype, chunk_size), order)
-
-
-def empty(shape: Any, dtype: Any = None, chunk_size: Any = None, order: str = "C") -> Any:
-    """A tensor whose elements are not set; see `tensor` for ``chunk_size``."""
-    return in_order(_filled("empty", shape, dtype, chunk_size), order)
-
-
-def full(
-    shape: Any, fill_value: Any, dtype: Any = None, chunk_size: Any = None, order: str = "C"
-) -> Any:
-    """A tensor of one value; see `tensor` for ``chunk_size``."""
-    import dask.array as da
-    import numpy
-
-    value = lowered(fill_value)
-    kind = numpy.asarray(value).dtype if dtype is None else dtype
-    if numpy.ndim(value):
-        given = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
-        made = da.broadcast_to(da.asarray(value), given, chunks_for(given, kind, chunk_size))
-        return in_order(made.astype(kind), order)
-    return in_order(_filled("full", shape, kind, chunk_size, value), order)
-
-
-def arange(*args: Any, dtype: Any = None, chunk_size: Any = None, **kwargs: Any) -> Any:
-    """Numbers or dates in equal steps, as of `numpy.arange`; see `tensor` for ``chunk_size``.
-
-    Numbers are made in their chunks. Dates are made in the program.
-    """
-    import dask.array as da
-    import numpy
-
-    given = [fetched(one) for one in args]
-    named: dict[str, Any] = {
-        name: fetched(kwargs.pop(name)) for name in ("start", "stop", "step") if name in kwargs
-    }
-    if all(isinstance(one, (bool, int, float, numpy.integer, numpy.floating))
-           for one in (*given, *named.values()) if one is not None):  # fmt: skip
-        small = numpy.arange(0, dtype=dtype).dtype if dtype is not None else numpy.dtype("i8")
-        if small.kind in "iufb":
-            start, stop, step = _range_of(given, named)
-            count = max(0, math.ceil((stop - start) / step))
-            chunks = chunks_for((count,), small, chunk_size)
-            return da.arange(start, stop, step, chunks=chunks, dtype=dtype)
-    array = numpy.arange(*given, dtype=dtype, **named)
-    return da.from_array(array, chunks=chunks_for(array.shape, array.dtype, chunk_size))
-
-
-def _range_of(given: list[Any], named: dict[str, Any]) -> tuple[Any, Any, Any]:
-    start, stop, step = (*given, None, None, None)[:3]
-    if len(given) == 1 and "stop" not in named and "start" not in named:
-        start, stop = 0, start
-    start = named.get("start", start)
-    stop, step = named.get("stop", stop), named.get("step", step)
-    if stop is None:
-        start, stop = 0, start
-    step = 1 if step is None else step
-    if not step:
-        raise ZeroDivisionError("arange() needs a step that is not 0")
-    return 0 if start is None else start, stop, step
-
-
-def linspace(
-    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False,
-    dtype: Any = None, chunk_size: Any = None,
-) -> Any:  # fmt: skip
-    """Numbers in equal distances, as of `numpy.linspace`; see `tensor` for ``chunk_size``."""
-    import dask.array as da
-    import numpy
-
-    first, last = fetched(start), fetched(stop)
-    if numpy.ndim(first) or numpy.ndim(last) or num < 2:
-        array, step = numpy.linspace(first, last, num, endpoint, retstep=True, dtype=dtype)
-        made = da.from_array(array, chunks=chunks_for(array.shape, array.dtype, chunk_size))
-    else:
-        step = (last - first) / (num - 1 if endpoint else num)
-        kind = numpy.dtype(numpy.result_type(first, last, float) if dtype is None else dtype)
-        places = da.arange(num, chunks=chunks_for((num,), kind, chunk_size))
-        end = (num - 1, last) if endpoint else None
-        made = places.map_blocks(_spaced, first, step, end, kind, dtype=kind)
-    return (made, numpy.asarray(step)) if retstep else made
-
-
-def _spaced(places: Any, start: Any, step: Any, end: Any, kind: Any) -> Any:
-    import numpy
-
-    made = places * step + start
-    if end is not None:
-        made[places == end[0]] = end[1]
-    if numpy.issubdtype(kind, numpy.integer):
-        made = numpy.floor(made)
-    return made.astype(kind, copy=False)
-
-
-def eye(
-    N: int,  # noqa: N803  as numpy's
-    M: int | None = None,  # noqa: N803  as numpy's
-    k: int = 0, dtype: object = None, chunk_size: object = None, order: str = "C",
-) -> Any:  # fmt: skip
-    """A matrix with ones on a diagonal; see `tensor` for ``chunk_size``."""
-    import dask.array as da
-
-    kind = float if dtype is None else dtype
-    shape = (N, N if M is None else M)
-    chunks = chunks_for(shape, kind, chunk_size)
-    made = da.eye(N, chunks=max(1, *chunks[0]), M=shape[1], k=k, dtype=kind)
-    return in_order(made if made.chunks == chunks else made.rechunk(chunks), order)
-
-
-def identity(n: int, dtype: Any = None, chunk_size: Any = None) -> Any:
-    """The identity matrix."""
-    import dask.array as da
-
-    kind = float if dtype is None else dtype
-    return da.eye(n, chunks=chunks_for((n, n), kind, chunk_size)[0][0], dtype=kind)
-
-
-def diagflat(v: Any, k: int = 0, chunk_size: Any = None) -> Any:
-    """A matrix with the elements on its diagonal."""
-    import dask.array as da
-
-    return da.diag(tensor(v, chunk_size=chunk_size).ravel(), k)
-
-
-def copy(a: Any, order: str = "K") -> Any:
+def copy(a: object, order: str = "K") -> Array:
     """Another tensor with the same elements."""
     return in_order(tensor(a).copy(), order)
 
 
-def astype(x: Any, dtype: Any, copy: bool = True) -> Any:
+def astype(x: object, dtype: DTypeLike, copy: bool = True) -> Array:
     """The elements with another type."""
     return tensor(x).astype(dtype)
 
 
-def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -> None:
+def copyto(dst: object, src: object, casting: Casting = "same_kind", where: object = True) -> None:
     """Copy elements into a tensor, in place."""
     import dask.array as da
     import numpy
 
-    if not isinstance(dst, Tileable):
+    if not isinstance(dst, Tileable) or not isinstance(dst.lazy, da.Array):
         raise TypeError("copyto() needs a tensor to copy into")
     target, source = dst.lazy, da.asarray(lowered(src))
     if not numpy.can_cast(source.dtype, target.dtype, casting):
@@ -273,7 +54,7 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) ->
     dst.become(wrap(new.astype(target.dtype)))
 
 
-def ravel(a: Any, order: str = "C") -> Any:
+def ravel(a: object, order: str = "C") -> Array:
     """All elements in one axis; with ``order="F"`` column after column."""
     import dask.array as da
 
@@ -284,13 +65,18 @@ def ravel(a: Any, order: str = "C") -> Any:
 flatten = ravel
 
 
-def reshape(a: Any, newshape: Any = None, order: str = "C", *, shape: Any = None) -> Any:
+def reshape(
+    a: object, newshape: int | Iterable[int] | None = None, order: Order = "C", *,
+    shape: int | Iterable[int] | None = None,
+) -> Array:  # fmt: skip
     """The elements in another shape."""
     import dask.array as da
     import numpy
 
-    given, wanted = tensor(a), shape if newshape is None else newshape
-    wanted = tuple(wanted) if hasattr(wanted, "__iter__") else (wanted,)
+    given, asked = tensor(a), shape if newshape is None else newshape
+    if asked is None:
+        raise TypeError("reshape() needs a shape")
+    wanted = lengths_of(asked)
     if numpy.isnan(given.shape).any():
         return whole(functools.partial(numpy.reshape, shape=wanted, order=order), (given,), {},
                      len(wanted), given.dtype)  # fmt: skip
@@ -299,14 +85,14 @@ def reshape(a: Any, newshape: Any = None, order: str = "C", *, shape: Any = None
     return _reshaped(given, wanted)
 
 
-def _reshaped(given: Any, wanted: tuple[Any, ...]) -> Any:
+def _reshaped(given: Array, wanted: tuple[int, ...]) -> Array:
     try:
         return given.reshape(wanted)
     except NotImplementedError:  # Dask merges or splits axes, and this does both
         return given.ravel().reshape(wanted)
 
 
-def resize(a: Any, new_shape: Any) -> Any:
+def resize(a: object, new_shape: int | tuple[int, ...]) -> Array:
     """The elements, repeated as often as needed, in another shape."""
     import dask.array as da
     import numpy
@@ -316,14 +102,14 @@ def resize(a: Any, new_shape: Any) -> Any:
     return da.concatenate([flat] * times)[:wanted].reshape(new_shape)
 
 
-def matrix_transpose(x: Any) -> Any:
+def matrix_transpose(x: object) -> Array:
     """The last two axes in the other order."""
     import dask.array as da
 
     return da.swapaxes(tensor(x), -1, -2)
 
 
-def inner(a: Any, b: Any) -> Any:
+def inner(a: object, b: object) -> Array:
     """The inner product of the last axes."""
     import dask.array as da
 
@@ -336,14 +122,14 @@ def inner(a: Any, b: Any) -> Any:
 innerproduct = inner
 
 
-def array_equal(a1: Any, a2: Any) -> Any:
+def array_equal(a1: object, a2: object) -> Array:
     """Whether two tensors have the same shape and elements."""
     import dask.array as da
 
     one, two = tensor(a1), tensor(a2)
     if one.shape != two.shape:
         return da.asarray(False)
-    return (one == two).all()
+    return da.asarray((one == two).all())
 
 
 def iscomplexobj(x: object) -> bool:
@@ -365,14 +151,14 @@ def isscalar(element: object) -> bool:
     return bool(numpy.isscalar(element))
 
 
-def in1d(ar1: Any, ar2: Any, assume_unique: bool = False, invert: bool = False) -> Any:
+def in1d(ar1: object, ar2: object, assume_unique: bool = False, invert: bool = False) -> Array:
     """Which elements of one tensor are in another one."""
     import dask.array as da
 
     return da.isin(tensor(ar1).ravel(), lowered(ar2), assume_unique=assume_unique, invert=invert)
 
 
-def setdiff1d(ar1: Any, ar2: Any, assume_unique: bool = False) -> Any:
+def setdiff1d(ar1: object, ar2: object, assume_unique: bool = False) -> Array:
     """The elements of one tensor that are not in another one."""
     import numpy
 
@@ -382,9 +168,9 @@ def setdiff1d(ar1: Any, ar2: Any, assume_unique: bool = False) -> Any:
 
 
 def unique(
-    ar: Any, return_index: bool = False, return_inverse: bool = False, return_counts: bool = False,
-    axis: int | None = None, **_: Any,
-) -> Any:  # fmt: skip
+    ar: object, return_index: bool = False, return_inverse: bool = False,
+    return_counts: bool = False, axis: int | None = None, **_: object,
+) -> Array | tuple[Array, ...]:  # fmt: skip
     """The elements without repetitions, sorted."""
     import dask.array as da
     import numpy
@@ -405,7 +191,7 @@ def unique(
 # -- parts ----------------------------------------------------------------------------------------
 
 
-def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
+def take(a: object, indices: object, axis: int | None = None, mode: str = "raise") -> Array:
     """Elements at indices along an axis; without one, of all elements in one axis."""
     import dask.array as da
     import numpy
@@ -413,7 +199,7 @@ def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> 
     given, where = tensor(a), lowered(indices)
     if axis is None:
         given, axis = given.ravel(), 0
-    if mode == "raise" and (isinstance(where, da.Array) or numpy.ndim(where) == 1):
+    if mode == "raise" and (isinstance(where, da.Array) or ndim_of(where) == 1):
         if not isinstance(where, da.Array):
             where = numpy.asarray(where)
         if where.ndim == 1:
@@ -423,7 +209,7 @@ def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> 
     return whole(func, (given, plain), {}, given.ndim - 1 + plain.ndim, given.dtype, varying=False)
 
 
-def compress(condition: Any, a: Any, axis: int | None = None) -> Any:
+def compress(condition: object, a: object, axis: int | None = None) -> Array:
     """The slices along an axis where a condition is true; without one, of all elements."""
     import dask.array as da
     import numpy
@@ -446,7 +232,7 @@ def compress(condition: Any, a: Any, axis: int | None = None) -> Any:
     return da.take(given, places, axis)
 
 
-def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
+def take_along_axis(arr: object, indices: object, axis: int | None = -1) -> Array:
     """Elements at indices along an axis."""
     import dask.array as da
     import numpy
@@ -466,11 +252,11 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
 # -- splitting and joining ------------------------------------------------------------------------
 
 
-def array_split(a: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Any, ...]:
+def array_split(a: object, indices_or_sections: Sections, axis: int = 0) -> tuple[Array, ...]:
     """Parts of a tensor along an axis; their lengths may differ by one."""
     given = tensor(a)
     length = given.shape[axis]
-    if hasattr(indices_or_sections, "__iter__"):
+    if isinstance(indices_or_sections, Iterable):
         cuts = [0, *map(int, fetched(indices_or_sections)), length]
     else:
         count = int(indices_or_sections)
@@ -484,16 +270,16 @@ def array_split(a: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Any, .
     return tuple(given[(*before, slice(start, end))] for start, end in itertools.pairwise(cuts))
 
 
-def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Any, ...]:
+def split(ary: object, indices_or_sections: Sections, axis: int = 0) -> tuple[Array, ...]:
     """Parts of a tensor along an axis; all of them have one length."""
-    if not hasattr(indices_or_sections, "__iter__"):
+    if not isinstance(indices_or_sections, Iterable):
         length = tensor(ary).shape[axis]
         if length % int(indices_or_sections):
             raise ValueError("array split does not result in an equal division")
     return array_split(ary, indices_or_sections, axis)
 
 
-def hsplit(a: Any, indices_or_sections: Any) -> tuple[Any, ...]:
+def hsplit(a: object, indices_or_sections: Sections) -> tuple[Array, ...]:
     """Parts along the second axis; along the first one if there is only one."""
     given = tensor(a)
     if not given.ndim:
@@ -501,21 +287,21 @@ def hsplit(a: Any, indices_or_sections: Any) -> tuple[Any, ...]:
     return split(given, indices_or_sections, 1 if given.ndim > 1 else 0)
 
 
-def vsplit(a: Any, indices_or_sections: Any) -> tuple[Any, ...]:
+def vsplit(a: object, indices_or_sections: Sections) -> tuple[Array, ...]:
     """Parts along the first axis."""
     if tensor(a).ndim < 2:
         raise ValueError("vsplit only works on tensors of 2 or more dimensions")
     return split(a, indices_or_sections, 0)
 
 
-def dsplit(a: Any, indices_or_sections: Any) -> tuple[Any, ...]:
+def dsplit(a: object, indices_or_sections: Sections) -> tuple[Array, ...]:
     """Parts along the third axis."""
     if tensor(a).ndim < 3:
         raise ValueError("dsplit only works on tensors of 3 or more dimensions")
     return split(a, indices_or_sections, 2)
 
 
-def column_stack(tup: Sequence[Any]) -> Any:
+def column_stack(tup: Sequence[object]) -> Array:
     """Columns side by side."""
     import dask.array as da
 
@@ -523,7 +309,7 @@ def column_stack(tup: Sequence[Any]) -> Any:
     return da.concatenate([one[:, None] if one.ndim < 2 else one for one in given], axis=1)
 
 
-def append(arr: Any, values: Any, axis: int | None = None) -> Any:
+def append(arr: object, values: object, axis: int | None = None) -> Array:
     """Values after those of a tensor, along an axis; without one, all in one axis."""
     import dask.array as da
 
@@ -536,22 +322,24 @@ def append(arr: Any, values: Any, axis: int | None = None) -> Any:
 class Lengths(tuple[int, ...]):
     """What `shape` gives: a tuple of int that can be executed and fetched, as in the original."""
 
-    def execute(self, *_: Any, **__: Any) -> Lengths:
+    def execute(self, *_: object, **__: object) -> Lengths:
         return self
 
-    def fetch(self, *_: Any, **__: Any) -> tuple[int, ...]:
+    def fetch(self, *_: object, **__: object) -> tuple[int, ...]:
         return tuple(self)
 
 
-def shape(a: Any) -> Any:
+def shape(a: object) -> Lengths:
     """The lengths of the axes. A tensor whose lengths are not known is executed."""
     import numpy
 
     if not isinstance(a, Tileable):
         return Lengths(numpy.shape(fetched(a)))
-    if any(math.isnan(one) for one in a.shape):  # type: ignore[attr-defined]
+    lengths: tuple[float, ...] = getattr(a, "shape", ())
+    if any(map(math.isnan, lengths)):
         a.execute()
-    return Lengths(int(one) for one in a.shape)  # type: ignore[attr-defined]
+        lengths = getattr(a, "shape", ())
+    return Lengths(map(int, lengths))
 
 
 def size(a: object, axis: int | None = None) -> int:
@@ -560,29 +348,32 @@ def size(a: object, axis: int | None = None) -> int:
     return math.prod(lengths) if axis is None else int(lengths[axis])
 
 
-def einsum_path(*operands: Any, optimize: Any = "greedy", **_: Any) -> Any:
+def einsum_path(
+    *operands: object, optimize: Literal["greedy", "optimal"] | bool = "greedy", **_: object
+) -> tuple[list[object], str]:
     """In which order `einsum` best combines its operands; see `numpy.einsum_path`."""
+    import dask.array as da
     import numpy
 
-    def outline(value: Any) -> Any:
-        return (
-            numpy.broadcast_to(0.0, lowered(value).shape) if isinstance(value, Tileable) else value
-        )
+    def outline(value: object) -> object:
+        lazy = lowered(value)
+        return numpy.broadcast_to(0.0, lazy.shape) if isinstance(lazy, da.Array) else value
 
-    return numpy.einsum_path(*map(outline, operands), optimize=optimize)
+    find: Callable[..., tuple[list[object], str]] = numpy.einsum_path
+    return find(*map(outline, operands), optimize=optimize)
 
 
 # -- chunks ---------------------------------------------------------------------------------------
 
 
-def rechunk(a: Any, chunk_size: Any, **_: Any) -> Any:
+def rechunk(a: object, chunk_size: object, **_: object) -> Array:
     """The same elements in chunks of other lengths."""
     return tensor(a).rechunk(chunk_size)
 
 
 def rebalance(
-    a: Any, factor: Any = None, axis: int = 0, num_partitions: Any = None, **_: Any
-) -> Any:
+    a: object, factor: object = None, axis: int = 0, num_partitions: int | None = None, **_: object
+) -> Array:
     """Chunks of equal lengths along an axis."""
     given = tensor(a)
     count = num_partitions or given.numblocks[axis]
@@ -590,10 +381,10 @@ def rebalance(
 
 
 def map_chunk(
-    a: Any, func: Callable[..., Any], *, args: tuple[Any, ...] = (),
-    elementwise: bool | None = None, dtype: Any = None, with_chunk_index: bool = False,
-    kwargs: dict[str, Any] | None = None, **more: Any,
-) -> Any:  # fmt: skip
+    a: object, func: Callable[..., object], *, args: tuple[object, ...] = (),
+    elementwise: bool | None = None, dtype: DTypeLike | None = None, with_chunk_index: bool = False,
+    kwargs: dict[str, object] | None = None, **more: object,
+) -> Array:  # fmt: skip
     """Have a function called with each chunk; see `Tensor.map_chunk`."""
     import numpy
 
@@ -607,7 +398,7 @@ def map_chunk(
     return made
 
 
-def _kind(run: Callable[..., Any], given: Any) -> Any:
+def _kind(run: Callable[..., object], given: Array) -> dtype:
     """The type of the results of a function, as a small chunk tells it."""
     import numpy
 
@@ -619,21 +410,21 @@ def _kind(run: Callable[..., Any], given: Any) -> Any:
 
 
 def _run_on_chunk(
-    func: Callable[..., Any], args: Any, keywords: Any, with_index: bool, chunk: Any,
-    block_info: Any = None,
-) -> Any:  # fmt: skip
+    func: Callable[..., object], args: tuple[object, ...], keywords: dict[str, object],
+    with_index: bool, chunk: ndarray, block_info: Blocks | None = None,
+) -> object:  # fmt: skip
     if with_index:
         place = block_info[0]["chunk-location"] if block_info else (0,) * chunk.ndim
         keywords = {**keywords, "chunk_index": tuple(place)}
     return func(chunk, *args, **keywords)
 
 
-def to_cpu(a: Any) -> Any:
+def to_cpu(a: object) -> Array:
     """The tensor itself: all tensors are in memory of the CPU."""
     return tensor(a)
 
 
-def to_gpu(a: Any) -> Any:
+def to_gpu(a: object) -> Array:
     """Not there.
 
     Raises
@@ -647,14 +438,16 @@ def to_gpu(a: Any) -> Any:
 # -- numbers --------------------------------------------------------------------------------------
 
 
-def _middle(name: str, a: Any, args: tuple[Any, ...], axis: Any, kwargs: dict[str, Any]) -> Any:
+def _middle(
+    name: str, a: object, args: tuple[object, ...], axis: object, kwargs: dict[str, object]
+) -> Array | tuple[Array, ...]:
     """A function of numpy that needs all elements of an axis. Dask's own ones come close only."""
     import numpy
 
     given, func = tensor(a), getattr(numpy, name)
     plain = tuple(fetched(one) for one in args)
     run = functools.partial(_run_middle, func, plain, axis, kwargs)
-    if isinstance(axis, int) and given.ndim > 1 and not any(map(numpy.ndim, plain)):
+    if isinstance(axis, int) and given.ndim > 1 and not any(map(ndim_of, plain)):
         axis = axis % given.ndim
         kept = bool(kwargs.get("keepdims"))
         chunks = list(given.rechunk({axis: -1}).chunks)
@@ -666,41 +459,44 @@ def _middle(name: str, a: Any, args: tuple[Any, ...], axis: Any, kwargs: dict[st
     return whole(run, (given,), {})
 
 
-def _run_middle(func: Any, args: Any, axis: Any, kwargs: Any, a: Any) -> Any:
+def _run_middle(
+    func: Callable[..., ndarray], args: tuple[object, ...], axis: object,
+    kwargs: dict[str, object], a: object,
+) -> ndarray:  # fmt: skip
     return func(a, *args, axis=axis, **kwargs)
 
 
-def median(a: Any, axis: Any = None, **kwargs: Any) -> Any:
+def median(a: object, axis: object = None, **kwargs: object) -> Arrays:
     """The median; exact."""
     return _middle("median", a, (), axis, kwargs)
 
 
-def nanmedian(a: Any, axis: Any = None, **kwargs: Any) -> Any:
+def nanmedian(a: object, axis: object = None, **kwargs: object) -> Arrays:
     """The median without nan; exact."""
     return _middle("nanmedian", a, (), axis, kwargs)
 
 
-def percentile(a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
+def percentile(a: object, q: object, axis: object = None, **kwargs: object) -> Arrays:
     """Percentiles; exact."""
     return _middle("percentile", a, (q,), axis, _without_interpolation(kwargs))
 
 
-def nanpercentile(a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
+def nanpercentile(a: object, q: object, axis: object = None, **kwargs: object) -> Arrays:
     """Percentiles without nan; exact."""
     return _middle("nanpercentile", a, (q,), axis, _without_interpolation(kwargs))
 
 
-def quantile(a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
+def quantile(a: object, q: object, axis: object = None, **kwargs: object) -> Arrays:
     """Quantiles; exact."""
     return _middle("quantile", a, (q,), axis, _without_interpolation(kwargs))
 
 
-def nanquantile(a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
+def nanquantile(a: object, q: object, axis: object = None, **kwargs: object) -> Arrays:
     """Quantiles without nan; exact."""
     return _middle("nanquantile", a, (q,), axis, _without_interpolation(kwargs))
 
 
-def _without_interpolation(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _without_interpolation(kwargs: dict[str, object]) -> dict[str, object]:
     """The argument ``interpolation`` of the original under numpy's name of today."""
     found = dict(kwargs)
     if "interpolation" in found:
@@ -708,7 +504,9 @@ def _without_interpolation(kwargs: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, **_: Any) -> Any:
+def searchsorted(
+    a: object, v: object, side: str = "left", sorter: object = None, **_: object
+) -> Array:
     """Where values belong in a sorted tensor."""
     import dask.array as da
     import numpy
@@ -724,7 +522,7 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, **_: An
     )  # fmt: skip
 
 
-def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
+def insert(arr: object, obj: object, values: object, axis: int | None = None) -> Array:
     """Elements put in before indices."""
     import dask.array as da
     import numpy
@@ -732,13 +530,13 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     given, where = tensor(arr), fetched(obj)
     if axis is None:
         given, axis = given.ravel(), 0
-    if isinstance(where, int) and not numpy.ndim(lowered(values)):
+    if isinstance(where, int) and not ndim_of(lowered(values)):
         return da.insert(given, where, lowered(values), axis)
     func = functools.partial(numpy.insert, obj=where, values=fetched(values), axis=axis)
     return whole(func, (given,), {}, given.ndim, given.dtype)
 
 
-def delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
+def delete(arr: object, obj: object, axis: int | None = None) -> Array:
     """The elements without those at indices."""
     import dask.array as da
 
@@ -748,7 +546,7 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
     return da.delete(given, fetched(obj), axis)
 
 
-def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
+def trapezoid(y: object, x: object = None, dx: float = 1.0, axis: int = -1) -> Array:
     """The integral along an axis, by the trapezoidal rule."""
     import dask.array as da
 
@@ -756,7 +554,7 @@ def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
     axis = axis % given.ndim
     first = (slice(None),) * axis + (slice(1, None),)
     last = (slice(None),) * axis + (slice(None, -1),)
-    step: Any = dx
+    step: float | Array = dx
     if x is not None:
         step = da.diff(tensor(x))
         if step.ndim == 1:
@@ -767,12 +565,12 @@ def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
 trapz = trapezoid
 
 
-def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
+def fill_diagonal(a: object, val: object, wrap: bool = False) -> None:
     """Set the diagonal of a tensor, in place."""
     import dask.array as da
     import numpy
 
-    if not isinstance(a, Tileable):
+    if not isinstance(a, Tileable) or not isinstance(a.lazy, da.Array):
         raise TypeError("fill_diagonal() needs a tensor")
     given, value = a.lazy, fetched(val)
     if given.ndim < 2:
@@ -809,12 +607,12 @@ _wrapped = wrap
 # -- text -----------------------------------------------------------------------------------------
 
 
-def array_repr(arr: Any) -> str:
+def array_repr(arr: object) -> str:
     """The text of a tensor, as `repr` gives it."""
     return repr(arr)
 
 
-def array_str(a: Any) -> str:
+def array_str(a: object) -> str:
     """The text of a tensor, as `str` gives it."""
     return str(a)
 

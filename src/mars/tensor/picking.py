@@ -6,31 +6,38 @@ whole array and picks, as numpy does.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, Self
+
+from mars.tensor.calling import ndim_of, whole
+
+if TYPE_CHECKING:
+    from dask.array import Array
 
 
-def picked(lazy: Any, items: tuple[Any, ...]) -> Any:
+def picked(lazy: Array, items: tuple[object, ...]) -> Array:
     """What numpy gives for an index with several arrays in it."""
     import dask.array as da
-    import numpy
 
     if len(items) == 1 and isinstance(items[0], da.Array) and items[0].ndim == lazy.ndim:
         return lazy[items[0]]
-    from mars.tensor.calling import whole
-
-    small = numpy.empty((0,) * lazy.ndim)
-    ndim = _ndim(items, lazy.ndim)
-    del small
-    return whole(_pick, (lazy, list(items)), {}, ndim, lazy.dtype)
+    return whole(_pick, (lazy, list(items)), {}, _ndim(items, lazy.ndim), lazy.dtype)
 
 
-def _pick(array: Any, items: list[Any]) -> Any:
+class Elements(Protocol):
+    """An array of numpy, whatever it is asked for."""
+
+    def __getitem__(self, index: object) -> object: ...
+    def __setitem__(self, index: object, value: object) -> None: ...
+    def copy(self, *, order: str) -> Self: ...
+
+
+def _pick(array: Elements, items: list[object]) -> object:
     import numpy
 
     return array[tuple(numpy.asarray(one) if isinstance(one, list) else one for one in items)]
 
 
-def put(lazy: Any, index: Any, value: Any) -> Any:
+def put(lazy: Array, index: object, value: object) -> Array:
     """An array with elements set at an index, by one call that gets the whole array."""
     import dask
     import dask.array as da
@@ -39,16 +46,14 @@ def put(lazy: Any, index: Any, value: Any) -> Any:
     return da.from_delayed(made, lazy.shape, dtype=lazy.dtype).rechunk(lazy.chunks)
 
 
-def _put(array: Any, index: Any, value: Any) -> Any:
+def _put(array: Elements, index: object, value: object) -> Elements:
     made = array.copy(order="K")
     made[index] = value
     return made
 
 
-def _ndim(items: tuple[Any, ...], ndim: int) -> int:
+def _ndim(items: tuple[object, ...], ndim: int) -> int:
     """How many axes numpy's result has."""
-    import numpy
-
     arrays: list[int] = []
     used = result = 0
     for one in items:
@@ -59,9 +64,9 @@ def _ndim(items: tuple[Any, ...], ndim: int) -> int:
         elif isinstance(one, slice):
             used, result = used + 1, result + 1
         elif getattr(getattr(one, "dtype", None), "kind", "") == "b":
-            used, arrays = used + one.ndim, [*arrays, 1]
+            used, arrays = used + ndim_of(one), [*arrays, 1]
         elif isinstance(one, list) or hasattr(one, "ndim"):
-            used, arrays = used + 1, [*arrays, numpy.ndim(one)]
+            used, arrays = used + 1, [*arrays, ndim_of(one)]
         else:
             used, arrays = used + 1, [*arrays, 0]
     return result + (ndim - used) + max(arrays, default=0)

@@ -6,34 +6,43 @@ A function that `mars.tensor` has makes a tensor. Any other function of numpy ge
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mars.tensor import find
 from mars.tensor.calling import array_like, fetched, lowered, placed, whole
 
+if TYPE_CHECKING:
+    from numpy import ufunc as numpy_ufunc
 
-def ufunc(func: Any, method: str, inputs: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+
+def ufunc(
+    func: numpy_ufunc, method: str, inputs: Sequence[object], kwargs: dict[str, object]
+) -> object:
     """What numpy asks a tensor to do for one of its ufuncs."""
     import numpy
 
-    out = kwargs.pop("out", None)
+    given_out = kwargs.pop("out", None)
+    out = given_out if isinstance(given_out, tuple) else ()
     given = [array_like(lowered(one)) for one in inputs]
     more = {key: lowered(one) for key, one in kwargs.items()}
-    if any(isinstance(one, numpy.ndarray) for one in out or ()):
-        value = getattr(func, method)(*[fetched(one) for one in inputs], **more)
-        out[0][...] = value
-        return out[0]
+    target = out[0] if out else None
+    if isinstance(target, numpy.ndarray):
+        target[...] = getattr(func, method)(*[fetched(one) for one in inputs], **more)
+        return target
     if method == "__call__":
         made = placed(func(*given, **more), None)
     else:
         made = placed(whole(getattr(func, method), given, more, varying=False))
-    if out is None:
+    if not out:
         return made
-    return placed(made if isinstance(made, tuple) else (made,), out)[0]
+    placed(made if isinstance(made, tuple) else (made,), out)
+    return target
 
 
-def numpy_function(func: Any, args: Any, kwargs: Any) -> Any:
+def numpy_function(
+    func: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+) -> object:
     """What numpy asks a tensor to do for one of its functions."""
     module = func.__module__ or ""
     if module in ("numpy.linalg", "numpy.fft"):
@@ -46,7 +55,7 @@ def numpy_function(func: Any, args: Any, kwargs: Any) -> Any:
             found = None
     if found is not None:
         return found(*args, **kwargs)
-    return func(*fetched(args), **{key: fetched(one) for key, one in kwargs.items()})
+    return func(*map(fetched, args), **{key: fetched(one) for key, one in kwargs.items()})
 
 
 __all__ = ["numpy_function", "ufunc"]

@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any, Final
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, SupportsInt
 
-from mars.tensor.calling import chunks_for, drop_hints, lowered, placed, whole
+from mars.tensor.calling import chunks_for, drop_hints, lowered, ndim_of, whole
+from mars.tensor.core import Tensor, tensor_of
+
+if TYPE_CHECKING:
+    from dask.array import Array
+    from numpy import dtype
+    from numpy.typing import DTypeLike
+
+    Seed = int | Sequence[int] | None
 
 DISTRIBUTIONS: Final = frozenset(
     [
@@ -43,10 +53,10 @@ class RandomState:
     True
     """
 
-    def __init__(self, seed: Any = None) -> None:
+    def __init__(self, seed: Seed = None) -> None:
         self.seed(seed)
 
-    def seed(self, seed: Any = None) -> None:
+    def seed(self, seed: Seed = None) -> None:
         """Begin anew with a seed."""
         import dask.array as da
         import numpy
@@ -54,38 +64,43 @@ class RandomState:
         self._source = da.random.RandomState(seed)
         self._whole = numpy.random.RandomState(seed)
 
-    def rand(self, *shape: int, chunk_size: Any = None, **kwargs: Any) -> Any:
+    def rand(self, *shape: int, chunk_size: object = None, **kwargs: object) -> Tensor:
         """Numbers from 0 to 1, of a shape."""
         return self._make(
             "random_sample", (), {"size": shape or None, "chunk_size": chunk_size, **kwargs}
         )
 
-    def randn(self, *shape: int, chunk_size: Any = None, **kwargs: Any) -> Any:
+    def randn(self, *shape: int, chunk_size: object = None, **kwargs: object) -> Tensor:
         """Numbers of the standard normal distribution, of a shape."""
         return self._make(
             "standard_normal", (), {"size": shape or None, "chunk_size": chunk_size, **kwargs}
         )
 
     def randint(
-        self, low: Any, high: Any = None, size: Any = None, dtype: Any = "l", **kwargs: Any
-    ) -> Any:
+        self,
+        low: object,
+        high: object = None,
+        size: object = None,
+        dtype: DTypeLike = "l",
+        **kwargs: object,
+    ) -> Tensor:
         """Whole numbers from ``low`` to ``high``, without ``high``."""
         density = kwargs.pop("density", None)
         if density is not None:
             raise NotImplementedError("sparse tensors are not there; leave density= away")
         return self._make("randint", (low, high), {"size": size, "dtype": dtype, **kwargs})
 
-    def tomaxint(self, size: Any = None, **kwargs: Any) -> Any:
+    def tomaxint(self, size: object = None, **kwargs: object) -> Tensor:
         """Whole numbers from 0 to the largest int."""
         import numpy
 
         return self.randint(0, numpy.iinfo(numpy.int64).max, size, numpy.int64, **kwargs)
 
-    def shuffle(self, x: Any) -> None:
+    def shuffle(self, x: Tensor) -> None:
         """Put a tensor into random order along its first axis, in place."""
-        x.become(placed(self._shuffled(lowered(x), 0)))
+        x.become(tensor_of(self._shuffled(x.lazy, 0)))
 
-    def permutation(self, x: Any, axis: int = 0, chunk_size: Any = None) -> Any:
+    def permutation(self, x: object, axis: int = 0, chunk_size: object = None) -> Tensor:
         """The elements, or the numbers below ``x``, in random order."""
         import dask.array as da
         import numpy
@@ -100,56 +115,62 @@ class RandomState:
             from numpy.exceptions import AxisError
 
             raise AxisError(axis, given.ndim)
-        return placed(self._shuffled(given, axis % given.ndim))
+        return tensor_of(self._shuffled(given, axis % given.ndim))
 
-    def _shuffled(self, given: Any, axis: int) -> Any:
+    def _shuffled(self, given: Array, axis: int) -> Array:
         order = self._whole.permutation(given.shape[axis])
         return given[(slice(None),) * axis + (order,)]
 
-    def _make(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _make(self, name: str, args: Sequence[object], kwargs: dict[str, object]) -> Tensor:
         import numpy
 
         drop_hints(kwargs)
-        chunk_size, dtype = kwargs.pop("chunk_size", None), kwargs.pop("dtype", None)
+        chunk_size, dtype = kwargs.pop("chunk_size", None), _taken_type(kwargs)
         args = _named_by_place(name, args, kwargs)
         given = [lowered(one) for one in args]
         more = {key: lowered(one) for key, one in kwargs.items()}
         if name == "random_integers":
-            low, high = (*given, None)[:2]
-            low = more.pop("low", low)
-            high = more.pop("high", high)
-            name, given = "randint", [1, low + 1] if high is None else [low, high + 1]
+            low, high, *_ = (*given, None, None)
+            low, high = more.pop("low", low), more.pop("high", high)
+            last = operator.add(low if high is None else high, 1)
+            name, given = "randint", [1 if high is None else low, last]
         if name == "choice" and given and isinstance(given[0], (list, tuple)):
             given[0] = numpy.asarray(given[0])
         size = more.get("size")
-        if size is None and "size" in more and not any(map(numpy.ndim, given)):
+        if size is None and "size" in more and not any(map(ndim_of, given)):
             more["size"] = size = ()
         if name not in ("choice", "permutation") or size is not None:
             shape = None
             if size is not None:
-                shape = tuple(size) if hasattr(size, "__iter__") else (int(size),)
+                shape = _shape_of(size)
                 more["size"] = shape
             if shape is not None and name != "multinomial":
                 more["chunks"] = chunks_for(shape, float, chunk_size)
         if dtype is not None and name == "randint":
-            more["dtype"] = numpy.dtype(dtype)
+            more["dtype"] = dtype
             dtype = None
         try:
-            made = getattr(self._source, name)(*given, **more)
+            made: Array = getattr(self._source, name)(*given, **more)
         except Exception:  # Dask refuses; numpy tells what is wrong, if anything is
             more.pop("chunks", None)
             return self._make_whole(name, given, more)
-        return placed(made if dtype is None else made.astype(dtype))
+        return tensor_of(made if dtype is None else made.astype(dtype))
 
-    def _make_whole(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _make_whole(self, name: str, args: Sequence[object], kwargs: dict[str, object]) -> Tensor:
         drop_hints(kwargs)
         kwargs.pop("chunk_size", None)
         seed = int(self._whole.randint(2**31))
-        if name == "bytes":
-            return self._whole.bytes(*args, **kwargs)
-        dtype = kwargs.pop("dtype", None)
+        dtype = _taken_type(kwargs)
         made = whole(functools.partial(_drawn, seed, name), args, kwargs, varying=False)
-        return placed(made if dtype is None else made.astype(dtype))
+        if isinstance(made, tuple):
+            raise TypeError(f"{name}() makes several arrays")
+        return tensor_of(made if dtype is None else made.astype(dtype))
+
+    def _bytes(self, *args: int, **kwargs: object) -> bytes:
+        drop_hints(kwargs)
+        kwargs.pop("chunk_size", None)
+        draw: Callable[..., bytes] = self._whole.bytes
+        return draw(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name in DISTRIBUTIONS:
@@ -158,6 +179,8 @@ class RandomState:
             )
         if name in _SAMPLES:
             return lambda *args, **kwargs: self._make("random_sample", args, kwargs)
+        if name == "bytes":
+            return self._bytes
         if name in _WHOLE:
             return lambda *args, **kwargs: self._make_whole(name, args, kwargs)
         raise AttributeError(f"RandomState has no {name!r}")
@@ -166,7 +189,26 @@ class RandomState:
         return sorted({*super().__dir__(), *DISTRIBUTIONS, *_SAMPLES, *_WHOLE})
 
 
-def _named_by_place(name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+def _taken_type(kwargs: dict[str, object]) -> dtype | None:
+    """The type among the arguments, which is taken out."""
+    import numpy
+
+    given = kwargs.pop("dtype", None)
+    make: Callable[..., dtype] = numpy.dtype
+    return None if given is None else make(given)
+
+
+def _shape_of(size: object) -> tuple[int, ...]:
+    if isinstance(size, Iterable):
+        return tuple(size)
+    if isinstance(size, SupportsInt):
+        return (int(size),)
+    raise TypeError(f"size has to be an int or a tuple of int, got {size!r}")
+
+
+def _named_by_place(
+    name: str, args: Sequence[object], kwargs: dict[str, object]
+) -> Sequence[object]:
     """The arguments before ``size``. What follows, programs of numpy may give by place, too."""
     import dask.array as da
 
@@ -182,12 +224,12 @@ def _named_by_place(name: str, args: Any, kwargs: dict[str, Any]) -> Any:
     return args[:first]
 
 
-def default_rng(seed: Any = None) -> RandomState:
+def default_rng(seed: Seed = None) -> RandomState:
     """A `RandomState`, under numpy's newer name."""
     return RandomState(seed)
 
 
-def _drawn(seed: int, name: str, *args: Any, **kwargs: Any) -> Any:
+def _drawn(seed: int, name: str, *args: object, **kwargs: object) -> object:
     import numpy
 
     return getattr(numpy.random.RandomState(seed), name)(*args, **kwargs)
@@ -202,7 +244,7 @@ def _state() -> RandomState:
     return _shared[0]
 
 
-def seed(seed: Any = None) -> None:
+def seed(seed: Seed = None) -> None:
     """Begin the numbers of this module anew with a seed."""
     _state().seed(seed)
 

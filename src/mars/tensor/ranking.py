@@ -7,14 +7,22 @@ and the largest ones without indices, which Dask combines chunk by chunk.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from mars.tensor.calling import fetched
-from mars.tensor.own import tensor
+from mars.tensor.creation import tensor
+
+if TYPE_CHECKING:
+    from dask.array import Array
+    from numpy import ndarray
+    from numpy.typing import DTypeLike
+
+    Fields = str | Sequence[str] | None
+    Kind = Literal["quicksort", "mergesort", "heapsort", "stable"] | None
 
 
-def _prepared(a: Any, axis: int | None) -> tuple[Any, int]:
+def _prepared(a: object, axis: int | None) -> tuple[Array, int]:
     """An array of Dask and an axis of it that is not negative."""
     from numpy.exceptions import AxisError
 
@@ -26,19 +34,22 @@ def _prepared(a: Any, axis: int | None) -> tuple[Any, int]:
     return given, axis % max(1, given.ndim)
 
 
-def _along(func: Callable[..., Any], given: Any, axis: int, dtype: Any, count: Any = None) -> Any:
+def _along(
+    func: Callable[..., ndarray], given: Array, axis: int, dtype: DTypeLike,
+    count: float | None = None,
+) -> Array:  # fmt: skip
     """A function of numpy along one axis, with all of the axis in each chunk."""
     ready = given.rechunk({axis: -1})
-    chunks = ready.chunks
+    chunks: tuple[object, ...] = ready.chunks
     if count is not None:
         chunks = (*chunks[:axis], (count,), *chunks[axis + 1 :])
     return ready.map_blocks(functools.partial(func, axis=axis), dtype=dtype, chunks=chunks)
 
 
 def sort(
-    a: Any, axis: int | None = -1, kind: Any = None, order: Any = None,
-    return_index: bool = False, **_: Any,
-) -> Any:  # fmt: skip
+    a: object, axis: int | None = -1, kind: Kind = None, order: Fields = None,
+    return_index: bool = False, **_: object,
+) -> Array | tuple[Array, Array]:  # fmt: skip
     """The elements sorted along an axis.
 
     Parameters
@@ -67,7 +78,9 @@ def sort(
     return _along(functools.partial(numpy.sort, kind=kind, order=order), given, axis, given.dtype)
 
 
-def argsort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, **_: Any) -> Any:
+def argsort(
+    a: object, axis: int | None = -1, kind: Kind = None, order: Fields = None, **_: object
+) -> Array:
     """The indices that sort along an axis; see `sort`."""
     import numpy
 
@@ -76,9 +89,9 @@ def argsort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, 
 
 
 def partition(
-    a: Any, kth: Any, axis: int | None = -1, kind: Any = None, order: Any = None,
-    return_index: bool = False, **_: Any,
-) -> Any:  # fmt: skip
+    a: object, kth: object, axis: int | None = -1, kind: Kind = None, order: Fields = None,
+    return_index: bool = False, **_: object,
+) -> Array | tuple[Array, Array]:  # fmt: skip
     """The elements partitioned along an axis, as `numpy.partition` does it; see `sort`."""
     import numpy
 
@@ -91,8 +104,13 @@ def partition(
 
 
 def argpartition(
-    a: Any, kth: Any, axis: int | None = -1, kind: Any = None, order: Any = None, **_: Any
-) -> Any:
+    a: object,
+    kth: object,
+    axis: int | None = -1,
+    kind: Kind = None,
+    order: Fields = None,
+    **_: object,
+) -> Array:
     """The indices that partition along an axis; see `sort`."""
     import numpy
 
@@ -101,15 +119,17 @@ def argpartition(
     return _along(func, given, axis, numpy.intp)
 
 
-def _split_at(func: Callable[..., Any], kth: Any, order: Any, a: Any, axis: int) -> Any:
+def _split_at(
+    func: Callable[..., ndarray], kth: object, order: Fields, a: ndarray, axis: int
+) -> ndarray:
     return func(a, kth, axis=axis, order=order)
 
 
 def topk(
-    a: Any, k: int, axis: int | None = -1, largest: bool = True,
+    a: object, k: int, axis: int | None = -1, largest: bool = True,
     sorted: bool = True,  # noqa: A002  as in the original
-    order: Any = None, return_index: bool = False, **_: Any,
-) -> Any:  # fmt: skip
+    order: Fields = None, return_index: bool = False, **_: object,
+) -> Array | tuple[Array, Array]:  # fmt: skip
     """The largest elements along an axis.
 
     Parameters
@@ -146,31 +166,31 @@ def topk(
 
 
 def argtopk(
-    a: Any, k: int, axis: int | None = -1, largest: bool = True,
+    a: object, k: int, axis: int | None = -1, largest: bool = True,
     sorted: bool = True,  # noqa: A002  as in the original
-    order: Any = None, **_: Any,
-) -> Any:  # fmt: skip
+    order: Fields = None, **_: object,
+) -> Array:  # fmt: skip
     """The indices of the largest elements along an axis; see `topk`."""
     import numpy
 
     given, axis = _prepared(a, axis)
     if k < 0:
         k, largest = -k, False
-    count = given.shape[axis]
-    count = min(k, count) if count == count else numpy.nan
+    length = given.shape[axis]
+    count = min(k, length) if length == length else numpy.nan
     return _along(functools.partial(_first, k, largest, order), given, axis, numpy.intp, count)
 
 
-def _first(k: int, largest: bool, order: Any, a: Any, axis: int) -> Any:
+def _first(k: int, largest: bool, order: Fields, a: ndarray, axis: int) -> ndarray:
     import numpy
 
-    places = numpy.argsort(a, axis=axis, order=order)
+    places: ndarray = numpy.argsort(a, axis=axis, order=order)
     if largest:
         places = numpy.flip(places, axis)
     return places[(slice(None),) * axis + (slice(k),)]
 
 
-def _picked(given: Any, places: Any, axis: int) -> Any:
+def _picked(given: Array, places: Array, axis: int) -> Array:
     """Elements at places along an axis, all of which each chunk has."""
     import dask.array as da
     import numpy

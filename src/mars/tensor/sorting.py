@@ -6,10 +6,14 @@ result has elements of one range. Each part is then merged from its pieces of al
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dask.array import Array
+    from numpy import ndarray
 
 
-def sorted_by_samples(given: Any) -> Any:
+def sorted_by_samples(given: Array) -> Array:
     """A sorted array of Dask; the lengths of its chunks are known once it was executed."""
     import dask
     import dask.array as da
@@ -25,7 +29,7 @@ def sorted_by_samples(given: Any) -> Any:
     return da.concatenate(arrays, allow_unknown_chunksizes=True)
 
 
-def _samples(chunk: Any, count: int) -> Any:
+def _samples(chunk: ndarray, count: int) -> ndarray:
     import numpy
 
     if not len(chunk):
@@ -34,16 +38,16 @@ def _samples(chunk: Any, count: int) -> Any:
     return chunk[places]
 
 
-def _cuts(samples: list[Any], count: int) -> Any:
+def _cuts(samples: list[ndarray], count: int) -> ndarray:
     import numpy
 
-    whole = numpy.sort(numpy.concatenate(samples))
+    whole: ndarray = numpy.sort(numpy.concatenate(samples))
     if not len(whole):
         return whole
     return whole[(numpy.arange(1, count) * len(whole)) // count]
 
 
-def _pieces(chunk: Any, cuts: Any) -> list[Any]:
+def _pieces(chunk: ndarray, cuts: ndarray) -> list[ndarray]:
     import numpy
 
     places = numpy.searchsorted(chunk, cuts)
@@ -52,7 +56,7 @@ def _pieces(chunk: Any, cuts: Any) -> list[Any]:
     return numpy.split(chunk, places)
 
 
-def _merged(pieces: list[Any]) -> Any:
+def _merged(pieces: list[ndarray]) -> ndarray:
     import numpy
 
     return numpy.sort(numpy.concatenate(pieces), kind="stable")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.tensor.calling import lowered, placed, whole
+
+if TYPE_CHECKING:
+    from dask.array import Array
+
 
 _ALONG: Final = frozenset({"log_softmax", "logsumexp", "softmax"})
 """Functions that look at several elements; one call gets the whole array."""
@@ -22,7 +26,7 @@ def __getattr__(name: str) -> Any:
     if not callable(func):
         return func
 
-    def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+    def call(*args: object, out: object = None, **kwargs: object) -> object:
         import dask.array as da
         import numpy
 
@@ -46,7 +50,7 @@ def __getattr__(name: str) -> Any:
     return call
 
 
-def _arrays(given: list[Any]) -> list[Any]:
+def _arrays(given: list[object]) -> list[object]:
     """Arrays of one shape and the same chunks, which `map_blocks` then takes one by one."""
     import dask.array as da
     import numpy
@@ -69,7 +73,7 @@ def _arrays(given: list[Any]) -> list[Any]:
     return made
 
 
-def _unified(arrays: list[Any]) -> list[Any]:
+def _unified(arrays: list[Array]) -> list[Array]:
     import dask.array as da
 
     first, *others = da.broadcast_arrays(*arrays)

@@ -6,9 +6,14 @@ give a tensor of their results: ``statistic, pvalue = mt.stats.ks_2samp(a, b).fe
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from mars.tensor.calling import lowered, placed, whole
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
 
 IN_CHUNKS: Final = frozenset(
     [
@@ -29,7 +34,7 @@ def __getattr__(name: str) -> Any:
             return None
         raise AttributeError(f"module 'mars.tensor.stats' has no attribute {name!r}")
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> object:
         import dask.array as da
         import numpy
 
@@ -62,11 +67,12 @@ def __getattr__(name: str) -> Any:
     return call
 
 
-def _from_delayed(value: Any) -> Any:
+def _from_delayed(value: object) -> object:
     import dask.array as da
     import numpy
+    from dask.delayed import Delayed
 
-    if hasattr(value, "dask"):
+    if isinstance(value, Delayed):
         return da.from_delayed(value, (), dtype=numpy.float64)
     return da.asarray(value)
 
@@ -74,13 +80,14 @@ def _from_delayed(value: Any) -> Any:
 class _Run:
     """A function whose results become one array."""
 
-    def __init__(self, func: Any) -> None:
+    def __init__(self, func: Callable[..., object]) -> None:
         self._func = func
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         import numpy
 
-        return numpy.asarray(self._func(*args, **kwargs), dtype=float)
+        made: ndarray = numpy.asarray(self._func(*args, **kwargs), dtype=numpy.float64)
+        return made
 
 
 def __dir__() -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from mars.tensor.calling import fetched, lowered, whole
-from mars.tensor.own import tensor
+from mars.tensor.creation import tensor
 from mars.tileables.tileable import wrap
+
+if TYPE_CHECKING:
+    from mars.tileables.tileable import Tileable
+
+    Index = str | slice | tuple[str | slice | object, ...]
 
 
 class _Joined:
@@ -16,7 +21,7 @@ class _Joined:
     def __init__(self, columns: bool) -> None:
         self._columns = columns
 
-    def __getitem__(self, items: Any) -> Any:
+    def __getitem__(self, items: object) -> object:
         import dask.array as da
         import numpy
 
@@ -31,17 +36,17 @@ class _Joined:
         return wrap(da.concatenate(parts, axis=-1 if self._columns else 0))
 
 
-def _joined_by(columns: bool) -> Callable[[Any], Any]:
+def _joined_by(columns: bool) -> Callable[[Index], object]:
     return _by_c if columns else _by_r
 
 
-def _by_r(items: Any) -> Any:
+def _by_r(items: Index) -> object:
     import numpy
 
     return numpy.r_[items]
 
 
-def _by_c(items: Any) -> Any:
+def _by_c(items: Index) -> object:
     import numpy
 
     return numpy.c_[items]
@@ -53,7 +58,7 @@ class _Grid:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __getitem__(self, items: Any) -> Any:
+    def __getitem__(self, items: object) -> Tileable | list[Tileable]:
         import numpy
 
         items = _fetched_steps(items)
@@ -63,7 +68,7 @@ class _Grid:
         return wrap(tensor(made))
 
 
-def _fetched_steps(items: Any) -> Any:
+def _fetched_steps(items: object) -> object:
     if isinstance(items, tuple):
         return tuple(map(_fetched_steps, items))
     if isinstance(items, slice):
@@ -71,7 +76,7 @@ def _fetched_steps(items: Any) -> Any:
     return items
 
 
-def nd_grid(sparse: bool = False) -> Any:
+def nd_grid(sparse: bool = False) -> _Grid:
     """``mgrid``, or with ``sparse`` ``ogrid``."""
     return ogrid if sparse else mgrid
 
@@ -80,7 +85,7 @@ r_, c_ = _Joined(False), _Joined(True)
 mgrid, ogrid = _Grid("mgrid"), _Grid("ogrid")
 
 
-def ndindex(*shape: Any) -> Any:
+def ndindex(*shape: int) -> Iterator[tuple[int, ...]]:
     """An iterator over all indices of a shape."""
     import numpy
 

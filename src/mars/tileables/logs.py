@@ -7,9 +7,14 @@ Each call of a chunk has a log of its own. `ChunkLogs` reads them all and has wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mars.logs import LogFetcher
+
+if TYPE_CHECKING:
+    from mars.calls.objects import Object
+    from mars.logs import Offsets
+    from mars.sessions.session import AnySession
 
 
 class ChunkLogs:
@@ -25,7 +30,10 @@ class ChunkLogs:
         Where each read ended, in bytes.
     """
 
-    def __init__(self, objects: Sequence[Any], *, session: Any, offsets: Any, sizes: Any) -> None:
+    def __init__(
+        self, objects: Sequence[Object[object]], *, session: AnySession | None,
+        offsets: Offsets | None, sizes: Offsets | None,
+    ) -> None:  # fmt: skip
         found: dict[str, LogFetcher] = {}
         for one in objects:
             if one.key in found:
@@ -67,7 +75,7 @@ class ChunkLogs:
         return repr(str(self))
 
 
-def _own(given: Any, key: str) -> Any:
+def _own(given: Offsets | None, key: str) -> Offsets | None:
     """What is asked for one chunk, if a dict asks for some."""
     return given.get(key) if isinstance(given, Mapping) else given
 

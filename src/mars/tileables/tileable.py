@@ -16,8 +16,8 @@ It never computes by itself. `mars.tensor` and `mars.dataframe` have the kinds t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeGuard, TypeVar, overload
 
 from mars.attempt import context
 from mars.calls.executable import Executable
@@ -32,7 +32,13 @@ from mars.task import Call, Handle
 from mars.tileables.logs import ChunkLogs
 
 if TYPE_CHECKING:
+    from mars.dask.collection import Collection
+    from mars.logs import Offsets
     from mars.task import Realm
+
+T = TypeVar("T")
+Kind = TypeVar("Kind", bound="Tileable")
+
 
 _KINDS: Final = {
     "Array": "mars.tensor.core:Tensor",
@@ -66,9 +72,9 @@ class Tileable(Executable[Any]):
 
     def __init__(
         self,
-        lazy: Any = None,
+        lazy: Collection | None = None,
         *,
-        objects: list[Object[Any]] | None = None,
+        objects: list[Object[object]] | None = None,
         here: bool = False,
         part_of: Tileable | None = None,
     ) -> None:
@@ -81,7 +87,7 @@ class Tileable(Executable[Any]):
     # -- what it stands for ---------------------------------------------------------------------
 
     @property
-    def lazy(self) -> Any:
+    def lazy(self) -> Collection:
         """The collection of Dask. The result of a call is executed to find out what it is."""
         if self._lazy is None:
             self._lazy = self._found_out()
@@ -108,7 +114,7 @@ class Tileable(Executable[Any]):
     data = op
 
     @property
-    def objects(self) -> list[Object[Any]] | None:
+    def objects(self) -> list[Object[object]] | None:
         """What stands for the chunks; None: they are not described yet."""
         return self._objects
 
@@ -116,7 +122,7 @@ class Tileable(Executable[Any]):
         """Whether its chunks are calls already, or values that are here."""
         return self._objects is not None or self._here
 
-    def take_parts(self, lazy: Any, objects: list[Object[Any]]) -> None:
+    def take_parts(self, lazy: Collection, objects: list[Object[object]]) -> None:
         """Have chunks described as these objects."""
         self._lazy, self._objects, self._resolved = lazy, objects, False
 
@@ -137,15 +143,15 @@ class Tileable(Executable[Any]):
     def calls_in(self, realm: Realm) -> Sequence[Call]:
         return list(dict.fromkeys([one.call for one in self._objects or ()]))
 
-    def leaves(self) -> Sequence[Any]:
+    def leaves(self) -> Sequence[Object[object]]:
         return self._objects or ()
 
-    def _parts(self) -> Sequence[Any]:
+    def _parts(self) -> Sequence[Object[object]]:
         return self._objects or ()
 
-    def value_in(self, session: Any) -> Any:
+    def value_in(self, session: Session | None) -> object:
         objects = self._objects
-        if objects is not None:
+        if objects is not None and session is not None:
             if self._lazy is None:
                 return session.value(objects[0])
             return self._assembled(session.values(objects))
@@ -153,15 +159,15 @@ class Tileable(Executable[Any]):
             return self.lazy.compute(scheduler="sync")
         raise NotExecuted(self._title(), "is an unexecuted tileable. Call execute() on it first")
 
-    def _shows(self, session: Session) -> bool:
+    def _shows(self, session: Session | None) -> bool:
         """Whether it was cut out of something that is executed."""
         whole = self._part_of
         return whole is not None and (whole._is_done(session) or whole._shows(session))
 
-    def _is_done(self, session: Session) -> bool:
+    def _is_done(self, session: Session | None) -> bool:
         if self._objects is None:
             return self._here
-        return all(map(session.executed, self._objects))
+        return session is not None and all(map(session.executed, self._objects))
 
     def _was_executed(self) -> bool:
         return any(one.call.task is not None for one in self._objects or ())
@@ -169,17 +175,22 @@ class Tileable(Executable[Any]):
     def _title(self) -> str:
         return repr(self) if self._lazy is None else self._described()
 
-    def _assembled(self, values: list[Any]) -> Any:
+    def _assembled(self, values: list[Any]) -> object:
         """One value, made of those of the chunks."""
         raise NotImplementedError
 
-    def _found_out(self) -> Any:
+    def _found_out(self) -> Collection:
         """The collection that the result of a call is. The call is executed for that."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_value(cls, value: object) -> Self:
+        """A tensor or frame of one chunk, which this process has."""
         raise NotImplementedError
 
     # -- what a program calls -------------------------------------------------------------------
 
-    def fetch(self, session: AnySession | None = None, **_: Any) -> Any:
+    def fetch(self, session: AnySession | None = None, **_: object) -> Any:
         """The value: an array of numpy, a frame of pandas, or a scalar.
 
         What was cut out of an executed tensor or frame, such as ``x[:3]`` or ``df.head()``, can be
@@ -205,17 +216,17 @@ class Tileable(Executable[Any]):
             return self.value_in(None)
         return super().fetch(session)
 
-    def errors(self, session: AnySession | None = None) -> list[Any]:
+    def errors(self, session: AnySession | None = None) -> list[BaseException | None]:
         """The error of each chunk; None for a chunk that has a value."""
         return super().errors(session) if self._objects else []
 
     def fetch_log(
         self,
         session: AnySession | None = None,
-        offsets: Any = None,
-        sizes: Any = None,
+        offsets: Offsets | None = None,
+        sizes: Offsets | None = None,
         follow: bool = False,
-    ) -> Any:
+    ) -> ChunkLogs | Iterator[str]:
         """What the calls of its chunks have printed since the last read.
 
         Parameters
@@ -233,10 +244,11 @@ class Tileable(Executable[Any]):
             Its text names the chunk before what each has printed.
         """
         if follow:
-            return super().fetch_log(session, follow=True)
+            lines: Iterator[str] = super().fetch_log(session, follow=True)
+            return lines
         return ChunkLogs(self._objects or (), session=session, offsets=offsets, sizes=sizes)
 
-    def copy(self) -> Any:
+    def copy(self) -> Self:
         """Another handle for the same value; what is assigned to one does not change the other."""
         made = type(self)(self._lazy, objects=self._objects, here=self._here)
         made._part_of, made._resolved = self._part_of, self._resolved
@@ -244,7 +256,7 @@ class Tileable(Executable[Any]):
 
     __copy__ = copy
 
-    def __deepcopy__(self, memo: object) -> Any:
+    def __deepcopy__(self, memo: object) -> Self:
         return self.copy()
 
     def __hash__(self) -> int:
@@ -262,7 +274,7 @@ class Tileable(Executable[Any]):
 
     # -- pickles --------------------------------------------------------------------------------
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         kind = type(self)
         if places.is_collecting():
             if not self.was_described():
@@ -281,7 +293,7 @@ class Tileable(Executable[Any]):
             return places.place_of(self._objects[0])  # which says why it cannot
         return kind, (self.lazy,)
 
-    def _rebuilding(self, chunks: list[Any] | None) -> tuple[Any, ...]:
+    def _rebuilding(self, chunks: Sequence[object] | None) -> tuple[object, ...]:
         """How the collection is made of its chunks: a function, its arguments, keys and chunks."""
         if self._lazy is None:
             return None, (), [None], chunks or []
@@ -291,12 +303,11 @@ class Tileable(Executable[Any]):
         keys = list(flatten(self.lazy.__dask_keys__()))
         if chunks is None:
             nodes = dict(self.lazy.__dask_graph__())
-            chunks = [nodes[key]() if callable(nodes[key]) else nodes[key] for key in keys]
+            chunks = [_value_of(nodes[key]) for key in keys]
         return func, state, keys, chunks
 
-    def _recipe(self) -> tuple[Any, tuple[Any, ...]]:
-        rebuild, state = self.lazy.__dask_postpersist__()
-        return rebuild, state
+    def _recipe(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.lazy.__dask_postpersist__()
 
 
 def describe(tileables: Sequence[Tileable], session: Session) -> None:
@@ -308,35 +319,59 @@ def describe(tileables: Sequence[Tileable], session: Session) -> None:
         one.take_parts(lazy, objects)
 
 
-def wrap(value: Any, part_of: Tileable | None = None) -> Any:
+@overload
+def wrap(value: Collection, part_of: Tileable | None = None) -> Tileable: ...
+
+
+@overload
+def wrap(value: object, part_of: Tileable | None = None) -> object: ...
+
+
+def wrap(value: object, part_of: Tileable | None = None) -> object:
     """A collection of Dask as a tensor or frame; containers of them; anything else as it is."""
     if isinstance(value, (tuple, list)):
         made = [wrap(one, part_of) for one in value]
-        if hasattr(value, "_fields"):
-            return type(value)(*made)
-        return type(value)(made)
-    home = _KINDS.get(type(value).__name__) if hasattr(value, "__dask_graph__") else None
-    if home is None:
+        make: Callable[..., object] = type(value)
+        return make(*made) if hasattr(value, "_fields") else make(made)
+    if not _is_collection(value):
         return value
-    made = kind_named(type(value).__name__)(value, part_of=part_of)
+    return of_kind(kind_named(type(value).__name__), value, part_of)
+
+
+def _is_collection(value: object) -> TypeGuard[Collection]:
+    return hasattr(value, "__dask_graph__") and type(value).__name__ in _KINDS
+
+
+def of_kind(kind: type[Kind], lazy: Collection, part_of: Tileable | None = None) -> Kind:
+    """A tensor or frame of one kind. It is executed at once if the options say so."""
+    made = kind(lazy, part_of=part_of)
     if is_eager():
         made.execute()
     return made
 
 
-def kind_named(name: str) -> Any:
+def kind_named(name: str) -> type[Tileable]:
     """The class of tileables that stands for a kind of collection, such as "DataFrame"."""
     module, _, found = _KINDS[name].partition(":")
-    return getattr(importlib.import_module(module), found)
+    kind: type[Tileable] = getattr(importlib.import_module(module), found)
+    return kind
 
 
-def unwrap(value: Any) -> Any:
+@overload
+def unwrap(value: Tileable) -> Collection: ...
+
+
+@overload
+def unwrap(value: object) -> object: ...
+
+
+def unwrap(value: object) -> object:
     """The collection of Dask in the place of each tensor or frame, also inside of containers."""
     if isinstance(value, Tileable):
         return value.lazy
     if isinstance(value, ExecutableTuple):
         return tuple(unwrap(one) for one in value)
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         return type(value)([unwrap(one) for one in value])
     if type(value) is dict:
         return {key: unwrap(one) for key, one in value.items()}
@@ -345,33 +380,36 @@ def unwrap(value: Any) -> Any:
     return value
 
 
-def stored_node(key: Hashable, stored: Object[Any], session: Session) -> Any:
+def stored_node(key: Hashable, stored: Object[object], session: Session) -> object:
     """A task of Dask that gives the value of an object."""
     from mars.dask import running
 
     return running.kept_task(key, stored, session)
 
 
-def facts_of(func: Callable[[Any], Any], stored: Object[Any]) -> Any:
+def facts_of(func: Callable[..., T], stored: Object[object]) -> T:
     """What a small call tells of the value of an object; the object is executed before."""
-    return spawn(func, (stored,), name="look").to_object(show_progress=False)
+    facts: T = spawn(func, (stored,), name="look").to_object(show_progress=False)
+    return facts
 
 
 def _arrived(
-    kind: type[Tileable], func: Any, state: tuple[Any, ...], keys: list[Any], values: list[Any]
-) -> Tileable:
+    kind: type[Tileable], func: Callable[..., Collection] | None, state: tuple[object, ...],
+    keys: list[Hashable], values: list[object],
+) -> Tileable:  # fmt: skip
     """The tensor or frame in the process that it was sent to: it has its chunks."""
     from dask.task_spec import DataNode
 
     if func is None:
-        return kind.of_value(values[0])  # type: ignore[attr-defined, no-any-return]
+        return kind.of_value(values[0])
     graph = {key: DataNode(key, value) for key, value in zip(keys, values, strict=True)}
     return kind(func(graph, *state), here=True)
 
 
 def _whole(
-    kind: type[Tileable], func: Any, state: tuple[Any, ...], keys: list[Any], values: list[Any]
-) -> Any:
+    kind: type[Tileable], func: Callable[..., Collection] | None, state: tuple[object, ...],
+    keys: list[Hashable], values: list[object],
+) -> object:  # fmt: skip
     """The plain value in the place of a tensor or frame."""
     if func is None:
         return values[0]
@@ -379,22 +417,35 @@ def _whole(
     return made._assembled(values)
 
 
-def _op_of(lazy: Any) -> str:
+def _value_of(node: object) -> object:
+    return node() if callable(node) else node
+
+
+def _op_of(lazy: Collection) -> str:
     from dask.utils import key_split
 
     words = str(key_split(_name_of(lazy))).replace("-", "_").split("_")
     return "".join(word[:1].upper() + word[1:] for word in words)
 
 
-def _name_of(lazy: Any) -> str:
+def _name_of(lazy: Collection) -> str:
     name = getattr(lazy, "name", None) if type(lazy).__name__ == "Array" else None
     return str(name or getattr(lazy, "_name", "frame"))
 
 
-def _digest(lazy: Any) -> str:
+def _digest(lazy: Collection) -> str:
     import hashlib
 
     return hashlib.md5(_name_of(lazy).encode(), usedforsecurity=False).hexdigest()
 
 
-__all__ = ["Tileable", "describe", "facts_of", "kind_named", "stored_node", "unwrap", "wrap"]
+__all__ = [
+    "Tileable",
+    "describe",
+    "facts_of",
+    "kind_named",
+    "of_kind",
+    "stored_node",
+    "unwrap",
+    "wrap",
+]

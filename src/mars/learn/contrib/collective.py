@@ -17,7 +17,7 @@ import itertools
 import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from mars.calls.objects import ExecutableTuple, Object
@@ -25,16 +25,29 @@ from mars.calls.spawn import spawn
 from mars.code import places
 from mars.errors import WorkerDied
 from mars.learn.cores import nodes_of
+from mars.learn.fitting import rows_between
 from mars.sessions.opening import get_context
 from mars.sessions.session import Session
 from mars.tileables.tileable import Tileable
+
+if TYPE_CHECKING:
+    from xgboost import Booster, DMatrix
+
+
+class InChunks(Protocol):
+    """A tensor or a frame whose chunks have known lengths."""
+
+    @property
+    def nsplits(self) -> tuple[tuple[float, ...], ...]: ...
+    def __len__(self) -> int: ...
+
 
 Options: TypeAlias = dict[str, object]
 Data: TypeAlias = tuple[object, object, Options]
 """The rows, what is to be learned, and what else a DMatrix takes."""
 Measured: TypeAlias = Sequence[tuple[Data, str]]
 """Data with a name, which each round is measured on."""
-Trained: TypeAlias = tuple[object, Options]
+Trained: TypeAlias = "tuple[Booster, Options]"
 """A booster, and what was measured."""
 
 BEGINNINGS: Final = 4
@@ -56,7 +69,7 @@ def parts_for(session: Session, data: object, more: Mapping[str, object]) -> int
     """On how many nodes a model of these data is trained: each has at least one chunk of them."""
     if not isinstance(data, Tileable) or any(more.get(name) is not None for name in WHOLE):
         return 1
-    rows: Any = data
+    rows = cast("InChunks", data)
     count = len(nodes_of(session))
     if count < 2 or len(rows) < count:  # it is executed to be counted
         return 1
@@ -160,9 +173,9 @@ def _trained_once(
         session.destroy_remote_object(name)
 
 
-def _cuts(data: Any, count: int) -> list[int]:
+def _cuts(data: object, count: int) -> list[int]:
     """Where to cut rows for so many nodes: between chunks, and into parts that are about equal."""
-    ends = list(itertools.accumulate(int(n) for n in data.nsplits[0]))
+    ends = list(itertools.accumulate(int(n) for n in cast("InChunks", data).nsplits[0]))
     cuts = [0]
     for number in range(1, count):
         wanted = ends[-1] * number / count
@@ -186,10 +199,8 @@ def _share(given: Data, rank: int, count: int) -> Data:
     return _rows(given, total * rank // count, total * (rank + 1) // count)
 
 
-def _taken(value: Any, begin: int, end: int) -> object:
-    if value is None:
-        return None
-    return value.iloc[begin:end] if hasattr(value, "iloc") else value[begin:end]
+def _taken(value: object, begin: int, end: int) -> object:
+    return None if value is None else rows_between(value, begin, end)
 
 
 class Meeting:
@@ -253,7 +264,7 @@ def train_here(
     """Train in this process; ``tells`` says whether it prints what was measured."""
     import xgboost
 
-    def matrix(data: object, label: object, more: Options) -> object:
+    def matrix(data: object, label: object, more: Options) -> DMatrix:
         return xgboost.DMatrix(data, label, **more)
 
     measured: dict[str, object] = {}

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import IO, Any
+from collections.abc import Callable, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 from mars.calls.objects import Object
 from mars.calls.spawn import spawn
 from mars.script import read, run
 from mars.script import status as status_of
 
+if TYPE_CHECKING:
+    from mars.sessions.session import AnySession
+
 
 def run_pytorch_script(
     script: str | os.PathLike[str] | IO[Any],
     n_workers: int,
-    data: dict[str, Any] | None = None,
+    data: dict[str, object] | None = None,
     gpu: bool | None = None,
-    command_argv: Any = None,
+    command_argv: Sequence[str] | None = None,
     retry_when_fail: bool = False,
-    session: Any = None,
-    run_kwargs: dict[str, Any] | None = None,
+    session: AnySession | None = None,
+    run_kwargs: dict[str, object] | None = None,
     port: int | None = None,
 ) -> Object[dict[str, str]]:
     """Run a script at once in ``n_workers`` copies, for `torch.distributed` on this machine.
@@ -83,13 +87,17 @@ def run_pytorch_script(
     ]  # fmt: skip
     made: Object[dict[str, str]] = spawn(status_of, args=(copies,))
     made.call.speaks_for = tuple(copies)
-    made.execute(session=session, **(run_kwargs or {}))
+    execute: Callable[..., object] = made.execute
+    execute(session=session, **(run_kwargs or {}))
     return made
 
 
-def _run(port: int, *args: Any) -> Any:
+def _run(
+    port: int, text: str, name: str, rank: int, n_workers: int, data: dict[str, object],
+    command_argv: tuple[str, ...],
+) -> object:  # fmt: skip
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    return run(*args)
+    return run(text, name, rank, n_workers, data, command_argv)
 
 
 def _free_port() -> int:

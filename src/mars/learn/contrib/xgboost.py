@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mars.calls.spawn import spawn
 from mars.code import places
@@ -19,6 +19,9 @@ from mars.learn.fitting import Fitted, of_class, on_rows
 from mars.sessions.opening import choose
 from mars.sessions.session import AnySession
 from mars.tileables.tileable import Tileable
+
+if TYPE_CHECKING:
+    from xgboost import Booster
 
 
 class MarsDMatrix:
@@ -42,7 +45,7 @@ def train(
     params: dict[str, object], dtrain: MarsDMatrix, evals: Iterable[tuple[MarsDMatrix, str]] = (),
     evals_result: dict[str, object] | None = None, num_class: int | None = None,
     num_boost_round: int = 10, session: AnySession | None = None, **kwargs: object,
-) -> Any:  # fmt: skip
+) -> Booster:  # fmt: skip
     """Train one model, in a call on each node that has a part of the data.
 
     Data of one chunk are trained by one call, which owns all cores of a node. So are data with
@@ -103,13 +106,14 @@ def predict(model: Any, data: object, **_: object) -> Any:
 
 
 class _Predicting:
-    def __init__(self, booster: Any) -> None:
+    def __init__(self, booster: Booster) -> None:
         self._booster = booster
 
     def predict(self, rows: object) -> object:
         import xgboost
 
-        return self._booster.predict(xgboost.DMatrix(rows))
+        made: object = self._booster.predict(xgboost.DMatrix(rows))
+        return made
 
 
 def _fit(self: Any, X: object, y: object, **kwargs: Any) -> object:
@@ -164,13 +168,14 @@ def _classes(labels: object) -> list[object]:
 
 
 @functools.cache
-def _estimator(name: str) -> Any:
+def _estimator(name: str) -> type:
     import xgboost
 
-    made = of_class(getattr(xgboost, name))
+    made: Any = of_class(getattr(xgboost, name))
     if name in ("XGBClassifier", "XGBRegressor"):
         made.fit = _fit
-    return made
+    kind: type = made
+    return kind
 
 
 def __getattr__(name: str) -> Any:

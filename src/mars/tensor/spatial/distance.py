@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
-from mars.tensor.calling import lowered, placed, whole
+from mars.tensor.calling import lowered, ndim_of, whole
+from mars.tensor.core import Tensor, tensor_of
 
 
-def cdist(a: Any, b: Any, metric: Any = "euclidean", **kwargs: Any) -> Any:
+def cdist(a: object, b: object, metric: object = "euclidean", **kwargs: object) -> Tensor:
     """The distance of each row of one tensor from each row of another one.
 
     Parameters
@@ -39,7 +39,7 @@ def cdist(a: Any, b: Any, metric: Any = "euclidean", **kwargs: Any) -> Any:
     if one.shape[1] != two.shape[1]:
         raise ValueError("XA and XB must have the same number of columns")
     func = functools.partial(_between, metric, kwargs)
-    return placed(
+    return tensor_of(
         da.blockwise(
             func, "ij", one.rechunk({1: -1}), "ik", two.rechunk({1: -1}), "jk",
             concatenate=True, dtype=numpy.float64,
@@ -47,37 +47,37 @@ def cdist(a: Any, b: Any, metric: Any = "euclidean", **kwargs: Any) -> Any:
     )  # fmt: skip
 
 
-def _between(metric: Any, kwargs: dict[str, Any], one: Any, two: Any) -> Any:
+def _between(metric: object, kwargs: dict[str, object], one: object, two: object) -> object:
     from scipy.spatial.distance import cdist as of_scipy
 
     return of_scipy(one, two, metric, **kwargs)
 
 
-def pdist(a: Any, metric: Any = "euclidean", **kwargs: Any) -> Any:
+def pdist(a: object, metric: object = "euclidean", **kwargs: object) -> Tensor:
     """The distances between all pairs of rows, in one axis."""
     kwargs.pop("aggregate_size", None)
-    return _by_scipy("pdist", a, metric, **kwargs)
+    return _by_scipy("pdist", a, (metric,), kwargs)
 
 
-def squareform(a: Any, force: str = "no", checks: bool = True, **_: Any) -> Any:
+def squareform(a: object, force: str = "no", checks: bool = True, **_: object) -> Tensor:
     """A matrix of distances made of those of all pairs, or the other way round."""
-    return _by_scipy("squareform", a, force=force, checks=False, ndim=3 - _ndim(a))
+    return _by_scipy("squareform", a, (), {"force": force, "checks": False}, 3 - _ndim(a))
 
 
-def _ndim(a: Any) -> int:
-    import numpy
-
-    return int(getattr(a, "ndim", None) or numpy.ndim(a))
+def _ndim(a: object) -> int:
+    return int(getattr(a, "ndim", None) or ndim_of(a))
 
 
-def _by_scipy(name: str, a: Any, *args: Any, ndim: int = 1, **kwargs: Any) -> Any:
+def _by_scipy(
+    name: str, a: object, args: tuple[object, ...], kwargs: dict[str, object], ndim: int = 1
+) -> Tensor:
     import dask.array as da
     import numpy
     from scipy.spatial import distance
 
-    func: Callable[..., Any] = getattr(distance, name)
+    func: Callable[..., object] = getattr(distance, name)
     run = functools.partial(func, **kwargs)
-    return placed(whole(run, (da.asarray(lowered(a)), *args), {}, ndim, numpy.float64))
+    return tensor_of(whole(run, (da.asarray(lowered(a)), *args), {}, ndim, numpy.float64))
 
 
 __all__ = ["cdist", "pdist", "squareform"]

@@ -1,0 +1,16 @@
+"""See `dask/__init__.pyi`."""
+
+from collections.abc import Hashable, Iterator
+
+class Expr:
+    """An expression: what Dask hands to a scheduler in the place of a graph."""
+
+    operands: list[object]
+
+    def __dask_keys__(self) -> list[Hashable]: ...
+    def find_operations(self, operation: tuple[type, ...]) -> Iterator[Expr]: ...
+    def optimize(self) -> Expr: ...
+    def substitute(self, old: Expr, new: Expr) -> Expr: ...
+
+class FinalizeCompute(Expr):
+    def __init__(self, expr: Expr) -> None: ...
