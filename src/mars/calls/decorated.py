@@ -139,7 +139,7 @@ class RemoteFunction(Generic[P, R]):
         """
         return RemoteFunction(self.__wrapped__, **{**self._options, **options})
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> RemoteFunction[..., R]:
         """As a method, it is one of its object: ``model.fit.spawn(x)``."""
         if instance is None:
             return self
