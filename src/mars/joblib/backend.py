@@ -224,7 +224,7 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         parallel: Parallel = None,
         prefer: str | None = None,
         require: str | None = None,
-        **given: Any,
+        **given: object,
     ) -> int:
         """Prepare for one `joblib.Parallel`.
 
