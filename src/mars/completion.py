@@ -16,14 +16,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mars.engine import Run
-from mars.task import Call, Output, Task
+from mars.task import Call, Handle, Output, Task
 from mars.tracebacks import trim
 
 if TYPE_CHECKING:
     import asyncio
+
+    class _Map(Protocol):
+        """A map, as `mars.calls.objects.MapObjects` is one."""
+
+        @property
+        def whole(self) -> Call: ...
+        @property
+        def own_items(self) -> set[int]: ...
+        def __len__(self) -> int: ...
+        def __getitem__(self, index: int, /) -> object: ...
 
 
 class Ends:
@@ -88,7 +98,7 @@ class Completed:
         self,
         run: Run,
         ends: Ends,
-        leaves: Iterable[Any],
+        leaves: Iterable[Handle],
         *,
         listen: Callable[[Callable[[float | None], bool], float | None], bool],
         over: Callable[[], object],
@@ -97,16 +107,18 @@ class Completed:
         self._begin(ends, listen)
         self._run, self._over, self._progress = run, over, progress
         self._pending: dict[Call, list[Output]] = {}
-        self._maps: dict[Call, tuple[Any, set[int]]] = {}  # and the items that are still to come
+        self._maps: dict[Call, tuple[_Map, set[int]]] = {}  # and the items that are still to come
         self._told = False  # how the run has ended
         self._left = 0
         for leaf in leaves:
             if isinstance(leaf, Output):
                 self._pending.setdefault(leaf.call, []).append(leaf)
                 self._left += 1
-            elif leaf.whole not in self._maps:
-                self._maps[leaf.whole] = leaf, set(range(len(leaf)))
-                self._left += len(leaf)
+                continue
+            items = cast("_Map", leaf)
+            if items.whole not in self._maps:
+                self._maps[items.whole] = items, set(range(len(items)))
+                self._left += len(items)
         # Nobody of these holds this iterator: if the program drops it, the objects go with it.
         run.on_end(ends.tell)
 
@@ -189,7 +201,7 @@ class Completed:
             raise StopAsyncIteration
         return self._give()
 
-    def _give(self) -> Any:
+    def _give(self) -> object:
         """The next object, which is ready."""
         self._left -= 1
         return self._ready.popleft()

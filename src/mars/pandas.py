@@ -254,7 +254,7 @@ def _run_block(run: Callable[..., object], shared: tuple[object, ...], data: Fra
 def _blocks(
     data: Frame,
     run: Callable[..., object],
-    shared: tuple[Any, ...],
+    shared: tuple[Callable[..., object], *tuple[object, ...]],
     engine: object,
     *,
     rows: bool = True,

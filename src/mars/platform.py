@@ -23,7 +23,23 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
+
+TYPE_CHECKING = False  # known to type checkers
+if TYPE_CHECKING:
+
+    class _Library(Protocol):
+        """What is used of struct dl_phdr_info."""
+
+        adds: int
+        name: bytes | None
+
+    class _Pointer(Protocol):
+        """A pointer of ctypes to it."""
+
+        @property
+        def contents(self) -> _Library: ...
+
 
 LINUX: Final = sys.platform.startswith("linux")
 CAN_SEND_DESCRIPTORS: Final = hasattr(_socket, "SCM_RIGHTS")
@@ -735,7 +751,7 @@ class _Libraries:
         self._walk(self._counting, None)
         return self._count
 
-    def _take_count(self, info: Any, *_: object) -> int:
+    def _take_count(self, info: _Pointer, *_: object) -> int:
         self._count = info.contents.adds
         return 1  # each library has it, so the first one is enough
 
@@ -744,7 +760,7 @@ class _Libraries:
         self._walk(self._listing, None)
         return list(self._paths)
 
-    def _take_path(self, info: Any, *_: object) -> int:
+    def _take_path(self, info: _Pointer, *_: object) -> int:
         name = info.contents.name
         if name:
             self._paths.append(os.fsdecode(name))

@@ -133,7 +133,7 @@ def __dir__() -> list[str]:
 class _Remote(ModuleType):
     """What this module is when it is called: ``@mars.remote`` and ``@mars.remote(cpus=2)``."""
 
-    def __call__(self, func: Callable[..., object] | None = None, /, **options: Any) -> Any:
+    def __call__(self, func: Callable[..., object] | None = None, /, **options: object) -> object:
         """Give a function the methods ``spawn``, ``map`` and ``run``; see `RemoteFunction`.
 
         Parameters

@@ -33,7 +33,7 @@ SyncSession = Session
 """The name that the original has for it."""
 
 
-def _put(value: object, session: Session | None = None) -> Object[Any]:
+def _put(value: object, session: Session | None = None) -> Object[object]:
     from mars.calls.put import put  # late: who only looks at sessions needs none of it
 
     return put(value, session=session)

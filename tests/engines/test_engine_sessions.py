@@ -242,7 +242,7 @@ def test_a_session_that_cannot_be_is_refused_at_once(
 def test_the_time_limit_of_a_session_ends_a_run(local_only: None, engine: str) -> None:
     import time
 
-    limited = mars.new_session(engine=engine, n_cpu=1, default=False, timeout=0.5)
+    limited = mars.new_session(engine=engine, n_cpu=1, default=False, timeout=3)
     try:
         with pytest.raises(TimeoutError):
             mr.spawn(time.sleep, args=(100,)).execute(session=limited)

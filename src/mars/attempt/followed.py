@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 class _Recursion(Setting):
     """The recursion limit. What a module sets while it is imported stays, as it stays imported."""
 
+    _kept: int
+
     def __init__(self) -> None:
         self._set_limit = sys.setrecursionlimit
         self._imported = 0  # the highest that a module has set

@@ -45,6 +45,9 @@ class Logging(Setting):
     the program has set it, too.
     """
 
+    _told: _Told | None
+    _kept: _Told | None
+
     def __init__(self) -> None:
         super().__init__("logging", self._look_at_all, self._put_all, "logging", self._all_told)
         self._known: tuple[object, list[Logger]] = None, []
@@ -141,7 +144,7 @@ class Logging(Setting):
             self._kept = self._told
 
     def changed(self) -> bool:
-        kept: _Told | None = self._kept
+        kept = self._kept
         if kept is None:
             return False
         logging = sys.modules["logging"]

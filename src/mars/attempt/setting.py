@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 _IMPORTING: Final = "<frozen importlib._bootstrap>"
 
@@ -45,7 +45,7 @@ class Setting:
         self.look, self._put, self._as_told = look, put, told
         self._seen: tuple[object, object] = None, None  # here at last, and as told
         self._told: object = None  # by the program; None: nothing
-        self._kept: Any = None  # as calls should find it; of what type, each setting knows
+        self._kept: object = None  # as calls should find it; of what type, each setting knows
         self._begun = False  # the library is loaded, and `_kept` is known
 
     # The program's end.

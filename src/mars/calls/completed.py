@@ -7,7 +7,7 @@ All calls are one run, so arguments that they share are stored once. Programs fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from mars.calls.windowed import Windowed
 from mars.completion import Completed
@@ -19,6 +19,16 @@ from mars.sessions.opening import choose
 from mars.sessions.runs import Series
 from mars.sessions.session import AnySession, Session
 from mars.task import Handle
+
+if TYPE_CHECKING:
+
+    class _Begun(TypedDict, total=False):
+        """What a run may be given here."""
+
+        seed: int | None
+        checkpoint: object
+        series: Series | None
+        ended: Callable[[Run], object] | None
 
 
 def as_completed(
@@ -125,7 +135,7 @@ def as_completed(
     return run.completed(timeout, stop=True)
 
 
-def _begun(chosen: Session, handles: Sequence[Handle], **options: Any) -> Execution:
+def _begun(chosen: Session, handles: Sequence[Handle], **options: Unpack[_Begun]) -> Execution:
     """A run of which nobody waits for the end: what has ended is read one by one."""
     run: Execution = chosen.runs.run(
         handles, finish=lambda: None, plain=True, wait=False, on_error="continue", **options

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 from mars.calls import mistakes
 from mars.calls.objects import MapObjects, Object
@@ -139,7 +139,7 @@ class RemoteFunction(Generic[P, R]):
         """
         return RemoteFunction(self.__wrapped__, **{**self._options, **options})
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> RemoteFunction[..., R]:
         """As a method, it is one of its object: ``model.fit.spawn(x)``."""
         if instance is None:
             return self
@@ -159,7 +159,7 @@ class RemoteFunction(Generic[P, R]):
         return f"<remote function {getattr(self, '__qualname__', repr(self.__wrapped__))}>"
 
 
-def decorate(func: Callable[..., object] | None = None, /, **options: object) -> Any:
+def decorate(func: Callable[..., object] | None = None, /, **options: object) -> object:
     """``@mars.remote`` and ``@mars.remote(cpus=2)``."""
     if func is None:
         return functools.partial(decorate, **options)

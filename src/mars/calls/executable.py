@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mars.sessions.runs import RunArguments
     from mars.task import Realm
 
-V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 
 _UNUSED: Final = ("extra_config", "fuse_enabled", "warn_duplicated_execution")
 _ARGUMENTS_OF_RUN: Final = frozenset(
@@ -30,7 +30,7 @@ _ARGUMENTS_OF_RUN: Final = frozenset(
 )
 
 
-class Executable(Handle, Generic[V]):
+class Executable(Handle, Generic[V_co]):
     """What can be executed and fetched: an object, several objects together, or a map.
 
     Notes
@@ -55,7 +55,7 @@ class Executable(Handle, Generic[V]):
     __slots__ = ()
     __module__ = "mars.remote"  # where programs find it
 
-    _nothing: ClassVar[Any] = None
+    _nothing: ClassVar[object] = None
 
     # -- what a program calls ------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ class Executable(Handle, Generic[V]):
         on_error: str = "raise",
         seed: int | None = None,
         echo: bool | str | None = None,
-        **accepted: Any,
+        **accepted: object,
     ) -> Any:
         """Run what this stands for, and all that it needs. What is done already is not run again.
 
@@ -130,7 +130,7 @@ class Executable(Handle, Generic[V]):
             trim(error)
             raise
 
-    def fetch(self, session: AnySession | None = None, **unknown: object) -> V:
+    def fetch(self, session: AnySession | None = None, **unknown: object) -> V_co:
         """The value. What that is depends on the kind of handle.
 
         A single object: what its call returned. Several objects: a list of their values;
@@ -161,8 +161,8 @@ class Executable(Handle, Generic[V]):
             if unknown:
                 refuse_fetch_arguments(unknown)
             if self._is_empty():
-                return self._nothing  # type: ignore[no-any-return]
-            return self.value_in(existing(session, self))  # type: ignore[no-any-return]
+                return cast("V_co", self._nothing)
+            return self.value_in(existing(session, self))
         except BaseException as error:
             trim(error)
             raise
@@ -334,13 +334,13 @@ class Executable(Handle, Generic[V]):
     def calls_logged(self, realm: Realm) -> Sequence[Call]:
         return [call for one in self._parts() for call in one.calls_logged(realm)]
 
-    def value_in(self, session: Session) -> Any:
-        return self._shaped(session.values(self._parts()))
+    def value_in(self, session: Session) -> V_co:
+        return cast("V_co", self._shaped(session.values(self._parts())))
 
     def error_in(self, session: Session) -> object:
         return [one.error_in(session) for one in self._parts()]
 
-    def leaves(self) -> Sequence[Any]:
+    def leaves(self) -> Sequence[Executable[object]]:
         """The objects and maps that it consists of, for whoever tells of them one by one."""
         return [leaf for one in self._parts() for leaf in one.leaves()]
 
@@ -353,7 +353,7 @@ class Executable(Handle, Generic[V]):
 
     # -- what a subclass provides --------------------------------------------------------------
 
-    def _parts(self) -> Sequence[Any]:
+    def _parts(self) -> Sequence[Executable[object]]:
         """The executables that it consists of, in the order of their values."""
         raise NotImplementedError
 
@@ -416,7 +416,7 @@ def default_realm() -> SessionRealm | None:
     return None if default is None else default.realm
 
 
-def existing(given: AnySession | None, handle: Executable[Any]) -> Session:
+def existing(given: AnySession | None, handle: Executable[object]) -> Session:
     """The session to read from. To read never starts an engine.
 
     Raises

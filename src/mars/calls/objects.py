@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from mars.logs import Offsets
     from mars.task import Realm, Task
 
+    class _Fields(tuple[object, ...]):
+        """What a type of named tuples has."""
+
+        _fields: ClassVar[tuple[str, ...]]
+
+        def __new__(cls, *values: object) -> _Fields: ...
+
+
 R = TypeVar("R")
 
 _INFO_FIELDS: Final = (
@@ -333,13 +341,14 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
 
     __module__ = "mars.remote"  # where programs find it
 
-    _named: Any
+    _named: type[_Fields] | None
     _nothing: ClassVar[object] = ()
 
     def __new__(cls, objects: Iterable[object] = ()) -> ExecutableTuple:
         made = super().__new__(cls, objects)
         # The type of a namedtuple has fields.
-        made._named = type(objects) if hasattr(type(objects), "_fields") else None
+        kind = type(objects)
+        made._named = cast("type[_Fields]", kind) if hasattr(kind, "_fields") else None
         return made
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -367,7 +376,7 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
     def _repr_html_(self) -> str:
         from mars.calls.shown import table_of, tally
 
-        leaves = self.leaves()
+        leaves = cast("Sequence[Object[object] | MapObjects[object]]", self.leaves())
         states = [one for leaf in leaves for one in leaf.states()]
         told = f"{len(states):,} calls: {tally(states)}" if states else "no calls"
         return table_of(leaves, told)
@@ -405,7 +414,7 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
         return list(self)
 
 
-def _remade(objects: tuple[object, ...], named: Any) -> ExecutableTuple:
+def _remade(objects: tuple[object, ...], named: type[_Fields] | None) -> ExecutableTuple:
     return ExecutableTuple(objects if named is None else named(*objects))
 
 
@@ -472,7 +481,7 @@ class MapObjects(Sequence[Any], Executable[list[R]], Generic[R]):
         """Items that are calls of their own, and run outside of the map's blocks."""
         return self._call.own | self._call.made.keys()
 
-    def leaves(self) -> Sequence[Any]:
+    def leaves(self) -> Sequence[Executable[object]]:
         return (self,)
 
     def state_in(self, realm: SessionRealm | None) -> list[str]:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from mars.engines.outcome import failure_of
 from mars.logs import escape_control, last_bytes
@@ -35,6 +35,13 @@ from mars.task import TIMING, Call, Realm, Task
 if TYPE_CHECKING:
     from mars.calls.maps import MapCall
     from mars.engine import SessionRealm
+
+    class _Shown(Protocol):
+        """An object or a map."""
+
+        def states(self) -> Sequence[object]: ...
+        def rows_shown(self, most: int) -> "Sequence[Row]": ...
+
 
 _COLOURS: Final = {
     RUNNING: "#3b82f6", FAILED: "#e5484d", CANCELLED: "#d97706",
@@ -106,7 +113,7 @@ def row_of(call: Call, default: "SessionRealm | None") -> Row:
     return _row(name, state, task, realm, default)
 
 
-def rows_of_map(whole: "MapCall", default: Any, most: int) -> list[Row]:
+def rows_of_map(whole: "MapCall", default: "SessionRealm | None", most: int) -> list[Row]:
     """What is shown of the first items of a map.
 
     Parameters
@@ -121,7 +128,7 @@ def rows_of_map(whole: "MapCall", default: Any, most: int) -> list[Row]:
     last = whole.task
     realm = default
     if last is not None and (realm is None or whole.task_in(realm) is None):
-        realm = last.realm
+        realm = cast("SessionRealm", last.realm)
     if realm is None:
         states: Sequence[State] = [State(NOT_STARTED)] * whole.count
     else:
@@ -148,7 +155,8 @@ def _row(name: str, state: State, task: Task | None, realm: object, default: obj
         return Row(name, state, None, "", where)
     text = ""
     with contextlib.suppress(Exception):  # a log or an error that cannot be read is left out
-        text = _error_of(task) if state.word == FAILED else _last_line(task, realm)
+        known = cast("SessionRealm", realm)
+        text = _error_of(task) if state.word == FAILED else _last_line(task, known)
     return Row(name, state, _took_s(task), text, where)
 
 
@@ -169,7 +177,7 @@ def _error_of(task: Task) -> str:
     return escape_control(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
-def _last_line(task: Task, realm: Any) -> str:
+def _last_line(task: Task, realm: "SessionRealm") -> str:
     source = realm.engine.log(task)
     if source is None:
         return ""
@@ -198,7 +206,7 @@ def tally(states: Iterable[str]) -> str:
     return ", ".join(f"{found[word]:,} {word}" for word in order)
 
 
-def listing(calls: Sequence[Any]) -> str:
+def listing(calls: "Sequence[_Shown]") -> str:
     """Objects, tuples and maps under each other, as the items of a tuple.
 
     Of many, only the first ones and the last one are shown.
@@ -221,7 +229,7 @@ def _flat(states: Iterable[object]) -> list[str]:
     return [word for some in nested for word in some]
 
 
-def table_of(leaves: Sequence[Any], caption: str) -> str:
+def table_of(leaves: "Sequence[_Shown]", caption: str) -> str:
     """Objects and maps as one table for notebooks.
 
     Parameters

@@ -194,7 +194,7 @@ def spawn(
     return _wrapped(outputs, options["output_types"]) if "output_types" in options else outputs
 
 
-def _wrapped(outputs: list[Object[object]], kinds: object) -> list[Any]:
+def _wrapped(outputs: list[Object[object]], kinds: object) -> Sequence[object]:
     """Objects, or the tensors and frames that ``output_types`` says they are."""
     if kinds is None:
         return outputs
@@ -207,7 +207,7 @@ def _wrapped(outputs: list[Object[object]], kinds: object) -> list[Any]:
     return [_as_kind(kind, one) for kind, one in zip(kinds, outputs, strict=True)]
 
 
-def _as_kind(kind: str, one: Object[object]) -> Any:
+def _as_kind(kind: str, one: Object[object]) -> object:
     if kind not in _KINDS:
         return one
     import importlib

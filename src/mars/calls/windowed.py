@@ -11,7 +11,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
-from typing import Any
 
 from mars.calls.objects import MapObjects
 from mars.completion import Completed, Ends
@@ -105,7 +104,7 @@ class Windowed(Completed):
             elif found is not None:
                 self._broken = error
 
-    def _give(self) -> Any:
+    def _give(self) -> object:
         """The next object. Another call starts now, so that it runs while the program reads."""
         one = self._ready.popleft()
         try:

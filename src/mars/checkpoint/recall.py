@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from mars.calls.maps import ItemCall, MapCall
 from mars.checkpoint import journal
@@ -70,7 +70,8 @@ class Recall:
         self.stale = Stale(where, tell)
         self.lock = threading.RLock()  # held while a result is read; reading may ask for another
         self.offset_s = time.monotonic() - time.time()
-        self._last: tuple[int, Any] = (-1, None)  # the block that was read last, and its values
+        # The block that was read last, and its values.
+        self._last: tuple[int, Sequence[object]] = (-1, ())
 
     def recall(self, call: Call) -> bool:
         """Whether the result of a call without a task is here. If so, the call gets a task."""
@@ -168,7 +169,8 @@ class Recall:
             if not self._sound(block):
                 return False
             try:
-                self._last = raw.position, values_of(self.index.folder, block)[0]
+                values = values_of(self.index.folder, block)[0]
+                self._last = raw.position, cast("Sequence[object]", values)
             except Damaged:
                 return False
         task = _Reused(call, self.realm)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import cast
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody has credentials
 if TYPE_CHECKING:
@@ -61,11 +61,12 @@ class Given:
         """Ours, and those that the program has changed, which win."""
         return {**self._encoded, **changed} if self._encoded else changed
 
-    def settings(self, found: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, found: dict[str, object]) -> dict[str, object]:
         """What the program has set in its process, and what the session opens URLs with."""
         if self.storage is None:
             return found
-        return {**found, "fsspec": self.storage.over(found.get("fsspec"))}
+        below = cast("Storage | None", found.get("fsspec"))
+        return {**found, "fsspec": self.storage.over(below)}
 
     @contextmanager
     def here(self) -> Iterator[None]:

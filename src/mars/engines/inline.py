@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Protocol, cast
+from typing import Protocol, TypeVarTuple, cast
 
 from mars import platform
 from mars.attempt import call as attempt_call
@@ -55,6 +55,8 @@ from mars.logs import LogSource
 from mars.observe.attempts import ENDINGS, Attempts, Rows
 from mars.settings import BACKOFF_S, INLINE_BYTES, INTERRUPT_GRACE_S, LOG_TAIL_BYTES
 from mars.task import TIMING, Call, Realm, Stage, Task
+
+Sent = TypeVarTuple("Sent")
 
 TYPE_CHECKING = False  # known to type checkers; loaded when somebody looks
 if TYPE_CHECKING:
@@ -804,12 +806,13 @@ class InlineEngine:
 
         return RemoteObject(name, call)
 
-    def _as_sent(self, *arguments: object) -> tuple[Any, ...]:
+    def _as_sent(self, *arguments: *Sent) -> tuple[*Sent]:
         """What a call gives to a shared object, as another process would have it."""
         if self._asker() is None:
             return arguments
         data, buffers, _ = codec.encode_arguments(arguments, {})
-        return codec.decode_arguments(data, [bytearray(one.raw()) for one in buffers], ())[0]
+        sent, _ = codec.decode_arguments(data, [bytearray(one.raw()) for one in buffers], ())
+        return cast("tuple[*Sent]", sent)
 
     def destroy_object(self, session: str, name: str) -> None:
         """Forget a shared object."""

@@ -224,7 +224,7 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         parallel: Parallel = None,
         prefer: str | None = None,
         require: str | None = None,
-        **given: Any,
+        **given: object,
     ) -> int:
         """Prepare for one `joblib.Parallel`.
 
@@ -355,7 +355,7 @@ class MarsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             self._workers = self._plan = self.parallel = None
         self.reset_batch_stats()
 
-    def get_nested_backend(self) -> tuple[Any, int | None]:
+    def get_nested_backend(self) -> tuple[MarsBackend, int | None]:
         """What runs the loops inside a batch: a backend like this one, with n_jobs=1 by default."""
         make, args = _nested_like(self)
         return make(*args), None

@@ -524,7 +524,7 @@ class Attempts:
         )  # fmt: skip
 
 
-def _records(data: bytes) -> Iterator[tuple[Any, ...]]:
+def _records(data: bytes) -> Iterator[tuple[int, ...]]:
     """What records have, one after the other."""
     unpack, size_of = RECORD.unpack_from, RECORD.size
     position, end = 0, len(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars.engines.objects import AsyncRemoteObject
 from mars.sessions.opening import get_default_session, new_session
@@ -11,6 +11,8 @@ from mars.sessions.session import Session, SessionView
 
 if TYPE_CHECKING:
     from mars.execution import Execution
+
+T = TypeVar("T")
 
 
 class AsyncSession(SessionView):
@@ -28,7 +30,7 @@ class AsyncSession(SessionView):
 
     @classmethod
     async def init(
-        cls, address: str | None = None, session_id: str | None = None, **kwargs: Any
+        cls, address: str | None = None, session_id: str | None = None, **kwargs: object
     ) -> AsyncSession:
         """Make a session. It does not become the default session.
 
@@ -147,7 +149,7 @@ class AsyncSession(SessionView):
         return repr(self.session).replace("<Session", "<AsyncSession")
 
 
-async def _in_thread(act: Callable[..., object], *args: object, **kwargs: object) -> Any:
+async def _in_thread(act: Callable[..., T], *args: object, **kwargs: object) -> T:
     """Do what may take time in a thread, so that the event loop goes on meanwhile."""
     import asyncio
 

@@ -19,12 +19,21 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mars.sessions.session import Session, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    class _Events(Protocol):
+        def register(self, name: str, told: Callable[..., object], /) -> object: ...
+
+    class _Shell(Protocol):
+        """What IPython has for each session."""
+
+        events: _Events
+
 
 Place = tuple[str, int]
 """Where a session was made: a file and a line."""
@@ -35,7 +44,7 @@ def is_interactive() -> bool:
     return hasattr(sys, "ps1") or _shell() is not None
 
 
-def _shell() -> Any:
+def _shell() -> _Shell | None:
     ipython = sys.modules.get("IPython")
     try:
         return ipython.get_ipython() if ipython is not None else None

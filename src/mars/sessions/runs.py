@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from mars.checkpoint.checkpoint import Checkpoint
     from mars.completion import Ends
     from mars.observe.silence import Listener
+    from mars.sessions.echoing import Echoing
     from mars.sessions.following import Following
+    from mars.sessions.tally import Tally
 
     class _Notes(Protocol):
         """A display, as far as it shows lines."""
@@ -537,7 +539,7 @@ class Runs:
         show_progress: bool | str | None,
         interval_s: float,
         calls: Callable[[], tuple[list[tuple[str, Call]], dict[Call, Task]]],
-        echoing: object,
+        echoing: Echoing | None,
     ) -> None:
         try:
             if self._nested or run.ended:
@@ -573,12 +575,12 @@ class Runs:
         show_progress: bool | str | None,
         interval_s: float,
         calls: Callable[[], tuple[list[tuple[str, Call]], dict[Call, Task]]],
-        echoing: Any,
+        echoing: Echoing | None,
     ) -> None:
         from mars.observe.progress import display_for
 
         display = None if show_progress is False else display_for(show_progress)  # type: ignore[arg-type]
-        tally: Any = None
+        tally: Tally | None = None
         if display is not None:
             from mars.sessions.tally import Tally
 
@@ -589,7 +591,7 @@ class Runs:
             echoing.show_in(display)
         try:
             while not run.wait(min(interval_s, PROGRESS_REDRAW_S)):
-                if display is not None:
+                if display is not None and tally is not None:
                     display.update(tally.progress())
                 listener.listen()
                 if echoing is not None:
@@ -597,7 +599,7 @@ class Runs:
         finally:
             if echoing is not None:
                 echoing.look()
-            if display is not None:
+            if display is not None and tally is not None:
                 display.finish(tally.progress(final=True))
 
     def _wait_listening(self, run: Run) -> None:
@@ -646,7 +648,7 @@ def _ends_of(run: Run, targets: Iterable[Call], missing: Iterable[Call]) -> Ends
 
 
 def _run_arguments(
-    wait: object, show_progress: object, interval_s: Any, on_error: object, seed: object
+    wait: object, show_progress: object, interval_s: float, on_error: object, seed: object
 ) -> tuple[bool, bool | str | None, float, int | None]:
     """The arguments of `Runs.run`, checked. Scalars of numpy become plain ones."""
     usual = wait is True and show_progress is None and seed is None and on_error == "raise"

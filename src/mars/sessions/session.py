@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from mars.checkpoint.checkpoint import Checkpoint
     from mars.logs import Offsets
 
+    class _Page(Protocol):
+        """What shows it in a browser, as `mars.web.server.Page` does."""
+
+        @property
+        def facts(self) -> object: ...
+        @property
+        def link(self) -> str: ...
+        def close(self) -> None: ...
+
     class _Desk(Protocol):
         def leave(self) -> None: ...
 
@@ -77,7 +86,7 @@ class Session(Outcomes, Views):
         self.realm = SessionRealm(engine, session_id)
         self.runs = Runs(self.realm, session_id, seed=seed, timeout_s=timeout_s, nested=nested)
         self.logs = CallLogs(self.realm)
-        self.page: Any = None  # what shows it in a browser, see `mars.web.server`
+        self.page: _Page | None = None  # what shows it in a browser, see `mars.web.server`
         self.desk: _Desk | None = None  # where the commands of its user ask, see `mars.web.desk`
         self._nested = nested
         self._lock = threading.Lock()
@@ -149,7 +158,7 @@ class Session(Outcomes, Views):
 
                 raise TypeError(unknown_argument("execute", min(unknown), _OF_EXECUTE))
             given = _handles(objects, "execute")
-            result: Any = given[0] if len(given) == 1 else list(given)
+            result: object = given[0] if len(given) == 1 else list(given)
             for one in given:
                 if not isinstance(one, Output):  # most programs have only these, and many
                     one.describe_beside(given, self)

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 from mars.logs import LogSource, escape_control
 from mars.sessions.session import Session, opened
@@ -52,8 +52,7 @@ def answers(asked: bytes) -> Iterator[bytes]:
 def facts_of(session: Session) -> Facts:
     """What there is to say of a session: what its page has, or what is found from now on."""
     if session.page is not None:
-        found: Facts = session.page.facts
-        return found
+        return cast("Facts", session.page.facts)
     with _lock:
         known = _known.get(session)
         if known is None:

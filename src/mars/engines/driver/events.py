@@ -85,7 +85,7 @@ class Unkept(NamedTuple):
     """
 
     attempt: int
-    failure: Any
+    failure: object
 
 
 class Lost(NamedTuple):

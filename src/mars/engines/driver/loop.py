@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mars import platform
 from mars.attempt.capture import Log, Segment
@@ -45,6 +45,12 @@ from mars.task import RunId, Stage, Task, WorkerId
 
 if TYPE_CHECKING:
     from mars.engines.driver.nested import NestedServer
+
+    class _Stream(Protocol):
+        """What is asked once a second whether its run is to end."""
+
+        def look(self) -> None: ...
+
 
 Answer = TypeVar("Answer")
 
@@ -77,7 +83,7 @@ class Loop:
         self.tell = tell
         self.members: dict[int, Member] = {}
         self.runs: set[Run] = set()
-        self.streams: set[Any] = set()  # whose runs may wait for more calls, see `Stream`
+        self.streams: set[_Stream] = set()  # whose runs may wait for more calls, see `Stream`
         self.dispatch = Dispatch(self.members, scheduler, store)
         self.deaths = Deaths(scheduler, workers, self.fail_runs, tell)
         self.live = LiveItems(self.members, scheduler)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from mars.engines.driver.blocks import end_block, fail_block, join_map, split
 from mars.engines.driver.consequences import (
@@ -456,7 +456,7 @@ def _died(core: Core, event: Died, now: float) -> None:
                 task.logs = (*task.logs, log)
             if event.starved:
                 core.admission.learn(task.call.function.key, event.peak)
-        _attempt_died(core, task, worker, event, log, now)
+        _attempt_died(core, task, worker, event, 0 if log is None else log.size(), now)
     if had_begun:
         return
     group = core.groups[worker.group]
@@ -480,7 +480,7 @@ def _died(core: Core, event: Died, now: float) -> None:
 
 
 def _attempt_died(
-    core: Core, task: Task, worker: WorkerState, event: Died, log: Any, now: float
+    core: Core, task: Task, worker: WorkerState, event: Died, log_bytes: int, now: float
 ) -> None:
     task.home, task.near = None, 0
     leave_home(task)
@@ -489,7 +489,7 @@ def _attempt_died(
     ending = "stopped" if reason else "died"
     core.ended.note(
         task, worker.id, STOPPED if reason else DIED, ended=now,
-        log_bytes=0 if log is None else log.size(), peak=event.peak,
+        log_bytes=log_bytes, peak=event.peak,
     )  # fmt: skip
     if task.call.inputs:
         core.ended.link(task)

@@ -36,7 +36,7 @@ def outcomes_in(
         Told of the segment and the log of each call that has printed something.
     """
     outcomes: list[Outcome] = []
-    new: Any = tuple.__new__
+    new = tuple.__new__
     position = 0
     end = len(told)
     size_of = RECORD.size

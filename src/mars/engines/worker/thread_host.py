@@ -27,7 +27,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from mars import platform
 from mars.attempt import context
@@ -74,7 +74,7 @@ class ThreadWorker(Worker):
         if not self.calls.abandoned:
             super().finish(attempt, record)
 
-    def ask(self, kind: str, *rest: object) -> Any:
+    def ask(self, kind: str, *rest: object) -> object:
         """As of `Worker`; a call that waits for others lets them into this process."""
         if kind != messages.WAIT or threading.get_ident() != self.calls.thread:
             return super().ask(kind, *rest)

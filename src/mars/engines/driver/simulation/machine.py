@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 from mars.settings import OBJECT_MEMORY_SHARE
 from mars.task import Call, Task
@@ -245,7 +245,7 @@ def show(thing: object) -> str:
     """An event or a command in one line."""
     words = [type(thing).__name__]
     for field in getattr(thing, "_fields", ()):
-        value: Any = getattr(thing, field)
+        value = getattr(thing, field)
         if isinstance(value, SimulatedRun):
             words.append(value.name)
         elif field == "tasks":

@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mars.engines.driver.core import ASSIGNED, DONE, MADE
 from mars.engines.driver.estimates import OUT_OF_MEMORY
@@ -314,7 +314,8 @@ class World:
             self._busy = False
 
     def _note_links(self, event: Submitted) -> None:
-        run: Any = event.run
+        run = event.run
+        assert isinstance(run, SimulatedRun)
         wanted_by, links = self.machine.wanted_by, self.ledger.links
         for task in event.tasks:
             known = task.call.task_in(task.realm)
