@@ -41,7 +41,7 @@ LAYERS = """
     code.parameters
     code.modules
     code.changes
-    code.guests code.importing
+    code.guests code.importing code.class_pieces
     code.tags
     code.home
     code.spawned
@@ -157,7 +157,7 @@ LAYERS = """
     calls.completed
     calls.spawn
     executors.lost
-    executors.futures
+    executors.futures executors.initializers
     executors.executor
     session
     calls.decorated joblib.work

@@ -24,6 +24,7 @@ from mars.code.changes import (
     MISSING,
     CachedFunction,
 )
+from mars.code.class_pieces import pieces_of_class
 from mars.code.definitions import (
     FIRST,
     bare,
@@ -46,7 +47,6 @@ from mars.code.definitions import (
     make_named,
     make_singledispatch,
     names_in,
-    pieces_of_class,
     with_cache,
     world_module,
 )

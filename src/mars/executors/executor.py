@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor as StandardExecutor
 from numbers import Integral
-from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from mars import delivery
 from mars.attempt import call as attempt_call
@@ -30,9 +30,9 @@ from mars.calls.mistakes import unknown_keyword
 from mars.calls.options import CallSet, Options, check_function, parse_options
 from mars.calls.spawn import applied, argument_error, function_error, pack_retry_on
 from mars.code import functions, modules
-from mars.code.origin import is_project_module
 from mars.engine import Run
 from mars.executors.futures import CallFuture, SubmittedCall
+from mars.executors.initializers import Preparing
 from mars.sessions.opening import choose, get_default_session, new_session
 from mars.sessions.session import AnySession, Session
 from mars.task import Function, Stage, Task
@@ -393,9 +393,9 @@ class Executor(StandardExecutor):
         # Others read this one: dask and adaptive do.
         self._max_workers = max_workers or chosen.threads or max(1, int(there.engine.n_cpu))
         self._checked = False
-        self._preparing: _Preparing | None = None
+        self._preparing: Preparing | None = None
         if initializer is not None:
-            self._preparing = _Preparing(initializer, tuple(initargs))
+            self._preparing = Preparing(initializer, tuple(initargs))
             calls.prepared = True
 
     @property
@@ -563,7 +563,7 @@ def _described(
     args: tuple[object, ...],
     kwargs: dict[str, object],
     options: Options,
-    preparing: _Preparing | None,
+    preparing: Preparing | None,
 ) -> tuple[SubmittedCall, BaseException | None]:
     """The call as it travels, and the error if it cannot."""
     check_function(fn)
@@ -592,33 +592,6 @@ def _described(
 
 
 _NOTHING: Final = Function(b"", "a call that does not pickle", b"")
-
-
-class _Preparing:
-    """Has an initializer called in each worker before the calls of an executor."""
-
-    _numbers: ClassVar[Iterator[int]] = itertools.count(1)
-
-    def __init__(self, initializer: Callable[..., object], initargs: tuple[object, ...]) -> None:
-        self._token = f"{_HERE}-{os.getpid()}-{next(self._numbers)}"
-        self._initializer, self._initargs = initializer, initargs
-        home = getattr(initializer, "__module__", None) or "__main__"
-        self._once = home != "__main__" and not is_project_module(home)
-        self._known: dict[bytes, Function] = {}  # by the key of the function alone
-
-    def described(self, fn: Callable[..., object], alone: Function) -> Function:
-        """A function with the initializer in front of it. Each of them is pickled once."""
-        known = self._known.get(alone.key)
-        if known is None:
-            whole = _Prepared(self._token, self._once, self._initializer, self._initargs, fn)
-            made = functions.describe(whole, codec.Keep)
-            known = Function(made.key, alone.name, made.data, made.buffers)
-            known.packages, known.origin = made.packages, made.origin
-            self._known[alone.key] = known
-        return known
-
-
-_HERE: Final = os.urandom(8).hex()
 
 
 def _dropped(calls: Calls) -> None:
@@ -661,43 +634,6 @@ def _result(future: CallFuture[R], end_at: float | None) -> R:
 def _each(fn: Callable[..., R], items: list[tuple[object, ...]]) -> Iterable[R]:
     """The calls of one chunk of `Executor.map`."""
     return [fn(*item) for item in items]
-
-
-_initialized: set[str] = set()
-"""The executors whose initializer has been called in this process, for all functions."""
-
-
-class _Prepared:
-    """A function of an executor with an initializer, as a worker gets it.
-
-    Functions of the program have modules of their own in a worker. If the initializer is one of
-    them, what it sets in such a module is there for this function only. So it is called once in
-    each worker for each function. An initializer of an installed package is called once.
-    """
-
-    def __init__(
-        self,
-        token: str,
-        once: bool,
-        initializer: Callable[..., object],
-        initargs: tuple[object, ...],
-        fn: Callable[..., object],
-    ) -> None:
-        self._token, self._once = token, once
-        self._initializer, self._initargs, self._fn = initializer, initargs, fn
-        self._ready = False
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        if not (self._ready or (self._once and self._token in _initialized)):
-            try:
-                self._initializer(*self._initargs)
-            except BaseException as error:
-                from mars.executors.lost import InitializerFailed
-
-                raise InitializerFailed(f"{type(error).__name__}: {error}") from error
-            self._ready = True
-            _initialized.add(self._token)
-        return self._fn(*args, **kwargs)
 
 
 __all__ = ["Calls", "Executor"]

@@ -4,6 +4,8 @@ The loop hands each event to `Scheduler.on` and carries out the commands that co
 nothing by itself. It reaches workers through the port in `workers`, `dispatch` makes messages of
 the calls for them, and `deaths` knows what to tell of those that end. Other threads reach the loop
 through `post`.
+
+One long room on purpose: all that belongs to the loop's thread alone is read here in one piece.
 """
 
 from __future__ import annotations
