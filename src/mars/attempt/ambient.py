@@ -7,7 +7,8 @@ replaced. Nothing here talks to the driver.
 Not put back, on purpose: modules and what is in them, the state of random generators
 (`mars.remote.rng` has its own), and all that only native code can see. What a module sets in the
 environment *while it is being imported* stays, too, since it stays imported: the next call would
-not set it again. What calls have of the program, such as its recursion limit, stands in `followed`.
+not set it again. When a worker looks is decided by `mars.engines.worker.aftermath`. What calls have
+of the program, such as its recursion limit, stands in `followed`.
 """
 
 from __future__ import annotations

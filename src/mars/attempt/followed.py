@@ -1,4 +1,4 @@
-"""What a program sets in its process that its calls find, too, beside folder and variables.
+"""Settings of the program's process that its calls have, too, such as its recursion limit.
 
 One list with two ends. The program's end, `Program`, looks at all of it before each run, which
 takes a few microseconds, and gives the same object as long as nothing has changed. The worker's

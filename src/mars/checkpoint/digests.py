@@ -1,4 +1,4 @@
-"""What a function and the arguments of a call amount to, out of their pickles.
+"""Makes digests of a function and of the arguments of a call, out of their pickles.
 
 Nothing of this runs unless a checkpoint asks. Called by `mars.checkpoint.identifier`.
 

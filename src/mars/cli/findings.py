@@ -1,6 +1,7 @@
-"""What the doctors report: facts with names, in sections; and facts that both look for.
+"""What ``mars doctor`` and ``mars nodes`` report: facts with names, in sections.
 
-Called by `mars.cli.doctor` and `mars.cli.nodes`, and, for one function, by calls on nodes.
+Facts that both commands look for are found here, too. ``mars nodes`` has one of these functions
+called on each node.
 """
 
 from __future__ import annotations

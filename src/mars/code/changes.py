@@ -1,7 +1,7 @@
 """What a program had under the names of its modules, and how a worker puts it there.
 
 A `State` is what the program had under one name. A `Change` binds a name to that for as long as a
-world is in place, and puts back what the import made. Called by `world`, which decides what is
+world is in place, and puts back what the import made. Called by `spawned`, which decides what is
 changed, and by `states` and `reach`, which make the states.
 """
 

@@ -1,4 +1,8 @@
-"""The program's own modules, classes and functions, and modules that are made for calls."""
+"""Finds the program's own modules, classes and functions for pickles that come back to it.
+
+Modules that the program lacks, because a call has made them, are made here. Called by
+`mars.code.world`.
+"""
 
 from __future__ import annotations
 

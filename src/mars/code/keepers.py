@@ -1,4 +1,7 @@
-"""Who is asked about the buffers of a pickle: to take them, or to leave them in it."""
+"""Protocols of a pickler: whom it asks what becomes of a buffer, and where it writes.
+
+A keeper takes a large buffer out of the pickle, or leaves it in.
+"""
 
 from __future__ import annotations
 

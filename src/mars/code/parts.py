@@ -1,4 +1,4 @@
-"""What classes are made of, and what objects say of themselves, as far as a walk over them asks.
+"""What an object refers to: attributes, slots, and what its ``__reduce__`` gives.
 
 Called by `mars.code.reach`, and by whoever asks the same of one class.
 """

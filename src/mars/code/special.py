@@ -1,8 +1,8 @@
 """Objects that are not written as they say themselves, and the pickler that writes names.
 
-`handler_of` says by the type which method of `Special` looks at an object. `Plain` writes what
-consists of installed classes and functions, and of modules that travel by name. Called by
-`mars.code.rich` and `mars.code.pickling`.
+`handler_of` says by the type which method of `Special` looks at an object. `Plain` is the first of
+the three picklers that `mars.code.pickling` tries. Called by `mars.code.rich` and
+`mars.code.pickling`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands in a pickle for something else: global names, a lock, the pickle as a whole.
+"""Objects that are pickled in the place of others: of global names, of a lock, of a whole value.
 
 Each says in its ``__reduce__`` what is written in its place. Called by the picklers for
 definitions, `mars.code.rich` and `mars.code.pickling`.

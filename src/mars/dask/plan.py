@@ -8,7 +8,7 @@ each node of a graph:
 - small data, and looks at stored data, go along with each group that needs them,
 - large data and persisted tasks are inputs.
 
-`mars.dask.scheduler` makes a plan for each graph and spawns its calls.
+`mars.dask.running` makes a plan for each graph and spawns its calls.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a worker runs: the tasks of one group, one after the other.
 
-`mars.dask.plan` puts the program of a group together, and `mars.dask.scheduler` spawns `run_group`
+`mars.dask.plan` puts the program of a group together, and `mars.dask.running` spawns `run_group`
 with it. A value is dropped as soon as no task of the group needs it any more.
 """
 

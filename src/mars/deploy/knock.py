@@ -2,7 +2,8 @@
 
 Engines try again for long, and say little: a wrong certificate is a time-out to Ray. So this opens
 one connection, offers the certificate, and waits until the other side says its first word, which
-it does only to whom it accepts. Called by `resolve`'s users and by ``mars cluster``.
+it does only to whom it accepts. Called for
+an address that `mars.deploy.targets` has resolved, and by ``mars cluster``.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ who comes from another host is hung up on before anything is read. Put before th
 `mars.deploy.ray_start`. Imports nothing of mars: the first place in the way of the imports has to
 be the program's.
 
-The kernel could do the same, but not so that it holds everywhere: a device to listen on
-(`SO_BINDTODEVICE`) is for what comes from this host that of the address, not loopback, and a filter
-(`SO_ATTACH_FILTER`) of a TCP socket is for root only.
+The kernel could do the same, but not everywhere. A socket that listens on one device only
+(`SO_BINDTODEVICE`) does not help: what comes from this host comes by the device that has the
+address, not by loopback. A filter of a TCP socket (`SO_ATTACH_FILTER`) is for root only.
 """
 
 from __future__ import annotations

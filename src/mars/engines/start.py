@@ -1,6 +1,7 @@
 """Starting an engine, and connecting to a cluster.
 
-`mars.sessions.opening` calls `engine` for a new session; ``mars stack`` calls `beside`. What each
+`mars.sessions.opening` calls `engine` for a new session; ``mars stack`` calls `beside`, which
+looks at a cluster beside the program that uses it. What each
 engine is stands in `mars.engines.kinds`. An engine is imported when it is asked for: no program
 waits for one that it does not use.
 """

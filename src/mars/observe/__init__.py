@@ -1,1 +1,1 @@
-"""What people see of a run: views of facts that others collect. Nothing here runs a task."""
+"""What people see of a run: its table of attempts, and views of it. Nothing here runs a task."""

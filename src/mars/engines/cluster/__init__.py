@@ -1,1 +1,11 @@
-"""Engines on the nodes of an existing cluster: what all of them share."""
+"""Engines on the nodes of an existing cluster: what all of them share.
+
+::
+
+    driver ─► workers ─► nodes ─► remote_node ─► line, or the carrier ═► node ─► local ─► worker
+                            └─ whereabouts, shipping: which value goes where        │
+                            ◄─ logs, mirrors: what calls print and make ◄───────────┘
+
+A `carrier` is what a foreign engine does for us. `dask_parts` and `ray_parts` are our parts in its
+processes.
+"""

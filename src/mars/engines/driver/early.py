@@ -1,7 +1,7 @@
 """Values that a node has made and that are still on their way to the program.
 
 A call counts as done once its value is here, because its node may be lost before that, and the
-value with it. Until then the task is MADE. Calls in the group that made the value may read it
+value with it. Until then the task is MADE. Calls on the node that made the value may read it
 before (`Task.early`). A run ends when all that is left of it are MADE calls that only feed others:
 the program cannot fetch their values. Called by `reactor`. Pure.
 """

@@ -2,10 +2,10 @@
 
 With pages of 4 KiB most of the time of writing and of reading a large value goes to its pages:
 about 1.5 us to get and write one, 0.3 us to map it. `memfd_create` gives no others unless the
-administrator has said so. A tmpfs has those that whoever mounts it asks for. So the zygote has a
-child mount one, in no folder (`fsmount`), and in namespaces of the child's own where only there it
-may. The descriptor of its root is all there is of it: nobody else sees it, it has no name, and it
-is gone with the last file in it.
+administrator has said so. A tmpfs has those that whoever mounts it asks for. So the zygote starts
+a child that mounts one, in no folder (`fsmount`). Where a user may not mount, the child does it in
+namespaces of its own. The descriptor of its root is all there is of it: nobody else sees it, it has
+no name, and it is gone with the last file in it.
 
 With ``huge=within_size`` a page is as large as what is written at once, provided that the file ends
 behind it. So these files are only as long as what was written to them.

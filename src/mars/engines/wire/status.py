@@ -1,6 +1,7 @@
 """How an attempt ended, as a worker tells the program.
 
-Written by `worker`, read by the scheduler. It is small because every worker process loads it.
+Written by `mars.engines.worker`, read by the scheduler. It is small because every worker process
+loads it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A call may change settings, leave threads running, or close its standard output. To look for that
 costs more than a small call takes. So `Aftermath` decides when to look: after the first call of
 each function, after each call of a function that ever changed something, and else from time to
-time. `perform` calls it around each call.
+time. What is looked at and put back is known to `mars.attempt.ambient`. `perform` calls it around
+each call.
 """
 
 from __future__ import annotations

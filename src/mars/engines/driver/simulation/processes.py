@@ -1,4 +1,4 @@
-"""Simulated worker processes: they do what `worker` does, in virtual time.
+"""Simulated worker processes: they do what `mars.engines.worker` does, in virtual time.
 
 What crosses between the driver and a process waits in a channel for a random while. It keeps its
 order on one channel, and comes in any order on two. A process may die at any moment, between any

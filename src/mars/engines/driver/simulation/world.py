@@ -1,6 +1,6 @@
 """One history: a scheduler, workers, a program and faults, in virtual time.
 
-Nothing is real but `Scheduler`, `Task` and `Call`. `World` does what `loop` and `nested_server` do:
+Nothing is real but `Scheduler`, `Task` and `Call`. `World` does what `loop` and `nested` do:
 it makes events of what happens and carries out the scheduler's commands. `World.play` lets all of
 it happen until nothing is left to happen. If wanted, the whole state is checked after each event.
 
