@@ -6,7 +6,7 @@ its order, one after the other. If something takes longer than `DELIVERY_STALL_S
 goes on with what waits behind it, so that nothing can hold up everything else.
 
 No thread is here as long as there is nothing to do. Called by `mars.execution`, and by engines
-that print a line of a log for the program.
+that have something to say to the user.
 """
 
 from __future__ import annotations
