@@ -296,7 +296,7 @@ def _figures() -> list[tuple[str, str]]:
     """Figures of `mars.settings` as they stand on pages."""
     of = mars.settings
     kept_apart = f"{of.BUFFER_BYTES // of.KIB} KiB on"
-    first, second, later = of.BACKOFF_S
+    _, second, later = of.BACKOFF_S
     return [
         ("guide.md", f"Buffers from {kept_apart}, such as those of numpy"),
         ("differences.md", f"only buffers from {kept_apart} at `execute`"),
@@ -305,7 +305,7 @@ def _figures() -> list[tuple[str, str]]:
         ("guide.md", f"runs again in a new worker, up to {_words(of.DEATH_RETRIES)}"),
         ("guide.md", f"after the call's process died; {of.DEATH_RETRIES} unless"),
         ("guide.md", f"| `retry_when_fail=True` | as `retries={of.RETRY_WHEN_FAIL}` |"),
-        ("guide.md", f"after a pause of {first:g}, {second:g}, then {later:g} second"),
+        ("guide.md", f"{second:g} seconds before the second, and {later:g} second before each"),
         ("guide.md", f"when it has not ended {_words(of.INTERRUPT_GRACE_S)} later"),
         ("guide.md", f"get a `KeyboardInterrupt` and, {_words(of.CANCEL_GRACE_S)} later"),
         ("differences.md", f"about {_words(of.CANCEL_GRACE_S)}; `result()` raises"),
