@@ -22,7 +22,7 @@ CHECKS = {
     "states_of_modules": 23,
     "code_that_changes": 20,
     "classes_of_a_script": 67,
-    "exceptions_as_values": 65,
+    "exceptions_as_values": 73,
     "names_of_modules": 10,
     "objects_of_a_script": 10,
     "odd_values": 32,

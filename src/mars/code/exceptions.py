@@ -21,8 +21,12 @@ _WITH_NAME: Final = (AttributeError, NameError)
 
 def builtin_base(cls: type[BaseException]) -> type[BaseException]:
     """The class that says how the memory of an instance looks; its ``__new__`` has to be used."""
-    bases = (one for one in cls.__mro__ if issubclass(one, BaseException))
-    return next(one for one in bases if not one.__flags__ & HEAP_TYPE)
+    base: type = cls
+    while base.__flags__ & HEAP_TYPE:  # not by the MRO: of two builtin bases one may be above it
+        assert base.__base__ is not None
+        base = base.__base__
+    assert issubclass(base, BaseException)
+    return base
 
 
 def make_exception(cls: type[BaseException], args: tuple[object, ...]) -> BaseException:

@@ -33,6 +33,14 @@ class Slotted(Coded):
     __slots__ = ("place",)
 
 
+class Full(Coded, MemoryError):
+    """Of two builtin classes, of which the one that is named last comes first in its MRO."""
+
+
+class Unknown(Coded, KeyError):
+    pass
+
+
 class Missing(OSError):
     def __init__(self, path):
         super().__init__(2, "no such thing", path)
@@ -64,7 +72,8 @@ def slotted():
 
 
 MAKERS = [
-    functools.partial(Coded, "message", 1), slotted, functools.partial(OfKeyword, code=4),
+    functools.partial(Coded, "message", 1), functools.partial(Full, "message", 5),
+    functools.partial(Unknown, "message", 6), slotted, functools.partial(OfKeyword, code=4),
     functools.partial(Composed, "this", "that"), functools.partial(Missing, "/nowhere"),
     functools.partial(Broken, b"ab"), functools.partial(Unimported, "thing"),
     lambda: Several([Coded("inner", 2), ValueError(3)]),
