@@ -12,7 +12,7 @@ from mars.dataframe import rows
 from mars.dataframe.handle import Handle
 from mars.dataframe.neighbours import with_rows_nearby
 from mars.dataframe.whole import Method, has_rows, on_whole, sample_of, tileable_of, tried
-from mars.tileables.tileable import Tileable, unwrap, wrap
+from mars.tileables.tileable import Tileable, unwrap, value_of, wrap
 
 if TYPE_CHECKING:
     from mars.calls.executable import Executable
@@ -313,13 +313,8 @@ def set_whole(frame: Handle, key: object, value: object) -> Tileable:
 
 def set_by(frame: Handle, name: str, key: object, value: object) -> Tileable:
     """A frame with elements set by label or place."""
-    plain = value.executed_value() if isinstance(value, Tileable) else value
-    where = key
-    if isinstance(key, tuple):
-        where = tuple(one.executed_value() if isinstance(one, Tileable) else one for one in key)
-    elif isinstance(key, Tileable):
-        where = key.executed_value()
-    return tileable_of(on_whole(frame, _SetBy(name, where, plain)))
+    where = tuple(map(value_of, key)) if isinstance(key, tuple) else value_of(key)
+    return tileable_of(on_whole(frame, _SetBy(name, where, value_of(value))))
 
 
 __all__ = [

@@ -37,7 +37,7 @@ from mars.dataframe.whole import (
     tileable_of,
     tried,
 )
-from mars.tileables.tileable import Tileable, of_kind, unwrap, wrap
+from mars.tileables.tileable import Tileable, of_kind, unwrap, value_of, wrap
 
 if TYPE_CHECKING:
     from numpy import dtype, ndarray
@@ -592,7 +592,7 @@ def with_labels(frame: Frame, labels: object) -> Tileable:
     """A frame whose index has these labels, one for each row."""
     import pandas
 
-    plain = labels.executed_value() if isinstance(labels, Tileable) else labels
+    plain = value_of(labels)
     index = plain if isinstance(plain, pandas.Index) else pandas.Index(plain)
     return wrap(rows.with_index(frame.lazy, index))
 

@@ -15,7 +15,7 @@ from mars.dataframe.grouping import BY_KEYS, BY_ROWS, grouped_together
 from mars.dataframe.handle import Handle
 from mars.dataframe.names import GROUPED
 from mars.dataframe.whole import Method, has_rows, on_whole, sample_of, tried
-from mars.tileables.tileable import Tileable, wrap
+from mars.tileables.tileable import Tileable, value_of, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,8 +95,7 @@ class Groups(ByName):
         return steps
 
     def _of_pandas(self) -> DataFrameGroupBy:
-        by = self._by.executed_value() if isinstance(self._by, Tileable) else self._by
-        grouped = self._frame.to_pandas().groupby(by, **self._kwargs)
+        grouped = self._frame.to_pandas().groupby(value_of(self._by), **self._kwargs)
         return grouped if self._selected is None else grouped[self._selected]
 
     def __iter__(self) -> Iterator[object]:

@@ -95,9 +95,7 @@ class Handle(Tileable):
         self, session: AnySession | None = None, wait: bool = True, **kwargs: object
     ) -> Any:
         """Execute it, unless that was done, and fetch it."""
-        if self._here:
-            return self.value_in(None)
-        return self.to_object(session=session, wait=wait, **kwargs)
+        return self.executed_value(session, wait, **kwargs)
 
     def to_numpy(self, *args: object, **kwargs: object) -> Any:
         """The values as an array of numpy; it is executed for that."""

@@ -13,7 +13,7 @@ from mars.calls.objects import ExecutableTuple
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.learn.fitting import fit_whole, on_rows, rows_between
-from mars.tileables.tileable import Tileable
+from mars.tileables.tileable import Tileable, value_of
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -150,7 +150,7 @@ class BlockwiseVotingClassifier(_Voting):
         """The share of rows whose class is right."""
         from sklearn.metrics import accuracy_score
 
-        return float(accuracy_score(_plain(y), _plain(self.predict(X))))
+        return float(accuracy_score(value_of(y), value_of(self.predict(X))))
 
     def _together(self) -> object:
         return _Classifiers(self.estimators_, self.classes_, self.voting == "soft")
@@ -171,7 +171,7 @@ class BlockwiseVotingRegressor(_Voting):
         """The coefficient of determination."""
         from sklearn.metrics import r2_score
 
-        return float(r2_score(_plain(y), _plain(self.predict(X))))
+        return float(r2_score(value_of(y), value_of(self.predict(X))))
 
     def _together(self) -> object:
         return _Regressors(self.estimators_)
@@ -214,10 +214,6 @@ class _Regressors:
         import numpy
 
         return numpy.mean([numpy.asarray(one.predict(rows)) for one in self._models], axis=0)
-
-
-def _plain(value: object) -> object:
-    return value.executed_value() if isinstance(value, Tileable) else value
 
 
 __all__ = ["BlockwiseVotingClassifier", "BlockwiseVotingRegressor"]

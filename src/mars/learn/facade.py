@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, cast
 
 from mars.calls.executable import Executable
@@ -191,9 +191,4 @@ def done(value: object) -> object:
     return Written(value) if isinstance(value, str) else value
 
 
-def plain(values: Iterable[object]) -> list[object]:
-    """Values of numpy and pandas in the place of tensors and frames; they are executed."""
-    return [one.executed_value() if isinstance(one, Tileable) else one for one in values]
-
-
-__all__ = ["Filled", "as_tileables", "names_of", "of_class", "of_function", "plain", "tileables_in"]
+__all__ = ["Filled", "as_tileables", "names_of", "of_class", "of_function", "tileables_in"]

@@ -26,7 +26,7 @@ from mars.dataframe.whole import has_rows
 from mars.learn.cores import cores_of_one
 from mars.sessions.opening import choose
 from mars.tensor.core import Tensor, tensor_of
-from mars.tileables.tileable import Tileable, unwrap, wrap
+from mars.tileables.tileable import Tileable, unwrap, value_of, wrap
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -82,9 +82,7 @@ class Fitted:
                 super().fit(X, *given, **kwargs)  # type: ignore[misc]
             return self
         if _is_search(self):
-            values = [
-                one.executed_value() if isinstance(one, Tileable) else one for one in (X, *given)
-            ]
+            values = [*map(value_of, (X, *given))]
             with _backend(self):
                 super().fit(*values, **kwargs)  # type: ignore[misc]
             return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mars.learn.facade import names_of
-from mars.tileables.tileable import Tileable
+from mars.tileables.tileable import Tileable, value_of
 
 
 def train_test_split(
@@ -33,7 +33,7 @@ def train_test_split(
     import numpy
     from sklearn.model_selection import train_test_split as split
 
-    plain = stratify.executed_value() if isinstance(stratify, Tileable) else stratify
+    plain = value_of(stratify)
     if not any(isinstance(one, Tileable) for one in arrays):
         return list(
             split(*arrays, test_size=test_size, train_size=train_size, random_state=random_state,

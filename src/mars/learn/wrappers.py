@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mars.learn.fitting import on_rows
-from mars.tileables.tileable import Tileable
+from mars.tileables.tileable import Tileable, value_of
 
 
 class ParallelPostFit:
@@ -33,22 +33,19 @@ class ParallelPostFit:
 
     def fit(self, X: object, y: object = None, **kwargs: object) -> ParallelPostFit:
         """Have the estimator learn from data, in the program."""
-        values = [one.executed_value() if isinstance(one, Tileable) else one for one in (X, y)]
-        self.estimator.fit(*values, **kwargs)
+        self.estimator.fit(value_of(X), value_of(y), **kwargs)
         return self
 
     def partial_fit(self, X: object, y: object = None, **kwargs: object) -> ParallelPostFit:
         """Have the estimator learn from more data, in the program."""
-        values = [one.executed_value() if isinstance(one, Tileable) else one for one in (X, y)]
-        self.estimator.partial_fit(*values, **kwargs)
+        self.estimator.partial_fit(value_of(X), value_of(y), **kwargs)
         return self
 
     def score(self, X: object, y: object) -> Any:
         """The score on data."""
         from sklearn.metrics import check_scoring
 
-        values = [one.executed_value() if isinstance(one, Tileable) else one for one in (X, y)]
-        return check_scoring(self.estimator, self.scoring)(self.estimator, *values)
+        return check_scoring(self.estimator, self.scoring)(self.estimator, value_of(X), value_of(y))
 
     def _run(self, name: str, X: object) -> object:
         if isinstance(X, Tileable):

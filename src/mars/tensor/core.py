@@ -214,9 +214,7 @@ class Tensor(Tileable):
         self, session: AnySession | None = None, wait: bool = True, **kwargs: object
     ) -> Any:
         """Execute it, unless that was done, and fetch it."""
-        if self._here:
-            return self.value_in(None)
-        return self.to_object(session=session, wait=wait, **kwargs)
+        return self.executed_value(session, wait, **kwargs)
 
     def astype(
         self, dtype: DTypeLike, order: str = "K", casting: str = "unsafe", copy: bool = True

@@ -265,9 +265,13 @@ class Tileable(Executable[Any]):
     def __bool__(self) -> bool:
         return bool(self.executed_value())
 
-    def executed_value(self) -> Any:
-        """Its value. It is executed before, unless that was done."""
-        return self.value_in(None) if self._here else self.to_object()
+    def executed_value(
+        self, session: AnySession | None = None, wait: bool = True, **kwargs: object
+    ) -> Any:
+        """Its value. It is executed before, unless that was done; see `to_object`."""
+        if self._here:
+            return self.value_in(None)
+        return self.to_object(session=session, wait=wait, **kwargs)
 
     def _described(self) -> str:
         return f"{self.kind} <op={_op_of(self.lazy)}, key={self.key[:32]}>"
@@ -433,6 +437,11 @@ def _name_of(lazy: Collection) -> str:
     return str(name or getattr(lazy, "_name", "frame"))
 
 
+def value_of(value: object) -> object:
+    """The executed value of a tensor or frame; anything else is itself."""
+    return value.executed_value() if isinstance(value, Tileable) else value
+
+
 def _digest(lazy: Collection) -> str:
     import hashlib
 
@@ -447,5 +456,6 @@ __all__ = [
     "of_kind",
     "stored_node",
     "unwrap",
+    "value_of",
     "wrap",
 ]
