@@ -85,6 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Programs can be found by their user in a folder; in ours, only by these tests.
     runtime = tempfile.mkdtemp(prefix="pytest-runtime-")
+    config.add_cleanup(lambda: shutil.rmtree(runtime, ignore_errors=True))
     os.environ["XDG_RUNTIME_DIR"] = runtime
     # Ray reads them once, when it is imported.
     os.environ |= {
