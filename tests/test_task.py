@@ -14,6 +14,7 @@ from mars.calls.options import (
     parse_bytes,
     parse_options,
 )
+from mars.observe.states import state_of
 from mars.settings import DEATH_RETRIES, RETRY_WHEN_FAIL
 from mars.task import Call, Function, Output, Stage, Task
 
@@ -223,3 +224,15 @@ def test_a_result_is_available_until_it_is_released() -> None:
     assert task.finished and task.available
     task.released = True
     assert task.finished and not task.available
+
+
+@pytest.mark.parametrize(
+    ("end", "word"), [(Stage.CANCELLED, "cancelled"), (Stage.ABANDONED, "not started")]
+)
+def test_a_block_that_was_given_back_fares_as_its_map(end: Stage, word: str) -> None:
+    """A reader may still hold it: items of a cancelled map said for a moment "not started"."""
+    whole, block = Task(call(), Realm()), Task(call(), Realm())
+    block.source = whole
+    block.stage, whole.stage = Stage.ABANDONED, end
+    assert block.cancelled is (end is Stage.CANCELLED)
+    assert state_of(block).word == word
