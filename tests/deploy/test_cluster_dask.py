@@ -34,7 +34,7 @@ from mars.errors import (
     UnknownTarget,
     UsageError,
 )
-from mars.settings import WEB_VISIT_S
+from mars.settings import DASK_IDLE, WEB_VISIT_S
 from tests.deploy import stranger
 
 pytest.importorskip("distributed")
@@ -329,6 +329,44 @@ def test_a_web_port_that_hangs_up_is_not_taken_for_another_cluster(cluster: Reco
         finally:
             busy.shutdown(socket.SHUT_RDWR)
             hanging.join()
+
+
+ASK_SETTINGS = """
+import json, sys
+import dask, distributed
+
+def settings(names):
+    return [str(dask.config.get(name)) for name in names]
+
+ca, cert, key = sys.argv[2:5]
+names = sys.argv[5:]
+security = distributed.Security(
+    tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True
+)
+with distributed.Client(sys.argv[1], security=security) as client:
+    there = [
+        client.run_on_scheduler(settings, names),
+        *client.run(settings, names, nanny=True).values(),
+        *client.run(settings, names).values(),
+    ]
+print(json.dumps([settings(names), *there]))
+"""
+
+
+def test_no_process_of_a_cluster_wakes_up_as_often_as_dask_has_it(cluster: Record) -> None:
+    files = credentials.load(cluster.credentials)
+    paths = [files.ca_path, files.cert_path, files.key_path]
+    asked = subprocess.run(
+        [sys.executable, "-c", ASK_SETTINGS, cluster.address, *paths, *DASK_IDLE],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert asked.returncode == 0, asked.stderr
+    of_dask, *there = json.loads(asked.stdout.splitlines()[-1])  # which knows all of the names
+    wanted = [str(value) for value in DASK_IDLE.values()]
+    assert there == [wanted] * 3
+    assert all(ours != theirs for ours, theirs in zip(wanted, of_dask, strict=True))
 
 
 def test_addresses_without_a_record_keep_their_scheme(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import joined
 from mars.engines.kinds import DASK
-from mars.settings import HEAD_LOST_S
+from mars.settings import DASK_IDLE, HEAD_LOST_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +117,12 @@ def _files(place: Place) -> list[str]:
 def _environment(place: Place) -> dict[str, str]:
     """Settings that count more than the user's own files for Dask."""
     prefix = "DASK_DISTRIBUTED__"
+    idle = {
+        f"DASK_{name.replace('.', '__').replace('-', '_').upper()}": str(value)
+        for name, value in DASK_IDLE.items()
+    }
     return {
+        **idle,
         f"{prefix}COMM__REQUIRE_ENCRYPTION": str(place.credentials is not None),
         f"{prefix}COMM__TLS__MIN_VERSION": "1.2",
         f"{prefix}SCHEDULER__HTTP__ROUTES": "[]",

@@ -16,7 +16,7 @@ from mars.attempt.setting import import_path
 from mars.engines.cluster.carrier import Facts
 from mars.engines.cluster.dask_parts import import_distributed
 from mars.errors import StartupFailed
-from mars.settings import STOP_S
+from mars.settings import DASK_IDLE, STOP_S
 
 
 class OwnCluster:
@@ -100,7 +100,7 @@ async def _serve_own(facts: Facts, directory: str) -> None:
 
     # Dask has its scheduler and workers serve HTTP to anybody: it shall have nothing to serve.
     dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": [],
-                     "temporary-directory": directory})  # fmt: skip
+                     "temporary-directory": directory, **DASK_IDLE})  # fmt: skip
     security = distributed.Security(require_encryption=True, **facts["security"])
     where = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0",
              "protocol": "tls://", "security": security}  # fmt: skip
