@@ -429,7 +429,7 @@ def test_a_head_that_answers_and_ends_before_it_has_begun_is_started_again(
             return head(place)
         return Program("scheduler", [sys.executable, "-c", ANSWERS_ONCE, str(place.record.port)])
 
-    monkeypatch.setattr(dask_programs, "HEAD_TRIES", tries)
+    monkeypatch.setattr(dask_programs, "TRIES", tries)
     monkeypatch.setattr(dask_programs, "head", gives_up_first)
     monkeypatch.setattr(dask_programs, "has_begun", lambda _: len(started) == 2)
     before = records.everything()
@@ -445,6 +445,33 @@ def test_a_head_that_answers_and_ends_before_it_has_begun_is_started_again(
         assert clusters.local(record).running
     finally:
         clusters.down(record)
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_node_that_ends_before_the_head_knows_it_is_started_again(
+    cluster: Record, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    node = dask_programs.node
+    started: list[Place] = []
+
+    def gives_up_first(place: Place, asked: Node) -> Program:
+        started.append(place)
+        if len(started) > 1:
+            return node(place, asked)
+        return Program("worker", [sys.executable, "-c", "raise SystemExit('timed out here')"])
+
+    monkeypatch.setattr(dask_programs, "TRIES", tries)
+    monkeypatch.setattr(dask_programs, "node", gives_up_first)
+    before = clusters.local(cluster).running
+    if tries == 1:
+        with pytest.raises(StartupFailed, match="timed out here"):
+            clusters.join(cluster, Node("again", "", 1, 512 * MIB))
+    else:
+        clusters.leave(cluster, clusters.join(cluster, Node("again", "", 1, 512 * MIB)))
+    assert len(started) == tries
+    assert not any(place.directory.exists() for place in started)
+    assert clusters.local(cluster).running == before
+    assert not (cluster.directory / "node-again").exists()
 
 
 ANSWERS_ONCE = """

@@ -164,7 +164,7 @@ def up(
 
 def _begin_head(record: Record, files: credentials.Credentials | None) -> None:
     programs = PROGRAMS[record.engine]
-    for tries_left in reversed(range(programs.HEAD_TRIES)):
+    for tries_left in reversed(range(programs.TRIES)):
         place = Place(record, files, _temporary())
         started = _start(record, programs.head(place), place.directory)
         try:
@@ -221,28 +221,42 @@ def join(record: Record, node: Node) -> Joined:
         node = dataclasses.replace(node, name=f"{socket.gethostname()}-{secrets.token_hex(3)}")
     own = record.directory / f"node-{node.name}"
     private_files.directory(own)
-    directory = None
     try:
         if files is not None:
             files = credentials.for_host(record.credentials, own / "files", _names(node.host))
             if record.origin != "up":
                 credentials.forget_authority(record.credentials)  # of a mars that kept it
-        directory = _temporary()
-        program = PROGRAMS[record.engine].node(Place(record, files, directory), node)
-        started = _start(record, program, directory)
+        started = _begin_node(record, files, node)
     except BaseException:
         private_files.remove(own)
-        if directory is not None:
-            private_files.remove(directory)
         raise
-    try:
-        nodes(record, NODE_START_S, awaited=node.name, while_=lambda: processes.is_running(started))
-    except ClusterUnreachable as error:
-        said = _tail(record, started)
-        _end(record, [started])
-        private_files.remove(own)
-        raise StartupFailed(f"the node did not join {record.address}: {error}{said}") from error
     return Joined(node, started)
+
+
+def _begin_node(record: Record, files: credentials.Credentials | None, node: Node) -> Process:
+    programs = PROGRAMS[record.engine]
+    for tries_left in reversed(range(programs.TRIES)):
+        directory = _temporary()
+        try:
+            started = _start(
+                record, programs.node(Place(record, files, directory), node), directory
+            )
+        except BaseException:
+            private_files.remove(directory)
+            raise
+        is_there = functools.partial(processes.is_running, started)
+        try:
+            nodes(record, NODE_START_S, awaited=node.name, while_=is_there)
+        except ClusterUnreachable as error:
+            again = tries_left and not is_there()
+            said = _tail(record, started)
+            _end(record, [started])
+            if not again:
+                text = f"the node did not join {record.address}: {error}{said}"
+                raise StartupFailed(text) from error
+        else:
+            return started
+    raise AssertionError("the last try returns or raises")
 
 
 def leave(record: Record, joined: Joined) -> None:

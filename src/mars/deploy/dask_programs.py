@@ -27,8 +27,8 @@ _PYTHON: Final = (sys.executable, "-P", "-m")
 UNSET: Final[Sequence[str]] = ()
 """Variables of the user that would lead a program to another cluster: there are none."""
 
-HEAD_TRIES: Final = 1
-"""How often a head is started that ends before it has begun."""
+TRIES: Final = 1
+"""How often a head or a node is started that ends before it has begun."""
 
 _NO_PAGES: Final = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 

@@ -53,8 +53,8 @@ class Programs(Protocol):
     UNSET: Sequence[str]
     """Variables of the user that would lead a program to another cluster, or keep it out."""
 
-    HEAD_TRIES: int
-    """How often a head is started that ends before it has begun."""
+    TRIES: int
+    """How often a head or a node is started that ends before it has begun."""
 
     def head(self, place: Place) -> Program:
         """The process that a cluster begins with."""

@@ -77,9 +77,10 @@ on."""
 UNSET: Final[Sequence[str]] = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
 """Variables of the user that would lead what we start to another cluster, or keep it out."""
 
-HEAD_TRIES: Final = 3
-"""How often a head is started that ends before it has begun: Ray's raylet waits 15 seconds for its
-agent to start, which a busy machine does not always do, and then ends itself and the head."""
+TRIES: Final = 3
+"""How often a head or a node is started that ends before it has begun. Ray's raylet waits only 15
+seconds for its agent to start, and ``ray start`` waits 30 for the raylet. A busy machine may need
+more."""
 
 BELOW: Final = "r"
 """Name of Ray's folder in one that only we can enter: Ray lets everybody into its own, to write."""
