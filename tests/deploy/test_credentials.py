@@ -9,7 +9,6 @@ import socket
 import ssl
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -311,9 +310,8 @@ def test_the_right_credentials_are_accepted(known: Callable[..., Record]) -> Non
         knock("127.0.0.1", port, files)
 
 
-def test_those_of_another_cluster_are_refused_within_seconds(known: Callable[..., Record]) -> None:
+def test_those_of_another_cluster_are_refused(known: Callable[..., Record]) -> None:
     right, wrong = (credentials.load(known(port=port).credentials) for port in (7103, 7203))
-    began = time.monotonic()
     with serving(right) as port:
         with pytest.raises(CredentialsError, match="not the cluster of these credentials"):
             knock("127.0.0.1", port, wrong)
@@ -321,7 +319,6 @@ def test_those_of_another_cluster_are_refused_within_seconds(known: Callable[...
         mixed = replace(wrong, ca_path=right.ca_path)
         with pytest.raises(CredentialsError, match="refuses these credentials"):
             knock("127.0.0.1", port, mixed)
-    assert time.monotonic() - began < 40  # a busy machine; else a fraction of a second
 
 
 def certificate_of_yesterday(files: Credentials, directory: Path) -> Credentials:
@@ -384,11 +381,8 @@ def test_where_nobody_listens_is_said_at_once(known: Callable[..., Record]) -> N
 
 def test_who_accepts_and_says_nothing_is_given_up(known: Callable[..., Record]) -> None:
     files = credentials.load(known().credentials)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        began = time.monotonic()
-        with pytest.raises(ClusterUnreachable):
-            knock("127.0.0.1", listening.getsockname()[1], files, limit_s=0.3)
-        assert time.monotonic() - began < 40  # a busy machine; else a fraction of a second
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ClusterUnreachable):
+        knock("127.0.0.1", silent.getsockname()[1], files, limit_s=0.3)
 
 
 def test_tls_before_1_2_is_not_spoken(known: Callable[..., Record]) -> None:

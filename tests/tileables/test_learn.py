@@ -106,6 +106,19 @@ def test_made_up_data_are_tensors() -> None:
     np.testing.assert_array_equal(labels.to_numpy(), wanted[1])
 
 
+def test_predictions_for_frames_get_frames_and_chunks_may_be_empty() -> None:
+    from mars.learn.ensemble import HistGradientBoostingClassifier
+
+    frame = pd.DataFrame({"a": X[:, 0], "kind": pd.Categorical(Y.astype(str))}).sort_values("a")
+    data, labels = md.DataFrame(frame, chunk_size=40), md.Series(frame["kind"], chunk_size=40)
+    model = HistGradientBoostingClassifier(categorical_features="from_dtype").fit(data, labels)
+    high = data[data["a"] > frame["a"].iloc[90]]
+    got = model.predict_proba(high)
+    assert isinstance(got, mt.Tensor) and got.shape == (29, 2)
+    wanted = model.predict_proba(frame[frame["a"] > frame["a"].iloc[90]])
+    np.testing.assert_allclose(got.fetch(), wanted)
+
+
 def test_xgboost_trains_in_a_call() -> None:
     pytest.importorskip("xgboost")
     from mars.learn.contrib.xgboost import MarsDMatrix, XGBClassifier, predict, train

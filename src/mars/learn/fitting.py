@@ -21,11 +21,10 @@ from mars.calls.objects import ExecutableTuple
 from mars.calls.spawn import spawn
 from mars.code import places
 from mars.dataframe.handle import Handle
-from mars.dataframe.parts import array_of
 from mars.dataframe.whole import has_rows
 from mars.learn.cores import cores_of_one
 from mars.sessions.opening import choose
-from mars.tensor.core import Tensor, tensor_of
+from mars.tensor.core import Tensor
 from mars.tileables.tileable import Tileable, unwrap, value_of, wrap
 
 if TYPE_CHECKING:
@@ -41,11 +40,20 @@ ROWWISE: Final = (
 
 
 @functools.cache
-def of_class(origin: type) -> type:
-    """A class of scikit-learn that takes tensors and frames."""
+def of_class(origin: type, fit: Callable[..., object] | None = None) -> type:
+    """A class of scikit-learn that takes tensors and frames.
+
+    Parameters
+    ----------
+    origin : type
+        The class of scikit-learn, or of a library that has its conventions.
+    fit : callable, optional
+        The method that learns. Default: `Fitted.fit`.
+    """
     if not hasattr(origin, "fit"):
         return origin
-    made = type(origin.__name__, (Fitted, origin), {"__doc__": origin.__doc__})
+    own = {"__doc__": origin.__doc__, **({} if fit is None else {"fit": fit})}
+    made = type(origin.__name__, (Fitted, origin), own)
     made.__module__ = "mars.learn" + origin.__module__.removeprefix("sklearn")
     return made
 
@@ -95,12 +103,12 @@ class Fitted:
         ):
             chunks = _by_rows(X), (None if y is None else _by_rows(y))
             state = spawn(
-                _fit_in_parts, (_bare(self), *chunks), name=f"{type(self).__name__}.fit"
+                _fit_in_parts, (bare(self), *chunks), name=f"{type(self).__name__}.fit"
             ).to_object(show_progress=False)
         else:
             with places.whole_values():
                 call = spawn(
-                    fit_whole, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.fit",
+                    fit_whole, (bare(self), X, y, kwargs), name=f"{type(self).__name__}.fit",
                     cpus=cores_of_one(session),
                 )  # fmt: skip
             state = call.to_object(show_progress=False)
@@ -134,7 +142,7 @@ class Fitted:
         if not any(isinstance(one, Tileable) for one in (X, y)):
             return super().score(X, y, **kwargs)  # type: ignore[misc]
         with places.whole_values():
-            call = spawn(_score, (_bare(self), X, y, kwargs), name=f"{type(self).__name__}.score")
+            call = spawn(_score, (bare(self), X, y, kwargs), name=f"{type(self).__name__}.score")
         return call.to_object(show_progress=False)
 
 
@@ -144,7 +152,7 @@ def _rowwise(name: str) -> Callable[..., object]:
             kwargs.pop(hint, None)
         if not isinstance(X, Tileable):
             return getattr(super(Fitted, self), name)(X, *args, **kwargs)
-        return on_rows(_bare(self), name, X, args, kwargs)
+        return on_rows(bare(self), name, X, args, kwargs)
 
     method.__name__ = name
     method.__doc__ = f"scikit-learn's `{name}`, on all chunks of rows beside each other."
@@ -165,7 +173,7 @@ def _neighbours(
     self: Fitted, X: object = None, n_neighbors: int | None = None, return_distance: bool = True
 ) -> object:
     """scikit-learn's `kneighbors`, on all chunks of rows beside each other."""
-    model = cast("Searcher", _bare(self))
+    model = cast("Searcher", bare(self))
     if not isinstance(X, Tileable):
         return model.kneighbors(X, n_neighbors, return_distance)
     count = model.n_neighbors if n_neighbors is None else n_neighbors
@@ -225,18 +233,20 @@ def on_rows(
         meta: Rows = frame._meta
         kinds = meta.dtypes.to_dict() if X.ndim == 2 else meta.dtype
         small = _tried(run, lambda: meta_nonempty(meta).astype(kinds), X.head(1))
+        _refuse_sparse(name, small)
+        run.of_no_rows = small.iloc[:0] if has_rows(small) else small[:0]
         if has_rows(small):
-            return _executed(wrap(frame.map_partitions(run, meta=small.iloc[:0])))
-        values = tensor_of(array_of(frame))
-        run.columns = list(frame.columns) if X.ndim == 2 else frame.name
-        values.execute()
-        lazy = values.measured()
+            return _executed(wrap(frame.map_partitions(run, meta=run.of_no_rows)))
+        len(X)  # executes it if the lengths of its chunks are not known
+        array = cast("da.Array", X.lazy.map_partitions(run, meta=run.of_no_rows))
+        array._chunks = (X.nsplits[0], *((n,) for n in small.shape[1:]))
+        return _executed(wrap(array))
     else:
         raise TypeError(f"{name}() takes a tensor or a frame, got {X!r}")
-    if hasattr(small, "toarray"):
-        raise NotImplementedError(f"{name} gives a sparse matrix; ask for a dense one")
+    _refuse_sparse(name, small)
     if has_rows(small):
         run.as_array, small = True, small.to_numpy()
+    run.of_no_rows = small[:0]
     shape = small.shape[1:]
     chunks = (lazy.chunks[0], *((n,) for n in shape))
     drop = [1] if lazy.ndim > 1 and not shape else []
@@ -246,6 +256,11 @@ def on_rows(
         meta=numpy.empty((0,) * (1 + len(shape)), small.dtype),
     )  # fmt: skip
     return _executed(wrap(made))
+
+
+def _refuse_sparse(name: str, small: object) -> None:
+    if hasattr(small, "toarray"):
+        raise NotImplementedError(f"{name} gives a sparse matrix; ask for a dense one")
 
 
 def _executed(made: Tileable) -> Tileable:
@@ -271,22 +286,16 @@ class _OnRows:
     ) -> None:
         self.__name__ = name
         self._model, self._args, self._kwargs = model, args, kwargs
-        self.columns: object = None  # or the name of a series
         self.as_array = False
+        self.of_no_rows: object = None
         # Not the id of the model: that of another one may be the same, once this one is gone.
         self._token = uuid.uuid4().hex
 
     def __call__(self, rows: ndarray | Rows) -> ndarray:
         import numpy
 
-        if self.columns is not None:
-            import pandas
-
-            rows = (
-                pandas.DataFrame(rows, columns=self.columns)
-                if rows.ndim == 2
-                else pandas.Series(rows, name=self.columns)
-            )
+        if len(rows) == 0 and self.of_no_rows is not None:  # models refuse to look at none
+            return cast("ndarray", self.of_no_rows)
         made: ndarray = getattr(self._model, self.__name__)(rows, *self._args, **self._kwargs)
         return numpy.asarray(made) if self.as_array else made
 
@@ -308,7 +317,7 @@ def _remade(origin: type, state: dict[str, object]) -> object:
     return made
 
 
-def _bare(model: object) -> object:
+def bare(model: object) -> object:
     """The model as scikit-learn's own class, for a worker."""
     if not isinstance(model, Fitted):
         return model
@@ -396,4 +405,4 @@ def _score(model: Estimator, X: object, y: object, kwargs: dict[str, object]) ->
     return model.score(X, **kwargs) if y is None else model.score(X, y, **kwargs)
 
 
-__all__ = ["Fitted", "fit_whole", "of_class", "on_rows", "rows_between"]
+__all__ = ["Fitted", "bare", "fit_whole", "of_class", "on_rows", "rows_between"]

@@ -1,37 +1,36 @@
-"""One XGBoost model over several nodes: a call on each node, joined by XGBoost's own collective.
+"""One model over several nodes: a call on each node, joined by the library's own collective.
 
 ::
 
-    call on node 1: starts the tracker ──address──► Meeting, in the program ──► the other calls
-    all calls:      a DMatrix of the node's own rows ◄──collective──► the other nodes
+    each call: says where it is ──► Meeting, in the program ──► each call: what the others said
+    each call: learns from the rows of its node ◄── the library's collective ──► the other calls
 
-The program only describes the calls and begins anew if a node or a worker is lost: XGBoost cannot
-go on without one of its members. `mars.learn.contrib.xgboost` calls it.
+The program only describes the calls, and begins anew if a node or a worker is lost: no library
+goes on without one of its members. `xgboost_members` and `lightgbm_members` are what a call does;
+`xgboost` and `lightgbm` of this package call it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from mars.calls.objects import ExecutableTuple, Object
 from mars.calls.spawn import spawn
 from mars.code import places
+from mars.dataframe.handle import Handle
 from mars.errors import WorkerDied
 from mars.learn.cores import nodes_of
 from mars.learn.fitting import rows_between
 from mars.sessions.opening import get_context
 from mars.sessions.session import Session
 from mars.tileables.tileable import Tileable
-
-if TYPE_CHECKING:
-    from xgboost import Booster, DMatrix
 
 
 class InChunks(Protocol):
@@ -44,30 +43,44 @@ class InChunks(Protocol):
 
 Options: TypeAlias = dict[str, object]
 Data: TypeAlias = tuple[object, object, Options]
-"""The rows, what is to be learned, and what else a DMatrix takes."""
+"""The rows, what is to be learned, and what else belongs to them."""
 Measured: TypeAlias = Sequence[tuple[Data, str]]
 """Data with a name, which each round is measured on."""
-Trained: TypeAlias = "tuple[Booster, Options]"
-"""A booster, and what was measured."""
 
 BEGINNINGS: Final = 4
 """How often a training begins at most, as often as a call of which the worker dies."""
 
-GRACE_S: Final = 20.0
-"""How long the other members have to notice that one has failed, before they are cancelled."""
-
 PER_ROW: Final = frozenset(
-    ["base_margin", "label_lower_bound", "label_upper_bound", "weight"]
+    ["base_margin", "init_score", "label_lower_bound", "label_upper_bound", "sample_weight",
+     "weight"]
 )  # fmt: skip
-"""What a DMatrix takes that has a value for each row."""
+"""What belongs to data and has a value for each row."""
 
 WHOLE: Final = frozenset({"feature_weights", "group", "qid"})
-"""What a DMatrix takes that cannot be cut by rows: such data stay on one node."""
+"""What belongs to data and cannot be cut by rows: such data stay on one node."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one library trains."""
+
+    name: str
+    part: Callable[..., object]
+    """What each call does: it gets its `Seat`, its data and the settings. The first one's result
+    is the model."""
+
+    grace_s: float
+    """How long the other members have to notice that one has failed, before they are cancelled."""
+
+    begins_anew: Callable[[BaseException], bool] = lambda _: False
+    """Whether a failure is one that another beginning may not have."""
 
 
 def parts_for(session: Session, data: object, more: Mapping[str, object]) -> int:
     """On how many nodes a model of these data is trained: each has at least one chunk of them."""
     if not isinstance(data, Tileable) or any(more.get(name) is not None for name in WHOLE):
+        return 1
+    if isinstance(data, Handle) and _has_categories(data):
         return 1
     rows = cast("InChunks", data)
     count = len(nodes_of(session))
@@ -76,43 +89,48 @@ def parts_for(session: Session, data: object, more: Mapping[str, object]) -> int
     return min(count, len(rows.nsplits[0]))
 
 
+def _has_categories(data: Handle) -> bool:
+    """Whether a column has categories. Chunks may number them differently, and so would nodes."""
+    kinds = data.lazy._meta.dtypes
+    return "category" in map(str, kinds.to_dict().values() if data.ndim == 2 else [kinds])
+
+
 def train_on_nodes(
-    session: Session, params: Options, given: Data, others: Measured, rounds: int, kwargs: Options
-) -> Trained:  # fmt: skip
+    session: Session, training: Training, given: Data, others: Measured, *settings: object
+) -> object:
     """Train one model by a call on each node.
 
     Parameters
     ----------
     session : Session
         Whose nodes train.
-    params : dict
-        As of `xgboost.train`, without ``nthread``: each call has the cores of its node.
+    training : Training
+        How to.
     given : tuple
-        The rows, what is to be learned, and what else a DMatrix takes.
+        The rows, what is to be learned, and what else belongs to them.
     others : sequence of tuple
-        The same of further data, each with a name, which each round is measured on.
-    rounds : int
-        How many rounds to train.
-    kwargs : dict
-        As of `xgboost.train`.
+        The same of further data, each with a name, which each round is measured on: each node
+        gets a share of them.
+    *settings : object
+        For each call, as they are.
 
     Returns
     -------
-    tuple
-        The booster, and what was measured.
+    object
+        What the first call returned.
 
     Raises
     ------
     WorkerDied
         A worker or node was lost in each of `BEGINNINGS` trainings.
     BaseException
-        XGBoost has refused the data or the settings.
+        The library has refused the data or the settings.
     """
     for number in itertools.count(1):
         count = parts_for(session, given[0], given[2])
         nodes = sorted(nodes_of(session), key=lambda node: -node[1])[:count]
         try:
-            return _trained_once(session, nodes, params, given, others, rounds, kwargs)
+            return _trained_once(session, training, nodes, given, others, settings)
         except _Lost as lost:
             if number == BEGINNINGS:
                 raise lost.error from None
@@ -128,24 +146,23 @@ class _Lost(Exception):
 
 
 def _trained_once(
-    session: Session, nodes: list[tuple[str, float]], params: Options, given: Data,
-    others: Measured, rounds: int, kwargs: Options,
-) -> Trained:  # fmt: skip
+    session: Session, training: Training, nodes: list[tuple[str, float]], given: Data,
+    others: Measured, settings: tuple[object, ...],
+) -> object:  # fmt: skip
     cuts = _cuts(given[0], len(nodes))
-    name = f"xgboost-{uuid.uuid4().hex}"
+    name = f"{training.name}-{uuid.uuid4().hex}"
     meeting = session.create_remote_object(name, Meeting)
     try:
-        calls: list[Object[Trained | None]] = []
+        calls: list[Object[object]] = []
         for rank, (address, cores) in enumerate(nodes):
             own = _rows(given, cuts[rank], cuts[rank + 1])
             measured = [(_share(one, rank, len(nodes)), called) for one, called in others]
+            seat = Seat(name, rank, len(nodes), int(cores))
             with places.whole_values():
                 calls.append(
                     spawn(
-                        _train_part,
-                        (name, rank, len(nodes), {**params, "nthread": int(cores)}, own, measured,
-                         rounds, kwargs),
-                        name=f"xgboost.train, part {rank + 1} of {len(nodes)}",
+                        training.part, (seat, own, measured, *settings),
+                        name=f"{training.name}, part {rank + 1} of {len(nodes)}",
                         expect_worker=address, cpus=int(cores), idempotent=False, cache=False,
                     )
                 )  # fmt: skip
@@ -153,22 +170,20 @@ def _trained_once(
             session=session, wait=False, show_progress=False, on_error="continue"
         )
         for one in run.completed():
-            if one.errors(session) != [None]:  # whoever waits for the first call must not for ever
-                meeting.tell(None)
+            if one.errors(session) != [None]:  # whoever waits for this call must not for ever
+                meeting.give_up()
                 break
         try:
-            run.result(GRACE_S)
+            run.result(training.grace_s)
         except TimeoutError:
             run.cancel()
         errors = [one for one in ExecutableTuple(calls).errors(session) if one is not None]
         for error in errors:
-            if isinstance(error, WorkerDied):
+            if isinstance(error, WorkerDied) or training.begins_anew(error):
                 raise _Lost(error)
         if errors:
             raise errors[0]
-        trained = calls[0].fetch(session)
-        assert trained is not None
-        return trained
+        return calls[0].fetch(session)
     finally:
         session.destroy_remote_object(name)
 
@@ -204,79 +219,68 @@ def _taken(value: object, begin: int, end: int) -> object:
 
 
 class Meeting:
-    """Where the calls of a training learn where its tracker is. It lives in the program."""
+    """Where the calls of a training learn where the others are. It lives in the program."""
 
     def __init__(self) -> None:
-        self._found: Options | None = None
-        self._told = asyncio.Event()
+        self._found: dict[int, Options] = {}
+        self._over = False
+        self._changed = asyncio.Condition()
 
-    async def tell(self, found: Options | None) -> None:
-        """Say what the others connect to; None: there will be no tracker."""
-        self._found = self._found or found
-        self._told.set()
+    async def tell(self, rank: int, found: Options) -> None:
+        """Say what the others need to find the call of this rank."""
+        async with self._changed:
+            self._found[rank] = found
+            self._changed.notify_all()
 
-    async def ask(self) -> Options | None:
-        """What to connect to, once it is known."""
-        await self._told.wait()
-        return self._found
+    async def give_up(self) -> None:
+        """Say that a call has failed: nobody has to wait for it."""
+        async with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    async def ask(self, count: int) -> list[Options]:
+        """What the first ``count`` calls have said, once they have; nothing if one has failed."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._over or count <= len(self._found))
+            return [] if self._over else [self._found[rank] for rank in range(count)]
 
 
-def _train_part(
-    name: str, rank: int, count: int, params: Options, own: Data, others: Measured, rounds: int,
-    kwargs: Options,
-) -> Trained | None:  # fmt: skip
-    """Train as one of several members. The first one has the tracker, and returns the model."""
-    from xgboost import collective
+@dataclass(frozen=True)
+class Seat:
+    """The place of a call among those of a training."""
 
+    meeting: str
+    rank: int
+    count: int
+    cores: int
+
+    def tell(self, found: Options) -> None:
+        """Say what the others need to find this call."""
+        here = get_context()
+        assert here is not None
+        here.get_remote_object(self.meeting).tell(self.rank, found)
+
+    def ask(self, count: int) -> list[Options]:
+        """What the first ``count`` calls have said, once they have.
+
+        Raises
+        ------
+        ConnectionError
+            A call of the training has failed.
+        """
+        here = get_context()
+        assert here is not None
+        found: list[Options] = here.get_remote_object(self.meeting).ask(count)
+        if not found:
+            raise ConnectionError("the training on other nodes has ended before this part began")
+        return found
+
+
+def own_ip() -> str:
+    """The address that other nodes have for the one of this call."""
     here = get_context()
     assert here is not None
-    meeting = here.get_remote_object(name)
-    with contextlib.ExitStack() as stack:
-        if rank == 0:
-            meeting.tell(stack.enter_context(_tracker(count, _own_ip(here.worker_address))))
-        found = meeting.ask()
-        if found is None:
-            raise ConnectionError("the training on other nodes has ended before this part began")
-        with collective.CommunicatorContext(**found, dmlc_task_id=f"{rank:06}"):
-            booster, measured = train_here(params, own, others, rounds, kwargs, rank == 0)
-    return (booster, measured) if rank == 0 else None
-
-
-@contextlib.contextmanager
-def _tracker(count: int, ip: str) -> Iterator[Options]:
-    """XGBoost's tracker in this process; gives what members need to find it."""
-    from xgboost.core import XGBoostError
-    from xgboost.tracker import RabitTracker
-
-    tracker = RabitTracker(count, host_ip=ip, sortby="task")
-    tracker.start()
-    try:
-        yield dict(tracker.worker_args())
-        tracker.wait_for(timeout=int(GRACE_S))  # until the other members have left, too
-    finally:
-        with contextlib.suppress(XGBoostError):  # it says that members are missing, not why
-            tracker.free()
-
-
-def train_here(
-    params: Options, given: Data, others: Measured, rounds: int, kwargs: Options, tells: bool = True
-) -> Trained:
-    """Train in this process; ``tells`` says whether it prints what was measured."""
-    import xgboost
-
-    def matrix(data: object, label: object, more: Options) -> DMatrix:
-        return xgboost.DMatrix(data, label, **more)
-
-    measured: dict[str, object] = {}
-    booster = xgboost.train(
-        params, matrix(*given), rounds, evals=[(matrix(*one), name) for one, name in others],
-        evals_result=measured, verbose_eval=bool(others) and tells, **kwargs,
-    )  # fmt: skip
-    return booster, measured
-
-
-def _own_ip(address: str) -> str:
-    """The address that other nodes have for this one."""
+    address = here.worker_address
     host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
     try:
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
@@ -284,4 +288,4 @@ def _own_ip(address: str) -> str:
         return "127.0.0.1"
 
 
-__all__ = ["parts_for", "train_here", "train_on_nodes"]
+__all__ = ["Seat", "Training", "own_ip", "parts_for", "train_on_nodes"]

@@ -7,13 +7,13 @@ each other.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mars.calls.spawn import spawn
 from mars.code import places
-from mars.learn.contrib.collective import parts_for, train_here, train_on_nodes
+from mars.learn.contrib.collective import parts_for, train_on_nodes
+from mars.learn.contrib.xgboost_members import ON_NODES, Trained, train_here
 from mars.learn.cores import cores_of_one
 from mars.learn.fitting import Fitted, of_class, on_rows
 from mars.sessions.opening import choose
@@ -81,7 +81,8 @@ def train(
     given = (dtrain.data, dtrain.label, dtrain.more)
     others = [((one.data, one.label, one.more), name) for one, name in evals]
     if parts_for(chosen, dtrain.data, dtrain.more) > 1:
-        booster, measured = train_on_nodes(chosen, settings, given, others, num_boost_round, kwargs)
+        trained = train_on_nodes(chosen, ON_NODES, given, others, settings, num_boost_round, kwargs)
+        booster, measured = cast("Trained", trained)
     else:
         cores = cores_of_one(chosen)
         with places.whole_values():
@@ -167,20 +168,12 @@ def _classes(labels: object) -> list[object]:
     return list(numpy.unique(numpy.asarray(labels)).tolist())
 
 
-@functools.cache
-def _estimator(name: str) -> type:
-    import xgboost
-
-    made: Any = of_class(getattr(xgboost, name))
-    if name in ("XGBClassifier", "XGBRegressor"):
-        made.fit = _fit
-    kind: type = made
-    return kind
-
-
 def __getattr__(name: str) -> Any:
     if name in ("XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor"):
-        return _estimator(name)
+        import xgboost
+
+        on_nodes = name in ("XGBClassifier", "XGBRegressor")
+        return of_class(getattr(xgboost, name), _fit if on_nodes else None)
     raise AttributeError(f"module 'mars.learn.contrib.xgboost' has no attribute {name!r}")
 
 

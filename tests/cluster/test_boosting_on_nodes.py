@@ -1,4 +1,4 @@
-"""One model of XGBoost over the two nodes of a cluster."""
+"""One model of XGBoost or LightGBM over the two nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import mars.dataframe as md
 import mars.tensor as mt
 from mars.learn.contrib import xgboost as in_chunks
 from mars.learn.contrib.collective import BEGINNINGS
+from mars.learn.contrib.lightgbm import LGBMClassifier, LGBMRegressor
 from mars.learn.linear_model import LinearRegression
 from tests.cluster.conftest import DaskHosts
 
@@ -129,3 +130,98 @@ def test_estimators_learn_of_frames_on_two_nodes(two_nodes: Any) -> None:
 def test_other_models_are_fitted_with_the_cores_of_one_node(two_nodes: Any) -> None:
     data, labels = mt.tensor(ROWS, chunk_size=700), mt.tensor(LABELS, chunk_size=700)
     assert LinearRegression().fit(data, labels).score(data, labels) > 0.5
+
+
+# LightGBM
+
+
+def parted(rows: Any = ROWS, labels: Any = LABELS) -> tuple[Any, Any]:
+    return mt.tensor(rows, chunk_size=(700, 4)), mt.tensor(labels, chunk_size=500)
+
+
+def test_a_classifier_of_two_nodes_is_as_good_as_one_of_one_machine(two_nodes: Any) -> None:
+    """Each node has some of the classes only, and the model knows all of them."""
+    lightgbm = pytest.importorskip("lightgbm")
+    order = np.argsort(ROWS[:, 5])
+    rows, labels = ROWS[order], np.array(["no", "yes", "top"])[LABELS[order]]
+    labels[rows[:, 5] > 0.8] = "top"
+    settings: dict[str, Any] = {"n_estimators": ROUNDS, "num_leaves": 8, "verbose": -1}
+    model = LGBMClassifier(**settings, class_weight={"no": 2.0})
+    weights = np.where(rows[:, 0] > 0.5, 2.0, 1.0)
+    data, wanted = parted(rows, labels)
+    made = model.fit(
+        data, wanted, sample_weight=mt.tensor(weights, chunk_size=400), eval_metric="logloss",
+        eval_X=(data[:900], data), eval_y=(wanted[:900], wanted),
+    )  # fmt: skip
+    assert made is model
+    assert list(model.classes_) == ["no", "top", "yes"]
+    alone = lightgbm.LGBMClassifier(**settings, n_jobs=1, class_weight={0: 2.0})
+    numbers = np.searchsorted(model.classes_, labels)  # LightGBM 4.7 refuses names in eval_y
+    alone.fit(
+        rows, numbers, weights, eval_metric="logloss",
+        eval_X=(rows[:900], rows), eval_y=(numbers[:900], numbers),
+    )  # fmt: skip
+    assert {*model.evals_result_} == {"training", "valid_0"}
+    assert [*model.evals_result_["valid_0"]] == [*alone.evals_result_["valid_0"]]
+    loss = alone.evals_result_["valid_0"]["multi_logloss"][-1]
+    assert model.evals_result_["valid_0"]["multi_logloss"][-1] == pytest.approx(loss, rel=0.15)
+    right = float((model.predict(data).to_numpy() == labels).mean())
+    assert right == pytest.approx(float((alone.predict(rows) == numbers).mean()), abs=0.02)
+    assert "machines" not in {*model.get_params(), *model.booster_.params}
+    copy = model.booster_.model_to_string()  # all rows were counted, those of both nodes
+    assert "leaf_count" in copy and f"internal_count={len(rows)}" in copy
+
+
+def test_a_fit_stops_early_and_one_on_a_node_can_follow(two_nodes: Any) -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+    data, _ = parted()
+    wanted = mt.tensor(ROWS[:, 0] + 0.5 * RANDOM.rand(3000), chunk_size=600)
+    model = LGBMRegressor(n_estimators=400, learning_rate=0.5, verbose=-1)
+    stops = [lightgbm.early_stopping(3, verbose=False)]
+    model.fit(
+        data[:TRAINED], wanted[:TRAINED], callbacks=stops,
+        eval_X=data[TRAINED:], eval_y=wanted[TRAINED:],
+    )  # fmt: skip
+    assert 0 < model.best_iteration_ < 400
+    assert len(model.evals_result_["valid_0"]["l2"]) == model.best_iteration_ + 3
+    assert model.score(data[TRAINED:], wanted[TRAINED:]) > 0.5
+    whole = mt.tensor(ROWS, chunk_size=3000)
+    model.set_params(n_estimators=3).fit(whole, wanted)
+    assert model.booster_.current_iteration() == 3
+
+
+class Ends:
+    """Ends the process of a member in the fourth round, once."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.folder, self.rank = folder, rank
+
+    def __call__(self, env: Any) -> None:
+        own = env.params["machines"].split(",")[self.rank]
+        mine = own.endswith(f":{env.params['local_listen_port']}")
+        if env.iteration == 3 and mine and not os.listdir(self.folder):
+            (self.folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_fit_begins_anew_if_a_member_dies(two_nodes: Any, tmp_path: Path) -> None:
+    pytest.importorskip("lightgbm")
+    model = LGBMClassifier(n_estimators=ROUNDS, verbose=-1, class_weight="balanced")
+    model.fit(*parted(), callbacks=[Ends(tmp_path, 0)])
+    assert len(os.listdir(tmp_path)) == 1
+    assert model.booster_.current_iteration() == ROUNDS
+
+
+def test_what_lightgbm_refuses_is_its_own_error(two_nodes: Any) -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+    with pytest.raises(lightgbm.basic.LightGBMError, match="nonsense"):
+        LGBMRegressor(objective="nonsense", verbose=-1).fit(*parted())
+    assert LGBMRegressor(n_estimators=2, verbose=-1).fit(*parted()).n_features_in_ == 6
+
+
+def test_frames_with_categories_are_learned_from_on_one_node(two_nodes: Any) -> None:
+    pytest.importorskip("lightgbm")
+    frame = pd.DataFrame({"a": ROWS[:, 0], "b": pd.Categorical(LABELS.astype(str))})
+    data, labels = md.DataFrame(frame, chunk_size=700), md.Series(pd.Series(LABELS), chunk_size=700)
+    model = LGBMClassifier(n_estimators=5, verbose=-1).fit(data, labels)
+    assert float((model.predict(data).to_numpy() == LABELS).mean()) > 0.95
