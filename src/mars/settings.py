@@ -1095,6 +1095,10 @@ PAGE_LISTED: Final = 2_000
 """Calls that have not ended, and calls that have failed, that the page lists. The others are
 counted."""
 
+PAGE_FLOOD_LISTED: Final = 200
+"""As `PAGE_LISTED`, of calls that have not ended, while calls end faster than the page reads of
+them. They have ended before anybody has read the list, and each takes 5 us from the program."""
+
 PAGE_LOG_BYTES: Final = 256 * KIB
 """How much of a log the page shows when it is opened, from its end, and sends at once."""
 

@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -28,12 +29,14 @@ import socket
 import ssl
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import uvicorn
 
 import mars
 import mars.remote as mr
@@ -463,20 +466,46 @@ def test_a_map_shows_the_error_of_its_item_and_the_lines_of_all(session: Any, pr
     assert all(rf"picky {n} \u2502 looks at {n}\n" in log for n in range(8))
 
 
-def test_a_page_ends_with_its_session() -> None:
+def test_a_page_ends_with_its_session_also_before_who_never_reads_and_says_nothing_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     session = mars.new_session(engine="inline", default=False, web=True)
     probe = Probe(session)
-    events = probe.connect()
-    head = f"GET /api/events HTTP/1.1\r\nHost: {probe.host}\r\n{probe.key}\r\n\r\n"
-    events.sendall(head.encode())
-    assert b"200" in events.recv(1000)
+    long = mr.spawn(flood, args=(20_000_000,)).execute(session=session)
+    events, deaf = probe.connect(), probe.connect()
+    asked = {events: "/api/events", deaf: f"/api/log?call={long.call.key}"}
+    for client, path in asked.items():
+        head = f"GET {path} HTTP/1.1\r\nHost: {probe.host}\r\n{probe.key}\r\n"
+        client.sendall(f"{head}Last-Event-ID: 0\r\n\r\n".encode())
+        assert b"200" in client.recv(1000)
     session.close()
     assert session.get_web_endpoint() is None
-    while events.recv(65_536):
-        pass
-    events.close()
+    for client in asked:
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(65_536):
+                pass
+        client.close()
+    assert not [one for one in caplog.records if one.name.startswith("uvicorn")]
     with pytest.raises(ConnectionRefusedError):
         probe.connect()
+
+
+def test_a_page_that_nobody_watches_does_not_look_whether_it_shall_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+    real = uvicorn.Server.on_tick
+
+    async def on_tick(self: uvicorn.Server, counter: int) -> bool:
+        looks.append(counter)
+        return await real(self, counter)
+
+    monkeypatch.setattr(uvicorn.Server, "on_tick", on_tick)
+    with mars.new_session(engine="inline", default=False, web=True) as session:
+        probe, until = Probe(session), time.monotonic() + 0.4
+        while time.monotonic() < until:
+            assert b" 200 " in probe.ask("/", "GET")
+    assert looks == [0]
 
 
 def test_a_page_beyond_loopback_speaks_tls_and_wants_its_token(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 import mars
 import mars.remote as mr
-from mars.web import clerk, facts, graph, index
+from mars.web import app, clerk, facts, graph, index
 from mars.web.facts import Facts
 
 STEP = 10
@@ -110,6 +111,78 @@ def test_a_graph_of_many_calls_is_the_same_counted_at_once_and_box_by_box(
     assert counts[0]["add"][1]["failed"] == 2  # one, and the one that reads it
     assert named(slow) == named(fast)
     assert ("outer", "inner", 4, True) in named(fast)
+
+
+def test_a_flood_of_one_function_is_not_counted_call_by_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    gate = tmp_path / "gate"
+    monkeypatch.setattr(graph, "PAGE_GRAPH_MOST", 8)
+    monkeypatch.setattr(facts, "PAGE_STEP_ROWS", STEP)
+    monkeypatch.setattr(facts, "PAGE_FLOOD_LISTED", 5)
+    with mars.new_session(n_cpu=1, default=False) as session:
+        page = clerk.facts_of(session)
+        first = [mr.spawn(inner, args=(n, os.devnull)) for n in range(3 * STEP)]
+        held = [mr.spawn(inner, args=(n, str(gate))) for n in range(20)]
+        run = session.execute(*first, *held, wait=False, show_progress=False)
+        try:
+            wait_until(lambda: run.counts().done == len(first), limit_s=60)
+            looked: list[object] = []
+            states_of = graph._FACTS
+            monkeypatch.setattr(graph, "_FACTS", lambda one: looked.append(one) or states_of(one))
+            (box,) = page.graph("", "")["boxes"]
+            assert box[2:4] == [50, {"done": 30, "queued": 19, "running": 1}] and not looked
+            told = page.calls()  # nobody has read of those that have ended
+            assert (told["under_way"], told["more"]) == (5, 15)
+            page.index.advance(60)
+            assert page.calls()["under_way"] == 20
+            assert held[-1].cancel(session=session)
+            (box,) = page.graph("", "")["boxes"]
+            assert box[3] == {"done": 30, "queued": 18, "running": 1, "stopped": 1}
+            assert len(looked) == 50  # now the engine's counts do not say it
+        finally:
+            gate.touch()
+        run.result()
+
+
+def test_events_of_a_flood_leave_the_program_its_processor_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(had=1.0, wall=0.0, events=0)
+    page = SimpleNamespace(busy=True)
+
+    def overview() -> dict[str, int]:
+        clock.events += 1
+        clock.own += 0.002
+        return {"runs": 1, "behind": 1_000}
+
+    async def pause(self: app.App, seconds: float) -> None:
+        clock.wall += seconds
+        clock.had += 0.1 * seconds  # the machine is busy with other things
+
+    clock.own, page.overview = 0.0, overview
+    monkeypatch.setattr(
+        app, "time",
+        SimpleNamespace(
+            thread_time=lambda: clock.own, process_time=lambda: clock.had,
+            monotonic=lambda: clock.wall,
+        ),
+    )  # fmt: skip
+    monkeypatch.setattr(app.App, "_pause", pause)
+
+    async def watch(count: int) -> None:
+        found = app.App(page, frozenset(), "http", "key")  # type: ignore[arg-type]
+        async for event in found._overviews():
+            assert event.startswith(b"event: overview\n")
+            if clock.events == count:
+                return
+
+    asyncio.run(watch(11))
+    assert 10 * 1.9 < clock.wall < 10 * 2.6  # 0.002 s are a hundredth of 0.2 s, of 2 s by the clock
+    page.busy = False  # the run has ended: that is told at once
+    clock.events, clock.wall = 0, 0.0
+    asyncio.run(watch(11))
+    assert clock.wall == pytest.approx(10 * app.PAGE_TICK_S)
 
 
 def test_calls_that_have_ended_are_told_once(session: Any) -> None:

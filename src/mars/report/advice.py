@@ -7,7 +7,7 @@ it would save at the most. What saves less than a fiftieth of the wall time is n
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from mars.report.delays import starved_s, waited_s
@@ -22,7 +22,6 @@ from mars.report.losses import (
     STORING,
     STRAGGLERS,
     WAITING,
-    counted,
 )
 from mars.report.path import Path
 from mars.report.record import Record
@@ -40,6 +39,7 @@ def advice_for(
     record: Record,
     path: Path,
     losses: dict[str, float],
+    useful: Sequence[bool],
     wall_s: float,
     even_s: float,
 ) -> list[str]:
@@ -49,6 +49,8 @@ def advice_for(
     ----------
     record, path, losses, wall_s
         As in `Report`.
+    useful : sequence of bool
+        What `mars.report.losses.counted` says of the attempts.
     even_s : float
         The work divided by the cores.
     """
@@ -61,7 +63,7 @@ def advice_for(
         *_repeated(record, cores),
         *_waiting(record, losses, cores),
         *_starved(record, losses, cores),
-        *_again(record, losses, cores),
+        *_again(record, losses, useful, cores),
         *_held(record, losses, cores),
         *_starting(losses, cores),
         *_importing(record, losses, cores),
@@ -181,10 +183,12 @@ def _starved(record: Record, losses: dict[str, float], cores: float) -> Iterator
     yield losses[WAITING] * starved / waited / cores, text
 
 
-def _again(record: Record, losses: dict[str, float], cores: float) -> Iterator[Found]:
+def _again(
+    record: Record, losses: dict[str, float], useful: Sequence[bool], cores: float
+) -> Iterator[Found]:
     """Work that was done in vain."""
     lost: dict[str, list[float]] = defaultdict(list)
-    for one, use in zip(record.attempts, counted(record), strict=True):
+    for one, use in zip(record.attempts, useful, strict=True):
         if not use and one.ending != "lost" and one.ended:
             begun = one.times.received if one.times is not None else one.sent
             lost[one.function].append(one.ended - begun)

@@ -7,6 +7,7 @@ counted by what these attempts do. Cores that are free are counted by what calls
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
@@ -39,6 +40,10 @@ _TYPICAL_DECODE_S: Final = 0.001  # of a function that was called once in each w
 _PLACES: Final = {cause: place for place, cause in enumerate(CAUSES)}
 _ACTIVE: Final = 6
 _QUEUED, _WAITS, _SENT, _STARTS = range(_ACTIVE, _ACTIVE + 4)
+_WANTED: Final = (
+    (_STARTS, _PLACES[STARTING]), (_SENT, _PLACES[SENDING]), (_QUEUED, _PLACES[NO_WORKER])
+)  # fmt: skip
+"""What free cores could have done, and as what it counts."""
 
 
 def counted(record: Record) -> list[bool]:
@@ -60,8 +65,11 @@ def counted(record: Record) -> list[bool]:
     ]
 
 
-def losses(record: Record) -> dict[str, float]:
-    """Seconds of core time by cause; they add up to the wall time of the runs times all cores."""
+def losses(record: Record, useful: Sequence[bool] | None = None) -> dict[str, float]:
+    """Seconds of core time by cause; they add up to the wall time of the runs times all cores.
+
+    ``useful`` is what `counted` gives, for who has it already.
+    """
     events: list[tuple[float, int, float]] = []
 
     def add(begin: float, end: float, place: int, weight: float) -> None:
@@ -71,7 +79,7 @@ def losses(record: Record) -> dict[str, float]:
 
     away = blocked(record)
     imports = _imports(record)
-    useful = counted(record)
+    useful = counted(record) if useful is None else useful
     before: dict[int, float] = {}  # when the attempt before in the same worker ended
     order = sorted(range(len(record.attempts)), key=lambda at: _begun(record.attempts[at]))
     for at in order:
@@ -154,46 +162,51 @@ def _sweep(
 ) -> dict[str, float]:
     events = sorted(events)
     level = [0.0] * (_STARTS + 1)
-    sums = dict.fromkeys(CAUSES, 0.0)
+    sums = [0.0] * len(CAUSES)
     at, count = 0, len(events)
     for begin, end in spans:
         now = begin
         while now < end:
             while at < count and events[at][0] <= now:
-                level[events[at][1]] += events[at][2]
+                _, place, weight = events[at]
+                level[place] += weight
                 at += 1
             until = min(end, events[at][0]) if at < count else end
             _share(level, cores, until - now, sums, end == live_until)
             now = until
-    return sums
+    return dict(zip(CAUSES, sums, strict=True))
 
 
-def _share(
-    level: list[float], cores: float, took_s: float, sums: dict[str, float], live: bool
-) -> None:
+def _share(level: list[float], cores: float, took_s: float, sums: list[float], live: bool) -> None:
     """Count all cores for a moment in which nothing changes.
 
     While a run is under way (``live``), calls that have not ended have told nothing. They may use
-    the cores that seem to be free.
+    the cores that seem to be free. This is done four times for each attempt, so it is written out.
     """
-    active = sum(level[:_ACTIVE])
-    scale = min(1.0, cores / active) if active > cores else 1.0
-    for place in range(_ACTIVE):
-        sums[CAUSES[place]] += max(0.0, level[place]) * scale * took_s
-    free = max(0.0, cores - max(0.0, active))
-    for cause, wanted in (
-        (STARTING, level[_STARTS]),
-        (SENDING, level[_SENT]),
-        (NO_WORKER, level[_QUEUED]),
-    ):
-        some = min(free, max(0.0, wanted))
-        sums[cause] += some * took_s
-        free -= some
+    active = 0.0
+    for amount in level[:_ACTIVE]:
+        if amount > 0:  # what is left of sums may be a little less
+            active += amount
+    shared_s = took_s * cores / active if active > cores else took_s
+    for place, amount in enumerate(level[:_ACTIVE]):
+        if amount > 0:
+            sums[place] += amount * shared_s
+    free = cores - active
+    if free <= 0:
+        return
+    for wanted, place in _WANTED:
+        amount = level[wanted]
+        if amount > 0:
+            if amount > free:
+                amount = free
+            sums[place] += amount * took_s
+            free -= amount
     if live:
-        sums[UNTOLD] += free * took_s
+        rest = UNTOLD
     elif level[_WAITS] > 1e-9:
-        sums[INPUTS] += free * took_s
+        rest = INPUTS
     elif active > 1e-9 or level[_QUEUED] > 1e-9 or level[_SENT] > 1e-9:
-        sums[STRAGGLERS] += free * took_s
+        rest = STRAGGLERS
     else:  # calls are on their way to workers, or their results to the program
-        sums[SENDING] += free * took_s
+        rest = SENDING
+    sums[_PLACES[rest]] += free * took_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from mars.observe.observation import EndedAttempt
@@ -33,14 +34,18 @@ def own_seconds(record: Record) -> list[float]:
     return seconds
 
 
-def critical_path(record: Record) -> Path:
+def critical_path(
+    record: Record, own: Sequence[float] | None = None, useful: Sequence[bool] | None = None
+) -> Path:
     """The longest chain of calls of which each reads a result of the one before.
 
     A block of a map counts as its longest item, because others could have run beside it. Calls that
     a call has asked for, and waited for, count with it.
+
+    ``own`` and ``useful`` are what `own_seconds` and `counted` give, for who has them already.
     """
-    own = own_seconds(record)
-    useful = counted(record)
+    own = own_seconds(record) if own is None else own
+    useful = counted(record) if useful is None else useful
     best: dict[int, tuple[float, int]] = {}  # by serial: length up to its end, and its attempt
     of_run: dict[int, tuple[float, int]] = {}
     asked: dict[int, list[int]] = {}

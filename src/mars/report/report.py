@@ -191,14 +191,14 @@ def report_of(record: Record) -> Report:
         for seconds, use, one in zip(own, useful, record.attempts, strict=True)
         if use
     )
-    path = critical_path(record)
+    path = critical_path(record, own, useful)
     limit_s = max(path.seconds, core_s / record.cores)
-    lost = losses(record)
+    lost = losses(record, useful)
     functions = _functions(record, own, useful)
     return Report(
         wall_s, work_s, record.cores, path.seconds, path.attempts, limit_s,
         min(1.0, limit_s / wall_s) if wall_s else 1.0, lost, functions, _workers(record, own),
-        advice_for(record, path, lost, wall_s, core_s / record.cores), record,
+        advice_for(record, path, lost, useful, wall_s, core_s / record.cores), record,
     )  # fmt: skip
 
 

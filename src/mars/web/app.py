@@ -19,12 +19,15 @@ from mars.settings import (
     PAGE_FREE_SHARE,
     PAGE_LATE_S,
     PAGE_LOG_BYTES,
+    PAGE_SHARE,
     PAGE_STALL_S,
+    PAGE_STEP_ROWS,
     PAGE_STREAMS,
     PAGE_TICK_S,
 )
 from mars.task import Call
 from mars.web.facts import Facts, log_part
+from mars.web.graph import Json
 from mars.web.guard import SECURITY_HEADERS, refusal
 
 Scope = MutableMapping[str, Any]
@@ -119,10 +122,30 @@ class App:
     async def _overviews(self) -> AsyncIterator[bytes]:
         while True:
             began = time.monotonic()
-            told = await asyncio.to_thread(self._facts.overview)
-            yield _event("overview", told)
-            # It takes long where others want the interpreter or the cores.
-            await self._pause(_between(time.monotonic() - began) if told["runs"] else PAGE_TICK_S)
+            told, event, used_s = await asyncio.to_thread(self._overview)
+            yield event
+            if not told["runs"]:
+                await self._pause(PAGE_TICK_S)
+            elif told["behind"] > PAGE_STEP_ROWS:
+                await self._rest(used_s)
+            else:  # it takes long where others want the interpreter or the cores
+                await self._pause(_between(time.monotonic() - began))
+
+    def _overview(self) -> tuple[Json, bytes, float]:
+        """What is told, as an event too, and the processor time that this took."""
+        begun_s = time.thread_time()
+        told = self._facts.overview()
+        event = _event("overview", told)
+        return told, event, time.thread_time() - begun_s
+
+    async def _rest(self, used_s: float) -> None:
+        """Leave a flood of calls its part of the program's processor time, but not for long."""
+        until_s, late = time.process_time() + used_s / PAGE_SHARE, time.monotonic() + PAGE_LATE_S
+        while True:
+            await self._pause(PAGE_TICK_S)
+            had = time.process_time() >= until_s or time.monotonic() > late
+            if had or not self._facts.busy or self.closing.is_set():
+                return
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -22,6 +22,7 @@ from mars.observe.observation import EndedAttempt, Observation, RunFacts, Worker
 from mars.observe.states import FAILED, QUEUED, RUNNING, UNDER_WAY, WAITING, state_in, title_of
 from mars.sessions.session import Session
 from mars.settings import (
+    PAGE_FLOOD_LISTED,
     PAGE_LISTED,
     PAGE_LOG_BYTES,
     PAGE_OBJECTS,
@@ -88,6 +89,11 @@ class Facts:
         }
         make = makers.get(path)
         return None if make is None else make()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run of the program is under way."""
+        return bool(self.session.runs.under_way)
 
     # -- the first screen ---------------------------------------------------------------------
 
@@ -292,6 +298,8 @@ class Facts:
         now = time.monotonic()
         rows: list[list[object]] = []
         seen = self.engine.observe()
+        flood = seen.next - self.index.seen > PAGE_STEP_ROWS
+        most = PAGE_FLOOD_LISTED if flood else PAGE_LISTED
         running = set()
         for busy in seen.workers:
             if busy.call:
@@ -305,7 +313,7 @@ class Facts:
         for call, state in self._under_way():
             if call.key in running:
                 continue
-            if len(rows) >= PAGE_LISTED:
+            if len(rows) >= most:
                 more = sum(one.total - one.done - one.failed for one in seen.runs) - len(rows)
                 break
             first = [call.key, word(call.name), word(call.function.name), state, 0]

@@ -35,7 +35,7 @@ from mars.settings import (
 )
 from mars.task import Call, Realm, Task
 
-_FUNCTION = attrgetter("function.name")
+FUNCTION: Final = attrgetter("function.name")
 
 _CONTENDED: Final = 2.0
 """A look that takes so many times its own processor time waits for others, and they for it."""
@@ -44,9 +44,23 @@ _FEW: Final = 20
 """So many attempts are looked at in any case: slow calls shall be told of when they end."""
 
 
-class Reads(NamedTuple):
-    """Which functions read values of which: how often; and values from outside, by function."""
+class Shape(NamedTuple):
+    """What a run consists of, which does not change while it goes on.
 
+    Attributes
+    ----------
+    functions : Counter of str
+        How many calls of each function there are.
+    maps : bool
+        Whether some are maps.
+    arrows : Counter of (str, str)
+        How often a function reads values of a function: the one that is read, and the reader.
+    outside : Counter of str
+        Values from outside the run that are read, by function.
+    """
+
+    functions: Counter[str]
+    maps: bool
     arrows: Counter[tuple[str, str]]
     outside: Counter[str]
 
@@ -59,14 +73,16 @@ class Watched:
     not done in the engine's thread.
     """
 
-    __slots__ = ("_by_key", "_calls", "_ended", "_run", "_tasks", "counted", "reads", "total")
+    __slots__ = (
+        "_by_key", "_calls", "_ended", "_run", "_tasks", "counted", "shape", "total"
+    )  # fmt: skip
 
     def __init__(self, run: Run, calls: Sequence[Call]) -> None:
         self._calls: list[Call] | None = list(calls)
         self.total = len(calls)
         self._tasks: list[weakref.ref[Task]] = []
         self._by_key: dict[str, weakref.ref[Task]] | None = None
-        self.reads: Reads | None = None  # once somebody has counted them
+        self.shape: Shape | None = None  # once somebody has looked at it
         self._ended = 0  # calls before this one have ended
         self.counted = 0  # calls before this one have been counted; -1: all have
         self._run = run
@@ -83,16 +99,11 @@ class Watched:
             self._tasks = [weakref.ref(task) for task in found if task is not None]
             self._calls = None
 
-    def calls(self) -> Iterator[Call]:
-        """All that are still there."""
-        calls = self._calls
-        if calls is not None:
-            yield from calls
-            return
-        for one in self._tasks:
-            task = one()
-            if task is not None:
-                yield task.call
+    def calls(self) -> list[Call]:
+        """All that are still there. Whoever asks must not change the list."""
+        if self._calls is not None:
+            return self._calls
+        return [task.call for one in self._tasks if (task := one()) is not None]
 
     def to_count(self, most: int) -> list[Call]:
         """The next calls that have not been counted yet."""
@@ -111,6 +122,16 @@ class Watched:
             at += 1
         self._ended = at  # those before it are not looked at again
         yield from itertools.islice(calls, at, None)
+
+    @property
+    def only_done(self) -> int | None:
+        """How many calls have ended, if all of these have a value of this run.
+
+        None: some have ended otherwise, or the run is over.
+        """
+        run = self._run
+        plain = not (run.ended or run.failed or run.withdrawn or run.reused or run.cancelled)
+        return run.done if plain and run.total == self.total else None
 
     @property
     def over(self) -> bool:
@@ -288,7 +309,7 @@ class Index:
             calls = one.to_count(PAGE_ROWS if most is None else most)
             if one.counted < 0:
                 del self._to_count[0]
-            for name, count in Counter(map(_FUNCTION, calls)).items():
+            for name, count in Counter(map(FUNCTION, calls)).items():
                 self._kind(name).total += count
             for call in [
                 one for one in calls if one.options.name is not None or type(one) is not Call
@@ -435,4 +456,4 @@ def _tasks_of(call: Call) -> Iterator[Task]:
         task = task.elsewhere
 
 
-__all__ = ["Index", "Watched"]
+__all__ = ["FUNCTION", "Index", "Shape", "Watched"]

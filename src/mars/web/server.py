@@ -77,7 +77,7 @@ class Page:
                 f"the token of web= has to have {_TOKEN_AT_LEAST} ASCII characters or more, as "
                 f"secrets.token_urlsafe(32) makes one"
             )
-        uvicorn, protocol = _load()
+        uvicorn, server, protocol = _load()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         config = uvicorn.Config(
             self._serve, http=protocol, interface="asgi3", ws="none",
@@ -96,7 +96,7 @@ class Page:
         self.facts = Facts(session)
         self._app: App | None = None
         self._hosts = hosts_of(port, () if host in ("0.0.0.0", "::") else (name.lower(),))
-        self._server = uvicorn.Server(config)
+        self._server = server(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -118,6 +118,7 @@ class Page:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._app = App(self.facts, self._hosts, self.scheme, self.token)
+        self._server.over = self._app.closing
         self._started.set()
         await self._server.serve(sockets=[self._socket])
 
@@ -156,8 +157,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _load() -> tuple[ModuleType, type]:
-    """uvicorn, and its HTTP with limits for connections that say nothing."""
+def _load() -> tuple[ModuleType, type, type]:
+    """uvicorn, its server that waits for its end, and its HTTP with limits for connections."""
     try:
         import uvicorn
         from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -167,9 +168,25 @@ def _load() -> tuple[ModuleType, type]:
             f"pip install 'mars-remote[web]'"
         ) from error
 
+    class Waiting(uvicorn.Server):
+        """Does not look ten times a second whether it shall end: a look costs 0.1 ms."""
+
+        over: asyncio.Event
+
+        async def main_loop(self) -> None:
+            await self.on_tick(0)  # sets the headers of all answers
+            await self.over.wait()
+            tasks = list(self.server_state.tasks)
+            if tasks:  # uvicorn would say on stderr that it ends them
+                _, late = await asyncio.wait(tasks, timeout=1)
+                for one in late:
+                    one.cancel()
+
     open_ones: dict[H11Protocol, None] = {}
 
     class Limited(H11Protocol):  # type: ignore[misc, unused-ignore]
+        """Hangs up on who says nothing for long, or when there are too many."""
+
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(cast("asyncio.Transport", transport))
             if len(open_ones) >= PAGE_CONNECTIONS:
@@ -187,7 +204,7 @@ def _load() -> tuple[ModuleType, type]:
             self._late.cancel()
             super().connection_lost(exc)
 
-    return uvicorn, Limited
+    return uvicorn, Waiting, Limited
 
 
 __all__ = ["Page", "is_loopback"]
