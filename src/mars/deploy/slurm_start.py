@@ -20,7 +20,7 @@ from mars.observe.progress import write_line
 from mars.settings import SLURM_KEEPER_END_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mars.deploy.slurm_queue import Request
 
@@ -144,7 +144,7 @@ class Keeper:
         if how == REFUSED:
             raise StartupFailed(why)
 
-    def _ask(self, facts: dict[str, object]) -> None:
+    def _ask(self, facts: Mapping[str, object]) -> None:
         self._input.write(f"{json.dumps(facts)}\n")
         self._input.flush()
 

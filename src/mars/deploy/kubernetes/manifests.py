@@ -327,7 +327,8 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
         )
     ]
     # Those of the program count more than those of the user: they keep strangers out.
-    env += [{"name": name, "value": text} for name, text in {**given.env, **own}.items()]
+    theirs = {name: text for name, text in given.env.items() if name not in container.program.unset}
+    env += [{"name": name, "value": text} for name, text in {**theirs, **own}.items()]
     limits = {
         "cpu": f"{given.cpu_milli}m",
         "memory": _size(given.memory_bytes),
