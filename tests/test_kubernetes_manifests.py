@@ -7,7 +7,10 @@ import datetime
 import json
 import math
 import socket
+import subprocess
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +219,44 @@ def test_a_pod_of_ray_makes_its_certificate_again_and_again(tmp_path: Path) -> N
         "ca.pem", "cert.pem", "key.pem", "token"
     ]  # fmt: skip
     assert {path.stat().st_mode & 0o777 for path in own.iterdir()} == {0o600}
+
+
+PROGRAM = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+left = folder / "r" / "left"
+assert not left.exists(), "what an earlier one has left is there"
+left.parent.mkdir()
+left.touch()
+count = len(list(folder.glob("run-*")))
+(folder / f"run-{count}").touch()
+if count == int(sys.argv[2]):
+    sockets = folder / "r" / "session_1" / "sockets"
+    sockets.mkdir(parents=True)
+    (sockets / "raylet").touch()
+    while not (folder / "seen").exists():
+        pass
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(("begins", "runs"), [(0, 1), (1, 2), (9, 3)])
+def test_ray_in_a_pod_is_started_again_only_if_it_ends_before_it_has_begun(
+    tmp_path: Path, begins: int, runs: int, wait_until: Callable[..., None]
+) -> None:
+    code = tmp_path / "program.py"
+    code.write_text(PROGRAM)
+    command = [sys.executable, "-m", "mars.deploy.kubernetes.beginning", str(tmp_path), "3"]
+    with subprocess.Popen(
+        [*command, sys.executable, str(code), str(tmp_path), str(begins)], stderr=subprocess.PIPE
+    ) as started:
+        if begins < 3:
+            wait_until((tmp_path / "r" / "session_1" / "sockets" / "raylet").exists)
+            (tmp_path / "seen").touch()
+        said = started.communicate(timeout=60)[1].decode()
+    assert started.returncode == 7, said
+    assert len(list(tmp_path.glob("run-*"))) == runs
+    assert said.count("once more") == runs - 1
 
 
 def test_a_pod_waits_for_its_head_no_longer_than_told(

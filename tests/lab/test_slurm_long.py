@@ -267,7 +267,12 @@ with new_cluster(nodes=4, cpus=2, memory="512MiB", time=10) as cluster:
     print("two", len(hosts(cluster.session)))
     cluster.rescale(4)
     print("again", hosts(cluster.session), len(cluster.job_ids))
-    cluster.rescale(1)
+    cluster.rescale(2)
+    print("back", len(hosts(cluster.session)), len(cluster.job_ids))
+    try:
+        cluster.rescale(1)
+    except mars.errors.StartupFailed as error:
+        print("once", error)
     print("one", len(hosts(cluster.session)), len(cluster.job_ids))
 """
 
@@ -289,7 +294,9 @@ def test_four_hosts_and_back_by_a_part_of_a_job(
         assert lines["sum"] == str(200_000 * sum(range(40)))
         assert lines["two"] == "2"
         assert lines["again"] == f"{sorted(names)} 2", said
-        assert lines["one"] == "1 1"
+        assert lines["back"] == "2 1", "a whole job has ended"
+        assert "job 1 still has them" in lines["once"], "this Slurm has no accounting"
+        assert lines["one"] == "1 1", "its node has left all the same"
         (slurm.folder / "program.py").write_text(
             "import mars\nprint('cores', mars.new_session().get_total_n_cpu())\n"
         )

@@ -110,7 +110,12 @@ def has_begun(place: Place) -> bool:
 
     The head itself answers long before. The raylet makes its socket once its agent is there.
     """
-    return any((place.directory / BELOW).glob("session_*/sockets/raylet*"))
+    return raylet_has_begun(place.directory)
+
+
+def raylet_has_begun(directory: Path) -> bool:
+    """The same of a head or a node, by the folder in which it keeps its files."""
+    return any((directory / BELOW).glob("session_*/sockets/raylet*"))
 
 
 def node(place: Place, node: Node) -> Program:

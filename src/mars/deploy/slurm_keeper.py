@@ -394,7 +394,8 @@ class Keeper:
                     self._forget(job)
             except StartupFailed as error:
                 raise StartupFailed(
-                    f"the hosts have left the cluster, but job {job} still has them: {error}"
+                    f"the hosts have left the cluster, but job {job} still has them until it ends: "
+                    f"{error} (Slurm without accounting shrinks a job once)"
                 ) from None
 
     def _end_rescale(self, how: str, why: str) -> None:

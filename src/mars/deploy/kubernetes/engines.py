@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -91,7 +91,7 @@ def head(wanted: Wanted) -> Container:
     service = f"{wanted.service}.{wanted.namespace}.svc"
     names = nodes_service(wanted), wanted.service, service, f"{service}.cluster.local"
     return Container(
-        ray_programs.head(place),
+        _tried(ray_programs.head(place), SCRATCH),
         {"tls-head": RAY_HEAD_PORT, "tls-ray": RAY_CLIENT_PORT},
         shm_bytes=2 * ray_programs.HEAD_STORE_BYTES,
         certifies=True,
@@ -116,12 +116,19 @@ def node(wanted: Wanted) -> Container:
         )
     where = nodes_service(wanted)
     return Container(
-        ray_programs.node(_place(wanted, where, RAY_HEAD_PORT, scratch), own),
+        _tried(ray_programs.node(_place(wanted, where, RAY_HEAD_PORT, scratch), own), scratch),
         {"tls-node": RAY_NODE_PORT, "tls-objects": RAY_NODE_PORT + 1},
         shm_bytes=wanted.shm_bytes + ray_programs.store_bytes(given.memory_bytes),
         certifies=True,
         awaits=f"{where}:{RAY_HEAD_PORT}",
     )
+
+
+def _tried(program: Program, folder: str) -> Program:
+    """The program, started again if it ends before it has begun."""
+    again = ["-P", "-m", "mars.deploy.kubernetes.beginning", folder, str(ray_programs.HEAD_TRIES)]
+    python = program.command[0]
+    return replace(program, command=[python, *again, "python", *program.command[1:]])
 
 
 def _place(wanted: Wanted, host: str, port: int, scratch: str) -> Place:
