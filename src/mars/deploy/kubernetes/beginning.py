@@ -1,10 +1,12 @@
 """Starts Ray in a pod, and once more if it gives up as it begins: a program.
 
-``python -m mars.deploy.kubernetes.beginning FOLDER TRIES COMMAND...`` runs the command, which keeps
-its files in FOLDER, and ends with its status. Ray's raylet waits 15 seconds for its agent to start,
-which a busy host does not always do, and then ends itself and the head. The Job of a head starts no
-second pod, as that would not know what the first one knew; but who ends before it has begun knew
-nothing. So it is started again here. It is the first process of its container.
+``python -m mars.deploy.kubernetes.beginning FOLDER TRIES SETTLED_S COMMAND...`` runs the command,
+which keeps its files in FOLDER, and ends with its status. Ray ends itself if its raylet has not
+registered 30 seconds after it was started, or its agent has not come after 15, which a busy host
+does not always do in time. The Job of a head starts no second pod, as that would not know what the
+first one knew; but who ends before it has begun knew nothing. So it is started again here. It has
+begun when SETTLED_S seconds have passed since its raylet made its socket. It is the first process
+of its container.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from mars.deploy.ray_programs import BELOW, raylet_has_begun
 from mars.settings import KUBERNETES_POLL_S
 
 
-def run(folder: Path, tries: int, command: Sequence[str]) -> int:
+def run(folder: Path, tries: int, settled_s: float, command: Sequence[str]) -> int:
     """Run a command until it ends after it has begun, or has not begun so many times.
 
     Returns
@@ -45,12 +48,13 @@ def run(folder: Path, tries: int, command: Sequence[str]) -> int:
         shutil.rmtree(folder / BELOW, ignore_errors=True)
         with subprocess.Popen(command) as started:
             running[:] = [started]
-            has_begun = False
-            while not has_begun and started.poll() is None:
+            seen_at = None
+            while seen_at is None and started.poll() is None:
                 ended.wait(KUBERNETES_POLL_S)
-                has_begun = raylet_has_begun(folder)
+                seen_at = time.monotonic() if raylet_has_begun(folder) else None
             status = started.wait()
         running.clear()
+        has_begun = seen_at is not None and time.monotonic() - seen_at >= settled_s
         if has_begun or ended.is_set() or status == 0:
             break
         if tries_left:
@@ -59,4 +63,4 @@ def run(folder: Path, tries: int, command: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+    sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))

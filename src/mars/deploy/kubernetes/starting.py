@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from mars import platform
 from mars.calls.mistakes import unknown_argument
 from mars.config import plain_scalar
-from mars.deploy import credentials, private_files, records
+from mars.deploy import credentials, private_files, ray_programs, records
 from mars.deploy.clusters import missing_package
 from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
 from mars.deploy.knock import knock
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from mars.deploy.kubernetes.wanted import Json
     from mars.engines.kinds import EngineKind
+    from mars.sessions.session import Session
 
 __all__ = ["connect_cluster", "make_credentials", "new_cluster", "new_name", "start"]
 
@@ -438,8 +439,7 @@ def connected(
         )
     endpoint = way_in(kept, inside, service)
     files = kept.know(endpoint, client)
-    watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
-    session = new_session(endpoint, **dict(session_options or {}))  # type: ignore[arg-type]
+    session = _session(kept, endpoint, files, watch, session_options or {})
     site = session.engine.site  # type: ignore[attr-defined]
     site.why_lost, site.fate = kept.why_lost, kept.fate
     made = KubernetesClusterClient(kept, endpoint, session)
@@ -451,6 +451,21 @@ def connected(
         made.close()
         raise
     return made
+
+
+def _session(
+    kept: Kept, endpoint: str, files: Credentials, watch: Waiting, options: Mapping[str, object]
+) -> Session:
+    """A session; on Ray it is tried again, as its head may give up as it begins, see `beginning`."""
+    tries = ray_programs.HEAD_TRIES if kept.engine is RAY else 1
+    for tries_left in reversed(range(tries)):
+        watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
+        try:
+            return new_session(endpoint, **options)  # type: ignore[arg-type]
+        except (StartupFailed, ClusterUnreachable):
+            if not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _answers(kept: Kept, endpoint: str, files: Credentials) -> bool:
