@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 import math
+import socket
+import subprocess
+import sys
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mars.deploy.kubernetes import manifests, pods
+from mars.deploy import certificates, credentials
+from mars.deploy.kubernetes import certify, manifests, pods
 from mars.deploy.kubernetes.client import Waiting
 from mars.deploy.kubernetes.wanted import Wanted, cpu_milli, wanted
 from mars.errors import StartupFailed, UsageError
 from mars.gpus import find
+from mars.settings import MIB
 
 VERSIONS = ("1.25", "1.29", "1.33", "1.37")
 """The oldest with a schema, today's, and two between."""
 
-FILES = {"ca.pem": "CA", "cert.pem": "CERT", "key.pem": "KEY", "token": "T"}
+FILES = {"ca.pem": "CA", "cert.pem": "CERT", "key.pem": "PRIVATE", "token": "T"}
 
 
 def plan(**asked: Any) -> Wanted:
@@ -30,6 +38,9 @@ def plan(**asked: Any) -> Wanted:
 
 PLANS = {
     "plain": {},
+    "ray": {"engine": "ray"},
+    "ray kept": {"engine": "ray", "lease": 0, "worker_num": 3, "service_name": "door",
+                 "service_port": 9000, "worker_gpus": 2, "image_pull_policy": "Always"},
     "kept": {"lease": 0, "worker_num": 3},
     "all": {
         "worker_cpu": "1500m", "worker_mem": "3GiB", "worker_cache_mem": "1GiB",
@@ -73,23 +84,24 @@ def test_every_pod_is_without_rights_and_has_limits(asked: dict[str, Any]) -> No
     assert len(templates) == 2
     for template in templates:
         spec = template["spec"]
-        (container,) = spec["containers"]
+        (main,) = spec["containers"]
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 0
-        security = container["securityContext"]
-        assert security["readOnlyRootFilesystem"] is True
-        assert security["allowPrivilegeEscalation"] is False
-        assert security["capabilities"] == {"drop": ["ALL"]}
-        resources = container["resources"]
-        assert resources["limits"] == resources["requests"]
-        assert set(resources["limits"]) - {"nvidia.com/gpu"} == {
-            "cpu", "memory", "ephemeral-storage"
-        }  # fmt: skip
-        assert "exec" in container["livenessProbe"]
+        for container in (main, *spec.get("initContainers", ())):
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            resources = container["resources"]
+            assert resources["limits"] == resources["requests"]
+            assert set(resources["limits"]) - {"nvidia.com/gpu"} == {
+                "cpu", "memory", "ephemeral-storage"
+            }  # fmt: skip
+        assert "exec" in main["livenessProbe"]
         for volume in spec["volumes"]:
             assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""})
-        assert "KEY" not in json.dumps(template)  # secrets stand in Secrets only
+        assert "PRIVATE" not in json.dumps(template)  # secrets stand in Secrets only
 
 
 def test_with_a_lease_kubernetes_itself_ends_and_deletes_all() -> None:
@@ -133,6 +145,133 @@ def test_pods_that_run_calls_have_the_gpus_and_their_nodes_offer_them() -> None:
         assert "MARS_GPUS" not in json.dumps(scheduler)
 
 
+def test_on_ray_nodes_find_the_head_by_a_name_of_its_pod() -> None:
+    made = {one["metadata"]["name"]: one for one in objects(**PLANS["ray kept"])}
+    for_nodes = made["team-nodes"]["spec"]
+    assert (for_nodes["clusterIP"], for_nodes["type"]) == ("None", "ClusterIP")
+    assert for_nodes["ports"][0]["port"] == for_nodes["ports"][0]["targetPort"] == 6379
+    assert made["door"]["spec"]["ports"][0] == {
+        "name": "tls-ray", "port": 9000, "targetPort": 10001, "protocol": "TCP",
+    }  # fmt: skip
+    assert manifests.address(plan(**PLANS["ray kept"])) == "ray://door.lab.svc:9000"
+    head = made["team-scheduler"]["spec"]["template"]["spec"]["containers"][0]
+    worker = made["team-worker"]["spec"]["template"]["spec"]["containers"][0]
+
+    def option(container: dict[str, Any], name: str) -> str:
+        return str(container["command"][container["command"].index(name) + 1])
+
+    assert "--head" in head["command"] and "--include-dashboard=false" in head["command"]
+    assert option(head, "--port") == "6379"
+    assert option(head, "--ray-client-server-port") == "10001"
+    assert option(worker, "--address") == "team-nodes:6379"
+    assert option(worker, "--num-gpus") == "2"
+    for container in (head, worker):
+        assert option(container, "--node-ip-address") == "$(MARS_K8S_POD_IP)"
+        told = {one["name"]: one.get("value") for one in container["env"]}
+        assert (told["RAY_USE_TLS"], told["RAY_AUTH_MODE"]) == ("1", "token")
+        assert told["RAY_AUTH_TOKEN_PATH"] == "/etc/mars/credentials/token"
+        # Otherwise Ray keeps to 127.0.0.1 in the pod.
+        assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in told
+    for one in made.values():
+        assert one["metadata"]["labels"]["mars/engine"] == "ray"
+        assert one["metadata"]["labels"]["mars/service"] == "door"
+
+
+def test_on_ray_only_the_container_that_makes_certificates_sees_the_key_of_the_authority() -> None:
+    for one in objects(engine="ray"):
+        if one["kind"] not in ("Job", "Deployment"):
+            continue
+        spec = one["spec"]["template"]["spec"]
+        secrets = [volume["name"] for volume in spec["volumes"] if "secret" in volume]
+        (main,), (certify,) = spec["containers"], spec["initContainers"]
+        mounted = {mount["name"]: mount for mount in main["volumeMounts"]}
+        assert secrets == ["authority"]
+        assert "authority" not in mounted
+        assert mounted["credentials"]["readOnly"] is True
+        assert {mount["name"] for mount in certify["volumeMounts"]} == {"authority", "credentials"}
+        assert "mars.deploy.kubernetes.certify" in certify["command"]
+
+
+def test_on_ray_shared_memory_is_for_values_and_for_the_store_of_ray() -> None:
+    made = {one["metadata"]["name"]: one for one in objects(engine="ray", worker_mem="1000MiB")}
+    found = {}
+    for name in ("team-scheduler", "team-worker"):
+        spec = made[name]["spec"]["template"]["spec"]
+        (shm,) = [one for one in spec["volumes"] if one["name"] == "shm"]
+        words = spec["containers"][0]["command"]
+        store = int(words[words.index("--object-store-memory") + 1])
+        found[name] = shm["emptyDir"]["sizeLimit"], store // MIB
+    assert found == {"team-scheduler": ("256Mi", 128), "team-worker": ("700Mi", 300)}
+
+
+def test_a_pod_of_ray_makes_its_certificate_again_and_again(tmp_path: Path) -> None:
+    made, own = tmp_path / "made", tmp_path / "own"
+    credentials.create(made, ["nobody"], datetime.timedelta(days=1))
+    own.mkdir()
+    for address in ("10.0.0.1", "10.0.0.2"):  # the container was started again
+        files = certify.write(made, own, [address, "team-nodes"])
+        certificate = Path(files.cert_path)
+        assert certificates.missing_names(certificate, [address, "team-nodes"]) == set()
+        assert certificates.is_for_servers(certificate)
+        assert certificates.expiry(certificate) == certificates.expiry(made / "ca.pem")
+    assert certificates.missing_names(certificate, ["10.0.0.1"]) == {"10.0.0.1"}
+    assert sorted(path.name for path in own.iterdir()) == [
+        "ca.pem", "cert.pem", "key.pem", "token"
+    ]  # fmt: skip
+    assert {path.stat().st_mode & 0o777 for path in own.iterdir()} == {0o600}
+
+
+PROGRAM = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+left = folder / "r" / "left"
+assert not left.exists(), "what an earlier one has left is there"
+left.parent.mkdir()
+left.touch()
+count = len(list(folder.glob("run-*")))
+(folder / f"run-{count}").touch()
+if count == int(sys.argv[2]):
+    sockets = folder / "r" / "session_1" / "sockets"
+    sockets.mkdir(parents=True)
+    (sockets / "raylet").touch()
+    while not (folder / "seen").exists():
+        pass
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("begins", "settled_s", "runs"), [(0, "0", 1), (1, "0", 2), (9, "0", 3), (2, "100", 3)]
+)
+def test_ray_in_a_pod_is_started_again_only_if_it_ends_before_it_has_begun(
+    tmp_path: Path, begins: int, settled_s: str, runs: int, wait_until: Callable[..., None]
+) -> None:
+    code = tmp_path / "program.py"
+    code.write_text(PROGRAM)
+    command = [
+        sys.executable, "-m", "mars.deploy.kubernetes.beginning", str(tmp_path), "3", settled_s,
+        sys.executable, str(code), str(tmp_path), str(begins),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as started:
+        if begins < 3:
+            wait_until((tmp_path / "r" / "session_1" / "sockets" / "raylet").exists)
+            (tmp_path / "seen").touch()
+        said = started.communicate(timeout=60)[1].decode()
+    assert started.returncode == 7, said
+    assert len(list(tmp_path.glob("run-*"))) == runs
+    assert said.count("once more") == runs - 1
+
+
+def test_a_pod_waits_for_its_head_no_longer_than_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = credentials.create(tmp_path / "made", ["127.0.0.1"], datetime.timedelta(days=1))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert not certify.wait_for_head(f"127.0.0.1:{port}", files, limit_s=0.0)
+    assert "no cluster answers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "said"),
     [
@@ -152,6 +291,11 @@ def test_pods_that_run_calls_have_the_gpus_and_their_nodes_offer_them() -> None:
         ({"extra_volumes": [{"name": "data"}]}, ValueError, "mountPath"),
         ({"worker_spill_paths": ["scratch"]}, ValueError, "worker_spill_paths"),
         ({"user_id": 0}, ValueError, "user_id"),
+        ({"engine": "spark"}, ValueError, "engine has to be 'dask' or 'ray'"),
+        ({"engine": "local"}, ValueError, "engine"),
+        ({"engine": "ray", "service_type": "NodePort"}, UsageError, "engine='dask'"),
+        ({"engine": "ray", "service_type": "LoadBalancer"}, UsageError, "service_type"),
+        ({"engine": "ray", "worker_cache_mem": "80%"}, ValueError, "object store"),
         ({"image_pull_policy": "Sometimes"}, ValueError, "image_pull_policy"),
     ],
 )
@@ -199,6 +343,27 @@ def test_why_a_pod_waits() -> None:
     assert pods.waits(pod()) is None
 
 
+def test_a_pod_that_prepares_itself_waits_and_does_not_run() -> None:
+    again = {"waiting": {"reason": "CrashLoopBackOff"}}
+    crashed = {"terminated": {"reason": "Error", "exitCode": 1}}
+    first = {"name": "certify", "state": again, "lastState": crashed, "restartCount": 2}
+    waiting = {"state": {"waiting": {"reason": "PodInitializing"}}}
+    found = pod(phase="Pending", initContainerStatuses=[first], containerStatuses=[waiting])
+    assert not pods.is_running(found)
+    assert pods.restarts(found) == 2
+    trouble = pods.waits(found)
+    assert trouble is not None and "Error: exit code 1" in trouble.text
+    first |= {"state": {"running": {}}, "lastState": {}}
+    assert not pods.is_running(found), "it runs when its main container does"
+    first["state"] = {"terminated": {"reason": "Completed", "exitCode": 0}}
+    waiting["state"] = {"running": {"startedAt": "now"}}
+    assert pods.is_running(found)
+    assert pods.ending(found) == "", "what ended well is no reason"
+    pulled = {"state": {"waiting": {"reason": "ErrImageNeverPull"}}}
+    trouble = pods.waits(pod(phase="Pending", initContainerStatuses=[pulled]))
+    assert trouble is not None and trouble.fatal == "now"
+
+
 def test_a_quota_is_of_the_one_it_stops() -> None:
     events = [event("FailedCreate", "exceeded quota: small", of="team-worker-5f4c")]
     found = pods.refused("team-worker", events)
@@ -244,6 +409,16 @@ def test_the_command_prints_yaml_and_keeps_keys_apart(
     assert kinds["only"] == ["Secret", "Secret"]
     assert kinds["without"] == ["Deployment", "Service", "Deployment", "NetworkPolicy"]
     assert sorted(kinds["with"]) == sorted(kinds["only"] + kinds["without"])
+    assert main([*given, "--engine", "ray", "--secrets", "with"]) == 0
+    made = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [one["kind"] for one in made] == [
+        "Deployment", "Secret", "Secret", "Service", "Service", "Deployment", "NetworkPolicy",
+    ]  # fmt: skip
+    files = {one["metadata"]["name"]: set(one["data"]) for one in made if one["kind"] == "Secret"}
+    assert files == {
+        "team-node": {"ca.pem", "ca.key", "token"},
+        "team-client": {"ca.pem", "cert.pem", "key.pem", "token"},
+    }
     assert main(["cluster", "manifest", "--role", "--namespace", "lab"]) == 0
     (role,) = yaml.safe_load_all(capsys.readouterr().out)
     assert role["kind"] == "Role"

@@ -32,7 +32,10 @@ LAYERS = """
     deploy.answer deploy.dask_programs deploy.dask_scheduler deploy.ray_programs deploy.ray_start
     deploy.engine_programs
     deploy.census deploy.targets deploy.kubernetes.places
-    deploy.kubernetes.alive deploy.kubernetes.pods deploy.kubernetes.wanted
+    deploy.kubernetes.alive deploy.kubernetes.beginning deploy.kubernetes.certify
+    deploy.kubernetes.pods
+    deploy.kubernetes.wanted
+    deploy.kubernetes.engines
     deploy.kubernetes.api deploy.kubernetes.manifests
     deploy.kubernetes.tunnel
     deploy.clusters

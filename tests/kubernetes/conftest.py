@@ -145,7 +145,9 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]
     freeze = [sys.executable, "-m", "pip", "freeze", "--exclude-editable"]
     versions.write_bytes(subprocess.run(freeze, capture_output=True, check=True).stdout)
     archive = str(folder / "worker.tar")
-    _script("image.sh", str(PROJECT), archive, EXTRAS="kubernetes,ml", CONSTRAINTS=str(versions))
+    _script(
+        "image.sh", str(PROJECT), archive, EXTRAS="kubernetes,ml,ray", CONSTRAINTS=str(versions)
+    )
     try:
         _script("up.sh", str(folder / "cluster"))
         _script("load-image.sh", str(folder / "cluster"), archive)

@@ -26,6 +26,10 @@ SMALL = dict(
     supervisor_mem="400MiB", image_pull_policy="Never",
 )
 
+RAY = SMALL | dict(
+    engine="ray", worker_cpu=1, worker_mem="1GiB", supervisor_cpu=1, supervisor_mem="1500MiB"
+)
+
 def where(i):
     import socket
     print("call", i)
@@ -138,6 +142,78 @@ with new_cluster(worker_num=2, **SMALL) as cluster:
     space.wait_empty(10)
 
 
+def test_on_ray_both_seed_programs_a_killed_pod_rescale_and_no_key_of_the_authority(
+    space: Space,
+) -> None:
+    out, err = space.run(
+        BEGIN
+        + f"""
+import subprocess
+from mars.errors import UsageError
+PROGRAMS = {str(PROJECT / "examples")!r}
+
+def keys():
+    import os
+    found = []
+    for folder, _, files in os.walk("/etc/mars"):
+        found += [os.path.join(folder, file) for file in files]
+    return sorted(found)
+
+with new_cluster(worker_num=2, **RAY) as cluster:
+    session = cluster.session
+    print("endpoint", cluster.endpoint)
+    homes = session.get_worker_addresses()
+    calls = [mr.spawn(where, args=(i,), expect_worker=homes[i]) for i in range(2)]
+    mars.execute(calls)
+    print("hosts", len(set(call.fetch() for call in calls)))
+    print("log", str(calls[1].fetch_log()).strip().splitlines()[-1])
+    print("keys", mr.spawn(keys).execute().fetch())
+    try:
+        new_cluster(worker_num=1, **RAY)
+    except UsageError as error:
+        print("second", error)
+    for name, options in (
+        ("monte_carlo_pi", ["--points", "2000000", "--chunks", "4"]),
+        ("model_search", ["--rows", "600", "--trees-scale", "0.02"]),
+    ):
+        ended = subprocess.run(
+            [sys.executable, f"{{PROGRAMS}}/{{name}}.py", *options, "--address", cluster.endpoint],
+            capture_output=True, text=True, check=False,
+        )
+        print(ended.stdout, ended.stderr, file=sys.stderr)
+        print(name, ended.returncode)
+    core = cluster._kept.api._core
+    selector = f"app.kubernetes.io/instance={{cluster.name}},app.kubernetes.io/component=worker"
+    def pods():
+        found = core.list_namespaced_pod(cluster.namespace, label_selector=selector).items
+        return {{pod.metadata.name for pod in found if not pod.metadata.deletion_timestamp}}
+    calls = [mr.spawn(nap, args=(6,)) for i in range(2)]
+    running = mars.execute(calls, wait=False)
+    for call in calls:
+        begun(call)
+    victim = sorted(pods())[0]
+    core.delete_namespaced_pod(victim, cluster.namespace, grace_period_seconds=0)
+    running.result()
+    print("victim", victim not in {{call.fetch() for call in calls}})
+    cluster.rescale_workers(1)
+    print("one", cluster.count_workers())
+print("stopped")
+"""
+    )
+    said = words(out)
+    assert said["endpoint"].startswith("ray://127.0.0.1:"), out
+    assert said["hosts"] == "2"
+    assert said["log"] == "call 1"
+    assert "ca.key" not in said["keys"] and "key.pem" in said["keys"], out
+    assert "connected to Ray already" in said["second"]
+    assert said["monte_carlo_pi"] == "0"  # equal to a plain loop, or it ends with an error
+    assert said["model_search"] == "0"
+    assert said["victim"] == "True", err
+    assert said["one"] == "1"
+    assert "stopped" in said
+    space.wait_empty(10)
+
+
 def test_calls_of_a_lost_node_run_elsewhere(space: Space) -> None:
     program = space.start(
         BEGIN
@@ -211,8 +287,7 @@ def where(i):
     print("call", i)
     return socket.gethostname()
 
-with new_cluster(image={image!r}, worker_num=2, worker_cpu=0.5, worker_mem="700MiB",
-                 supervisor_cpu="300m", supervisor_mem="400MiB", image_pull_policy="Never") as made:
+with new_cluster(image={image!r}, worker_num=2, image_pull_policy="Never", **{sizes!r}) as made:
     calls = [mr.spawn(where, args=(i,), expect_worker=home)
              for i, home in enumerate(made.session.get_worker_addresses())]
     mars.execute(calls)
@@ -220,7 +295,20 @@ with new_cluster(image={image!r}, worker_num=2, worker_cpu=0.5, worker_mem="700M
 """
 
 
-def test_a_program_inside_needs_no_more_than_the_role(space: Space) -> None:
+SIZES = {
+    "dask": {
+        "worker_cpu": 0.5, "worker_mem": "700MiB", "supervisor_cpu": "300m",
+        "supervisor_mem": "400MiB",
+    },
+    "ray": {
+        "engine": "ray", "worker_cpu": 1, "worker_mem": "1GiB", "supervisor_cpu": 1,
+        "supervisor_mem": "1500MiB",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", SIZES)
+def test_a_program_inside_needs_no_more_than_the_role(space: Space, engine: str) -> None:
     role = space.mars("cluster", "manifest", "--role", "--namespace", space.name)
     space.kubectl("apply", "-f", "-", data=role)
     space.kubectl("create", "serviceaccount", "driver")
@@ -228,7 +316,7 @@ def test_a_program_inside_needs_no_more_than_the_role(space: Space) -> None:
     space.kubectl(*binding, f"--serviceaccount={space.name}:driver")
     token = "jsonpath={.secrets[0].name}"
     wait_for(lambda: space.kubectl("get", "serviceaccount", "driver", "-o", token), 60)
-    code = INSIDE.format(image=IMAGE)
+    code = INSIDE.format(image=IMAGE, sizes=SIZES[engine])
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -258,7 +346,7 @@ def test_a_program_inside_needs_no_more_than_the_role(space: Space) -> None:
     wait_for(lambda: phase() in ("Succeeded", "Failed"), 200, lambda: space.kubectl("get", "pods"))
     log = space.kubectl("logs", "driver")
     assert phase() == "Succeeded", log
-    assert "hosts 2 tls://mars-" in log, log
+    assert f"hosts 2 {'ray' if engine == 'ray' else 'tls'}://mars-" in log, log
     space.wait_empty(10)
 
 
@@ -362,10 +450,9 @@ with connect_cluster("team", os.environ["SPACE"]) as cluster:
 
 
 SCAN = """
-import socket, ssl, sys
-reached = []
+import contextlib, socket, ssl, sys
 for host in sys.argv[1].split(","):
-    for port in range(1, 65536) if host == sys.argv[1].split(",")[0] else (8786, 8788, 8789):
+    for port in range(1, 65536):
         try:
             plain = socket.create_connection((host, port), 0.5)
         except OSError:
@@ -376,18 +463,24 @@ for host in sys.argv[1].split(","):
             with context.wrap_socket(plain) as secret:
                 secret.settimeout(3)
                 answer = secret.recv(1)
-        except (ssl.SSLError, OSError) as error:
+        except OSError:
             answer = b""
+        with contextlib.suppress(OSError):  # one that speaks HTTP in the clear
+            with socket.create_connection((host, port), 0.5) as plain:
+                plain.settimeout(3)
+                plain.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+                answer = answer or plain.recv(4).startswith(b"HTTP")
         print("open", host, port, "answers" if answer else "refuses")
 print("done")
 """
 
 
-def test_a_scan_from_another_namespace_gets_nowhere(space: Space) -> None:
+@pytest.mark.parametrize("sizes", ["SMALL", "RAY"])
+def test_a_scan_from_another_namespace_gets_nowhere(space: Space, sizes: str) -> None:
     program = space.start(
         BEGIN
-        + """
-with new_cluster(worker_num=1, **SMALL) as cluster:
+        + f"""
+with new_cluster(worker_num=1, **{sizes}) as cluster:
     mr.spawn(where, args=(1,)).execute().fetch()
     print("there", flush=True)
     input()
@@ -409,7 +502,7 @@ with new_cluster(worker_num=1, **SMALL) as cluster:
             )
             return phase if phase in ("Succeeded", "Failed") else ""
 
-        wait_for(log, 200)
+        wait_for(log, 300)
         said = space.kubernetes.kubectl("logs", "scan", "-n", "default")
     finally:
         space.kubernetes.kubectl("delete", "pod", "scan", "-n", "default", "--wait=false")

@@ -1,4 +1,4 @@
-"""A real Slurm on the hosts of a lab: ``control``, ``login``, and two that run jobs.
+"""A real Slurm on the hosts of a lab: ``control``, ``login``, and two or more that run jobs.
 
 Each host has its own munged; ``control`` runs slurmctld, ``one`` and ``two`` run slurmd. They
 have two cores and 4 GiB each, as declared, in the partition ``debug``. The one host of the
@@ -17,7 +17,7 @@ from types import TracebackType
 
 from tests.lab.hosts import NETWORK, Host, Lab, why_not
 
-HOSTS = ("control", "login", "one", "two")
+NODES = ("one", "two")
 COMMANDS = ("munged", "slurmctld", "slurmd", "salloc", "sbatch", "srun", "squeue", "scancel")
 
 # Cgroups belong to the whole machine, and two nodes on it would meddle with each other's. So
@@ -52,10 +52,10 @@ MessageTimeout=5
 CompleteWait=0
 KeepAliveTime=5
 ReturnToService=2
-NodeName=one,two CPUs=2 RealMemory=4096 State=UNKNOWN
-NodeName=three NodeAddr={NETWORK}.99 CPUs=2 RealMemory=4096 State=DOWN Reason="no such host"
-PartitionName=debug Nodes=one,two Default=YES DefaultTime=10 MaxTime=60 State=UP
-PartitionName=down Nodes=three DefaultTime=10 MaxTime=60 State=UP
+NodeName=@NODES@ CPUs=2 RealMemory=4096 State=UNKNOWN
+NodeName=nowhere NodeAddr={NETWORK}.99 CPUs=2 RealMemory=4096 State=DOWN Reason="no such host"
+PartitionName=debug Nodes=@NODES@ Default=YES DefaultTime=10 MaxTime=60 State=UP
+PartitionName=down Nodes=nowhere DefaultTime=10 MaxTime=60 State=UP
 """
 
 _SET_UP = """
@@ -88,22 +88,25 @@ class SlurmLab:
     ----------
     folder : Path
         What all hosts share; jobs begin there.
+    nodes : sequence of str
+        Names of the hosts that run jobs.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nodes: Sequence[str] = NODES) -> None:
         self.folder = folder
+        self._nodes = nodes
         (folder / "etc").mkdir()
-        (folder / "etc" / "slurm.conf").write_text(_CONF)
+        (folder / "etc" / "slurm.conf").write_text(_CONF.replace("@NODES@", ",".join(nodes)))
         (folder / "etc" / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         (folder / "key").write_bytes(os.urandom(128))
         (folder / "key").chmod(0o400)
         self._services: list[subprocess.Popen[str]] = []
-        self.lab = Lab(HOSTS)
+        self.lab = Lab(("control", "login", *nodes))
         try:
-            for name in HOSTS:
+            for name in self.lab.hosts:
                 self._set_up(name)
             self._serve("control", "slurmctld", "-D")
-            for name in ("one", "two"):
+            for name in nodes:
                 self._serve(name, "slurmd", "-D")
         except BaseException:
             self.close()
@@ -122,9 +125,9 @@ class SlurmLab:
         return self["login"].start(*self._there(words))
 
     def is_ready(self) -> bool:
-        """Whether both hosts wait for jobs."""
+        """Whether all hosts wait for jobs."""
         said = self.run("sinfo", "-h", "-p", "debug", "-t", "idle", "-o", "%D", check=False)
-        return said.strip() == "2"
+        return said.strip() == str(len(self._nodes))
 
     def jobs(self) -> list[str]:
         """Numbers and states of jobs that wait or run."""

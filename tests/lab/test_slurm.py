@@ -261,3 +261,85 @@ def test_a_cluster_grows_by_further_jobs_and_gives_hosts_back(slurm: SlurmLab) -
     assert lines["replaced"] == "2 2"
     assert slurm.jobs() == []
     assert slurm.left() == []
+
+
+TERMINAL = """
+import os, pty, sys
+
+child, terminal = pty.fork()
+if not child:
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+said = b""
+typed = 0  # so many Ctrl-C
+while True:
+    try:
+        came = os.read(terminal, 65536)
+    except OSError:  # all ends of it are closed
+        break
+    if not came:
+        break
+    said += came
+    if said.count(b"waits: ") + said.count(b"TYPE") > typed:
+        typed += 1
+        os.write(terminal, bytes([3]))
+os.write(1, said)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+INTERRUPTED = """
+import subprocess, time
+from mars.deploy.slurm import new_cluster
+from mars.errors import UsageError
+
+def jobs():
+    command = ["squeue", "-h", "-o", "%T"]
+    return sorted(subprocess.run(command, capture_output=True, text=True).stdout.split())
+
+with new_cluster(nodes=1, cpus=2, memory="512MiB", time=5) as cluster:
+    taken = subprocess.run(["sbatch", "--parsable", "-c2", "--mem=64", "-o", "/dev/null",
+                            "--wrap", "sleep 600"], capture_output=True, text=True).stdout.strip()
+    while jobs() != ["RUNNING", "RUNNING"]:
+        time.sleep(0.1)
+    try:
+        cluster.rescale(2)  # the terminal sends Ctrl-C when the job waits
+        print("not interrupted")
+    except KeyboardInterrupt:
+        print("interrupted")
+    while "PENDING" in jobs():
+        time.sleep(0.1)
+    print("withdrawn", jobs(), len(cluster.session.get_worker_addresses()))
+    subprocess.run(["scancel", taken])
+    try:
+        cluster.rescale(2, timeout=60)
+    except UsageError as error:
+        print("the answer of another change:", error)
+    print("grown", len(cluster.session.get_worker_addresses()))
+    cluster.rescale(1)
+    print("shrunk", len(cluster.session.get_worker_addresses()))
+    try:
+        print("TYPE")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+    print("alive", len(cluster.session.get_worker_addresses()), jobs())
+print("stopped")
+"""
+
+
+def test_ctrl_c_takes_a_job_that_waits_out_of_the_queue_and_ends_no_job_that_runs(
+    slurm: SlurmLab,
+) -> None:
+    write(slurm, "interrupted.py", INTERRUPTED)
+    words = [sys.executable, write(slurm, "terminal.py", TERMINAL), "interrupted.py"]
+    said = slurm.run(*words, limit_s=180.0)
+    shown = said.replace("^C", "").splitlines()  # the terminal shows what is typed
+    lines = dict(line.strip().partition(" ")[::2] for line in shown)
+    assert "interrupted" in lines, said
+    assert lines["withdrawn"] == "['RUNNING', 'RUNNING'] 1", said
+    assert "the" not in lines, said
+    assert lines["grown"] == "2", said
+    assert lines["shrunk"] == "1", said
+    assert lines["alive"].startswith("1 ['RUNNING']"), said
+    assert "stopped" in lines, said
+    assert slurm.jobs() == []
+    assert slurm.left() == []

@@ -232,3 +232,78 @@ def test_a_seed_program_has_the_results_and_logs_that_it_has_on_one_machine(
         ends.append((digits and digits[1], said.partition(end)[2]))
     assert ends[0] == ends[1]
     assert slurm.left() == []
+
+
+FOUR = """
+import subprocess, sys
+import mars, mars.remote as mr
+from mars.deploy.slurm import new_cluster
+
+def where(i):
+    import socket
+    print("call", i)
+    return socket.gethostname()
+
+def hosts(session):
+    homes = session.get_worker_addresses()
+    calls = [mr.spawn(where, args=(i,), expect_worker=home) for i, home in enumerate(homes)]
+    mars.execute(calls)
+    for i, call in enumerate(calls):
+        assert str(call.fetch_log()).strip().splitlines()[-1] == f"call {i}"
+    return sorted(call.fetch() for call in calls)
+
+def part(i):
+    import numpy as np
+    return np.full(200_000, i)
+
+def total(parts):
+    return int(sum(int(p.sum()) for p in parts))
+
+with new_cluster(nodes=4, cpus=2, memory="512MiB", time=10) as cluster:
+    print("four", hosts(cluster.session), cluster.session.get_total_n_cpu())
+    parts = [mr.spawn(part, args=(i,)) for i in range(40)]
+    print("sum", mr.spawn(total, args=(parts,)).execute().fetch())
+    cluster.rescale(2)
+    print("two", len(hosts(cluster.session)))
+    cluster.rescale(4)
+    print("again", hosts(cluster.session), len(cluster.job_ids))
+    cluster.rescale(2)
+    print("back", len(hosts(cluster.session)), len(cluster.job_ids))
+    try:
+        cluster.rescale(1)
+    except mars.errors.StartupFailed as error:
+        print("once", error)
+    print("one", len(hosts(cluster.session)), len(cluster.job_ids))
+"""
+
+
+def test_four_hosts_and_back_by_a_part_of_a_job(
+    leak_guard: None, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    reason = why_no_slurm()
+    if reason:
+        pytest.skip(reason)
+    names = ("one", "two", "three", "four")
+    with SlurmLab(tmp_path, names) as slurm:
+        wait_until(slurm.is_ready)
+        (slurm.folder / "hosts.py").write_text(FOUR)
+        words = [sys.executable, "-W", "error", "hosts.py"]
+        said = slurm.run(*words, limit_s=300.0)
+        lines = dict(line.partition(" ")[::2] for line in said.splitlines())
+        assert lines["four"] == f"{sorted(names)} 8", said
+        assert lines["sum"] == str(200_000 * sum(range(40)))
+        assert lines["two"] == "2"
+        assert lines["again"] == f"{sorted(names)} 2", said
+        assert lines["back"] == "2 1", "a whole job has ended"
+        assert "job 1 still has them" in lines["once"], "this Slurm has no accounting"
+        assert lines["one"] == "1 1", "its node has left all the same"
+        (slurm.folder / "program.py").write_text(
+            "import mars\nprint('cores', mars.new_session().get_total_n_cpu())\n"
+        )
+        said = slurm.run(
+            "salloc", "-Q", "-N4", "--ntasks-per-node=1", "-c1", "--mem=512M",
+            sys.executable, "-m", "mars", "run", "program.py", limit_s=200.0,
+        )  # fmt: skip
+        assert "cores 4" in said
+        assert slurm.jobs() == []
+        assert slurm.left() == []

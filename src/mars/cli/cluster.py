@@ -37,7 +37,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     up = actions.add_parser("up", help="begin a cluster; its head runs here")
     up.add_argument(
-        "--engine", choices=ENGINES, help="what it runs on; default: Ray if installed, else Dask"
+        "--engine",
+        choices=ENGINES,
+        help="what it runs on; default: Ray if installed, else Dask; on Kubernetes Dask",
     )
     up.add_argument(
         "--host",
@@ -68,7 +70,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     up.add_argument("--ssh-config", help="configuration file for ssh, its -F")
     up.add_argument(
-        "--kubernetes", action="store_true", help="all of it in pods; the options above do not hold"
+        "--kubernetes",
+        action="store_true",
+        help="all of it in pods; of the options above --engine and --valid-days hold",
     )
     up.add_argument("--timeout", type=float, help="seconds that pods may take to start")
     _kubernetes().add_arguments(up)

@@ -60,7 +60,8 @@ def add_place(parser: ArgumentParser) -> None:
 
 def up(options: Namespace) -> int:
     """Start a cluster that stays."""
-    _plan(options, "default")  # what is wrong with it is said before anybody is asked
+    # What is wrong with it is said before anybody is asked.
+    starting.check_engine(_plan(options, "default").kind)
     api = Api(None, options.namespace)
     plan = _plan(options, api.namespace)
     node, client = starting.make_credentials(plan, options.valid_days)
@@ -143,6 +144,7 @@ def down(options: Namespace) -> int:
 
 def add_manifest(parser: ArgumentParser) -> None:
     """Add what ``mars cluster manifest`` understands."""
+    parser.add_argument("--engine", choices=("dask", "ray"), help="what it runs on; default: dask")
     add_arguments(parser)
     parser.add_argument(
         "--valid-days", type=float, default=CREDENTIALS_DAYS, help="how long credentials are valid"
@@ -208,6 +210,7 @@ def _plan(options: Namespace, namespace: str) -> Wanted:
         "worker_gpus": options.worker_gpus,
         "extra_env": variables,
         "image_pull_secrets": options.image_pull_secret,
+        "engine": options.engine,
         "lease": 0,  # it stays until somebody ends it
     }
     if options.name is None:

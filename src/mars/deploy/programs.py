@@ -34,6 +34,7 @@ class Place:
     record: Record
     credentials: Credentials | None
     directory: Path  # the process keeps its files there, and nobody else does
+    elsewhere: bool = False  # in a pod: nothing that is so on this machine says anything about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Node:
     n_cpu: int
     memory_bytes: int
     port: int = 0  # the first port that it listens on; 0: the system chooses
+    gpus: int | None = None  # that it offers; None: those that are found where it starts
 
 
 class Programs(Protocol):

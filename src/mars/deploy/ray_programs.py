@@ -85,6 +85,9 @@ more."""
 BELOW: Final = "r"
 """Name of Ray's folder in one that only we can enter: Ray lets everybody into its own, to write."""
 
+HEAD_STORE_BYTES: Final = 128 * MIB
+"""What Ray's object store gets on the head, which runs no calls, in bytes."""
+
 _LABEL: Final = "mars-node"
 _MEMORY: Final = ("memory", "object_store_memory")
 
@@ -97,7 +100,7 @@ def head(place: Place) -> Program:
         "ray-client-server-port": record.client_port,
         "num-cpus": 0,
         "num-gpus": 0,
-        "object-store-memory": 128 * MIB,
+        "object-store-memory": HEAD_STORE_BYTES,
     }
     own = Node("head", record.host, 0, 0, record.client_port + 1)
     return _program("head", place, own, ["--head", "--include-dashboard=false"], options)
@@ -108,13 +111,18 @@ def has_begun(place: Place) -> bool:
 
     The head itself answers long before. The raylet makes its socket once its agent is there.
     """
-    return any((place.directory / BELOW).glob("session_*/sockets/raylet*"))
+    return raylet_has_begun(place.directory)
+
+
+def raylet_has_begun(directory: Path) -> bool:
+    """The same of a head or a node, by the folder in which it keeps its files."""
+    return any((directory / BELOW).glob("session_*/sockets/raylet*"))
 
 
 def node(place: Place, node: Node) -> Program:
     """Return a node that runs calls."""
     record = place.record
-    store = max(128 * MIB, int(node.memory_bytes * RAY_STORE_SHARE))
+    store = store_bytes(node.memory_bytes)
     options: dict[str, int | str] = {
         "address": joined(record.host, record.port),
         "num-cpus": node.n_cpu,
@@ -122,9 +130,16 @@ def node(place: Place, node: Node) -> Program:
         "memory": max(128 * MIB, node.memory_bytes - store),
         "labels": f"{_LABEL}={node.name}",
     }
-    if os.environ.get("MARS_GPUS"):  # else Ray finds them by itself
+    if node.gpus is not None:
+        options["num-gpus"] = node.gpus
+    elif os.environ.get("MARS_GPUS"):  # else Ray finds them by itself
         options["num-gpus"] = len(find().names)
     return _program("node", place, node, [], options)
+
+
+def store_bytes(memory_bytes: int) -> int:
+    """What Ray's object store gets of the memory of a node; it lies in ``/dev/shm``."""
+    return max(128 * MIB, int(memory_bytes * RAY_STORE_SHARE))
 
 
 def nodes(record: Record, credentials: Credentials | None, limit_s: float) -> list[Node]:
@@ -225,7 +240,7 @@ def _program(
     variables["GRPC_ENABLE_FORK_SUPPORT"] = "false"
     variables["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = str(RAY_PROGRAM_START_S)
     variables |= _PATIENCE | NO_METRICS
-    if is_loopback(place.record.host):
+    if not place.elsewhere and is_loopback(place.record.host):
         variables |= LOOPBACK
     return Program(
         role, [sys.executable, "-P", *_RAY, "start", "--block", *flags, *words], variables, UNSET

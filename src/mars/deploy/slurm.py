@@ -67,6 +67,9 @@ class SlurmCluster:
         that run there begin again elsewhere, as with any lost host. Hosts that were lost do not
         count, so the same number as before replaces them.
 
+        If this is interrupted, by Ctrl-C, the further job is taken out of the queue if it still
+        waits. If it has begun, its hosts join, and can be given back by another `rescale`.
+
         Parameters
         ----------
         nodes : int

@@ -54,7 +54,7 @@ SAY: Final = "say"  # a line for people
 READY: Final = "ready"  # the address of the cluster
 JOB: Final = "job"  # the number of a job
 LEFT: Final = "left"  # the number of a job that is not there any more
-RESCALED: Final = "rescaled"  # how that ended, as JSON: which of the next two, or READY, and why
+RESCALED: Final = "rescaled"  # how that ended: which of the next two, or READY; why; its number
 REFUSED: Final = "refused"  # why there is no cluster
 MISUSED: Final = "misused"  # the same, and the caller can do something
 
@@ -97,6 +97,7 @@ class Rescale:
     """A change of the number of hosts that is under way: one that joins, or some that leave."""
 
     nodes: int
+    number: int  # by which the program knows the answer
     asking: Asking | None = None
     growing: list[Host] = field(default_factory=list)
     leaving: list[Host] = field(default_factory=list)
@@ -326,7 +327,7 @@ class Keeper:
     def _begin_rescale(self, plan: Plan, line: str, now: float) -> None:
         asked = json.loads(line)
         nodes = int(asked["nodes"])
-        self._rescale = Rescale(nodes)
+        self._rescale = Rescale(nodes, int(asked["number"]))
         there = [host for host in self._hosts if not host.given_up]
         if plan.request is None:
             raise UsageError("the job is not ours; what it has is what was asked for")
@@ -393,14 +394,31 @@ class Keeper:
                     self._forget(job)
             except StartupFailed as error:
                 raise StartupFailed(
-                    f"the hosts have left the cluster, but job {job} still has them: {error}"
+                    f"the hosts have left the cluster, but job {job} still has them until it ends: "
+                    f"{error} (Slurm without accounting shrinks a job once)"
                 ) from None
 
     def _end_rescale(self, how: str, why: str) -> None:
         change, self._rescale = self._rescale, None
         if change is not None and change.asking is not None:
             change.asking.close()
-        tell(RESCALED, json.dumps([how, why]))
+        tell(RESCALED, json.dumps([how, why, 0 if change is None else change.number]))
+
+    def _hear(self, line: str) -> None:
+        """Take a line of the program: a change that it wants, or one that it wants no more."""
+        withdrawn = json.loads(line).get("withdrawn")
+        if withdrawn is None:
+            self._asked.append(line)
+            return
+        waiting = [one for one in self._asked if json.loads(one)["number"] != withdrawn]
+        self._asked = deque(waiting)
+        change = self._rescale
+        if change is not None and change.number == withdrawn and change.asking is not None:
+            # A job that has begun goes on: its hosts join, and the program can give them back.
+            tell(
+                SAY, f"Slurm job {change.asking.job or 'of the change'} is not waited for any more"
+            )
+            self._end_rescale(REFUSED, "it was interrupted")
 
     # -- waiting and ending -------------------------------------------------------------------
 
@@ -418,7 +436,8 @@ class Keeper:
         if self._woken in ready:
             raise Ended("by a signal")
         if self._lines.descriptor in ready:
-            self._asked.extend(self._lines.come())
+            for line in self._lines.come():
+                self._hear(line)
             if self._lines.ended:
                 raise Ended("by the program")
         if os.getppid() != self._parent:  # also if a child of it holds our input open

@@ -20,7 +20,7 @@ from mars.observe.progress import write_line
 from mars.settings import SLURM_KEEPER_END_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mars.deploy.slurm_queue import Request
 
@@ -61,7 +61,8 @@ class Keeper:
         self.address = self.job = self.over = ""
         self.jobs: list[str] = []
         self._rescaling = threading.Lock()
-        self._answers: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+        self._changes = 0
+        self._answers: queue.SimpleQueue[tuple[str, str, int] | None] = queue.SimpleQueue()
         self._quiet = quiet
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mars.deploy.slurm_keeper"],
@@ -83,8 +84,7 @@ class Keeper:
         self._listener: threading.Thread | None = None
         try:
             with contextlib.suppress(BrokenPipeError):  # it says why, or has just been killed
-                self._input.write(f"{json.dumps(facts)}\n")
-                self._input.flush()
+                self._ask(facts)
             self._wait_ready()
             self._listener = threading.Thread(target=self._listen, name="mars-slurm", daemon=True)
             self._listener.start()
@@ -112,6 +112,9 @@ class Keeper:
     def rescale(self, nodes: int, timeout_s: float | None) -> None:
         """Have another number of hosts; returns when they have joined, or have left.
 
+        If this is interrupted, a job that waits in the queue is taken out of it. What has begun
+        goes on.
+
         Raises
         ------
         UsageError
@@ -120,19 +123,30 @@ class Keeper:
             Slurm does not answer, hosts did not join, or the cluster has ended.
         """
         with self._rescaling:
+            self._changes += 1
+            number = self._changes
             try:
-                self._input.write(f"{json.dumps({'nodes': nodes, 'timeout_s': timeout_s})}\n")
-                self._input.flush()
+                self._ask({"nodes": nodes, "timeout_s": timeout_s, "number": number})
                 answer = self._answers.get()
+                while answer is not None and answer[2] != number:  # of one that was interrupted
+                    answer = self._answers.get()
             except (OSError, ValueError):  # it has ended; or it was closed, by us
                 answer = None
+            except BaseException:
+                with contextlib.suppress(OSError, ValueError):
+                    self._ask({"withdrawn": number})
+                raise
         if answer is None:
             raise StartupFailed(f"the cluster has ended{self.over and f': {self.over}'}")
-        how, why = answer
+        how, why, _ = answer
         if how == MISUSED:
             raise UsageError(why)
         if how == REFUSED:
             raise StartupFailed(why)
+
+    def _ask(self, facts: Mapping[str, object]) -> None:
+        self._input.write(f"{json.dumps(facts)}\n")
+        self._input.flush()
 
     def _wait_ready(self) -> None:
         for what, text in self._said():
@@ -150,8 +164,8 @@ class Keeper:
     def _listen(self) -> None:
         for what, text in self._said():
             if what == RESCALED:
-                how, why = json.loads(text)
-                self._answers.put((how, why))
+                how, why, number = json.loads(text)
+                self._answers.put((how, why, number))
             elif what in (MISUSED, REFUSED):
                 self.over = text
                 self._show(text)

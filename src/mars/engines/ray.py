@@ -584,6 +584,12 @@ def _import_ray() -> _Foreign:
     return ray
 
 
+def is_connected() -> bool:
+    """Whether this process is connected to a Ray, by us or by the program."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 def connect(address: str, options: EngineOptions) -> DriverEngine:
     """An engine on a Ray cluster: ``ray://host:port``, ``host:port`` of its head, or ``ray``.
 

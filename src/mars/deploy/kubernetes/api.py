@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, TypeVar
 
+from mars.deploy.kubernetes.places import CERTIFY
 from mars.deploy.kubernetes.wanted import Json
 from mars.errors import ClusterUnreachable, CredentialsError, StartupFailed, UsageError
 from mars.settings import KUBERNETES_CALL_S
@@ -163,10 +164,12 @@ class Api:
 
     def log(self, pod: str, lines: int) -> str:
         """The end of the log of a pod, of its run before this one if there was one; "": none."""
-        for previous in (True, False):
+        of_pod: dict[str, object] = {}  # its main container
+        ways = [(of, previous) for of in (of_pod, _OF_CERTIFY) for previous in (True, False)]
+        for of, previous in ways:
             try:
                 text = self._core.read_namespaced_pod_log(
-                    pod, self.namespace, tail_lines=lines, previous=previous, **_LIMIT
+                    pod, self.namespace, tail_lines=lines, previous=previous, **of, **_LIMIT
                 )
             except Exception:  # noqa: S112 (it has no log, or is gone)
                 continue
@@ -328,6 +331,8 @@ class Api:
 class _Missing(UsageError):
     """There is no such object."""
 
+
+_OF_CERTIFY: Final[dict[str, object]] = {"container": CERTIFY}
 
 _LIMIT: Final[dict[str, object]] = {"_request_timeout": KUBERNETES_CALL_S}
 

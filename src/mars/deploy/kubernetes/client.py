@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Final
 from mars.deploy import credentials, private_files, records
 from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
 from mars.deploy.kubernetes import manifests, pods
-from mars.deploy.kubernetes.places import SCHEDULER_PORT
+from mars.deploy.kubernetes.engines import program_port
 from mars.deploy.kubernetes.tunnel import Tunnel
 from mars.deploy.kubernetes.wanted import whole
 from mars.deploy.records import Record
-from mars.engines.kinds import DASK
 from mars.errors import ClusterUnreachable, CredentialsError, MarsError, StartupFailed, UsageError
 from mars.observe.progress import write_line
 from mars.settings import (
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 
     from mars.deploy.kubernetes.api import Api
     from mars.deploy.kubernetes.wanted import Json
+    from mars.engines.kinds import EngineKind
     from mars.sessions.session import Session
 
 __all__ = ["Kept", "KubernetesClusterClient", "way_in"]
@@ -62,10 +62,12 @@ class Kept:
         How long it lives without a word of ours, seconds. 0: until somebody ends it.
     begun : float
         When the lease began, on the monotonic clock.
+    engine : EngineKind
+        The engine in the pods.
     """
 
-    def __init__(self, api: Api, name: str, lease_s: int, begun: float) -> None:
-        self.api, self.name, self.lease_s = api, name, lease_s
+    def __init__(self, api: Api, name: str, lease_s: int, begun: float, engine: EngineKind) -> None:
+        self.api, self.name, self.lease_s, self.engine = api, name, lease_s, engine
         self.kind = "Job" if lease_s else "Deployment"
         self.root = f"{name}-{manifests.SCHEDULER}"
         self.ends_with_us = lease_s > 0
@@ -92,7 +94,9 @@ class Kept:
         forget_stale()
         host, port = records.split(endpoint)
         identity = secrets.token_hex(8)
-        record = Record(identity, DASK.name, host, port, port, 0, secure=True, origin="import")
+        record = Record(
+            identity, self.engine.name, host, port, port, 0, secure=True, origin="import"
+        )
         self._record = record
         records.save(record)
         # As long as this process lives, and holds it, nobody takes the record for a stale one.
@@ -105,9 +109,9 @@ class Kept:
         return credentials.load(record.credentials)
 
     def tunnel(self) -> Tunnel:
-        """A port here that leads to the scheduler."""
+        """A port here that leads to the pod to which programs connect."""
         if self._tunnel is None:
-            self._tunnel = Tunnel(self.api, self.scheduler, SCHEDULER_PORT)
+            self._tunnel = Tunnel(self.api, self.scheduler, program_port(self.engine))
         return self._tunnel
 
     @property
@@ -266,7 +270,7 @@ def way_in(kept: Kept, wanted_address: str, service: Json | None) -> str:
         return wanted_address
     found = _outside(service, kept)
     where = found or f"127.0.0.1:{kept.tunnel().port}"
-    return DASK.address(where, secure=True)
+    return kept.engine.address(where, secure=True)
 
 
 def _outside(service: Json | None, kept: Kept) -> str:

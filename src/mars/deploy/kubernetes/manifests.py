@@ -2,10 +2,13 @@
 
 ::
 
-    Job or Deployment NAME-scheduler ── one pod: Dask's scheduler ◄── Service NAME
-      └ owns ─► Secret NAME-node, NAME-client    (certificates: of pods, and of programs)
-                Deployment NAME-worker ── pods: a worker of Dask, which runs our node
+    Job or Deployment NAME-scheduler ── one pod: the engine's head ◄── Service NAME
+      └ owns ─► Secret NAME-node, NAME-client    (credentials: of pods, and of programs)
+                Deployment NAME-worker ── pods: a worker of the engine, which runs our node
                 NetworkPolicy NAME       (who may connect: pods of this namespace)
+                Service NAME-nodes       (on Ray: where nodes find the head)
+
+The engine is Dask, or Ray; `engines` has what differs.
 
 With a lease the scheduler is a Job with a deadline, which the program moves on. When the deadline
 passes, Kubernetes ends the Job, deletes it, and with it all that it owns. So nothing in the cluster
@@ -20,33 +23,31 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
-from mars.deploy import dask_programs
-from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
+from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN
+from mars.deploy.kubernetes import engines
+from mars.deploy.kubernetes.engines import Container
 from mars.deploy.kubernetes.places import (
-    CA_FILE,
-    CERTIFICATE_FILE,
-    KEY_FILE,
+    AUTHORITY,
+    CERTIFY,
     POD_IP,
     POD_NAME,
     POD_NAMESPACE,
-    SCHEDULER_PORT,
+    RAY_HEAD_PORT,
     SCRATCH,
     SECRETS,
-    WORKER_PORT,
 )
 from mars.deploy.kubernetes.wanted import Json, Part, Wanted
-from mars.deploy.programs import Node, Place, Program
-from mars.deploy.records import Record
-from mars.engines.kinds import DASK
 from mars.settings import KUBERNETES_FINISHED_S, KUBERNETES_GRACE_S, MIB
 
 NAME_LABEL: Final = "app.kubernetes.io/name"
 INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
 PART_LABEL: Final = "app.kubernetes.io/component"
 MANAGER_LABEL: Final = "app.kubernetes.io/managed-by"
+ENGINE_LABEL: Final = "mars/engine"
+SERVICE_LABEL: Final = "mars/service"
+"""What runs in the pods, and where programs connect: for programs that come later."""
 
 SCHEDULER: Final = "scheduler"
 WORKER: Final = "worker"
@@ -72,7 +73,7 @@ def selector(name: str = "", part: str = "") -> str:
 def address(wanted: Wanted) -> str:
     """Where programs in the same Kubernetes connect."""
     host = f"{wanted.service}.{wanted.namespace}.svc"
-    return DASK.address(f"{host}:{wanted.service_port}", secure=True)
+    return wanted.kind.address(f"{host}:{wanted.service_port}", secure=True)
 
 
 def everything(
@@ -92,7 +93,11 @@ def everything(
         made.append(secret(wanted, "node", node))
     if client is not None:
         made.append(secret(wanted, "client", client))
-    made += [service(wanted), workers(wanted)]
+    made.append(service(wanted))
+    for_nodes = nodes_service(wanted)
+    if for_nodes is not None:
+        made.append(for_nodes)
+    made.append(workers(wanted))
     if wanted.network_policy:
         made.append(network_policy(wanted))
     return made
@@ -117,7 +122,10 @@ def owned(one: Json, root: Json) -> Json:
 
 
 def secret(wanted: Wanted, whose: str, files: Mapping[str, str]) -> Json:
-    """Certificate, key, authority and token, of pods ("node") or of programs ("client")."""
+    """Certificate, key, authority and token, of pods ("node") or of programs ("client").
+
+    Pods of Ray make their certificates, so theirs has the key of the authority instead.
+    """
     data = {name: base64.b64encode(files[name].encode()).decode() for name in sorted(files)}
     return {
         "apiVersion": "v1",
@@ -130,21 +138,33 @@ def secret(wanted: Wanted, whose: str, files: Mapping[str, str]) -> Json:
 
 
 def service(wanted: Wanted) -> Json:
-    """One name and one port for the scheduler, for workers and for programs."""
-    port = {
-        "name": "tls-dask",
-        "port": wanted.service_port,
-        "targetPort": SCHEDULER_PORT,
-        "protocol": "TCP",
-    }
+    """One name and one port for programs; on Dask for workers, too."""
+    port = engines.program_port(wanted.kind)
+    return _service(wanted, wanted.service, f"tls-{wanted.kind.name}", wanted.service_port, port)
+
+
+def nodes_service(wanted: Wanted) -> Json | None:
+    """A name for the head's pod, by which nodes of Ray find it; None: they use `service`."""
+    name = engines.nodes_service(wanted)
+    if not name:
+        return None
+    made = _service(wanted, name, "tls-head", RAY_HEAD_PORT, RAY_HEAD_PORT)
+    spec = made["spec"]
+    assert isinstance(spec, dict)
+    spec |= {"type": "ClusterIP", "clusterIP": "None"}
+    return made
+
+
+def _service(wanted: Wanted, name: str, port_name: str, port: int, in_pod: int) -> Json:
+    one = {"name": port_name, "port": port, "targetPort": in_pod, "protocol": "TCP"}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(wanted, wanted.service),
+        "metadata": _metadata(wanted, name),
         "spec": {
             "type": wanted.service_type,
             "selector": _selects(wanted, SCHEDULER),
-            "ports": [port],
+            "ports": [one],
             # Workers try until it answers. Kubelets tell of a probe up to a minute late.
             "publishNotReadyAddresses": True,
         },
@@ -155,7 +175,7 @@ def network_policy(wanted: Wanted) -> Json:
     """Pods of this namespace may connect; others only to a Service that is open to the outside."""
     rules: list[Json] = [{"from": [{"podSelector": {}}]}]
     if wanted.service_type != "ClusterIP":
-        rules.append({"ports": [{"port": SCHEDULER_PORT, "protocol": "TCP"}]})
+        rules.append({"ports": [{"port": engines.program_port(wanted.kind), "protocol": "TCP"}]})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -170,16 +190,12 @@ def network_policy(wanted: Wanted) -> Json:
 
 def scheduler(wanted: Wanted) -> Json:
     """The pod to which workers and programs connect; what owns the cluster."""
-    record = _record(wanted, "0.0.0.0")  # noqa: S104 (in its pod, with TLS)
-    program = dask_programs.head(Place(record, _FILES, Path(SCRATCH)))
     pod = _pod(
         wanted,
         SCHEDULER,
         wanted.scheduler,
-        program,
-        ports={"tls-dask": SCHEDULER_PORT},
+        engines.head(wanted),
         folders={SCRATCH: min(wanted.spill_bytes, 1 << 30)},
-        shm_bytes=0,
         restart="Never" if wanted.lease_s else "Always",
     )
     metadata = _metadata(wanted, f"{wanted.name}-{SCHEDULER}")
@@ -210,10 +226,6 @@ def scheduler(wanted: Wanted) -> Json:
 
 def workers(wanted: Wanted) -> Json:
     """The pods that run calls."""
-    given = wanted.workers
-    record = _record(wanted, wanted.service)
-    node = Node(f"$({POD_NAME})", f"$({POD_IP})", given.cores, given.memory_bytes, port=WORKER_PORT)
-    program = dask_programs.node(Place(record, _FILES, Path(wanted.spill_paths[0])), node)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -226,13 +238,11 @@ def workers(wanted: Wanted) -> Json:
             "template": _pod(
                 wanted,
                 WORKER,
-                given,
-                program,
-                ports={"tls-worker": WORKER_PORT, "tls-nanny": WORKER_PORT + 1},
+                wanted.workers,
+                engines.node(wanted),
                 folders=dict.fromkeys(
                     wanted.spill_paths, wanted.spill_bytes // len(wanted.spill_paths)
                 ),
-                shm_bytes=wanted.shm_bytes,
                 restart="Always",
             ),
         },
@@ -263,16 +273,9 @@ def driver_role(namespace: str, name: str = "mars-driver") -> Json:
     }
 
 
-_FILES: Final = Credentials(CA_FILE, CERTIFICATE_FILE, KEY_FILE, "")
-
-
-def _record(wanted: Wanted, host: str) -> Record:
-    port = SCHEDULER_PORT if host == "0.0.0.0" else wanted.service_port  # noqa: S104
-    return Record(wanted.name, DASK.name, host, port, port, 0, secure=True, origin="up")
-
-
 def _metadata(wanted: Wanted, name: str) -> Json:
-    return {"name": name, "namespace": wanted.namespace, "labels": labels(wanted.name)}
+    told = {ENGINE_LABEL: wanted.kind.name, SERVICE_LABEL: wanted.service}
+    return {"name": name, "namespace": wanted.namespace, "labels": labels(wanted.name) | told}
 
 
 def _selects(wanted: Wanted, part: str) -> dict[str, str]:
@@ -283,28 +286,28 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
     wanted: Wanted,
     part: str,
     given: Part,
-    program: Program,
+    container: Container,
     *,
-    ports: Mapping[str, int],
     folders: Mapping[str, int],
-    shm_bytes: int,
     restart: str,
 ) -> Json:
     """A pod of one container, as the template of what starts it."""
-    volumes: list[Json] = [
-        {
-            "name": "credentials",
-            # 0440: the pod's group is its own.
-            "secret": {"secretName": f"{wanted.name}-node", "defaultMode": 0o440},
-        }
-    ]
+    # 0440: the pod's group is its own.
+    secret: Json = {"secretName": f"{wanted.name}-node", "defaultMode": 0o440}
+    volumes: list[Json] = [{"name": "credentials", "secret": secret}]
+    if container.certifies:
+        own_files: Json = {"medium": "Memory", "sizeLimit": _size(MIB)}
+        volumes = [
+            {"name": "credentials", "emptyDir": own_files},
+            {"name": "authority", "secret": secret},
+        ]
     mounts: list[Json] = [{"name": "credentials", "mountPath": SECRETS, "readOnly": True}]
     for number, (folder, size) in enumerate(folders.items()):
         name = f"scratch-{number}" if number else "scratch"
         volumes.append({"name": name, "emptyDir": {"sizeLimit": _size(size)}})
         mounts.append({"name": name, "mountPath": folder})
-    if shm_bytes:
-        shm: Json = {"medium": "Memory", "sizeLimit": _size(shm_bytes)}
+    if container.shm_bytes:
+        shm: Json = {"medium": "Memory", "sizeLimit": _size(container.shm_bytes)}
         volumes.append({"name": "shm", "emptyDir": shm})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     for one in given.volumes:
@@ -312,7 +315,7 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
         mount = {key: one[key] for key in _OF_MOUNTS if key in one}
         mounts.append({"name": one["name"], **mount})
     scratch = next(iter(folders))
-    own = {"HOME": scratch, "TMPDIR": scratch, **program.environment}
+    own = {"HOME": scratch, "TMPDIR": scratch, **container.program.environment}
     if given.gpus:
         own["MARS_GPUS"] = str(given.gpus)  # the pod sees these and no others: our node offers them
     env: list[Json] = [
@@ -324,7 +327,8 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
         )
     ]
     # Those of the program count more than those of the user: they keep strangers out.
-    env += [{"name": name, "value": text} for name, text in {**given.env, **own}.items()]
+    theirs = {name: text for name, text in given.env.items() if name not in container.program.unset}
+    env += [{"name": name, "value": text} for name, text in {**theirs, **own}.items()]
     limits = {
         "cpu": f"{given.cpu_milli}m",
         "memory": _size(given.memory_bytes),
@@ -334,36 +338,46 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
     if given.gpus:
         limits[_GPUS] = str(given.gpus)
     probe: Json = {
-        "exec": {"command": [*_PYTHON, "mars.deploy.kubernetes.alive", str(min(ports.values()))]},
+        "exec": {
+            "command": [
+                *_PYTHON,
+                "mars.deploy.kubernetes.alive",
+                str(next(iter(container.ports.values()))),
+            ]
+        },
         "timeoutSeconds": 20,
     }
-    container: Json = {
-        "name": part,
+    common: Json = {
         "image": wanted.image,
-        "command": ["python", *program.command[1:]],
         "env": env,
-        "ports": [
-            {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()
-        ],
         "resources": {"requests": dict(limits), "limits": limits},
-        "startupProbe": {**probe, "periodSeconds": 3, "failureThreshold": 40},
-        "livenessProbe": {**probe, "periodSeconds": 60, "failureThreshold": 4},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "runAsNonRoot": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": mounts,
         # What a container that crashed printed last stands in the pod's status, too.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if wanted.pull_policy:
-        container["imagePullPolicy"] = wanted.pull_policy
+        common["imagePullPolicy"] = wanted.pull_policy
+    runs: Json = {
+        **common,
+        "name": part,
+        "command": ["python", *container.program.command[1:]],
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"}
+            for name, port in container.ports.items()
+        ],
+        "startupProbe": {**probe, "periodSeconds": 3, "failureThreshold": 40},
+        "livenessProbe": {**probe, "periodSeconds": 60, "failureThreshold": 4},
+        "volumeMounts": mounts,
+    }
     if given.pre_stop:
-        container["lifecycle"] = {"preStop": {"exec": {"command": list(given.pre_stop)}}}
+        runs["lifecycle"] = {"preStop": {"exec": {"command": list(given.pre_stop)}}}
     spec: Json = {
-        "containers": [container],
+        "containers": [runs],
         "volumes": volumes,
         "restartPolicy": restart,
         "terminationGracePeriodSeconds": KUBERNETES_GRACE_S,
@@ -377,6 +391,8 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
+    if container.certifies:
+        spec["initContainers"] = [{**common, **_certifies(container)}]
     if wanted.service_account:
         spec["serviceAccountName"] = wanted.service_account
     if wanted.pull_secrets:
@@ -389,6 +405,20 @@ def _pod(  # noqa: PLR0913 (what differs between two kinds of pods)
         spec["affinity"] = _spread(wanted)
     metadata = {"labels": {**given.labels, **labels(wanted.name), PART_LABEL: part}}
     return {"metadata": metadata, "spec": spec}
+
+
+def _certifies(container: Container) -> Json:
+    """A container that makes the pod's certificate; no other one sees the authority's key."""
+    head = ["--head", container.awaits] if container.awaits else []
+    mounts: list[Json] = [
+        {"name": "credentials", "mountPath": SECRETS},
+        {"name": "authority", "mountPath": AUTHORITY, "readOnly": True},
+    ]
+    return {
+        "name": CERTIFY,
+        "command": [*_PYTHON, "mars.deploy.kubernetes.certify", *head, *container.names],
+        "volumeMounts": mounts,
+    }
 
 
 def _spread(wanted: Wanted) -> Json:

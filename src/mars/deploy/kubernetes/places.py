@@ -19,6 +19,21 @@ SCHEDULER_PORT: Final = 8786
 WORKER_PORT: Final = 8788
 """Where Dask's worker listens in its pod; its nanny takes the next number."""
 
+RAY_HEAD_PORT: Final = 6379
+"""Where Ray's head listens in its pod for nodes that join: Ray's own number."""
+
+RAY_CLIENT_PORT: Final = 10_001
+"""Where Ray's head listens in its pod for programs: Ray's own number. Its other ports follow."""
+
+RAY_NODE_PORT: Final = 20_000
+"""The first port of a node of Ray in its pod; its other ports follow."""
+
+CERTIFY: Final = "certify"
+"""The container in a pod of Ray that makes the pod's certificate, before the other one starts."""
+
+AUTHORITY: Final = "/etc/mars/authority"
+"""Where the Secret of a cluster on Ray is mounted while a pod makes its certificate."""
+
 SCRATCH: Final = "/scratch"
 """The folder for temporary files and for values that are spilled, unless told otherwise."""
 

@@ -63,7 +63,7 @@ def is_running(pod: Facts) -> bool:
     """Whether its container runs now, ready or not, and was not told to end."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
-    return any((one.get("state") or {}).get("running") for one in _containers(pod))
+    return any((one.get("state") or {}).get("running") for one in _runs(pod))
 
 
 def restarts(pod: Facts) -> int:
@@ -157,6 +157,18 @@ def lost(name: str, pod: Facts | None, events: Sequence[Facts]) -> str:
 
 
 def _containers(pod: Facts) -> Sequence[Facts]:
+    """What is known of its containers, first of those that prepare it and have not ended well."""
+    first = pod.get("status", {}).get("initContainerStatuses") or ()
+    prepare = [one for one in first if not _ended_well(one)]
+    return [*prepare, *_runs(pod)]
+
+
+def _ended_well(container: Facts) -> bool:
+    ended = (container.get("state") or {}).get("terminated")
+    return ended is not None and ended.get("exitCode") == 0
+
+
+def _runs(pod: Facts) -> Sequence[Facts]:
     return pod.get("status", {}).get("containerStatuses") or ()
 
 

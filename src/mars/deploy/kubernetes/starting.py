@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 from mars import platform
 from mars.calls.mistakes import unknown_argument
 from mars.config import plain_scalar
-from mars.deploy import credentials, private_files, records
+from mars.deploy import credentials, private_files, ray_programs, records
+from mars.deploy.clusters import missing_package
 from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
 from mars.deploy.knock import knock
 from mars.deploy.kubernetes import manifests, pods
@@ -34,7 +35,8 @@ from mars.deploy.kubernetes.client import (
 )
 from mars.deploy.kubernetes.places import IMAGE
 from mars.deploy.kubernetes.wanted import Wanted, wanted, whole
-from mars.engines.kinds import DASK
+from mars.engines.kinds import DASK, KINDS, RAY
+from mars.engines.ray import is_connected
 from mars.errors import ClusterUnreachable, CredentialsError, StartupFailed, UsageError
 from mars.observe.progress import write_line
 from mars.sessions.opening import new_session
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mars.deploy.kubernetes.wanted import Json
+    from mars.engines.kinds import EngineKind
+    from mars.sessions.session import Session
 
 __all__ = ["connect_cluster", "make_credentials", "new_cluster", "new_name", "start"]
 
@@ -70,11 +74,13 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     name: str | None = None,
     lease: int = KUBERNETES_LEASE_S,
     worker_gpus: int = 0,
+    engine: str | None = None,
     **options: object,
 ) -> KubernetesClusterClient:
     """Start a cluster on Kubernetes, and make a session on it.
 
-    One pod runs the scheduler of Dask, the others run calls. The session is the default session.
+    One pod runs the scheduler of Dask, or the head of Ray; the others run calls. The session is the
+    default session.
 
     Parameters
     ----------
@@ -88,7 +94,7 @@ def new_cluster(  # noqa: PLR0913 (the original's)
         Accepted for programs of the original, without effect: there is one scheduler, and no web
         server.
     supervisor_cpu, supervisor_mem : optional
-        Cores and memory of the scheduler's pod. Default: 1 core and 1 GiB.
+        Cores and memory of the scheduler's pod. Default: 1 core and 1 GiB; on Ray 2 GiB.
     worker_num : int, default 1
         How many pods run calls.
     worker_cpu, worker_mem : optional
@@ -115,6 +121,9 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     worker_gpus : int, default 0
         Whole GPUs of NVIDIA for each of the pods that run calls, for calls with ``gpus=``. The
         hosts need NVIDIA's device plugin. Requests are limits.
+    engine : {"dask", "ray"}, optional
+        What runs in the pods. Default: "dask". Ray has to be in the image, and here. A process has
+        one connection to Ray, so it can have one such cluster at a time.
     **options
         Those of `mars.new_session`, such as ``checkpoint=`` or ``env=``. And of pods:
         ``worker_spill_size`` (4 GiB: disk of each worker's pod), ``extra_env``, ``extra_labels``,
@@ -135,7 +144,8 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     Raises
     ------
     UsageError
-        There is no such namespace, no image was named, or Kubernetes does not take an argument.
+        There is no such namespace, no image was named, or Kubernetes does not take an argument. Or
+        the engine is not installed here, or this process is connected to another Ray.
     CredentialsError
         Kubernetes does not know us, or does not let us do something. The message says what.
     ClusterUnreachable
@@ -182,6 +192,7 @@ def new_cluster(  # noqa: PLR0913 (the original's)
             worker_cache_mem=worker_cache_mem,
             service_type=service_type,
             lease=lease,
+            engine=engine,
         )
     )
     plan = wanted(name=name or new_name(), namespace=namespace or "default", **asked)
@@ -189,6 +200,7 @@ def new_cluster(  # noqa: PLR0913 (the original's)
     if min_worker_num is not None:
         enough = whole("min_worker_num", min_worker_num, 1, plan.worker_num)
     del web_num, web_cpu, web_mem
+    check_engine(plan.kind)
     api = Api(kube_api_client, namespace)
     plan = wanted(name=plan.name, namespace=api.namespace, **asked)
     if worker_cache_mem is not None:
@@ -254,15 +266,21 @@ def connect_cluster(
             f"there is no cluster {name!r} in namespace {api.namespace!r}; "
             f"`mars cluster status --kubernetes` lists them"
         )
-    kept = Kept(api, name, 0, 0.0)
+    workers: pods.Facts | None = api.deployment(f"{name}-{manifests.WORKER}")
+    told = {} if workers is None else workers["metadata"].get("labels") or {}
+    engine = KINDS[told.get(manifests.ENGINE_LABEL, DASK.name)]
+    check_engine(engine)
+    kept = Kept(api, name, 0, 0.0, engine)
     kept.kind = "Job" if api.job(f"{name}-{manifests.SCHEDULER}") is not None else "Deployment"
     kept.ends_with_us = False
     try:
-        service = _service_of(api, name)
+        service = api.service(told.get(manifests.SERVICE_LABEL, name))
+        if service is None:
+            raise ClusterUnreachable(f"the cluster {name} has no Service any more")
         facts: pods.Facts = service
         port = facts["spec"]["ports"][0]["port"]
         host = f"{facts['metadata']['name']}.{api.namespace}.svc:{port}"
-        inside = DASK.address(host, secure=True)
+        inside = engine.address(host, secure=True)
         watch = Waiting(api, name, time.monotonic() + KUBERNETES_START_S)
         return connected(kept, inside, service, secret_texts(secret), watch, 1, session_options)
     except BaseException:
@@ -283,19 +301,20 @@ def start(
     begun = time.monotonic()
     first, *others = manifests.everything(plan, node, client)
     root = api.make(first)
-    kept = Kept(api, plan.name, plan.lease_s, begun)
+    kept = Kept(api, plan.name, plan.lease_s, begun, plan.kind)
     try:
         made = [api.make(manifests.owned(one, root)) for one in others]
     except BaseException:
         kept.give_up()
         raise
-    return kept, next(one for one in made if one["kind"] == "Service")
+    return kept, next(one for one in made if pods.name_of(one) == plan.service)
 
 
 def make_credentials(plan: Wanted, valid_days: float) -> tuple[dict[str, str], dict[str, str]]:
     """An authority of its own, and what it signed: for the pods, and for programs.
 
-    The key of the authority is forgotten: nobody can make further certificates.
+    The key of the authority is forgotten: nobody can make further certificates. Pods of Ray make
+    their own, so they get it.
     """
     host = f"{plan.service}.{plan.namespace}.svc"
     names = [plan.service, host, f"{host}.cluster.local", "localhost", "127.0.0.1"]
@@ -303,12 +322,35 @@ def make_credentials(plan: Wanted, valid_days: float) -> tuple[dict[str, str], d
     try:
         made = folder / "credentials"
         credentials.create(made, names, datetime.timedelta(days=valid_days))
-        node = {
-            name: private_files.read(made / name).decode() for name in (CA, CERTIFICATE, KEY, TOKEN)
-        }
-        return node, credentials.pack(made, client_only=True)
+        client = credentials.pack(made, client_only=True)
+        if plan.kind is RAY:
+            return credentials.pack(made, client_only=False), client
+        names_of_files = CA, CERTIFICATE, KEY, TOKEN
+        node = {name: private_files.read(made / name).decode() for name in names_of_files}
+        return node, client
     finally:
         private_files.remove(folder)
+
+
+def check_engine(kind: EngineKind) -> None:
+    """Refuse an engine that this process cannot connect to, before anything is started.
+
+    Raises
+    ------
+    UsageError
+        It is not installed, or this process is connected to another Ray.
+    """
+    missing = missing_package(kind)
+    if missing:
+        raise UsageError(
+            f"the package {missing} is not installed here; "
+            f"python -m pip install 'mars-remote[{kind.name}]'"
+        )
+    if kind is RAY and is_connected():
+        raise UsageError(
+            "this process is connected to Ray already, and has one connection at a time: end the "
+            "session on it before, or use engine='dask'"
+        )
 
 
 def new_name() -> str:
@@ -378,20 +420,6 @@ def _instance(one: pods.Facts) -> str:
     return str((one["metadata"].get("labels") or {}).get(manifests.INSTANCE_LABEL, ""))
 
 
-def _service_of(api: Api, name: str) -> Json:
-    """The Service of a cluster: of its name, or as its workers have its address."""
-    found = api.service(name)
-    if found is None:
-        workers: pods.Facts | None = api.deployment(f"{name}-{manifests.WORKER}")
-        if workers is not None:
-            command = workers["spec"]["template"]["spec"]["containers"][0]["command"]
-            address = next(word for word in command if word.startswith("tls://"))
-            found = api.service(address.removeprefix("tls://").partition(":")[0])
-    if found is None:
-        raise ClusterUnreachable(f"the cluster {name} has no Service any more")
-    return found
-
-
 def connected(
     kept: Kept,
     inside: str,
@@ -411,8 +439,7 @@ def connected(
         )
     endpoint = way_in(kept, inside, service)
     files = kept.know(endpoint, client)
-    watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
-    session = new_session(endpoint, **dict(session_options or {}))  # type: ignore[arg-type]
+    session = _session(kept, endpoint, files, watch, session_options or {})
     site = session.engine.site  # type: ignore[attr-defined]
     site.why_lost, site.fate = kept.why_lost, kept.fate
     made = KubernetesClusterClient(kept, endpoint, session)
@@ -424,6 +451,21 @@ def connected(
         made.close()
         raise
     return made
+
+
+def _session(
+    kept: Kept, endpoint: str, files: Credentials, watch: Waiting, options: Mapping[str, object]
+) -> Session:
+    """A session; tried again on Ray, whose head may give up as it begins, see `beginning`."""
+    tries = ray_programs.HEAD_TRIES if kept.engine is RAY else 1
+    for tries_left in reversed(range(tries)):
+        watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
+        try:
+            return new_session(endpoint, **options)  # type: ignore[arg-type]
+        except (StartupFailed, ClusterUnreachable):
+            if not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _answers(kept: Kept, endpoint: str, files: Credentials) -> bool:

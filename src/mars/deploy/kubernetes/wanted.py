@@ -14,14 +14,19 @@ from typing import Final, cast
 
 from mars.calls.options import parse_bytes
 from mars.config import plain_scalar
-from mars.deploy.kubernetes.places import SCRATCH
+from mars.deploy.kubernetes.places import RAY_CLIENT_PORT, SCHEDULER_PORT, SCRATCH
+from mars.deploy.ray_programs import store_bytes
+from mars.engines.kinds import CLUSTERS, DASK, KINDS, RAY, EngineKind
 from mars.errors import UsageError
 from mars.settings import (
     KUBERNETES_CACHE_SHARE,
+    KUBERNETES_HEAD_BYTES,
     KUBERNETES_LEASE_S,
+    KUBERNETES_RAY_HEAD_BYTES,
     KUBERNETES_SPILL_BYTES,
     KUBERNETES_USER,
     KUBERNETES_WORKER_BYTES,
+    MIB,
 )
 
 Json = dict[str, object]
@@ -86,6 +91,8 @@ class Wanted:
         How many pods run calls.
     shm_bytes, spill_bytes : int
         Sizes of ``/dev/shm``, and of the folder for temporary files and spilled values.
+    kind : EngineKind
+        The engine in the pods.
     lease_s : int
         The cluster ends if its program has not been heard of for this time, seconds. 0: it stays
         until somebody ends it.
@@ -102,7 +109,7 @@ class Wanted:
     spill_paths: Sequence[str] = (SCRATCH,)
     service_type: str = "ClusterIP"
     service_name: str = ""
-    service_port: int = 8786
+    service_port: int = SCHEDULER_PORT
     pull_policy: str = ""
     pull_secrets: Sequence[str] = ()
     service_account: str = ""
@@ -111,6 +118,7 @@ class Wanted:
     user_id: int = KUBERNETES_USER
     network_policy: bool = True
     lease_s: int = KUBERNETES_LEASE_S
+    kind: EngineKind = DASK
 
     @property
     def service(self) -> str:
@@ -156,6 +164,15 @@ def dns_name(name: str, value: object) -> str:
             f"beginning with a letter, at most 40"
         )
     return value
+
+
+def engine_kind(value: object) -> EngineKind:
+    """The engine in the pods, by its name."""
+    if value is None:
+        return DASK
+    if value not in [kind.name for kind in CLUSTERS]:
+        raise ValueError(f"engine has to be 'dask' or 'ray' on Kubernetes, got {value!r}")
+    return KINDS[str(value)]
 
 
 def words(name: str, value: object) -> Mapping[str, str]:
@@ -220,6 +237,7 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
     name: str,
     namespace: str,
     image: object,
+    engine: object = None,
     worker_num: object = 1,
     worker_cpu: object = None,
     worker_mem: object = None,
@@ -294,7 +312,9 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
             or sequence("pre_stop_command", own["pre"][0]),
         )
 
+    kind = engine_kind(engine)
     defaults = 1000, KUBERNETES_WORKER_BYTES
+    of_head = 1000, KUBERNETES_RAY_HEAD_BYTES if kind is RAY else KUBERNETES_HEAD_BYTES
     workers = part("worker", worker_cpu, worker_mem, defaults, worker_gpus)
     paths = sequence("worker_spill_paths", worker_spill_paths) or (SCRATCH,)
     for path in paths:
@@ -303,6 +323,18 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
     type_ = "ClusterIP" if service_type is None else service_type
     if type_ not in SERVICE_TYPES:
         raise ValueError(f"service_type has to be one of {SERVICE_TYPES}, got {service_type!r}")
+    if kind is RAY and type_ != "ClusterIP":
+        raise UsageError(
+            f"service_type={type_!r} is not for engine='ray': Ray compares the address with the "
+            f"certificate of its head, which is made before this Service has an address; leave it "
+            f"out, or use engine='dask'"
+        )
+    shm_bytes = _cache(worker_cache_mem, workers.memory_bytes)
+    if kind is RAY and shm_bytes + store_bytes(workers.memory_bytes) >= workers.memory_bytes:
+        raise ValueError(
+            f"worker_cache_mem={worker_cache_mem!r} leaves no memory for calls: on Ray its object "
+            f"store takes {store_bytes(workers.memory_bytes) // MIB} MiB of worker_mem, too"
+        )
     if image_pull_policy not in (None, "Always", "IfNotPresent", "Never"):
         raise ValueError(
             f"image_pull_policy has to be 'Always', 'IfNotPresent' or 'Never', "
@@ -318,10 +350,10 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
         name=dns_name("name", name),
         namespace=namespace,
         image=image,
-        scheduler=part("supervisor", supervisor_cpu, supervisor_mem, (1000, 1 << 30)),
+        scheduler=part("supervisor", supervisor_cpu, supervisor_mem, of_head),
         workers=workers,
         worker_num=whole("worker_num", worker_num),
-        shm_bytes=_cache(worker_cache_mem, workers.memory_bytes),
+        shm_bytes=shm_bytes,
         spill_bytes=(
             KUBERNETES_SPILL_BYTES
             if worker_spill_size is None
@@ -330,7 +362,7 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
         spill_paths=paths,
         service_type=str(type_),
         service_name="" if service_name is None else dns_name("service_name", service_name),
-        service_port=8786
+        service_port=(RAY_CLIENT_PORT if kind is RAY else SCHEDULER_PORT)
         if service_port is None
         else whole("service_port", service_port, 1, 65535),
         pull_policy=str(image_pull_policy or ""),
@@ -341,6 +373,7 @@ def wanted(  # noqa: PLR0913 (what users may ask for)
         user_id=KUBERNETES_USER if user_id is None else whole("user_id", user_id),
         network_policy=bool(network_policy),
         lease_s=KUBERNETES_LEASE_S if lease is None else whole("lease", lease, 0),
+        kind=kind,
     )
 
 

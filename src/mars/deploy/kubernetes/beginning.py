@@ -1,0 +1,66 @@
+"""Starts Ray in a pod, and once more if it gives up as it begins: a program.
+
+``python -m mars.deploy.kubernetes.beginning FOLDER TRIES SETTLED_S COMMAND...`` runs the command,
+which keeps its files in FOLDER, and ends with its status. Ray ends itself if its raylet has not
+registered 30 seconds after it was started, or its agent has not come after 15, which a busy host
+does not always do in time. The Job of a head starts no second pod, as that would not know what the
+first one knew; but who ends before it has begun knew nothing. So it is started again here. It has
+begun when SETTLED_S seconds have passed since its raylet made its socket. It is the first process
+of its container.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mars.deploy.ray_programs import BELOW, raylet_has_begun
+from mars.settings import KUBERNETES_POLL_S
+
+
+def run(folder: Path, tries: int, settled_s: float, command: Sequence[str]) -> int:
+    """Run a command until it ends after it has begun, or has not begun so many times.
+
+    Returns
+    -------
+    int
+        The status of its last end, as a shell has it.
+    """
+    ended = threading.Event()  # somebody wants our end
+    running: list[subprocess.Popen[bytes]] = []
+
+    def end(number: int, _: object) -> None:
+        ended.set()
+        for one in running:
+            one.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    status = 1
+    for tries_left in reversed(range(tries)):
+        # What an earlier one has left says nothing of this one, and takes room.
+        shutil.rmtree(folder / BELOW, ignore_errors=True)
+        with subprocess.Popen(command) as started:
+            running[:] = [started]
+            seen_at = None
+            while seen_at is None and started.poll() is None:
+                ended.wait(KUBERNETES_POLL_S)
+                seen_at = time.monotonic() if raylet_has_begun(folder) else None
+            status = started.wait()
+        running.clear()
+        has_begun = seen_at is not None and time.monotonic() - seen_at >= settled_s
+        if has_begun or ended.is_set() or status == 0:
+            break
+        if tries_left:
+            print(f"it ended with {status} before it had begun; once more", file=sys.stderr)
+    return 128 - status if status < 0 else status
+
+
+if __name__ == "__main__":
+    sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
