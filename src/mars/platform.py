@@ -457,6 +457,36 @@ def unbuffer_c_output() -> None:
         libc.setvbuf(stream, None, _IONBF, 0)
 
 
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_MOST_ON_HEAP: Final = 32 << 20  # more than that, glibc takes for no threshold
+
+
+def keep_heap(kept: int) -> None:
+    """Let this process, and those that it forks, keep so many bytes that were freed.
+
+    For the C library of Linux, and unless the program's environment says how memory is allocated.
+    """
+    import ctypes
+
+    said = "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"
+    if any(name in os.environ for name in said) or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MOST_ON_HEAP)
+        mallopt(_M_TRIM_THRESHOLD, kept)
+
+
+def trim_heap() -> None:
+    """Give memory that was freed back to the system."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 class Process:
     """One process, which it stays: its number is used again once it has been reaped.
 

@@ -267,6 +267,11 @@ IDLE_ARENA_S: Final = 10.0
 """Memory of freed objects goes back to the system if nothing more was freed for so long, in
 seconds. To write 512 MiB to fresh pages takes 0.15 s longer, which is 1.5 % of this time."""
 
+HEAP_KEPT_BYTES: Final = 128 * MIB
+"""How many bytes that calls have freed each worker keeps for further calls, until it has ended none
+for `IDLE_ARENA_S`. To make, scale and sum chunks of 32 MB takes 22 ms each with fresh pages, and
+17 ms with these."""
+
 MAPPED_CACHE_BYTES: Final = 2048 * MIB
 """How many bytes of mapped inputs a worker keeps for its next calls, at the most. To map an input
 again costs time, but addresses cost nothing."""

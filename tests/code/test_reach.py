@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import gc
 import importlib
+import math
+import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -115,6 +118,18 @@ def user_of(module: ModuleType) -> Callable[[], Any]:
 def test_a_function_is_pickled_once_while_nothing_changes(own: ModuleType) -> None:
     for func in (own.user, user_of(own)):
         assert describe(func, Keep) is describe(func, Keep)
+
+
+def test_a_function_in_c_is_pickled_once_while_its_module_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = math.sqrt
+    before = describe(root, Keep)
+    assert describe(root, Keep) is before
+    monkeypatch.setattr(math, "sqrt", math.cbrt)  # its name leads to another one now
+    with contextlib.suppress(pickle.PicklingError):
+        assert describe(root, Keep) is not before
+    assert describe([].append, Keep) is not describe([].append, Keep)  # of a list that may grow
 
 
 @pytest.mark.parametrize("change", CHANGES)

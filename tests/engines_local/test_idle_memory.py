@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import mars
@@ -99,3 +104,52 @@ def test_what_is_used_again_and_again_stays(
         assert mr.spawn(np.ones, args=(MIB,)).execute().fetch().sum() == MIB
         time.sleep(0.02)  # between two results, as in any program
         assert 8 * MIB <= counted(session) <= 24 * MIB
+
+
+def use_and_free() -> tuple[int, int]:
+    """Pages that were fresh, and the process."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    made = np.ones(3 * MIB) + 1.0  # two of 24 MiB are there at a time
+    del made
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, os.getpid()
+
+
+def kept_by(pid: int) -> int:
+    return psutil.Process(pid).memory_info().rss
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names,
+    reason="only the C library of GNU is told what to keep",
+)
+def test_what_a_call_has_freed_is_used_by_the_next_and_goes_back_later(
+    idle_s: Callable[[float], None], wait_until: WaitUntil
+) -> None:
+    idle_s(600)
+    fresh = [mr.spawn(use_and_free).execute().fetch()[0] for _ in range(3)]
+    pid = mr.spawn(use_and_free).execute().fetch()[1]
+    assert fresh[-1] < 1000  # of 12 288, or 24 large ones
+    kept = kept_by(pid)
+    idle_s(0.3)
+    mr.spawn(os.getpid).execute()
+    wait_until(lambda: kept_by(pid) < kept - 40 * MIB)
+
+
+def test_a_program_that_says_how_memory_is_allocated_is_heard() -> None:
+    code = """
+import ctypes, sys
+from mars import platform
+class Library:
+    def mallopt(self, *what): print(*what)
+ctypes.CDLL = lambda name: Library()
+platform.keep_heap(5)
+"""
+    for more, said in (
+        ({}, "-3 33554432\n-1 5\n"),
+        ({"MALLOC_TRIM_THRESHOLD_": "1"}, ""),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=9"}, ""),
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True
+        )
+        assert (ran.stdout, ran.stderr) == (said, "")

@@ -48,6 +48,7 @@ class MemoryLimit:
 
     def __enter__(self) -> MemoryLimit:
         self._before = resource.getrlimit(resource.RLIMIT_DATA)
+        platform.trim_heap()  # what calls before have freed is no room for this one
         self._set(_pages(_DATA) * _PAGE + self._size)
         return self
 

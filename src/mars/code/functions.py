@@ -6,12 +6,13 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Callable
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Final
 
 from mars.code.digest import blake2b
 from mars.code.keepers import Keeper
 from mars.code.needs import packages_of
+from mars.code.origin import found
 from mars.code.pickling import Memory, dumps_function
 from mars.task import Function
 
@@ -42,7 +43,12 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
         Whatever its pickling raises.
     """
     known = _described.known.get(id(func))
-    if known is not None and known.reference() is func and known.reach.unchanged():
+    if (
+        known is not None
+        and known.reference() is func
+        and known.reach.unchanged()
+        and (type(func) is FunctionType or _is_of_module(func))
+    ):
         return known.made
     keep = keep_factory()
     data, reach = dumps_function(func, keep)
@@ -62,6 +68,16 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     if reach.modules:
         with contextlib.suppress(TypeError):
             function.origin = weakref.ref(func)
-    if isinstance(func, FunctionType) and reach.stable and not buffers:
+    kept = isinstance(func, FunctionType) or _is_of_module(func)
+    if kept and reach.stable and not buffers:
         _described.put(func, reach, function)
     return function
+
+
+def _is_of_module(func: object) -> bool:
+    """Whether it is a function in C that its module still has: it is pickled by its name alone."""
+    return (
+        type(func) is BuiltinFunctionType
+        and type(func.__self__) is ModuleType
+        and found(func.__module__, func.__name__) is func
+    )

@@ -245,7 +245,9 @@ def _read_only_by(
     if producer.label != group.label:
         return False
     first = home.first
-    for key in producer.heads:
+    # The last ones first: they are parts of the value of the first one, so all of its readers are
+    # of the producer, and there may be hundreds.
+    for key in reversed(producer.heads):
         for one in readers[key]:
             if one not in first:
                 return False  # it comes later

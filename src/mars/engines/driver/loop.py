@@ -434,10 +434,14 @@ class Loop:
     def _send_regions(self, member: Member) -> None:
         self._dirty.discard(member)
         if member.unmap or member.free:
-            self._warm.pop(member, None)
-            self._warm[member] = time.monotonic() + IDLE_ARENA_S
+            self._warms(member)
             unmap, free, member.unmap, member.free = member.unmap, member.free, [], []
             member.process.send((messages.FREE, unmap, free))
+
+    def _warms(self, member: Member) -> None:
+        """A worker keeps memory that is free now."""
+        self._warm.pop(member, None)
+        self._warm[member] = time.monotonic() + IDLE_ARENA_S
 
     # -- workers ------------------------------------------------------------------------------
 
@@ -513,6 +517,7 @@ class Loop:
     def _finished(self, member: Member, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
             self.on(events.Finished(WorkerId(member.number), outcomes))
+            self._warms(member)
             if self.nested is not None:
                 self.nested.attempt_ended(member)
 

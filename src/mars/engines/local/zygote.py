@@ -24,7 +24,7 @@ from mars.engines.wire import messages
 from mars.engines.wire.frames import Inbox, Outgoing
 from mars.engines.wire.large_pages import Mounting
 from mars.engines.wire.messages import DESCRIPTORS
-from mars.settings import THREADS_LEFT
+from mars.settings import HEAP_KEPT_BYTES, THREADS_LEFT
 
 if TYPE_CHECKING:
     import resource
@@ -373,6 +373,7 @@ def main(descriptor: int, driver: int, descriptors: int) -> None:
     mounting = Mounting()
     _load(_FOR_ANY_CALL)
     platform.unbuffer_c_output()
+    platform.keep_heap(HEAP_KEPT_BYTES)
     _Zygote(platform.Socket(fileno=descriptor), driver, mounting.wait()).run()
     sys.stdout.flush()
     os._exit(0)  # the driver waits, and to take an interpreter apart takes 10 ms

@@ -350,6 +350,8 @@ class Worker:
         with self.lock:
             self._free()
             self.allocator.cool()
+        if not self.calls.in_call:  # else it would have to take the same pages again
+            platform.trim_heap()
 
     def _free(self) -> None:
         """Let regions be written again that nobody reads; the lock is held."""
