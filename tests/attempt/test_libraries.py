@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import decimal
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, copy_context
 
@@ -62,17 +64,25 @@ def test_each_context_and_each_thread_is_looked_at_with_its_own_settings() -> No
     assert program.look() == before
 
 
-def test_a_context_variable_that_does_not_compare_is_no_obstacle() -> None:
+def test_nothing_that_the_program_has_in_context_variables_is_compared_or_held() -> None:
+    class Own:
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("compared")
+
+        __hash__ = None  # type: ignore[assignment]
+
     program = Program()
-    token = _variable.set(np.zeros(2))
-    try:
-        before = program.look()
-        _variable.set(np.zeros(2))
-        assert program.look() == before
-        np.seterr(over="raise")
-        assert program.look() != before
-    finally:
-        _variable.reset(token)
+    one = Own()
+    token = _variable.set(one)
+    program.look()
+    inner = _variable.set(Own())
+    program.look()
+    _variable.reset(inner)
+    _variable.reset(token)
+    gone = weakref.ref(one)
+    del one, token, inner
+    gc.collect()
+    assert gone() is None
 
 
 def test_signals_that_come_up_change_nothing() -> None:

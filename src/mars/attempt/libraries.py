@@ -6,8 +6,8 @@ import _socket  # `socket` itself is loaded by few calls
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextvars import Context, copy_context
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
 
 from mars.attempt.setting import PLAIN, Setting
 
@@ -43,26 +43,35 @@ class _NumpySetting(Setting):
 
     def __init__(self) -> None:
         super().__init__("numpy", self._look_at_both, _set_numpy, "numpy", _numpy_told)
-        self._last: tuple[Context, _Numpy] | None = None
+        self._last: tuple[object, object, _Numpy] | None = None
 
     def _look_at_both(self) -> _Numpy:
-        # numpy keeps both in context variables. Where none of these has another value, neither has
-        # changed, and to see that takes a tenth of the time.
-        here, last = copy_context(), self._last  # threads may be here at once
-        if last is not None and _same_variables(here, last[0]):
-            return last[1]
-        numpy = sys.modules["numpy"]
-        found = numpy.geterr(), numpy.get_printoptions()
-        if numpy.lib.NumpyVersion(numpy.__version__) >= "2.2.0":  # before, not both of them
-            self._last = here, found
-        return found
+        # numpy keeps each in a context variable and never changes its value in place. Where both
+        # have the value that they had, nothing has changed: to see that takes a tenth of the time.
+        errors, printing = (_numpy_variable(*one) for one in _NUMPY_VARIABLES)
+        if errors is None or printing is None:  # another version of numpy
+            return _numpy()
+        last = self._last  # threads may be here at once
+        if last is None or errors.get(None) is not last[0] or printing.get(None) is not last[1]:
+            last = self._last = errors.get(None), printing.get(None), _numpy()
+        return last[2]
 
 
-def _same_variables(here: Context, there: Context) -> bool:
-    try:
-        return bool(here == there)
-    except Exception:  # the value of a variable, such as an array, does not compare
-        return False
+_NUMPY_VARIABLES: Final = (
+    ("numpy._core.umath", "_extobj_contextvar"),
+    ("numpy._core.printoptions", "format_options"),
+)
+"""Where numpy 2.2 and later keep them: what is done with errors, and how arrays are printed."""
+
+
+def _numpy_variable(module: str, name: str) -> ContextVar[object] | None:
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, ContextVar) else None
+
+
+def _numpy() -> _Numpy:
+    numpy = sys.modules["numpy"]
+    return numpy.geterr(), numpy.get_printoptions()
 
 
 def _set_numpy(value: _Numpy) -> None:
