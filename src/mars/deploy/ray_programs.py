@@ -104,11 +104,12 @@ def head(place: Place) -> Program:
 
 
 def has_begun(place: Place) -> bool:
-    """Whether the raylet beside the head has begun, without which the head ends.
+    """Whether ``ray start`` has begun altogether, for a head or a node.
 
-    The head itself answers long before. The raylet makes its socket once its agent is there.
+    The head itself answers long before. ``ray start`` waits for the raylet, and for what the head
+    knows of it, and ends with all if one of both takes too long; behind that it writes this file.
     """
-    return any((place.directory / BELOW).glob("session_*/sockets/raylet*"))
+    return (place.directory / BELOW / "ray_current_cluster").exists()
 
 
 def node(place: Place, node: Node) -> Program:
