@@ -101,3 +101,22 @@ def test_a_node_has_all_its_ports_in_a_row_from_the_first_one() -> None:
     last = ports.pop("--max-worker-port")
     assert sorted(ports.values()) == list(range(7300, 7300 + len(ports)))
     assert ports["--min-worker-port"] == max(ports.values()) and last - max(ports.values()) == 999
+
+
+WRITE_ADDRESS = """
+import sys
+from ray._private.utils import write_ray_address
+write_ray_address("192.0.2.1:6379", sys.argv[1])
+"""
+
+
+def test_a_ray_that_may_still_give_up_has_not_begun(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    place = Place(Record("id", "ray", "192.0.2.1", 1, 2, 3, True, origin="up"), None, tmp_path)
+    folder = tmp_path / ray_programs.BELOW
+    (folder / "session_1" / "sockets").mkdir(parents=True)
+    (folder / "session_1" / "sockets" / "raylet").touch()  # `ray start` waits for more than this
+    assert not ray_programs.has_begun(place)
+    # What it does next, when it gives up no more.
+    subprocess.run([sys.executable, "-c", WRITE_ADDRESS, str(folder)], check=True)
+    assert ray_programs.has_begun(place)

@@ -41,7 +41,7 @@ class LabCluster:
     ) -> None:
         self.lab, self.engine, self._share = lab, engine, share
         # On a slow machine a head of Ray gives up, and is started again.
-        lab["head"].mars("cluster", "up", "--engine", engine, "--host", "10.77.0.1", limit_s=120)
+        lab["head"].mars("cluster", "up", "--engine", engine, "--host", "10.77.0.1", limit_s=200)
         self.bundle = lab["head"].mars("cluster", "credentials", "export").stdout
         joining = [threading.Thread(target=self.join, args=(name,)) for name in nodes]
         for thread in joining:
@@ -64,7 +64,7 @@ class LabCluster:
             "-",
             *self._share,
             stdin=self.bundle,
-            limit_s=120,
+            limit_s=200,
         )
 
     def kill(self, name: str) -> None:

@@ -51,8 +51,6 @@ from mars.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mars.deploy.programs import Programs
-
 
 _ANY: Final = ("", "0.0.0.0", "::")
 """What stands for all addresses of a machine; a cluster listens on one."""
@@ -168,7 +166,7 @@ def _begin_head(record: Record, files: credentials.Credentials | None) -> None:
         place = Place(record, files, _temporary())
         started = _start(record, programs.head(place), place.directory)
         try:
-            _wait(record, started, HEAD_START_S, functools.partial(_see_begun, programs, place))
+            _wait(record, started, HEAD_START_S, functools.partial(_see_head, place))
         except StartupFailed:
             if not tries_left or processes.is_running(started):
                 raise
@@ -177,11 +175,14 @@ def _begin_head(record: Record, files: credentials.Credentials | None) -> None:
             return
 
 
-def _see_begun(programs: Programs, place: Place) -> None:
-    record = place.record
-    _knock(record, place.credentials)
-    if not programs.has_begun(place):
-        raise ClusterUnreachable(f"what answers at {record.address} has not begun altogether")
+def _see_head(place: Place) -> None:
+    _knock(place.record, place.credentials)
+    _see_begun(place)
+
+
+def _see_begun(place: Place) -> None:
+    if not PROGRAMS[place.record.engine].has_begun(place):
+        raise ClusterUnreachable("it has not begun altogether")
 
 
 def join(record: Record, node: Node) -> Joined:
@@ -236,20 +237,19 @@ def join(record: Record, node: Node) -> Joined:
 def _begin_node(record: Record, files: credentials.Credentials | None, node: Node) -> Process:
     programs = PROGRAMS[record.engine]
     for tries_left in reversed(range(programs.TRIES)):
-        directory = _temporary()
+        place = Place(record, files, _temporary())
         try:
-            started = _start(
-                record, programs.node(Place(record, files, directory), node), directory
-            )
+            started = _start(record, programs.node(place, node), place.directory)
         except BaseException:
-            private_files.remove(directory)
+            private_files.remove(place.directory)
             raise
-        is_there = functools.partial(processes.is_running, started)
+        is_running = functools.partial(processes.is_running, started)
         try:
-            nodes(record, NODE_START_S, awaited=node.name, while_=is_there)
-        except ClusterUnreachable as error:
-            again = tries_left and not is_there()
-            said = _tail(record, started)
+            nodes(record, NODE_START_S, awaited=node.name, while_=is_running)
+            _wait(record, started, NODE_START_S, functools.partial(_see_begun, place))
+        except (ClusterUnreachable, StartupFailed) as error:
+            again = tries_left and not is_running()
+            said = _tail(record, started) if isinstance(error, ClusterUnreachable) else ""
             _end(record, [started])
             if not again:
                 text = f"the node did not join {record.address}: {error}{said}"

@@ -107,16 +107,17 @@ def head(place: Place) -> Program:
 
 
 def has_begun(place: Place) -> bool:
-    """Whether the raylet beside the head has begun, without which the head ends.
+    """Whether ``ray start`` has begun altogether, for a head or a node.
 
-    The head itself answers long before. The raylet makes its socket once its agent is there.
+    The head itself answers long before. ``ray start`` waits for the raylet, and for what the head
+    knows of it, and ends with all if one of both takes too long; behind that it writes this file.
     """
-    return raylet_has_begun(place.directory)
+    return ray_has_begun(place.directory)
 
 
-def raylet_has_begun(directory: Path) -> bool:
-    """The same of a head or a node, by the folder in which it keeps its files."""
-    return any((directory / BELOW).glob("session_*/sockets/raylet*"))
+def ray_has_begun(directory: Path) -> bool:
+    """The same by the folder in which Ray was told to keep its files."""
+    return (directory / BELOW / "ray_current_cluster").exists()
 
 
 def node(place: Place, node: Node) -> Program:

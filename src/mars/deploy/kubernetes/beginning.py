@@ -1,11 +1,10 @@
 """Starts Ray in a pod, and once more if it gives up as it begins: a program.
 
-``python -m mars.deploy.kubernetes.beginning FOLDER TRIES SETTLED_S COMMAND...`` runs the command,
-which keeps its files in FOLDER, and ends with its status. Ray ends itself if its raylet has not
-registered 30 seconds after it was started, or its agent has not come after 15, which a busy host
-does not always do in time. The Job of a head starts no second pod, as that would not know what the
-first one knew; but who ends before it has begun knew nothing. So it is started again here. It has
-begun when SETTLED_S seconds have passed since its raylet made its socket. It is the first process
+``python -m mars.deploy.kubernetes.beginning FOLDER TRIES COMMAND...`` runs the command, which keeps
+its files in FOLDER, and ends with its status. Ray ends itself if its raylet has not registered 30
+seconds after it was started, or its agent has not come after 15, which a busy host does not always
+do in time. The Job of a head starts no second pod, as that would not know what the first one knew;
+but who ends before it has begun knew nothing. So it is started again here. It is the first process
 of its container.
 """
 
@@ -16,15 +15,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mars.deploy.ray_programs import BELOW, raylet_has_begun
+from mars.deploy.ray_programs import BELOW, ray_has_begun
 from mars.settings import KUBERNETES_POLL_S
 
 
-def run(folder: Path, tries: int, settled_s: float, command: Sequence[str]) -> int:
+def run(folder: Path, tries: int, command: Sequence[str]) -> int:
     """Run a command until it ends after it has begun, or has not begun so many times.
 
     Returns
@@ -48,13 +46,12 @@ def run(folder: Path, tries: int, settled_s: float, command: Sequence[str]) -> i
         shutil.rmtree(folder / BELOW, ignore_errors=True)
         with subprocess.Popen(command) as started:
             running[:] = [started]
-            seen_at = None
-            while seen_at is None and started.poll() is None:
+            has_begun = False
+            while not has_begun and started.poll() is None:
                 ended.wait(KUBERNETES_POLL_S)
-                seen_at = time.monotonic() if raylet_has_begun(folder) else None
+                has_begun = ray_has_begun(folder)
             status = started.wait()
         running.clear()
-        has_begun = seen_at is not None and time.monotonic() - seen_at >= settled_s
         if has_begun or ended.is_set() or status == 0:
             break
         if tries_left:
@@ -63,4 +60,4 @@ def run(folder: Path, tries: int, settled_s: float, command: Sequence[str]) -> i
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
+    sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))

@@ -39,7 +39,6 @@ from mars.deploy.kubernetes.wanted import Wanted
 from mars.deploy.programs import Node, Place, Program
 from mars.deploy.records import Record
 from mars.engines.kinds import RAY, EngineKind
-from mars.settings import KUBERNETES_RAY_SETTLED_S
 
 _FILES: Final = Credentials(CA_FILE, CERTIFICATE_FILE, KEY_FILE, "")
 _ALL: Final = "0.0.0.0"  # noqa: S104 (in its pod, with TLS)
@@ -128,9 +127,9 @@ def node(wanted: Wanted) -> Container:
 def _tried(program: Program, folder: str) -> Program:
     """The program, started again if it ends before it has begun."""
     module = "mars.deploy.kubernetes.beginning"
-    limits = str(ray_programs.HEAD_TRIES), f"{KUBERNETES_RAY_SETTLED_S:g}"
     python, *words = program.command
-    return replace(program, command=[python, "-P", "-m", module, folder, *limits, "python", *words])
+    tries = str(ray_programs.TRIES)
+    return replace(program, command=[python, "-P", "-m", module, folder, tries, "python", *words])
 
 
 def _place(wanted: Wanted, host: str, port: int, scratch: str) -> Place:

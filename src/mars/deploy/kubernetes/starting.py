@@ -457,7 +457,7 @@ def _session(
     kept: Kept, endpoint: str, files: Credentials, watch: Waiting, options: Mapping[str, object]
 ) -> Session:
     """A session; tried again on Ray, whose head may give up as it begins, see `beginning`."""
-    tries = ray_programs.HEAD_TRIES if kept.engine is RAY else 1
+    tries = ray_programs.TRIES if kept.engine is RAY else 1
     for tries_left in reversed(range(tries)):
         watch.until(lambda: _answers(kept, endpoint, files), 1, manifests.SCHEDULER)
         try:
