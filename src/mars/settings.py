@@ -994,9 +994,9 @@ KUBERNETES_RAY_HEAD_BYTES: Final = 2 * 1024 * MIB
 """Memory of the pod of Ray's head unless told otherwise, in bytes. Its processes take 400 MiB, and
 those that it starts for a program 200 MiB more."""
 
-KUBERNETES_RAY_SETTLED_S: Final = 40.0
+KUBERNETES_RAY_SETTLED_S: Final = 120.0
 """How long Ray has to run in a pod until it counts as begun, in seconds, since its raylet made its
-socket. Ray itself waits 30 for the raylet to register, and then ends."""
+socket. Ray itself waits 30 for the raylet to register, and longer on a busy host, and then ends."""
 
 KUBERNETES_WORKER_BYTES: Final = 2 * 1024 * MIB
 """Memory of a worker's pod unless told otherwise, in bytes: two GiB for a core."""
