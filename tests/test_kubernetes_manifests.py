@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mars.deploy import certificates, credentials
-from mars.deploy.kubernetes import certify, manifests, pods
+from mars.deploy.kubernetes import beginning, certify, manifests, pods
 from mars.deploy.kubernetes.client import Waiting
 from mars.deploy.kubernetes.tunnel import Tunnel
 from mars.deploy.kubernetes.wanted import Wanted, cpu_milli, wanted
@@ -261,6 +261,14 @@ def test_ray_in_a_pod_is_started_again_only_if_it_ends_before_it_has_begun(
     assert started.returncode == 7, said
     assert len(list(tmp_path.glob("run-*"))) == runs
     assert said.count("once more") == runs - 1
+
+
+def test_a_node_of_ray_gets_the_number_of_its_head() -> None:
+    words = ["ray", "start", "--address", "localhost:6379", "--num-cpus", "2"]
+    found = beginning.with_number(words)
+    assert found[3] in ("127.0.0.1:6379", "[::1]:6379")
+    assert found[:3] + found[4:] == words[:3] + words[4:]
+    assert beginning.with_number(["ray", "start", "--head"]) == ["ray", "start", "--head"]
 
 
 def test_a_pod_waits_for_its_head_no_longer_than_told(
