@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mars.deploy import certificates, credentials
-from mars.deploy.kubernetes import certify, manifests, pods
+from mars.deploy.kubernetes import beginning, certify, manifests, pods
 from mars.deploy.kubernetes.client import Waiting
+from mars.deploy.kubernetes.tunnel import Tunnel
 from mars.deploy.kubernetes.wanted import Wanted, cpu_milli, wanted
 from mars.errors import StartupFailed, UsageError
 from mars.gpus import find
@@ -258,6 +259,14 @@ def test_ray_in_a_pod_is_started_again_only_if_it_ends_before_it_has_begun(
     assert said.count("once more") == runs - 1
 
 
+def test_a_node_of_ray_gets_the_number_of_its_head() -> None:
+    words = ["ray", "start", "--address", "localhost:6379", "--num-cpus", "2"]
+    found = beginning.with_number(words)
+    assert found[3] in ("127.0.0.1:6379", "[::1]:6379")
+    assert found[:3] + found[4:] == words[:3] + words[4:]
+    assert beginning.with_number(["ray", "start", "--head"]) == ["ray", "start", "--head"]
+
+
 def test_a_pod_waits_for_its_head_no_longer_than_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -419,6 +428,46 @@ def test_the_command_prints_yaml_and_keeps_keys_apart(
     (role,) = yaml.safe_load_all(capsys.readouterr().out)
     assert role["kind"] == "Role"
     assert not [rule for rule in role["rules"] if "*" in rule["verbs"] + rule["resources"]]
+
+
+class Way:
+    """A connection to a port of a pod, whose other end the test has."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+
+    def socket(self, port: int) -> socket.socket:
+        assert port == 10001
+        return self.ours
+
+
+def test_a_tunnel_asks_the_api_server_when_somebody_speaks_and_not_before(
+    wait_until: Callable[..., None],
+) -> None:
+    made: list[Way] = []
+
+    class Forwards:
+        def forward(self, pod: str, port: int) -> Way:
+            assert pod == "head"
+            made.append(Way())
+            return made[-1]
+
+    tunnel = Tunnel(Forwards(), lambda: "head", 10001)  # type: ignore[arg-type]
+    place = ("127.0.0.1", tunnel.port)
+    socket.create_connection(place, 30).close()  # it looked whether somebody listens
+    with socket.create_connection(place, 30) as silent, socket.create_connection(place, 30) as one:
+        one.sendall(b"hello")
+        wait_until(lambda: len(made) == 1)
+        with made[0].theirs as theirs:
+            theirs.settimeout(30)
+            one.settimeout(30)
+            silent.settimeout(30)
+            assert theirs.recv(5, socket.MSG_WAITALL) == b"hello"
+            theirs.sendall(b"answer")
+            assert one.recv(6, socket.MSG_WAITALL) == b"answer"
+            assert len(made) == 1
+            tunnel.close()  # ends all, also who has said nothing yet
+            assert one.recv(1) == silent.recv(1) == theirs.recv(1) == b""
 
 
 class FakeApi:

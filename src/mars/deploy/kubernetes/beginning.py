@@ -6,20 +6,36 @@ seconds after it was started, or its agent has not come after 15, which a busy h
 do in time. The Job of a head starts no second pod, as that would not know what the first one knew;
 but who ends before it has begun knew nothing. So it is started again here. It is the first process
 of its container.
+
+Ray takes the head's address as a number only, which is not known before the head's pod is there:
+the name after ``--address`` is looked up each time.
 """
 
 from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from mars.deploy import records
 from mars.deploy.ray_programs import BELOW, ray_has_begun
 from mars.settings import KUBERNETES_POLL_S
+
+
+def with_number(command: Sequence[str]) -> list[str]:
+    """The same command, with a number for the name of the host after ``--address``."""
+    words = list(command)
+    if "--address" in words:
+        place = words.index("--address") + 1
+        host, port = records.split(words[place])
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        words[place] = records.joined(str(found[0][4][0]), port)
+    return words
 
 
 def run(folder: Path, tries: int, command: Sequence[str]) -> int:
@@ -44,7 +60,7 @@ def run(folder: Path, tries: int, command: Sequence[str]) -> int:
     for tries_left in reversed(range(tries)):
         # What an earlier one has left says nothing of this one, and takes room.
         shutil.rmtree(folder / BELOW, ignore_errors=True)
-        with subprocess.Popen(command) as started:
+        with subprocess.Popen(with_number(command)) as started:
             running[:] = [started]
             has_begun = False
             while not has_begun and started.poll() is None:

@@ -1,8 +1,10 @@
 """A port of this machine that leads into a pod, through the API server.
 
 It listens on loopback. Whoever connects comes to Dask's port in the pod, which asks for a
-certificate: so other users of this machine get no further than they would over a network. Each
-connection has two threads here, and one of the client of Kubernetes. Used by `client` for programs
+certificate: so other users of this machine get no further than they would over a network. With TLS
+who connects speaks first, so the API server is asked only then: who just looks whether somebody
+listens, as often as each second on Ray, costs it nothing. Each connection has two threads here, and
+one of the client of Kubernetes. Used by `client` for programs
 outside of Kubernetes.
 """
 
@@ -66,32 +68,49 @@ class Tunnel:
 
     def _join(self, here: socket.socket) -> None:
         """Make the other half of a connection, and carry what goes that way."""
+        if not self._holds(here):
+            return
+        first = b""
+        with contextlib.suppress(OSError):
+            first = here.recv(MIB // 4)
+        if not first:
+            self._let_go(here)
+            return
         try:
             way = self._api.forward(self._find(), self._to)
         except MarsError as error:
             self.trouble = error
-            here.close()
+            self._let_go(here)
             return
         self.trouble = None
         there = way.socket(self._to)
         there.setblocking(True)
+        if not self._holds(there):
+            return
+        self._go(self._pump, there, here)
+        self._pump(here, there, first)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, first: bytes = b"") -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sink.sendall(first)
+            while data := source.recv(MIB // 4):
+                sink.sendall(data)
+        self._let_go(source, sink)
+
+    def _holds(self, end: socket.socket) -> bool:
+        """Keep an end, so that `close` ends it; False: the tunnel is closed, and so is this end."""
         with self._lock:
             closed = self._closed
             if not closed:
-                self._open |= {here, there}
+                self._open.add(end)
         if closed:
-            _close(here, there)
-            return
-        self._go(self._pump, there, here)
-        self._pump(here, there)
+            _close(end)
+        return not closed
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while data := source.recv(MIB // 4):
-                sink.sendall(data)
-        _close(source, sink)
+    def _let_go(self, *ends: socket.socket) -> None:
+        _close(*ends)
         with self._lock:
-            self._open -= {source, sink}
+            self._open.difference_update(ends)
 
     def close(self) -> None:
         """End all connections, and listen no more; idempotent."""
