@@ -176,7 +176,7 @@ LAYERS = """
     dask.at_home dask.kept dask.lifting dask.locks dask.threads
     dask.plan
     dask.running
-    dask.door
+    dask.backend
     dask contrib.dask
     tileables.logs
     tileables.tileable
@@ -366,7 +366,7 @@ def test_the_scheduler_changes_the_stage_of_a_task_in_one_place() -> None:
     assert len(set(found)) == 1, "`move` checks each step"
 
 
-DOORS = {"joblib.backend"}
+ADAPTERS = {"joblib.backend"}
 """What a program imports because it uses another package, and what extends classes of that."""
 
 
@@ -386,7 +386,7 @@ def test_optional_packages_are_imported_late() -> None:
         "sklearn",
     }
     late = {"dask.kept"}  # loaded only by those who have loaded Dask
-    for name in MODULES.keys() - DOORS - late:
+    for name in MODULES.keys() - ADAPTERS - late:
         for node in parse(name).body:
             for what, line in imported(ast.Module([node], [])) if _runs(node) else ():
                 assert what.partition(".")[0] not in heavy, f"{name}:{line} imports {what}"

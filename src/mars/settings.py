@@ -940,6 +940,10 @@ threads takes longer than to copy less."""
 FRAME_CHUNK_BYTES: Final = 32 * MIB
 """How large the chunks of a frame are, in bytes, if a program does not say."""
 
+MERGE_WHOLE_VALUES: Final = 1_000_000
+"""A right frame of a merge that has at most so many values goes to each chunk of the left one as a
+whole, which is 8 MB of numbers. That is faster than to shuffle both, and rows keep their order."""
+
 PANDAS_BLOCKS_PER_CORE: Final = 4
 """Into how many blocks for each core the rows, columns or groups of pandas are cut. With more, a
 slow block costs less at the end. Each costs a call, and some hundred microseconds in pandas."""

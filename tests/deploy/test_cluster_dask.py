@@ -288,9 +288,11 @@ def test_connections_that_say_nothing_do_not_keep_the_web_port_from_others(
     for _ in range(10):
         with half_open(cluster.web_port, 100, hello) as others:
             assert ask("127.0.0.1", cluster.web_port, files).id == cluster.id
-            if not select.select(others, [], [], 0)[0]:
-                return  # none of them had to be hung up on before, which takes WEB_VISIT_S
-    pytest.fail("others were answered only when connections that say nothing had been ended")
+            # What is no TLS is hung up on at once. The others are until WEB_VISIT_S has passed, but
+            # for those whose place a later one has taken.
+            if hello == b"G" or len(select.select(others, [], [], 0)[0]) < len(others):
+                return
+    pytest.fail("nobody was answered before all connections that say nothing had been ended")
 
 
 def test_a_connection_that_says_little_at_a_time_is_hung_up_on(cluster: Record) -> None:

@@ -262,6 +262,16 @@ def test_merges_leave_out_columns_that_nobody_asks_for() -> None:
     assert list(merged.to_pandas().index) == list(range(len(wanted)))
 
 
+@pytest.mark.parametrize("how", ["inner", "left"])
+def test_merges_with_a_small_frame_keep_the_order_of_pandas(how: Any) -> None:
+    left, right = md.DataFrame(ROWS, chunk_size=30), ROWS[["a", "b"]].iloc[::-3]
+    wanted = ROWS.merge(right, on="a", how=how)
+    for other in (right, md.DataFrame(right), md.DataFrame(right, chunk_size=8)):
+        merged = left.merge(other, how, on="a")
+        assert merged.lazy.npartitions == 4
+        same(merged.to_pandas(), wanted)
+
+
 def test_what_writes_is_not_tried_with_made_up_rows(tmp_path: Any) -> None:
     import sqlite3
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mars.calls.executable import Executable
 from mars.dask import running
-from mars.dask.door import Scheduler
+from mars.dask.backend import Scheduler
 
 mars_scheduler = Scheduler()
 """``x.compute(scheduler=mars_scheduler)``: the same as ``scheduler="mars"`` once `mars.dask` is

@@ -5,7 +5,7 @@
     mars.dask.enable()                   # all that the program computes from here on
     x.compute(scheduler="mars")          # or one computation
 
-Importing this module makes the name "mars" known to Dask. `door` has what Dask calls, `running`
+Importing this module makes the name "mars" known to Dask. `backend` has what Dask calls, `running`
 spawns the calls, `plan` makes calls of a graph, `fusion` decides which tasks run together,
 `lifting` takes the data out of it, `program` is what a worker runs, `threads` and `at_home` say
 what the program runs itself, and `locks` are the locks between processes. Needs Dask 2026.1 or
@@ -14,7 +14,7 @@ later: ``pip install "mars-remote[dask-collections]"``.
 
 from __future__ import annotations
 
-from mars.dask.door import Scheduler, disable, enable, get, persist, register, scheduler
+from mars.dask.backend import Scheduler, disable, enable, get, persist, register, scheduler
 
 register()
 

@@ -3,7 +3,7 @@
 Dask hands a scheduler a graph and the keys whose values it wants. `mars.dask.plan` makes calls of
 the graph. They are spawned, executed in one run, and their values fetched. What Dask calls
 "finalize", the putting together of all chunks, happens here in the program: the chunks are mapped,
-not copied, and the result is made once. `mars.dask.door` calls this.
+not copied, and the result is made once. `mars.dask.backend` calls this.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from mars.calls.executable import Executable
-    from mars.dask.door import Scheduler
+    from mars.dask.backend import Scheduler
     from mars.dataframe.protocols import Axis, Rows
     from mars.sessions.session import Session
 
@@ -598,7 +598,7 @@ def with_labels(frame: Frame, labels: object) -> Tileable:
 
 
 def _scheduler() -> Scheduler:
-    from mars.dask.door import Scheduler
+    from mars.dask.backend import Scheduler
 
     return Scheduler()
 

@@ -6,6 +6,7 @@ one call gets the whole frame. The classes of `core` call it for each method tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ from mars.dataframe.names import BY_ROW, PARALLEL
 from mars.dataframe.neighbours import with_rows_nearby
 from mars.dataframe.parts import aligned, of_parts, parts_of
 from mars.dataframe.whole import Method, delayed_whole, has_rows, on_whole, sample_of, tried
+from mars.settings import MERGE_WHOLE_VALUES
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
 if TYPE_CHECKING:
@@ -246,12 +248,21 @@ def _merged(
     options = {key: unwrap(one) for key, one in more.items()}
     keeps = options.get("left_index") or options.get("right_index")
     plain = Method(("merge", (right, *others), more))
+    how = options.get("how", given[0] if given else "inner")
+    if how in ("inner", "left") and isinstance(right, Handle) and _is_few(right):
+        other = right.lazy.repartition(npartitions=1)
     by_tasks = {"shuffle_method": "tasks", **options}
     made = frame.by_dask(lambda lazy: lazy.merge(other, *given, **by_tasks), plain)
     whole = frame.lazy.npartitions == 1 and getattr(other, "npartitions", 1) == 1
     if keeps or whole or not isinstance(made, Handle):
         return made
     return wrap(rows.numbered(made.lazy))
+
+
+def _is_few(right: Handle) -> bool:
+    """Whether a frame of several chunks is known to be small; see `MERGE_WHOLE_VALUES`."""
+    chunks = right.lazy.npartitions
+    return chunks > 1 and math.prod(right.shape) <= MERGE_WHOLE_VALUES  # False while it is nan
 
 
 def _is_across(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:

@@ -333,7 +333,7 @@ def _is_search(model: object) -> bool:
 
 
 def _backend(model: object) -> contextlib.AbstractContextManager[object]:
-    """Joblib gives the candidates of a search to calls, if the joblib door is installed."""
+    """Joblib gives the candidates of a search to calls, if joblib is installed."""
     if not _is_search(model) or importlib.util.find_spec("mars.joblib") is None:
         return contextlib.nullcontext()
     import joblib

@@ -1,4 +1,4 @@
-"""A worker is killed in the middle of an example of each door: the answer is right."""
+"""A worker is killed in the middle of an example of each adapter: the answer is right."""
 
 from __future__ import annotations
 

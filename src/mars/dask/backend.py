@@ -1,6 +1,6 @@
 """The scheduler that Dask knows as "mars", and `enable`, which makes it the one that is used.
 
-This module only describes the door: `mars.dask.running` is loaded when something is computed.
+This module loads nothing more: `mars.dask.running` is loaded when something is computed.
 """
 
 from __future__ import annotations

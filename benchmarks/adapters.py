@@ -1,9 +1,9 @@
-"""The doors beside what they stand in for: joblib's loky, executors, Dask, plain pandas.
+"""The adapters beside what they stand in for: joblib's loky, executors, Dask, plain pandas.
 
-``python -m benchmarks.doors`` runs each program on mars and on its peers in turns, in one process
-with warm workers. Each turn begins with another one. It prints medians with the least and the most
-of all turns, and how many times as long as mars a peer takes: the median of the turns' own ratios,
-so that a slow minute of the machine falls on both. ``--doors joblib dask`` chooses doors.
+``python -m benchmarks.adapters`` runs each program on mars and on its peers in turns, in one
+process with warm workers. Each turn begins with another one. It prints medians with the least and
+the most of all turns, and how many times as long as mars a peer takes: the median of the turns' own
+ratios, so that a slow minute of the machine falls on both. ``--adapters joblib dask`` chooses some.
 
 Every process gets one thread for numeric libraries, as calls on one core each have.
 """
@@ -38,7 +38,7 @@ Way = Callable[[], object]
 class Program:
     """One program, on mars and on what else runs it."""
 
-    door: str
+    adapter: str
     name: str
     ways: Mapping[str, Way]
     """By the name of the system; ours is called "mars"."""
@@ -50,7 +50,7 @@ class Program:
 class Row:
     """What the turns of a program took, in seconds, by the name of the system."""
 
-    door: str
+    adapter: str
     program: str
     seconds: Mapping[str, Sequence[float]]
 
@@ -71,7 +71,7 @@ def in_turns(program: Program, turns: int) -> Row:
         for offset in range(len(names)):
             name = names[(turn + offset) % len(names)]
             seconds[name].append(seconds_for(program.ways[name]))
-    return Row(program.door, program.name, seconds)
+    return Row(program.adapter, program.name, seconds)
 
 
 # -- the programs ---------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def pandas_programs(tiny: bool) -> Generator[Program, None, None]:
     })  # fmt: skip
 
 
-DOORS: Final[Mapping[str, Callable[[bool], Generator[Program, None, None]]]] = {
+ADAPTERS: Final[Mapping[str, Callable[[bool], Generator[Program, None, None]]]] = {
     "joblib": joblib_programs,
     "executor": executor_programs,
     "dask": dask_programs,
@@ -214,13 +214,13 @@ def lines(row: Row) -> Iterator[str]:
     for peer in row.seconds:
         if peer != OURS:
             theirs, ratio = spread(row.seconds[peer]), row.ratio(peer)
-            yield f"| {row.door} | {row.program} | {ours} | {peer} | {theirs} | {ratio:.2f} |"
+            yield f"| {row.adapter} | {row.program} | {ours} | {peer} | {theirs} | {ratio:.2f} |"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table of all doors, or of those that were asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.doors", description=__doc__)
-    parser.add_argument("--doors", nargs="+", choices=DOORS, default=list(DOORS))
+    """Print the table of all adapters, or of those that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.adapters", description=__doc__)
+    parser.add_argument("--adapters", nargs="+", choices=ADAPTERS, default=list(ADAPTERS))
     parser.add_argument("--turns", type=int, default=7, help="runs that count (default: 7)")
     parser.add_argument("--tiny", action="store_true", help="does it work? no numbers")
     parser.add_argument("--json", type=Path, help="also write all times there")
@@ -231,12 +231,15 @@ def main(argv: list[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     busy = machine.busy_cores(1.0)
     print(f"Before, others kept {busy:.1f} of {os.cpu_count()} cores busy.\n")
-    print("| door | program | mars: median (least .. most) | peer | peer | peer ÷ mars |")
+    print("| adapter | program | mars: median (least .. most) | peer | peer | peer ÷ mars |")
     print("| --- | --- | --- | --- | --- | --- |")
     rows: list[Row] = []
-    # The programs of one door at a time: their workers are gone before the next ones come.
-    for door in options.doors:
-        with mars.new_session(n_cpu=CORES), contextlib.closing(DOORS[door](options.tiny)) as made:
+    # The programs of one adapter at a time: their workers are gone before the next ones come.
+    for adapter in options.adapters:
+        with (
+            mars.new_session(n_cpu=CORES),
+            contextlib.closing(ADAPTERS[adapter](options.tiny)) as made,
+        ):
             for program in made:
                 rows.append(in_turns(program, options.turns))
                 print("\n".join(lines(rows[-1])), flush=True)
@@ -247,7 +250,8 @@ def main(argv: list[str] | None = None) -> None:
             "busy_cores": round(busy, 2), **machine.describe(),
         }  # fmt: skip
         told = [
-            {"door": one.door, "program": one.program, "seconds": dict(one.seconds)} for one in rows
+            {"adapter": one.adapter, "program": one.program, "seconds": dict(one.seconds)}
+            for one in rows
         ]
         text = json.dumps({**head, "rows": told}, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The benchmark of the doors: turns, ratios, and that a door runs on all of its systems."""
+"""The benchmark of the adapters: turns, ratios, and that an adapter runs on all of its systems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import doors
+from benchmarks import adapters
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_each_turn_begins_with_another_system_and_the_first_run_does_not_count() -> None:
     ran: list[str] = []
     ways = {name: lambda name=name: ran.append(name) for name in ("mars", "loky", "threads")}
-    row = doors.in_turns(doors.Program("joblib", "short calls", ways), turns=2)
+    row = adapters.in_turns(adapters.Program("joblib", "short calls", ways), turns=2)
     assert ran == ["mars", "loky", "threads", "mars", "loky", "threads", "loky", "threads", "mars"]
     assert {name: len(seconds) for name, seconds in row.seconds.items()} == {
         "mars": 2, "loky": 2, "threads": 2
@@ -24,18 +24,18 @@ def test_each_turn_begins_with_another_system_and_the_first_run_does_not_count()
 
 def test_a_ratio_compares_runs_of_the_same_turn() -> None:
     # The machine was five times as slow in the second turn, for both.
-    row = doors.Row("joblib", "search", {"mars": [1.0, 5.0, 1.0], "loky": [2.0, 10.0, 2.0]})
+    row = adapters.Row("joblib", "search", {"mars": [1.0, 5.0, 1.0], "loky": [2.0, 10.0, 2.0]})
     assert row.ratio("loky") == 2.0
-    assert list(doors.lines(row)) == [
+    assert list(adapters.lines(row)) == [
         "| joblib | search | 1.00 s (1.00 .. 5.00) | loky | 2.00 s (2.00 .. 10.00) | 2.00 |"
     ]
 
 
-def test_a_door_runs_on_mars_and_on_its_peers(tmp_path: Path) -> None:
-    written = tmp_path / "doors.json"
+def test_an_adapter_runs_on_mars_and_on_its_peers(tmp_path: Path) -> None:
+    written = tmp_path / "adapters.json"
     done = subprocess.run(
         [
-            sys.executable, "-m", "benchmarks.doors", "--doors", "executor", "--tiny",
+            sys.executable, "-m", "benchmarks.adapters", "--adapters", "executor", "--tiny",
             "--turns", "1", "--json", str(written),
         ],
         cwd=ROOT, capture_output=True, text=True, check=False,
