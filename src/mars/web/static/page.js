@@ -109,7 +109,7 @@ function overview() {
       live ? tile("Done", count(o.done), `of ${count(o.total)}`, `${(100 * (o.done + o.failed) / Math.max(1, o.total)).toFixed(0)} % in ${span(o.elapsed)}`) : tile("Done", count(o.ended), "calls", o.closed ? "the session is closed" : "no run at the moment"),
       tile("Time left", left, "", !live ? "" : !o.left ? "until some calls have ended" : o.behind > 100 ? "from the rate of calls so far" : "from the calls that have ended"),
       tile("Running", count(o.running.length), o.cores ? `on ${+o.cores.toFixed(2)} cores` : "", `${+o.busy.toFixed(2)} cores busy`),
-      tile("Failed", count(Math.max(o.failed, o.failures)), "calls", o.failures ? "the reasons stand below" : "nothing has failed"));
+      tile("Failed", count(Math.max(o.failed, o.failures)), Math.max(o.failed, o.failures) === 1 ? "call" : "calls", o.failures ? "the reasons stand below" : "nothing has failed"));
     if (holds.textContent !== o.holds) holds.textContent = o.holds;
     put(running, o.running.length ? table(["<call", "<progress", "for", "usual"], o.running.slice(0, 30).map(r => [el("span", {}, callLink(r.key, r.name), r.items ? el("span", { class: "soft" }, ` items ${r.items[0]} … ${r.items[0] + r.items[1] - 1}`) : null), r.part ? gauge(r.part) : r.expected ? gauge(Math.min(1, r.for / r.expected)) : "–", span(r.for), r.expected ? span(r.expected) : "–"]), "Running calls") : el("p", { class: "soft" }, "No call runs."));
     put(failing, o.failing.length ? el("ul", { class: "list" }, ...o.failing.slice().reverse().slice(0, 8).map(f => el("li", {}, mark(f.ending), " ", callLink(f.key, f.name), f.items ? ` (${f.items} items)` : "", el("div", { class: "why" }, f.why || "open the call for its error")))) : el("p", { class: "soft" }, "Nothing has failed."));
@@ -371,7 +371,7 @@ function graph(wanted) {
       told.textContent = !g.boxes.length ? "" : g.grouped ? `${count(g.calls)} calls of ${count(g.boxes.length)} function${g.boxes.length === 1 ? "" : "s"}` : `${count(g.calls)} calls` + (g.more ? `; ${count(g.more)} are left out` : "");
       const focus = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null, old = place.querySelector(".graph"), scrolled = old ? [old.scrollLeft, old.scrollTop] : null;
       const boxes = g.boxes.map(([key, name, calls, counts, mean]) => {
-        const { bar, all, text } = states(counts), one = calls === 1 && !g.grouped, state = ORDER.find(s => counts[s]) || "unknown", took = mean === null ? "" : `${span(mean)}${all > 1 ? " each" : ""}`;
+        const { bar, all, text } = states(counts), one = calls === 1 && !g.grouped, state = ORDER.find(s => counts[s]) || "unknown", took = mean === null ? "" : span(mean) + (all > 1 && !counts.failed && !counts.running ? " each" : "");
         const done = (counts.done || 0) + (counts.reused || 0);
         return { title: name, href: g.grouped ? `#/calls/${encodeURIComponent(name)}` : key ? `#/call/${key}` : undefined, label: one ? `${word(state)} ${took}` : `${text} ${took}`,
           under: one ? [mark(state), el("span", { class: "soft" }, took)] : [bar, el("span", { class: "soft num" }, done === all ? `${count(all)} done` : `${count(done)} of ${count(all)}`), counts.failed ? el("span", { class: "bad num" }, `✕ ${count(counts.failed)}`) : null, counts.running ? el("span", { class: "run num" }, `▶ ${count(counts.running)}`) : null, el("span", { class: "soft last" }, took)].filter(Boolean) };
