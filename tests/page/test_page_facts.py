@@ -185,6 +185,17 @@ def test_events_of_a_flood_leave_the_program_its_processor_time(
     assert clock.wall == pytest.approx(10 * app.PAGE_TICK_S)
 
 
+def test_a_window_waits_longer_for_its_next_answer_only_while_a_flood_of_calls_goes_on() -> None:
+    page = SimpleNamespace(busy=True, index=SimpleNamespace(behind=0))
+    found = app.App(page, frozenset(), "http", "key")  # type: ignore[arg-type]
+    used_s, took_s = 0.002, 0.4  # others have the cores
+    assert found._rest_after(used_s, took_s) == pytest.approx(used_s / app.PAGE_FREE_SHARE)
+    page.index.behind = 1_000
+    assert found._rest_after(used_s, took_s) == pytest.approx(took_s / app.PAGE_SHARE)
+    page.busy = False
+    assert found._rest_after(used_s, took_s) == 0
+
+
 def test_calls_of_a_run_that_is_counted_after_its_first_rows_are_counted_once(
     session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
