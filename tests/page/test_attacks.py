@@ -473,6 +473,7 @@ def test_a_page_ends_with_its_session_also_before_who_never_reads_and_says_nothi
     probe = Probe(session)
     long = mr.spawn(flood, args=(20_000_000,)).execute(session=session)
     events, deaf = probe.connect(), probe.connect()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     asked = {events: "/api/events", deaf: f"/api/log?call={long.call.key}"}
     for client, path in asked.items():
         head = f"GET {path} HTTP/1.1\r\nHost: {probe.host}\r\n{probe.key}\r\n"
