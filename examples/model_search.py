@@ -260,8 +260,13 @@ def spawned(
     # Four outputs of one call: the data is made once, in a worker, and every call reads it there.
     data = mr.spawn(gen_data, args=(csv, rows), n_output=4)
     models = [
-        mr.spawn(train, args=tuple(data), kwargs=params, name=describe(family, params))
-        for family, train, params in search
+        mr.spawn(
+            train,
+            args=tuple(data),
+            kwargs=params,
+            name=f"model {number}: {describe(family, params)}",
+        )
+        for number, (family, train, params) in enumerate(search)
     ]
     # The families need very different times. Shuffled, long calls do not pile up at the end.
     # (mypy: to numpy's types a list of opaque objects is no array; at run time it is.)

@@ -24,21 +24,19 @@ opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def ask(path):
     asked = urllib.request.Request(address + path, headers={"Authorization": "Bearer " + token})
     return opener.open(asked, timeout=60)
-# As page.js does: with an event it asks for what is new on its screen, if that is due. It is due
-# after 100 times as long as the last answer took, while a run is under way.
+# As page.js does: with an event it asks for what is new on its screen, but not before the last
+# answer said so.
 due = following = 0
 with ask("api/events") as answer:
     for line in answer:
         if not line.startswith(b"data: "):
             continue
         print("event", flush=True)
-        told, began = json.loads(line[6:]), time.monotonic()
-        if began < due:
+        if time.monotonic() < due:
             continue
         with ask("api/" + screen + "?since=" + str(following)) as part:
             following = json.loads(part.read()).get("next", 0)
-        ended = time.monotonic()
-        due = ended + max(1.0, (100 if told["runs"] else 2) * (ended - began))
+            due = time.monotonic() + max(1.0, float(part.headers["x-rest"]))
 """
 
 

@@ -471,8 +471,9 @@ def test_a_page_ends_with_its_session_also_before_who_never_reads_and_says_nothi
 ) -> None:
     session = mars.new_session(engine="inline", default=False, web=True)
     probe = Probe(session)
-    long = mr.spawn(flood, args=(20_000_000,)).execute(session=session)
+    long = mr.spawn(print, args=("line of a log\n" * 2_000_000,)).execute(session=session)
     events, deaf = probe.connect(), probe.connect()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     asked = {events: "/api/events", deaf: f"/api/log?call={long.call.key}"}
     for client, path in asked.items():
         head = f"GET {path} HTTP/1.1\r\nHost: {probe.host}\r\n{probe.key}\r\n"

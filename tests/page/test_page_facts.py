@@ -137,9 +137,9 @@ def test_a_flood_of_one_function_is_not_counted_call_by_call(
             page.index.advance(60)
             assert page.calls()["under_way"] == 20
             assert held[-1].cancel(session=session)
-            (box,) = page.graph("", "")["boxes"]
-            assert box[3] == {"done": 30, "queued": 18, "running": 1, "stopped": 1}
-            assert len(looked) == 50  # now the engine's counts do not say it
+            states = {"done": 30, "queued": 18, "running": 1, "stopped": 1}
+            wait_until(lambda: page.graph("", "")["boxes"][0][3] == states, limit_s=60)
+            assert looked  # the engine's counts do not say which calls were cancelled
         finally:
             gate.touch()
         run.result()
@@ -183,6 +183,30 @@ def test_events_of_a_flood_leave_the_program_its_processor_time(
     clock.events, clock.wall = 0, 0.0
     asyncio.run(watch(11))
     assert clock.wall == pytest.approx(10 * app.PAGE_TICK_S)
+
+
+def test_a_window_waits_longer_for_its_next_answer_only_while_a_flood_of_calls_goes_on() -> None:
+    page = SimpleNamespace(busy=True, index=SimpleNamespace(behind=0))
+    found = app.App(page, frozenset(), "http", "key")  # type: ignore[arg-type]
+    used_s, took_s = 0.002, 0.4  # others have the cores
+    assert found._rest_after(used_s, took_s) == pytest.approx(used_s / app.PAGE_FREE_SHARE)
+    page.index.behind = 1_000
+    assert found._rest_after(used_s, took_s) == pytest.approx(took_s / app.PAGE_SHARE)
+    page.busy = False
+    assert found._rest_after(used_s, took_s) == 0
+
+
+def test_calls_of_a_run_that_is_counted_after_its_first_rows_are_counted_once(
+    session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = clerk.facts_of(session)
+    monkeypatch.setattr(index.Index, "_count", lambda self, most=None: False)  # no number yet
+    session.execute(*[mr.spawn(add, args=(n,)) for n in range(20, 30)], show_progress=False)
+    page.index.advance(60)
+    assert page.index.kinds["add"].done == 10
+    monkeypatch.undo()
+    page.index.advance(60)
+    assert page.index.kinds["add"].total == 10
 
 
 def test_calls_that_have_ended_are_told_once(session: Any) -> None:

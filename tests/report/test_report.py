@@ -14,7 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mars
+import mars.remote as mr
 from mars.errors import UsageError
+from mars.observe.attempts import Attempts
 from mars.report.delays import delay_s, shares
 from mars.report.losses import (
     AGAIN,
@@ -259,6 +262,21 @@ def test_a_run_without_losses_is_given_no_advice() -> None:
     made = record([attempt(n, 0.0, 5.0, worker=n) for n in (1, 2)], cores=2)
     assert report_of(made).advice == []
     assert repr(report_of(made)) == "<Report: 5 s on 2 cores, 100% of what is possible; print it>"
+
+
+def test_a_report_without_the_oldest_attempts_is_about_the_time_of_those_that_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Attempts.__init__, "__defaults__", (40,))
+    with mars.new_session(engine="inline", default=False) as session:
+        session.execute(*[mr.spawn(abs, args=(-n,)) for n in range(200)], show_progress=False)
+        made = session.report()
+    kept = made.record.attempts
+    assert made.record.missing and len(kept) + made.record.missing == 200
+    (run,) = made.record.runs.values()
+    assert made.wall_s == pytest.approx(run.ended - kept[0].ended) and made.wall_s > 0
+    assert sum(made.losses.values()) == pytest.approx(made.wall_s * made.cores)
+    assert from_json(to_json(made.record)).since == kept[0].ended
 
 
 def test_every_view_says_that_older_attempts_are_missing() -> None:

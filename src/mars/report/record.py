@@ -68,6 +68,9 @@ class Record(NamedTuple):
     starved : dict of int to float
         By worker: of the time in which its calls ran and did not compute, the part in which they
         waited for a core. Workers of which it is not known are missing.
+    since : float
+        Everything that ended after this moment is in ``attempts``, in seconds like ``now``. 0: all
+        attempts are kept.
     """
 
     attempts: list[EndedAttempt]
@@ -79,6 +82,7 @@ class Record(NamedTuple):
     folded: dict[str, tuple[int, int, int, float, float]]
     held: frozenset[int] = frozenset()
     starved: Mapping[int, float] = MappingProxyType({})
+    since: float = 0.0
 
     @property
     def missing(self) -> int:
@@ -118,6 +122,7 @@ def record_of(rows: Rows, session: str | None = None, run: int | None = None) ->
         dict(rows.folded),
         rows.held & {one.serial for one in attempts},
         shares(everything),
+        next((one.ended for one in everything if one.ended), 0.0) if rows.folded else 0.0,
     )
 
 
@@ -141,10 +146,11 @@ def inputs_of(record: Record, attempt: EndedAttempt) -> tuple[int, ...]:
 def windows(record: Record) -> list[tuple[float, float]]:
     """When runs of the program were under way: from and until, without overlaps, in order.
 
-    What happened between two runs is the program's own time.
+    What happened between two runs is the program's own time. Nothing is said of the time in which
+    attempts ended that are not kept any more.
     """
     spans = [
-        (run.began, record.now if run.ended is None else run.ended)
+        (max(run.began, record.since), record.now if run.ended is None else run.ended)
         for run in record.runs.values()
         if not run.depth
     ]
@@ -213,6 +219,7 @@ def to_json(record: Record) -> str:
             "folded": record.folded,
             "held": sorted(record.held),
             "starved": list(record.starved.items()),
+            "since": record.since,
         }
     )
 
@@ -248,6 +255,7 @@ def from_json(text: str, name: str = "this file") -> Record:
             {function: tuple(sums) for function, sums in known["folded"].items()},
             frozenset(known["held"]),
             dict(known.get("starved", ())),  # files of before have none
+            float(known.get("since", 0.0)),
         )
     except UsageError:
         raise

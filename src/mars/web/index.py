@@ -349,7 +349,8 @@ class Index:
                 kind.done += one.size - (one.failed_items or one.size)
             if len(self.failed) < PAGE_LISTED or key in self.failed:
                 self.failed[key] = one
-        if one.run not in self._counted:  # it began before anybody watched, or is nested
+        # Of runs that began before anybody watched, or are nested; others are counted, maybe later.
+        if one.run not in self._counted and all(run.run != one.run for run in self._to_count):
             kind.total += max(0, kind.done + kind.failed - before)
         if one.times is not None:
             kind.took(one.times.running_s / one.size, one.size)

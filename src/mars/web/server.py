@@ -177,10 +177,13 @@ def _load() -> tuple[ModuleType, type, type]:
             await self.on_tick(0)  # sets the headers of all answers
             await self.over.wait()
             tasks = list(self.server_state.tasks)
-            if tasks:  # uvicorn would say on stderr that it ends them
-                _, late = await asyncio.wait(tasks, timeout=1)
-                for one in late:
-                    one.cancel()
+            late = (await asyncio.wait(tasks, timeout=1))[1] if tasks else set()
+            # uvicorn would say on stderr that it ends what is left for who does not read.
+            for connection in list(self.server_state.connections):
+                if connection.transport.get_write_buffer_size():
+                    connection.transport.abort()
+            for one in late:
+                one.cancel()
 
     open_ones: dict[H11Protocol, None] = {}
 

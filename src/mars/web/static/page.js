@@ -10,8 +10,9 @@ let latest = null, view = null, connected = false;
 // -- talking to the program ------------------------------------------------------------------
 
 const headers = more => ({ Authorization: `Bearer ${key}`, ...more });
-async function ask(path, method = "GET") {
+async function ask(path, method = "GET", pace = {}) {
   const answer = await fetch(path, { method, headers: headers(), cache: "no-store" });
+  pace.rest = Number(answer.headers.get("x-rest"));
   if (answer.status === 401) { locked(); throw new Error("locked"); }
   if (answer.status === 404) return null;
   if (!answer.ok) throw new Error(`status ${answer.status}`);
@@ -47,13 +48,12 @@ async function listen(path, on, signal, state = () => {}) {
   }
 }
 
-// How many times as long as an answer took to wait for the next: it takes time from calls that run.
-const share = () => latest?.runs ? 100 : 2;
-// When to ask again: judged when it is asked, so that nobody waits for a run that has ended since.
+// When to ask again: not before the program says so, as answers take time from calls that run. Judged
+// when it is asked, so that nobody waits for a run that has ended since.
 function pace(least) {
-  let begun = 0, ended = -1e9, took = 0;
-  return { begin() { begun = performance.now(); }, end() { ended = performance.now(); took = ended - begun; }, soon() { ended = -1e9; },
-    get due() { return performance.now() > ended + Math.max(least, share() * took); } };
+  let ended = -1e9;
+  return { rest: 0, end() { ended = performance.now(); }, soon() { ended = -1e9; },
+    get due() { return performance.now() > ended + Math.max(least, latest?.runs ? 1000 * this.rest : 0); } };
 }
 
 // -- words -----------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ function overview() {
       live ? tile("Done", count(o.done), `of ${count(o.total)}`, `${(100 * (o.done + o.failed) / Math.max(1, o.total)).toFixed(0)} % in ${span(o.elapsed)}`) : tile("Done", count(o.ended), "calls", o.closed ? "the session is closed" : "no run at the moment"),
       tile("Time left", left, "", !live ? "" : !o.left ? "until some calls have ended" : o.behind > 100 ? "from the rate of calls so far" : "from the calls that have ended"),
       tile("Running", count(o.running.length), o.cores ? `on ${+o.cores.toFixed(2)} cores` : "", `${+o.busy.toFixed(2)} cores busy`),
-      tile("Failed", count(Math.max(o.failed, o.failures)), "calls", o.failures ? "the reasons stand below" : "nothing has failed"));
+      tile("Failed", count(Math.max(o.failed, o.failures)), Math.max(o.failed, o.failures) === 1 ? "call" : "calls", o.failures ? "the reasons stand below" : "nothing has failed"));
     if (holds.textContent !== o.holds) holds.textContent = o.holds;
     put(running, o.running.length ? table(["<call", "<progress", "for", "usual"], o.running.slice(0, 30).map(r => [el("span", {}, callLink(r.key, r.name), r.items ? el("span", { class: "soft" }, ` items ${r.items[0]} … ${r.items[0] + r.items[1] - 1}`) : null), r.part ? gauge(r.part) : r.expected ? gauge(Math.min(1, r.for / r.expected)) : "–", span(r.for), r.expected ? span(r.expected) : "–"]), "Running calls") : el("p", { class: "soft" }, "No call runs."));
     put(failing, o.failing.length ? el("ul", { class: "list" }, ...o.failing.slice().reverse().slice(0, 8).map(f => el("li", {}, mark(f.ending), " ", callLink(f.key, f.name), f.items ? ` (${f.items} items)` : "", el("div", { class: "why" }, f.why || "open the call for its error")))) : el("p", { class: "soft" }, "Nothing has failed."));
@@ -177,8 +177,8 @@ function calls(wanted) {
     for (let n = ended.length - 1; n >= 0; n--) rows.push(ended[n]);
   }
   async function load() {
-    busy = true; asks.begin();
-    try { const got = await ask(`/api/calls?since=${next}`); if (closed || !got) return; take(got);
+    busy = true;
+    try { const got = await ask(`/api/calls?since=${next}`, "GET", asks); if (closed || !got) return; take(got);
       told.textContent = `${count(rows.length)} rows` + (got.more ? `, ${count(got.more)} more wait` : "") + (got.dropped ? `; ${count(got.dropped)} older ones are only counted` : "") + (got.behind ? `; ${count(got.behind)} are being read` : ""); choose();
     } finally { busy = false; asks.end(); }
   }
@@ -212,9 +212,9 @@ function call(id) {
     else if (kind === "missing") state.textContent = "The program has let go of this call, and of its log.";
   }, over.signal);
   async function load() {
-    busy = true; asks.begin();
+    busy = true;
     try {
-      const c = await ask(`/api/call?key=${encodeURIComponent(id)}`);
+      const c = await ask(`/api/call?key=${encodeURIComponent(id)}`, "GET", asks);
       if (over.signal.aborted) return;
       if (!c) { name.textContent = "This call is not known"; live = false; return; }
       name.textContent = c.name; put(where, mark(c.state), c.told && c.told !== c.state ? el("span", { class: "soft" }, ` ${c.told.replace(c.state, "").trim()}`) : null); cancel.hidden = !c.live; live = c.live;
@@ -289,7 +289,7 @@ function timeline() {
   canvas.addEventListener("keydown", event => { const m = (from + to) / 2, by = (to - from) / 5, does = { "+": () => zoom(.7, m), "=": () => zoom(.7, m), "-": () => zoom(1.4, m), ArrowLeft: () => show(from - by, to - by), ArrowRight: () => show(from + by, to + by), 0: () => { whole = true; later(); } }[event.key]; if (does) { does(); event.preventDefault(); } });
   addEventListener("resize", later);
   const asks = pace(800);
-  async function load() { busy = true; asks.begin(); try { const got = await ask(`/api/timeline?since=${next}`); next = got.next; for (const r of got.rows) { r[1] = got.names[r[1]]; if (!lanes.has(r[0])) lanes.set(r[0], { rows: [], longest: 0 }); const lane = lanes.get(r[0]); let k = lane.rows.length; while (k && lane.rows[k - 1][2] > r[2]) k--; lane.rows.splice(k, 0, r); lane.longest = Math.max(lane.longest, r[5] - r[2]); last = Math.max(last, r[5]); low = Math.min(low, r[2]); } if (got.rows.length) later(); } finally { busy = false; asks.end(); } }
+  async function load() { busy = true; try { const got = await ask(`/api/timeline?since=${next}`, "GET", asks); next = got.next; for (const r of got.rows) { r[1] = got.names[r[1]]; if (!lanes.has(r[0])) lanes.set(r[0], { rows: [], longest: 0 }); const lane = lanes.get(r[0]); let k = lane.rows.length; while (k && lane.rows[k - 1][2] > r[2]) k--; lane.rows.splice(k, 0, r); lane.longest = Math.max(lane.longest, r[5] - r[2]); last = Math.max(last, r[5]); low = Math.min(low, r[2]); } if (got.rows.length) later(); } finally { busy = false; asks.end(); } }
   later();
   return { update() { if (!busy && asks.due) load().catch(() => {}); }, end() { removeEventListener("resize", later); } };
 }
@@ -301,9 +301,9 @@ function report() {
   const asks = pace(3000);
   let busy = false, over = false;
   async function load() {
-    busy = true; asks.begin();
+    busy = true;
     try {
-      const r = await ask(`/api/report${wanted ? "?now=1" : ""}`); if (over || !r) return;
+      const r = await ask(`/api/report${wanted ? "?now=1" : ""}`, "GET", asks); if (over || !r) return;
       wanted = false;
       if (r.many) {
         if (!place.querySelector(".grid, .stackbar")) place.replaceChildren(card("", el("p", {}, `${count(r.many)} attempts have ended. To add them up takes some seconds from the calls that run, so it waits for their end.`), el("button", { type: "button", onclick: () => { wanted = true; asks.soon(); if (!busy) load(); } }, "Add up now")));
@@ -362,16 +362,16 @@ function graph(wanted) {
   const asks = pace(1500);
   let busy = false, over = false, last = "";
   async function load() {
-    busy = true; asks.begin();
+    busy = true;
     try {
-      const g = await ask(`/api/graph?by=${by.value}&run=${run.value}`); if (over || !g) return;
+      const g = await ask(`/api/graph?by=${by.value}&run=${run.value}`, "GET", asks); if (over || !g) return;
       const told_runs = ["", ...g.runs.slice().reverse().map(String)];
       if (told_runs.join() !== [...run.options].map(o => o.value).join() && document.activeElement !== run) { const chosen = run.value; run.replaceChildren(...told_runs.map(v => el("option", { value: v }, v ? `run ${v}` : "the latest"))); run.value = told_runs.includes(chosen) ? chosen : ""; }
       const text = JSON.stringify(g); if (text === last) return; last = text;
       told.textContent = !g.boxes.length ? "" : g.grouped ? `${count(g.calls)} calls of ${count(g.boxes.length)} function${g.boxes.length === 1 ? "" : "s"}` : `${count(g.calls)} calls` + (g.more ? `; ${count(g.more)} are left out` : "");
       const focus = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null, old = place.querySelector(".graph"), scrolled = old ? [old.scrollLeft, old.scrollTop] : null;
       const boxes = g.boxes.map(([key, name, calls, counts, mean]) => {
-        const { bar, all, text } = states(counts), one = calls === 1 && !g.grouped, state = ORDER.find(s => counts[s]) || "unknown", took = mean === null ? "" : `${span(mean)}${all > 1 ? " each" : ""}`;
+        const { bar, all, text } = states(counts), one = calls === 1 && !g.grouped, state = ORDER.find(s => counts[s]) || "unknown", took = mean === null ? "" : span(mean) + (all > 1 && !counts.failed && !counts.running ? " each" : "");
         const done = (counts.done || 0) + (counts.reused || 0);
         return { title: name, href: g.grouped ? `#/calls/${encodeURIComponent(name)}` : key ? `#/call/${key}` : undefined, label: one ? `${word(state)} ${took}` : `${text} ${took}`,
           under: one ? [mark(state), el("span", { class: "soft" }, took)] : [bar, el("span", { class: "soft num" }, done === all ? `${count(all)} done` : `${count(done)} of ${count(all)}`), counts.failed ? el("span", { class: "bad num" }, `✕ ${count(counts.failed)}`) : null, counts.running ? el("span", { class: "run num" }, `▶ ${count(counts.running)}`) : null, el("span", { class: "soft last" }, took)].filter(Boolean) };
@@ -394,9 +394,9 @@ function objects() {
   const asks = pace(3000);
   let busy = false, over = false;
   async function load() {
-    busy = true; asks.begin();
+    busy = true;
     try {
-      const o = await ask("/api/objects"); if (over || !o) return;
+      const o = await ask("/api/objects", "GET", asks); if (over || !o) return;
       put(tiles, tile("In memory", bytes(o.used), o.limit ? `of ${bytes(o.limit)}` : "of this program", o.limit ? o.used / o.limit : undefined), tile("On disk", bytes(o.disk), o.disk ? "memory was full" : "nothing had to go there"), tile("Small results", bytes(o.small), "beside these values"));
       const worker = n => n ? `worker ${n}` : "the program", several = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
       put(list, o.rows.length ? table(["<value", "size", "<where", "<made by", "<mapped by", "<held by"], o.rows.map(([key, name, what, size, disk, made, readers, held, left]) => [
