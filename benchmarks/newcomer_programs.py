@@ -64,22 +64,27 @@ def later(function: Callable[..., object]) -> Any:
 # -- 1 and 2: models ------------------------------------------------------------------------------
 
 
-def table(rows: int) -> tuple[Any, Any]:
+def table(rows: int) -> Any:
     """Numbers with classes that can be learned."""
     from sklearn.datasets import make_classification
 
     return make_classification(rows, 30, n_informative=12, n_classes=4, random_state=0)
 
 
-def candidates() -> list[tuple[str, dict[str, object]]]:
+Candidates = list[tuple[str, Mapping[str, object]]]
+
+
+def candidates() -> Candidates:
     """18 models of three families."""
-    forests = [
+    forests: Candidates = [
         ("RandomForestClassifier", {"n_estimators": 60, "max_depth": depth, "max_features": part})
         for depth in (4, 8, 16)
         for part in (0.2, 0.5)
     ]
-    linear = [("LogisticRegression", {"C": c, "max_iter": 300}) for c in (0.01, 0.1, 1, 3, 10, 30)]
-    boosted = [
+    linear: Candidates = [
+        ("LogisticRegression", {"C": c, "max_iter": 300}) for c in (0.01, 0.1, 1, 3, 10, 30)
+    ]
+    boosted: Candidates = [
         ("HistGradientBoostingClassifier", {"max_iter": 25, "max_leaf_nodes": leaves})
         for leaves in (7, 11, 15, 21, 31, 41)
     ]
@@ -132,7 +137,7 @@ def search_loop(rows: int) -> Work:
     return lambda: max(score(kind, how, x, y) for kind, how in candidates())
 
 
-def folds() -> list[tuple[str, dict[str, object], int]]:
+def folds() -> list[tuple[str, Mapping[str, object], int]]:
     """Seven models, each on five folds."""
     return [(kind, how, fold) for kind, how in candidates()[::3] for fold in range(5)] + [
         ("ExtraTreesClassifier", {"n_estimators": 60}, fold) for fold in range(5)
@@ -521,14 +526,16 @@ def trained(seed: int) -> float:
     y = x[:, :1] * x[:, 1:2]
     net = torch.nn.Sequential(torch.nn.Linear(32, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1))
     steps = torch.optim.Adam(net.parameters(), 1e-3)
+    missed = 0.0
     for step in range(200):
         steps.zero_grad()
         error = torch.nn.functional.mse_loss(net(x), y)
         error.backward()
         steps.step()
+        missed = round(float(error), 4)
         if step % 50 == 0:
-            print(f"step {step}: {error.item():.4f}")
-    return round(error.item(), 4)
+            print(f"step {step}: {missed}")
+    return missed
 
 
 def torch_mars(count: int) -> Work:
