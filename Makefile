@@ -222,7 +222,7 @@ dist: $(VENV)/for-tests  ## build wheel and sdist, check them, and try them in a
 		echo "installing $$file into an empty environment"; \
 		rm -rf build/try; $(PYTHON) -m venv build/try || exit 1; \
 		build/try/bin/python -m pip --disable-pip-version-check install --quiet "$$file" || exit 1; \
-		build/try/bin/python tests/try_installed.py || exit 1; \
+		build/try/bin/python -P tests/try_installed.py || exit 1; \
 	done
 	@rm -rf build/try
 	@ls -l $(DIST)

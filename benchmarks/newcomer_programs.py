@@ -150,7 +150,7 @@ def folds_mars(rows: int) -> Work:
 
     def work() -> list[float]:
         calls = [mr.spawn(score, args=(kind, how, x, y, fold)) for kind, how, fold in folds()]
-        return list(mars.execute(calls).fetch())
+        return list(mr.ExecutableTuple(calls).execute().fetch())
 
     return work
 
