@@ -20,7 +20,7 @@ CHAOS_ARGS  ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-without-clusters test-on-clusters test-pythons test-page peers-suites faults storage check format \
-	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-adapters bench-what-if bench-watched bench-tpch \
+	docs dist slurm kubernetes bench bench-quick bench-page bench-cluster bench-adapters bench-newcomer bench-what-if bench-watched bench-tpch \
 	larger-than-memory chaos clean
 
 help:  ## list the targets
@@ -222,7 +222,7 @@ dist: $(VENV)/for-tests  ## build wheel and sdist, check them, and try them in a
 		echo "installing $$file into an empty environment"; \
 		rm -rf build/try; $(PYTHON) -m venv build/try || exit 1; \
 		build/try/bin/python -m pip --disable-pip-version-check install --quiet "$$file" || exit 1; \
-		build/try/bin/python tests/try_installed.py || exit 1; \
+		build/try/bin/python -P tests/try_installed.py || exit 1; \
 	done
 	@rm -rf build/try
 	@ls -l $(DIST)
@@ -251,6 +251,9 @@ bench-cluster: $(VENV)/for-tests  ## ours on Dask and Ray against plain Dask and
 
 bench-adapters: $(VENV)/for-tests  ## joblib, Executor, Dask and pandas on mars against loky, Dask and others (minutes; a quiet machine)
 	@$(PY) -m benchmarks.adapters $(BENCH_ARGS)
+
+bench-newcomer: $(VENV)/for-tests  ## twelve programs on mars, joblib, threads and others, with time and memory (half an hour; a quiet machine)
+	@$(PY) -m benchmarks.newcomer $(BENCH_ARGS)
 
 bench-what-if: $(VENV)/for-tests  ## predictions of runs against real ones (a minute; a quiet machine)
 	@$(PY) -m benchmarks.what_if $(BENCH_ARGS)

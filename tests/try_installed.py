@@ -24,6 +24,9 @@ def main() -> None:
     import mars
     import mars.remote as mr
 
+    assert str(Path(__file__).resolve().parent) not in sys.path, (
+        "run it with python -P: folders beside it, such as tests/dask, would stand in for packages"
+    )
     place = Path(mars.__file__).resolve()
     assert sys.prefix in str(place), f"not the installed one: {place}"
     assert (place.parent / "py.typed").is_file(), "types are not known to be there"

@@ -277,7 +277,22 @@ def _check(full: str, value: object) -> None:
         raise ValueError(f"Cannot set value `{value!r}` for option {full}: it has to be {problem}")
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("n_cpu", "n_worker", "checkpoint", "object_memory", "web", "engine"),
+        "it is an argument of mars.new_session",
+    ),
+    **dict.fromkeys(
+        ("cpus", "threads", "timeout", "retries", "memory", "gpus"),
+        "it is an option of a call: spawn(..., {name}=...)",
+    ),
+}
+"""What people look for among the options of the process, and where it is."""
+
+
 def _unknown(full: str) -> str:
+    if full in _ELSEWHERE:
+        return f"mars.options has no option {full!r}; {_ELSEWHERE[full].format(name=full)}"
     from difflib import get_close_matches  # 8 ms, and only somebody's typing error needs it
 
     names = [*_DEFAULTS, *INERT, *INERT_SECTIONS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 
@@ -14,6 +15,13 @@ from mars.calls.mistakes import OF_OTHERS
 
 def fit(x: int, depth: int = 3) -> int:
     return x * depth
+
+
+class Table:
+    """Shown on several lines, as a frame is."""
+
+    def __repr__(self) -> str:
+        return "   u  v\n0  1  2\n1  3  4"
 
 
 def anything(**given: object) -> object:
@@ -79,6 +87,24 @@ SPAWN: list[tuple[Callable[[], object], type[Exception], str]] = [
             "Unexpected kw: depth; arguments of fit that are the same for all items go into a "
             "partial: "
             "map(functools.partial(fit, depth=[4]), ...)"
+        ),
+    ),
+    (
+        lambda: mr.map(fit, [1, 2], chunksize=2),
+        ValueError,
+        "Unexpected kw: chunksize; leave it out: map puts small items into blocks by itself",
+    ),
+    (
+        lambda: mr.spawn(fit, (1,), on_error="continue"),
+        ValueError,
+        "Unexpected kw: on_error; it belongs to execute: execute(on_error='continue')",
+    ),
+    (
+        lambda: mr.map(fit, [1], kwargs={"depth": Table()}),
+        ValueError,
+        (
+            "Unexpected kw: kwargs; arguments of fit that are the same for all items go into a "
+            "partial: map(functools.partial(fit, depth=<Table>), ...)"
         ),
     ),
     (
@@ -170,6 +196,33 @@ def test_a_session_with_an_unknown_argument_is_not_made(
         mistake()
     assert str(caught.value) == text
     assert mars.session.get_default_session() is None
+
+
+def test_a_number_in_place_of_an_address_is_answered_with_cores() -> None:
+    with pytest.raises(mars.errors.UnknownTarget, match=r"new_session\(n_cpu=2\) says how many"):
+        mars.new_session(2)  # type: ignore[arg-type]
+    assert mars.session.get_default_session() is None
+
+
+@pytest.mark.parametrize(
+    "name", ["n_cpu", "n_worker", "checkpoint", "object_memory", "web", "engine"]
+)
+def test_an_argument_of_a_session_is_no_option_of_the_process(name: str) -> None:
+    assert name in inspect.signature(mars.new_session).parameters
+    with pytest.raises(AttributeError, match=r"it is an argument of mars\.new_session"):
+        setattr(mars.options, name, 2)
+
+
+@pytest.mark.parametrize("name", ["cpus", "threads", "timeout", "retries", "memory", "gpus"])
+def test_an_option_of_a_call_is_no_option_of_the_process(name: str) -> None:
+    mr.spawn(fit, (1,), **{name: 1})  # type: ignore[call-overload]
+    with pytest.raises(AttributeError, match=rf"option of a call: spawn\(\.\.\., {name}="):
+        setattr(mars.options, name, 1)
+
+
+def test_how_fetch_would_go_on_after_a_failure_is_said() -> None:
+    with pytest.raises(TypeError, match=r"on_error; it belongs to execute"):
+        mr.map(abs, [1]).fetch(on_error="continue")
 
 
 def test_threads_of_a_session_are_refused_with_the_ways_there_are() -> None:

@@ -50,6 +50,8 @@ _ELSEWHERE = {
     "state": "states() says how far it is",
     "running": "states() says how far it is",
     "error": "errors() has its error",
+    "failed": "errors() has its error",
+    "failures": "errors() has its error",
     "exception": "errors() has its error",
     "logs": "log is what it has printed",
     "output": "log is what it has printed",
@@ -157,13 +159,22 @@ _OPTIONS = {
 }
 """What other libraries call an option, and what it is here, if the function has that."""
 
+_BLOCKS = ("chunksize", "chunk_size", "batch_size")
+"""What other libraries call the number of items that travel together."""
+
+_OF_EXECUTE = (
+    "wait", "on_error", "echo", "show_progress", "seed", "checkpoint", "report", "session",
+)  # fmt: skip
+"""What people give to the description of a call, and `execute` takes."""
+
 _FURTHER = ("retry_when_fail", "resolve_tileable_input", "n_output")
 
 
 def _short(value: object) -> str:
     shown = reprlib.Repr()
     shown.maxstring = shown.maxother = 40
-    return shown.repr(value)
+    text = shown.repr(value)
+    return f"<{type(value).__name__}>" if "\n" in text else text  # a frame, or a list of frames
 
 
 def _name(func: object) -> str:
@@ -266,6 +277,10 @@ def unknown_option(
     if of_map and name in ("args", "kwargs") and not _takes(func, name):
         return f"{text}; {_arguments_of_map(_name(func), name, options[name])}"
     if not _takes(func, name):
+        if name in _OF_EXECUTE:
+            return f"{text}; it belongs to execute: execute({name}={_short(options[name])})"
+        if of_map and name in _BLOCKS:
+            return f"{text}; leave it out: map puts small items into blocks by itself"
         if meant:
             return f"{text}; did you mean {meant}={_short(options[name])}?"
         return f"{text}; {_name(func)} has no parameter {name}, and options are {', '.join(CHECKS)}"

@@ -220,6 +220,11 @@ def new_session(
                 for session in known[1]:
                     if session.session_id == session_id:
                         return session.as_default() if default else session
+        elif isinstance(address, int):
+            raise UnknownTarget(
+                f"there is no engine at {address!r}; new_session(n_cpu={address!r}) says how many "
+                f"cores calls share"
+            )
         elif not (is_far or address in kinds.HERE):
             raise UnknownTarget(
                 f"there is no engine at {address!r}; leave the address out to start one on this "

@@ -508,6 +508,8 @@ def refuse_fetch_arguments(given: dict[str, object]) -> None:
         advice = (
             "; fetch does not wait: execute(wait=False).result(timeout=...) waits so long at most"
         )
+    elif "on_error" in given:
+        advice = "; it belongs to execute: execute(on_error='continue'), then errors() and fetch()"
     raise TypeError(f"`fetch` got unexpected arguments: {', '.join(given)}{advice}")
 
 
