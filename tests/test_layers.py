@@ -141,7 +141,7 @@ LAYERS = """
     sessions.logs sessions.echoing sessions.tally
     sessions.following
     sessions.runs sessions.views checkpoint.history
-    sessions.outcomes
+    sessions.outcomes sessions.opened
     sessions.session checkpoint.upkeep checkpoint.why
     web.desk web.guard web.index
     web.graph

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import mars
+from mars.engine import Run
 from mars.engines import one_machine
 from mars.engines.local import launch
 from mars.resources import cpu_count
@@ -67,6 +68,40 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     for module in (mars, mars.errors, sys.modules["mars.session"]):
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             _ = module.nothing
+
+
+class _Realm:
+    def forget(self, task: object) -> None:
+        """Nothing was kept."""
+
+
+STARTS = """
+import os, sys
+import mars.remote as mr
+
+def look(*args, **kwargs):
+    print(*[one for one in {names} if one in sys.modules], flush=True)
+    return spawn_process(*args, **kwargs)
+
+spawn_process, os.posix_spawn = os.posix_spawn, look
+print(mr.spawn(abs, -1).execute().fetch())
+"""
+
+
+def test_processes_start_before_the_program_loads_what_runs_and_results_need(
+    run_python: Callable[..., Any],
+) -> None:
+    names = (
+        "mars.sessions.session", "mars.sessions.runs", "mars.calls.maps", "mars.calls.put",
+        "mars.attempt.rows", "mars.attempt.failure", "mars.engines.outcome", "mars.engine",
+        "mars.logs", "mars.observe.attempts",
+    )  # fmt: skip
+    assert run_python(STARTS.format(names=names)).stdout == "\n1\n"
+
+
+def test_a_run_has_so_few_attributes_that_python_keeps_them_without_a_dict() -> None:
+    # With more than 30 an object gets a dict of its own, which each round trip would pay for.
+    assert len(vars(Run("", _Realm()))) <= 30
 
 
 FIRST_CALL = """

@@ -37,6 +37,37 @@ class Run:
         The first task that failed.
     """
 
+    # What most runs never set is here: an `execute` of one call makes a run, and objects with more
+    # than 30 attributes of their own are slow to make and to read.
+    live: bool = True
+    made: int = 0  # calls that only feed others, and have done so
+    failed: int = 0
+    withdrawn: int = 0  # calls that the program has cancelled one by one
+    failure: Task | None = None
+    cancelled: bool = False
+    error: BaseException | None = None  # the engine's own end, not a call's failure
+    # What calls have of the program: sys.path, folder, the variables that it has changed, and
+    # its settings, see `mars.attempt.followed`. None: as the calls before.
+    surroundings: Surroundings | None = None
+    number: int = 0  # how its engine calls it, in messages and in observations
+    member: Any = None  # the worker that asked for it, when it is nested: a `Member`
+    server: threading.Thread | None = None  # which ends it, and must not wait for it
+    waits: Callable[[Run, float | None], bool] | None = None  # how, inside a worker
+    # For checkpoints: told of each task, and each block of a map, that has ended well. The
+    # engine first counts one more handle of its call, which whoever is told gives back.
+    landed: Callable[[Task], object] | None = None
+    # Told of each task that has ended in any way, for whoever iterates over the run.
+    heard: Callable[[Task], object] | None = None
+    beside: bool = False  # nobody waits for it in the thread that submits it
+    # What it has in common with other runs: they store a large argument once, as long as one of
+    # them is under way. None: nothing.
+    series: object | None = None
+    # Calls that earlier runs of the series have started. If one has failed, it stays failed.
+    once: Collection[Call] = frozenset()
+    reused: int = 0  # calls that a checkpoint had
+    saved_s: float = 0.0  # what they took when they ran
+    _waiter: threading.Thread | None = None
+
     def __init__(
         self,
         session_id: str,
@@ -54,40 +85,12 @@ class Run:
         self.entropy = entropy
         self.prefix = prefix
         self.depth = depth
-        self.live = True
         self.total = 0
         self.done = 0
         self.remaining = 0
-        self.made = 0  # of these, calls that only feed others, and have done so
-        self.failed = 0
-        self.withdrawn = 0  # calls that the program has cancelled one by one
-        self.failure: Task | None = None
-        self.cancelled = False
-        self.error: BaseException | None = None  # the engine's own end, not a call's failure
         self.started_at = clock()
-        # What calls have of the program: sys.path, folder, the variables that it has changed, and
-        # its settings, see `mars.attempt.followed`. None: as the calls before.
-        self.surroundings: Surroundings | None = None
-        self.number = 0  # how its engine calls it, in messages and in observations
         self.tasks: Sequence[Task] = ()  # of a nested run
-        self.member: Any = None  # the worker that asked for it, when it is nested: a `Member`
-        self.server: threading.Thread | None = None  # which ends it, and must not wait for it
-        self.waits: Callable[[Run, float | None], bool] | None = None  # how, inside a worker
         self.partial: dict[Task, float] = {}  # set_progress of running tasks
-        # For checkpoints: told of each task, and each block of a map, that has ended well. The
-        # engine first counts one more handle of its call, which whoever is told gives back.
-        self.landed: Callable[[Task], object] | None = None
-        # Told of each task that has ended in any way, for whoever iterates over the run.
-        self.heard: Callable[[Task], object] | None = None
-        self.beside = False  # nobody waits for it in the thread that submits it
-        # What it has in common with other runs: they store a large argument once, as long as one of
-        # them is under way. None: nothing.
-        self.series: object | None = None
-        # Calls that earlier runs of the series have started. If one has failed, it stays failed.
-        self.once: Collection[Call] = frozenset()
-        self.reused = 0  # calls that a checkpoint had
-        self.saved_s = 0.0  # what they took when they ran
-        self._waiter: threading.Thread | None = None
         # Apart from the lock: Ctrl-C may strike a thread that waits between its taking of the lock
         # and its giving back.
         self._over = False

@@ -15,30 +15,34 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars.attempt import context
 from mars.calls.executable import Executable
-from mars.calls.maps import ItemCall
 from mars.calls.objects import ExecutableTuple, MapObjects, Object
-from mars.calls.put import put
 from mars.calls.spawn import map, run_script, spawn  # noqa: A004 (it is mars.remote.map)
 from mars.config import options as program_options
-from mars.engine import Run
 from mars.sessions.opening import execute, fetch, new_session
 from mars.tracebacks import trim
 
 if TYPE_CHECKING:
     from mars.calls.completed import as_completed
     from mars.calls.decorated import RemoteFunction
+    from mars.calls.maps import ItemCall
+    from mars.calls.put import put
     from mars.completion import Completed
+    from mars.engine import Run
     from mars.execution import Counts, Execution
     from mars.sessions.urls import open as open  # noqa: A004, PLC0414 (not for ``import *``)
 else:
-    # They are imported late because they need `concurrent.futures`, see `mars.errors`.
+    # They are imported late because a first result needs none of them, and most of them need
+    # `concurrent.futures`, see `mars.errors`.
     _LATE = {
         "Completed": "completion",
         "Counts": "execution",
         "Execution": "execution",
+        "ItemCall": "calls.maps",
         "RemoteFunction": "calls.decorated",
+        "Run": "engine",
         "as_completed": "calls.completed",
         "open": "sessions.urls",
+        "put": "calls.put",
     }
 
     def __getattr__(name: str) -> object:
@@ -49,7 +53,10 @@ else:
             raise AttributeError(mistakes.no_name(__name__, name))
         import importlib
 
-        return getattr(importlib.import_module(f"mars.{home}"), name)
+        value = getattr(importlib.import_module(f"mars.{home}"), name)
+        if name in __all__:  # the next look finds it; `open` would hide the builtin one here
+            globals()[name] = value
+        return value
 
 
 R = TypeVar("R")

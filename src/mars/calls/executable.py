@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from mars.errors import NotExecuted, SessionClosed
 from mars.sessions.opening import choose, get_default_session
-from mars.sessions.session import AnySession, Session, refuse_fetch_arguments
 from mars.task import Call, Handle, Output
 from mars.tracebacks import trim
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from mars.engine import SessionRealm
     from mars.logs import Offsets
     from mars.sessions.runs import RunArguments
+    from mars.sessions.session import AnySession, Session
     from mars.task import Realm
 
 V_co = TypeVar("V_co", covariant=True)
@@ -159,6 +159,8 @@ class Executable(Handle, Generic[V_co]):
         """
         try:
             if unknown:
+                from mars.sessions.session import refuse_fetch_arguments
+
                 refuse_fetch_arguments(unknown)
             if self._is_empty():
                 return cast("V_co", self._nothing)

@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVa
 
 from mars.attempt import codec
 from mars.calls.executable import Executable, default_realm, existing
-from mars.calls.maps import MapCall
-from mars.engine import SessionRealm
 from mars.errors import SessionClosed
-from mars.logs import LogFetcher, LogReader, whole_text
-from mars.observe.attempts import Attempt, Times
-from mars.sessions.logs import CallLogs
 from mars.sessions.opening import get_default_session
-from mars.sessions.session import AnySession, Session
 from mars.task import Call, Handle, Output
 
 if TYPE_CHECKING:
+    from mars.calls.maps import MapCall
     from mars.calls.shown import Row
-    from mars.logs import Offsets
+    from mars.engine import SessionRealm
+    from mars.logs import LogFetcher, LogReader, Offsets
+    from mars.observe.attempts import Attempt, Times
+    from mars.sessions.session import AnySession, Session
     from mars.task import Realm, Task
 
     class _Fields(tuple[object, ...]):
@@ -106,6 +104,8 @@ class Object(Output, Executable[R], Generic[R]):
         hello
         <BLANKLINE>
         """
+        from mars.logs import LogFetcher, LogReader  # late: loaded with the session
+
         call = self.call
         if session is None and call.task is None and get_default_session() is None:
             return iter(()) if follow else LogFetcher("", self.key)
@@ -143,6 +143,10 @@ class Object(Output, Executable[R], Generic[R]):
         >>> "hello" in hello.log
         True
         """
+        from mars.engine import SessionRealm  # late, as in `fetch_log`
+        from mars.logs import whole_text
+        from mars.sessions.logs import CallLogs
+
         call = self.call
         task = call.task
         if task is None and call.whole is not None:
@@ -342,6 +346,7 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
     __module__ = "mars.remote"  # where programs find it
 
     _named: type[_Fields] | None
+    _kinds: set[type]  # of its members; few, while there may be a million objects
     _nothing: ClassVar[object] = ()
 
     def __new__(cls, objects: Iterable[object] = ()) -> ExecutableTuple:
@@ -349,6 +354,7 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
         # The type of a namedtuple has fields.
         kind = type(objects)
         made._named = cast("type[_Fields]", kind) if hasattr(kind, "_fields") else None
+        made._kinds = set(map(type, made))
         return made
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -386,15 +392,14 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
 
         ``session`` asks this before it executes ``handles`` together.
         """
-        if all(issubclass(kind, Output) for kind in set(map(type, self))):
+        if self._kinds <= _SINGLE:
             return  # as most often: single objects are described
         for one in self:
             if not isinstance(one, Output) and isinstance(one, Handle):
                 one.describe_beside(handles, session)
 
     def _parts(self) -> ExecutableTuple:
-        # By their types, of which there are few: there may be a million objects.
-        if not all(issubclass(kind, Handle) for kind in set(map(type, self))):
+        if not (self._kinds <= _SINGLE or all(issubclass(kind, Handle) for kind in self._kinds)):
             for one in self:
                 if not isinstance(one, Handle):
                     raise TypeError(
@@ -412,6 +417,10 @@ class ExecutableTuple(tuple[Any, ...], Executable[Any]):
 
     def _executed(self) -> list[object]:
         return list(self)
+
+
+_SINGLE: Final = frozenset({Object})
+"""What `spawn` returns."""
 
 
 def _remade(objects: tuple[object, ...], named: type[_Fields] | None) -> ExecutableTuple:

@@ -7,13 +7,15 @@ too, and whoever reads an object reads this one. Programs import `put` from `mar
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mars.calls.held import HeldCall
 from mars.calls.objects import Object
 from mars.errors import EncodeError
 from mars.sessions.opening import choose
-from mars.sessions.session import AnySession
+
+if TYPE_CHECKING:
+    from mars.sessions.session import AnySession
 
 T = TypeVar("T")
 

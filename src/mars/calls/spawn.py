@@ -14,17 +14,17 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from mars.attempt import call as attempt_call
 from mars.attempt import codec
-from mars.calls.maps import MapCall
 from mars.calls.objects import MapObjects, Object
 from mars.calls.options import DEFAULT_OPTIONS, Options, check_function, parse_options
 from mars.code import functions, places
 from mars.config import is_eager, plain_scalar
 from mars.errors import EncodeError
-from mars.sessions.session import AnySession
 from mars.task import Call, Function
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from mars.sessions.session import AnySession
 
 _KINDS: Final = {
     "tensor": "mars.tensor.core:Tensor",
@@ -338,6 +338,8 @@ def map(  # noqa: A001 (mars.remote.map)
     >>> squares[3].fetch()
     9
     """
+    from mars.calls.maps import MapCall  # late: many programs have no map
+
     check_function(func)
     if not iterables or not all(isinstance(one, Iterable) for one in iterables):
         from mars.calls import mistakes

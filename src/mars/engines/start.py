@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from mars.engine import Engine
 from mars.engines.kinds import (
     DASK,
     INLINE,
@@ -29,6 +28,7 @@ from mars.engines.kinds import (
 from mars.errors import StartupFailed, UnknownTarget
 
 if TYPE_CHECKING:
+    from mars.engine import Engine
     from mars.engines.driver.engine import DriverEngine
 
 _count = itertools.count(1)

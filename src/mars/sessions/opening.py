@@ -20,15 +20,18 @@ from mars.calls.options import parse_bytes
 from mars.config import plain_scalar
 from mars.engines import kinds, start
 from mars.errors import MarsError, NotExecuted, UnknownTarget
-from mars.logs import LogFetcher
-from mars.sessions import replacing
-from mars.sessions.session import AnySession, Session, SessionView, opened
+from mars.sessions.opened import Opened
+from mars.sessions.opened import opened as opened_here
 from mars.settings import KIB, LOG_LIMIT_AT_LEAST
 from mars.tracebacks import trim
 
 if TYPE_CHECKING:
     from mars.engine import Engine
-    from mars.logs import Offsets
+    from mars.logs import LogFetcher, Offsets
+    from mars.sessions.replacing import Place
+    from mars.sessions.session import AnySession, Session
+
+opened: Final = cast("Opened[Session]", opened_here)
 
 _NO_SESSION: Final = (
     "mars: No session found, local session will be created in background ({} cpus); "
@@ -260,6 +263,10 @@ def new_session(
                 # then, with status 1.
                 atexit.unregister(opened.close)
                 atexit.register(opened.close)
+        # Late: they are loaded while the first process of an engine starts.
+        from mars.sessions import replacing
+        from mars.sessions.session import Session
+
         where = _where(checkpoint)
         try:
             storage = started.storage if where is not None and "://" in where else None
@@ -320,7 +327,7 @@ def _unknown_argument(name: str) -> str:
     return unknown_argument("new_session", name, known)
 
 
-def _place_in_main() -> replacing.Place | None:
+def _place_in_main() -> Place | None:
     """Where the program's main module makes a session, outside of all functions."""
     frame = sys._getframe(2)
     if frame.f_code.co_name != "<module>" or frame.f_globals.get("__name__") != "__main__":
@@ -355,6 +362,8 @@ def get_default_session() -> Session | None:
 
 
 def _session_of(attempt: context.Attempt) -> Session:
+    from mars.sessions.session import Session  # late, as in `new_session`
+
     session = attempt.session
     if not isinstance(session, Session):
         engine = cast("Engine", attempt.engine)  # an attempt knows what calls ask of it, no more
@@ -437,6 +446,8 @@ def choose(session: AnySession | None, **kwargs: object) -> Session:
     """The session given, or the default one."""
     if session is None:
         return get_default_or_create(**kwargs)
+    from mars.sessions.session import Session, SessionView  # late, as in `new_session`
+
     if isinstance(session, SessionView):
         return session.session
     if not isinstance(session, Session):

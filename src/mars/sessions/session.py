@@ -2,7 +2,7 @@
 
 `execute` has the missing calls run, see `mars.sessions.runs`. `fetch` and `fetch_log` read what the
 engine keeps. `mars.sessions.opening` makes sessions. The sessions and engines that are open are in
-`opened`; it is the only global state of mars that changes.
+`mars.sessions.opened`; it is the only global state of mars that changes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from mars.engine import Engine, SessionRealm
 from mars.logs import LogFetcher
 from mars.sessions.logs import CallLogs
+from mars.sessions.opened import Opened
+from mars.sessions.opened import opened as opened_here
 from mars.sessions.outcomes import Outcomes
 from mars.sessions.runs import Runs
 from mars.sessions.views import Views
@@ -528,82 +530,7 @@ def _handles(objects: Sequence[object], what: str) -> Sequence[Handle]:
     return given
 
 
-# -- what is open -----------------------------------------------------------------------------
-
-
-class Opened:
-    """The sessions and engines that are open in this process, and the default session.
-
-    Attributes
-    ----------
-    default : Session or None
-        The default session.
-    engines : dict of str to (Engine, set of Session)
-        Each engine by its address, with the sessions that use it.
-    places : dict of str to (str, int) or None
-        Of sessions that another one may replace, by id: the file and line where each was made.
-        None: at a prompt or in a notebook. See `mars.sessions.replacing`.
-    notebook : object
-        The notebook or prompt that tells us of the end of each cell. None: there is none.
-    lock : threading.RLock
-        Whoever reads or changes `engines` holds it.
-    """
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Begin without sessions, as a process does that the program forks."""
-        self.default: Session | None = None
-        self.engines: dict[str, tuple[Engine, set[Session]]] = {}
-        self.places: dict[str, tuple[str, int] | None] = {}
-        self.notebook: object = None
-        self.lock = threading.RLock()
-
-    def leave(self, session: Session) -> None:
-        """A session has ended. Its engine ends with the last session on it."""
-        engine = session.engine
-        with self.lock:
-            _, sessions = self.engines.get(engine.address, (engine, set()))
-            sessions.discard(session)
-            if sessions:
-                known = {other.session_id for other in sessions}
-            else:
-                self.engines.pop(engine.address, None)
-                known = set()
-        with contextlib.ExitStack() as ending:
-            if not known:
-                ending.callback(engine.close)
-            if session.session_id not in known:
-                engine.drop_objects(session.session_id)
-
-    def stop(self, engine: Engine) -> None:
-        """End an engine, and all sessions on it."""
-        with self.lock:
-            _, sessions = self.engines.pop(engine.address, (engine, set()))
-        with contextlib.ExitStack() as ending:  # whatever fails, no process is left
-            ending.callback(engine.close)
-            for session in list(sessions):
-                session.realm.closed = True
-                if self.default is session:
-                    self.default = None
-                ending.callback(engine.drop_objects, session.session_id)
-                ending.callback(session.close_checkpoints)
-                ending.callback(session.close_views)
-
-    def close(self) -> None:
-        """End all engines, at the end of the program."""
-        with self.lock:
-            engines = list(self.engines.values())
-        with contextlib.ExitStack() as ending:  # whatever fails, no process is left
-            for engine, sessions in engines:
-                ending.callback(engine.close)
-                for session in list(sessions):
-                    ending.callback(session.close_checkpoints)
-                    ending.callback(session.close_views)
-
-
-opened: Final = Opened()
-os.register_at_fork(after_in_child=opened.clear)
+opened: Final = cast("Opened[Session]", opened_here)
+"""What is open in this process. Its module knows no session, see there."""
 
 __all__ = ["AnySession", "Opened", "Session", "SessionView", "opened"]
