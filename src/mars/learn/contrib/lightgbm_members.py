@@ -84,8 +84,9 @@ def fit_part(
             **network, n_jobs=seat.cores, tree_learner=learner if learner in LEARNERS else "data",
             **({"class_weight": None} if weights is not None else {}),
         )  # fmt: skip
+    fit: Callable[..., object] = lightgbm.LGBMModel.fit  # what a classifier's does before is done
     try:
-        lightgbm.LGBMModel.fit(model, data, label, **more, **kwargs)
+        fit(model, data, label, **more, **kwargs)
     except BaseException as error:
         # The booster leaves the network when it goes, and the frames of the error keep it.
         traceback.clear_frames(error.__traceback__)
