@@ -88,3 +88,19 @@ def test_a_node_that_was_lost_and_that_ray_still_has_is_taken_again(
         link._impostors.append(held)
     link._lost(held, "the way was cut")
     assert link._known == (set() if taken_again else {"node"})
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "leads"),
+    [
+        ("10.0.0.2", "ray://10.0.0.1:7105", True),
+        ("127.0.0.1", "ray://127.0.0.1:7105", True),
+        ("10.0.0.2", "auto", True),
+        ("10.0.0.2", "ray://127.0.0.1:7105", False),
+        ("10.0.0.2", "ray://[::1]:7105", False),
+    ],
+)
+def test_who_comes_through_a_tunnel_does_not_take_others_for_the_nodes(
+    host: str, address: str, leads: bool
+) -> None:
+    assert adapter._leads_to(host, address) is leads

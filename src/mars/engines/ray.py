@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mars import platform
 from mars.deploy.ray_programs import BELOW, NO_METRICS
+from mars.deploy.records import is_loopback
 from mars.engines.cluster import engine as cluster_engine
 from mars.engines.cluster.carrier import Item, Listener, Message, next_messages
 from mars.engines.cluster.ray_parts import NodeActor, pack, tls, unpack
@@ -297,7 +298,7 @@ class RayLink:
         actor = remote.remote(facts, address, cpus, host, self._mapped)
         with self._lock:
             self._started += 1
-            place = _place(address) if asked else None
+            place = _place(address) if asked and _leads_to(host, self.address) else None
             held = _Held(f"{address} {self._started}", node, actor, place)
             self._held[held.name] = held
         for act in (self._knock, self._poll, self._write):
@@ -461,6 +462,15 @@ def _place(address: str) -> tuple[str, int] | None:
     """Host and port of an address; None of "auto", where Ray knows them."""
     host, found, port = address.rpartition("://")[2].rpartition(":")
     return (host.strip("[]"), int(port)) if found and port.isdigit() else None
+
+
+def _leads_to(host: str, address: str) -> bool:
+    """Whether the host that a node names is the node's from here, by the address of its cluster.
+
+    Who comes through a tunnel, as to a Kubernetes, may find somebody else's host there.
+    """
+    way = _place(address)
+    return way is None or not is_loopback(way[0]) or is_loopback(host)
 
 
 def _is_refused(place: tuple[str, int] | None) -> bool:
