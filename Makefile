@@ -181,7 +181,7 @@ faults: $(VENV)/for-tests  ## run the campaigns: faults in large numbers (MARS_C
 # Builds, starts and ends all that it needs. The first time it takes ten minutes more, to build.
 kubernetes: $(VENV)/for-tests  ## tests on a real Kubernetes of two nodes (ten minutes; needs root and Debian 12)
 	@$(PIP) install --quiet 'kubernetes>=29' 'python-dateutil<3'  # as botocore wants it
-	@$(PYTEST) -m kubernetes tests/kubernetes $(PYTEST_ARGS) || $(NONE)
+	@$(PYTEST) -m kubernetes -o faulthandler_timeout=0 tests/kubernetes $(PYTEST_ARGS) || $(NONE)
 
 # npm brings the servers that are no Python. Nothing of it is left but build/storage.
 storage: $(VENV)/for-tests  ## data at URLs on real servers: S3 twice, Azure Blob, SFTP (some minutes; needs npm)
