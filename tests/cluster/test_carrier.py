@@ -31,6 +31,9 @@ class OneNode:
         listener.told("a", [(carrier.HELLO, self.facts)])
         return ["test://node"]
 
+    def why_silent(self) -> str:
+        return ""
+
     def send(self, node: str, item: carrier.Item) -> None:
         raise AssertionError("a refused node is told nothing")
 

@@ -104,3 +104,27 @@ def test_who_comes_through_a_tunnel_does_not_take_others_for_the_nodes(
     host: str, address: str, leads: bool
 ) -> None:
     assert adapter._leads_to(host, address) is leads
+
+
+@pytest.mark.parametrize(("free", "why"), [(2.0, False), (1.0, True), (None, True)])
+def test_a_ray_whose_cores_are_all_in_use_is_told_of(
+    link: adapter.RayLink, free: float | None, why: bool
+) -> None:
+    class Busy:
+        """Has a head without cores and a node with two."""
+
+        def available_resources(self) -> dict[str, float]:
+            return {} if free is None else {"CPU": free}
+
+        def nodes(self) -> list[dict[str, object]]:
+            return [
+                {"Alive": True, "Resources": {}},
+                {"Alive": True, "Resources": {"CPU": 2.0}},
+            ]
+
+    link._ray = Busy()
+    assert ("another program" in link.why_silent()) is why
+
+
+def test_a_ray_that_cannot_be_asked_is_no_reason(link: adapter.RayLink) -> None:
+    assert link.why_silent() == ""

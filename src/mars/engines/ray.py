@@ -418,6 +418,20 @@ class RayLink:
         held.filled.set()
         self._listener.left(held.name, reason)
 
+    def why_silent(self) -> str:
+        """Whether somebody has the cores that our nodes wait for; see `Carrier`."""
+        try:
+            free = self._ray.available_resources().get("CPU", 0.0)
+            wanted = [int(node["Resources"].get("CPU", 0)) for node in self._nodes()]
+        except Exception:  # of Ray, which cannot be asked
+            return ""
+        if any(0 < cpus <= free for cpus in wanted):
+            return ""
+        return (
+            "No cores are free there. On Ray a session takes all cores of each node: if another "
+            "program has one, this program has to wait until that session is closed"
+        )
+
     def send(self, node: str, item: Item) -> None:
         """Send a message to a node; see `Carrier`."""
         held = self._held.get(node)

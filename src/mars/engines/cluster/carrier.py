@@ -274,6 +274,9 @@ class Carrier(Protocol):
             The engine is not there, refuses us, or cannot start our part.
         """
 
+    def why_silent(self) -> str:
+        """What keeps our nodes from answering, as a sentence; "" if it is not known."""
+
     def send(self, node: str, item: Item) -> None:
         """Send a message to a node, after those before it; from any thread, never waits."""
 

@@ -227,9 +227,11 @@ class Cluster:
         if self.refused:
             raise StartupFailed("\n".join(self.refused))
         if expected:
+            why = self._link.why_silent()
             raise StartupFailed(
                 f"of the cluster at {self._link.address} no node answered within "
                 f"{NODES_START_S:g} s: {', '.join(expected[:REFUSED_NODES_KEPT])}"
+                + (f". {why}" if why else "")
             )
         raise StartupFailed(
             f"the cluster at {self._link.address} has no worker; none came within "
