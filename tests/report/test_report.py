@@ -114,6 +114,11 @@ def test_what_was_saved_is_read_again(made: Record) -> None:
     assert from_json(to_json(made)) == made
 
 
+def test_a_timeline_begins_with_the_first_moment_also_by_a_clock_that_goes_before() -> None:
+    events = json.loads(trace_of(record([attempt(1, -0.002, 1.0), attempt(2, 1.0, 1.0)])))
+    assert min(one["ts"] for one in events["traceEvents"] if "ts" in one) == 0
+
+
 @given(records())
 def test_a_timeline_has_a_slice_for_each_attempt_within_its_run(made: Record) -> None:
     events = json.loads(trace_of(made))["traceEvents"]

@@ -27,9 +27,14 @@ def trace_of(record: Record) -> str:
 
 
 def start_of(record: Record) -> float:
-    """The moment that a timeline calls 0."""
+    """The moment that a timeline calls 0.
+
+    Clocks of nodes are known to a millisecond or so. So a node may have received a call, by our
+    clock, just before we sent it.
+    """
     moments = [run.began for run in record.runs.values()]
     moments += [one.sent for one in record.attempts if one.sent]
+    moments += [one.times.received for one in record.attempts if one.times is not None]
     return min(moments, default=0.0)
 
 
