@@ -109,7 +109,7 @@ def test_what_is_used_again_and_again_stays(
 def use_and_free() -> tuple[int, int]:
     """Pages that were fresh, and the process."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    made = np.ones(3 * MIB)  # 24 MiB
+    made = [np.ones(3 * MIB) for _ in range(3)]  # of 24 MiB each
     del made
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, os.getpid()
 
@@ -129,11 +129,11 @@ def test_what_a_call_has_freed_is_used_by_the_next_and_goes_back_later(
     with mars.new_session(n_cpu=1, default=False) as own:  # so it has one worker
         fresh = [mr.spawn(use_and_free).execute(session=own).fetch(own)[0] for _ in range(3)]
         pid = mr.spawn(use_and_free).execute(session=own).fetch(own)[1]
-        assert fresh[-1] < 1000  # of 6 144
+        assert fresh[-1] < 500  # of 18 432, or 36 large ones and the ends
         kept = kept_by(pid)
         idle_s(0.3)
         assert mr.spawn(os.getpid).execute(session=own).fetch(own) == pid
-        wait_until(lambda: kept_by(pid) < kept - 16 * MIB)
+        wait_until(lambda: kept_by(pid) < kept - 60 * MIB)
 
 
 def test_a_program_that_says_how_memory_is_allocated_is_heard() -> None:

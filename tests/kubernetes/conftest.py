@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -91,7 +92,12 @@ class Space:
     def run(self, program: str, *, status: int = 0, **more: str) -> tuple[str, str]:
         """Run one to its end; what it printed."""
         started = self.start(program, **more)
-        out, err = started.communicate(timeout=400)
+        try:
+            out, err = started.communicate(timeout=400)
+        except subprocess.TimeoutExpired:
+            started.send_signal(signal.SIGINT)  # it says where it is, and takes away what it made
+            out, err = started.communicate(timeout=60)
+            pytest.fail(f"it has not ended within 400 s:\n{out}\n{err}")
         assert started.returncode == status, f"{out}\n{err}"
         return out, err
 
