@@ -52,7 +52,7 @@ def words(text: str) -> dict[str, str]:
 
 
 def test_both_seed_programs_logs_and_another_program(space: Space) -> None:
-    out, _ = space.run(
+    out, err = space.run(
         BEGIN
         + f"""
 import subprocess
