@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from mars.deploy import certificates, credentials
 from mars.deploy.kubernetes import beginning, certify, manifests, pods
-from mars.deploy.kubernetes.client import Waiting
+from mars.deploy.kubernetes.client import KubernetesClusterClient, Waiting
 from mars.deploy.kubernetes.tunnel import Tunnel
 from mars.deploy.kubernetes.wanted import Wanted, cpu_milli, wanted
 from mars.errors import StartupFailed, UsageError
@@ -484,6 +485,15 @@ class FakeApi:
 
     def log(self, name: str, lines: int) -> str:
         return "Traceback: no module named mars"
+
+
+def test_workers_are_counted_also_once_the_session_is_closed() -> None:
+    ready = pod(conditions=[{"type": "Ready", "status": "True"}])
+    api = SimpleNamespace(pods=FakeApi(ready, pod(phase="Pending")).pods, namespace="space")
+    kept = SimpleNamespace(name="team", api=api)
+    session = SimpleNamespace(closed=True)
+    client = KubernetesClusterClient(kept, "ray://127.0.0.1:1", session)  # type: ignore[arg-type]
+    assert client.count_workers() == 1
 
 
 def test_what_never_comes_is_an_error_at_once_and_crashes_from_before_do_not_count() -> None:

@@ -366,14 +366,14 @@ class KubernetesClusterClient:
         if wait:
             limit_s = KUBERNETES_START_S if timeout is None else float(timeout)
             watch = Waiting(api, self.name, time.monotonic() + limit_s)
-            watch.until(lambda: enough <= len(self._there()) <= count, enough)
-
-    def _there(self) -> list[str]:
-        return self.session.get_worker_addresses()
+            watch.until(lambda: enough <= self.count_workers() <= count, enough)
 
     def count_workers(self) -> int:
-        """How many nodes run calls now."""
-        return len(self._there())
+        """How many nodes run calls now; how many pods could, once the session is closed."""
+        if not self.session.closed:
+            return len(self.session.get_worker_addresses())
+        found = self._cluster().api.pods(manifests.selector(self.name, manifests.WORKER))
+        return sum(map(pods.is_ready, found))
 
     def stop(self, wait: bool = True, timeout: float | None = None) -> None:
         """End the session and the cluster; may be called twice.
