@@ -51,6 +51,12 @@ SYSTEM_SETTLED := { test -x /usr/sbin/sshd && test -x /usr/sbin/nft; } || test "
 INSTALL_SYSTEM := { apt-get -qq update && apt-get -qq install --no-install-recommends -y \
 	openssh-server openssh-client iproute2 nftables >/dev/null; } || true
 
+# For the page in a real browser; those tests are skipped without, too.
+BROWSER_SETTLED := command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	|| test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null
+INSTALL_BROWSER := { apt-get -qq update && apt-get -qq install --no-install-recommends -y \
+	chromium fonts-dejavu-core >/dev/null; } || true
+
 # pip learned to read [dependency-groups] in 25.1, and many a Python still brings an older one.
 $(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
 	@echo "installing the tools for checks and tests (once)"
@@ -59,6 +65,7 @@ $(VENV)/for-tests: pyproject.toml $(VENV)/for-demo | $(VENV)/made
 		> $(VENV)/dev.txt
 	@$(PIP) install --quiet --requirement $(VENV)/dev.txt
 	@$(SYSTEM_SETTLED) || $(INSTALL_SYSTEM)
+	@{ $(BROWSER_SETTLED); } || $(INSTALL_BROWSER)
 	@sh tests/lab/install_slurm.sh || true
 	@touch $@
 
