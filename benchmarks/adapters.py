@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from typing import Any, Final
 
 from benchmarks import machine
 from benchmarks.case import Params, seconds_for
+from benchmarks.turns import in_turns, median_ratio, save
 
 CORES: Final = 2
 OURS: Final = "mars"
@@ -56,21 +55,18 @@ class Row:
 
     def ratio(self, peer: str) -> float:
         """How many times as long as mars a peer takes."""
-        pairs = zip(self.seconds[peer], self.seconds[OURS], strict=True)
-        return statistics.median(theirs / ours for theirs, ours in pairs)
+        return median_ratio(self.seconds[peer], self.seconds[OURS])
 
 
-def in_turns(program: Program, turns: int) -> Row:
+def measured(program: Program, turns: int) -> Row:
     """Run a program on each system, turn after turn, once more than is counted."""
     names = list(program.ways)
     for name in names:
         program.ways[name]()  # workers start, and load what they need
     turns = min(turns, program.most_turns or turns)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(turns):
-        for offset in range(len(names)):
-            name = names[(turn + offset) % len(names)]
-            seconds[name].append(seconds_for(program.ways[name]))
+    for name in in_turns(names, turns):
+        seconds[name].append(seconds_for(program.ways[name]))
     return Row(program.adapter, program.name, seconds)
 
 
@@ -241,20 +237,14 @@ def main(argv: list[str] | None = None) -> None:
             contextlib.closing(ADAPTERS[adapter](options.tiny)) as made,
         ):
             for program in made:
-                rows.append(in_turns(program, options.turns))
+                rows.append(measured(program, options.turns))
                 print("\n".join(lines(rows[-1])), flush=True)
     if options.json is not None:
-        head = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "commit": machine.commit(Path(__file__).parent), "turns": options.turns,
-            "busy_cores": round(busy, 2), **machine.describe(),
-        }  # fmt: skip
         told = [
             {"adapter": one.adapter, "program": one.program, "seconds": dict(one.seconds)}
             for one in rows
         ]
-        text = json.dumps({**head, "rows": told}, indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        save(options.json, busy, told, turns=options.turns)
 
 
 if __name__ == "__main__":

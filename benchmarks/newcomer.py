@@ -31,6 +31,7 @@ from typing import Final
 
 from benchmarks import machine, memory
 from benchmarks.newcomer_programs import OURS, PROGRAMS, Program
+from benchmarks.turns import in_turns, median_ratio, save
 
 GOALS: Final[Mapping[tuple[int, str], float]] = {(8, "threads"): 1.1, (9, "threads"): 1.1}
 """How many times as long as a peer mars may take, where it is not `GOAL`."""
@@ -61,8 +62,8 @@ class Row:
 
     def ratio(self, peer: str) -> float:
         """How many times as long as a peer mars takes."""
-        pairs = zip(self.runs[OURS], self.runs[peer], strict=True)
-        return statistics.median(ours.seconds / theirs.seconds for ours, theirs in pairs)
+        ours, theirs = ([run.seconds for run in self.runs[name]] for name in (OURS, peer))
+        return median_ratio(ours, theirs)
 
 
 def _watch(process: subprocess.Popen[bytes]) -> int:
@@ -103,7 +104,7 @@ def measured(program: Program, system: str, size: int, watch: bool) -> Run:
     return Run(told["seconds"], used.ru_utime + used.ru_stime, peak / 2**20, told["answer"])
 
 
-def in_turns(
+def compared(
     program: Program,
     turns: int,
     size: int,
@@ -119,10 +120,8 @@ def in_turns(
     if len(set(answers.values())) > 1:
         raise AssertionError(f"program {program.number}: systems disagree: {answers}")
     row = Row(program, {name: [] for name in names}, {n: w.peak_mib for n, w in watched.items()})
-    for turn in range(turns):
-        for offset in range(len(names)):
-            name = names[(turn + offset) % len(names)]
-            row.runs[name].append(run(program, name, size, False))
+    for name in in_turns(names, turns):
+        row.runs[name].append(run(program, name, size, False))
     return row
 
 
@@ -179,29 +178,24 @@ def main(argv: list[str] | None = None) -> None:
             left_out.append(f"program {program.number} is left out: needs {', '.join(missing)}")
             continue
         size = program.tiny if options.tiny else program.full
-        rows.append(in_turns(program, options.turns, size))
+        rows.append(compared(program, options.turns, size))
         print("\n".join(lines(rows[-1])), flush=True)
     print("", *left_out, sep="\n")
     if not options.tiny:
         print(*(list(behind(rows)) or ["mars reaches its goal in all of these programs"]), sep="\n")
     if options.json is not None:
-        told = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "commit": machine.commit(Path(__file__).parent),
-            "busy_cores": round(busy, 2), **machine.describe(),
-            "rows": [
-                {
-                    "program": row.program.number, "name": row.program.name,
-                    "runs": {
-                        name: [[run.seconds, run.processor_s] for run in runs]
-                        for name, runs in row.runs.items()
-                    },
-                    "peak_mib": row.peak_mib,
-                }
-                for row in rows
-            ],
-        }  # fmt: skip
-        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        told = [
+            {
+                "program": row.program.number, "name": row.program.name,
+                "runs": {
+                    name: [[run.seconds, run.processor_s] for run in runs]
+                    for name, runs in row.runs.items()
+                },
+                "peak_mib": row.peak_mib,
+            }
+            for row in rows
+        ]  # fmt: skip
+        save(options.json, busy, told, turns=options.turns)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ run here. ``--json`` keeps what was found; `benchmarks.report` puts it on the pa
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any, Final
 import mars
 import mars.remote as mr
 from benchmarks import machine
+from benchmarks.turns import save
 from mars.report.record import Record, record_of
 from mars.report.what_if import ASSUMPTIONS, what_if
 
@@ -185,13 +185,10 @@ def main(argv: list[str] | None = None) -> int:
         for line in case["assumed"]:
             print(f"  - {line}")
     if options.json is not None:
-        found = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rounds": options.rounds,
-            "sleep": options.sleep, "busy_cores": round(busy, 2), "cores": os.cpu_count(),
-            "commit": machine.commit(Path(__file__).parent), "limit": LIMIT, "rows": rows,
-            "article": case,
-        }  # fmt: skip
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        save(
+            options.json, busy, rows, rounds=options.rounds, sleep=options.sleep, limit=LIMIT,
+            article=case,
+        )  # fmt: skip
     return int(any(abs(row["error"]) > LIMIT for row in rows))
 
 

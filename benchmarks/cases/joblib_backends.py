@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import memory
 from benchmarks.case import Case, Metrics, Params, seconds_for
 from benchmarks.peer import Peer
+from benchmarks.turns import in_turns
 
 BACKENDS = ("mars", "loky", "threading")
 
@@ -32,10 +33,8 @@ def run(peer: Peer, params: Params) -> Metrics:
     for backend in BACKENDS:
         measured(backend)  # its processes start, and load what they need
     found: dict[str, list[tuple[float, float]]] = {backend: [] for backend in BACKENDS}
-    for number in range(params["turns"]):
-        for offset in range(len(BACKENDS)):
-            backend = BACKENDS[(number + offset) % len(BACKENDS)]
-            found[backend].append(measured(backend))
+    for backend in in_turns(BACKENDS, params["turns"]):
+        found[backend].append(measured(backend))
     wall = {backend: statistics.median(one for one, _ in found[backend]) for backend in BACKENDS}
     busy = {backend: statistics.median(one for _, one in found[backend]) for backend in BACKENDS}
     return {

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 from benchmarks import adapters
-
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks.conftest import Ran
 
 
 def test_each_turn_begins_with_another_system_and_the_first_run_does_not_count() -> None:
     ran: list[str] = []
     ways = {name: lambda name=name: ran.append(name) for name in ("mars", "loky", "threads")}
-    row = adapters.in_turns(adapters.Program("joblib", "short calls", ways), turns=2)
+    row = adapters.measured(adapters.Program("joblib", "short calls", ways), turns=2)
     assert ran == ["mars", "loky", "threads", "mars", "loky", "threads", "loky", "threads", "mars"]
     assert {name: len(seconds) for name, seconds in row.seconds.items()} == {
         "mars": 2, "loky": 2, "threads": 2
@@ -31,17 +25,8 @@ def test_a_ratio_compares_runs_of_the_same_turn() -> None:
     ]
 
 
-def test_an_adapter_runs_on_mars_and_on_its_peers(tmp_path: Path) -> None:
-    written = tmp_path / "adapters.json"
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "benchmarks.adapters", "--adapters", "executor", "--tiny",
-            "--turns", "1", "--json", str(written),
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(written.read_text())["rows"]
+def test_an_adapter_runs_on_mars_and_on_its_peers(tiny: Ran) -> None:
+    printed, rows = tiny("adapters", "--adapters", "executor")
     assert [set(row["seconds"]) for row in rows] == [{"mars", "ProcessPoolExecutor", "loky"}] * 3
-    table = [line for line in done.stdout.splitlines() if line.startswith("| Executor | ")]
+    table = [line for line in printed.splitlines() if line.startswith("| Executor | ")]
     assert len(table) == 6  # one line for each peer

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from benchmarks import newcomer
 from benchmarks.newcomer_programs import PROGRAMS, Program
-
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks.conftest import Ran
 
 
 def _program(number: int, *systems: str, goals: tuple[str, ...]) -> Program:
@@ -43,7 +38,7 @@ def _runner(ran: list[str], answer: Callable[[str], str]) -> Callable[..., newco
 def test_each_turn_begins_with_another_system_and_memory_has_a_run_of_its_own() -> None:
     ran: list[str] = []
     program = _program(1, "mars", "joblib", goals=("joblib",))
-    row = newcomer.in_turns(program, 2, 1, _runner(ran, lambda system: "same"))
+    row = newcomer.compared(program, 2, 1, _runner(ran, lambda system: "same"))
     assert ran == ["mars?", "joblib?", "mars", "joblib", "joblib", "mars"]
     assert row.peak_mib == {"mars": 7.0, "joblib": 7.0}
     assert {name: len(runs) for name, runs in row.runs.items()} == {"mars": 2, "joblib": 2}
@@ -52,7 +47,7 @@ def test_each_turn_begins_with_another_system_and_memory_has_a_run_of_its_own() 
 def test_systems_that_find_different_things_are_no_measurement() -> None:
     program = _program(1, "mars", "joblib", goals=("joblib",))
     with pytest.raises(AssertionError, match="program 1: systems disagree"):
-        newcomer.in_turns(program, 1, 1, _runner([], str))
+        newcomer.compared(program, 1, 1, _runner([], str))
 
 
 def test_a_ratio_compares_runs_of_the_same_turn() -> None:
@@ -76,20 +71,11 @@ def test_what_is_behind_its_goal_is_named() -> None:
     ]
 
 
-def test_a_program_runs_on_all_of_its_systems(tmp_path: Path) -> None:
-    written = tmp_path / "newcomer.json"
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "benchmarks.newcomer", "--programs", "9", "--tiny",
-            "--turns", "1", "--json", str(written),
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads(written.read_text())["rows"]
+def test_a_program_runs_on_all_of_its_systems(tiny: Ran) -> None:
+    printed, (row,) = tiny("newcomer", "--programs", "9")
     assert {name: len(runs) for name, runs in row["runs"].items()} == {"mars": 1, "threads": 1}
     assert min(row["peak_mib"].values()) > 1
-    assert len([line for line in done.stdout.splitlines() if line.startswith("| 9 | ")]) == 2
+    assert len([line for line in printed.splitlines() if line.startswith("| 9 | ")]) == 2
 
 
 def test_a_program_that_fails_says_why() -> None:
