@@ -121,7 +121,7 @@ def up(
         The head does not answer.
     """
     kind = KINDS[engine]
-    _check_engine(kind)
+    check_installed(kind)
     if kind.only_secure and not secure:
         raise UsageError(
             "mars starts Ray with TLS and a token only; leave out --insecure, or use --engine dask"
@@ -148,7 +148,7 @@ def up(
         if secure:
             valid_for = datetime.timedelta(days=valid_days)
             files = credentials.create(record.credentials, _names(host), valid_for)
-        _begin_head(record, files)
+        _begin(record, files, PROGRAMS[engine].head, _see_head)
         if web_port:
             command = [sys.executable, "-P", "-m", "mars.deploy.answer", str(record.directory)]
             answering = _start(record, Program("web", command), None)
@@ -160,27 +160,57 @@ def up(
     return record
 
 
-def _begin_head(record: Record, files: credentials.Credentials | None) -> None:
-    programs = PROGRAMS[record.engine]
-    for tries_left in reversed(range(programs.TRIES)):
+def _begin(
+    record: Record,
+    files: credentials.Credentials | None,
+    program: Callable[[Place], Program],
+    see: Callable[[Place, Process], None],
+) -> Process:
+    """Start a head or a node; again if it ends before it has begun, as often as its engine says.
+
+    ``program`` is what runs. ``see`` returns when it has begun, and raises `StartupFailed` if it
+    does not.
+    """
+    for tries_left in reversed(range(PROGRAMS[record.engine].TRIES)):
         place = Place(record, files, _temporary())
-        started = _start(record, programs.head(place), place.directory)
         try:
-            _wait(record, started, HEAD_START_S, functools.partial(_see_head, place))
+            started = _start(record, program(place), place.directory)
+        except BaseException:
+            private_files.remove(place.directory)
+            raise
+        try:
+            see(place, started)
         except StartupFailed:
-            if not tries_left or processes.is_running(started):
-                raise
+            again = tries_left and not processes.is_running(started)
             _end(record, [started])
+            if not again:
+                raise
         else:
-            return
+            return started
+    raise AssertionError("the last try returns or raises")
 
 
-def _see_head(place: Place) -> None:
-    _knock(place.record, place.credentials)
-    _see_begun(place)
+def _see_head(place: Place, started: Process) -> None:
+    def look() -> None:
+        _knock(place.record, place.credentials)
+        _check_begun(place)
+
+    _wait(place.record, started, HEAD_START_S, look)
 
 
-def _see_begun(place: Place) -> None:
+def _see_node(node: Node, place: Place, started: Process) -> None:
+    record = place.record
+    is_running = functools.partial(processes.is_running, started)
+    try:
+        nodes(record, NODE_START_S, awaited=node.name, while_=is_running)
+        _wait(record, started, NODE_START_S, functools.partial(_check_begun, place))
+    except (ClusterUnreachable, StartupFailed) as error:
+        said = _tail(record, started) if isinstance(error, ClusterUnreachable) else ""
+        text = f"the node did not join {record.address}: {error}{said}"
+        raise StartupFailed(text) from error
+
+
+def _check_begun(place: Place) -> None:
     if not PROGRAMS[place.record.engine].has_begun(place):
         raise ClusterUnreachable("it has not begun altogether")
 
@@ -209,7 +239,7 @@ def join(record: Record, node: Node) -> Joined:
     StartupFailed
         The node does not become a part of the cluster.
     """
-    _check_engine(record.kind)
+    check_installed(record.kind)
     files = credentials.load(record.credentials) if record.secure else None
     knock(record.host, record.port, files)
     if not node.host:
@@ -227,36 +257,16 @@ def join(record: Record, node: Node) -> Joined:
             files = credentials.for_host(record.credentials, own / "files", _names(node.host))
             if record.origin != "up":
                 credentials.forget_authority(record.credentials)  # of a mars that kept it
-        started = _begin_node(record, files, node)
+        started = _begin(
+            record,
+            files,
+            lambda place: PROGRAMS[record.engine].node(place, node),
+            functools.partial(_see_node, node),
+        )
     except BaseException:
         private_files.remove(own)
         raise
     return Joined(node, started)
-
-
-def _begin_node(record: Record, files: credentials.Credentials | None, node: Node) -> Process:
-    programs = PROGRAMS[record.engine]
-    for tries_left in reversed(range(programs.TRIES)):
-        place = Place(record, files, _temporary())
-        try:
-            started = _start(record, programs.node(place, node), place.directory)
-        except BaseException:
-            private_files.remove(place.directory)
-            raise
-        is_running = functools.partial(processes.is_running, started)
-        try:
-            nodes(record, NODE_START_S, awaited=node.name, while_=is_running)
-            _wait(record, started, NODE_START_S, functools.partial(_see_begun, place))
-        except (ClusterUnreachable, StartupFailed) as error:
-            again = tries_left and not is_running()
-            said = _tail(record, started) if isinstance(error, ClusterUnreachable) else ""
-            _end(record, [started])
-            if not again:
-                text = f"the node did not join {record.address}: {error}{said}"
-                raise StartupFailed(text) from error
-        else:
-            return started
-    raise AssertionError("the last try returns or raises")
 
 
 def leave(record: Record, joined: Joined) -> None:
@@ -478,7 +488,14 @@ def _temporary() -> Path:
     return Path(platform.private_directory("mars-"))
 
 
-def _check_engine(kind: EngineKind) -> None:
+def check_installed(kind: EngineKind) -> None:
+    """Refuse an engine that is not installed here.
+
+    Raises
+    ------
+    UsageError
+        The message says how to install it.
+    """
     missing = missing_package(kind)
     if missing:
         raise UsageError(

@@ -20,7 +20,7 @@ from mars import platform
 from mars.calls.mistakes import unknown_argument
 from mars.config import plain_scalar
 from mars.deploy import credentials, private_files, ray_programs, records
-from mars.deploy.clusters import missing_package
+from mars.deploy.clusters import check_installed
 from mars.deploy.credentials import CA, CERTIFICATE, KEY, TOKEN, Credentials
 from mars.deploy.knock import knock
 from mars.deploy.kubernetes import manifests, pods
@@ -340,12 +340,7 @@ def check_engine(kind: EngineKind) -> None:
     UsageError
         It is not installed, or this process is connected to another Ray.
     """
-    missing = missing_package(kind)
-    if missing:
-        raise UsageError(
-            f"the package {missing} is not installed here; "
-            f"python -m pip install 'mars-remote[{kind.name}]'"
-        )
+    check_installed(kind)
     if kind is RAY and is_connected():
         raise UsageError(
             "this process is connected to Ray already, and has one connection at a time: end the "
