@@ -118,7 +118,7 @@ def test_a_flood_of_one_function_is_not_counted_call_by_call(
 ) -> None:
     gate = tmp_path / "gate"
     monkeypatch.setattr(graph, "PAGE_GRAPH_MOST", 8)
-    monkeypatch.setattr(facts, "PAGE_STEP_ROWS", STEP)
+    monkeypatch.setattr(index, "PAGE_STEP_ROWS", STEP)
     monkeypatch.setattr(facts, "PAGE_FLOOD_LISTED", 5)
     with mars.new_session(n_cpu=1, default=False) as session:
         page = clerk.facts_of(session)

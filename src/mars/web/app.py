@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs
 
 from mars.logs import LogSource, escape_control
@@ -21,7 +21,6 @@ from mars.settings import (
     PAGE_LOG_BYTES,
     PAGE_SHARE,
     PAGE_STALL_S,
-    PAGE_STEP_ROWS,
     PAGE_STREAMS,
     PAGE_TICK_S,
 )
@@ -29,11 +28,14 @@ from mars.task import Call
 from mars.web.facts import Facts, log_part
 from mars.web.graph import Json
 from mars.web.guard import SECURITY_HEADERS, refusal
+from mars.web.index import is_flood
 
 Scope = MutableMapping[str, Any]
 """A request, or an event of one, as ASGI describes it."""
 Send = Callable[[Scope], Awaitable[None]]
 Receive = Callable[[], Awaitable[Scope]]
+
+T = TypeVar("T")
 
 _FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -99,18 +101,15 @@ class App:
 
     async def _json(self, send: Send, path: str, query: dict[str, str]) -> None:
         began = time.monotonic()
-        found, used_s = await asyncio.to_thread(self._made, path, query)
+        found, used_s = await asyncio.to_thread(
+            _with_time,
+            lambda: json.dumps(self._facts.answer(path, query), separators=(",", ":")).encode(),
+        )
         if found == b"null":
             await _answer(send, 404, b'{"error": "it is not known"}', "application/json")
         else:
             rest_s = self._rest_after(used_s, time.monotonic() - began)
             await _answer(send, 200, found, "application/json", f"{rest_s:.3f}")
-
-    def _made(self, path: str, query: dict[str, str]) -> tuple[bytes, float]:
-        """The answer, and the processor time that it took."""
-        begun_s = time.thread_time()
-        found = json.dumps(self._facts.answer(path, query), separators=(",", ":")).encode()
-        return found, time.thread_time() - begun_s
 
     def _rest_after(self, used_s: float, took_s: float) -> float:
         """How long a window waits before it asks for the same again, in seconds.
@@ -120,7 +119,7 @@ class App:
         """
         if not self._facts.busy:
             return 0.0
-        flood = self._facts.index.behind > PAGE_STEP_ROWS
+        flood = is_flood(self._facts.index.behind)
         return took_s / PAGE_SHARE if flood else used_s / PAGE_FREE_SHARE
 
     async def _metrics(self, send: Send) -> None:
@@ -139,21 +138,18 @@ class App:
     async def _overviews(self) -> AsyncIterator[bytes]:
         while True:
             began = time.monotonic()
-            told, event, used_s = await asyncio.to_thread(self._overview)
+            (told, event), used_s = await asyncio.to_thread(_with_time, self._overview)
             yield event
             if not told["runs"]:
                 await self._pause(PAGE_TICK_S)
-            elif told["behind"] > PAGE_STEP_ROWS:
+            elif is_flood(told["behind"]):
                 await self._rest(used_s)
             else:  # it takes long where others want the interpreter or the cores
                 await self._pause(_between(time.monotonic() - began))
 
-    def _overview(self) -> tuple[Json, bytes, float]:
-        """What is told, as an event too, and the processor time that this took."""
-        begun_s = time.thread_time()
+    def _overview(self) -> tuple[Json, bytes]:
         told = self._facts.overview()
-        event = _event("overview", told)
-        return told, event, time.thread_time() - begun_s
+        return told, _event("overview", told)
 
     async def _rest(self, used_s: float) -> None:
         """Leave a flood of calls its part of the program's processor time, but not for long."""
@@ -236,6 +232,13 @@ class App:
             return
         finally:
             self._streams -= 1
+
+
+def _with_time(make: Callable[[], T]) -> tuple[T, float]:
+    """What is made, and the processor time of this thread that it took, in seconds."""
+    begun_s = time.thread_time()
+    made = make()
+    return made, time.thread_time() - begun_s
 
 
 def _between(took_s: float) -> float:

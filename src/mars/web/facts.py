@@ -32,7 +32,7 @@ from mars.settings import (
 )
 from mars.task import Call, Stage
 from mars.web.graph import Json, graph_of, mark_running
-from mars.web.index import Index
+from mars.web.index import Index, is_flood
 
 _BEFORE: Final = frozenset({Stage.WAITING, Stage.READY, Stage.ASSIGNED, Stage.RETRYING})
 
@@ -165,7 +165,7 @@ class Facts:
     def _left(
         self, seen: Observation, tops: list[RunFacts], elapsed_s: float
     ) -> tuple[float, float | None] | None:
-        if self.index.behind > PAGE_STEP_ROWS or self.index.uncounted:
+        if is_flood(self.index.behind) or self.index.uncounted:
             return _by_rate(tops, elapsed_s)
         kinds = self.index.kinds
         functions = self.index.functions
@@ -298,8 +298,7 @@ class Facts:
         now = time.monotonic()
         rows: list[list[object]] = []
         seen = self.engine.observe()
-        flood = seen.next - self.index.seen > PAGE_STEP_ROWS
-        most = PAGE_FLOOD_LISTED if flood else PAGE_LISTED
+        most = PAGE_FLOOD_LISTED if is_flood(seen.next - self.index.seen) else PAGE_LISTED
         running = set()
         for busy in seen.workers:
             if busy.call:

@@ -44,6 +44,11 @@ _FEW: Final = 20
 """So many attempts are looked at in any case: slow calls shall be told of when they end."""
 
 
+def is_flood(unread: int) -> bool:
+    """Whether calls end faster than they are read, by how many that have ended are unread."""
+    return unread > PAGE_STEP_ROWS
+
+
 class Shape(NamedTuple):
     """What a run consists of, which does not change while it goes on.
 
@@ -457,4 +462,4 @@ def _tasks_of(call: Call) -> Iterator[Task]:
         task = task.elsewhere
 
 
-__all__ = ["FUNCTION", "Index", "Shape", "Watched"]
+__all__ = ["FUNCTION", "Index", "Shape", "Watched", "is_flood"]
