@@ -14,6 +14,7 @@ from mars.deploy.kubernetes import manifests, pods, starting
 from mars.deploy.kubernetes.api import Api
 from mars.deploy.kubernetes.client import Waiting, wait_gone
 from mars.deploy.kubernetes.wanted import Json, Wanted, wanted
+from mars.engines.kinds import CLUSTERS
 from mars.errors import UsageError
 from mars.settings import CREDENTIALS_DAYS, KUBERNETES_GONE_S, KUBERNETES_START_S
 
@@ -144,7 +145,8 @@ def down(options: Namespace) -> int:
 
 def add_manifest(parser: ArgumentParser) -> None:
     """Add what ``mars cluster manifest`` understands."""
-    parser.add_argument("--engine", choices=("dask", "ray"), help="what it runs on; default: dask")
+    engines = [kind.name for kind in CLUSTERS]
+    parser.add_argument("--engine", choices=engines, help="what it runs on; default: dask")
     add_arguments(parser)
     parser.add_argument(
         "--valid-days", type=float, default=CREDENTIALS_DAYS, help="how long credentials are valid"

@@ -47,7 +47,7 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
         known is not None
         and known.reference() is func
         and known.reach.unchanged()
-        and (type(func) is FunctionType or _is_of_module(func))
+        and _may_be_kept(func)
     ):
         return known.made
     keep = keep_factory()
@@ -68,15 +68,17 @@ def describe(func: object, keep_factory: Callable[[], Keeper]) -> Function:
     if reach.modules:
         with contextlib.suppress(TypeError):
             function.origin = weakref.ref(func)
-    kept = isinstance(func, FunctionType) or _is_of_module(func)
-    if kept and reach.stable and not buffers:
+    if _may_be_kept(func) and reach.stable and not buffers:
         _described.put(func, reach, function)
     return function
 
 
-def _is_of_module(func: object) -> bool:
-    """Whether it is a function in C that its module still has: it is pickled by its name alone."""
-    return (
+def _may_be_kept(func: object) -> bool:
+    """Whether all that its pickle says is seen by `Reach.unchanged`, or is its name alone.
+
+    By its name alone a function in C is pickled, as long as its module has it.
+    """
+    return type(func) is FunctionType or (
         type(func) is BuiltinFunctionType
         and type(func.__self__) is ModuleType
         and found(func.__module__, func.__name__) is func

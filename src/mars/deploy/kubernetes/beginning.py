@@ -63,8 +63,7 @@ def run(folder: Path, tries: int, command: Sequence[str]) -> int:
         with subprocess.Popen(with_number(command)) as started:
             running[:] = [started]
             has_begun = False
-            while not has_begun and started.poll() is None:
-                ended.wait(KUBERNETES_POLL_S)
+            while not (has_begun or started.poll() is not None or ended.wait(KUBERNETES_POLL_S)):
                 has_begun = ray_has_begun(folder)
             status = started.wait()
         running.clear()

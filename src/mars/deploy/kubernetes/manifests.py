@@ -148,14 +148,13 @@ def nodes_service(wanted: Wanted) -> Json | None:
     name = engines.nodes_service(wanted)
     if not name:
         return None
-    made = _service(wanted, name, "tls-head", RAY_HEAD_PORT, RAY_HEAD_PORT)
-    spec = made["spec"]
-    assert isinstance(spec, dict)
-    spec |= {"type": "ClusterIP", "clusterIP": "None"}
-    return made
+    own: Json = {"clusterIP": "None"}  # names lead to the pod itself
+    return _service(wanted, name, "tls-head", RAY_HEAD_PORT, RAY_HEAD_PORT, own)
 
 
-def _service(wanted: Wanted, name: str, port_name: str, port: int, in_pod: int) -> Json:
+def _service(  # noqa: PLR0913 (what differs between two Services)
+    wanted: Wanted, name: str, port_name: str, port: int, in_pod: int, more: Json | None = None
+) -> Json:
     one = {"name": port_name, "port": port, "targetPort": in_pod, "protocol": "TCP"}
     return {
         "apiVersion": "v1",
@@ -167,6 +166,7 @@ def _service(wanted: Wanted, name: str, port_name: str, port: int, in_pod: int) 
             "ports": [one],
             # Workers try until it answers. Kubelets tell of a probe up to a minute late.
             "publishNotReadyAddresses": True,
+            **(more or {}),
         },
     }
 

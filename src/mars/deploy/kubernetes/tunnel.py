@@ -1,10 +1,10 @@
 """A port of this machine that leads into a pod, through the API server.
 
-It listens on loopback. Whoever connects comes to Dask's port in the pod, which asks for a
+It listens on loopback. Whoever connects comes to the engine's port in the pod, which asks for a
 certificate: so other users of this machine get no further than they would over a network. With TLS
-who connects speaks first, so the API server is asked only then: who just looks whether somebody
-listens, as often as each second on Ray, costs it nothing. Each connection has two threads here, and
-one of the client of Kubernetes. Used by `client` for programs
+the side that connects speaks first. The API server is asked only when it does, so a program that
+just looks whether somebody listens, as Ray's does every other second, costs it nothing. Each
+connection has two threads here, and one of the client of Kubernetes. Used by `client` for programs
 outside of Kubernetes.
 """
 

@@ -56,7 +56,10 @@ def _fit(
         or any(len(cast("Sized", one)) != len(cast("Sized", y)) for one in more.values())
     ):
         return Fitted.fit(self, X, y, **more, **kwargs)
-    passed = {"eval_names": _names(_pairs(passed), X, y), **passed}
+    pairs = _pairs(passed)
+    passed = {"eval_names": _names(pairs, X, y), **passed}
+    if "eval_set" in passed:
+        passed["eval_set"] = pairs
     classes, weights = None, None
     if hasattr(self, "predict_proba"):
         with places.whole_values():

@@ -130,8 +130,7 @@ def _with_numbers(kwargs: Options, numbered: Callable[[object], ndarray]) -> Opt
     """Arguments of `fit` with numbers in the place of the labels to measure on."""
     made = dict(kwargs)
     if "eval_set" in made:
-        sets = cast("Sequence[object]", made["eval_set"])
-        pairs = cast("Sequence[tuple[object, object]]", [sets] if isinstance(sets, tuple) else sets)
+        pairs = cast("Sequence[tuple[object, object]]", made["eval_set"])
         made["eval_set"] = [(rows, numbered(labels)) for rows, labels in pairs]
     if "eval_y" in made:
         each = made["eval_y"]
