@@ -18,8 +18,8 @@ AT_ONCE = 4
 """So many join side by side: all of these hosts share the cores of one machine."""
 
 WITHIN_S = 2.0
-"""What is promised of Dask. Ray starts a process for us on each node, which takes a second there of
-Ray's own; on hosts that share the cores of this machine that is not seen apart."""
+"""What is promised of Dask. Ray starts a process for us on each node. Where sixteen of these share
+two cores, that takes 8.5 to 8.9 s."""
 
 pytestmark = [pytest.mark.hosts, pytest.mark.lab, pytest.mark.timeout(900)]
 
