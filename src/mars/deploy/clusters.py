@@ -212,7 +212,7 @@ def _see_node(node: Node, place: Place, started: Process) -> None:
 
 def _check_begun(place: Place) -> None:
     if not PROGRAMS[place.record.engine].has_begun(place):
-        raise ClusterUnreachable("it has not begun altogether")
+        raise ClusterUnreachable("it has not started completely")
 
 
 def join(record: Record, node: Node) -> Joined:

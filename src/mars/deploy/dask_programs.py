@@ -48,7 +48,7 @@ def head(place: Place) -> Program:
 
 
 def has_begun(_: Place) -> bool:
-    """Whether a scheduler or worker that answers has begun altogether: both answer last of all."""
+    """Whether a scheduler or worker that answers has started completely: both answer at the end."""
     return True
 
 

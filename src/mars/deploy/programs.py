@@ -62,7 +62,7 @@ class Programs(Protocol):
         """The process that a cluster begins with."""
 
     def has_begun(self, place: Place) -> bool:
-        """Whether a head or node that answers has begun altogether, and so is there to stay."""
+        """Whether a head or node that answers has started completely, and so is there to stay."""
 
     def node(self, place: Place, node: Node) -> Program:
         """A process that runs calls."""

@@ -107,7 +107,7 @@ def head(place: Place) -> Program:
 
 
 def has_begun(place: Place) -> bool:
-    """Whether ``ray start`` has begun altogether, for a head or a node.
+    """Whether ``ray start`` has started completely, for a head or a node.
 
     The head itself answers long before. ``ray start`` waits for the raylet, and for what the head
     knows of it, and ends with all if one of both takes too long; behind that it writes this file.

@@ -28,7 +28,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypedDict
 
 from mars.deploy import clusters, private_files, records, slurm_queue
 from mars.deploy.dask_scheduler import WITH_PARENT
@@ -92,6 +92,14 @@ class Running:
     told: bool = False  # its calls know that it is nearly over
 
 
+class Asked(TypedDict):
+    """A change of the number of hosts, as the program asks for it."""
+
+    nodes: int
+    timeout_s: float | None
+    number: int
+
+
 @dataclass(slots=True)
 class Rescale:
     """A change of the number of hosts that is under way: one that joins, or some that leave."""
@@ -127,7 +135,7 @@ class Keeper:
         self._hosts: list[Host] = []
         self._jobs: dict[str, Running] = {}
         self._ready = False
-        self._asked: deque[str] = deque()  # lines of the program
+        self._asked: deque[Asked] = deque()  # changes that the program wants
         self._rescale: Rescale | None = None
 
     def run(self, plan: Plan) -> None:
@@ -324,10 +332,9 @@ class Keeper:
         except (MarsError, OSError) as error:
             self._end_rescale(REFUSED, str(error))
 
-    def _begin_rescale(self, plan: Plan, line: str, now: float) -> None:
-        asked = json.loads(line)
-        nodes = int(asked["nodes"])
-        self._rescale = Rescale(nodes, int(asked["number"]))
+    def _begin_rescale(self, plan: Plan, asked: Asked, now: float) -> None:
+        nodes = asked["nodes"]
+        self._rescale = Rescale(nodes, asked["number"])
         there = [host for host in self._hosts if not host.given_up]
         if plan.request is None:
             raise UsageError("the job is not ours; what it has is what was asked for")
@@ -406,12 +413,12 @@ class Keeper:
 
     def _hear(self, line: str) -> None:
         """Take a line of the program: a change that it wants, or one that it wants no more."""
-        withdrawn = json.loads(line).get("withdrawn")
+        told = json.loads(line)
+        withdrawn = told.get("withdrawn")
         if withdrawn is None:
-            self._asked.append(line)
+            self._asked.append(told)
             return
-        waiting = [one for one in self._asked if json.loads(one)["number"] != withdrawn]
-        self._asked = deque(waiting)
+        self._asked = deque(one for one in self._asked if one["number"] != withdrawn)
         change = self._rescale
         if change is not None and change.number == withdrawn and change.asking is not None:
             # A job that has begun goes on: its hosts join, and the program can give them back.

@@ -68,7 +68,7 @@ def counted(record: Record) -> list[bool]:
 def losses(record: Record, useful: Sequence[bool] | None = None) -> dict[str, float]:
     """Seconds of core time by cause; they add up to the wall time of the runs times all cores.
 
-    ``useful`` is what `counted` gives, for who has it already.
+    ``useful`` is what `counted` gives, for whoever has it already.
     """
     events: list[tuple[float, int, float]] = []
 

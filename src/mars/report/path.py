@@ -42,7 +42,7 @@ def critical_path(
     A block of a map counts as its longest item, because others could have run beside it. Calls that
     a call has asked for, and waited for, count with it.
 
-    ``own`` and ``useful`` are what `own_seconds` and `counted` give, for who has them already.
+    ``own`` and ``useful`` are what `own_seconds` and `counted` give, for whoever has them already.
     """
     own = own_seconds(record) if own is None else own
     useful = counted(record) if useful is None else useful
