@@ -51,39 +51,81 @@ def words(text: str) -> dict[str, str]:
     return dict(line.partition(" ")[::2] for line in text.splitlines())
 
 
-def test_both_seed_programs_logs_and_another_program(space: Space) -> None:
-    out, err = space.run(
-        BEGIN
-        + f"""
+SEED_PROGRAMS = f"""
 import subprocess
-PROGRAMS = {str(PROJECT / "examples")!r}
-with new_cluster(worker_num=2, **SMALL) as cluster:
-    session = cluster.session
+
+def show_hosts(session):
     homes = session.get_worker_addresses()
     calls = [mr.spawn(where, args=(i,), expect_worker=homes[i]) for i in range(2)]
     mars.execute(calls)
     print("hosts", len(set(call.fetch() for call in calls)))
     print("log", str(calls[1].fetch_log()).strip().splitlines()[-1])
-    print("default", session is mars.session.get_default_session())
+
+def run_seed_programs(address):
     for name, options in (
         ("monte_carlo_pi", ["--points", "2000000", "--chunks", "4"]),
         ("model_search", ["--rows", "600", "--trees-scale", "0.02"]),
     ):
         ended = subprocess.run(
-            [sys.executable, f"{{PROGRAMS}}/{{name}}.py", *options, "--address", cluster.endpoint],
+            [sys.executable, {str(PROJECT / "examples")!r} + f"/{{name}}.py", *options,
+             "--address", address],
             capture_output=True, text=True, check=False,
         )
         print(ended.stdout, ended.stderr, file=sys.stderr)
         print(name, ended.returncode)
+"""
+
+
+LOST_POD = """
+def pods(cluster):
+    selector = f"app.kubernetes.io/instance={cluster.name},app.kubernetes.io/component=worker"
+    core = cluster._kept.api._core
+    found = core.list_namespaced_pod(cluster.namespace, label_selector=selector).items
+    return {pod.metadata.name for pod in found if not pod.metadata.deletion_timestamp}
+
+def delete_a_pod(cluster):
+    victim = sorted(pods(cluster))[0]
+    core = cluster._kept.api._core
+    core.delete_namespaced_pod(victim, cluster.namespace, grace_period_seconds=0)
+    return victim
+
+def lose_a_pod_and_give_one_back(cluster):
+    calls = [mr.spawn(nap, args=(6,)) for i in range(2)]
+    running = mars.execute(calls, wait=False)
+    for call in calls:
+        begun(call)
+    victim = delete_a_pod(cluster)
+    running.result()
+    print("victim", victim not in {call.fetch() for call in calls})
+    cluster.rescale_workers(1)
+    print("one", cluster.count_workers())
+"""
+
+
+def check_seen(said: dict[str, str], err: str) -> None:
+    """Calls ran on both hosts, each with its log, and both seed programs ended well."""
+    assert said["hosts"] == "2"
+    assert said["log"] == "call 1"
+    assert said["monte_carlo_pi"] == "0", err  # equal to a plain loop, or it ends with an error
+    assert said["model_search"] == "0", err
+
+
+def test_both_seed_programs_logs_and_another_program(space: Space) -> None:
+    out, err = space.run(
+        BEGIN
+        + SEED_PROGRAMS
+        + """
+with new_cluster(worker_num=2, **SMALL) as cluster:
+    session = cluster.session
+    show_hosts(session)
+    print("default", session is mars.session.get_default_session())
+    run_seed_programs(cluster.endpoint)
 print("stopped")
 """
     )
     said = words(out)
-    assert said["hosts"] == "2"
-    assert said["log"] == "call 1"
+    check_seen(said, err)
     assert said["default"] == "True"
-    assert said["monte_carlo_pi"] == "0", err  # equal to a plain loop, or it ends with an error
-    assert said["model_search"] == "0", err
     assert "stopped" in said
     space.wait_empty(10)
 
@@ -91,33 +133,18 @@ print("stopped")
 def test_killed_pod_rescale_and_memory(space: Space) -> None:
     out, err = space.run(
         BEGIN
+        + LOST_POD
         + """
-import subprocess
-
 def eat(size):
     data = bytearray(size)
     return len(data)
 
 with new_cluster(worker_num=2, **SMALL) as cluster:
-    calls = [mr.spawn(nap, args=(6,)) for i in range(2)]
     once = mr.spawn(nap, args=(60,), idempotent=False)
-    running = mars.execute(calls, wait=False)
-    core = cluster._kept.api._core
-    selector = f"app.kubernetes.io/instance={cluster.name},app.kubernetes.io/component=worker"
-    def pods():
-        found = core.list_namespaced_pod(cluster.namespace, label_selector=selector).items
-        return {pod.metadata.name for pod in found if not pod.metadata.deletion_timestamp}
-    for call in calls:
-        begun(call)
-    victim = sorted(pods())[0]
-    core.delete_namespaced_pod(victim, cluster.namespace, grace_period_seconds=0)
-    running.result()
-    print("victim", victim not in {call.fetch() for call in calls})
-    cluster.rescale_workers(1)
-    print("one", cluster.count_workers())
+    lose_a_pod_and_give_one_back(cluster)
     held = mars.execute(once, wait=False)
     begun(once)
-    core.delete_namespaced_pod(sorted(pods())[0], cluster.namespace, grace_period_seconds=0)
+    delete_a_pod(cluster)
     try:
         held.result()
     except WorkerDied as error:
@@ -128,7 +155,7 @@ with new_cluster(worker_num=2, **SMALL) as cluster:
         mr.spawn(eat, args=(2_000_000_000,), retry_when_fail=False).execute().fetch()
     except WorkerDied as error:
         print("memory", "OOMKilled" in str(error), repr(str(error)))
-    print("after", mr.spawn(where, args=(1,)).execute().fetch() in pods())
+    print("after", mr.spawn(where, args=(1,)).execute().fetch() in pods(cluster))
 """
     )
     said = words(out)
@@ -147,10 +174,10 @@ def test_on_ray_both_seed_programs_a_killed_pod_rescale_and_no_key_of_the_author
 ) -> None:
     out, err = space.run(
         BEGIN
-        + f"""
-import subprocess
+        + SEED_PROGRAMS
+        + LOST_POD
+        + """
 from mars.errors import UsageError
-PROGRAMS = {str(PROJECT / "examples")!r}
 
 def keys():
     import os
@@ -162,54 +189,24 @@ def keys():
 with new_cluster(worker_num=2, **RAY) as cluster:
     session = cluster.session
     print("endpoint", cluster.endpoint)
-    homes = session.get_worker_addresses()
-    calls = [mr.spawn(where, args=(i,), expect_worker=homes[i]) for i in range(2)]
-    mars.execute(calls)
-    print("hosts", len(set(call.fetch() for call in calls)))
-    print("log", str(calls[1].fetch_log()).strip().splitlines()[-1])
+    show_hosts(session)
     print("keys", mr.spawn(keys).execute().fetch())
     try:
         new_cluster(worker_num=1, **RAY)
     except UsageError as error:
         print("second", error)
     session.close()  # on Ray it has all cores, so other programs would wait
-    for name, options in (
-        ("monte_carlo_pi", ["--points", "2000000", "--chunks", "4"]),
-        ("model_search", ["--rows", "600", "--trees-scale", "0.02"]),
-    ):
-        ended = subprocess.run(
-            [sys.executable, f"{{PROGRAMS}}/{{name}}.py", *options, "--address", cluster.endpoint],
-            capture_output=True, text=True, check=False,
-        )
-        print(ended.stdout, ended.stderr, file=sys.stderr)
-        print(name, ended.returncode)
+    run_seed_programs(cluster.endpoint)
     mars.new_session(cluster.endpoint)
-    core = cluster._kept.api._core
-    selector = f"app.kubernetes.io/instance={{cluster.name}},app.kubernetes.io/component=worker"
-    def pods():
-        found = core.list_namespaced_pod(cluster.namespace, label_selector=selector).items
-        return {{pod.metadata.name for pod in found if not pod.metadata.deletion_timestamp}}
-    calls = [mr.spawn(nap, args=(6,)) for i in range(2)]
-    running = mars.execute(calls, wait=False)
-    for call in calls:
-        begun(call)
-    victim = sorted(pods())[0]
-    core.delete_namespaced_pod(victim, cluster.namespace, grace_period_seconds=0)
-    running.result()
-    print("victim", victim not in {{call.fetch() for call in calls}})
-    cluster.rescale_workers(1)
-    print("one", cluster.count_workers())
+    lose_a_pod_and_give_one_back(cluster)
 print("stopped")
 """
     )
     said = words(out)
     assert said["endpoint"].startswith("ray://127.0.0.1:"), out
-    assert said["hosts"] == "2"
-    assert said["log"] == "call 1"
+    check_seen(said, err)
     assert "ca.key" not in said["keys"] and "key.pem" in said["keys"], out
     assert "connected to Ray already" in said["second"]
-    assert said["monte_carlo_pi"] == "0", err  # equal to a plain loop, or it ends with an error
-    assert said["model_search"] == "0"
     assert said["victim"] == "True", err
     assert said["one"] == "1"
     assert "stopped" in said
