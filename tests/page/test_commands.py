@@ -20,7 +20,8 @@ import pytest
 import mars
 import mars.remote as mr
 from mars.cli import live, main
-from mars.web.desk import Desk, address_in, desk, enter, is_mine
+from mars.deploy import records
+from mars.web.desk import Desk, address_in, desk, enter, folder, is_mine
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +186,17 @@ def test_a_folder_that_others_may_enter_is_refused_by_both_sides(
     lone.come(lambda asked: ())
     lone.leave()
     assert not list(elsewhere.iterdir())
+
+
+def test_a_program_without_a_runtime_directory_leaves_room_for_clusters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    os.close(enter(folder()))
+    record = records.Record("some", "dask", "127.0.0.1", 1, 1, 0, secure=False, origin="up")
+    records.save(record)  # refuses folders that others may enter
+    assert records.everything() == [record]
 
 
 def test_whoever_connects_is_asked_for_their_user() -> None:

@@ -49,7 +49,8 @@ def enter(path: str) -> int:
     OSError
         It cannot be made, it is another user's, or others may enter it.
     """
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    # The folder above may have the records of clusters, too, which are no less private.
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
