@@ -110,9 +110,11 @@ class Executable(Handle, Generic[V_co]):
         try:
             if wait and self._is_empty():
                 return self
-            chosen = _choose(session, accepted)
             if accepted:
+                chosen = _choose(session, accepted)
                 _drop_unused(accepted)
+            else:
+                chosen = choose(session)
             self.describe_beside((self,), chosen)
             result = self if wait else self._executed()
             return chosen.runs.run(

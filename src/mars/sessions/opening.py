@@ -445,7 +445,7 @@ def get_context() -> context.Context | None:
 def choose(session: AnySession | None, **kwargs: object) -> Session:
     """The session given, or the default one."""
     if session is None:
-        return get_default_or_create(**kwargs)
+        return get_default_session() or get_default_or_create(**kwargs)
     from mars.sessions.session import Session, SessionView  # late, as in `new_session`
 
     if isinstance(session, SessionView):

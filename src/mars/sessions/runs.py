@@ -167,8 +167,9 @@ class Runs:
         if report is not None:
             self._check_report(report)
         modules.note_importers()
+        values = option_values()
         if seed is None and not self._nested:  # nested calls have the seed of the run they are in
-            seed = option_values()["seed"]
+            seed = values["seed"]
         run = self._new_run(on_error, seed)
         run.series = series
         targets: dict[Call, None] = {}
@@ -189,7 +190,12 @@ class Runs:
                     task.asked = True
         asked, loud = echo is not None, self._engine.loud
         before = {call: call.task for call in missing if call.task is not None}
-        echo = self._echo_mode(echo) if missing and not self._nested else False
+        if echo is None:
+            echo = values["echo"]
+        if not missing or self._nested:
+            echo = False
+        elif echo != "summary" and echo is not False:
+            echo = self._echo_mode(echo)
         run.beside = not wait and not self._nested
         ends = None
         if not wait and not (len(handles) == 1 and isinstance(handles[0], Output)):
@@ -239,14 +245,11 @@ class Runs:
                 self._tell_loud(CallLogs(self._realm).feeds(named(), before))
         return self._finish(run, finish, report)
 
-    def _echo_mode(self, given: bool | str | None) -> bool | str:
-        """What a run shows of what its calls print."""
-        mode: bool | str = option_values()["echo"] if given is None else given
-        if mode == "summary" or mode is False:
-            return mode
+    def _echo_mode(self, given: object) -> bool | str:
+        """What a run shows of what its calls print, if that is not the usual."""
         from mars.observe.echo import check_mode
 
-        mode = check_mode(mode)
+        mode = check_mode(given)
         return False if self._engine.shows_calls else mode
 
     @staticmethod

@@ -235,8 +235,8 @@ class Loop:
             self.on(events.Tick())
         if self.workers.dead:
             self.workers.bury()
-        if cool_at < math.inf:
-            self._cool(time.monotonic())
+        if cool_at < math.inf and cool_at <= (now := time.monotonic()):
+            self._cool(now)
         if self._dirty:
             for member in list(self._dirty):
                 self._send_regions(member)
@@ -352,8 +352,11 @@ class Loop:
             self.nested.run_ended(run)
         run.end()  # whoever waits wakes up while the rest is done
         self.collect_regions()
-        self._late.append(run)
-        late, self._late = self._late, []
+        if run.remaining or self._late:
+            self._late.append(run)
+            late, self._late = self._late, []
+        else:  # as most often
+            late = [run]
         for ended in late:
             if ended.remaining:
                 self._late.append(ended)

@@ -419,6 +419,8 @@ class Store:
 
     def run_ended(self, run: Run) -> None:
         """Give back what was stored for a run, once none of its calls can read it."""
+        if not self._late and run not in self._shared and run.series is None:
+            return  # as most often
         self._late.append(run)
         late, self._late = self._late, []
         for ended in late:
