@@ -172,7 +172,7 @@ LAYERS = """
     learn.contrib.joblib
     core.context core.session
     dask.collection dask.small_frames dask.lock_table
-    dask.annotations dask.fusion dask.program dask.shuffles pandas
+    dask.annotations dask.fused_frames dask.fusion dask.program dask.shuffles pandas
     dask.at_home dask.kept dask.lifting dask.locks dask.threads
     dask.plan
     dask.running

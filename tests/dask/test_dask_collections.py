@@ -137,15 +137,31 @@ def test_shuffles_are_done_by_tasks_however_they_are_asked_for(how: str) -> None
         shuffled = d.shuffle("k").compute(scheduler="mars")
         by_v = d.set_index("v").compute(scheduler="mars")
     assert sorted(shuffled.v) == sorted(FRAME.v) and len(by_v) == len(FRAME)
+    from mars.dask.fused_frames import renamed
     from mars.dask.plan import nodes_of
     from mars.dask.shuffles import by_tasks
 
     with dask.config.set({"dataframe.shuffle.method": how}):
         expr = d.shuffle("k").expr.optimize()
-    graph, renamed = by_tasks(expr, [(expr._name, 0)])  # noqa: SLF001
+    graph = by_tasks(expr)
     names = {str(key) for key in nodes_of(graph)}
     assert not any("zpartd" in name for name in names)
-    assert len(renamed) == (how == "disk")
+    assert len(renamed(expr, graph, [(expr._name, 0)])) == (how == "disk")  # noqa: SLF001
+
+
+def test_frames_that_are_asked_for_together_are_fused_as_one_alone_is(
+    session: mars.Session,
+) -> None:
+    d = dd.from_pandas(FRAME, npartitions=2)
+    chosen = d[(d.v > 0) & (d.v < 10) & (d.k != 3)]
+    total, kept = (chosen.v * 2).sum(), chosen.persist(scheduler="mars")
+    wanted = FRAME[(FRAME.v > 0) & (FRAME.v < 10) & (FRAME.k != 3)]
+    same_frames(kept.compute(), wanted)
+    before = len(session.attempts_frame())
+    made, largest = dask.compute(total, chosen.v.max(), scheduler="mars")
+    assert made == pytest.approx(2 * wanted.v.sum()) and largest == wanted.v.max()
+    # For each chunk what both read is one call; then each sums up, and puts the sums together.
+    assert len(session.attempts_frame()) - before <= 2 + 4 + 2
 
 
 def test_bags_and_delayed() -> None:

@@ -18,6 +18,7 @@ from mars.calls.put import put
 from mars.calls.spawn import spawn
 from mars.dask import at_home, locks
 from mars.dask.annotations import annotations_of
+from mars.dask.fused_frames import fused, renamed
 from mars.dask.plan import Plan, Step, needed, nodes_of, priorities
 from mars.dask.program import Kept, Program, run_group
 from mars.dask.shuffles import by_tasks
@@ -26,6 +27,7 @@ from mars.sessions.opening import choose
 from mars.sessions.session import AnySession, Session, SessionView
 
 if TYPE_CHECKING:
+    from dask._expr import Expr
     from dask._task_spec import GraphNode
 
     from mars.dask.collection import Collection
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 Key = Hashable
 C = TypeVar("C", bound="Collection")
 D = TypeVar("D")
+G = TypeVar("G")
 
 
 def compute(
@@ -42,10 +45,10 @@ def compute(
     from dask.core import flatten
 
     flat = list(dict.fromkeys(flatten([keys])))
-    dsk, renamed = by_tasks(dsk, flat)
-    asked = [renamed.get(key, key) for key in flat]
+    dsk, names = _made_ready(dsk, flat)
+    asked = [names.get(key, key) for key in flat]
     _, _, values = _results(given, dsk, asked, kwargs, together=True, fetch=True)
-    return _nested(keys, {key: values[renamed.get(key, key)] for key in flat})
+    return _nested(keys, {key: values[names.get(key, key)] for key in flat})
 
 
 def persist(
@@ -73,8 +76,8 @@ def _kept(
 ) -> list[object]:
     from mars.dask.kept import KeptTask
 
-    dsk, renamed = by_tasks(dsk, keys)
-    asked = [renamed.get(key, key) for key in keys]
+    dsk, names = _made_ready(dsk, keys)
+    asked = [names.get(key, key) for key in keys]
     session, home, found = _results(given, dsk, asked, kwargs, together=False, fetch=False)
     nodes = []
     for key, source in zip(keys, asked, strict=True):
@@ -87,6 +90,12 @@ def _kept(
         stored = one if isinstance(one, Object) else put(one, session=session)
         nodes.append(KeptTask(key, Kept(stored, session)))
     return nodes
+
+
+def _made_ready(dsk: G, keys: Sequence[Key]) -> tuple[G | Expr, dict[Key, Key]]:
+    """A graph as mars runs it, and what some of its keys are called in it."""
+    made = fused(by_tasks(dsk))
+    return made, renamed(dsk, made, keys)
 
 
 def _results(
@@ -211,7 +220,7 @@ def described(collection: object) -> Object[object]:
 
     session = choose(None)
     expr = FinalizeCompute(collections_to_expr(collection)).optimize()
-    expr, _ = by_tasks(expr, ())
+    expr, _ = _made_ready(expr, ())
     [key] = flatten(expr.__dask_keys__())
     held = locks.Held(session)
     with held:
@@ -245,8 +254,8 @@ def stored_parts(
     def keep(dsk: object, keys: Sequence[Key], **_: object) -> list[object]:
         from mars.dask.kept import KeptTask
 
-        dsk, renamed = by_tasks(dsk, list(keys))
-        asked = [renamed.get(key, key) for key in keys]
+        dsk, names = _made_ready(dsk, keys)
+        asked = [names.get(key, key) for key in keys]
         wanted = list(dict.fromkeys(asked))
         with held:
             plan, objects = _described(dsk, needed(nodes_of(dsk), wanted), wanted, session, {})

@@ -11,59 +11,43 @@ graph that mars is to run, the first two are replaced by the third.
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from dask._expr import Expr
 
-Key = Hashable
 G = TypeVar("G")
 
 _MODULE = "dask.dataframe.dask_expr._shuffle"
 
 
-def by_tasks(graph: G, keys: Sequence[Key]) -> tuple[G | Expr, dict[Key, Key]]:
+def by_tasks(graph: G) -> G | Expr:
     """The graph with all its shuffles done by tasks.
 
     Parameters
     ----------
     graph : mapping or expression
         As Dask gives it. Only expressions can hold other shuffles.
-    keys : sequence
-        Keys of the graph.
 
     Returns
     -------
-    graph : mapping or expression
+    mapping or expression
         The same one, if it holds no other shuffle.
-    renamed : dict
-        What some of the keys are called in it.
     """
     shuffles = sys.modules.get(_MODULE)
     if shuffles is None:
-        return graph, {}
+        return graph
     from dask._expr import Expr
 
     if not isinstance(graph, Expr):
-        return graph, {}
+        return graph
     others = (shuffles.DiskShuffle, shuffles.P2PShuffle)
     changed: Expr = graph
     while True:
         found = next(iter(changed.find_operations(others)), None)
         if found is None:
-            break
+            return changed
         changed = changed.substitute(found, shuffles.TaskShuffle(*found.operands))
-    if changed is graph:
-        return graph, {}
-    from dask.core import flatten
-
-    before = list(flatten(graph.__dask_keys__()))
-    after = list(flatten(changed.__dask_keys__()))
-    asked = set(keys)
-    return changed, {
-        old: new for old, new in zip(before, after, strict=True) if old != new and old in asked
-    }
 
 
 __all__ = ["by_tasks"]
